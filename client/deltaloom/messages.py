@@ -1,0 +1,112 @@
+"""What deltaloom writes: finished texts, moderation alerts and dead letters.
+
+Every message travels as one stream entry: `__data__` holds the model's JSON (so a FastStream
+subscriber annotated with the model just works), and a few plain fields (`PLAIN_FIELDS`) stand
+beside it for everyone who reads the stream by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Kind = Literal["refusal", "reasoning", "reasoning_summary", "output_text"]
+"""What a text is. `reasoning_summary` counts its parts by `summary_index`, the others by `content_index`."""
+
+Status = Literal["completed", "incomplete", "failed", "abandoned"]
+"""How a text ended: closed by its own event, its part's, its item's or by `response.completed`; the
+response ended early; the response failed; nothing came for the idle timeout."""
+
+Integrity = Literal["verified", "repaired", "unverified"]
+"""The joined deltas equal the authoritative text; they differ (or there were none) and the
+authoritative text was taken; there was no authoritative text."""
+
+AlertSeverity = Literal["info", "warning", "critical"]
+
+DeadLetterReason = Literal["malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"]
+
+PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
+"""The fields that stand beside `__data__` in an entry; one that is null is left out."""
+
+
+class Message(BaseModel):
+    """What every message has: it is immutable, and a reader ignores fields of a later version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Context(Message):
+    """Whose text it is: copied from the producer's fields, or learned from `response.created`."""
+
+    tenant: str | None = None
+    model: str | None = None
+    safety_identifier: str | None = None
+    traceparent: str | None = None
+
+
+class PartMessage(Context):
+    """A message about one part of one response."""
+
+    id: str
+    """Deterministic: the same part always gives the same id, so a subscriber can drop repeats."""
+    kind: Kind
+    response_id: str | None = None
+    item_id: str | None = None
+    """The first one seen: some servers change it on every event."""
+    output_index: int
+    content_index: int
+    """Holds `summary_index` for a reasoning summary."""
+    text: str
+
+
+class AssembledText(PartMessage):
+    """A finished text."""
+
+    type: Literal["deltaloom.text.assembled"] = "deltaloom.text.assembled"
+    status: Status
+    reason: str | None = None
+    """Why it did not complete: `max_output_tokens`, `content_filter`, `idle_timeout`, an error code."""
+    integrity: Integrity
+    delta_count: int
+    """Distinct deltas used."""
+    duplicate_count: int
+    """Repeats dropped: a producer's retry stores an event twice."""
+    first_sequence_number: int | None = None
+    last_sequence_number: int | None = None
+    started_at: AwareDatetime
+    """When the entry that opened it was added to the input (from its id)."""
+    finished_at: AwareDatetime
+    """When the entry that closed it was added; server time for `abandoned`."""
+
+
+class ModerationAlert(PartMessage):
+    """A model refused. `opened` comes with the first delta, `finished` with the whole text."""
+
+    type: Literal["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
+    severity: AlertSeverity
+    status: Status | None = None
+    """On `finished` only, like `reason` and `integrity`."""
+    reason: str | None = None
+    integrity: Integrity | None = None
+    raised_at: AwareDatetime
+    """When the event that raised it was added to the input; server time for `abandoned`."""
+
+
+OutputMessage = Annotated[AssembledText | ModerationAlert, Field(discriminator="type")]
+"""Either message, told apart by its `type`."""
+
+
+class DeadLetter(Message):
+    """An entry, or one event of an entry's array, that could not be handled. Plain fields, no `__data__`."""
+
+    reason: DeadLetterReason
+    error: str
+    """One line a person can act on; never the text of the event."""
+    stream: str
+    entry_id: str
+    deliveries: int
+    failed_at: AwareDatetime
+    entry: str
+    """The original fields as a JSON object, so that it can be replayed. A value that is not UTF-8
+    stands as `{"base64": "…"}`."""

@@ -1,0 +1,71 @@
+"""From a finished part to the messages that go out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypedDict
+
+from deltaloom.messages import AssembledText
+
+if TYPE_CHECKING:
+    from handlers.core.effects import Context
+    from handlers.core.identity import PartKey
+    from handlers.core.response import FinishedPart
+
+_LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
+
+
+class PartFields(TypedDict):
+    """The ids and the context that every message about a part carries."""
+
+    kind: str
+    response_id: str | None
+    item_id: str | None
+    output_index: int
+    content_index: int
+    tenant: str | None
+    model: str | None
+    safety_identifier: str | None
+    traceparent: str | None
+
+
+def time_of(ms: int) -> datetime:
+    """Milliseconds since the epoch as a UTC time. Explicit entry ids may be absurd: the year ends at 9999."""
+    return datetime.fromtimestamp(min(ms, _LAST_MS) / 1000, UTC)
+
+
+def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFields:
+    """What every message about this part says of it."""
+    key = part.stream_key
+    return PartFields(
+        kind=part.kind,
+        response_id=key.value if key.by == "response" else None,
+        item_id=item_id if item_id is not None or key.by == "response" else key.value,
+        output_index=part.output_index,
+        content_index=part.content_index,
+        tenant=context.tenant,
+        model=context.model,
+        safety_identifier=context.safety_identifier,
+        traceparent=context.traceparent,
+    )
+
+
+def assembled_text(finished: FinishedPart, context: Context) -> AssembledText:
+    """The message about a finished part."""
+    assembly = finished.assembly
+    return AssembledText.model_validate(
+        {
+            **part_fields(finished.part, finished.item_id, context),
+            "id": finished.part.digest("text"),
+            "text": assembly.text,
+            "status": finished.status,
+            "reason": finished.reason,
+            "integrity": finished.integrity,
+            "delta_count": assembly.delta_count,
+            "duplicate_count": assembly.duplicate_count,
+            "first_sequence_number": assembly.first_sequence_number,
+            "last_sequence_number": assembly.last_sequence_number,
+            "started_at": time_of(finished.started_ms),
+            "finished_at": time_of(finished.finished_ms),
+        }
+    )

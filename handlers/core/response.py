@@ -1,0 +1,244 @@
+"""When is a text finished, and with what?
+
+A part is closed by the first entry of the stream that closes it and leaves it with a text: its own
+`.done`, its part's or item's copy, or the end of its response. (One that says nothing, of a part that
+has no deltas yet, is only remembered: a later copy may know the text.) What came in later entries is
+late and changes nothing; what ends an item or a response closes only what began before it. So the
+result depends on the stream alone, however it was cut into batches.
+
+Entries before the closing one may still be in another worker's hands. Therefore a closed part is
+finished at once only if nothing can be missing: its authoritative text equals its joined deltas, and it
+is known whose text it is. Any other waits until the group's low-water mark has passed the closing entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from handlers.core.assembly import Assembly, StoredFragment, assemble
+from handlers.core.effects import Context, Copy, Ending, Rank
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.text import repair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from deltaloom.messages import Integrity, Status
+    from handlers.core.log import PartLog
+
+IDLE_TIMEOUT = "idle_timeout"
+"""The reason of an abandoned text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseState:
+    """All that is stored of one response."""
+
+    stream_key: StreamKey
+    context: Context = Context()
+    endings: Mapping[Arrival, Ending] = field(default_factory=dict)
+    open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
+    finished_parts: frozenset[PartKey] = frozenset()
+
+    @property
+    def context_known(self) -> bool:
+        """Whether an event that is still on its way could tell whose text it is."""
+        return self.context.model is not None or self.stream_key.by == "item"
+
+
+class FinishedPart(NamedTuple):
+    """A part as it ended."""
+
+    part: PartKey
+    assembly: Assembly
+    status: Status
+    reason: str | None
+    integrity: Integrity
+    item_id: str | None
+    started_ms: int
+    finished_ms: int
+    late_events: int = 0
+    """Fragments that came after the entry that closed it, but before it was finished."""
+
+
+@dataclass(slots=True)
+class Resolution:
+    """What can be said of a response now."""
+
+    finished: list[FinishedPart] = field(default_factory=list)
+    spent: list[Arrival] = field(default_factory=list)
+    """Endings that have closed whatever began before them."""
+    ended: bool = False
+    """The response has ended, or nothing came for the idle timeout."""
+    doubtful_since: EntryId | None = None
+    """The earliest entry that closed something which is still in doubt."""
+
+
+class _Close(NamedTuple):
+    """The entry that closes a part, and what it says."""
+
+    entry: EntryId
+    status: Status
+    reason: str | None
+    text: str
+
+
+def resolve(state: ResponseState, low_water: EntryId | None, *, idle_at_ms: int | None = None) -> Resolution:
+    """Finish what can be finished.
+
+    Args:
+        state: what is stored of the response; read after `low_water` was.
+        low_water: the oldest entry that is delivered and not acknowledged; None if there is none.
+        idle_at_ms: server time, if nothing came for the idle timeout: everything open is given up.
+    """
+    result = Resolution(ended=idle_at_ms is not None)
+    for part, log in state.open_parts.items():
+        close = _close(state, part, log)
+        if close is None:
+            if idle_at_ms is not None:
+                result.finished.append(_abandoned(state, part, log, idle_at_ms))
+            continue
+        finished = _finished(part, log, close)
+        certain = finished.integrity == "verified" and state.context_known
+        if certain or _passed(low_water, close.entry):
+            result.finished.append(finished)
+        else:
+            _doubt(result, close.entry)
+    for arrival, ending in sorted(state.endings.items()):
+        if not _passed(low_water, arrival.entry):
+            _doubt(result, arrival.entry)
+            continue
+        result.spent.append(arrival)
+        if ending.output_index is None:
+            result.finished.extend(_only_in_final_copy(state, arrival, ending))
+            result.ended = True
+    return result
+
+
+def _passed(low_water: EntryId | None, entry: EntryId) -> bool:
+    return low_water is None or low_water > entry
+
+
+def _doubt(result: Resolution, entry: EntryId) -> None:
+    if result.doubtful_since is None or entry < result.doubtful_since:
+        result.doubtful_since = entry
+
+
+def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
+    """The first entry that closes the part and leaves it with a text; None if it is still open."""
+    texts, items, terminals = _closings_by_entry(state, part, log)
+    own_end = False
+    for entry in sorted({*texts, *items, *terminals}):
+        said = texts.get(entry, [])
+        terminal = terminals.get(entry)
+        own_end = own_end or entry in items or any(rank is not Rank.RESPONSE for rank, _ in said)
+        text = next((text for _, text in sorted(said) if text), "")
+        has_deltas = any(fragment.delta for fragment in log.fragments if fragment.arrival.entry <= entry)
+        if not (text or terminal or has_deltas):
+            continue
+        if own_end or terminal is None:
+            return _Close(entry, "completed", None, text)
+        return _Close(entry, terminal.status, terminal.reason, text)
+    return None
+
+
+def _closings_by_entry(
+    state: ResponseState, part: PartKey, log: PartLog
+) -> tuple[dict[EntryId, list[tuple[Rank, str]]], set[EntryId], dict[EntryId, Ending]]:
+    """Entry by entry: the texts said of the part, the ends of its item, the ends of its response."""
+    texts: dict[EntryId, list[tuple[Rank, str]]] = {}
+    items: set[EntryId] = set()
+    terminals: dict[EntryId, Ending] = {}
+    for arrival, rank, text in log.closings:
+        texts.setdefault(arrival.entry, []).append((rank, text))
+    began = min(log.arrivals).entry
+    for arrival, ending in sorted(state.endings.items()):
+        if arrival.entry < began:
+            continue
+        if ending.output_index is None:
+            terminals.setdefault(arrival.entry, ending)
+            copy = next((copy for copy in ending.copies if _aligned(state, copy) == part), None)
+            if copy is not None:
+                texts.setdefault(arrival.entry, []).append((Rank.RESPONSE, copy.text))
+        elif ending.output_index == part.output_index:
+            items.add(arrival.entry)
+    return texts, items, terminals
+
+
+def _aligned(state: ResponseState, copy: Copy) -> PartKey:
+    """The part that a piece of the final copy is a copy of.
+
+    Its item's id says so where it was seen on one item only; else its position does. (Some servers
+    count `output_index` from 1, others give new ids in the final copy.)
+    """
+    seen_at = {
+        part.output_index
+        for part, log in state.open_parts.items()
+        if copy.item_id is not None and log.item_id == copy.item_id
+    }
+    output_index = seen_at.pop() if len(seen_at) == 1 else copy.position
+    return PartKey(state.stream_key, output_index, copy.content_index, copy.kind)
+
+
+def _only_in_final_copy(state: ResponseState, arrival: Arrival, ending: Ending) -> Iterator[FinishedPart]:
+    """Texts that nothing but the response's final copy has.
+
+    Only of a kind the response showed no other part of: the copy's positions are no proof that a text
+    is a new one, and nothing may come twice.
+    """
+    shown = {part.kind for part in (*state.open_parts, *state.finished_parts)}
+    for copy in ending.copies:
+        if copy.text and copy.kind not in shown:
+            yield FinishedPart(
+                PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
+                assemble(())._replace(text=repair(copy.text)),
+                ending.status,
+                ending.reason,
+                "repaired",
+                copy.item_id,
+                arrival.entry.ms,
+                arrival.entry.ms,
+            )
+
+
+def _finished(part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
+    assembly = assemble(_until(log, close.entry))
+    text = repair(close.text)
+    integrity: Integrity
+    if text:
+        integrity = "verified" if text == assembly.text else "repaired"
+        assembly = assembly._replace(text=text)
+    else:
+        integrity = "unverified"
+    return FinishedPart(
+        part,
+        assembly,
+        close.status,
+        close.reason,
+        integrity,
+        log.item_id,
+        min(log.arrivals).entry.ms,
+        close.entry.ms,
+        len({fragment.arrival for fragment in log.fragments if fragment.arrival.entry > close.entry}),
+    )
+
+
+def _until(log: PartLog, entry: EntryId) -> list[StoredFragment]:
+    return [fragment for fragment in log.fragments if fragment.arrival.entry <= entry]
+
+
+def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int) -> FinishedPart:
+    # Its end may have come without any text, from a server that says nothing: then it did complete.
+    texts, items, _ = _closings_by_entry(state, part, log)
+    ended = min({*texts, *items}, default=None)
+    return FinishedPart(
+        part,
+        assemble(log.fragments),
+        "abandoned" if ended is None else "completed",
+        IDLE_TIMEOUT if ended is None else None,
+        "unverified",
+        log.item_id,
+        min(log.arrivals).entry.ms,
+        now_ms if ended is None else ended.ms,
+    )

@@ -1,0 +1,63 @@
+"""Refusals: the model declined. The first delta raises an alert, the whole text another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltaloom.events import RefusalDelta, RefusalDone
+from deltaloom.messages import AssembledText, ModerationAlert
+from handlers.core.outputs import part_fields, time_of
+from handlers.core.parts import closing, fragment
+from handlers.core.routing import Handler, Opening, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from handlers.core.effects import Closing, Fragment, Origin
+
+
+def on_delta(event: RefusalDelta, origin: Origin) -> Iterator[Fragment]:
+    """`response.refusal.delta`."""
+    return fragment(event, origin, "refusal", event.content_index, event.delta)
+
+
+def on_done(event: RefusalDone, origin: Origin) -> Iterator[Closing]:
+    """`response.refusal.done`."""
+    return closing(event, origin, "refusal", event.content_index, event.refusal)
+
+
+def opened(opening: Opening) -> ModerationAlert:
+    """The alert of a refusal that has just begun, with what is known so far."""
+    return ModerationAlert.model_validate(
+        {
+            **part_fields(opening.part, opening.item_id, opening.context),
+            "type": "deltaloom.refusal.opened",
+            "id": opening.part.digest("opened"),
+            "severity": "warning",
+            "text": opening.text,
+            "raised_at": time_of(opening.at_ms),
+        }
+    )
+
+
+def finished(text: AssembledText) -> ModerationAlert:
+    """The alert of a refusal whose whole text is known."""
+    fields = text.model_dump(include=set(ModerationAlert.model_fields) - {"id", "type"})
+    return ModerationAlert.model_validate(
+        {
+            **fields,
+            "type": "deltaloom.refusal.finished",
+            "id": text.id.replace("text_", "finished_", 1),
+            "severity": "warning",
+            "raised_at": text.finished_at,
+        }
+    )
+
+
+handler = Handler(
+    name="refusal",
+    routes=(Route(RefusalDelta, on_delta), Route(RefusalDone, on_done)),
+    kinds=frozenset({"refusal"}),
+    opened=opened,
+    finished=finished,
+)

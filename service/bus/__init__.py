@@ -1,0 +1,1 @@
+"""FastStream: the broker, the batch subscriber, and what its messages look like on the stream."""

@@ -1,0 +1,53 @@
+"""Every key the worker keeps for itself, beside the public names of the contract.
+
+| key                      | type   | what                                                       | goes away        |
+|--------------------------|--------|------------------------------------------------------------|------------------|
+| `state:<stream key>`     | hash   | a response: its parts, context and endings (see commit.lua) | TTL              |
+| `log:<stream key>:<part>`| string | an open part's set of events, in chunks                    | finished, or TTL |
+| `open`                   | zset   | responses with something open, by their latest entry's ms  | ended, or idle   |
+| `waiting`                | zset   | responses with something closed and in doubt, by entry ms  | settled          |
+| `counts`                 | hash   | events acknowledged without effect: by type, and late ones | bounded in size  |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deltaloom.streams import StreamNames
+    from handlers.core.identity import PartKey, StreamKey
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The worker's own keys of one partition."""
+
+    names: StreamNames
+
+    @property
+    def open(self) -> str:
+        """Responses with something open."""
+        return self.names.name("open")
+
+    @property
+    def waiting(self) -> str:
+        """Responses with something closed that waits for the low-water mark."""
+        return self.names.name("waiting")
+
+    @property
+    def counts(self) -> str:
+        """Events acknowledged without effect."""
+        return self.names.name("counts")
+
+    def state(self, stream_key: StreamKey) -> str:
+        """A response."""
+        return self.names.name(f"state:{stream_key}")
+
+    def log(self, part: PartKey) -> str:
+        """An open part's set."""
+        return self.names.name(f"log:{part.stream_key}:{part.field}")
+
+    def item(self, part: PartKey) -> str:
+        """The public hash of a finished item."""
+        return self.names.item(part.stream_key.value, part.output_index)

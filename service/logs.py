@@ -1,0 +1,78 @@
+"""Logs by structlog: pretty on a terminal, JSON lines otherwise; the standard library's go the same way.
+
+No text of an event is logged at any level, unless `DELTALOOM_LOG_TEXT=true`: a line that carries one
+puts it under `text`, and the processor here takes it out.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any, TextIO
+
+    from structlog.typing import Processor, WrappedLogger
+
+    from service.settings import Settings
+
+LOGGER = "deltaloom"
+FASTSTREAM_LOGGER = "deltaloom.faststream"
+_LIBRARIES = (FASTSTREAM_LOGGER, "redis", "asyncio")
+"""Loggers that tell of every step: heard in full only at the level debug."""
+
+
+def _without_text(
+    _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.pop("text", None)
+    return event
+
+
+def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
+    """Send every log line of this process to `stream`, once, in the one format."""
+    pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
+    ]
+    if not settings.log_text:
+        shared.append(_without_text)
+    final: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
+        if pretty
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=("channel", "message_id"))],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for chatty in _LIBRARIES:
+        logging.getLogger(chatty).setLevel("DEBUG" if settings.log_level == "debug" else "WARNING")
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger() -> structlog.stdlib.BoundLogger:
+    """The worker's logger."""
+    return structlog.stdlib.get_logger(LOGGER)

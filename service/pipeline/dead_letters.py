@@ -1,0 +1,63 @@
+"""Dead letters: what could not be handled, why, and the original to replay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from deltaloom.messages import DeadLetter
+from handlers.core.outputs import time_of
+from service.pipeline.decode import Slot, Unreadable, original
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.ports import Entry
+
+_BODIES = (b"event", b"__data__")
+_CONTEXT = ("response_id", "tenant", "model", "safety_identifier", "traceparent")
+
+
+def dead_letter(
+    entry: Entry, why: Unreadable, *, stream: str, now_ms: int, only: Slot | None = None
+) -> DeadLetter:
+    """The dead letter of an entry, or only of what stands at one place of its array."""
+    fields = entry.fields if only is None else _with(entry, only.value)
+    return DeadLetter(
+        reason=why.reason,
+        error=why.error,
+        stream=stream,
+        entry_id=str(entry.id),
+        deliveries=entry.deliveries,
+        failed_at=time_of(now_ms),
+        entry=json.dumps({_text(name): _value(value) for name, value in fields.items()}),
+    )
+
+
+def _with(entry: Entry, event: Any) -> Mapping[bytes, bytes]:
+    """The entry with one event in place of its array, so that a replay brings no neighbour back."""
+    fields = {name: value for name, value in entry.fields.items() if name not in _BODIES}
+    for name in _CONTEXT:
+        if name in entry.headers:
+            fields.setdefault(name.encode(), entry.headers[name].encode())
+    return {b"event": original(event), **fields}
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _value(value: bytes) -> str | dict[str, str]:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def fields_of(entry: str) -> dict[str, bytes]:
+    """A dead letter's `entry` as the fields to write again; `ValueError` if it is no such thing."""
+    return {
+        name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode()
+        for name, value in json.loads(entry).items()
+    }

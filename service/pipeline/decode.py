@@ -1,0 +1,157 @@
+"""From an entry to its events, one by one: what cannot be read is set aside, its neighbours go on.
+
+An entry holds one event or an array of events as JSON, or one event as flat fields. JSON is read
+strictly (`"0"` is no number); flat fields are all strings, so numbers are read from their digits.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from deltaloom.events import MAX_ID_LENGTH
+from handlers.core.effects import Context
+
+if TYPE_CHECKING:
+    from deltaloom.events import Event
+    from deltaloom.messages import DeadLetterReason
+    from handlers.core.routing import Route
+    from service.ports import Entry
+
+END_MARK = b"[DONE]"
+"""What closes a stream of server-sent events; a producer that forwards every line publishes it too."""
+
+_NESTED = ("response", "item", "part", "error")
+_ENTRY_FIELDS = "publish it as the field event (JSON), as __data__, or as flat fields with a type"
+
+
+class Unreadable(NamedTuple):
+    """Why an entry, or one event of it, cannot be read: for the dead letter."""
+
+    reason: DeadLetterReason
+    error: str
+
+
+class Slot(NamedTuple):
+    """One place in an entry: what stands there, and why that is no event, if it is none."""
+
+    value: Any
+    why: Unreadable | None = None
+
+
+class Said(NamedTuple):
+    """What the producer said beside the events."""
+
+    response_id: str | None
+    context: Context
+
+
+class UnreadableError(ValueError):
+    """The producer wrote an entry that cannot be read; `why` says what to change."""
+
+    def __init__(self, reason: DeadLetterReason, error: str) -> None:
+        super().__init__(error)
+        self.why = Unreadable(reason, error)
+
+
+def said_of(entry: Entry) -> Said:
+    """The response id and the context of an entry; `UnreadableError` if they are no text, or too long."""
+    values: dict[str, str] = {}
+    for name in ("response_id", *Context._fields):
+        raw = entry.fields.get(name.encode())
+        value = entry.headers.get(name) if raw is None else _utf8(name, raw)
+        if value:
+            if len(value) > MAX_ID_LENGTH:
+                raise UnreadableError(
+                    "invalid_event", f"the field {name} has {len(value)} characters; at most {MAX_ID_LENGTH}"
+                )
+            values[name] = value
+    return Said(values.pop("response_id", None), Context(**values))
+
+
+def events_of(entry: Entry, max_event_bytes: int) -> list[Slot]:
+    """An entry's events in order; `UnreadableError` if it has none that could be told apart."""
+    if entry.body is None:
+        return [_flat(entry, max_event_bytes)]
+    if entry.body.strip() == END_MARK:
+        return [Slot({"type": END_MARK.decode()})]
+    value = _parsed(entry.body)
+    if not isinstance(value, list):
+        return [_checked(value, len(entry.body), max_event_bytes)]
+    small = len(entry.body) <= max_event_bytes
+    return [_checked(each, 0 if small else len(original(each)), max_event_bytes) for each in value]
+
+
+def validated(route: Route, event: dict[str, Any], entry: Entry) -> Event:
+    """An event as its model; `UnreadableError` names the first field that is missing or mistyped."""
+    try:
+        return route.model.model_validate(event, strict=entry.body is not None)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise UnreadableError("invalid_event", f"{route.event_type}: {where}: {first['msg']}") from None
+
+
+def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:
+    if size > max_event_bytes:
+        return Slot(value, Unreadable("oversized", f"the event has {size} bytes; at most {max_event_bytes}"))
+    if not isinstance(value, dict):
+        return Slot(
+            value, Unreadable("invalid_event", f"an event is a JSON object, not {_json_name(value)}")
+        )
+    if not isinstance(value.get("type"), str):
+        return Slot(value, Unreadable("invalid_event", "the event's type is missing, or is not a string"))
+    return Slot(value)
+
+
+def _flat(entry: Entry, max_event_bytes: int) -> Slot:
+    if b"type" not in entry.fields:
+        names = ", ".join(sorted(name.decode(errors="replace")[:40] for name in entry.fields)[:10])
+        raise UnreadableError("invalid_event", f"no event in the entry's fields ({names}): {_ENTRY_FIELDS}")
+    event: dict[str, Any] = {}
+    for raw_name, raw in entry.fields.items():
+        name = _utf8("name", raw_name)
+        value: Any = _utf8(name, raw)
+        event[name] = _parsed(raw) if name in _NESTED and value.startswith("{") else value
+    return _checked(event, sum(map(len, entry.fields.values())), max_event_bytes)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        # The fast parser refuses half a surrogate pair, which a split emoji leaves in a delta.
+        try:
+            return json.loads(body.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise UnreadableError("malformed_json", f"not UTF-8 at byte {error.start}") from None
+        except json.JSONDecodeError as error:
+            raise UnreadableError("malformed_json", f"not JSON at character {error.pos}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError("malformed_json", f"JSON beyond limits: {type(error).__name__}") from None
+
+
+def _utf8(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(
+            "invalid_event", f"the field {name} is not UTF-8 at byte {error.start}"
+        ) from None
+
+
+def original(value: Any) -> bytes:
+    """An event as JSON again: for a dead letter that holds one event of an array."""
+    try:
+        return to_json(value)
+    except ValueError:  # half a surrogate pair
+        return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def _json_name(value: Any) -> str:
+    names: dict[type, str] = {str: "a string", bool: "a boolean", type(None): "null", list: "an array"}
+    return names.get(type(value), "a number")
+

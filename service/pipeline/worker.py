@@ -1,0 +1,170 @@
+"""What a worker does, again and again: take a batch, and look around for what no batch will settle."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from handlers.core.assembly import assemble
+from handlers.core.effects import Context
+from handlers.core.routing import Opening
+from handlers.core.text import repair
+from service import logs
+from service.pipeline.batch import Batch
+from service.pipeline.decode import Unreadable
+from service.pipeline.settling import settle
+from service.ports import Committed, Entry, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tenacity import RetryCallState
+
+    from deltaloom.messages import ModerationAlert
+    from deltaloom.streams import StreamNames
+    from handlers.core.identity import PartKey
+    from handlers.core.routing import RoutingTable
+    from service.ports import Storage
+    from service.settings import Settings
+
+_ALERTS_REMEMBERED = 10_000
+"""Parts of which this worker knows that their alert was raised; forgetting one costs one look-up."""
+
+
+class Worker:
+    """Takes batches of entries through the handlers into storage. Holds no state that a crash could lose."""
+
+    def __init__(
+        self, storage: Storage, table: RoutingTable, names: StreamNames, settings: Settings
+    ) -> None:
+        self._storage = storage
+        self._table = table
+        self._names = names
+        self._settings = settings
+        self._alerted: OrderedDict[PartKey, None] = OrderedDict()
+
+    async def take(self, entries: Sequence[Entry]) -> None:
+        """Take a batch: store its effects, acknowledge it, finish what can be finished.
+
+        Waits as long as storage is unavailable; every step may be done again.
+        """
+        async for attempt in retrying():
+            with attempt:
+                committed = await self._commit(entries)
+        async for attempt in retrying():
+            with attempt:
+                await settle(self._storage, self._table, committed.ready, committed.low_water)
+
+    async def sweep(self) -> None:
+        """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
+        survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
+        stream_keys = list(dict.fromkeys((*survey.ready, *survey.idle)))
+        await settle(
+            self._storage, self._table, stream_keys, survey.low_water, idle=survey.idle, now_ms=survey.now_ms
+        )
+
+    async def _commit(self, entries: Sequence[Entry]) -> Committed:
+        batch = Batch(
+            entries,
+            self._table,
+            stream=self._names.deltas,
+            now_ms=time.time_ns() // 1_000_000,
+            max_event_bytes=self._settings.max_event_bytes,
+        )
+        await self._open_alerts(batch)
+        committed = await self._storage.commit(batch.commit)
+        while committed.overflowing:
+            for part in committed.overflowing:
+                batch.take_out(part, self._too_large(part))
+            committed = await self._storage.commit(batch.commit)
+        self._log(batch, committed)
+        return committed
+
+    def _too_large(self, part: PartKey) -> Unreadable:
+        limit = self._settings.max_part_bytes
+        return Unreadable("oversized", f"the {part.kind} of this response would exceed {limit} bytes")
+
+    async def _open_alerts(self, batch: Batch) -> None:
+        """Give the parts that begin with this batch their alert, with what is known of their response."""
+        new = {
+            part: change
+            for response in batch.commit.responses.values()
+            for part, change in response.parts.items()
+            if part not in self._alerted and self._opens(part)
+        }
+        if not new:
+            return
+        for part, stored in (await self._storage.contexts(list(new))).items():
+            if stored is None:
+                self._remember(part)
+            else:
+                new[part].opened = self._opening(batch, part, stored)
+
+    def _opens(self, part: PartKey) -> bool:
+        handler = self._table.kinds.get(part.kind)
+        return handler is not None and handler.opened is not None
+
+    def _opening(self, batch: Batch, part: PartKey, stored: Context) -> ModerationAlert | None:
+        response = batch.commit.responses[part.stream_key]
+        log = response.parts[part].log
+        said = {name: register.value for name, register in response.registers.items()}
+        context = Context(*(getattr(stored, name) or said.get(name) for name in Context._fields))
+        text = assemble(log.fragments).text or next((closing.text for closing in log.closings), "")
+        opened = self._table.kinds[part.kind].opened
+        began_ms = min(log.arrivals).entry.ms
+        return opened and opened(Opening(part, repair(text), log.item_id, context, began_ms))
+
+    def _remember(self, part: PartKey) -> None:
+        self._alerted[part] = None
+        if len(self._alerted) > _ALERTS_REMEMBERED:
+            self._alerted.popitem(last=False)
+
+    def _log(self, batch: Batch, committed: Committed) -> None:
+        log = logs.logger().bind(
+            stream=self._names.deltas,
+            first_entry=str(batch.entries[0].id),
+            last_entry=str(batch.entries[-1].id),
+        )
+        log.debug(
+            "batch committed",
+            entries=len(batch.entries),
+            acknowledged=committed.acknowledged,
+            responses=len(batch.commit.responses),
+            late_events=committed.late_events,
+        )
+        for part in committed.opened:
+            self._remember(part)
+            alert = batch.commit.responses[part.stream_key].parts[part].opened
+            if alert is not None:
+                log.warning(
+                    "refusal opened",
+                    response=alert.response_id,
+                    item=alert.item_id,
+                    alert=alert.id,
+                    text=alert.text,
+                )
+        for index, letter in batch.commit.dead_letters:
+            log.warning(
+                "dead letter",
+                entry=str(batch.entries[index].id),
+                reason=letter.reason,
+                error=letter.error,
+            )
+
+
+def retrying() -> AsyncRetrying:
+    """Try again while storage is unavailable, with back-off and jitter; one line when it begins."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(StorageUnavailableError),
+        wait=wait_exponential_jitter(initial=0.1, max=5, jitter=0.5),
+        before_sleep=_say_once,
+        reraise=True,
+    )
+
+
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        logs.logger().warning("redis is away, waiting for it", error=str(state.outcome.exception()))

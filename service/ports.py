@@ -1,0 +1,164 @@
+"""What the pipeline needs of the world, and the plain data that goes to and fro."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from handlers.core.effects import Context, Ending
+    from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+    from handlers.core.log import PartLog
+    from handlers.core.response import ResponseState
+
+
+class StorageUnavailableError(ConnectionError):
+    """The server is away, or cannot take writes now: nothing was acknowledged, so try again."""
+
+
+class Entry(NamedTuple):
+    """An entry of the input stream.
+
+    `body` is the JSON of an event or of an array of events, None where the entry holds one event as flat
+    fields. `headers` is what its producer said of it in the message's envelope.
+    """
+
+    id: EntryId
+    fields: Mapping[bytes, bytes]
+    body: bytes | None
+    headers: Mapping[str, str]
+    deliveries: int = 1
+
+
+@dataclass(slots=True)
+class PartChange:
+    """What a batch adds to one part."""
+
+    log: PartLog
+    entries: list[int] = field(default_factory=list)
+    """The batch's entry index of each fragment, to count those that are late."""
+    opened: ModerationAlert | None = None
+
+
+@dataclass(slots=True)
+class ResponseChange:
+    """What a batch adds to one response."""
+
+    parts: dict[PartKey, PartChange] = field(default_factory=dict)
+    endings: dict[Arrival, Ending] = field(default_factory=dict)
+    registers: dict[str, Register] = field(default_factory=dict)
+    latest_ms: int = 0
+
+
+class Register(NamedTuple):
+    """A value of the context and what it is worth: the producer's word first, then the earliest.
+
+    The smallest register wins, so it does not matter in which order they are stored.
+    """
+
+    learned: bool
+    entry: EntryId
+    value: str
+
+
+@dataclass(slots=True)
+class Commit:
+    """A batch: what it adds, and the entries to acknowledge with it."""
+
+    entries: list[EntryId]
+    responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    """For each event type without a handler, the batch's entry indexes it came in, one an event."""
+    touched: dict[StreamKey, int] = field(default_factory=dict)
+    """Responses of which only such events came, with the latest entry's milliseconds."""
+    dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
+    """With the batch's entry index of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a commit."""
+
+    overflowing: Sequence[PartKey] = ()
+    """Parts that would grow beyond their limit. If there are any, nothing at all was written."""
+    acknowledged: int = 0
+    opened: Sequence[PartKey] = ()
+    late_events: int = 0
+    low_water: EntryId | None = None
+    ready: Sequence[StreamKey] = ()
+    """Responses with something closed, of this batch or passed by the low-water mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A response as stored, and the version that a later write must still find."""
+
+    state: ResponseState
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedText:
+    """A text to write, with the alerts that go with it."""
+
+    part: PartKey
+    message: AssembledText
+    opened: ModerationAlert | None
+    finished: ModerationAlert | None
+    late_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What to write for one response."""
+
+    stream_key: StreamKey
+    version: int
+    texts: Sequence[FinishedText]
+    spent: Sequence[Arrival]
+    """Endings that nothing waits for any more."""
+    doubtful_since: EntryId | None
+    ended: bool
+    """Nothing more is expected: forget the response once nothing of it is open."""
+    idle_since_ms: int | None = None
+    """Only if its latest entry is still of this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look at the whole stream finds to do."""
+
+    low_water: EntryId | None
+    now_ms: int
+    ready: Sequence[StreamKey]
+    idle: Mapping[StreamKey, int]
+    """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
+
+
+class Storage(Protocol):
+    """Where the sets live. Every method may raise `StorageUnavailableError`, having written all or nothing."""
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Make a batch's effects durable and acknowledge it, in one step."""
+        ...
+
+    async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
+        """For parts about to raise an alert, what is known of their response; None if it was raised."""
+        ...
+
+    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
+        """Read responses."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
+        """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
+        ...
+
+    async def survey(self, idle_timeout_ms: int) -> Survey:
+        """Look for responses that can be settled though no batch says so."""
+        ...
+
+

@@ -1,0 +1,104 @@
+"""How values are written in a response's state, and messages in a stream entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from deltaloom.messages import PLAIN_FIELDS
+from handlers.core.effects import Context, Copy, Ending
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.log import PartLog, decode_log
+from handlers.core.response import ResponseState
+from handlers.core.text import from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from service.ports import Register
+
+_Ending = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_ending = msgspec.msgpack.Decoder(_Ending).decode
+
+
+def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
+    """The fields of a stream entry: the JSON for FastStream, and plain fields for everyone else."""
+    fields: list[str] = ["__data__", json]
+    for name in PLAIN_FIELDS:
+        value = getattr(message, name)
+        if value is not None:
+            fields += (name, value)
+    return fields
+
+
+def entry_of_letter(letter: DeadLetter) -> list[str]:
+    """The fields of a dead letter's entry."""
+    return [str(text) for pair in letter.model_dump(mode="json").items() for text in pair]
+
+
+def arrival_field(arrival: Arrival) -> str:
+    """An arrival as (part of) a field's name."""
+    return f"{arrival.entry}:{arrival.position}"
+
+
+def register_value(register: Register) -> str:
+    """A register such that the one worth most is the smallest in byte order."""
+    ms, seq = register.entry
+    return f"{int(register.learned)}:{ms:020d}-{seq:020d} {register.value}"
+
+
+def encode_ending(ending: Ending) -> bytes:
+    """An ending as a field's value."""
+    copies = [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in ending.copies]
+    return _encode((ending.output_index, ending.status, ending.reason, copies))
+
+
+def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
+    output_index, status, reason, copies = _decode_ending(data)
+    return Ending(
+        stream_key,
+        output_index,
+        status,  # type: ignore[arg-type]
+        reason,
+        tuple(Copy(*rest, from_bytes(text)) for *rest, text in copies),  # type: ignore[arg-type]
+    )
+
+
+def context_of(fields: Mapping[str, bytes | None]) -> Context:
+    """The context in a state's fields."""
+    values = {name: fields.get(f"ctx:{name}") for name in Context._fields}
+    return Context(**{name: None if v is None else v.decode().partition(" ")[2] for name, v in values.items()})
+
+
+def open_fields(fields: Mapping[str, bytes]) -> list[str]:
+    """The open parts in a state's fields."""
+    return [name[5:] for name, value in fields.items() if name.startswith("part:") and value == b"open"]
+
+
+def state_of(
+    stream_key: StreamKey, fields: Mapping[str, bytes], logs: Mapping[str, bytes | None]
+) -> ResponseState:
+    """A response as stored. A part without a log has just been finished by another worker: it is left out."""
+    open_parts: dict[PartKey, PartLog] = {
+        PartKey.from_field(stream_key, field): decode_log(log) for field, log in logs.items() if log is not None
+    }
+    endings: dict[Arrival, Ending] = {}
+    for name, value in fields.items():
+        if name.startswith("end:"):
+            _, entry, position = name.split(":")
+            endings[Arrival(EntryId.parse(entry), int(position))] = _decode_end(stream_key, value)
+    return ResponseState(
+        stream_key,
+        context_of(fields),
+        endings,
+        open_parts,
+        frozenset(
+            PartKey.from_field(stream_key, name[5:])
+            for name, value in fields.items()
+            if name.startswith("part:") and value == b"done"
+        ),
+    )

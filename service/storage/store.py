@@ -1,0 +1,270 @@
+"""The sets, in one partition of one Redis."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from redis import exceptions
+
+from deltaloom.streams import GROUP
+from handlers.core.effects import Context
+from handlers.core.identity import EntryId, PartKey, StreamKey
+from handlers.core.log import encode_chunk
+from service.ports import (
+    Commit,
+    Committed,
+    Loaded,
+    ResponseChange,
+    Settlement,
+    StorageUnavailableError,
+    Survey,
+)
+from service.storage import scripts
+from service.storage.records import (
+    arrival_field,
+    context_of,
+    encode_ending,
+    entry_of,
+    entry_of_letter,
+    open_fields,
+    register_value,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    from deltaloom.messages import AssembledText, ModerationAlert
+    from service.keys import Keys
+    from service.settings import Settings
+
+SURVEY_AT_MOST = 200
+"""Responses that one survey names; the next one names the rest."""
+
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    exceptions.TryAgainError,
+    OSError,
+)
+
+
+@contextmanager
+def unavailable_if_away() -> Iterator[None]:
+    """Map what redis-py raises when the server is away, or takes no writes, to the one error for it."""
+    try:
+        yield
+    except _AWAY as error:
+        raise StorageUnavailableError(f"{type(error).__name__}: {error}") from error
+
+
+def _low_water(text: str) -> EntryId | None:
+    return EntryId.parse(text) if text else None
+
+
+class RedisStorage:
+    """The worker's port to Redis: see `service.ports.Storage`."""
+
+    def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
+        self._client = client
+        self._keys = keys
+        self._settings = settings
+        self._commit = scripts.register(client, "commit")
+        self._settle = scripts.register(client, "settle")
+        self._survey = scripts.register(client, "survey")
+
+    async def ensure_group(self) -> None:
+        """Create the consumer group at the stream's beginning: what was published before is read too."""
+        with unavailable_if_away():
+            try:
+                await self._client.xgroup_create(self._keys.names.deltas, GROUP, id="0", mkstream=True)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Make a batch's effects durable and acknowledge it, in one step."""
+        names = self._keys.names
+        call = scripts.Call(
+            names.deltas,
+            names.dead_letters,
+            names.alerts,
+            self._keys.counts,
+            self._keys.open,
+            self._keys.waiting,
+        )
+        responses = [self._planned(key, change, call) for key, change in commit.responses.items()]
+        plan = scripts.CommitPlan(
+            entries=[str(entry) for entry in commit.entries],
+            dead_letters=[scripts.PlannedLetter(at, entry_of_letter(letter)) for at, letter in commit.dead_letters],
+            counts=[scripts.PlannedCount(name, entries) for name, entries in commit.counts.items()],
+            touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
+            responses=responses,
+            ttl_ms=_ms(self._settings.state_ttl),
+        )
+        with unavailable_if_away():
+            reply = await self._commit(keys=call.keys, args=[GROUP, scripts.encode(plan), *call.blobs])
+        overflowing, acknowledged, opened, late_events, low_water, ready = scripts.decode_commit(reply)
+        parts = [list(change.parts) for change in commit.responses.values()]
+        return Committed(
+            overflowing=[parts[response][part] for response, part in overflowing],
+            acknowledged=acknowledged,
+            opened=[parts[response][part] for response, part in opened],
+            late_events=late_events,
+            low_water=_low_water(low_water),
+            ready=[StreamKey.parse(member) for member in ready],
+        )
+
+    def _planned(
+        self, key: StreamKey, change: ResponseChange, call: scripts.Call
+    ) -> scripts.PlannedResponse:
+        closings = [
+            *(closing.arrival for part in change.parts.values() for closing in part.log.closings),
+            *change.endings,
+        ]
+        return scripts.PlannedResponse(
+            state=call.key(self._keys.state(key)),
+            member=str(key),
+            latest_ms=change.latest_ms,
+            closing_ms=min(closings).entry.ms if closings else None,
+            registers=[
+                scripts.PlannedRegister(name, register_value(register))
+                for name, register in change.registers.items()
+            ],
+            endings=[
+                scripts.PlannedEnding(arrival_field(at), call.blob(encode_ending(ending)))
+                for at, ending in change.endings.items()
+            ],
+            parts=[
+                scripts.PlannedPart(
+                    field=part.field,
+                    log=call.key(self._keys.log(part)),
+                    chunk=call.blob(encode_chunk(added.log)),
+                    limit=self._limit(closes=not added.log.fragments),
+                    entries=added.entries,
+                    opened=_entry(added.opened),
+                )
+                for part, added in change.parts.items()
+            ],
+        )
+
+    def _limit(self, *, closes: bool) -> int:
+        """Bytes a part's log may have. What closes a full part still fits: its text, and its copies."""
+        room = 4 * self._settings.max_event_bytes if closes else 0
+        return self._settings.max_part_bytes + room
+
+    async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
+        """For parts about to raise an alert, what is known of their response; None if it was raised."""
+        names = [f"ctx:{name}" for name in Context._fields]
+        pipeline = self._client.pipeline(transaction=False)
+        for part in parts:
+            pipeline.hmget(
+                self._keys.state(part.stream_key), [f"alerted:{part.field}", f"part:{part.field}", *names]
+            )
+        with unavailable_if_away():
+            replies = await pipeline.execute()
+        return {
+            part: None if alerted or state == b"done" else context_of(dict(zip(names, values, strict=True)))
+            for part, (alerted, state, *values) in zip(parts, replies, strict=True)
+        }
+
+    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
+        """Read responses. Sets only grow, so that the reads need not be one step."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in stream_keys:
+            pipeline.hgetall(self._keys.state(key))
+        with unavailable_if_away():
+            states = [
+                {name.decode(): value for name, value in reply.items()} for reply in await pipeline.execute()
+            ]
+        open_parts = [
+            (key, field)
+            for key, fields in zip(stream_keys, states, strict=True)
+            for field in open_fields(fields)
+        ]
+        for key, field in open_parts:
+            pipeline.get(self._keys.log(PartKey.from_field(key, field)))
+        logs: dict[StreamKey, dict[str, bytes | None]] = {key: {} for key in stream_keys}
+        with unavailable_if_away():
+            for (key, field), log in zip(open_parts, await pipeline.execute(), strict=True):
+                logs[key][field] = log
+        return [
+            Loaded(state_of(key, fields, logs[key]), int(fields.get("version", 0)))
+            for key, fields in zip(stream_keys, states, strict=True)
+        ]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
+        """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
+        names = self._keys.names
+        call = scripts.Call(
+            names.assembled, names.alerts, self._keys.counts, self._keys.open, self._keys.waiting
+        )
+        plan = scripts.SettlePlan(
+            settlements=[self._planned_settlement(settlement, call) for settlement in settlements],
+            marker_ttl_ms=_ms(self._settings.marker_ttl),
+            item_ttl_ms=_ms(self._settings.item_ttl),
+        )
+        with unavailable_if_away():
+            reply = await self._settle(keys=call.keys, args=[scripts.encode(plan)])
+        return [settlements[s].texts[t].part for s, t in scripts.decode_settle(reply)]
+
+    def _planned_settlement(
+        self, settlement: Settlement, call: scripts.Call
+    ) -> scripts.PlannedSettlement:
+        texts = []
+        for text in settlement.texts:
+            json = text.message.model_dump_json()
+            texts.append(
+                scripts.PlannedText(
+                    field=text.part.field,
+                    log=call.key(self._keys.log(text.part)),
+                    item=call.key(self._keys.item(text.part)),
+                    item_field=f"{text.part.kind}:{text.part.content_index}",
+                    message=entry_of(text.message, json),
+                    json=json,
+                    late_events=text.late_events,
+                    opened=_entry(text.opened),
+                    finished=_entry(text.finished),
+                )
+            )
+        doubtful = settlement.doubtful_since
+        return scripts.PlannedSettlement(
+            state=call.key(self._keys.state(settlement.stream_key)),
+            member=str(settlement.stream_key),
+            version=settlement.version,
+            spent=[arrival_field(arrival) for arrival in settlement.spent],
+            ended=settlement.ended,
+            texts=texts,
+            doubtful_ms=None if doubtful is None else doubtful.ms,
+            idle_since_ms=settlement.idle_since_ms,
+        )
+
+    async def survey(self, idle_timeout_ms: int) -> Survey:
+        """Look for responses that can be settled though no batch says so."""
+        keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
+        with unavailable_if_away():
+            reply = await self._survey(keys=keys, args=[GROUP, idle_timeout_ms, SURVEY_AT_MOST])
+        low_water, now_ms, ready, idle = scripts.decode_survey(reply)
+        return Survey(
+            low_water=_low_water(low_water),
+            now_ms=int(now_ms),
+            ready=[StreamKey.parse(member) for member in ready],
+            idle={
+                StreamKey.parse(member): int(float(score))
+                for member, score in zip(idle[::2], idle[1::2], strict=True)
+            },
+        )
+
+
+def _entry(message: AssembledText | ModerationAlert | None) -> list[str] | None:
+    return None if message is None else entry_of(message, message.model_dump_json())
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

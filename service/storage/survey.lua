@@ -1,0 +1,43 @@
+#!lua
+-- Looks for what no batch will settle: responses passed by the low-water mark, and idle ones.
+--
+-- Idle is measured in the stream's own time: what lies unread in the input has not yet come, however long
+-- ago it was written. That time is the server's clock while nothing is unread.
+--
+-- KEYS  1 input stream   2 open   3 waiting
+-- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
+-- Returns MessagePack: {low_water, now_ms, ready, {member, latest_ms, …}}; low_water is '' if nothing is pending
+
+local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
+local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local function ms_of(id)
+  return tonumber(string.match(id, '^%d+'))
+end
+
+local function pairs_of(list)
+  local map = {}
+  for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
+  return map
+end
+
+local clock = redis.call('TIME')
+local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+local pending = redis.call('XPENDING', INPUT, GROUP)
+local low_water = pending[2] or ''
+
+local stream_ms = now_ms
+local newest = pairs_of(redis.call('XINFO', 'STREAM', INPUT))['last-generated-id']
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
+  local info = pairs_of(group)
+  if info['name'] == GROUP and info['last-delivered-id'] ~= newest then
+    stream_ms = ms_of(info['last-delivered-id'])
+  end
+end
+if low_water ~= '' then stream_ms = math.min(stream_ms, ms_of(low_water)) end
+
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', string.match(low_water, '^%d+') or '+inf', 'LIMIT', 0, AT_MOST)
+local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
+  'WITHSCORES', 'LIMIT', 0, AT_MOST)
+return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle})
