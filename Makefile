@@ -1,0 +1,117 @@
+# Everything one does with a clone. `make` alone lists it; `make check` is what CI runs.
+#
+# Two stamps keep the virtual environment up to date: `.venv/.demo` has what the worker needs (quick to install),
+# `.venv/.dev` what tests and checks need on top. Both are redone when a lock or a pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv demo run test check lint format format-check types imports lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+bold := $(shell test -t 2 && printf '\033[1m')
+reset := $(shell test -t 2 && printf '\033[0m')
+say = @printf '$(bold)%s$(reset)\n' '$(1)'
+
+help: ## List what can be made
+	@printf '%s\n\n' 'deltaloom: texts and moderation alerts from streams of model-output deltas.'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  $(bold)make %-13s$(reset) %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n%s\n' 'Variables:'
+	@printf '  %-38s %s\n' \
+		'PYTHON=/path/to/python' 'the Python to make .venv with (3.11 or later)' \
+		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
+		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
+		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
+		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run and test' \
+		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
+
+demo: $(VENV)/.demo ## See it work: a server, a worker and eight streams, in about 15 seconds
+	@$(BIN)/deltaloom demo $(ARGS)
+
+run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
+	@$(BIN)/deltaloom run $(ARGS)
+
+test: $(VENV)/.dev ## Run all tests
+	$(call say,test: pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint format-check types imports test ## Everything CI checks: lint, format, types, imports, tests
+
+lint: $(VENV)/.dev ## Look for mistakes (ruff, all rules)
+	$(call say,lint: ruff check)
+	@$(BIN)/ruff check --quiet .
+
+format: $(VENV)/.dev ## Put the code into its format, and repair what ruff can repair
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+format-check: $(VENV)/.dev ## Is the code in its format? (ruff format)
+	$(call say,format: ruff format --check)
+	@$(BIN)/ruff format --quiet --check . || { echo 'Not formatted; "make format" does it:'; $(BIN)/ruff format --check .; exit 1; }
+
+types: $(VENV)/.dev ## Check the types (mypy, strict)
+	$(call say,types: mypy --strict)
+	@$(BIN)/mypy --no-error-summary
+
+imports: $(VENV)/.dev ## Check who imports whom (import-linter; the contracts are in pyproject.toml)
+	$(call say,imports: lint-imports)
+	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
+
+venv: $(VENV)/.dev ## Make .venv with all that development needs, and the project itself (editable)
+
+lock: $(VENV)/.dev ## Write locks/*.txt anew, with hashes and without index addresses
+	$(call say,lock: uv pip compile)
+	@$(COMPILE) --output-file locks/runtime.txt
+	@$(COMPILE) --output-file locks/demo.txt --constraint locks/runtime.txt --extra embedded --group build
+	@$(COMPILE) --output-file locks/dev.txt --constraint locks/demo.txt --extra embedded --group dev
+	@$(COMPILE_FILE) .ci/requirements.in --output-file .ci/requirements.txt
+
+COMPILE_FILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --annotation-style line --custom-compile-command 'make lock' \
+	$(if $(UPGRADE),--upgrade)
+COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
+
+clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
+	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------------------ the virtual environment
+
+$(VENV)/.demo: locks/demo.txt pyproject.toml client/pyproject.toml
+	@test -x $(BIN)/python || { $(MAKE_VENV); }
+	$(call say,· installing what the worker needs (locks/demo.txt))
+	@$(BIN)/python -m pip install -qq --require-hashes -r locks/demo.txt
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e client -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo locks/dev.txt
+	$(call say,· installing what tests and checks need (locks/dev.txt))
+	@$(BIN)/python -m pip install -qq --require-hashes -r locks/dev.txt
+	@touch $@
+
+PYTHONS := python3 python3.13 python3.12 python3.11
+
+define MAKE_VENV
+python=$$( \
+	if [ -n "$(PYTHON)" ]; then \
+		"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo "$(PYTHON)"; \
+	else \
+		for p in $(PYTHONS); do \
+			"$$p" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo "$$p" && break; \
+		done; \
+	fi \
+); \
+if [ -z "$$python" ]; then \
+	echo "No Python 3.11, 3.12 or 3.13 found (looked for: $(or $(PYTHON),$(PYTHONS)))." >&2; \
+	echo "Install one, or name one: make PYTHON=/path/to/python …" >&2; \
+	exit 1; \
+fi; \
+printf '$(bold)%s$(reset)\n' "· making $(VENV) with $$("$$python" --version)"; \
+"$$python" -m venv --clear $(VENV) || { \
+	echo "$$python cannot make a virtual environment; on Debian and Ubuntu the package python3-venv is missing." >&2; \
+	rm -rf $(VENV); exit 1; \
+}
+endef

@@ -1,0 +1,1 @@
+"""Tests of deltaloom; they mirror the code. Those that need a server live in `integration`."""

@@ -1,0 +1,60 @@
+"""Fixtures for tests that need a server, and the line in the header that says which server that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from tests import server as servers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+_server = pytest.StashKey[servers.Server]()
+
+
+def _server_of(config: pytest.Config) -> servers.Server:
+    """The server of this run: started when it is first asked for, stopped by `pytest_unconfigure`."""
+    if _server not in config.stash:
+        config.stash[_server] = servers.start()
+    return config.stash[_server]
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
+    """Say which server the tests will run on, if any of them needs one."""
+    if config.option.collectonly or not any("server" in getattr(item, "fixturenames", ()) for item in items):
+        return None
+    return f"server: {_server_of(config).describe()}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server, also after an interrupt."""
+    if _server in config.stash:
+        config.stash[_server].stop()
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> servers.Server:
+    """The server of this run. A test asks for `redis_url`, `redis` or `prefix`, which also isolate it."""
+    return _server_of(pytestconfig)
+
+
+@pytest.fixture
+def prefix(server: servers.Server) -> Iterator[str]:
+    """The prefix of all keys of one test; there is nothing under it when the test begins."""
+    yield from server.isolated()
+
+
+@pytest.fixture
+def redis_url(server: servers.Server, prefix: str) -> str:  # noqa: ARG001 - the prefix isolates the test
+    """The server's URL, for one test that uses `prefix`."""
+    return server.url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the server that gives bytes, as the worker's does."""
+    async with Redis.from_url(redis_url) as client:
+        yield client

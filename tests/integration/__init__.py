@@ -1,0 +1,1 @@
+"""The whole flow over a real server; tests/server.py says which."""

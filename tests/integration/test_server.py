@@ -1,0 +1,40 @@
+"""The test server itself: if these fail, no other integration test says anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+OLDEST = (7, 0)
+"""`#!lua` scripts and XAUTOCLAIM's list of deleted entries are what we need of it."""
+
+
+async def test_server_is_new_enough(redis: Redis) -> None:
+    """The run would be about a server that is not supported."""
+    info = await redis.info("server")
+    assert tuple(int(n) for n in info["redis_version"].split(".")[:2]) >= OLDEST
+
+
+async def test_server_knows_flagged_scripts(redis: Redis, prefix: str) -> None:
+    """The worker's scripts could not be loaded."""
+    script = "#!lua\nreturn redis.call('INCR', KEYS[1])"
+    assert await redis.eval(script, 1, f"{prefix}:counter") == 1
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_nothing_is_left_by_another_test(redis: Redis, prefix: str, turn: str) -> None:
+    """Tests would see each other's keys, and pass or fail by their order."""
+    assert [key async for key in redis.scan_iter(match=f"{prefix}*")] == []
+    await redis.set(f"{prefix}:left-behind", turn)
+
+
+async def test_waiting_says_what_did_not_happen() -> None:
+    """A test that waits in vain would not tell for what."""
+    with pytest.raises(AssertionError, match="the moon is full"):
+        await wait_until(lambda: False, timeout=0.05, message="the moon is full")

@@ -1,0 +1,1 @@
+"""What is shipped: wheels, names and locks."""

@@ -1,0 +1,40 @@
+"""Waiting for something that another task, process or server does."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+async def wait_until(
+    condition: Callable[[], T | Awaitable[T]],
+    timeout: float = 10,
+    *,
+    message: str = "",
+    interval: float = 0.02,
+) -> T:
+    """Ask `condition` (plain or async) again and again until it is true, and return what it gave.
+
+    A test that waits so is as fast as the thing it waits for, and says what did not happen; a bare sleep is
+    neither fast nor clear.
+
+    Raises:
+        AssertionError: the condition was not true within `timeout` seconds.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout
+    while True:
+        answer = condition()
+        value: T = await answer if inspect.isawaitable(answer) else answer
+        if value:
+            return value
+        if clock() > deadline:
+            what = message or getattr(condition, "__name__", repr(condition))
+            raise AssertionError(f"not within {timeout:g} s: {what} (last answer: {value!r})")
+        await asyncio.sleep(interval)
