@@ -17,7 +17,8 @@ from handlers.core.routing import Handler, RoutingTable
 from service import logs
 from service.bus.subscription import make_broker, subscribe
 from service.keys import Keys
-from service.pipeline.worker import Worker, retrying
+from service.pipeline.patience import persistently
+from service.pipeline.worker import Worker
 from service.ports import StorageUnavailableError
 from service.settings import Settings, SettingsError
 from service.storage.store import RedisStorage
@@ -58,9 +59,7 @@ async def run_worker(settings: Settings) -> None:
     sweeping: list[asyncio.Task[None]] = []
 
     async def prepare() -> None:
-        async for attempt in retrying():
-            with attempt:
-                await storage.ensure_group()
+        await persistently(storage.ensure_group)
 
     async def begin() -> None:
         sweeping.append(asyncio.create_task(_sweep(worker, settings)))
@@ -91,8 +90,12 @@ async def run_worker(settings: Settings) -> None:
 
 
 async def _sweep(worker: Worker, settings: Settings) -> None:
-    """Sweep now and then. Storage may be away: the batch in hand says so, and waits for it."""
+    """Sweep now and then, whatever goes wrong. While storage is away, the batch in hand says so."""
     while True:
-        with contextlib.suppress(StorageUnavailableError):
+        try:
             await worker.sweep()
+        except StorageUnavailableError as error:
+            logs.logger().debug("sweep put off", error=str(error))
+        except Exception:  # noqa: BLE001 - logged; what one sweep leaves, the next one settles
+            logs.logger().exception("sweep failed")
         await asyncio.sleep(settings.sweep_interval)

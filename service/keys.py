@@ -1,12 +1,14 @@
 """Every key the worker keeps for itself, beside the public names of the contract.
 
-| key                      | type   | what                                                       | goes away        |
-|--------------------------|--------|------------------------------------------------------------|------------------|
-| `state:<stream key>`     | hash   | a response: its parts, context and endings (see commit.lua) | TTL              |
-| `log:<stream key>:<part>`| string | an open part's set of events, in chunks                    | finished, or TTL |
-| `open`                   | zset   | responses with something open, by their latest entry's ms  | ended, or idle   |
-| `waiting`                | zset   | responses with something closed and in doubt, by entry ms  | settled          |
-| `counts`                 | hash   | events acknowledged without effect: by type, and late ones | bounded in size  |
+| key                       | type   | what                                         | goes away        |
+|---------------------------|--------|----------------------------------------------|------------------|
+| `state:<stream key>`      | hash   | a response: parts, context, endings          | TTL              |
+| `log:<stream key>:<part>` | string | an open part's set of events, in chunks      | finished, or TTL |
+| `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
+| `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
+| `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+
+The fields of a state are described in `commit.lua`.
 """
 
 from __future__ import annotations

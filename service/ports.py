@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from handlers.core.identity import EntryId
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
     from handlers.core.effects import Context, Ending
-    from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+    from handlers.core.identity import Arrival, PartKey, StreamKey
     from handlers.core.log import PartLog
     from handlers.core.response import ResponseState
 
@@ -87,7 +89,8 @@ class Committed:
     acknowledged: int = 0
     opened: Sequence[PartKey] = ()
     late_events: int = 0
-    low_water: EntryId | None = None
+    low_water: EntryId = EntryId(0, 0)
+    """Every entry before this one is acknowledged."""
     ready: Sequence[StreamKey] = ()
     """Responses with something closed, of this batch or passed by the low-water mark."""
 
@@ -131,7 +134,7 @@ class Settlement:
 class Survey:
     """What a look at the whole stream finds to do."""
 
-    low_water: EntryId | None
+    low_water: EntryId
     now_ms: int
     ready: Sequence[StreamKey]
     idle: Mapping[StreamKey, int]
@@ -139,7 +142,10 @@ class Survey:
 
 
 class Storage(Protocol):
-    """Where the sets live. Every method may raise `StorageUnavailableError`, having written all or nothing."""
+    """Where the sets live.
+
+    Every method may raise `StorageUnavailableError`, having written all or nothing.
+    """
 
     async def commit(self, commit: Commit) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step."""
@@ -160,5 +166,3 @@ class Storage(Protocol):
     async def survey(self, idle_timeout_ms: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         ...
-
-

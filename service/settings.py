@@ -49,14 +49,16 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices("DELTALOOM_REDIS_URL", "REDIS_URL"),
-        description="The server, `redis://`, `rediss://` (TLS) or `unix://`; `DELTALOOM_REDIS_URL` wins over it.",
+        description="The server: `redis://`, `rediss://` (TLS) or `unix://`; `DELTALOOM_REDIS_URL` wins.",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default="deltaloom", description="What every stream and key begins with."
     )
-    handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = Field(
-        default=None,
-        description="Handlers to run, separated by commas; unset: all but `output_text`.",
+    handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = (
+        Field(
+            default=None,
+            description="Handlers to run, separated by commas; unset: all but `output_text`.",
+        )
     )
     consumer: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",

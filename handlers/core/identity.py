@@ -29,6 +29,10 @@ class EntryId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
 
+    def next(self) -> EntryId:
+        """The smallest id after this one."""
+        return EntryId(self.ms, self.seq + 1)
+
 
 class Arrival(NamedTuple):
     """When an event came: its entry, and its position in the entry's array. Unique, and ordered."""

@@ -32,7 +32,9 @@ class CorruptLogError(ValueError):
     """A part's log cannot be read: another program wrote below the worker's prefix."""
 
     def __init__(self) -> None:
-        super().__init__("a part's log is not a sequence of chunks; does another program write to this prefix?")
+        super().__init__(
+            "a part's log is not a sequence of chunks; does another program write to this prefix?"
+        )
 
 
 class PartLog(NamedTuple):
@@ -45,7 +47,10 @@ class PartLog(NamedTuple):
     @property
     def arrivals(self) -> list[Arrival]:
         """When each of its events came, in no order."""
-        return [known.arrival for known in (*self.fragments, *self.closings)]
+        return [
+            *(fragment.arrival for fragment in self.fragments),
+            *(closing.arrival for closing in self.closings),
+        ]
 
 
 def encode_chunk(log: PartLog) -> bytes:

@@ -84,12 +84,12 @@ class _Close(NamedTuple):
     text: str
 
 
-def resolve(state: ResponseState, low_water: EntryId | None, *, idle_at_ms: int | None = None) -> Resolution:
+def resolve(state: ResponseState, low_water: EntryId, *, idle_at_ms: int | None = None) -> Resolution:
     """Finish what can be finished.
 
     Args:
         state: what is stored of the response; read after `low_water` was.
-        low_water: the oldest entry that is delivered and not acknowledged; None if there is none.
+        low_water: every entry before this one is acknowledged, so its effects are in `state`.
         idle_at_ms: server time, if nothing came for the idle timeout: everything open is given up.
     """
     result = Resolution(ended=idle_at_ms is not None)
@@ -116,8 +116,8 @@ def resolve(state: ResponseState, low_water: EntryId | None, *, idle_at_ms: int 
     return result
 
 
-def _passed(low_water: EntryId | None, entry: EntryId) -> bool:
-    return low_water is None or low_water > entry
+def _passed(low_water: EntryId, entry: EntryId) -> bool:
+    return low_water > entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from deltaloom.events import Event
 from handlers.core.effects import Effect, Origin
 
 if TYPE_CHECKING:
+    from deltaloom.events import Event
     from deltaloom.messages import AssembledText, Kind, ModerationAlert
     from handlers.core.effects import Context
     from handlers.core.identity import PartKey

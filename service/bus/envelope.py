@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def open_entry(entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int = 1) -> Entry:
     """An entry as it is read: `event` first, else FastStream's `__data__`, else flat fields (no body)."""
-    body, headers = fields.get(b"event"), {}
+    body = fields.get(b"event")
+    headers: dict[str, str] = {}
     if body is None and b"__data__" in fields:
         body, headers = _open_envelope(fields[b"__data__"])
     return Entry(EntryId.parse(entry_id.decode()), fields, body, headers, deliveries)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
     from service.settings import Settings
 
+
 def make_broker(settings: Settings) -> RedisBroker:
     """The broker, logging to our logger; what it says of each message goes to the level debug."""
     return RedisBroker(

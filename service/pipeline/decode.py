@@ -99,9 +99,7 @@ def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:
     if size > max_event_bytes:
         return Slot(value, Unreadable("oversized", f"the event has {size} bytes; at most {max_event_bytes}"))
     if not isinstance(value, dict):
-        return Slot(
-            value, Unreadable("invalid_event", f"an event is a JSON object, not {_json_name(value)}")
-        )
+        return Slot(value, Unreadable("invalid_event", f"an event is a JSON object, not {_json_name(value)}"))
     if not isinstance(value.get("type"), str):
         return Slot(value, Unreadable("invalid_event", "the event's type is missing, or is not a string"))
     return Slot(value)
@@ -129,7 +127,9 @@ def _parsed(body: bytes) -> Any:
         except UnicodeDecodeError as error:
             raise UnreadableError("malformed_json", f"not UTF-8 at byte {error.start}") from None
         except json.JSONDecodeError as error:
-            raise UnreadableError("malformed_json", f"not JSON at character {error.pos}: {error.msg}") from None
+            raise UnreadableError(
+                "malformed_json", f"not JSON at character {error.pos}: {error.msg}"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise UnreadableError("malformed_json", f"JSON beyond limits: {type(error).__name__}") from None
 
@@ -154,4 +154,3 @@ def original(value: Any) -> bytes:
 def _json_name(value: Any) -> str:
     names: dict[type, str] = {str: "a string", bool: "a boolean", type(None): "null", list: "an array"}
     return names.get(type(value), "a number")
-

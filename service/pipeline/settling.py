@@ -22,7 +22,7 @@ async def settle(
     storage: Storage,
     table: RoutingTable,
     stream_keys: Sequence[StreamKey],
-    low_water: EntryId | None,
+    low_water: EntryId,
     *,
     idle: Mapping[StreamKey, int] | None = None,
     now_ms: int = 0,
@@ -55,7 +55,7 @@ async def settle(
 def _settlement(
     loaded: Loaded,
     table: RoutingTable,
-    low_water: EntryId | None,
+    low_water: EntryId,
     idle_since_ms: int | None,
     now_ms: int,
 ) -> Settlement:
@@ -77,9 +77,7 @@ def _text(state: ResponseState, table: RoutingTable, finished: FinishedPart) -> 
     handler = table.kinds.get(finished.part.kind)
     opened = handler and handler.opened
     closed = handler and handler.finished
-    opening = Opening(
-        finished.part, message.text, finished.item_id, state.context, finished.started_ms
-    )
+    opening = Opening(finished.part, message.text, finished.item_id, state.context, finished.started_ms)
     return FinishedText(
         finished.part,
         message,

@@ -6,8 +6,6 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
-
 from handlers.core.assembly import assemble
 from handlers.core.effects import Context
 from handlers.core.routing import Opening
@@ -15,19 +13,17 @@ from handlers.core.text import repair
 from service import logs
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
+from service.pipeline.patience import persistently
 from service.pipeline.settling import settle
-from service.ports import Committed, Entry, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tenacity import RetryCallState
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
-    from service.ports import Storage
+    from service.ports import Committed, Entry, Storage
     from service.settings import Settings
 
 _ALERTS_REMEMBERED = 10_000
@@ -37,9 +33,7 @@ _ALERTS_REMEMBERED = 10_000
 class Worker:
     """Takes batches of entries through the handlers into storage. Holds no state that a crash could lose."""
 
-    def __init__(
-        self, storage: Storage, table: RoutingTable, names: StreamNames, settings: Settings
-    ) -> None:
+    def __init__(self, storage: Storage, table: RoutingTable, names: StreamNames, settings: Settings) -> None:
         self._storage = storage
         self._table = table
         self._names = names
@@ -51,12 +45,8 @@ class Worker:
 
         Waits as long as storage is unavailable; every step may be done again.
         """
-        async for attempt in retrying():
-            with attempt:
-                committed = await self._commit(entries)
-        async for attempt in retrying():
-            with attempt:
-                await settle(self._storage, self._table, committed.ready, committed.low_water)
+        committed = await persistently(self._commit, entries)
+        await persistently(settle, self._storage, self._table, committed.ready, committed.low_water)
 
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
@@ -153,18 +143,3 @@ class Worker:
                 reason=letter.reason,
                 error=letter.error,
             )
-
-
-def retrying() -> AsyncRetrying:
-    """Try again while storage is unavailable, with back-off and jitter; one line when it begins."""
-    return AsyncRetrying(
-        retry=retry_if_exception_type(StorageUnavailableError),
-        wait=wait_exponential_jitter(initial=0.1, max=5, jitter=0.5),
-        before_sleep=_say_once,
-        reraise=True,
-    )
-
-
-def _say_once(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        logs.logger().warning("redis is away, waiting for it", error=str(state.outcome.exception()))

@@ -18,7 +18,7 @@
 --         ttl_ms        how long a state lives without a worker
 --       3… blobs, by the numbers in the plan, from 1: chunks and endings
 -- Returns MessagePack: {overflowing, acknowledged, opened, late_events, low_water, ready}
---         low_water is '' if nothing is pending;
+--         low_water is {oldest pending entry or '', last delivered entry, where nothing is pending};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         if any overflow, nothing was written.
 --
@@ -43,7 +43,8 @@ local function in_slices(list, call)
   end
 end
 
--- Check.
+-- Check: the group is there (an error otherwise), and no part grows beyond its limit.
+redis.call('XPENDING', INPUT, GROUP)
 local overflowing = {}
 for r, response in ipairs(plan.responses) do
   for p, part in ipairs(response.parts) do
@@ -53,7 +54,7 @@ for r, response in ipairs(plan.responses) do
   end
 end
 if #overflowing > 0 then
-  return cmsgpack.pack({overflowing, 0, {}, 0, '', {}})
+  return cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0'}, {}})
 end
 
 -- Acknowledge, one by one: another worker may have taken some of them over.
@@ -144,9 +145,16 @@ in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
 in_slices(plan.touched, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 
 -- What can be finished now: what this batch touched, and what the low-water mark has passed.
-local pending = redis.pcall('XPENDING', INPUT, GROUP)
-local low_water = pending[2] or ''
-local passed_ms = string.match(low_water, '^%d+') or '+inf'
+local oldest_pending, last_delivered = '', '0-0'
+local pending = redis.call('XPENDING', INPUT, GROUP)
+if pending[1] > 0 then
+  oldest_pending = pending[2]
+else
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
+    if info[2] == GROUP then last_delivered = info[8] end
+  end
+end
+local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
 local listed = {}
 for _, member in ipairs(ready) do listed[member] = true end
@@ -156,4 +164,4 @@ in_slices(candidates, function(...)
     if score and not listed[member] then ready[#ready + 1] = member end
   end
 end)
-return cmsgpack.pack({overflowing, acknowledged, opened, late_events, low_water, ready})
+return cmsgpack.pack({overflowing, acknowledged, opened, late_events, {oldest_pending, last_delivered}, ready})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from deltaloom.messages import PLAIN_FIELDS
+from deltaloom.messages import PLAIN_FIELDS, Kind, Status
 from handlers.core.effects import Context, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import PartLog, decode_log
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
     from service.ports import Register
 
-_Ending = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
+_Ending = tuple[int | None, Status, str | None, list[tuple[str | None, int, int, Kind, bytes]]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
@@ -62,16 +62,21 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
     return Ending(
         stream_key,
         output_index,
-        status,  # type: ignore[arg-type]
+        status,
         reason,
-        tuple(Copy(*rest, from_bytes(text)) for *rest, text in copies),  # type: ignore[arg-type]
+        tuple(
+            Copy(item_id, position, content_index, kind, from_bytes(text))
+            for item_id, position, content_index, kind, text in copies
+        ),
     )
 
 
 def context_of(fields: Mapping[str, bytes | None]) -> Context:
     """The context in a state's fields."""
     values = {name: fields.get(f"ctx:{name}") for name in Context._fields}
-    return Context(**{name: None if v is None else v.decode().partition(" ")[2] for name, v in values.items()})
+    return Context(
+        **{name: None if v is None else v.decode().partition(" ")[2] for name, v in values.items()}
+    )
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
@@ -84,7 +89,9 @@ def state_of(
 ) -> ResponseState:
     """A response as stored. A part without a log has just been finished by another worker: it is left out."""
     open_parts: dict[PartKey, PartLog] = {
-        PartKey.from_field(stream_key, field): decode_log(log) for field, log in logs.items() if log is not None
+        PartKey.from_field(stream_key, field): decode_log(log)
+        for field, log in logs.items()
+        if log is not None
     }
     endings: dict[Arrival, Ending] = {}
     for name, value in fields.items():

@@ -148,9 +148,10 @@ class SettlePlan(msgspec.Struct):
     item_ttl_ms: int
 
 
-CommitReply = tuple[list[tuple[int, int]], int, list[tuple[int, int]], int, str, list[str]]
+LowWater = tuple[str, str]
+CommitReply = tuple[list[tuple[int, int]], int, list[tuple[int, int]], int, LowWater, list[str]]
 SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[str, str, list[str], list[str]]
+SurveyReply = tuple[LowWater, str, list[str], list[str]]
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
 
     from deltaloom.messages import AssembledText, ModerationAlert
     from service.keys import Keys
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 SURVEY_AT_MOST = 200
 """Responses that one survey names; the next one names the rest."""
 
-_AWAY = (
+_RAISED_WHEN_AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
@@ -54,18 +55,31 @@ _AWAY = (
     OSError,
 )
 
+_ANSWERED_WHEN_AWAY = ("CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+
+_ANSWERED_WITHOUT_GROUP = ("NOGROUP", "ERR no such key", "no such key")
+
 
 @contextmanager
 def unavailable_if_away() -> Iterator[None]:
     """Map what redis-py raises when the server is away, or takes no writes, to the one error for it."""
     try:
         yield
-    except _AWAY as error:
+    except _RAISED_WHEN_AWAY as error:
         raise StorageUnavailableError(f"{type(error).__name__}: {error}") from error
+    except exceptions.ResponseError as error:
+        if str(error).startswith(_ANSWERED_WHEN_AWAY):
+            raise StorageUnavailableError(str(error)) from error
+        raise
 
 
-def _low_water(text: str) -> EntryId | None:
-    return EntryId.parse(text) if text else None
+def _low_water(reply: scripts.LowWater) -> EntryId:
+    """The entry before which all are acknowledged: the oldest pending, else the next to be delivered.
+
+    Not "infinity" where nothing is pending: others may have been given entries since the script ran.
+    """
+    oldest_pending, last_delivered = reply
+    return EntryId.parse(oldest_pending) if oldest_pending else EntryId.parse(last_delivered).next()
 
 
 class RedisStorage:
@@ -88,6 +102,21 @@ class RedisStorage:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
 
+    async def _in_group(self, script: AsyncScript, keys: list[str], args: list[Any]) -> bytes:
+        """Run a script that needs the group; if it is gone (FLUSHALL), make it again and ask to try again."""
+        with unavailable_if_away():
+            try:
+                reply: bytes = await script(keys=keys, args=[GROUP, *args])
+            except exceptions.ResponseError as error:
+                if not str(error).startswith(_ANSWERED_WITHOUT_GROUP):
+                    raise
+            else:
+                return reply
+        await self.ensure_group()
+        raise StorageUnavailableError(
+            f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
+        )
+
     async def commit(self, commit: Commit) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step."""
         names = self._keys.names
@@ -102,14 +131,15 @@ class RedisStorage:
         responses = [self._planned(key, change, call) for key, change in commit.responses.items()]
         plan = scripts.CommitPlan(
             entries=[str(entry) for entry in commit.entries],
-            dead_letters=[scripts.PlannedLetter(at, entry_of_letter(letter)) for at, letter in commit.dead_letters],
+            dead_letters=[
+                scripts.PlannedLetter(at, entry_of_letter(letter)) for at, letter in commit.dead_letters
+            ],
             counts=[scripts.PlannedCount(name, entries) for name, entries in commit.counts.items()],
             touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
             responses=responses,
             ttl_ms=_ms(self._settings.state_ttl),
         )
-        with unavailable_if_away():
-            reply = await self._commit(keys=call.keys, args=[GROUP, scripts.encode(plan), *call.blobs])
+        reply = await self._in_group(self._commit, call.keys, [scripts.encode(plan), *call.blobs])
         overflowing, acknowledged, opened, late_events, low_water, ready = scripts.decode_commit(reply)
         parts = [list(change.parts) for change in commit.responses.values()]
         return Committed(
@@ -121,9 +151,7 @@ class RedisStorage:
             ready=[StreamKey.parse(member) for member in ready],
         )
 
-    def _planned(
-        self, key: StreamKey, change: ResponseChange, call: scripts.Call
-    ) -> scripts.PlannedResponse:
+    def _planned(self, key: StreamKey, change: ResponseChange, call: scripts.Call) -> scripts.PlannedResponse:
         closings = [
             *(closing.arrival for part in change.parts.values() for closing in part.log.closings),
             *change.endings,
@@ -214,9 +242,7 @@ class RedisStorage:
             reply = await self._settle(keys=call.keys, args=[scripts.encode(plan)])
         return [settlements[s].texts[t].part for s, t in scripts.decode_settle(reply)]
 
-    def _planned_settlement(
-        self, settlement: Settlement, call: scripts.Call
-    ) -> scripts.PlannedSettlement:
+    def _planned_settlement(self, settlement: Settlement, call: scripts.Call) -> scripts.PlannedSettlement:
         texts = []
         for text in settlement.texts:
             json = text.message.model_dump_json()
@@ -248,8 +274,7 @@ class RedisStorage:
     async def survey(self, idle_timeout_ms: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        with unavailable_if_away():
-            reply = await self._survey(keys=keys, args=[GROUP, idle_timeout_ms, SURVEY_AT_MOST])
+        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, SURVEY_AT_MOST])
         low_water, now_ms, ready, idle = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),

@@ -6,7 +6,8 @@
 --
 -- KEYS  1 input stream   2 open   3 waiting
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
--- Returns MessagePack: {low_water, now_ms, ready, {member, latest_ms, …}}; low_water is '' if nothing is pending
+-- Returns MessagePack: {low_water, now_ms, ready, {member, latest_ms, …}}
+--         low_water is {oldest pending entry or '', last delivered entry}
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
 local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,20 +25,22 @@ end
 local clock = redis.call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
-local pending = redis.call('XPENDING', INPUT, GROUP)
-local low_water = pending[2] or ''
-
 local stream_ms = now_ms
+local oldest_pending, last_delivered = '', '0-0'
 local newest = pairs_of(redis.call('XINFO', 'STREAM', INPUT))['last-generated-id']
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
   local info = pairs_of(group)
-  if info['name'] == GROUP and info['last-delivered-id'] ~= newest then
-    stream_ms = ms_of(info['last-delivered-id'])
-  end
+  if info['name'] == GROUP then last_delivered = info['last-delivered-id'] end
 end
-if low_water ~= '' then stream_ms = math.min(stream_ms, ms_of(low_water)) end
+if last_delivered ~= newest then stream_ms = ms_of(last_delivered) end
+local pending = redis.call('XPENDING', INPUT, GROUP)
+if pending[1] > 0 then
+  oldest_pending = pending[2]
+  stream_ms = math.min(stream_ms, ms_of(oldest_pending))
+end
 
-local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', string.match(low_water, '^%d+') or '+inf', 'LIMIT', 0, AT_MOST)
+local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, AT_MOST)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
-return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle})
+return cmsgpack.pack({{oldest_pending, last_delivered}, string.format('%.0f', now_ms), ready, idle})
