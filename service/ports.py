@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from handlers.core.identity import EntryId
+from handlers.core.response import LowWater
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
     from handlers.core.effects import Context, Ending
-    from handlers.core.identity import Arrival, PartKey, StreamKey
+    from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
     from handlers.core.log import PartLog
     from handlers.core.response import ResponseState
 
@@ -89,8 +89,7 @@ class Committed:
     acknowledged: int = 0
     opened: Sequence[PartKey] = ()
     late_events: int = 0
-    low_water: EntryId = EntryId(0, 0)
-    """Every entry before this one is acknowledged."""
+    low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
     """Responses with something closed, of this batch or passed by the low-water mark."""
 
@@ -134,7 +133,7 @@ class Settlement:
 class Survey:
     """What a look at the whole stream finds to do."""
 
-    low_water: EntryId
+    low_water: LowWater
     now_ms: int
     ready: Sequence[StreamKey]
     idle: Mapping[StreamKey, int]

@@ -6,9 +6,10 @@ has no deltas yet, is only remembered: a later copy may know the text.) What cam
 late and changes nothing; what ends an item or a response closes only what began before it. So the
 result depends on the stream alone, however it was cut into batches.
 
-Entries before the closing one may still be in another worker's hands. Therefore a closed part is
-finished at once only if nothing can be missing: its authoritative text equals its joined deltas, and it
-is known whose text it is. Any other waits until the group's low-water mark has passed the closing entry.
+Entries before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
+closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
+or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
+the joined deltas, and it is known whose text it is) is finished at once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
 
 IDLE_TIMEOUT = "idle_timeout"
 """The reason of an abandoned text."""
+
+
+class LowWater(NamedTuple):
+    """How far the group has come: the effects of every entry before `entry` are stored."""
+
+    entry: EntryId = EntryId(0, 0)
+    stalled: bool = False
+    """Whether the worker that holds `entry` seems to be stuck."""
+
+    def passed(self, entry: EntryId) -> bool:
+        """Whether an entry, and all before it, are stored."""
+        return entry < self.entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +97,12 @@ class _Close(NamedTuple):
     text: str
 
 
-def resolve(state: ResponseState, low_water: EntryId, *, idle_at_ms: int | None = None) -> Resolution:
+def resolve(state: ResponseState, low_water: LowWater, *, idle_at_ms: int | None = None) -> Resolution:
     """Finish what can be finished.
 
     Args:
         state: what is stored of the response; read after `low_water` was.
-        low_water: every entry before this one is acknowledged, so its effects are in `state`.
+        low_water: how far the group had come.
         idle_at_ms: server time, if nothing came for the idle timeout: everything open is given up.
     """
     result = Resolution(ended=idle_at_ms is not None)
@@ -101,12 +114,12 @@ def resolve(state: ResponseState, low_water: EntryId, *, idle_at_ms: int | None 
             continue
         finished = _finished(part, log, close)
         certain = finished.integrity == "verified" and state.context_known
-        if certain or _passed(low_water, close.entry):
+        if low_water.passed(close.entry) or (low_water.stalled and certain):
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
     for arrival, ending in sorted(state.endings.items()):
-        if not _passed(low_water, arrival.entry):
+        if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
             continue
         result.spent.append(arrival)
@@ -114,10 +127,6 @@ def resolve(state: ResponseState, low_water: EntryId, *, idle_at_ms: int | None 
             result.finished.extend(_only_in_final_copy(state, arrival, ending))
             result.ended = True
     return result
-
-
-def _passed(low_water: EntryId, entry: EntryId) -> bool:
-    return low_water > entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:

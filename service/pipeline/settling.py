@@ -13,7 +13,8 @@ from service.ports import FinishedText, Loaded, Settlement
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from handlers.core.identity import EntryId, StreamKey
+    from handlers.core.identity import StreamKey
+    from handlers.core.response import LowWater
     from handlers.core.routing import RoutingTable
     from service.ports import Storage
 
@@ -22,7 +23,7 @@ async def settle(
     storage: Storage,
     table: RoutingTable,
     stream_keys: Sequence[StreamKey],
-    low_water: EntryId,
+    low_water: LowWater,
     *,
     idle: Mapping[StreamKey, int] | None = None,
     now_ms: int = 0,
@@ -55,7 +56,7 @@ async def settle(
 def _settlement(
     loaded: Loaded,
     table: RoutingTable,
-    low_water: EntryId,
+    low_water: LowWater,
     idle_since_ms: int | None,
     now_ms: int,
 ) -> Settlement:

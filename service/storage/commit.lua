@@ -16,9 +16,11 @@
 --         responses     {state, member, latest_ms, registers {name, value}, endings {field, blob},
 --                        closing_ms, parts {field, log, chunk, limit, entries, opened}}
 --         ttl_ms        how long a state lives without a worker
+--         stalled_ms    a worker that holds an entry for longer is taken for stuck
 --       3… blobs, by the numbers in the plan, from 1: chunks and endings
 -- Returns MessagePack: {overflowing, acknowledged, opened, late_events, low_water, ready}
---         low_water is {oldest pending entry or '', last delivered entry, where nothing is pending};
+--         low_water is {oldest pending entry or '', last delivered entry if nothing is pending,
+--         whether the oldest pending one is stuck};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         if any overflow, nothing was written.
 --
@@ -54,7 +56,7 @@ for r, response in ipairs(plan.responses) do
   end
 end
 if #overflowing > 0 then
-  return cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0'}, {}})
+  return cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}})
 end
 
 -- Acknowledge, one by one: another worker may have taken some of them over.
@@ -141,14 +143,18 @@ for r, response in ipairs(plan.responses) do
     candidates[#candidates + 1] = response.member
   end
 end
+count('late', late_events)
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
 in_slices(plan.touched, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 
--- What can be finished now: what this batch touched, and what the low-water mark has passed.
-local oldest_pending, last_delivered = '', '0-0'
+-- What can be finished now: what the low-water mark has passed and, while another worker is stuck with
+-- older entries, also what this batch touched, for it may be certain without them.
+local oldest_pending, last_delivered, stalled = '', '0-0', false
 local pending = redis.call('XPENDING', INPUT, GROUP)
 if pending[1] > 0 then
   oldest_pending = pending[2]
+  local oldest = redis.call('XPENDING', INPUT, GROUP, oldest_pending, oldest_pending, 1)[1]
+  stalled = oldest[3] > plan.stalled_ms
 else
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
     if info[2] == GROUP then last_delivered = info[8] end
@@ -156,12 +162,15 @@ else
 end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
-local listed = {}
-for _, member in ipairs(ready) do listed[member] = true end
-in_slices(candidates, function(...)
-  for i, score in ipairs(redis.call('ZMSCORE', WAITING, ...)) do
-    local member = select(i, ...)
-    if score and not listed[member] then ready[#ready + 1] = member end
-  end
-end)
-return cmsgpack.pack({overflowing, acknowledged, opened, late_events, {oldest_pending, last_delivered}, ready})
+if stalled then
+  local listed = {}
+  for _, member in ipairs(ready) do listed[member] = true end
+  in_slices(candidates, function(...)
+    for i, score in ipairs(redis.call('ZMSCORE', WAITING, ...)) do
+      local member = select(i, ...)
+      if score and not listed[member] then ready[#ready + 1] = member end
+    end
+  end)
+end
+local low_water = {oldest_pending, last_delivered, stalled}
+return cmsgpack.pack({overflowing, acknowledged, opened, late_events, low_water, ready})

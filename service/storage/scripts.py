@@ -111,6 +111,7 @@ class CommitPlan(msgspec.Struct):
     touched: list[int | str]
     responses: list[PlannedResponse]
     ttl_ms: int
+    stalled_ms: int
 
 
 class PlannedText(msgspec.Struct, omit_defaults=True):
@@ -148,10 +149,10 @@ class SettlePlan(msgspec.Struct):
     item_ttl_ms: int
 
 
-LowWater = tuple[str, str]
-CommitReply = tuple[list[tuple[int, int]], int, list[tuple[int, int]], int, LowWater, list[str]]
+LowWaterReply = tuple[str, str, bool]
+CommitReply = tuple[list[tuple[int, int]], int, list[tuple[int, int]], int, LowWaterReply, list[str]]
 SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[LowWater, str, list[str], list[str]]
+SurveyReply = tuple[LowWaterReply, str, list[str], list[str]]
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode

@@ -11,6 +11,7 @@ from deltaloom.streams import GROUP
 from handlers.core.effects import Context
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.log import encode_chunk
+from handlers.core.response import LowWater
 from service.ports import (
     Commit,
     Committed,
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from deltaloom.messages import AssembledText, ModerationAlert
     from service.keys import Keys
     from service.settings import Settings
+
+STALLED_MS = 250
+"""Milliseconds after which a worker that still holds an entry is taken for stuck: a batch takes a few.
+
+Texts that are certain without that entry are finished from then on; those in doubt wait for it.
+"""
 
 SURVEY_AT_MOST = 200
 """Responses that one survey names; the next one names the rest."""
@@ -73,13 +80,15 @@ def unavailable_if_away() -> Iterator[None]:
         raise
 
 
-def _low_water(reply: scripts.LowWater) -> EntryId:
+def _low_water(reply: scripts.LowWaterReply) -> LowWater:
     """The entry before which all are acknowledged: the oldest pending, else the next to be delivered.
 
     Not "infinity" where nothing is pending: others may have been given entries since the script ran.
     """
-    oldest_pending, last_delivered = reply
-    return EntryId.parse(oldest_pending) if oldest_pending else EntryId.parse(last_delivered).next()
+    oldest_pending, last_delivered, stalled = reply
+    if oldest_pending:
+        return LowWater(EntryId.parse(oldest_pending), stalled)
+    return LowWater(EntryId.parse(last_delivered).next())
 
 
 class RedisStorage:
@@ -138,6 +147,7 @@ class RedisStorage:
             touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
             responses=responses,
             ttl_ms=_ms(self._settings.state_ttl),
+            stalled_ms=STALLED_MS,
         )
         reply = await self._in_group(self._commit, call.keys, [scripts.encode(plan), *call.blobs])
         overflowing, acknowledged, opened, late_events, low_water, ready = scripts.decode_commit(reply)
@@ -274,7 +284,7 @@ class RedisStorage:
     async def survey(self, idle_timeout_ms: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, SURVEY_AT_MOST])
+        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, SURVEY_AT_MOST, STALLED_MS])
         low_water, now_ms, ready, idle = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),

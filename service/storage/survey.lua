@@ -6,11 +6,12 @@
 --
 -- KEYS  1 input stream   2 open   3 waiting
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
+--       4 a worker that holds an entry for longer than these ms is taken for stuck
 -- Returns MessagePack: {low_water, now_ms, ready, {member, latest_ms, …}}
---         low_water is {oldest pending entry or '', last delivered entry}
+--         low_water as in commit.lua
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
-local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local GROUP, IDLE_TIMEOUT_MS, AT_MOST, STALLED_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
@@ -26,7 +27,7 @@ local clock = redis.call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local stream_ms = now_ms
-local oldest_pending, last_delivered = '', '0-0'
+local oldest_pending, last_delivered, stalled = '', '0-0', false
 local newest = pairs_of(redis.call('XINFO', 'STREAM', INPUT))['last-generated-id']
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
   local info = pairs_of(group)
@@ -37,10 +38,11 @@ local pending = redis.call('XPENDING', INPUT, GROUP)
 if pending[1] > 0 then
   oldest_pending = pending[2]
   stream_ms = math.min(stream_ms, ms_of(oldest_pending))
+  stalled = redis.call('XPENDING', INPUT, GROUP, oldest_pending, oldest_pending, 1)[1][3] > STALLED_MS
 end
 
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
-local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, AT_MOST)
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
-return cmsgpack.pack({{oldest_pending, last_delivered}, string.format('%.0f', now_ms), ready, idle})
+return cmsgpack.pack({{oldest_pending, last_delivered, stalled}, string.format('%.0f', now_ms), ready, idle})

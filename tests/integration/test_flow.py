@@ -1,0 +1,317 @@
+"""One worker process on a real server: an event's whole way, in every shape of the contract."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from faststream.redis import RedisBroker
+
+from deltaloom import AssembledText, ModerationAlert, StreamNames
+from tests.waiting import wait_until
+from tests.workers import (
+    alerts,
+    counts,
+    dead_letters,
+    running_workers,
+    texts,
+    wait_until_settled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis.asyncio import Redis
+
+WORDS = ["I'm", " sorry,", " but", " no."]
+REFUSAL = "".join(WORDS)
+
+
+def part(**more: Any) -> dict[str, Any]:
+    """The fields that every event about the one part has."""
+    return {"item_id": "msg_1", "output_index": 0, "content_index": 0, **more}
+
+
+def refusal() -> Iterator[dict[str, Any]]:
+    """A response that is a refusal, as the API streams it."""
+    yield {"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1", "model": "gpt-x"}}
+    yield {"type": "response.in_progress", "sequence_number": 1, "response": {"id": "resp_1"}}
+    for number, word in enumerate(WORDS, 2):
+        yield part(type="response.refusal.delta", delta=word, sequence_number=number)
+    yield part(type="response.refusal.done", refusal=REFUSAL, sequence_number=6)
+    copy = {"type": "refusal", "refusal": REFUSAL}
+    yield part(type="response.content_part.done", part=copy, sequence_number=7)
+    item = {"id": "msg_1", "type": "message", "content": [copy]}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": item, "sequence_number": 8}
+    yield {
+        "type": "response.completed",
+        "sequence_number": 9,
+        "response": {"id": "resp_1", "output": [item]},
+    }
+
+
+async def publish(redis: Redis, prefix: str, *events: dict[str, Any], **context: str) -> None:
+    """One entry an event."""
+    for event in events:
+        await redis.xadd(StreamNames(prefix).deltas, {"event": json.dumps(event), **context})
+
+
+async def test_refusal_raises_two_alerts_and_gives_one_text(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """The main job: without it nobody is told of a refusal, or its text is lost."""
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, *refusal(), response_id="resp_1", tenant="acme")
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.kind, text.status, text.integrity) == (
+        REFUSAL,
+        "refusal",
+        "completed",
+        "verified",
+    )
+    assert (text.response_id, text.item_id, text.tenant, text.model) == ("resp_1", "msg_1", "acme", "gpt-x")
+    assert (text.delta_count, text.first_sequence_number, text.last_sequence_number) == (4, 2, 5)
+    opened, finished = await alerts(redis, prefix)
+    assert (opened.type, finished.type) == ("deltaloom.refusal.opened", "deltaloom.refusal.finished")
+    assert REFUSAL.startswith(opened.text)
+    assert (finished.text, finished.status, opened.tenant) == (REFUSAL, "completed", "acme")
+    item = await redis.hgetall(StreamNames(prefix).item("resp_1", 0))
+    assert AssembledText.model_validate_json(item[b"refusal:0"]) == text
+    assert await counts(redis, prefix) == {"type:response.in_progress": 1}
+
+
+async def test_opened_alert_comes_with_the_first_delta(redis: Redis, redis_url: str, prefix: str) -> None:
+    """An alert that waits for the end of a refusal comes too late for whoever is to look."""
+    async with running_workers(redis_url, prefix):
+        created, _, first, *_ = refusal()
+        await publish(redis, prefix, created, first, response_id="resp_1")
+        (opened,) = await wait_until(lambda: alerts(redis, prefix), message="the alert is raised")
+        assert (opened.type, opened.text, opened.model) == ("deltaloom.refusal.opened", WORDS[0], "gpt-x")
+        assert await texts(redis, prefix) == []
+
+
+async def test_events_written_by_hand(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Flat fields, as `redis-cli XADD` writes them, are how an operator tries the worker."""
+    flat = {"item_id": "msg_1", "output_index": "0", "content_index": "0"}
+    async with running_workers(redis_url, prefix):
+        deltas = StreamNames(prefix).deltas
+        for number, word in enumerate(WORDS, 1):
+            event = {"type": "response.refusal.delta", "delta": word, "sequence_number": str(number)}
+            await redis.xadd(deltas, {**event, **flat})
+        await redis.xadd(deltas, {"type": "response.refusal.done", "refusal": REFUSAL, **flat})
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.integrity, text.item_id, text.response_id) == (REFUSAL, "verified", "msg_1", None)
+    assert [alert.type for alert in await alerts(redis, prefix)] == [
+        "deltaloom.refusal.opened",
+        "deltaloom.refusal.finished",
+    ]
+
+
+@pytest.mark.parametrize("coalesced", [False, True], ids=["one an entry", "an array"])
+async def test_published_and_subscribed_with_faststream(
+    redis: Redis, redis_url: str, prefix: str, *, coalesced: bool
+) -> None:
+    """A producer and a subscriber that know only FastStream must need nothing of ours but the models."""
+    names = StreamNames(prefix)
+    got: list[AssembledText | ModerationAlert] = []
+    broker = RedisBroker(redis_url, logger=None)
+
+    @broker.subscriber(stream=names.assembled)
+    async def on_text(text: AssembledText) -> None:
+        got.append(text)
+
+    @broker.subscriber(stream=names.alerts)
+    async def on_alert(alert: ModerationAlert) -> None:
+        got.append(alert)
+
+    async with running_workers(redis_url, prefix), broker:
+        await broker.start()
+        headers = {"response_id": "resp_1", "tenant": "acme"}
+        events: list[Any] = [list(refusal())] if coalesced else list(refusal())
+        for event in events:
+            await broker.publish(event, stream=names.deltas, headers=headers)
+        await wait_until(lambda: len(got) == 3, message="two alerts and a text arrive")
+    assert {message.type for message in got} == {
+        "deltaloom.refusal.opened",
+        "deltaloom.refusal.finished",
+        "deltaloom.text.assembled",
+    }
+    assert {(message.response_id, message.tenant) for message in got} == {("resp_1", "acme")}
+    assert await dead_letters(redis, prefix) == []
+
+
+async def test_what_was_published_before_the_first_worker_is_read(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """A group made at the stream's end would lose every event from before the first deployment."""
+    await publish(redis, prefix, *refusal(), response_id="resp_1")
+    async with running_workers(redis_url, prefix):
+        await wait_until_settled(redis, prefix)
+    assert [text.text for text in await texts(redis, prefix)] == [REFUSAL]
+
+
+async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """One bad entry that holds up or fails its batch would stop everybody's alerts."""
+    created, _, one, two, three, four, done, *_ = refusal()
+    bad = {"type": "response.refusal.delta", "delta": 5, "item_id": "msg_1", "output_index": 0}
+    deltas = StreamNames(prefix).deltas
+    await redis.xadd(deltas, {"event": "{broken", "response_id": "resp_1"})
+    array = json.dumps([created, one, bad, "no event", two])
+    await redis.xadd(deltas, {"event": array, "response_id": "resp_1"})
+    await redis.xadd(deltas, {"event": b"\xff\xfe", "response_id": "resp_1"})
+    await redis.xadd(deltas, {"nothing": "of ours"})
+    await publish(redis, prefix, {**three, "item_id": None, "output_index": "0"}, response_id="resp_1")
+    await publish(redis, prefix, three, four, done, response_id="resp_1")
+    async with running_workers(redis_url, prefix):
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.integrity) == (REFUSAL, "verified")
+    letters = await dead_letters(redis, prefix)
+    assert [letter.reason for letter in letters] == [
+        "malformed_json",
+        "invalid_event",
+        "invalid_event",
+        "malformed_json",
+        "invalid_event",
+        "invalid_event",
+    ]
+    assert json.loads(json.loads(letters[1].entry)["event"]) == bad
+    assert letters[5].error == "response.refusal.delta: output_index: Input should be a valid integer"
+
+
+async def test_too_large_an_event_and_too_large_a_part(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Without limits one runaway producer fills Redis for everyone."""
+    created, _, one, two, *_ = refusal()
+    async with running_workers(redis_url, prefix, max_event_bytes=2048, max_part_bytes=4096):
+        await publish(redis, prefix, {**one, "delta": "x" * 3000}, response_id="large_event")
+        for number in range(10):
+            event = {**one, "delta": f"{number}" + "x" * 1500, "sequence_number": number}
+            await publish(redis, prefix, event, response_id="large_part")
+        end = part(type="response.refusal.done", refusal="y" * 1900)
+        await publish(redis, prefix, end, response_id="large_part")
+        await publish(redis, prefix, created, one, two, response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    letters = await dead_letters(redis, prefix)
+    assert {letter.reason for letter in letters} == {"oversized"}
+    assert letters[0].error == "the event has 3128 bytes; at most 2048"
+    assert letters[1].error == "the refusal of this response would exceed 4096 bytes"
+    assert len(letters) > 5
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.integrity) == ("y" * 1900, "repaired")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        ({"type": "response.completed", "response": {"output": []}}, "completed", None),
+        (
+            {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}},
+            "incomplete",
+            "content_filter",
+        ),
+        (
+            {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "m"}}},
+            "failed",
+            "server_error",
+        ),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "m"}, "failed", "rate_limit_exceeded"),
+        ({"type": "error", "error": {"type": "overloaded", "message": "m"}}, "failed", "overloaded"),
+    ],
+    ids=["completed", "incomplete", "failed", "flat error", "nested error"],
+)
+async def test_the_end_of_a_response_closes_what_is_open(
+    redis: Redis, redis_url: str, prefix: str, end: dict[str, Any], status: str, reason: str | None
+) -> None:
+    """A text whose own end never comes must come out with its response's, and say how that ended."""
+    created, _, *words = list(refusal())[:6]
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, created, *words, end, response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.status, text.reason, text.integrity) == (REFUSAL, status, reason, "unverified")
+
+
+async def test_a_response_that_is_cut_off_is_given_up(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Connections are cut all the time; their texts must come out, not wait for ever."""
+    created, _, *words = list(refusal())[:6]
+    async with running_workers(redis_url, prefix, idle_timeout=0.5, sweep_interval=0.1):
+        await publish(redis, prefix, created, *words, response_id="resp_1")
+        (text,) = await wait_until(lambda: texts(redis, prefix), message="the text is given up")
+    assert (text.text, text.status, text.reason) == (REFUSAL, "abandoned", "idle_timeout")
+    assert [alert.status for alert in await alerts(redis, prefix)] == [None, "abandoned"]
+
+
+async def test_half_an_emoji_in_each_of_two_deltas(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A tokeniser may split an emoji; both halves must survive every JSON and UTF-8 step between."""
+    _, _, one, two, *_ = refusal()
+    done = part(type="response.refusal.done", refusal="no \U0001f600")
+    async with running_workers(redis_url, prefix):
+        halves = [{**one, "delta": "no \ud83d"}, {**two, "delta": "\ude00"}]
+        await publish(redis, prefix, *halves, done, response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.integrity, text.delta_count) == ("no \U0001f600", "verified", 2)
+    assert await dead_letters(redis, prefix) == []
+
+
+async def test_the_answer_is_assembled_only_where_it_is_asked_for(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """Answers are not ours to keep, unless DELTALOOM_HANDLERS says so."""
+    answer = [
+        part(type="response.output_text.delta", delta="Hi", sequence_number=1),
+        part(type="response.output_text.done", text="Hi", sequence_number=2),
+    ]
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, *answer, response_id="off")
+        await wait_until_settled(redis, prefix)
+    assert await texts(redis, prefix) == []
+    async with running_workers(redis_url, prefix, handlers="output_text,lifecycle"):
+        await publish(redis, prefix, *answer, response_id="on")
+        await wait_until_settled(redis, prefix)
+    assert [(text.kind, text.text) for text in await texts(redis, prefix)] == [("output_text", "Hi")]
+
+
+async def test_late_and_repeated_events_change_nothing(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A producer's retry after the end must not bring a text or an alert twice, and must be counted."""
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, *refusal(), response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+        await publish(redis, prefix, *refusal(), response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    assert len(await texts(redis, prefix)) == 1
+    assert len(await alerts(redis, prefix)) == 2
+    assert (await counts(redis, prefix))["late"] == len(WORDS)
+
+
+async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """People's words in a log are a leak; a line without ids helps nobody at three in the morning."""
+    async with running_workers(redis_url, prefix, log_level="debug") as (worker,):
+        await publish(redis, prefix, *refusal(), response_id="resp_1")
+        await redis.xadd(StreamNames(prefix).deltas, {"event": '{"sorry": "but'})
+        await wait_until_settled(redis, prefix)
+        await wait_until(lambda: worker.said("text finished"), message="the text is logged")
+        assert "sorry" not in worker.log.read_text()
+        assert all(word.strip() not in worker.log.read_text() for word in (WORDS[0], REFUSAL))
+        lines = {line["event"]: line for line in worker.lines()}
+    assert lines["batch committed"].keys() >= {"stream", "first_entry", "last_entry", "entries"}
+    assert lines["refusal opened"]["response"] == "resp_1"
+    assert lines["refusal opened"]["item"] == "msg_1"
+    assert lines["text finished"].keys() >= {"response", "item", "kind", "status", "integrity"}
+    assert lines["dead letter"].keys() >= {"entry", "reason", "error", "stream"}
+
+
+async def test_texts_are_logged_where_that_is_asked_for(redis: Redis, redis_url: str, prefix: str) -> None:
+    """DELTALOOM_LOG_TEXT=true is for those who may read the texts; it must work when it is needed."""
+    async with running_workers(redis_url, prefix, log_text="true") as (worker,):
+        await publish(redis, prefix, *refusal(), response_id="resp_1")
+        await wait_until(lambda: worker.said("text finished"), message="the text is logged")
+        (line,) = [line for line in worker.lines() if line["event"] == "text finished"]
+    assert line["text"] == REFUSAL

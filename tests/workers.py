@@ -1,0 +1,122 @@
+"""Real workers for integration tests: processes of `python -m service worker`, and what they wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import GROUP, AssembledText, DeadLetter, ModerationAlert, StreamNames
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """One worker."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def said(self, event: str) -> bool:
+        """Whether it has logged this event."""
+        return any(line["event"] == event for line in self.lines())
+
+    async def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+@asynccontextmanager
+async def running_workers(
+    redis_url: str, prefix: str, count: int = 1, **settings: object
+) -> AsyncIterator[list[WorkerProcess]]:
+    """`count` workers with these settings, started and, at the end, stopped; each must exit with 0."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")},
+        "REDIS_URL": redis_url,
+        "DELTALOOM_PREFIX": prefix,
+        "DELTALOOM_LOG_FORMAT": "json",
+        **{f"DELTALOOM_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    with TemporaryDirectory() as folder:
+        workers = [await _start(Path(folder, f"{n}.log"), environment) for n in range(count)]
+        try:
+            for worker in workers:
+                await wait_until(
+                    lambda worker=worker: worker.said("worker started"), 30, message="the worker starts"
+                )
+            yield workers
+            codes = [await worker.stop() for worker in workers if worker.process.returncode is None]
+            assert codes == [0] * len(codes), [worker.log.read_text()[-2000:] for worker in workers]
+        finally:
+            for worker in workers:
+                if worker.process.returncode is None:
+                    worker.process.kill()
+                    await worker.process.wait()
+
+
+async def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "service", "worker", env=environment, stderr=stderr
+        )
+    return WorkerProcess(process, log)
+
+
+async def settled(redis: Redis, prefix: str) -> bool:
+    """Whether all that was published is read and acknowledged, and nothing closed waits any more."""
+    names = StreamNames(prefix)
+    for group in await redis.xinfo_groups(names.deltas):
+        if group["name"] == GROUP.encode():
+            waiting: int = await redis.zcard(names.name("waiting"))
+            return group["lag"] == 0 and group["pending"] == 0 and waiting == 0
+    return False
+
+
+async def wait_until_settled(redis: Redis, prefix: str, timeout: float = 60) -> None:
+    """Wait until nothing is left to do but what only time would bring."""
+    await wait_until(lambda: settled(redis, prefix), timeout, message="everything is read and finished")
+
+
+async def texts(redis: Redis, prefix: str) -> list[AssembledText]:
+    """The finished texts, in the order they came out."""
+    entries = await redis.xrange(StreamNames(prefix).assembled)
+    return [AssembledText.model_validate_json(fields[b"__data__"]) for _, fields in entries]
+
+
+async def alerts(redis: Redis, prefix: str) -> list[ModerationAlert]:
+    """The alerts, in the order they came out."""
+    entries = await redis.xrange(StreamNames(prefix).alerts)
+    return [ModerationAlert.model_validate_json(fields[b"__data__"]) for _, fields in entries]
+
+
+async def dead_letters(redis: Redis, prefix: str) -> list[DeadLetter]:
+    """The dead letters, in the order they came out."""
+    entries = await redis.xrange(StreamNames(prefix).dead_letters)
+    return [
+        DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
+        for _, fields in entries
+    ]
+
+
+async def counts(redis: Redis, prefix: str) -> dict[str, int]:
+    """Events that were acknowledged without effect, by type, and late ones."""
+    fields = await redis.hgetall(StreamNames(prefix).name("counts"))
+    return {name.decode(): int(value) for name, value in fields.items()}
