@@ -75,7 +75,7 @@ async def running_workers(
 async def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service", "worker", env=environment, stderr=stderr
+            sys.executable, "-W", "error", "-m", "service", "worker", env=environment, stderr=stderr
         )
     return WorkerProcess(process, log)
 

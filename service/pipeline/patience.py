@@ -22,7 +22,7 @@ async def persistently(step: Callable[..., Awaitable[T]], *args: Any) -> T:
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(StorageUnavailableError),
-        wait=wait_exponential_jitter(initial=0.1, max=5, jitter=0.5),
+        wait=wait_exponential_jitter(multiplier=0.1, max=5, jitter=0.5),
         before_sleep=_say_once,
         reraise=True,
     )
