@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -15,16 +17,20 @@ from deltaloom.streams import StreamNames
 from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
 from service import logs
+from service.bus.envelope import open_entry
 from service.bus.subscription import make_broker, subscribe
 from service.keys import Keys
-from service.pipeline.patience import persistently
+from service.patience import Patience
+from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.worker import Worker
-from service.ports import StorageUnavailableError
+from service.ports import Entry, RawEntry, StorageUnavailableError
 from service.settings import Settings, SettingsError
+from service.storage.connection import patient_client
+from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 
 def known_handlers() -> dict[str, Handler]:
@@ -47,55 +53,113 @@ def routing_table(settings: Settings) -> RoutingTable:
 
 
 async def run_worker(settings: Settings) -> None:
-    """Run one worker until it is told to stop (SIGTERM, SIGINT): it finishes the batch in hand."""
-    log = logs.logger().bind(consumer=settings.consumer)
+    """Run one worker until it is told to stop (SIGTERM, SIGINT): it finishes the batch in hand.
+
+    A second signal ends the process at once; what it had in hand is taken over by others.
+    """
     names = StreamNames(settings.prefix)
+    keys = Keys(names)
     table = routing_table(settings)
+    patience = Patience()
     client = Redis.from_url(settings.redis_url)
-    storage = RedisStorage(client, Keys(names), settings)
-    worker = Worker(storage, table, names, settings)
-    broker = make_broker(settings)
+    group = ConsumerGroup(client, keys, settings.consumer)
+    worker = Worker(RedisStorage(client, keys, settings), table, names, settings, patience)
+    reclaimer = Reclaimer(group, worker, settings, patience, _open_raw)
+    broker = make_broker(settings, patient_client(settings.redis_url, group, patience))
     subscribe(broker, names, settings, worker.take)
-    sweeping: list[asyncio.Task[None]] = []
+
+    async def trim() -> None:
+        await group.trim(round(settings.retention * 1000))
+
+    rounds = (
+        _Round("sweep", settings.sweep_interval, worker.sweep),
+        _Round("reclaim", settings.claim_time / 3, reclaimer.reclaim),
+        _Round("keep", settings.claim_time / 3, reclaimer.keep),
+        _Round("retire", settings.claim_time * 4, reclaimer.retire),
+        _Round("trim", settings.trim_interval, trim),
+    )
 
     async def prepare() -> None:
-        await persistently(storage.ensure_group)
+        _leave_at_once_on_second_signal(app)
+        await patience.until_done(group.ensure)
 
     async def begin() -> None:
-        sweeping.append(asyncio.create_task(_sweep(worker, settings)))
-        log.info(
+        logs.logger().info(
             "worker started",
+            consumer=settings.consumer,
             stream=names.deltas,
             handlers=[handler.name for handler in table.handlers],
         )
+        for each in rounds:
+            each.start()
+
+    async def inherit() -> None:
+        await reclaimer.inherit()
 
     async def end() -> None:
-        for task in sweeping:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        for each in rounds:
+            await each.stop()
+
+    async def leave() -> None:
+        with contextlib.suppress(StorageUnavailableError):
+            await group.leave()
 
     app = FastStream(
         broker,
         logger=logging.getLogger(logs.FASTSTREAM_LOGGER),
         on_startup=[prepare],
-        after_startup=[begin],
+        after_startup=[begin, inherit],
         on_shutdown=[end],
+        after_shutdown=[leave],
     )
     try:
         await app.run(log_level=logging.DEBUG)
     finally:
         await client.aclose()
-    log.info("worker stopped")
+    logs.logger().info("worker stopped", consumer=settings.consumer)
 
 
-async def _sweep(worker: Worker, settings: Settings) -> None:
-    """Sweep now and then, whatever goes wrong. While storage is away, the batch in hand says so."""
-    while True:
-        try:
-            await worker.sweep()
-        except StorageUnavailableError as error:
-            logs.logger().debug("sweep put off", error=str(error))
-        except Exception:  # noqa: BLE001 - logged; what one sweep leaves, the next one settles
-            logs.logger().exception("sweep failed")
-        await asyncio.sleep(settings.sweep_interval)
+def _open_raw(raw: RawEntry, deliveries: int) -> Entry:
+    return open_entry(raw.id, raw.fields, deliveries)
+
+
+def _leave_at_once_on_second_signal(app: FastStream) -> None:
+    told: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if told:
+            os._exit(128 + number)
+        told.append(number)
+        app.exit()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+class _Round:
+    """Something done again and again, whatever goes wrong; while Redis is away, it is put off."""
+
+    def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[None]]) -> None:
+        self._name = name
+        self._interval = interval
+        self._step = step
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except StorageUnavailableError as error:
+                logs.logger().debug("put off", round=self._name, error=str(error))
+            except Exception:  # noqa: BLE001 - logged; what one round leaves, the next one does
+                logs.logger().exception("round failed", round=self._name)
+            await asyncio.sleep(self._interval)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from handlers.core.response import LowWater
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
     from handlers.core.effects import Context, Ending
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 class StorageUnavailableError(ConnectionError):
     """The server is away, or cannot take writes now: nothing was acknowledged, so try again."""
+
+    def __init__(self, state: str, detail: str = "") -> None:
+        super().__init__(f"{state}: {detail}" if detail else state)
+        self.state = state
+        """What is the matter, in a word: the same for every attempt that fails for the same reason."""
+
+
+class RawEntry(NamedTuple):
+    """An entry as the server gives it."""
+
+    id: bytes
+    fields: Mapping[bytes, bytes]
 
 
 class Entry(NamedTuple):
@@ -92,6 +104,8 @@ class Committed:
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
     """Responses with something closed, of this batch or passed by the low-water mark."""
+    more: bool = False
+    """Whether there may be more of them: a survey finds those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +150,62 @@ class Survey:
     low_water: LowWater
     now_ms: int
     ready: Sequence[StreamKey]
+    more: bool
     idle: Mapping[StreamKey, int]
     """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
+    surplus: Mapping[StreamKey, int]
+    """Those beyond the limit of open responses that were silent the longest, likewise."""
+
+
+class Claim(NamedTuple):
+    """What was taken over from others."""
+
+    cursor: str
+    """Where to go on; `0-0` when all have been looked at."""
+    lost: Sequence[str]
+    """Entries that were trimmed from the input while they were pending."""
+    deliveries: Mapping[str, int]
+    """Of each entry that is now this consumer's, how often it was delivered."""
+
+
+class Group(Protocol):
+    """Who holds which entries. Every method may raise `StorageUnavailableError`."""
+
+    async def consumers(self) -> Sequence[str]:
+        """The names of all consumers."""
+        ...
+
+    async def claim(self, idle_ms: int, cursor: str) -> Claim:
+        """Take over entries that nobody has acknowledged for `idle_ms`."""
+        ...
+
+    async def inherit(self, gone: str) -> Mapping[str, int]:
+        """Take over some of what a consumer that is gone left; with how often each was delivered."""
+        ...
+
+    async def deliver(self, entry_ids: Sequence[str]) -> Sequence[RawEntry]:
+        """Give this consumer entries it holds once more, counting that as a delivery."""
+        ...
+
+    async def look_at(self, entry_ids: Sequence[str]) -> Sequence[RawEntry]:
+        """Read entries without delivering them."""
+        ...
+
+    async def keep(self, entry_ids: Collection[str]) -> None:
+        """Say that this consumer still works on these entries."""
+        ...
+
+    async def leave(self) -> int:
+        """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""
+        ...
+
+    async def retire(self, idle_ms: int) -> Sequence[str]:
+        """Remove consumers that were not heard of for so long and hold nothing."""
+        ...
+
+    async def trim(self, retention_ms: int) -> int:
+        """Trim the input behind what every group has acknowledged, the outputs by age."""
+        ...
 
 
 class Storage(Protocol):
@@ -162,6 +230,6 @@ class Storage(Protocol):
         """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
         ...
 
-    async def survey(self, idle_timeout_ms: int) -> Survey:
+    async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         ...

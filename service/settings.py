@@ -75,11 +75,35 @@ class Settings(BaseSettings):
     max_part_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, description="Largest part; what goes beyond is a dead letter."
     )
+    max_part_fragments: int = Field(
+        default=500_000, ge=1, description="Most deltas of a part; what goes beyond is a dead letter."
+    )
+    max_array_length: int = Field(
+        default=10_000, ge=1, description="Most events in an entry's array; a longer one is a dead letter."
+    )
+    max_batch_bytes: int = Field(
+        default=32 * 1024 * 1024, ge=1024, description="Bytes committed at once; a larger batch is cut."
+    )
+    max_open_responses: int = Field(
+        default=100_000, ge=1, description="Most responses open at once; the longest silent are given up."
+    )
     idle_timeout: float = Field(
         default=120, gt=0, description="An open text is given up when nothing came for so long."
     )
     sweep_interval: float = Field(
         default=1.0, gt=0, le=60, description="How often to look for what is idle or was left over."
+    )
+    claim_time: float = Field(
+        default=15, ge=1, description="Entries unacknowledged for so long are taken over by another worker."
+    )
+    max_deliveries: int = Field(
+        default=5, ge=3, le=100, description="An entry delivered so often without an end is a dead letter."
+    )
+    retention: float = Field(
+        default=7 * 86400, ge=60, description="How long texts, alerts and dead letters stay in their streams."
+    )
+    trim_interval: float = Field(
+        default=5, gt=0, le=3600, description="How often the input is trimmed behind what is acknowledged."
     )
     state_ttl: float = Field(
         default=7 * 86400, ge=60, description="How long an open text is kept while no worker runs."

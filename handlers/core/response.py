@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from handlers.core.log import PartLog
 
 IDLE_TIMEOUT = "idle_timeout"
-"""The reason of an abandoned text."""
+"""The reason of a text that was abandoned because nothing came any more."""
+
+OPEN_LIMIT = "open_limit"
+"""The reason of one that was abandoned because too many were open, and it was silent the longest."""
 
 
 class LowWater(NamedTuple):
@@ -83,7 +86,7 @@ class Resolution:
     spent: list[Arrival] = field(default_factory=list)
     """Endings that have closed whatever began before them."""
     ended: bool = False
-    """The response has ended, or nothing came for the idle timeout."""
+    """The response has ended, or is given up."""
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
 
@@ -97,20 +100,23 @@ class _Close(NamedTuple):
     text: str
 
 
-def resolve(state: ResponseState, low_water: LowWater, *, idle_at_ms: int | None = None) -> Resolution:
+def resolve(
+    state: ResponseState, low_water: LowWater, *, idle_at_ms: int | None = None, why: str = IDLE_TIMEOUT
+) -> Resolution:
     """Finish what can be finished.
 
     Args:
         state: what is stored of the response; read after `low_water` was.
         low_water: how far the group had come.
-        idle_at_ms: server time, if nothing came for the idle timeout: everything open is given up.
+        idle_at_ms: server time, if everything that is open is given up.
+        why: the reason for that.
     """
     result = Resolution(ended=idle_at_ms is not None)
     for part, log in state.open_parts.items():
         close = _close(state, part, log)
         if close is None:
             if idle_at_ms is not None:
-                result.finished.append(_abandoned(state, part, log, idle_at_ms))
+                result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
         finished = _finished(part, log, close)
         certain = finished.integrity == "verified" and state.context_known
@@ -237,7 +243,7 @@ def _until(log: PartLog, entry: EntryId) -> list[StoredFragment]:
     return [fragment for fragment in log.fragments if fragment.arrival.entry <= entry]
 
 
-def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int) -> FinishedPart:
+def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
     # Its end may have come without any text, from a server that says nothing: then it did complete.
     texts, items, _ = _closings_by_entry(state, part, log)
     ended = min({*texts, *items}, default=None)
@@ -245,7 +251,7 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int) -
         part,
         assemble(log.fragments),
         "abandoned" if ended is None else "completed",
-        IDLE_TIMEOUT if ended is None else None,
+        why if ended is None else None,
         "unverified",
         log.item_id,
         min(log.arrivals).entry.ms,

@@ -2,7 +2,7 @@
 
 FastStream's default would decode a batch as one JSON array, so that one bad item fails all; here each
 entry is passed on as it is. The group is not created here: FastStream would let it begin at the
-stream's end (`RedisStorage.ensure_group` lets it begin at 0).
+stream's end (`ConsumerGroup.ensure` lets it begin at 0).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.configs import RedisConnectionState
+from typing_extensions import override
 
 from deltaloom.streams import GROUP
 from service.bus.envelope import open_entry
@@ -24,11 +26,25 @@ if TYPE_CHECKING:
 
     from deltaloom.streams import StreamNames
     from service.settings import Settings
+    from service.storage.connection import PatientRedis
 
 
-def make_broker(settings: Settings) -> RedisBroker:
-    """The broker, logging to our logger; what it says of each message goes to the level debug."""
-    return RedisBroker(
+def make_broker(settings: Settings, client: PatientRedis) -> RedisBroker:
+    """The broker, reading by our client and logging to our logger (of each message: at the level debug)."""
+
+    class Connection(RedisConnectionState):
+        async def connect(self) -> PatientRedis:
+            self._client, self._connected = client, True
+            return client
+
+    class Broker(RedisBroker):
+        @override
+        def _make_connection_state(
+            self, connection_options: dict[str, Any], kwargs: dict[str, Any]
+        ) -> RedisConnectionState:
+            return Connection(connection_options)
+
+    return Broker(
         settings.redis_url,
         logger=logging.getLogger(FASTSTREAM_LOGGER),
         log_level=logging.DEBUG,

@@ -37,14 +37,22 @@ class Batch:
     """Some entries of the input, read into one commit."""
 
     def __init__(
-        self, entries: Sequence[Entry], table: RoutingTable, *, stream: str, now_ms: int, max_event_bytes: int
+        self,
+        entries: Sequence[Entry],
+        table: RoutingTable,
+        *,
+        stream: str,
+        now_ms: int,
+        max_event_bytes: int,
+        max_array_length: int,
     ) -> None:
-        self.entries = entries
+        self.entries = list(entries)
         self.commit = Commit([entry.id for entry in entries])
         self._table = table
         self._stream = stream
         self._now_ms = now_ms
         self._max_event_bytes = max_event_bytes
+        self._max_array_length = max_array_length
         for index, entry in enumerate(entries):
             self._read(index, entry)
 
@@ -55,13 +63,19 @@ class Batch:
         taken: list[StoredFragment] | list[StoredClosing] = change.log.fragments or change.log.closings
         for event in taken:
             index = self.commit.entries.index(event.arrival.entry)
-            slots = events_of(self.entries[index], self._max_event_bytes)
+            slots = self._slots(self.entries[index])
             self._bury(index, why, slots[event.arrival.position] if len(slots) > 1 else None)
         taken.clear()
         change.opened = None
         change.entries.clear()
         if not change.log.closings:
             del parts[part]
+
+    def bury_whole(self, entry: Entry, why: Unreadable) -> None:
+        """Add an entry that is not to be read, and make it a dead letter."""
+        self.entries.append(entry)
+        self.commit.entries.append(entry.id)
+        self._bury(len(self.entries) - 1, why)
 
     def _bury(self, index: int, why: Unreadable, only: Slot | None = None) -> None:
         letter = dead_letter(self.entries[index], why, stream=self._stream, now_ms=self._now_ms, only=only)
@@ -70,7 +84,7 @@ class Batch:
     def _read(self, index: int, entry: Entry) -> None:
         try:
             said = said_of(entry)
-            slots = events_of(entry, self._max_event_bytes)
+            slots = self._slots(entry)
         except UnreadableError as error:
             self._bury(index, error.why)
             return
@@ -84,6 +98,9 @@ class Batch:
                     why = self._handle(route, index, position, slot.value, said)
             if why is not None:
                 self._bury(index, why, slot if len(slots) > 1 else None)
+
+    def _slots(self, entry: Entry) -> list[Slot]:
+        return events_of(entry, self._max_event_bytes, self._max_array_length)
 
     def _count(self, index: int, entry: Entry, event: dict[str, Any], said: Said) -> None:
         name = event["type"][:_TYPE_LENGTH].encode("utf-8", "replace").decode()

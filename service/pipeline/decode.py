@@ -72,7 +72,7 @@ def said_of(entry: Entry) -> Said:
     return Said(values.pop("response_id", None), Context(**values))
 
 
-def events_of(entry: Entry, max_event_bytes: int) -> list[Slot]:
+def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> list[Slot]:
     """An entry's events in order; `UnreadableError` if it has none that could be told apart."""
     if entry.body is None:
         return [_flat(entry, max_event_bytes)]
@@ -81,6 +81,10 @@ def events_of(entry: Entry, max_event_bytes: int) -> list[Slot]:
     value = _parsed(entry.body)
     if not isinstance(value, list):
         return [_checked(value, len(entry.body), max_event_bytes)]
+    if len(value) > max_array_length:
+        raise UnreadableError(
+            "oversized", f"the entry's array has {len(value)} events; at most {max_array_length}"
+        )
     small = len(entry.body) <= max_event_bytes
     return [_checked(each, 0 if small else len(original(each)), max_event_bytes) for each in value]
 

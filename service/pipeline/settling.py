@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.outputs import assembled_text
 from handlers.core.response import FinishedPart, ResponseState, resolve
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
     from service.ports import Storage
 
 
+class GivenUp(NamedTuple):
+    """Why everything that is open of a response is given up, unless something comes just now."""
+
+    latest_ms: int
+    """Of its latest entry, as it was when this was decided."""
+    now_ms: int
+    why: str
+
+
 async def settle(
     storage: Storage,
     table: RoutingTable,
     stream_keys: Sequence[StreamKey],
     low_water: LowWater,
-    *,
-    idle: Mapping[StreamKey, int] | None = None,
-    now_ms: int = 0,
+    given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
 ) -> int:
     """Write every text of these responses that can be finished; returns how many were.
 
@@ -35,16 +43,14 @@ async def settle(
         table: whose handlers raise the alerts.
         stream_keys: the responses.
         low_water: the group's low-water mark, as it was before this call.
-        idle: those of which nothing came for the idle timeout, with their latest entry's milliseconds.
-        now_ms: the server's time.
+        given_up: those of which nothing more is waited for.
     """
-    idle = idle or {}
-    settlements = []
-    for loaded in await storage.load(stream_keys) if stream_keys else ():
-        idle_since_ms = idle.get(loaded.state.stream_key)
-        settlements.append(_settlement(loaded, table, low_water, idle_since_ms, now_ms))
-    if not settlements:
+    if not stream_keys:
         return 0
+    settlements = [
+        _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key))
+        for loaded in await storage.load(stream_keys)
+    ]
     written = set(await storage.settle(settlements))
     for settlement in settlements:
         for text in settlement.texts:
@@ -54,14 +60,13 @@ async def settle(
 
 
 def _settlement(
-    loaded: Loaded,
-    table: RoutingTable,
-    low_water: LowWater,
-    idle_since_ms: int | None,
-    now_ms: int,
+    loaded: Loaded, table: RoutingTable, low_water: LowWater, given_up: GivenUp | None
 ) -> Settlement:
     state = loaded.state
-    resolution = resolve(state, low_water, idle_at_ms=None if idle_since_ms is None else now_ms)
+    if given_up is None:
+        resolution = resolve(state, low_water)
+    else:
+        resolution = resolve(state, low_water, idle_at_ms=given_up.now_ms, why=given_up.why)
     return Settlement(
         state.stream_key,
         loaded.version,
@@ -69,7 +74,7 @@ def _settlement(
         resolution.spent,
         resolution.doubtful_since,
         resolution.ended,
-        idle_since_ms,
+        None if given_up is None else given_up.latest_ms,
     )
 
 

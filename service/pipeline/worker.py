@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from handlers.core.assembly import assemble
 from handlers.core.effects import Context
+from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
 from service import logs
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
-from service.pipeline.patience import persistently
-from service.pipeline.settling import settle
+from service.pipeline.settling import GivenUp, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
+    from service.patience import Patience
     from service.ports import Committed, Entry, Storage
     from service.settings import Settings
 
@@ -33,37 +35,73 @@ _ALERTS_REMEMBERED = 10_000
 class Worker:
     """Takes batches of entries through the handlers into storage. Holds no state that a crash could lose."""
 
-    def __init__(self, storage: Storage, table: RoutingTable, names: StreamNames, settings: Settings) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        table: RoutingTable,
+        names: StreamNames,
+        settings: Settings,
+        patience: Patience,
+    ) -> None:
         self._storage = storage
         self._table = table
         self._names = names
         self._settings = settings
         self._alerted: OrderedDict[PartKey, None] = OrderedDict()
+        self._patience = patience
+        self.in_hand: set[str] = set()
+        """The ids of the entries it works on now."""
 
     async def take(self, entries: Sequence[Entry]) -> None:
         """Take a batch: store its effects, acknowledge it, finish what can be finished.
 
         Waits as long as storage is unavailable; every step may be done again.
         """
-        committed = await persistently(self._commit, entries)
-        await persistently(settle, self._storage, self._table, committed.ready, committed.low_water)
+        with self._holding(entries):
+            for some in _slices(entries, self._settings.max_batch_bytes):
+                committed = await self._patience.until_done(self._commit, some)
+                await self._patience.until_done(
+                    settle, self._storage, self._table, committed.ready, committed.low_water
+                )
+                if committed.more:
+                    await self._patience.until_done(self.sweep)
+
+    async def bury(self, entries: Sequence[Entry], why: Unreadable) -> None:
+        """Make entries dead letters without looking into them."""
+        with self._holding(entries):
+            batch = self._batch(())
+            for entry in entries:
+                batch.bury_whole(entry, why)
+            self._log(batch, await self._patience.until_done(self._storage.commit, batch.commit))
+
+    @contextmanager
+    def _holding(self, entries: Sequence[Entry]) -> Iterator[None]:
+        ids = {str(entry.id) for entry in entries}
+        self.in_hand |= ids
+        try:
+            yield
+        finally:
+            self.in_hand -= ids
 
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
-        survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
-        stream_keys = list(dict.fromkeys((*survey.ready, *survey.idle)))
-        await settle(
-            self._storage, self._table, stream_keys, survey.low_water, idle=survey.idle, now_ms=survey.now_ms
+        while await self._sweep_some():
+            pass
+
+    async def _sweep_some(self) -> bool:
+        """Settle as much as one survey names; whether it is worth while to look for more."""
+        survey = await self._storage.survey(
+            round(self._settings.idle_timeout * 1000), self._settings.max_open_responses
         )
+        surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
+        idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
+        given_up = {**surplus, **idle}
+        stream_keys = list(dict.fromkeys((*survey.ready, *given_up)))
+        written = await settle(self._storage, self._table, stream_keys, survey.low_water, given_up)
+        return survey.more and written > 0
 
     async def _commit(self, entries: Sequence[Entry]) -> Committed:
-        batch = Batch(
-            entries,
-            self._table,
-            stream=self._names.deltas,
-            now_ms=time.time_ns() // 1_000_000,
-            max_event_bytes=self._settings.max_event_bytes,
-        )
+        batch = self._batch(entries)
         await self._open_alerts(batch)
         committed = await self._storage.commit(batch.commit)
         while committed.overflowing:
@@ -73,9 +111,21 @@ class Worker:
         self._log(batch, committed)
         return committed
 
+    def _batch(self, entries: Sequence[Entry]) -> Batch:
+        return Batch(
+            entries,
+            self._table,
+            stream=self._names.deltas,
+            now_ms=time.time_ns() // 1_000_000,
+            max_event_bytes=self._settings.max_event_bytes,
+            max_array_length=self._settings.max_array_length,
+        )
+
     def _too_large(self, part: PartKey) -> Unreadable:
-        limit = self._settings.max_part_bytes
-        return Unreadable("oversized", f"the {part.kind} of this response would exceed {limit} bytes")
+        size, number = self._settings.max_part_bytes, self._settings.max_part_fragments
+        return Unreadable(
+            "oversized", f"the {part.kind} of this response would exceed {size} bytes or {number} deltas"
+        )
 
     async def _open_alerts(self, batch: Batch) -> None:
         """Give the parts that begin with this batch their alert, with what is known of their response."""
@@ -143,3 +193,16 @@ class Worker:
                 reason=letter.reason,
                 error=letter.error,
             )
+
+
+def _slices(entries: Sequence[Entry], max_bytes: int) -> Iterator[Sequence[Entry]]:
+    """The entries in order, in slices of at most so many bytes (or of one entry)."""
+    first, size = 0, 0
+    for index, entry in enumerate(entries):
+        more = sum(map(len, entry.fields.values()))
+        if index > first and size + more > max_bytes:
+            yield entries[first:index]
+            first, size = index, 0
+        size += more
+    if entries:
+        yield entries[first:]

@@ -14,8 +14,10 @@
 --         counts        {type, {entry, …}}       events without a handler
 --         touched       {member, ms, …}          responses of which nothing else came
 --         responses     {state, member, latest_ms, registers {name, value}, endings {field, blob},
---                        closing_ms, parts {field, log, chunk, limit, entries, opened}}
+--                        closing_ms, parts {field, log, chunk, bytes_limit, entries, opened}}
 --         ttl_ms        how long a state lives without a worker
+--         fragments_limit  fragments a part may have
+--         ready_at_most  how many responses to name that the low-water mark has passed
 --         stalled_ms    a worker that holds an entry for longer is taken for stuck
 --       3… blobs, by the numbers in the plan, from 1: chunks and endings
 -- Returns MessagePack: {overflowing, acknowledged, opened, late_events, low_water, ready}
@@ -24,7 +26,7 @@
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         if any overflow, nothing was written.
 --
--- A state's fields: part:<part> open|done, alerted:<part>, ctx:<name> a register (the smallest wins),
+-- A state's fields: part:<part> <bytes>:<fragments> of its log, or done; alerted:<part>, ctx:<name> a register (the smallest wins),
 -- end:<arrival> an ending, version: counts the closings and endings that came.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -35,7 +37,11 @@ local function blob(number)
   return ARGV[number + 2]
 end
 
-local READY_AT_MOST = 200
+local function size_of(part)
+  local bytes, fragments = string.match(part or '', '^(%d+):(%d+)$')
+  return tonumber(bytes or 0), tonumber(fragments or 0)
+end
+
 local TYPES_AT_MOST = 1000
 local ARGUMENTS_AT_MOST = 1000
 
@@ -45,12 +51,23 @@ local function in_slices(list, call)
   end
 end
 
--- Check: the group is there (an error otherwise), and no part grows beyond its limit.
+-- Check: the group is there (an error otherwise), and no part grows beyond its limits.
 redis.call('XPENDING', INPUT, GROUP)
-local overflowing = {}
+local overflowing, known = {}, {}
 for r, response in ipairs(plan.responses) do
+  local names = {}
+  for _, part in ipairs(response.parts) do names[#names + 1] = 'part:' .. part.field end
+  for _, register in ipairs(response.registers) do names[#names + 1] = 'ctx:' .. register.name end
+  known[r] = {}
+  in_slices(names, function(...)
+    for _, value in ipairs(redis.call('HMGET', KEYS[response.state], ...)) do
+      table.insert(known[r], value)
+    end
+  end)
   for p, part in ipairs(response.parts) do
-    if redis.call('STRLEN', KEYS[part.log]) + #blob(part.chunk) > part.limit then
+    local bytes, fragments = size_of(known[r][p])
+    part.bytes, part.fragments = bytes + #blob(part.chunk), fragments + #part.entries
+    if known[r][p] ~= 'done' and (part.bytes > part.bytes_limit or part.fragments > plan.fragments_limit) then
       overflowing[#overflowing + 1] = {r - 1, p - 1}
     end
   end
@@ -94,23 +111,17 @@ end
 local opened, late_events, active, candidates = {}, 0, {}, {}
 for r, response in ipairs(plan.responses) do
   local state = KEYS[response.state]
-  local names = {}
-  for _, part in ipairs(response.parts) do names[#names + 1] = 'part:' .. part.field end
-  for _, register in ipairs(response.registers) do names[#names + 1] = 'ctx:' .. register.name end
-  local known = #names > 0 and redis.call('HMGET', state, unpack(names)) or {}
   local set, alive = {}, #response.endings > 0
 
   for p, part in ipairs(response.parts) do
-    if known[p] == 'done' then
+    if known[r][p] == 'done' then
       late_events = late_events + fresh_among(part.entries)
     else
       alive = true
       redis.call('APPEND', KEYS[part.log], blob(part.chunk))
-      if not known[p] then
-        redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms)
-        set[#set + 1] = 'part:' .. part.field
-        set[#set + 1] = 'open'
-      end
+      if not known[r][p] then redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms) end
+      set[#set + 1] = 'part:' .. part.field
+      set[#set + 1] = part.bytes .. ':' .. part.fragments
       if part.opened and redis.call('HSETNX', state, 'alerted:' .. part.field, '1') == 1 then
         redis.call('XADD', ALERTS, '*', unpack(part.opened))
         opened[#opened + 1] = {r - 1, p - 1}
@@ -118,7 +129,7 @@ for r, response in ipairs(plan.responses) do
     end
   end
   for c, register in ipairs(response.registers) do
-    local before = known[#response.parts + c]
+    local before = known[r][#response.parts + c]
     if not before or register.value < before then
       set[#set + 1] = 'ctx:' .. register.name
       set[#set + 1] = register.value
@@ -161,7 +172,7 @@ else
   end
 end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
-local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, plan.ready_at_most)
 if stalled then
   local listed = {}
   for _, member in ipairs(ready) do listed[member] = true end

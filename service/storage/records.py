@@ -81,7 +81,7 @@ def context_of(fields: Mapping[str, bytes | None]) -> Context:
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
     """The open parts in a state's fields."""
-    return [name[5:] for name, value in fields.items() if name.startswith("part:") and value == b"open"]
+    return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
 
 
 def state_of(

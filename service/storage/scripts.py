@@ -71,7 +71,7 @@ class PlannedPart(msgspec.Struct, omit_defaults=True):
     field: str
     log: int
     chunk: int
-    limit: int
+    bytes_limit: int
     entries: list[int]
     opened: list[str] | None = None
 
@@ -111,6 +111,8 @@ class CommitPlan(msgspec.Struct):
     touched: list[int | str]
     responses: list[PlannedResponse]
     ttl_ms: int
+    fragments_limit: int
+    ready_at_most: int
     stalled_ms: int
 
 
@@ -152,7 +154,7 @@ class SettlePlan(msgspec.Struct):
 LowWaterReply = tuple[str, str, bool]
 CommitReply = tuple[list[tuple[int, int]], int, list[tuple[int, int]], int, LowWaterReply, list[str]]
 SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[LowWaterReply, str, list[str], list[str]]
+SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str]]
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode

@@ -34,8 +34,9 @@ local function forget(state, member)
   local fields = redis.call('HGETALL', state)
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
-    if string.sub(name, 1, 4) == 'end:' or value == 'open' then return end
-    remembered = remembered or value == 'done'
+    local is_part = string.sub(name, 1, 5) == 'part:'
+    if string.sub(name, 1, 4) == 'end:' or (is_part and value ~= 'done') then return end
+    remembered = remembered or is_part
   end
   redis.call('ZREM', OPEN, member)
   if remembered then

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -22,6 +21,8 @@ from service.ports import (
     Survey,
 )
 from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.group import ConsumerGroup
 from service.storage.records import (
     arrival_field,
     context_of,
@@ -34,7 +35,7 @@ from service.storage.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
@@ -49,35 +50,10 @@ STALLED_MS = 250
 Texts that are certain without that entry are finished from then on; those in doubt wait for it.
 """
 
-SURVEY_AT_MOST = 200
-"""Responses that one survey names; the next one names the rest."""
-
-_RAISED_WHEN_AWAY = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.BusyLoadingError,
-    exceptions.ReadOnlyError,
-    exceptions.OutOfMemoryError,
-    exceptions.TryAgainError,
-    OSError,
-)
-
-_ANSWERED_WHEN_AWAY = ("CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+AT_MOST = 500
+"""Responses that a commit or a survey names as ready; the next survey names the rest."""
 
 _ANSWERED_WITHOUT_GROUP = ("NOGROUP", "ERR no such key", "no such key")
-
-
-@contextmanager
-def unavailable_if_away() -> Iterator[None]:
-    """Map what redis-py raises when the server is away, or takes no writes, to the one error for it."""
-    try:
-        yield
-    except _RAISED_WHEN_AWAY as error:
-        raise StorageUnavailableError(f"{type(error).__name__}: {error}") from error
-    except exceptions.ResponseError as error:
-        if str(error).startswith(_ANSWERED_WHEN_AWAY):
-            raise StorageUnavailableError(str(error)) from error
-        raise
 
 
 def _low_water(reply: scripts.LowWaterReply) -> LowWater:
@@ -96,20 +72,12 @@ class RedisStorage:
 
     def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
         self._client = client
+        self._group = ConsumerGroup(client, keys, settings.consumer)
         self._keys = keys
         self._settings = settings
         self._commit = scripts.register(client, "commit")
         self._settle = scripts.register(client, "settle")
         self._survey = scripts.register(client, "survey")
-
-    async def ensure_group(self) -> None:
-        """Create the consumer group at the stream's beginning: what was published before is read too."""
-        with unavailable_if_away():
-            try:
-                await self._client.xgroup_create(self._keys.names.deltas, GROUP, id="0", mkstream=True)
-            except exceptions.ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
 
     async def _in_group(self, script: AsyncScript, keys: list[str], args: list[Any]) -> bytes:
         """Run a script that needs the group; if it is gone (FLUSHALL), make it again and ask to try again."""
@@ -121,9 +89,9 @@ class RedisStorage:
                     raise
             else:
                 return reply
-        await self.ensure_group()
+        await self._group.ensure()
         raise StorageUnavailableError(
-            f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
+            "NOGROUP", f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
         )
 
     async def commit(self, commit: Commit) -> Committed:
@@ -147,6 +115,8 @@ class RedisStorage:
             touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
             responses=responses,
             ttl_ms=_ms(self._settings.state_ttl),
+            fragments_limit=self._settings.max_part_fragments,
+            ready_at_most=AT_MOST,
             stalled_ms=STALLED_MS,
         )
         reply = await self._in_group(self._commit, call.keys, [scripts.encode(plan), *call.blobs])
@@ -159,6 +129,7 @@ class RedisStorage:
             late_events=late_events,
             low_water=_low_water(low_water),
             ready=[StreamKey.parse(member) for member in ready],
+            more=len(ready) >= AT_MOST,
         )
 
     def _planned(self, key: StreamKey, change: ResponseChange, call: scripts.Call) -> scripts.PlannedResponse:
@@ -184,7 +155,7 @@ class RedisStorage:
                     field=part.field,
                     log=call.key(self._keys.log(part)),
                     chunk=call.blob(encode_chunk(added.log)),
-                    limit=self._limit(closes=not added.log.fragments),
+                    bytes_limit=self._bytes_limit(closes=not added.log.fragments),
                     entries=added.entries,
                     opened=_entry(added.opened),
                 )
@@ -192,7 +163,7 @@ class RedisStorage:
             ],
         )
 
-    def _limit(self, *, closes: bool) -> int:
+    def _bytes_limit(self, *, closes: bool) -> int:
         """Bytes a part's log may have. What closes a full part still fits: its text, and its copies."""
         room = 4 * self._settings.max_event_bytes if closes else 0
         return self._settings.max_part_bytes + room
@@ -281,24 +252,28 @@ class RedisStorage:
             idle_since_ms=settlement.idle_since_ms,
         )
 
-    async def survey(self, idle_timeout_ms: int) -> Survey:
+    async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, SURVEY_AT_MOST, STALLED_MS])
-        low_water, now_ms, ready, idle = scripts.decode_survey(reply)
+        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, AT_MOST, STALLED_MS, max_open])
+        low_water, now_ms, ready, idle, surplus = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            idle={
-                StreamKey.parse(member): int(float(score))
-                for member, score in zip(idle[::2], idle[1::2], strict=True)
-            },
+            more=len(ready) >= AT_MOST,
+            idle=_scores(idle),
+            surplus=_scores(surplus),
         )
 
 
 def _entry(message: AssembledText | ModerationAlert | None) -> list[str] | None:
     return None if message is None else entry_of(message, message.model_dump_json())
+
+
+def _scores(members: list[str]) -> dict[StreamKey, int]:
+    pairs = zip(members[::2], members[1::2], strict=True)
+    return {StreamKey.parse(member): int(float(score)) for member, score in pairs}
 
 
 def _ms(seconds: float) -> int:

@@ -7,11 +7,13 @@
 -- KEYS  1 input stream   2 open   3 waiting
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
 --       4 a worker that holds an entry for longer than these ms is taken for stuck
--- Returns MessagePack: {low_water, now_ms, ready, {member, latest_ms, …}}
+--       5 how many responses may be open
+-- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise}
 --         low_water as in commit.lua
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
-local GROUP, IDLE_TIMEOUT_MS, AT_MOST, STALLED_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local STALLED_MS, OPEN_AT_MOST = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
@@ -45,4 +47,7 @@ local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_d
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
-return cmsgpack.pack({{oldest_pending, last_delivered, stalled}, string.format('%.0f', now_ms), ready, idle})
+local too_many = math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, AT_MOST)
+local surplus = too_many > 0 and redis.call('ZRANGE', OPEN, 0, too_many - 1, 'WITHSCORES') or {}
+local low_water = {oldest_pending, last_delivered, stalled}
+return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus})

@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from deltaloom import GROUP, StreamNames
-from handlers import BUILT_IN
+from deltaloom import GROUP
 from handlers.core.identity import StreamKey
-from handlers.core.routing import RoutingTable
-from service.bus.envelope import open_entry
-from service.keys import Keys
-from service.pipeline.batch import Batch
-from service.pipeline.worker import Worker
-from service.settings import Settings
-from service.storage.store import RedisStorage
+from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from redis.asyncio import Redis
-
-    from service.ports import Entry
-
-TABLE = RoutingTable(BUILT_IN.values())
-
-
-class Bench:
-    """One partition with its storage, and consumers that read it."""
-
-    def __init__(self, redis: Redis, prefix: str, **settings: Any) -> None:
-        self.redis = redis
-        self.names = StreamNames(prefix)
-        self.settings = Settings(prefix=prefix, **settings)
-        self.storage = RedisStorage(redis, Keys(self.names), self.settings)
-
-    def worker(self) -> Worker:
-        """A worker of its own, as another process would have one."""
-        return Worker(self.storage, TABLE, self.names, self.settings)
-
-    async def publish(
-        self, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
-    ) -> None:
-        """One entry an event."""
-        for event in events:
-            body = event if isinstance(event, str) else json.dumps(event)
-            fields = {"event": body, "response_id": response_id, **context}
-            await self.redis.xadd(self.names.deltas, fields)
-
-    async def read(self, consumer: str, count: int = 1000) -> list[Entry]:
-        """What the group gives this consumer."""
-        await self.storage.ensure_group()
-        reply = await self.redis.xreadgroup(GROUP, consumer, {self.names.deltas: ">"}, count=count)
-        return [open_entry(entry_id, fields) for _, entries in reply for entry_id, fields in entries]
-
-    def batch(self, entries: Sequence[Entry]) -> Batch:
-        """The entries, read by the handlers."""
-        return Batch(entries, TABLE, stream=self.names.deltas, now_ms=1, max_event_bytes=2**20)
 
 
 @pytest.fixture
@@ -69,111 +22,88 @@ def bench(redis: Redis, prefix: str) -> Bench:
     return Bench(redis, prefix)
 
 
-def delta(number: int, text: str, kind: str = "reasoning_text") -> dict[str, Any]:
-    """A numbered delta of the one part."""
-    return {
-        "type": f"response.{kind}.delta",
-        "delta": text,
-        "sequence_number": number,
-        "item_id": "item_1",
-        "output_index": 0,
-        "content_index": 0,
-    }
-
-
-def done(text: str, kind: str = "reasoning_text") -> dict[str, Any]:
-    """The whole text of the one part."""
-    event = delta(99, "", kind)
-    del event["delta"]
-    field = "refusal" if kind == "refusal" else "text"
-    return {**event, "type": f"response.{kind}.done", field: text}
-
-
-COMPLETED = {"type": "response.completed", "response": {"output": []}}
-
-
 async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench) -> None:
     """A reply that is lost makes a worker commit again: nothing may be there twice."""
     await bench.publish(
         delta(1, "a", "refusal"),
         "{broken",
-        {"type": "keepalive"},
+        KEEPALIVE,
         done("a", "refusal"),
         delta(2, "late", "refusal"),
     )
-    entries = await bench.read("one")
+    entries = await bench.consumer("one").read()
     for _ in range(3):
-        await bench.worker().take(entries)
-    assert [text.text for text in await texts(bench.redis, bench.names.prefix)] == ["a"]
-    assert len(await alerts(bench.redis, bench.names.prefix)) == 2
-    assert len(await dead_letters(bench.redis, bench.names.prefix)) == 1
-    assert await counts(bench.redis, bench.names.prefix) == {"type:keepalive": 1, "late": 1}
+        await bench.consumer().worker.take(entries)
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+    assert len(await alerts(bench.redis, bench.prefix)) == 2
+    assert len(await dead_letters(bench.redis, bench.prefix)) == 1
+    assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 1, "late": 1}
 
 
 async def test_entries_taken_over_by_another_worker_are_counted_once(bench: Bench) -> None:
     """A worker that was stopped and goes on commits entries that others have committed since."""
-    await bench.publish(*[{"type": "keepalive"}] * 4, "{broken")
-    entries = await bench.read("stopped")
-    await bench.worker().take(entries[2:])
-    await bench.worker().take(entries)
-    assert await counts(bench.redis, bench.names.prefix) == {"type:keepalive": 4}
-    assert len(await dead_letters(bench.redis, bench.names.prefix)) == 1
+    await bench.publish(*[KEEPALIVE] * 4, "{broken")
+    entries = await bench.consumer("stopped").read()
+    await bench.consumer().worker.take(entries[2:])
+    await bench.consumer().worker.take(entries)
+    assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 4}
+    assert len(await dead_letters(bench.redis, bench.prefix)) == 1
 
 
 async def test_a_text_in_doubt_waits_for_the_other_workers_deltas(bench: Bench) -> None:
     """Finished without them it would be called repaired, or lack its beginning."""
     await bench.publish(delta(1, "Let "), delta(2, "me "), delta(3, "see."), done("Let me see."), COMPLETED)
-    first, second = await bench.read("one", 2), await bench.read("two", 3)
-    await bench.worker().take(second)
-    assert await texts(bench.redis, bench.names.prefix) == []
-    await bench.worker().take(first)
-    (text,) = await texts(bench.redis, bench.names.prefix)
+    first, second = await bench.consumer("one").read(2), await bench.consumer("two").read(3)
+    await bench.consumer().worker.take(second)
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer().worker.take(first)
+    (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("Let me see.", "verified", 3)
 
 
 async def test_repeats_in_other_hands_are_counted_whoever_is_first(bench: Bench) -> None:
     """`duplicate_count` must not tell how many workers there are."""
     await bench.publish(delta(1, "a"), delta(1, "a"), done("a"))
-    repeat, rest = await bench.read("one", 1), await bench.read("two", 2)
-    await bench.worker().take(rest)
-    await bench.worker().take(repeat)
-    (text,) = await texts(bench.redis, bench.names.prefix)
+    repeat, rest = await bench.consumer("one").read(1), await bench.consumer("two").read(2)
+    await bench.consumer().worker.take(rest)
+    await bench.consumer().worker.take(repeat)
+    (text,) = await texts(bench.redis, bench.prefix)
     assert (text.delta_count, text.duplicate_count) == (1, 1)
 
 
 async def test_a_certain_text_does_not_wait_for_a_stuck_worker(bench: Bench) -> None:
     """One dead worker must not hold up the texts that are complete without it."""
-    await bench.publish({"type": "keepalive"})
-    await bench.read("dead")
+    await bench.publish(KEEPALIVE)
+    await bench.consumer("dead").read()
     await bench.publish(delta(1, "sure"), done("sure"), model="m")
     await bench.publish(delta(1, "in"), done("in doubt"), response_id="resp_2", model="m")
-    await bench.worker().take(await bench.read("alive"))
-    survivor = bench.worker()
+    await bench.consumer("alive").work()
+    survivor = bench.consumer().worker
 
     async def sweep_finds_it() -> bool:
         await survivor.sweep()
-        return bool(await texts(bench.redis, bench.names.prefix))
+        return bool(await texts(bench.redis, bench.prefix))
 
     await wait_until(sweep_finds_it, message="the certain text is finished")
     await survivor.sweep()
-    assert [text.text for text in await texts(bench.redis, bench.names.prefix)] == ["sure"]
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["sure"]
 
 
 async def test_what_a_crashed_worker_had_committed_is_finished_by_the_next(bench: Bench) -> None:
     """Between the two scripts a crash must lose nothing: the closing is stored, whoever comes next acts."""
     await bench.publish(delta(1, "a"), done("a"))
-    committed = await bench.storage.commit(bench.batch(await bench.read("crashed")).commit)
+    committed = await bench.storage.commit(bench.batch(await bench.consumer("crashed").read()).commit)
     assert committed.ready == [StreamKey("response", "resp_1")]
-    assert await texts(bench.redis, bench.names.prefix) == []
-    await bench.worker().sweep()
-    assert [text.text for text in await texts(bench.redis, bench.names.prefix)] == ["a"]
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer().worker.sweep()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
 
 
 async def test_a_commit_that_would_overflow_a_part_writes_nothing(redis: Redis, prefix: str) -> None:
     """A script has no rollback: half a batch would be acknowledged, the other half lost."""
     bench = Bench(redis, prefix, max_part_bytes=1024)
-    await bench.publish(delta(1, "x" * 2000), {"type": "keepalive"})
-    committed = await bench.storage.commit(bench.batch(await bench.read("one")).commit)
+    await bench.publish(delta(1, "x" * 2000), KEEPALIVE)
+    committed = await bench.storage.commit(bench.batch(await bench.consumer("one").read()).commit)
     assert len(committed.overflowing) == 1
     assert (await redis.xpending(bench.names.deltas, GROUP))["pending"] == 2
     assert await redis.keys(f"{prefix}*") == [bench.names.deltas.encode()]
@@ -188,16 +118,16 @@ async def test_a_response_without_our_texts_leaves_nothing_behind(bench: Bench) 
         "item": {"type": "message", "content": []},
     }
     await bench.publish(created, item, COMPLETED)
-    await bench.worker().take(await bench.read("one"))
-    assert await bench.redis.keys(f"{bench.names.prefix}*") == [bench.names.deltas.encode()]
+    await bench.consumer().work()
+    assert await bench.redis.keys(f"{bench.prefix}*") == [bench.names.deltas.encode()]
 
 
 async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> None:
     """A key that nobody removes is a leak that shows after months."""
-    await bench.publish(delta(1, "a", "refusal"), "{broken", {"type": "keepalive"})
-    await bench.worker().take(await bench.read("one"))
+    await bench.publish(delta(1, "a", "refusal"), "{broken", KEEPALIVE)
+    await bench.consumer().work()
     await bench.publish(delta(2, "b"), done("b"), COMPLETED, response_id="resp_2")
-    await bench.worker().take(await bench.read("one"))
+    await bench.consumer().work()
     names = bench.names
     bounded = {
         name.encode()
@@ -210,7 +140,7 @@ async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> N
             names.name("counts"),
         )
     }
-    keys = set(await bench.redis.keys(f"{names.prefix}*"))
+    keys = set(await bench.redis.keys(f"{bench.prefix}*"))
     assert keys > bounded
     for key in keys - bounded:
         assert await bench.redis.pttl(key) > 0, key
@@ -221,8 +151,8 @@ async def test_unknown_types_are_counted_up_to_a_bound(bench: Bench) -> None:
     for first in range(0, 1200, 400):
         events = [{"type": f"made.up.{n}"} for n in range(first, first + 400)]
         await bench.publish(*events)
-        await bench.worker().take(await bench.read("one"))
-    counted = await counts(bench.redis, bench.names.prefix)
+        await bench.consumer().work()
+    counted = await counts(bench.redis, bench.prefix)
     assert len(counted) <= 1001
     assert sum(counted.values()) == 1200
 
@@ -230,12 +160,12 @@ async def test_unknown_types_are_counted_up_to_a_bound(bench: Bench) -> None:
 async def test_a_group_that_was_flushed_is_made_again(bench: Bench) -> None:
     """After FLUSHALL a worker that runs for months must go on by itself."""
     await bench.publish(delta(1, "a"))
-    entries = await bench.read("one")
+    entries = await bench.consumer("one").read()
     await bench.redis.delete(bench.names.deltas)
-    await bench.worker().take(entries)
+    await bench.consumer().worker.take(entries)
     await bench.publish(delta(1, "b"), done("b"), response_id="resp_2")
-    await bench.worker().take(await bench.read("one"))
-    assert [text.text for text in await texts(bench.redis, bench.names.prefix)] == ["b"]
+    await bench.consumer().work()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
@@ -244,12 +174,12 @@ async def test_workers_may_commit_in_any_order(bench: Bench, order: tuple[int, .
     created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
     words = [delta(n, f"{n} ", "refusal") for n in range(6)]
     await bench.publish(created, *words, done("0 1 2 3 4 5 ", "refusal"), COMPLETED, tenant="acme")
-    hands = [await bench.read(f"worker {n}", 3) for n in range(3)]
+    hands = [await bench.consumer(f"worker {n}").read(3) for n in range(3)]
     for hand in order:
-        await bench.worker().take(hands[hand])
-    (text,) = await texts(bench.redis, bench.names.prefix)
+        await bench.consumer().worker.take(hands[hand])
+    (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.model, text.tenant) == ("0 1 2 3 4 5 ", "verified", "m", "acme")
     assert (text.delta_count, text.first_sequence_number, text.last_sequence_number) == (6, 0, 5)
-    raised = [alert.type for alert in await alerts(bench.redis, bench.names.prefix)]
+    raised = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
     assert raised == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
     assert await bench.redis.exists(bench.names.name("open"), bench.names.name("waiting")) == 0

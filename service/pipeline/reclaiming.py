@@ -1,0 +1,137 @@
+"""What other workers left behind: take it over, in a way that no single entry can take others down with it.
+
+Ownership and delivery are two steps. Entries are taken over many at a time, which counts as nothing; a
+delivery is counted when an entry is really given to the handlers. What was delivered once before goes as a
+batch: its worker was probably just stopped. What was delivered more often goes one by one, so that an
+entry that kills its reader is alone when it does, and its neighbours never come near the limit with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.pipeline.decode import Unreadable
+from service.ports import Entry, RawEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from service.patience import Patience
+    from service.pipeline.worker import Worker
+    from service.ports import Group
+    from service.settings import Settings
+
+_BEGINNING = "0-0"
+_GONE_AFTER = 20
+"""Claim times after which a consumer that was not heard of is gone."""
+
+OpenEntry = Callable[[RawEntry, int], Entry]
+"""Reads a raw entry that was delivered so often."""
+
+
+class Reclaimer:
+    """Takes over entries of workers that are gone, or stuck."""
+
+    def __init__(
+        self, group: Group, worker: Worker, settings: Settings, patience: Patience, open_entry: OpenEntry
+    ) -> None:
+        self._group = group
+        self._worker = worker
+        self._settings = settings
+        self._patience = patience
+        self._open_entry = open_entry
+        self._cursor = _BEGINNING
+
+    async def inherit(self) -> None:
+        """Go on at once with what this worker's former selves left: the same name, or a dead process's."""
+        own = self._settings.consumer
+        for name in await self._patience.until_done(self._group.consumers):
+            if name == own or is_gone(name, own):
+                while deliveries := await self._patience.until_done(self._group.inherit, name):
+                    await self._take(deliveries, whose=name)
+
+    async def reclaim(self) -> None:
+        """Take over what nobody has acknowledged for the claim time."""
+        idle_ms = round(self._settings.claim_time * 1000)
+        while True:
+            claim = await self._group.claim(idle_ms, self._cursor)
+            self._cursor = claim.cursor
+            if claim.lost:
+                logs.logger().error(
+                    "entries lost: they were trimmed from the input before they were handled",
+                    entries=len(claim.lost),
+                    first_entry=claim.lost[0],
+                    last_entry=claim.lost[-1],
+                )
+            # A worker that was only waiting for Redis may claim what it has in hand itself.
+            others = {
+                entry_id: n
+                for entry_id, n in claim.deliveries.items()
+                if entry_id not in self._worker.in_hand
+            }
+            await self._take(others)
+            if claim.cursor == _BEGINNING:
+                return
+
+    async def keep(self) -> None:
+        """Hold on to what the worker works on, lest others take a live worker for a dead one."""
+        if self._worker.in_hand:
+            await self._group.keep(tuple(self._worker.in_hand))
+
+    async def retire(self) -> None:
+        """Remove consumers that are gone and hold nothing."""
+        idle_ms = round(self._settings.claim_time * _GONE_AFTER * 1000)
+        removed = await self._group.retire(idle_ms)
+        if removed:
+            logs.logger().info("consumers removed", consumers=removed)
+
+    async def _take(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
+        if not deliveries:
+            return
+        logs.logger().info("entries taken over", entries=len(deliveries), whose=whose)
+        worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
+        once = [entry for entry, n in deliveries.items() if n == 1]
+        rest = [entry for entry, n in deliveries.items() if 1 < n < self._settings.max_deliveries]
+        await self._give_up(worn_out, deliveries)
+        for entries in (once, *([entry] for entry in rest)):
+            if entries:
+                raw = await self._patience.until_done(self._group.deliver, entries)
+                await self._worker.take(self._opened(raw, deliveries, more=1))
+
+    async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
+        if entry_ids:
+            raw = await self._patience.until_done(self._group.look_at, entry_ids)
+            limit = self._settings.max_deliveries
+            why = Unreadable(
+                "max_deliveries",
+                f"delivered {limit} times, and each time its worker died or hung; see its log",
+            )
+            await self._worker.bury(self._opened(raw, deliveries, more=0), why)
+
+    def _opened(self, raw: Sequence[RawEntry], deliveries: Mapping[str, int], *, more: int) -> list[Entry]:
+        return [self._open_entry(entry, deliveries[entry.id.decode()] + more) for entry in raw]
+
+
+_NAME = re.compile(r"^(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{6}$")
+
+
+def is_gone(name: str, own: str) -> bool:
+    """Whether a consumer is a former process of this host (see `Settings.consumer`) that runs no more."""
+    theirs, ours = _NAME.match(name), _NAME.match(own)
+    if theirs is None or ours is None or theirs["host"] != ours["host"] or name == own:
+        return False
+    return theirs["pid"] == ours["pid"] or not _runs(int(theirs["pid"]))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):
+        return True
+    return True

@@ -1,0 +1,20 @@
+#!lua
+-- Takes over entries that nobody has acknowledged for a while, without counting that as a delivery.
+-- Entries that were trimmed from the input while pending are lost: they are counted, and reported.
+--
+-- KEYS  1 input stream   2 counts
+-- ARGV  1 consumer group   2 consumer   3 idle ms   4 cursor   5 how many at most
+-- Returns MessagePack: {cursor, lost, {{id, deliveries}, …}}; cursor is 0-0 when all have been looked at
+
+local INPUT, COUNTS = KEYS[1], KEYS[2]
+local GROUP, CONSUMER, IDLE_MS, CURSOR, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+local reply = redis.call('XAUTOCLAIM', INPUT, GROUP, CONSUMER, IDLE_MS, CURSOR, 'COUNT', AT_MOST, 'JUSTID')
+local cursor, ids, lost = reply[1], reply[2], reply[3]
+if #lost > 0 then redis.call('HINCRBY', COUNTS, 'lost', #lost) end
+
+local claimed = {}
+for i, id in ipairs(ids) do
+  claimed[i] = {id, redis.call('XPENDING', INPUT, GROUP, id, id, 1)[1][4]}
+end
+return cmsgpack.pack({cursor, lost, claimed})

@@ -1,0 +1,118 @@
+"""The consumer group: who holds which entries, what was left behind, what nobody needs any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from redis import exceptions
+
+from deltaloom.streams import GROUP
+from service.ports import Claim, RawEntry
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from redis.asyncio import Redis
+
+    from service.keys import Keys
+
+AT_MOST = 500
+"""Entries taken over at once."""
+
+_decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
+_decode_inherit = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
+
+
+class ConsumerGroup:
+    """The worker's group on the input of one partition: see `service.ports.Group`."""
+
+    def __init__(self, client: Redis, keys: Keys, consumer: str) -> None:
+        self._client = client
+        self._keys = keys
+        self._stream = keys.names.deltas
+        self._consumer = consumer
+        self._scripts = {
+            name: scripts.register(client, name)
+            for name in ("claim", "inherit", "keep", "leave", "retire", "trim")
+        }
+
+    async def ensure(self) -> None:
+        """Create the group at the stream's beginning: what was published before is read too."""
+        with unavailable_if_away():
+            try:
+                await self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def consumers(self) -> list[str]:
+        """The names in the group."""
+        with unavailable_if_away():
+            infos = await self._client.xinfo_consumers(self._stream, GROUP)
+        return [info["name"].decode() for info in infos]
+
+    async def claim(self, idle_ms: int, cursor: str) -> Claim:
+        """Take over entries that nobody has acknowledged for `idle_ms`."""
+        with unavailable_if_away():
+            reply = await self._scripts["claim"](
+                keys=[self._stream, self._keys.counts],
+                args=[GROUP, self._consumer, idle_ms, cursor, AT_MOST],
+            )
+        cursor, lost, claimed = _decode_claim(reply)
+        return Claim(cursor, lost, dict(claimed))
+
+    async def inherit(self, gone: str) -> dict[str, int]:
+        """Take over what a consumer that is gone left pending; with how often each was delivered."""
+        with unavailable_if_away():
+            reply = await self._scripts["inherit"](
+                keys=[self._stream], args=[GROUP, self._consumer, gone, AT_MOST]
+            )
+        return dict(_decode_inherit(reply))
+
+    async def deliver(self, entry_ids: Sequence[str]) -> list[RawEntry]:
+        """Give this consumer entries it holds once more, counting that as a delivery."""
+        with unavailable_if_away():
+            entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
+                self._stream, GROUP, self._consumer, 0, list(entry_ids)
+            )
+        return [RawEntry(entry_id, fields) for entry_id, fields in entries if fields is not None]
+
+    async def look_at(self, entry_ids: Sequence[str]) -> list[RawEntry]:
+        """Read entries without delivering them."""
+        pipeline = self._client.pipeline(transaction=False)
+        for entry_id in entry_ids:
+            pipeline.xrange(self._stream, entry_id, entry_id)
+        with unavailable_if_away():
+            replies = await pipeline.execute()
+        return [RawEntry(entry_id, fields) for reply in replies for entry_id, fields in reply]
+
+    async def keep(self, entry_ids: Collection[str]) -> None:
+        """Say that this consumer still works on these entries."""
+        with unavailable_if_away():
+            await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *entry_ids])
+
+    async def leave(self) -> int:
+        """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""
+        with unavailable_if_away():
+            left: int = await self._scripts["leave"](
+                keys=[self._stream], args=[GROUP, self._consumer, AT_MOST]
+            )
+        return left
+
+    async def retire(self, idle_ms: int) -> list[str]:
+        """Remove consumers that have not been heard of for `idle_ms` and hold nothing."""
+        with unavailable_if_away():
+            removed: list[bytes] = await self._scripts["retire"](keys=[self._stream], args=[GROUP, idle_ms])
+        return [name.decode() for name in removed]
+
+    async def trim(self, retention_ms: int) -> int:
+        """Trim the input behind what every group has acknowledged, the outputs by age."""
+        names = self._keys.names
+        with unavailable_if_away():
+            trimmed: int = await self._scripts["trim"](
+                keys=[self._stream, names.assembled, names.alerts, names.dead_letters], args=[retention_ms]
+            )
+        return trimmed

@@ -1,0 +1,121 @@
+"""One partition without processes: its storage, and as many consumers as a test wants, step by step."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import GROUP, StreamNames
+from handlers import BUILT_IN
+from handlers.core.routing import Handler, RoutingTable
+from service.bus.envelope import open_entry
+from service.keys import Keys
+from service.patience import Patience
+from service.pipeline.batch import Batch
+from service.pipeline.reclaiming import Reclaimer
+from service.pipeline.worker import Worker
+from service.settings import Settings
+from service.storage.group import ConsumerGroup
+from service.storage.store import RedisStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from redis.asyncio import Redis
+
+    from service.ports import Entry
+
+
+class Consumer:
+    """A worker and its part in the group, without a process around it."""
+
+    def __init__(self, redis: Redis, settings: Settings, table: RoutingTable) -> None:
+        keys = Keys(StreamNames(settings.prefix))
+        self.redis = redis
+        self.names = keys.names
+        self.name = settings.consumer
+        patience = Patience()
+        self.group = ConsumerGroup(redis, keys, self.name)
+        self.worker = Worker(RedisStorage(redis, keys, settings), table, keys.names, settings, patience)
+        self.reclaimer = Reclaimer(
+            self.group,
+            self.worker,
+            settings,
+            patience,
+            lambda raw, deliveries: open_entry(raw.id, raw.fields, deliveries),
+        )
+
+    async def read(self, count: int = 1000) -> list[Entry]:
+        """What the group gives this consumer."""
+        await self.group.ensure()
+        reply = await self.redis.xreadgroup(GROUP, self.name, {self.names.deltas: ">"}, count=count)
+        return [open_entry(entry_id, fields) for _, entries in reply for entry_id, fields in entries]
+
+    async def work(self, count: int = 1000) -> None:
+        """Read a batch and take it."""
+        await self.worker.take(await self.read(count))
+
+
+class Bench:
+    """One partition."""
+
+    def __init__(self, redis: Redis, prefix: str, **settings: Any) -> None:
+        self.redis = redis
+        self.prefix = prefix
+        self.names = StreamNames(prefix)
+        self.settings = Settings(prefix=prefix, **settings)
+        self.storage = RedisStorage(redis, Keys(self.names), self.settings)
+
+    def consumer(self, name: str = "one", handlers: Iterable[Handler] = BUILT_IN.values()) -> Consumer:
+        """A consumer, as another process would have one."""
+        settings = self.settings.model_copy(update={"consumer": name})
+        return Consumer(self.redis, settings, RoutingTable(handlers))
+
+    async def publish(
+        self, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
+    ) -> None:
+        """One entry an event."""
+        for event in events:
+            body = event if isinstance(event, str) else json.dumps(event)
+            fields = {"event": body, "response_id": response_id, **context}
+            await self.redis.xadd(self.names.deltas, fields)
+
+    def batch(self, entries: Sequence[Entry]) -> Batch:
+        """The entries, read by the built-in handlers."""
+        return Batch(
+            entries,
+            RoutingTable(BUILT_IN.values()),
+            stream=self.names.deltas,
+            now_ms=1,
+            max_event_bytes=2**20,
+            max_array_length=1000,
+        )
+
+    async def pending(self) -> dict[str, int]:
+        """How many entries each consumer holds."""
+        summary = await self.redis.xpending(self.names.deltas, GROUP)
+        return {each["name"].decode(): each["pending"] for each in summary["consumers"]}
+
+
+def delta(number: int, text: str, kind: str = "reasoning_text") -> dict[str, Any]:
+    """A numbered delta of the one part."""
+    return {
+        "type": f"response.{kind}.delta",
+        "delta": text,
+        "sequence_number": number,
+        "item_id": "item_1",
+        "output_index": 0,
+        "content_index": 0,
+    }
+
+
+def done(text: str, kind: str = "reasoning_text") -> dict[str, Any]:
+    """The whole text of the one part."""
+    event = delta(99, "", kind)
+    del event["delta"]
+    field = "refusal" if kind == "refusal" else "text"
+    return {**event, "type": f"response.{kind}.done", field: text}
+
+
+COMPLETED = {"type": "response.completed", "response": {"output": []}}
+KEEPALIVE = {"type": "keepalive"}

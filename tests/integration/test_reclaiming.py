@@ -1,0 +1,228 @@
+"""What workers leave behind when they die, hang or are stopped, and who takes it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deltaloom import GROUP
+from deltaloom.events import RefusalDelta
+from handlers.core.routing import Handler, Route
+from tests.bench import KEEPALIVE, Bench, delta, done
+from tests.waiting import wait_until
+from tests.workers import alerts, counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from redis.asyncio import Redis
+
+    from tests.bench import Consumer
+
+CLAIM_TIME = 1.0
+
+
+@pytest.fixture
+def bench(redis: Redis, prefix: str) -> Bench:
+    """A partition with the shortest claim time there is."""
+    return Bench(redis, prefix, claim_time=CLAIM_TIME)
+
+
+async def reclaim_until(consumer: Consumer, condition: Callable[[], Awaitable[object]], message: str) -> None:
+    """Reclaim again and again, as a worker does, until something is so."""
+
+    async def reclaimed() -> object:
+        await consumer.reclaimer.reclaim()
+        return await condition()
+
+    await wait_until(reclaimed, message=message)
+
+
+async def test_a_dead_workers_entries_are_taken_over(bench: Bench) -> None:
+    """Without it a text whose worker died never comes out."""
+    await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"))
+    await bench.consumer("dead").read(2)
+    survivor = bench.consumer("alive")
+    await survivor.work()
+    assert await texts(bench.redis, bench.prefix) == []
+    await reclaim_until(survivor, lambda: texts(bench.redis, bench.prefix), "the text is finished")
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity, text.delta_count) == ("ab", "verified", 2)
+    assert await bench.pending() == {}
+
+
+async def test_a_live_workers_entries_are_left_to_it(bench: Bench) -> None:
+    """Two workers that steal one long batch from each other would never finish it."""
+    await bench.publish(delta(1, "a"))
+    slow, other = bench.consumer("slow"), bench.consumer("other")
+    slow.worker.in_hand |= {str(entry.id) for entry in await slow.read()}
+    await bench.publish(KEEPALIVE)
+    await bench.consumer("dead").read()
+
+    async def dead_is_taken_over() -> bool:
+        await slow.reclaimer.keep()
+        return "dead" not in await bench.pending()
+
+    await reclaim_until(other, dead_is_taken_over, "the dead worker's entry is taken over")
+    assert await bench.pending() == {"slow": 1}
+
+
+async def test_a_restarted_worker_goes_on_with_its_own_entries_at_once(bench: Bench) -> None:
+    """A restart under the same name should not wait for the claim time."""
+    await bench.publish(delta(1, "a"), done("a"))
+    await bench.consumer("pod-0").read()
+    await bench.consumer("pod-0").reclaimer.inherit()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+
+
+async def test_entries_trimmed_while_pending_are_reported_as_lost(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that is passed over in silence is the worst kind."""
+    await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"))
+    await bench.consumer("dead").read()
+    await bench.redis.xtrim(bench.names.deltas, maxlen=1, approximate=False)
+    survivor = bench.consumer("alive")
+    await reclaim_until(survivor, lambda: texts(bench.redis, bench.prefix), "what is left is finished")
+    assert (await counts(bench.redis, bench.prefix))["lost"] == 2
+    assert "entries lost" in capsys.readouterr().out
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("ab", "repaired")
+
+
+class ReaderDiedError(BaseException):
+    """What a handler of these tests raises to end its reader, as a crash would."""
+
+
+def deadly(event: RefusalDelta, _origin: Any) -> list[Any]:
+    """A handler that kills whoever reads the wrong word."""
+    if event.delta == "poison":
+        raise ReaderDiedError
+    return []
+
+
+DEADLY = Handler("deadly", (Route(RefusalDelta, deadly),))
+
+
+async def test_an_entry_that_kills_its_readers_takes_no_other_with_it(bench: Bench) -> None:
+    """A poisoned entry must end as a dead letter, and the rest of its batch as if it had not been there."""
+    words = ["one", "two", "poison", "four", "five"]
+    await bench.publish(*(delta(n, word, "refusal") for n, word in enumerate(words)), KEEPALIVE)
+    deaths = 0
+    with pytest.raises(ReaderDiedError):
+        await bench.consumer("reader 0", [DEADLY]).work()
+
+    async def buried() -> bool:
+        return bool(await dead_letters(bench.redis, bench.prefix))
+
+    while not await buried():
+        deaths += 1
+        reader = bench.consumer(f"reader {deaths}", [DEADLY])
+        try:
+            await reclaim_until(reader, buried, "the entry is buried")
+        except ReaderDiedError:
+            continue
+    (letter,) = await dead_letters(bench.redis, bench.prefix)
+    assert (letter.reason, letter.deliveries) == ("max_deliveries", 5)
+    assert '"poison' in letter.entry.replace("\\", "")
+    assert deaths == 5
+    await reclaim_until(reader, lambda: _nothing_pending(bench), "the rest is done")
+    assert (await counts(bench.redis, bench.prefix)) == {"type:keepalive": 1}
+
+
+async def _nothing_pending(bench: Bench) -> bool:
+    return await bench.pending() == {}
+
+
+async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
+    redis: Redis, prefix: str
+) -> None:
+    """Every restart leaves a name behind; removing one that holds entries would lose them."""
+    bench = Bench(redis, prefix, claim_time=1)
+    await bench.publish(delta(1, "a"))
+    await bench.consumer("holds").read(1)
+    await bench.consumer("empty").read(1)
+
+    async def retired() -> list[str]:
+        return await bench.consumer("alive").group.retire(1)
+
+    assert await wait_until(retired, message="a consumer is removed") == ["empty"]
+    assert [info["name"] for info in await redis.xinfo_consumers(bench.names.deltas, GROUP)] == [b"holds"]
+
+
+async def test_a_worker_that_leaves_gives_back_what_it_holds(bench: Bench) -> None:
+    """After a rolling restart nothing should wait for the claim time."""
+    await bench.publish(delta(1, "a"), done("a"))
+    leaving = bench.consumer("leaving")
+    await leaving.read()
+    assert await leaving.group.leave() == 2
+    await bench.consumer("next").reclaimer.reclaim()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+    assert await leaving.group.leave() == 0
+    assert "leaving" not in await leaving.group.consumers()
+
+
+async def test_the_input_is_trimmed_only_behind_every_group(bench: Bench) -> None:
+    """Trimming what somebody has yet to read is loss; never trimming fills Redis."""
+    await bench.publish(*[KEEPALIVE] * 500)
+    consumer = bench.consumer()
+    await consumer.group.ensure()
+    await bench.redis.xgroup_create(bench.names.deltas, "audit", id="0")
+    await consumer.work(450)
+    assert await consumer.group.trim(10**9) == 0, "another group has read nothing"
+    await bench.redis.xreadgroup("audit", "a", {bench.names.deltas: ">"}, count=300)
+    assert await consumer.group.trim(10**9) == 0, "another group has acknowledged nothing"
+    ids = [
+        each["message_id"]
+        for each in await bench.redis.xpending_range(bench.names.deltas, "audit", "-", "+", 300)
+    ]
+    await bench.redis.xack(bench.names.deltas, "audit", *ids)
+    assert 0 < await consumer.group.trim(10**9) < 300
+    first = (await bench.redis.xrange(bench.names.deltas, count=1))[0][0]
+    assert first <= ids[-1]
+    assert (await bench.redis.xinfo_stream(bench.names.deltas))["length"] >= 200
+
+
+async def test_the_outputs_are_trimmed_by_age(bench: Bench) -> None:
+    """Texts and alerts are people's words: they must not stay for ever."""
+    for n in range(250):
+        await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), response_id=f"resp_{n}")
+    consumer = bench.consumer()
+    await consumer.work()
+    await consumer.group.trim(10**9)
+    assert (len(await texts(bench.redis, bench.prefix)), len(await alerts(bench.redis, bench.prefix))) == (
+        250,
+        500,
+    )
+    await consumer.group.trim(-1000)
+    assert (len(await texts(bench.redis, bench.prefix)), len(await alerts(bench.redis, bench.prefix))) == (
+        0,
+        0,
+    )
+
+
+async def test_too_many_open_responses_give_up_the_longest_silent(redis: Redis, prefix: str) -> None:
+    """One producer that never ends its responses must not fill Redis with half texts."""
+    bench = Bench(redis, prefix, max_open_responses=3)
+    for n in range(5):
+        await bench.publish(delta(1, f"text {n}"), response_id=f"resp_{n}")
+        await _a_millisecond_passes(redis)
+    consumer = bench.consumer()
+    await consumer.work()
+    await consumer.worker.sweep()
+    given_up = await texts(bench.redis, bench.prefix)
+    assert [(text.text, text.status, text.reason) for text in given_up] == [
+        ("text 0", "abandoned", "open_limit"),
+        ("text 1", "abandoned", "open_limit"),
+    ]
+
+
+async def _a_millisecond_passes(redis: Redis) -> None:
+    before = await redis.time()
+
+    async def passed() -> bool:
+        now = await redis.time()
+        return (now[0], now[1] // 1000) > (before[0], before[1] // 1000)
+
+    await wait_until(passed, message="the server's clock goes on", interval=0.001)
