@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from tests import server as servers
@@ -45,6 +46,27 @@ def server(pytestconfig: pytest.Config) -> servers.Server:
 def prefix(server: servers.Server) -> Iterator[str]:
     """The prefix of all keys of one test; there is nothing under it when the test begins."""
     yield from server.isolated()
+
+
+BOUNDED = ("deltas", "assembled", "alerts", "dead-letters", "open", "waiting", "counts")
+"""Keys without a TTL that have a rule: streams are trimmed, the others hold what is open, or a few numbers."""
+
+
+@pytest.fixture(autouse=True)
+def no_key_is_left_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail every test that leaves a key which neither expires nor has a rule that keeps it small."""
+    if "prefix" not in request.fixturenames:
+        yield
+        return
+    prefix: str = request.getfixturevalue("prefix")
+    url: str = request.getfixturevalue("redis_url")
+    yield
+    with SyncRedis.from_url(url) as client:
+        for key in client.scan_iter(match=f"{prefix}*", count=1000):
+            name = key.decode()
+            assert client.ttl(key) > 0 or name.endswith(tuple(f":{rule}" for rule in BOUNDED)), (
+                f"{name} has no TTL and no retention rule"
+            )
 
 
 @pytest.fixture

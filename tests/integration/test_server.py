@@ -25,13 +25,14 @@ async def test_server_knows_flagged_scripts(redis: Redis, prefix: str) -> None:
     """The worker's scripts could not be loaded."""
     script = "#!lua\nreturn redis.call('INCR', KEYS[1])"
     assert await redis.eval(script, 1, f"{prefix}:counter") == 1
+    await redis.expire(f"{prefix}:counter", 60)
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])
 async def test_nothing_is_left_by_another_test(redis: Redis, prefix: str, turn: str) -> None:
     """Tests would see each other's keys, and pass or fail by their order."""
     assert [key async for key in redis.scan_iter(match=f"{prefix}*")] == []
-    await redis.set(f"{prefix}:left-behind", turn)
+    await redis.set(f"{prefix}:left-behind", turn, ex=60)
 
 
 async def test_waiting_says_what_did_not_happen() -> None:
