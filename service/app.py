@@ -61,7 +61,8 @@ async def run_worker(settings: Settings) -> None:
     keys = Keys(names)
     table = routing_table(settings)
     patience = Patience()
-    client = Redis.from_url(settings.redis_url)
+    waits = settings.wait_aof or settings.wait_replicas > 0
+    client = Redis.from_url(settings.redis_url, single_connection_client=waits)
     group = ConsumerGroup(client, keys, settings.consumer)
     worker = Worker(RedisStorage(client, keys, settings), table, names, settings, patience)
     reclaimer = Reclaimer(group, worker, settings, patience, _open_raw)

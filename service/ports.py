@@ -218,6 +218,10 @@ class Storage(Protocol):
         """Make a batch's effects durable and acknowledge it, in one step."""
         ...
 
+    async def confirm(self) -> None:
+        """Come back when what was written is as safe as the operator wants it: on disk, on replicas."""
+        ...
+
     async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
         """For parts about to raise an alert, what is known of their response; None if it was raised."""
         ...

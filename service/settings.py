@@ -112,6 +112,13 @@ class Settings(BaseSettings):
         default=86400, ge=60, description="How long it is remembered that a text is finished."
     )
     item_ttl: float = Field(default=7 * 86400, ge=60, description="How long finished items can be looked up.")
+    wait_replicas: int = Field(
+        default=0, ge=0, le=10, description="Replicas that must have a batch before the next one is read."
+    )
+    wait_aof: bool = Field(
+        default=False,
+        description="A batch must be in the append-only file, on disk, before the next one is read.",
+    )
     shutdown_timeout: float = Field(default=10, gt=0, description="How long a stop may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe lines to log."

@@ -49,7 +49,7 @@ def prefix(server: servers.Server) -> Iterator[str]:
 
 
 BOUNDED = ("deltas", "assembled", "alerts", "dead-letters", "open", "waiting", "counts")
-"""Keys without a TTL that have a rule: streams are trimmed, the others hold what is open, or a few numbers."""
+"""Keys without a TTL that have a rule: streams are trimmed, the others hold what is open."""
 
 
 @pytest.fixture(autouse=True)

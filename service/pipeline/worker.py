@@ -63,6 +63,7 @@ class Worker:
                 await self._patience.until_done(
                     settle, self._storage, self._table, committed.ready, committed.low_water
                 )
+                await self._patience.until_done(self._storage.confirm)
                 if committed.more:
                     await self._patience.until_done(self.sweep)
 

@@ -50,6 +50,9 @@ STALLED_MS = 250
 Texts that are certain without that entry are finished from then on; those in doubt wait for it.
 """
 
+CONFIRM_MS = 1000
+"""Milliseconds that one question to the replicas may take; it is asked again."""
+
 AT_MOST = 500
 """Responses that a commit or a survey names as ready; the next survey names the rest."""
 
@@ -167,6 +170,22 @@ class RedisStorage:
         """Bytes a part's log may have. What closes a full part still fits: its text, and its copies."""
         room = 4 * self._settings.max_event_bytes if closes else 0
         return self._settings.max_part_bytes + room
+
+    async def confirm(self) -> None:
+        """Come back when all that was written is on as many replicas, and on disk, as the settings want.
+
+        WAIT and WAITAOF speak of their own connection's writes, so that the client must have but one.
+        """
+        replicas, on_disk = self._settings.wait_replicas, self._settings.wait_aof
+        if not replicas and not on_disk:
+            return
+        with unavailable_if_away():
+            if on_disk:
+                local, remote = await self._client.waitaof(1, replicas, CONFIRM_MS)
+            else:
+                local, remote = 1, await self._client.wait(replicas, CONFIRM_MS)
+        if not local or remote < replicas:
+            raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
         """For parts about to raise an alert, what is known of their response; None if it was raised."""

@@ -1,0 +1,59 @@
+"""Reading on only when what was written is on disk, or on replicas."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from deltaloom import GROUP
+from tests.bench import KEEPALIVE, Bench, delta, done
+from tests.mortal import MortalServer
+from tests.waiting import wait_until
+from tests.workers import running_workers, texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Path) -> None:
+    """Without it a failover loses what was acknowledged to nobody but the old master."""
+    (tmp_path / "primary").mkdir()
+    (tmp_path / "replica").mkdir()
+    primary = await MortalServer(tmp_path / "primary", free_port()).start("--repl-diskless-sync-delay", "0")
+    replica = MortalServer(tmp_path / "replica", free_port())
+    try:
+        async with Redis.from_url(primary.url) as redis:
+            bench = Bench(redis, "deltaloom")
+            await bench.publish(delta(1, "a"), done("a"), KEEPALIVE, KEEPALIVE)
+            settings = {"wait_replicas": 1, "wait_aof": "true", "batch_size": 2}
+            async with running_workers(primary.url, "deltaloom", **settings) as (worker,):
+                away = "redis is away, waiting for it"
+                await wait_until(lambda: worker.said(away), message="the worker waits for a replica")
+                assert await unread(redis, bench) == 2
+                await replica.start("--replicaof", "127.0.0.1", primary.url.rpartition(":")[2])
+                await wait_until(lambda: nothing_unread(redis, bench), 30, message="the worker reads on")
+                assert [text.text for text in await texts(redis, "deltaloom")] == ["a"]
+    finally:
+        await primary.kill()
+        await replica.kill()
+
+
+async def unread(redis: Redis, bench: Bench) -> int:
+    """Entries that the group was not given yet."""
+    (group,) = await redis.xinfo_groups(bench.names.deltas)
+    assert group["name"] == GROUP.encode()
+    return int(group["lag"])
+
+
+async def nothing_unread(redis: Redis, bench: Bench) -> bool:
+    """Whether the group was given all there is."""
+    return await unread(redis, bench) == 0
