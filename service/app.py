@@ -150,10 +150,10 @@ class _Round:
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def stop(self) -> None:
-        if self._task is not None:
+        # More than once: a cancellation that reaches redis-py while it connects is lost.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=0.1)
 
     async def _run(self) -> None:
         while True:

@@ -131,9 +131,8 @@ def _parsed(body: bytes) -> Any:
         except UnicodeDecodeError as error:
             raise UnreadableError("malformed_json", f"not UTF-8 at byte {error.start}") from None
         except json.JSONDecodeError as error:
-            raise UnreadableError(
-                "malformed_json", f"not JSON at character {error.pos}: {error.msg}"
-            ) from None
+            what = error.msg.removesuffix(" starting at")
+            raise UnreadableError("malformed_json", f"not JSON at character {error.pos}: {what}") from None
         except (ValueError, RecursionError) as error:
             raise UnreadableError("malformed_json", f"JSON beyond limits: {type(error).__name__}") from None
 

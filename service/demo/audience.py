@@ -1,0 +1,130 @@
+"""Who watches: a person at a terminal, or a program that reads lines."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from service.demo.summary import as_lines, as_tables, summarised
+from service.demo.view import LEAST_HEIGHT, LEAST_WIDTH, picture
+from service.demo.wording import printable, words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from rich.layout import Layout
+
+    from service.demo.clock import Clock
+    from service.demo.progress import Happening, Progress
+
+_FRAMES_PER_SECOND = 15
+ALL_WELL = "Everything came out as it should."
+NOT_WELL = "Not everything came out as it should:"
+
+
+class Audience(Protocol):
+    """What a run is shown to."""
+
+    @property
+    def lingers(self) -> float:
+        """Seconds to leave the end in view."""
+        ...
+
+    def heard(self, happening: Happening) -> None:
+        """Something has happened."""
+        ...
+
+    async def watch(self, progress: Progress, clock: Clock) -> None:
+        """Look on until cancelled."""
+        ...
+
+    def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:
+        """See the summary, and what went wrong."""
+        ...
+
+
+class Reader:
+    """Gets plain lines, without control codes: one a happening, then the summary."""
+
+    lingers = 0.0
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def heard(self, happening: Happening) -> None:
+        """Write one line."""
+        said = words(happening)
+        line = f"{happening.at:6.1f} s  {happening.stream:<12} {said.label:<14} {said.detail}"
+        self._say(line.rstrip())
+
+    async def watch(self, progress: Progress, clock: Clock) -> None:  # noqa: ARG002 - told of everything anyway
+        """Nothing to do: `heard` writes."""
+        await asyncio.get_running_loop().create_future()
+
+    def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:  # noqa: ARG002 - no picture
+        """Write the summary."""
+        if progress.entries:
+            for line in ["", *as_lines(summarised(progress)), ""]:
+                self._say(line)
+        for line in _conclusion(wrong):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._out.write(printable(line) + "\n")
+        self._out.flush()
+
+
+class Spectator:
+    """Sees the texts grow."""
+
+    lingers = 1.2
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def heard(self, happening: Happening) -> None:
+        """Nothing to do: the next frame shows it."""
+
+    async def watch(self, progress: Progress, clock: Clock) -> None:
+        """Draw a frame, again and again."""
+        with Live(console=self._console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(self._picture(progress, clock), refresh=True)
+                await asyncio.sleep(1 / _FRAMES_PER_SECOND)
+
+    def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:
+        """Leave the last frame on the terminal, and the summary below it."""
+        console = self._console
+        if progress.entries:
+            console.print(self._picture(progress, clock), height=console.height)
+            console.print()
+            console.print(as_tables(summarised(progress)))
+            console.print()
+        first, *rest = _conclusion(wrong)
+        console.print(Text(printable(first), "bold red" if wrong else "bold green"))
+        for line in rest:
+            console.print(Text(printable(line)), soft_wrap=True)
+
+    def _picture(self, progress: Progress, clock: Clock) -> Layout:
+        return picture(progress, clock.now, self._console.width, self._console.height)
+
+
+def _conclusion(wrong: Sequence[str]) -> list[str]:
+    return [NOT_WELL, *wrong] if wrong else [ALL_WELL]
+
+
+def audience() -> Audience:
+    """Who is there: a spectator, if standard output is a terminal that can show the view."""
+    out = sys.stdout
+    if out.isatty():
+        console = Console()
+        roomy = console.width >= LEAST_WIDTH and console.height >= LEAST_HEIGHT
+        if roomy and not console.is_dumb_terminal and console.encoding.startswith("utf"):
+            return Spectator(console)
+    return Reader(out)

@@ -1,0 +1,66 @@
+"""The observer: reads what the worker writes, as any subscriber would."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from deltaloom.streams import GROUP
+from service.demo.progress import Arrived
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.typing import KeyT, StreamIdT
+
+    from deltaloom.streams import StreamNames
+    from service.demo.clock import Clock
+    from service.demo.progress import Progress
+
+_BLOCK_MS = 500
+
+_Reply = list[tuple[str, list[tuple[str, dict[str, str]]]]]
+
+
+async def follow(client: Redis, names: StreamNames, progress: Progress, clock: Clock) -> None:
+    """Read texts, alerts and dead letters from their beginning, until cancelled."""
+    after: dict[KeyT, StreamIdT] = dict.fromkeys((names.assembled, names.alerts, names.dead_letters), "0-0")
+    while True:
+        reply = cast("_Reply", await client.xread(after, block=_BLOCK_MS))
+        for stream, entries in reply:
+            for entry_id, fields in entries:
+                after[stream] = entry_id
+                _take(stream, entry_id, fields, names, progress, clock.now)
+
+
+def _take(
+    stream: str, entry_id: str, fields: dict[str, str], names: StreamNames, progress: Progress, now: float
+) -> None:
+    if stream == names.assembled:
+        text = AssembledText.model_validate_json(fields["__data__"])
+        progress.text_came(Arrived(entry_id, text), now)
+    elif stream == names.alerts:
+        alert = ModerationAlert.model_validate_json(fields["__data__"])
+        progress.alert_came(Arrived(entry_id, alert), now)
+    else:
+        letter = DeadLetter.model_validate_strings(fields)
+        response_id = json.loads(letter.entry).get("response_id")
+        progress.letter_came(Arrived(entry_id, letter), response_id, now)
+
+
+async def worker_reads(client: Redis, names: StreamNames) -> bool:
+    """Whether a worker has begun to read the input."""
+    if not await client.exists(names.deltas):
+        return False
+    groups = await client.xinfo_groups(names.deltas)
+    return any(group["name"] == GROUP and group["consumers"] for group in groups)
+
+
+async def settled(client: Redis, names: StreamNames, progress: Progress) -> bool:
+    """Whether the worker has acknowledged the whole input, and the observer has seen all that came of it."""
+    newest = (await client.xinfo_stream(names.deltas))["last-generated-id"]
+    for group in await client.xinfo_groups(names.deltas):
+        if group["pending"] or group["last-delivered-id"] != newest:
+            return False
+    written = [await client.xlen(name) for name in (names.assembled, names.alerts, names.dead_letters)]
+    return written == [len(progress.texts), len(progress.alerts), len(progress.letters)]

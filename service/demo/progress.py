@@ -1,0 +1,158 @@
+"""What has happened so far: what the producer has sent, and what the worker has made of it.
+
+The producer and the observer write here; the view, the lines, the checks and the summary read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+
+from service.demo.stream import PartName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from service.demo.pacing import Publication
+    from service.demo.stream import Stream
+
+T = TypeVar("T")
+
+
+class Arrived(NamedTuple, Generic[T]):
+    """A message, and the id of the entry that it came in."""
+
+    entry_id: str
+    message: T
+
+    @property
+    def ms(self) -> int:
+        """When the entry was added, in milliseconds since the epoch."""
+        return int(self.entry_id.partition("-")[0])
+
+
+class Piece(NamedTuple):
+    """Something the producer has sent of a text."""
+
+    text: str
+    mark: Literal["new", "repeat", "broken"] = "new"
+
+
+class Happening(NamedTuple):
+    """Something worth a line: a stream began, or a message came."""
+
+    at: float
+    """Seconds since the programme began."""
+    stream: str
+    message: Arrived[AssembledText] | Arrived[ModerationAlert] | Arrived[DeadLetter] | None = None
+    """None: the stream began."""
+
+
+@dataclass(slots=True)
+class Track:
+    """One stream, as far as it has come."""
+
+    stream: Stream
+    began: bool = False
+    all_sent: bool = False
+    latest: float = 0.0
+    """When something of it was last published."""
+    deltas: int = 0
+    sent: dict[PartName, list[Piece]] = field(default_factory=dict)
+    texts: dict[PartName, Arrived[AssembledText]] = field(default_factory=dict)
+    opened: Arrived[ModerationAlert] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether each of its texts has come."""
+        return len(self.texts) >= len(self.stream.expected)
+
+
+def _ignore(_happening: Happening) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Progress:
+    """All streams, and all that came out."""
+
+    streams: Sequence[Stream]
+    listener: Callable[[Happening], None] = _ignore
+    """Told of each happening at once."""
+    tracks: dict[str, Track] = field(init=False)
+    """By response id."""
+    events: int = 0
+    entries: int = 0
+    broken_entries: dict[str, str] = field(default_factory=dict)
+    """Entry ids of what was published broken, with the name of its stream."""
+    texts: list[Arrived[AssembledText]] = field(default_factory=list)
+    alerts: list[Arrived[ModerationAlert]] = field(default_factory=list)
+    letters: list[Arrived[DeadLetter]] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tracks = {stream.response_id: Track(stream) for stream in self.streams}
+
+    def published(self, stream: Stream, publication: Publication, entry_id: str, now: float) -> None:
+        """An entry has been added to the input."""
+        track = self.tracks[stream.response_id]
+        if not track.began:
+            track.began = True
+            self._happened(Happening(now, stream.name))
+        track.latest = now
+        self.entries += 1
+        self.events += len(publication.lines)
+        for line in publication.lines:
+            if line.part is not None:
+                track.deltas += 1
+                mark: Literal["new", "repeat"] = "repeat" if line.repeat else "new"
+                track.sent.setdefault(line.part, []).append(Piece(line.delta, mark))
+            elif line.broken:
+                self.broken_entries[entry_id] = stream.name
+                for pieces in list(track.sent.values())[-1:]:
+                    pieces.append(Piece("", "broken"))
+
+    def text_came(self, arrived: Arrived[AssembledText], now: float) -> None:
+        """The worker has finished a text."""
+        self.texts.append(arrived)
+        text = arrived.message
+        track = self.tracks.get(text.response_id or "")
+        if track is not None:
+            track.texts[PartName(text.output_index, text.content_index, text.kind)] = arrived
+        self._happened(Happening(now, self._name(text.response_id), arrived))
+
+    def alert_came(self, arrived: Arrived[ModerationAlert], now: float) -> None:
+        """The worker has raised an alert."""
+        self.alerts.append(arrived)
+        alert = arrived.message
+        track = self.tracks.get(alert.response_id or "")
+        if track is not None and track.opened is None:
+            track.opened = arrived
+        self._happened(Happening(now, self._name(alert.response_id), arrived))
+
+    def letter_came(self, arrived: Arrived[DeadLetter], response_id: str | None, now: float) -> None:
+        """The worker has set something aside."""
+        self.letters.append(arrived)
+        self._happened(Happening(now, self._name(response_id), arrived))
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been sent, and as much has come as must come."""
+        texts = sum(len(stream.expected) for stream in self.streams)
+        refusals = sum(each.part.kind == "refusal" for stream in self.streams for each in stream.expected)
+        letters = sum(len(stream.plan.dead_letters) for stream in self.streams)
+        return (
+            all(track.all_sent for track in self.tracks.values())
+            and len(self.texts) >= texts
+            and len(self.alerts) >= 2 * refusals
+            and len(self.letters) >= letters
+        )
+
+    def _name(self, response_id: str | None) -> str:
+        track = self.tracks.get(response_id or "")
+        return track.stream.name if track else "(unknown)"
+
+    def _happened(self, happening: Happening) -> None:
+        self.happenings.append(happening)
+        self.listener(happening)

@@ -1,0 +1,158 @@
+"""A stream of the demo: what its producer publishes, and the texts that must come of it.
+
+A file in `streams/` holds one streamed response, one event a line, in the order in which it was sent. A line
+that stands there twice is published twice, as a producer does that was not sure of the first time; a line
+that is no JSON is published as it is. What must come out is worked out from the file alone, by the plainest
+means there are: nothing of the worker is used to tell whether the worker is right.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from service.demo.plan import PROGRAMME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deltaloom.messages import Kind
+    from service.demo.plan import Outcome, Plan
+
+_FAMILIES: dict[str, tuple[Kind, str, str]] = {
+    "response.refusal": ("refusal", "content_index", "refusal"),
+    "response.reasoning_text": ("reasoning", "content_index", "text"),
+    "response.reasoning_summary_text": ("reasoning_summary", "summary_index", "text"),
+    "response.output_text": ("output_text", "content_index", "text"),
+}
+"""For each family of events: the kind of its text, what counts its parts, where `.done` has the whole."""
+
+
+class PartName(NamedTuple):
+    """One text of a response."""
+
+    output_index: int
+    content_index: int
+    kind: Kind
+
+
+class Line(NamedTuple):
+    """One line of a stream's file."""
+
+    raw: str
+    part: PartName | None = None
+    """The text that it adds a delta to."""
+    delta: str = ""
+    repeat: bool = False
+    """It has been sent before."""
+    broken: bool = False
+    """It is no JSON."""
+
+
+class Expected(NamedTuple):
+    """A text that must come out."""
+
+    part: PartName
+    text: str
+    delta_count: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One response, as its producer publishes it."""
+
+    plan: Plan
+    response_id: str
+    model: str
+    safety_identifier: str | None
+    lines: tuple[Line, ...]
+    expected: tuple[Expected, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in the programme."""
+        return self.plan.name
+
+
+@dataclass(slots=True)
+class _Part:
+    """What the file says of one text."""
+
+    deltas: dict[int, str] = field(default_factory=dict)
+    whole: str | None = None
+
+    def text(self) -> str:
+        joined = (
+            "".join(self.deltas[number] for number in sorted(self.deltas))
+            if self.whole is None
+            else self.whole
+        )
+        return joined_halves(joined)
+
+
+def joined_halves(text: str) -> str:
+    """`text` with the two halves of a split emoji made one; a half alone shows as U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def load() -> tuple[Stream, ...]:
+    """The programme's streams, with what must come of them."""
+    folder = resources.files("service.demo") / "streams"
+    return tuple(
+        parse(plan, (folder / f"{plan.name}.jsonl").read_text(encoding="utf-8")) for plan in PROGRAMME
+    )
+
+
+def parse(plan: Plan, content: str) -> Stream:
+    """Read a stream's file.
+
+    Raises:
+        ValueError: it has not as many texts as the programme has outcomes for it, or other kinds of texts.
+    """
+    parts: dict[PartName, _Part] = {}
+    lines: list[Line] = []
+    created: dict[str, Any] = {}
+    seen: set[str] = set()
+    for raw in content.splitlines():
+        try:
+            event = json.loads(raw)
+        except json.JSONDecodeError:
+            lines.append(Line(raw, broken=True))
+            continue
+        if event["type"] == "response.created":
+            created = event["response"]
+        lines.append(_line(raw, event, parts, repeat=raw in seen))
+        seen.add(raw)
+    return Stream(
+        plan,
+        created["id"],
+        created["model"],
+        created["safety_identifier"],
+        tuple(lines),
+        tuple(_expected(plan, parts)),
+    )
+
+
+def _line(raw: str, event: dict[str, Any], parts: dict[PartName, _Part], *, repeat: bool) -> Line:
+    family, _, last = event["type"].rpartition(".")
+    if family not in _FAMILIES:
+        return Line(raw)
+    kind, index, whole = _FAMILIES[family]
+    name = PartName(event["output_index"], event[index], kind)
+    part = parts.setdefault(name, _Part())
+    if last == "done":
+        part.whole = event[whole]
+        return Line(raw)
+    part.deltas[event["sequence_number"]] = event["delta"]
+    return Line(raw, name, event["delta"], repeat=repeat)
+
+
+def _expected(plan: Plan, parts: dict[PartName, _Part]) -> Iterator[Expected]:
+    kinds = [name.kind for name in parts]
+    if kinds != [outcome.kind for outcome in plan.outcomes]:
+        raise ValueError(f"the stream {plan.name} has the texts {kinds}: not what the programme says of it")
+    for (name, part), outcome in zip(parts.items(), plan.outcomes, strict=True):
+        yield Expected(name, part.text(), len(part.deltas), outcome)

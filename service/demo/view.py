@@ -1,0 +1,221 @@
+"""The live view: from what has happened to a picture of exactly the terminal's size.
+
+Two columns of panels, one a stream. While a text grows, its panel shows the end of what the producer has
+sent, with repeats and gaps as they are; when the worker has finished it, the panel shows the worker's text in
+their place. Below is what an operator would be told of: alerts and dead letters.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from rich import box
+from rich.layout import Layout
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from deltaloom.messages import AssembledText
+from service.demo.stream import joined_halves
+from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, after_ms, plural, printable, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from service.demo.progress import Happening, Piece, Progress, Track
+
+LEAST_WIDTH, LEAST_HEIGHT = 60, 20
+"""In a smaller terminal there is nothing to see; a plain run says it better."""
+
+_COLUMNS = 2
+_TALLEST = 11
+_ROOMY = 30
+_SILENCE: Final = 1.0
+"""Seconds after which a stream that has not ended is said to be silent."""
+
+_MARKS = {"verified": "✓", "repaired": "✓", "unverified": "○"}
+_PIECES = {"new": "", "repeat": "yellow strike", "broken": "bold yellow"}
+_GAP = " ▒▒▒▒"
+_CURSOR = "▌"
+_GROWING = {
+    "refusal": "red",
+    "reasoning": "dim italic",
+    "reasoning_summary": "dim italic",
+    "output_text": "dim",
+}
+_FINISHED = {"refusal": "bright_red"}
+_SHORT_KINDS = {"reasoning_summary": "summary", "output_text": "answer"}
+_MODEL_FITS = 46
+
+
+class Tail:
+    """The last lines of a text that fit."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = self._text.wrap(console, options.max_width)
+        yield from lines[-(options.height or len(lines)) :]
+
+
+def picture(progress: Progress, now: float, width: int, height: int) -> Layout:
+    """The whole screen of a terminal of that size."""
+    tracks = list(progress.tracks.values())
+    rows = -(-len(tracks) // _COLUMNS)
+    least_feed = 3 if height < _ROOMY else 5
+    panel_height = max(2, min((height - 1 - least_feed) // rows, _TALLEST))
+    screen = Layout()
+    screen.split_column(
+        Layout(_header(progress, now), size=1),
+        *(
+            _row(tracks[first : first + _COLUMNS], now, width, panel_height)
+            for first in range(0, len(tracks), _COLUMNS)
+        ),
+        Layout(_feed(progress.happenings, height - 1 - rows * panel_height)),
+    )
+    return screen
+
+
+def _row(tracks: Sequence[Track], now: float, width: int, height: int) -> Layout:
+    row = Layout(size=height)
+    row.split_row(*(Layout(_panel(track, now, width // _COLUMNS)) for track in tracks))
+    return row
+
+
+def _header(progress: Progress, now: float) -> Table:
+    header = Table.grid(expand=True)
+    header.add_column(no_wrap=True)
+    header.add_column(justify="right", no_wrap=True)
+    waiting = not progress.entries
+    header.add_row(
+        Text.assemble(
+            (" deltaloom demo ", "bold reverse"),
+            "  ",
+            ("starting a server and a worker …" if waiting else _flow(progress), "dim"),
+        ),
+        Text(f"{progress.events:>4} events  {now:4.1f} s ", "dim"),
+    )
+    return header
+
+
+def _flow(progress: Progress) -> str:
+    return f"{len(progress.streams)} streams → Redis → one worker"
+
+
+def _panel(track: Track, now: float, width: int) -> Panel:
+    refused = track.opened is not None
+    tone = "red" if refused else "dim" if not track.began else _tone(track)
+    return Panel(
+        Tail(_text(track)),
+        box=box.HEAVY if refused else box.ROUNDED,
+        title=_title(track, width),
+        title_align="left",
+        subtitle=_state(track, now),
+        subtitle_align="right",
+        border_style=tone,
+        padding=(0, 1),
+    )
+
+
+def _title(track: Track, width: int) -> Text:
+    """Whose stream it is, what it is saying now, and which model says it if there is room."""
+    title = Text(track.stream.name, "bold" if track.began else "dim")
+    kind = next(reversed(track.sent)).kind if track.sent else None
+    if kind is not None:
+        title.append(f" · {_SHORT_KINDS.get(kind, kind)}", "bold red" if kind == "refusal" else "not bold")
+    if track.began and width >= _MODEL_FITS:
+        title.append(f" · {track.stream.model}", "not bold dim")
+    return title
+
+
+def _tone(track: Track) -> str:
+    """The border of a stream without an alert: its worst text's, once all have come."""
+    if not track.finished:
+        return "cyan"
+    integrities = {arrived.message.integrity for arrived in track.texts.values()}
+    worst = next(each for each in ("unverified", "repaired", "verified") if each in integrities)
+    return INTEGRITY_TONES[worst]
+
+
+def _text(track: Track) -> Text:
+    shown = Text()
+    parts = list(dict.fromkeys([*track.sent, *track.texts]))
+    for number, part in enumerate(parts):
+        if number:
+            shown.append("\n")
+        finished = track.texts.get(part)
+        if finished is not None:
+            shown.append(_lines(finished.message.text), _FINISHED.get(part.kind, ""))
+            continue
+        for text, style in _sent(track.sent[part]):
+            shown.append(text, style or _GROWING[part.kind])
+        if part == parts[-1] and not track.all_sent:
+            shown.append(_CURSOR, "bold")
+    return shown
+
+
+def _sent(pieces: Sequence[Piece]) -> Iterator[tuple[str, str]]:
+    """What was sent of a text, in runs of one style."""
+    for mark, run in groupby(pieces, key=lambda piece: piece.mark):
+        text = _GAP if mark == "broken" else _lines(joined_halves("".join(piece.text for piece in run)))
+        yield text, _PIECES[mark]
+
+
+def _lines(text: str) -> str:
+    """A text as it can be shown: without what moves the cursor, without empty lines."""
+    return printable(text.replace("\n\n", "\n"))
+
+
+def _state(track: Track, now: float) -> Text:
+    """What has come of it so far."""
+    said: list[Text] = []
+    if track.opened is not None:
+        said.append(Text(f"● alert after {after_ms(track.opened)} ms", ALERT_TONE))
+    texts = [track.texts[part].message for part in sorted(track.texts)]
+    for (integrity, status), alike in groupby(texts, key=lambda text: (text.integrity, text.status)):
+        said.append(Text(_verdict(list(alike), integrity, status), INTEGRITY_TONES[integrity]))
+    if not said and track.began:
+        said.append(Text(_waiting(track, now), "yellow" if track.all_sent else "dim"))
+    return Text("  ").join(said)
+
+
+def _waiting(track: Track, now: float) -> str:
+    if track.all_sent and now - track.latest >= _SILENCE:
+        return f"silent for {now - track.latest:.0f} s"
+    return plural(track.deltas, "delta") if track.deltas else "…"
+
+
+def _verdict(texts: Sequence[AssembledText], integrity: str, status: str) -> str:
+    marks = _MARKS[integrity] * len(texts)
+    repeats = sum(text.duplicate_count for text in texts)
+    if repeats:
+        return f"{marks} {integrity}, {plural(repeats, 'repeat')} dropped"
+    return f"{marks} {integrity if status == 'completed' else status}"
+
+
+def _feed(happenings: Sequence[Happening], height: int) -> Table:
+    """The latest alerts and dead letters, one a line."""
+    told = [
+        happening
+        for happening in happenings
+        if happening.message is not None and not isinstance(happening.message.message, AssembledText)
+    ]
+    feed = Table.grid(padding=(0, 1), expand=True)
+    for style in ("dim", "", "bold"):
+        feed.add_column(no_wrap=True, style=style)
+    feed.add_column(no_wrap=True, ratio=1, overflow="ellipsis", style="dim")
+    for happening in told[-height:]:
+        said = words(happening)
+        feed.add_row(
+            f" {happening.at:4.1f} s",
+            Text(f"● {said.label}", said.tone),
+            happening.stream,
+            said.detail,
+        )
+    if not told:
+        feed.add_row("", Text("alerts and dead letters will stand here", "dim"))
+    return feed

@@ -1,0 +1,95 @@
+"""What happened, in words: for the lines of a plain run and the feed of a live one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from service.demo.progress import Arrived, Happening
+
+Tone = str
+"""A rich style; of no meaning to a plain run."""
+
+INTEGRITY_TONES: Final[dict[str, Tone]] = {"verified": "green", "repaired": "yellow", "unverified": "magenta"}
+ALERT_TONE: Final[Tone] = "bold red"
+LETTER_TONE: Final[Tone] = "yellow"
+
+
+class Words(NamedTuple):
+    """A happening in words, without its time and its stream."""
+
+    label: str
+    detail: str
+    tone: Tone = ""
+
+
+def printable(text: str, *, newline: str = "\n") -> str:
+    """`text` with everything that could move a terminal's cursor, or hide, written as its escape."""
+    return "".join(
+        newline if character == "\n" else character if character.isprintable() else _escape(character)
+        for character in text
+    )
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def excerpt(text: str, width: int) -> str:
+    """The beginning of a text on one line, at most `width` characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 alert`, `2 alerts`; the noun takes an s, or ends in y."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("ry") else f"{count} {noun}s"
+
+
+def after_ms(arrived: Arrived[AssembledText] | Arrived[ModerationAlert]) -> int | None:
+    """From the entry that caused a message to the message's own, in milliseconds.
+
+    Both times are the server's, from the ids of the entries; None where no entry was the cause, since the
+    text was given up.
+    """
+    message = arrived.message
+    if message.status == "abandoned":
+        return None
+    cause = message.raised_at if isinstance(message, ModerationAlert) else message.finished_at
+    return arrived.ms - _ms(cause)
+
+
+def _ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def words(happening: Happening) -> Words:
+    """Say what happened."""
+    if happening.message is None:
+        return Words("begins", "", "dim")
+    message = happening.message.message
+    if isinstance(message, DeadLetter):
+        return Words("dead letter", f"{message.reason}: {excerpt(message.error, 90)}", LETTER_TONE)
+    if isinstance(message, ModerationAlert):
+        if message.type == "deltaloom.refusal.opened":
+            return Words("ALERT opened", f"refusal, so far {_quoted(message.text, 40)}", ALERT_TONE)
+        return Words("ALERT finished", f"{message.status}, {message.integrity}", "red")
+    return Words("text", _of_text(message), INTEGRITY_TONES[message.integrity])
+
+
+def _of_text(text: AssembledText) -> str:
+    how = [text.integrity] if text.status == "completed" else [text.status, text.integrity]
+    counted = [plural(text.delta_count, "delta")]
+    if text.duplicate_count:
+        counted.append(f"{plural(text.duplicate_count, 'repeat')} dropped")
+    return f"{text.kind}, {', '.join([*how, *counted])}: {_quoted(text.text, 48)}"
+
+
+def _quoted(text: str, width: int) -> str:
+    return f"“{excerpt(text, width)}”"

@@ -1,0 +1,85 @@
+"""The worker: a process of its own, as in real life."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import service
+from service.settings import ENV_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+_STOPPED_WITHIN = 5.0
+_IMPORTED_FROM = Path(service.__file__).parents[1]
+
+
+class WorkerProcess:
+    """`deltaloom worker`, for as long as the `with` block lasts.
+
+    Args:
+        redis_url: its server.
+        log: the file for what it says.
+        settings: its `DELTALOOM_*` variables. Those of this process are not handed on: the demo is the
+            same everywhere.
+    """
+
+    def __init__(self, redis_url: str, log: Path, settings: Mapping[str, str]) -> None:
+        self._log = log
+        own = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+        self._environment = {**own, **settings, "REDIS_URL": redis_url}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._output = self._log.open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "service", "worker"],
+            cwd=_IMPORTED_FROM,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._process is not None:
+                _end(self._process)
+        finally:
+            if self._output is not None:
+                self._output.close()
+
+    @property
+    def exit_code(self) -> int | None:
+        """With what it ended; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def last_words(self, lines: int = 20) -> list[str]:
+        """The end of its log."""
+        return self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to stop; make it stop if it does not, or if nobody wants to wait."""
+    process.terminate()
+    try:
+        process.wait(_STOPPED_WITHIN)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,126 @@
+"""`deltaloom demo` as a newcomer runs it: a real server, a real worker, real processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ALL_WELL = "Everything came out as it should."
+
+
+def _command(pace: float) -> list[str]:
+    return [sys.executable, "-m", "service", "demo", "--pace", str(pace)]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Temporary files go into `folder`, so that one sees what is left of them."""
+    return {**os.environ, "TMPDIR": str(folder), "TERM": "xterm-256color"}
+
+
+@contextmanager
+def _demo(folder: Path, pace: float, out: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    """A demo in a process group of its own, which its worker joins."""
+    with subprocess.Popen(
+        _command(pace),
+        env=_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _worker_runs(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
+    """`make demo` would fail on a fresh clone, or fill a log with control codes."""
+    with _demo(tmp_path, pace=20) as demo:
+        out, err = demo.communicate(timeout=60)
+        assert (demo.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[-1] == ALL_WELL
+    assert "\x1b" not in out
+    assert sum(" ALERT opened " in line for line in lines) == 2
+    assert sum(line[22:].startswith(" text ") for line in lines) == 11
+    assert sum(" dead letter " in line for line in lines) == 1
+    assert "repeats dropped         6" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:
+    """The newcomer's first minute would be a wall of text, or leave the terminal in another state."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    with _demo(tmp_path, pace=20, out=theirs) as demo:
+        os.close(theirs)
+        seen = _read_all(ours)
+        assert demo.wait(60) == 0
+    assert seen.index("\x1b[?1049h") < seen.index("alert after") < seen.index("\x1b[?1049l")
+    summary = seen[seen.index("\x1b[?1049l") :]
+    assert ALL_WELL in summary
+    assert "from XADD to output" in summary
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def _read_all(terminal: int) -> str:
+    """Until the other side is closed, which Linux reports as an error."""
+    seen = bytearray()
+    try:
+        while chunk := os.read(terminal, 65536):
+            seen += chunk
+    except OSError:
+        pass
+    finally:
+        os.close(terminal)
+    return seen.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Ctrl-C in the demo would leave a worker running, or a folder, or end in a traceback."""
+    with _demo(tmp_path, pace=1) as demo:
+        assert demo.stdout is not None
+        assert "begins" in demo.stdout.readline()
+        demo.send_signal(number)
+        _, err = demo.communicate(timeout=30)
+        assert demo.returncode == code
+        assert "Traceback" not in err
+        assert not _worker_runs(demo.pid)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_worker_that_fails_is_told_of(tmp_path: Path) -> None:
+    """The demo would hang, or end well, when its worker cannot run."""
+    (tmp_path / "faststream.py").write_text("raise ImportError('no such package')")
+    environment = {**_environment(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        _command(20), env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "the worker ended by itself, with exit code 1" in done.stdout
+    assert "no such package" in done.stdout

@@ -1,0 +1,109 @@
+"""A run of the demo in which everything came out as it should, without a server: what a test then spoils."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from service.demo.pacing import publications
+from service.demo.progress import Arrived, Progress
+from service.demo.stream import load
+
+if TYPE_CHECKING:
+    from service.demo.stream import Expected, Stream
+
+BEGAN = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
+STARTED_MS = round(BEGAN.timestamp() * 1000)
+LATENCY_MS = 3
+
+
+def entry_id(seconds: float, number: int = 0) -> str:
+    """The id of an entry that was added so many seconds after the beginning."""
+    return f"{STARTED_MS + round(seconds * 1000)}-{number}"
+
+
+def text_of(stream: Stream, expected: Expected) -> AssembledText:
+    """The message about a text that must come out."""
+    return AssembledText(
+        id=f"text_{stream.name}_{expected.part.output_index}_{expected.part.content_index}",
+        kind=expected.part.kind,
+        response_id=stream.response_id,
+        output_index=expected.part.output_index,
+        content_index=expected.part.content_index,
+        text=expected.text,
+        status=expected.outcome.status,
+        reason=expected.outcome.reason,
+        integrity=expected.outcome.integrity,
+        delta_count=expected.delta_count,
+        duplicate_count=expected.outcome.duplicates,
+        started_at=BEGAN,
+        finished_at=BEGAN + timedelta(milliseconds=5000 - LATENCY_MS),
+        tenant=stream.name,
+        model=stream.model,
+        safety_identifier=stream.safety_identifier,
+    )
+
+
+def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, ModerationAlert]:
+    """The two alerts of a refusal."""
+    text = text_of(stream, expected)
+    shared = text.model_dump(include=set(ModerationAlert.model_fields) - {"type", "id", "text"})
+    raised_at = BEGAN + timedelta(milliseconds=4000 - LATENCY_MS)
+    opened = ModerationAlert.model_validate(
+        {
+            **shared,
+            "type": "deltaloom.refusal.opened",
+            "id": "opened",
+            "text": text.text[:3],
+            "severity": "warning",
+            "raised_at": raised_at,
+            "status": None,
+            "reason": None,
+            "integrity": None,
+        }
+    )
+    finished = opened.model_copy(
+        update={"type": "deltaloom.refusal.finished", "text": text.text, "status": text.status}
+    )
+    return opened, finished.model_copy(update={"integrity": text.integrity})
+
+
+def sent(until: float = 60.0) -> Progress:
+    """What was published until then, and nothing that came out."""
+    progress = Progress(load())
+    for stream in progress.streams:
+        for number, publication in enumerate(publications(stream)):
+            if publication.at <= until:
+                progress.published(stream, publication, entry_id(publication.at, number), publication.at)
+        progress.tracks[stream.response_id].all_sent = publications(stream)[-1].at <= until
+    return progress
+
+
+def perfect() -> Progress:
+    """A whole run."""
+    progress = sent()
+    for stream in progress.streams:
+        for expected in stream.expected:
+            if expected.part.kind == "refusal":
+                opened, finished = alerts_of(stream, expected)
+                progress.alert_came(Arrived(entry_id(4.0), opened), 4.0)
+                progress.alert_came(Arrived(entry_id(5.0, 1), finished), 5.0)
+            progress.text_came(Arrived(entry_id(5.0), text_of(stream, expected)), 5.0)
+    for broken, name in progress.broken_entries.items():
+        stream = next(stream for stream in progress.streams if stream.name == name)
+        progress.letter_came(Arrived(entry_id(6.0), letter(broken)), stream.response_id, 6.0)
+    return progress
+
+
+def letter(broken: str) -> DeadLetter:
+    """The dead letter of an entry that is no JSON."""
+    return DeadLetter(
+        reason="malformed_json",
+        error="not JSON at character 42",
+        stream="deltaloom:deltas",
+        entry_id=broken,
+        deliveries=1,
+        failed_at=BEGAN,
+        entry="{}",
+    )
