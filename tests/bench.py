@@ -17,6 +17,7 @@ from service.pipeline.worker import Worker
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
+from tests.streams import add, read_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,8 +49,8 @@ class Consumer:
     async def read(self, count: int = 1000) -> list[Entry]:
         """What the group gives this consumer."""
         await self.group.ensure()
-        reply = await self.redis.xreadgroup(GROUP, self.name, {self.names.deltas: ">"}, count=count)
-        return [open_entry(entry_id, fields) for _, entries in reply for entry_id, fields in entries]
+        read = await read_as(self.redis, self.names.deltas, GROUP, self.name, count)
+        return [open_entry(entry_id, fields) for entry_id, fields in read]
 
     async def work(self, count: int = 1000) -> None:
         """Read a batch and take it."""
@@ -78,7 +79,7 @@ class Bench:
         for event in events:
             body = event if isinstance(event, str) else json.dumps(event)
             fields = {"event": body, "response_id": response_id, **context}
-            await self.redis.xadd(self.names.deltas, fields)
+            await add(self.redis, self.names.deltas, fields)
 
     def batch(self, entries: Sequence[Entry]) -> Batch:
         """The entries, read by the built-in handlers."""

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
+
+
+@overload
+async def wait_until(
+    condition: Callable[[], Awaitable[T]], timeout: float = ..., *, message: str = ..., interval: float = ...
+) -> T: ...
+
+
+@overload
+async def wait_until(
+    condition: Callable[[], T], timeout: float = ..., *, message: str = ..., interval: float = ...
+) -> T: ...
 
 
 async def wait_until(

@@ -9,11 +9,13 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from deltaloom import GROUP, AssembledText, DeadLetter, ModerationAlert, StreamNames
+from tests.streams import entries
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -59,9 +61,7 @@ async def running_workers(
         workers = [await _start(Path(folder, f"{n}.log"), environment) for n in range(count)]
         try:
             for worker in workers:
-                await wait_until(
-                    lambda worker=worker: worker.said("worker started"), 30, message="the worker starts"
-                )
+                await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
             yield workers
             codes = [await worker.stop() for worker in workers if worker.process.returncode is None]
             assert codes == [0] * len(codes), [worker.log.read_text()[-2000:] for worker in workers]
@@ -97,26 +97,26 @@ async def wait_until_settled(redis: Redis, prefix: str, timeout: float = 60) -> 
 
 async def texts(redis: Redis, prefix: str) -> list[AssembledText]:
     """The finished texts, in the order they came out."""
-    entries = await redis.xrange(StreamNames(prefix).assembled)
-    return [AssembledText.model_validate_json(fields[b"__data__"]) for _, fields in entries]
+    written = await entries(redis, StreamNames(prefix).assembled)
+    return [AssembledText.model_validate_json(fields[b"__data__"]) for _, fields in written]
 
 
 async def alerts(redis: Redis, prefix: str) -> list[ModerationAlert]:
     """The alerts, in the order they came out."""
-    entries = await redis.xrange(StreamNames(prefix).alerts)
-    return [ModerationAlert.model_validate_json(fields[b"__data__"]) for _, fields in entries]
+    written = await entries(redis, StreamNames(prefix).alerts)
+    return [ModerationAlert.model_validate_json(fields[b"__data__"]) for _, fields in written]
 
 
 async def dead_letters(redis: Redis, prefix: str) -> list[DeadLetter]:
     """The dead letters, in the order they came out."""
-    entries = await redis.xrange(StreamNames(prefix).dead_letters)
+    written = await entries(redis, StreamNames(prefix).dead_letters)
     return [
         DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
-        for _, fields in entries
+        for _, fields in written
     ]
 
 
 async def counts(redis: Redis, prefix: str) -> dict[str, int]:
     """Events that were acknowledged without effect, by type, and late ones."""
-    fields = await redis.hgetall(StreamNames(prefix).name("counts"))
+    fields = cast("dict[bytes, bytes]", await redis.hgetall(StreamNames(prefix).name("counts")))
     return {name.decode(): int(value) for name, value in fields.items()}

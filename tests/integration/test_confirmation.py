@@ -34,8 +34,9 @@ async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Pat
         async with Redis.from_url(primary.url) as redis:
             bench = Bench(redis, "deltaloom")
             await bench.publish(delta(1, "a"), done("a"), KEEPALIVE, KEEPALIVE)
-            settings = {"wait_replicas": 1, "wait_aof": "true", "batch_size": 2}
-            async with running_workers(primary.url, "deltaloom", **settings) as (worker,):
+            async with running_workers(
+                primary.url, "deltaloom", wait_replicas=1, wait_aof="true", batch_size=2
+            ) as (worker,):
                 away = "redis is away, waiting for it"
                 await wait_until(lambda: worker.said(away), message="the worker waits for a replica")
                 assert await unread(redis, bench) == 2

@@ -9,6 +9,7 @@ import pytest
 from faststream.redis import RedisBroker
 
 from deltaloom import AssembledText, ModerationAlert, StreamNames
+from tests.streams import add
 from tests.waiting import wait_until
 from tests.workers import (
     alerts,
@@ -54,7 +55,7 @@ def refusal() -> Iterator[dict[str, Any]]:
 async def publish(redis: Redis, prefix: str, *events: dict[str, Any], **context: str) -> None:
     """One entry an event."""
     for event in events:
-        await redis.xadd(StreamNames(prefix).deltas, {"event": json.dumps(event), **context})
+        await add(redis, StreamNames(prefix).deltas, {"event": json.dumps(event), **context})
 
 
 async def test_refusal_raises_two_alerts_and_gives_one_text(
@@ -99,8 +100,8 @@ async def test_events_written_by_hand(redis: Redis, redis_url: str, prefix: str)
         deltas = StreamNames(prefix).deltas
         for number, word in enumerate(WORDS, 1):
             event = {"type": "response.refusal.delta", "delta": word, "sequence_number": str(number)}
-            await redis.xadd(deltas, {**event, **flat})
-        await redis.xadd(deltas, {"type": "response.refusal.done", "refusal": REFUSAL, **flat})
+            await add(redis, deltas, {**event, **flat})
+        await add(redis, deltas, {"type": "response.refusal.done", "refusal": REFUSAL, **flat})
         await wait_until_settled(redis, prefix)
     (text,) = await texts(redis, prefix)
     assert (text.text, text.integrity, text.item_id, text.response_id) == (REFUSAL, "verified", "msg_1", None)
@@ -117,7 +118,7 @@ async def test_published_and_subscribed_with_faststream(
     """A producer and a subscriber that know only FastStream must need nothing of ours but the models."""
     names = StreamNames(prefix)
     got: list[AssembledText | ModerationAlert] = []
-    broker = RedisBroker(redis_url, logger=None)
+    broker = RedisBroker(redis_url)
 
     @broker.subscriber(stream=names.assembled)
     async def on_text(text: AssembledText) -> None:

@@ -1,0 +1,111 @@
+"""The pages as data: their code, links, tables and headings, as CommonMark reads them."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from markdown_it import MarkdownIt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from markdown_it.token import Token
+
+ROOT = Path(__file__).parents[2]
+
+_CODE = re.compile(r"`([^`]+)`")
+_HTML_TARGET = re.compile(r'(?:src|srcset|href)="([^"]+)"')
+
+
+class Block(NamedTuple):
+    """A fenced block: the language it names, and what stands in it."""
+
+    language: str
+    text: str
+
+
+class Page:
+    """One page."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.relative_to(ROOT).as_posix()
+        self._tokens: list[Token] = MarkdownIt("commonmark").enable("table").parse(path.read_text("utf-8"))
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Its fenced blocks."""
+        return [Block(token.info, token.content) for token in self._tokens if token.type == "fence"]
+
+    @cached_property
+    def code(self) -> list[str]:
+        """What stands between backquotes in its sentences, tables and headings."""
+        return [token.content for token in self._inline() if token.type == "code_inline"]
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """Where its links and pictures lead."""
+        found: list[str] = []
+        for token in [*self._tokens, *self._inline()]:
+            if token.type in {"link_open", "image"}:
+                found.append(str(token.attrs.get("href") or token.attrs["src"]))
+            elif token.type in {"html_block", "html_inline"}:
+                found += _HTML_TARGET.findall(token.content)
+        return found
+
+    @cached_property
+    def anchors(self) -> set[str]:
+        """What `#…` may name: its headings, as code hosts make anchors of them."""
+        return {
+            re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).replace(" ", "-")
+            for title in self._titles()
+        }
+
+    def table(self, heading: str) -> list[list[str]]:
+        """The rows of the first table below a heading, without its head; cells as they are written.
+
+        Raises:
+            LookupError: there is no such heading, or no table below it.
+        """
+        below = False
+        rows: list[list[str]] = []
+        for index, token in enumerate(self._tokens):
+            if token.type == "heading_open":
+                if rows:
+                    break
+                below = self._tokens[index + 1].content == heading
+            elif below and token.type == "table_close":
+                break
+            elif below and token.type == "tr_open":
+                rows.append([])
+            elif (
+                below and rows and token.type == "inline" and self._tokens[index - 1].type[:2] in {"td", "th"}
+            ):
+                rows[-1].append(token.content)
+        if not rows:
+            raise LookupError(f"{self.name} has no table below {heading!r}")
+        return rows[1:]
+
+    def _inline(self) -> Iterator[Token]:
+        for token in self._tokens:
+            yield from token.children or ()
+
+    def _titles(self) -> Iterator[str]:
+        for opening, title in zip(self._tokens, self._tokens[1:], strict=False):
+            if opening.type == "heading_open":
+                yield title.content
+
+
+def quoted(cell: str) -> list[str]:
+    """What stands between backquotes in a cell."""
+    return _CODE.findall(cell)
+
+
+README = Page(ROOT / "README.md")
+CONTRACT = Page(ROOT / "docs/contract.md")
+ARCHITECTURE = Page(ROOT / "docs/architecture.md")
+OPERATIONS = Page(ROOT / "docs/operations.md")
+PAGES = [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]

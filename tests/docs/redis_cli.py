@@ -1,0 +1,17 @@
+"""A stand-in for redis-cli where there is none: sends one command by redis-py and prints the reply.
+
+Usage: redis_cli.py -u URL COMMAND [ARGUMENT…]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from redis import Redis
+
+if __name__ == "__main__":
+    _, option, url, *command = sys.argv
+    if option != "-u":
+        sys.exit(f"the stand-in for redis-cli knows -u only, not {option}")
+    with Redis.from_url(url, decode_responses=True) as client:
+        sys.stdout.write(f"{client.execute_command(*command)}\n")

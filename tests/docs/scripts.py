@@ -1,0 +1,71 @@
+"""Running an example as its reader does: a process, with the server in REDIS_URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from typing import TYPE_CHECKING, Any
+
+from tests.docs.pages import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXAMPLES = ROOT / "examples"
+WITH_NODE = bool(os.environ.get("DELTALOOM_TEST_NODE"))
+"""Set where there is Node with npm: then the Node example runs too. Without it, it is only read."""
+
+PYTHON = (sys.executable, "-W", "error")
+
+
+def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
+    """What an example finds in its environment."""
+    return {**os.environ, "REDIS_URL": redis_url, "DELTALOOM_PREFIX": prefix, **more}
+
+
+async def run(*command: str | Path, env: dict[str, str], folder: Path = ROOT) -> str:
+    """Run a program to its end and return what it said; AssertionError if it failed."""
+    process = await asyncio.create_subprocess_exec(*command, env=env, cwd=folder, stdout=PIPE, stderr=STDOUT)
+    said, _ = await asyncio.wait_for(process.communicate(), 100)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def run_example(name: str, redis_url: str, prefix: str, folder: Path) -> str:
+    """Run one of the examples that publish; `folder` is for what it needs."""
+    env = environment(redis_url, prefix)
+    if name.endswith(".mjs"):
+        shutil.copy(EXAMPLES / name, folder)
+        await run("npm", "install", "--no-audit", "--no-fund", "redis", env=env, folder=folder)
+        return await run("node", name, env=env, folder=folder)
+    if name.endswith(".sh"):
+        if shutil.which("redis-cli") is None:
+            _stand_in(folder / "redis-cli")
+            env["PATH"] = f"{folder}{os.pathsep}{env['PATH']}"
+        return await run("sh", EXAMPLES / name, env=env)
+    return await run(*PYTHON, EXAMPLES / name, env=env)
+
+
+def _stand_in(path: Path) -> None:
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.docs.redis_cli "$@"\n', "ascii")
+    path.chmod(0o755)
+
+
+def events_in_javascript(source: str) -> list[dict[str, Any]]:
+    """The events in a script's `const events = […]`, with its `...part` put in."""
+    part = _literal(source, "part", "{", "}").strip("{} ")
+    events = _literal(source, "events", "[", "]").replace("...part", part)
+    quoted = re.sub(r"([{,]\s*)(\w+):", r'\1"\2":', events)
+    parsed: list[dict[str, Any]] = json.loads(re.sub(r",(\s*[\]}])", r"\1", quoted))
+    return parsed
+
+
+def _literal(source: str, name: str, opening: str, closing: str) -> str:
+    found = re.search(rf"const {name} = (\{opening}.*?\{closing});\n", source, re.DOTALL)
+    assert found, f"there is no `const {name} = {opening}…{closing};`"
+    return found[1]

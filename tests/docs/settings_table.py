@@ -1,0 +1,45 @@
+"""The settings table of the README, as the code has it: `python -m tests.docs.settings_table --write`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from service.settings import Settings, variable
+
+README = Path(__file__).parents[2] / "README.md"
+HEADING = "## Settings\n"
+
+
+def settings_table() -> list[str]:
+    """The table's lines: variable, default, meaning."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        computed = field.default is None or field.default_factory is not None
+        default = "" if computed else f"`{_written(field.default)}`"
+        lines.append(f"| `{variable(name)}` | {default} | {field.description} |")
+    return lines
+
+
+def _written(value: object) -> str:
+    """A value as one sets it in the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def written_table(page: str) -> list[str]:
+    """The lines of the first table below the heading."""
+    below = page.partition(HEADING)[2].splitlines()
+    start = next(number for number, line in enumerate(below) if line.startswith("|"))
+    length = next((n for n, line in enumerate(below[start:]) if not line.startswith("|")), len(below) - start)
+    return below[start : start + length]
+
+
+if __name__ == "__main__":
+    table = settings_table()
+    if "--write" in sys.argv[1:]:
+        page = README.read_text("utf-8")
+        README.write_text(page.replace("\n".join(written_table(page)), "\n".join(table)), "utf-8")
+    else:
+        sys.stdout.write("\n".join(table) + "\n")

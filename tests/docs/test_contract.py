@@ -1,0 +1,118 @@
+"""The contract's tables are the models': what a page promises, the code keeps."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from pydantic import TypeAdapter
+
+from deltaloom import StreamNames
+from deltaloom.events import MAX_ID_LENGTH
+from deltaloom.messages import (
+    PLAIN_FIELDS,
+    AssembledText,
+    DeadLetter,
+    DeadLetterReason,
+    Integrity,
+    ModerationAlert,
+    OutputMessage,
+    Status,
+)
+from handlers import BUILT_IN
+from handlers.core.effects import Context
+from tests.docs.pages import CONTRACT, README, quoted
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+MESSAGES: dict[str, type[BaseModel]] = {
+    "AssembledText": AssembledText,
+    "ModerationAlert": ModerationAlert,
+    "Dead letters": DeadLetter,
+}
+
+
+def first_column(heading: str) -> list[str]:
+    """The name in each row."""
+    return [quoted(row[0])[0] for row in CONTRACT.table(heading)]
+
+
+def described(schema: dict[str, Any]) -> str:
+    """A field's type, as the page writes it."""
+    match schema:
+        case {"anyOf": [value, {"type": "null"}]}:
+            literals = value.get("enum")
+            return f"{described(value)}{',' if literals else ''} or null"
+        case {"const": literal}:
+            return f"`{literal}`"
+        case {"enum": literals}:
+            return ", ".join(f"`{literal}`" for literal in literals)
+        case {"format": "date-time"}:
+            return "time"
+    return str(schema["type"])
+
+
+@pytest.mark.parametrize("heading", MESSAGES)
+def test_fields_of_messages(heading: str) -> None:
+    """A subscriber in another language is written from this table, and would miss a field or a value."""
+    properties = MESSAGES[heading].model_json_schema(mode="serialization")["properties"]
+    written = {quoted(name)[0]: kind for name, kind, _ in CONTRACT.table(heading)}
+    assert written == {name: described(schema) for name, schema in properties.items()}
+
+
+def test_sample_is_a_message() -> None:
+    """The sample is what people copy into their tests."""
+    (sample,) = [block.text for block in CONTRACT.blocks if block.language == "json"]
+    message = TypeAdapter[Any](OutputMessage).validate_json(sample)
+    assert json.loads(message.model_dump_json()) == json.loads(sample)
+
+
+@pytest.mark.parametrize(
+    ("heading", "literal"), [("Status", Status), ("Integrity", Integrity), ("Reasons", DeadLetterReason)]
+)
+def test_literals(heading: str, literal: Any) -> None:
+    """A value that no table explains would be read as a mistake."""
+    assert first_column(heading) == list(get_args(literal))
+
+
+def test_events() -> None:
+    """A producer leaves out what the table does not ask for, and its events would be dead letters."""
+    written = {
+        quoted(kind)[0]: (set(quoted(must)), set(quoted(may)))
+        for kind, must, may, _ in CONTRACT.table("Events that matter")
+    }
+    models = {route.event_type: route.model for handler in BUILT_IN.values() for route in handler.routes}
+    assert written == {
+        event_type: (
+            {name for name, field in model.model_fields.items() if field.is_required()} - {"type"},
+            {name for name, field in model.model_fields.items() if not field.is_required()},
+        )
+        for event_type, model in models.items()
+    }
+
+
+def test_context() -> None:
+    """A field that is passed on, but not written down, is used by nobody."""
+    assert first_column("Context") == ["response_id", *Context._fields]
+    assert f"at most {MAX_ID_LENGTH} characters" in CONTRACT.path.read_text("utf-8")
+
+
+def test_fields_of_an_entry() -> None:
+    """Whoever reads a stream without a model relies on the plain fields."""
+    assert first_column("Out: an entry of assembled and of alerts") == ["__data__", *PLAIN_FIELDS]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [(CONTRACT, "Streams and keys"), (README, "The contract")],
+    ids=["contract", "readme"],
+)
+def test_names(page: Any, heading: str) -> None:
+    """Producers and subscribers would use a stream that the worker does not."""
+    names = StreamNames()
+    item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
+    public = [names.deltas, names.assembled, names.alerts, names.dead_letters, item]
+    assert [quoted(row[0])[0] for row in page.table(heading)] == public

@@ -1,0 +1,178 @@
+"""The examples, as their readers run them: against a real server, with a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deltaloom import StreamNames
+from tests.docs.scripts import (
+    EXAMPLES,
+    PYTHON,
+    WITH_NODE,
+    environment,
+    events_in_javascript,
+    run,
+    run_example,
+)
+from tests.waiting import wait_until
+from tests.workers import alerts, counts, dead_letters, running_workers, texts, wait_until_settled
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+TEXT = "I'm sorry, but no."
+PUBLISHERS = {
+    "publish_python.py": "resp_python",
+    "publish_faststream.py": "resp_faststream",
+    "publish.sh": "resp_shell",
+    **({"publish.mjs": "resp_node"} if WITH_NODE else {}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHERS)
+async def test_what_an_example_publishes_becomes_a_text_and_two_alerts(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, name: str
+) -> None:
+    """Whoever copies the example would publish something that the worker does not understand."""
+    async with running_workers(redis_url, prefix):
+        await run_example(name, redis_url, prefix, tmp_path)
+        await wait_until_settled(redis, prefix)
+    (text,) = await texts(redis, prefix)
+    assert (text.text, text.kind, text.integrity) == (TEXT, "refusal", "verified")
+    assert (text.response_id, text.item_id, text.delta_count) == (PUBLISHERS[name], "msg_1", 2)
+    assert [alert.type for alert in await alerts(redis, prefix)] == [
+        "deltaloom.refusal.opened",
+        "deltaloom.refusal.finished",
+    ]
+    assert await dead_letters(redis, prefix) == []
+    assert await counts(redis, prefix) == {}
+
+
+async def test_the_node_example_sends_what_the_python_one_sends(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """Where no Node is at hand, nothing else would notice that its example has fallen behind."""
+    await run_example("publish_python.py", redis_url, prefix, tmp_path)
+    entries: Any = await redis.xrange(StreamNames(prefix).deltas)
+    source = (EXAMPLES / "publish.mjs").read_text("utf-8")
+    assert events_in_javascript(source) == [json.loads(fields[b"event"]) for _, fields in entries]
+    call = re.search(
+        r'xAdd\(stream, "\*", \{ event: JSON\.stringify\(event\), (\w+): "resp_node" \}\)', source
+    )
+    assert call
+    assert all(fields.keys() == {b"event", call[1].encode()} for _, fields in entries)
+    assert '`${process.env.DELTALOOM_PREFIX ?? "deltaloom"}:deltas`' in source
+
+
+def test_every_example_is_run() -> None:
+    """A new example would be shown to people without ever having run."""
+    known = {*PUBLISHERS, "publish.mjs", "subscribe_faststream.py", "subscribe_redis.py"}
+    scripts = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".mjs", ".sh"}}
+    folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name[0] not in "._"}
+    assert (scripts, folders) == (known, {"handler_package"})
+
+
+@asynccontextmanager
+async def subscriber(
+    name: str, redis_url: str, prefix: str, output: Path
+) -> AsyncIterator[Callable[[str], bool]]:
+    """A running subscriber; gives the question whether it has printed a line that begins so."""
+    with output.open("wb") as stdout:
+        process = await asyncio.create_subprocess_exec(
+            *PYTHON, EXAMPLES / name, env=environment(redis_url, prefix), stdout=stdout
+        )
+    try:
+        yield lambda line: any(printed.startswith(line) for printed in output.read_text("utf-8").splitlines())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 20)
+
+
+async def groups(redis: Redis, stream: str) -> set[bytes]:
+    """The consumer groups of a stream; none if there is no such stream yet."""
+    if not await redis.exists(stream):
+        return set()
+    return {group["name"] for group in await redis.xinfo_groups(stream)}
+
+
+async def test_a_faststream_subscriber_gets_texts_and_alerts(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """Whoever copies the example would wait for messages that never come, or cannot be read."""
+    names = StreamNames(prefix)
+
+    async def listening() -> bool:
+        return {b"archive"} == await groups(redis, names.assembled) and {b"on-call"} == await groups(
+            redis, names.alerts
+        )
+
+    async with (
+        running_workers(redis_url, prefix),
+        subscriber("subscribe_faststream.py", redis_url, prefix, tmp_path / "out") as printed,
+    ):
+        await wait_until(listening, 30, message="the subscriber's groups are there")
+        await run_example("publish_python.py", redis_url, prefix, tmp_path)
+        for line in (
+            "resp_python deltaloom.refusal.opened warning I'm sorry,",
+            f"resp_python deltaloom.refusal.finished warning {TEXT}",
+            f"resp_python refusal completed verified {TEXT}",
+        ):
+            await wait_until(partial(printed, line), message=f"it prints {line!r}")
+
+
+async def test_a_redis_subscriber_begins_with_the_oldest_text(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """What was finished before the subscriber's first start would be lost to it, or come again and again."""
+    async with running_workers(redis_url, prefix):
+        await run_example("publish_python.py", redis_url, prefix, tmp_path)
+        await wait_until_settled(redis, prefix)
+    assembled = StreamNames(prefix).assembled
+
+    async def acknowledged() -> bool:
+        (group,) = await redis.xinfo_groups(assembled)
+        return bool(group["lag"] == 0 and group["pending"] == 0)
+
+    line = f"resp_python refusal completed verified {TEXT}"
+    async with subscriber("subscribe_redis.py", redis_url, prefix, tmp_path / "out") as printed:
+        await wait_until(lambda: printed(line), 30, message="it prints the text")
+        await wait_until(acknowledged, message="it acknowledges the text")
+
+
+async def test_a_handler_of_another_package_handles_its_events(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way in for other people's handlers would be closed, or the example would not go through it."""
+    install = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    await run(sys.executable, *install, "--target", tmp_path, EXAMPLES / "handler_package", env=env)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    part = {"item_id": "rs_1", "output_index": 0, "content_index": 0}
+    async with running_workers(redis_url, prefix) as (worker,):
+        for event in (
+            {"type": "acme.thought.delta", "sequence_number": 1, "thought": "First", **part},
+            {"type": "acme.thought.delta", "sequence_number": 2, "thought": " think.", **part},
+            {"type": "acme.thought.done", "sequence_number": 3, "thought": "First think.", **part},
+        ):
+            await redis.xadd(
+                StreamNames(prefix).deltas, {"event": json.dumps(event), "response_id": "resp_acme"}
+            )
+        await wait_until_settled(redis, prefix)
+        (started,) = [line for line in worker.lines() if line["event"] == "worker started"]
+        assert "acme_thoughts" in started["handlers"]
+    (text,) = await texts(redis, prefix)
+    assert (text.kind, text.text, text.integrity) == ("reasoning", "First think.", "verified")
+    assert await counts(redis, prefix) == {}

@@ -1,0 +1,115 @@
+"""What an operator reads of logs and keys is what a worker writes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import StreamNames
+from tests.docs.pages import OPERATIONS, ROOT, quoted
+from tests.waiting import wait_until
+from tests.workers import dead_letters, running_workers, texts, wait_until_settled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+PART = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+EVERY_DAY = {"worker started", "batch committed", "refusal opened", "text finished", "dead letter"}
+LEFT_OUT = {"logger", "timestamp"}
+"""What every line has, and the page shows of none."""
+
+
+async def publish(redis: Redis, prefix: str) -> None:
+    """A refusal that ends, one that does not, an event without a handler, and one that is broken."""
+    delta = {"type": "response.refusal.delta", "sequence_number": 1, "delta": "No.", **PART}
+    done = {"type": "response.refusal.done", "sequence_number": 2, "refusal": "No.", **PART}
+    for event, response_id in (
+        (delta, "resp_1"),
+        (done, "resp_1"),
+        ({"type": "response.in_progress"}, "resp_1"),
+        (delta, "resp_2"),
+    ):
+        await redis.xadd(StreamNames(prefix).deltas, {"event": json.dumps(event), "response_id": response_id})
+    await redis.xadd(StreamNames(prefix).deltas, {"event": "{"})
+
+
+def samples() -> dict[str, Mapping[str, object]]:
+    """The log lines of the page, by their event."""
+    lines = [
+        json.loads(line)
+        for block in OPERATIONS.blocks
+        if block.language == "json"
+        for line in block.text.splitlines()
+    ]
+    return {line["event"]: line for line in lines}
+
+
+async def test_log_lines_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Whoever makes a dashboard or an alarm of a line would look for fields that are not there."""
+    async with running_workers(redis_url, prefix, log_level="debug") as (worker,):
+        await publish(redis, prefix)
+        await wait_until_settled(redis, prefix)
+        await wait_until(lambda: worker.said("text finished"), message="the text is logged")
+        await worker.stop()
+        written = {line["event"]: line for line in worker.lines() if line["logger"] == "deltaloom"}
+    assert written.keys() >= EVERY_DAY
+    for event, line in written.items():
+        sample = samples()[event]
+        assert (set(sample), sample["level"]) == (line.keys() - LEFT_OUT, line["level"]), event
+
+
+def test_fields_of_log_lines_are_explained() -> None:
+    """A field that nobody explains is guessed at, in the night when it matters."""
+    explained = [name for row in OPERATIONS.table("Logs") for name in quoted(row[0])]
+    assert sorted(explained) == sorted(
+        {name for line in samples().values() for name in line} - {"event", "level"}
+    )
+
+
+def test_every_log_line_is_on_the_page() -> None:
+    """A new line would come as a surprise to whoever reads the logs."""
+    fields = {event: names for path in (ROOT / "service").rglob("*.py") for event, names in logged(path)}
+    assert fields.keys() == samples().keys()
+    for event, names in fields.items():
+        assert names <= samples()[event].keys() | {"text"}, event
+
+
+def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """The lines that a module logs: the event, and the fields that are named in the call."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Name(id="log") | ast.Call(func=ast.Attribute(attr="logger")),
+                    attr="debug" | "info" | "warning" | "error" | "exception",
+                ),
+                args=[ast.Constant(value=str(event))],
+            ):
+                yield event, {keyword.arg for keyword in node.keywords if keyword.arg}
+
+
+async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A key that is on no page is one that nobody knows the end of."""
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix)
+        await wait_until_settled(redis, prefix)
+        assert await texts(redis, prefix)
+        assert await dead_letters(redis, prefix)
+        keys: list[Any] = [key async for key in redis.scan_iter(f"{prefix}*")]
+        kinds: list[Any] = [await redis.type(key) for key in keys]
+    types = {key.decode(): kind.decode() for key, kind in zip(keys, kinds, strict=True)}
+    table = OPERATIONS.table("The keys it writes")
+    documented = {
+        re.compile(re.sub(r"<[^>]+>", ".+", quoted(key)[0].replace("deltaloom", prefix, 1))): kind
+        for key, kind, *_ in table
+    }
+    for key, kind in types.items():
+        matches = {documented[pattern] for pattern in documented if pattern.fullmatch(key)}
+        assert matches == {kind.replace("zset", "sorted set")}, key
+    unseen = [pattern.pattern for pattern in documented if not any(map(pattern.fullmatch, types))]
+    assert unseen in ([], [f"{prefix}:waiting"])

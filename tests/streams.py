@@ -1,0 +1,33 @@
+"""Streams as the tests read and write them: bytes in and out, whatever redis-py's types allow besides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.asyncio import Redis
+
+Fields = dict[bytes, bytes]
+
+
+async def add(redis: Redis, stream: str, fields: Mapping[str, str | bytes]) -> str:
+    """Append an entry; returns its id."""
+    entry_id = await redis.xadd(stream, cast("dict[Any, Any]", fields))
+    return cast("bytes", entry_id).decode()
+
+
+async def entries(redis: Redis, stream: str) -> list[tuple[str, Fields]]:
+    """All entries of a stream."""
+    reply = cast("list[tuple[bytes, Fields]]", await redis.xrange(stream))
+    return [(entry_id.decode(), fields) for entry_id, fields in reply]
+
+
+async def read_as(
+    redis: Redis, stream: str, group: str, consumer: str, count: int
+) -> list[tuple[bytes, Fields]]:
+    """What the group gives a consumer."""
+    reply = await redis.xreadgroup(group, consumer, {stream: ">"}, count=count)
+    streams = cast("list[tuple[bytes, list[tuple[bytes, Fields]]]]", reply)
+    return [entry for _, read in streams for entry in read]
