@@ -1,20 +1,95 @@
-"""The command `deltaloom`: one file a sub-command."""
+"""The command `deltaloom`: one file a sub-command, put together here.
+
+A sub-command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from service.cli import worker
+from service.cli import check, dead_letters, publish, run, show, tail, worker
+from service.cli.help_text import examples, prose
+from service.demo import command as demo
 
-app = typer.Typer(no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TRY = "Try it out"
+_LOOK = "Look inside"
+_OPERATE = "Operate"
+
+
+class _Command(TyperGroup):
+    """Ends with one line and an exit code where the user, or the operator, can do something about it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from service.cli.errors import explanation
+        from service.cli.output import note
+
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            told = explanation(error)
+            if told is None:
+                raise
+            for line in told.lines:
+                note(line, style="red")
+            raise typer.Exit(told.exit_code) from error
+
+
+app = typer.Typer(
+    cls=_Command,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they hold people's words
+    epilog=examples("deltaloom run", "deltaloom publish stream.jsonl", "deltaloom tail alerts"),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deltaloom {version('deltaloom-worker')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
-    """Rebuild refusals and reasoning from streamed model events on Redis Streams."""
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    """Finished texts and moderation alerts from streams of model-output deltas on Redis Streams."""
 
 
-app.command("worker")(worker.run)
+def _add(name: str, function: Callable[..., None], how: str, panel: str) -> None:
+    app.command(name, help=prose(function), epilog=how, rich_help_panel=panel)(function)
+
+
+_add("demo", demo.run, examples("deltaloom demo", "deltaloom demo --pace 2"), _TRY)
+_add("run", run.run, run.EXAMPLES, _TRY)
+_add("publish", publish.run, publish.EXAMPLES, _TRY)
+_add("tail", tail.run, tail.EXAMPLES, _LOOK)
+_add("show", show.run, show.EXAMPLES, _LOOK)
+app.add_typer(
+    dead_letters.app,
+    name="dead-letters",
+    help="Look at what could not be handled, replay it or drop it.",
+    epilog=dead_letters.EXAMPLES,
+    rich_help_panel=_LOOK,
+)
+_add("worker", worker.run, worker.EXAMPLES, _OPERATE)
+_add("check", check.run, check.EXAMPLES, _OPERATE)
 
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     app()

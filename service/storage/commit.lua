@@ -26,7 +26,8 @@
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         if any overflow, nothing was written.
 --
--- A state's fields: part:<part> <bytes>:<fragments> of its log, or done; alerted:<part>, ctx:<name> a register (the smallest wins),
+-- A state's fields: part:<part> <bytes>:<fragments> of its log (a fragment that came twice counts once), or
+-- done; alerted:<part>, ctx:<name> a register (the smallest wins),
 -- end:<arrival> an ending, version: counts the closings and endings that came.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -66,8 +67,9 @@ for r, response in ipairs(plan.responses) do
   end)
   for p, part in ipairs(response.parts) do
     local bytes, fragments = size_of(known[r][p])
-    part.bytes, part.fragments = bytes + #blob(part.chunk), fragments + #part.entries
-    if known[r][p] ~= 'done' and (part.bytes > part.bytes_limit or part.fragments > plan.fragments_limit) then
+    part.bytes, part.fragments = bytes + #blob(part.chunk), fragments
+    local too_many = fragments + #part.entries > plan.fragments_limit
+    if known[r][p] ~= 'done' and (part.bytes > part.bytes_limit or too_many) then
       overflowing[#overflowing + 1] = {r - 1, p - 1}
     end
   end
@@ -121,7 +123,7 @@ for r, response in ipairs(plan.responses) do
       redis.call('APPEND', KEYS[part.log], blob(part.chunk))
       if not known[r][p] then redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms) end
       set[#set + 1] = 'part:' .. part.field
-      set[#set + 1] = part.bytes .. ':' .. part.fragments
+      set[#set + 1] = part.bytes .. ':' .. part.fragments + fresh_among(part.entries)
       if part.opened and redis.call('HSETNX', state, 'alerted:' .. part.field, '1') == 1 then
         redis.call('XADD', ALERTS, '*', unpack(part.opened))
         opened[#opened + 1] = {r - 1, p - 1}

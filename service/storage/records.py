@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deltaloom.messages import PLAIN_FIELDS, Kind, Status
+from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import Context, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import PartLog, decode_log
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
-    from service.ports import Register
 
 _Ending = tuple[int | None, Status, str | None, list[tuple[str | None, int, int, Kind, bytes]]]
 
@@ -46,9 +46,21 @@ def arrival_field(arrival: Arrival) -> str:
 
 
 def register_value(register: Register) -> str:
-    """A register such that the one worth most is the smallest in byte order."""
+    """A register such that the earliest is the smallest in byte order."""
     ms, seq = register.entry
-    return f"{int(register.learned)}:{ms:020d}-{seq:020d} {register.value}"
+    return f"{ms:020d}-{seq:020d} {register.value}"
+
+
+def register_field(name: RegisterName) -> str:
+    """A register's name, as (part of) a field's."""
+    return f"{name.name}:learned" if name.learned else name.name
+
+
+REGISTERS = {
+    f"ctx:{register_field(name)}": name
+    for name in (RegisterName(name, learned) for name in Context._fields for learned in (False, True))
+}
+"""From a state's fields to the registers in them."""
 
 
 def encode_ending(ending: Ending) -> bytes:
@@ -71,12 +83,15 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
     )
 
 
-def context_of(fields: Mapping[str, bytes | None]) -> Context:
-    """The context in a state's fields."""
-    values = {name: fields.get(f"ctx:{name}") for name in Context._fields}
-    return Context(
-        **{name: None if v is None else v.decode().partition(" ")[2] for name, v in values.items()}
-    )
+def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
+    """What a state's fields say of the context."""
+    registers: Registers = {}
+    for field, name in REGISTERS.items():
+        stored = fields.get(field)
+        if stored is not None:
+            entry, _, value = stored.decode().partition(" ")
+            registers[name] = Register(EntryId.parse(entry), value)
+    return registers
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
@@ -87,7 +102,7 @@ def open_fields(fields: Mapping[str, bytes]) -> list[str]:
 def state_of(
     stream_key: StreamKey, fields: Mapping[str, bytes], logs: Mapping[str, bytes | None]
 ) -> ResponseState:
-    """A response as stored. A part without a log has just been finished by another worker: it is left out."""
+    """A response as stored. A part without a log was finished by another worker while this was read."""
     open_parts: dict[PartKey, PartLog] = {
         PartKey.from_field(stream_key, field): decode_log(log)
         for field, log in logs.items()
@@ -100,12 +115,12 @@ def state_of(
             endings[Arrival(EntryId.parse(entry), int(position))] = _decode_end(stream_key, value)
     return ResponseState(
         stream_key,
-        context_of(fields),
+        registers_of(fields),
         endings,
         open_parts,
         frozenset(
             PartKey.from_field(stream_key, name[5:])
             for name, value in fields.items()
-            if name.startswith("part:") and value == b"done"
+            if name.startswith("part:") and (value == b"done" or logs.get(name[5:]) is None)
         ),
     )

@@ -125,7 +125,7 @@ class PlannedText(msgspec.Struct, omit_defaults=True):
     item_field: str
     message: list[str]
     json: str
-    late_events: int
+    fragments: int
     opened: list[str] | None = None
     finished: list[str] | None = None
 

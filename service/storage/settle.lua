@@ -4,7 +4,7 @@
 -- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, logs and items, by number
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
---                         texts {field, log, item, item_field, message, json, opened, finished, late_events}}
+--                         texts {field, log, item, item_field, message, json, opened, finished, fragments}}
 --         marker_ttl_ms  how long a response without anything open is remembered
 --         item_ttl_ms    how long a finished item is kept
 -- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written
@@ -14,7 +14,8 @@ local plan = cmsgpack.unpack(ARGV[1])
 
 local function finish(state, text)
   local part = 'part:' .. text.field
-  if redis.call('HGET', state, part) == 'done' then return false end
+  local known = redis.call('HGET', state, part)
+  if known == 'done' then return false end
   redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
   redis.call('HSET', KEYS[text.item], text.item_field, text.json)
   redis.call('PEXPIRE', KEYS[text.item], plan.item_ttl_ms)
@@ -24,7 +25,9 @@ local function finish(state, text)
   if text.finished then redis.call('XADD', ALERTS, '*', unpack(text.finished)) end
   redis.call('HSET', state, part, 'done')
   redis.call('DEL', KEYS[text.log])
-  if text.late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', text.late_events) end
+  -- What was stored since the response was loaded came after the closing entry, too.
+  local late_events = tonumber(string.match(known or '', ':(%d+)$') or 0) - text.fragments
+  if late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', late_events) end
   return true
 end
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from redis import exceptions
 
 from deltaloom.streams import GROUP
-from handlers.core.effects import Context
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.log import encode_chunk
 from handlers.core.response import LowWater
@@ -24,13 +23,15 @@ from service.storage import scripts
 from service.storage.availability import unavailable_if_away
 from service.storage.group import ConsumerGroup
 from service.storage.records import (
+    REGISTERS,
     arrival_field,
-    context_of,
     encode_ending,
     entry_of,
     entry_of_letter,
     open_fields,
+    register_field,
     register_value,
+    registers_of,
     state_of,
 )
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
 
     from deltaloom.messages import AssembledText, ModerationAlert
+    from handlers.core.context import Registers
     from service.keys import Keys
     from service.settings import Settings
 
@@ -146,7 +148,7 @@ class RedisStorage:
             latest_ms=change.latest_ms,
             closing_ms=min(closings).entry.ms if closings else None,
             registers=[
-                scripts.PlannedRegister(name, register_value(register))
+                scripts.PlannedRegister(register_field(name), register_value(register))
                 for name, register in change.registers.items()
             ],
             endings=[
@@ -187,9 +189,9 @@ class RedisStorage:
         if not local or remote < replicas:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
-    async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
+    async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """For parts about to raise an alert, what is known of their response; None if it was raised."""
-        names = [f"ctx:{name}" for name in Context._fields]
+        names = list(REGISTERS)
         pipeline = self._client.pipeline(transaction=False)
         for part in parts:
             pipeline.hmget(
@@ -198,7 +200,7 @@ class RedisStorage:
         with unavailable_if_away():
             replies = await pipeline.execute()
         return {
-            part: None if alerted or state == b"done" else context_of(dict(zip(names, values, strict=True)))
+            part: None if alerted or state == b"done" else registers_of(dict(zip(names, values, strict=True)))
             for part, (alerted, state, *values) in zip(parts, replies, strict=True)
         }
 
@@ -254,7 +256,7 @@ class RedisStorage:
                     item_field=f"{text.part.kind}:{text.part.content_index}",
                     message=entry_of(text.message, json),
                     json=json,
-                    late_events=text.late_events,
+                    fragments=text.message.delta_count + text.message.duplicate_count,
                     opened=_entry(text.opened),
                     finished=_entry(text.finished),
                 )

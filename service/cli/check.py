@@ -1,0 +1,51 @@
+"""`deltaloom check`: is everything as the worker needs it? Also the health check of the image."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_format
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from service.cli.findings import Finding
+
+EXAMPLES = examples("deltaloom check", "REDIS_URL=rediss://user@host:6379 deltaloom check --json")
+
+_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "bold yellow"), "fail": ("FAIL", "bold red")}
+
+
+def run(json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
+    """Check the server and this installation. Exit code 1 if the worker could not work; warnings are 0."""
+    from service.cli.connection import read_settings
+    from service.cli.findings import found
+    from service.cli.output import console, print_table, write_json
+
+    findings = asyncio.run(found(read_settings()))
+    failed = any(finding.state == "fail" for finding in findings)
+    if json:
+        checks = [finding._asdict() for finding in findings]
+        write_json(json_format.dumps({"ok": not failed, "checks": checks}, ensure_ascii=False))
+    else:
+        print_table(console(), _table(findings))
+    raise typer.Exit(int(failed))
+
+
+def _table(findings: list[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.output import visible
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for finding in findings:
+        table.add_row(Text(*_MARKS[finding.state]), finding.what, Text(visible(finding.says)))
+    return table

@@ -1,0 +1,115 @@
+"""The settings and the server of a sub-command, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from redis import asyncio as redis_asyncio
+from redis import exceptions
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import Redis
+from redis.connection import parse_url
+from redis.retry import Retry
+
+from service.cli.errors import CommandError
+from service.ports import StorageUnavailableError
+from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds; a person waits for it."""
+
+_ATTEMPTS = 3
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings of this process; `SettingsError` with one line for each variable that is wrong."""
+    settings = Settings.read(**overrides)
+    try:
+        parse_url(settings.redis_url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL=(not shown) is not allowed: {error}") from None
+    return settings
+
+
+def address(url: str) -> str:
+    """The URL of a server without what may be secret in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turn what the server, or its absence, raises into one line that names its address and the remedy."""
+    where = address(settings.redis_url)
+    try:
+        yield
+    except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
+        raise CommandError(
+            f"{where} wants another user or password: {_one_line(error)}; REDIS_URL=redis://user:password@host:port"
+        ) from error
+    except exceptions.BusyLoadingError as error:
+        raise CommandError(f"{where} is still reading its data: try again in a moment") from error
+    except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
+        raise CommandError(
+            f"no server answers at {where} ({_reason(error)}): start one there "
+            "(`deltaloom run` brings its own), or name another with REDIS_URL"
+        ) from error
+    except exceptions.RedisError as error:
+        raise CommandError(f"{where} refused: {_one_line(error)}") from error
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[redis_asyncio.Redis]:
+    """A client of the server, which has answered; gives bytes."""
+    client = redis_asyncio.Redis.from_url(
+        settings.redis_url, socket_connect_timeout=CONNECT_TIMEOUT, retry=_asyncio_retry()
+    )
+    try:
+        with explained(settings):
+            await client.ping()
+            yield client
+    finally:
+        await client.aclose()
+
+
+@contextmanager
+def connect_blocking(settings: Settings) -> Iterator[Redis]:
+    """The same for a command that waits for a pipe or a stream, and ends at once with Ctrl-C."""
+    client = Redis.from_url(
+        settings.redis_url, socket_connect_timeout=CONNECT_TIMEOUT, retry=Retry(_backoff(), _ATTEMPTS)
+    )
+    with client, explained(settings):
+        client.ping()
+        yield client
+
+
+def _backoff() -> ExponentialWithJitterBackoff:
+    return ExponentialWithJitterBackoff(base=0.05, cap=0.5)
+
+
+def _asyncio_retry() -> redis_asyncio.retry.Retry:
+    return redis_asyncio.retry.Retry(_backoff(), _ATTEMPTS)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, rather than what three libraries made of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return cause.strerror or str(cause)
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,288 @@
+"""`deltaloom dead-letters`: look at what could not be handled, put it back on the input, or drop it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from deltaloom.messages import DeadLetterReason
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rich.table import Table
+
+    from service.storage.dead_letters import DeadLetters, StoredLetter
+
+EXAMPLES = examples(
+    "deltaloom dead-letters list",
+    "deltaloom dead-letters show 1763764863123-0",
+    "deltaloom dead-letters replay --all",
+)
+LIST_EXAMPLES = examples(
+    "deltaloom dead-letters list",
+    "deltaloom dead-letters list --reason invalid_event --json",
+)
+SHOW_EXAMPLES = examples("deltaloom dead-letters show 1763764863123-0")
+REPLAY_EXAMPLES = examples(
+    "deltaloom dead-letters replay 1763764863123-0", "deltaloom dead-letters replay --all"
+)
+DROP_EXAMPLES = examples(
+    "deltaloom dead-letters drop 1763764863123-0", "deltaloom dead-letters drop --all --yes"
+)
+
+_AT_ONCE = 500
+
+
+def _letter_id(text: str) -> str:
+    ms, dash, seq = text.partition("-")
+    if not (ms.isdecimal() and dash and seq.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no dead letter's id; the list has them, like 1763764863123-0")
+    return text
+
+
+def _reason(text: str) -> str:
+    if text not in get_args(DeadLetterReason):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(DeadLetterReason))}")
+    return text
+
+
+_Id = Annotated[
+    str, typer.Argument(metavar="ID", help="From the list.", parser=_letter_id, show_default=False)
+]
+_Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID…", help="From the list.", parser=_letter_id, show_default=False),
+]
+_Reason = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REASON",
+        help=f"Only those of this reason: {', '.join(get_args(DeadLetterReason))}.",
+        parser=_reason,
+        show_default=False,
+    ),
+]
+_All = Annotated[bool, typer.Option("--all", help="Every one that is there now.")]
+
+
+def list_(
+    reason: _Reason = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List dead letters, the newest first."""
+    asyncio.run(_list(reason, limit, as_json=json))
+
+
+def show(
+    letter: _Id, json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False
+) -> None:
+    """Show a dead letter with its original entry, which holds people's words."""
+    asyncio.run(_show(letter, as_json=json))
+
+
+def replay(letters: _Ids = None, everything: _All = False, reason: _Reason = None) -> None:
+    """Put original entries back on the input, each once, and remove their letters."""
+    _choose(letters, everything=everything, reason=reason)
+    asyncio.run(_replay(letters or [], reason))
+
+
+def drop(
+    letters: _Ids = None,
+    everything: _All = False,
+    reason: _Reason = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove dead letters for good."""
+    _choose(letters, everything=everything, reason=reason)
+    if everything and not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("without a terminal to ask on, --all needs --yes too")
+        typer.confirm(
+            "Remove all dead letters" + (f" with the reason {reason}?" if reason else "?"), abort=True
+        )
+    asyncio.run(_drop(letters or [], reason))
+
+
+def _choose(letters: list[str] | None, *, everything: bool, reason: str | None) -> None:
+    if bool(letters) == everything:
+        raise typer.BadParameter("name dead letters by their ids, or all of them with --all")
+    if letters and reason:
+        raise typer.BadParameter("--reason goes with --all")
+
+
+async def _list(reason: str | None, limit: int, *, as_json: bool) -> None:
+    from service.cli.output import console, plural, print_table, write_json
+
+    chosen: list[StoredLetter] = []
+    async with _connected() as letters:
+        total = await letters.count()
+        async for stored in letters.newest_first():
+            if reason in (None, stored.letter.reason):
+                chosen.append(stored)
+            if len(chosen) == limit:
+                break
+    if as_json:
+        for stored in chosen:
+            write_json(_json(stored))
+        return
+    target = console()
+    if chosen:
+        print_table(target, _table(chosen))
+    which = f" with the reason {reason}" if reason else ""
+    target.print(f"{len(chosen):,} of {plural(total, 'dead letter')}{which}" if total else "no dead letters")
+
+
+async def _show(letter_id: str, *, as_json: bool) -> None:
+    from service.cli.entries import entry_in_full
+    from service.cli.output import console, print_table, write_json
+
+    async with _connected() as letters:
+        stored = await letters.get(letter_id)
+    if stored is None:
+        raise _gone([letter_id])
+    if as_json:
+        write_json(_json(stored))
+        return
+    target = console()
+    print_table(target, _facts(stored))
+    target.print(entry_in_full(target, stored.letter.entry))
+
+
+async def _replay(letter_ids: list[str], reason: str | None) -> None:
+    from service.cli.output import console
+    from service.pipeline.dead_letters import fields_of
+
+    replayed, gone = 0, []
+    target = console()
+    async with _connected() as letters:
+        async for letter_id, stored in _chosen(letters, letter_ids, reason):
+            new = None if stored is None else await letters.replay(letter_id, fields_of(stored.letter.entry))
+            if new is None:
+                gone.append(letter_id)
+                continue
+            replayed += 1
+            if letter_ids:
+                target.print(f"{letter_id} is back on the input as {new}")
+    if not letter_ids:
+        target.print(f"{replayed:,} back on the input")
+    elif gone:
+        raise _gone(gone)
+
+
+async def _drop(letter_ids: list[str], reason: str | None) -> None:
+    from service.cli.output import console
+
+    dropped, gone, at_once = 0, [], list[str]()
+    async with _connected() as letters:
+        async for letter_id, stored in _chosen(letters, letter_ids, reason):
+            if stored is None:
+                gone.append(letter_id)
+                continue
+            at_once.append(letter_id)
+            if len(at_once) == _AT_ONCE:
+                dropped += await letters.drop(at_once)
+                at_once.clear()
+        dropped += await letters.drop(at_once)
+    console().print(f"{dropped:,} removed")
+    if gone:
+        raise _gone(gone)
+
+
+async def _chosen(
+    letters: DeadLetters, letter_ids: list[str], reason: str | None
+) -> AsyncIterator[tuple[str, StoredLetter | None]]:
+    """The letters with these ids; without ids, all that are there now."""
+    if letter_ids:
+        for letter_id in letter_ids:
+            yield letter_id, await letters.get(letter_id)
+        return
+    async for stored in letters.oldest_first():
+        if reason in (None, stored.letter.reason):
+            yield stored.id, stored
+
+
+@asynccontextmanager
+async def _connected() -> AsyncIterator[DeadLetters]:
+    from pydantic import ValidationError
+
+    from deltaloom.streams import StreamNames
+    from service.cli.connection import connect, read_settings
+    from service.cli.errors import CommandError
+    from service.storage.dead_letters import DeadLetters
+
+    settings = read_settings()
+    names = StreamNames(settings.prefix)
+    async with connect(settings) as client:
+        try:
+            yield DeadLetters(client, names)
+        except ValidationError as error:
+            raise CommandError(f"{names.dead_letters} holds an entry that deltaloom did not write") from error
+
+
+def _gone(letter_ids: list[str]) -> Exception:
+    from service.cli.errors import CommandError
+
+    return CommandError(f"no such dead letter (any more): {', '.join(letter_ids)}")
+
+
+def _json(stored: StoredLetter) -> str:
+    import json
+
+    return json.dumps({"id": stored.id, **stored.letter.model_dump(mode="json")}, ensure_ascii=False)
+
+
+def _table(chosen: list[StoredLetter]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.output import visible
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("id", no_wrap=True)
+    table.add_column("failed", no_wrap=True)
+    table.add_column("reason", no_wrap=True, style="red")
+    table.add_column("error")
+    for stored in chosen:
+        letter = stored.letter
+        failed = letter.failed_at.astimezone().strftime("%m-%d %H:%M")
+        table.add_row(stored.id, failed, letter.reason, Text(visible(letter.error)))
+    return table
+
+
+def _facts(stored: StoredLetter) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.output import visible
+
+    letter = stored.letter
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in (
+        ("id", stored.id),
+        ("reason", letter.reason),
+        ("error", letter.error),
+        ("failed at", letter.failed_at.isoformat(timespec="milliseconds")),
+        ("came as", f"{letter.entry_id} of {letter.stream}"),
+        ("deliveries", str(letter.deliveries)),
+    ):
+        table.add_row(name, Text(visible(value), style="red" if name == "reason" else ""))
+    return table
+
+
+app = typer.Typer(no_args_is_help=True)
+for name, function, how in (
+    ("list", list_, LIST_EXAMPLES),
+    ("show", show, SHOW_EXAMPLES),
+    ("replay", replay, REPLAY_EXAMPLES),
+    ("drop", drop, DROP_EXAMPLES),
+):
+    app.command(name, epilog=how)(function)

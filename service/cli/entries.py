@@ -1,0 +1,221 @@
+"""Entries of the public streams as a person reads them, and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
+
+from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from service.cli.output import (
+    INDENT,
+    INTEGRITY_STYLES,
+    KIND_STYLES,
+    SEVERITY_STYLES,
+    STATUS_STYLES,
+    facts,
+    indented,
+    labelled,
+    paragraph,
+    plural,
+    styled,
+    visible,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from rich.console import Console, RenderableType
+
+    from deltaloom.messages import PartMessage
+
+Fields = dict[bytes, bytes]
+
+UNLIMITED = 2**63
+
+_DETAIL_CHARACTERS = 60
+
+
+def clock_time(at: datetime) -> str:
+    """A time of day as the person at the terminal has it."""
+    return at.astimezone().strftime("%H:%M:%S")
+
+
+def message_json(_entry_id: str, fields: Fields) -> str:
+    """The message of an entry of `assembled` or `alerts`, as it is; `ValueError` if there is none."""
+    if b"__data__" not in fields:
+        raise ValueError("it has no field __data__")
+    return fields[b"__data__"].decode("utf-8")
+
+
+def fields_json(entry_id: str, fields: Fields) -> str:
+    """An entry of the input: its id and fields. A value that is not UTF-8 stands as `{"base64": "…"}`."""
+    shown = {name.decode("utf-8", "backslashreplace"): _value(value) for name, value in fields.items()}
+    return json.dumps({"id": entry_id, "fields": shown}, ensure_ascii=False)
+
+
+def letter_json(entry_id: str, fields: Fields) -> str:
+    """A dead letter with its id."""
+    letter = letter_of(fields).model_dump(mode="json")
+    return json.dumps({"id": entry_id, **letter}, ensure_ascii=False)
+
+
+def letter_of(fields: Fields) -> DeadLetter:
+    """The dead letter in an entry; `ValueError` if another program wrote it."""
+    return DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
+
+
+def _value(value: bytes) -> str | dict[str, str]:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def text_of(target: Console, message: AssembledText, *, response: bool = True) -> RenderableType:
+    """A finished text; of which `response`, unless that is said already."""
+    title = facts(
+        (
+            Text(clock_time(message.finished_at), style="dim"),
+            styled(message.kind, KIND_STYLES),
+            styled(message.status, STATUS_STYLES),
+            message.reason,
+            styled(message.integrity, INTEGRITY_STYLES),
+            plural(message.delta_count, "delta"),
+            plural(message.duplicate_count, "repeat") if message.duplicate_count else None,
+        )
+    )
+    identity = _identity(message) if response else _place(message)
+    return Group(title, identity, paragraph(target, message.text), "")
+
+
+def text_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
+    """An entry of `assembled`; `ValueError` if another program wrote it."""
+    return text_of(target, AssembledText.model_validate_json(message_json(entry_id, fields)))
+
+
+def alert_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
+    """An entry of `alerts`; `ValueError` if another program wrote it."""
+    return alert_of(target, ModerationAlert.model_validate_json(message_json(entry_id, fields)))
+
+
+def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
+    """A moderation alert."""
+    title = facts(
+        (
+            Text(clock_time(message.raised_at), style="dim"),
+            styled(message.severity, SEVERITY_STYLES),
+            Text(message.type.removeprefix("deltaloom.").replace(".", " "), style="bold"),
+            styled(message.status, STATUS_STYLES),
+            message.reason,
+            styled(message.integrity, INTEGRITY_STYLES),
+        )
+    )
+    return Group(title, _identity(message), paragraph(target, message.text), "")
+
+
+def _identity(message: PartMessage) -> RenderableType:
+    return indented(
+        facts(
+            (
+                message.response_id,
+                message.item_id,
+                Text(f"{message.output_index}:{message.content_index}"),
+                message.model,
+                labelled("tenant", message.tenant),
+                labelled("safety id", message.safety_identifier),
+            )
+        )
+    )
+
+
+def _place(message: PartMessage) -> RenderableType:
+    return indented(facts((message.item_id, Text(f"{message.output_index}:{message.content_index}"))))
+
+
+def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
+    """A dead letter in short."""
+    letter = letter_of(fields)
+    title = facts(
+        (
+            Text(clock_time(letter.failed_at), style="dim"),
+            Text(letter.reason, style="red"),
+            entry_id,
+            labelled("entry", letter.entry_id),
+            plural(letter.deliveries, "delivery", "deliveries") if letter.deliveries > 1 else None,
+        )
+    )
+    return Group(title, paragraph(target, letter.error), "")
+
+
+def entry_in_full(target: Console, entry: str) -> RenderableType:
+    """The original fields of a dead letter, JSON laid out."""
+    rows: list[RenderableType] = []
+    for name, value in json.loads(entry).items():
+        rows.append(Text(visible(name), style="bold"))
+        rows.append(paragraph(target, _laid_out(value) if isinstance(value, str) else json.dumps(value)))
+    return Group(*rows)
+
+
+def _laid_out(value: str) -> str:
+    try:
+        return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+    except ValueError:
+        return value
+
+
+def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
+    """An entry of the input, a line for each of its events."""
+    from service.bus.envelope import open_entry
+    from service.pipeline.decode import UnreadableError, events_of, said_of
+
+    entry = open_entry(entry_id.encode(), fields)
+    lines: list[Text] = []
+    said: list[Text | None] = []
+    try:
+        origin = said_of(entry)
+        said = [labelled(name, value) for name, value in origin.context._asdict().items()]
+        said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
+        for value, why in events_of(entry, UNLIMITED, UNLIMITED):
+            lines.append(_unreadable(why.error) if why else _event(value))
+    except UnreadableError as error:
+        lines.append(_unreadable(error.why.error))
+    margin = Text(" " * INDENT)
+    rows = [margin + line for line in lines]
+    for row in rows:
+        row.no_wrap = True
+        row.overflow = "ellipsis"
+        row.truncate(target.width, overflow="ellipsis")
+    return Group(facts((Text(entry_id, style="dim"), *said)), *rows)
+
+
+def _unreadable(error: str) -> Text:
+    return Text(visible(error), style="red")
+
+
+def _event(event: Mapping[str, Any]) -> Text:
+    detail = next(
+        (event[name] for name in ("delta", "refusal", "text") if isinstance(event.get(name), str)), None
+    )
+    number = event.get("sequence_number")
+    place = ":".join(
+        str(event[name])
+        for name in ("output_index", "content_index", "summary_index")
+        if isinstance(event.get(name), int)
+    )
+    return facts(
+        (
+            Text(visible(str(event["type"])), style="bold"),
+            None if number is None else Text(visible(f"#{number}"), style="dim"),
+            Text(place, style="dim"),
+            None if detail is None else Text(f"“{_shortened(visible(detail))}”"),
+        ),
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _DETAIL_CHARACTERS else f"{text[:_DETAIL_CHARACTERS]}…"

@@ -1,0 +1,161 @@
+"""What Redis knows of a response: by the worker's record of it, its finished items, and the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from deltaloom.messages import AssembledText
+from handlers.core.assembly import assemble
+from handlers.core.context import context_of
+from handlers.core.identity import StreamKey
+from handlers.core.outputs import time_of
+from service.keys import Keys
+from service.storage.reading import backwards
+from service.storage.store import RedisStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+    from handlers.core.response import ResponseState
+    from service.settings import Settings
+
+ITEMS_LOOKED_FOR = 64
+"""Output items that are looked for by number when the record that names them has expired."""
+
+TEXTS_LOOKED_THROUGH = 10_000
+"""Entries of `assembled`, newest first, that are looked through for an id that is not a response's."""
+
+RESPONSES_LOOKED_THROUGH = 200
+"""Responses with something open, latest first, that are looked through in the end."""
+
+_CONTEXT = ("model", "tenant", "safety_identifier", "traceparent")
+
+
+@dataclass(frozen=True)
+class OpenPart:
+    """A text that is not finished."""
+
+    kind: str
+    output_index: int
+    content_index: int
+    item_id: str | None
+    events: int
+    """Fragments, and what closes it, as far as they came."""
+    text_bytes: int
+    """Of the text as it is so far, in UTF-8."""
+    since: datetime
+
+
+@dataclass
+class Known:
+    """Everything that is known of a response, or of an item that no response was named for."""
+
+    id: str
+    context: dict[str, str] = field(default_factory=dict)
+    texts: list[AssembledText] = field(default_factory=list)
+    open: list[OpenPart] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.open)
+
+    def to_json(self) -> str:
+        """As one JSON object: id, context, texts (each an AssembledText), open."""
+        return TypeAdapter(Known).dump_json(self).decode()
+
+
+class Knowledge:
+    """Looks for what is known, and only reads."""
+
+    def __init__(self, client: Redis, names: StreamNames, settings: Settings) -> None:
+        self._client = client
+        self._names = names
+        self._keys = Keys(names)
+        self._storage = RedisStorage(client, self._keys, settings)
+
+    async def of(self, wanted: str) -> Known:
+        """What is known under a response's id, else under an item's; empty if nothing is."""
+        return (
+            await self._named(wanted)
+            or await self._written(wanted)
+            or await self._open_with_item(wanted)
+            or Known(wanted)
+        )
+
+    async def _named(self, name: str) -> Known:
+        """By the worker's record and the finished items, whose keys carry the name."""
+        known = Known(name)
+        indexes = set(range(ITEMS_LOOKED_FOR))
+        for loaded in await self._storage.load([StreamKey("response", name), StreamKey("item", name)]):
+            state = loaded.state
+            indexes.update(part.output_index for part in state.finished_parts)
+            known.open.extend(_open_parts(state))
+            known.context.update(_said(context_of(state.registers)._asdict()))
+        pipeline = self._client.pipeline(transaction=False)
+        for index in sorted(indexes):
+            pipeline.hvals(self._names.item(name, index))
+        for values in await pipeline.execute():
+            known.texts.extend(AssembledText.model_validate_json(value) for value in values)
+        return _in_order(known)
+
+    async def _written(self, wanted: str) -> Known:
+        """By what was written to the output: for an item of a response, or when the rest has expired."""
+        known = Known(wanted)
+        looked_through = 0
+        async for _, fields in backwards(self._client, self._names.assembled):
+            text = AssembledText.model_validate_json(fields[b"__data__"])
+            looked_through += 1
+            if looked_through > TEXTS_LOOKED_THROUGH:
+                break
+            if text.response_id not in (None, wanted) and text.item_id == wanted:
+                return await self._named(text.response_id or wanted) or _in_order(
+                    Known(text.response_id or wanted, texts=[text])
+                )
+            if wanted in (text.response_id, text.item_id):
+                known.texts.append(text)
+        return _in_order(known)
+
+    async def _open_with_item(self, item_id: str) -> Known | None:
+        """By the item ids of texts that are still open."""
+        members: Any = await self._client.zrevrange(self._keys.open, 0, RESPONSES_LOOKED_THROUGH - 1)
+        if not members:
+            return None
+        keys = [StreamKey.parse(member.decode()) for member in members]
+        for loaded in await self._storage.load(keys):
+            state = loaded.state
+            if any(log.item_id == item_id for log in state.open_parts.values()):
+                return await self._named(state.stream_key.value)
+        return None
+
+
+def _open_parts(state: ResponseState) -> list[OpenPart]:
+    return [
+        OpenPart(
+            kind=part.kind,
+            output_index=part.output_index,
+            content_index=part.content_index,
+            item_id=log.item_id,
+            events=len(set(log.arrivals)),
+            text_bytes=len(assemble(log.fragments).text.encode("utf-8", "surrogatepass")),
+            since=time_of(min(log.arrivals).entry.ms),
+        )
+        for part, log in state.open_parts.items()
+    ]
+
+
+def _said(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name in _CONTEXT if (value := values.get(name)) is not None}
+
+
+def _in_order(known: Known) -> Known:
+    known.texts.sort(key=lambda text: (text.output_index, text.kind, text.content_index))
+    known.open.sort(key=lambda part: (part.output_index, part.kind, part.content_index))
+    for text in known.texts:
+        known.context = {**_said(text.model_dump()), **known.context}
+    return known

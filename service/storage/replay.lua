@@ -1,0 +1,15 @@
+#!lua
+-- Puts the original fields of a dead letter back on the input, as a new entry, and removes the letter.
+-- The letter is what makes it happen once: a second run finds none, whoever runs it.
+--
+-- KEYS  1 dead letters   2 input stream
+-- ARGV  1 the letter's id   2… the original fields: name, value, …
+-- Returns the new entry's id; nil if there is no such letter (any more)
+
+local DEAD_LETTERS, INPUT = KEYS[1], KEYS[2]
+local LETTER, FIRST_FIELD = ARGV[1], 2
+
+if #redis.call('XRANGE', DEAD_LETTERS, LETTER, LETTER) == 0 then return nil end
+local entry = redis.call('XADD', INPUT, '*', unpack(ARGV, FIRST_FIELD))
+redis.call('XDEL', DEAD_LETTERS, LETTER)
+return entry

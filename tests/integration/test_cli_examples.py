@@ -1,0 +1,123 @@
+"""Every example in the help, run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.text import Text
+
+from deltaloom import StreamNames
+from service.cli import check, dead_letters, publish, run, show, tail, worker
+from service.cli.help_text import PROMPT
+from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
+from tests.waiting import wait_until
+from tests.workers import running_workers, wait_until_settled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+TEXTS = (
+    run.EXAMPLES,
+    publish.EXAMPLES,
+    tail.EXAMPLES,
+    show.EXAMPLES,
+    dead_letters.EXAMPLES,
+    dead_letters.LIST_EXAMPLES,
+    dead_letters.SHOW_EXAMPLES,
+    dead_letters.REPLAY_EXAMPLES,
+    dead_letters.DROP_EXAMPLES,
+    worker.EXAMPLES,
+    check.EXAMPLES,
+)
+EXAMPLES = sorted(
+    {
+        line.strip().removeprefix(PROMPT)
+        for text in TEXTS
+        for line in Text.from_markup(text).plain.splitlines()
+        if line.strip().startswith(PROMPT)
+    }
+)
+FOREVER = ("run", "worker", "tail")
+DONE = {
+    "type": "response.refusal.done",
+    "refusal": "No.",
+    "item_id": "msg_7",
+    "output_index": 0,
+    "content_index": 0,
+}
+LETTER = {
+    "reason": "invalid_event",
+    "error": "wrong",
+    "stream": "deltaloom:deltas",
+    "entry_id": "1-0",
+    "deliveries": "1",
+    "failed_at": "2026-01-02T03:04:05Z",
+    "entry": json.dumps({"event": "{"}),
+}
+
+
+@pytest.fixture
+async def world(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Path:
+    """The files, the response and the dead letter that the examples are about."""
+    (tmp_path / "stream.jsonl").write_text(json.dumps(DONE))
+    (tmp_path / "stream.sse").write_text(f"event: x\ndata: {json.dumps(DONE)}\n\n")
+    names = StreamNames(prefix)
+    async with running_workers(redis_url, prefix):
+        entry: Any = {"event": json.dumps(DONE), "response_id": "resp_42"}
+        for number in range(5):
+            await redis.xadd(names.deltas, {**entry, **({"response_id": f"resp_{number}"} if number else {})})
+        await wait_until_settled(redis, prefix)
+    letter: Any = LETTER
+    await redis.xadd(names.dead_letters, letter, id="1763764863123-0")
+    for _ in range(5):  # `tail --count 10` has ten to show
+        await again(redis, names.assembled)
+    return tmp_path
+
+
+async def again(redis: Redis, stream: str) -> None:
+    """Add a stream's last entry once more."""
+    newest: Any = await redis.xrevrange(stream, count=1)
+    await redis.xadd(stream, newest[0][1])
+
+
+def parsed(example: str) -> tuple[dict[str, str], list[str]]:
+    """The variables and the arguments of the `deltaloom` in an example, without the programs around it."""
+    part = next(part for part in example.split(" | ") if re.search(r"(^|\s)deltaloom\s", part))
+    before, _, after = part.partition("deltaloom ")
+    return dict(word.split("=", 1) for word in before.split()), shlex.split(after)
+
+
+def test_there_are_examples() -> None:
+    """All examples would be tested, and none be there."""
+    assert len(EXAMPLES) > 15
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_example(redis: Redis, redis_url: str, prefix: str, world: Path, example: str) -> None:
+    """Who copies an example out of the help would get an error."""
+    variables, arguments = parsed(example)
+    variables.pop("REDIS_URL", None)
+    url = None if example == "deltaloom run" else redis_url
+    env = environment(url, prefix, **variables)
+    if arguments[0] in FOREVER and "--count" not in arguments:
+        with running(*arguments, env=env, cwd=world) as process:
+
+            async def does_something() -> bool:
+                await again(redis, f"{prefix}:{arguments[1]}") if arguments[0] == "tail" else None
+                return bool(process.stdout) or "worker started" in process.stderr
+
+            await wait_until(does_something, TIMEOUT)
+            assert process.end(signal.SIGINT) == 0
+            assert "Traceback" not in process.stderr
+        return
+    done = deltaloom(*arguments, env=env, cwd=world, stdin=json.dumps(DONE).encode())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" or "resp_42 was published before" in done.stderr
+    assert done.stdout

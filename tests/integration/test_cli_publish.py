@@ -1,0 +1,172 @@
+"""`deltaloom publish` on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deltaloom import StreamNames
+from service.storage.reading import entries_of
+from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+Fields = dict[bytes, bytes]
+
+EVENTS = [
+    b'{"type": "response.created", "response": {"id": "resp_1"}}',
+    b'{"type":"response.refusal.delta","delta":"\\ud83d","item_id":"m","output_index":0,"content_index":0}',
+    b'{"type":"response.refusal.delta","delta":"\xf0\x9f\x98\x80"}',
+]
+
+
+@pytest.fixture
+def env(redis_url: str, prefix: str) -> dict[str, str]:
+    """The command's environment."""
+    return environment(redis_url, prefix)
+
+
+async def entries(redis: Redis, prefix: str) -> list[Fields]:
+    """What is on the input."""
+    return [fields for _, fields in entries_of(await redis.xrange(StreamNames(prefix).deltas))]
+
+
+async def test_a_file_goes_out_as_it_is(
+    redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Events would be changed on their way, or belong to another response."""
+    file = tmp_path / "stream.jsonl"
+    file.write_bytes(b"\n".join(EVENTS))
+    done = deltaloom("publish", str(file), "--tenant", "acme", "--model", "gpt-x", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"published 3 events in 3 entries to {prefix}:deltas as response resp_1\n"
+    beside = {b"response_id": b"resp_1", b"tenant": b"acme", b"model": b"gpt-x"}
+    assert await entries(redis, prefix) == [{b"event": event, **beside} for event in EVENTS]
+
+
+async def test_server_sent_events_from_a_pipe(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """What `curl` gives could not be published without a program in between."""
+    body = b"".join(b"event: x\ndata: " + event + b"\n\n" for event in EVENTS) + b"data: [DONE]\n\n"
+    done = deltaloom("publish", "-", "--coalesce", "2", "--response-id", "mine", env=env, stdin=body)
+    assert done.stdout == f"published 3 events in 2 entries to {prefix}:deltas as response mine\n"
+    assert [fields[b"event"] for fields in await entries(redis, prefix)] == [
+        b"[" + EVENTS[0] + b"," + EVENTS[1] + b"]",
+        EVENTS[2],
+    ]
+
+
+async def test_a_long_file(redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path) -> None:
+    """Events would be lost or change places where one read, or one round trip, ends."""
+    file = tmp_path / "long.jsonl"
+    lines = [json.dumps({"type": "x", "n": n, "pad": "·" * (n % 700)}) for n in range(3000)]
+    file.write_text("\n".join(lines))
+    done = deltaloom("publish", str(file), env=env)
+    assert done.stdout.startswith("published 3,000 events in 3,000 entries")
+    assert [fields[b"event"].decode() for fields in await entries(redis, prefix)] == lines
+
+
+async def test_broken_events_are_published_and_counted(
+    redis: Redis, prefix: str, env: dict[str, str]
+) -> None:
+    """A broken line would stop its neighbours, or would vanish with nobody told."""
+    lines = [EVENTS[0], b'{"type":', b"\xff", EVENTS[1]]
+    done = deltaloom("publish", "-", env=env, stdin=b"\n".join(lines))
+    assert done.returncode == 0
+    assert "2 events cannot be read (the first is number 2)" in done.stderr
+    assert [fields[b"event"] for fields in await entries(redis, prefix)] == lines
+
+
+async def test_a_fresh_id_is_told(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """Nobody could look up what was published without an id."""
+    done = deltaloom("publish", "-", env=env, stdin=EVENTS[1])
+    response_id = done.stdout.rpartition(" ")[2].strip()
+    assert response_id.startswith("resp_")
+    (fields,) = await entries(redis, prefix)
+    assert fields[b"response_id"].decode() == response_id
+
+
+async def test_the_same_id_twice_is_told(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """Who publishes a file again would wonder why nothing comes out."""
+    await redis.hset(f"{prefix}:item:resp_1:0", "refusal:0", "{}")
+    await redis.expire(f"{prefix}:item:resp_1:0", TIMEOUT)
+    done = deltaloom("publish", "-", env=env, stdin=EVENTS[0])
+    assert "resp_1 was published before" in done.stderr
+    other = deltaloom("publish", "-", "--response-id", "another", env=env, stdin=EVENTS[0])
+    assert other.stderr == ""
+
+
+async def test_the_rate_is_kept(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """A stream could not be replayed at the pace of a model."""
+    done = deltaloom("publish", "-", "--rate", "50", env=env, stdin=b"\n".join(EVENTS[:1] * 26))
+    assert done.returncode == 0
+    published = entries_of(await redis.xrange(f"{prefix}:deltas"))
+    times = [int(entry_id.partition("-")[0]) for entry_id, _ in published]
+    assert times[-1] - times[0] >= 490  # 25 pauses of 20 ms; the clocks differ by a little
+
+
+async def test_a_pipe_is_followed_until_it_is_interrupted(
+    redis: Redis, prefix: str, env: dict[str, str]
+) -> None:
+    """A stream that is still coming would be held back, or Ctrl-C would lose what was read."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "publish",
+        "-",
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    process.stdin.write(EVENTS[0] + b"\n" + EVENTS[1] + b"\n")
+
+    async def published() -> bool:
+        return len(await entries(redis, prefix)) == 2
+
+    await wait_until(published, TIMEOUT, message="the events go out while the pipe is open")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout
+    said = await process.stdout.read()
+    assert await process.wait() == 130
+    process.stdin.close()
+    assert said.startswith(b"interrupted: published 2 events")
+
+
+def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
+    """A long file would be published behind a blank screen, or the bar would be written into a log."""
+    file = tmp_path / "stream.jsonl"
+    file.write_bytes(b"\n".join(EVENTS[:1] * 20))
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "publish", str(file), "--rate", "40"],
+        env={**env, "TERM": "xterm-256color"},
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    os.close(theirs)
+    bar = os.read(ours, 100_000)
+    os.close(ours)
+    assert b"events" in bar
+    assert b"\x1b[" in bar
+    assert b"\x1b" not in done.stdout
+
+
+def test_a_file_that_is_not_there(env: dict[str, str], tmp_path: Path) -> None:
+    """A mistyped name would end in a traceback."""
+    for name in (str(tmp_path / "nothing"), str(tmp_path)):
+        done = deltaloom("publish", name, env=env)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,108 @@
+"""`deltaloom run`, the newcomer's worker with a server of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from service.embedded import EmbeddedServer
+from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.service.cli.command import Running
+
+
+async def started(run: Running) -> str:
+    """Wait until the worker has started; returns the server's address."""
+    await wait_until(lambda: "worker started" in run.stderr, TIMEOUT, message="the worker starts")
+    address = re.search(r"redis://\S+", run.stderr)
+    assert address
+    return address[0]
+
+
+async def test_the_lines_to_try_work(tmp_path: Path) -> None:
+    """The first thing a newcomer does would fail."""
+    env = environment()
+    with running("run", env=env, cwd=tmp_path) as run:
+        url = await started(run)
+        lines = [line.strip() for line in run.stderr.splitlines() if line.startswith(f"  REDIS_URL={url} ")]
+        assert len(lines) == 3
+        assert "-m service tail alerts" in lines[0]
+        arguments = shlex.split(
+            next(line for line in lines if "publish" in line).partition(" -m service ")[2]
+        )
+        done = deltaloom(*arguments, env=environment(url), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        async with Redis.from_url(url) as client:
+
+            async def finished() -> bool:
+                return await client.xlen("deltaloom:alerts") == 2
+
+            await wait_until(finished, TIMEOUT, message="both alerts are raised")
+        assert run.end(signal.SIGINT) == 0
+        assert "Traceback" not in run.stderr
+    again = deltaloom("tail", "alerts", env=environment(url))
+    assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the worker"
+
+
+async def test_it_survives_a_restart(tmp_path: Path) -> None:
+    """What was published to it would be gone the next day, or be at another address."""
+    env = environment()
+    with running("run", env=env, cwd=tmp_path) as run:
+        url = await started(run)
+        async with Redis.from_url(url) as client:
+            await client.set("kept", "1")
+        assert run.end(signal.SIGTERM) == 0
+    with running("run", env=env, cwd=tmp_path) as run:
+        assert await started(run) == url
+        async with Redis.from_url(url) as client:
+            assert await client.get("kept") == b"1"
+        assert run.end(signal.SIGHUP) == 0
+    assert (tmp_path / ".deltaloom" / "appendonlydir").is_dir()
+
+
+async def test_one_a_folder(tmp_path: Path) -> None:
+    """Two would write one file; and the second one's user would not learn why it does not start."""
+    env = environment()
+    with running("run", env=env, cwd=tmp_path) as run:
+        url = await started(run)
+        second = deltaloom("run", env=env, cwd=tmp_path)
+        assert (second.returncode, second.stdout) == (1, "")
+        assert len(second.stderr.splitlines()) == 1
+        assert url in second.stderr
+        other = tmp_path / "another folder"
+        with running("run", "--folder", str(other), env=env, cwd=tmp_path) as elsewhere:
+            assert await started(elsewhere) != url
+            assert elsewhere.end(signal.SIGTERM) == 0
+        assert run.end(signal.SIGTERM) == 0
+
+
+async def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
+    """After `kill -9`, its server would keep the folder until somebody finds it."""
+    env = environment()
+    with running("run", env=env, cwd=tmp_path) as run:
+        url = await started(run)
+        assert run.end(signal.SIGKILL) != 0
+    with running("run", env=env, cwd=tmp_path) as run:
+        assert await started(run) == url
+        assert run.end(signal.SIGTERM) == 0
+
+
+async def test_on_a_server_that_is_there(tmp_path: Path) -> None:
+    """REDIS_URL would be ignored, or its password shown."""
+    with EmbeddedServer() as server:
+        url = server.url.replace("redis://", "redis://default:s3cret@")
+        async with Redis.from_url(server.url) as client:
+            await client.acl_setuser("default", enabled=True, nopass=False, passwords=["+s3cret"])
+        with running("run", env=environment(url), cwd=tmp_path) as run:
+            assert await started(run) == server.url
+            assert "s3cret" not in run.stderr
+            assert run.end(signal.SIGINT) == 0
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - it takes no time

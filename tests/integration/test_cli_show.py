@@ -1,0 +1,101 @@
+"""`deltaloom show` on what real workers wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import AssembledText, StreamNames
+from tests.service.cli.command import deltaloom, environment
+from tests.waiting import wait_until
+from tests.workers import running_workers, wait_until_settled
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+def part(kind: str, item: str, index: int, **more: Any) -> dict[str, Any]:
+    """An event about a part."""
+    return {"type": f"response.{kind}", "item_id": item, "output_index": index, "content_index": 0, **more}
+
+
+STREAM = [
+    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-x"}},
+    part("reasoning_text.delta", "rs_1", 0, delta="Hm"),
+    part("reasoning_text.done", "rs_1", 0, text="Hm"),
+    part("refusal.delta", "msg_1", 1, delta="I'm \u00e4"),
+]
+
+
+async def publish(redis: Redis, prefix: str, events: list[dict[str, Any]], **fields: str) -> None:
+    """One entry with all events."""
+    entry: Any = {"event": json.dumps(events), **fields}
+    await redis.xadd(StreamNames(prefix).deltas, entry)
+
+
+def shown(redis_url: str, prefix: str, name: str) -> dict[str, Any]:
+    """What is known, as JSON."""
+    done = deltaloom("show", name, "--json", env=environment(redis_url, prefix))
+    assert done.returncode == 0, done.stderr
+    known: dict[str, Any] = json.loads(done.stdout)
+    return known
+
+
+async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> None:
+    """One could not look up what a response said so far, by any id one has of it."""
+    names = StreamNames(prefix)
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, STREAM, response_id="resp_1", tenant="acme")
+        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
+        known = shown(redis_url, prefix, "resp_1")
+        assert known["id"] == "resp_1"
+        assert known["context"] == {"tenant": "acme", "model": "gpt-x"}
+        (text,) = [AssembledText.model_validate(each) for each in known["texts"]]
+        assert (text.text, text.integrity) == ("Hm", "verified")
+        (still_open,) = known["open"]
+        assert {name: still_open[name] for name in ("kind", "item_id", "events", "text_bytes")} == {
+            "kind": "refusal",
+            "item_id": "msg_1",
+            "events": 1,
+            "text_bytes": 6,
+        }
+        assert shown(redis_url, prefix, "rs_1") == known
+        assert shown(redis_url, prefix, "msg_1") == known
+        pretty = deltaloom("show", "resp_1", env=environment(redis_url, prefix)).stdout
+        assert pretty.startswith("resp_1\ngpt-x · tenant acme\n")
+        assert "refusal · still open · 1 event · 6 bytes so far" in pretty
+        await publish(redis, prefix, [{"type": "response.completed", "response": {}}], response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    assert [text["status"] for text in shown(redis_url, prefix, "resp_1")["texts"]] == ["completed"] * 2
+
+
+async def test_without_a_response_id(redis: Redis, redis_url: str, prefix: str) -> None:
+    """What was published without a response id could not be looked up."""
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, [part("refusal.done", "msg_9", 0, refusal="No.")])
+        await wait_until_settled(redis, prefix)
+    known = shown(redis_url, prefix, "msg_9")
+    assert [text["text"] for text in known["texts"]] == ["No."]
+
+
+async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A text could be read from the output stream, but not looked up."""
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, STREAM[:3], response_id="resp_1", tenant="acme")
+        await wait_until_settled(redis, prefix)
+    names = StreamNames(prefix)
+    await redis.delete(names.name("state:response:resp_1"))
+    assert shown(redis_url, prefix, "resp_1")["context"] == {"tenant": "acme", "model": "gpt-x"}
+    assert shown(redis_url, prefix, "rs_1")["id"] == "resp_1"
+    await redis.delete(names.item("resp_1", 0))
+    for name in ("resp_1", "rs_1"):
+        known = shown(redis_url, prefix, name)
+        assert (known["id"], [text["text"] for text in known["texts"]]) == ("resp_1", ["Hm"])
+
+
+def test_nothing_is_known(redis_url: str, prefix: str) -> None:
+    """A mistyped id would look like a response that said nothing."""
+    done = deltaloom("show", "nobody\x1b[2J", env=environment(redis_url, prefix))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("nothing is known of nobody\\x1b[2J: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,63 @@
+"""`deltaloom worker` as an operator starts it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from service.embedded import EmbeddedServer
+from tests.service.cli.command import TIMEOUT, environment, running
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.service.cli.command import Running
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with EmbeddedServer() as server:
+        return server.port
+
+
+def said(worker: Running) -> list[str]:
+    """What it has logged."""
+    return [json.loads(line)["event"] for line in worker.stderr.splitlines()]
+
+
+async def test_a_server_that_comes_later() -> None:
+    """A worker that is started before its server would have to be started again, or would flood the log."""
+    port = free_port()
+    with running("worker", env=environment(f"redis://127.0.0.1:{port}")) as worker:
+        await wait_until(lambda: "redis is away, waiting for it" in said(worker), TIMEOUT)
+        with EmbeddedServer(port=port) as server:
+            async with Redis.from_url(server.url) as client:
+                await client.xadd(
+                    "deltaloom:deltas",
+                    {
+                        "type": "response.refusal.done",
+                        "refusal": "No.",
+                        "item_id": "m",
+                        "output_index": "0",
+                        "content_index": "0",
+                    },
+                )
+
+                async def written() -> bool:
+                    return bool(await client.xlen("deltaloom:assembled"))
+
+                await wait_until(written, TIMEOUT, message="the worker goes on by itself")
+            assert worker.end(signal.SIGTERM) == 0
+        assert said(worker).count("redis is away, waiting for it") == 1
+        assert "Traceback" not in worker.stderr
+        assert worker.stdout == ""
+
+
+async def test_it_can_be_stopped_while_the_server_is_away() -> None:
+    """A worker that waits for its server could only be killed."""
+    with running("worker", env=environment(f"redis://127.0.0.1:{free_port()}")) as worker:
+        await wait_until(lambda: "redis is away, waiting for it" in said(worker), TIMEOUT)
+        assert worker.end(signal.SIGTERM) == 0
+        assert "Traceback" not in worker.stderr

@@ -1,0 +1,94 @@
+"""The command `deltaloom` as a real process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COMMAND = (sys.executable, "-W", "error", "-m", "service")
+TIMEOUT = 60
+
+
+def environment(redis_url: str | None = None, prefix: str | None = None, **more: str) -> dict[str, str]:
+    """This process's environment without settings, and with these; `COLUMNS` and the like are left out."""
+    dropped = ("DELTALOOM_", "REDIS_URL", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    here = Path(__file__).parents[3]
+    given = {"REDIS_URL": redis_url, "DELTALOOM_PREFIX": prefix}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join((str(here), str(here / "client"))),
+        **{name: value for name, value in given.items() if value is not None},
+        **more,
+    }
+
+
+def deltaloom(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; stdout and stderr are pipes."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment() if env is None else env,
+        input=stdin,
+        cwd=cwd,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Running:
+    """A command that runs, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self._folder = folder
+
+    @property
+    def stdout(self) -> str:
+        """What it has written to stdout."""
+        return (self._folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to stderr."""
+        return (self._folder / "stderr").read_text()
+
+    def end(self, signal_number: int) -> int:
+        """Send it a signal and wait; returns its exit code."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(TIMEOUT)
+
+
+@contextmanager
+def running(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Iterator[Running]:
+    """Run the command beside the test; it is killed at the end if it still runs."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        try:
+            yield Running(process, folder)
+        finally:
+            process.kill()
+            process.wait()
