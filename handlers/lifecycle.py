@@ -90,7 +90,7 @@ def on_content_part_done(event: ContentPartDone, origin: Origin) -> Iterator[Eff
 def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effect]:
     """`response.output_item.done` has full copies of an item's parts, and closes what it has none of."""
     item_id = _item_id(event.item)
-    if origin.response_id is None and item_id is None:
+    if origin.response_id is None and item_id is None and not any(_texts(event.item)):
         return  # a tool call, or the like, of a producer that gives no response id: nothing of ours
     key = origin.stream_key(item_id)
     for index, kind, text in _texts(event.item):

@@ -27,6 +27,7 @@ from service.ports import Entry, RawEntry, StorageUnavailableError
 from service.settings import Settings, SettingsError
 from service.storage.connection import patient_client
 from service.storage.group import ConsumerGroup
+from service.storage.server import ask, assess
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ async def run_worker(settings: Settings) -> None:
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
         await patience.until_done(group.ensure)
+        for finding in assess(await patience.until_done(ask, client, "REDIS_URL")):
+            say = logs.logger().info if finding.state == "ok" else logs.logger().warning
+            say("server", what=finding.what, state=finding.state, says=finding.says)
 
     async def begin() -> None:
         logs.logger().info(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any, TextIO
 
-    from structlog.typing import Processor, WrappedLogger
+    from structlog.typing import ExcInfo, Processor, WrappedLogger
 
     from service.settings import Settings
 
@@ -33,6 +35,18 @@ def _without_text(
     return event
 
 
+def _traceback(exc_info: ExcInfo) -> str:
+    """A traceback without local variables, and without the values that a model refused: both may be texts."""
+    written = "".join(traceback.format_exception(*exc_info))
+    error: BaseException | None = exc_info[1]
+    while error is not None:
+        if isinstance(error, ValidationError):
+            where = (".".join(map(str, each["loc"])) + ": " + each["type"] for each in error.errors())
+            written = written.replace(str(error), f"{error.title}: {', '.join(where)}")
+        error = error.__cause__ or error.__context__
+    return written.rstrip()
+
+
 def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
     """Send every log line of this process to `stream`, once, in the one format."""
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
@@ -47,13 +61,17 @@ def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
     final: list[Processor] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
         if pretty
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        else [structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=("channel", "message_id"))],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.ExceptionRenderer(_traceback),
+                *final,
+            ],
         )
     )
     root = logging.getLogger()

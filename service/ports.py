@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
-    from handlers.core.effects import Context, Ending
+    from handlers.core.context import Registers
+    from handlers.core.effects import Ending
     from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
     from handlers.core.log import PartLog
     from handlers.core.response import ResponseState
@@ -63,19 +64,8 @@ class ResponseChange:
 
     parts: dict[PartKey, PartChange] = field(default_factory=dict)
     endings: dict[Arrival, Ending] = field(default_factory=dict)
-    registers: dict[str, Register] = field(default_factory=dict)
+    registers: Registers = field(default_factory=dict)
     latest_ms: int = 0
-
-
-class Register(NamedTuple):
-    """A value of the context and what it is worth: the producer's word first, then the earliest.
-
-    The smallest register wins, so it does not matter in which order they are stored.
-    """
-
-    learned: bool
-    entry: EntryId
-    value: str
 
 
 @dataclass(slots=True)
@@ -124,7 +114,6 @@ class FinishedText:
     message: AssembledText
     opened: ModerationAlert | None
     finished: ModerationAlert | None
-    late_events: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +211,7 @@ class Storage(Protocol):
         """Come back when what was written is as safe as the operator wants it: on disk, on replicas."""
         ...
 
-    async def contexts(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Context | None]:
+    async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """For parts about to raise an alert, what is known of their response; None if it was raised."""
         ...
 

@@ -6,14 +6,16 @@ import os
 import socket
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 ENV_PREFIX = "DELTALOOM_"
+_OTHER_URL = "DELTALOOM_REDIS_URL"  # wins over REDIS_URL, which other programs may share
 _HIDDEN = ("redis_url",)  # an URL may hold a password
 
 
@@ -27,14 +29,19 @@ def _names(text: str) -> str:
 
 def _redis_url(url: str) -> str:
     if not url.startswith(("redis://", "rediss://", "unix://")):
-        message = "allowed: an URL that starts with redis://, rediss:// or unix://"
+        message = "an URL that starts with redis://, rediss:// or unix://"
         raise ValueError(message)
+    try:
+        urlsplit(url).port  # noqa: B018 - it is read when it is asked for
+    except ValueError:
+        message = "an URL with a port from 0 to 65535"
+        raise ValueError(message) from None
     return url
 
 
 def _prefix(prefix: str) -> str:
     if not prefix or any(character.isspace() or character in "{}" for character in prefix):
-        message = "allowed: at least one character, no white space, no braces"
+        message = "at least one character, no white space, no braces"
         raise ValueError(message)
     return prefix
 
@@ -48,7 +55,7 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://localhost:6379/0",
-        validation_alias=AliasChoices("DELTALOOM_REDIS_URL", "REDIS_URL"),
+        validation_alias=AliasChoices(_OTHER_URL, "REDIS_URL"),
         description="The server: `redis://`, `rediss://` (TLS) or `unix://`; `DELTALOOM_REDIS_URL` wins.",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
@@ -87,31 +94,33 @@ class Settings(BaseSettings):
     max_open_responses: int = Field(
         default=100_000, ge=1, description="Most responses open at once; the longest silent are given up."
     )
-    idle_timeout: float = Field(
+    idle_timeout: FiniteFloat = Field(
         default=120, gt=0, description="An open text is given up when nothing came for so long."
     )
-    sweep_interval: float = Field(
+    sweep_interval: FiniteFloat = Field(
         default=1.0, gt=0, le=60, description="How often to look for what is idle or was left over."
     )
-    claim_time: float = Field(
+    claim_time: FiniteFloat = Field(
         default=15, ge=1, description="Entries unacknowledged for so long are taken over by another worker."
     )
     max_deliveries: int = Field(
         default=5, ge=3, le=100, description="An entry delivered so often without an end is a dead letter."
     )
-    retention: float = Field(
+    retention: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long texts, alerts and dead letters stay in their streams."
     )
-    trim_interval: float = Field(
+    trim_interval: FiniteFloat = Field(
         default=5, gt=0, le=3600, description="How often the input is trimmed behind what is acknowledged."
     )
-    state_ttl: float = Field(
+    state_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long an open text is kept while no worker runs."
     )
-    marker_ttl: float = Field(
+    marker_ttl: FiniteFloat = Field(
         default=86400, ge=60, description="How long it is remembered that a text is finished."
     )
-    item_ttl: float = Field(default=7 * 86400, ge=60, description="How long finished items can be looked up.")
+    item_ttl: FiniteFloat = Field(
+        default=7 * 86400, ge=60, description="How long finished items can be looked up."
+    )
     wait_replicas: int = Field(
         default=0, ge=0, le=10, description="Replicas that must have a batch before the next one is read."
     )
@@ -119,7 +128,7 @@ class Settings(BaseSettings):
         default=False,
         description="A batch must be in the append-only file, on disk, before the next one is read.",
     )
-    shutdown_timeout: float = Field(default=10, gt=0, description="How long a stop may take.")
+    shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="How long a stop may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe lines to log."
     )
@@ -143,9 +152,10 @@ def variable(name: str) -> str:
 
 
 def _line(error: ErrorDetails) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "settings"
-    field = name.removeprefix(ENV_PREFIX).lower()
-    field = "redis_url" if field == "redis_url" else field
+    field = str(error["loc"][0]).removeprefix(ENV_PREFIX).lower()
     value = "(not shown)" if field in _HIDDEN else repr(error["input"])
     allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{variable(field)}={value} is not allowed: {allowed}"
+    name = variable(field)
+    if field == "redis_url" and _OTHER_URL in os.environ:
+        name = _OTHER_URL
+    return f"{name}={value} is not allowed: {allowed}"

@@ -82,22 +82,27 @@ def decode_log(data: bytes) -> PartLog:
         start = offset + _LENGTH_BYTES
         offset = start + int.from_bytes(data[start - _LENGTH_BYTES : start], "big")
         try:
-            base, item_id, fragments, closings = _decoder.decode(data[start:offset])
-        except msgspec.MsgspecError as error:
+            chunk = _decode_chunk(data[start:offset])
+            first = min(chunk.arrivals)
+        except ValueError as error:  # msgspec's errors are, and so is what a wrong rank or text raises
             raise CorruptLogError from error
-        chunk = PartLog(
-            [
-                StoredFragment(Arrival(EntryId(base + ms, seq), position), number, from_bytes(delta))
-                for ms, seq, position, number, delta in fragments
-            ],
-            [
-                StoredClosing(Arrival(EntryId(base + ms, seq), position), Rank(rank), from_bytes(text))
-                for ms, seq, position, rank, text in closings
-            ],
-            item_id,
-        )
         log.fragments.extend(chunk.fragments)
         log.closings.extend(chunk.closings)
-        if item_id is not None:
-            item_ids.append((min(chunk.arrivals), item_id))
+        if chunk.item_id is not None:
+            item_ids.append((first, chunk.item_id))
     return log._replace(item_id=min(item_ids)[1] if item_ids else None)
+
+
+def _decode_chunk(body: bytes) -> PartLog:
+    base, item_id, fragments, closings = _decoder.decode(body)
+    return PartLog(
+        [
+            StoredFragment(Arrival(EntryId(base + ms, seq), position), number, from_bytes(delta))
+            for ms, seq, position, number, delta in fragments
+        ],
+        [
+            StoredClosing(Arrival(EntryId(base + ms, seq), position), Rank(rank), from_bytes(text))
+            for ms, seq, position, rank, text in closings
+        ],
+        item_id,
+    )

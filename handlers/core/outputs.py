@@ -50,12 +50,12 @@ def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFie
     )
 
 
-def assembled_text(finished: FinishedPart, context: Context) -> AssembledText:
+def assembled_text(finished: FinishedPart) -> AssembledText:
     """The message about a finished part."""
     assembly = finished.assembly
     return AssembledText.model_validate(
         {
-            **part_fields(finished.part, finished.item_id, context),
+            **part_fields(finished.part, finished.item_id, finished.context),
             "id": finished.part.digest("text"),
             "text": assembly.text,
             "status": finished.status,

@@ -18,14 +18,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.assembly import Assembly, StoredFragment, assemble
+from handlers.core.context import context_of
 from handlers.core.effects import Context, Copy, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.text import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from deltaloom.messages import Integrity, Status
+    from handlers.core.context import Register, RegisterName
     from handlers.core.log import PartLog
 
 IDLE_TIMEOUT = "idle_timeout"
@@ -52,7 +54,7 @@ class ResponseState:
     """All that is stored of one response."""
 
     stream_key: StreamKey
-    context: Context = Context()
+    registers: Mapping[RegisterName, Register] = field(default_factory=dict)
     endings: Mapping[Arrival, Ending] = field(default_factory=dict)
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: frozenset[PartKey] = frozenset()
@@ -60,7 +62,7 @@ class ResponseState:
     @property
     def context_known(self) -> bool:
         """Whether an event that is still on its way could tell whose text it is."""
-        return self.context.model is not None or self.stream_key.by == "item"
+        return self.stream_key.by == "item" or context_of(self.registers).model is not None
 
 
 class FinishedPart(NamedTuple):
@@ -72,10 +74,9 @@ class FinishedPart(NamedTuple):
     reason: str | None
     integrity: Integrity
     item_id: str | None
+    context: Context
     started_ms: int
     finished_ms: int
-    late_events: int = 0
-    """Fragments that came after the entry that closed it, but before it was finished."""
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ def resolve(
             if idle_at_ms is not None:
                 result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
-        finished = _finished(part, log, close)
+        finished = _finished(state, part, log, close)
         certain = finished.integrity == "verified" and state.context_known
         if low_water.passed(close.entry) or (low_water.stalled and certain):
             result.finished.append(finished)
@@ -127,12 +128,22 @@ def resolve(
     for arrival, ending in sorted(state.endings.items()):
         if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
-            continue
-        result.spent.append(arrival)
-        if ending.output_index is None:
-            result.finished.extend(_only_in_final_copy(state, arrival, ending))
+        elif ending.output_index is None:
+            result.finished.extend(_only_in_final_copy(state, arrival, ending, result.finished))
             result.ended = True
+    still_open = set(state.open_parts) - {finished.part for finished in result.finished}
+    result.spent = [
+        arrival
+        for arrival, ending in state.endings.items()
+        if low_water.passed(arrival.entry)
+        and not any(_concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
+    ]
     return result
+
+
+def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
+    """Whether an ending closes a part: it is of its scope, and the part had begun."""
+    return ending.output_index in {None, part.output_index} and min(log.arrivals).entry <= arrival.entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:
@@ -167,57 +178,59 @@ def _closings_by_entry(
     terminals: dict[EntryId, Ending] = {}
     for arrival, rank, text in log.closings:
         texts.setdefault(arrival.entry, []).append((rank, text))
-    began = min(log.arrivals).entry
     for arrival, ending in sorted(state.endings.items()):
-        if arrival.entry < began:
+        if not _concerns(arrival, ending, part, log):
             continue
-        if ending.output_index is None:
-            terminals.setdefault(arrival.entry, ending)
-            copy = next((copy for copy in ending.copies if _aligned(state, copy) == part), None)
-            if copy is not None:
-                texts.setdefault(arrival.entry, []).append((Rank.RESPONSE, copy.text))
-        elif ending.output_index == part.output_index:
+        if ending.output_index is not None:
             items.add(arrival.entry)
+            continue
+        terminals.setdefault(arrival.entry, ending)
+        copy = next((copy for copy in ending.copies if _aligned(state, ending, copy) == part), None)
+        if copy is not None:
+            texts.setdefault(arrival.entry, []).append((Rank.RESPONSE, copy.text))
     return texts, items, terminals
 
 
-def _aligned(state: ResponseState, copy: Copy) -> PartKey:
+def _aligned(state: ResponseState, ending: Ending, copy: Copy) -> PartKey:
     """The part that a piece of the final copy is a copy of.
 
-    Its item's id says so where it was seen on one item only; else its position does. (Some servers
-    count `output_index` from 1, others give new ids in the final copy.)
+    Its item's id says so where it is one item's only, in the copy and in what was seen; else its position
+    does. (Some servers count `output_index` from 1, others give new ids in the copy, or use one twice.)
     """
-    seen_at = {
-        part.output_index
-        for part, log in state.open_parts.items()
-        if copy.item_id is not None and log.item_id == copy.item_id
-    }
-    output_index = seen_at.pop() if len(seen_at) == 1 else copy.position
+    seen_at = {part.output_index for part, log in state.open_parts.items() if log.item_id == copy.item_id}
+    copied_at = {other.position for other in ending.copies if other.item_id == copy.item_id}
+    unique = copy.item_id is not None and len(seen_at) == len(copied_at) == 1
+    output_index = seen_at.pop() if unique else copy.position
     return PartKey(state.stream_key, output_index, copy.content_index, copy.kind)
 
 
-def _only_in_final_copy(state: ResponseState, arrival: Arrival, ending: Ending) -> Iterator[FinishedPart]:
+def _only_in_final_copy(
+    state: ResponseState, arrival: Arrival, ending: Ending, finished: Sequence[FinishedPart]
+) -> list[FinishedPart]:
     """Texts that nothing but the response's final copy has.
 
     Only of a kind the response showed no other part of: the copy's positions are no proof that a text
     is a new one, and nothing may come twice.
     """
-    shown = {part.kind for part in (*state.open_parts, *state.finished_parts)}
-    for copy in ending.copies:
-        if copy.text and copy.kind not in shown:
-            yield FinishedPart(
-                PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
-                assemble(())._replace(text=repair(copy.text)),
-                ending.status,
-                ending.reason,
-                "repaired",
-                copy.item_id,
-                arrival.entry.ms,
-                arrival.entry.ms,
-            )
+    shown = {part.kind for part in (*state.open_parts, *state.finished_parts, *(f.part for f in finished))}
+    return [
+        FinishedPart(
+            PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
+            assemble(())._replace(text=repair(copy.text)),
+            ending.status,
+            ending.reason,
+            "repaired",
+            copy.item_id,
+            context_of(state.registers, arrival.entry),
+            arrival.entry.ms,
+            arrival.entry.ms,
+        )
+        for copy in ending.copies
+        if copy.text and copy.kind not in shown
+    ]
 
 
-def _finished(part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
+def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
     assembly = assemble(_until(log, close.entry))
     text = repair(close.text)
     integrity: Integrity
@@ -233,9 +246,9 @@ def _finished(part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
         close.reason,
         integrity,
         log.item_id,
+        context_of(state.registers, close.entry),
         min(log.arrivals).entry.ms,
         close.entry.ms,
-        len({fragment.arrival for fragment in log.fragments if fragment.arrival.entry > close.entry}),
     )
 
 
@@ -254,6 +267,7 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         why if ended is None else None,
         "unverified",
         log.item_id,
+        context_of(state.registers),
         min(log.arrivals).entry.ms,
         now_ms if ended is None else ended.ms,
     )

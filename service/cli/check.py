@@ -13,7 +13,7 @@ from service.cli.help_text import examples
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from service.cli.findings import Finding
+    from service.storage.server import Finding
 
 EXAMPLES = examples("deltaloom check", "REDIS_URL=rediss://user@host:6379 deltaloom check --json")
 

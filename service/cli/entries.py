@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from service.cli.output import (
     styled,
     visible,
 )
+from service.pipeline.dead_letters import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def message_json(_entry_id: str, fields: Fields) -> str:
 
 def fields_json(entry_id: str, fields: Fields) -> str:
     """An entry of the input: its id and fields. A value that is not UTF-8 stands as `{"base64": "…"}`."""
-    shown = {name.decode("utf-8", "backslashreplace"): _value(value) for name, value in fields.items()}
+    shown = {name.decode("utf-8", "backslashreplace"): as_json(value) for name, value in fields.items()}
     return json.dumps({"id": entry_id, "fields": shown}, ensure_ascii=False)
 
 
@@ -67,13 +67,6 @@ def letter_json(entry_id: str, fields: Fields) -> str:
 def letter_of(fields: Fields) -> DeadLetter:
     """The dead letter in an entry; `ValueError` if another program wrote it."""
     return DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
-
-
-def _value(value: bytes) -> str | dict[str, str]:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
 
 
 def text_of(target: Console, message: AssembledText, *, response: bool = True) -> RenderableType:

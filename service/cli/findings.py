@@ -1,13 +1,9 @@
-"""What `deltaloom check` looks at: a function a question, answered with ok, warn or fail and a sentence.
-
-Managed servers forbid INFO or CONFIG to their users. What may not be asked is unknown, and no failure.
-"""
+"""What `deltaloom check` looks at, beside the server: a function a question, answered with a finding."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
@@ -15,45 +11,16 @@ from deltaloom.streams import GROUP, StreamNames
 from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
+from service.storage.server import Finding, ask, assess
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redis.asyncio import Redis
 
     from service.settings import Settings
 
-State = Literal["ok", "warn", "fail"]
-
-OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 OWNERS = {"service": "deltaloom-worker", "handlers": "deltaloom-worker", "deltaloom": "deltaloom"}
-
-_DURABILITY: dict[str, tuple[State, str]] = {
-    "always": ("ok", "append-only file, written to disk before each answer: nothing acknowledged is lost"),
-    "everysec": (
-        "ok",
-        "append-only file, written to disk every second: a crash of the machine loses about a second",
-    ),
-    "no": (
-        "warn",
-        "append-only file, written to disk when the system likes: a crash of the machine loses about 30 s",
-    ),
-    "": ("ok", "append-only file; how often it is written to disk may not be asked (CONFIG GET appendfsync)"),
-}
-
-
-class Finding(NamedTuple):
-    """The answer to one question."""
-
-    what: str
-    state: State
-    says: str
-
-
-class Server(NamedTuple):
-    """What a server says of itself; empty if it may not be asked."""
-
-    url: str
-    info: Mapping[str, Any]
-    config: Mapping[str, str]
 
 
 async def found(settings: Settings) -> list[Finding]:
@@ -61,76 +28,10 @@ async def found(settings: Settings) -> list[Finding]:
     here = [handlers(settings), import_names(metadata.packages_distributions())]
     try:
         async with connect(settings) as client:
-            info = await _allowed(client.info)
-            config = await _allowed(lambda: client.config_get("save", "appendfsync"))
-            server = Server(address(settings.redis_url), info, config)
-            return [
-                reached(server),
-                eviction(server),
-                persistence(server),
-                await group(client, StreamNames(settings.prefix)),
-                *here,
-            ]
+            server = await ask(client, address(settings.redis_url))
+            return [*assess(server), await group(client, StreamNames(settings.prefix)), *here]
     except CommandError as error:
         return [Finding("server", "fail", str(error)), *here]
-
-
-async def _allowed(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[str, Any]:
-    try:
-        return await ask()
-    except ResponseError:  # NOPERM, or an unknown command
-        return {}
-
-
-def reached(server: Server) -> Finding:
-    """Which server it is, and whether it is one that the worker can use."""
-    if not server.info:
-        return Finding("server", "ok", f"{server.url} answers; its version may not be asked (INFO)")
-    name = "Valkey" if "valkey_version" in server.info else "Redis"
-    version = str(server.info.get(f"{name.lower()}_version", "0"))
-    says = f"{name} {version} at {server.url}"
-    oldest = OLDEST[name]
-    if tuple(int(n) for n in version.split(".")[:2] if n.isdecimal()) < oldest:
-        return Finding(
-            "server", "fail", f"{says} is too old: {name} {oldest[0]}.{oldest[1]} or later is needed"
-        )
-    if server.info.get("role") == "slave":
-        return Finding(
-            "server", "fail", f"{says} is a replica and takes no writes: name the primary in REDIS_URL"
-        )
-    return Finding("server", "ok", says)
-
-
-def eviction(server: Server) -> Finding:
-    """Whether the server may throw away keys when it is full."""
-    policy = server.info.get("maxmemory_policy")
-    if policy is None:
-        return Finding("eviction", "warn", "unknown (INFO may not be asked); it should be noeviction")
-    if policy != "noeviction":
-        return Finding(
-            "eviction",
-            "warn",
-            f"{policy}: when memory is full the server may throw away streams with their groups; "
-            "set maxmemory-policy noeviction",
-        )
-    return Finding(
-        "eviction", "ok", "noeviction: when memory is full, writes are refused and nothing is lost"
-    )
-
-
-def persistence(server: Server) -> Finding:
-    """What is lost when the server crashes or is restarted."""
-    append_only = server.info.get("aof_enabled")
-    if append_only is None:
-        return Finding("durability", "warn", "unknown (INFO may not be asked); set appendonly yes")
-    if append_only:
-        return Finding("durability", *_DURABILITY[server.config.get("appendfsync", "")])
-    if server.config.get("save"):
-        return Finding(
-            "durability", "warn", "snapshots only: a crash loses all since the last one; set appendonly yes"
-        )
-    kept = "memory only: a restart loses everything" if "save" in server.config else "no append-only file"
-    return Finding("durability", "warn", f"{kept}; set appendonly yes")
 
 
 async def group(client: Redis, names: StreamNames) -> Finding:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.context import note
 from handlers.core.effects import (
     Closing,
     Context,
@@ -21,13 +22,15 @@ from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.log import PartLog
 from service.pipeline.dead_letters import dead_letter
 from service.pipeline.decode import Said, Slot, Unreadable, UnreadableError, events_of, said_of, validated
-from service.ports import Commit, PartChange, Register, ResponseChange
+from service.ports import Commit, PartChange, ResponseChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handlers.core.routing import Route, RoutingTable
     from service.ports import Entry
+
+_NOTHING_SAID = Context()
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
@@ -151,14 +154,15 @@ class Batch:
             case Learned():
                 response = self._response(effect.stream_key, origin)
                 learned = Context(model=effect.model, safety_identifier=effect.safety_identifier)
-                _register(response, learned, origin, learned=True)
+                note(response.registers, learned, origin.arrival.entry, learned=True)
 
     def _response(self, key: StreamKey, origin: Origin) -> ResponseChange:
         response = self.commit.responses.get(key)
         if response is None:
             response = self.commit.responses[key] = ResponseChange()
         response.latest_ms = max(response.latest_ms, origin.arrival.entry.ms)
-        _register(response, origin.context, origin, learned=False)
+        if origin.context != _NOTHING_SAID:
+            note(response.registers, origin.context, origin.arrival.entry)
         return response
 
     def _part(self, part: PartKey, item_id: str | None, origin: Origin) -> PartChange:
@@ -169,15 +173,3 @@ class Batch:
         elif change.log.item_id is None and item_id is not None:
             change.log = change.log._replace(item_id=item_id)
         return change
-
-
-_NO_CONTEXT = Context()
-
-
-def _register(response: ResponseChange, context: Context, origin: Origin, *, learned: bool) -> None:
-    if context == _NO_CONTEXT:
-        return
-    for name, value in context._asdict().items():
-        if value is not None:
-            register = Register(learned, origin.arrival.entry, value)
-            response.registers[name] = min(register, response.registers.get(name, register))

@@ -6,6 +6,9 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
+
 from deltaloom.messages import DeadLetter
 from handlers.core.outputs import time_of
 from service.pipeline.decode import Slot, Unreadable, original
@@ -26,12 +29,12 @@ def dead_letter(
     fields = entry.fields if only is None else _with(entry, only.value)
     return DeadLetter(
         reason=why.reason,
-        error=why.error,
+        error=_one_line(why.error),
         stream=stream,
         entry_id=str(entry.id),
         deliveries=entry.deliveries,
         failed_at=time_of(now_ms),
-        entry=json.dumps({_text(name): _value(value) for name, value in fields.items()}),
+        entry=json.dumps({_text(name): as_json(value) for name, value in fields.items()}),
     )
 
 
@@ -48,16 +51,30 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
-def _value(value: bytes) -> str | dict[str, str]:
+def as_json(value: bytes) -> str | dict[str, str]:
+    """A field's value as JSON can hold it: text, or base64 where it is not UTF-8."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(value).decode()}
 
 
+def _one_line(text: str) -> str:
+    """Names in an error are the producer's: what is not printable in them is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Binary(TypedDict):
+    base64: str
+
+
+_Value = str | _Binary
+_FIELDS = TypeAdapter(dict[str, _Value], config=ConfigDict(strict=True))
+
+
 def fields_of(entry: str) -> dict[str, bytes]:
     """A dead letter's `entry` as the fields to write again; `ValueError` if it is no such thing."""
     return {
-        name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode()
-        for name, value in json.loads(entry).items()
+        name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value.encode()
+        for name, value in _FIELDS.validate_python(json.loads(entry)).items()
     }

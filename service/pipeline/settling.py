@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.outputs import assembled_text
-from handlers.core.response import FinishedPart, ResponseState, resolve
+from handlers.core.response import FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
 from service.ports import FinishedText, Loaded, Settlement
@@ -70,7 +70,7 @@ def _settlement(
     return Settlement(
         state.stream_key,
         loaded.version,
-        [_text(state, table, finished) for finished in resolution.finished],
+        [_text(table, finished) for finished in resolution.finished],
         resolution.spent,
         resolution.doubtful_since,
         resolution.ended,
@@ -78,18 +78,17 @@ def _settlement(
     )
 
 
-def _text(state: ResponseState, table: RoutingTable, finished: FinishedPart) -> FinishedText:
-    message = assembled_text(finished, state.context)
+def _text(table: RoutingTable, finished: FinishedPart) -> FinishedText:
+    message = assembled_text(finished)
     handler = table.kinds.get(finished.part.kind)
     opened = handler and handler.opened
     closed = handler and handler.finished
-    opening = Opening(finished.part, message.text, finished.item_id, state.context, finished.started_ms)
+    opening = Opening(finished.part, message.text, finished.item_id, finished.context, finished.started_ms)
     return FinishedText(
         finished.part,
         message,
         opened(opening) if opened else None,
         closed(message) if closed else None,
-        finished.late_events,
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from handlers.core.assembly import assemble
-from handlers.core.effects import Context
+from handlers.core.context import Registers, context_of
 from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
@@ -138,7 +138,7 @@ class Worker:
         }
         if not new:
             return
-        for part, stored in (await self._storage.contexts(list(new))).items():
+        for part, stored in (await self._storage.registers(list(new))).items():
             if stored is None:
                 self._remember(part)
             else:
@@ -148,11 +148,10 @@ class Worker:
         handler = self._table.kinds.get(part.kind)
         return handler is not None and handler.opened is not None
 
-    def _opening(self, batch: Batch, part: PartKey, stored: Context) -> ModerationAlert | None:
+    def _opening(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
         response = batch.commit.responses[part.stream_key]
         log = response.parts[part].log
-        said = {name: register.value for name, register in response.registers.items()}
-        context = Context(*(getattr(stored, name) or said.get(name) for name in Context._fields))
+        context = context_of({**response.registers, **stored})
         text = assemble(log.fragments).text or next((closing.text for closing in log.closings), "")
         opened = self._table.kinds[part.kind].opened
         began_ms = min(log.arrivals).entry.ms

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-SCRIPTS = ("commit", "settle", "survey")
-
 
 def source(name: str) -> str:
     """The text of one script."""

@@ -1,0 +1,55 @@
+"""Whose text it is: what a response's entries say of it, as registers that may be stored in any order.
+
+For each name there are two: what the producer says, and what was learned from `response.created`. The
+earliest entry that says something wins, and the producer's word goes before what was learned. A text
+carries what had been said when it was closed: what comes later is too late for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from handlers.core.effects import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from handlers.core.identity import EntryId
+
+
+class RegisterName(NamedTuple):
+    """Of what a register tells, and who says it."""
+
+    name: str
+    learned: bool = False
+
+
+class Register(NamedTuple):
+    """What was said, and in which entry. Of two, the smaller one is kept."""
+
+    entry: EntryId
+    value: str
+
+
+Registers = dict[RegisterName, Register]
+
+
+def note(registers: Registers, context: Context, entry: EntryId, *, learned: bool = False) -> None:
+    """Add what an entry says."""
+    for name, value in context._asdict().items():
+        if value is not None:
+            register = RegisterName(name, learned)
+            registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
+
+
+def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> Context:
+    """What had been said with the entry `until`; all there is without one."""
+
+    def said(name: str) -> str | None:
+        for learned in (False, True):
+            register = registers.get(RegisterName(name, learned))
+            if register is not None and (until is None or register.entry <= until):
+                return register.value
+        return None
+
+    return Context(**{name: said(name) for name in Context._fields})

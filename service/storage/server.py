@@ -1,0 +1,121 @@
+"""What a server says of itself: whether it is one for the worker, and what it promises.
+
+Managed servers forbid INFO or CONFIG to their users. What may not be asked is unknown, and no failure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from service.storage.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from redis.asyncio import Redis
+
+State = Literal["ok", "warn", "fail"]
+
+OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
+
+_DURABILITY: dict[str, tuple[State, str]] = {
+    "always": ("ok", "append-only file, written to disk before each answer: nothing acknowledged is lost"),
+    "everysec": (
+        "ok",
+        "append-only file, written to disk every second: a crash of the machine loses about a second",
+    ),
+    "no": (
+        "warn",
+        "append-only file, written to disk when the system likes: a crash of the machine loses about 30 s",
+    ),
+    "": ("ok", "append-only file; how often it is written to disk may not be asked (CONFIG GET appendfsync)"),
+}
+
+
+class Finding(NamedTuple):
+    """The answer to one question."""
+
+    what: str
+    state: State
+    says: str
+
+
+class Server(NamedTuple):
+    """What a server says of itself; empty if it may not be asked."""
+
+    url: str
+    info: Mapping[str, Any]
+    config: Mapping[str, str]
+
+
+async def ask(client: Redis, url: str) -> Server:
+    """Ask a server; `url` is what it is called in what is found."""
+    with unavailable_if_away():
+        info = await _allowed(client.info)
+        config = await _allowed(lambda: client.config_get("save", "appendfsync"))
+    return Server(url, info, config)
+
+
+def assess(server: Server) -> list[Finding]:
+    """What can be said of a server."""
+    return [reached(server), eviction(server), persistence(server)]
+
+
+async def _allowed(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[str, Any]:
+    try:
+        return await ask()
+    except ResponseError:  # NOPERM, or an unknown command
+        return {}
+
+
+def reached(server: Server) -> Finding:
+    """Which server it is, and whether it is one that the worker can use."""
+    if not server.info:
+        return Finding("server", "ok", f"{server.url} answers; its version may not be asked (INFO)")
+    name = "Valkey" if "valkey_version" in server.info else "Redis"
+    version = str(server.info.get(f"{name.lower()}_version", "0"))
+    says = f"{name} {version} at {server.url}"
+    oldest = OLDEST[name]
+    if tuple(int(n) for n in version.split(".")[:2] if n.isdecimal()) < oldest:
+        return Finding(
+            "server", "fail", f"{says} is too old: {name} {oldest[0]}.{oldest[1]} or later is needed"
+        )
+    if server.info.get("role") == "slave":
+        return Finding(
+            "server", "fail", f"{says} is a replica and takes no writes: name the primary in REDIS_URL"
+        )
+    return Finding("server", "ok", says)
+
+
+def eviction(server: Server) -> Finding:
+    """Whether the server may throw away keys when it is full."""
+    policy = server.info.get("maxmemory_policy")
+    if policy is None:
+        return Finding("eviction", "warn", "unknown (INFO may not be asked); it should be noeviction")
+    if policy != "noeviction":
+        return Finding(
+            "eviction",
+            "warn",
+            f"{policy}: when memory is full the server may throw away streams with their groups; "
+            "set maxmemory-policy noeviction",
+        )
+    return Finding(
+        "eviction", "ok", "noeviction: when memory is full, writes are refused and nothing is lost"
+    )
+
+
+def persistence(server: Server) -> Finding:
+    """What is lost when the server crashes or is restarted."""
+    append_only = server.info.get("aof_enabled")
+    if append_only is None:
+        return Finding("durability", "warn", "unknown (INFO may not be asked); set appendonly yes")
+    if append_only:
+        return Finding("durability", *_DURABILITY[server.config.get("appendfsync", "")])
+    if server.config.get("save"):
+        return Finding(
+            "durability", "warn", "snapshots only: a crash loses all since the last one; set appendonly yes"
+        )
+    kept = "memory only: a restart loses everything" if "save" in server.config else "no append-only file"
+    return Finding("durability", "warn", f"{kept}; set appendonly yes")
