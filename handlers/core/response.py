@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.assembly import Assembly, StoredFragment, assemble
-from handlers.core.context import context_of
+from handlers.core.context import RegisterName, context_of
 from handlers.core.effects import Context, Copy, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.text import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from deltaloom.messages import Integrity, Status
-    from handlers.core.context import Register, RegisterName
+    from deltaloom.messages import Integrity, Kind, Status
+    from handlers.core.context import Register
     from handlers.core.log import PartLog
 
 IDLE_TIMEOUT = "idle_timeout"
@@ -61,8 +61,11 @@ class ResponseState:
 
     @property
     def context_known(self) -> bool:
-        """Whether an event that is still on its way could tell whose text it is."""
-        return self.stream_key.by == "item" or context_of(self.registers).model is not None
+        """Whether all is known that `response.created` could tell; nothing ties that to a bare item."""
+        learned = RegisterName("model", learned=True) in self.registers
+        context = context_of(self.registers)
+        told = None not in {context.model, context.safety_identifier}
+        return self.stream_key.by == "item" or learned or told
 
 
 class FinishedPart(NamedTuple):
@@ -125,11 +128,12 @@ def resolve(
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
+    shown = {part.kind for part in state.finished_parts}
     for arrival, ending in sorted(state.endings.items()):
         if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
         elif ending.output_index is None:
-            result.finished.extend(_only_in_final_copy(state, arrival, ending, result.finished))
+            result.finished.extend(_only_in_final_copy(state, arrival, ending, shown))
             result.ended = True
     still_open = set(state.open_parts) - {finished.part for finished in result.finished}
     result.spent = [
@@ -143,7 +147,11 @@ def resolve(
 
 def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
     """Whether an ending closes a part: it is of its scope, and the part had begun."""
-    return ending.output_index in {None, part.output_index} and min(log.arrivals).entry <= arrival.entry
+    return ending.output_index in {None, part.output_index} and _began(log) <= arrival.entry
+
+
+def _began(log: PartLog) -> EntryId:
+    return min(log.arrivals).entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:
@@ -205,15 +213,15 @@ def _aligned(state: ResponseState, ending: Ending, copy: Copy) -> PartKey:
 
 
 def _only_in_final_copy(
-    state: ResponseState, arrival: Arrival, ending: Ending, finished: Sequence[FinishedPart]
+    state: ResponseState, arrival: Arrival, ending: Ending, shown: set[Kind]
 ) -> list[FinishedPart]:
     """Texts that nothing but the response's final copy has.
 
-    Only of a kind the response showed no other part of: the copy's positions are no proof that a text
-    is a new one, and nothing may come twice.
+    Only of a kind the response showed no other part of (`shown`, which grows): the copy's positions are no
+    proof that a text is a new one, and nothing may come twice.
     """
-    shown = {part.kind for part in (*state.open_parts, *state.finished_parts, *(f.part for f in finished))}
-    return [
+    shown |= {part.kind for part, log in state.open_parts.items() if _began(log) <= arrival.entry}
+    only_here = [
         FinishedPart(
             PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
             assemble(())._replace(text=repair(copy.text)),
@@ -228,6 +236,8 @@ def _only_in_final_copy(
         for copy in ending.copies
         if copy.text and copy.kind not in shown
     ]
+    shown |= {finished.part.kind for finished in only_here}
+    return only_here
 
 
 def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
@@ -247,7 +257,7 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         integrity,
         log.item_id,
         context_of(state.registers, close.entry),
-        min(log.arrivals).entry.ms,
+        _began(log).ms,
         close.entry.ms,
     )
 
@@ -268,6 +278,6 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         "unverified",
         log.item_id,
         context_of(state.registers),
-        min(log.arrivals).entry.ms,
+        _began(log).ms,
         now_ms if ended is None else ended.ms,
     )
