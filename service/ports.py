@@ -66,6 +66,8 @@ class ResponseChange:
     endings: dict[Arrival, Ending] = field(default_factory=dict)
     registers: Registers = field(default_factory=dict)
     latest_ms: int = 0
+    entries: set[int] = field(default_factory=set)
+    """The batch's entry indexes it is made of."""
 
 
 @dataclass(slots=True)
@@ -172,8 +174,8 @@ class Group(Protocol):
         """Take over some of what a consumer that is gone left; with how often each was delivered."""
         ...
 
-    async def deliver(self, entry_ids: Sequence[str]) -> Sequence[RawEntry]:
-        """Give this consumer entries it holds once more, counting that as a delivery."""
+    async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> Sequence[RawEntry]:
+        """Give this consumer entries it holds, as their delivery of this number."""
         ...
 
     async def look_at(self, entry_ids: Sequence[str]) -> Sequence[RawEntry]:

@@ -138,35 +138,36 @@ class Batch:
     def _note(self, effect: Effect, origin: Origin, index: int) -> None:
         match effect:
             case Fragment():
-                change = self._part(effect.part, effect.item_id, origin)
+                change = self._part(effect.part, effect.item_id, origin, index)
                 change.entries.append(index)
                 change.log.fragments.append(
                     StoredFragment(origin.arrival, effect.sequence_number, effect.delta)
                 )
             case Closing():
                 if effect.part.kind in self._table.kinds:
-                    change = self._part(effect.part, effect.item_id, origin)
+                    change = self._part(effect.part, effect.item_id, origin, index)
                     change.log.closings.append(StoredClosing(origin.arrival, effect.rank, effect.text))
             case Ending():
                 copies = tuple(copy for copy in effect.copies if copy.kind in self._table.kinds)
-                response = self._response(effect.stream_key, origin)
+                response = self._response(effect.stream_key, origin, index)
                 response.endings[origin.arrival] = effect._replace(copies=copies)
             case Learned():
-                response = self._response(effect.stream_key, origin)
+                response = self._response(effect.stream_key, origin, index)
                 learned = Context(model=effect.model, safety_identifier=effect.safety_identifier)
                 note(response.registers, learned, origin.arrival.entry, learned=True)
 
-    def _response(self, key: StreamKey, origin: Origin) -> ResponseChange:
+    def _response(self, key: StreamKey, origin: Origin, index: int) -> ResponseChange:
         response = self.commit.responses.get(key)
         if response is None:
             response = self.commit.responses[key] = ResponseChange()
+        response.entries.add(index)
         response.latest_ms = max(response.latest_ms, origin.arrival.entry.ms)
         if origin.context != _NOTHING_SAID:
             note(response.registers, origin.context, origin.arrival.entry)
         return response
 
-    def _part(self, part: PartKey, item_id: str | None, origin: Origin) -> PartChange:
-        response = self._response(part.stream_key, origin)
+    def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange:
+        response = self._response(part.stream_key, origin, index)
         change = response.parts.get(part)
         if change is None:
             change = response.parts[part] = PartChange(PartLog([], [], item_id))

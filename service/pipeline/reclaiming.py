@@ -99,7 +99,8 @@ class Reclaimer:
         await self._give_up(worn_out, deliveries)
         for entries in (once, *([entry] for entry in rest)):
             if entries:
-                raw = await self._patience.until_done(self._group.deliver, entries)
+                number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
+                raw = await self._patience.until_done(self._group.deliver, entries, number)
                 await self._worker.take(self._opened(raw, deliveries, more=1))
 
     async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:

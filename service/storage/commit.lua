@@ -13,7 +13,7 @@
 --         dead_letters  {entry, fields}          entry: number in `entries`, from 0
 --         counts        {type, {entry, …}}       events without a handler
 --         touched       {member, ms, …}          responses of which nothing else came
---         responses     {state, member, latest_ms, registers {name, value}, endings {field, blob},
+--         responses     {state, member, latest_ms, entries {entry, …}, registers {name, value}, endings {field, blob},
 --                        closing_ms, parts {field, log, chunk, bytes_limit, entries, opened}}
 --         ttl_ms        how long a state lives without a worker
 --         fragments_limit  fragments a part may have
@@ -109,9 +109,11 @@ for _, counted in ipairs(plan.counts) do
   count('type:' .. counted.type, fresh_among(counted.entries))
 end
 
--- Responses.
+-- Responses. One of which all entries were acknowledged before is left alone: its effects are stored, or were
+-- so long ago that even its finished texts are forgotten.
 local opened, late_events, active, candidates = {}, 0, {}, {}
-for r, response in ipairs(plan.responses) do
+
+local function apply(r, response)
   local state = KEYS[response.state]
   local set, alive = {}, #response.endings > 0
 
@@ -121,7 +123,7 @@ for r, response in ipairs(plan.responses) do
     else
       alive = true
       redis.call('APPEND', KEYS[part.log], blob(part.chunk))
-      if not known[r][p] then redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms) end
+      redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms)
       set[#set + 1] = 'part:' .. part.field
       set[#set + 1] = part.bytes .. ':' .. part.fragments + fresh_among(part.entries)
       if part.opened and redis.call('HSETNX', state, 'alerted:' .. part.field, '1') == 1 then
@@ -155,6 +157,10 @@ for r, response in ipairs(plan.responses) do
     end
     candidates[#candidates + 1] = response.member
   end
+end
+
+for r, response in ipairs(plan.responses) do
+  if fresh_among(response.entries) > 0 then apply(r, response) end
 end
 count('late', late_events)
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)

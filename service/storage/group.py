@@ -72,11 +72,15 @@ class ConsumerGroup:
             )
         return dict(_decode_inherit(reply))
 
-    async def deliver(self, entry_ids: Sequence[str]) -> list[RawEntry]:
-        """Give this consumer entries it holds once more, counting that as a delivery."""
+    async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
+        """Give this consumer entries it holds, as their delivery of this number.
+
+        The number is set, not added to: redis-py sends a command again when its reply is lost, and that
+        must not bring an innocent entry nearer to its last delivery.
+        """
         with unavailable_if_away():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
-                self._stream, GROUP, self._consumer, 0, list(entry_ids)
+                self._stream, GROUP, self._consumer, 0, list(entry_ids), retrycount=deliveries
             )
         return [RawEntry(entry_id, fields) for entry_id, fields in entries if fields is not None]
 

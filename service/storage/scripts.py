@@ -80,6 +80,7 @@ class PlannedResponse(msgspec.Struct, omit_defaults=True):
     state: int
     member: str
     latest_ms: int
+    entries: list[int]
     parts: list[PlannedPart]
     registers: list[PlannedRegister]
     endings: list[PlannedEnding]

@@ -146,6 +146,7 @@ class RedisStorage:
             state=call.key(self._keys.state(key)),
             member=str(key),
             latest_ms=change.latest_ms,
+            entries=sorted(change.entries),
             closing_ms=min(closings).entry.ms if closings else None,
             registers=[
                 scripts.PlannedRegister(register_field(name), register_value(register))
@@ -205,29 +206,30 @@ class RedisStorage:
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
-        """Read responses. Sets only grow, so that the reads need not be one step."""
+        """Read responses.
+
+        First which parts are open, then in one step those and what else is known: a log that is newer than
+        the context beside it would give a text that does not say whose it is.
+        """
+        keys = list(map(self._keys.state, stream_keys))
         pipeline = self._client.pipeline(transaction=False)
-        for key in stream_keys:
-            pipeline.hgetall(self._keys.state(key))
+        for key in keys:
+            pipeline.hgetall(key)
         with unavailable_if_away():
-            states = [
-                {name.decode(): value for name, value in reply.items()} for reply in await pipeline.execute()
-            ]
-        open_parts = [
-            (key, field)
-            for key, fields in zip(stream_keys, states, strict=True)
-            for field in open_fields(fields)
-        ]
-        for key, field in open_parts:
-            pipeline.get(self._keys.log(PartKey.from_field(key, field)))
-        logs: dict[StreamKey, dict[str, bytes | None]] = {key: {} for key in stream_keys}
+            open_parts = [open_fields(_named(reply)) for reply in await pipeline.execute()]
+        together = self._client.pipeline(transaction=True)
+        for stream_key, key, fields in zip(stream_keys, keys, open_parts, strict=True):
+            together.hgetall(key)
+            for field in fields:
+                together.get(self._keys.log(PartKey.from_field(stream_key, field)))
         with unavailable_if_away():
-            for (key, field), log in zip(open_parts, await pipeline.execute(), strict=True):
-                logs[key][field] = log
-        return [
-            Loaded(state_of(key, fields, logs[key]), int(fields.get("version", 0)))
-            for key, fields in zip(stream_keys, states, strict=True)
-        ]
+            replies = iter(await together.execute())
+        loaded = []
+        for stream_key, fields in zip(stream_keys, open_parts, strict=True):
+            state = _named(next(replies))
+            logs: dict[str, bytes | None] = {field: next(replies) for field in fields}
+            loaded.append(Loaded(state_of(stream_key, state, logs), int(state.get("version", 0))))
+        return loaded
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
         """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
@@ -290,6 +292,10 @@ class RedisStorage:
 
 def _entry(message: AssembledText | ModerationAlert | None) -> list[str] | None:
     return None if message is None else entry_of(message, message.model_dump_json())
+
+
+def _named(reply: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in reply.items()}
 
 
 def _scores(members: list[str]) -> dict[StreamKey, int]:

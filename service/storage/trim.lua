@@ -1,5 +1,6 @@
-#!lua
--- Trims the input behind what every group has acknowledged, and the outputs by age.
+#!lua flags=allow-oom
+-- Trims the input behind what every group has acknowledged, and the outputs by age. It runs also when the
+-- server is out of memory, because then nothing else would free any.
 -- What any group has yet to read or to acknowledge is never trimmed. `~` trims by whole nodes: cheap.
 --
 -- KEYS  1 input stream   2… outputs

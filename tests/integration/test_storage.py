@@ -75,8 +75,9 @@ async def test_a_certain_text_does_not_wait_for_a_stuck_worker(bench: Bench) -> 
     """One dead worker must not hold up the texts that are complete without it."""
     await bench.publish(KEEPALIVE)
     await bench.consumer("dead").read()
-    await bench.publish(delta(1, "sure"), done("sure"), model="m")
-    await bench.publish(delta(1, "in"), done("in doubt"), response_id="resp_2", model="m")
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    await bench.publish(created, delta(1, "sure"), done("sure"))
+    await bench.publish(created, delta(1, "in"), done("in doubt"), response_id="resp_2")
     await bench.consumer("alive").work()
     survivor = bench.consumer().worker
 

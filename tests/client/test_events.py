@@ -1,0 +1,221 @@
+"""The event models: what they take as real servers send it, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from deltaloom import events
+from deltaloom.events import (
+    ContentPartDone,
+    ErrorEvent,
+    Event,
+    MessageItem,
+    OtherItem,
+    OtherPart,
+    OutputItemDone,
+    ReasoningItem,
+    RefusalPart,
+    ResponseCompleted,
+    ResponseSnapshot,
+    TextPart,
+)
+
+Json = dict[str, Any]
+
+_PART: Json = {"item_id": "it_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
+_SUMMARY: Json = {"item_id": "it_1", "output_index": 0, "summary_index": 0, "sequence_number": 1}
+_RESPONSE: Json = {"response": {"id": "resp_1", "model": "m", "output": []}, "sequence_number": 9}
+
+GOOD: dict[type[Event], Json] = {
+    events.RefusalDelta: {"type": "response.refusal.delta", "delta": "x", **_PART},
+    events.RefusalDone: {"type": "response.refusal.done", "refusal": "x", **_PART},
+    events.ReasoningTextDelta: {"type": "response.reasoning_text.delta", "delta": "x", **_PART},
+    events.ReasoningTextDone: {"type": "response.reasoning_text.done", "text": "x", **_PART},
+    events.ReasoningSummaryTextDelta: {
+        "type": "response.reasoning_summary_text.delta",
+        "delta": "x",
+        **_SUMMARY,
+    },
+    events.ReasoningSummaryTextDone: {
+        "type": "response.reasoning_summary_text.done",
+        "text": "x",
+        **_SUMMARY,
+    },
+    events.OutputTextDelta: {"type": "response.output_text.delta", "delta": "x", **_PART},
+    events.OutputTextDone: {"type": "response.output_text.done", "text": "x", **_PART},
+    events.ContentPartDone: {
+        "type": "response.content_part.done",
+        "part": {"type": "refusal", "refusal": "x"},
+        **_PART,
+    },
+    events.OutputItemDone: {
+        "type": "response.output_item.done",
+        "output_index": 0,
+        "item": {"type": "message", "id": "it_1", "content": []},
+        "sequence_number": 1,
+    },
+    events.ResponseCreated: {"type": "response.created", **_RESPONSE},
+    events.ResponseCompleted: {"type": "response.completed", **_RESPONSE},
+    events.ResponseIncomplete: {"type": "response.incomplete", **_RESPONSE},
+    events.ResponseFailed: {"type": "response.failed", **_RESPONSE},
+    events.ErrorEvent: {"type": "error", "code": "x", "message": "y", "sequence_number": 1},
+}
+"""One good event for each model."""
+
+
+def _models() -> set[type[Event]]:
+    return {
+        model
+        for model in vars(events).values()
+        if isinstance(model, type) and issubclass(model, Event) and "type" in model.model_fields
+    }
+
+
+_OPTIONAL = {"sequence_number", "item_id", "code", "message"}
+REQUIRED = [(model, name) for model, event in GOOD.items() for name in event if name not in _OPTIONAL]
+TYPED = [(model, name) for model, event in GOOD.items() for name in event if name != "type"]
+INDEXES = [(model, name) for model, event in GOOD.items() for name in event if name.endswith("_index")]
+
+
+def test_every_model_has_an_example() -> None:
+    """A new event model would escape the tests below."""
+    assert set(GOOD) == _models()
+
+
+@pytest.mark.parametrize("model", GOOD)
+def test_good_event_with_extra_fields_is_read(model: type[Event]) -> None:
+    """Events with fields that a server adds (`obfuscation`, `logprobs`) would be dead letters."""
+    event = model.model_validate(GOOD[model] | {"obfuscation": "xyz", "logprobs": []}, strict=True)
+    assert get_args(model.model_fields["type"].annotation) == (GOOD[model]["type"],)
+    assert event.sequence_number == GOOD[model]["sequence_number"]
+
+
+@pytest.mark.parametrize("model", GOOD)
+def test_no_number_and_no_item_id_is_needed(model: type[Event]) -> None:
+    """Events of servers that send neither would be dead letters."""
+    bare = {name: value for name, value in GOOD[model].items() if name not in {"sequence_number", "item_id"}}
+    assert model.model_validate(bare, strict=True).sequence_number is None
+
+
+@pytest.mark.parametrize(("model", "name"), REQUIRED)
+def test_missing_field_is_refused(model: type[Event], name: str) -> None:
+    """An event without the field would be taken for something it is not."""
+    event = {key: value for key, value in GOOD[model].items() if key != name}
+    with pytest.raises(ValidationError, match=r"(?i)missing|required"):
+        model.model_validate(event)
+
+
+@pytest.mark.parametrize(("model", "name"), TYPED)
+@pytest.mark.parametrize("wrong", [True, 1.5, ["x"]], ids=["bool", "float", "list"])
+def test_mistyped_field_is_refused(model: type[Event], name: str, wrong: object) -> None:
+    """A wrong value would go into a text or into an identity."""
+    with pytest.raises(ValidationError):
+        model.model_validate(GOOD[model] | {name: wrong}, strict=True)
+
+
+@pytest.mark.parametrize(("model", "name"), INDEXES)
+@pytest.mark.parametrize("wrong", [-1, 2**31, 10**400, "0", None])
+def test_index_is_a_small_number(model: type[Event], name: str, wrong: object) -> None:
+    """An index that no server means would make a part of its own."""
+    with pytest.raises(ValidationError):
+        model.model_validate(GOOD[model] | {name: wrong}, strict=True)
+
+
+@pytest.mark.parametrize("number", [-(2**63), -1, 0, 2**63 - 1])
+def test_sequence_number_is_any_64_bit_integer(number: int) -> None:
+    """A server that numbers from -1, or by nanoseconds, would be refused."""
+    event = GOOD[events.RefusalDelta] | {"sequence_number": number}
+    assert events.RefusalDelta.model_validate(event, strict=True).sequence_number == number
+
+
+@pytest.mark.parametrize("number", [-(2**63) - 1, 2**63, 10**400])
+def test_larger_sequence_number_is_refused(number: int) -> None:
+    """A number that cannot be stored would stop the worker."""
+    with pytest.raises(ValidationError):
+        events.RefusalDelta.model_validate(
+            GOOD[events.RefusalDelta] | {"sequence_number": number}, strict=True
+        )
+
+
+def test_lone_half_of_a_surrogate_pair_is_kept() -> None:
+    """A split emoji would be lost, or its event would be a dead letter."""
+    event = GOOD[events.RefusalDelta] | {"delta": "a\ud83d"}
+    assert events.RefusalDelta.model_validate(event, strict=True).delta == "a\ud83d"
+
+
+@pytest.mark.parametrize("item_id", ["", "x" * 4097, "\ud800"], ids=["empty", "long", "half"])
+def test_item_id_that_cannot_be_a_key_is_refused(item_id: str) -> None:
+    """A key could not be written, or would be as long as the producer likes."""
+    with pytest.raises(ValidationError):
+        events.RefusalDelta.model_validate(GOOD[events.RefusalDelta] | {"item_id": item_id}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "model"),
+    [
+        ({"type": "refusal", "refusal": "x"}, RefusalPart),
+        ({"type": "output_text", "text": "x", "annotations": []}, TextPart),
+        ({"type": "reasoning_text", "text": "x"}, TextPart),
+        ({"type": "summary_text", "text": "x"}, TextPart),
+        ({"type": "output_audio", "data": "…"}, OtherPart),
+        ({"type": 7}, OtherPart),
+        ({}, OtherPart),
+    ],
+)
+def test_part_is_told_by_its_type(part: Json, model: type) -> None:
+    """A copy's text would be missed, or a part of a vendor's own would be a dead letter."""
+    event = ContentPartDone.model_validate(GOOD[ContentPartDone] | {"part": part}, strict=True)
+    assert type(event.part) is model
+
+
+@pytest.mark.parametrize(
+    ("item", "model"),
+    [
+        ({"type": "message", "id": "it", "content": [{"type": "refusal", "refusal": "x"}]}, MessageItem),
+        ({"type": "message"}, MessageItem),
+        ({"type": "message", "content": None}, MessageItem),
+        ({"type": "reasoning", "id": "it", "summary": [], "encrypted_content": "…"}, ReasoningItem),
+        (
+            {"type": "reasoning", "content": None, "summary": [{"type": "summary_text", "text": "x"}]},
+            ReasoningItem,
+        ),
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, OtherItem),
+        ({"id": 7}, OtherItem),
+    ],
+)
+def test_item_is_told_by_its_type(item: Json, model: type) -> None:
+    """A copy's texts would be missed, or a tool call would be a dead letter."""
+    event = OutputItemDone.model_validate(GOOD[OutputItemDone] | {"item": item}, strict=True)
+    assert type(event.item) is model
+
+
+@pytest.mark.parametrize("code", ["rate_limit", 429, None])
+def test_error_code_may_be_a_number(code: object) -> None:
+    """The end of a response would be a dead letter, and its texts would wait for the idle timeout."""
+    expected = None if code is None else str(code)
+    flat = ErrorEvent.model_validate({"type": "error", "code": code}, strict=True)
+    nested = ErrorEvent.model_validate({"type": "error", "error": {"code": code}}, strict=True)
+    assert flat.code == expected
+    assert nested.error is not None
+    assert nested.error.code == expected
+
+
+def test_snapshot_may_be_empty_or_full_of_strangers() -> None:
+    """The end of a response would be a dead letter because of an item that is not ours."""
+    snapshot = {"output": [{"type": "web_search_call"}, {"type": "message", "content": [{"type": "new"}]}]}
+    event = ResponseCompleted.model_validate(
+        {"type": "response.completed", "response": snapshot}, strict=True
+    )
+    assert len(event.response.output or []) == 2
+    empty = ResponseCompleted.model_validate({"type": "response.completed", "response": {}}, strict=True)
+    assert empty.response == ResponseSnapshot()
+
+
+def test_events_do_not_change() -> None:
+    """One handler could change what another sees."""
+    event = events.RefusalDelta.model_validate(GOOD[events.RefusalDelta])
+    with pytest.raises(ValidationError, match="frozen"):
+        event.delta = "other"  # type: ignore[misc]  # which is what mypy says too

@@ -1,0 +1,120 @@
+"""What goes out: fields, literals, and what a reader may rely on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from deltaloom.messages import (
+    PLAIN_FIELDS,
+    AssembledText,
+    DeadLetter,
+    DeadLetterReason,
+    Integrity,
+    Kind,
+    ModerationAlert,
+    OutputMessage,
+    Status,
+)
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TEXT = AssembledText(
+    id="text_1",
+    kind="refusal",
+    response_id="resp_1",
+    output_index=0,
+    content_index=0,
+    text="I'm sorry",
+    status="completed",
+    integrity="verified",
+    delta_count=2,
+    duplicate_count=0,
+    started_at=AT,
+    finished_at=AT,
+)
+ALERT = ModerationAlert(
+    type="deltaloom.refusal.opened",
+    id="opened_1",
+    kind="refusal",
+    output_index=0,
+    content_index=0,
+    text="I'm",
+    severity="warning",
+    raised_at=AT,
+)
+
+
+def test_fields_are_those_of_the_contract() -> None:
+    """A field would be missing, renamed or unknown to whoever reads by the contract."""
+    ids = {"id", "kind", "response_id", "item_id", "output_index", "content_index", "text"}
+    context = {"tenant", "model", "safety_identifier", "traceparent"}
+    closing = {"status", "reason", "integrity"}
+    counts = {"delta_count", "duplicate_count", "first_sequence_number", "last_sequence_number"}
+    times = {"started_at", "finished_at"}
+    assert set(AssembledText.model_fields) == {"type"} | ids | context | closing | counts | times
+    assert set(ModerationAlert.model_fields) == {"type", "severity", "raised_at"} | ids | context | closing
+    assert set(DeadLetter.model_fields) == {
+        "reason",
+        "error",
+        "stream",
+        "entry_id",
+        "deliveries",
+        "failed_at",
+        "entry",
+    }
+
+
+@pytest.mark.parametrize(
+    ("literal", "values"),
+    [
+        (Kind, {"refusal", "reasoning", "reasoning_summary", "output_text"}),
+        (Status, {"completed", "incomplete", "failed", "abandoned"}),
+        (Integrity, {"verified", "repaired", "unverified"}),
+        (
+            DeadLetterReason,
+            {"malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"},
+        ),
+    ],
+)
+def test_literals_are_those_of_the_contract(literal: Any, values: set[str]) -> None:
+    """A subscriber's `match` would miss a value."""
+    assert set(get_args(literal)) == values
+
+
+@pytest.mark.parametrize("message", [TEXT, ALERT])
+def test_either_message_is_read_back(message: AssembledText | ModerationAlert) -> None:
+    """A subscriber to both streams could not tell the messages apart."""
+    adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
+    assert adapter.validate_json(message.model_dump_json()) == message
+
+
+def test_times_are_rfc_3339_in_utc() -> None:
+    """A reader in another language could not parse the time."""
+    assert TEXT.model_dump(mode="json")["started_at"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    """A message would leave it open which time it means."""
+    with pytest.raises(ValidationError, match="timezone"):
+        AssembledText.model_validate(TEXT.model_dump() | {"started_at": datetime(2026, 1, 1)})  # noqa: DTZ001
+
+
+def test_fields_of_a_later_version_are_ignored() -> None:
+    """A subscriber would break the day the worker is updated."""
+    assert AssembledText.model_validate(TEXT.model_dump() | {"new": 1}) == TEXT
+
+
+def test_messages_do_not_change() -> None:
+    """One subscriber in a process could change what another sees."""
+    with pytest.raises(ValidationError, match="frozen"):
+        TEXT.text = "other"  # type: ignore[misc]  # which is what mypy says too
+
+
+@pytest.mark.parametrize("name", PLAIN_FIELDS)
+def test_plain_fields_exist_in_both_messages(name: str) -> None:
+    """Writing the entry of a message would fail."""
+    assert name in AssembledText.model_fields
+    assert name in ModerationAlert.model_fields

@@ -1,0 +1,1 @@
+"""Tests of our contract against what others ship."""

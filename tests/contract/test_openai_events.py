@@ -1,0 +1,253 @@
+"""Our event models against the classes of the installed `openai` package: same fields, same literals.
+
+The package is a test dependency only. It is what producers in Python have in their hands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from openai.types import responses as openai
+from openai.types.responses.response import IncompleteDetails
+from pydantic import BaseModel
+
+from deltaloom import events as ours
+from handlers import BUILT_IN
+from tests.client.test_events import GOOD
+from tests.service.pipeline.model import batch_of
+from tests.strategies import entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+from handlers.core.identity import EntryId
+from handlers.core.routing import RoutingTable
+
+EVENTS: dict[type[ours.Event], type[BaseModel]] = {
+    ours.RefusalDelta: openai.ResponseRefusalDeltaEvent,
+    ours.RefusalDone: openai.ResponseRefusalDoneEvent,
+    ours.ReasoningTextDelta: openai.ResponseReasoningTextDeltaEvent,
+    ours.ReasoningTextDone: openai.ResponseReasoningTextDoneEvent,
+    ours.ReasoningSummaryTextDelta: openai.ResponseReasoningSummaryTextDeltaEvent,
+    ours.ReasoningSummaryTextDone: openai.ResponseReasoningSummaryTextDoneEvent,
+    ours.OutputTextDelta: openai.ResponseTextDeltaEvent,
+    ours.OutputTextDone: openai.ResponseTextDoneEvent,
+    ours.ContentPartDone: openai.ResponseContentPartDoneEvent,
+    ours.OutputItemDone: openai.ResponseOutputItemDoneEvent,
+    ours.ResponseCreated: openai.ResponseCreatedEvent,
+    ours.ResponseCompleted: openai.ResponseCompletedEvent,
+    ours.ResponseIncomplete: openai.ResponseIncompleteEvent,
+    ours.ResponseFailed: openai.ResponseFailedEvent,
+    ours.ErrorEvent: openai.ResponseErrorEvent,
+}
+
+PIECES: list[tuple[type[BaseModel], type[BaseModel]]] = [
+    (ours.RefusalPart, openai.ResponseOutputRefusal),
+    (ours.TextPart, openai.ResponseOutputText),
+    (ours.MessageItem, openai.ResponseOutputMessage),
+    (ours.ReasoningItem, openai.ResponseReasoningItem),
+    (ours.ResponseSnapshot, openai.Response),
+    (ours.ErrorDetail, openai.ResponseError),
+    (ours.IncompleteDetail, IncompleteDetails),
+]
+
+NOT_IN_THE_REFERENCE = {(ours.ErrorEvent, "error")}
+"""Fields that servers send all the same: `error` nested under `error`."""
+
+
+def _literals(model: type[BaseModel]) -> set[str]:
+    return set(get_args(model.model_fields["type"].annotation))
+
+
+def test_every_event_is_held_against_theirs() -> None:
+    """A new event model of ours would not be tested against the API."""
+    assert set(EVENTS) == set(GOOD)
+
+
+@pytest.mark.parametrize(("own", "theirs"), [*EVENTS.items(), *PIECES])
+def test_fields_that_we_read_are_theirs(own: type[BaseModel], theirs: type[BaseModel]) -> None:
+    """A field that the API does not have, or no longer, would never be read."""
+    read = {name for name in own.model_fields if (own, name) not in NOT_IN_THE_REFERENCE}
+    assert read <= set(theirs.model_fields)
+
+
+@pytest.mark.parametrize(("own", "theirs"), EVENTS.items())
+def test_type_literals_are_theirs(own: type[BaseModel], theirs: type[BaseModel]) -> None:
+    """An event would not find its handler."""
+    assert _literals(own) == _literals(theirs)
+
+
+def test_type_literals_of_parts_and_items_are_theirs() -> None:
+    """A copy's text would not be seen."""
+    assert _literals(ours.RefusalPart) == _literals(openai.ResponseOutputRefusal)
+    assert _literals(ours.MessageItem) == _literals(openai.ResponseOutputMessage)
+    assert _literals(ours.ReasoningItem) == _literals(openai.ResponseReasoningItem)
+    reasoning = openai.response_reasoning_item
+    assert _literals(ours.TextPart) == (
+        _literals(openai.ResponseOutputText) | _literals(reasoning.Content) | _literals(reasoning.Summary)
+    )
+
+
+def _their_events() -> Iterator[dict[str, Any]]:
+    """An event of every type that the package knows, with as little in it as it may have."""
+    for theirs in get_args(get_args(openai.ResponseStreamEvent)[0]):
+        yield {"type": next(iter(_literals(theirs)))}
+
+
+def test_every_type_of_theirs_is_handled_or_counted() -> None:
+    """An event of the API that is not ours would be a dead letter."""
+    table = RoutingTable(BUILT_IN.values())
+    entries = [
+        entry_of([event], EntryId(1, number), "resp_1") for number, event in enumerate(_their_events())
+    ]
+    commit = batch_of(entries, table).commit
+    known = {next(iter(_literals(own))) for own in EVENTS}
+    types = {event["type"] for event in _their_events()}
+    assert known <= types
+    assert set(commit.counts) == types - known
+
+
+def test_no_delta_of_theirs_that_holds_words_of_a_model_is_overlooked() -> None:
+    """A new kind of text in the API would be counted and never assembled, and nobody would know.
+
+    A type that is new here needs a look: is it a text that a handler should rebuild?
+    """
+    known = {next(iter(_literals(own))) for own in EVENTS}
+    others = {event["type"] for event in _their_events() if event["type"].endswith(".delta")} - known
+    assert others == {
+        "response.audio.delta",
+        "response.audio.transcript.delta",
+        "response.code_interpreter_call_code.delta",
+        "response.custom_tool_call_input.delta",
+        "response.function_call_arguments.delta",
+        "response.mcp_call_arguments.delta",
+        "response.shell_call_command.delta",
+        "response.shell_call_output_content.delta",
+    }
+
+
+# ------------------------------------------------------------------------------ ours take what theirs produce
+
+
+_REFUSAL = openai.ResponseOutputRefusal(type="refusal", refusal="I'm sorry")
+_TEXT = openai.ResponseOutputText(type="output_text", text="well", annotations=[])
+_MESSAGE = openai.ResponseOutputMessage(
+    id="msg_1", type="message", role="assistant", status="completed", content=[_TEXT, _REFUSAL]
+)
+_REASONING = openai.ResponseReasoningItem(
+    id="rs_1",
+    type="reasoning",
+    summary=[openai.response_reasoning_item.Summary(type="summary_text", text="one")],
+    content=[openai.response_reasoning_item.Content(type="reasoning_text", text="hm")],
+)
+_CALL = openai.ResponseFunctionToolCall(
+    type="function_call", call_id="call_1", name="f", arguments="{}", status="completed"
+)
+
+
+def _response(**fields: Any) -> openai.Response:
+    return openai.Response(
+        id="resp_1",
+        created_at=1,
+        model="m-1",
+        object="response",
+        output=[_REASONING, _CALL, _MESSAGE],
+        parallel_tool_calls=True,
+        tool_choice="auto",
+        tools=[],
+        safety_identifier="u-1",
+        **fields,
+    )
+
+
+_PLACE: dict[str, Any] = {"item_id": "msg_1", "output_index": 2, "content_index": 1, "sequence_number": 9}
+_SUMMARY_PLACE: dict[str, Any] = {
+    "item_id": "rs_1",
+    "output_index": 0,
+    "summary_index": 0,
+    "sequence_number": 9,
+}
+_FAILURE = openai.ResponseError(code="server_error", message="no")
+
+THEIRS: dict[type[ours.Event], BaseModel] = {
+    ours.RefusalDelta: openai.ResponseRefusalDeltaEvent(type="response.refusal.delta", delta="I'm", **_PLACE),
+    ours.RefusalDone: openai.ResponseRefusalDoneEvent(type="response.refusal.done", refusal="I'm", **_PLACE),
+    ours.ReasoningTextDelta: openai.ResponseReasoningTextDeltaEvent(
+        type="response.reasoning_text.delta", delta="h", **_PLACE
+    ),
+    ours.ReasoningTextDone: openai.ResponseReasoningTextDoneEvent(
+        type="response.reasoning_text.done", text="hm", **_PLACE
+    ),
+    ours.ReasoningSummaryTextDelta: openai.ResponseReasoningSummaryTextDeltaEvent(
+        type="response.reasoning_summary_text.delta", delta="o", **_SUMMARY_PLACE
+    ),
+    ours.ReasoningSummaryTextDone: openai.ResponseReasoningSummaryTextDoneEvent(
+        type="response.reasoning_summary_text.done", text="one", **_SUMMARY_PLACE
+    ),
+    ours.OutputTextDelta: openai.ResponseTextDeltaEvent(
+        type="response.output_text.delta", delta="w", logprobs=[], **_PLACE
+    ),
+    ours.OutputTextDone: openai.ResponseTextDoneEvent(
+        type="response.output_text.done", text="well", logprobs=[], **_PLACE
+    ),
+    ours.ContentPartDone: openai.ResponseContentPartDoneEvent(
+        type="response.content_part.done", part=_REFUSAL, **_PLACE
+    ),
+    ours.OutputItemDone: openai.ResponseOutputItemDoneEvent(
+        type="response.output_item.done", item=_MESSAGE, output_index=2, sequence_number=9
+    ),
+    ours.ResponseCreated: openai.ResponseCreatedEvent(
+        type="response.created", response=_response(), sequence_number=0
+    ),
+    ours.ResponseCompleted: openai.ResponseCompletedEvent(
+        type="response.completed", response=_response(), sequence_number=9
+    ),
+    ours.ResponseIncomplete: openai.ResponseIncompleteEvent(
+        type="response.incomplete",
+        response=_response(incomplete_details=IncompleteDetails(reason="content_filter")),
+        sequence_number=9,
+    ),
+    ours.ResponseFailed: openai.ResponseFailedEvent(
+        type="response.failed", response=_response(error=_FAILURE), sequence_number=9
+    ),
+    ours.ErrorEvent: openai.ResponseErrorEvent(type="error", code="x", message="y", sequence_number=9),
+}
+
+
+def _only_what_we_read(value: Any, model: BaseModel) -> Any:
+    """Of their JSON, what our model has a field for."""
+    read = {}
+    for name in type(model).model_fields:
+        ours_value, theirs = getattr(model, name), value.get(name)
+        if isinstance(ours_value, BaseModel):
+            theirs = _only_what_we_read(theirs, ours_value)
+        elif isinstance(ours_value, list):
+            theirs = [_only_what_we_read(each, piece) for each, piece in zip(theirs, ours_value, strict=True)]
+        read[name] = theirs
+    return read
+
+
+@pytest.mark.parametrize("own", EVENTS)
+def test_ours_read_what_theirs_write(own: type[ours.Event]) -> None:
+    """A producer that publishes `event.model_dump_json()` would have dead letters, or lose values."""
+    theirs = THEIRS[own].model_dump(mode="json")
+    event = own.model_validate(theirs, strict=True)
+    assert event.model_dump() == _only_what_we_read(theirs, event)
+
+
+@pytest.mark.parametrize("own", EVENTS)
+def test_ours_are_complete_where_theirs_leave_out_what_is_unset(own: type[ours.Event]) -> None:
+    """A producer that publishes `event.to_json()` would have dead letters."""
+    own.model_validate(THEIRS[own].model_dump(mode="json", exclude_unset=True), strict=True)
+
+
+def test_snapshot_tells_model_user_and_texts() -> None:
+    """What is learned from a response would be empty."""
+    event = ours.ResponseCompleted.model_validate(THEIRS[ours.ResponseCompleted].model_dump(mode="json"))
+    assert (event.response.model, event.response.safety_identifier) == ("m-1", "u-1")
+    reasoning, call, message = event.response.output or []
+    assert isinstance(reasoning, ours.ReasoningItem)
+    assert isinstance(call, ours.OtherItem)
+    assert isinstance(message, ours.MessageItem)
+    assert [type(part) for part in message.content or []] == [ours.TextPart, ours.RefusalPart]

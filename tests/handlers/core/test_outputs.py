@@ -1,0 +1,69 @@
+"""From a finished part to its message."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from handlers.core.assembly import Assembly
+from handlers.core.effects import Context
+from handlers.core.identity import PartKey, StreamKey
+from handlers.core.outputs import assembled_text, part_fields, time_of
+from handlers.core.response import FinishedPart
+
+PART = PartKey(StreamKey("response", "resp_1"), 2, 1, "reasoning_summary")
+CONTEXT = Context("acme", "m-1", "user-1", "00-aa-bb-01")
+FINISHED = FinishedPart(
+    PART,
+    Assembly("text", 3, 1, 4, 9),
+    "incomplete",
+    "max_output_tokens",
+    "unverified",
+    "it_1",
+    CONTEXT,
+    1_700_000_000_123,
+    1_700_000_001_000,
+)
+
+
+def test_all_that_is_known_is_said() -> None:
+    """A field of the message would be empty, or hold another's value."""
+    message = assembled_text(FINISHED).model_dump()
+    assert message == {
+        "type": "deltaloom.text.assembled",
+        "id": PART.digest("text"),
+        "kind": "reasoning_summary",
+        "response_id": "resp_1",
+        "item_id": "it_1",
+        "output_index": 2,
+        "content_index": 1,
+        "text": "text",
+        "status": "incomplete",
+        "reason": "max_output_tokens",
+        "integrity": "unverified",
+        "delta_count": 3,
+        "duplicate_count": 1,
+        "first_sequence_number": 4,
+        "last_sequence_number": 9,
+        "started_at": datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC),
+        "finished_at": datetime(2023, 11, 14, 22, 13, 21, tzinfo=UTC),
+        "tenant": "acme",
+        "model": "m-1",
+        "safety_identifier": "user-1",
+        "traceparent": "00-aa-bb-01",
+    }
+
+
+@pytest.mark.parametrize("item_id", [None, "it_1"])
+def test_without_a_response_id_the_item_is_named(item_id: str | None) -> None:
+    """A subscriber could not say whose text it is."""
+    part = PART._replace(stream_key=StreamKey("item", "it_1"))
+    fields = part_fields(part, item_id, Context())
+    assert (fields["response_id"], fields["item_id"]) == (None, "it_1")
+
+
+def test_absurd_entry_ids_have_a_time() -> None:
+    """An entry with an id of someone's own (`XADD … 18446744073709551615-1`) would stop the worker."""
+    assert time_of(2**64 - 1).year == 9999
+    assert time_of(0) == datetime(1970, 1, 1, tzinfo=UTC)

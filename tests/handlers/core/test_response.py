@@ -1,0 +1,463 @@
+"""When a text is finished, and with what: every rule of `handlers.core.response`, one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
+from handlers.core.context import Registers, note
+from handlers.core.effects import Context, Copy, Ending, Rank
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.log import PartLog
+from handlers.core.response import OPEN_LIMIT, FinishedPart, LowWater, Resolution, ResponseState, resolve
+
+if TYPE_CHECKING:
+    from deltaloom.messages import Kind, Status
+
+KEY = StreamKey("response", "resp_1")
+ALL_STORED = LowWater(EntryId(1_000_000, 0))
+PART = PartKey(KEY, 0, 0, "reasoning")
+KNOWN = Context(model="m-1", safety_identifier="u-1")
+
+
+def at(ms: int, position: int = 0) -> Arrival:
+    """An event's arrival."""
+    return Arrival(EntryId(ms, 0), position)
+
+
+class Story:
+    """A response, told event by event; `ms` is the entry each one came in."""
+
+    def __init__(self, key: StreamKey = KEY, context: Context = KNOWN) -> None:
+        self.key = key
+        self.registers: Registers = {}
+        note(self.registers, context, EntryId(1, 0))
+        self.logs: dict[PartKey, PartLog] = {}
+        self.endings: dict[Arrival, Ending] = {}
+        self.finished: set[PartKey] = set()
+
+    def _log(self, part: PartKey, item_id: str | None) -> PartLog:
+        log = self.logs.setdefault(part, PartLog([], [], item_id))
+        if log.item_id is None:
+            log = self.logs[part] = log._replace(item_id=item_id)
+        return log
+
+    def delta(
+        self,
+        ms: int,
+        text: str,
+        part: PartKey = PART,
+        *,
+        number: int | None = None,
+        item_id: str | None = None,
+    ) -> Story:
+        """A fragment."""
+        self._log(part, item_id).fragments.append(
+            StoredFragment(at(ms), ms if number is None else number, text)
+        )
+        return self
+
+    def closing(
+        self,
+        ms: int,
+        text: str,
+        rank: Rank = Rank.DONE,
+        part: PartKey = PART,
+        *,
+        position: int = 0,
+        item_id: str | None = None,
+    ) -> Story:
+        """A `.done`, or a copy."""
+        self._log(part, item_id).closings.append(StoredClosing(at(ms, position), rank, text))
+        return self
+
+    def item_end(self, ms: int, output_index: int = 0) -> Story:
+        """The end of an item, after its copies."""
+        self.endings[at(ms, 8)] = Ending(self.key, output_index, "completed")
+        return self
+
+    def end(
+        self,
+        ms: int,
+        status: Status = "completed",
+        reason: str | None = None,
+        copies: tuple[Copy, ...] = (),
+        *,
+        position: int = 9,
+    ) -> Story:
+        """The end of the response."""
+        self.endings[at(ms, position)] = Ending(self.key, None, status, reason, copies)
+        return self
+
+    def resolve(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> Resolution:
+        """What can be said now."""
+        state = ResponseState(self.key, self.registers, self.endings, self.logs, frozenset(self.finished))
+        return resolve(state, low_water, idle_at_ms=idle_at_ms)
+
+    def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
+        """The one part that is finished now."""
+        (finished,) = self.resolve(low_water, idle_at_ms).finished
+        return finished
+
+
+def copy(text: str, position: int = 0, kind: Kind = "reasoning", item_id: str | None = None) -> Copy:
+    """A piece of the final copy."""
+    return Copy(item_id, position, 0, kind, text)
+
+
+# ----------------------------------------------------------------------------------------- what closes a part
+
+
+def test_nothing_is_finished_that_nothing_closed() -> None:
+    """A text would be cut off in the middle."""
+    assert Story().delta(1, "a").resolve() == Resolution()
+
+
+def test_done_closes_and_verifies() -> None:
+    """The plainest text would not come out as it was sent."""
+    finished = Story().delta(1, "a", item_id="it").delta(2, "b").closing(3, "ab").only()
+    assert finished == FinishedPart(
+        PART, Assembly("ab", 2, 0, 1, 2), "completed", None, "verified", "it", KNOWN, 1, 3
+    )
+
+
+def test_authoritative_text_wins_over_the_deltas() -> None:
+    """A lost delta would show in the text, or the repair would not be told."""
+    finished = Story().delta(1, "a").closing(2, "ab").only()
+    assert (finished.assembly.text, finished.integrity, finished.assembly.delta_count) == (
+        "ab",
+        "repaired",
+        1,
+    )
+
+
+def test_a_text_that_came_whole_is_repaired() -> None:
+    """A server that sends no deltas would have no texts, or ones that claim to be checked."""
+    finished = Story().closing(2, "ab").only()
+    assert finished.assembly == Assembly("ab", 0, 0, None, None)
+    assert (finished.integrity, finished.started_ms, finished.finished_ms) == ("repaired", 2, 2)
+
+
+def test_halves_are_joined_before_they_are_compared() -> None:
+    """A split emoji would make a text look damaged."""
+    finished = Story().delta(1, "\ud83d").delta(2, "\ude00").closing(3, "😀").only()
+    assert (finished.assembly.text, finished.integrity) == ("😀", "verified")
+
+
+def test_a_half_in_the_authoritative_text_is_repaired_too() -> None:
+    """A message with the text could not be written."""
+    finished = Story().delta(1, "a\ud83d").closing(3, "a\ud83d").only()
+    assert (finished.assembly.text, finished.integrity) == ("a\ufffd", "verified")
+
+
+def test_first_closing_entry_wins_and_later_ones_are_late() -> None:
+    """A text would change after it was written, or depend on when it is looked at."""
+    story = Story().delta(1, "a").closing(2, "a").closing(3, "other").delta(4, "late").delta(5, "late")
+    finished = story.only()
+    assert (finished.assembly.text, finished.integrity, finished.finished_ms) == ("a", "verified", 2)
+    assert finished.assembly.delta_count == 1
+
+
+def test_within_an_entry_the_better_source_wins() -> None:
+    """A copy would replace the text's own `.done` for a producer that coalesces."""
+    story = Story().delta(1, "a")
+    for position, rank in enumerate(reversed(Rank)):
+        story.closing(2, f"by {rank.name}", rank, position=position)
+    assert story.only().assembly.text == "by DONE"
+
+
+def test_within_an_entry_an_empty_source_does_not_replace_a_lower_one() -> None:
+    """An empty `.done` would erase what the copy beside it says."""
+    story = Story().closing(2, "", Rank.DONE).closing(2, "whole", Rank.CONTENT_PART, position=1)
+    assert story.only().assembly.text == "whole"
+
+
+def test_empty_closing_of_a_part_with_deltas_closes_it() -> None:
+    """A text whose `.done` is empty would wait for the idle timeout, or be erased."""
+    finished = Story().delta(1, "a").closing(2, "").only()
+    assert (finished.assembly.text, finished.status, finished.integrity) == ("a", "completed", "unverified")
+
+
+@pytest.mark.parametrize("delta", [None, ""])
+def test_empty_closing_of_a_part_without_text_is_only_remembered(delta: str | None) -> None:
+    """A server whose `.done` is empty and whose copy has the text would have an empty text."""
+    story = Story().closing(2, "")
+    if delta is not None:
+        story.delta(1, delta)
+    assert story.resolve().finished == []
+    finished = story.closing(3, "whole", Rank.OUTPUT_ITEM).only()
+    assert (finished.assembly.text, finished.finished_ms) == ("whole", 3)
+
+
+def test_remembered_closing_makes_it_complete() -> None:
+    """A text that said it is complete would be called incomplete by the end of its response."""
+    story = Story().closing(2, "").end(3, "incomplete", "max_output_tokens")
+    assert story.only()[1:5] == (Assembly("", 0, 0, None, None), "completed", None, "unverified")
+
+
+def test_status_of_an_empty_text_does_not_depend_on_when_one_looks() -> None:
+    """An empty text would be complete or not, by whether a worker looked between two entries."""
+    seldom = Story().delta(1, "").item_end(2).end(3, "incomplete", "max_output_tokens")
+    often = Story().delta(1, "").item_end(2)
+    for arrival in often.resolve().spent:
+        del often.endings[arrival]
+    assert often.end(3, "incomplete", "max_output_tokens").only() == seldom.only()
+
+
+# ---------------------------------------------------------------------------------- ends of item and response
+
+
+def test_end_of_its_item_closes_a_part() -> None:
+    """A server without `.done` would leave its texts open until the response ends."""
+    finished = Story().delta(1, "a").item_end(2).only()
+    assert (finished.status, finished.integrity, finished.finished_ms) == ("completed", "unverified", 2)
+
+
+def test_end_of_another_item_does_not() -> None:
+    """A tool call's end would cut off a text."""
+    assert Story().delta(1, "a").item_end(2, output_index=1).resolve().finished == []
+
+
+def test_end_closes_only_what_began_before_it() -> None:
+    """A text whose place was used before would be cut off at once (xAI, OpenRouter)."""
+    story = Story().item_end(1).end(1, "failed").delta(2, "a")
+    resolution = story.resolve()
+    assert resolution.finished == []
+    assert resolution.spent == [at(1, 8), at(1, 9)]
+
+
+def test_end_in_the_entry_of_the_first_delta_closes_it() -> None:
+    """A response that came in one array would stay open."""
+    assert Story().delta(1, "a").item_end(1).only().finished_ms == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("completed", None), ("incomplete", "max_output_tokens"), ("failed", "server_error")],
+)
+def test_end_of_the_response_gives_status_and_reason(status: Status, reason: str | None) -> None:
+    """A text that was cut off would look complete, or not say why it is not."""
+    finished = Story().delta(1, "a").end(2, status, reason).only()
+    assert (finished.status, finished.reason, finished.integrity) == (status, reason, "unverified")
+
+
+def test_part_closed_by_its_own_is_complete_whatever_follows() -> None:
+    """A whole text would be called failed because its response failed later."""
+    assert Story().delta(1, "a").closing(2, "a").end(3, "failed", "x").only().status == "completed"
+    assert Story().delta(1, "a").closing(2, "a").end(2, "failed", "x").only().status == "completed"
+    assert Story().delta(1, "a").item_end(2).end(2, "failed", "x").only().status == "completed"
+
+
+def test_first_of_two_ends_wins() -> None:
+    """`error` followed by `response.failed` would be two failures, or the less telling one."""
+    resolution = Story().delta(1, "a").end(2, "failed", "rate_limit").end(3, "failed", "other").resolve()
+    (finished,) = resolution.finished
+    assert (finished.reason, finished.finished_ms) == ("rate_limit", 2)
+    assert resolution.spent == [at(2, 9), at(3, 9)]
+
+
+def test_first_of_two_ends_in_one_entry_wins() -> None:
+    """The same, for a producer that coalesces."""
+    story = Story().delta(1, "a").end(2, "failed", "other", position=10).end(2, "failed", "rate_limit")
+    assert story.only().reason == "rate_limit"
+
+
+def test_end_of_the_response_is_its_end() -> None:
+    """A response would be kept for ever, or forgotten while more of it comes."""
+    assert Story().end(1).resolve().ended
+    assert not Story().item_end(1).resolve().ended
+    assert not Story().end(5).resolve(LowWater(EntryId(5, 0))).ended
+
+
+# --------------------------------------------------------------------------------------------- the final copy
+
+
+def test_final_copy_is_authoritative() -> None:
+    """A lost delta would show in the text of a server without `.done`."""
+    finished = Story().delta(1, "a").end(2, copies=(copy("ab"),)).only()
+    assert (finished.assembly.text, finished.integrity) == ("ab", "repaired")
+
+
+def test_empty_final_copy_erases_nothing() -> None:
+    """`output: []` would erase what the deltas said."""
+    finished = Story().delta(1, "a").end(2).only()
+    assert (finished.assembly.text, finished.status, finished.integrity) == ("a", "completed", "unverified")
+
+
+def test_final_copy_is_found_by_item_id_where_positions_differ() -> None:
+    """A server that counts items from 1 would have each text repaired with its neighbour's."""
+    first, second = PART._replace(output_index=1), PART._replace(output_index=2)
+    story = Story().delta(1, "a", first, item_id="it_a").delta(2, "b", second, item_id="it_b")
+    story.end(3, copies=(copy("a", 0, item_id="it_a"), copy("b", 1, item_id="it_b")))
+    assert {(f.part, f.assembly.text, f.integrity) for f in story.resolve().finished} == {
+        (first, "a", "verified"),
+        (second, "b", "verified"),
+    }
+
+
+@pytest.mark.parametrize("item_id", [None, "new"])
+def test_final_copy_is_found_by_position_where_ids_differ(item_id: str | None) -> None:
+    """A server that gives new ids in its final copy would have its texts unverified, or twice."""
+    second = PART._replace(output_index=1)
+    story = Story().delta(1, "a", item_id="it_a").delta(2, "b", second, item_id="it_b")
+    story.end(3, copies=(copy("a", 0, item_id=item_id), copy("b", 1, item_id=item_id)))
+    assert {(f.part, f.assembly.text, f.integrity) for f in story.resolve().finished} == {
+        (PART, "a", "verified"),
+        (second, "b", "verified"),
+    }
+
+
+def test_final_copy_is_found_by_position_where_two_items_have_one_id() -> None:
+    """A server whose ids collide (Ollama) would have one text twice."""
+    second = PART._replace(output_index=1)
+    story = Story().delta(1, "a", item_id="it").delta(2, "b", second, item_id="it")
+    story.end(3, copies=(copy("a", 0, item_id="it"), copy("b", 1, item_id="it")))
+    assert {(f.part, f.assembly.text) for f in story.resolve().finished} == {(PART, "a"), (second, "b")}
+
+
+def test_final_copy_is_not_its_neighbours_where_that_is_finished() -> None:
+    """A text would be replaced by that of the item before it, where ids collide and one has its `.done`."""
+    second = PART._replace(output_index=1)
+    story = Story().delta(2, "b", second, item_id="it")
+    story.finished.add(PART)
+    story.end(3, copies=(copy("a", 0, item_id="it"), copy("b", 1, item_id="it")))
+    assert [(f.part, f.assembly.text) for f in story.resolve().finished] == [(second, "b")]
+
+
+def test_final_copy_of_another_kind_is_not_taken() -> None:
+    """An answer would be taken for the refusal at its place."""
+    finished = Story().delta(1, "a").end(2, copies=(copy("ab", kind="refusal"),)).resolve().finished
+    assert {(f.part.kind, f.assembly.text) for f in finished} == {("reasoning", "a"), ("refusal", "ab")}
+
+
+def test_text_that_only_the_final_copy_has() -> None:
+    """The texts of a server that streams nothing but the end would be lost."""
+    finished = Story().end(2, copies=(copy("a\ud83d", 1, item_id="it"),)).only()
+    part = PART._replace(output_index=1)
+    text = Assembly("a\ufffd", 0, 0, None, None)
+    assert finished == FinishedPart(part, text, "completed", None, "repaired", "it", KNOWN, 2, 2)
+
+
+@pytest.mark.parametrize("shown", ["open", "finished"])
+def test_final_copy_adds_no_text_of_a_kind_that_was_shown(shown: str) -> None:
+    """A text would come twice where the copy counts items in another way than the stream."""
+    story = Story()
+    if shown == "open":
+        story.delta(1, "a", PART._replace(output_index=5))
+    else:
+        story.finished.add(PART._replace(output_index=5))
+    finished = story.end(2, copies=(copy("a", 0),)).resolve().finished
+    assert [f.part.output_index for f in finished] == ([5] if shown == "open" else [])
+
+
+def test_two_ends_with_a_final_copy_give_its_texts_once() -> None:
+    """A text would come twice where a producer's retry stored the end twice."""
+    story = Story().end(2, copies=(copy("a"),)).end(3, copies=(copy("a"),))
+    assert [f.assembly.text for f in story.resolve().finished] == ["a"]
+
+
+# ------------------------------------------------------------------------------------------- what is in doubt
+
+
+def test_closed_part_waits_for_the_low_water_mark() -> None:
+    """A delta that another worker still holds would be missing."""
+    story = Story().delta(1, "a").closing(5, "a")
+    resolution = story.resolve(LowWater(EntryId(5, 0)))
+    assert (resolution.finished, resolution.doubtful_since) == ([], EntryId(5, 0))
+    assert story.only(LowWater(EntryId(5, 1))).integrity == "verified"
+    assert story.resolve(LowWater(EntryId(5, 1))).doubtful_since is None
+
+
+def test_certain_text_does_not_wait_for_a_stuck_worker() -> None:
+    """One dead worker would hold up every text until its entries are claimed."""
+    story = Story().delta(1, "a").closing(5, "a")
+    assert story.only(LowWater(EntryId(1, 0), stalled=True)).assembly.text == "a"
+    assert story.resolve(LowWater(EntryId(1, 0), stalled=True)).doubtful_since is None
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        Story().delta(1, "a").closing(5, "ab"),
+        Story().delta(1, "a").closing(5, ""),
+        Story().closing(5, "ab"),
+        Story().delta(1, "a").item_end(5),
+        Story(context=Context(tenant="acme")).delta(1, "a").closing(5, "a"),
+    ],
+    ids=["differs", "empty", "no deltas", "no text", "nobody knows whose it is"],
+)
+def test_doubtful_text_waits_for_a_stuck_worker(story: Story) -> None:
+    """A text would be called damaged, or be cut off, though its worker is only slow."""
+    resolution = story.resolve(LowWater(EntryId(1, 0), stalled=True))
+    assert (resolution.finished, resolution.doubtful_since) == ([], EntryId(5, 0))
+    assert len(story.resolve().finished) == 1
+
+
+def test_context_of_an_item_is_all_there_will_be() -> None:
+    """The texts of a producer that gives no response id would always wait for a stuck worker."""
+    key = StreamKey("item", "it")
+    story = Story(key, Context()).delta(1, "a", PART._replace(stream_key=key))
+    story.closing(5, "a", part=PART._replace(stream_key=key))
+    assert len(story.resolve(LowWater(EntryId(1, 0), stalled=True)).finished) == 1
+
+
+def test_end_is_kept_until_all_before_it_are_stored() -> None:
+    """A part whose only delta another worker holds would never be closed."""
+    resolution = Story().end(5).resolve(LowWater(EntryId(5, 0)))
+    assert (resolution.spent, resolution.doubtful_since, resolution.ended) == ([], EntryId(5, 0), False)
+    resolution = Story().end(5).resolve(LowWater(EntryId(5, 1)))
+    assert (resolution.spent, resolution.doubtful_since, resolution.ended) == ([at(5, 9)], None, True)
+
+
+def test_earliest_doubt_is_told() -> None:
+    """A doubtful text would be looked at too late, or never."""
+    other = PART._replace(content_index=1)
+    story = Story().delta(1, "a").closing(7, "x").delta(2, "b", other).closing(4, "y", part=other).end(9)
+    assert story.resolve(LowWater(EntryId(1, 0))).doubtful_since == EntryId(4, 0)
+    assert story.resolve(LowWater(EntryId(5, 0))).doubtful_since == EntryId(7, 0)
+
+
+def test_nothing_is_known_of_a_stream_that_nobody_has_read() -> None:
+    """The low-water mark that storage has before it looks would finish everything."""
+    assert Story().delta(1, "a").closing(5, "ab").resolve(LowWater()).finished == []
+
+
+# --------------------------------------------------------------------------------------------------- given up
+
+
+def test_idle_part_is_given_up() -> None:
+    """A text whose connection was cut would never come out."""
+    resolution = Story().delta(1, "a", item_id="it").delta(2, "b").resolve(idle_at_ms=500)
+    assert resolution.finished == [
+        FinishedPart(
+            PART, Assembly("ab", 2, 0, 1, 2), "abandoned", "idle_timeout", "unverified", "it", KNOWN, 1, 500
+        )
+    ]
+    assert resolution.ended
+
+
+def test_idle_part_that_was_closed_is_complete() -> None:
+    """An empty text that said it is complete would be called abandoned."""
+    finished = Story().closing(3, "").only(idle_at_ms=500)
+    assert (finished.status, finished.reason, finished.finished_ms) == ("completed", None, 3)
+
+
+def test_idle_response_does_not_give_up_what_is_in_doubt() -> None:
+    """A text would be finished without the delta that a dead worker holds."""
+    story = Story().delta(1, "a").closing(5, "ab")
+    assert story.resolve(LowWater(EntryId(1, 0)), idle_at_ms=500).finished == []
+    assert story.only(idle_at_ms=500).status == "completed"
+
+
+def test_reason_of_giving_up_is_told() -> None:
+    """Whoever reads a text that was cut off would take the limit for silence."""
+    state = ResponseState(KEY, {}, {}, {PART: PartLog([StoredFragment(at(1), 1, "a")], [], None)})
+    (finished,) = resolve(state, ALL_STORED, idle_at_ms=500, why=OPEN_LIMIT).finished
+    assert (finished.status, finished.reason) == ("abandoned", "open_limit")
+
+
+def test_nothing_is_given_up_before_the_idle_timeout() -> None:
+    """A slow model's text would be cut off."""
+    assert not Story().delta(1, "a").resolve().ended

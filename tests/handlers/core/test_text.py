@@ -1,0 +1,49 @@
+"""Surrogate halves: kept, joined, repaired."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.core.text import from_bytes, repair, to_bytes
+from tests.strategies import any_text, cut_by_code_unit, whole_text
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("é😀", "é😀"),
+        ("\ud83d\ude00", "😀"),
+        ("a\ud83d", "a\ufffd"),
+        ("\ude00a", "\ufffda"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ud83d\ude00", "\ufffd😀"),
+        ("\x00\ufeff", "\x00\ufeff"),
+    ],
+)
+def test_repair(text: str, repaired: str) -> None:
+    """A half would stay in a text that nobody can then encode, or a whole character would be lost."""
+    assert repair(text) == repaired
+
+
+@given(any_text)
+def test_repaired_text_can_be_encoded_and_stays(text: str) -> None:
+    """A message could not be written, or a second repair would change it again."""
+    repaired = repair(text)
+    assert repaired.encode().decode() == repaired
+    assert repair(repaired) == repaired
+
+
+@given(whole_text, st.data())
+def test_pieces_make_the_whole_again(text: str, data: st.DataObject) -> None:
+    """A text would differ from what the model said, wherever its server cut it."""
+    assert repair("".join(data.draw(cut_by_code_unit(text)))) == text
+
+
+@given(any_text)
+def test_bytes_lose_nothing(text: str) -> None:
+    """A half would be lost on its way through the stored log."""
+    assert from_bytes(to_bytes(text)) == text

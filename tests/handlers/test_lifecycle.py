@@ -1,0 +1,277 @@
+"""Full copies, and the end of a response, as one server or another sends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from deltaloom.events import (
+    ContentPartDone,
+    ErrorEvent,
+    Event,
+    OutputItemDone,
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseFailed,
+    ResponseIncomplete,
+)
+from handlers.core.effects import (
+    Closing,
+    Copy,
+    Effect,
+    Ending,
+    Learned,
+    Origin,
+    Rank,
+    UnattributableEventError,
+)
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.lifecycle import handler
+
+AT = Arrival(EntryId(1, 0), 0)
+NAMED = Origin(AT, "resp_1")
+UNNAMED = Origin(AT)
+KEY = StreamKey("response", "resp_1")
+
+_Any = ResponseCreated | ContentPartDone | OutputItemDone | ResponseCompleted | ResponseIncomplete
+_adapter: TypeAdapter[Event] = TypeAdapter(_Any | ResponseFailed | ErrorEvent)
+
+MESSAGE = {
+    "type": "message",
+    "id": "msg_1",
+    "content": [{"type": "output_text", "text": "well"}, {"type": "refusal", "refusal": "no"}],
+}
+REASONING = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "content": [{"type": "reasoning_text", "text": "hm"}],
+    "summary": [{"type": "summary_text", "text": "one"}, {"type": "summary_text", "text": "two"}],
+}
+CALL = {"type": "function_call", "id": "fc_1", "arguments": "{}"}
+COPIES = (
+    Copy("rs_1", 0, 0, "reasoning", "hm"),
+    Copy("rs_1", 0, 0, "reasoning_summary", "one"),
+    Copy("rs_1", 0, 1, "reasoning_summary", "two"),
+    Copy("msg_1", 2, 0, "output_text", "well"),
+    Copy("msg_1", 2, 1, "refusal", "no"),
+)
+
+
+def effects(origin: Origin, **fields: Any) -> list[Effect]:
+    """What the handler asks for, the event read as JSON would be."""
+    event = _adapter.validate_python(fields, strict=True)
+    route = next(route for route in handler.routes if isinstance(event, route.model))
+    return list(route.handle(event, origin))
+
+
+def ended(event_type: str, origin: Origin = NAMED, **response: Any) -> list[Effect]:
+    """What an event with a response in it asks for."""
+    return effects(origin, type=event_type, response=response)
+
+
+def test_created_tells_of_model_and_user() -> None:
+    """Texts would not say which model wrote them, or for whom."""
+    learned = ended("response.created", model="m-1", safety_identifier="u-1", id="resp_other")
+    assert learned == [Learned(KEY, "m-1", "u-1")]
+    assert ended("response.created") == [Learned(KEY, None, None)]
+
+
+def test_created_repairs_what_it_tells() -> None:
+    """A half of a surrogate pair in a model's name would stop the worker."""
+    assert ended("response.created", model="m\ud83d") == [Learned(KEY, "m\ufffd", None)]
+
+
+def test_created_of_nobody_is_passed_over() -> None:
+    """A producer that gives no response id would have a dead letter for each response."""
+    assert ended("response.created", UNNAMED, model="m-1") == []
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "text"),
+    [
+        ({"type": "refusal", "refusal": "no"}, "refusal", "no"),
+        ({"type": "output_text", "text": "well"}, "output_text", "well"),
+        ({"type": "reasoning_text", "text": "hm"}, "reasoning", "hm"),
+        ({"type": "summary_text", "text": "one"}, "reasoning_summary", "one"),
+        ({"type": "refusal", "refusal": ""}, "refusal", ""),
+    ],
+)
+def test_copy_of_a_part_closes_it(part: dict[str, Any], kind: Any, text: str) -> None:
+    """A server without `.done` would leave its texts open."""
+    found = effects(
+        NAMED, type="response.content_part.done", part=part, item_id="it_1", output_index=1, content_index=2
+    )
+    assert found == [Closing(PartKey(KEY, 1, 2, kind), Rank.CONTENT_PART, text, "it_1")]
+
+
+def test_copy_of_a_part_that_is_not_ours_closes_nothing() -> None:
+    """A vendor's own part would end a text at its place."""
+    part = {"type": "output_audio", "data": "…"}
+    found = effects(NAMED, type="response.content_part.done", part=part, output_index=0, content_index=0)
+    assert found == []
+
+
+def test_copy_of_an_item_closes_its_parts_and_the_rest() -> None:
+    """A server that sends copies of items only would leave its texts open, or lose them."""
+    assert effects(NAMED, type="response.output_item.done", output_index=3, item=REASONING) == [
+        Closing(PartKey(KEY, 3, 0, "reasoning"), Rank.OUTPUT_ITEM, "hm", "rs_1"),
+        Closing(PartKey(KEY, 3, 0, "reasoning_summary"), Rank.OUTPUT_ITEM, "one", "rs_1"),
+        Closing(PartKey(KEY, 3, 1, "reasoning_summary"), Rank.OUTPUT_ITEM, "two", "rs_1"),
+        Ending(KEY, 3, "completed"),
+    ]
+
+
+def test_index_in_an_item_counts_every_part() -> None:
+    """A refusal that follows an answer would be taken for another one."""
+    found = effects(NAMED, type="response.output_item.done", output_index=0, item=MESSAGE)
+    assert [effect.part.content_index for effect in found if isinstance(effect, Closing)] == [0, 1]
+
+
+@pytest.mark.parametrize("content", [None, [], [{"type": "refusal", "refusal": ""}]])
+def test_item_without_texts_only_ends(content: Any) -> None:
+    """An empty copy would replace what the deltas say."""
+    item = {"type": "message", "id": "msg_1", "content": content}
+    found = effects(NAMED, type="response.output_item.done", output_index=0, item=item)
+    assert found == [Ending(KEY, 0, "completed")]
+
+
+def test_item_of_another_type_ends_its_place() -> None:
+    """Its index could not be told from that of a text which is still open."""
+    found = effects(NAMED, type="response.output_item.done", output_index=1, item=CALL)
+    assert found == [Ending(KEY, 1, "completed")]
+
+
+def test_without_a_response_id_an_item_ends_itself() -> None:
+    """The texts of a producer that gives no response id would wait for the idle timeout."""
+    key = StreamKey("item", "rs_1")
+    found = effects(UNNAMED, type="response.output_item.done", output_index=0, item=REASONING)
+    assert found[-1] == Ending(key, None, "completed")
+    assert all(effect.part.stream_key == key for effect in found if isinstance(effect, Closing))
+
+
+def test_without_a_response_id_a_tool_call_is_nobodys() -> None:
+    """Every tool call would be a dead letter."""
+    assert effects(UNNAMED, type="response.output_item.done", output_index=0, item=CALL) == []
+
+
+def test_completed_has_the_final_copy() -> None:
+    """A text that only the final copy has would be lost; an item's position would be another's."""
+    found = ended("response.completed", output=[REASONING, CALL, MESSAGE])
+    assert found == [Ending(KEY, None, "completed", None, COPIES)]
+
+
+@pytest.mark.parametrize(
+    "output", [[], None, [{"type": "message", "content": [{"type": "refusal", "refusal": ""}]}]]
+)
+def test_empty_final_copy_says_nothing(output: Any) -> None:
+    """`output: []` would erase what the deltas said."""
+    assert ended("response.completed", output=output) == [Ending(KEY, None, "completed")]
+
+
+def test_incomplete_says_why() -> None:
+    """A text that was cut off would look complete, or not say why it is not."""
+    found = ended("response.incomplete", incomplete_details={"reason": "max_output_tokens"}, output=[MESSAGE])
+    assert found == [Ending(KEY, None, "incomplete", "max_output_tokens")]
+    assert ended("response.incomplete") == [Ending(KEY, None, "incomplete", None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"code": "server_error", "message": "no", "type": "t"}, "server_error"),
+        ({"code": 503}, "503"),
+        ({"type": "overloaded"}, "overloaded"),
+        ({"code": "", "type": "overloaded"}, "overloaded"),
+        ({"code": "a\ud83d"}, "a\ufffd"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_failed_says_why(error: Any, reason: str | None) -> None:
+    """A text that failed would not say why."""
+    assert ended("response.failed", error=error) == [Ending(KEY, None, "failed", reason)]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"code": "rate_limit", "message": "slow down"}, "rate_limit"),
+        ({"code": 429}, "429"),
+        ({"error": {"code": "rate_limit"}}, "rate_limit"),
+        ({"error": {"code": 429, "type": "t"}}, "429"),
+        ({"error": {"type": "rate_limit", "message": "slow down"}}, "rate_limit"),
+        ({"code": "outer", "error": {"code": "inner"}}, "outer"),
+        ({"code": None, "message": "slow down"}, None),
+        ({}, None),
+    ],
+)
+def test_error_ends_the_response_flat_or_nested(event: dict[str, Any], reason: str | None) -> None:
+    """A response that failed would stay open until the idle timeout."""
+    assert effects(NAMED, type="error", **event) == [Ending(KEY, None, "failed", reason)]
+
+
+def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
+    """The end of one response would close the texts of another, or none."""
+    reasoning, message = StreamKey("item", "rs_1"), StreamKey("item", "msg_1")
+    assert ended("response.completed", UNNAMED, output=[REASONING, CALL, MESSAGE]) == [
+        Ending(reasoning, None, "completed", None, COPIES[:3]),
+        Ending(message, None, "completed", None, COPIES[3:]),
+    ]
+    details = {"reason": "content_filter"}
+    found = ended("response.incomplete", UNNAMED, incomplete_details=details, output=[MESSAGE])
+    assert found == [Ending(message, None, "incomplete", "content_filter")]
+
+
+def test_without_any_id_an_end_closes_nothing() -> None:
+    """The end of a stranger's response would close ours."""
+    assert ended("response.completed", UNNAMED, output=[]) == []
+    assert ended("response.failed", UNNAMED, output=[{"type": "message"}]) == []
+    assert effects(UNNAMED, type="error", code="x") == []
+
+
+def test_copy_of_a_part_without_any_id_belongs_to_nothing() -> None:
+    """Its producer would not learn that its texts go nowhere."""
+    part = {"type": "refusal", "refusal": "no"}
+    with pytest.raises(UnattributableEventError):
+        effects(UNNAMED, type="response.content_part.done", part=part, output_index=0, content_index=0)
+
+
+def test_copy_of_an_item_without_any_id_belongs_to_nothing() -> None:
+    """The same, for an item: its text would vanish, neither handled nor counted nor a dead letter."""
+    item = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
+    with pytest.raises(UnattributableEventError):
+        effects(UNNAMED, type="response.output_item.done", output_index=0, item=item)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"type": "response.completed", "response": {"output": [MESSAGE | {"id": "msg_other"}]}}, None),
+        (
+            {"type": "response.output_item.done", "output_index": 2, "item": MESSAGE | {"id": "msg_other"}},
+            None,
+        ),
+    ],
+)
+def test_ids_of_a_copy_do_not_matter_where_there_is_a_response_id(
+    event: dict[str, Any], reason: str | None
+) -> None:
+    """A server that gives new ids in its copies (OpenRouter) would have every text twice, or open."""
+    found = effects(NAMED, **event)
+    assert {effect.part.stream_key if isinstance(effect, Closing) else _key(effect) for effect in found} == {
+        KEY
+    }
+    assert [effect.reason for effect in found if isinstance(effect, Ending)] == [reason]
+
+
+def _key(effect: Effect) -> StreamKey:
+    assert isinstance(effect, Ending)
+    return effect.stream_key
+
+
+def test_handler_has_no_texts_of_its_own() -> None:
+    """Copies of kinds that nobody asked for would be kept."""
+    assert handler.kinds == frozenset()
+    assert len(handler.routes) == 7

@@ -1,0 +1,405 @@
+"""From entries to a commit: one bad event costs itself only, and nothing of it is told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaloom.events import Event, RefusalDelta
+from handlers import BUILT_IN, OFF_BY_DEFAULT
+from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.context import Register, RegisterName
+from handlers.core.effects import Closing, Context, Copy, Ending, Fragment, Origin, Rank
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.routing import Handler, Route, RoutingTable
+from service.bus.envelope import open_entry
+from service.pipeline.dead_letters import fields_of
+from service.pipeline.decode import Unreadable
+from tests.client.test_events import GOOD, INDEXES, REQUIRED
+from tests.service.pipeline.model import batch_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deltaloom.messages import DeadLetter
+    from handlers.core.effects import Effect
+    from service.pipeline.batch import Batch
+    from service.ports import Entry
+
+TABLE = RoutingTable(BUILT_IN.values())
+DEFAULT = RoutingTable(handler for name, handler in BUILT_IN.items() if name not in OFF_BY_DEFAULT)
+KEY = StreamKey("response", "resp_1")
+PART = PartKey(KEY, 0, 0, "refusal")
+DELTA = GOOD[RefusalDelta]
+
+
+def entry(value: Any, number: int = 0, response_id: str | None = "resp_1", **said: str) -> Entry:
+    """An entry with JSON (or bytes as they are) in its field `event`."""
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    fields = {name.encode(): text.encode() for name, text in said.items()}
+    if response_id is not None:
+        fields[b"response_id"] = response_id.encode()
+    return open_entry(f"{1000 + number}-0".encode(), {b"event": body, **fields})
+
+
+def at(number: int = 0, position: int = 0) -> Arrival:
+    """The arrival of an event in the entry of that number."""
+    return Arrival(EntryId(1000 + number, 0), position)
+
+
+def letters(batch: Batch) -> list[tuple[int, str, str]]:
+    """The dead letters: number of the entry, reason, error."""
+    return [(index, letter.reason, letter.error) for index, letter in batch.commit.dead_letters]
+
+
+# ---------------------------------------------------------------------------------------------------- effects
+
+
+def test_events_become_the_sets_of_their_parts() -> None:
+    """A batch would store something else than its events say."""
+    done = {"type": "response.refusal.done", "refusal": "no!", "output_index": 0, "content_index": 0}
+    batch = batch_of(
+        [entry(DELTA | {"delta": "no"}), entry([DELTA | {"delta": "!", "sequence_number": 2}, done], 1)],
+        TABLE,
+    )
+    (change,) = batch.commit.responses[KEY].parts.values()
+    assert change.log.fragments == [StoredFragment(at(), 1, "no"), StoredFragment(at(1), 2, "!")]
+    assert change.log.closings == [StoredClosing(at(1, 1), Rank.DONE, "no!")]
+    assert change.log.item_id == "it_1"
+    assert change.entries == [0, 1]
+    assert batch.commit.entries == [EntryId(1000, 0), EntryId(1001, 0)]
+    assert batch.commit.responses[KEY].latest_ms == 1001
+    assert (batch.commit.dead_letters, batch.commit.counts) == ([], {})
+
+
+def test_without_a_response_id_each_item_is_its_own() -> None:
+    """The texts of items would be joined, where their producer gives no response id."""
+    batch = batch_of([entry(DELTA, 0, None), entry(DELTA | {"item_id": "it_2"}, 1, None)], TABLE)
+    assert list(batch.commit.responses) == [StreamKey("item", "it_1"), StreamKey("item", "it_2")]
+
+
+def test_an_event_of_nobody_is_a_dead_letter() -> None:
+    """It would be joined with others, or vanish."""
+    batch = batch_of([entry({name: DELTA[name] for name in DELTA if name != "item_id"}, 0, None)], TABLE)
+    assert letters(batch) == [
+        (
+            0,
+            "invalid_event",
+            (
+                "the event has no item_id and its entry no response_id, so it belongs to nothing; "
+                "publish it with the field response_id"
+            ),
+        )
+    ]
+    assert batch.commit.responses == {}
+
+
+def test_copies_of_kinds_that_are_off_are_left_out() -> None:
+    """Answers would be kept though nobody asked for them."""
+    item = {
+        "type": "message",
+        "content": [{"type": "output_text", "text": "well"}, {"type": "refusal", "refusal": "no"}],
+    }
+    events = [
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {"output": [item]}},
+    ]
+    response = batch_of([entry(events)], DEFAULT).commit.responses[KEY]
+    assert [part.kind for part in response.parts] == ["refusal"]
+    assert response.endings[at(0, 1)].copies == (Copy(None, 0, 1, "refusal", "no"),)
+
+
+def test_ends_are_kept_by_arrival() -> None:
+    """Of two ends one would be lost, or one delivered twice would be two."""
+    failed = {"type": "response.failed", "response": {}}
+    response = batch_of([entry([{"type": "error", "code": "x"}, failed])], TABLE).commit.responses[KEY]
+    assert response.endings == {
+        at(0, 0): Ending(KEY, None, "failed", "x"),
+        at(0, 1): Ending(KEY, None, "failed", None),
+    }
+
+
+def test_context_is_noted_by_who_says_it_and_where() -> None:
+    """Texts would say another model or tenant for each way their entries were read."""
+    created = {"type": "response.created", "response": {"model": "learned", "safety_identifier": "u"}}
+    entries = [
+        entry(DELTA, 3, tenant="late", model="m"),
+        entry(DELTA, 1, tenant="early"),
+        entry(created, 0),
+        entry(DELTA, 4, tenant="later", model="other"),
+    ]
+    batch = batch_of(entries, TABLE)
+    assert batch.commit.responses[KEY].registers == {
+        RegisterName("tenant"): Register(EntryId(1001, 0), "early"),
+        RegisterName("model"): Register(EntryId(1003, 0), "m"),
+        RegisterName("model", learned=True): Register(EntryId(1000, 0), "learned"),
+        RegisterName("safety_identifier", learned=True): Register(EntryId(1000, 0), "u"),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------- counts
+
+
+def test_unknown_types_are_counted() -> None:
+    """An event that nobody handles would vanish without a trace, or be a dead letter."""
+    batch = batch_of(
+        [entry([{"type": "keepalive"}, {"type": "new"}, {"type": "keepalive"}]), entry(b"[DONE]", 1)], TABLE
+    )
+    assert batch.commit.counts == {"keepalive": [0, 0], "new": [0], "[DONE]": [1]}
+    assert (batch.commit.dead_letters, batch.commit.responses) == ([], {})
+
+
+def test_types_that_are_off_are_counted() -> None:
+    """An answer that nobody asked for would be a dead letter."""
+    batch = batch_of([entry({"type": "response.output_text.delta"})], DEFAULT)
+    assert batch.commit.counts == {"response.output_text.delta": [0]}
+
+
+@pytest.mark.parametrize(("name", "counted"), [("x" * 300, "x" * 100), ("a\ud83d", "a?"), ("", "")])
+def test_name_of_a_type_is_kept_small_and_clean(name: str, counted: str) -> None:
+    """A producer could fill the server with names, or stop the worker with half a character."""
+    assert list(batch_of([entry({"type": name})], TABLE).commit.counts) == [counted]
+
+
+@pytest.mark.parametrize(
+    ("response_id", "event", "touched"),
+    [
+        ("resp_1", {}, {KEY: 1000}),
+        (None, {"item_id": "it_1"}, {StreamKey("item", "it_1"): 1000}),
+        (None, {}, {}),
+        (None, {"item_id": 7}, {}),
+        (None, {"item_id": "a\ud83d"}, {}),
+    ],
+)
+def test_counted_events_keep_their_response_alive(
+    response_id: str | None, event: dict[str, Any], touched: dict[StreamKey, int]
+) -> None:
+    """A text would be given up while its response is busy with something else."""
+    batch = batch_of([entry({"type": "keepalive", **event}, 0, response_id)], TABLE)
+    assert batch.commit.touched == touched
+
+
+# ----------------------------------------------------------------------------------------------- dead letters
+
+
+def test_neighbours_in_the_batch_and_in_the_array_go_on() -> None:
+    """One bad event would hold up others, or take them with it."""
+    bad = DELTA | {"output_index": "0"}
+    batch = batch_of([entry(b"{"), entry([DELTA, bad, 7, DELTA | {"delta": "y"}], 1), entry(DELTA, 2)], TABLE)
+    assert [(index, reason) for index, reason, _ in letters(batch)] == [
+        (0, "malformed_json"),
+        (1, "invalid_event"),
+        (1, "invalid_event"),
+    ]
+    (change,) = batch.commit.responses[KEY].parts.values()
+    assert [fragment.arrival for fragment in change.log.fragments] == [at(1, 0), at(1, 3), at(2)]
+    assert batch.commit.entries == [EntryId(1000, 0), EntryId(1001, 0), EntryId(1002, 0)]
+
+
+def test_letter_of_one_event_holds_it_alone() -> None:
+    """A replay would bring the good neighbours back, too."""
+    batch = batch_of([entry([DELTA, {"type": 7}])], TABLE)
+    ((_, letter),) = batch.commit.dead_letters
+    assert fields_of(letter.entry) == {"event": b'{"type":7}', "response_id": b"resp_1"}
+
+
+def test_letter_of_an_array_of_one_is_the_entry() -> None:
+    """A replay would write another entry than the producer did."""
+    batch = batch_of([entry(b'[{"type": 7}]')], TABLE)
+    ((_, letter),) = batch.commit.dead_letters
+    assert fields_of(letter.entry)["event"] == b'[{"type": 7}]'
+
+
+@pytest.mark.parametrize(("model", "name"), REQUIRED)
+def test_missing_field_is_named(model: type[Event], name: str) -> None:
+    """A producer would not learn which field is missing."""
+    event = {key: value for key, value in GOOD[model].items() if key != name}
+    ((_, reason, error),) = letters(batch_of([entry(event)], TABLE))
+    assert reason == "invalid_event"
+    if name == "type":
+        assert error == "the event's type is missing, or is not a string"
+    else:
+        assert error == f"{GOOD[model]['type']}: {name}: Field required"
+
+
+@pytest.mark.parametrize(("model", "name"), INDEXES)
+def test_mistyped_field_is_named(model: type[Event], name: str) -> None:
+    """A producer would not learn which field is wrong."""
+    ((_, reason, error),) = letters(batch_of([entry(GOOD[model] | {name: "0"})], TABLE))
+    assert (reason, error) == (
+        "invalid_event",
+        f"{GOOD[model]['type']}: {name}: Input should be a valid integer",
+    )
+
+
+@pytest.mark.parametrize(("model", "name"), INDEXES)
+def test_flat_number_is_read_from_its_digits(model: type[Event], name: str) -> None:
+    """What one types into redis-cli would be a dead letter."""
+    flat = {
+        key: json.dumps(value) if isinstance(value, dict) else str(value)
+        for key, value in GOOD[model].items()
+    }
+    flat |= {name: "3", "response_id": "resp_1"}
+    fields = {key.encode(): value.encode() for key, value in flat.items()}
+    batch = batch_of([open_entry(b"1-0", fields)], TABLE)
+    assert batch.commit.dead_letters == []
+    change = batch.commit.responses[KEY]
+    indexes = {index for part in change.parts for index in (part.output_index, part.content_index)}
+    assert 3 in indexes | {ending.output_index for ending in change.endings.values()}
+
+
+def _raising(_event: RefusalDelta, _origin: Origin) -> Iterator[Effect]:
+    yield Fragment(PART, "before it raised")
+    message = "the text: I'm sorry"
+    raise KeyError(message)
+
+
+def test_handler_that_raises_costs_its_event_only() -> None:
+    """A bug in one handler would stop every response, or put half an event's effects into a text."""
+    table = RoutingTable([Handler("bad", (Route(RefusalDelta, _raising),)), BUILT_IN["reasoning"]])
+    reasoning = {"type": "response.reasoning_text.delta", "delta": "x", "output_index": 0, "content_index": 0}
+    batch = batch_of([entry([DELTA, reasoning])], table)
+    ((index, reason, error),) = letters(batch)
+    assert (index, reason) == (0, "handler_error")
+    place, _, line = error.rpartition(":")
+    assert place == "the handler of response.refusal.delta raised KeyError at test_batch.py"
+    assert line.isdigit()
+    assert [part.kind for part in batch.commit.responses[KEY].parts] == ["reasoning"]
+
+
+MARKER = "ZQXMARKERXQZ"
+"""Stands for a text. It is in no message of ours, nor in pydantic's."""
+
+marked_values = st.sampled_from(
+    [
+        MARKER,
+        [MARKER],
+        {MARKER: MARKER},
+        {"type": MARKER},
+        {"type": "message", "content": MARKER},
+        MARKER + "\ud83d",
+    ]
+)
+
+
+def _reported(letters: list[tuple[int, DeadLetter]]) -> str:
+    return "\n".join(letter.error for _, letter in letters)
+
+
+@given(st.sampled_from(list(GOOD)), st.data())
+def test_no_error_tells_a_text(model: type[Event], data: st.DataObject) -> None:
+    """A dead letter's error, which is logged, would show what a person or a model said."""
+    event = dict(GOOD[model])
+    for name in data.draw(
+        st.sets(st.sampled_from([*event, "item_id", "error", "response", "item", "part"]), min_size=1)
+    ):
+        if name != "type":
+            event[name] = data.draw(marked_values)
+    tenant = data.draw(st.sampled_from(["acme", MARKER * 1000]))
+    bodies: list[Any] = [
+        event,
+        [event, event],
+        json.dumps(event).encode()[:-3],
+        json.dumps([event]).encode() + b"]",
+    ]
+    batch = batch_of(
+        [entry(data.draw(st.sampled_from(bodies)), tenant=tenant)],
+        TABLE,
+        max_event_bytes=data.draw(st.sampled_from([1024, 16])),
+    )
+    assert MARKER not in _reported(batch.commit.dead_letters)
+
+
+@given(st.sampled_from(list(GOOD)), st.data())
+def test_no_error_tells_a_text_of_flat_fields(model: type[Event], data: st.DataObject) -> None:
+    """The same, for what is typed into redis-cli."""
+    fields = {name.encode(): str(value).encode() for name, value in GOOD[model].items()}
+    for name in data.draw(st.sets(st.sampled_from(list(fields)), min_size=1)):
+        marked = [MARKER.encode(), b'{"' + MARKER.encode() + b'": 1', MARKER.encode() + b"\xff"]
+        fields[name] = data.draw(st.sampled_from(marked))
+    if data.draw(st.booleans()):
+        del fields[b"type"]
+    batch = batch_of([open_entry(b"1-0", fields)], TABLE)
+    assert MARKER not in _reported(batch.commit.dead_letters)
+
+
+@given(st.sampled_from(list(GOOD)), st.text(max_size=5), st.text(max_size=5))
+def test_every_error_is_one_line(model: type[Event], name: str, value: str) -> None:
+    """A log or a table of dead letters would be torn apart."""
+    flat = {key.encode(): str(value).encode() for key, value in GOOD[model].items()}
+    entries = [
+        entry(GOOD[model] | {name: value}),
+        open_entry(b"2000-0", flat | {name.encode(): b"\xff"}),
+        open_entry(b"2001-0", {name.encode(): value.encode()}),
+    ]
+    batch = batch_of(entries, TABLE)
+    assert all(len(letter.error.splitlines()) == 1 for _, letter in batch.commit.dead_letters)
+
+
+@given(
+    st.lists(st.sampled_from([DELTA, {"type": "new"}, {"type": 7}, 7, [], DELTA | {"delta": 7}]), max_size=6)
+)
+def test_every_event_is_an_effect_a_count_or_a_dead_letter(events: list[Any]) -> None:
+    """An event would vanish."""
+    commit = batch_of([entry(events)], TABLE).commit
+    fragments = [
+        fragment
+        for response in commit.responses.values()
+        for change in response.parts.values()
+        for fragment in change.log.fragments
+    ]
+    counted = sum(map(len, commit.counts.values()))
+    assert len(fragments) + counted + len(commit.dead_letters) == len(events)
+
+
+# -------------------------------------------------------------------------------------------------- too large
+
+TOO_LARGE = Unreadable("oversized", "too large")
+
+
+def test_part_that_grows_too_large_gives_its_fragments_away() -> None:
+    """A part without end would fill the server; its closing would be lost with it; neighbours would, too."""
+    done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
+    other = DELTA | {"content_index": 1}
+    batch = batch_of([entry(DELTA), entry([other, DELTA, done], 1)], TABLE)
+    batch.take_out(PART, TOO_LARGE)
+    parts = batch.commit.responses[KEY].parts
+    assert set(parts) == {PART, PART._replace(content_index=1)}
+    assert (parts[PART].log.fragments, parts[PART].entries) == ([], [])
+    assert [closing.arrival for closing in parts[PART].log.closings] == [at(1, 2)]
+    assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
+    whole, alone = (fields_of(letter.entry) for _, letter in batch.commit.dead_letters)
+    assert json.loads(whole["event"]) == DELTA
+    assert json.loads(alone["event"]) == DELTA
+
+
+def test_part_whose_closing_is_too_large_is_left_out() -> None:
+    """The worker would try for ever to store it."""
+    done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
+    batch = batch_of([entry(done)], TABLE)
+    batch.take_out(PART, TOO_LARGE)
+    assert batch.commit.responses[KEY].parts == {}
+    assert letters(batch) == [(0, "oversized", "too large")]
+
+
+def test_context_is_in_the_letter_of_a_closing() -> None:
+    """A replayed entry would not know its response."""
+    batch = batch_of([entry([DELTA, 7], tenant="acme")], TABLE)
+    ((_, letter),) = batch.commit.dead_letters
+    assert fields_of(letter.entry) == {"event": b"7", "response_id": b"resp_1", "tenant": b"acme"}
+
+
+def test_a_handler_of_another_package_can_take_part() -> None:
+    """A handler that closes parts of a kind which is on would not be heard."""
+
+    def close(_event: RefusalDelta, origin: Origin) -> Iterator[Effect]:
+        yield Closing(PartKey(origin.stream_key(None), 0, 0, "reasoning"), Rank.DONE, "x")
+
+    table = RoutingTable([Handler("own", (Route(RefusalDelta, close),)), BUILT_IN["reasoning"]])
+    commit = batch_of([entry(DELTA)], table).commit
+    assert list(commit.responses[KEY].parts) == [PART._replace(kind="reasoning")]
+    assert Context() == Origin(at()).context

@@ -1,0 +1,409 @@
+"""Reading entries: the three shapes of the contract, and everything that is none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from faststream.redis.parser import BinaryMessageFormatV1
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaloom.events import RefusalDelta
+from handlers import BUILT_IN
+from handlers.core.effects import Context
+from handlers.core.routing import Route, RoutingTable
+from service.bus.envelope import open_entry
+from service.pipeline.decode import Said, Slot, UnreadableError, events_of, original, said_of, validated
+
+if TYPE_CHECKING:
+    from service.ports import Entry
+
+MAX = 1024
+TABLE = RoutingTable(BUILT_IN.values())
+REFUSAL = TABLE.routes["response.refusal.delta"]
+EVENT: dict[str, Any] = {
+    "type": "response.refusal.delta",
+    "delta": "I'm",
+    "item_id": "msg_1",
+    "output_index": 0,
+    "content_index": 0,
+    "sequence_number": 1,
+}
+JSON = json.dumps(EVENT).encode()
+
+
+def entry(**fields: bytes) -> Entry:
+    """An entry with these fields."""
+    return open_entry(b"1-0", {name.encode(): value for name, value in fields.items()})
+
+
+def enveloped(message: Any, headers: dict[str, Any] | None = None) -> bytes:
+    """What FastStream's `broker.publish(message, stream=…, headers=…)` writes."""
+    encoding = BinaryMessageFormatV1.encode(
+        message=message, reply_to=None, headers=headers, correlation_id="c-1"
+    )
+    return asyncio.run(encoding)
+
+
+def slots_of(entry: Entry, max_event_bytes: int = MAX, max_array_length: int = 1000) -> list[Slot]:
+    """The entry's places."""
+    return events_of(entry, max_event_bytes, max_array_length)
+
+
+def whole_reason(entry: Entry, max_event_bytes: int = MAX) -> tuple[str, str]:
+    """Why the entry as a whole cannot be read."""
+    with pytest.raises(UnreadableError) as caught:
+        slots_of(entry, max_event_bytes)
+    assert str(caught.value) == caught.value.why.error
+    return caught.value.why
+
+
+def reasons(entry: Entry, max_event_bytes: int = MAX) -> list[str | None]:
+    """For each place of the entry, why it is no event."""
+    slots = slots_of(entry, max_event_bytes)
+    return [slot.why and f"{slot.why.reason}: {slot.why.error}" for slot in slots]
+
+
+# ----------------------------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event": JSON},
+        {"event": b" \n" + JSON + b"\r\n"},
+        {"event": b"[" + JSON + b"]"},
+        {"__data__": JSON},
+        {"__data__": b"[" + JSON + b"]"},
+        {"__data__": enveloped(EVENT)},
+        {"__data__": enveloped([EVENT])},
+        {"__data__": enveloped(JSON)},
+        {"event": JSON, "__data__": b"something else"},
+    ],
+    ids=[
+        "event",
+        "space",
+        "array",
+        "data",
+        "data array",
+        "envelope",
+        "envelope array",
+        "bytes",
+        "event first",
+    ],
+)
+def test_json_shapes(fields: dict[str, bytes]) -> None:
+    """What a producer may write by the contract would be a dead letter."""
+    read = entry(**fields)
+    (slot,) = slots_of(read)
+    assert (slot.value, slot.why) == (EVENT, None)
+    assert validated(REFUSAL, slot.value, read) == RefusalDelta.model_validate(EVENT)
+
+
+def test_flat_fields() -> None:
+    """What one types into redis-cli would be a dead letter, for its numbers are strings."""
+    read = entry(**{name: str(value).encode() for name, value in EVENT.items()})
+    (slot,) = slots_of(read)
+    assert slot.why is None
+    assert validated(REFUSAL, slot.value, read) == RefusalDelta.model_validate(EVENT)
+
+
+def test_flat_fields_with_a_nested_object() -> None:
+    """The end of a response could not be typed into redis-cli."""
+    response = json.dumps({"id": "resp_1", "output": [{"type": "message", "content": []}]})
+    read = entry(type=b"response.completed", response=response.encode(), response_id=b"resp_1")
+    (slot,) = slots_of(read)
+    assert slot.value["response"]["id"] == "resp_1"
+    validated(TABLE.routes["response.completed"], slot.value, read)
+
+
+def test_array_keeps_its_order() -> None:
+    """A producer that coalesces would have its deltas in another order."""
+    body = json.dumps([EVENT | {"sequence_number": number} for number in range(5)]).encode()
+    assert [slot.value["sequence_number"] for slot in slots_of(entry(event=body))] == list(range(5))
+
+
+def test_raw_json_with_a_key_data_is_no_envelope() -> None:
+    """FastStream's reader would take an event's own `data` for its old envelope, and lose the event."""
+    body = json.dumps(EVENT | {"data": "x", "headers": {}}).encode()
+    assert slots_of(entry(__data__=body))[0].value == EVENT | {"data": "x", "headers": {}}
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x00", b"garbage", b"\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff"])
+def test_broken_envelope_is_malformed(rest: bytes) -> None:
+    """An envelope that was cut off would stop the worker, with all its neighbours."""
+    reason, _ = whole_reason(entry(__data__=BinaryMessageFormatV1.IDENTITY_HEADER + rest))
+    assert reason == "malformed_json"
+
+
+def test_envelope_with_a_header_beyond_ascii() -> None:
+    """Every event of a tenant with an umlaut in its name would be a dead letter."""
+    read = entry(__data__=enveloped(EVENT, {"tenant": "Größe", "response_id": "resp_1"}))
+    assert [slot.value for slot in slots_of(read)] == [EVENT]
+    assert said_of(read) == Said("resp_1", Context(tenant="Größe"))
+
+
+@pytest.mark.parametrize("field", ["event", "__data__"])
+def test_end_mark_of_a_stream_is_an_event_to_count(field: str) -> None:
+    """A producer that forwards every line would have a dead letter for each response."""
+    assert [slot.value for slot in slots_of(entry(**{field: b" [DONE]\n"}))] == [{"type": "[DONE]"}]
+
+
+# ---------------------------------------------------------------------------------------------------- context
+
+
+def test_said_in_fields() -> None:
+    """Texts would not say whose they are, or be joined by the wrong id."""
+    read = entry(
+        event=JSON,
+        response_id=b"resp_1",
+        tenant="Größe".encode(),
+        model=b"m",
+        safety_identifier=b"u",
+        traceparent=b"00-a-b-01",
+    )
+    assert said_of(read) == Said("resp_1", Context("Größe", "m", "u", "00-a-b-01"))
+
+
+def test_said_in_headers() -> None:
+    """A producer with FastStream could not say whose text it is."""
+    headers = {"response_id": "resp_1", "tenant": "acme", "other": "x"}
+    assert said_of(entry(__data__=enveloped(EVENT, headers))) == Said("resp_1", Context(tenant="acme"))
+
+
+def test_field_comes_before_header() -> None:
+    """What a proxy adds to an entry would not count."""
+    read = entry(__data__=enveloped(EVENT, {"tenant": "header"}), tenant=b"field")
+    assert said_of(read).context.tenant == "field"
+
+
+def test_nothing_said_or_said_empty_is_nothing() -> None:
+    """An empty `response_id` would join the texts of strangers."""
+    assert said_of(entry(event=JSON)) == Said(None, Context())
+    assert said_of(entry(event=JSON, response_id=b"", tenant=b"")) == Said(None, Context())
+
+
+@pytest.mark.parametrize("name", ["response_id", *Context._fields])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(b"x" * 4097, "has 4097 characters; at most 4096"), (b"\xffx", "is not UTF-8 at byte 0")],
+)
+def test_said_in_no_text_or_in_too_much(name: str, value: bytes, error: str) -> None:
+    """A key could not be written, or would be as long as the producer likes."""
+    with pytest.raises(UnreadableError) as caught:
+        said_of(entry(event=JSON, **{name: value}))
+    assert caught.value.why == ("invalid_event", f"the field {name} {error}")
+
+
+# ---------------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", "not JSON at character 0"),
+        (b"{", "not JSON at character 1"),
+        (b'{"type": "x"', "not JSON at character 12"),
+        (JSON + b"}", f"not JSON at character {len(JSON)}"),
+        (JSON + JSON, f"not JSON at character {len(JSON)}"),
+        (b"data: " + JSON, "not JSON at character 0"),
+        (b"{'type': 'x'}", "not JSON at character 1"),
+        (b'{"type": "a\nb"}', "not JSON at character 11"),
+        (b'{"type": "\\x"}', "not JSON at character 10"),
+        (b"\xef\xbb\xbf" + JSON, "not JSON at character 0"),
+        (JSON.decode().encode("utf-16"), "not UTF-8 at byte 0"),
+        (JSON.decode().encode("utf-16-be"), "not JSON at character 0"),
+        ('{"type": "é"}'.encode("latin-1"), "not UTF-8 at byte 10"),
+        (b'{"type": "\xed\xa0\xbd"}', "not UTF-8 at byte 10"),
+        (b'{"type": "x", "n": ' + b"9" * 5000 + b"}", "JSON beyond limits: ValueError"),
+        (b"[" * 100_000, "JSON beyond limits: RecursionError"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "JSON beyond limits: RecursionError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_broken_json(body: bytes, error: str) -> None:
+    """An entry that no parser takes would stop the worker, or say nothing that helps its producer."""
+    reason, said = whole_reason(entry(event=body), max_event_bytes=10_000_000)
+    assert reason == "malformed_json"
+    assert said.startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (b"1", "an event is a JSON object, not a number"),
+        (b"1.5", "an event is a JSON object, not a number"),
+        (b"NaN", "an event is a JSON object, not a number"),
+        (b"true", "an event is a JSON object, not a boolean"),
+        (b"null", "an event is a JSON object, not null"),
+        (b'"text"', "an event is a JSON object, not a string"),
+        (b"[[]]", "an event is a JSON object, not an array"),
+        (b"{}", "the event's type is missing, or is not a string"),
+        (b'{"type": null}', "the event's type is missing, or is not a string"),
+        (b'{"type": 7}', "the event's type is missing, or is not a string"),
+    ],
+)
+def test_json_that_is_no_event(value: bytes, error: str) -> None:
+    """A value that is no event would stop the worker."""
+    assert reasons(entry(event=value)) == [f"invalid_event: {error}"]
+
+
+def test_neighbours_in_an_array_go_on() -> None:
+    """One bad event of an array would take the others with it."""
+    body = b'[1, {"type": "a"}, {}, {"type": "b"}]'
+    slots = slots_of(entry(event=body))
+    assert [slot.why is None for slot in slots] == [False, True, False, True]
+
+
+def test_half_of_a_surrogate_pair_is_read() -> None:
+    """A split emoji would be a dead letter, or its half would be lost."""
+    read = entry(event=json.dumps(EVENT | {"delta": "a\ud83d"}).encode())
+    event = validated(REFUSAL, slots_of(read)[0].value, read)
+    assert isinstance(event, RefusalDelta)
+    assert event.delta == "a\ud83d"
+
+
+def test_of_a_repeated_key_the_last_counts() -> None:
+    """What is read would depend on which parser read it."""
+    for body in (b'{"type": "a", "type": "b"}', b'{"type": "a", "type": "b", "x": "\\ud83d"}'):
+        assert slots_of(entry(event=body))[0].value["type"] == "b"
+
+
+def test_deep_nesting_in_what_nobody_reads_does_no_harm() -> None:
+    """An event of a type that is only counted would stop the worker."""
+    for depth in (100, 300, 500):
+        body = b'{"type": "x", "a": ' + b"[" * depth + b"]" * depth + b"}"
+        assert reasons(entry(event=body)) == [None]
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_oversized_event(array: bool) -> None:  # noqa: FBT001 - pytest passes it by name
+    """An event beyond the limit would be stored, or would take its neighbours with it."""
+    large = json.dumps(EVENT | {"delta": "x" * MAX}, separators=(",", ":")).encode()
+    error = f"oversized: the event has {len(large)} bytes; at most {MAX}"
+    if array:
+        assert reasons(entry(event=b"[" + JSON + b"," + large + b"," + JSON + b"]")) == [None, error, None]
+    else:
+        assert reasons(entry(event=large)) == [error]
+
+
+def test_limit_is_for_each_event_of_an_array() -> None:
+    """A producer that coalesces could not send what another sends one by one."""
+    body = b"[" + b",".join([JSON] * 20) + b"]"
+    assert len(body) > MAX
+    assert reasons(entry(event=body)) == [None] * 20
+
+
+def test_event_of_just_the_limit_is_taken() -> None:
+    """The limit would not be what the settings say."""
+    assert reasons(entry(event=JSON), len(JSON)) == [None]
+    assert reasons(entry(event=JSON), len(JSON) - 1) != [None]
+
+
+def test_array_beyond_its_length() -> None:
+    """One entry could hold up everything behind it."""
+    body = b"[" + b",".join([JSON] * 4) + b"]"
+    assert reasons(entry(event=body)) == [None] * 4
+    with pytest.raises(UnreadableError) as caught:
+        slots_of(entry(event=body), max_array_length=3)
+    assert caught.value.why == ("oversized", "the entry's array has 4 events; at most 3")
+
+
+def test_oversized_flat_event() -> None:
+    """Flat fields would be a way around the limit."""
+    (reason,) = reasons(entry(type=b"response.refusal.delta", delta=b"x" * MAX))
+    assert reason == f"oversized: the event has {MAX + 22} bytes; at most {MAX}"
+
+
+def test_flat_fields_without_a_type() -> None:
+    """A producer with a typing error in the field's name would not learn what to do."""
+    reason, error = whole_reason(entry(evnet=JSON, tenant=b"acme"))
+    assert reason == "invalid_event"
+    assert error == (
+        "no event in the entry's fields (evnet, tenant): "
+        "publish it as the field event (JSON), as __data__, or as flat fields with a type"
+    )
+
+
+def test_flat_field_that_is_not_utf_8() -> None:
+    """A wrong encoding would stop the worker."""
+    assert whole_reason(entry(type=b"x", delta="é".encode("latin-1"))) == (
+        "invalid_event",
+        "the field delta is not UTF-8 at byte 0",
+    )
+
+
+def test_flat_field_with_broken_json() -> None:
+    """A nested object with a typing error would stop the worker."""
+    assert whole_reason(entry(type=b"error", error=b"{"))[0] == "malformed_json"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"output_index": "0"}, "output_index: Input should be a valid integer"),
+        ({"output_index": 1.0}, "output_index: Input should be a valid integer"),
+        ({"content_index": True}, "content_index: Input should be a valid integer"),
+        ({"content_index": -1}, "content_index: Input should be greater than or equal to 0"),
+        ({"sequence_number": 2**63}, "sequence_number: Input should be less than 9223372036854775808"),
+        ({"delta": None}, "delta: Input should be a valid string"),
+        ({"delta": 7}, "delta: Input should be a valid string"),
+    ],
+)
+def test_json_is_read_strictly(change: dict[str, Any], where: str) -> None:
+    """A mistyped field would be guessed at, or its name not be told."""
+    read = entry(event=json.dumps(EVENT | change).encode())
+    with pytest.raises(UnreadableError) as caught:
+        validated(REFUSAL, slots_of(read)[0].value, read)
+    assert caught.value.why == ("invalid_event", f"response.refusal.delta: {where}")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"9" * 4000])
+def test_numbers_beyond_reason(number: bytes) -> None:
+    """A number that no integer field holds would stop the worker."""
+    read = entry(event=JSON.replace(b'"sequence_number": 1', b'"sequence_number": ' + number))
+    with pytest.raises(UnreadableError, match="sequence_number"):
+        validated(REFUSAL, slots_of(read, 10_000)[0].value, read)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(json_values)
+def test_original_is_read_back(value: Any) -> None:
+    """A dead letter of one event of an array would hold another event than the producer sent."""
+    once = slots_of(entry(event=b"[" + original({"type": "x", "value": value}) + b"]"), 1_000_000)[0]
+    again = slots_of(entry(event=b"[" + original(once.value) + b"]"), 1_000_000)[0]
+    assert repr(again.value) == repr(once.value)
+    assert repr(once.value["value"]) == repr(value)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_no_bytes_stop_the_reader(body: bytes, other: bytes) -> None:
+    """An entry of any bytes could stop the worker, and with it everything behind that entry."""
+    for fields in ({"event": body}, {"__data__": body}, {"type": body, "delta": other}):
+        try:
+            said_of(entry(**fields))
+            slots = slots_of(entry(**fields))
+        except UnreadableError as error:
+            reasons = {error.why.reason}
+        else:
+            reasons = {slot.why.reason for slot in slots if slot.why is not None}
+            assert all(slot.why is not None or isinstance(slot.value["type"], str) for slot in slots)
+        assert reasons <= {"malformed_json", "invalid_event"}
+
+
+def test_validated_names_the_type_it_was_read_as() -> None:
+    """A producer would not learn which of an array's events is meant."""
+    route = Route(RefusalDelta, lambda _event, _origin: ())
+    with pytest.raises(UnreadableError, match=r"^response\.refusal\.delta: delta: Field required$"):
+        validated(route, {name: value for name, value in EVENT.items() if name != "delta"}, entry(event=b"1"))

@@ -1,0 +1,237 @@
+"""Output is a function of the input stream alone: of no batch, no worker, no order, no repeat.
+
+Every property runs the whole pure chain: JSON, routing, handlers, chunks of the stored logs, resolving.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handlers import BUILT_IN
+from handlers.core.effects import Context
+from handlers.core.identity import EntryId
+from handlers.core.response import LowWater, resolve
+from handlers.core.routing import RoutingTable
+from tests.service.pipeline.model import ALL_STORED, StoredSet, batch_of
+from tests.strategies import (
+    Expected,
+    Json,
+    PlannedResponse,
+    cut_into_entries,
+    entry_of,
+    responses,
+    unruly_events,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deltaloom.messages import AssembledText
+    from handlers.core.identity import PartKey
+    from handlers.core.response import Resolution, ResponseState
+    from service.ports import Entry
+
+TABLE = RoutingTable(BUILT_IN.values())
+_OTHER: Json = {"type": "response.refusal.delta", "delta": "x", "output_index": 1, "content_index": 0}
+
+
+def _expected(text: AssembledText) -> Expected:
+    return Expected(text.text, text.status, text.reason, text.integrity, text.delta_count)
+
+
+def _comparable(written: dict[PartKey, AssembledText], *without: str) -> dict[PartKey, dict[str, Any]]:
+    """Everything that is said of each text, apart from `without`."""
+    return {part: text.model_dump(exclude=set(without)) for part, text in written.items()}
+
+
+def _one_by_one(entries: Sequence[Entry]) -> StoredSet:
+    """One worker that takes one entry after the other, and settles after each."""
+    stored = StoredSet()
+    for entry in entries:
+        stored.take([entry], TABLE, ALL_STORED)
+    return stored
+
+
+@st.composite
+def planned(draw: st.DrawFn, *, repeats: bool = True) -> tuple[PlannedResponse, list[Entry]]:
+    """A response and its entries."""
+    plan = draw(responses(repeats=repeats))
+    return plan, draw(cut_into_entries(plan))
+
+
+@given(planned())
+def test_one_worker_gives_what_was_planned(planned: tuple[PlannedResponse, list[Entry]]) -> None:
+    """The chain would give another text, status, integrity or count than the response says."""
+    plan, entries = planned
+    written = _one_by_one(entries).written
+    assert {part: _expected(text) for part, text in written.items()} == plan.expected
+
+
+@given(planned(), st.data())
+def test_any_order_and_any_batches_make_the_same_set(
+    planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
+) -> None:
+    """The result would depend on which worker was faster, on redelivery, or on where a batch ends.
+
+    Entries come in any order, some again, in batches cut anywhere (within a batch they are in stream
+    order, as Redis delivers them); then everything is settled at once.
+    """
+    _, entries = planned
+    again = data.draw(st.lists(st.sampled_from(entries), max_size=4), label="again")
+    schedule = data.draw(st.permutations([*entries, *again]), label="schedule")
+    stored = StoredSet()
+    while schedule:
+        size = data.draw(st.integers(1, len(schedule)), label="size")
+        batch = {entry.id: entry for entry in schedule[:size]}
+        stored.commit(batch_of([batch[at] for at in sorted(batch)], TABLE).commit)
+        schedule = schedule[size:]
+    stored.settle_all(list(stored.responses), ALL_STORED)
+    assert _comparable(stored.written) == _comparable(_one_by_one(entries).written)
+
+
+def test_context_said_after_the_end_of_a_text_is_too_late() -> None:
+    """A text would say a tenant or not, by whether the entry after its last came in the same batch."""
+    place: Json = {"output_index": 0, "content_index": 0}
+    first = entry_of([{"type": "response.refusal.done", "refusal": "no", **place}], EntryId(1, 0), "resp_1")
+    second = entry_of([_OTHER], EntryId(2, 0), "resp_1", tenant="acme")
+    together = StoredSet()
+    together.take([first, second], TABLE, ALL_STORED)
+    assert _comparable(together.written) == _comparable(_one_by_one([first, second]).written)
+
+
+class _Workers:
+    """Several workers on one stream, which hypothesis moves; the group's pending entries are simulated."""
+
+    def __init__(self, entries: Sequence[Entry], data: st.DataObject, *, may_stall: bool) -> None:
+        self.stored = StoredSet()
+        self._unread = list(entries)
+        self._data = data
+        self._may_stall = may_stall
+        self._delivered: list[EntryId] = []
+        self._pending: dict[EntryId, Entry] = {}
+        self._in_hand: list[list[Entry]] = []
+        self._found: list[tuple[ResponseState, Resolution]] = []
+
+    def _up_to(self, most: int) -> int:
+        return self._data.draw(st.integers(1, most))
+
+    def read(self) -> None:
+        """A worker reads the next entries."""
+        size = self._up_to(4)
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        self._pending |= {entry.id: entry for entry in taken}
+        self._delivered += [entry.id for entry in taken]
+        self._in_hand.append(taken)
+
+    def claim(self) -> None:
+        """A worker takes over the oldest pending entries; the one that had them may go on, too."""
+        self._in_hand.append([self._pending[at] for at in sorted(self._pending)[: self._up_to(3)]])
+
+    def commit(self) -> None:
+        """A worker's batch becomes durable and is acknowledged; then it looks for what it may finish."""
+        entries = self._in_hand.pop(self._up_to(len(self._in_hand)) - 1)
+        self.stored.commit(batch_of(entries, TABLE).commit)
+        for entry in entries:
+            self._pending.pop(entry.id, None)
+        self.look()
+
+    def look(self) -> None:
+        """A worker reads the low-water mark, then what is stored."""
+        low_water = LowWater(max(self._delivered)._replace(seq=2**32))
+        if self._pending:
+            stalled = self._may_stall and self._data.draw(st.booleans())
+            low_water = LowWater(min(self._pending), stalled)
+        for key in list(self.stored.responses):
+            state = self.stored.state(key)
+            self._found.append((state, resolve(state, low_water)))
+
+    def settle(self) -> None:
+        """A worker writes what it found, maybe long after it looked."""
+        self.stored.settle(*self._found.pop(self._up_to(len(self._found)) - 1))
+
+    def run(self) -> dict[PartKey, AssembledText]:
+        """Move the workers in any order until nothing is left to do."""
+        while self._unread or self._in_hand:
+            moves = [self.read] if self._unread else []
+            moves += [self.claim] if self._pending and len(self._in_hand) < 4 else []
+            moves += [self.commit, self.commit] if self._in_hand else []
+            moves += [self.settle] if self._found else []
+            self._data.draw(st.sampled_from(moves))()
+        self.look()
+        while self._found:
+            self.settle()
+        return self.stored.written
+
+
+@settings(max_examples=300)
+@given(planned(), st.data())
+def test_any_number_of_workers_say_the_same(
+    planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
+) -> None:
+    """Two workers would say something else of a text than one: another integrity, another count, a time."""
+    _, entries = planned
+    written = _Workers(entries, data, may_stall=False).run()
+    assert _comparable(written) == _comparable(_one_by_one(entries).written)
+
+
+@settings(max_examples=300)
+@given(unruly_events(), st.data())
+def test_any_number_of_workers_say_the_same_of_any_stream(events: list[Json], data: st.DataObject) -> None:
+    """What becomes of a stream that no server should send would depend on the workers."""
+    plan = PlannedResponse("resp_1", events)
+    entries = data.draw(cut_into_entries(plan, coalesce=2))
+    written = _Workers(entries, data, may_stall=False).run()
+    assert _comparable(written) == _comparable(_one_by_one(entries).written)
+
+
+def test_what_follows_the_end_does_not_take_its_texts_away() -> None:
+    """A text that only the final copy has would be lost if a delta follows it in the same batch."""
+    copy = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
+    events: list[Json] = [{"type": "response.completed", "response": {"output": [copy]}}, _OTHER]
+    entries = [entry_of([event], EntryId(1, number), "resp_1") for number, event in enumerate(events)]
+    together = StoredSet()
+    together.take(entries, TABLE, ALL_STORED)
+    assert _comparable(together.written) == _comparable(_one_by_one(entries).written)
+
+
+@given(planned(), st.data())
+def test_a_stuck_worker_changes_no_text(
+    planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
+) -> None:
+    """What is finished without waiting for a stuck worker would be something else than with it.
+
+    Its entries can then only be late. So of what they have this says nothing: the repeats among them are
+    not counted, nor does the earliest closing give the time if they have that.
+    """
+    plan, entries = planned
+    written = _Workers(entries, data, may_stall=True).run()
+    assert {part: _expected(text) for part, text in written.items()} == plan.expected
+
+
+@given(responses(), st.data())
+def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataObject) -> None:
+    """A producer that coalesces would get other texts than one that does not."""
+    first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1))).written
+    second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=40))).written
+    by_entry = ("started_at", "finished_at", *Context._fields)  # each has entries of its own
+    assert _comparable(first, *by_entry) == _comparable(second, *by_entry)
+
+
+@given(responses(), responses(by_item=False), st.data())
+def test_responses_do_not_touch_each_other(
+    one: PlannedResponse, other: PlannedResponse, data: st.DataObject
+) -> None:
+    """A text of one response would be mixed with that of another on the same stream."""
+    other.response_id = "another"
+    turns = data.draw(st.permutations([0] * len(one.events) + [1] * len(other.events)), label="turns")
+    plans, rest = (one, other), (iter(one.events), iter(other.events))
+    entries = [
+        entry_of([next(rest[turn])], EntryId(1_700_000_000_000, number), plans[turn].response_id)
+        for number, turn in enumerate(turns)
+    ]
+    texts = [_expected(text) for text in _one_by_one(entries).written.values()]
+    planned = [*one.expected.values(), *other.expected.values()]
+    assert sorted(texts, key=repr) == sorted(planned, key=repr)

@@ -1,0 +1,203 @@
+"""Settings: read once, and wrong ones said in one line each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import ENV_PREFIX, Settings, SettingsError, variable
+
+PASSWORD = "s3cret"  # noqa: S105 - made up, to look for it in what is said
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of whoever runs the tests would be tested."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable(name), raising=False)
+        monkeypatch.delenv(f"{ENV_PREFIX}{name.upper()}", raising=False)
+
+
+def said(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
+    """What is said of this environment, line by line."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.read()
+    return str(caught.value).splitlines()
+
+
+def test_defaults_are_allowed() -> None:
+    """The worker could not start without settings."""
+    settings = Settings.read()
+    assert settings.redis_url == "redis://localhost:6379/0"
+    assert settings.prefix == "deltaloom"
+    assert settings.max_event_bytes == 1024 * 1024
+    assert settings.max_part_bytes == 8 * 1024 * 1024
+    assert settings.handlers is None
+    assert settings.log_text is False
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    """The settings table would have an empty row."""
+    description = Settings.model_fields[name].description
+    assert description is not None
+    assert description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("BATCH_SIZE", "0", "greater than or equal to 1"),
+        ("BATCH_SIZE", "5001", "less than or equal to 5000"),
+        ("BATCH_SIZE", "many", "a valid integer"),
+        ("BATCH_SIZE", "1.5", "a valid integer"),
+        ("BLOCK_MS", "2001", "less than or equal to 2000"),
+        ("MAX_EVENT_BYTES", "1023", "greater than or equal to 1024"),
+        ("MAX_PART_BYTES", "8MiB", "a valid integer"),
+        ("IDLE_TIMEOUT", "0", "greater than 0"),
+        ("IDLE_TIMEOUT", "-1", "greater than 0"),
+        ("IDLE_TIMEOUT", "nan", "a finite number"),
+        ("IDLE_TIMEOUT", "2m", "a valid number"),
+        ("SWEEP_INTERVAL", "61", "less than or equal to 60"),
+        ("STATE_TTL", "59", "greater than or equal to 60"),
+        ("MARKER_TTL", "59", "greater than or equal to 60"),
+        ("ITEM_TTL", "59", "greater than or equal to 60"),
+        ("SHUTDOWN_TIMEOUT", "0", "greater than 0"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("LOG_FORMAT", "xml", "'auto', 'pretty' or 'json'"),
+        ("LOG_TEXT", "maybe", "a valid boolean"),
+        ("PREFIX", "a b", "no white space, no braces"),
+        ("PREFIX", "{a}", "no white space, no braces"),
+    ],
+)
+def test_wrong_value_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    """An operator would have to read a traceback to learn which variable is wrong, and what is allowed."""
+    (line,) = said(monkeypatch, **{f"DELTALOOM_{name}": value})
+    assert line.startswith(f"DELTALOOM_{name}={value!r} is not allowed: ")
+    assert allowed in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, info in Settings.model_fields.items()
+        if isinstance(info.default, float | int) and not isinstance(info.default, bool)
+    ],
+)
+def test_infinity_is_no_time(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The worker would start, and then fail at its first batch."""
+    (line, *_) = said(monkeypatch, **{variable(name): "inf"})
+    assert line.startswith(f"{variable(name)}='inf' is not allowed: ")
+
+
+def test_url_is_named_as_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator would look at a variable that is right, or not even set."""
+    (line,) = said(monkeypatch, REDIS_URL="redis://right", DELTALOOM_REDIS_URL="wrong")
+    assert line.startswith("DELTALOOM_REDIS_URL=(not shown) is not allowed: an URL")
+
+
+def test_every_wrong_value_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator would correct one variable after the other, starting the worker each time."""
+    lines = said(monkeypatch, DELTALOOM_BATCH_SIZE="x", DELTALOOM_LOG_LEVEL="y", REDIS_URL="z")
+    assert {line.split("=")[0] for line in lines} == {
+        "DELTALOOM_BATCH_SIZE",
+        "DELTALOOM_LOG_LEVEL",
+        "REDIS_URL",
+    }
+
+
+def test_value_with_line_breaks_is_still_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pasted value would tear the message apart."""
+    (line,) = said(monkeypatch, DELTALOOM_BATCH_SIZE="1\n2\r3")
+    assert "'1\\n2\\r3'" in line
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "DELTALOOM_REDIS_URL"])
+def test_url_is_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A password would be in the log of whoever starts the worker."""
+    (line,) = said(monkeypatch, **{name: f"http://user:{PASSWORD}@host"})
+    assert PASSWORD not in line
+    assert re.match(r"(DELTALOOM_)?REDIS_URL=\(not shown\) is not allowed: ", line)
+    assert "redis://, rediss:// or unix://" in line
+
+
+def test_url_is_not_shown_by_the_traceback_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error it came from, which has the value, would be printed above it."""
+    monkeypatch.setenv("REDIS_URL", f"http://user:{PASSWORD}@host")
+    with pytest.raises(SettingsError) as caught:
+        Settings.read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/2", "rediss://u:p@h", "unix:///run/redis.sock"])
+def test_url_of_each_kind(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A server behind TLS or a socket could not be named."""
+    monkeypatch.setenv("REDIS_URL", url)
+    assert Settings.read().redis_url == url
+
+
+def test_own_url_comes_before_the_shared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker could not have another server than the application beside it."""
+    monkeypatch.setenv("REDIS_URL", "redis://shared")
+    monkeypatch.setenv("DELTALOOM_REDIS_URL", "redis://own")
+    assert Settings.read().redis_url == "redis://own"
+
+
+def test_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compose file that passes on what is not set would stop the worker."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(variable(name), "")
+    assert Settings.read().model_dump(exclude={"consumer"}) == Settings().model_dump(exclude={"consumer"})
+
+
+def test_handlers_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space or a comma too many would stop the worker."""
+    monkeypatch.setenv("DELTALOOM_HANDLERS", " refusal, lifecycle ,")
+    assert Settings.read().handlers == "refusal,lifecycle"
+
+
+def test_consumers_have_names_of_their_own() -> None:
+    """Two workers on one host would be one consumer, and take each other's entries."""
+    assert Settings().consumer != Settings().consumer
+
+
+def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option of the command would be ignored."""
+    monkeypatch.setenv("REDIS_URL", "redis://shared")
+    monkeypatch.setenv("DELTALOOM_BATCH_SIZE", "7")
+    settings = Settings.read(redis_url="redis://argument", batch_size=8)
+    assert (settings.redis_url, settings.batch_size) == ("redis://argument", 8)
+
+
+def test_settings_do_not_change() -> None:
+    """Two parts of the worker could go by different settings."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().batch_size = 1  # type: ignore[misc]  # which is what mypy says too
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_variable_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The variable that an error or the docs name would have no effect."""
+    values: dict[str, object] = {
+        "redis_url": "redis://other",
+        "log_level": "error",
+        "log_format": "json",
+        "log_text": True,
+        "prefix": "other",
+        "consumer": "other",
+        "handlers": "refusal",
+    }
+    default = Settings.model_fields[name].default
+    value = values.get(name, default + 1 if name != "block_ms" and isinstance(default, int) else default)
+    if isinstance(default, float):
+        value = default * 2
+    monkeypatch.setenv(variable(name), str(value))
+    assert getattr(Settings.read(), name) == value

@@ -1,0 +1,479 @@
+"""Hypothesis strategies: texts as servers cut them, events, whole responses, and entries of the input.
+
+`responses()` gives a stream of events together with what must come out of it, worked out here from the
+plan of the response and not from the code under test.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.effects import Rank
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.log import PartLog
+from service.ports import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deltaloom.messages import Integrity, Kind, Status
+
+Json = dict[str, Any]
+
+# That the machine is busy with something else is no reason for a test to fail. Another profile can be chosen
+# with --hypothesis-profile.
+if settings.get_current_profile_name() == "default":
+    settings.register_profile("deltaloom", deadline=None)
+    settings.load_profile("deltaloom")
+
+any_text = st.text(st.one_of(st.characters(), st.sampled_from("\ud83d\ude00\ud800\udc00")), max_size=12)
+"""Text with lone halves of surrogate pairs in it: what one delta may hold."""
+
+whole_text = st.text(
+    st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("😀𐀀é")), min_size=1, max_size=20
+)
+"""Text without lone halves, never empty: what a whole part holds."""
+
+
+@st.composite
+def cut_by_code_unit(draw: st.DrawFn, text: str, *, pieces: int = 4) -> list[str]:
+    """`text` in pieces that are not empty, cut anywhere in its UTF-16 form: a split emoji leaves halves."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    cuts = sorted(
+        draw(st.sets(st.integers(1, max(1, len(units) // 2 - 1)), max_size=pieces - 1))
+        if len(units) > 2
+        else ()
+    )
+    edges = [0, *cuts, len(units) // 2]
+    return [units[2 * start : 2 * end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(edges)]
+
+
+# --------------------------------------------------------------------------------------------------- the core
+
+entry_ids = st.builds(EntryId, st.integers(1, 2**48), st.integers(0, 2**32))
+near_entry_ids = st.builds(EntryId, st.integers(1, 3), st.integers(0, 2))
+arrivals = st.builds(Arrival, st.one_of(near_entry_ids, entry_ids), st.integers(0, 3))
+sequence_numbers = st.one_of(st.none(), st.integers(-2, 9), st.integers(-(2**63), 2**63 - 1))
+stored_fragments = st.builds(StoredFragment, arrivals, sequence_numbers, any_text)
+stored_closings = st.builds(StoredClosing, arrivals, st.sampled_from(Rank), any_text)
+
+
+@st.composite
+def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
+    """Fragments as a part may have them: one for an arrival, numbered in one way or another."""
+    fragments = draw(st.lists(stored_fragments, max_size=8, unique_by=lambda fragment: fragment.arrival))
+    numbering = draw(st.sampled_from(["own", "none", "constant", "increasing"]))
+    if numbering == "own":
+        return fragments
+    return [
+        fragment._replace(sequence_number={"none": None, "constant": 0, "increasing": number}[numbering])
+        for number, fragment in enumerate(sorted(fragments))
+    ]
+
+
+part_logs = st.builds(
+    PartLog,
+    st.lists(stored_fragments, max_size=4),
+    st.lists(stored_closings, max_size=2),
+    st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)),
+).filter(lambda log: log.fragments or log.closings)
+
+kinds: st.SearchStrategy[Kind] = st.sampled_from(["refusal", "reasoning", "reasoning_summary", "output_text"])
+stream_keys = st.builds(
+    StreamKey,
+    st.sampled_from(["response", "item"]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+)
+part_keys = st.builds(PartKey, stream_keys, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), kinds)
+
+
+# -------------------------------------------------------------------------------------------------- responses
+
+Ids = Literal["stable", "changing", "missing"]
+Numbers = Literal["increasing", "constant", "missing"]
+
+_DELTA: dict[Kind, str] = {
+    "refusal": "response.refusal",
+    "reasoning": "response.reasoning_text",
+    "reasoning_summary": "response.reasoning_summary_text",
+    "output_text": "response.output_text",
+}
+_COPY: dict[Kind, str] = {
+    "refusal": "refusal",
+    "reasoning": "reasoning_text",
+    "reasoning_summary": "summary_text",
+    "output_text": "output_text",
+}
+
+
+@dataclass(slots=True)
+class PlannedPart:
+    """One text of a response, and how the server tells of it."""
+
+    kind: Kind
+    output_index: int
+    content_index: int
+    deltas: list[str]
+    text: str
+    """The authoritative text; it differs from the deltas for some."""
+    done: bool
+    content_part: bool
+
+
+@dataclass(slots=True)
+class PlannedItem:
+    """One output item: its parts, and whether its end comes with full copies, without, or not at all."""
+
+    type: Literal["message", "reasoning"]
+    item_id: str
+    position: int
+    parts: list[PlannedPart]
+    end: Literal["copies", "bare"] | None
+    hidden: bool = False
+    """Only the response's final copy has it."""
+
+
+class Expected(NamedTuple):
+    """What must be said of a finished part, whatever the schedule."""
+
+    text: str
+    status: Status
+    reason: str | None
+    integrity: Integrity
+    delta_count: int
+
+
+@dataclass(slots=True)
+class PlannedResponse:
+    """A stream of events, and the texts that must come out of it.
+
+    What holds of every one: the deltas of a part are not empty and come before whatever closes it; all
+    authoritative texts of a part agree; an item that ends without copies gets none from its response;
+    events are repeated only if they are numbered, and one right after the other; where all events have
+    the same number, a part's deltas are not all the same.
+    """
+
+    response_id: str | None
+    events: list[Json] = field(default_factory=list)
+    expected: dict[PartKey, Expected] = field(default_factory=dict)
+    repeats: bool = False
+    """A producer's retry has stored some events twice."""
+
+
+class _Ids:
+    """Item ids as the server gives them: the item's own, a new one with every event, or none."""
+
+    def __init__(self, how: Ids) -> None:
+        self._how = how
+        self._count = 0
+
+    def __call__(self, item: PlannedItem) -> Json:
+        if self._how == "missing":
+            return {}
+        self._count += 1
+        return {"item_id": item.item_id if self._how == "stable" else f"{item.item_id}.{self._count}"}
+
+    def of_copy(self, item: PlannedItem) -> Json:
+        """The id of an item in a full copy."""
+        return {"id": given} if (given := self(item).get("item_id")) is not None else {}
+
+
+def _where(part: PlannedPart) -> Json:
+    index = "summary_index" if part.kind == "reasoning_summary" else "content_index"
+    return {"output_index": part.output_index, index: part.content_index}
+
+
+def _copy_of_part(part: PlannedPart) -> Json:
+    return {"type": _COPY[part.kind], "refusal" if part.kind == "refusal" else "text": part.text}
+
+
+def _copy_of_item(item: PlannedItem, ids: _Ids, *, bare: bool = False) -> Json:
+    content = [_copy_of_part(part) for part in item.parts if part.kind != "reasoning_summary"]
+    summary = [_copy_of_part(part) for part in item.parts if part.kind == "reasoning_summary"]
+    copy = {"type": item.type, **ids.of_copy(item), "content": [] if bare else content}
+    return copy | ({"summary": [] if bare else summary} if item.type == "reasoning" else {})
+
+
+def _events_of_part(item: PlannedItem, part: PlannedPart, ids: _Ids) -> list[Json]:
+    events = [
+        {"type": f"{_DELTA[part.kind]}.delta", "delta": delta, **_where(part), **ids(item)}
+        for delta in part.deltas
+    ]
+    if part.done:
+        name = "refusal" if part.kind == "refusal" else "text"
+        events.append({"type": f"{_DELTA[part.kind]}.done", name: part.text, **_where(part), **ids(item)})
+    if part.content_part:
+        events.append(
+            {"type": "response.content_part.done", "part": _copy_of_part(part), **_where(part), **ids(item)}
+        )
+    return events
+
+
+@st.composite
+def _planned_part(
+    draw: st.DrawFn, kind: Kind, position: int, output_index: int, content_index: int
+) -> PlannedPart:
+    text = draw(whole_text)
+    deltas = draw(st.one_of(st.just([]), cut_by_code_unit(text), cut_by_code_unit(text)))
+    done = draw(st.booleans()) or (output_index != position and not deltas)
+    if draw(st.integers(0, 4)) == 0:
+        text += "\N{REFERENCE MARK}"  # the deltas can never join to this
+    has_content_part = kind != "reasoning_summary" and draw(st.booleans())
+    return PlannedPart(kind, output_index, content_index, deltas, text, done, has_content_part)
+
+
+@st.composite
+def _planned_item(draw: st.DrawFn, position: int, offset: int, *, may_hide: bool) -> PlannedItem:
+    output_index = position + offset
+    kind_groups: list[tuple[Kind, ...]]
+    item_type: Literal["message", "reasoning"] = draw(st.sampled_from(["message", "reasoning"]))
+    if item_type == "message":
+        kind_groups = [("refusal", "output_text")]
+    else:
+        kind_groups = [("reasoning",), ("reasoning_summary",)]
+    parts = [
+        draw(_planned_part(draw(st.sampled_from(group)), position, output_index, content_index))
+        for group in kind_groups
+        for content_index in range(draw(st.integers(0 if len(kind_groups) > 1 else 1, 2)))
+    ]
+    end: Literal["copies", "bare"] | None = draw(st.sampled_from(["copies", "bare", None]))
+    hidden = may_hide and draw(st.integers(0, 4)) == 0
+    return PlannedItem(item_type, f"it_{position}", position, parts, end, hidden)
+
+
+def _interleaved(draw: st.DrawFn, lists: Sequence[list[Json]]) -> list[Json]:
+    """All events, each list in its own order."""
+    turns = draw(st.permutations([i for i, each in enumerate(lists) for _ in each]))
+    iterators = [iter(each) for each in lists]
+    return [next(iterators[turn]) for turn in turns]
+
+
+def _numbered(draw: st.DrawFn, events: list[Json], how: Numbers) -> list[Json]:
+    if how == "missing":
+        return events
+    if how == "constant":
+        return [event | {"sequence_number": 0} for event in events]
+    number = draw(st.integers(-1, 3))
+    numbered = []
+    for event in events:
+        number += draw(st.sampled_from([1, 1, 1, 7]))
+        numbered.append(event | {"sequence_number": number})
+    return numbered
+
+
+def _repair(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@st.composite
+def responses(draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = None) -> PlannedResponse:
+    """A response as one server or another streams it, with interleaved parts and its odd habits.
+
+    Args:
+        draw: hypothesis gives it.
+        repeats: whether a producer's retry may store an event twice, one right after the other.
+        by_item: whether the producer gives no response id; None for either.
+    """
+    if by_item is None:
+        by_item = draw(st.booleans())
+    offset = draw(st.sampled_from([0, 0, 1]))
+    how_ids: Ids = "stable" if by_item or offset else draw(st.sampled_from(["stable", "changing", "missing"]))
+    ids = _Ids(how_ids)
+    items = [
+        draw(_planned_item(position, offset, may_hide=not offset))
+        for position in range(draw(st.integers(1, 3)))
+    ]
+    end = draw(st.sampled_from(["copies", "empty", "incomplete", "failed", "error", "error+failed", None]))
+    if end == "copies":
+        for item in items:
+            item.end = "copies" if item.end == "bare" else item.end
+    streams = []
+    for item in items:
+        if item.hidden:
+            continue
+        stream = _interleaved(draw, [_events_of_part(item, part, ids) for part in item.parts])
+        if item.end is not None:
+            copy = _copy_of_item(item, ids, bare=item.end == "bare")
+            stream.append(
+                {"type": "response.output_item.done", "output_index": item.position + offset, "item": copy}
+            )
+        streams.append(stream)
+    output = [_copy_of_item(item, ids, bare=end != "copies") for item in items]
+    events = [
+        {"type": "response.created", "response": {"id": "resp", "model": "m-1", "output": []}},
+        *_interleaved(draw, streams),
+        *_terminal(end, output),
+    ]
+    how_numbers: Numbers = draw(st.sampled_from(["increasing", "increasing", "constant", "missing"]))
+    if any(len(part.deltas) > 1 == len(set(part.deltas)) for item in items for part in item.parts):
+        how_numbers = "increasing"  # the same delta under the same number again is taken for a repeat
+    events = _numbered(draw, events, how_numbers)
+    plan = PlannedResponse(None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3"])))
+    if repeats and how_numbers == "increasing":
+        times = [draw(st.sampled_from([1, 1, 1, 2])) for _ in events]
+        plan.repeats = max(times) > 1
+        events = [event for event, n in zip(events, times, strict=True) for _ in range(n)]
+    plan.events = events
+    plan.expected = _expected(plan.response_id, items, end)
+    return plan
+
+
+def _terminal(end: str | None, output: list[Json]) -> list[Json]:
+    error = {"code": "server_error", "message": "no"}
+    failed = {"type": "response.failed", "response": {"error": error, "output": output}}
+    events: dict[str | None, list[Json]] = {
+        "copies": [{"type": "response.completed", "response": {"output": output}}],
+        "empty": [{"type": "response.completed", "response": {"output": []}}],
+        "incomplete": [
+            {
+                "type": "response.incomplete",
+                "response": {"incomplete_details": {"reason": "content_filter"}, "output": output},
+            }
+        ],
+        "failed": [failed],
+        "error": [{"type": "error", **error}],
+        "error+failed": [{"type": "error", "error": error}, failed],
+        None: [],
+    }
+    return events[end]
+
+
+def _expected(response_id: str | None, items: list[PlannedItem], end: str | None) -> dict[PartKey, Expected]:
+    """What must come out, from the plan: the first thing that closes a part and leaves it with a text."""
+    expected: dict[PartKey, Expected] = {}
+    shown = {
+        (item.item_id if response_id is None else None, part.kind)
+        for item in items
+        if not item.hidden
+        for part in item.parts
+        if part.deltas or part.done or part.content_part or item.end == "copies"
+    }
+    for item in items:
+        key = StreamKey("item", item.item_id) if response_id is None else StreamKey("response", response_id)
+        for part in item.parts:
+            part_key = PartKey(key, part.output_index, part.content_index, part.kind)
+            if item.hidden:
+                seen = (item.item_id if response_id is None else None, part.kind) in shown
+                if end == "copies" and not seen:
+                    expected[part_key] = Expected(_repair(part.text), "completed", None, "repaired", 0)
+                continue
+            what = _expected_of(part, item, end, by_item=response_id is None, shown=shown)
+            if what is not None:
+                expected[part_key] = what
+    return expected
+
+
+def _expected_of(
+    part: PlannedPart,
+    item: PlannedItem,
+    end: str | None,
+    *,
+    by_item: bool,
+    shown: set[tuple[str | None, Kind]],
+) -> Expected | None:
+    joined, text = _repair("".join(part.deltas)), _repair(part.text)
+    integrity: Integrity = "verified" if joined == text else "repaired"
+    whole = Expected(text, "completed", None, integrity, len(part.deltas))
+    bare = Expected(joined, "completed", None, "unverified", len(part.deltas))
+    if part.done or part.content_part or item.end == "copies":
+        return whole
+    if not part.deltas:  # nothing has been heard of it before the end of its response
+        only_in_copy = end == "copies" and (item.item_id if by_item else None, part.kind) not in shown
+        return whole if only_in_copy else None
+    if item.end == "bare":
+        return bare
+    if by_item and end in {"empty", "error"}:  # they do not say which items they end
+        return None
+    failed = bare._replace(status="failed", reason="server_error")
+    return {
+        "copies": whole,
+        "empty": bare,
+        "incomplete": bare._replace(status="incomplete", reason="content_filter"),
+        "failed": failed,
+        "error": failed,
+        "error+failed": failed,
+        None: None,
+    }[end]
+
+
+# ----------------------------------------------------------------------- streams that no server would send
+
+
+@st.composite
+def unruly_events(draw: st.DrawFn) -> list[Json]:
+    """Events in any order: deltas after the end, closings that contradict each other, numbers at random.
+
+    Two things hold: an item keeps its id, and nothing follows a `response.completed`.
+    """
+    events = draw(st.lists(_unruly_event(), min_size=1, max_size=8))
+    ends = [number for number, event in enumerate(events) if event["type"] == "response.completed"]
+    return events[: ends[0] + 1] if ends else events
+
+
+@st.composite
+def _unruly_event(draw: st.DrawFn) -> Json:
+    texts = st.sampled_from(["", "a", "b", "ab"])
+    index = draw(st.sampled_from([0, 0, 1]))
+    place = {"item_id": f"it_{index}", "output_index": index, "content_index": 0}
+
+    def message(index: int) -> Json:
+        content = [{"type": "refusal", "refusal": draw(texts)}]
+        return {"type": "message", "id": f"it_{index}", "content": content}
+
+    event: Json = {"type": draw(st.sampled_from(["delta", "delta", "thought", "done", "item", "end", "cut"]))}
+    match event["type"]:
+        case "delta":
+            event = {"type": "response.refusal.delta", "delta": draw(texts), **place}
+        case "thought":
+            event = {"type": "response.reasoning_text.delta", "delta": draw(texts), **place}
+        case "done":
+            event = {"type": "response.refusal.done", "refusal": draw(texts), **place}
+        case "item":
+            item = draw(st.sampled_from([message(index), {"type": "function_call"}]))
+            event = {"type": "response.output_item.done", "output_index": index, "item": item}
+        case "end":
+            output = [message(position) for position in range(draw(st.integers(0, 2)))]
+            event = {"type": "response.completed", "response": {"output": output}}
+        case _:
+            event = {"type": "response.incomplete", "response": {}}
+    number = draw(st.sampled_from([None, 0, 1, 2, 3]))
+    return event if number is None else event | {"sequence_number": number}
+
+
+# ---------------------------------------------------------------------------------------------------- entries
+
+
+def entry_of(
+    events: Sequence[Json], at: EntryId, response_id: str | None, *, array: bool = False, **said: str
+) -> Entry:
+    """An entry as a producer writes it: one event, or an array of events (always, if there are several)."""
+    value = events if array or len(events) != 1 else events[0]
+    body = json.dumps(value, separators=(",", ":")).encode()
+    fields = {name.encode(): text.encode() for name, text in said.items()}
+    if response_id is not None:
+        fields[b"response_id"] = response_id.encode()
+    return Entry(at, {b"event": body, **fields}, body, {})
+
+
+@st.composite
+def cut_into_entries(draw: st.DrawFn, plan: PlannedResponse, *, coalesce: int = 6) -> list[Entry]:
+    """The response's events as entries, in order: one by one, or several in an array.
+
+    Beside them the same is said in every entry, or nothing.
+    """
+    entries: list[Entry] = []
+    said = draw(st.sampled_from([{}, {"tenant": "acme"}, {"tenant": "other", "model": "m-2"}]))
+    rest = plan.events
+    while rest:
+        size = draw(st.integers(1, coalesce))
+        at = EntryId(1_700_000_000_000 + len(entries) // 3, len(entries) % 3)
+        entries.append(entry_of(rest[:size], at, plan.response_id, array=draw(st.booleans()), **said))
+        rest = rest[size:]
+    return entries
