@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test check lint format format-check types imports lock clean
+.PHONY: help venv demo run test chaos check lint format format-check types imports lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ help: ## List what can be made
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
 		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
-		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run and test' \
+		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test and chaos' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
 demo: $(VENV)/.demo ## See it work: a server, a worker and eight streams, in about 15 seconds
@@ -37,6 +37,9 @@ run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server t
 test: $(VENV)/.dev ## Run all tests
 	$(call say,test: pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
+	@$(BIN)/python -m chaos $(ARGS)
 
 check: lint format-check types imports test ## Everything CI checks: lint, format, types, imports, tests
 

@@ -1,0 +1,21 @@
+"""The bench that tries to break the promise: nothing lost, nothing twice, whatever dies.
+
+It has a server, workers and producers of its own, kills and disturbs them by a seeded plan, and compares
+what came out with what the generator knows. `python -m chaos --help`, or `make chaos`.
+
+| file           | what                                                                    |
+|----------------|-------------------------------------------------------------------------|
+| `model.py`     | the contract as a program of one reader: what must come out of a response |
+| `generator.py` | responses of every kind, seeded                                         |
+| `verdict.py`   | what came out, compared with what must                                  |
+| `plan.py`      | which fault when, seeded                                                |
+| `proxy.py`     | what stands between the workers and the server, and tears               |
+| `processes.py` | the server and the workers, started and ended by their handles          |
+| `faults.py`    | does what the plan says                                                 |
+| `producer.py`  | stores entries, and knows exactly which are stored                      |
+| `observer.py`  | reads the outputs while the run goes on                                 |
+| `bench.py`     | a whole run                                                             |
+| `report.py`    | what a person sees of it                                                |
+
+Nothing here is shipped.
+"""

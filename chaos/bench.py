@@ -1,0 +1,227 @@
+"""A whole run: begin, disturb, put right, wait until all is done, compare, end everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from chaos.faults import Faults
+from chaos.generator import MAX_ARRAY_LENGTH, MAX_EVENT_BYTES
+from chaos.observer import Observer, Takeovers
+from chaos.plan import make_plan
+from chaos.processes import Server, Workers, WorkerSlot, worker_command
+from chaos.producer import Producer
+from chaos.proxy import Proxy
+from chaos.verdict import Verdict
+from deltaloom import StreamNames
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from chaos.options import Options
+
+_SETTLES_WITHIN = 120.0
+_QUIET = 1.0
+"""Seconds to listen for what should not come any more."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run is: read by who shows it."""
+
+    phase: str = "starting"
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    """How long was published."""
+    verdict: Verdict = field(default_factory=Verdict)
+    faults: Counter[str] = field(default_factory=Counter)
+    lag: int = 0
+    workers: int = 0
+    workers_started: int = 0
+    takeover_delays: list[float] = field(default_factory=list)
+    entries_taken_over: int = 0
+    looked_up: int = 0
+    folder: Path = Path()
+    log_lines: Counter[str] = field(default_factory=Counter)
+    """Errors in the workers' logs, by their first words."""
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.folder = Path(mkdtemp(prefix="deltaloom-chaos-"))
+        self.names = StreamNames()
+        # Half the idle timeout leaves room for what a worker may add to a gap of the producer's.
+        self.verdict = Verdict(widest_gap_ms=options.idle_timeout * 500)
+        self.progress = Progress(verdict=self.verdict, folder=self.folder)
+        self.server = Server(self.folder)
+        self.proxy = Proxy(self.server.port)
+        self.observer = Observer(self.server, self.names, self.verdict)
+        self.takeovers = Takeovers(self.server, self.names)
+
+    async def run(self) -> Progress:
+        """Do it; whatever happens, no process is left behind."""
+        options = self.options
+        workers = Workers(
+            self.folder,
+            worker_command(options.sabotage),
+            {},
+            lambda why: self.verdict.violate("worker died", why),
+        )
+        try:
+            await self.server.start()
+            await self.observer.begin()
+            async with self.proxy.running():
+                workers.environment = self._environment()
+                workers.slots = [WorkerSlot(number) for number in range(options.workers)]
+                for slot in workers.slots:
+                    await workers.start(slot)
+                await self._disturb(workers)
+                await self._settle(workers)
+        finally:
+            await self.takeovers.end()
+            await workers.kill_all()
+            await self.server.kill()
+        self._read_logs()
+        self.progress.phase = "done"
+        return self.progress
+
+    def _environment(self) -> dict[str, str]:
+        options = self.options
+        return {
+            "REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}",
+            "DELTALOOM_PREFIX": self.names.prefix,
+            "DELTALOOM_CLAIM_TIME": str(options.claim_time),
+            "DELTALOOM_IDLE_TIMEOUT": str(options.idle_timeout),
+            "DELTALOOM_MAX_EVENT_BYTES": str(MAX_EVENT_BYTES),
+            "DELTALOOM_MAX_ARRAY_LENGTH": str(MAX_ARRAY_LENGTH),
+            "DELTALOOM_SWEEP_INTERVAL": "0.5",
+            "DELTALOOM_TRIM_INTERVAL": "1",
+            "DELTALOOM_RETENTION": "300",
+            "DELTALOOM_ITEM_TTL": "60",
+            "DELTALOOM_MARKER_TTL": "300",
+            "DELTALOOM_STATE_TTL": "3600",
+            "DELTALOOM_LOG_LEVEL": "warning",
+            "DELTALOOM_LOG_FORMAT": "json",
+        }
+
+    async def _disturb(self, workers: Workers) -> None:
+        options, progress = self.options, self.progress
+        producers = [
+            Producer(n, options.seed, self.server, self.names.deltas, self.verdict)
+            for n in range(options.producers)
+        ]
+        faults = Faults(self.server, workers, self.proxy, self.takeovers.watch)
+        plan = make_plan(options.seed, options.seconds, options.intervals)
+        began = time.monotonic()
+
+        def ends() -> bool:
+            failed = options.fail_fast and bool(self.verdict.violations)
+            return failed or time.monotonic() - began > options.seconds
+
+        def safe_id() -> str:
+            return min((producer.last_id for producer in producers), key=_entry)
+
+        async def tell() -> None:
+            while True:
+                progress.seconds = min(time.monotonic() - began, options.seconds)
+                progress.faults = faults.done
+                progress.lag = self.observer.lag
+                progress.workers = sum(slot.alive and not slot.stopped for slot in workers.slots)
+                progress.workers_started = workers.started
+                await asyncio.sleep(0.1)
+
+        progress.phase = "disturbing"
+        watching = [
+            asyncio.create_task(self.observer.follow()),
+            asyncio.create_task(self.observer.watch_lag(safe_id)),
+            asyncio.create_task(tell()),
+        ]
+        disturbing = asyncio.create_task(faults.follow(plan))
+        try:
+            publishing = asyncio.gather(
+                *(p.run(lambda: self.observer.lag < options.backlog, ends) for p in producers)
+            )
+            await _first_failure_or_all(publishing, *watching)
+            progress.seconds = time.monotonic() - began
+            if options.fail_fast and self.verdict.violations:
+                disturbing.cancel()
+            await asyncio.gather(disturbing, return_exceptions=options.fail_fast)
+            await faults.put_right()
+            progress.phase = "settling"
+            await self._wait_until_settled()
+        finally:
+            for task in (*watching, disturbing):
+                task.cancel()
+            await asyncio.gather(*watching, disturbing, return_exceptions=True)
+        progress.takeover_delays = self.takeovers.delays
+        progress.entries_taken_over = self.takeovers.entries
+        progress.looked_up = sum(producer.unknown for producer in producers)
+
+    async def _wait_until_settled(self) -> None:
+        if self.options.fail_fast and self.verdict.violations:
+            return
+        deadline = time.monotonic() + _SETTLES_WITHIN + self.options.idle_timeout
+        left: str | None = "not looked yet"
+        while left is not None and time.monotonic() < deadline:
+            with contextlib.suppress(RedisError, OSError):
+                left = await self.observer.settled(nothing_open=True)
+            await asyncio.sleep(0.1)
+        if left is not None:
+            self.verdict.violate("not settled", f"{left} after {_SETTLES_WITHIN:g} s without faults")
+        await asyncio.sleep(_QUIET)
+
+    async def _settle(self, workers: Workers) -> None:
+        if self.options.fail_fast and self.verdict.violations:
+            return
+        for wrong in await workers.end():
+            self.verdict.violate("worker died", wrong)
+        await self.observer.drain()
+        missed = await self.observer.entries_out() - self.observer.read
+        if missed:
+            self.verdict.violate(
+                "unaccounted", f"{missed} entries of outputs were trimmed before they were read"
+            )
+        self.verdict.end(await self.observer.ending())
+
+    def _read_logs(self) -> None:
+        import json  # noqa: PLC0415
+
+        for path in sorted(self.folder.glob("worker-*.log")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if entry.get("level") in {"error", "critical"} or "exception" in entry:
+                    last = str(entry.get("exception", "")).strip().rpartition("\n")[2]
+                    self.progress.log_lines[f"{entry.get('event')}: {last}"[:160]] += 1
+
+
+async def _first_failure_or_all(publishing: Awaitable[object], *watching: asyncio.Task[None]) -> None:
+    """Wait for the producers, but not longer than all who watch are well."""
+    main = asyncio.ensure_future(publishing)
+    done, _ = await asyncio.wait({main, *watching}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        for task in done:
+            task.result()
+    finally:
+        main.cancel()
+
+
+def _entry(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
+__all__: list[str] = ["Bench", "Progress"]

@@ -1,0 +1,336 @@
+"""The contract as a program: one reader, one entry after the other, nothing ever fails.
+
+This is what the workers' output is held against. It is written from the contract, and shares no code with
+the worker: an entry's events are dictionaries as the API streams them, and a part is finished by the first
+entry that closes it and leaves it with a text.
+
+It presumes what real servers keep to: whoever says a part's text twice says the same, and a producer gives
+all entries of a response the same context.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Event = dict[str, Any]
+
+
+class Bad(NamedTuple):
+    """Something in the place of an event that cannot be handled."""
+
+    json: str
+    reason: str
+
+
+class PartId(NamedTuple):
+    """One text, by the fields its message carries. `item_id` only where there is no response id."""
+
+    response_id: str | None
+    item_id: str | None
+    output_index: int
+    content_index: int
+    kind: str
+
+
+class ExpectedText(NamedTuple):
+    """What must come out for one part."""
+
+    part: PartId
+    item_id: str | None
+    text: str
+    status: str
+    reason: str | None
+    integrity: str
+    fragments: int
+    """Deltas that went into it, repeats included."""
+    context: dict[str, str]
+    entries: tuple[int, ...]
+    """The numbers of the entries that have something of it. The first opens it; but while a worker is stuck
+    with that one, a text that is certain without it may come from repeats."""
+    closed_by: int | None
+    """The number of the entry that closes it; None if it is abandoned."""
+
+
+class Expectation(NamedTuple):
+    """What must come out of one response."""
+
+    texts: tuple[ExpectedText, ...]
+    late: int
+    """Deltas that came after their part was finished."""
+    fragments: int
+    closings: int
+    """Events that close something, or say something of the response."""
+    types: Counter[str]
+    """Events of types that nobody handles."""
+    letters: Counter[tuple[int, str]]
+    """Dead letters, by entry number and reason."""
+
+
+class _Rule(NamedTuple):
+    kind: str
+    place: str
+    text: str
+
+
+_DELTAS = {
+    "response.refusal.delta": _Rule("refusal", "content_index", "delta"),
+    "response.reasoning_text.delta": _Rule("reasoning", "content_index", "delta"),
+    "response.reasoning_summary_text.delta": _Rule("reasoning_summary", "summary_index", "delta"),
+}
+_DONES = {
+    "response.refusal.done": _Rule("refusal", "content_index", "refusal"),
+    "response.reasoning_text.done": _Rule("reasoning", "content_index", "text"),
+    "response.reasoning_summary_text.done": _Rule("reasoning_summary", "summary_index", "text"),
+}
+_COPIES = {
+    "refusal": ("refusal", "refusal"),
+    "reasoning_text": ("reasoning", "text"),
+    "summary_text": ("reasoning_summary", "text"),
+}
+"""From a content part's type to its kind, and to the field with its text. Others are not for us."""
+
+_TERMINALS = ("response.completed", "response.incomplete", "response.failed", "error")
+
+
+@dataclass(slots=True)
+class _Part:
+    id: PartId
+    item_id: str | None
+    entries: list[int]
+    fragments: list[tuple[int | None, str]] = field(default_factory=list)
+    said: dict[int, str] = field(default_factory=dict)
+    """What this entry says of its text, by rank."""
+    own_end: bool = False
+    ends_now: bool = False
+    """Whether this entry closes it."""
+    finished: ExpectedText | None = None
+
+
+class _Terminal(NamedTuple):
+    status: str
+    reason: str | None
+    copies: list[tuple[str | None, int, int, str, str]]
+    """Of each text: its item's id, the item's position, its own, kind, text."""
+
+
+def expected_of(
+    entries: list[list[Event | Bad]], response_id: str | None, context: dict[str, str]
+) -> Expectation:
+    """What must come out of a response's entries; `response_id` and `context` as its entries give them."""
+    reader = _Reader(response_id, context)
+    for number, events in enumerate(entries):
+        reader.read(number, events)
+    return reader.end()
+
+
+class _Reader:
+    def __init__(self, response_id: str | None, context: dict[str, str]) -> None:
+        self.response_id = response_id
+        self.context = dict(context)
+        self.parts: dict[PartId, _Part] = {}
+        self.late = self.fragments = self.closings = 0
+        self.types: Counter[str] = Counter()
+        self.letters: Counter[tuple[int, str]] = Counter()
+        self.terminals: dict[str | None, _Terminal] = {}
+        self.ended_items: set[tuple[str | None, int | None]] = set()
+
+    def read(self, number: int, events: list[Event | Bad]) -> None:
+        self.terminals.clear()
+        self.ended_items.clear()
+        for event in events:
+            if isinstance(event, Bad):
+                self.letters[number, event.reason] += 1
+            else:
+                self._event(number, event)
+        for part in list(self.parts.values()):
+            self._close(number, part)
+        for owner, terminal in self.terminals.items():
+            self._only_in_final_copy(number, owner, terminal)
+
+    def end(self) -> Expectation:
+        for part in self.parts.values():
+            if part.finished is None:
+                status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
+                self._finish(None, part, status, reason, "")
+        texts = tuple(
+            part.finished._replace(entries=tuple(part.entries))
+            for part in self.parts.values()
+            if part.finished is not None
+        )
+        return Expectation(texts, self.late, self.fragments, self.closings, self.types, self.letters)
+
+    def _event(self, number: int, event: Event) -> None:
+        name = event["type"]
+        if name in _DELTAS:
+            rule = _DELTAS[name]
+            self.fragments += 1
+            part = self._part(
+                number, event.get("item_id"), event["output_index"], event[rule.place], rule.kind
+            )
+            if part.finished is None:
+                part.fragments.append((event.get("sequence_number"), event["delta"]))
+            else:
+                self.late += 1
+            return
+        if name in _DONES:
+            rule = _DONES[name]
+            part = self._part(
+                number, event.get("item_id"), event["output_index"], event[rule.place], rule.kind
+            )
+            self._say(part, 0, event[rule.text])
+        elif name == "response.content_part.done":
+            copy = _COPIES.get(event["part"]["type"])
+            if copy is not None:
+                kind, text = copy[0], event["part"][copy[1]]
+                part = self._part(
+                    number, event.get("item_id"), event["output_index"], event["content_index"], kind
+                )
+                self._say(part, 1, text)
+        elif name == "response.output_item.done":
+            self._item_done(number, event)
+        elif name in _TERMINALS:
+            self._terminal(event)
+        elif name == "response.created":
+            self._created(event)
+        else:
+            self.types[name] += 1
+            return
+        self.closings += 1
+
+    def _created(self, event: Event) -> None:
+        if self.response_id is not None:
+            for name in ("model", "safety_identifier"):
+                if event["response"].get(name):
+                    self.context.setdefault(name, event["response"][name])
+
+    def _item_done(self, number: int, event: Event) -> None:
+        item = event["item"]
+        for index, kind, text in _texts(item):
+            if text:
+                part = self._part(number, item.get("id"), event["output_index"], index, kind)
+                self._say(part, 2, text)
+                part.own_end = True
+        if self.response_id is not None:
+            self.ended_items.add((None, event["output_index"]))
+        elif item["type"] in {"message", "reasoning"}:
+            # Without a response id the item is all there is of the response: its end is the end.
+            self.ended_items.add((item["id"], None))
+            self._ended(item["id"], _Terminal("completed", None, []))
+
+    def _terminal(self, event: Event) -> None:
+        name = event["type"]
+        response = event.get("response", {})
+        reason: str | None = None
+        if name == "response.incomplete":
+            reason = response["incomplete_details"]["reason"]
+        elif name == "response.failed":
+            reason = response["error"]["code"]
+        elif name == "error":
+            reason = event.get("code") or event.get("error", {}).get("code")
+        status = {"response.completed": "completed", "response.incomplete": "incomplete"}.get(name, "failed")
+        output = response.get("output") or []
+        copies = [
+            (item.get("id"), position, index, kind, text)
+            for position, item in enumerate(output)
+            for index, kind, text in _texts(item)
+            if text and name == "response.completed"
+        ]
+        if self.response_id is not None:
+            self._ended(None, _Terminal(status, reason, copies))
+            return
+        for item in output:
+            if item["type"] in {"message", "reasoning"}:
+                own = [copy for copy in copies if copy[0] == item["id"]]
+                self._ended(item["id"], _Terminal(status, reason, own))
+
+    def _ended(self, owner: str | None, terminal: _Terminal) -> None:
+        """The first event of an entry that ends something says how; every one may say the texts."""
+        self.terminals.setdefault(owner, terminal._replace(copies=[])).copies.extend(terminal.copies)
+
+    def _part(self, number: int, item_id: str | None, output_index: int, index: int, kind: str) -> _Part:
+        owner = None if self.response_id is not None else item_id
+        part_id = PartId(self.response_id, owner, output_index, index, kind)
+        part = self.parts.get(part_id)
+        if part is None:
+            part = self.parts[part_id] = _Part(part_id, item_id, [])
+        if number not in part.entries[-1:]:
+            part.entries.append(number)
+        if part.item_id is None:
+            part.item_id = item_id
+        return part
+
+    @staticmethod
+    def _say(part: _Part, rank: int, text: str) -> None:
+        part.own_end = part.ends_now = True
+        if text:
+            part.said.setdefault(rank, text)
+
+    def _close(self, number: int, part: _Part) -> None:
+        owner = part.id.item_id
+        terminal = self.terminals.get(owner)
+        if (owner, part.id.output_index if owner is None else None) in self.ended_items:
+            part.own_end = part.ends_now = True
+        if terminal is not None:
+            part.ends_now = True
+            for item_id, position, index, kind, text in terminal.copies:
+                same_item = item_id is not None and item_id == part.item_id
+                there = same_item or position == part.id.output_index
+                if there and (index, kind) == (part.id.content_index, part.id.kind):
+                    part.said.setdefault(3, text)
+                    break
+        if part.ends_now and part.finished is None:
+            text = part.said[min(part.said)] if part.said else ""
+            if text or terminal is not None or any(delta for _, delta in part.fragments):
+                own = part.own_end or terminal is None
+                status, reason = ("completed", None) if own else (terminal.status, terminal.reason)  # type: ignore[union-attr]  # not own: there is one
+                self._finish(number, part, status, reason, text)
+        part.ends_now = False
+        part.said.clear()
+
+    def _only_in_final_copy(self, number: int, owner: str | None, terminal: _Terminal) -> None:
+        shown = {part.id.kind for part in self.parts.values() if part.id.item_id == owner}
+        for item_id, position, index, kind, text in terminal.copies:
+            if kind not in shown:
+                part = self._part(number, item_id, position, index, kind)
+                self._finish(number, part, terminal.status, terminal.reason, text)
+
+    def _finish(self, number: int | None, part: _Part, status: str, reason: str | None, text: str) -> None:
+        joined = repaired(joined_text(part.fragments))
+        part.finished = ExpectedText(
+            part=part.id,
+            item_id=part.item_id,
+            text=repaired(text) if text else joined,
+            status=status,
+            reason=reason,
+            integrity="unverified" if not text else "verified" if repaired(text) == joined else "repaired",
+            fragments=len(part.fragments),
+            context=dict(self.context),
+            entries=(),
+            closed_by=number,
+        )
+
+
+def _texts(item: Event) -> list[tuple[int, str, str]]:
+    groups = [item.get("content") or [], item.get("summary") or []] if item["type"] != "function_call" else []
+    return [
+        (index, _COPIES[piece["type"]][0], piece[_COPIES[piece["type"]][1]])
+        for group in groups
+        for index, piece in enumerate(group)
+        if piece["type"] in _COPIES
+    ]
+
+
+def joined_text(fragments: list[tuple[int | None, str]]) -> str:
+    """Deltas in their order of arrival, joined: by number where the numbers can be trusted."""
+    by_number: dict[int, str] = {}
+    for number, delta in fragments:
+        if number is None or by_number.setdefault(number, delta) != delta:
+            return "".join(delta for _, delta in fragments)
+    return "".join(by_number[number] for number in sorted(by_number))
+
+
+def repaired(text: str) -> str:
+    """A text as it can be written: surrogate pairs joined, lone halves replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

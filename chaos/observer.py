@@ -1,0 +1,203 @@
+"""Reads what comes out while the run goes on, and looks at what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from chaos.verdict import Ending, Leftover, Message
+from deltaloom import GROUP, StreamNames
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chaos.processes import Server
+    from chaos.verdict import Verdict
+
+AUDIT = "chaos-audit"
+"""A group that reads nothing: what is behind it may be trimmed, what is before it must not be."""
+
+_PAGE = 1000
+_FOR_EVER = -1
+"""What PTTL says of a key that does not expire."""
+
+
+class Observer:
+    """Follows the outputs of one partition, each entry once."""
+
+    def __init__(self, server: Server, names: StreamNames, verdict: Verdict) -> None:
+        self._server = server
+        self.names = names
+        self._verdict = verdict
+        self._last = {names.assembled: "0", names.alerts: "0", names.dead_letters: "0"}
+        self.lag = 0
+        """Entries that the workers have not read yet."""
+        self.read = 0
+        """Entries of outputs read so far."""
+        self.delays: Counter[int] = Counter()
+        """Of finished texts: milliseconds from the closing entry to the text, as powers of two."""
+
+    async def follow(self) -> None:
+        """Read until cancelled, whatever happens to the server."""
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with self._server.client() as client:
+                    while True:
+                        if not await self._read_some(client, block_ms=200):
+                            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
+
+    async def watch_lag(self, safe_id: Any) -> None:
+        """Keep `lag` up to date, and let go of what the producers need no more, until cancelled."""
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with self._server.client() as client:
+                    while True:
+                        groups = await client.xinfo_groups(self.names.deltas)
+                        for group in groups:
+                            if group["name"] == GROUP.encode() and group["lag"] is not None:
+                                self.lag = group["lag"]
+                        await client.xgroup_setid(self.names.deltas, AUDIT, safe_id())
+                        await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+
+    async def begin(self) -> None:
+        """Make the audit group, before anything is published."""
+        async with self._server.client() as client:
+            await client.xgroup_create(self.names.deltas, AUDIT, id="0", mkstream=True)
+
+    async def drain(self) -> None:
+        """Read what is there now, to the end."""
+        async with self._server.client() as client:
+            while await self._read_some(client, block_ms=None):
+                pass
+
+    async def _read_some(self, client: Any, block_ms: int | None) -> int:
+        count = 0
+        reply = await client.xread(self._last, count=_PAGE, block=block_ms)
+        for name, entries in reply:
+            stream = name.decode()
+            for entry_id, fields in entries:
+                self._take(stream, entry_id.decode(), fields)
+                self._last[stream] = entry_id.decode()
+            count += len(entries)
+        self.read += count
+        return count
+
+    def _take(self, stream: str, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
+        if stream == self.names.dead_letters:
+            letter = {name.decode(): value.decode() for name, value in fields.items()}
+            self._verdict.dead_letter(Message(entry_id, letter))
+            return
+        message = Message(entry_id, json.loads(fields[b"__data__"]))
+        if stream == self.names.assembled:
+            self._verdict.text(message)
+        else:
+            self._verdict.alert(message)
+
+    async def settled(self, *, nothing_open: bool) -> str | None:
+        """What there is still to do, in words; None when there is nothing."""
+        async with self._server.client() as client:
+            for group in await client.xinfo_groups(self.names.deltas):
+                if group["name"] != GROUP.encode():
+                    continue
+                if group["lag"]:
+                    return f"{group['lag']} entries unread"
+                if group["pending"]:
+                    return f"{group['pending']} entries pending"
+                if waiting := await client.zcard(self.names.name("waiting")):
+                    return f"{waiting} responses waiting"
+                if nothing_open and (still_open := await client.zcard(self.names.name("open"))):
+                    return f"{still_open} responses open"
+                return None
+        return "there is no group yet"
+
+    async def ending(self) -> Ending:
+        """What is stored now."""
+        names = self.names
+        stays = {names.deltas, names.assembled, names.alerts, names.dead_letters, names.name("counts")}
+        async with self._server.client() as client:
+            counts = await client.hgetall(names.name("counts"))
+            info = await client.xinfo_stream(names.deltas)
+            groups = {group["name"]: group for group in await client.xinfo_groups(names.deltas)}
+            keys = []
+            pipeline = client.pipeline(transaction=False)
+            found = [key async for key in client.scan_iter(count=_PAGE) if _text(key) not in stays]
+            for key in found:
+                pipeline.pttl(key)
+            for key, ttl in zip(found, await pipeline.execute(), strict=True):
+                is_log = _text(key).startswith(names.name("log:"))
+                keys.append(Leftover(_text(key), expires=ttl != _FOR_EVER and not is_log))
+        group = groups[GROUP.encode()]
+        return Ending(
+            counts={_text(name): int(value) for name, value in counts.items()},
+            keys=tuple(keys),
+            entries_added=info["entries-added"],
+            pending=group["pending"],
+            unread=group["lag"],
+        )
+
+    async def entries_out(self) -> int:
+        """Entries that were ever added to the outputs."""
+        total = 0
+        async with self._server.client() as client:
+            for name in self._last:
+                if await client.exists(name):
+                    total += (await client.xinfo_stream(name))["entries-added"]
+        return total
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+class Takeovers:
+    """How long the entries of killed workers stay theirs."""
+
+    def __init__(self, server: Server, names: StreamNames) -> None:
+        self._server = server
+        self._names = names
+        self.delays: list[float] = []
+        self.entries = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def watch(self, pid: int) -> None:
+        """A worker with this process id was killed now."""
+        task = asyncio.create_task(self._until_taken_over(pid))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Stop watching."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _until_taken_over(self, pid: int) -> None:
+        clock = asyncio.get_running_loop().time
+        killed_at = clock()
+        held = False
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with self._server.client() as client:
+                    holds = await pending_of(client, self._names.deltas, pid)
+                if holds and not held:
+                    held = True
+                    self.entries += holds
+                if not holds:
+                    if held:
+                        self.delays.append(clock() - killed_at)
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def pending_of(client: Any, stream: str, pid: int) -> int:
+    """How many entries a worker holds."""
+    summary = await client.xpending(stream, GROUP)
+    part = f"-{pid}-"
+    return sum(each["pending"] for each in summary["consumers"] if part in each["name"].decode())

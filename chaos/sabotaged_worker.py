@@ -1,0 +1,64 @@
+"""A worker with one of its safeguards taken out, to show that the bench would notice.
+
+`python -m chaos.sabotaged_worker finish-guard` writes a text although another worker has just written it;
+`… acknowledgement` acknowledges a batch first and stores its effects afterwards, in two calls. Nothing of
+this is in the service: its scripts and its storage are changed from here, before it starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import GROUP
+from service.cli.worker import work
+from service.settings import Settings
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.store import RedisStorage
+
+if TYPE_CHECKING:
+    from service.ports import Commit, Committed
+
+_source = scripts.source
+
+
+def _change(script: str, safeguard: str, instead: str) -> None:
+    text = _source(script)
+    if text.count(safeguard) != 1:
+        raise SystemExit(f"{script}.lua has changed: {safeguard!r} is there {text.count(safeguard)} times")
+    changed = text.replace(safeguard, instead)
+    before = scripts.source
+    scripts.source = lambda name: changed if name == script else before(name)
+
+
+def finish_guard() -> None:
+    """Take out the check that a part is not finished yet."""
+    _change("settle", "if known == 'done' then return false end", "")
+
+
+def acknowledgement() -> None:
+    """Acknowledge before, in a call of its own; the script takes every entry for its own."""
+    _change("commit", "if redis.call('XACK', INPUT, GROUP, id) == 1 then", "if true then")
+    commit = RedisStorage.commit
+
+    async def in_two_steps(self: Any, batch: Commit) -> Committed:
+        ids = [str(entry) for entry in batch.entries]
+        with unavailable_if_away():
+            await self._client.xack(self._keys.names.deltas, GROUP, *ids)
+        return await commit(self, batch)
+
+    RedisStorage.commit = in_two_steps  # type: ignore[assignment,method-assign]
+
+
+SABOTAGES = {"finish-guard": finish_guard, "acknowledgement": acknowledgement}
+
+
+def main(name: str) -> None:
+    """Run a worker without this safeguard."""
+    SABOTAGES[name]()
+    work(Settings.read())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

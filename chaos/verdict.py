@@ -1,0 +1,352 @@
+"""What came out, held against what must come out. Pure: it is told everything, and asks nobody.
+
+Expectations are kept while something of them is outstanding; of what is complete only a hash stays, to
+know a second one by. So it takes millions of events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chaos.generator import TAG
+from chaos.model import PartId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chaos.generator import Response
+    from chaos.model import ExpectedText
+
+EXAMPLES = 3
+"""Of each kind of violation, and of each thing that was wrong, how many are told in full."""
+
+CONTEXT = ("tenant", "model", "safety_identifier", "traceparent")
+
+KINDS = (
+    "lost text",
+    "wrong text",
+    "doubled text",
+    "unknown text",
+    "missing alert",
+    "wrong alert",
+    "doubled alert",
+    "finished before opened",
+    "missing dead letter",
+    "unknown dead letter",
+    "unaccounted",
+    "key left behind",
+    "not settled",
+    "worker died",
+)
+"""Everything that can be found wrong."""
+
+
+class Message(NamedTuple):
+    """An entry of an output."""
+
+    id: str
+    fields: Mapping[str, Any]
+
+
+class Leftover(NamedTuple):
+    """A key at the end: its name, and whether it will expire by itself."""
+
+    name: str
+    expires: bool
+
+
+class Ending(NamedTuple):
+    """What is stored when everything is done."""
+
+    counts: Mapping[str, int]
+    keys: tuple[Leftover, ...]
+    entries_added: int
+    pending: int
+    unread: int | None
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of which something is outstanding."""
+
+    response: str
+    expected: ExpectedText
+    text: Mapping[str, Any] | None = None
+    opened: bool = False
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class _Response:
+    """A response of which something is outstanding."""
+
+    response: Response
+    parts: int
+    letters: Counter[tuple[int, str]]
+    ids_ms: list[int] = field(default_factory=list)
+    stored: bool = False
+
+
+class Verdict:
+    """Collects violations, by kind: how many, and the first examples."""
+
+    def __init__(self, *, widest_gap_ms: float = float("inf")) -> None:
+        """Begin with nothing.
+
+        Args:
+            widest_gap_ms: a response whose producer was held up for longer between two entries may have been
+                given up meanwhile, and rightly: nothing is said of it but that it was unclear.
+        """
+        self.violations: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+        self.totals: Counter[str] = Counter()
+        self.unclear: set[str] = set()
+        self._sorts: Counter[tuple[str, str]] = Counter()
+        self._widest_gap_ms = widest_gap_ms
+        self._responses: dict[str, _Response] = {}
+        self._parts: dict[PartId, _Part] = {}
+        self._complete: set[int] = set()
+        self._ids: set[int] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """Parts of which something is still to come."""
+        return len(self._parts)
+
+    def violate(self, kind: str, example: str, sort: str = "") -> None:
+        """Note that something is wrong; `sort` tells apart what is wrong in different ways."""
+        self.violations[kind] += 1
+        self._sorts[kind, sort] += 1
+        if self._sorts[kind, sort] <= EXAMPLES:
+            self.examples.setdefault(kind, []).append(example)
+
+    # ------------------------------------------------------------------------------ what goes in
+
+    def expect(self, response: Response) -> None:
+        """A response is about to be stored."""
+        expected = response.expected
+        letters = Counter(expected.letters)
+        self._responses[response.name] = _Response(response, len(expected.texts), letters)
+        for text in expected.texts:
+            self._parts[text.part] = _Part(response.name, text)
+        totals = self.totals
+        totals["responses"] += 1
+        totals["entries"] += len(response.entries)
+        totals["events"] += response.events
+        totals["texts"] += len(expected.texts)
+        totals["refusals"] += sum(text.part.kind == "refusal" for text in expected.texts)
+        totals["deltas"] += expected.fragments
+        totals["closings"] += expected.closings
+        totals["dead letters"] += sum(expected.letters.values())
+        for name, count in expected.types.items():
+            totals[f"type:{name}"] += count
+
+    def stored(self, name: str, entry_id: str) -> None:
+        """The next entry of a response is stored."""
+        response = self._responses[name]
+        ms = int(entry_id.partition("-")[0])
+        if response.ids_ms and ms - response.ids_ms[-1] > self._widest_gap_ms:
+            self.unclear.add(name)
+        response.ids_ms.append(ms)
+        if len(response.ids_ms) == len(response.response.entries):
+            response.stored = True
+            for text in response.response.expected.texts:
+                self._complete_if_all_there(text.part)
+            self._forget_if_complete(name)
+
+    # ---------------------------------------------------------------------------- what comes out
+
+    def text(self, message: Message) -> None:
+        """An entry of the stream of finished texts."""
+        fields = message.fields
+        self.totals["texts out"] += 1
+        self.totals["deltas out"] += fields["delta_count"] + fields["duplicate_count"]
+        key = _part_of(fields)
+        identity = hash(fields["id"])
+        part = self._parts.get(key)
+        if identity in self._ids:
+            self.violate("doubled text", f"{_name(key)} came again as {message.id}")
+        elif part is None:
+            self.violate("unknown text", f"{_name(key)} ({message.id}): {_shown(fields)}")
+        else:
+            part.text = fields
+            self._compare(part, message)
+        self._ids.add(identity)
+        if part is not None:
+            self._complete_if_all_there(key)
+
+    def alert(self, message: Message) -> None:
+        """An entry of the stream of alerts."""
+        fields = message.fields
+        key = _part_of(fields)
+        opened = fields["type"] == "deltaloom.refusal.opened"
+        self.totals["alerts out"] += 1
+        part = self._parts.get(key)
+        if part is None or key.kind != "refusal":
+            kind = "doubled alert" if hash(key) in self._complete else "wrong alert"
+            self.violate(kind, f"{fields['type']} of {_name(key)} ({message.id})")
+            return
+        if part.opened if opened else part.finished:
+            self.violate("doubled alert", f"{fields['type']} of {_name(key)} again ({message.id})")
+            return
+        if opened:
+            part.opened = True
+        else:
+            part.finished = True
+            if not part.opened:
+                self.violate("finished before opened", f"{_name(key)} ({message.id})")
+            self._compare_alert(part, message)
+        self._complete_if_all_there(key)
+
+    def dead_letter(self, message: Message) -> None:
+        """A dead letter."""
+        fields = message.fields
+        self.totals["dead letters out"] += 1
+        name, _, number = str(json.loads(fields["entry"]).get(TAG, "")).rpartition("/")
+        response = self._responses.get(name)
+        letter = (int(number or -1), fields["reason"])
+        if response is None or not response.letters[letter]:
+            example = f"{name}/{number} {fields['reason']}: {fields['error']} ({message.id})"
+            self.violate("unknown dead letter", example)
+            return
+        response.letters[letter] -= 1
+        self._forget_if_complete(name)
+
+    def end(self, ending: Ending) -> None:
+        """Everything is done: what is missing now is lost."""
+        for part in self._parts.values():
+            if part.response not in self.unclear:
+                self._missing(part)
+        for name, response in self._responses.items():
+            for (number, reason), count in (+response.letters).items():
+                self.violate("missing dead letter", f"{name}/{number}: {reason}, {count} of it")
+        self._account(ending)
+        for leftover in ending.keys:
+            if not leftover.expires:
+                self.violate("key left behind", leftover.name)
+        if ending.pending or ending.unread:
+            self.violate("not settled", f"{ending.pending} entries pending, {ending.unread} unread")
+
+    # ---------------------------------------------------------------------------------- compared
+
+    def _compare(self, part: _Part, message: Message) -> None:
+        expected, fields = part.expected, message.fields
+        if part.response in self.unclear:
+            return
+        wrong = [
+            f"{name} is {fields.get(name)!r}, not {value!r}"
+            for name, value in (
+                ("text", expected.text),
+                ("status", expected.status),
+                ("reason", expected.reason),
+                ("integrity", expected.integrity),
+                ("item_id", expected.item_id),
+                *((name, expected.context.get(name)) for name in CONTEXT),
+            )
+            if fields.get(name) != value
+        ]
+        if fields["delta_count"] + fields["duplicate_count"] > expected.fragments:
+            wrong.append(
+                f"{fields['delta_count']} + {fields['duplicate_count']} deltas of {expected.fragments}"
+            )
+        if wrong:
+            sort = ",".join(each.partition(" ")[0] for each in wrong)
+            self.violate(
+                "wrong text", f"{_name(part.expected.part)} ({message.id}): {'; '.join(wrong)}", sort
+            )
+
+    def _compare_alert(self, part: _Part, message: Message) -> None:
+        text = part.text
+        if text is None:
+            self.violate("wrong alert", f"{_name(part.expected.part)} ({message.id}) came before its text")
+            return
+        names = ("text", "status", "reason", "integrity", "item_id", *CONTEXT)
+        wrong = [name for name in names if message.fields.get(name) != text.get(name)]
+        if wrong:
+            self.violate(
+                "wrong alert",
+                f"{_name(part.expected.part)} ({message.id}): {', '.join(wrong)} unlike its text",
+            )
+
+    def _missing(self, part: _Part) -> None:
+        name, expected = _name(part.expected.part), part.expected
+        if part.text is None:
+            self.violate("lost text", f"{name}: {expected.status}, {expected.text[:60]!r}")
+        elif expected.part.kind == "refusal":
+            alerts = (("opened", part.opened), ("finished", part.finished))
+            missing = [alert for alert, there in alerts if not there]
+            if missing:
+                self.violate("missing alert", f"{name}: {', '.join(missing)}")
+
+    def _account(self, ending: Ending) -> None:
+        """Entries in = entries stored; deltas in = deltas in texts + late ones; unknown types = counted."""
+        counts, totals = dict(ending.counts), self.totals
+        if ending.entries_added != totals["entries"]:
+            self.violate(
+                "unaccounted", f"{totals['entries']} entries published, {ending.entries_added} in the stream"
+            )
+        late = counts.pop("late", 0)
+        totals["late"] = late
+        if totals["deltas"] != totals["deltas out"] + late:
+            self.violate(
+                "unaccounted",
+                f"{totals['deltas']} deltas published; {totals['deltas out']} in texts, {late} late: "
+                f"{totals['deltas'] - totals['deltas out'] - late} are missing",
+            )
+        for name in sorted({name for name in (*counts, *totals) if name.startswith("type:")} | set(counts)):
+            if counts.get(name, 0) != totals[name]:
+                self.violate(
+                    "unaccounted", f"{name}: {totals[name]} published, {counts.get(name, 0)} counted"
+                )
+
+    def _complete_if_all_there(self, key: PartId) -> None:
+        part = self._parts.get(key)
+        if part is None or part.text is None:
+            return
+        response = self._responses[part.response]
+        if not response.stored or (key.kind == "refusal" and not (part.opened and part.finished)):
+            return
+        self._compare_times(part, response)
+        del self._parts[key]
+        self._complete.add(hash(key))
+        response.parts -= 1
+        self._forget_if_complete(part.response)
+
+    def _compare_times(self, part: _Part, response: _Response) -> None:
+        if part.text is None or part.response in self.unclear:
+            return
+        expected = part.expected
+        started, finished = _ms(part.text["started_at"]), _ms(part.text["finished_at"])
+        if started not in {response.ids_ms[number] for number in expected.entries}:
+            self.violate("wrong text", f"{_name(expected.part)}: started_at is no entry's that opened it")
+        closed_by = expected.closed_by
+        if closed_by is not None and finished not in response.ids_ms[closed_by:]:
+            self.violate("wrong text", f"{_name(expected.part)}: finished_at is no entry's that closed it")
+
+    def _forget_if_complete(self, name: str) -> None:
+        response = self._responses.get(name)
+        if response and response.stored and response.parts == 0 and not +response.letters:
+            del self._responses[name]
+
+
+def _part_of(fields: Mapping[str, Any]) -> PartId:
+    response_id = fields.get("response_id")
+    item_id = None if response_id is not None else fields.get("item_id")
+    return PartId(response_id, item_id, fields["output_index"], fields["content_index"], fields["kind"])
+
+
+def _name(part: PartId) -> str:
+    owner = part.response_id if part.response_id is not None else part.item_id
+    return f"{owner} {part.kind} {part.output_index}.{part.content_index}"
+
+
+def _shown(fields: Mapping[str, Any]) -> str:
+    return f"{fields.get('status')}, {fields.get('integrity')}, {fields['text'][:60]!r}"
+
+
+def _ms(time: str) -> int:
+    return round(datetime.fromisoformat(time).timestamp() * 1000)

@@ -1,0 +1,1 @@
+"""Tests of the bench itself: that what it expects is right, and that it would notice."""

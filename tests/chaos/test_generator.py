@@ -1,0 +1,116 @@
+"""The generator: what it makes is varied, and what it expects of it is what the contract says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from faststream.redis.parser import BinaryMessageFormatV1
+
+from chaos.generator import TAG, envelope, make_response
+from chaos.model import Bad, Event, expected_of
+
+RESPONSES = [make_response("test", 0, number) for number in range(2000)]
+
+
+def delta(number: int | None, text: str, output_index: int = 0) -> Event:
+    """A delta of a refusal."""
+    where = {"item_id": f"item_{output_index}", "output_index": output_index, "content_index": 0}
+    return {"type": "response.refusal.delta", **where, "delta": text, "sequence_number": number}
+
+
+def done(text: str) -> Event:
+    """A refusal's `.done`."""
+    where = {"item_id": "item_0", "output_index": 0, "content_index": 0}
+    return {"type": "response.refusal.done", **where, "refusal": text}
+
+
+def test_the_same_seed_gives_the_same_responses() -> None:
+    """A violation that cannot be made again cannot be understood."""
+    assert [make_response("test", 0, number) for number in range(50)] == RESPONSES[:50]
+    assert make_response("other", 0, 1) != RESPONSES[1]
+
+
+def test_every_kind_of_response_is_made() -> None:
+    """A bench that never makes a kind of trouble proves nothing about it."""
+    texts = [text for response in RESPONSES for text in response.expected.texts]
+    assert {text.part.kind for text in texts} == {"refusal", "reasoning", "reasoning_summary"}
+    assert {text.status for text in texts} == {"completed", "incomplete", "failed", "abandoned"}
+    assert {text.integrity for text in texts} == {"verified", "repaired", "unverified"}
+    assert {text.part.response_id is None for text in texts} == {True, False}
+    letters: Counter[str] = Counter()
+    for response in RESPONSES:
+        for (_, reason), count in response.expected.letters.items():
+            letters[reason] += count
+    assert set(letters) == {"malformed_json", "invalid_event", "oversized"}
+    assert sum(response.expected.late for response in RESPONSES) > 0
+    assert any(entry.events > 1 for response in RESPONSES for entry in response.entries)
+    shapes = {name for response in RESPONSES for entry in response.entries for name in entry.fields}
+    assert {"event", "__data__", "type"} <= shapes
+
+
+def test_every_event_is_expected_to_become_something() -> None:
+    """What is not accounted for in the expectation cannot be missed in the result."""
+    for response in RESPONSES:
+        expected = response.expected
+        becomes = expected.fragments + expected.closings + expected.types.total() + expected.letters.total()
+        assert becomes == response.events
+        assert expected.fragments == sum(text.fragments for text in expected.texts) + expected.late
+
+
+def test_every_entry_has_a_name_of_its_own() -> None:
+    """A producer that cannot tell its entries apart cannot say which are stored."""
+    tags = [entry.fields[TAG] for response in RESPONSES for entry in response.entries]
+    assert len(set(tags)) == len(tags)
+
+
+def test_the_envelope_is_faststreams() -> None:
+    """Else the bench would test a format that nobody writes."""
+    headers = {"response_id": "resp_1", "tenant": "bücher"}
+    raw = envelope(headers, '{"type":"keepalive"}')
+    assert BinaryMessageFormatV1.parse(raw) == (b'{"type":"keepalive"}', headers)
+
+
+@pytest.mark.parametrize(
+    ("entries", "text", "status", "integrity", "late"),
+    [
+        ([[delta(1, "a")], [delta(2, "b")], [done("ab")]], "ab", "completed", "verified", 0),
+        ([[delta(2, "b")], [delta(1, "a")], [delta(2, "b")], [done("ab")]], "ab", "completed", "verified", 0),
+        ([[delta(None, "a")], [delta(None, "a")], [done("a")]], "a", "completed", "repaired", 0),
+        ([[delta(0, "a")], [delta(0, "b")], [done("ab")]], "ab", "completed", "verified", 0),
+        ([[delta(1, "a")], [done("a")], [delta(2, "b")]], "a", "completed", "verified", 1),
+        ([[done("a"), delta(1, "a")]], "a", "completed", "verified", 0),
+        ([[delta(1, "a")]], "a", "abandoned", "unverified", 0),
+        ([[delta(1, "\ud83d")], [delta(2, "\ude42")], [done("🙂")]], "🙂", "completed", "verified", 0),
+        ([[delta(1, "\ud83d")], [done("\ud83d")]], "\ufffd", "completed", "verified", 0),
+        ([[delta(1, "a"), {"type": "error", "code": "boom"}]], "a", "failed", "unverified", 0),
+        ([[delta(1, "a"), Bad("{", "malformed_json")]], "a", "abandoned", "unverified", 0),
+    ],
+)
+def test_the_model_knows_the_contract(
+    entries: list[list[Event | Bad]], text: str, status: str, integrity: str, late: int
+) -> None:
+    """What the workers are held against must itself be right."""
+    expected = expected_of(entries, "resp_1", {})
+    (only,) = expected.texts
+    assert (only.text, only.status, only.integrity, expected.late) == (text, status, integrity, late)
+
+
+def test_halves_are_stored_as_json_can_hold_them() -> None:
+    """Half a surrogate pair must reach the worker, not die in the producer."""
+    for response in RESPONSES:
+        for entry in response.entries:
+            for value in entry.fields.values():
+                assert isinstance(value, bytes) or value.encode("utf-8") is not None
+    events = [entry.fields.get("event") for response in RESPONSES for entry in response.entries]
+    halves = [event for event in events if isinstance(event, str) and "\\ud83d" in event and _is_json(event)]
+    assert halves
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""The verdict finds each kind of violation when it is given one, and none where there is none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chaos.generator import TAG, EntryToStore, Response
+from chaos.model import Bad, Event, expected_of
+from chaos.verdict import KINDS, Ending, Leftover, Message, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDS = {
+    "response_id": "r1",
+    "item_id": "item_0",
+    "kind": "refusal",
+    "output_index": 0,
+    "content_index": 0,
+}
+NOTHING: dict[str, None] = dict.fromkeys(("tenant", "model", "safety_identifier", "traceparent"))
+AT = "1970-01-01T00:00:01Z"
+
+ENTRIES: list[list[Event | Bad]] = [
+    [
+        {
+            "type": "response.refusal.delta",
+            "item_id": "item_0",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": "no",
+        }
+    ],
+    [{"type": "keepalive"}],
+    [Bad("{", "malformed_json")],
+    [
+        {
+            "type": "response.refusal.done",
+            "item_id": "item_0",
+            "output_index": 0,
+            "content_index": 0,
+            "refusal": "no",
+        }
+    ],
+]
+
+
+class Outputs:
+    """What comes out of one response with a refusal, a keepalive and a broken entry; as it should."""
+
+    def __init__(self) -> None:
+        self.texts: list[dict[str, Any]] = [
+            {
+                **IDS,
+                **NOTHING,
+                "id": "text_1",
+                "text": "no",
+                "status": "completed",
+                "reason": None,
+                "integrity": "verified",
+                "delta_count": 1,
+                "duplicate_count": 0,
+                "started_at": AT,
+                "finished_at": AT,
+            }
+        ]
+        told = {**IDS, **NOTHING, "text": "no"}
+        self.alerts: list[dict[str, Any]] = [
+            {**told, "type": "deltaloom.refusal.opened"},
+            {
+                **told,
+                "type": "deltaloom.refusal.finished",
+                "status": "completed",
+                "reason": None,
+                "integrity": "verified",
+            },
+        ]
+        self.letters = [{"reason": "malformed_json", "error": "why", "entry": json.dumps({TAG: "r1/2"})}]
+        self.counts = {"type:keepalive": 1}
+        self.keys: list[Leftover] = [Leftover("deltaloom:state:response:r1", expires=True)]
+        self.entries_added = 4
+        self.pending = 0
+
+
+def judged(change: Callable[[Outputs], object]) -> Counter[str]:
+    """The violations that the verdict finds after this change to what comes out."""
+    outputs = Outputs()
+    change(outputs)
+    entries = tuple(EntryToStore({TAG: f"r1/{n}"}, len(events)) for n, events in enumerate(ENTRIES))
+    response = Response("r1", entries, expected_of(ENTRIES, "r1", {}), slow=False)
+    verdict = Verdict()
+    verdict.expect(response)
+    for _ in ENTRIES:
+        verdict.stored("r1", "1000-0")
+    for fields in outputs.letters:
+        verdict.dead_letter(Message("1-1", fields))
+    for fields in outputs.alerts[:1]:
+        verdict.alert(Message("1-1", fields))
+    for fields in outputs.texts:
+        verdict.text(Message("1-1", fields))
+    for fields in outputs.alerts[1:]:
+        verdict.alert(Message("1-1", fields))
+    ending = Ending(outputs.counts, tuple(outputs.keys), outputs.entries_added, outputs.pending, 0)
+    verdict.end(ending)
+    return verdict.violations
+
+
+def test_what_is_right_is_found_right() -> None:
+    """A verdict that cries wolf is switched off."""
+    assert judged(lambda _: None) == Counter()
+
+
+def with_field(name: str, value: object) -> Callable[[Outputs], object]:
+    """A change to the text that came out."""
+    return lambda outputs: outputs.texts[0].update({name: value})
+
+
+WRONGS: list[tuple[str, Callable[[Outputs], object]]] = [
+    ("lost text", lambda o: o.texts.clear()),
+    ("wrong text", with_field("text", "yes")),
+    ("wrong text", with_field("status", "failed")),
+    ("wrong text", with_field("reason", "boom")),
+    ("wrong text", with_field("integrity", "repaired")),
+    ("wrong text", with_field("item_id", "item_1")),
+    ("wrong text", with_field("model", "gpt")),
+    ("wrong text", with_field("started_at", "1970-01-01T00:00:02Z")),
+    ("wrong text", with_field("finished_at", "1970-01-01T00:00:02Z")),
+    ("doubled text", lambda o: o.texts.append(o.texts[0])),
+    ("unknown text", with_field("content_index", 7)),
+    ("missing alert", lambda o: o.alerts.pop()),
+    ("missing alert", lambda o: o.alerts.pop(0)),
+    ("wrong alert", lambda o: o.alerts[1].update(text="yes")),
+    ("wrong alert", lambda o: o.alerts[1].update(response_id="r2")),
+    ("doubled alert", lambda o: o.alerts.append(o.alerts[1])),
+    ("doubled alert", lambda o: o.alerts.insert(0, o.alerts[0])),
+    ("finished before opened", lambda o: o.alerts.pop(0)),
+    ("missing dead letter", lambda o: o.letters.clear()),
+    ("unknown dead letter", lambda o: o.letters.append(o.letters[0])),
+    ("unknown dead letter", lambda o: o.letters[0].update(reason="max_deliveries")),
+    ("unaccounted", with_field("delta_count", 0)),
+    ("unaccounted", lambda o: o.counts.clear()),
+    ("unaccounted", lambda o: o.counts.update(late=1)),
+    ("unaccounted", lambda o: o.counts.update(lost=1)),
+    ("unaccounted", lambda o: setattr(o, "entries_added", 5)),
+    ("key left behind", lambda o: o.keys.append(Leftover("deltaloom:log:x", expires=False))),
+    ("not settled", lambda o: setattr(o, "pending", 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), WRONGS, ids=[f"{kind} {n}" for n, (kind, _) in enumerate(WRONGS)]
+)
+def test_what_is_wrong_is_found(kind: str, change: Callable[[Outputs], object]) -> None:
+    """A bench that cannot fail proves nothing."""
+    assert judged(change)[kind] > 0
+
+
+def test_there_is_a_wrong_of_every_kind_here() -> None:
+    """Each kind of violation that the bench reports has been seen to be found."""
+    assert {kind for kind, _ in WRONGS} | {"worker died"} == set(KINDS)
