@@ -15,6 +15,9 @@ what came out with what the generator knows. `python -m chaos --help`, or `make 
 | `producer.py`  | stores entries, and knows exactly which are stored                      |
 | `observer.py`  | reads the outputs while the run goes on                                 |
 | `bench.py`     | a whole run                                                             |
+| `ending.py`     | ends tasks for certain                                                  |
+| `takeover.py`   | after a kill: how long until others have what the dead one held         |
+| `sabotaged_worker.py` | a worker without a safeguard, which the bench must find out       |
 | `report.py`    | what a person sees of it                                                |
 
 Nothing here is shipped.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from chaos.ending import end_tasks
 from chaos.faults import Faults
 from chaos.generator import MAX_ARRAY_LENGTH, MAX_EVENT_BYTES
 from chaos.observer import Observer, Takeovers
@@ -155,15 +156,14 @@ class Bench:
             await _first_failure_or_all(publishing, *watching)
             progress.seconds = time.monotonic() - began
             if options.fail_fast and self.verdict.violations:
-                disturbing.cancel()
-            await asyncio.gather(disturbing, return_exceptions=options.fail_fast)
+                await end_tasks(disturbing)
+            else:
+                await disturbing
             await faults.put_right()
             progress.phase = "settling"
             await self._wait_until_settled()
         finally:
-            for task in (*watching, disturbing):
-                task.cancel()
-            await asyncio.gather(*watching, disturbing, return_exceptions=True)
+            await end_tasks(*watching, disturbing)
         progress.takeover_delays = self.takeovers.delays
         progress.entries_taken_over = self.takeovers.entries
         progress.looked_up = sum(producer.unknown for producer in producers)
@@ -216,7 +216,7 @@ async def _first_failure_or_all(publishing: Awaitable[object], *watching: asynci
         for task in done:
             task.result()
     finally:
-        main.cancel()
+        await end_tasks(main)
 
 
 def _entry(entry_id: str) -> tuple[int, int]:

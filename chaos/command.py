@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from chaos import options as command_line
 from chaos import report
 from chaos.bench import Bench
+from chaos.ending import end_tasks
 from chaos.processes import BenchError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ async def run(options: Options) -> Progress:
     try:
         return await bench.run()
     finally:
-        shown.cancel()
-        await asyncio.gather(shown, return_exceptions=True)
+        await end_tasks(shown)
         if not (options.keep or bench.verdict.violations):
             shutil.rmtree(bench.folder, ignore_errors=True)

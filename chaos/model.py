@@ -45,6 +45,8 @@ class ExpectedText(NamedTuple):
     integrity: str
     fragments: int
     """Deltas that went into it, repeats included."""
+    late: int
+    """Deltas of it that came after it was finished."""
     context: dict[str, str]
     entries: tuple[int, ...]
     """The numbers of the entries that have something of it. The first opens it; but while a worker is stuck
@@ -105,6 +107,7 @@ class _Part:
     own_end: bool = False
     ends_now: bool = False
     """Whether this entry closes it."""
+    late: int = 0
     finished: ExpectedText | None = None
 
 
@@ -113,6 +116,8 @@ class _Terminal(NamedTuple):
     reason: str | None
     copies: list[tuple[str | None, int, int, str, str]]
     """Of each text: its item's id, the item's position, its own, kind, text."""
+    items: set[str | None]
+    """The ids of all items in the final copy."""
 
 
 def expected_of(
@@ -130,7 +135,7 @@ class _Reader:
         self.response_id = response_id
         self.context = dict(context)
         self.parts: dict[PartId, _Part] = {}
-        self.late = self.fragments = self.closings = 0
+        self.fragments = self.closings = 0
         self.types: Counter[str] = Counter()
         self.letters: Counter[tuple[int, str]] = Counter()
         self.terminals: dict[str | None, _Terminal] = {}
@@ -155,11 +160,12 @@ class _Reader:
                 status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
                 self._finish(None, part, status, reason, "")
         texts = tuple(
-            part.finished._replace(entries=tuple(part.entries))
+            part.finished._replace(entries=tuple(part.entries), late=part.late)
             for part in self.parts.values()
             if part.finished is not None
         )
-        return Expectation(texts, self.late, self.fragments, self.closings, self.types, self.letters)
+        late = sum(text.late for text in texts)
+        return Expectation(texts, late, self.fragments, self.closings, self.types, self.letters)
 
     def _event(self, number: int, event: Event) -> None:
         name = event["type"]
@@ -172,7 +178,7 @@ class _Reader:
             if part.finished is None:
                 part.fragments.append((event.get("sequence_number"), event["delta"]))
             else:
-                self.late += 1
+                part.late += 1
             return
         if name in _DONES:
             rule = _DONES[name]
@@ -217,7 +223,7 @@ class _Reader:
         elif item["type"] in {"message", "reasoning"}:
             # Without a response id the item is all there is of the response: its end is the end.
             self.ended_items.add((item["id"], None))
-            self._ended(item["id"], _Terminal("completed", None, []))
+            self._ended(item["id"], _Terminal("completed", None, [], set()))
 
     def _terminal(self, event: Event) -> None:
         name = event["type"]
@@ -238,16 +244,18 @@ class _Reader:
             if text and name == "response.completed"
         ]
         if self.response_id is not None:
-            self._ended(None, _Terminal(status, reason, copies))
+            self._ended(None, _Terminal(status, reason, copies, {item.get("id") for item in output}))
             return
         for item in output:
             if item["type"] in {"message", "reasoning"}:
                 own = [copy for copy in copies if copy[0] == item["id"]]
-                self._ended(item["id"], _Terminal(status, reason, own))
+                self._ended(item["id"], _Terminal(status, reason, own, {item["id"]}))
 
     def _ended(self, owner: str | None, terminal: _Terminal) -> None:
         """The first event of an entry that ends something says how; every one may say the texts."""
-        self.terminals.setdefault(owner, terminal._replace(copies=[])).copies.extend(terminal.copies)
+        known = self.terminals.setdefault(owner, terminal._replace(copies=[], items=set()))
+        known.copies.extend(terminal.copies)
+        known.items.update(terminal.items)
 
     def _part(self, number: int, item_id: str | None, output_index: int, index: int, kind: str) -> _Part:
         owner = None if self.response_id is not None else item_id
@@ -275,8 +283,9 @@ class _Reader:
         if terminal is not None:
             part.ends_now = True
             for item_id, position, index, kind, text in terminal.copies:
-                same_item = item_id is not None and item_id == part.item_id
-                there = same_item or position == part.id.output_index
+                # By its item's id where the copy has that item at all, else by position.
+                by_id = part.item_id is not None and part.item_id in terminal.items
+                there = item_id == part.item_id if by_id else position == part.id.output_index
                 if there and (index, kind) == (part.id.content_index, part.id.kind):
                     part.said.setdefault(3, text)
                     break
@@ -306,6 +315,7 @@ class _Reader:
             reason=reason,
             integrity="unverified" if not text else "verified" if repaired(text) == joined else "repaired",
             fragments=len(part.fragments),
+            late=0,
             context=dict(self.context),
             entries=(),
             closed_by=number,

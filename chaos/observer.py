@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from chaos.ending import end_tasks
 from chaos.verdict import Ending, Leftover, Message
 from deltaloom import GROUP, StreamNames
 
@@ -174,9 +175,7 @@ class Takeovers:
 
     async def end(self) -> None:
         """Stop watching."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
 
     async def _until_taken_over(self, pid: int) -> None:
         clock = asyncio.get_running_loop().time

@@ -12,6 +12,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chaos.ending import end_tasks
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -52,9 +54,7 @@ class Proxy:
         finally:
             listener.close()
             self.cut(1.0)
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end_tasks(*self._tasks)
 
     def cut(self, share: float) -> int:
         """Reset this share of the connections, the longest open first (at least one)."""

@@ -27,7 +27,7 @@ from service.ports import Entry, RawEntry, StorageUnavailableError
 from service.settings import Settings, SettingsError
 from service.storage.connection import patient_client
 from service.storage.group import ConsumerGroup
-from service.storage.server import ask, assess
+from service.storage.server import Finding, ask, assess
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ async def run_worker(settings: Settings) -> None:
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
         await patience.until_done(group.ensure)
-        for finding in assess(await patience.until_done(ask, client, "REDIS_URL")):
-            say = logs.logger().info if finding.state == "ok" else logs.logger().warning
-            say("server", what=finding.what, state=finding.state, says=finding.says)
+        _tell(assess(await patience.until_done(ask, client, "REDIS_URL")))
 
     async def begin() -> None:
         logs.logger().info(
@@ -122,6 +120,15 @@ async def run_worker(settings: Settings) -> None:
     finally:
         await client.aclose()
     logs.logger().info("worker stopped", consumer=settings.consumer)
+
+
+def _tell(findings: Iterable[Finding]) -> None:
+    """Say what the server promises, since nothing here can be safer than that."""
+    for finding in findings:
+        if finding.state == "ok":
+            logs.logger().info("server", what=finding.what, says=finding.says)
+        else:
+            logs.logger().warning("server at risk", what=finding.what, says=finding.says)
 
 
 def _open_raw(raw: RawEntry, deliveries: int) -> Entry:

@@ -91,6 +91,10 @@ def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
     )
 
 
+bound = structlog.contextvars.bound_contextvars
+"""`with bound(stream=…):` every line of the block carries these, whoever writes it."""
+
+
 def logger() -> structlog.stdlib.BoundLogger:
     """The worker's logger."""
     return structlog.stdlib.get_logger(LOGGER)

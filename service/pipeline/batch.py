@@ -80,6 +80,13 @@ class Batch:
         self.commit.entries.append(entry.id)
         self._bury(len(self.entries) - 1, why)
 
+    def said(self, index: int) -> Said:
+        """What the producer said beside the events of an entry; nothing, if that cannot be read either."""
+        try:
+            return said_of(self.entries[index])
+        except UnreadableError:
+            return Said(None, Context())
+
     def _bury(self, index: int, why: Unreadable, only: Slot | None = None) -> None:
         letter = dead_letter(self.entries[index], why, stream=self._stream, now_ms=self._now_ms, only=only)
         self.commit.dead_letters.append((index, letter))

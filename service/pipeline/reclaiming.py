@@ -68,19 +68,15 @@ class Reclaimer:
                     last_entry=claim.lost[-1],
                 )
             # A worker that was only waiting for Redis may claim what it has in hand itself.
-            others = {
-                entry_id: n
-                for entry_id, n in claim.deliveries.items()
-                if entry_id not in self._worker.in_hand
-            }
-            await self._take(others)
+            in_hand = self._worker.in_hand
+            await self._take({entry: n for entry, n in claim.deliveries.items() if entry not in in_hand})
             if claim.cursor == _BEGINNING:
                 return
 
     async def keep(self) -> None:
         """Hold on to what the worker works on, lest others take a live worker for a dead one."""
-        if self._worker.in_hand:
-            await self._group.keep(tuple(self._worker.in_hand))
+        if in_hand := self._worker.in_hand:
+            await self._group.keep(in_hand)
 
     async def retire(self) -> None:
         """Remove consumers that are gone and hold nothing."""
@@ -90,8 +86,12 @@ class Reclaimer:
             logs.logger().info("consumers removed", consumers=removed)
 
     async def _take(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
-        if not deliveries:
-            return
+        if deliveries:
+            # Held from the first to the last: those at the end would seem abandoned to the others meanwhile.
+            with self._worker.holding(deliveries):
+                await self._take_held(deliveries, whose)
+
+    async def _take_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
         logs.logger().info("entries taken over", entries=len(deliveries), whose=whose)
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]

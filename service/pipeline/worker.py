@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from service.pipeline.decode import Unreadable
 from service.pipeline.settling import GivenUp, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
@@ -49,15 +49,14 @@ class Worker:
         self._settings = settings
         self._alerted: OrderedDict[PartKey, None] = OrderedDict()
         self._patience = patience
-        self.in_hand: set[str] = set()
-        """The ids of the entries it works on now."""
+        self._in_hand: Counter[str] = Counter()
 
     async def take(self, entries: Sequence[Entry]) -> None:
         """Take a batch: store its effects, acknowledge it, finish what can be finished.
 
         Waits as long as storage is unavailable; every step may be done again.
         """
-        with self._holding(entries):
+        with self._batch_in_hand(entries):
             for some in _slices(entries, self._settings.max_batch_bytes):
                 committed = await self._patience.until_done(self._commit, some)
                 await self._patience.until_done(
@@ -69,20 +68,35 @@ class Worker:
 
     async def bury(self, entries: Sequence[Entry], why: Unreadable) -> None:
         """Make entries dead letters without looking into them."""
-        with self._holding(entries):
+        with self._batch_in_hand(entries):
             batch = self._batch(())
             for entry in entries:
                 batch.bury_whole(entry, why)
             self._log(batch, await self._patience.until_done(self._storage.commit, batch.commit))
 
     @contextmanager
-    def _holding(self, entries: Sequence[Entry]) -> Iterator[None]:
-        ids = {str(entry.id) for entry in entries}
-        self.in_hand |= ids
+    def holding(self, entry_ids: Collection[str]) -> Iterator[None]:
+        """Say that these are in hand, so that they are kept from others and not claimed by itself."""
+        self._in_hand.update(entry_ids)
         try:
             yield
         finally:
-            self.in_hand -= ids
+            self._in_hand.subtract(entry_ids)
+
+    @property
+    def in_hand(self) -> set[str]:
+        """The ids of the entries it works on now."""
+        return set(+self._in_hand)
+
+    @contextmanager
+    def _batch_in_hand(self, entries: Sequence[Entry]) -> Iterator[None]:
+        ids = [str(entry.id) for entry in entries]
+        first, last = (ids[0], ids[-1]) if ids else (None, None)
+        with (
+            self.holding(ids),
+            logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
+        ):
+            yield
 
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
@@ -91,6 +105,10 @@ class Worker:
 
     async def _sweep_some(self) -> bool:
         """Settle as much as one survey names; whether it is worth while to look for more."""
+        with logs.bound(stream=self._names.deltas):
+            return await self._settle_surveyed()
+
+    async def _settle_surveyed(self) -> bool:
         survey = await self._storage.survey(
             round(self._settings.idle_timeout * 1000), self._settings.max_open_responses
         )
@@ -163,11 +181,7 @@ class Worker:
             self._alerted.popitem(last=False)
 
     def _log(self, batch: Batch, committed: Committed) -> None:
-        log = logs.logger().bind(
-            stream=self._names.deltas,
-            first_entry=str(batch.entries[0].id),
-            last_entry=str(batch.entries[-1].id),
-        )
+        log = logs.logger()
         log.debug(
             "batch committed",
             entries=len(batch.entries),
@@ -190,6 +204,7 @@ class Worker:
             log.warning(
                 "dead letter",
                 entry=str(batch.entries[index].id),
+                response=batch.said(index).response_id,
                 reason=letter.reason,
                 error=letter.error,
             )

@@ -19,6 +19,7 @@ _RAISED = (
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
     exceptions.TryAgainError,
+    exceptions.NoScriptError,  # flushed again between loading it and calling it
     OSError,
 )
 

@@ -305,7 +305,16 @@ async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
     assert lines["batch committed"].keys() >= {"stream", "first_entry", "last_entry", "entries"}
     assert lines["refusal opened"]["response"] == "resp_1"
     assert lines["refusal opened"]["item"] == "msg_1"
-    assert lines["text finished"].keys() >= {"response", "item", "kind", "status", "integrity"}
+    assert lines["text finished"].keys() >= {
+        "stream",
+        "first_entry",
+        "last_entry",
+        "response",
+        "item",
+        "kind",
+        "status",
+        "integrity",
+    }
     assert lines["dead letter"].keys() >= {"entry", "reason", "error", "stream"}
 
 

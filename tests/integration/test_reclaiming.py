@@ -57,16 +57,16 @@ async def test_a_live_workers_entries_are_left_to_it(bench: Bench) -> None:
     """Two workers that steal one long batch from each other would never finish it."""
     await bench.publish(delta(1, "a"))
     slow, other = bench.consumer("slow"), bench.consumer("other")
-    slow.worker.in_hand |= {str(entry.id) for entry in await slow.read()}
-    await bench.publish(KEEPALIVE)
-    await bench.consumer("dead").read()
+    with slow.worker.holding([str(entry.id) for entry in await slow.read()]):
+        await bench.publish(KEEPALIVE)
+        await bench.consumer("dead").read()
 
-    async def dead_is_taken_over() -> bool:
-        await slow.reclaimer.keep()
-        return "dead" not in await bench.pending()
+        async def dead_is_taken_over() -> bool:
+            await slow.reclaimer.keep()
+            return "dead" not in await bench.pending()
 
-    await reclaim_until(other, dead_is_taken_over, "the dead worker's entry is taken over")
-    assert await bench.pending() == {"slow": 1}
+        await reclaim_until(other, dead_is_taken_over, "the dead worker's entry is taken over")
+        assert await bench.pending() == {"slow": 1}
 
 
 async def test_a_restarted_worker_goes_on_with_its_own_entries_at_once(bench: Bench) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey
     from service.ports import Entry, Settlement
 
+THOROUGH = bool(os.environ.get("DELTALOOM_THOROUGH"))
+"""Take minutes, and other examples every time."""
+
 _HANDLERS = [handler for name, handler in BUILT_IN.items() if name != "output_text"]
 _RESPONSES = ("resp_a", "resp_b")
 _WORKERS = st.sampled_from(["one", "two", "three"])
@@ -384,21 +387,20 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600 if THOROUGH else 300)
 @pytest.mark.usefixtures("quiet")
 def test_whatever_is_done_between_any_two_steps_the_outputs_are_the_streams(
     redis_url: str, prefix: str
 ) -> None:
     """Every promise of the two scripts, in an order of steps nobody thought of."""
     machine = type("Machine", (Machine,), {"url": redis_url, "prefix": prefix})
-    thorough = bool(os.environ.get("DELTALOOM_THOROUGH"))
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=3000 if thorough else 150,
-            stateful_step_count=40 if thorough else 25,
+            max_examples=3000 if THOROUGH else 150,
+            stateful_step_count=40 if THOROUGH else 25,
             deadline=None,
-            derandomize=not thorough,
+            derandomize=not THOROUGH,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
