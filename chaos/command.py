@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from chaos import options as command_line
 from chaos import report
 from chaos.bench import Bench
-from chaos.ending import end_tasks
+from chaos.ending import end_tasks, run_to_the_end
 from chaos.processes import BenchError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; returns the exit code."""
     options = command_line.parse(arguments)
     try:
-        progress = asyncio.run(run(options))
+        progress = run_to_the_end(run(options))
     except BenchError as error:
         sys.stderr.write(f"chaos: {error}\n")
         return NOT_RUN
@@ -46,5 +46,6 @@ async def run(options: Options) -> Progress:
         return await bench.run()
     finally:
         await end_tasks(shown)
+        shutil.rmtree(bench.folder / "appendonlydir", ignore_errors=True)
         if not (options.keep or bench.verdict.violations):
             shutil.rmtree(bench.folder, ignore_errors=True)

@@ -1,9 +1,15 @@
-"""Ending tasks for certain."""
+"""Ending tasks, and the whole program, for certain."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import signal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
 
 _AGAIN_AFTER = 0.1
 
@@ -20,3 +26,22 @@ async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
             task.cancel()
         _, unfinished = await asyncio.wait(unfinished, timeout=_AGAIN_AFTER)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_to_the_end(program: Coroutine[Any, Any, T]) -> T:
+    """Run a program such that SIGTERM ends it as Ctrl-C does: it ends its processes first.
+
+    Raises:
+        KeyboardInterrupt: it was told to end.
+    """
+
+    async def until_told() -> T:
+        main = asyncio.current_task()
+        if main is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
+        return await program
+
+    try:
+        return asyncio.run(until_told())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

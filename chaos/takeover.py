@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from chaos.ending import end_tasks
+from chaos.ending import end_tasks, run_to_the_end
 from chaos.generator import TAG, make_response
 from chaos.observer import pending_of
 from chaos.processes import Server, Workers, WorkerSlot, worker_command
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rate", type=float, default=1000.0, help="entries a second (default 1000)")
     given = parser.parse_args(arguments)
-    kills = asyncio.run(measure(given.kills, given.claim_time, given.rate))
+    kills = run_to_the_end(measure(given.kills, given.claim_time, given.rate))
     write = sys.stdout.write
     reasons = (_HELD, _UNSURE, _CONTEXT, _CERTAIN)
     write("entries held  taken over after  texts closed meanwhile")

@@ -106,7 +106,6 @@ def on_completed(event: ResponseCompleted, origin: Origin) -> Iterator[Effect]:
         Copy(_item_id(item), position, index, kind, text)
         for position, item in enumerate(event.response.output or [])
         for index, kind, text in _texts(item)
-        if text
     )
     yield from _end(event.response, origin, "completed", None, copies)
 

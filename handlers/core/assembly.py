@@ -45,6 +45,8 @@ class Assembly(NamedTuple):
     duplicate_count: int
     first_sequence_number: int | None
     last_sequence_number: int | None
+    numbered: bool = True
+    """Whether numbers told order and repeats: then a repeat that is still to come changes no text."""
 
 
 def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
@@ -58,6 +60,7 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
         duplicate_count=len(arrived) - len(ordered),
         first_sequence_number=ordered[0].sequence_number if ordered else None,
         last_sequence_number=ordered[-1].sequence_number if ordered else None,
+        numbered=numbered is not None,
     )
 
 

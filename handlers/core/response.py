@@ -9,7 +9,7 @@ result depends on the stream alone, however it was cut into batches.
 Entries before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
 closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
 or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
-the joined deltas, and it is known whose text it is) is finished at once.
+the joined, numbered deltas, and it is known whose text it is) is finished at once.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def resolve(
                 result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
         finished = _finished(state, part, log, close)
-        certain = finished.integrity == "verified" and state.context_known
+        certain = finished.integrity == "verified" and finished.assembly.numbered and state.context_known
         if low_water.passed(close.entry) or (low_water.stalled and certain):
             result.finished.append(finished)
         else:
@@ -193,23 +193,23 @@ def _closings_by_entry(
             items.add(arrival.entry)
             continue
         terminals.setdefault(arrival.entry, ending)
-        copy = next((copy for copy in ending.copies if _aligned(state, ending, copy) == part), None)
+        copy = _copy_of(part, log, ending)
         if copy is not None:
             texts.setdefault(arrival.entry, []).append((Rank.RESPONSE, copy.text))
     return texts, items, terminals
 
 
-def _aligned(state: ResponseState, ending: Ending, copy: Copy) -> PartKey:
-    """The part that a piece of the final copy is a copy of.
+def _copy_of(part: PartKey, log: PartLog, ending: Ending) -> Copy | None:
+    """What the final copy has of a part.
 
-    Its item's id says so where it is one item's only, in the copy and in what was seen; else its position
-    does. (Some servers count `output_index` from 1, others give new ids in the copy, or use one twice.)
+    Its item's id says so where the copy has that id once; else its position does. (Some servers count
+    `output_index` from 1, others give new ids in the copy, or use one twice.) Only the part and the copy
+    count, not what else is open: that depends on who was faster.
     """
-    seen_at = {part.output_index for part, log in state.open_parts.items() if log.item_id == copy.item_id}
-    copied_at = {other.position for other in ending.copies if other.item_id == copy.item_id}
-    unique = copy.item_id is not None and len(seen_at) == len(copied_at) == 1
-    output_index = seen_at.pop() if unique else copy.position
-    return PartKey(state.stream_key, output_index, copy.content_index, copy.kind)
+    at = {copy.position for copy in ending.copies if copy.item_id is not None and copy.item_id == log.item_id}
+    place = (at.pop() if len(at) == 1 else part.output_index, part.content_index, part.kind)
+    copies = (copy for copy in ending.copies if (copy.position, copy.content_index, copy.kind) == place)
+    return next(copies, None)
 
 
 def _only_in_final_copy(

@@ -111,7 +111,8 @@ def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:
 
 def _flat(entry: Entry, max_event_bytes: int) -> Slot:
     if b"type" not in entry.fields:
-        names = ", ".join(sorted(name.decode(errors="replace")[:40] for name in entry.fields)[:10])
+        known = (name.decode(errors="replace") for name in entry.fields)
+        names = ", ".join(sorted(name if name.isidentifier() else "…" for name in known)[:10])
         raise UnreadableError("invalid_event", f"no event in the entry's fields ({names}): {_ENTRY_FIELDS}")
     event: dict[str, Any] = {}
     for raw_name, raw in entry.fields.items():

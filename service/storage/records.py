@@ -10,9 +10,10 @@ from deltaloom.messages import PLAIN_FIELDS, Kind, Status
 from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import Context, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.log import PartLog, decode_log
+from handlers.core.log import CorruptLogError, PartLog, decode_log
 from handlers.core.response import ResponseState
 from handlers.core.text import from_bytes, to_bytes
+from service import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,14 +101,17 @@ def open_fields(fields: Mapping[str, bytes]) -> list[str]:
 
 
 def state_of(
-    stream_key: StreamKey, fields: Mapping[str, bytes], logs: Mapping[str, bytes | None]
+    stream_key: StreamKey, fields: Mapping[str, bytes], chunks: Mapping[str, bytes | None]
 ) -> ResponseState:
     """A response as stored. A part without a log was finished by another worker while this was read."""
-    open_parts: dict[PartKey, PartLog] = {
-        PartKey.from_field(stream_key, field): decode_log(log)
-        for field, log in logs.items()
-        if log is not None
-    }
+    open_parts: dict[PartKey, PartLog] = {}
+    for field, log in chunks.items():
+        part = PartKey.from_field(stream_key, field)
+        try:
+            if log is not None:
+                open_parts[part] = decode_log(log)
+        except CorruptLogError as error:  # it must not hold up the others; its TTL removes it
+            logs.logger().error("part set aside", response=str(stream_key), part=field, error=str(error))
     endings: dict[Arrival, Ending] = {}
     for name, value in fields.items():
         if name.startswith("end:"):
@@ -121,6 +125,6 @@ def state_of(
         frozenset(
             PartKey.from_field(stream_key, name[5:])
             for name, value in fields.items()
-            if name.startswith("part:") and (value == b"done" or logs.get(name[5:]) is None)
+            if name.startswith("part:") and (value == b"done" or chunks.get(name[5:]) is None)
         ),
     )

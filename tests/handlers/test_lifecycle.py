@@ -162,12 +162,17 @@ def test_completed_has_the_final_copy() -> None:
     assert found == [Ending(KEY, None, "completed", None, COPIES)]
 
 
-@pytest.mark.parametrize(
-    "output", [[], None, [{"type": "message", "content": [{"type": "refusal", "refusal": ""}]}]]
-)
+@pytest.mark.parametrize("output", [[], None])
 def test_empty_final_copy_says_nothing(output: Any) -> None:
     """`output: []` would erase what the deltas said."""
     assert ended("response.completed", output=output) == [Ending(KEY, None, "completed")]
+
+
+def test_empty_text_in_the_final_copy_is_kept() -> None:
+    """Its item's id tells which part is empty; without it the part would get its neighbour's text."""
+    output = [{"type": "message", "id": "it", "content": [{"type": "refusal", "refusal": ""}]}]
+    copies = (Copy("it", 0, 0, "refusal", ""),)
+    assert ended("response.completed", output=output) == [Ending(KEY, None, "completed", None, copies)]
 
 
 def test_incomplete_says_why() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deltaloom import GROUP
 from handlers.core.identity import StreamKey
+from service.storage import store
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -184,3 +185,75 @@ async def test_workers_may_commit_in_any_order(bench: Bench, order: tuple[int, .
     raised = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
     assert raised == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
     assert await bench.redis.exists(bench.names.name("open"), bench.names.name("waiting")) == 0
+
+
+def unnumbered(event: dict[str, Any]) -> dict[str, Any]:
+    """An event of a server that sends no sequence numbers."""
+    return {name: value for name, value in event.items() if name != "sequence_number"}
+
+
+async def test_without_numbers_a_text_is_not_certain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat in a stuck worker's hands would make it repaired: integrity must not tell who was stuck."""
+    monkeypatch.setattr(store, "STALLED_MS", -1)
+    events = [delta(1, "a"), delta(2, "b"), delta(2, "b"), done("ab")]
+    said = {"model": "m", "safety_identifier": "u"}
+    await bench.publish(*map(unnumbered, events), **said)
+    first, repeat, end = [await bench.consumer(f"worker {n}").read(n) for n in (2, 1, 1)]
+    for batch in (first, end, repeat):
+        await bench.consumer().worker.take(batch)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.integrity == "repaired"
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_a_copy_is_not_taken_for_its_neighbours(bench: Bench, batches: int) -> None:
+    """Where a server counts from 1, an empty text would get its neighbour's, if that was finished before."""
+    items = [("item_0", ""), ("item_1", "x")]
+    output = [
+        {"type": "reasoning", "id": item, "content": [{"type": "reasoning_text", "text": text}]}
+        for item, text in items
+    ]
+    events = [
+        {**delta(n, text), "item_id": item, "output_index": n} for n, (item, text) in enumerate(items, 1)
+    ]
+    await bench.publish(*events, {**done("x"), "item_id": "item_1", "output_index": 2})
+    if batches == 2:
+        await bench.consumer().work()
+    await bench.publish({"type": "response.completed", "response": {"output": output}})
+    await bench.consumer().work()
+    got = [(text.output_index, text.text) for text in await texts(bench.redis, bench.prefix)]
+    assert sorted(got) == [(1, ""), (2, "x")]
+
+
+async def test_a_batch_of_a_worker_that_slept_too_long_changes_nothing(bench: Bench) -> None:
+    """Even when it is forgotten that its texts were finished, they must not come again."""
+    await bench.publish(delta(1, "a", "refusal"), done("a", "refusal"), COMPLETED)
+    batch = await bench.consumer("asleep").read()
+    await bench.consumer("awake").worker.take(batch)
+    await bench.redis.delete(bench.names.name("state:response:resp_1"))
+    await bench.consumer("asleep").worker.take(batch)
+    assert len(await texts(bench.redis, bench.prefix)) == 1
+    assert len(await alerts(bench.redis, bench.prefix)) == 2
+
+
+async def test_a_log_lives_as_long_as_something_comes(bench: Bench) -> None:
+    """A text that streams for longer than a state may live would lose its beginning."""
+    await bench.publish(delta(1, "a"))
+    await bench.consumer().work()
+    (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+    await bench.redis.pexpire(log, 5000)
+    await bench.publish(delta(2, "b"))
+    await bench.consumer().work()
+    assert await bench.redis.pttl(log) > 5000
+
+
+async def test_one_part_that_cannot_be_read_holds_up_no_other(bench: Bench) -> None:
+    """Another program's bytes in one log would keep every other text from being finished."""
+    await bench.publish(delta(1, "a"), response_id="broken")
+    await bench.consumer().work()
+    (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+    await bench.redis.set(log, b"something else", keepttl=True)
+    await bench.publish({**done("a")}, response_id="broken")
+    await bench.publish(delta(1, "b"), done("b"))
+    await bench.consumer().work()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
