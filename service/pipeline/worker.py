@@ -57,7 +57,7 @@ class Worker:
         Waits as long as storage is unavailable; every step may be done again.
         """
         with self._batch_in_hand(entries):
-            for some in _slices(entries, self._settings.max_batch_bytes):
+            for some in slices(entries, self._settings.max_batch_bytes):
                 committed = await self._patience.until_done(self._commit, some)
                 await self._patience.until_done(
                     settle, self._storage, self._table, committed.ready, committed.low_water
@@ -210,7 +210,7 @@ class Worker:
             )
 
 
-def _slices(entries: Sequence[Entry], max_bytes: int) -> Iterator[Sequence[Entry]]:
+def slices(entries: Sequence[Entry], max_bytes: int) -> Iterator[Sequence[Entry]]:
     """The entries in order, in slices of at most so many bytes (or of one entry)."""
     first, size = 0, 0
     for index, entry in enumerate(entries):

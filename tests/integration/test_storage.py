@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -257,3 +258,29 @@ async def test_one_part_that_cannot_be_read_holds_up_no_other(bench: Bench) -> N
     await bench.publish(delta(1, "b"), done("b"))
     await bench.consumer().work()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
+
+
+async def test_a_part_of_too_many_deltas(redis: Redis, prefix: str) -> None:
+    """Empty deltas cost no text, but memory: without a limit they fill Redis all the same."""
+    bench = Bench(redis, prefix, max_part_fragments=5)
+    for first in (0, 4):
+        await bench.publish(*(delta(number, "") for number in range(first, first + 4)))
+        await bench.consumer().work()
+    await bench.publish(done("whole"))
+    await bench.consumer().work()
+    letters = await dead_letters(redis, prefix)
+    assert {(letter.reason, letter.error) for letter in letters} == {
+        ("oversized", "the reasoning of this response would exceed 8388608 bytes or 5 deltas")
+    }
+    assert len(letters) == 4
+    assert [text.text for text in await texts(redis, prefix)] == ["whole"]
+
+
+async def test_an_array_of_too_many_events(redis: Redis, prefix: str) -> None:
+    """One entry could hold a worker up for minutes."""
+    bench = Bench(redis, prefix, max_array_length=3)
+    await bench.publish(json.dumps([KEEPALIVE] * 4), json.dumps([KEEPALIVE] * 3))
+    await bench.consumer().work()
+    (letter,) = await dead_letters(redis, prefix)
+    assert (letter.reason, letter.error) == ("oversized", "the entry's array has 4 events; at most 3")
+    assert await counts(redis, prefix) == {"type:keepalive": 3}

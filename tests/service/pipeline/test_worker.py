@@ -1,0 +1,34 @@
+"""How a batch is cut before it is committed."""
+
+from __future__ import annotations
+
+import pytest
+
+from handlers.core.identity import EntryId
+from service.pipeline.worker import slices
+from service.ports import Entry
+
+
+def entry(number: int, size: int) -> Entry:
+    """An entry with a body of so many bytes."""
+    body = b"x" * size
+    return Entry(EntryId(number, 0), {b"event": body}, body, {})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut"),
+    [
+        ([], []),
+        ([10, 10, 10], [3]),
+        ([40, 40, 40], [2, 1]),
+        ([200, 10, 10], [1, 2]),
+        ([10, 200, 10], [1, 1, 1]),
+    ],
+    ids=["nothing", "fits", "too much", "one alone is too large", "in the midst"],
+)
+def test_a_batch_is_cut_by_bytes_in_order(sizes: list[int], cut: list[int]) -> None:
+    """A batch of large events would be one command too large for the server; a lost one would be worse."""
+    entries = [entry(number, size) for number, size in enumerate(sizes)]
+    cuts = list(slices(entries, 100))
+    assert [len(each) for each in cuts] == cut
+    assert [each for some in cuts for each in some] == entries
