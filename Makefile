@@ -1,4 +1,4 @@
-# Everything one does with a clone. `make` alone lists it; `make check` is what CI runs.
+# Everything one does with a clone. `make` alone lists it; `make check` is most of what CI runs.
 #
 # Two stamps keep the virtual environment up to date: `.venv/.demo` has what the worker needs (quick to install),
 # `.venv/.dev` what tests and checks need on top. Both are redone when a lock or a pyproject.toml changes.
@@ -21,7 +21,7 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  $(bold)make %-13s$(reset) %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n%s\n' 'Variables:'
 	@printf '  %-38s %s\n' \
-		'PYTHON=/path/to/python' 'the Python to make .venv with (3.11 or later)' \
+		'PYTHON=/path/to/python' 'the Python to make .venv with (3.11, 3.12 or 3.13)' \
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
 		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
@@ -41,7 +41,7 @@ test: $(VENV)/.dev ## Run all tests
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)
 
-check: lint format-check types imports test ## Everything CI checks: lint, format, types, imports, tests
+check: lint format-check types imports test ## Lint, format, types, imports, tests
 
 lint: $(VENV)/.dev ## Look for mistakes (ruff, all rules)
 	$(call say,lint: ruff check)
@@ -79,7 +79,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find chaos client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 
@@ -100,7 +100,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 define MAKE_VENV
 python=$$( \
 	if [ -n "$(PYTHON)" ]; then \
-		"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo "$(PYTHON)"; \
+		"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo "$(PYTHON)"; \
 	else \
 		for p in $(PYTHONS); do \
 			"$$p" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo "$$p" && break; \

@@ -79,7 +79,7 @@ class Commit:
     counts: dict[str, list[int]] = field(default_factory=dict)
     """For each event type without a handler, the batch's entry indexes it came in, one an event."""
     touched: dict[StreamKey, int] = field(default_factory=dict)
-    """Responses of which only such events came, with the latest entry's milliseconds."""
+    """Responses that such events came of, with the latest entry's milliseconds."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
     """With the batch's entry index of each."""
 
@@ -95,7 +95,7 @@ class Committed:
     late_events: int = 0
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
-    """Responses with something closed, of this batch or passed by the low-water mark."""
+    """Responses with something closed that the low-water mark has passed; this batch's too, if it is stalled."""
     more: bool = False
     """Whether there may be more of them: a survey finds those."""
 

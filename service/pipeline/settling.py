@@ -1,4 +1,4 @@
-"""Finish what can be finished: of the responses a batch touched, or a survey found."""
+"""Finish what can be finished: of the responses that a commit or a survey named."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 --         entries       the batch's entry ids
 --         dead_letters  {entry, fields}          entry: number in `entries`, from 0
 --         counts        {type, {entry, …}}       events without a handler
---         touched       {member, ms, …}          responses of which nothing else came
+--         touched       {ms, member, …}          responses that such events came of
 --         responses     {state, member, latest_ms, entries {entry, …}, registers {name, value}, endings {field, blob},
 --                        closing_ms, parts {field, log, chunk, bytes_limit, entries, opened}}
 --         ttl_ms        how long a state lives without a worker
@@ -78,7 +78,8 @@ if #overflowing > 0 then
   return cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}})
 end
 
--- Acknowledge, one by one: another worker may have taken some of them over.
+-- Acknowledge, one by one: some may have been acknowledged before, by a worker that took them over, or by a
+-- first run whose reply was lost.
 local fresh, acknowledged = {}, 0
 for e, id in ipairs(plan.entries) do
   if redis.call('XACK', INPUT, GROUP, id) == 1 then
@@ -162,7 +163,7 @@ end
 for r, response in ipairs(plan.responses) do
   if fresh_among(response.entries) > 0 then apply(r, response) end
 end
-count('late', late_events)
+if late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', late_events) end
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
 in_slices(plan.touched, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 

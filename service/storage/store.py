@@ -187,7 +187,9 @@ class RedisStorage:
                 local, remote = await self._client.waitaof(1, replicas, CONFIRM_MS)
             else:
                 local, remote = 1, await self._client.wait(replicas, CONFIRM_MS)
-        if not local or remote < replicas:
+        if not local:
+            raise StorageUnavailableError("WAIT", "the last batch is not yet in the append-only file on disk")
+        if remote < replicas:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
