@@ -95,7 +95,7 @@ class Committed:
     late_events: int = 0
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
-    """Responses with something closed that the low-water mark has passed; this batch's too, if it is stalled."""
+    """Responses with something closed behind the low-water mark; this batch's too, if that is stalled."""
     more: bool = False
     """Whether there may be more of them: a survey finds those."""
 
