@@ -210,17 +210,14 @@ class _Maker:
             for item in items:
                 yield from self._item(item, [self._piece(item, piece) for piece in item.pieces])
             return
-        streams = [iter(list(self._item(item, [self._mixed(item)]))) for item in items]
-        while streams:
-            stream = self.rng.choice(streams)
-            step = next(stream, None)
-            if step is None:
-                streams.remove(stream)
-            else:
-                yield step
+        yield from self._interleaved([list(self._item(item, [self._mixed(item)])) for item in items])
 
     def _mixed(self, item: _Item) -> Iterable[Step]:
-        streams = [iter(list(self._piece(item, piece))) for piece in item.pieces]
+        yield from self._interleaved([list(self._piece(item, piece)) for piece in item.pieces])
+
+    def _interleaved(self, sequences: Sequence[Sequence[Step]]) -> Iterable[Step]:
+        """Steps of each sequence in its order, the sequences in any."""
+        streams = [iter(sequence) for sequence in sequences]
         while streams:
             stream = self.rng.choice(streams)
             step = next(stream, None)

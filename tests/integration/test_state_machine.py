@@ -24,6 +24,7 @@ from chaos.model import Event, expected_of
 from handlers import BUILT_IN
 from service.storage import store
 from tests.bench import Bench, Consumer
+from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
 
 if TYPE_CHECKING:
@@ -298,8 +299,12 @@ class Machine(RuleBasedStateMachine):
         # Nothing comes any more: what is open is given up.
         impatient = self.bench.settings.model_copy(update={"idle_timeout": 0.001})
         last.worker._settings = impatient  # noqa: SLF001
-        await asyncio.sleep(0.003)
-        await last.worker.sweep()
+
+        async def nothing_open() -> bool:
+            await last.worker.sweep()
+            return not await self.bench.redis.zcard(self.bench.names.name("open"))
+
+        await wait_until(nothing_open, message="what is open is given up")
 
     async def _compare(self) -> None:
         prefix = self.bench.prefix
