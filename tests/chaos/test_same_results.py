@@ -79,7 +79,12 @@ async def run(
         publishing = asyncio.create_task(publish(redis, prefix))
         order = random.Random(count)
         for _ in range(6 if kills else 0):
-            await asyncio.sleep(0.5)
+            before = await redis.xlen(StreamNames(prefix).assembled)
+
+            async def gone_on(before: int = before) -> bool:
+                return publishing.done() or await redis.xlen(StreamNames(prefix).assembled) > before
+
+            await wait_until(gone_on, 30, message="texts come out between two kills")
             slot = order.choice(workers.slots)
             await workers.kill(slot)
             await workers.start(slot)
