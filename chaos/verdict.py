@@ -75,7 +75,8 @@ class _Part:
 
     response: str
     expected: ExpectedText
-    text: Mapping[str, Any] | None = None
+    text: Message | None = None
+    compared: bool = False
     opened: bool = False
     finished: bool = False
 
@@ -88,6 +89,10 @@ class _Response:
     parts: int
     letters: Counter[tuple[int, str]]
     ids_ms: list[int] = field(default_factory=list)
+    owners: dict[int, set[str | None]] = field(default_factory=dict)
+    """By entry number, whose texts it has something of: the response's, or an item's where there is no id."""
+    latest_ms: dict[str | None, int] = field(default_factory=dict)
+    """Of each owner's latest entry."""
     stored: bool = False
 
 
@@ -98,13 +103,14 @@ class Verdict:
         """Begin with nothing.
 
         Args:
-            widest_gap_ms: a response whose producer was held up for longer between two entries may have been
-                given up meanwhile, and rightly: nothing is said of it but that it was unclear.
+            widest_gap_ms: a response (an item, where there is no response id) whose producer was held up for
+                longer between two entries may have been given up meanwhile, and rightly: nothing is said of
+                it but that it was unclear.
         """
         self.violations: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self.totals: Counter[str] = Counter()
-        self.unclear: set[str] = set()
+        self.unclear: set[tuple[str, str | None]] = set()
         self._sorts: Counter[tuple[str, str]] = Counter()
         self._widest_gap_ms = widest_gap_ms
         self._responses: dict[str, _Response] = {}
@@ -130,9 +136,12 @@ class Verdict:
         """A response is about to be stored."""
         expected = response.expected
         letters = Counter(expected.letters)
-        self._responses[response.name] = _Response(response, len(expected.texts), letters)
+        known = self._responses[response.name] = _Response(response, len(expected.texts), letters)
         for text in expected.texts:
             self._parts[text.part] = _Part(response.name, text)
+            for number in (*text.entries, text.closed_by):
+                if number is not None:
+                    known.owners.setdefault(number, set()).add(text.part.item_id)
         totals = self.totals
         totals["responses"] += 1
         totals["entries"] += len(response.entries)
@@ -149,8 +158,10 @@ class Verdict:
         """The next entry of a response is stored."""
         response = self._responses[name]
         ms = int(entry_id.partition("-")[0])
-        if response.ids_ms and ms - response.ids_ms[-1] > self._widest_gap_ms:
-            self.unclear.add(name)
+        for owner in response.owners.get(len(response.ids_ms), ()):
+            if ms - response.latest_ms.get(owner, ms) > self._widest_gap_ms:
+                self.unclear.add((name, owner))
+            response.latest_ms[owner] = ms
         response.ids_ms.append(ms)
         if len(response.ids_ms) == len(response.response.entries):
             response.stored = True
@@ -173,8 +184,7 @@ class Verdict:
         elif part is None:
             self.violate("unknown text", f"{_name(key)} ({message.id}): {_shown(fields)}")
         else:
-            part.text = fields
-            self._compare(part, message)
+            part.text = message
         self._ids.add(identity)
         if part is not None:
             self._complete_if_all_there(key)
@@ -219,7 +229,7 @@ class Verdict:
     def end(self, ending: Ending) -> None:
         """Everything is done: what is missing now is lost."""
         for part in self._parts.values():
-            if part.response not in self.unclear:
+            if not self._is_unclear(part):
                 self._missing(part)
         for name, response in self._responses.items():
             for (number, reason), count in (+response.letters).items():
@@ -233,9 +243,14 @@ class Verdict:
 
     # ---------------------------------------------------------------------------------- compared
 
+    def _is_unclear(self, part: _Part) -> bool:
+        return (part.response, part.expected.part.item_id) in self.unclear
+
     def _compare(self, part: _Part, message: Message) -> None:
+        """Once all entries are stored: before, nobody can say whether the response is unclear."""
         expected, fields = part.expected, message.fields
-        if part.response in self.unclear:
+        part.compared = True
+        if self._is_unclear(part):
             return
         wrong = [
             f"{name} is {fields.get(name)!r}, not {value!r}"
@@ -266,7 +281,7 @@ class Verdict:
             self.violate("wrong alert", f"{_name(part.expected.part)} ({message.id}) came before its text")
             return
         names = ("text", "status", "reason", "integrity", "item_id", *CONTEXT)
-        wrong = [name for name in names if message.fields.get(name) != text.get(name)]
+        wrong = [name for name in names if message.fields.get(name) != text.fields.get(name)]
         if wrong:
             self.violate(
                 "wrong alert",
@@ -309,7 +324,11 @@ class Verdict:
         if part is None or part.text is None:
             return
         response = self._responses[part.response]
-        if not response.stored or (key.kind == "refusal" and not (part.opened and part.finished)):
+        if not response.stored:
+            return
+        if not part.compared:
+            self._compare(part, part.text)
+        if key.kind == "refusal" and not (part.opened and part.finished):
             return
         self._compare_times(part, response)
         del self._parts[key]
@@ -318,10 +337,10 @@ class Verdict:
         self._forget_if_complete(part.response)
 
     def _compare_times(self, part: _Part, response: _Response) -> None:
-        if part.text is None or part.response in self.unclear:
+        if part.text is None or self._is_unclear(part):
             return
-        expected = part.expected
-        started, finished = _ms(part.text["started_at"]), _ms(part.text["finished_at"])
+        expected, fields = part.expected, part.text.fields
+        started, finished = _ms(fields["started_at"]), _ms(fields["finished_at"])
         if started not in {response.ids_ms[number] for number in expected.entries}:
             self.violate("wrong text", f"{_name(expected.part)}: started_at is no entry's that opened it")
         closed_by = expected.closed_by

@@ -162,3 +162,32 @@ def test_what_is_wrong_is_found(kind: str, change: Callable[[Outputs], object]) 
 def test_there_is_a_wrong_of_every_kind_here() -> None:
     """Each kind of violation that the bench reports has been seen to be found."""
     assert {kind for kind, _ in WRONGS} | {"worker died"} == set(KINDS)
+
+
+REFUSAL = {"item_id": "item_0", "output_index": 0, "content_index": 0}
+TOLD_APART_BY_ITEM: list[list[Event | Bad]] = [
+    [{"type": "response.refusal.delta", "delta": "no", **REFUSAL}],
+    [{"type": "response.refusal.delta", "delta": "go on", **REFUSAL, "item_id": "item_1"}],
+    [{"type": "response.refusal.done", "refusal": "no", **REFUSAL}],
+]
+"""One response without an id: of `item_0` nothing comes while `item_1` goes on."""
+
+
+@pytest.mark.parametrize(("second_ms", "third_ms", "unclear"), [(900, 1800, True), (400, 800, False)])
+def test_each_item_idles_by_itself_where_there_is_no_response_id(
+    second_ms: int, third_ms: int, *, unclear: bool
+) -> None:
+    """Else a text that a worker gave up rightly is called wrong because another item went on meanwhile."""
+    expected = expected_of(TOLD_APART_BY_ITEM, None, {})
+    entries = tuple(EntryToStore({TAG: f"r1/{n}"}, 1) for n in range(3))
+    verdict = Verdict(widest_gap_ms=1000)
+    verdict.expect(Response("r1", entries, expected, slow=True))
+    given_up = {**IDS, **NOTHING, "response_id": None, "text": "no", "delta_count": 1, "duplicate_count": 0}
+    given_up |= {"id": "t", "status": "abandoned", "reason": "idle_timeout", "integrity": "unverified"}
+    given_up |= {"started_at": AT, "finished_at": AT}
+    verdict.stored("r1", "0-1")
+    verdict.stored("r1", f"{second_ms}-0")
+    verdict.text(Message("1-1", given_up))
+    verdict.stored("r1", f"{third_ms}-0")
+    assert verdict.violations["wrong text"] == (0 if unclear else 1)
+    assert verdict.unclear == ({("r1", "item_0")} if unclear else set())
