@@ -20,11 +20,9 @@ from service.storage.store import RedisStorage
 if TYPE_CHECKING:
     from service.ports import Commit, Committed
 
-_source = scripts.source
-
 
 def _change(script: str, safeguard: str, instead: str) -> None:
-    text = _source(script)
+    text = scripts.source(script)
     if text.count(safeguard) != 1:
         raise SystemExit(f"{script}.lua has changed: {safeguard!r} is there {text.count(safeguard)} times")
     changed = text.replace(safeguard, instead)
@@ -33,8 +31,9 @@ def _change(script: str, safeguard: str, instead: str) -> None:
 
 
 def finish_guard() -> None:
-    """Take out the check that a part is not finished yet."""
-    _change("settle", "if known == 'done' then return false end", "")
+    """Take out the check that a part is not finished yet, and that its log is still there."""
+    _change("settle", "if known == 'done' then return true end", "")
+    _change("settle", "if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end", "")
 
 
 def acknowledgement() -> None:
@@ -43,9 +42,8 @@ def acknowledgement() -> None:
     commit = RedisStorage.commit
 
     async def in_two_steps(self: Any, batch: Commit) -> Committed:
-        ids = [str(entry) for entry in batch.entries]
         with unavailable_if_away():
-            await self._client.xack(self._keys.names.deltas, GROUP, *ids)
+            await self._client.xack(self._keys.names.deltas, GROUP, *batch.entries)
         return await commit(self, batch)
 
     RedisStorage.commit = in_two_steps  # type: ignore[assignment,method-assign]

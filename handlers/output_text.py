@@ -26,6 +26,6 @@ def on_done(event: OutputTextDone, origin: Origin) -> Iterator[Closing]:
 
 handler = Handler(
     name="output_text",
-    routes=(Route(OutputTextDelta, on_delta), Route(OutputTextDone, on_done)),
+    routes=(Route(OutputTextDelta, on_delta, adds="output_text"), Route(OutputTextDone, on_done)),
     kinds=frozenset({"output_text"}),
 )

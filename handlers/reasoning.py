@@ -42,9 +42,9 @@ def on_summary_done(event: ReasoningSummaryTextDone, origin: Origin) -> Iterator
 handler = Handler(
     name="reasoning",
     routes=(
-        Route(ReasoningTextDelta, on_text_delta),
+        Route(ReasoningTextDelta, on_text_delta, adds="reasoning"),
         Route(ReasoningTextDone, on_text_done),
-        Route(ReasoningSummaryTextDelta, on_summary_delta),
+        Route(ReasoningSummaryTextDelta, on_summary_delta, adds="reasoning_summary"),
         Route(ReasoningSummaryTextDone, on_summary_done),
     ),
     kinds=frozenset({"reasoning", "reasoning_summary"}),

@@ -56,7 +56,7 @@ def finished(text: AssembledText) -> ModerationAlert:
 
 handler = Handler(
     name="refusal",
-    routes=(Route(RefusalDelta, on_delta), Route(RefusalDone, on_done)),
+    routes=(Route(RefusalDelta, on_delta, adds="refusal"), Route(RefusalDone, on_done)),
     kinds=frozenset({"refusal"}),
     opened=opened,
     finished=finished,

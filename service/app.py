@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,27 +11,21 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from faststream import FastStream
-from redis.asyncio import Redis
 
-from deltaloom.streams import StreamNames
 from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
 from service import logs
-from service.bus.envelope import open_entry
-from service.bus.subscription import make_broker, subscribe
-from service.keys import Keys
+from service.bus.broker import make_broker
+from service.bus.subscription import subscribe
+from service.partition import Partition
 from service.patience import Patience
-from service.pipeline.reclaiming import Reclaimer
-from service.pipeline.worker import Worker
-from service.ports import Entry, RawEntry, StorageUnavailableError
 from service.settings import Settings, SettingsError
-from service.storage.connection import patient_client
-from service.storage.group import ConsumerGroup
+from service.storage.connection import client_of, patient_client_of
+from service.storage.patient import Input
 from service.storage.server import Finding, ask, assess
-from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable, Iterator
 
 
 def known_handlers() -> dict[str, Handler]:
@@ -54,64 +48,54 @@ def routing_table(settings: Settings) -> RoutingTable:
 
 
 async def run_worker(settings: Settings) -> None:
-    """Run one worker until it is told to stop (SIGTERM, SIGINT): it finishes the batch in hand.
+    """Run one worker until it is told to stop (SIGTERM, SIGINT): it finishes the batches in hand.
 
     A second signal ends the process at once; what it had in hand is taken over by others.
     """
-    names = StreamNames(settings.prefix)
-    keys = Keys(names)
     table = routing_table(settings)
-    patience = Patience()
     waits = settings.wait_aof or settings.wait_replicas > 0
-    client = Redis.from_url(settings.redis_url, single_connection_client=waits)
-    group = ConsumerGroup(client, keys, settings.consumer)
-    worker = Worker(RedisStorage(client, keys, settings), table, names, settings, patience)
-    reclaimer = Reclaimer(group, worker, settings, patience, _open_raw)
-    broker = make_broker(settings, patient_client(settings.redis_url, group, patience))
-    subscribe(broker, names, settings, worker.take)
-
-    async def trim() -> None:
-        await group.trim(round(settings.retention * 1000))
-
-    rounds = (
-        _Round("sweep", settings.sweep_interval, worker.sweep),
-        _Round("reclaim", settings.claim_time / 3, reclaimer.reclaim),
-        _Round("keep", settings.claim_time / 3, reclaimer.keep),
-        _Round("retire", settings.claim_time * 4, reclaimer.retire),
-        _Round("trim", settings.trim_interval, trim),
-    )
+    client = client_of(settings.address, single_connection=waits)
+    patiences = _patiences(settings)
+    partitions = [
+        Partition(names, client, table, settings, patience)
+        for names, patience in zip(settings.served, patiences, strict=False)
+    ]
+    inputs = {partition.names.deltas: Input(partition.group, partition.patience) for partition in partitions}
+    broker = make_broker(settings, patient_client_of(settings.address, inputs))
+    for partition in partitions:
+        subscribe(broker, partition.names, settings, partition.take)
 
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
-        await patience.until_done(group.ensure)
-        _tell(assess(await patience.until_done(ask, client, "REDIS_URL")))
+        await asyncio.gather(*(partition.prepare() for partition in partitions))
+        _tell(assess(await partitions[0].patience.until_done(ask, client, "REDIS_URL")))
 
     async def begin() -> None:
         logs.logger().info(
             "worker started",
             consumer=settings.consumer,
-            stream=names.deltas,
+            stream=_inputs(settings),
             handlers=[handler.name for handler in table.handlers],
         )
-        for each in rounds:
-            each.start()
+        _collect_rarely()
+        for partition in partitions:
+            partition.begin()
 
     async def inherit() -> None:
-        await reclaimer.inherit()
+        await asyncio.gather(*(partition.inherit() for partition in partitions))
 
     async def end() -> None:
-        for each in rounds:
-            await each.stop()
+        await asyncio.gather(*(partition.end() for partition in partitions))
 
     async def leave() -> None:
-        with contextlib.suppress(StorageUnavailableError):
-            await group.leave()
+        timeout = settings.shutdown_timeout / 2
+        await asyncio.gather(*(partition.leave(timeout) for partition in partitions))
 
     app = FastStream(
         broker,
         logger=logging.getLogger(logs.FASTSTREAM_LOGGER),
-        on_startup=[prepare],
-        after_startup=[begin, inherit],
+        on_startup=[prepare, inherit],  # before it reads: what it holds then is its former self's
+        after_startup=[begin],
         on_shutdown=[end],
         after_shutdown=[leave],
     )
@@ -122,6 +106,33 @@ async def run_worker(settings: Settings) -> None:
     logs.logger().info("worker stopped", consumer=settings.consumer)
 
 
+def _collect_rarely() -> None:
+    """Let the garbage collector look at what is new, and not too often.
+
+    A batch makes some ten thousand objects, none in a circle. Looking for circles among them every 700
+    objects, and among all that was imported now and then, took as long as all the rest.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _patiences(settings: Settings) -> Iterator[Patience]:
+    """One for each partition of a cluster, where one may wait while others go on; elsewhere one for all."""
+    one = Patience()
+    while True:
+        yield Patience() if settings.address.mode == "cluster" else one
+
+
+def _inputs(settings: Settings) -> str:
+    """The streams that a worker reads: the name of one, or of several `deltaloom:{0,1,2}:deltas`."""
+    first, *others = (names.deltas for names in settings.served)
+    if not others:
+        return first
+    numbers = ",".join(str(names.partition) for names in settings.served)
+    return f"{settings.prefix}:{{{numbers}}}:deltas"
+
+
 def _tell(findings: Iterable[Finding]) -> None:
     """Say what the server promises, since nothing here can be safer than that."""
     for finding in findings:
@@ -129,10 +140,6 @@ def _tell(findings: Iterable[Finding]) -> None:
             logs.logger().info("server", what=finding.what, says=finding.says)
         else:
             logs.logger().warning("server at risk", what=finding.what, says=finding.says)
-
-
-def _open_raw(raw: RawEntry, deliveries: int) -> Entry:
-    return open_entry(raw.id, raw.fields, deliveries)
 
 
 def _leave_at_once_on_second_signal(app: FastStream) -> None:
@@ -146,32 +153,3 @@ def _leave_at_once_on_second_signal(app: FastStream) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
-class _Round:
-    """Something done again and again, whatever goes wrong; while Redis is away, it is put off."""
-
-    def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[None]]) -> None:
-        self._name = name
-        self._interval = interval
-        self._step = step
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self._name)
-
-    async def stop(self) -> None:
-        # More than once: a cancellation that reaches redis-py while it connects is lost.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=0.1)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._step()
-            except StorageUnavailableError as error:
-                logs.logger().debug("put off", round=self._name, error=str(error))
-            except Exception:  # noqa: BLE001 - logged; what one round leaves, the next one does
-                logs.logger().exception("round failed", round=self._name)
-            await asyncio.sleep(self._interval)

@@ -98,3 +98,8 @@ bound = structlog.contextvars.bound_contextvars
 def logger() -> structlog.stdlib.BoundLogger:
     """The worker's logger."""
     return structlog.stdlib.get_logger(LOGGER)
+
+
+def wanted(level: int) -> bool:
+    """Whether lines of this level (of `logging`) are written: asking costs less than a line for nobody."""
+    return logging.getLogger(LOGGER).isEnabledFor(level)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from handlers.core.assembly import StoredFragment
+from handlers.core.context import note
+from handlers.core.effects import Context
+from handlers.core.identity import Arrival, EntryId
+from handlers.core.log import Columns
 from handlers.core.response import LowWater
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
     from handlers.core.effects import Ending
-    from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-    from handlers.core.log import PartLog
+    from handlers.core.identity import PartKey, StreamKey
     from handlers.core.response import ResponseState
 
 
@@ -28,10 +33,11 @@ class StorageUnavailableError(ConnectionError):
 
 
 class RawEntry(NamedTuple):
-    """An entry as the server gives it."""
+    """An entry as the server gives it (which may be a plain list of the two)."""
 
     id: bytes
-    fields: Mapping[bytes, bytes]
+    fields: list[bytes]
+    """Names and values in turn."""
 
 
 class Entry(NamedTuple):
@@ -48,33 +54,80 @@ class Entry(NamedTuple):
     deliveries: int = 1
 
 
-@dataclass(slots=True)
 class PartChange:
-    """What a batch adds to one part."""
+    """What a batch adds to one part: fragments in columns, in the order of the batch, and closings."""
 
-    log: PartLog
-    entries: list[int] = field(default_factory=list)
-    """The batch's entry index of each fragment, to count those that are late."""
-    opened: ModerationAlert | None = None
+    __slots__ = ("closings", "deltas", "entries", "item_id", "numbers", "opened", "positions")
+
+    def __init__(self, item_id: str | None = None) -> None:
+        self.entries: list[int] = []
+        """The batch's entry index of each fragment."""
+        self.numbers: list[int | None] = []
+        self.deltas: list[str] = []
+        self.positions: list[int] | None = None
+        """In their entries' arrays; None as long as all are 0."""
+        self.closings: list[StoredClosing] = []
+        self.item_id = item_id
+        self.opened: ModerationAlert | None = None
+
+    def add(self, entry: int, position: int, number: int | None, delta: str) -> None:
+        """Add a fragment."""
+        if position or self.positions is not None:
+            self.place(position)
+        self.entries.append(entry)
+        self.numbers.append(number)
+        self.deltas.append(delta)
+
+    def place(self, position: int) -> None:
+        """Note the next fragment's position."""
+        if self.positions is None:
+            self.positions = [0] * len(self.entries)
+        self.positions.append(position)
+
+    def clear(self) -> None:
+        """Take its fragments out."""
+        self.entries, self.numbers, self.deltas, self.positions = [], [], [], None
 
 
-@dataclass(slots=True)
 class ResponseChange:
     """What a batch adds to one response."""
 
-    parts: dict[PartKey, PartChange] = field(default_factory=dict)
-    endings: dict[Arrival, Ending] = field(default_factory=dict)
-    registers: Registers = field(default_factory=dict)
-    latest_ms: int = 0
-    entries: set[int] = field(default_factory=set)
-    """The batch's entry indexes it is made of."""
+    __slots__ = ("endings", "entries", "parts", "said")
+
+    def __init__(self) -> None:
+        self.parts: dict[PartKey, PartChange] = {}
+        self.endings: dict[Arrival, Ending] = {}
+        self.said: dict[Said, EntryId] = {}
+        """What its entries say of its context, and the earliest one that says so."""
+        self.entries: set[int] = set()
+        """The batch's entry indexes of all but the fragments."""
+
+    def say(self, context: Context, entry: EntryId, *, learned: bool = False) -> None:
+        """Add what an entry says; the entries come in their order."""
+        self.said.setdefault((context, learned), entry)
+
+    @property
+    def registers(self) -> Registers:
+        """What its entries say of its context."""
+        registers: Registers = {}
+        for (context, learned), entry in self.said.items():
+            note(registers, context, entry, learned=learned)
+        return registers
+
+
+Said = tuple[Context, bool]
+"""A context, and whether it was learned from an event and not told by the producer."""
 
 
 @dataclass(slots=True)
 class Commit:
-    """A batch: what it adds, and the entries to acknowledge with it."""
+    """A batch: what it adds, and the entries to acknowledge with it, in the order of their ids."""
 
-    entries: list[EntryId]
+    entries: list[bytes]
+    """Their ids, as the server gave them."""
+    milliseconds: list[int]
+    """Of these ids; `counters` likewise."""
+    counters: list[int]
     responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
     """For each event type without a handler, the batch's entry indexes it came in, one an event."""
@@ -82,6 +135,44 @@ class Commit:
     """Responses that such events came of, with the latest entry's milliseconds."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
     """With the batch's entry index of each."""
+
+    def entry(self, index: int) -> EntryId:
+        """The id of an entry."""
+        return EntryId(self.milliseconds[index], self.counters[index])
+
+    def index(self, entry: EntryId) -> int:
+        """Where an entry stands."""
+        return next(n for n in range(len(self.entries)) if self.entry(n) == entry)
+
+    def columns(self, change: PartChange) -> Columns:
+        """A part's fragments, as a chunk stores them."""
+        milliseconds, counters = self.milliseconds, self.counters
+        return Columns(
+            [milliseconds[entry] for entry in change.entries],
+            [counters[entry] for entry in change.entries],
+            change.numbers,
+            change.deltas,
+            change.positions,
+        )
+
+    def fragments(self, change: PartChange) -> list[StoredFragment]:
+        """A part's fragments, one by one."""
+        positions = change.positions or [0] * len(change.entries)
+        return [
+            StoredFragment(Arrival(self.entry(entry), position), number, delta)
+            for entry, position, number, delta in zip(
+                change.entries, positions, change.numbers, change.deltas, strict=True
+            )
+        ]
+
+    def began(self, change: PartChange) -> EntryId:
+        """The earliest entry of what is added to a part."""
+        if not change.closings:
+            return self.entry(change.entries[0])
+        entries = [closing.arrival.entry for closing in change.closings]
+        if change.entries:
+            entries.append(self.entry(change.entries[0]))
+        return min(entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +187,8 @@ class Committed:
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
     """Responses with something closed behind the low-water mark; this batch's too, if that is stalled."""
+    loaded: Sequence[Loaded] = ()
+    """Those of them that the commit could read at once; `ready` has the others."""
     more: bool = False
     """Whether there may be more of them: a survey finds those."""
 
@@ -106,6 +199,8 @@ class Loaded:
 
     state: ResponseState
     version: int
+    log_bytes: Mapping[PartKey, int]
+    """How long the logs of its open parts were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +211,10 @@ class FinishedText:
     message: AssembledText
     opened: ModerationAlert | None
     finished: ModerationAlert | None
+    log_bytes: int
+    """How long its log was: if it has grown since, the text has to be read again."""
+    late: int
+    """Events of the log that came too late for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +281,7 @@ class Group(Protocol):
         """Read entries without delivering them."""
         ...
 
-    async def keep(self, entry_ids: Collection[str]) -> None:
+    async def keep(self, entry_ids: Collection[bytes]) -> None:
         """Say that this consumer still works on these entries."""
         ...
 

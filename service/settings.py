@@ -6,17 +6,26 @@ import os
 import socket
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deltaloom.streams import Partitions
+from service.address import Address, Mode, scheme_of
+
 if TYPE_CHECKING:
+    from typing import Self
+
     from pydantic_core import ErrorDetails
+
+    from deltaloom.streams import StreamNames
 
 ENV_PREFIX = "DELTALOOM_"
 _OTHER_URL = "DELTALOOM_REDIS_URL"  # wins over REDIS_URL, which other programs may share
 _HIDDEN = ("redis_url",)  # an URL may hold a password
+
+PARTITIONS_AT_MOST = 1024
+"""Each costs a worker that serves it a connection and some rounds."""
 
 
 class SettingsError(ValueError):
@@ -28,14 +37,7 @@ def _names(text: str) -> str:
 
 
 def _redis_url(url: str) -> str:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        message = "an URL that starts with redis://, rediss:// or unix://"
-        raise ValueError(message)
-    try:
-        urlsplit(url).port  # noqa: B018 - it is read when it is asked for
-    except ValueError:
-        message = "an URL with a port from 0 to 65535"
-        raise ValueError(message) from None
+    scheme_of(url)  # the rest is judged together with what DELTALOOM_REDIS_MODE says
     return url
 
 
@@ -44,6 +46,25 @@ def _prefix(prefix: str) -> str:
         message = "at least one character, no white space, no braces"
         raise ValueError(message)
     return prefix
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers in `0,2,5-7`, in order; `ValueError` if it is not written so."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            message = "numbers and ranges of partitions, like 0-3 or 0,2,5-7"
+            raise ValueError(message)
+        if int(last or first) >= PARTITIONS_AT_MOST:
+            message = f"partitions from 0 to {PARTITIONS_AT_MOST - 1}"
+            raise ValueError(message)
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def _partition_list(text: str | None) -> str | None:
+    return text and ",".join(map(str, _numbers(text)))
 
 
 class Settings(BaseSettings):
@@ -56,10 +77,26 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices(_OTHER_URL, "REDIS_URL"),
-        description="The server: `redis://`, `rediss://` (TLS) or `unix://`; `DELTALOOM_REDIS_URL` wins.",
+        description="The server: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://host,host` or "
+        "`redis+sentinel://host,host/name`; `DELTALOOM_REDIS_URL` wins.",
+    )
+    redis_mode: Mode | None = Field(
+        default=None,
+        description="What is at the URL: `standalone`, `cluster` or `sentinel`; unset: what it says.",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default="deltaloom", description="What every stream and key begins with."
+    )
+    partitions: int = Field(
+        default=0,
+        ge=0,
+        le=PARTITIONS_AT_MOST,
+        description="Into how many partitions the streams are cut; 0: one, and its names have no braces. "
+        "Producers have to know it too.",
+    )
+    serve_partitions: Annotated[str | None, NoDecode, AfterValidator(_partition_list)] = Field(
+        default=None,
+        description="Partitions that this worker serves, like `0-3` or `0,2,5-7`; unset: all.",
     )
     handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = (
         Field(
@@ -72,7 +109,10 @@ class Settings(BaseSettings):
         min_length=1,
         description="This process's name in the consumer group; unset: host, process id and a random part.",
     )
-    batch_size: int = Field(default=500, ge=1, le=5000, description="Entries read at once.")
+    processes: int = Field(
+        default=1, ge=1, le=256, description="Worker processes that `deltaloom worker` runs."
+    )
+    batch_size: int = Field(default=2000, ge=1, le=5000, description="Entries read at once.")
     block_ms: int = Field(
         default=1000, ge=10, le=2000, description="Milliseconds a read waits for the first entry."
     )
@@ -137,6 +177,56 @@ class Settings(BaseSettings):
     )
     log_text: bool = Field(default=False, description="Log the texts of models too. They are people's words.")
 
+    @model_validator(mode="after")
+    def _finds_the_server(self) -> Self:
+        try:
+            mode = self.address.mode
+        except ValueError as error:
+            raise ValueError(f"{_url_variable()}=(not shown) is not allowed: {error}") from None
+        if mode != "cluster":
+            return self
+        if not self.partitions:
+            raise ValueError(
+                "DELTALOOM_PARTITIONS=0 is not allowed: in a cluster all keys of a partition must share a "
+                "slot, and only those with its number in braces do; set it to 1 or more"
+            )
+        if self.wait_replicas or self.wait_aof:
+            waits = "WAIT_REPLICAS" if self.wait_replicas else "WAIT_AOF"
+            raise ValueError(
+                f"DELTALOOM_{waits} is not allowed in a cluster: WAIT speaks of one connection to one node, "
+                "and there are several; let the servers have min-replicas-to-write, or appendfsync always"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _serves_what_is_there(self) -> Self:
+        if self.serve_partitions is not None:
+            allowed = f"partitions from 0 to {self.partitions - 1}, of DELTALOOM_PARTITIONS={self.partitions}"
+            if not self.partitions:
+                allowed = "there are no partitions; DELTALOOM_PARTITIONS says how many"
+            if _numbers(self.serve_partitions)[-1] >= self.partitions:
+                name = variable("serve_partitions")
+                raise ValueError(f"{name}={self.serve_partitions!r} is not allowed: {allowed}")
+        return self
+
+    @property
+    def address(self) -> Address:
+        """Where Redis is."""
+        return Address.parse(self.redis_url, self.redis_mode)
+
+    @property
+    def names(self) -> Partitions:
+        """The names of all partitions."""
+        return Partitions(self.partitions, self.prefix)
+
+    @property
+    def served(self) -> tuple[StreamNames, ...]:
+        """The names of the partitions that this worker serves."""
+        every = self.names.all
+        if self.serve_partitions is None:
+            return every
+        return tuple(every[number] for number in _numbers(self.serve_partitions))
+
     @classmethod
     def read(cls, **overrides: Any) -> Settings:
         """Read the environment; `SettingsError` names every variable that is wrong."""
@@ -152,10 +242,16 @@ def variable(name: str) -> str:
 
 
 def _line(error: ErrorDetails) -> str:
+    allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not error["loc"]:  # about several, and a whole line already
+        return allowed
     field = str(error["loc"][0]).removeprefix(ENV_PREFIX).lower()
     value = "(not shown)" if field in _HIDDEN else repr(error["input"])
-    allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     name = variable(field)
-    if field == "redis_url" and _OTHER_URL in os.environ:
-        name = _OTHER_URL
+    if field == "redis_url":
+        name = _url_variable()
     return f"{name}={value} is not allowed: {allowed}"
+
+
+def _url_variable() -> str:
+    return _OTHER_URL if _OTHER_URL in os.environ else "REDIS_URL"

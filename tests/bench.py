@@ -12,19 +12,20 @@ from service.bus.envelope import open_entry
 from service.keys import Keys
 from service.patience import Patience
 from service.pipeline.batch import Batch
+from service.pipeline.reading import Reading
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.worker import Worker
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
-from tests.streams import add, read_as
+from tests.streams import add, raw, read_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from redis.asyncio import Redis
 
-    from service.ports import Entry
+    from service.ports import RawEntry
 
 
 class Consumer:
@@ -37,20 +38,15 @@ class Consumer:
         self.name = settings.consumer
         patience = Patience()
         self.group = ConsumerGroup(redis, keys, self.name)
-        self.worker = Worker(RedisStorage(redis, keys, settings), table, keys.names, settings, patience)
-        self.reclaimer = Reclaimer(
-            self.group,
-            self.worker,
-            settings,
-            patience,
-            lambda raw, deliveries: open_entry(raw.id, raw.fields, deliveries),
-        )
+        storage = RedisStorage(redis, keys, settings)
+        self.worker = Worker(storage, table, keys.names, settings, patience, open_entry)
+        self.reclaimer = Reclaimer(self.group, self.worker, settings, patience)
 
-    async def read(self, count: int = 1000) -> list[Entry]:
+    async def read(self, count: int = 1000) -> list[RawEntry]:
         """What the group gives this consumer."""
         await self.group.ensure()
         read = await read_as(self.redis, self.names.deltas, GROUP, self.name, count)
-        return [open_entry(entry_id, fields) for entry_id, fields in read]
+        return [raw(entry_id, fields) for entry_id, fields in read]
 
     async def work(self, count: int = 1000) -> None:
         """Read a batch and take it."""
@@ -81,16 +77,16 @@ class Bench:
             fields = {"event": body, "response_id": response_id, **context}
             await add(self.redis, self.names.deltas, fields)
 
-    def batch(self, entries: Sequence[Entry]) -> Batch:
+    def batch(self, entries: Sequence[RawEntry]) -> Batch:
         """The entries, read by the built-in handlers."""
-        return Batch(
-            entries,
+        reading = Reading(
             RoutingTable(BUILT_IN.values()),
+            open_entry,
             stream=self.names.deltas,
-            now_ms=1,
             max_event_bytes=2**20,
             max_array_length=1000,
         )
+        return Batch(entries, reading, now_ms=1)
 
     async def pending(self) -> dict[str, int]:
         """How many entries each consumer holds."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.log import PartLog
+from handlers.core.log import Columns, PartLog, decode_log, encode_chunk
 from service.ports import Entry
 
 if TYPE_CHECKING:
@@ -78,12 +78,37 @@ def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
     ]
 
 
-part_logs = st.builds(
-    PartLog,
+def log_of(
+    fragments: list[StoredFragment], closings: list[StoredClosing] | None = None, item_id: str | None = None
+) -> PartLog:
+    """A log with these, in one chunk."""
+    return decode_log(encode_chunk(Columns.of(fragments), closings or [], item_id))
+
+
+class Chunk(NamedTuple):
+    """What a batch adds to a part."""
+
+    fragments: list[StoredFragment]
+    closings: list[StoredClosing]
+    item_id: str | None
+
+    def encoded(self) -> bytes:
+        """As it is stored."""
+        return encode_chunk(Columns.of(self.fragments), self.closings, self.item_id)
+
+    @property
+    def began(self) -> EntryId:
+        """Its earliest entry."""
+        events: list[StoredFragment | StoredClosing] = [*self.fragments, *self.closings]
+        return min(event.arrival.entry for event in events)
+
+
+chunks = st.builds(
+    Chunk,
     st.lists(stored_fragments, max_size=4),
     st.lists(stored_closings, max_size=2),
     st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)),
-).filter(lambda log: log.fragments or log.closings)
+).filter(lambda chunk: chunk.fragments or chunk.closings)
 
 kinds: st.SearchStrategy[Kind] = st.sampled_from(["refusal", "reasoning", "reasoning_summary", "output_text"])
 stream_keys = st.builds(

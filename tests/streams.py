@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from service.ports import RawEntry
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,3 +33,8 @@ async def read_as(
     reply = await redis.xreadgroup(group, consumer, {stream: ">"}, count=count)
     streams = cast("list[tuple[bytes, list[tuple[bytes, Fields]]]]", reply)
     return [entry for _, read in streams for entry in read]
+
+
+def raw(entry_id: bytes, fields: Fields) -> RawEntry:
+    """An entry as the server gives it."""
+    return RawEntry(entry_id, [value for field in fields.items() for value in field])

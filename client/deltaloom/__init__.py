@@ -1,7 +1,9 @@
 """deltaloom's contract for producers and subscribers: event models, output messages and stream names.
 
 Nothing here talks to a server. A producer needs `StreamNames.deltas` and the event's JSON; a
-subscriber needs `StreamNames.assembled` or `.alerts` and the model to read what it finds there.
+subscriber needs `StreamNames.assembled` or `.alerts` and the model to read what it finds there. Where
+there are several partitions, `Partitions(16).of(response_id)` has the names to write to, and `.all` those
+to read.
 """
 
 from deltaloom.messages import (
@@ -14,7 +16,7 @@ from deltaloom.messages import (
     ModerationAlert,
     Status,
 )
-from deltaloom.streams import GROUP, StreamNames, partition_of
+from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 
 __all__ = [
     "GROUP",
@@ -25,6 +27,7 @@ __all__ = [
     "Integrity",
     "Kind",
     "ModerationAlert",
+    "Partitions",
     "Status",
     "StreamNames",
     "partition_of",

@@ -1,4 +1,7 @@
-"""The names of the public streams and keys, and how a producer picks a partition."""
+"""The names of the public streams and keys, and how a producer picks a partition.
+
+A producer for 16 partitions writes the events of `resp_42` to `Partitions(16).of("resp_42").deltas`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ GROUP = "deltaloom"
 def partition_of(response_id: str, partitions: int) -> int:
     """The partition, 0 … partitions-1, that takes all events of one response.
 
-    CRC-32 as in zlib over the UTF-8 bytes, so that every language can compute it.
+    CRC-32 as in zlib over the UTF-8 bytes, so that every language can compute it. Events without a
+    response id go by their item id, which is their identity then.
     """
     return zlib.crc32(response_id.encode()) % partitions
 
@@ -60,3 +64,36 @@ class StreamNames:
         `stream_key` is the response id, or the item id where the producer gave no response id.
         """
         return self.name(f"item:{stream_key}:{output_index}")
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The names of all partitions under one prefix. Producers, workers and subscribers have to agree on it.
+
+    Args:
+        count: how many; 0, and the names are plain: one partition without braces.
+        prefix: what all names begin with.
+
+    Raises:
+        ValueError: a negative count.
+    """
+
+    count: int = 0
+    prefix: str = "deltaloom"
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError(f"{self.count} partitions: 0 (plain names), or how many there are")
+
+    def of(self, response_id: str) -> StreamNames:
+        """The names of the partition that takes a response; for events without one, of their item id."""
+        if not self.count:
+            return StreamNames(self.prefix)
+        return StreamNames(self.prefix, partition_of(response_id, self.count))
+
+    @property
+    def all(self) -> tuple[StreamNames, ...]:
+        """The names of every partition, in order: what a subscriber to all of them reads."""
+        if not self.count:
+            return (StreamNames(self.prefix),)
+        return tuple(StreamNames(self.prefix, partition) for partition in range(self.count))

@@ -36,7 +36,7 @@ Registers = dict[RegisterName, Register]
 
 def note(registers: Registers, context: Context, entry: EntryId, *, learned: bool = False) -> None:
     """Add what an entry says."""
-    for name, value in context._asdict().items():
+    for name, value in zip(Context._fields, context, strict=True):
         if value is not None:
             register = RegisterName(name, learned)
             registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
@@ -44,12 +44,9 @@ def note(registers: Registers, context: Context, entry: EntryId, *, learned: boo
 
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> Context:
     """What had been said with the entry `until`; all there is without one."""
-
-    def said(name: str) -> str | None:
-        for learned in (False, True):
-            register = registers.get(RegisterName(name, learned))
-            if register is not None and (until is None or register.entry <= until):
-                return register.value
-        return None
-
-    return Context(**{name: said(name) for name in Context._fields})
+    said: dict[str, str] = {}
+    for learned in (True, False):
+        for (name, was_learned), (entry, value) in registers.items():
+            if was_learned is learned and (until is None or entry <= until):
+                said[name] = value
+    return Context(**said)

@@ -1,31 +1,44 @@
 """A part's set, in the form it is stored: a log of chunks, one appended by each batch.
 
-A chunk is a 32-bit length (big endian) and a MessagePack array: base milliseconds, the item id of its
-earliest event, the fragments and the closings, their times relative to the base. A chunk that is
-appended twice, or out of order, changes nothing: a log is read as a set.
+A chunk is two numbers (the length of the rest, and how many fragments it has; of seven bits a byte, the low
+ones first) and a MessagePack array, in columns, because most fragments differ in little but their delta:
+
+    base milliseconds
+    milliseconds after base, one a fragment
+    entry counters, one a fragment
+    sequence numbers: one a fragment, or the first where each is one more than the one before
+    deltas, one a fragment (where one has half a surrogate pair, which UTF-8 has no place for: all of them as
+        bytes, in a MessagePack array of its own, in bytes)
+    positions in the entry's array, one a fragment; null where all are 0
+    item id of its earliest event, or null where an earlier chunk of the same writer had one
+    closings: {milliseconds after base, entry counter, position, rank, text}
+
+What is null or empty at the end is left out. Fragments stand in the order of their arrivals. A chunk that
+is appended twice, or out of order, changes nothing: a log is read as a set.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, assemble
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.text import from_bytes, to_bytes
+from handlers.core.text import from_bytes, repair, to_bytes
 
-_LENGTH_BYTES = 4
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-# after base: milliseconds, entry counter, position, sequence number, delta
-_FragmentRow = tuple[int, int, int, int | None, bytes]
+FRAGMENT_BYTES = 3
+"""Bytes that a fragment takes in a log, at least."""
+
 # after base: milliseconds, entry counter, position, rank, text
 _ClosingRow = tuple[int, int, int, int, bytes]
-_Chunk = tuple[int, str | None, list[_FragmentRow], list[_ClosingRow]]
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Chunk)
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class CorruptLogError(ValueError):
@@ -37,72 +50,232 @@ class CorruptLogError(ValueError):
         )
 
 
-class PartLog(NamedTuple):
-    """Everything that is known of a part."""
+class Columns(NamedTuple):
+    """Fragments in the order of their arrivals, a column a property."""
 
-    fragments: list[StoredFragment]
-    closings: list[StoredClosing]
-    item_id: str | None
+    milliseconds: list[int]
+    """Of their entries' ids; `counters` likewise."""
+    counters: list[int]
+    numbers: list[int | None]
+    deltas: list[str]
+    positions: list[int] | None = None
+    """In their entries' arrays; None where all are 0."""
+
+    @classmethod
+    def of(cls, fragments: Iterable[StoredFragment]) -> Columns:
+        """Fragments, put in their order."""
+        ordered = sorted(fragments, key=lambda fragment: fragment.arrival)
+        return cls(
+            [fragment.arrival.entry.ms for fragment in ordered],
+            [fragment.arrival.entry.seq for fragment in ordered],
+            [fragment.sequence_number for fragment in ordered],
+            [fragment.delta for fragment in ordered],
+            [fragment.arrival.position for fragment in ordered],
+        )
+
+
+class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    """A chunk as it is stored, see above."""
+
+    base_ms: int
+    offsets: list[int]
+    counters: list[int]
+    numbers: int | list[int | None]
+    deltas: list[str] | bytes
+    positions: list[int] | None = None
+    item_id: str | None = None
+    closings: list[_ClosingRow] = msgspec.field(default_factory=list)
+
+    def check(self, count: int) -> None:
+        """Make the columns ready; `ValueError` if they are not of this length, or nothing is in them."""
+        if isinstance(self.deltas, bytes):
+            self.deltas = [from_bytes(delta) for delta in _decode_halves(self.deltas)]
+        lengths = {count, len(self.offsets), len(self.counters), len(self.deltas)}
+        if isinstance(self.numbers, list):
+            lengths.add(len(self.numbers))
+        if self.positions is not None:
+            lengths.add(len(self.positions))
+        if len(lengths) > 1 or not (self.deltas or self.closings):
+            raise ValueError
 
     @property
-    def arrivals(self) -> list[Arrival]:
-        """When each of its events came, in no order."""
+    def first(self) -> EntryId:
+        """The earliest entry it has something of."""
+        first = EntryId(self.base_ms + self.offsets[0], self.counters[0]) if self.deltas else None
+        if self.closings:
+            closed = [EntryId(self.base_ms + ms, counter) for ms, counter, *_ in self.closings]
+            return min(closed) if first is None else min(first, *closed)
+        return first or EntryId(self.base_ms, 0)
+
+    @property
+    def last_fragment(self) -> EntryId:
+        """The latest entry it has a fragment of; there has to be one."""
+        return EntryId(self.base_ms + self.offsets[-1], self.counters[-1])
+
+    @property
+    def texts(self) -> list[str]:
+        """The deltas."""
+        return self.deltas  # type: ignore[return-value]  # since they were checked
+
+    def fragments(self) -> Iterable[StoredFragment]:
+        """The fragments, one by one."""
+        count, numbers = len(self.deltas), self.numbers
+        return (
+            StoredFragment(Arrival(EntryId(self.base_ms + ms, counter), position), number, delta)
+            for ms, counter, position, number, delta in zip(
+                self.offsets,
+                self.counters,
+                [0] * count if self.positions is None else self.positions,
+                range(numbers, numbers + count) if isinstance(numbers, int) else numbers,
+                self.texts,
+                strict=True,
+            )
+        )
+
+    def stored_closings(self) -> list[StoredClosing]:
+        """The closings."""
         return [
-            *(fragment.arrival for fragment in self.fragments),
-            *(closing.arrival for closing in self.closings),
+            StoredClosing(
+                Arrival(EntryId(self.base_ms + ms, counter), position), Rank(rank), from_bytes(text)
+            )
+            for ms, counter, position, rank, text in self.closings
         ]
 
 
-def encode_chunk(log: PartLog) -> bytes:
-    """One chunk with these events (at least one)."""
-    base = min(arrival.entry.ms for arrival in log.arrivals)
-    body = _encoder.encode(
-        (
-            base,
-            log.item_id,
-            [
-                (entry.ms - base, entry.seq, position, number, to_bytes(delta))
-                for (entry, position), number, delta in log.fragments
-            ],
-            [
-                (entry.ms - base, entry.seq, position, rank.value, to_bytes(text))
-                for (entry, position), rank, text in log.closings
-            ],
+_decode = msgspec.msgpack.Decoder(_Chunk).decode
+_decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class PartLog:
+    """Everything that is known of a part: some chunks, read as one set."""
+
+    __slots__ = ("_chunks", "_last", "began", "closings", "item_id")
+
+    def __init__(self, chunks: Sequence[_Chunk] = ()) -> None:
+        # Batches may be stored in another order than they were read: in that one there is nothing to sort.
+        by_first = sorted(((chunk.first, chunk) for chunk in chunks), key=itemgetter(0))
+        self._chunks = [chunk for _, chunk in by_first]
+        self._last = max((chunk.last_fragment for chunk in chunks if chunk.deltas), default=None)
+        self.began = by_first[0][0] if by_first else EntryId(0, 0)
+        """The earliest entry it has something of."""
+        self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
+        named = [(first, chunk.item_id) for first, chunk in by_first if chunk.item_id is not None]
+        self.item_id: str | None = min(named)[1] if named else None
+        """The earliest chunk's that has one."""
+
+    @property
+    def fragments(self) -> list[StoredFragment]:
+        """Its fragments, in no order, repeats included."""
+        return [fragment for chunk in self._chunks for fragment in chunk.fragments()]
+
+    @property
+    def arrivals(self) -> set[Arrival]:
+        """When each of its events came."""
+        fragments = {fragment.arrival for fragment in self.fragments}
+        return fragments.union(closing.arrival for closing in self.closings)
+
+    def says_something_until(self, entry: EntryId) -> bool:
+        """Whether a fragment that is not empty came with this entry, or before it."""
+        if self._all_until(entry):
+            return any(any(chunk.deltas) for chunk in self._chunks)
+        return any(fragment.delta for fragment in self.fragments if fragment.arrival.entry <= entry)
+
+    def assembled(self, until: EntryId | None = None) -> tuple[Assembly, int]:
+        """What came until this entry, joined; and how many fragments came later."""
+        if until is None or self._all_until(until):
+            return self._joined() or assemble(self.fragments), 0
+        distinct = {fragment.arrival: fragment for fragment in self.fragments}.values()
+        in_time = [fragment for fragment in distinct if fragment.arrival.entry <= until]
+        return assemble(in_time), len(distinct) - len(in_time)
+
+    def _all_until(self, entry: EntryId) -> bool:
+        return self._last is None or self._last <= entry
+
+    def _joined(self) -> Assembly | None:
+        """The fragments in the order in which they are stored, if their numbers only grow: nothing to sort.
+
+        Then no two numbers are the same, so that there are no repeats either.
+        """
+        texts: list[str] = []
+        first = last = None
+        for chunk in self._chunks:
+            if not chunk.deltas:
+                continue
+            numbers = chunk.numbers
+            if not isinstance(numbers, int) or (last is not None and numbers <= last):
+                return None
+            first = numbers if first is None else first
+            last = numbers + len(chunk.deltas) - 1
+            texts += chunk.texts
+        return Assembly(repair("".join(texts)), len(texts), 0, first, last)
+
+
+def encode_chunk(columns: Columns, closings: Sequence[StoredClosing], item_id: str | None) -> bytes:
+    """One chunk with these fragments and closings (at least one of either)."""
+    milliseconds, counters, numbers, deltas, positions = columns
+    count = len(deltas)
+    base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
+    start = numbers[0] if count else None
+    consecutive = start is not None and (count == 1 or numbers == [*range(start, start + count)])
+    row: list[Any] = [
+        base,
+        [ms - base for ms in milliseconds],
+        counters,
+        start if consecutive else numbers,
+        deltas,
+    ]
+    if closings or item_id is not None or positions is not None:
+        row.append(positions)
+        row.append(item_id)
+        row.append(
+            [(at.ms - base, at.seq, n, rank.value, to_bytes(text)) for (at, n), rank, text in closings]
         )
-    )
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+    try:
+        body = _encode(row)
+    except UnicodeEncodeError:
+        row[_DELTAS] = _encode([to_bytes(delta) for delta in deltas])
+        body = _encode(row)
+    length = len(body)
+    if length < _SEVEN_BITS and count < _SEVEN_BITS:
+        return bytes((length, count)) + body
+    return _varint(length) + _varint(count) + body
+
+
+_SEVEN_BITS = 0x80
+_DELTAS = 4
+"""Where they stand in a chunk."""
+
+
+def _varint(number: int) -> bytes:
+    if number < _SEVEN_BITS:
+        return bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    number = shift = 0
+    while (byte := data[offset]) & 0x80:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        offset += 1
+    return number | byte << shift, offset + 1
 
 
 def decode_log(data: bytes) -> PartLog:
-    """Read all chunks of a log; `CorruptLogError` if they are none. The item id is the earliest chunk's."""
-    log = PartLog([], [], None)
-    item_ids: list[tuple[Arrival, str]] = []
-    offset = 0
-    while offset < len(data):
-        start = offset + _LENGTH_BYTES
-        offset = start + int.from_bytes(data[start - _LENGTH_BYTES : start], "big")
-        try:
-            chunk = _decode_chunk(data[start:offset])
-            first = min(chunk.arrivals)
-        except ValueError as error:  # msgspec's errors are, and so is what a wrong rank or text raises
-            raise CorruptLogError from error
-        log.fragments.extend(chunk.fragments)
-        log.closings.extend(chunk.closings)
-        if chunk.item_id is not None:
-            item_ids.append((first, chunk.item_id))
-    return log._replace(item_id=min(item_ids)[1] if item_ids else None)
-
-
-def _decode_chunk(body: bytes) -> PartLog:
-    base, item_id, fragments, closings = _decoder.decode(body)
-    return PartLog(
-        [
-            StoredFragment(Arrival(EntryId(base + ms, seq), position), number, from_bytes(delta))
-            for ms, seq, position, number, delta in fragments
-        ],
-        [
-            StoredClosing(Arrival(EntryId(base + ms, seq), position), Rank(rank), from_bytes(text))
-            for ms, seq, position, rank, text in closings
-        ],
-        item_id,
-    )
+    """Read all chunks of a log; `CorruptLogError` if they are none."""
+    chunks = []
+    offset, end = 0, len(data)
+    try:
+        while offset < end:
+            length, offset = _read_varint(data, offset)
+            count, offset = _read_varint(data, offset)
+            chunk = _decode(data[offset : offset + length])
+            offset += length
+            chunk.check(count)
+            chunks.append(chunk)
+        return PartLog(chunks)
+    except (
+        ValueError,
+        IndexError,
+    ) as error:  # msgspec's errors are, and so is what a wrong rank or text raises
+        raise CorruptLogError from error

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.assembly import Assembly, StoredFragment, assemble
+from handlers.core.assembly import Assembly, assemble
 from handlers.core.context import RegisterName, context_of
 from handlers.core.effects import Context, Copy, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
@@ -80,6 +80,8 @@ class FinishedPart(NamedTuple):
     context: Context
     started_ms: int
     finished_ms: int
+    late: int = 0
+    """Fragments that came after the entry that closed it."""
 
 
 @dataclass(slots=True)
@@ -123,8 +125,7 @@ def resolve(
                 result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
         finished = _finished(state, part, log, close)
-        certain = finished.integrity == "verified" and finished.assembly.numbered and state.context_known
-        if low_water.passed(close.entry) or (low_water.stalled and certain):
+        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, finished)):
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
@@ -145,13 +146,14 @@ def resolve(
     return result
 
 
+def _is_certain(state: ResponseState, finished: FinishedPart) -> bool:
+    """Whether nothing that is still to come of earlier entries could change a text, or what is said of it."""
+    return finished.integrity == "verified" and finished.assembly.numbered and state.context_known
+
+
 def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
     """Whether an ending closes a part: it is of its scope, and the part had begun."""
-    return ending.output_index in {None, part.output_index} and _began(log) <= arrival.entry
-
-
-def _began(log: PartLog) -> EntryId:
-    return min(log.arrivals).entry
+    return ending.output_index in {None, part.output_index} and log.began <= arrival.entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:
@@ -168,8 +170,7 @@ def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
         terminal = terminals.get(entry)
         own_end = own_end or entry in items or any(rank is not Rank.RESPONSE for rank, _ in said)
         text = next((text for _, text in sorted(said) if text), "")
-        has_deltas = any(fragment.delta for fragment in log.fragments if fragment.arrival.entry <= entry)
-        if not (text or terminal or has_deltas):
+        if not (text or terminal or log.says_something_until(entry)):
             continue
         if own_end or terminal is None:
             return _Close(entry, "completed", None, text)
@@ -220,7 +221,7 @@ def _only_in_final_copy(
     Only of a kind the response showed no other part of (`shown`, which grows): the copy's positions are no
     proof that a text is a new one, and nothing may come twice.
     """
-    shown |= {part.kind for part, log in state.open_parts.items() if _began(log) <= arrival.entry}
+    shown |= {part.kind for part, log in state.open_parts.items() if log.began <= arrival.entry}
     only_here = [
         FinishedPart(
             PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
@@ -241,7 +242,7 @@ def _only_in_final_copy(
 
 
 def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
-    assembly = assemble(_until(log, close.entry))
+    assembly, late = log.assembled(close.entry)
     text = repair(close.text)
     integrity: Integrity
     if text:
@@ -257,13 +258,10 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         integrity,
         log.item_id,
         context_of(state.registers, close.entry),
-        _began(log).ms,
+        log.began.ms,
         close.entry.ms,
+        late,
     )
-
-
-def _until(log: PartLog, entry: EntryId) -> list[StoredFragment]:
-    return [fragment for fragment in log.fragments if fragment.arrival.entry <= entry]
 
 
 def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
@@ -272,12 +270,12 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
     ended = min({*texts, *items}, default=None)
     return FinishedPart(
         part,
-        assemble(log.fragments),
+        log.assembled()[0],
         "abandoned" if ended is None else "completed",
         why if ended is None else None,
         "unverified",
         log.item_id,
         context_of(state.registers),
-        _began(log).ms,
+        log.began.ms,
         now_ms if ended is None else ended.ms,
     )

@@ -33,6 +33,9 @@ class Route(NamedTuple):
 
     model: type[Event]
     handle: HandleEvent
+    adds: Kind | None = None
+    """The kind of text, if all that `handle` ever does is add the event's `delta` to its part, a fragment of
+    that kind: nearly all events are deltas, and the worker can add one without asking."""
 
     @property
     def event_type(self) -> str:

@@ -7,69 +7,37 @@ stream's end (`ConsumerGroup.ensure` lets it begin at 0).
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
-from faststream.redis.configs import RedisConnectionState
-from typing_extensions import override
 
 from deltaloom.streams import GROUP
-from service.bus.envelope import open_entry
-from service.logs import FASTSTREAM_LOGGER
-from service.ports import Entry
+from service.ports import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from deltaloom.streams import StreamNames
     from service.settings import Settings
-    from service.storage.connection import PatientRedis
-
-
-def make_broker(settings: Settings, client: PatientRedis) -> RedisBroker:
-    """The broker, reading by our client and logging to our logger (of each message: at the level debug)."""
-
-    class Connection(RedisConnectionState):
-        async def connect(self) -> PatientRedis:
-            self._client, self._connected = client, True
-            return client
-
-    class Broker(RedisBroker):
-        @override
-        def _make_connection_state(
-            self, connection_options: dict[str, Any], kwargs: dict[str, Any]
-        ) -> RedisConnectionState:
-            return Connection(connection_options)
-
-    return Broker(
-        settings.redis_url,
-        logger=logging.getLogger(FASTSTREAM_LOGGER),
-        log_level=logging.DEBUG,
-        apply_types=False,
-        graceful_timeout=settings.shutdown_timeout,
-    )
 
 
 def subscribe(
     broker: RedisBroker,
     names: StreamNames,
     settings: Settings,
-    take: Callable[[Sequence[Entry]], Awaitable[None]],
+    take: Callable[[Sequence[RawEntry]], Awaitable[None]],
 ) -> None:
     """Have every batch of the input taken by `take`, which acknowledges it."""
 
     async def parse(message: Any) -> StreamMessage[Any]:
         return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
 
-    async def decode(message: StreamMessage[Any]) -> list[Entry]:
+    async def decode(message: StreamMessage[Any]) -> list[RawEntry]:
         raw = message.raw_message
-        return [
-            open_entry(entry_id, fields)
-            for entry_id, fields in zip(raw["message_ids"], raw["data"], strict=True)
-        ]
+        entries: list[RawEntry] = raw["data"][0]
+        return entries
 
     stream = StreamSub(
         names.deltas,
@@ -83,5 +51,5 @@ def subscribe(
     @broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
     )
-    async def deltas(entries: list[Entry]) -> None:
+    async def deltas(entries: list[RawEntry]) -> None:
         await take(entries)

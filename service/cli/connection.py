@@ -11,16 +11,18 @@ from urllib.parse import urlsplit
 from redis import asyncio as redis_asyncio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.client import Redis
 from redis.connection import parse_url
 from redis.retry import Retry
 
 from service.cli.errors import CommandError
 from service.ports import StorageUnavailableError
 from service.settings import Settings, SettingsError
+from service.storage.connection import blocking_client_of, client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from redis.client import Redis
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; a person waits for it."""
@@ -32,7 +34,8 @@ def read_settings(**overrides: Any) -> Settings:
     """The settings of this process; `SettingsError` with one line for each variable that is wrong."""
     settings = Settings.read(**overrides)
     try:
-        parse_url(settings.redis_url)  # type: ignore[no-untyped-call]
+        for url in settings.address.urls:
+            parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise SettingsError(f"REDIS_URL=(not shown) is not allowed: {error}") from None
     return settings
@@ -57,6 +60,12 @@ def explained(settings: Settings) -> Iterator[None]:
         ) from error
     except exceptions.BusyLoadingError as error:
         raise CommandError(f"{where} is still reading its data: try again in a moment") from error
+    except (exceptions.ClusterDownError, exceptions.ClusterError, exceptions.TryAgainError) as error:
+        raise CommandError(f"the cluster at {where} cannot do that now: {_one_line(error)}") from error
+    except exceptions.RedisClusterException as error:
+        if "Cluster mode is not enabled" in str(error):
+            raise CommandError(f"there is no cluster at {where}; redis:// is for one server") from error
+        raise CommandError(f"no node of the cluster at {where} answers ({_reason(error)})") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
         raise CommandError(
             f"no server answers at {where} ({_reason(error)}): start one there "
@@ -69,9 +78,7 @@ def explained(settings: Settings) -> Iterator[None]:
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[redis_asyncio.Redis]:
     """A client of the server, which has answered; gives bytes."""
-    client = redis_asyncio.Redis.from_url(
-        settings.redis_url, socket_connect_timeout=CONNECT_TIMEOUT, retry=_asyncio_retry()
-    )
+    client = client_of(settings.address, socket_connect_timeout=CONNECT_TIMEOUT, retry=_asyncio_retry())
     try:
         with explained(settings):
             await client.ping()
@@ -83,10 +90,8 @@ async def connect(settings: Settings) -> AsyncIterator[redis_asyncio.Redis]:
 @contextmanager
 def connect_blocking(settings: Settings) -> Iterator[Redis]:
     """The same for a command that waits for a pipe or a stream, and ends at once with Ctrl-C."""
-    client = Redis.from_url(
-        settings.redis_url, socket_connect_timeout=CONNECT_TIMEOUT, retry=Retry(_backoff(), _ATTEMPTS)
-    )
-    with client, explained(settings):
+    options = {"socket_connect_timeout": CONNECT_TIMEOUT, "retry": Retry(_backoff(), _ATTEMPTS)}
+    with explained(settings), blocking_client_of(settings.address, **options) as client:
         client.ping()
         yield client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from service.storage.dead_letters import DeadLetters, StoredLetter
+    from service.cli.letters import AllLetters
+    from service.storage.dead_letters import StoredLetter
 
 EXAMPLES = examples(
     "deltaloom dead-letters list",
@@ -39,9 +41,12 @@ DROP_EXAMPLES = examples(
 _AT_ONCE = 500
 
 
+_ID = re.compile(r"(\d+:)?\d+-\d+")
+"""Of an entry; with its partition before it, where there are several."""
+
+
 def _letter_id(text: str) -> str:
-    ms, dash, seq = text.partition("-")
-    if not (ms.isdecimal() and dash and seq.isdecimal()):
+    if not _ID.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is no dead letter's id; the list has them, like 1763764863123-0")
     return text
 
@@ -196,7 +201,7 @@ async def _drop(letter_ids: list[str], reason: str | None) -> None:
 
 
 async def _chosen(
-    letters: DeadLetters, letter_ids: list[str], reason: str | None
+    letters: AllLetters, letter_ids: list[str], reason: str | None
 ) -> AsyncIterator[tuple[str, StoredLetter | None]]:
     """The letters with these ids; without ids, all that are there now."""
     if letter_ids:
@@ -209,21 +214,21 @@ async def _chosen(
 
 
 @asynccontextmanager
-async def _connected() -> AsyncIterator[DeadLetters]:
+async def _connected() -> AsyncIterator[AllLetters]:
     from pydantic import ValidationError
 
-    from deltaloom.streams import StreamNames
     from service.cli.connection import connect, read_settings
     from service.cli.errors import CommandError
-    from service.storage.dead_letters import DeadLetters
+    from service.cli.letters import AllLetters
+    from service.cli.partitions import together
 
     settings = read_settings()
-    names = StreamNames(settings.prefix)
     async with connect(settings) as client:
         try:
-            yield DeadLetters(client, names)
+            yield AllLetters(client, settings.names)
         except ValidationError as error:
-            raise CommandError(f"{names.dead_letters} holds an entry that deltaloom did not write") from error
+            name = together(settings, "dead-letters")
+            raise CommandError(f"{name} holds an entry that deltaloom did not write") from error
 
 
 def _gone(letter_ids: list[str]) -> Exception:

@@ -23,6 +23,7 @@ from service.cli.output import (
     styled,
     visible,
 )
+from service.cli.partitions import SEPARATOR
 from service.pipeline.dead_letters import as_json
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     from service.bus.envelope import open_entry
     from service.pipeline.decode import UnreadableError, events_of, said_of
 
-    entry = open_entry(entry_id.encode(), fields)
+    entry = open_entry(entry_id.rpartition(SEPARATOR)[2].encode(), fields)
     lines: list[Text] = []
     said: list[Text | None] = []
     try:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from deltaloom.streams import GROUP, StreamNames
+from deltaloom.streams import GROUP
 from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
-from service.storage.server import Finding, ask, assess
+from service.storage.server import Finding, State, ask, assess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from redis.asyncio import Redis
 
+    from deltaloom.streams import Partitions, StreamNames
     from service.settings import Settings
 
 OWNERS = {"service": "deltaloom-worker", "handlers": "deltaloom-worker", "deltaloom": "deltaloom"}
@@ -29,29 +30,68 @@ async def found(settings: Settings) -> list[Finding]:
     try:
         async with connect(settings) as client:
             server = await ask(client, address(settings.redis_url))
-            return [*assess(server), await group(client, StreamNames(settings.prefix)), *here]
+            return [*assess(server), await workers(client, settings.names), *here]
     except CommandError as error:
         return [Finding("server", "fail", str(error)), *here]
 
 
-async def group(client: Redis, names: StreamNames) -> Finding:
-    """How far the workers are."""
+class _Progress(NamedTuple):
+    """How far the workers are in one partition."""
+
+    consumers: int
+    pending: int
+    lag: int | None
+    letters: int
+
+
+async def workers(client: Redis, partitions: Partitions) -> Finding:
+    """How far the workers are, in all partitions together."""
+    unread: list[str] = []
+    progress: list[_Progress] = []
+    for names in partitions.all:
+        try:
+            found = await _progress(client, names)
+        except ResponseError as error:
+            state: State = "fail" if "WRONGTYPE" in str(error) else "warn"
+            return Finding("workers", state, f"{names.deltas}: {error}")
+        if found is None:
+            unread.append(names.deltas)
+        else:
+            progress.append(found)
+    if unread:
+        more = f" (nor {plural(len(unread) - 1, 'other partition')})" if unread[1:] else ""
+        return Finding(
+            "workers", "warn", f"no worker has read {unread[0]}{more} yet; the first one makes the group"
+        )
+    return _told(progress)
+
+
+async def _progress(client: Redis, names: StreamNames) -> _Progress | None:
+    """None if no worker has ever been there."""
     try:
         groups = await client.xinfo_groups(names.deltas)
-        mine = next((group for group in groups if group["name"] == GROUP.encode()), None)
-        letters = int(await client.xlen(names.dead_letters))
     except ResponseError as error:
-        if "no such key" not in str(error):
-            return Finding(
-                "workers", "fail" if "WRONGTYPE" in str(error) else "warn", f"{names.deltas}: {error}"
-            )
-        mine, letters = None, 0
+        if "no such key" in str(error):
+            return None
+        raise
+    mine = next((group for group in groups if group["name"] == GROUP.encode()), None)
     if mine is None:
-        return Finding(
-            "workers", "warn", f"no worker has read {names.deltas} yet; the first one makes the group"
-        )
-    lag = "unknown" if mine["lag"] is None else f"{mine['lag']:,}"
-    says = f"{plural(mine['consumers'], 'consumer')}, {mine['pending']:,} pending, lag {lag}"
+        return None
+    letters = int(await client.xlen(names.dead_letters))
+    return _Progress(mine["consumers"], mine["pending"], mine["lag"], letters)
+
+
+def _told(progress: list[_Progress]) -> Finding:
+    letters = sum(each.letters for each in progress)
+    lags = [each.lag for each in progress]
+    lag = "unknown" if None in lags else f"{sum(filter(None, lags)):,}"
+    # One worker is a consumer in each partition that it serves.
+    consumers = plural(sum(each.consumers for each in progress), "consumer")
+    where = f" in {len(progress)} partitions" if progress[1:] else ""
+    says = f"{consumers}{where}, {sum(each.pending for each in progress):,} pending, lag {lag}"
+    deserted = sum(not each.consumers for each in progress)
+    if deserted and progress[1:]:
+        return Finding("workers", "warn", f"{says}, {plural(deserted, 'partition')} without a consumer")
     if letters:
         return Finding(
             "workers", "warn", f"{says}, {plural(letters, 'dead letter')} (deltaloom dead-letters list)"

@@ -1,17 +1,17 @@
-"""Follow a stream: every entry from a place on, for ever, also across a restart of the server."""
+"""Follow streams: every entry from a place on, for ever, also across a restart of the server."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis import exceptions
-
 from service.cli.output import note
+from service.ports import StorageUnavailableError
+from service.storage.availability import unavailable_if_away
 from service.storage.reading import entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from redis import Redis
 
@@ -22,29 +22,60 @@ BEGINNING = "0-0"
 _BLOCK_MS = 1000
 _AT_ONCE = 100
 _RETRY_AFTER = 0.5
-_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError)
+_LOOK_AGAIN_AFTER = 0.1
 
 
-def end_of(client: Redis, stream: str) -> str:
-    """The id of the stream's last entry: what comes after it is new."""
+def ends_of(client: Redis, streams: Iterable[str]) -> dict[str, str]:
+    """The id of each stream's last entry: what comes after it is new."""
+    return {stream: _end_of(client, stream) for stream in streams}
+
+
+def _end_of(client: Redis, stream: str) -> str:
     newest = entries_of(client.xrevrange(stream, count=1))
     return newest[0][0] if newest else BEGINNING
 
 
-def follow(client: Redis, stream: str, after: str) -> Iterator[StreamEntry]:
-    """The entries after an id, as they come. While the server is away it waits, and says so once."""
-    away = False
+def follow(client: Redis, after: dict[str, str], *, apart: bool = False) -> Iterator[tuple[str, StreamEntry]]:
+    """The entries of streams after an id of each, as they come: the stream, and the entry.
+
+    While the server is away it waits, and says so once.
+
+    Args:
+        client: of the server.
+        after: the streams, and where to begin in each.
+        apart: they may be on different servers, so that one command cannot wait for all of them.
+    """
+    places, away = dict(after), False
     while True:
         try:
-            replies: Any = client.xread({stream: after}, count=_AT_ONCE, block=_BLOCK_MS)
-        except _AWAY:
+            with unavailable_if_away():
+                found = _look(client, places) if apart else _wait(client, places)
+        except StorageUnavailableError:
             if not away:
                 note("the server is away, waiting for it")
             away = True
             time.sleep(_RETRY_AFTER)
             continue
         away = False
-        for _, entries in replies:
-            for entry in entries_of(entries):
-                after = entry[0]
-                yield entry
+        for stream, entry in found:
+            places[stream] = entry[0]
+            yield stream, entry
+
+
+def _wait(client: Redis, places: dict[str, str]) -> list[tuple[str, StreamEntry]]:
+    """What comes next in any of the streams."""
+    asked: Any = dict(places)
+    replies: Any = client.xread(asked, count=_AT_ONCE, block=_BLOCK_MS)
+    return [(name.decode(), entry) for name, entries in replies for entry in entries_of(entries)]
+
+
+def _look(client: Redis, places: dict[str, str]) -> list[tuple[str, StreamEntry]]:
+    """What is there in each of the streams, after a moment if that is nothing."""
+    found = [
+        (stream, entry)
+        for stream, after in places.items()
+        for entry in entries_of(client.xrange(stream, min=f"({after}", count=_AT_ONCE))
+    ]
+    if not found:
+        time.sleep(_LOOK_AGAIN_AFTER)
+    return found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from deltaloom.streams import StreamNames
+    from deltaloom.streams import Partitions, StreamNames
     from handlers.core.response import ResponseState
     from service.settings import Settings
 
@@ -70,8 +70,21 @@ class Known:
         return TypeAdapter(Known).dump_json(self).decode()
 
 
+async def known_in(partitions: Partitions, client: Redis, settings: Settings, wanted: str) -> Known:
+    """What is known under a response's id, else under an item's, in whichever partition; or empty.
+
+    A response is in the partition of its id. An item of a response is where that is: it may be in any.
+    """
+    likely = partitions.of(wanted)
+    for names in (likely, *(each for each in partitions.all if each != likely)):
+        known = await Knowledge(client, names, settings).of(wanted)
+        if known:
+            return known
+    return Known(wanted)
+
+
 class Knowledge:
-    """Looks for what is known, and only reads."""
+    """Looks in one partition for what is known, and only reads."""
 
     def __init__(self, client: Redis, names: StreamNames, settings: Settings) -> None:
         self._client = client
@@ -141,9 +154,9 @@ def _open_parts(state: ResponseState) -> list[OpenPart]:
             output_index=part.output_index,
             content_index=part.content_index,
             item_id=log.item_id,
-            events=len(set(log.arrivals)),
+            events=len(log.arrivals),
             text_bytes=len(assemble(log.fragments).text.encode("utf-8", "surrogatepass")),
-            since=time_of(min(log.arrivals).entry.ms),
+            since=time_of(log.began.ms),
         )
         for part, log in state.open_parts.items()
     ]

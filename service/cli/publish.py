@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from rich.progress import Progress
 
+    from deltaloom.streams import Partitions
     from service.cli.event_source import Entry
 
 EXAMPLES = examples(
@@ -30,6 +31,7 @@ STDIN = "-"
 _CHUNK_BYTES = 256 * 1024
 _PIPELINED = 500
 _INTERRUPTED = 130
+_STREAMS_NAMED = 3
 
 
 def _file(name: str) -> Path:
@@ -97,7 +99,7 @@ def run(
         source = stack.enter_context(closing(_open(file)))
         client = stack.enter_context(connect_blocking(settings))
         progress = stack.enter_context(_progress())
-        publication = _Publication(client, settings.prefix, fields, rate)
+        publication = _Publication(client, settings.names, fields, rate)
         try:
             _publish(source, publication, progress, response_id, coalesce)
         except KeyboardInterrupt:
@@ -110,13 +112,11 @@ def run(
 class _Publication:
     """Entries on their way to the input, many in one round trip."""
 
-    def __init__(self, client: Redis, prefix: str, fields: dict[str, str], rate: float | None) -> None:
-        from deltaloom.streams import StreamNames
-        from service.keys import Keys
-
+    def __init__(
+        self, client: Redis, partitions: Partitions, fields: dict[str, str], rate: float | None
+    ) -> None:
         self._client = client
-        self._names = StreamNames(prefix)
-        self._keys = Keys(self._names)
+        self._partitions = partitions
         self._pipeline = client.pipeline(transaction=False)
         self._fields = fields
         self._rate = rate
@@ -144,7 +144,7 @@ class _Publication:
             self._look_back(entry.response_id)
         self._pace(entry.events)
         fields: Any = {"event": entry.body, "response_id": entry.response_id, **self._fields}
-        self._pipeline.xadd(self._names.deltas, fields)
+        self._pipeline.xadd(self._partitions.of(entry.response_id).deltas, fields)
         self._entries += 1
         self.events += entry.events
         if len(self._pipeline) >= _PIPELINED:
@@ -166,9 +166,11 @@ class _Publication:
     def _look_back(self, response_id: str) -> None:
         """Notice whether the response was published before."""
         from handlers.core.identity import StreamKey
+        from service.keys import Keys
 
-        state = self._keys.state(StreamKey("response", response_id))
-        if self._client.exists(state, self._names.item(response_id, 0)):
+        names = self._partitions.of(response_id)
+        state = Keys(names).state(StreamKey("response", response_id))
+        if self._client.exists(state, names.item(response_id, 0)):
             self._sent_before.append(response_id)
 
     def report(self, *, interrupted: bool = False) -> None:
@@ -178,9 +180,11 @@ class _Publication:
         told = "interrupted: published" if interrupted else "published"
         ids = ", ".join(visible(each) for each in self._responses) or "nothing"
         what = "response" if len(self._responses) == 1 else f"{len(self._responses)} responses"
+        streams = list(dict.fromkeys(self._partitions.of(each).deltas for each in self._responses))
+        where = plural(len(streams), "partition") if len(streams) > _STREAMS_NAMED else ", ".join(streams)
         console().print(
             f"{told} {plural(self.events, 'event')} in {plural(self._entries, 'entry', 'entries')} "
-            f"to {self._names.deltas} as {what} {ids}",
+            f"to {where or 'no stream'} as {what} {ids}",
             soft_wrap=True,
         )
         if self._broken:

@@ -31,16 +31,15 @@ def run(
 
 
 async def _show(of: str, *, as_json: bool) -> None:
-    from deltaloom.streams import StreamNames
     from service.cli.connection import connect, read_settings
     from service.cli.errors import CommandError
-    from service.cli.knowledge import Knowledge
+    from service.cli.knowledge import known_in
     from service.cli.output import console, write_json
 
     settings = read_settings()
     async with connect(settings) as client:
-        known = await Knowledge(client, StreamNames(settings.prefix), settings).of(of)
-    if not known.texts and not known.open:
+        known = await known_in(settings.names, client, settings, of)
+    if not known:
         raise CommandError(
             f"nothing is known of {of}: not published under this id, nothing in it that the enabled handlers "
             f"rebuild, or longer ago than finished texts are kept"

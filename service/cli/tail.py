@@ -49,7 +49,10 @@ def run(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Follow the finished texts, the alerts, the input or the dead letters, until Ctrl-C."""
+    """Follow the finished texts, the alerts, the input or the dead letters, until Ctrl-C.
+
+    Of all partitions, where there are several: each in its own order.
+    """
     from service.cli.connection import read_settings
 
     settings = read_settings()
@@ -71,26 +74,28 @@ def _view(stream: Stream) -> _View:
 
 
 def _tail(settings: Settings, stream: Stream, *, from_start: bool, count: int | None, as_json: bool) -> None:
-    from deltaloom.streams import StreamNames
     from service.cli.connection import connect_blocking
-    from service.cli.following import BEGINNING, end_of, follow
+    from service.cli.following import BEGINNING, ends_of, follow
     from service.cli.output import console, note, write_json
+    from service.cli.partitions import qualified, together
 
-    name = StreamNames(settings.prefix).name(stream.value)
+    names = {each.name(stream.value): each for each in settings.names.all}
     view, target, shown = _view(stream), console(), 0
     with connect_blocking(settings) as client:
-        after = BEGINNING if from_start else end_of(client, name)
+        after = dict.fromkeys(names, BEGINNING) if from_start else ends_of(client, names)
         if target.is_terminal and not as_json:
             since = "from its start" if from_start else "from now"
-            note(f"following {name}, {since} (Ctrl-C ends)", style="dim")
-        for entry_id, fields in follow(client, name, after):
+            note(f"following {together(settings, stream.value)}, {since} (Ctrl-C ends)", style="dim")
+        apart = settings.address.mode == "cluster"
+        for name, (plain_id, fields) in follow(client, after, apart=apart):
+            entry_id = qualified(names[name], plain_id)
             try:
                 if as_json:
                     write_json(view.json(entry_id, fields))
                 else:
                     target.print(view.pretty(target, entry_id, fields))
             except ValueError:
-                note(f"entry {entry_id} of {name} was not written by deltaloom: passed over")
+                note(f"entry {plain_id} of {name} was not written by deltaloom: passed over")
             shown += 1
             if shown == count:
                 return

@@ -76,23 +76,31 @@ def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> list
     """An entry's events in order; `UnreadableError` if it has none that could be told apart."""
     if entry.body is None:
         return [_flat(entry, max_event_bytes)]
-    if entry.body.strip() == END_MARK:
+    return slots_of(entry.body, max_event_bytes, max_array_length)
+
+
+def slots_of(body: bytes, max_event_bytes: int, max_array_length: int) -> list[Slot]:
+    """The events in an entry's JSON, in order; `UnreadableError` likewise."""
+    if body.strip() == END_MARK:
         return [Slot({"type": END_MARK.decode()})]
-    value = _parsed(entry.body)
+    value = _parsed(body)
     if not isinstance(value, list):
-        return [_checked(value, len(entry.body), max_event_bytes)]
+        return [_checked(value, len(body), max_event_bytes)]
     if len(value) > max_array_length:
         raise UnreadableError(
             "oversized", f"the entry's array has {len(value)} events; at most {max_array_length}"
         )
-    small = len(entry.body) <= max_event_bytes
+    small = len(body) <= max_event_bytes
     return [_checked(each, 0 if small else len(original(each)), max_event_bytes) for each in value]
 
 
-def validated(route: Route, event: dict[str, Any], entry: Entry) -> Event:
-    """An event as its model; `UnreadableError` names the first field that is missing or mistyped."""
+def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
+    """An event as its model; `UnreadableError` names the first field that is missing or mistyped.
+
+    JSON is read strictly; flat fields are strings, all of them, and are not.
+    """
     try:
-        return route.model.model_validate(event, strict=entry.body is not None)
+        return route.model.model_validate(event, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])

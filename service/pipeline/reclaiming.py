@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from service import logs
 from service.pipeline.decode import Unreadable
-from service.ports import Entry, RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,21 +27,15 @@ _BEGINNING = "0-0"
 _GONE_AFTER = 20
 """Claim times after which a consumer that was not heard of is gone."""
 
-OpenEntry = Callable[[RawEntry, int], Entry]
-"""Reads a raw entry that was delivered so often."""
-
 
 class Reclaimer:
     """Takes over entries of workers that are gone, or stuck."""
 
-    def __init__(
-        self, group: Group, worker: Worker, settings: Settings, patience: Patience, open_entry: OpenEntry
-    ) -> None:
+    def __init__(self, group: Group, worker: Worker, settings: Settings, patience: Patience) -> None:
         self._group = group
         self._worker = worker
         self._settings = settings
         self._patience = patience
-        self._open_entry = open_entry
         self._cursor = _BEGINNING
 
     async def inherit(self) -> None:
@@ -69,7 +61,9 @@ class Reclaimer:
                 )
             # A worker that was only waiting for Redis may claim what it has in hand itself.
             in_hand = self._worker.in_hand
-            await self._take({entry: n for entry, n in claim.deliveries.items() if entry not in in_hand})
+            await self._take(
+                {entry: n for entry, n in claim.deliveries.items() if entry.encode() not in in_hand}
+            )
             if claim.cursor == _BEGINNING:
                 return
 
@@ -88,7 +82,7 @@ class Reclaimer:
     async def _take(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
         if deliveries:
             # Held from the first to the last: those at the end would seem abandoned to the others meanwhile.
-            with self._worker.holding(deliveries):
+            with self._worker.holding([entry.encode() for entry in deliveries]):
                 await self._take_held(deliveries, whose)
 
     async def _take_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
@@ -101,7 +95,7 @@ class Reclaimer:
             if entries:
                 number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
                 raw = await self._patience.until_done(self._group.deliver, entries, number)
-                await self._worker.take(self._opened(raw, deliveries, more=1))
+                await self._worker.take(raw, {entry.encode(): n + 1 for entry, n in deliveries.items()})
 
     async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
         if entry_ids:
@@ -111,10 +105,7 @@ class Reclaimer:
                 "max_deliveries",
                 f"delivered {limit} times, and each time its worker died or hung; see its log",
             )
-            await self._worker.bury(self._opened(raw, deliveries, more=0), why)
-
-    def _opened(self, raw: Sequence[RawEntry], deliveries: Mapping[str, int], *, more: int) -> list[Entry]:
-        return [self._open_entry(entry, deliveries[entry.id.decode()] + more) for entry in raw]
+            await self._worker.bury(raw, {entry.encode(): n for entry, n in deliveries.items()}, why)
 
 
 _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{6}$")

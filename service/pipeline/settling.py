@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +33,7 @@ class GivenUp(NamedTuple):
 async def settle(
     storage: Storage,
     table: RoutingTable,
-    stream_keys: Sequence[StreamKey],
+    responses: Sequence[Loaded],
     low_water: LowWater,
     given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
 ) -> int:
@@ -41,21 +42,21 @@ async def settle(
     Args:
         storage: where the responses are.
         table: whose handlers raise the alerts.
-        stream_keys: the responses.
-        low_water: the group's low-water mark, as it was before this call.
+        responses: as they are stored.
+        low_water: the group's low-water mark, as it was before they were read.
         given_up: those of which nothing more is waited for.
     """
-    if not stream_keys:
+    if not responses:
         return 0
     settlements = [
-        _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key))
-        for loaded in await storage.load(stream_keys)
+        _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key)) for loaded in responses
     ]
     written = set(await storage.settle(settlements))
-    for settlement in settlements:
-        for text in settlement.texts:
-            if text.part in written:
-                _log(text)
+    if logs.wanted(logging.INFO):
+        for settlement in settlements:
+            for text in settlement.texts:
+                if text.part in written:
+                    _log(text)
     return len(written)
 
 
@@ -70,7 +71,7 @@ def _settlement(
     return Settlement(
         state.stream_key,
         loaded.version,
-        [_text(table, finished) for finished in resolution.finished],
+        [_text(table, finished, loaded.log_bytes.get(finished.part, 0)) for finished in resolution.finished],
         resolution.spent,
         resolution.doubtful_since,
         resolution.ended,
@@ -78,7 +79,7 @@ def _settlement(
     )
 
 
-def _text(table: RoutingTable, finished: FinishedPart) -> FinishedText:
+def _text(table: RoutingTable, finished: FinishedPart, log_bytes: int) -> FinishedText:
     message = assembled_text(finished)
     handler = table.kinds.get(finished.part.kind)
     opened = handler and handler.opened
@@ -89,6 +90,8 @@ def _text(table: RoutingTable, finished: FinishedPart) -> FinishedText:
         message,
         opened(opening) if opened else None,
         closed(message) if closed else None,
+        log_bytes,
+        finished.late,
     )
 
 

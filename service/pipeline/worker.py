@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,22 @@ from handlers.core.text import repair
 from service import logs
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
+from service.pipeline.reading import Reading
 from service.pipeline.settling import GivenUp, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
     from service.patience import Patience
-    from service.ports import Committed, Entry, Storage
+    from service.pipeline.reading import OpenEntry
+    from service.ports import Committed, RawEntry, Storage
     from service.settings import Settings
 
-_ALERTS_REMEMBERED = 10_000
+_ALERTS_REMEMBERED = 2000
 """Parts of which this worker knows that their alert was raised; forgetting one costs one look-up."""
 
 
@@ -42,6 +45,7 @@ class Worker:
         names: StreamNames,
         settings: Settings,
         patience: Patience,
+        open_entry: OpenEntry,
     ) -> None:
         self._storage = storage
         self._table = table
@@ -49,49 +53,55 @@ class Worker:
         self._settings = settings
         self._alerted: OrderedDict[PartKey, None] = OrderedDict()
         self._patience = patience
-        self._in_hand: Counter[str] = Counter()
+        self._held: list[Collection[bytes]] = []
+        self._reading = Reading(
+            table,
+            open_entry,
+            stream=names.deltas,
+            max_event_bytes=settings.max_event_bytes,
+            max_array_length=settings.max_array_length,
+        )
 
-    async def take(self, entries: Sequence[Entry]) -> None:
+    async def take(self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int] | None = None) -> None:
         """Take a batch: store its effects, acknowledge it, finish what can be finished.
 
-        Waits as long as storage is unavailable; every step may be done again.
+        Waits as long as storage is unavailable; every step may be done again. `deliveries` says of entries
+        that were delivered before, how often.
         """
         with self._batch_in_hand(entries):
             for some in slices(entries, self._settings.max_batch_bytes):
-                committed = await self._patience.until_done(self._commit, some)
-                await self._patience.until_done(
-                    settle, self._storage, self._table, committed.ready, committed.low_water
-                )
+                committed = await self._patience.until_done(self._commit, some, deliveries)
+                await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
                 if committed.more:
                     await self._patience.until_done(self.sweep)
 
-    async def bury(self, entries: Sequence[Entry], why: Unreadable) -> None:
+    async def bury(
+        self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable
+    ) -> None:
         """Make entries dead letters without looking into them."""
         with self._batch_in_hand(entries):
-            batch = self._batch(())
-            for entry in entries:
-                batch.bury_whole(entry, why)
+            batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=why)
             self._log(batch, await self._patience.until_done(self._storage.commit, batch.commit))
 
     @contextmanager
-    def holding(self, entry_ids: Collection[str]) -> Iterator[None]:
+    def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
         """Say that these are in hand, so that they are kept from others and not claimed by itself."""
-        self._in_hand.update(entry_ids)
+        self._held.append(entry_ids)
         try:
             yield
         finally:
-            self._in_hand.subtract(entry_ids)
+            self._held.remove(entry_ids)
 
     @property
-    def in_hand(self) -> set[str]:
+    def in_hand(self) -> set[bytes]:
         """The ids of the entries it works on now."""
-        return set(+self._in_hand)
+        return set().union(*self._held)
 
     @contextmanager
-    def _batch_in_hand(self, entries: Sequence[Entry]) -> Iterator[None]:
-        ids = [str(entry.id) for entry in entries]
-        first, last = (ids[0], ids[-1]) if ids else (None, None)
+    def _batch_in_hand(self, entries: Sequence[RawEntry]) -> Iterator[None]:
+        ids = [entry_id for entry_id, _ in entries]
+        first, last = (ids[0].decode(), ids[-1].decode()) if ids else (None, None)
         with (
             self.holding(ids),
             logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
@@ -115,12 +125,18 @@ class Worker:
         surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
         idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
         given_up = {**surplus, **idle}
-        stream_keys = list(dict.fromkeys((*survey.ready, *given_up)))
-        written = await settle(self._storage, self._table, stream_keys, survey.low_water, given_up)
+        loaded = await self._storage.load(list(dict.fromkeys((*survey.ready, *given_up))))
+        written = await settle(self._storage, self._table, loaded, survey.low_water, given_up)
         return survey.more and written > 0
 
-    async def _commit(self, entries: Sequence[Entry]) -> Committed:
-        batch = self._batch(entries)
+    async def _settle(self, committed: Committed) -> None:
+        loaded = committed.loaded
+        if committed.ready:
+            loaded = [*loaded, *await self._storage.load(committed.ready)]
+        await settle(self._storage, self._table, loaded, committed.low_water)
+
+    async def _commit(self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int] | None) -> Committed:
+        batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries)
         await self._open_alerts(batch)
         committed = await self._storage.commit(batch.commit)
         while committed.overflowing:
@@ -129,16 +145,6 @@ class Worker:
             committed = await self._storage.commit(batch.commit)
         self._log(batch, committed)
         return committed
-
-    def _batch(self, entries: Sequence[Entry]) -> Batch:
-        return Batch(
-            entries,
-            self._table,
-            stream=self._names.deltas,
-            now_ms=time.time_ns() // 1_000_000,
-            max_event_bytes=self._settings.max_event_bytes,
-            max_array_length=self._settings.max_array_length,
-        )
 
     def _too_large(self, part: PartKey) -> Unreadable:
         size, number = self._settings.max_part_bytes, self._settings.max_part_fragments
@@ -168,12 +174,13 @@ class Worker:
 
     def _opening(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
         response = batch.commit.responses[part.stream_key]
-        log = response.parts[part].log
+        change = response.parts[part]
         context = context_of({**response.registers, **stored})
-        text = assemble(log.fragments).text or next((closing.text for closing in log.closings), "")
+        text = assemble(batch.commit.fragments(change)).text
+        text = text or next((closing.text for closing in change.closings), "")
         opened = self._table.kinds[part.kind].opened
-        began_ms = min(log.arrivals).entry.ms
-        return opened and opened(Opening(part, repair(text), log.item_id, context, began_ms))
+        began_ms = batch.commit.began(change).ms
+        return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
     def _remember(self, part: PartKey) -> None:
         self._alerted[part] = None
@@ -182,13 +189,14 @@ class Worker:
 
     def _log(self, batch: Batch, committed: Committed) -> None:
         log = logs.logger()
-        log.debug(
-            "batch committed",
-            entries=len(batch.entries),
-            acknowledged=committed.acknowledged,
-            responses=len(batch.commit.responses),
-            late_events=committed.late_events,
-        )
+        if logs.wanted(logging.DEBUG):
+            log.debug(
+                "batch committed",
+                entries=len(batch),
+                acknowledged=committed.acknowledged,
+                responses=len(batch.commit.responses),
+                late_events=committed.late_events,
+            )
         for part in committed.opened:
             self._remember(part)
             alert = batch.commit.responses[part.stream_key].parts[part].opened
@@ -203,21 +211,31 @@ class Worker:
         for index, letter in batch.commit.dead_letters:
             log.warning(
                 "dead letter",
-                entry=str(batch.entries[index].id),
+                entry=batch.commit.entries[index].decode(),
                 response=batch.said(index).response_id,
                 reason=letter.reason,
                 error=letter.error,
             )
 
 
-def slices(entries: Sequence[Entry], max_bytes: int) -> Iterator[Sequence[Entry]]:
-    """The entries in order, in slices of at most so many bytes (or of one entry)."""
+def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:
+    """The entries in order, in slices of at most so many bytes to be stored (or of one entry)."""
+    # Beside an event stand ids of limited length; in any other shape, every field may be large.
+    sizes = [
+        len(fields[1]) if fields[0] == b"event" else sum(map(len, fields[1::2])) for _, fields in entries
+    ]
+    if sum(sizes) <= max_bytes and entries:
+        yield entries
+        return
     first, size = 0, 0
-    for index, entry in enumerate(entries):
-        more = sum(map(len, entry.fields.values()))
+    for index, more in enumerate(sizes):
         if index > first and size + more > max_bytes:
             yield entries[first:index]
             first, size = index, 0
         size += more
     if entries:
         yield entries[first:]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from redis import exceptions
@@ -18,12 +19,27 @@ _RAISED = (
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
+    exceptions.ClusterError,  # also "TTL exhausted": a slot was on its way for longer than redis-py waits
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.AskError,  # and MOVED: the map of the cluster changed once more
     exceptions.TryAgainError,
+    exceptions.SlotNotCoveredError,
     exceptions.NoScriptError,  # flushed again between loading it and calling it
     OSError,
 )
 
-_ANSWERED = ("BUSY ", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED", "WAITAOF")
+_OF_CLUSTERS = ("Redis Cluster cannot be connected", "All slots are not covered")
+"""What redis-py raises a class of its own for, which is also that of mistakes in a program."""
+
+_IN_SCRIPTS = ("access a non local key in a cluster node", "while the cluster is down")
+"""What ends a script half way while its slot is moving, or its master loses the others.
+
+A script begins only where all of its keys are. One that has deleted a key, and asks for that again, is told
+to look elsewhere. So `commit.lua` deletes none, and `settle.lua` none that its second run would miss.
+"""
+
+_ANSWERED = ("BUSY ", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED", "WAIT")
 
 
 @contextmanager
@@ -33,7 +49,27 @@ def unavailable_if_away() -> Iterator[None]:
         yield
     except _RAISED as error:
         raise StorageUnavailableError(type(error).__name__, str(error)) from error
+    except (AttributeError, RuntimeError) as error:
+        if not _of_a_connection(error):
+            raise
+        raise StorageUnavailableError("ConnectionError", str(error)) from error
+    except exceptions.RedisClusterException as error:
+        if str(error).startswith(_OF_CLUSTERS):
+            raise StorageUnavailableError("RedisClusterException", str(error)) from error
+        raise
     except exceptions.ResponseError as error:
         if str(error).startswith(_ANSWERED):
             raise StorageUnavailableError(str(error).split(" ", 1)[0], str(error)) from error
+        if any(part in str(error) for part in _IN_SCRIPTS):
+            raise StorageUnavailableError("script ended", str(error)) from error
         raise
+
+
+def _of_a_connection(error: Exception) -> bool:
+    """Whether an error comes from inside of a connection: another task closed it at this very moment.
+
+    A cluster's client closes what it takes for free while somebody takes it, and whoever that is finds no
+    socket there ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed").
+    """
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "redis.asyncio.connection" for frame, _ in frames)

@@ -1,46 +1,39 @@
 #!lua
--- Makes a batch's effects durable and acknowledges it, all or nothing.
---
--- A script has no rollback, so it checks before it writes; `#!lua` has the server refuse it whole when
--- it is out of memory. A second run with the same batch changes nothing: events are a set, alerts are
--- keyed, and what is not (counts, dead letters) is done only for entries that this run acknowledges.
+-- Stores a batch's effects and acknowledges it, in one step; says what can be finished now.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting
 --       7… states and logs, by the numbers in the plan
 -- ARGV  1 consumer group
---       2 the plan, MessagePack:
---         entries       the batch's entry ids
---         dead_letters  {entry, fields}          entry: number in `entries`, from 0
---         counts        {type, {entry, …}}       events without a handler
---         touched       {ms, member, …}          responses that such events came of
---         responses     {state, member, latest_ms, entries {entry, …}, registers {name, value}, endings {field, blob},
---                        closing_ms, parts {field, log, chunk, bytes_limit, entries, opened}}
---         ttl_ms        how long a state lives without a worker
---         fragments_limit  fragments a part may have
---         ready_at_most  how many responses to name that the low-water mark has passed
---         stalled_ms    a worker that holds an entry for longer is taken for stuck
---       3… blobs, by the numbers in the plan, from 1: chunks and endings
--- Returns MessagePack: {overflowing, acknowledged, opened, late_events, low_water, ready}
+--       2 the batch's entry ids, separated by blanks
+--       3 the plan, MessagePack, everything in it by position (see the names below)
+--       4 whose is whose, MessagePack, read only where some entries were acknowledged before: entries by their
+--         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
+--         counts {{entry, …}, …}}
+--       5… blobs, by the numbers in the plan, from 1: chunks and endings
+-- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten}, loaded, …}
 --         low_water is {oldest pending entry or '', last delivered entry if nothing is pending,
 --         whether the oldest pending one is stuck};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
---         if any overflow, nothing was written.
+--         forgotten: responses of which the worker left out what it thought to be stored, and it is not;
+--         if there is any of either, nothing was written;
+--         loaded: of ready responses all of whose open logs are in KEYS, {response, the state's fields and values,
+--         {field, log, …}}; ready names only the others
 --
--- A state's fields: part:<part> <bytes>:<fragments> of its log (a fragment that came twice counts once), or
--- done; alerted:<part>, ctx:<name> a register (the smallest wins),
--- end:<arrival> an ending, version: counts the closings and endings that came.
+-- A state's fields: part:<part> is open or done; size:<part> <bytes>:<fragments>, how far the log of a huge part
+-- was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending;
+-- version counts the closings and endings that came.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
-local plan = cmsgpack.unpack(ARGV[2])
+local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTERS, TYPES, TOUCHED, RESPONSES =
+  unpack(cmsgpack.unpack(ARGV[3]))
+-- Of a response. TOLD: registers were left out, because they are stored.
+local STATE, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS = 1, 2, 3, 4, 5, 6, 7, 8
+-- Of a part, seven values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
+local LOG, CHUNK, FIELD, FRAGMENTS, KNOWN, LIMIT, OPENED, WIDTH = 0, 1, 2, 3, 4, 5, 6, 7
 
 local function blob(number)
-  return ARGV[number + 2]
-end
-
-local function size_of(part)
-  local bytes, fragments = string.match(part or '', '^(%d+):(%d+)$')
-  return tonumber(bytes or 0), tonumber(fragments or 0)
+  return ARGV[number + 4]
 end
 
 local TYPES_AT_MOST = 1000
@@ -52,45 +45,76 @@ local function in_slices(list, call)
   end
 end
 
--- Check: the group is there (an error otherwise), and no part grows beyond its limits.
-redis.call('XPENDING', INPUT, GROUP)
-local overflowing, known = {}, {}
-for r, response in ipairs(plan.responses) do
-  local names = {}
-  for _, part in ipairs(response.parts) do names[#names + 1] = 'part:' .. part.field end
-  for _, register in ipairs(response.registers) do names[#names + 1] = 'ctx:' .. register.name end
-  known[r] = {}
-  in_slices(names, function(...)
-    for _, value in ipairs(redis.call('HMGET', KEYS[response.state], ...)) do
-      table.insert(known[r], value)
-    end
-  end)
-  for p, part in ipairs(response.parts) do
-    local bytes, fragments = size_of(known[r][p])
-    part.bytes, part.fragments = bytes + #blob(part.chunk), fragments
-    local too_many = fragments + #part.entries > plan.fragments_limit
-    if known[r][p] ~= 'done' and (part.bytes > part.bytes_limit or too_many) then
-      overflowing[#overflowing + 1] = {r - 1, p - 1}
-    end
+local function varint(data, at)
+  local number, scale = 0, 1
+  while true do
+    local byte = string.byte(data, at)
+    at = at + 1
+    if byte < 128 then return number + byte * scale, at end
+    number = number + (byte - 128) * scale
+    scale = scale * 128
   end
 end
-if #overflowing > 0 then
-  return cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}})
+
+-- The fragments in a log, chunk by chunk; how far it was counted is kept.
+local function fragments_in(state, field, log)
+  local bytes, fragments = string.match(redis.call('HGET', state, 'size:' .. field) or '0:0', '^(%d+):(%d+)$')
+  bytes, fragments = tonumber(bytes), tonumber(fragments)
+  local data, at = redis.call('GETRANGE', log, bytes, -1), 1
+  while at <= #data do
+    local length, count
+    length, at = varint(data, at)
+    count, at = varint(data, at)
+    at, fragments = at + length, fragments + count
+  end
+  if fragments > 0 then redis.call('HSET', state, 'size:' .. field, bytes + #data .. ':' .. fragments) end
+  return fragments
+end
+
+-- Check: the group is there (an error otherwise), no part grows beyond its limits, nothing that was left out is gone.
+redis.call('XPENDING', INPUT, GROUP)
+local overflowing, forgotten, is_done = {}, {}, {}
+for r, response in ipairs(RESPONSES) do
+  local state, parts, gone, done = KEYS[response[STATE]], response[PARTS], false, {}
+  for p = 1, #parts, WIDTH do
+    local log, chunk = KEYS[parts[p + LOG]], blob(parts[p + CHUNK])
+    local bytes = redis.call('STRLEN', log)
+    if bytes == 0 then
+      done[p] = redis.call('HGET', state, 'part:' .. parts[p + FIELD]) == 'done'
+      local left_out = parts[p + KNOWN] or (response[TOLD] and redis.call('EXISTS', state) == 0)
+      gone = gone or (left_out and not done[p])
+    end
+    if not done[p] then
+      local too_many = bytes + #chunk > FRAGMENTS_LIMIT * FRAGMENT_BYTES
+        and fragments_in(state, parts[p + FIELD], log) + parts[p + FRAGMENTS] > FRAGMENTS_LIMIT
+      if bytes + #chunk > parts[p + LIMIT] or too_many then
+        overflowing[#overflowing + 1] = {r - 1, (p - 1) / WIDTH}
+      end
+    end
+  end
+  gone = gone or (#parts == 0 and response[TOLD] and redis.call('EXISTS', state) == 0)
+  if gone then forgotten[#forgotten + 1] = r - 1 end
+  is_done[r] = done
+end
+if #overflowing > 0 or #forgotten > 0 then
+  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten})}
 end
 
 -- Acknowledge, one by one: some may have been acknowledged before, by a worker that took them over, or by a
 -- first run whose reply was lost.
-local fresh, acknowledged = {}, 0
-for e, id in ipairs(plan.entries) do
+local fresh, acknowledged, entries = {}, 0, 0
+for id in string.gmatch(ARGV[2], '%S+') do
   if redis.call('XACK', INPUT, GROUP, id) == 1 then
-    fresh[e - 1] = true
+    fresh[entries] = true
     acknowledged = acknowledged + 1
   end
+  entries = entries + 1
 end
+local WHOSE = acknowledged < entries and cmsgpack.unpack(ARGV[4]) or nil
 
-local function fresh_among(entries)
+local function fresh_among(list)
   local n = 0
-  for _, entry in ipairs(entries) do
+  for _, entry in ipairs(list) do
     if fresh[entry] then n = n + 1 end
   end
   return n
@@ -103,69 +127,81 @@ local function count(name, n)
   end
 end
 
-for _, letter in ipairs(plan.dead_letters) do
-  if fresh[letter.entry] then redis.call('XADD', DEAD_LETTERS, '*', unpack(letter.fields)) end
+for l = 1, #LETTERS, 2 do
+  if fresh[LETTERS[l]] then redis.call('XADD', DEAD_LETTERS, '*', unpack(LETTERS[l + 1])) end
 end
-for _, counted in ipairs(plan.counts) do
-  count('type:' .. counted.type, fresh_among(counted.entries))
+for t = 1, #TYPES, 2 do
+  count('type:' .. TYPES[t], WHOSE and fresh_among(WHOSE[2][(t + 1) / 2]) or TYPES[t + 1])
 end
 
 -- Responses. One of which all entries were acknowledged before is left alone: its effects are stored, or were
 -- so long ago that even its finished texts are forgotten.
 local opened, late_events, active, candidates = {}, 0, {}, {}
 
-local function apply(r, response)
-  local state = KEYS[response.state]
-  local set, alive = {}, #response.endings > 0
-
-  for p, part in ipairs(response.parts) do
-    if known[r][p] == 'done' then
-      late_events = late_events + fresh_among(part.entries)
-    else
-      alive = true
-      redis.call('APPEND', KEYS[part.log], blob(part.chunk))
-      redis.call('PEXPIRE', KEYS[part.log], plan.ttl_ms)
-      set[#set + 1] = 'part:' .. part.field
-      set[#set + 1] = part.bytes .. ':' .. part.fragments + fresh_among(part.entries)
-      if part.opened and redis.call('HSETNX', state, 'alerted:' .. part.field, '1') == 1 then
-        redis.call('XADD', ALERTS, '*', unpack(part.opened))
-        opened[#opened + 1] = {r - 1, p - 1}
-      end
-    end
+local function add(r, state, parts, p)
+  local field, log, chunk = parts[p + FIELD], KEYS[parts[p + LOG]], blob(parts[p + CHUNK])
+  if redis.call('APPEND', log, chunk) == #chunk then redis.call('HSET', state, 'part:' .. field, 'open') end
+  if not parts[p + KNOWN] then
+    redis.call('PEXPIRE', log, TTL_MS)
+    redis.call('PEXPIRE', state, TTL_MS)
   end
-  for c, register in ipairs(response.registers) do
-    local before = known[r][#response.parts + c]
-    if not before or register.value < before then
-      set[#set + 1] = 'ctx:' .. register.name
-      set[#set + 1] = register.value
-    end
-    alive = alive or not before
-  end
-  for _, ending in ipairs(response.endings) do
-    set[#set + 1] = 'end:' .. ending.field
-    set[#set + 1] = blob(ending.blob)
-  end
-  if #set > 0 then
-    in_slices(set, function(...) redis.call('HSET', state, ...) end)
-    redis.call('PEXPIRE', state, plan.ttl_ms)
-  end
-  if alive then
-    active[#active + 1] = response.latest_ms
-    active[#active + 1] = response.member
-    if response.closing_ms then
-      redis.call('HINCRBY', state, 'version', 1)
-      redis.call('ZADD', WAITING, 'LT', response.closing_ms, response.member)
-    end
-    candidates[#candidates + 1] = response.member
+  if parts[p + OPENED] and redis.call('HSETNX', state, 'alerted:' .. field, '1') == 1 then
+    redis.call('XADD', ALERTS, '*', unpack(parts[p + OPENED]))
+    opened[#opened + 1] = {r - 1, (p - 1) / WIDTH}
   end
 end
 
-for r, response in ipairs(plan.responses) do
-  if fresh_among(response.entries) > 0 then apply(r, response) end
+-- Keeps the smaller one of each; whether there was one that is new.
+local function note(state, registers)
+  local any_new = false
+  for n = 1, #registers, 2 do
+    local name, value = 'ctx:' .. registers[n], registers[n + 1]
+    local before = redis.call('HGET', state, name)
+    if not before or value < before then redis.call('HSET', state, name, value) end
+    any_new = any_new or not before
+  end
+  return any_new
+end
+
+local function apply(r, response)
+  local state, parts, endings = KEYS[response[STATE]], response[PARTS], response[ENDINGS]
+  local alive = #endings > 0
+  for p = 1, #parts, WIDTH do
+    if is_done[r][p] then
+      local n = parts[p + FRAGMENTS]
+      late_events = late_events + (WHOSE and fresh_among(WHOSE[1][r][1][(p - 1) / WIDTH + 1]) or n)
+    else
+      alive = true
+      add(r, state, parts, p)
+    end
+  end
+  alive = note(state, response[REGISTERS]) or alive
+  for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
+  if #endings > 0 or #response[REGISTERS] > 0 then redis.call('PEXPIRE', state, TTL_MS) end
+  if alive then
+    active[#active + 1] = response[LATEST_MS]
+    active[#active + 1] = response[MEMBER]
+    if response[CLOSING_MS] then
+      redis.call('HINCRBY', state, 'version', 1)
+      redis.call('ZADD', WAITING, 'LT', response[CLOSING_MS], response[MEMBER])
+    end
+    candidates[#candidates + 1] = response[MEMBER]
+  end
+end
+
+local function any_fresh(whose)
+  for _, entries_of_part in ipairs(whose[1]) do
+    if fresh_among(entries_of_part) > 0 then return true end
+  end
+  return fresh_among(whose[2]) > 0
+end
+
+for r, response in ipairs(RESPONSES) do
+  if not WHOSE or any_fresh(WHOSE[1][r]) then apply(r, response) end
 end
 if late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', late_events) end
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-in_slices(plan.touched, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
+in_slices(TOUCHED, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 
 -- What can be finished now: what the low-water mark has passed and, while another worker is stuck with
 -- older entries, also what this batch touched, for it may be certain without them.
@@ -174,14 +210,14 @@ local pending = redis.call('XPENDING', INPUT, GROUP)
 if pending[1] > 0 then
   oldest_pending = pending[2]
   local oldest = redis.call('XPENDING', INPUT, GROUP, oldest_pending, oldest_pending, 1)[1]
-  stalled = oldest[3] > plan.stalled_ms
+  stalled = oldest[3] > STALLED_MS
 else
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
     if info[2] == GROUP then last_delivered = info[8] end
   end
 end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
-local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, plan.ready_at_most)
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
 if stalled then
   local listed = {}
   for _, member in ipairs(ready) do listed[member] = true end
@@ -192,5 +228,30 @@ if stalled then
     end
   end)
 end
+
+-- Of a response in this batch, its state and its open logs; nil if a log is open that KEYS does not have.
+local function load(r)
+  local response = RESPONSES[r]
+  local logs, parts = {}, response[PARTS]
+  for p = 1, #parts, WIDTH do logs['part:' .. parts[p + FIELD]] = KEYS[parts[p + LOG]] end
+  local state, chunks = redis.call('HGETALL', KEYS[response[STATE]]), {}
+  for f = 1, #state, 2 do
+    if state[f + 1] == 'open' and string.sub(state[f], 1, 5) == 'part:' then
+      if not logs[state[f]] then return nil end
+      chunks[#chunks + 1] = string.sub(state[f], 6)
+      chunks[#chunks + 1] = redis.call('GET', logs[state[f]])
+    end
+  end
+  return {r - 1, state, chunks}
+end
+
+local numbers, loaded, others = {}, {}, {}
+if #ready > 0 then
+  for r, response in ipairs(RESPONSES) do numbers[response[MEMBER]] = r end
+end
+for _, member in ipairs(ready) do
+  local found = numbers[member] and load(numbers[member])
+  if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
+end
 local low_water = {oldest_pending, last_delivered, stalled}
-return cmsgpack.pack({overflowing, acknowledged, opened, late_events, low_water, ready})
+return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}}), unpack(loaded)}

@@ -8,12 +8,13 @@ import msgspec
 from redis import exceptions
 
 from deltaloom.streams import GROUP
+from handlers.core.identity import EntryId
 from service.ports import Claim, RawEntry
 from service.storage import scripts
 from service.storage.availability import unavailable_if_away
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from redis.asyncio import Redis
 
@@ -73,7 +74,7 @@ class ConsumerGroup:
         return dict(_decode_inherit(reply))
 
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
-        """Give this consumer entries it holds, as their delivery of this number.
+        """Give this consumer entries it holds, as their delivery of this number; in the order of their ids.
 
         The number is set, not added to: redis-py sends a command again when its reply is lost, and that
         must not bring an innocent entry nearer to its last delivery.
@@ -82,7 +83,8 @@ class ConsumerGroup:
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
                 self._stream, GROUP, self._consumer, 0, list(entry_ids), retrycount=deliveries
             )
-        return [RawEntry(entry_id, fields) for entry_id, fields in entries if fields is not None]
+        raw = [_raw(entry_id, fields) for entry_id, fields in entries if fields is not None]
+        return sorted(raw, key=lambda entry: EntryId.parse(entry.id.decode()))
 
     async def look_at(self, entry_ids: Sequence[str]) -> list[RawEntry]:
         """Read entries without delivering them."""
@@ -91,9 +93,9 @@ class ConsumerGroup:
             pipeline.xrange(self._stream, entry_id, entry_id)
         with unavailable_if_away():
             replies = await pipeline.execute()
-        return [RawEntry(entry_id, fields) for reply in replies for entry_id, fields in reply]
+        return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
 
-    async def keep(self, entry_ids: Collection[str]) -> None:
+    async def keep(self, entry_ids: Collection[bytes]) -> None:
         """Say that this consumer still works on these entries."""
         with unavailable_if_away():
             await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *entry_ids])
@@ -120,3 +122,7 @@ class ConsumerGroup:
                 keys=[self._stream, names.assembled, names.alerts, names.dead_letters], args=[retention_ms]
             )
         return trimmed
+
+
+def _raw(entry_id: bytes, fields: Mapping[bytes, bytes]) -> RawEntry:
+    return RawEntry(entry_id, [value for field in fields.items() for value in field])

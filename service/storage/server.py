@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from service.storage.availability import unavailable_if_away
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from redis.asyncio import Redis
 
 State = Literal["ok", "warn", "fail"]
+
+_STATES: tuple[State, ...] = ("ok", "warn", "fail")
 
 OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 
@@ -50,17 +53,35 @@ class Server(NamedTuple):
     config: Mapping[str, str]
 
 
-async def ask(client: Redis, url: str) -> Server:
-    """Ask a server; `url` is what it is called in what is found."""
+async def ask(client: Redis, url: str) -> list[Server]:
+    """Ask the server, or every master of a cluster; `url` is what it is called in what is found."""
     with unavailable_if_away():
-        info = await _allowed(client.info)
-        config = await _allowed(lambda: client.config_get("save", "appendfsync"))
+        if not isinstance(client, RedisCluster):
+            return [await _ask(client, url)]
+        await client.initialize()
+        return [await _ask(client, node.name, target_nodes=node) for node in client.get_primaries()]
+
+
+async def _ask(client: Redis, url: str, **where: Any) -> Server:
+    info = await _allowed(lambda: client.info(**where))
+    config = await _allowed(lambda: client.config_get("save", "appendfsync", **where))
     return Server(url, info, config)
 
 
-def assess(server: Server) -> list[Finding]:
-    """What can be said of a server."""
-    return [reached(server), eviction(server), persistence(server)]
+def assess(servers: Sequence[Server]) -> list[Finding]:
+    """What can be said of them: of each question the worst answer, and how many there are of it."""
+    questions: list[Callable[[Server], Finding]] = [reached, eviction, persistence]
+    if servers[1:]:
+        questions.append(replication)
+    return [_worst([question(server) for server in servers]) for question in questions]
+
+
+def _worst(findings: Sequence[Finding]) -> Finding:
+    worst = max(findings, key=lambda finding: _STATES.index(finding.state))
+    if not findings[1:]:
+        return worst
+    alike = sum(finding.state == worst.state for finding in findings)
+    return worst._replace(says=f"{worst.says} ({alike} of {len(findings)} masters)")
 
 
 async def _allowed(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[str, Any]:
@@ -119,3 +140,19 @@ def persistence(server: Server) -> Finding:
         )
     kept = "memory only: a restart loses everything" if "save" in server.config else "no append-only file"
     return Finding("durability", "warn", f"{kept}; set appendonly yes")
+
+
+def replication(server: Server) -> Finding:
+    """What happens to a master's partitions when it dies."""
+    replicas = server.info.get("connected_slaves")
+    if replicas is None:
+        return Finding(
+            "failover", "warn", "unknown (INFO may not be asked); each master should have a replica"
+        )
+    if not replicas:
+        return Finding(
+            "failover",
+            "warn",
+            f"{server.url} has no replica: when it dies, its partitions wait until it is back",
+        )
+    return Finding("failover", "ok", "each master has a replica, which takes its place when it dies")

@@ -8,32 +8,14 @@ from redis import exceptions
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
-from handlers.core.log import encode_chunk
 from handlers.core.response import LowWater
-from service.ports import (
-    Commit,
-    Committed,
-    Loaded,
-    ResponseChange,
-    Settlement,
-    StorageUnavailableError,
-    Survey,
-)
-from service.storage import scripts
+from service.ports import Commit, Committed, Loaded, Settlement, StorageUnavailableError, Survey
+from service.storage import plans, scripts
 from service.storage.availability import unavailable_if_away
 from service.storage.group import ConsumerGroup
-from service.storage.records import (
-    REGISTERS,
-    arrival_field,
-    encode_ending,
-    entry_of,
-    entry_of_letter,
-    open_fields,
-    register_field,
-    register_value,
-    registers_of,
-    state_of,
-)
+from service.storage.plans import CommitCall, SettleCall
+from service.storage.records import REGISTERS, open_fields, registers_of, state_of
+from service.storage.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,22 +23,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-    from deltaloom.messages import AssembledText, ModerationAlert
     from handlers.core.context import Registers
     from service.keys import Keys
     from service.settings import Settings
 
-STALLED_MS = 250
-"""Milliseconds after which a worker that still holds an entry is taken for stuck: a batch takes a few.
-
-Texts that are certain without that entry are finished from then on; those in doubt wait for it.
-"""
-
 CONFIRM_MS = 1000
 """Milliseconds that one question to the replicas may take; it is asked again."""
-
-AT_MOST = 500
-"""Responses that a commit or a survey names as ready; the next survey names the rest."""
 
 _ANSWERED_WITHOUT_GROUP = ("NOGROUP", "ERR no such key", "no such key")
 
@@ -83,17 +55,17 @@ class RedisStorage:
         self._commit = scripts.register(client, "commit")
         self._settle = scripts.register(client, "settle")
         self._survey = scripts.register(client, "survey")
+        self._read = scripts.register(client, "load")
+        self._told = Told()
 
-    async def _in_group(self, script: AsyncScript, keys: list[str], args: list[Any]) -> bytes:
+    async def _in_group(self, script: AsyncScript, keys: list[str], args: Sequence[Any]) -> Any:
         """Run a script that needs the group; if it is gone (FLUSHALL), make it again and ask to try again."""
         with unavailable_if_away():
             try:
-                reply: bytes = await script(keys=keys, args=[GROUP, *args])
+                return await script(keys=keys, args=[GROUP, *args])
             except exceptions.ResponseError as error:
                 if not str(error).startswith(_ANSWERED_WITHOUT_GROUP):
                     raise
-            else:
-                return reply
         await self._group.ensure()
         raise StorageUnavailableError(
             "NOGROUP", f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
@@ -101,31 +73,18 @@ class RedisStorage:
 
     async def commit(self, commit: Commit) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step."""
-        names = self._keys.names
-        call = scripts.Call(
-            names.deltas,
-            names.dead_letters,
-            names.alerts,
-            self._keys.counts,
-            self._keys.open,
-            self._keys.waiting,
+        keys = list(commit.responses)
+        call = CommitCall(commit, self._keys, self._settings, self._told)
+        reply, *found = await self._in_group(self._commit, call.keys, call.args)
+        overflowing, acknowledged, opened, late_events, low_water, ready, forgotten = scripts.decode_commit(
+            reply
         )
-        responses = [self._planned(key, change, call) for key, change in commit.responses.items()]
-        plan = scripts.CommitPlan(
-            entries=[str(entry) for entry in commit.entries],
-            dead_letters=[
-                scripts.PlannedLetter(at, entry_of_letter(letter)) for at, letter in commit.dead_letters
-            ],
-            counts=[scripts.PlannedCount(name, entries) for name, entries in commit.counts.items()],
-            touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
-            responses=responses,
-            ttl_ms=_ms(self._settings.state_ttl),
-            fragments_limit=self._settings.max_part_fragments,
-            ready_at_most=AT_MOST,
-            stalled_ms=STALLED_MS,
-        )
-        reply = await self._in_group(self._commit, call.keys, [scripts.encode(plan), *call.blobs])
-        overflowing, acknowledged, opened, late_events, low_water, ready = scripts.decode_commit(reply)
+        if forgotten:
+            for response in forgotten:
+                self._told.forget(keys[response])
+            return await self.commit(commit)
+        if not overflowing:
+            call.stored()
         parts = [list(change.parts) for change in commit.responses.values()]
         return Committed(
             overflowing=[parts[response][part] for response, part in overflowing],
@@ -134,45 +93,9 @@ class RedisStorage:
             late_events=late_events,
             low_water=_low_water(low_water),
             ready=[StreamKey.parse(member) for member in ready],
-            more=len(ready) >= AT_MOST,
+            loaded=[_loaded(keys[response], _pairs(state), _pairs(logs)) for response, state, logs in found],
+            more=len(ready) + len(found) >= plans.AT_MOST,
         )
-
-    def _planned(self, key: StreamKey, change: ResponseChange, call: scripts.Call) -> scripts.PlannedResponse:
-        closings = [
-            *(closing.arrival for part in change.parts.values() for closing in part.log.closings),
-            *change.endings,
-        ]
-        return scripts.PlannedResponse(
-            state=call.key(self._keys.state(key)),
-            member=str(key),
-            latest_ms=change.latest_ms,
-            entries=sorted(change.entries),
-            closing_ms=min(closings).entry.ms if closings else None,
-            registers=[
-                scripts.PlannedRegister(register_field(name), register_value(register))
-                for name, register in change.registers.items()
-            ],
-            endings=[
-                scripts.PlannedEnding(arrival_field(at), call.blob(encode_ending(ending)))
-                for at, ending in change.endings.items()
-            ],
-            parts=[
-                scripts.PlannedPart(
-                    field=part.field,
-                    log=call.key(self._keys.log(part)),
-                    chunk=call.blob(encode_chunk(added.log)),
-                    bytes_limit=self._bytes_limit(closes=not added.log.fragments),
-                    entries=added.entries,
-                    opened=_entry(added.opened),
-                )
-                for part, added in change.parts.items()
-            ],
-        )
-
-    def _bytes_limit(self, *, closes: bool) -> int:
-        """Bytes a part's log may have. What closes a full part still fits: its text, and its copies."""
-        room = 4 * self._settings.max_event_bytes if closes else 0
-        return self._settings.max_part_bytes + room
 
     async def confirm(self) -> None:
         """Come back when all that was written is on as many replicas, and on disk, as the settings want.
@@ -219,91 +142,61 @@ class RedisStorage:
             pipeline.hgetall(key)
         with unavailable_if_away():
             open_parts = [open_fields(_named(reply)) for reply in await pipeline.execute()]
-        together = self._client.pipeline(transaction=True)
-        for stream_key, key, fields in zip(stream_keys, keys, open_parts, strict=True):
-            together.hgetall(key)
-            for field in fields:
-                together.get(self._keys.log(PartKey.from_field(stream_key, field)))
+        logs = [
+            [self._keys.log(PartKey.from_field(stream_key, field)) for field in fields]
+            for stream_key, fields in zip(stream_keys, open_parts, strict=True)
+        ]
+        together = [each for key, wanted in zip(keys, logs, strict=True) for each in (key, *wanted)]
         with unavailable_if_away():
-            replies = iter(await together.execute())
-        loaded = []
-        for stream_key, fields in zip(stream_keys, open_parts, strict=True):
-            state = _named(next(replies))
-            logs: dict[str, bytes | None] = {field: next(replies) for field in fields}
-            loaded.append(Loaded(state_of(stream_key, state, logs), int(state.get("version", 0))))
-        return loaded
+            replies = iter(await self._read(keys=together, args=list(map(len, logs))))
+        return [
+            _loaded(stream_key, _paired(next(replies)), {field: next(replies) for field in fields})
+            for stream_key, fields in zip(stream_keys, open_parts, strict=True)
+        ]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
         """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
-        names = self._keys.names
-        call = scripts.Call(
-            names.assembled, names.alerts, self._keys.counts, self._keys.open, self._keys.waiting
-        )
-        plan = scripts.SettlePlan(
-            settlements=[self._planned_settlement(settlement, call) for settlement in settlements],
-            marker_ttl_ms=_ms(self._settings.marker_ttl),
-            item_ttl_ms=_ms(self._settings.item_ttl),
-        )
+        call = SettleCall(settlements, self._keys, self._settings)
         with unavailable_if_away():
-            reply = await self._settle(keys=call.keys, args=[scripts.encode(plan)])
+            reply = await self._settle(keys=call.keys, args=call.args)
+        for settlement in settlements:
+            if settlement.ended:
+                self._told.forget(settlement.stream_key)
         return [settlements[s].texts[t].part for s, t in scripts.decode_settle(reply)]
-
-    def _planned_settlement(self, settlement: Settlement, call: scripts.Call) -> scripts.PlannedSettlement:
-        texts = []
-        for text in settlement.texts:
-            json = text.message.model_dump_json()
-            texts.append(
-                scripts.PlannedText(
-                    field=text.part.field,
-                    log=call.key(self._keys.log(text.part)),
-                    item=call.key(self._keys.item(text.part)),
-                    item_field=f"{text.part.kind}:{text.part.content_index}",
-                    message=entry_of(text.message, json),
-                    json=json,
-                    fragments=text.message.delta_count + text.message.duplicate_count,
-                    opened=_entry(text.opened),
-                    finished=_entry(text.finished),
-                )
-            )
-        doubtful = settlement.doubtful_since
-        return scripts.PlannedSettlement(
-            state=call.key(self._keys.state(settlement.stream_key)),
-            member=str(settlement.stream_key),
-            version=settlement.version,
-            spent=[arrival_field(arrival) for arrival in settlement.spent],
-            ended=settlement.ended,
-            texts=texts,
-            doubtful_ms=None if doubtful is None else doubtful.ms,
-            idle_since_ms=settlement.idle_since_ms,
-        )
 
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        reply = await self._in_group(self._survey, keys, [idle_timeout_ms, AT_MOST, STALLED_MS, max_open])
+        args = [idle_timeout_ms, plans.AT_MOST, plans.STALLED_MS, max_open]
+        reply = await self._in_group(self._survey, keys, args)
         low_water, now_ms, ready, idle, surplus = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            more=len(ready) >= AT_MOST,
+            more=len(ready) >= plans.AT_MOST,
             idle=_scores(idle),
             surplus=_scores(surplus),
         )
 
 
-def _entry(message: AssembledText | ModerationAlert | None) -> list[str] | None:
-    return None if message is None else entry_of(message, message.model_dump_json())
+def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> Loaded:
+    sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
+    return Loaded(state_of(key, state, logs), int(state.get("version", 0)), sizes)
+
+
+def _pairs(reply: list[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def _named(reply: Mapping[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in reply.items()}
 
 
+def _paired(fields: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+
+
 def _scores(members: list[str]) -> dict[StreamKey, int]:
     pairs = zip(members[::2], members[1::2], strict=True)
     return {StreamKey.parse(member): int(float(score)) for member, score in pairs}
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaloom.streams import GROUP, StreamNames, partition_of
+from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,30 @@ def test_no_braces_without_partitions() -> None:
 def test_group_is_that_of_the_contract() -> None:
     """Whoever watches the consumer group would not find it."""
     assert GROUP == "deltaloom"
+
+
+def test_without_partitions_there_is_one() -> None:
+    """A producer that is told of no partitions would write to names that nobody reads."""
+    assert Partitions(prefix="other").of("resp_1") == StreamNames("other")
+    assert Partitions().all == (StreamNames(),)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 64))
+def test_a_response_is_in_the_partition_of_its_id(response_id: str, count: int) -> None:
+    """A response would be published where no worker, or no subscriber, looks for it."""
+    partitions = Partitions(count)
+    names = partitions.of(response_id)
+    assert names.partition == partition_of(response_id, count)
+    assert names in partitions.all
+    assert [each.partition for each in partitions.all] == list(range(count))
+
+
+def test_one_partition_is_not_none() -> None:
+    """A deployment that begins with one partition, to grow later, would have keys in many slots."""
+    assert Partitions(1).all == (StreamNames(partition=0),)
+
+
+def test_fewer_than_none() -> None:
+    """A wrong number would show as a stream that nobody reads."""
+    with pytest.raises(ValueError, match="-1 partitions"):
+        Partitions(-1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from pydantic import TypeAdapter
 
-from deltaloom import StreamNames
+from deltaloom import Partitions, StreamNames
 from deltaloom.events import MAX_ID_LENGTH
 from deltaloom.messages import (
     PLAIN_FIELDS,
@@ -116,3 +117,17 @@ def test_names(page: Any, heading: str) -> None:
     item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
     public = [names.deltas, names.assembled, names.alerts, names.dead_letters, item]
     assert [quoted(row[0])[0] for row in page.table(heading)] == public
+
+
+def test_partitions() -> None:
+    """A producer in another language, written to this table, would write where no worker looks."""
+    rows = CONTRACT.table("Partitions")
+    assert any(not quoted(row[0])[0].isascii() for row in rows)
+    for response_id, size, checksum, of_4, of_16 in rows:
+        (key,) = quoted(response_id)
+        assert int(size) == len(key.encode())
+        assert quoted(checksum) == [f"{zlib.crc32(key.encode()):08x}"]
+        assert [int(of_4), int(of_16)] == [Partitions(count).of(key).partition for count in (4, 16)]
+    page = CONTRACT.path.read_text("utf-8")
+    for names in (Partitions(16).all[0], Partitions(16).all[15]):
+        assert f"`{names.deltas}`" in page

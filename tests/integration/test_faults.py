@@ -162,11 +162,20 @@ async def test_a_worker_that_is_told_to_stop_leaves_nothing_pending(mortal: Mort
 
 async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> None:
     """Whoever asks twice does not want to wait for a server that hangs."""
-    async with running_workers(mortal.url, PREFIX, shutdown_timeout=60) as (worker,):
+    async with (
+        running_workers(mortal.url, PREFIX, shutdown_timeout=60, batch_size=1) as (worker,),
+        Redis.from_url(mortal.url) as redis,
+    ):
         worker.process.send_signal(signal.SIGSTOP)
-        await publish(mortal.url, "resp_1", delta(1, "a"))
-        mortal.hang()
+        await publish(mortal.url, "resp_1", *[delta(n, "x") for n in range(2000)])
         worker.process.send_signal(signal.SIGCONT)
+
+        async def is_busy() -> bool:
+            (group,) = await redis.xinfo_groups(NAMES.deltas)
+            return (group["entries-read"] or 0) > 10
+
+        await wait_until(is_busy, message="the worker has something in hand")
+        mortal.hang()
         os.kill(worker.process.pid, signal.SIGTERM)
         await wait_until(lambda: "away" in troubles(worker), 60, message="the worker is stuck")
         os.kill(worker.process.pid, signal.SIGTERM)

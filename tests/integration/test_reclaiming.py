@@ -57,7 +57,7 @@ async def test_a_live_workers_entries_are_left_to_it(bench: Bench) -> None:
     """Two workers that steal one long batch from each other would never finish it."""
     await bench.publish(delta(1, "a"))
     slow, other = bench.consumer("slow"), bench.consumer("other")
-    with slow.worker.holding([str(entry.id) for entry in await slow.read()]):
+    with slow.worker.holding([entry.id for entry in await slow.read()]):
         await bench.publish(KEEPALIVE)
         await bench.consumer("dead").read()
 

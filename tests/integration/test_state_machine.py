@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from chaos.model import Event, expected_of
 from handlers import BUILT_IN
-from service.storage import store
+from service.storage import plans, store
 from tests.bench import Bench, Consumer
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from deltaloom import AssembledText
     from handlers.core.identity import PartKey
-    from service.ports import Entry, Settlement
+    from service.ports import RawEntry, Settlement
 
 THOROUGH = bool(os.environ.get("DELTALOOM_THOROUGH"))
 """Take minutes, and other examples every time."""
@@ -214,25 +214,25 @@ class Machine(RuleBasedStateMachine):
             self._publish(name, self.published[name][-1])
 
     @rule(target=batches, worker=_WORKERS, count=st.integers(1, 4))
-    def read(self, worker: str, count: int) -> tuple[str, list[Entry]]:
+    def read(self, worker: str, count: int) -> tuple[str, list[RawEntry]]:
         """A worker is given entries, and has not yet done anything with them."""
         return worker, self.run(self.workers[worker].read(count))
 
     @rule(batch=consumes(batches), stuck=st.booleans())
-    def take(self, batch: tuple[str, list[Entry]], stuck: bool) -> None:  # noqa: FBT001
+    def take(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> None:  # noqa: FBT001
         """It does all it does with a batch; others may seem to be stuck with theirs."""
         worker, entries = batch
         with _seeming_stuck(stuck):
             self.run(self.workers[worker].worker.take(entries))
 
     @rule(batch=batches)
-    def take_but_stay(self, batch: tuple[str, list[Entry]]) -> None:
+    def take_but_stay(self, batch: tuple[str, list[RawEntry]]) -> None:
         """The same, but it may come again: the reply was lost, or it was stopped and others were faster."""
         worker, entries = batch
         self.run(self.workers[worker].worker.take(entries))
 
     @rule(target=settlements, batch=consumes(batches), stuck=st.booleans())
-    def commit_only(self, batch: tuple[str, list[Entry]], stuck: bool) -> list[Sequence[Settlement]]:  # noqa: FBT001
+    def commit_only(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> list[Sequence[Settlement]]:  # noqa: FBT001
         """It stores a batch, reads what could be finished, and is stopped before it writes that."""
         worker, entries = batch
         storage: Any = self.workers[worker].worker._storage  # noqa: SLF001
@@ -267,7 +267,7 @@ class Machine(RuleBasedStateMachine):
             self.run(self.workers[worker].worker.sweep())
 
     @rule(batch=consumes(batches))
-    def crash(self, batch: tuple[str, list[Entry]]) -> None:
+    def crash(self, batch: tuple[str, list[RawEntry]]) -> None:
         """A worker dies with a batch in its hands; what it held stays pending."""
         self.workers[batch[0]] = self._worker(batch[0])
 
@@ -377,11 +377,11 @@ class _seeming_stuck:  # noqa: N801 - reads as what it does, in a with statement
         self._after_ms = -1 if stuck else 10**9
 
     def __enter__(self) -> None:
-        self._before = store.STALLED_MS
-        store.STALLED_MS = self._after_ms
+        self._before = plans.STALLED_MS
+        plans.STALLED_MS = self._after_ms
 
     def __exit__(self, *_: object) -> None:
-        store.STALLED_MS = self._before
+        plans.STALLED_MS = self._before
 
 
 @pytest.fixture

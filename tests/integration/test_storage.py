@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deltaloom import GROUP
+from handlers import BUILT_IN
 from handlers.core.identity import StreamKey
-from service.storage import store
+from handlers.core.routing import RoutingTable
+from service.pipeline.settling import settle
+from service.storage import plans
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -96,7 +99,7 @@ async def test_what_a_crashed_worker_had_committed_is_finished_by_the_next(bench
     """Between the two scripts a crash must lose nothing: the closing is stored, whoever comes next acts."""
     await bench.publish(delta(1, "a"), done("a"))
     committed = await bench.storage.commit(bench.batch(await bench.consumer("crashed").read()).commit)
-    assert committed.ready == [StreamKey("response", "resp_1")]
+    assert [loaded.state.stream_key for loaded in committed.loaded] == [StreamKey("response", "resp_1")]
     assert await texts(bench.redis, bench.prefix) == []
     await bench.consumer().worker.sweep()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
@@ -195,7 +198,7 @@ def unnumbered(event: dict[str, Any]) -> dict[str, Any]:
 
 async def test_without_numbers_a_text_is_not_certain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repeat in a stuck worker's hands would make it repaired: integrity must not tell who was stuck."""
-    monkeypatch.setattr(store, "STALLED_MS", -1)
+    monkeypatch.setattr(plans, "STALLED_MS", -1)
     events = [delta(1, "a"), delta(2, "b"), delta(2, "b"), done("ab")]
     said = {"model": "m", "safety_identifier": "u"}
     await bench.publish(*map(unnumbered, events), **said)
@@ -284,3 +287,87 @@ async def test_an_array_of_too_many_events(redis: Redis, prefix: str) -> None:
     (letter,) = await dead_letters(redis, prefix)
     assert (letter.reason, letter.error) == ("oversized", "the entry's array has 4 events; at most 3")
     assert await counts(redis, prefix) == {"type:keepalive": 3}
+
+
+async def test_what_was_told_is_told_again_when_it_is_due(bench: Bench) -> None:
+    """The same worker leaves out what it has sent before: a text that streams for long would still expire."""
+    consumer = bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await consumer.work()
+    (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+    await bench.redis.pexpire(log, 5000)
+    await bench.publish(delta(2, "b"))
+    await consumer.work()
+    assert await bench.redis.pttl(log) <= 5000, "it was told a moment ago"
+    storage: Any = consumer.worker._storage  # noqa: SLF001
+    (response,) = storage._told._responses.values()  # noqa: SLF001
+    (part,) = response.parts.values()
+    part.due = 0
+    await bench.publish(delta(3, "c"))
+    await consumer.work()
+    assert await bench.redis.pttl(log) > 5000
+
+
+@pytest.mark.parametrize("lost", ["log", "[ls]*"])
+async def test_what_was_told_and_is_gone_is_told_again(bench: Bench, lost: str) -> None:
+    """After a server lost its memory, a text would have no item id, and not say whose it is."""
+    consumer = bench.consumer()
+    await bench.publish(delta(1, "a"), tenant="acme")
+    await consumer.work()
+    for key in await bench.redis.keys(f"{bench.prefix}:{lost}:*"):
+        await bench.redis.delete(key)
+    await bench.publish({**delta(2, "b"), "content_index": 1}, delta(2, "b"), done("ab"), tenant="acme")
+    await consumer.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.tenant) == ("ab", "acme")
+    assert text.item_id == "item_1"
+
+
+async def test_the_earliest_item_id_counts_whoever_stores_it_first(bench: Bench) -> None:
+    """`item_id` would depend on which worker was faster, where a server changes it with every event."""
+    first, second = {**delta(1, "a"), "item_id": "it_1"}, {**delta(2, "b"), "item_id": "it_2"}
+    third = {**done("ab"), "item_id": "it_3"}
+    await bench.publish(first, second, third)
+    one, two = bench.consumer("one"), bench.consumer("two")
+    batches = [await one.read(1), await two.read(1), await one.read(1)]
+    await two.worker.take(batches[1])
+    await one.worker.take(batches[2])
+    await one.worker.take(batches[0])
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.item_id == "it_1"
+
+
+async def test_a_text_that_has_grown_since_it_was_read_is_read_again(bench: Bench) -> None:
+    """An event that came meanwhile would vanish: it is neither in the text nor among the late ones."""
+    await bench.publish(delta(1, "a"), done("a"))
+    batch = bench.batch(await bench.consumer("one").read())
+    committed = await bench.storage.commit(batch.commit)
+    await bench.publish(delta(2, "late"))
+    await bench.storage.commit(bench.batch(await bench.consumer("two").read()).commit)
+    table = RoutingTable(BUILT_IN.values())
+    assert await settle(bench.storage, table, committed.loaded, committed.low_water) == 0
+    await bench.consumer().worker.sweep()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("a", "verified")
+    assert await counts(bench.redis, bench.prefix) == {"late": 1}
+
+
+async def test_fragments_of_a_long_part_are_counted_from_where_it_was_left(redis: Redis, prefix: str) -> None:
+    """The limit would be found by reading a whole huge log with every batch, or be missed."""
+    bench = Bench(redis, prefix, max_part_fragments=300)
+    consumer = bench.consumer()
+    for first in range(0, 300, 100):
+        await bench.publish(*(delta(number, "four") for number in range(first, first + 100)))
+        await consumer.work()
+    assert await dead_letters(redis, prefix) == []
+    (state,) = await redis.keys(f"{prefix}:state:*")
+    log = next(iter(await redis.keys(f"{prefix}:log:*")))
+    stored: Any = await redis.hget(state, "size:0:0:reasoning")
+    size, fragments = map(int, stored.split(b":"))
+    assert fragments == 200
+    assert 0 < size < await redis.strlen(log)
+    await bench.publish(delta(300, "four"), done("four" * 300))
+    await consumer.work()
+    assert [letter.reason for letter in await dead_letters(redis, prefix)] == ["oversized"]
+    assert [text.text for text in await texts(redis, prefix)] == ["four" * 300]
+    assert await redis.hget(state, "size:0:0:reasoning") is None

@@ -70,6 +70,9 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'auto', 'pretty' or 'json'"),
         ("LOG_TEXT", "maybe", "a valid boolean"),
+        ("PARTITIONS", "-1", "greater than or equal to 0"),
+        ("PARTITIONS", "1025", "less than or equal to 1024"),
+        ("PARTITIONS", "some", "a valid integer"),
         ("PREFIX", "a b", "no white space, no braces"),
         ("PREFIX", "{a}", "no white space, no braces"),
     ],
@@ -194,10 +197,101 @@ def test_variable_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) ->
         "prefix": "other",
         "consumer": "other",
         "handlers": "refusal",
+        "serve_partitions": "0,2",
+        "redis_mode": "cluster",
     }
     default = Settings.model_fields[name].default
     value = values.get(name, default + 1 if name != "block_ms" and isinstance(default, int) else default)
     if isinstance(default, float):
         value = default * 2
+    monkeypatch.setenv("DELTALOOM_PARTITIONS", "4")
     monkeypatch.setenv(variable(name), str(value))
     assert getattr(Settings.read(), name) == value
+
+
+@pytest.mark.parametrize(
+    ("written", "served"),
+    [("0-3", [0, 1, 2, 3]), ("0,2,5-7", [0, 2, 5, 6, 7]), (" 7, 0-1 ,1", [0, 1, 7]), ("3", [3])],
+)
+def test_partitions_to_serve(written: str, served: list[int]) -> None:
+    """A partition would be served by nobody, or by a worker that was told not to."""
+    settings = Settings(partitions=8, serve_partitions=written)
+    assert [names.partition for names in settings.served] == served
+
+
+def test_all_partitions_are_served() -> None:
+    """A worker that is told nothing would leave partitions to nobody."""
+    assert [names.partition for names in Settings(partitions=3).served] == [0, 1, 2]
+    assert [names.deltas for names in Settings(prefix="other").served] == ["other:deltas"]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "written", "allowed"),
+    [
+        ("4", "", None),
+        ("4", "4", "partitions from 0 to 3, of DELTALOOM_PARTITIONS=4"),
+        ("4", "2-9", "partitions from 0 to 3"),
+        ("0", "0", "there are no partitions; DELTALOOM_PARTITIONS says how many"),
+        ("4", "3-0", "numbers and ranges of partitions, like 0-3 or 0,2,5-7"),
+        ("4", "0-", "numbers and ranges"),
+        ("4", "0,,1", "numbers and ranges"),
+        ("4", "-1", "numbers and ranges"),
+        ("4", "all", "numbers and ranges"),
+        ("4", "0-99999999999", "partitions from 0 to 1023"),
+    ],
+)
+def test_partitions_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, partitions: str, written: str, allowed: str | None
+) -> None:
+    """A worker would serve nothing, or less than its operator believes."""
+    monkeypatch.setenv("DELTALOOM_PARTITIONS", partitions)
+    if allowed is None:
+        monkeypatch.setenv("DELTALOOM_SERVE_PARTITIONS", written)
+        assert Settings.read().serve_partitions is None
+        return
+    (line,) = said(monkeypatch, DELTALOOM_SERVE_PARTITIONS=written)
+    assert line.startswith("DELTALOOM_SERVE_PARTITIONS=")
+    assert f" is not allowed: {allowed}" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        (
+            {"REDIS_URL": "redis+cluster://a,b"},
+            "DELTALOOM_PARTITIONS=0 is not allowed: in a cluster",
+        ),
+        ({"DELTALOOM_REDIS_MODE": "cluster"}, "DELTALOOM_PARTITIONS=0 is not allowed: in a cluster"),
+        (
+            {"REDIS_URL": "redis+cluster://a", "DELTALOOM_PARTITIONS": "1", "DELTALOOM_WAIT_REPLICAS": "1"},
+            "DELTALOOM_WAIT_REPLICAS is not allowed in a cluster: WAIT speaks of one connection",
+        ),
+        (
+            {"REDIS_URL": "redis+cluster://a", "DELTALOOM_PARTITIONS": "1", "DELTALOOM_WAIT_AOF": "true"},
+            "DELTALOOM_WAIT_AOF is not allowed in a cluster: WAIT speaks of one connection",
+        ),
+        ({"REDIS_URL": "redis+sentinel://:s3cret@a"}, "REDIS_URL=(not shown) is not allowed: the name under"),
+        (
+            {"DELTALOOM_REDIS_URL": "redis://:s3cret@a,b"},
+            "DELTALOOM_REDIS_URL=(not shown) is not allowed: one host",
+        ),
+        (
+            {"DELTALOOM_REDIS_MODE": "ring"},
+            "DELTALOOM_REDIS_MODE='ring' is not allowed: 'standalone', 'cluster'",
+        ),
+    ],
+)
+def test_what_does_not_go_together(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
+) -> None:
+    """A worker would start on a server where it cannot keep what it promises."""
+    (line,) = said(monkeypatch, **environment)
+    assert line.startswith(says)
+    assert PASSWORD not in line
+
+
+def test_a_cluster_with_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster could not be used at all."""
+    monkeypatch.setenv("REDIS_URL", "redis+cluster://a,b")
+    monkeypatch.setenv("DELTALOOM_PARTITIONS", "1")
+    assert Settings.read().address.mode == "cluster"

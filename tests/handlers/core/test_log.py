@@ -4,74 +4,122 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, assemble
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.log import CorruptLogError, PartLog, decode_log, encode_chunk
-from tests.strategies import part_logs
+from handlers.core.log import FRAGMENT_BYTES, Columns, CorruptLogError, decode_log, encode_chunk
+from tests.strategies import Chunk, chunks, entry_ids, near_entry_ids
 
 
-def _log(ms: int, delta: str = "x", item_id: str | None = None) -> PartLog:
-    return PartLog([StoredFragment(Arrival(EntryId(ms, 0), 0), ms, delta)], [], item_id)
+def _chunk(ms: int, delta: str = "x", item_id: str | None = None) -> bytes:
+    return Chunk([StoredFragment(Arrival(EntryId(ms, 0), 0), ms, delta)], [], item_id).encoded()
 
 
-def _framed(body: bytes) -> bytes:
-    return len(body).to_bytes(4, "big") + body
+def _framed(row: object, count: int = 0) -> bytes:
+    body = row if isinstance(row, bytes) else msgspec.msgpack.encode(row)
+    return bytes((len(body), count)) + body
 
 
-@given(part_logs)
-def test_one_chunk_is_read_back(log: PartLog) -> None:
+@given(chunks)
+def test_one_chunk_is_read_back(chunk: Chunk) -> None:
     """A fragment or a closing would come back as something else: a half, a large number, a far entry."""
-    assert decode_log(encode_chunk(log)) == log
+    log = decode_log(chunk.encoded())
+    assert log.fragments == sorted(chunk.fragments, key=lambda fragment: fragment.arrival)
+    assert log.closings == chunk.closings
+    assert log.item_id == chunk.item_id
+    assert log.began == chunk.began
 
 
-@given(st.lists(part_logs, min_size=1, max_size=4), st.data())
-def test_chunks_make_the_same_set_in_any_order(chunks: list[PartLog], data: st.DataObject) -> None:
+@given(st.lists(chunks, min_size=1, max_size=4), st.data())
+def test_chunks_make_the_same_set_in_any_order(chunks: list[Chunk], data: st.DataObject) -> None:
     """A log would depend on which batch was stored first, or on one stored twice."""
     again = data.draw(st.lists(st.sampled_from(chunks), max_size=3))
     order = data.draw(st.permutations([*chunks, *again]))
-    log = decode_log(b"".join(map(encode_chunk, order)))
+    log = decode_log(b"".join(chunk.encoded() for chunk in order))
     assert set(log.fragments) == {fragment for chunk in chunks for fragment in chunk.fragments}
     assert set(log.closings) == {closing for chunk in chunks for closing in chunk.closings}
-    assert log.item_id == decode_log(b"".join(map(encode_chunk, chunks))).item_id
+    assert log.item_id == decode_log(b"".join(chunk.encoded() for chunk in chunks)).item_id
+    assert log.began == min(chunk.began for chunk in chunks)
+
+
+@given(st.lists(chunks, min_size=1, max_size=4), st.one_of(st.none(), entry_ids, near_entry_ids))
+def test_the_short_way_joins_as_the_long_way_does(chunks: list[Chunk], until: EntryId | None) -> None:
+    """A text would depend on whether its numbers happen to be in order."""
+    log = decode_log(b"".join(chunk.encoded() for chunk in chunks))
+    distinct = {fragment.arrival: fragment for fragment in log.fragments}.values()
+    assume(len(distinct) == len(set(log.fragments)))  # an arrival is one fragment, and always the same
+    in_time = [each for each in distinct if until is None or each.arrival.entry <= until]
+    assert log.assembled(until) == (assemble(in_time), len(distinct) - len(in_time))
+    if until is not None:
+        assert log.says_something_until(until) == any(fragment.delta for fragment in in_time)
+
+
+@given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_a_text_in_order_is_joined(texts: list[list[str]]) -> None:
+    """The way that nearly all texts take would be taken by none of the examples above."""
+    deltas = [delta for some in texts for delta in some]
+    numbered = iter(
+        [StoredFragment(Arrival(EntryId(n, 0), 0), 7 + n, delta) for n, delta in enumerate(deltas)]
+    )
+    data = b"".join(Chunk([next(numbered) for _ in some], [], None).encoded() for some in texts)
+    assembly, late = decode_log(data).assembled(EntryId(len(deltas), 0))
+    assert assembly == Assembly("".join(deltas), len(deltas), 0, 7, 6 + len(deltas))
+    assert late == 0
 
 
 def test_item_id_is_the_earliest_chunks() -> None:
     """`item_id` would be that of whichever batch was stored first."""
-    chunks = [encode_chunk(_log(3, item_id="c")), encode_chunk(_log(1)), encode_chunk(_log(2, item_id="b"))]
+    chunks = [_chunk(3, item_id="c"), _chunk(1), _chunk(2, item_id="b")]
     assert decode_log(b"".join(chunks)).item_id == "b"
+
+
+def test_a_delta_takes_few_bytes() -> None:
+    """Open texts would fill the server: the text's own four bytes, and as many for all the rest."""
+    milliseconds = [10**12 + n for n in range(50)]
+    columns = Columns(milliseconds, [*range(50)], [*range(50)], ["four"] * 50)
+    assert len(encode_chunk(columns, [], None)) < 50 * 8
+    assert len(encode_chunk(Columns([10**12], [0], [1], [""]), [], None)) > FRAGMENT_BYTES
 
 
 def test_an_empty_log_has_nothing() -> None:
     """A part whose log has expired would stop its reader."""
-    assert decode_log(b"") == PartLog([], [], None)
+    log = decode_log(b"")
+    assert (log.fragments, log.closings, log.item_id) == ([], [], None)
 
 
-def test_arrivals_are_of_fragments_and_closings() -> None:
-    """A part that has only a `.done` would have no beginning."""
+def test_a_part_begins_with_its_earliest_event() -> None:
+    """A part that has only a `.done`, or that first, would have no beginning, or a wrong one."""
     first, second = Arrival(EntryId(1, 0), 0), Arrival(EntryId(2, 0), 1)
-    log = PartLog([StoredFragment(second, None, "x")], [StoredClosing(first, Rank.DONE, "x")], None)
-    assert set(log.arrivals) == {first, second}
+    closing = StoredClosing(first, Rank.DONE, "x")
+    assert decode_log(Chunk([StoredFragment(second, None, "x")], [closing], None).encoded()).began.ms == 1
+    assert decode_log(Chunk([], [closing], None).encoded()).began.ms == 1
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"x",
-        b"\x00\x00\x00\x05abc",
+        b"\x05\x00abc",
+        b"\xff\xff",
         _framed(b""),
         _framed(b"\xc1"),
-        _framed(msgspec.msgpack.encode([1, 2])),
-        _framed(msgspec.msgpack.encode([1, None, [["x", 0, 0, 0, b""]], []])),
-        encode_chunk(_log(1))[:-1],
-        encode_chunk(_log(1)) + b"\x00",
-        encode_chunk(_log(1)) + b"more",
-        _framed(msgspec.msgpack.encode([1, None, [], [[0, 0, 0, 9, b""]]])),
-        _framed(msgspec.msgpack.encode([1, None, [[0, 0, 0, 1, b"\xff"]], []])),
-        _framed(msgspec.msgpack.encode([1, "it", [], []])),
+        _framed([1, 2]),
+        _framed([1, ["x"], [0], 1, ["x"]], 1),
+        _framed([1, [0], [0], 1, [7]], 1),
+        _framed([1, [0], [0], 1, b"\xff"], 1),
+        _framed([1, [0], [0, 0], 1, ["x"]], 1),
+        _framed([1, [0], [0], [1, 2], ["x"]], 1),
+        _framed([1, [0], [0], 1, ["x"], [0, 0]], 1),
+        _framed([1, [0], [0], 1, ["x"]], 2),
+        _chunk(1)[:-1],
+        _chunk(1) + b"\x00",
+        _chunk(1) + b"more",
+        _framed([1, [], [], [], [], None, None, [[0, 0, 0, 9, b""]]]),
+        _framed([1, [], [], [], [], None, None, [[0, 0, 0, 1, b"\xff"]]]),
+        _framed([1, [], [], [], [], None, "it"]),
     ],
 )
 def test_what_is_no_log_is_said_to_be_none(data: bytes) -> None:

@@ -10,11 +10,12 @@ from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
 from handlers.core.context import Registers, note
 from handlers.core.effects import Context, Copy, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.log import PartLog
 from handlers.core.response import OPEN_LIMIT, FinishedPart, LowWater, Resolution, ResponseState, resolve
+from tests.strategies import log_of
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind, Status
+    from handlers.core.log import PartLog
 
 KEY = StreamKey("response", "resp_1")
 ALL_STORED = LowWater(EntryId(1_000_000, 0))
@@ -34,15 +35,21 @@ class Story:
         self.key = key
         self.registers: Registers = {}
         note(self.registers, context, EntryId(1, 0))
-        self.logs: dict[PartKey, PartLog] = {}
+        self.logs: dict[PartKey, tuple[list[StoredFragment], list[StoredClosing], list[str]]] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.finished: set[PartKey] = set()
 
-    def _log(self, part: PartKey, item_id: str | None) -> PartLog:
-        log = self.logs.setdefault(part, PartLog([], [], item_id))
-        if log.item_id is None:
-            log = self.logs[part] = log._replace(item_id=item_id)
+    def _log(
+        self, part: PartKey, item_id: str | None
+    ) -> tuple[list[StoredFragment], list[StoredClosing], list[str]]:
+        log = self.logs.setdefault(part, ([], [], []))
+        if item_id is not None:
+            log[2].append(item_id)
         return log
+
+    def _stored(self, part: PartKey) -> PartLog:
+        fragments, closings, item_ids = self.logs[part]
+        return log_of(fragments, closings, item_ids[0] if item_ids else None)
 
     def delta(
         self,
@@ -54,9 +61,7 @@ class Story:
         item_id: str | None = None,
     ) -> Story:
         """A fragment."""
-        self._log(part, item_id).fragments.append(
-            StoredFragment(at(ms), ms if number is None else number, text)
-        )
+        self._log(part, item_id)[0].append(StoredFragment(at(ms), ms if number is None else number, text))
         return self
 
     def closing(
@@ -70,7 +75,7 @@ class Story:
         item_id: str | None = None,
     ) -> Story:
         """A `.done`, or a copy."""
-        self._log(part, item_id).closings.append(StoredClosing(at(ms, position), rank, text))
+        self._log(part, item_id)[1].append(StoredClosing(at(ms, position), rank, text))
         return self
 
     def item_end(self, ms: int, output_index: int = 0) -> Story:
@@ -93,7 +98,8 @@ class Story:
 
     def resolve(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> Resolution:
         """What can be said now."""
-        state = ResponseState(self.key, self.registers, self.endings, self.logs, frozenset(self.finished))
+        logs = {part: self._stored(part) for part in self.logs}
+        state = ResponseState(self.key, self.registers, self.endings, logs, frozenset(self.finished))
         return resolve(state, low_water, idle_at_ms=idle_at_ms)
 
     def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
@@ -453,7 +459,7 @@ def test_idle_response_does_not_give_up_what_is_in_doubt() -> None:
 
 def test_reason_of_giving_up_is_told() -> None:
     """Whoever reads a text that was cut off would take the limit for silence."""
-    state = ResponseState(KEY, {}, {}, {PART: PartLog([StoredFragment(at(1), 1, "a")], [], None)})
+    state = ResponseState(KEY, {}, {}, {PART: log_of([StoredFragment(at(1), 1, "a")])})
     (finished,) = resolve(state, ALL_STORED, idle_at_ms=500, why=OPEN_LIMIT).finished
     assert (finished.status, finished.reason) == ("abandoned", "open_limit")
 

@@ -13,7 +13,10 @@ from handlers.core.identity import EntryId
 from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
 from handlers.core.response import LowWater, Resolution, ResponseState, resolve
+from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
+from service.pipeline.reading import Reading
+from tests.streams import raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,14 +39,21 @@ def batch_of(
     entries: Sequence[Entry], table: RoutingTable, *, max_event_bytes: int = MAX_EVENT_BYTES
 ) -> Batch:
     """Entries, read as the worker reads them."""
-    return Batch(
-        entries,
+    reading = Reading(
         table,
+        open_entry,
         stream="deltas",
-        now_ms=NOW_MS,
         max_event_bytes=max_event_bytes,
         max_array_length=MAX_ARRAY_LENGTH,
     )
+    raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
+    deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}
+    return Batch(raws, reading, now_ms=NOW_MS, deliveries=deliveries)
+
+
+def by_id(entry: Entry) -> EntryId:
+    """Its place in the stream."""
+    return entry.id
 
 
 @dataclass(slots=True)
@@ -67,7 +77,8 @@ class StoredSet:
             response = self.responses.setdefault(key, _Response())
             for part, added in change.parts.items():
                 if part not in response.done:
-                    response.logs[part] = response.logs.get(part, b"") + encode_chunk(added.log)
+                    chunk = encode_chunk(commit.columns(added), added.closings, added.item_id)
+                    response.logs[part] = response.logs.get(part, b"") + chunk
             response.endings.update(change.endings)
             for name, register in change.registers.items():
                 response.registers[name] = min(register, response.registers.get(name, register))

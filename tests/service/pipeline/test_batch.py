@@ -67,12 +67,12 @@ def test_events_become_the_sets_of_their_parts() -> None:
         TABLE,
     )
     (change,) = batch.commit.responses[KEY].parts.values()
-    assert change.log.fragments == [StoredFragment(at(), 1, "no"), StoredFragment(at(1), 2, "!")]
-    assert change.log.closings == [StoredClosing(at(1, 1), Rank.DONE, "no!")]
-    assert change.log.item_id == "it_1"
+    assert batch.commit.fragments(change) == [StoredFragment(at(), 1, "no"), StoredFragment(at(1), 2, "!")]
+    assert change.closings == [StoredClosing(at(1, 1), Rank.DONE, "no!")]
+    assert change.item_id == "it_1"
     assert change.entries == [0, 1]
-    assert batch.commit.entries == [EntryId(1000, 0), EntryId(1001, 0)]
-    assert batch.commit.responses[KEY].latest_ms == 1001
+    assert batch.commit.entries == [b"1000-0", b"1001-0"]
+    assert batch.commit.responses[KEY].entries == {1}
     assert (batch.commit.dead_letters, batch.commit.counts) == ([], {})
 
 
@@ -196,8 +196,8 @@ def test_neighbours_in_the_batch_and_in_the_array_go_on() -> None:
         (1, "invalid_event"),
     ]
     (change,) = batch.commit.responses[KEY].parts.values()
-    assert [fragment.arrival for fragment in change.log.fragments] == [at(1, 0), at(1, 3), at(2)]
-    assert batch.commit.entries == [EntryId(1000, 0), EntryId(1001, 0), EntryId(1002, 0)]
+    assert [fragment.arrival for fragment in batch.commit.fragments(change)] == [at(1, 0), at(1, 3), at(2)]
+    assert batch.commit.entries == [b"1000-0", b"1001-0", b"1002-0"]
 
 
 def test_letter_of_one_event_holds_it_alone() -> None:
@@ -350,7 +350,7 @@ def test_every_event_is_an_effect_a_count_or_a_dead_letter(events: list[Any]) ->
         fragment
         for response in commit.responses.values()
         for change in response.parts.values()
-        for fragment in change.log.fragments
+        for fragment in commit.fragments(change)
     ]
     counted = sum(map(len, commit.counts.values()))
     assert len(fragments) + counted + len(commit.dead_letters) == len(events)
@@ -369,8 +369,8 @@ def test_part_that_grows_too_large_gives_its_fragments_away() -> None:
     batch.take_out(PART, TOO_LARGE)
     parts = batch.commit.responses[KEY].parts
     assert set(parts) == {PART, PART._replace(content_index=1)}
-    assert (parts[PART].log.fragments, parts[PART].entries) == ([], [])
-    assert [closing.arrival for closing in parts[PART].log.closings] == [at(1, 2)]
+    assert (batch.commit.fragments(parts[PART]), parts[PART].entries) == ([], [])
+    assert [closing.arrival for closing in parts[PART].closings] == [at(1, 2)]
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
     whole, alone = (fields_of(letter.entry) for _, letter in batch.commit.dead_letters)
     assert json.loads(whole["event"]) == DELTA

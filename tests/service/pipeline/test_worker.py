@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.core.identity import EntryId
 from service.pipeline.worker import slices
-from service.ports import Entry
+from service.ports import RawEntry
 
 
-def entry(number: int, size: int) -> Entry:
-    """An entry with a body of so many bytes."""
-    body = b"x" * size
-    return Entry(EntryId(number, 0), {b"event": body}, body, {})
+def entry(number: int, size: int) -> RawEntry:
+    """An entry of so many bytes."""
+    return RawEntry(f"{number}-0".encode(), [b"event", b"x" * size])
 
 
 @pytest.mark.parametrize(

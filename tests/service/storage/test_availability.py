@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis import exceptions
+from redis.asyncio import Redis
 
 from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
@@ -22,6 +25,22 @@ from service.storage.availability import unavailable_if_away
         (exceptions.ResponseError("MASTERDOWN link is down"), "MASTERDOWN"),
         (exceptions.ResponseError("BUSY a script is running"), "BUSY"),
         (ConnectionResetError(104, "reset"), "ConnectionResetError"),
+        (exceptions.ResponseError("WAIT cannot be used with replica instances"), "WAIT"),
+        (
+            exceptions.ResponseError(
+                "Attempted to access a non local key in a cluster node script: on @user_script:65."
+            ),
+            "script ended",
+        ),
+        (exceptions.ClusterDownError("The cluster is down"), "ClusterDownError"),
+        (exceptions.ClusterError("TTL exhausted."), "ClusterError"),
+        (exceptions.TryAgainError("Multiple keys request during rehashing of slot"), "TryAgainError"),
+        (exceptions.MovedError("7 127.0.0.1:7001"), "MovedError"),
+        (exceptions.SlotNotCoveredError("7"), "SlotNotCoveredError"),
+        (
+            exceptions.RedisClusterException("Redis Cluster cannot be connected. Please …"),
+            "RedisClusterException",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -37,3 +56,27 @@ def test_trouble_that_stays(answer: str) -> None:
     """A worker would wait for ever for what somebody has to mend."""
     with pytest.raises(exceptions.ResponseError), unavailable_if_away():
         raise exceptions.ResponseError(answer)
+
+
+def test_a_mistake_in_a_cluster_stays() -> None:
+    """Keys of two slots in one call would be tried for ever."""
+    with pytest.raises(exceptions.RedisClusterException), unavailable_if_away():
+        raise exceptions.RedisClusterException("EVALSHA - all keys must map to the same key slot")
+
+
+async def test_a_connection_that_another_task_closes(redis_url: str) -> None:
+    """A batch would fail, with a traceback, because of what happened to another partition's server."""
+    async with Redis.from_url(redis_url, single_connection_client=True) as client:
+        await client.ping()
+        connection: Any = client.connection
+        writer, connection._writer = connection._writer, None  # noqa: SLF001 - as it is in the midst of it
+        with pytest.raises(StorageUnavailableError), unavailable_if_away():
+            await connection._send_packed_command([b"PING"])  # noqa: SLF001 - the step after
+        connection._writer = writer  # noqa: SLF001 - to be closed
+
+
+@pytest.mark.parametrize("mistake", [AttributeError("None has no such thing"), RuntimeError("ours")])
+def test_mistakes_of_ours_stay(mistake: Exception) -> None:
+    """A mistake would look like a server that is away."""
+    with pytest.raises(type(mistake)), unavailable_if_away():
+        raise mistake

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.storage.server import Server, eviction, persistence, reached
+from service.storage.server import Server, assess, eviction, persistence, reached
 
 
 def server(config: dict[str, str] | None = None, **info: Any) -> Server:
@@ -65,3 +65,18 @@ def test_persistence(info: dict[str, Any], config: dict[str, str], state: str, s
     finding = persistence(server(config, **info))
     assert finding.state == state
     assert says in finding.says
+
+
+def test_of_several_masters_the_worst_is_told() -> None:
+    """A cluster with one master that loses everything would be called safe."""
+    well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+    servers = [
+        server({"appendfsync": "always"}, **well, connected_slaves=1),
+        server({"save": ""}, **{**well, "aof_enabled": 0}, connected_slaves=0),
+    ]
+    found = {finding.what: finding for finding in assess(servers)}
+    assert [finding.state for finding in found.values()] == ["ok", "ok", "warn", "warn"]
+    assert found["durability"].says.startswith("memory only")
+    assert found["durability"].says.endswith("(1 of 2 masters)")
+    assert "no replica" in found["failover"].says
+    assert [finding.what for finding in assess(servers[:1])] == ["server", "eviction", "durability"]

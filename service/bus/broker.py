@@ -1,0 +1,65 @@
+"""FastStream's broker for each kind of server, reading by our client and logging to our logger."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from faststream.redis import RedisBroker, RedisClusterBroker, RedisSentinelBroker
+from faststream.redis.configs import RedisConnectionState
+from faststream.redis.configs.state import RedisClusterConnectionState
+from typing_extensions import override
+
+from service.logs import FASTSTREAM_LOGGER
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+def make_broker(settings: Settings, client: Any) -> RedisBroker:
+    """The broker of a server, a sentinel group or a cluster. Of each message it logs at the level debug.
+
+    Args:
+        settings: what is at the URL, and how long a stop may take.
+        client: reads in place of the client that FastStream would make; of the same kind.
+    """
+    address = settings.address
+    common: dict[str, Any] = {
+        "logger": logging.getLogger(FASTSTREAM_LOGGER),
+        "log_level": logging.DEBUG,
+        "apply_types": False,
+        "graceful_timeout": settings.shutdown_timeout,
+    }
+
+    class Connection(RedisConnectionState):
+        async def connect(self) -> Any:
+            self._client, self._connected = client, True
+            return client
+
+    class ClusterConnection(RedisClusterConnectionState):
+        async def connect(self) -> Any:
+            self._client, self._connected = client, True
+            return client
+
+    class Broker(RedisBroker):
+        @override
+        def _make_connection_state(self, *_: Any) -> Connection:
+            return Connection()
+
+    class SentinelBroker(RedisSentinelBroker):
+        @override
+        def _make_connection_state(self, *_: Any) -> Connection:
+            return Connection()
+
+    class ClusterBroker(RedisClusterBroker):
+        @override
+        def _make_connection_state(self, *_: Any) -> ClusterConnection:
+            return ClusterConnection()
+
+    if address.mode == "cluster":
+        return ClusterBroker(address.urls[0], **common)
+    if address.mode == "sentinel":
+        return SentinelBroker(
+            address.urls[0], sentinels=address.hosts, sentinel_master_name=address.service, **common
+        )
+    return Broker(address.urls[0], **common)

@@ -1,0 +1,105 @@
+"""One partition, as a worker serves it: its group, its batches, and the rounds beside them.
+
+Partitions know nothing of each other. Each has its own group and low-water mark, and all that is promised
+is promised for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.bus.envelope import open_entry
+from service.keys import Keys
+from service.pipeline.ahead import Ahead
+from service.pipeline.reclaiming import Reclaimer
+from service.pipeline.worker import Worker
+from service.ports import StorageUnavailableError
+from service.rounds import Round
+from service.storage.group import ConsumerGroup
+from service.storage.store import RedisStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+    from handlers.core.routing import RoutingTable
+    from service.patience import Patience
+    from service.ports import RawEntry
+    from service.settings import Settings
+
+
+_BATCHES_AT_ONCE = 3
+"""Each waits for the server three times; with so many there is always one for Python to work on."""
+
+
+class Partition:
+    """What serves one partition."""
+
+    def __init__(
+        self,
+        names: StreamNames,
+        client: Redis,
+        table: RoutingTable,
+        settings: Settings,
+        patience: Patience,
+    ) -> None:
+        keys = Keys(names)
+        self.names = names
+        self.patience = patience
+        self.group = ConsumerGroup(client, keys, settings.consumer)
+        self._retention_ms = round(settings.retention * 1000)
+        storage = RedisStorage(client, keys, settings)
+        self._worker = Worker(storage, table, names, settings, patience, open_entry)
+        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
+        self._one_by_one = settings.wait_aof or settings.wait_replicas > 0
+        self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
+        self._rounds = [
+            Round(name, interval, step, names.deltas)
+            for name, interval, step in (
+                ("sweep", settings.sweep_interval, self._worker.sweep),
+                ("reclaim", settings.claim_time / 3, self._reclaimer.reclaim),
+                ("keep", settings.claim_time / 3, self._reclaimer.keep),
+                ("retire", settings.claim_time * 4, self._reclaimer.retire),
+                ("trim", settings.trim_interval, self._trim),
+            )
+        ]
+
+    async def prepare(self) -> None:
+        """Make the group, before anybody reads in it."""
+        with logs.bound(stream=self.names.deltas):
+            await self.patience.until_done(self.group.ensure)
+
+    async def take(self, entries: Sequence[RawEntry]) -> None:
+        """Take a batch that was read; when this returns, the next one is."""
+        if self._one_by_one:  # it has to be on disk, or on replicas, before
+            await self._worker.take(entries)
+        else:
+            await self._ahead.take(entries)
+
+    def begin(self) -> None:
+        """Begin the rounds."""
+        for each in self._rounds:
+            each.start()
+
+    async def inherit(self) -> None:
+        """Go on with what this worker's former selves left."""
+        with logs.bound(stream=self.names.deltas):
+            await self._reclaimer.inherit()
+
+    async def end(self) -> None:
+        """End the rounds."""
+        for each in self._rounds:
+            await each.stop()
+
+    async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left then is left to others
+        """Finish what is in hand, and let go of what is still held, unless Redis is away."""
+        await self._ahead.drain(timeout)
+        with contextlib.suppress(StorageUnavailableError):
+            await self.group.leave()
+
+    async def _trim(self) -> None:
+        await self.group.trim(self._retention_ms)

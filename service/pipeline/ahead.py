@@ -1,0 +1,47 @@
+"""Batches in hand at once: while the server works for one, Python works for the next.
+
+A batch is mostly decoding (this process) and two scripts (the server). One after the other, each of the two
+would wait for the other half of the time. That batches overtake each other changes nothing: they might as
+well be in the hands of two workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from service.ports import RawEntry
+
+
+class Ahead:
+    """Takes batches, several at once."""
+
+    def __init__(self, take: Callable[[Sequence[RawEntry]], Awaitable[None]], at_once: int) -> None:
+        self._take = take
+        self._free = asyncio.Semaphore(at_once)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, entries: Sequence[RawEntry]) -> None:
+        """Begin with a batch as soon as there are fewer than `at_once` in hand; does not wait for its end."""
+        await self._free.acquire()
+        task = asyncio.create_task(self._to_the_end(entries))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - what is not done then is left pending
+        """Wait for the batches in hand, so many seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    async def _to_the_end(self, entries: Sequence[RawEntry]) -> None:
+        try:
+            await self._take(entries)
+        except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
+            logs.logger().exception("batch failed")
+        finally:
+            self._free.release()

@@ -1,0 +1,52 @@
+"""What a worker does again and again beside reading: one task for each thing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.ports import StorageUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class Round:
+    """Something done again and again, whatever goes wrong; while Redis is away, it is put off.
+
+    Args:
+        name: for the log.
+        interval: seconds between two of them.
+        step: what is done.
+        stream: of which input; every line that the step logs says so.
+    """
+
+    def __init__(self, name: str, interval: float, step: Callable[[], Awaitable[None]], stream: str) -> None:
+        self._name = name
+        self._interval = interval
+        self._step = step
+        self._stream = stream
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin at once."""
+        self._task = asyncio.create_task(self._run(), name=f"{self._name} {self._stream}")
+
+    async def stop(self) -> None:
+        """Come back when it has ended, within what it does."""
+        # More than once: a cancellation that reaches redis-py while it connects is lost.
+        while self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=0.1)
+
+    async def _run(self) -> None:
+        with logs.bound(stream=self._stream):
+            while True:
+                try:
+                    await self._step()
+                except StorageUnavailableError as error:
+                    logs.logger().debug("put off", round=self._name, error=str(error))
+                except Exception:  # noqa: BLE001 - logged; what one round leaves, the next one does
+                    logs.logger().exception("round failed", round=self._name)
+                await asyncio.sleep(self._interval)

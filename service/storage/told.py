@@ -1,0 +1,80 @@
+"""What storage was told already, so that it need not be told with every batch.
+
+Nearly all that comes is one more delta of a part that is there. Of such a part neither the item id nor the
+context has to be sent, nor the time to live be set: if this process has sent them, and lately. The script
+says so if what was left out is not there after all (the server lost its memory): then it is told again.
+Forgetting costs a few bytes more on the way. So a response is forgotten when it has ended, and all are if
+there are too many that others have ended, or nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from handlers.core.identity import EntryId, PartKey, StreamKey
+    from service.ports import Said
+
+_RESPONSES = 20_000
+"""Of so many responses it is remembered, at most."""
+
+
+class ToldPart:
+    """A part that this process has added to."""
+
+    __slots__ = ("due", "field", "log", "named")
+
+    def __init__(self, field: str, log: str) -> None:
+        self.field = field
+        self.log = log
+        """Its log's key."""
+        self.named: EntryId | None = None
+        """The earliest entry whose item id the log has from this process."""
+        self.due = 0.0
+        """When its time to live has to be set again, on the monotonic clock; 0: it never was."""
+
+
+class ToldResponse:
+    """A response that this process has added to."""
+
+    __slots__ = ("member", "parts", "said", "state")
+
+    def __init__(self, member: str, state: str) -> None:
+        self.member = member
+        self.state = state
+        """Its state's key."""
+        self.parts: dict[PartKey, ToldPart] = {}
+        self.said: dict[Said, EntryId] = {}
+        """What was said of its context, and the earliest entry that did: a later one changes nothing."""
+
+    def knows(self, said: Mapping[Said, EntryId]) -> bool:
+        """Whether all this was sent before."""
+        told = self.said
+        for what, entry in said.items():
+            before = told.get(what)
+            if before is None or entry < before:
+                return False
+        return True
+
+
+class Told:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self._responses: dict[StreamKey, ToldResponse] = {}
+
+    def get(self, key: StreamKey) -> ToldResponse | None:
+        """A response, if something of it was sent."""
+        return self._responses.get(key)
+
+    def keep(self, key: StreamKey, response: ToldResponse) -> None:
+        """Remember one."""
+        if len(self._responses) >= _RESPONSES:
+            self._responses.clear()
+        self._responses[key] = response
+
+    def forget(self, key: StreamKey) -> None:
+        """Tell everything of a response again."""
+        self._responses.pop(key, None)

@@ -1,0 +1,134 @@
+"""Workers on a real Redis Cluster: the whole flow, a slot that moves, a master that dies."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from deltaloom import Partitions
+from service.address import Address
+from service.storage.connection import client_of
+from tests.cluster_servers import running_cluster
+from tests.generated import SETTINGS, Generated
+from tests.waiting import wait_until
+from tests.workers import running_workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from deltaloom import StreamNames
+    from tests.cluster_servers import Cluster
+    from tests.nodes import Node
+    from tests.workers import WorkerProcess
+
+COUNT = 6
+"""Partitions: enough that each of the three masters has some."""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def url_of(cluster: Cluster) -> str:
+    """As an operator writes it."""
+    return f"redis+cluster://{cluster.addresses}"
+
+
+@asynccontextmanager
+async def connected(cluster: Cluster) -> AsyncIterator[Redis]:
+    """A client that tries nothing twice."""
+    client = client_of(Address.parse(url_of(cluster)), retry=Retry(NoBackoff(), 0))
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def owner_of(cluster: Cluster, names: StreamNames) -> Node:
+    """The master that has a partition."""
+    return await cluster.owner(await cluster.slot_of(names.deltas))
+
+
+def assert_nothing_failed(workers: list[WorkerProcess]) -> None:
+    """A worker in trouble waits. It has no error to log, and no traceback."""
+    for worker in workers:
+        for line in worker.lines():
+            assert line["level"] != "error", line.get("exception", line)
+
+
+async def test_the_whole_flow(tmp_path: Path) -> None:
+    """Keys that lie in several slots, or commands that go to the wrong node, would stop everything."""
+    generated = Generated(Partitions(COUNT), "cluster", 40)
+    async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
+        owners = {await owner_of(cluster, names) for names in Partitions(COUNT).all}
+        assert len(owners) == 3
+        url, settings = url_of(cluster), {**SETTINGS, "partitions": COUNT}
+        async with (
+            running_workers(url, "deltaloom", 1, **settings, serve_partitions="0-2") as first,
+            running_workers(url, "deltaloom", 1, **settings, serve_partitions="2-5") as second,
+        ):
+            await generated.publish(client)
+            await generated.judge(client)
+            assert_nothing_failed([*first, *second])
+        # That would be a question to one of the nodes before each read.
+        for node in cluster.nodes:
+            assert "cmdstat_command|getkeys" not in await node.ask("INFO", "commandstats")
+
+
+async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
+    """Adding a node to a cluster would lose what is on its way, or stop the workers."""
+    generated = Generated(Partitions(COUNT), "migration", 60)
+    async with (
+        running_cluster(tmp_path) as cluster,
+        connected(cluster) as client,
+        running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers,
+    ):
+        await generated.publish(client, 0.2)
+        for names in Partitions(COUNT).all[:3]:
+            publishing = asyncio.create_task(generated.publish(client, 0.4))
+            await move(cluster, await cluster.slot_of(names.deltas))
+            await publishing
+        await generated.publish(client)
+        await generated.judge(client)
+        assert_nothing_failed(workers)
+
+
+async def move(cluster: Cluster, slot: int) -> None:
+    """Move a slot to the next master, a few keys at a time, while others use them."""
+    owner, masters = await cluster.owner(slot), await cluster.masters()
+    target = masters[(masters.index(owner) + 1) % len(masters)]
+    await cluster.begin_migration(slot, target)
+
+    async def all_moved() -> bool:
+        return not await cluster.move_keys(slot, target, limit=2)
+
+    await wait_until(all_moved, 60, message=f"slot {slot} is moved")
+    await cluster.end_migration(slot, target)
+
+
+async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
+    """A failover would stop the workers for good, or have them take an entry or a text twice."""
+    generated = Generated(Partitions(COUNT), "failover", 40)
+    async with (
+        running_cluster(tmp_path, replicas=1) as cluster,
+        connected(cluster) as client,
+        running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers,
+    ):
+        await generated.publish(client, 0.5)
+        # A failover loses what the replica has not yet, so the master dies in a quiet moment.
+        await generated.wait_until_read(client)
+        await cluster.wait_until_replicated()
+        dead = await owner_of(cluster, Partitions(COUNT).all[0])
+        await dead.kill()
+        publishing = asyncio.create_task(generated.publish(client))
+        await cluster.wait_until_replaced(dead)
+        await publishing
+        await generated.judge(client)
+        assert_nothing_failed(workers)
+        assert any(worker.said("redis is away, waiting for it") for worker in workers)

@@ -1,0 +1,85 @@
+"""The groups of servers that other tests rely on: their slots move, and their masters are replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
+
+from tests.cluster_servers import SLOTS, running_cluster
+from tests.sentinel_servers import SERVICE, running_sentinels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster_servers import Cluster
+
+KEYS = [f"{{7}}:{number}" for number in range(250)]
+
+
+def client_of(cluster: Cluster) -> RedisCluster:
+    """A client that knows the cluster by all its nodes."""
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in cluster.startup_nodes],
+        decode_responses=True,
+    )
+
+
+async def test_a_slot_moves_with_its_keys(tmp_path: Path) -> None:
+    """A migration that moves nothing would test nothing."""
+    async with running_cluster(tmp_path) as cluster, client_of(cluster) as client:
+        for key in KEYS:
+            await client.set(key, key)
+        slot = await cluster.slot_of(KEYS[0])
+        source = await cluster.owner(slot)
+        (target, _) = [node for node in await cluster.masters() if node is not source]
+        await cluster.begin_migration(slot, target)
+        assert await cluster.move_keys(slot, target, limit=100) == 100
+        assert [await client.get(key) for key in KEYS] == KEYS, "half way, the client is sent to both"
+        assert await cluster.migrate_slot(slot, target) == 150
+        assert await cluster.owner(slot) is target
+        assert await target.ask("CLUSTER", "COUNTKEYSINSLOT", slot) == 250
+        assert [await client.get(key) for key in KEYS] == KEYS
+
+
+async def test_a_replica_takes_the_place_of_a_dead_master(tmp_path: Path) -> None:
+    """A cluster that does not recover would fail whatever is tested with it."""
+    async with running_cluster(tmp_path, replicas=1) as cluster, client_of(cluster) as client:
+        slot = await cluster.slot_of(KEYS[0])
+        dead = await cluster.owner(slot)
+        (heir,) = await cluster.replicas_of(dead)
+        await client.set(KEYS[0], "kept")
+        await cluster.wait_until_replicated()
+        await dead.kill()
+        await cluster.wait_until_replaced(dead)
+        assert await cluster.owner(slot) is heir
+        assert await client.get(KEYS[0]) == "kept"
+        await cluster.start(dead)
+        assert await cluster.replicas_of(heir) == [dead]
+        assert sum(len(each) for each in await slots_of(cluster)) == SLOTS
+
+
+async def slots_of(cluster: Cluster) -> list[range]:
+    """The ranges of slots that are served."""
+    answer = await cluster.alive[0].ask("CLUSTER", "SLOTS")
+    return [range(first, last + 1) for first, last, *_ in answer]
+
+
+async def test_sentinels_replace_a_dead_master(tmp_path: Path) -> None:
+    """The same, for a sentinel group."""
+    async with running_sentinels(tmp_path, replicas=2) as group:
+        sentinel = Sentinel(group.hosts, decode_responses=True)  # type: ignore[no-untyped-call]
+        client = sentinel.master_for(SERVICE)
+        try:
+            await client.set("key", "kept")
+            await group.wait_until_replicated()
+            dead = await group.master()
+            await dead.kill()
+            await group.wait_until_replaced(dead)
+            assert await group.master() is not dead
+            assert await client.get("key") == "kept"
+        finally:
+            await client.aclose()
+            for each in sentinel.sentinels:
+                await each.aclose()

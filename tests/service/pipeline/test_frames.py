@@ -1,0 +1,167 @@
+"""The fast way of reading gives what the models give: the same events taken, refused, and read the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from handlers import BUILT_IN
+from handlers.core.effects import Fragment, Origin
+from handlers.core.identity import Arrival, EntryId
+from handlers.core.routing import RoutingTable
+from service.bus.envelope import open_entry
+from service.pipeline.batch import Batch
+from service.pipeline.frames import frames_of
+from service.pipeline.reading import Reading
+from service.ports import RawEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+    from service.ports import Commit
+
+TABLE = RoutingTable(handler for name, handler in BUILT_IN.items() if name != "output_text")
+LONGEST, MOST = 4000, 5
+
+any_json = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-3, 3),
+        st.sampled_from([2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30]),
+        st.floats(),
+        st.text(max_size=4),
+        st.sampled_from(["", "x" * 5000, "\ud83d", "\ude00", "\ud83d\ude00", "\0", "é"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+good = {
+    "type": st.sampled_from([*TABLE.routes, "response.output_text.delta", "keepalive", "new" * 50]),
+    "delta": st.text(max_size=3),
+    "item_id": st.sampled_from(["it_1", "it_2", None]),
+    "output_index": st.integers(0, 1),
+    "content_index": st.integers(0, 1),
+    "summary_index": st.integers(0, 1),
+    "sequence_number": st.one_of(st.none(), st.integers(0, 5)),
+    "refusal": st.text(max_size=3),
+    "text": st.text(max_size=3),
+    "obfuscation": any_json,
+}
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Any:
+    """Something in the place of an event: mostly a good one, with a field or two that may not be."""
+    if draw(st.integers(0, 19)) == 0:
+        return draw(any_json)
+    event = {name: draw(value) for name, value in good.items() if name == "type" or draw(st.integers(0, 9))}
+    for name in draw(st.sets(st.sampled_from([*good, "error", "response", "item", "part"]), max_size=2)):
+        event[name] = draw(any_json)
+    return event
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """An entry's `event` field: JSON in any of its ways, perhaps damaged."""
+    value = draw(st.one_of(events(), st.lists(events(), max_size=7)))
+    text = json.dumps(
+        value,
+        ensure_ascii=draw(st.booleans()),
+        separators=draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :\t")])),
+    )
+    body = bytearray(text.encode("utf-8", "surrogatepass"))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(body)))
+        damage = [b"", b"\xff", b"\\", b'"', b"{", b"]", b",", b"0", b"\n", b"\\ud800", b"{}", b" ", b"NaN"]
+        body[at : at + draw(st.integers(0, 3))] = draw(st.sampled_from(damage))
+    return bytes(body)
+
+
+def read(entries: list[RawEntry]) -> Commit:
+    """A batch, read."""
+    reading = Reading(TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST)
+    return Batch(entries, reading, now_ms=1).commit
+
+
+def told(commit: Commit) -> Any:
+    """Everything that a commit asks for, in no order where there is none."""
+    responses = {
+        key: (
+            {
+                part: (set(commit.fragments(added)), added.closings, added.item_id)
+                for part, added in change.parts.items()
+            },
+            change.endings,
+            change.registers,
+        )
+        for key, change in commit.responses.items()
+    }
+    counts = {name: sorted(entries) for name, entries in commit.counts.items()}
+    return responses, counts, commit.touched, sorted(commit.dead_letters, key=str)
+
+
+def the_long_way(entries: list[RawEntry]) -> Commit:
+    """The same batch, read by the models alone: so are entries with a name that is there twice."""
+    return read([RawEntry(entry_id, [*fields, *fields[:2]]) for entry_id, fields in entries])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            bodies(), st.sampled_from([b"resp_1", b"resp_2", b"", b"\xff"]), st.sampled_from([b"acme", b""])
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@example([(b'{"type":"x","x":"\xff"}', b"resp_1", b"")])
+@example([(b'{"type":"x"}{"type":"y"}', b"resp_1", b"")])
+@example([(b"[]", b"resp_1", b"")])
+def test_both_ways_read_the_same(inputs: list[tuple[bytes, bytes, bytes]]) -> None:
+    """An event would be taken, refused or read in another way because it came in a fast lane."""
+    entries = [
+        RawEntry(f"{number}-0".encode(), [b"event", body, b"response_id", response_id, b"tenant", tenant])
+        for number, (body, response_id, tenant) in enumerate(inputs, 1)
+    ]
+    assert told(read(entries)) == told(the_long_way(entries))
+
+
+def test_nearly_all_events_go_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared above would be one way with itself."""
+    delta = {"type": "response.refusal.delta", "delta": "é", "output_index": 0, "content_index": 0}
+    body = json.dumps([delta, {"type": "response.output_text.delta"}], ensure_ascii=False).encode()
+    entries = [RawEntry(b"1-0", [b"event", body, b"response_id", b"r"])]
+    monkeypatch.setattr(Batch, "_ask", None)
+    commit = read(entries)
+    assert [len(change.parts) for change in commit.responses.values()] == [1]
+    assert commit.counts == {"response.output_text.delta": [0]}
+    assert frames_of(body) is not None
+
+
+def _deltas() -> Iterator[tuple[str, Any]]:
+    for handler in BUILT_IN.values():
+        for route in handler.routes:
+            if route.adds is not None:
+                yield route.adds, route
+
+
+def test_what_a_route_is_said_to_add_is_what_its_handler_adds() -> None:
+    """`adds` in a handler's table would say something else than its function does."""
+    origin = Origin(Arrival(EntryId(1, 0), 0), "resp_1")
+    routes = list(_deltas())
+    assert len(routes) == 4
+    for kind, route in routes:
+        event = {"type": route.event_type, "delta": "d", "output_index": 3, "sequence_number": 7}
+        event |= {"content_index": 4, "summary_index": 4, "item_id": "it"}
+        (effect,) = route.handle(route.model.model_validate(event), origin)
+        assert isinstance(effect, Fragment)
+        assert (effect.part.kind, effect.part.output_index, effect.part.content_index) == (kind, 3, 4)
+        assert (effect.delta, effect.sequence_number, effect.item_id) == ("d", 7, "it")
