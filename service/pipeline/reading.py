@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.pipeline.decode import Said
     from service.ports import PartChange
 
-_SOURCES = 4000
+_SOURCES = 2000
 """What so many responses' entries say is remembered; forgetting one costs reading it again."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from service.ports import Committed, RawEntry, Storage
     from service.settings import Settings
 
-_ALERTS_REMEMBERED = 2000
+_ALERTS_REMEMBERED = 1000
 """Parts of which this worker knows that their alert was raised; forgetting one costs one look-up."""
 
 

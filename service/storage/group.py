@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 AT_MOST = 500
 """Entries taken over at once."""
 
+TRIMMED_AT_ONCE = 10_000
+"""Entries of a stream that are trimmed in one call: it takes the server a few milliseconds."""
+
 _decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
 _decode_inherit = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
@@ -117,11 +120,16 @@ class ConsumerGroup:
     async def trim(self, retention_ms: int) -> int:
         """Trim the input behind what every group has acknowledged, the outputs by age."""
         names = self._keys.names
-        with unavailable_if_away():
-            trimmed: int = await self._scripts["trim"](
-                keys=[self._stream, names.assembled, names.alerts, names.dead_letters], args=[retention_ms]
-            )
-        return trimmed
+        keys = [self._stream, names.assembled, names.alerts, names.dead_letters]
+        trimmed = 0
+        while True:
+            with unavailable_if_away():
+                of_input, of_outputs = await self._scripts["trim"](
+                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE]
+                )
+            trimmed += of_input
+            if max(of_input, of_outputs) < TRIMMED_AT_ONCE // 2:  # the server trims by whole nodes
+                return trimmed
 
 
 def _raw(entry_id: bytes, fields: Mapping[bytes, bytes]) -> RawEntry:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handlers.core.identity import EntryId, PartKey, StreamKey
     from service.ports import Said
 
-_RESPONSES = 20_000
+_RESPONSES = 10_000
 """Of so many responses it is remembered, at most."""
 
 

@@ -4,11 +4,11 @@
 -- What any group has yet to read or to acknowledge is never trimmed. `~` trims by whole nodes: cheap.
 --
 -- KEYS  1 input stream   2… outputs
--- ARGV  1 ms of age beyond which outputs go
--- Returns how many entries were trimmed from the input
+-- ARGV  1 ms of age beyond which outputs go   2 how many entries of each stream at most
+-- Returns how many entries were trimmed from the input, and from the outputs together
 
 local INPUT, FIRST_OUTPUT = KEYS[1], 2
-local RETENTION_MS = tonumber(ARGV[1])
+local RETENTION_MS, AT_MOST = tonumber(ARGV[1]), ARGV[2]
 
 local function parts_of(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -32,5 +32,8 @@ end
 
 local now = redis.call('TIME')
 local oldest = string.format('%.0f', tonumber(now[1]) * 1000 - RETENTION_MS)
-for i = FIRST_OUTPUT, #KEYS do redis.call('XTRIM', KEYS[i], 'MINID', '~', oldest) end
-return needed and redis.call('XTRIM', INPUT, 'MINID', '~', needed) or 0
+local outputs = 0
+for i = FIRST_OUTPUT, #KEYS do
+  outputs = outputs + redis.call('XTRIM', KEYS[i], 'MINID', '~', oldest, 'LIMIT', AT_MOST)
+end
+return {needed and redis.call('XTRIM', INPUT, 'MINID', '~', needed, 'LIMIT', AT_MOST) or 0, outputs}
