@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-_BATCHES_AT_ONCE = 3
+_BATCHES_AT_ONCE = 4
 """Each waits for the server three times; with so many there is always one for Python to work on."""
 
 

@@ -147,6 +147,11 @@ class Commit:
     def columns(self, change: PartChange) -> Columns:
         """A part's fragments, as a chunk stores them."""
         milliseconds, counters = self.milliseconds, self.counters
+        if len(change.entries) == 1:
+            (entry,) = change.entries
+            return Columns(
+                [milliseconds[entry]], [counters[entry]], change.numbers, change.deltas, change.positions
+            )
         return Columns(
             [milliseconds[entry] for entry in change.entries],
             [counters[entry] for entry in change.entries],

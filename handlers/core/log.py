@@ -90,27 +90,29 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
         """Make the columns ready; `ValueError` if they are not of this length, or nothing is in them."""
         if isinstance(self.deltas, bytes):
             self.deltas = [from_bytes(delta) for delta in _decode_halves(self.deltas)]
-        lengths = {count, len(self.offsets), len(self.counters), len(self.deltas)}
-        if isinstance(self.numbers, list):
-            lengths.add(len(self.numbers))
-        if self.positions is not None:
-            lengths.add(len(self.positions))
-        if len(lengths) > 1 or not (self.deltas or self.closings):
+        numbers, positions = self.numbers, self.positions
+        if not (
+            count == len(self.offsets) == len(self.counters) == len(self.deltas)
+            and (positions is None or len(positions) == count)
+            and (isinstance(numbers, int) or len(numbers) == count)
+            and (count or self.closings)
+        ):
             raise ValueError
 
     @property
-    def first(self) -> EntryId:
-        """The earliest entry it has something of."""
-        first = EntryId(self.base_ms + self.offsets[0], self.counters[0]) if self.deltas else None
-        if self.closings:
-            closed = [EntryId(self.base_ms + ms, counter) for ms, counter, *_ in self.closings]
-            return min(closed) if first is None else min(first, *closed)
-        return first or EntryId(self.base_ms, 0)
+    def first(self) -> tuple[int, int]:
+        """The id of the earliest entry it has something of."""
+        if not self.closings:
+            return self.base_ms + self.offsets[0], self.counters[0]
+        closed = [(self.base_ms + ms, counter) for ms, counter, *_ in self.closings]
+        return min(
+            closed + [(self.base_ms + ms, c) for ms, c in zip(self.offsets, self.counters, strict=True)]
+        )
 
     @property
-    def last_fragment(self) -> EntryId:
-        """The latest entry it has a fragment of; there has to be one."""
-        return EntryId(self.base_ms + self.offsets[-1], self.counters[-1])
+    def last_fragment(self) -> tuple[int, int]:
+        """The id of the latest entry it has a fragment of; there has to be one."""
+        return self.base_ms + self.offsets[-1], self.counters[-1]
 
     @property
     def texts(self) -> list[str]:
@@ -142,7 +144,10 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
         ]
 
 
-_decode = msgspec.msgpack.Decoder(_Chunk).decode
+_decode_all = msgspec.msgpack.Decoder(list[_Chunk]).decode
+_ARRAY32 = b"\xdd"
+"""How MessagePack begins an array with a length of four bytes."""
+
 _decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
@@ -153,10 +158,10 @@ class PartLog:
 
     def __init__(self, chunks: Sequence[_Chunk] = ()) -> None:
         # Batches may be stored in another order than they were read: in that one there is nothing to sort.
-        by_first = sorted(((chunk.first, chunk) for chunk in chunks), key=itemgetter(0))
+        by_first = sorted([(chunk.first, chunk) for chunk in chunks], key=itemgetter(0))
         self._chunks = [chunk for _, chunk in by_first]
-        self._last = max((chunk.last_fragment for chunk in chunks if chunk.deltas), default=None)
-        self.began = by_first[0][0] if by_first else EntryId(0, 0)
+        self._last = max([chunk.last_fragment for chunk in chunks if chunk.deltas], default=None)
+        self.began = EntryId(*by_first[0][0]) if by_first else EntryId(0, 0)
         """The earliest entry it has something of."""
         self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         named = [(first, chunk.item_id) for first, chunk in by_first if chunk.item_id is not None]
@@ -201,12 +206,12 @@ class PartLog:
         for chunk in self._chunks:
             if not chunk.deltas:
                 continue
-            numbers = chunk.numbers
+            numbers, deltas = chunk.numbers, chunk.texts
             if not isinstance(numbers, int) or (last is not None and numbers <= last):
                 return None
             first = numbers if first is None else first
-            last = numbers + len(chunk.deltas) - 1
-            texts += chunk.texts
+            last = numbers + len(deltas) - 1
+            texts += deltas
         return Assembly(repair("".join(texts)), len(texts), 0, first, last)
 
 
@@ -217,13 +222,8 @@ def encode_chunk(columns: Columns, closings: Sequence[StoredClosing], item_id: s
     base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
     start = numbers[0] if count else None
     consecutive = start is not None and (count == 1 or numbers == [*range(start, start + count)])
-    row: list[Any] = [
-        base,
-        [ms - base for ms in milliseconds],
-        counters,
-        start if consecutive else numbers,
-        deltas,
-    ]
+    offsets = [0] if count == 1 else [ms - base for ms in milliseconds]
+    row: list[Any] = [base, offsets, counters, start if consecutive else numbers, deltas]
     if closings or item_id is not None or positions is not None:
         row.append(positions)
         row.append(item_id)
@@ -263,16 +263,25 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
 
 def decode_log(data: bytes) -> PartLog:
     """Read all chunks of a log; `CorruptLogError` if they are none."""
-    chunks = []
+    bodies, counts = [], []
     offset, end = 0, len(data)
     try:
         while offset < end:
-            length, offset = _read_varint(data, offset)
-            count, offset = _read_varint(data, offset)
-            chunk = _decode(data[offset : offset + length])
+            length, count = data[offset], data[offset + 1]
+            if length < _SEVEN_BITS and count < _SEVEN_BITS:
+                offset += 2
+            else:
+                length, offset = _read_varint(data, offset)
+                count, offset = _read_varint(data, offset)
+            bodies.append(data[offset : offset + length])
+            counts.append(count)
             offset += length
+        # All in one go, as one array.
+        chunks = _decode_all(_ARRAY32 + len(bodies).to_bytes(4, "big") + b"".join(bodies))
+        if len(bodies) != len(chunks) or offset != end:
+            raise ValueError
+        for chunk, count in zip(chunks, counts, strict=True):
             chunk.check(count)
-            chunks.append(chunk)
         return PartLog(chunks)
     except (
         ValueError,

@@ -177,12 +177,22 @@ class Batch:
 
     def _begin(self, source: Source, where: tuple[Kind, int, int], index: int) -> PartChange:
         """A part, with the first that this batch has of it."""
+        key = source.stream_key
+        response = self.commit.responses.get(key)
+        if response is None:
+            response = self.commit.responses[key] = ResponseChange()
         if not source.parts:
             self._sources.append(source)
-        kind, output_index, place = where
-        part = PartKey(source.stream_key, output_index, place, kind)
-        origin = Origin(Arrival(self.commit.entry(index), 0), source.stream_key.value, source.said.context)
-        change = source.parts[where] = self._part(part, None, origin)
+            if source.said.context != _NOTHING_SAID:
+                response.say(source.said.context, self.commit.entry(index))
+        part = source.keys.get(where)
+        if part is None:
+            kind, output_index, place = where
+            part = source.keys[where] = PartKey(key, output_index, place, kind)
+        change = response.parts.get(part)
+        if change is None:
+            change = response.parts[part] = PartChange()
+        source.parts[where] = change
         return change
 
     # -------------------------------------------------------------------------------------- the long way

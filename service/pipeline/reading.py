@@ -15,6 +15,7 @@ from service.ports import Entry
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind
+    from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
     from service.pipeline.decode import Said
     from service.ports import PartChange
@@ -36,11 +37,13 @@ class Rule(NamedTuple):
 class Source:
     """What stands beside the events of some entries."""
 
-    __slots__ = ("parts", "said", "stream_key")
+    __slots__ = ("keys", "parts", "said", "stream_key")
 
     def __init__(self, stream_key: StreamKey, said: Said) -> None:
         self.stream_key = stream_key
         self.said = said
+        self.keys: dict[tuple[Kind, int, int], PartKey] = {}
+        """The parts that it had something of."""
         self.parts: dict[tuple[Kind, int, int], PartChange] = {}
         """What the batch that is being read has of it: by kind, output index and content index."""
 

@@ -135,15 +135,18 @@ class CommitCall:
         """Append what commit.lua takes of a part: seven values."""
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
         item_id = added.item_id
-        if item_id is not None and told.named is not None and told.named <= self._commit.began(added):
+        known = self._now < told.due and (
+            item_id is None or (told.named is not None and told.named <= self._commit.began(added))
+        )
+        if known:
             item_id = None
-        known = item_id is None and self._now < told.due
-        if not known:
-            item_id = added.item_id
+        else:
             untold.append((part, told, told.named if item_id is None else self._commit.began(added)))
+        self.keys.append(told.log)
+        self._blobs.append(encode_chunk(self._commit.columns(added), added.closings, item_id))
         plan += (
-            self._key(told.log),
-            self._blob(encode_chunk(self._commit.columns(added), added.closings, item_id)),
+            len(self.keys),
+            len(self._blobs),
             told.field,
             len(added.deltas),
             known,

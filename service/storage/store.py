@@ -85,11 +85,15 @@ class RedisStorage:
             return await self.commit(commit)
         if not overflowing:
             call.stored()
-        parts = [list(change.parts) for change in commit.responses.values()]
+
+        def part_at(place: tuple[int, int]) -> PartKey:
+            response, part = place
+            return list(commit.responses[keys[response]].parts)[part]
+
         return Committed(
-            overflowing=[parts[response][part] for response, part in overflowing],
+            overflowing=list(map(part_at, overflowing)),
             acknowledged=acknowledged,
-            opened=[parts[response][part] for response, part in opened],
+            opened=list(map(part_at, opened)),
             late_events=late_events,
             low_water=_low_water(low_water),
             ready=[StreamKey.parse(member) for member in ready],
