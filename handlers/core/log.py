@@ -261,25 +261,29 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
     return number | byte << shift, offset + 1
 
 
+def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
+    """A log's chunks, still encoded, and how many fragments each has; what is cut off shows when it is decoded."""
+    bodies, counts = [], []
+    offset = 0
+    while offset < len(data):
+        length, count = data[offset], data[offset + 1]
+        if length < _SEVEN_BITS and count < _SEVEN_BITS:
+            offset += 2
+        else:
+            length, offset = _read_varint(data, offset)
+            count, offset = _read_varint(data, offset)
+        bodies.append(data[offset : offset + length])
+        counts.append(count)
+        offset += length
+    return bodies, counts
+
+
 def decode_log(data: bytes) -> PartLog:
     """Read all chunks of a log; `CorruptLogError` if they are none."""
-    bodies, counts = [], []
-    offset, end = 0, len(data)
     try:
-        while offset < end:
-            length, count = data[offset], data[offset + 1]
-            if length < _SEVEN_BITS and count < _SEVEN_BITS:
-                offset += 2
-            else:
-                length, offset = _read_varint(data, offset)
-                count, offset = _read_varint(data, offset)
-            bodies.append(data[offset : offset + length])
-            counts.append(count)
-            offset += length
+        bodies, counts = _bodies(data)
         # All in one go, as one array.
         chunks = _decode_all(_ARRAY32 + len(bodies).to_bytes(4, "big") + b"".join(bodies))
-        if len(bodies) != len(chunks) or offset != end:
-            raise ValueError
         for chunk, count in zip(chunks, counts, strict=True):
             chunk.check(count)
         return PartLog(chunks)

@@ -124,9 +124,10 @@ class ConsumerGroup:
         trimmed = 0
         while True:
             with unavailable_if_away():
-                of_input, of_outputs = await self._scripts["trim"](
+                reply: list[int] = await self._scripts["trim"](
                     keys=keys, args=[retention_ms, TRIMMED_AT_ONCE]
                 )
+            of_input, of_outputs = reply
             trimmed += of_input
             if max(of_input, of_outputs) < TRIMMED_AT_ONCE // 2:  # the server trims by whole nodes
                 return trimmed
