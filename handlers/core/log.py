@@ -262,7 +262,7 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
-    """A log's chunks, still encoded, and how many fragments each has; what is cut off shows when it is decoded."""
+    """A log's chunks, still encoded, and how many fragments each has."""
     bodies, counts = [], []
     offset = 0
     while offset < len(data):
