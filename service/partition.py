@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-_BATCHES_AT_ONCE = 4
-"""Each waits for the server three times; with so many there is always one for Python to work on."""
+_BATCHES_AT_ONCE = 2
+"""One for the server, and one for Python."""
 
 
 class Partition:

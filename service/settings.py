@@ -112,7 +112,9 @@ class Settings(BaseSettings):
     processes: int = Field(
         default=1, ge=1, le=256, description="Worker processes that `deltaloom worker` runs."
     )
-    batch_size: int = Field(default=2000, ge=1, le=5000, description="Entries read at once.")
+    batch_size: int = Field(
+        default=5000, ge=1, le=20_000, description="Entries read at once; fewer if they are large."
+    )
     block_ms: int = Field(
         default=1000, ge=10, le=2000, description="Milliseconds a read waits for the first entry."
     )

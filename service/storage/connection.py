@@ -50,7 +50,7 @@ def patient_client_of(address: Address, inputs: Mapping[str, Input]) -> PatientC
     kinds = _Kinds(PatientRedis, PatientMaster, PatientCluster)
     options = {"socket_read_size": _READ_BYTES}
     client: PatientClient = _made(kinds, address, single_connection=False, options=options)
-    client.inputs = inputs
+    client.inputs, client.entry_bytes = inputs, {}
     client.set_response_callback("XREADGROUP", cast("Any", _as_one))
     return client
 

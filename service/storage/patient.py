@@ -17,10 +17,18 @@ from service.storage.cluster import Cluster
 from service.storage.sentinel import Master
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from service.patience import Patience
+    from service.ports import RawEntry
     from service.storage.group import ConsumerGroup
+
+
+BATCH_BYTES = 2 * 1024 * 1024
+"""Of large entries (arrays of events) a batch has fewer, so that it takes no longer than one of small ones."""
+
+_SAMPLE = 16
+"""Entries of a batch that are looked at, to tell how large they are."""
 
 
 class Input(NamedTuple):
@@ -35,6 +43,8 @@ class Patient:
 
     inputs: Mapping[str, Input]
     """By the names of their streams."""
+    entry_bytes: dict[str, int]
+    """How large the entries last read of a stream were; none at first."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command when the server can."""
@@ -42,8 +52,15 @@ class Patient:
         if stream is None:  # PING: any of the servers will do
             anything = next(iter(self.inputs.values()))
             return await anything.patience.until_done(self._attempt, args, options)
+        reads = args[0] == "XREADGROUP"
+        if reads:
+            args = _with_count(args, self.entry_bytes.get(stream, 1))
         with logs.bound(stream=stream):
-            return await self.inputs[stream].patience.until_done(self._attempt, args, options, stream)
+            reply = await self.inputs[stream].patience.until_done(self._attempt, args, options, stream)
+        if reads and reply:
+            ((_, ((_, entries),)),) = reply
+            self.entry_bytes[stream] = _size(entries)
+        return reply
 
     async def _attempt(
         self, args: tuple[Any, ...], options: dict[str, Any], stream: str | None = None
@@ -56,6 +73,18 @@ class Patient:
                 raise
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
+
+
+def _with_count(args: tuple[Any, ...], entry_bytes: int) -> tuple[Any, ...]:
+    """The command, asking for no more entries than are likely to have BATCH_BYTES together."""
+    at = args.index(b"COUNT") + 1
+    return (*args[:at], max(1, min(int(args[at]), BATCH_BYTES // entry_bytes)), *args[at + 1 :])
+
+
+def _size(entries: Sequence[RawEntry]) -> int:
+    """Bytes of an entry, about: the mean of some that are spread over the batch."""
+    some = entries[:: max(1, len(entries) // _SAMPLE)]
+    return 1 + sum(len(value) for _, fields in some for value in fields) // len(some)
 
 
 class PatientRedis(Patient, Redis):  # type: ignore[misc]  # redis-py's own bases disagree
