@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 BATCH_BYTES = 2 * 1024 * 1024
-"""Of large entries (arrays of events) a batch has fewer, so that it takes no longer than one of small ones."""
+"""Of large entries (arrays of events) a batch has fewer, so that it takes no longer than one of small."""
 
 _SAMPLE = 16
 """Entries of a batch that are looked at, to tell how large they are."""
