@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey, StreamKey
 
 
+LOG = "log:"
+"""How a log's key begins, after the prefix; the response and the part follow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The worker's own keys of one partition."""
@@ -48,7 +52,7 @@ class Keys:
 
     def log(self, part: PartKey) -> str:
         """An open part's set."""
-        return self.names.name(f"log:{part.stream_key}:{part.field}")
+        return self.names.name(f"{LOG}{part.stream_key}:{part.field}")
 
     def item(self, part: PartKey) -> str:
         """The public hash of a finished item."""

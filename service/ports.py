@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from handlers.core.assembly import StoredFragment
+from handlers.core.assembly import StoredFragment, assemble
 from handlers.core.context import note
 from handlers.core.effects import Context
 from handlers.core.identity import Arrival, EntryId
@@ -55,11 +55,11 @@ class Entry(NamedTuple):
 
 
 class PartChange:
-    """What a batch adds to one part: fragments in columns, in the order of the batch, and closings."""
+    """What a batch adds to one part: fragments in columns, and closings."""
 
-    __slots__ = ("closings", "deltas", "entries", "item_id", "numbers", "opened", "positions")
+    __slots__ = ("_named", "closings", "deltas", "entries", "item_id", "numbers", "opened", "positions")
 
-    def __init__(self, item_id: str | None = None) -> None:
+    def __init__(self) -> None:
         self.entries: list[int] = []
         """The batch's entry index of each fragment."""
         self.numbers: list[int | None] = []
@@ -67,22 +67,47 @@ class PartChange:
         self.positions: list[int] | None = None
         """In their entries' arrays; None as long as all are 0."""
         self.closings: list[StoredClosing] = []
-        self.item_id = item_id
+        self.item_id: str | None = None
+        """Of the earliest event that has one."""
+        self._named: tuple[int, int] | None = None
         self.opened: ModerationAlert | None = None
 
-    def add(self, entry: int, position: int, number: int | None, delta: str) -> None:
-        """Add a fragment."""
-        if position or self.positions is not None:
-            self.place(position)
-        self.entries.append(entry)
-        self.numbers.append(number)
-        self.deltas.append(delta)
+    def name(self, item_id: str | None, entry: int, position: int) -> None:
+        """Note an event's item id."""
+        if item_id is not None and (self._named is None or (entry, position) < self._named):
+            self.item_id, self._named = item_id, (entry, position)
 
-    def place(self, position: int) -> None:
-        """Note the next fragment's position."""
-        if self.positions is None:
-            self.positions = [0] * len(self.entries)
-        self.positions.append(position)
+    def add(
+        self,
+        entries: list[int],
+        positions: list[int] | None,
+        numbers: list[int | None],
+        deltas: list[str],
+    ) -> None:
+        """Add fragments that stand in the order in which they came; the part may keep the lists."""
+        if not self.entries:
+            self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
+            return
+        if positions is not None or self.positions is not None:
+            before = self.positions or [0] * len(self.entries)
+            self.positions = before + (positions or [0] * len(entries))
+        in_order = self.entries[-1] < entries[0]
+        self.entries, self.numbers, self.deltas = (
+            self.entries + entries,
+            self.numbers + numbers,
+            self.deltas + deltas,
+        )
+        if not in_order:
+            self._sort()
+
+    def _sort(self) -> None:
+        at = list(zip(self.entries, self.positions or [0] * len(self.entries), strict=True))
+        order = sorted(range(len(at)), key=at.__getitem__)
+        self.entries = [self.entries[n] for n in order]
+        self.numbers = [self.numbers[n] for n in order]
+        self.deltas = [self.deltas[n] for n in order]
+        if self.positions is not None:
+            self.positions = [self.positions[n] for n in order]
 
     def clear(self) -> None:
         """Take its fragments out."""
@@ -103,8 +128,10 @@ class ResponseChange:
         """The batch's entry indexes of all but the fragments."""
 
     def say(self, context: Context, entry: EntryId, *, learned: bool = False) -> None:
-        """Add what an entry says; the entries come in their order."""
-        self.said.setdefault((context, learned), entry)
+        """Add what an entry says."""
+        before = self.said.setdefault((context, learned), entry)
+        if entry < before:
+            self.said[context, learned] = entry
 
     @property
     def registers(self) -> Registers:
@@ -147,11 +174,6 @@ class Commit:
     def columns(self, change: PartChange) -> Columns:
         """A part's fragments, as a chunk stores them."""
         milliseconds, counters = self.milliseconds, self.counters
-        if len(change.entries) == 1:
-            (entry,) = change.entries
-            return Columns(
-                [milliseconds[entry]], [counters[entry]], change.numbers, change.deltas, change.positions
-            )
         return Columns(
             [milliseconds[entry] for entry in change.entries],
             [counters[entry] for entry in change.entries],
@@ -169,6 +191,12 @@ class Commit:
                 change.entries, positions, change.numbers, change.deltas, strict=True
             )
         ]
+
+    def text_of(self, change: PartChange) -> str:
+        """A part's fragments, joined."""
+        if self.columns(change).first_number is not None:  # they are in order, and none is there twice
+            return "".join(change.deltas)
+        return assemble(self.fragments(change)).text
 
     def began(self, change: PartChange) -> EntryId:
         """The earliest entry of what is added to a part."""

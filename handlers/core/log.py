@@ -61,6 +61,14 @@ class Columns(NamedTuple):
     positions: list[int] | None = None
     """In their entries' arrays; None where all are 0."""
 
+    @property
+    def first_number(self) -> int | None:
+        """The first of the sequence numbers, if each is one more than the one before."""
+        start = self.numbers[0] if self.numbers else None
+        if start is None or self.numbers != [*range(start, start + len(self.numbers))]:
+            return None
+        return start
+
     @classmethod
     def of(cls, fragments: Iterable[StoredFragment]) -> Columns:
         """Fragments, put in their order."""
@@ -220,10 +228,9 @@ def encode_chunk(columns: Columns, closings: Sequence[StoredClosing], item_id: s
     milliseconds, counters, numbers, deltas, positions = columns
     count = len(deltas)
     base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
-    start = numbers[0] if count else None
-    consecutive = start is not None and (count == 1 or numbers == [*range(start, start + count)])
-    offsets = [0] if count == 1 else [ms - base for ms in milliseconds]
-    row: list[Any] = [base, offsets, counters, start if consecutive else numbers, deltas]
+    start = columns.first_number
+    offsets = [ms - base for ms in milliseconds]
+    row: list[Any] = [base, offsets, counters, numbers if start is None else start, deltas]
     if closings or item_id is not None or positions is not None:
         row.append(positions)
         row.append(item_id)

@@ -23,7 +23,7 @@ class Frame(msgspec.Struct, gc=False):
     """An event, as far as a delta has fields."""
 
     type: str
-    delta: str | UnsetType = UNSET
+    delta: str | None = None
     item_id: _Id | None = None
     output_index: _Index | UnsetType = UNSET
     content_index: _Index | UnsetType = UNSET
@@ -31,16 +31,10 @@ class Frame(msgspec.Struct, gc=False):
     sequence_number: _Number | None = None
 
 
-_decode_one = msgspec.json.Decoder(Frame).decode
-_decode_array = msgspec.json.Decoder(list[Frame]).decode
-_ARRAY = ord("[")
+decode_one = msgspec.json.Decoder(Frame).decode
+decode_array = msgspec.json.Decoder(list[Frame]).decode
+decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
+"""An array's events, each as its JSON."""
 
-
-def frames_of(body: bytes) -> Frame | list[Frame] | None:
-    """The event, or the events, in an entry's JSON; None if it has to be read the other way."""
-    try:
-        if not body.isascii():
-            body.decode()  # the decoder does not look into the fields that it passes over
-        return _decode_array(body) if body[0] == _ARRAY else _decode_one(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError, RecursionError):
-        return None
+NotFrameError = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What is raised for a body that has to be read the other way."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.identity import StreamKey
+from msgspec import UnsetType
+
+from handlers.core.identity import PartKey, StreamKey
 from service.pipeline.decode import UnreadableError, said_of
 from service.ports import Entry
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind
-    from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
     from service.pipeline.decode import Said
-    from service.ports import PartChange
+    from service.pipeline.gathering import Where
+    from service.ports import RawEntry
 
-_SOURCES = 2000
-"""What so many responses' entries say is remembered; forgetting one costs reading it again."""
+_REMEMBERED = 4000
+"""Of so many sources and places it is remembered what they are; forgetting one costs reading it again."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
 """Opens an entry: its id, its fields, how often it was delivered."""
@@ -34,18 +36,22 @@ class Rule(NamedTuple):
     by_summary_index: bool
 
 
-class Source:
-    """What stands beside the events of some entries."""
+class Source(NamedTuple):
+    """What stands beside the events of some entries: whose they are."""
 
-    __slots__ = ("keys", "parts", "said", "stream_key")
+    stream_key: StreamKey
+    said: Said
 
-    def __init__(self, stream_key: StreamKey, said: Said) -> None:
-        self.stream_key = stream_key
-        self.said = said
-        self.keys: dict[tuple[Kind, int, int], PartKey] = {}
-        """The parts that it had something of."""
-        self.parts: dict[tuple[Kind, int, int], PartChange] = {}
-        """What the batch that is being read has of it: by kind, output index and content index."""
+
+class Place(NamedTuple):
+    """Where events of one type from one source go."""
+
+    source: Source
+    event_type: str
+    part: PartKey | None
+    """What they are added to; None where that is not so simple."""
+    counted: bool
+    """Whether there is no handler for them."""
 
 
 class Reading:
@@ -65,26 +71,59 @@ class Reading:
         self.stream = stream
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
-        self.rules: Mapping[str, Rule] = {
+        self._rules: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
             if route.adds is not None
         }
-        self.sources: dict[tuple[bytes, ...], Source | None] = {}
+        self._sources: dict[tuple[bytes, int], Source | None] = {}
+        self._places: dict[Where, Place] = {}
 
-    def source(self, entry_id: bytes, fields: list[bytes]) -> Source | None:
-        """What an entry says beside its first field; None if that has to be read the long way."""
-        beside = tuple(fields[2:])
+    def place(self, where: Where, entry: RawEntry) -> Place | None:
+        """Where events go that were gathered; None if all of their entries have to be read the long way.
+
+        Args:
+            where: what they have in common.
+            entry: one of their entries.
+        """
         try:
-            return self.sources[beside]
+            return self._places[where]
         except KeyError:
-            if len(self.sources) >= _SOURCES:
-                self.sources.clear()
-            source = self.sources[beside] = self._read(entry_id, fields)
+            place = self._place(where, entry)
+            if place is not None and place.part is not None:  # others hardly ever come again
+                if len(self._places) >= _REMEMBERED:
+                    self._places.clear()
+                self._places[where] = place
+            return place
+
+    def _place(self, where: Where, entry: RawEntry) -> Place | None:
+        beside, fields, event_type, output_index, content_index, summary_index = where
+        source = self._source((beside, fields), entry)
+        if source is None:
+            return None
+        rule = self._rules.get(event_type)
+        if rule is None:
+            return Place(source, event_type, None, event_type not in self.table.routes)
+        index = summary_index if rule.by_summary_index else content_index
+        if isinstance(index, UnsetType) or isinstance(output_index, UnsetType):
+            return Place(source, event_type, None, counted=False)
+        return Place(
+            source, event_type, PartKey(source.stream_key, output_index, index, rule.kind), counted=False
+        )
+
+    def _source(self, key: tuple[bytes, int], entry: RawEntry) -> Source | None:
+        try:
+            return self._sources[key]
+        except KeyError:
+            if len(self._sources) >= _REMEMBERED:
+                self._sources.clear()
+            source = self._sources[key] = self._read(*entry)
             return source
 
     def _read(self, entry_id: bytes, fields: list[bytes]) -> Source | None:
         if fields[0] in fields[2::2]:  # a name that is there twice: the last one counts
+            return None
+        if any(b"\0" in field for field in fields[2:]):  # another entry's might look the same, joined
             return None
         try:
             said = said_of(self.open_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), 1))

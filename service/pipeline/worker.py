@@ -8,7 +8,6 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from handlers.core.assembly import assemble
 from handlers.core.context import Registers, context_of
 from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
@@ -158,7 +157,7 @@ class Worker:
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if part not in self._alerted and self._opens(part)
+            if self._opens(part) and part not in self._alerted
         }
         if not new:
             return
@@ -176,7 +175,7 @@ class Worker:
         response = batch.commit.responses[part.stream_key]
         change = response.parts[part]
         context = context_of({**response.registers, **stored})
-        text = assemble(batch.commit.fragments(change)).text
+        text = batch.commit.text_of(change)
         text = text or next((closing.text for closing in change.closings), "")
         opened = self._table.kinds[part.kind].opened
         began_ms = batch.commit.began(change).ms

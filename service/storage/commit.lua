@@ -2,20 +2,22 @@
 -- Stores a batch's effects and acknowledges it, in one step; says what can be finished now.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting
---       7… states and logs, by the numbers in the plan
+--       7… states and logs, by the numbers in the plan; then the logs that only grow
 -- ARGV  1 consumer group
 --       2 the batch's entry ids, separated by blanks
 --       3 the plan, MessagePack, everything in it by position (see the names below)
 --       4 whose is whose, MessagePack, read only where some entries were acknowledged before: entries by their
 --         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
---         counts {{entry, …}, …}}
---       5… blobs, by the numbers in the plan, from 1: chunks and endings
--- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten}, loaded, …}
+--         counts {{entry, …}, …}, logs that only grow {{entry, …}, …}}
+--       5… blobs, by the numbers in the plan, from 1: chunks and endings; then a chunk for each log that only grows
+-- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused},
+--         loaded, …}
 --         low_water is {oldest pending entry or '', last delivered entry if nothing is pending,
 --         whether the oldest pending one is stuck};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         forgotten: responses of which the worker left out what it thought to be stored, and it is not;
---         if there is any of either, nothing was written;
+--         refused: logs that do not only grow, {log, its bytes}, from 0: they are gone (0 bytes), or near a limit;
+--         if there is any of these three, nothing was written;
 --         loaded: of ready responses all of whose open logs are in KEYS, {response, the state's fields and values,
 --         {field, log, …}}; ready names only the others
 --
@@ -25,8 +27,11 @@
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
-local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTERS, TYPES, TOUCHED, RESPONSES =
-  unpack(cmsgpack.unpack(ARGV[3]))
+local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTERS, TYPES, TOUCHED, RESPONSES,
+  LOGS, LOG_LIMIT, LOG_PREFIX, ACTIVE = unpack(cmsgpack.unpack(ARGV[3]))
+-- Logs that only grow: LOGS of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
+-- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
+local FIRST_LOG, FIRST_CHUNK = #KEYS - LOGS, #ARGV - LOGS
 -- Of a response. TOLD: registers were left out, because they are stored.
 local STATE, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS = 1, 2, 3, 4, 5, 6, 7, 8
 -- Of a part, seven values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
@@ -96,8 +101,13 @@ for r, response in ipairs(RESPONSES) do
   if gone then forgotten[#forgotten + 1] = r - 1 end
   is_done[r] = done
 end
-if #overflowing > 0 or #forgotten > 0 then
-  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten})}
+local refused = {}
+for l = 1, LOGS do
+  local bytes = redis.call('STRLEN', KEYS[FIRST_LOG + l])
+  if bytes == 0 or bytes + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, bytes} end
+end
+if #overflowing > 0 or #forgotten > 0 or #refused > 0 then
+  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten, refused})}
 end
 
 -- Acknowledge, one by one: some may have been acknowledged before, by a worker that took them over, or by a
@@ -199,8 +209,12 @@ end
 for r, response in ipairs(RESPONSES) do
   if not WHOSE or any_fresh(WHOSE[1][r]) then apply(r, response) end
 end
+for l = 1, LOGS do
+  if not WHOSE or fresh_among(WHOSE[3][l]) > 0 then redis.call('APPEND', KEYS[FIRST_LOG + l], ARGV[FIRST_CHUNK + l]) end
+end
 if late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', late_events) end
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
+in_slices(ACTIVE, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
 in_slices(TOUCHED, function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 
 -- What can be finished now: what the low-water mark has passed and, while another worker is stuck with
@@ -219,12 +233,18 @@ end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
 if stalled then
+  for l = 1, LOGS do
+    candidates[#candidates + 1] = string.match(KEYS[FIRST_LOG + l], '^(.*):%d+:%d+:[%l_]+$', LOG_PREFIX + 1)
+  end
   local listed = {}
   for _, member in ipairs(ready) do listed[member] = true end
   in_slices(candidates, function(...)
     for i, score in ipairs(redis.call('ZMSCORE', WAITING, ...)) do
       local member = select(i, ...)
-      if score and not listed[member] then ready[#ready + 1] = member end
+      if score and not listed[member] then
+        listed[member] = true
+        ready[#ready + 1] = member
+      end
     end
   end)
 end
@@ -254,4 +274,4 @@ for _, member in ipairs(ready) do
   if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
 end
 local low_water = {oldest_pending, last_delivered, stalled}
-return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}}), unpack(loaded)}
+return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}, {}}), unpack(loaded)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
+from service.keys import LOG
 from service.storage.records import (
     arrival_field,
     encode_ending,
@@ -41,6 +42,10 @@ Texts that are certain without that entry are finished from then on; those in do
 
 AT_MOST = 500
 """Responses that a commit or a survey names as ready; the next survey names the rest."""
+
+IDLE_GRAIN_MS = 1000
+"""An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
+only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
 
 _Untold = list[tuple["PartKey", ToldPart, "EntryId | None"]]
 """Parts of which not all was told before, and the earliest entry whose item id is now."""
@@ -72,7 +77,20 @@ class CommitCall:
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
         self._blobs: list[bytes] = []
         self._untold: list[tuple[ToldResponse, StreamKey, ResponseChange, _Untold]] = []
-        responses = [self._response(key, change) for key, change in commit.responses.items()]
+        self.grown: list[tuple[StreamKey, ToldPart]] = []
+        """Logs that only grow, in the order of their keys, and whose they are."""
+        self.responses: list[StreamKey] = []
+        """All other responses, in the order of the plan."""
+        self._expected: list[tuple[ToldResponse, int]] = []
+        chunks: list[bytes] = []
+        logs: list[str] = []
+        others = []
+        for key, change in commit.responses.items():
+            response = self._told.get(key) or ToldResponse(str(key), keys.state(key))
+            if not self._only_grows(response, key, change, logs, chunks):
+                self.responses.append(key)
+                others.append(self._response(response, key, change))
+        self.keys += logs
         plan = (
             _ms(settings.state_ttl),
             settings.max_part_fragments,
@@ -82,9 +100,19 @@ class CommitCall:
             [value for at, letter in commit.dead_letters for value in (at, entry_of_letter(letter))],
             [value for name, entries in commit.counts.items() for value in (name, len(entries))],
             [value for key, ms in commit.touched.items() for value in (ms, str(key))],
-            responses,
+            others,
+            len(logs),
+            min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES),
+            len(names.name(LOG)),
+            [value for told, ms in self._expected for value in (ms, told.member)],
         )
-        self.args: list[bytes] = [b" ".join(commit.entries), _encode(plan), _whose(commit), *self._blobs]
+        self.args: list[bytes] = [
+            b" ".join(commit.entries),
+            _encode(plan),
+            self._whose(commit),
+            *self._blobs,
+            *chunks,
+        ]
 
     def stored(self) -> None:
         """Remember what storage was told."""
@@ -96,6 +124,8 @@ class CommitCall:
                 told_part.named = named
                 told.parts[part] = told_part
             self._told.keep(key, told)
+        for told, ms in self._expected:
+            told.expected_ms = ms
 
     def _key(self, key: str) -> int:
         self.keys.append(key)
@@ -105,8 +135,48 @@ class CommitCall:
         self._blobs.append(value)
         return len(self._blobs)
 
-    def _response(self, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
-        told = self._told.get(key) or ToldResponse(str(key), self._names.state(key))
+    def _only_grows(
+        self,
+        told: ToldResponse,
+        key: StreamKey,
+        change: ResponseChange,
+        logs: list[str],
+        chunks: list[bytes],
+    ) -> bool:
+        """Plan a response all that is new of which are fragments of texts that storage knows: nearly all.
+
+        False, and nothing is planned, if there is more to tell.
+        """
+        if change.endings or change.entries or not told.knows(change.said):
+            return False
+        commit, now = self._commit, self._now
+        parts = []
+        for part, added in change.parts.items():
+            told_part = told.parts.get(part)
+            if (
+                told_part is None
+                or told_part.large
+                or now >= told_part.due
+                or added.opened is not None
+                or (added.item_id is not None and not told_part.named_before(commit.began(added)))
+            ):
+                return False
+            parts.append((told_part, added))
+        last = 0
+        for told_part, added in parts:
+            self.grown.append((key, told_part))
+            logs.append(told_part.log)
+            chunks.append(encode_chunk(commit.columns(added), (), None))
+            last = max(last, added.entries[-1])
+        self._touch(told, commit.milliseconds[last])
+        return True
+
+    def _touch(self, told: ToldResponse, ms: int) -> None:
+        """Say when a response's latest entry came, unless it was said that one would come about now."""
+        if ms > told.expected_ms:
+            self._expected.append((told, ms + IDLE_GRAIN_MS))
+
+    def _response(self, told: ToldResponse, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
         knows = told.knows(change.said)
         state = self._key(told.state)
         last = max(change.entries, default=0)
@@ -121,7 +191,7 @@ class CommitCall:
         return (
             state,
             told.member,
-            self._commit.milliseconds[last],
+            self._commit.milliseconds[last] + IDLE_GRAIN_MS,
             knows and bool(change.said),
             _closing_ms(change),
             parts,
@@ -135,18 +205,14 @@ class CommitCall:
         """Append what commit.lua takes of a part: seven values."""
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
         item_id = added.item_id
-        known = self._now < told.due and (
-            item_id is None or (told.named is not None and told.named <= self._commit.began(added))
-        )
+        known = self._now < told.due and (item_id is None or told.named_before(self._commit.began(added)))
         if known:
             item_id = None
         else:
             untold.append((part, told, told.named if item_id is None else self._commit.began(added)))
-        self.keys.append(told.log)
-        self._blobs.append(encode_chunk(self._commit.columns(added), added.closings, item_id))
         plan += (
-            len(self.keys),
-            len(self._blobs),
+            self._key(told.log),
+            self._blob(encode_chunk(self._commit.columns(added), added.closings, item_id)),
             told.field,
             len(added.deltas),
             known,
@@ -161,6 +227,23 @@ class CommitCall:
             for value in (arrival_field(at), self._blob(encode_ending(ending)))
         ]
 
+    def _whose(self, commit: Commit) -> bytes:
+        """Which entries each response, each count and each log that only grows is made of."""
+        others = [commit.responses[key] for key in self.responses]
+        whole = set(self.responses)
+        return _encode(
+            (
+                [([part.entries for part in each.parts.values()], list(each.entries)) for each in others],
+                list(commit.counts.values()),
+                [
+                    part.entries
+                    for key, each in commit.responses.items()
+                    if key not in whole
+                    for part in each.parts.values()
+                ],
+            )
+        )
+
 
 def _registers(change: ResponseChange) -> list[str]:
     registers = change.registers.items()
@@ -174,19 +257,6 @@ def _closing_ms(change: ResponseChange) -> int | bool:
         if part.closings:
             arrivals += [closing.arrival for closing in part.closings]
     return min(arrivals).entry.ms if arrivals else False
-
-
-def _whose(commit: Commit) -> bytes:
-    """Which entries each response and each count is made of."""
-    return _encode(
-        (
-            [
-                ([part.entries for part in change.parts.values()], list(change.entries))
-                for change in commit.responses.values()
-            ],
-            list(commit.counts.values()),
-        )
-    )
 
 
 class SettleCall:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 LowWaterReply = tuple[str, str, bool]
 CommitReply = tuple[
-    list[tuple[int, int]], int, list[tuple[int, int]], int, LowWaterReply, list[str], list[int]
+    list[tuple[int, int]],
+    int,
+    list[tuple[int, int]],
+    int,
+    LowWaterReply,
+    list[str],
+    list[int],
+    list[tuple[int, int]],
 ]
 SettleReply = list[tuple[int, int]]
 SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str]]

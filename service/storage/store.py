@@ -73,22 +73,26 @@ class RedisStorage:
 
     async def commit(self, commit: Commit) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step."""
-        keys = list(commit.responses)
         call = CommitCall(commit, self._keys, self._settings, self._told)
         reply, *found = await self._in_group(self._commit, call.keys, call.args)
-        overflowing, acknowledged, opened, late_events, low_water, ready, forgotten = scripts.decode_commit(
-            reply
+        overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused = (
+            scripts.decode_commit(reply)
         )
-        if forgotten:
-            for response in forgotten:
-                self._told.forget(keys[response])
+        for response in forgotten:
+            self._told.forget(call.responses[response])
+        for log, size in refused:
+            key, told = call.grown[log]
+            told.large = size > 0
+            if not size:
+                self._told.forget(key)
+        if forgotten or refused:
             return await self.commit(commit)
         if not overflowing:
             call.stored()
 
         def part_at(place: tuple[int, int]) -> PartKey:
             response, part = place
-            return list(commit.responses[keys[response]].parts)[part]
+            return list(commit.responses[call.responses[response]].parts)[part]
 
         return Committed(
             overflowing=list(map(part_at, overflowing)),
@@ -97,7 +101,10 @@ class RedisStorage:
             late_events=late_events,
             low_water=_low_water(low_water),
             ready=[StreamKey.parse(member) for member in ready],
-            loaded=[_loaded(keys[response], _pairs(state), _pairs(logs)) for response, state, logs in found],
+            loaded=[
+                _loaded(call.responses[response], _pairs(state), _pairs(logs))
+                for response, state, logs in found
+            ],
             more=len(ready) + len(found) >= plans.AT_MOST,
         )
 

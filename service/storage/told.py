@@ -24,7 +24,7 @@ _RESPONSES = 10_000
 class ToldPart:
     """A part that this process has added to."""
 
-    __slots__ = ("due", "field", "log", "named")
+    __slots__ = ("due", "field", "large", "log", "named")
 
     def __init__(self, field: str, log: str) -> None:
         self.field = field
@@ -34,17 +34,25 @@ class ToldPart:
         """The earliest entry whose item id the log has from this process."""
         self.due = 0.0
         """When its time to live has to be set again, on the monotonic clock; 0: it never was."""
+        self.large = False
+        """Whether its log may be near its limits, so that every chunk has to be looked at."""
+
+    def named_before(self, entry: EntryId) -> bool:
+        """Whether storage has the item id of an entry that is not later than this one."""
+        return self.named is not None and self.named <= entry
 
 
 class ToldResponse:
     """A response that this process has added to."""
 
-    __slots__ = ("member", "parts", "said", "state")
+    __slots__ = ("expected_ms", "member", "parts", "said", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
         self.state = state
         """Its state's key."""
+        self.expected_ms = 0
+        """Until when it is noted as not idle, without another word."""
         self.parts: dict[PartKey, ToldPart] = {}
         self.said: dict[Said, EntryId] = {}
         """What was said of its context, and the earliest entry that did: a later one changes nothing."""
