@@ -8,12 +8,15 @@ to read.
 
 from deltaloom.messages import (
     AlertSeverity,
+    AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
     Integrity,
     Kind,
     ModerationAlert,
+    RateScope,
+    RefusalRate,
     Status,
 )
 from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
@@ -21,6 +24,7 @@ from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 __all__ = [
     "GROUP",
     "AlertSeverity",
+    "AlertType",
     "AssembledText",
     "DeadLetter",
     "DeadLetterReason",
@@ -28,6 +32,8 @@ __all__ = [
     "Kind",
     "ModerationAlert",
     "Partitions",
+    "RateScope",
+    "RefusalRate",
     "Status",
     "StreamNames",
     "partition_of",

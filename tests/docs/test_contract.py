@@ -14,12 +14,14 @@ from deltaloom import Partitions, StreamNames
 from deltaloom.events import MAX_ID_LENGTH
 from deltaloom.messages import (
     PLAIN_FIELDS,
+    AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
     Integrity,
     ModerationAlert,
     OutputMessage,
+    RefusalRate,
     Status,
 )
 from handlers import BUILT_IN
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 MESSAGES: dict[str, type[BaseModel]] = {
     "AssembledText": AssembledText,
     "ModerationAlert": ModerationAlert,
+    "RefusalRate": RefusalRate,
     "Dead letters": DeadLetter,
 }
 
@@ -47,6 +50,8 @@ def described(schema: dict[str, Any]) -> str:
         case {"anyOf": [value, {"type": "null"}]}:
             literals = value.get("enum")
             return f"{described(value)}{',' if literals else ''} or null"
+        case {"$ref": reference}:
+            return str(reference).rpartition("/")[2]
         case {"const": literal}:
             return f"`{literal}`"
         case {"enum": literals}:
@@ -72,7 +77,13 @@ def test_sample_is_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "literal"), [("Status", Status), ("Integrity", Integrity), ("Reasons", DeadLetterReason)]
+    ("heading", "literal"),
+    [
+        ("Status", Status),
+        ("Integrity", Integrity),
+        ("Types of alerts", AlertType),
+        ("Reasons", DeadLetterReason),
+    ],
 )
 def test_literals(heading: str, literal: Any) -> None:
     """A value that no table explains would be read as a mistake."""
