@@ -60,6 +60,8 @@ def test_right_is_right(place: Ground) -> None:
         ((*SOUND, ALERT.model_copy(update={"output_index": 0})), "1 doubled or false alert"),
     ],
 )
-def test_each_way_to_be_wrong_is_found(place: Ground, messages: tuple[ResponseMessage, ...], what: str) -> None:
+def test_each_way_to_be_wrong_is_found(
+    place: Ground, messages: tuple[ResponseMessage, ...], what: str
+) -> None:
     """A fast wrong answer would pass for a fast one."""
     assert found(place, *messages)[0] == what
