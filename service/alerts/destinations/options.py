@@ -1,7 +1,7 @@
 """What a table `[destinations.NAME]` of `alerts.toml` may say: one model for each `type`.
 
 Secrets are not among it. Where one is needed, the table says where to find it: `…_env` names an environment
-variable, `…_file` a file (`service/alerts/destinations/secret.py` reads them). Times are in seconds.
+variable, `…_file` a file (`service/alerts/destinations/secrets.py` reads them). Times are in seconds.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _not_here(_value: Any, info: ValidationInfo) -> None:
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(value)
-    except (TypeError, ValueError):
+        return ip_network(str(value))
+    except ValueError:
         raise ValueError("an address or a network, like 10.1.2.3, 10.0.0.0/8 or fd00::/8") from None
 
 
