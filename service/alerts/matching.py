@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from deltaloom.messages import AlertSeverity, ModerationAlert
+    from service.alerts.patterns import Pattern
     from service.alerts.schema import Match
 
 OTHER: Final = "other"
@@ -49,9 +50,14 @@ def mismatch(match: Match, judged: Judged) -> str | None:
         value = of(judged)
         if wanted is not None and not any(fits(name, value) for name in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
-    if match.text is not None and not match.text.find(judged.alert.text):
-        return f"text has nothing that matches {match.text.source}"
-    return None
+    return match.text and unread(match.text, judged.alert.text)
+
+
+def unread(patterns: Sequence[Pattern], text: str) -> str | None:
+    """That a text has nothing that one of the patterns matches; None: it has."""
+    if any(pattern.find(text) for pattern in patterns):
+        return None
+    return f"text has nothing that matches {' or '.join(pattern.source for pattern in patterns)}"
 
 
 def fits(name: str, value: str | None) -> bool:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.alerts.matching import Judged, mismatch
+from service.alerts.matching import Judged, mismatch, unread
 from service.alerts.schema import Config
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def ask(alert: ModerationAlert, rules: Iterable[Rule]) -> Iterator[Asked]:
     unjudged = Judged(alert, alert.severity)
     for rule in rules:
         why_not = mismatch(rule.match, unjudged)
-        if why_not is None and rule.pattern is not None and not rule.pattern.find(alert.text):
-            why_not = f"text has nothing that matches {rule.pattern.source}"
+        if why_not is None and rule.pattern is not None:
+            why_not = unread(rule.pattern, alert.text)
         yield Asked(rule, why_not)
         if why_not is None:
             return
@@ -63,5 +63,5 @@ def judge(alert: ModerationAlert, rules: Iterable[Rule]) -> Judged:
     """What the rules say of an alert."""
     for rule, why_not in ask(alert, rules):
         if why_not is None:
-            return Judged(alert, rule.severity, rule.category or rule.name, rule.name)
+            return Judged(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)
     return Judged(alert, alert.severity)

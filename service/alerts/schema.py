@@ -97,8 +97,8 @@ class Match(Table):
     model: Some[str] | None = None
     status: Some[Status] | None = None
     reason: Some[str] | None = None
-    text: TextPattern | None = None
-    """Found anywhere in the text, as it was before anything is struck out."""
+    text: Some[TextPattern] | None = None
+    """One of them is found somewhere in the text, as it is before anything is struck out."""
 
 
 EVERYTHING = Match()
@@ -108,10 +108,11 @@ class Rule(Table):
     """Gives the alerts that fit a severity and a category."""
 
     name: str
-    pattern: TextPattern | None = None
+    pattern: Some[TextPattern] | None = None
     """What `match.text` is, for short."""
     match: Match = EVERYTHING
-    severity: AlertSeverity
+    severity: AlertSeverity | None = None
+    """None: the worker's stays."""
     category: str | None = None
     """None: the rule's name."""
 
