@@ -7,6 +7,7 @@
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
 The fields of a state are described in `commit.lua`.
 """
@@ -41,6 +42,10 @@ class Keys:
     def counts(self) -> str:
         """Events acknowledged without effect."""
         return self.names.name("counts")
+
+    def rates(self, width_ms: int, start_ms: int) -> str:
+        """The responses that were over within so many milliseconds, from then on."""
+        return self.names.name(f"rates:{width_ms}:{start_ms}")
 
     def state(self, stream_key: StreamKey) -> str:
         """A response."""

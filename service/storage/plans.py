@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
+from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, OTHER, baseline_of, window_of
 from service.storage.records import (
     arrival_field,
     encode_ending,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from handlers.core.identity import EntryId, PartKey, StreamKey
     from service.keys import Keys
-    from service.ports import Commit, PartChange, ResponseChange, Settlement
+    from service.ports import Commit, Over, PartChange, ResponseChange, Settlement
     from service.settings import Settings
     from service.storage.told import Told
 
@@ -41,6 +42,13 @@ Texts that are certain without that entry are finished from then on; those in do
 
 AT_MOST = 500
 """Responses that a commit or a survey names as ready; the next survey names the rest."""
+
+OVER_MS = 600_000
+"""Milliseconds for which it is remembered that a response without any text of ours is over.
+
+Its end may be said again, by a producer's retry or by a second event, and counts once. Most responses are
+such, so that they are not remembered for as long as texts are.
+"""
 
 _Untold = list[tuple["PartKey", ToldPart, "EntryId | None"]]
 """Parts of which not all was told before, and the earliest entry whose item id is now."""
@@ -196,11 +204,18 @@ class SettleCall:
         """Plan it."""
         names = keys.names
         self._names = keys
+        self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
+        self._buckets: list[dict[str, int]] = []
+        self._bucket_numbers: dict[str, int] = {}
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         plan = {
             "settlements": [self._settlement(settlement) for settlement in settlements],
             "marker_ttl_ms": _ms(settings.marker_ttl),
+            "over_ttl_ms": min(OVER_MS, _ms(settings.marker_ttl)),
             "item_ttl_ms": _ms(settings.item_ttl),
+            "buckets": self._buckets,
+            "names_at_most": NAMES_AT_MOST,
+            "other": OTHER,
         }
         self.args = [_encode(plan)]
 
@@ -222,6 +237,8 @@ class SettleCall:
             plan["doubtful_ms"] = doubtful.ms
         if settlement.idle_since_ms is not None:
             plan["idle_since_ms"] = settlement.idle_since_ms
+        if settlement.over is not None:
+            plan["over"] = self._over(settlement.over)
         for text in settlement.texts:
             json = text.message.model_dump_json()
             plan["texts"].append(
@@ -239,6 +256,26 @@ class SettleCall:
                 }
             )
         return plan
+
+    def _over(self, over: Over) -> dict[str, Any]:
+        return {
+            "alerts": [{"type": alert.type, "entry": _entry(alert)} for alert in over.alerts],
+            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
+            "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
+        }
+
+    def _buckets_of(self, at_ms: int) -> list[int]:
+        """The numbers of the buckets that a time belongs to, from 1."""
+        numbers = []
+        for series in self._series:
+            start = series.start(at_ms)
+            name = self._names.rates(series.width_ms, start)
+            if name not in self._bucket_numbers:
+                bucket = {"key": self._key(name), "start_ms": start, "expires_ms": series.expires(start)}
+                self._buckets.append(bucket)
+                self._bucket_numbers[name] = len(self._buckets)
+            numbers.append(self._bucket_numbers[name])
+        return numbers
 
 
 def _alert(name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ LEFT_OUT = {"logger", "timestamp"}
 
 
 async def publish(redis: Redis, prefix: str) -> None:
-    """A refusal that ends, one that does not, an event without a handler, and one that is broken."""
+    """A refusal that ends, one that does not, an event without a handler, a broken one, and a whole response."""
     delta = {"type": "response.refusal.delta", "sequence_number": 1, "delta": "No.", **PART}
     done = {"type": "response.refusal.done", "sequence_number": 2, "refusal": "No.", **PART}
     for event, response_id in (
@@ -33,6 +33,8 @@ async def publish(redis: Redis, prefix: str) -> None:
         (done, "resp_1"),
         ({"type": "response.in_progress"}, "resp_1"),
         (delta, "resp_2"),
+        ({"type": "response.created", "response": {"model": "gpt-4o"}}, "resp_3"),
+        ({"type": "response.completed", "response": {}}, "resp_3"),
     ):
         await redis.xadd(StreamNames(prefix).deltas, {"event": json.dumps(event), "response_id": response_id})
     await redis.xadd(StreamNames(prefix).deltas, {"event": "{"})
