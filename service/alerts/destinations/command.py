@@ -33,6 +33,8 @@ _ALWAYS = ("PATH", "HOME", "LANG", "TZ")
 """Variables that nearly every program needs; whatever else is in this process's environment stays here."""
 _SAID_AT_MOST = 4096
 """Bytes of its error output that are kept."""
+_LAST_WORDS = 1.0
+"""Seconds for its pipes to end after it: somebody who left its process group may still hold them."""
 _VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.GONE}
 
 
@@ -63,15 +65,19 @@ class CommandDestination:
             return Outcome(
                 Verdict.RETRY, answers.line(f"the program cannot be started: {error}", self._secrets)
             )
+        said = bytearray()
+        pipes = [
+            asyncio.create_task(_written(process, body.as_json(body.as_object(notification)) + b"\n")),
+            asyncio.create_task(_heard(process, said)),
+        ]
         try:
             async with asyncio.timeout(self._timeout):
-                said = await _told(process, body.as_json(body.as_object(notification)) + b"\n")
                 status = await process.wait()
         except TimeoutError:
             return Outcome(Verdict.RETRY, f"the program was not done within {self._timeout:g} s")
         finally:
-            await _ended(process)
-        line = answers.line(said, self._secrets, wording.texts(notification))
+            await _ended(process, pipes)
+        line = answers.line(bytes(said), self._secrets, wording.texts(notification))
         answer = f"exit status {status}" + (f": {line}" if line else "")
         return Outcome(_VERDICTS.get(status, Verdict.RETRY), answer)
 
@@ -79,31 +85,29 @@ class CommandDestination:
         """Nothing is held."""
 
 
-async def _told(process: Process, told: bytes) -> bytes:
-    """Write to its input and read its error output, both at once; it need not read, nor be short."""
-    assert process.stdin, "a pipe was asked for"  # noqa: S101 - for the type
-    assert process.stderr, "a pipe was asked for"  # noqa: S101 - for the type
-    writing = asyncio.create_task(_written(process.stdin, told))
-    try:
-        said = b""
-        while chunk := await process.stderr.read(_SAID_AT_MOST):
-            said = (said + chunk)[:_SAID_AT_MOST]
-        await writing
-    finally:
-        writing.cancel()
-    return said
-
-
-async def _written(pipe: asyncio.StreamWriter, told: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has read enough
+async def _written(process: Process, told: bytes) -> None:
+    pipe = process.stdin
+    if pipe is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read all of it, or any
         pipe.write(told)
         await pipe.drain()
         pipe.close()
         await pipe.wait_closed()
 
 
-async def _ended(process: Process) -> None:
-    """End it, if it is there, and what it started."""
+async def _heard(process: Process, said: bytearray) -> None:
+    """Read all of its error output, so that it does not wait for us, and keep the beginning."""
+    while process.stderr and (chunk := await process.stderr.read(_SAID_AT_MOST)):
+        said += chunk[: _SAID_AT_MOST - len(said)]
+
+
+async def _ended(process: Process, pipes: list[asyncio.Task[None]]) -> None:
+    """End it, if it still runs, and what it started; then its pipes end too."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+    await asyncio.wait(pipes, timeout=_LAST_WORDS)
+    for pipe in pipes:
+        pipe.cancel()
+    await asyncio.gather(*pipes, return_exceptions=True)

@@ -1,8 +1,9 @@
 """One POST, safe towards the network, and what became of it.
 
-A connection goes only to addresses that `service/alerts/destinations/addresses.py` lets pass, judged when it
-is made. Certificates are verified, redirects are not followed, proxies of the environment are not used, and
-cookies are not kept. An attempt has its time as a whole, and of the answer's body only the beginning is read.
+A connection goes only to addresses that `service/alerts/destinations/addresses.py` lets pass, judged when
+it is made. Certificates are verified, redirects are not followed, proxies of the environment are not used,
+and cookies are not kept. An attempt has its time as a whole, and of the answer's body only the beginning is
+read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _BODY_SECONDS = 2.0
 """The verdict came with the status; the body is not worth waiting for."""
 _LONGEST_WAIT = 86400.0
 """Seconds that a `Retry-After` may ask for; no attempt is made later than that anyway."""
+_DELIVERED = range(200, 300)
+_REDIRECTS = range(300, 400)
 _NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_FINAL = set(range(400, 500)) - _NOT_NOW
 
 _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "no answer in time"),
@@ -147,17 +151,21 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
 
 def _outcome(response: aiohttp.ClientResponse, said: str) -> Outcome:
     status = response.status
+    if status in _REDIRECTS:
+        said = "redirects are not followed"
     answer = f"{status} {_phrase(status)}" + (f": {said}" if said else "")
-    match status // 100:
-        case 2:
-            return Outcome(Verdict.DELIVERED, answer)
-        case 4 if status == HTTPStatus.GONE:
-            return Outcome(Verdict.GONE, answer)
-        case 4 if status not in _NOT_NOW:
-            return Outcome(Verdict.REFUSED, answer)
-        case 3:
-            return Outcome(Verdict.RETRY, f"{status} {_phrase(status)}: redirects are not followed")
-    return Outcome(Verdict.RETRY, answer, retry_after(response.headers.get("Retry-After")))
+    verdict = verdict_of(status)
+    wait = retry_after(response.headers.get("Retry-After")) if verdict is Verdict.RETRY else None
+    return Outcome(verdict, answer, wait)
+
+
+def verdict_of(status: int) -> Verdict:
+    """What an HTTP status means for what was sent. A redirect may be mended: again later."""
+    if status in _DELIVERED:
+        return Verdict.DELIVERED
+    if status == HTTPStatus.GONE:
+        return Verdict.GONE
+    return Verdict.REFUSED if status in _FINAL else Verdict.RETRY
 
 
 def _phrase(status: int) -> str:

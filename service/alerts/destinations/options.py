@@ -203,6 +203,10 @@ class PagerDutyOptions(HttpOptions):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         _exactly_one(self, "routing_key_env", "routing_key_file")
+        if self.dedup_by and self.resolve == "all":
+            raise ValueError(
+                'dedup_by or resolve = "all": one refusal that ends must not close an incident of several'
+            )
         return self
 
 

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from service.alerts.destinations.options import LINK_FIELDS
+from service.alerts.phases import phase_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from deltaloom.messages import ModerationAlert, RefusalRate
     from service.alerts.delivery import Notification
+    from service.alerts.phases import Phase
 
-_WHAT = {
-    "deltaloom.refusal.opened": "A model refuses",
-    "deltaloom.refusal.finished": "A model refused",
-    "deltaloom.response.filtered": "A content filter cut a response off",
-    "deltaloom.response.blocked": "A response was blocked",
-    "deltaloom.refusal.spike": "Far more is refused than usual",
-    "deltaloom.refusal.spike.ended": "Refusals are back to usual",
+_WHAT: Mapping[Phase, str] = {
+    "opened": "A model refuses",
+    "finished": "A model refused",
+    "filtered": "A content filter cut a response off",
+    "blocked": "A response was blocked",
+    "spike": "Far more is refused than usual",
+    "spike_ended": "Refusals are back to usual",
 }
 
 
 def headline(notification: Notification) -> str:
     """One line: what happened, of what category, and whose it is."""
     alert, digest = notification.alert, notification.digest
-    what = f"{digest.count} similar alerts" if digest else _WHAT.get(alert.type, alert.type)
-    whose = (notification.category, alert.model, alert.tenant and f"tenant {alert.tenant}")
+    if digest:  # its alerts may differ in everything else
+        said: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
+    else:
+        tenant = alert.tenant and f"tenant {alert.tenant}"
+        said = (_WHAT[phase_of(alert)], notification.category, alert.model, tenant)
     test = "[TEST] " if notification.test else ""
-    return test + " · ".join(one_line(each) for each in (what, *whose) if each)
+    return test + " · ".join(one_line(each) for each in said if each)
 
 
 def facts(notification: Notification) -> list[tuple[str, str]]:
     """What is known of it, label and value, the most telling first; only what there is."""
-    alert = notification.alert
-    ended = " · ".join(each for each in (alert.status, alert.reason) if each)
-    every = (
+    own = (
         ("Severity", notification.severity),
         ("Category", notification.category),
+        ("Rule", notification.rule),
+    )
+    known = own if notification.digest else (*own, *_of_one(notification))
+    return [(label, one_line(value)) for label, value in known if value]
+
+
+def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
+    alert = notification.alert
+    ended = " · ".join(each for each in (alert.status, alert.reason) if each)
+    return [
         ("Model", alert.model),
         ("Tenant", alert.tenant),
         ("Ended", ended),
@@ -47,13 +62,11 @@ def facts(notification: Notification) -> list[tuple[str, str]]:
         ("Response", alert.response_id),
         ("Item", alert.item_id),
         ("Safety identifier", alert.safety_identifier),
-        ("Rule", notification.rule),
         ("SHA-256 of the text", None if alert.text else notification.text_sha256),
-    )
-    return [(label, one_line(value)) for label, value in every if value]
+    ]
 
 
-def _rate(rate: RefusalRate | None) -> list[tuple[str, str]]:
+def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
     if rate is None:
         return []
     return [
@@ -106,17 +119,20 @@ def one_line(text: str) -> str:
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
-def cut(text: str, at_most: int) -> str:
-    """The beginning of a text, of so many UTF-16 code units at most: the strictest way receivers count.
+def cut(text: str, at_most: int, written: Callable[[str], str] = str) -> str:
+    """A text as it is written, or as much of its beginning as there is room for, and an ellipsis.
 
-    What is cut ends with an ellipsis.
+    Args:
+        text: any.
+        at_most: UTF-16 code units of what is written: the strictest way in which receivers count.
+        written: how it is written, for example with some characters escaped; what is longer stays longer.
     """
-    if len(text) * 2 <= at_most or _units(text) <= at_most:
-        return text
-    kept = text[: at_most - 1]
-    while _units(kept) > at_most - 1:
-        kept = kept[: -max((_units(kept) - at_most + 1) // 2, 1)]
-    return kept + "…"
+    if len(text) <= at_most and _units(whole := written(text)) <= at_most:
+        return whole
+    fits = bisect_right(
+        range(min(len(text), at_most)), at_most, lo=1, key=lambda end: _units(written(text[:end] + "…"))
+    )
+    return written(text[: fits - 1] + "…")
 
 
 def _units(text: str) -> int:
