@@ -148,6 +148,11 @@ def secrets_missing(text: str, config: Config, environment: Mapping[str, str]) -
     return sorted(found)
 
 
+def finding(text: str, path: KeyPath, says: str) -> Finding:
+    """Something about a key of a file that somebody else found out."""
+    return _Places(text).finding(path, says)
+
+
 class _Places:
     """Makes findings of paths into a document."""
 

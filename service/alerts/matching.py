@@ -55,9 +55,15 @@ def mismatch(match: Match, judged: Judged) -> str | None:
 
 def unread(patterns: Sequence[Pattern], text: str) -> str | None:
     """That a text has nothing that one of the patterns matches; None: it has."""
-    if any(pattern.find(text) for pattern in patterns):
+    if first_found(patterns, text) is not None:
         return None
-    return f"text has nothing that matches {' or '.join(pattern.source for pattern in patterns)}"
+    which = patterns[0].source if len(patterns) == 1 else f"one of the {len(patterns)} patterns"
+    return f"text has nothing that matches {which}"
+
+
+def first_found(patterns: Sequence[Pattern], text: str) -> Pattern | None:
+    """The first of some patterns that matches something in a text; None: none does."""
+    return next((pattern for pattern in patterns if pattern.find(text)), None)
 
 
 def fits(name: str, value: str | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.cli import check, dead_letters, publish, run, show, tail, worker
+from service.cli import alerts, check, dead_letters, publish, run, show, tail, worker
 from service.cli.help_text import examples, prose
 from service.demo import command as demo
 
@@ -81,6 +81,13 @@ app.add_typer(
     name="dead-letters",
     help="Look at what could not be handled, replay it or drop it.",
     epilog=dead_letters.EXAMPLES,
+    rich_help_panel=_LOOK,
+)
+app.add_typer(
+    alerts.app,
+    name="alerts",
+    help="Look at what alerts whom, and why.",
+    epilog=alerts.EXAMPLES,
     rich_help_panel=_LOOK,
 )
 _add("worker", worker.run, worker.EXAMPLES, _OPERATE)
