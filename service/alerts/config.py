@@ -161,6 +161,8 @@ class _Places:
 
     def finding(self, path: KeyPath, says: str) -> Finding:
         """About a key; on the line of the innermost table around it if it is not there."""
+        if path not in self._lines and isinstance(path[-1], int):
+            path = path[:-1]  # one value where there could be several
         there = path
         while there not in self._lines:
             there = there[:-1]
