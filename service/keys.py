@@ -7,6 +7,8 @@
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `spikes`                  | hash   | what is refused far more than before         | TTL              |
+| `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
 The fields of a state are described in `commit.lua`.
@@ -46,6 +48,16 @@ class Keys:
     def rates(self, width_ms: int, start_ms: int) -> str:
         """The responses that were over within so many milliseconds, from then on."""
         return self.names.name(f"rates:{width_ms}:{start_ms}")
+
+    @property
+    def spikes(self) -> str:
+        """What is refused far more than before: of all partitions, in the first."""
+        return self.names.name("spikes")
+
+    @property
+    def spike_turn(self) -> str:
+        """That a worker has looked for spikes just now: of all partitions, in the first."""
+        return self.names.name("spike-turn")
 
     def state(self, stream_key: StreamKey) -> str:
         """A response."""

@@ -22,8 +22,6 @@ BASELINE_STEPS = 24
 NAMES_AT_MOST = 1000
 """Models and tenants counted by name in a bucket; what is beyond counts as `(other)`."""
 
-OTHER = "(other)"
-
 NAME_LENGTH = 200
 """Characters of a name that are kept."""
 

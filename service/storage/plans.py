@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
-from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, OTHER, baseline_of, window_of
+from service.alerts.spikes import OTHER
+from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import (
     arrival_field,
     encode_ending,
