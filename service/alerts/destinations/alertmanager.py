@@ -119,7 +119,8 @@ def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, 
         "test": "true" if notification.test else None,
         **more,
     }
-    return {name: wording.one_line(value) for name, value in labels.items() if value}
+    written = {name: wording.one_line(value) for name, value in labels.items() if value}
+    return {name: value for name, value in written.items() if value}
 
 
 def _annotations(notification: Notification) -> dict[str, str]:
