@@ -18,7 +18,7 @@ from service.alerts.matching import mismatch
 from service.alerts.phases import beginning_of, group_of
 from service.alerts.privacy import Redactor, sha256_of
 from service.alerts.rules import judge, rules_of
-from service.alerts.schema import Mute, Route, TextLeaving
+from service.alerts.schema import Mute, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -134,8 +134,7 @@ class Policy:
 
 def _named(config: Config) -> Iterator[NamedRoute]:
     if not config.routes and config.destinations:
-        everybody = Route(to=tuple(config.destinations), text=TextLeaving("none"))
-        yield NamedRoute(EVERYTHING_TO_EVERYBODY, everybody)
+        yield NamedRoute(EVERYTHING_TO_EVERYBODY, Route(to=tuple(config.destinations)))
     for number, route in enumerate(config.routes, 1):
         yield NamedRoute(route.name or f"route {number}", route)
 

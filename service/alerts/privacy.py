@@ -44,7 +44,7 @@ _PHONE = Pattern(
 )
 _PHONE_DIGITS = range(9, 18)
 """Of a number with its prefixes: fewer are a date."""
-_DIGIT_GROUPS = Pattern(r"\b\d+(?:[ -]\d+)*\b")
+_DIGIT_GROUPS = Pattern(r"\d+(?:[ -]\d+)*")
 _CARD_DIGITS = range(13, 20)  # ISO/IEC 7812
 _CARD_BEGINS = frozenset("23456")  # banks, cards, travel; not 1, which milliseconds since 1970 begin with
 
@@ -56,32 +56,20 @@ def _phones(text: str) -> Iterator[Span]:
 
 
 def _cards(text: str) -> Iterator[Span]:
-    """Of groups of digits, the longest runs of whole groups that are a card's number."""
+    """Of groups of digits, every run of whole groups that is a card's number."""
     for span in _DIGIT_GROUPS.spans(text):
         groups = [
-            (span.start + group.start(), span.start + group.end(), group[0])
+            Span(span.start + group.start(), span.start + group.end())
             for group in re.finditer(r"\d+", text[span.start : span.end])
         ]
-        first = 0
-        while first < len(groups):
-            last = _last_of_card([digits for _, _, digits in groups[first:]])
-            if last is None:
-                first += 1
-                continue
-            yield Span(groups[first][0], groups[first + last][1])
-            first += last + 1
-
-
-def _last_of_card(groups: Sequence[str]) -> int | None:
-    """The index of the group with which a card's number ends that begins with the first; None: none does."""
-    digits, last = "", None
-    for index, group in enumerate(groups):
-        digits += group
-        if len(digits) >= _CARD_DIGITS.stop:
-            break
-        if len(digits) in _CARD_DIGITS and digits[0] in _CARD_BEGINS and luhn(digits):
-            last = index
-    return last
+        for index, first in enumerate(groups):
+            digits = ""
+            for group in groups[index : index + _CARD_DIGITS.stop]:
+                digits += text[group.start : group.end]
+                if len(digits) >= _CARD_DIGITS.stop:
+                    break
+                if len(digits) in _CARD_DIGITS and digits[0] in _CARD_BEGINS and luhn(digits):
+                    yield Span(first.start, group.end)
 
 
 def luhn(digits: str) -> bool:
@@ -159,7 +147,7 @@ def sha256_of(text: str) -> str | None:
 
 
 def _without(text: str, searches: Sequence[_Search]) -> str:
-    """A text with a placeholder for everything that is found in it; overlapping finds share the first's."""
+    """A text with a placeholder for all that is found in it; finds that overlap share the first's."""
     end = min(len(text), MOST_LEAVING)
     found: list[_Found] = []
     for search in searches:
@@ -169,7 +157,7 @@ def _without(text: str, searches: Sequence[_Search]) -> str:
             end = min(end, spans[MOST_HITS].start)
     kept: list[str] = []
     at = 0
-    for span, placeholder in sorted(found):
+    for span, placeholder in sorted(found, key=lambda each: (each.span.start, -each.span.end)):
         if span.start >= end:
             break
         if span.start >= at:

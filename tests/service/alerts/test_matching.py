@@ -88,7 +88,7 @@ def test_patterns_are_linear_and_bounded() -> None:
     ],
 )
 def test_patterns_that_are_refused(source: str, says: str) -> None:
-    """A pattern would be compiled for ever, take everything by accident, or end the relay with a traceback."""
+    """A pattern would be compiled for ever, take all by accident, or end the relay with a traceback."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Pattern(source)
 
