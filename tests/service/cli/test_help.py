@@ -23,6 +23,9 @@ COMMANDS = (
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
     ("dead-letters", "drop"),
+    ("alerts",),
+    ("alerts", "check"),
+    ("alerts", "explain"),
     ("worker",),
     ("check",),
 )
