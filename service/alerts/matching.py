@@ -50,7 +50,7 @@ def mismatch(match: Match, judged: Judged) -> str | None:
         value = of(judged)
         if wanted is not None and not any(fits(name, value) for name in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
-    return match.text and unread(match.text, judged.alert.text)
+    return unread(match.text, judged.alert.text) if match.text else None
 
 
 def unread(patterns: Sequence[Pattern], text: str) -> str | None:

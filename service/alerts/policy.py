@@ -75,6 +75,10 @@ class Policy:
         judged = self.judge(alert)
         return {name: self._decide(judged, name, now) for name in self.destinations}
 
+    def decide_for(self, destination: str, alert: ModerationAlert, now: datetime) -> Decision:
+        """The same for one of them."""
+        return self._decide(self.judge(alert), destination, now)
+
     def judge(self, alert: ModerationAlert) -> Judged:
         """What the rules say of an alert."""
         return judge(alert, self.rules)

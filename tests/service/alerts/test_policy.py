@@ -161,6 +161,7 @@ def test_explained_as_decided(text: str, phase: str, muted: bool) -> None:  # no
     of = alert(text, phase)
     explanation = explain(asked, of, NOW)
     assert explanation.decisions == asked.decide(of, NOW)
+    assert explanation.decisions == {name: asked.decide_for(name, of, NOW) for name in asked.destinations}
     fitting = [route for route in explanation.routes if route.mismatch is None]
     for name, decision in explanation.decisions.items():
         if isinstance(decision, Notification):
