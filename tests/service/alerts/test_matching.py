@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.alerts.matching import Judged, fits, mismatch
@@ -54,6 +54,11 @@ def test_what_is_not_known_does_not_fit(of: ModerationAlert) -> None:
 
 
 @given(st.text("ab*", max_size=6), st.text("ab", max_size=12))
+@example("ab*ba", "aba")
+@example("*a*a", "a")
+@example("a*a*", "a")
+@example("*ab*b", "ab")
+@example("*", "")
 def test_wildcards(name: str, value: str) -> None:
     """A `*` in a name would not stand for any characters, or another character for more than itself."""
     expected = re.fullmatch(".*".join(map(re.escape, name.split("*"))), value) is not None
