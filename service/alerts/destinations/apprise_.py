@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,11 @@ class AppriseDestination:
         self._url = secrets.needed(options.url_env, options.url_file, environment)
         self._secrets = frozenset(_SECRET_PIECE.findall(self._url.partition("://")[2]))
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"apprise {name}")
-        self._service(options.url_env or str(options.url_file))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of what its plugins import, all of them, now
+            self._service(options.url_env or str(options.url_file))
 
     async def deliver(self, notification: Notification) -> Outcome:
         """Send it by the one service that the URL names."""
@@ -85,8 +90,8 @@ class AppriseDestination:
         if result:
             return Outcome(Verdict.DELIVERED, "sent")
         said = [entry.message for entry in result.logs()]
-        answer = "; ".join((*guard.refused, *said)) or "not sent; apprise does not say why"
-        return Outcome(_verdict(said), answers.line(answer, self._secrets, texts))
+        told = answers.line("; ".join(said) or "not sent; apprise does not say why", self._secrets, texts)
+        return Outcome(_verdict(said), answers.line("; ".join((*guard.refused, told))))
 
     def _service(self, where: str = "") -> apprise.Apprise:
         """Made anew for each message: apprise remembers of a service what it has sent."""

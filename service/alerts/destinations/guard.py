@@ -6,8 +6,9 @@ audit hooks before it is made, with the address that a name was resolved to, and
 does.
 
 It sees the sockets of Python's own module, in the thread that is guarded, which is where a library in pure
-Python connects that waits for its answers. So that none gets away, no thread can be started inside. What it
-cannot see is a library in C that makes its own system calls.
+Python connects that waits for its answers. So that none gets away, no thread can be started inside (from
+Python 3.12 on; 3.11 does not report it). What it cannot see is a library in C that calls
+the system itself.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ _JUDGED = {
     "socket.connect": _connects,
     "socket.sendto": _connects,
     "socket.sendmsg": _connects,
-    "_thread.start_new_thread": _starts_a_thread,
+    "_thread.start_new_thread": _starts_a_thread,  # Python 3.12
+    "_thread.start_joinable_thread": _starts_a_thread,  # and later
 }
 
 _hooked: list[bool] = []

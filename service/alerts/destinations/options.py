@@ -232,7 +232,7 @@ class AlertmanagerOptions(HttpOptions):
     def _is_complete(self) -> Self:
         _exactly_one(self, "url", "url_env", "url_file")
         if self.authorization_env and self.authorization_file:
-            raise ValueError("not both authorization_env and authorization_file")
+            raise ValueError("one of authorization_env, authorization_file, not both")
         return self
 
 

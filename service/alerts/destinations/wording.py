@@ -48,7 +48,8 @@ def facts(notification: Notification) -> list[tuple[str, str]]:
         ("Rule", notification.rule),
     )
     known = own if notification.digest else (*own, *_of_one(notification))
-    return [(label, one_line(value)) for label, value in known if value]
+    lines = ((label, one_line(value)) for label, value in known if value)
+    return [(label, line) for label, line in lines if line]
 
 
 def _of_one(notification: Notification) -> list[tuple[str, str | None]]:

@@ -184,11 +184,11 @@ async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["hunter2hunter2", "whsec_", "whsec_!!!!", "whsec_" + base64.b64encode(b"x" * 23).decode()]
+    "secret", ["hunter2hunter2", "whsec_AAAA", "whsec_!!!!", "whsec_" + base64.b64encode(b"x" * 23).decode()]
 )
 def test_what_is_no_secret_is_a_mistake_that_is_not_repeated(secret: str) -> None:
     """Alerts would be signed with something that can be guessed; or the log would say the secret."""
     options = WebhookOptions(type="webhook", url="https://example.com", secret_env=("HOOK_SECRET",))
     with pytest.raises(DestinationError, match="HOOK_SECRET is no secret to sign with") as error:
         made("hook", options, {"HOOK_SECRET": secret})
-    assert secret == "whsec_" or secret not in str(error.value)
+    assert secret not in str(error.value)
