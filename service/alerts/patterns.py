@@ -70,7 +70,10 @@ class Pattern:
 
     def spans(self, text: str) -> Iterator[Span]:
         """All matches, as far as they do not overlap, from left to right."""
-        for match in self._compiled.finditer(text[:MOST_TEXT]):
+        looked_at = (
+            text[:MOST_TEXT].encode("utf-8", "replace").decode()
+        )  # half a surrogate pair: RE2 reads UTF-8
+        for match in self._compiled.finditer(looked_at):
             yield Span(*match.span())
 
 

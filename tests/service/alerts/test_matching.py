@@ -101,4 +101,5 @@ def test_patterns_that_are_refused(source: str, says: str) -> None:
 def test_spans_count_characters() -> None:
     """What is struck out would be shifted in a text with characters beyond ASCII."""
     assert list(Pattern("ä|x").spans("😀ä-x")) == [Span(1, 2), Span(3, 4)]
+    assert list(Pattern("ä|x").spans("\ud83dä\ud83dx")) == [Span(1, 2), Span(3, 4)]
     assert Pattern("^$").find("") == Span(0, 0)
