@@ -170,7 +170,7 @@ async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
     async with receiving() as receiver:
         (tmp_path / "url").write_text(f"{receiver.url}/from-a-file\n", "utf-8")
         (tmp_path / "secret").write_text(f"{OLD}\n", "utf-8")
-        where = {
+        where: dict[str, Any] = {
             "url": None,
             "url_file": tmp_path / "url",
             "secret_env": [],
