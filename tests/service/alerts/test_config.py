@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from service.alerts.config import ConfigError, parse, secrets_missing, warnings
+from service.alerts.schema import Match, Mute, Redaction, Route, Rule
 from tests.service.alerts.made import NOW, config
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOG = '[destinations.log]\ntype = "log"\n'
 
@@ -214,3 +212,24 @@ def test_warnings() -> None:
         "there are no destinations: nothing is sent"
     ]
     assert warnings(LOG, config(LOG), NOW) == []
+
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "alerts.toml"
+
+
+def test_the_example_shows_everything() -> None:
+    """Whoever copies it would copy a mistake, or would not see what there is."""
+    text = EXAMPLE.read_text()
+    shown = parse(text, "alerts.toml")
+    assert warnings(text, shown, NOW) == []
+    assert {options.type for options in shown.destinations.values()} == set(TYPES.split(", "))
+    tables: list[Rule | Route | Mute] = [*shown.rules, *shown.routes, *shown.mutes]
+    matches = [table.match for table in tables]
+    assert set().union(*(match.model_fields_set for match in matches)) == set(Match.model_fields)
+    for kind, given in (
+        (Rule, shown.rules),
+        (Route, shown.routes),
+        (Mute, shown.mutes),
+        (Redaction, (shown.redaction,)),
+    ):
+        assert set().union(*(table.model_fields_set for table in given)) == set(kind.model_fields)
