@@ -195,6 +195,10 @@ def _found(details: ErrorDetails, places: _Places) -> Finding:
             says = f"needs {message}"
         case "value_error":
             says = f"{_repeated(path, details['input'])}should be {message}"
+        case "literal_error":
+            allowed = re.findall("'([^']*)'", details["ctx"]["expected"])
+            wrong = details["input"] if isinstance(details["input"], str) else ""
+            says = f"{_repeated(path, wrong)}{_SUBJECT.sub('', message)}{_perhaps(wrong, allowed)}"
         case _:
             says = f"{_repeated(path, details['input'])}{_SUBJECT.sub('', message)}"
     return places.finding(path, says)
