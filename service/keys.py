@@ -11,6 +11,14 @@
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
+And those of the relay; of all partitions in the first, where there are several.
+
+| key                       | type   | what                                         | goes away        |
+|---------------------------|--------|----------------------------------------------|------------------|
+| `relay:<name>:lease`      | string | who sends to a destination                   | TTL              |
+| `relay:<name>:digests`    | hash   | which alerts became one message              | delivered, or TTL|
+| `gone`                    | hash   | destinations that said they are no more      | one each         |
+
 The fields of a state are described in `commit.lua`.
 """
 
@@ -70,3 +78,27 @@ class Keys:
     def item(self, part: PartKey) -> str:
         """The public hash of a finished item."""
         return self.names.item(part.stream_key.value, part.output_index)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayKeys:
+    """The relay's keys for one destination."""
+
+    names: StreamNames
+    """Of the first partition."""
+    destination: str
+
+    @property
+    def lease(self) -> str:
+        """Who sends to it."""
+        return self.names.name(f"relay:{self.destination}:lease")
+
+    @property
+    def digests(self) -> str:
+        """Digests on their way to it."""
+        return self.names.name(f"relay:{self.destination}:digests")
+
+    @property
+    def gone(self) -> str:
+        """The destinations that are no more: this one or others."""
+        return self.names.name("gone")

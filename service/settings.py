@@ -185,6 +185,12 @@ class Settings(BaseSettings):
         default=False,
         description="A batch must be in the append-only file, on disk, before the next one is read.",
     )
+    lease_time: FiniteFloat = Field(
+        default=10,
+        ge=1,
+        le=300,
+        description="How long the relay that sends to a destination is waited for when it is not heard of.",
+    )
     shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="How long a stop may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe lines to log."

@@ -48,7 +48,17 @@ def prefix(server: servers.Server) -> Iterator[str]:
     yield from server.isolated()
 
 
-BOUNDED = ("deltas", "assembled", "alerts", "dead-letters", "open", "waiting", "counts")
+BOUNDED = (
+    "deltas",
+    "assembled",
+    "alerts",
+    "dead-letters",
+    "open",
+    "waiting",
+    "counts",
+    "undelivered",
+    "gone",
+)
 """Keys without a TTL that have a rule: streams are trimmed, the others hold what is open."""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.cli import alerts, check, dead_letters, publish, run, show, tail, worker
+from service.cli import alerts, check, dead_letters, publish, relay, run, show, tail, worker
 from service.cli.help_text import examples, prose
 from service.demo import command as demo
 
@@ -91,6 +91,7 @@ app.add_typer(
     rich_help_panel=_LOOK,
 )
 _add("worker", worker.run, worker.EXAMPLES, _OPERATE)
+_add("relay", relay.run, relay.EXAMPLES, _OPERATE)
 _add("check", check.run, check.EXAMPLES, _OPERATE)
 
 
