@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from service.alerts.config import ConfigError, parse, read, secrets_missing
+from service.alerts.config import parse, read, secrets_missing
 from service.alerts.delivery import Notification
+from service.alerts.findings import ConfigError
 from service.alerts.matching import mismatch
 from service.alerts.phases import beginning_of, group_of
 from service.alerts.privacy import Redactor, sha256_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.alerts.config import ConfigError, parse
+from service.alerts.config import parse
+from service.alerts.findings import ConfigError
 from service.alerts.rules import shipped
 from service.alerts.schema import Match
 from tests.docs.pages import ROOT, Page, quoted

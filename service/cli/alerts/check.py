@@ -14,7 +14,7 @@ from service.cli.alerts.file import DEFAULT, VARIABLE
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from service.alerts.config import Finding
+    from service.alerts.findings import Finding
     from service.alerts.schema import Config
 
 EXAMPLES = examples("deltaloom alerts check", "deltaloom alerts check staging.toml --no-secrets")
@@ -35,7 +35,8 @@ def run(
 
     Exit code 2 if the relay could not use it; warnings are 0. Nothing is sent, and no server is asked.
     """
-    from service.alerts.config import ConfigError, parse, read, secrets_missing, warnings
+    from service.alerts.config import parse, read, secrets_missing, warnings
+    from service.alerts.findings import ConfigError
     from service.cli.output import console, note
 
     text = read(file)
@@ -52,16 +53,16 @@ def run(
 
 async def _unusable(text: str, config: Config) -> list[Finding]:
     """Destinations that cannot be made of what their secrets turn out to be."""
-    from service.alerts.config import finding
     from service.alerts.destinations.errors import DestinationError
     from service.alerts.destinations.kinds import made
+    from service.alerts.findings import Places
 
-    found = []
+    places, found = Places(text), []
     for name, options in config.destinations.items():
         try:
             destination = made(name, options, os.environ)
         except DestinationError as error:
-            found.append(finding(text, ("destinations", name), str(error)))
+            found.append(places.finding(("destinations", name), str(error)))
         else:
             await destination.aclose()
     return found

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.alerts.config import ConfigError, parse, secrets_missing, warnings
+from service.alerts.config import parse, secrets_missing, warnings
+from service.alerts.findings import ConfigError
+from service.alerts.policy import Policy
 from service.alerts.schema import Match, Mute, Redaction, Route, Rule
 from tests.service.alerts.made import NOW, config
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "alerts.toml"
 LOG = '[destinations.log]\ntype = "log"\n'
 
 TYPES = "webhook, slack, pagerduty, alertmanager, apprise, log, command"
@@ -214,7 +219,29 @@ def test_warnings() -> None:
     assert warnings(LOG, config(LOG), NOW) == []
 
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "alerts.toml"
+LINES = EXAMPLE.read_text().splitlines()
+VALUES = ["7", '"x"', "[[]]", "true", "1.5", "nan", "2026-01-01", '["", 1]', "{}", "{ x = [1] }", '"("']
+PLACES = st.integers(0, len(LINES) - 1)
+
+
+@given(st.dictionaries(PLACES, st.sampled_from(VALUES) | PLACES | st.just(""), min_size=1, max_size=3))
+def test_no_file_is_more_than_wrong(changes: dict[int, str | int]) -> None:
+    """A relay that is told to read its file again would end on a mistake that nobody thought of."""
+    lines = list(LINES)
+    for place, other in changes.items():
+        key = lines[place].partition(" = ")[0]
+        lines[place] = lines[other] if isinstance(other, int) else f"{key} = {other}" if other else ""
+    text = "\n".join(lines)
+    try:
+        read = parse(text, "alerts.toml")
+    except ConfigError as error:
+        told = [finding.line in range(len(lines) + 1) for finding in error.findings]
+    else:
+        Policy(read)
+        secrets_missing(text, read, {})
+        told = [finding.line in range(len(lines) + 1) for finding in warnings(text, read, NOW)] or [True]
+    assert told
+    assert all(told)
 
 
 def test_the_example_shows_everything() -> None:
@@ -226,10 +253,10 @@ def test_the_example_shows_everything() -> None:
     tables: list[Rule | Route | Mute] = [*shown.rules, *shown.routes, *shown.mutes]
     matches = [table.match for table in tables]
     assert set().union(*(match.model_fields_set for match in matches)) == set(Match.model_fields)
-    for kind, given in (
+    for kind, shown_of_it in (
         (Rule, shown.rules),
         (Route, shown.routes),
         (Mute, shown.mutes),
         (Redaction, (shown.redaction,)),
     ):
-        assert set().union(*(table.model_fields_set for table in given)) == set(kind.model_fields)
+        assert set().union(*(table.model_fields_set for table in shown_of_it)) == set(kind.model_fields)

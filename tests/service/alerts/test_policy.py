@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaloom.messages import AlertType
-from service.alerts.config import ConfigError
 from service.alerts.delivery import Notification
 from service.alerts.explain import explain
+from service.alerts.findings import ConfigError
 from service.alerts.phases import PHASES
 from service.alerts.policy import Passed, load
 from service.alerts.privacy import sha256_of
