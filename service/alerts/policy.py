@@ -84,14 +84,14 @@ class Policy:
         """What the rules say of an alert."""
         return judge(alert, self.rules)
 
-    def route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
+    def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
         """The first route by which a destination gets this; None: none fits."""
         for named in self.routes:
             if destination in named.route.to and mismatch(named.route.match, judged) is None:
                 return named
         return None
 
-    def mute_of(self, destination: str, judged: Judged, now: datetime) -> Mute | None:
+    def _mute_of(self, destination: str, judged: Judged, now: datetime) -> Mute | None:
         """The first mute that keeps this from a destination; None: none does."""
         for mute in self.config.mutes:
             concerns = mute.to is None or destination in mute.to
@@ -100,10 +100,10 @@ class Policy:
         return None
 
     def _decide(self, judged: Judged, destination: str, now: datetime) -> Decision:
-        named = self.route_to(destination, judged)
+        named = self._route_to(destination, judged)
         if named is None:
             return Passed("unrouted", "no route to it fits")
-        mute = self.mute_of(destination, judged, now)
+        mute = self._mute_of(destination, judged, now)
         if mute is not None:
             return Passed("muted", f"{mute.why} (until {mute.until.isoformat()})")
         alert, how_much = judged.alert, named.route.text
@@ -132,8 +132,8 @@ class Policy:
         began = self.judge(beginning)
         return (
             _SEVERITIES[judged.severity] <= _SEVERITIES[began.severity]
-            and self.route_to(destination, began) is not None
-            and self.mute_of(destination, began, now) is None
+            and self._route_to(destination, began) is not None
+            and self._mute_of(destination, began, now) is None
         )
 
 

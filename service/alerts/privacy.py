@@ -36,15 +36,15 @@ STRUCK: Final = "[redacted]"
 
 _MAIL = Pattern(r"[\pL\pN._%+'-]+@[\pL\pN][\pL\pN.-]*\.\pL{2,}")
 _PHONE = Pattern(
-    r"\+(?:[ ./()-]{0,2}\d){8,15}\b"  # +49 (0)30 1234567
-    r"|\b00(?:[ ./()-]{0,2}\d){8,15}\b"  # 0049 30 1234567
+    r"\+(?:[\pZ./()\p{Pd}]{0,2}\d){8,15}\b"  # +49 (0)30 1234567
+    r"|\b00(?:[\pZ./()\p{Pd}]{0,2}\d){8,15}\b"  # 0049 30 1234567
     r"|\(?\b0\d{1,4}\)?[ ./-]{0,2}\d{2,8}(?:[ ./-]\d{2,4}){0,4}\b"  # 030 / 123 45 67
     r"|(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b"  # (212) 555-0123
     r"|\b[2-9]\d\d[2-9]\d{6}\b"  # 2125550123: neither an area nor an exchange begins with 0 or 1
 )
 _PHONE_DIGITS = range(9, 18)
 """Of a number with its prefixes: fewer are a date."""
-_DIGIT_GROUPS = Pattern(r"\d+(?:[ -]\d+)*")
+_DIGIT_GROUPS = Pattern(r"\d+(?:[\pZ.\p{Pd}]{1,2}\d+)*")
 _CARD_DIGITS = range(13, 20)  # ISO/IEC 7812
 _CARD_BEGINS = frozenset("23456")  # banks, cards, travel; not 1, which milliseconds since 1970 begin with
 
