@@ -17,6 +17,7 @@ import logging
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import apprise
@@ -55,6 +56,7 @@ class AppriseDestination:
         self._options = options
         self._url = secrets.needed(options.url_env, options.url_file, environment)
         self._secrets = frozenset(_SECRET_PIECE.findall(self._url.partition("://")[2]))
+        self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"apprise {name}")
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -66,14 +68,13 @@ class AppriseDestination:
         """Send it by the one service that the URL names."""
         title, body = wording.headline(notification), _body(notification, self._options.link)
         kind = apprise.NotifyType.SUCCESS if notification.resolves else _TYPES[notification.severity]
-        loop = asyncio.get_running_loop()
-        sending = loop.run_in_executor(
-            self._threads, self._send, title, body, kind, wording.texts(notification)
-        )
-        try:
-            return await asyncio.wait_for(sending, self._options.timeout)
-        except TimeoutError:
-            return Outcome(Verdict.RETRY, f"not sent within {self._options.timeout:g} s")
+        send = partial(self._send, title, body, kind, wording.texts(notification))
+        async with self._turn:  # so that waiting for others is not of its time
+            try:
+                async with asyncio.timeout(self._options.timeout):
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, send)
+            except TimeoutError:
+                return Outcome(Verdict.RETRY, f"not sent within {self._options.timeout:g} s")
 
     async def aclose(self) -> None:
         """Let the thread end when it is done."""

@@ -142,9 +142,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     body = b""
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):
-            while len(body) < _BODY_AT_MOST and (
-                chunk := await response.content.read(_BODY_AT_MOST - len(body))
-            ):
+            while chunk := await response.content.read(_BODY_AT_MOST - len(body)):
                 body += chunk
     return body
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from service.alerts.delivery import Verdict
 from service.alerts.destinations.errors import DestinationError
@@ -98,6 +99,22 @@ async def test_no_answer_is_no_answer() -> None:
         assert (outcome.verdict, outcome.answer) == (Verdict.RETRY, "not sent within 0.2 s")
         outcome = await sent(receiver, notification(), url="json://{host}/?rto=0.2")
     assert outcome.verdict is Verdict.RETRY
+
+
+async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
+    """Of several messages to a slow service, the last would never be sent."""
+    async with (
+        receiving(slow) as receiver,
+        by_apprise(receiver.url.replace("http", "json"), timeout=1) as one,
+    ):
+        outcomes = await asyncio.gather(*(one.deliver(notification()) for _ in range(4)))
+    assert [each.verdict for each in outcomes] == [Verdict.DELIVERED] * 4
+
+
+async def slow(_request: web.Request) -> web.Response:
+    """Answers within the time for one, but not within that for four one after the other."""
+    await asyncio.sleep(0.3)
+    return web.Response()
 
 
 async def test_a_failure_can_be_sent_again() -> None:

@@ -88,6 +88,17 @@ def test_whatever_the_alert_slack_takes_it(sent: Notification, link: str | None)
     json.dumps(posted)
 
 
+def test_the_largest_there_can_be() -> None:
+    """The limits would hold for what is usual only."""
+    name = "<\U0001f600&" * 3000
+    of = alert(
+        "deltaloom.refusal.finished", text=name, tenant=name, model=name, reason=name, response_id=name
+    )
+    one = notification(of, category=name, rule=name, id=name)
+    for sent in (one, digest(one, one, one, category=name, rule=name)):
+        assert_within_limits(message(sent, "https://console.example/{response_id}"))
+
+
 @given(notifications())
 def test_nothing_in_an_alert_calls_anybody(sent: Notification) -> None:
     """A model, or whoever names a tenant, could ring everybody in the channel or plant a link."""
