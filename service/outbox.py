@@ -7,13 +7,15 @@ was read and not acknowledged there is owed to the destination. `service/storage
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from handlers.core.identity import EntryId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
+
+    from deltaloom.messages import UndeliveredReason
 
 RELAY_PREFIX = "relay:"
 """Of the names of all the relay's groups, which `trim.lua` knows them by."""
@@ -49,10 +51,6 @@ class Page(NamedTuple):
     more: bool
     lost: int
     """Of those looked at, how many were trimmed from the stream while they were owed; they are let go of."""
-
-
-UndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
-"""The destination declined it; it did not take it in time; it is no more; the entry is no alert."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from service import logs
-from service.alerts.findings import ConfigError
 from service.alerts.delivery import Notification
 from service.alerts.destinations.errors import DestinationError
 from service.alerts.destinations.kinds import made
+from service.alerts.findings import ConfigError
 from service.alerts.intake import Intake
 from service.alerts.lease import Lease
 from service.alerts.policy import load

@@ -18,6 +18,8 @@ from deltaloom.messages import (
     RateScope,
     RefusalRate,
     Status,
+    UndeliveredAlert,
+    UndeliveredReason,
 )
 from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 
@@ -36,5 +38,7 @@ __all__ = [
     "RefusalRate",
     "Status",
     "StreamNames",
+    "UndeliveredAlert",
+    "UndeliveredReason",
     "partition_of",
 ]

@@ -40,6 +40,9 @@ RateScope = Literal["model", "tenant"]
 
 DeadLetterReason = Literal["malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"]
 
+UndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
+"""The destination declined it; it did not take it in time; it is no more; the entry holds no alert."""
+
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
 """The fields that stand beside `__data__` in an entry; one that is null is left out."""
 
@@ -174,3 +177,20 @@ class DeadLetter(Message):
     entry: str
     """The original fields as a JSON object, so that it can be replayed. A value that is not UTF-8
     stands as `{"base64": "…"}`."""
+
+
+class UndeliveredAlert(Message):
+    """An alert that a destination did not get. Plain fields, beside those of the alert's own entry."""
+
+    destination: str
+    """Its name in `alerts.toml`."""
+    reason: UndeliveredReason
+    answer: str
+    """The last one: status and the beginning of the answer, or what went wrong."""
+    attempts: int
+    """By the relay that gave up."""
+    failed_at: AwareDatetime
+    entry_id: str
+    """Of the alert, in its stream."""
+    alert: str | None = Field(default=None, alias="__data__")
+    """The alert's JSON."""

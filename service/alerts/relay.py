@@ -38,10 +38,11 @@ from service.outbox import Failure, KeptDigest
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
 
+    from deltaloom.messages import UndeliveredReason
     from service.alerts.delivery import Destination, Notification
     from service.alerts.destinations.options import CommonOptions
     from service.alerts.lease import Lease
-    from service.outbox import Outbox, Owed, Place, UndeliveredReason
+    from service.outbox import Outbox, Owed, Place
     from service.patience import Patience
 
 _ATTEMPT_AT_MOST: Final = 330.0

@@ -23,6 +23,7 @@ from deltaloom.messages import (
     OutputMessage,
     RefusalRate,
     Status,
+    UndeliveredAlert,
 )
 from handlers import BUILT_IN
 from handlers.core.effects import Context
@@ -36,6 +37,7 @@ MESSAGES: dict[str, type[BaseModel]] = {
     "ModerationAlert": ModerationAlert,
     "RefusalRate": RefusalRate,
     "Dead letters": DeadLetter,
+    "Undelivered alerts": UndeliveredAlert,
 }
 
 
@@ -126,7 +128,8 @@ def test_names(page: Any, heading: str) -> None:
     """Producers and subscribers would use a stream that the worker does not."""
     names = StreamNames()
     item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
-    public = [names.deltas, names.assembled, names.alerts, names.dead_letters, item]
+    streams = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
+    public = [*streams, item]
     assert [quoted(row[0])[0] for row in page.table(heading)] == public
 
 

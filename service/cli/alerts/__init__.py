@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from service.cli.alerts import check, explain, rates
+from service.cli.alerts import check, enable, explain, rates, resend, test, undelivered
 from service.cli.help_text import examples, prose
 
-EXAMPLES = examples("deltaloom alerts check", "deltaloom alerts explain resp_42")
+EXAMPLES = examples(
+    "deltaloom alerts check", "deltaloom alerts explain resp_42", "deltaloom alerts test on-call"
+)
 
 app = typer.Typer(no_args_is_help=True)
-app.command("check", help=prose(check.run), epilog=check.EXAMPLES)(check.run)
-app.command("explain", help=prose(explain.run), epilog=explain.EXAMPLES)(explain.run)
-app.command("rates", help=prose(rates.run), epilog=rates.EXAMPLES)(rates.run)
+for name, command in (
+    ("check", check),
+    ("test", test),
+    ("explain", explain),
+    ("rates", rates),
+    ("undelivered", undelivered),
+    ("resend", resend),
+    ("enable", enable),
+):
+    app.command(name, help=prose(command.run), epilog=command.EXAMPLES)(command.run)
