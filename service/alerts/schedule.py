@@ -29,10 +29,6 @@ class Schedule:
         """A heap of those that are first in their lanes and not under way, by when they may go."""
         self._numbers = count()
 
-    def __len__(self) -> int:
-        """How many messages wait for nothing but their time."""
-        return len(self._waiting)
-
     def busy(self, lane: str) -> bool:
         """Whether there is a message in a lane."""
         return lane in self._lanes
