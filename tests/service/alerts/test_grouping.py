@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts.destinations.options import Grouping
 from service.alerts.grouping import EXAMPLES, Windows, digest_called, digest_of
-from service.alerts.message import Message
 from service.alerts.schedule import Schedule
 from tests.service.alerts.made import NOW
 from tests.service.alerts.messages import message
 
+if TYPE_CHECKING:
+    from service.alerts.message import Message
+
 GROUPING = Grouping.model_validate({"by": ["category", "model"], "window": 60, "from": 3})
 
 
-def opened(n: int, **of: str) -> Message:
+def opened(n: int, **of: Any) -> Message:
     """The opened alert of the nth response."""
     return message(f"opened_{n}", response_id=f"resp_{n}", number=n, **of)
 
 
-def finished(n: int, **of: str) -> Message:
+def finished(n: int, **of: Any) -> Message:
     """Its finished alert."""
     return message(f"finished_{n}", phase="refusal.finished", response_id=f"resp_{n}", number=n + 500, **of)
 
@@ -86,7 +89,7 @@ def test_end_goes_after_a_beginning_that_is_on_its_way() -> None:
 
 
 def test_single_one_is_no_digest() -> None:
-    """ "1 similar alert" tells less than the alert."""
+    """Of one alert, the alert itself tells more than "1 similar alert" would."""
     single = opened(1)
     assert digest_of("on-call", [single], GROUPING.by) is single
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts.schedule import Schedule
 from tests.service.alerts.messages import LATER, message
+
+if TYPE_CHECKING:
+    from service.alerts.message import Message
 
 AT_MOST = 100
 
@@ -85,7 +90,9 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
     messages = [
         message(str(n), lanes=lanes) for n, lanes in enumerate(data.draw(st.lists(names, max_size=25)))
     ]
-    schedule, to_add, under_way, done = Schedule(), list(messages), [], []
+    schedule, to_add = Schedule(), list(messages)
+    under_way: list[Message] = []
+    done: list[Message] = []
     now = 0.0
     while len(done) < len(messages):
         if to_add and data.draw(st.booleans()):
