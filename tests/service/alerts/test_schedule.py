@@ -95,7 +95,7 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
     done: list[Message] = []
     now = 0.0
     while len(done) < len(messages):
-        if to_add and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and to_add:
             schedule.add(to_add.pop(0))
         taken = schedule.take(now)
         if taken is not None:
