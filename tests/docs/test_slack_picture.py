@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from datetime import timedelta
+from typing import Any
 
 from service.alerts.destinations.slack import message
 from tests.docs.pages import ROOT
 from tests.notifications import RAISED_AT, alert, finished, notification
 
 LINK = "https://console.example/responses/{response_id}"
-IDS = {"response_id": "resp_68a1", "item_id": "msg_68a2"}
+IDS: dict[str, Any] = {"response_id": "resp_68a1", "item_id": "msg_68a2"}
 MESSAGES = (
     (notification(alert(text="I'm sorry, but", **IDS)), "5:06:07 AM"),
     (finished(raised_at=RAISED_AT + timedelta(seconds=2), **IDS), "5:06:09 AM"),

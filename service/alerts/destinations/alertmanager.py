@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from service.alerts.phases import Phase
 
 _PATH = "/api/v2/alerts"
-_NAMES: Mapping[Phase, str] = {
+DIGEST = "DeltaloomDigest"
+NAMES: Mapping[Phase, str] = {
     "opened": "DeltaloomRefusal",
     "finished": "DeltaloomRefusal",
     "filtered": "DeltaloomResponseFiltered",
@@ -106,13 +107,13 @@ def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, 
     """What makes it one alert; those of the table win, so that a route there can be made to fit."""
     alert = notification.alert
     of_one = {
-        "alertname": _NAMES[phase_of(alert)],
+        "alertname": NAMES[phase_of(alert)],
         "tenant": alert.tenant,
         "model": alert.model,
         "kind": alert.kind,
     }
     labels = {
-        **({"alertname": "DeltaloomDigest"} if notification.digest else of_one),
+        **({"alertname": DIGEST} if notification.digest else of_one),
         "severity": notification.severity,
         "category": notification.category,
         "reference": wording.reference(notification.group),
