@@ -134,7 +134,8 @@ def _tls(options: HttpOptions) -> ssl.SSLContext:
 def _secrets_of(url: str) -> set[str]:
     """The parts of an URL that may be a password: all but the host."""
     parts = urlsplit(url)
-    return {url, parts.path, parts.path.strip("/"), parts.query, f"{parts.path}?{parts.query}"} - {""}
+    target = f"{parts.path}?{parts.query}"
+    return {url, target, parts.path, parts.path.strip("/"), parts.query, parts.password or ""} - {""}
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:

@@ -33,13 +33,8 @@ class LogDestination:
     async def deliver(self, notification: Notification) -> Outcome:
         """Write one line, at the level of the severity."""
         alert = notification.alert
-        fields = {
-            "destination": self.name,
-            "notification": notification.id,
+        of_one = {
             "type": alert.type,
-            "reference": wording.reference(notification.group),
-            "category": notification.category,
-            "rule": notification.rule,
             "response_id": alert.response_id,
             "item_id": alert.item_id,
             "tenant": alert.tenant,
@@ -47,9 +42,17 @@ class LogDestination:
             "status": alert.status,
             "reason": alert.reason,
             "link": wording.link(self._link, alert),
-            "counts": wording.counts(notification),
-            "text": alert.text,
             "text_sha256": notification.text_sha256,
+        }
+        fields = {
+            **({} if notification.digest else of_one),
+            "destination": self.name,
+            "notification": notification.id,
+            "reference": wording.reference(notification.group),
+            "category": notification.category,
+            "rule": notification.rule,
+            "counts": wording.counts(notification),
+            "text": "\n\n".join(wording.texts(notification)),
         }
         known = {name: value for name, value in fields.items() if value}
         logs.logger().log(_LEVELS[notification.severity], wording.headline(notification), **known)

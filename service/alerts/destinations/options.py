@@ -46,12 +46,22 @@ def _link(template: str) -> str:
     return _web_address(template)
 
 
+def is_web_address(url: str) -> bool:
+    """Whether it is an URL of HTTP, with a host."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which may be none
+    except ValueError:
+        return False
+    plain = url.isprintable() and " " not in url
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def _web_address(url: str) -> str:
     """`ValueError` says nothing of the URL: somebody may have put a password into it."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+    if not is_web_address(url):
         raise ValueError("an URL that starts with https:// or http://")
-    if parts.username is not None or parts.password is not None:
+    if "@" in urlsplit(url).netloc:
         raise ValueError(
             "an URL without user and password; they are secrets, so the URL belongs into url_env or url_file"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.options import is_web_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +43,17 @@ def secret(variable: str | None, path: Path | None, environment: Mapping[str, st
     """The secret in the variable or in the file, whichever is named; None if neither is.
 
     Raises:
-        DestinationError: it is not there.
+        DestinationError: it is not there, or is no single line.
     """
     if variable is not None:
-        return from_variable(variable, environment)
-    return from_file(path) if path is not None else None
+        found = from_variable(variable, environment)
+    elif path is not None:
+        found = from_file(path)
+    else:
+        return None
+    if not found.isprintable():
+        raise DestinationError(f"what stands in {variable or path} is more than one line; a secret is one")
+    return found
 
 
 def needed(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
@@ -60,8 +66,7 @@ def needed(variable: str | None, path: Path | None, environment: Mapping[str, st
 def web_address(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
     """An URL that is a secret; `DestinationError`, which does not repeat it, if there is none."""
     url = needed(variable, path, environment)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or len(url.split()) != 1:
+    if not is_web_address(url):
         where = variable or path
         raise DestinationError(f"what stands in {where} is no URL that starts with https:// or http://")
     return url

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification, Outcome
     from service.alerts.destinations.options import SlackOptions
     from service.alerts.phases import Phase
@@ -38,7 +39,7 @@ TEXT_AT_MOST = 4000
 _VALUE_AT_MOST = 250
 """Of one fact: ten of them leave room for the text."""
 _EXAMPLE_AT_MOST = 600
-_LINK_AT_MOST = 1000
+_LINK_AT_MOST = 600
 _SIGNS = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
 _REFERS: Mapping[Phase, str] = {"finished": "Completes the alert ", "spike_ended": "Ends the alert "}
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -81,7 +82,7 @@ def message(notification: Notification, link: str | None = None) -> dict[str, An
                 "text": {"type": "plain_text", "text": wording.cut(headline, HEADER_AT_MOST), "emoji": True},
             },
             {"type": "section", "fields": _fields(notification)},
-            *_said(notification),
+            *_said(notification, link),
             {"type": "context", "elements": [_mrkdwn(_context(notification, link))]},
         ],
         "unfurl_links": False,
@@ -94,7 +95,7 @@ def _fields(notification: Notification) -> list[Block]:
     return [_mrkdwn(f"*{label}*\n{_escaped(value, _VALUE_AT_MOST)}") for label, value in facts]
 
 
-def _said(notification: Notification) -> list[Block]:
+def _said(notification: Notification, link: str | None) -> list[Block]:
     """The text, or what a digest counts and its examples."""
     digest = notification.digest
     if digest is None:
@@ -102,26 +103,35 @@ def _said(notification: Notification) -> list[Block]:
         return [_section(_quoted(text, SECTION_AT_MOST))] if text.strip() else []
     span = f"From {_moment(digest.since)} to {_moment(digest.until)}"
     counted = _escaped("\n".join(wording.counts(notification)), SECTION_AT_MOST - len(span) - 1)
-    examples = [_example(each) for each in digest.examples]
+    examples = [_example(each, link) for each in digest.examples]
     return [_section(f"{span}\n{counted}"), *examples]
 
 
-def _example(notification: Notification) -> Block:
+def _example(notification: Notification, link: str | None) -> Block:
+    """One alert of a digest, with its own reference: what came about the same text before has it too."""
     alert = notification.alert
-    what = " · ".join(each for each in (alert.response_id, alert.item_id, alert.tenant) if each)
-    line = f"*Example* {_escaped(wording.one_line(what), _VALUE_AT_MOST)}"
+    names = " · ".join(each for each in (alert.response_id, alert.item_id, alert.tenant) if each)
+    line = [_reference(notification), _escaped(wording.one_line(names), _VALUE_AT_MOST), _more(alert, link)]
     text = f"\n{_quoted(alert.text, _EXAMPLE_AT_MOST)}" if alert.text.strip() else ""
-    return _section(line + text)
+    return _section(" · ".join(filter(None, line)) + text)
 
 
-def _context(notification: Notification, template: str | None) -> str:
-    alert = notification.alert
-    reference = f"*#{wording.reference(notification.group)}*"
-    refers = f"{_REFERS.get(phase_of(alert), '')}{reference}"
-    target = wording.link(template, alert)
-    more = f"<{_escape(target)}|Open the response>" if target and len(target) <= _LINK_AT_MOST else None
+def _context(notification: Notification, link: str | None) -> str:
+    alert, digest = notification.alert, notification.digest
+    refers = "" if digest else _REFERS.get(phase_of(alert), "")
+    when = _moment(digest.until if digest else alert.raised_at)
     identity = _escaped(wording.one_line(notification.id), _VALUE_AT_MOST)
-    return " · ".join(each for each in (refers, _moment(alert.raised_at), identity, more) if each)
+    more = "" if digest else _more(alert, link)
+    return " · ".join(filter(None, (refers + _reference(notification), when, identity, more)))
+
+
+def _reference(notification: Notification) -> str:
+    return f"*#{wording.reference(notification.group)}*"
+
+
+def _more(alert: ModerationAlert, link: str | None) -> str:
+    target = wording.link(link, alert)
+    return f"<{_escape(target)}|Open the response>" if target and len(target) <= _LINK_AT_MOST else ""
 
 
 def _moment(moment: datetime) -> str:

@@ -52,6 +52,15 @@ async def test_a_line_says_what_happened() -> None:
     assert (line["destination"], line["notification"], line["response_id"]) == ("audit", "opened_1", "resp_1")
 
 
+async def test_a_line_about_several_says_what_they_are() -> None:
+    """It would name the first of them, and nothing of the rest."""
+    line = await logged(digest(), log_text=True)
+    assert line["event"] == "12 similar alerts · self-harm"
+    assert line["counts"][0] == "9 times refusal.opened · gpt-4o"
+    assert "response_id" not in line
+    assert TEXT in line["text"]
+
+
 async def test_the_text_is_in_it_only_where_the_log_may_have_it() -> None:
     """A log goes to more people than an alert does."""
     assert TEXT not in json.dumps(await logged(notification(), log_text=False))

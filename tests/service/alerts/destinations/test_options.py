@@ -64,6 +64,7 @@ def test_every_kind_of_table_has_a_kind_of_destination() -> None:
         ({"type": "slack", "url_env": "A", "url_file": "b"}, "not url_env and url_file"),
         ({"type": "webhook", "url": "https://example.com"}, "a secret to sign with"),
         ({"type": "webhook", **MINIMAL["webhook"], "url": "ftp://example.com"}, "starts with https://"),
+        ({"type": "webhook", **MINIMAL["webhook"], "url": "https://[::"}, "starts with https://"),
         ({"type": "log", "link": "https://example.com/{nothing}"}, "only these stand in braces"),
         ({"type": "log", "link": "https://example.com/{id!r:>9}"}, "only these stand in braces"),
         ({"type": "log", "link": "https://example.com/{id"}, "whose braces match"),
@@ -104,10 +105,17 @@ def test_a_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> Non
         (None, tmp_path, "where a secret is expected: Is a directory"),
         (None, tmp_path / "empty", "empty is empty"),
         (None, tmp_path / "binary", "is not text"),
+        ("TWO_LINES", None, "TWO_LINES is more than one line"),
     ):
         with pytest.raises(DestinationError, match=why):
-            secrets.secret(variable, path, {"NOT_SET": " "})
-    for odd in ("hooks.example.com/hunter2", "ftp://hunter2", "https://", "https://a\nhttps://hunter2"):
+            secrets.secret(variable, path, {"NOT_SET": " ", "TWO_LINES": "hunter2\nhunter2"})
+    for odd in (
+        "hooks.example.com/hunter2",
+        "ftp://hunter2",
+        "https://",
+        "https://[hunter2",
+        "https://a:hunter2",
+    ):
         with pytest.raises(DestinationError, match="what stands in URL is no URL") as error:
             secrets.web_address("URL", None, {"URL": odd})
         assert "hunter2" not in str(error.value)

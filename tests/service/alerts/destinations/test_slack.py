@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
@@ -145,10 +146,28 @@ def test_without_its_text_the_hash_stands_for_it() -> None:
 
 def test_a_digest_shows_counts_and_examples() -> None:
     """Twelve alerts would look like one."""
-    shown = "\n".join(texts(message(digest(notification(), notification(alert(response_id="resp_2"))))))
+    shown = "\n".join(
+        texts(
+            message(
+                digest(notification(), notification(alert(response_id="resp_2"))),
+                "https://console.example/{response_id}",
+            )
+        )
+    )
     assert "12 similar alerts · self-harm" in shown
     assert "9 times refusal.opened · gpt-4o" in shown
-    assert "*Example* resp_2" in shown
+    assert "> · resp_2" not in shown
+    assert (
+        " · resp_2 · msg_1 · acme · <https://console.example/resp_2|Open the response>\n>I'm sorry" in shown
+    )
+    assert "Open the response" not in shown.rpartition("\n")[2]  # of which of them?
+
+
+def test_a_digest_of_endings_completes_nothing() -> None:
+    """It would refer to a message that does not exist."""
+    assert "Completes" not in "\n".join(
+        texts(message(replace(digest(finished(), resolves=False), alert=finished().alert)))
+    )
 
 
 def test_a_spike_shows_its_shares() -> None:
