@@ -192,7 +192,7 @@ async def test_a_mail_arrives() -> None:
     async with server, by_apprise(url) as destination:
         outcome = await destination.deliver(notification())
     assert outcome.verdict is Verdict.DELIVERED, outcome.answer
-    assert b"rcpt TO:<on-call@example.com>\r\n" in [each.replace(b"RCPT", b"rcpt") for each in lines]
+    assert b"rcpt to:<on-call@example.com>\r\n" in [each.lower() for each in lines]
     async with by_apprise(url, allow_addresses=[]) as destination:
         outcome = await destination.deliver(notification())
     assert "127.0.0.1 is loopback" in outcome.answer
