@@ -26,6 +26,7 @@ COMMANDS = (
     ("alerts",),
     ("alerts", "check"),
     ("alerts", "explain"),
+    ("alerts", "rates"),
     ("worker",),
     ("check",),
 )
