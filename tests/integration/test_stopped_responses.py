@@ -12,6 +12,7 @@ from handlers import BUILT_IN
 from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.pipeline.settling import settle
+from service.storage import plans
 from tests.bench import KEEPALIVE, Bench, delta
 from tests.streams import add, entries
 from tests.workers import alerts
@@ -145,3 +146,29 @@ async def test_without_a_response_id_the_item_is_named(bench: Bench) -> None:
     await bench.consumer().work()
     (alert,) = await alerts(bench.redis, bench.prefix)
     assert (alert.type, alert.response_id, alert.item_id) == ("deltaloom.response.filtered", None, "msg_1")
+
+
+async def test_it_is_remembered_for_as_long_as_a_text(bench: Bench) -> None:
+    """A response that left nothing else is soon forgotten: the same end, said again, would ring again."""
+    await bench.publish(FILTERED)
+    await bench.publish(CREATED, FILTERED, response_id="resp_2")
+    await bench.consumer().work()
+    for name in ("resp_1", "resp_2"):
+        assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) > plans.OVER_MS
+    await bench.publish(FILTERED)
+    await bench.consumer().work()
+    assert len(await raised(bench)) == 2
+
+
+async def test_a_worker_that_goes_on_after_all_is_forgotten_says_nothing(bench: Bench) -> None:
+    """It was stopped between reading and settling for so long that others have done it, and forgotten."""
+    await bench.publish(CREATED, BLOCKED)
+    await bench.storage.commit(bench.batch(await bench.consumer("stopped").read()).commit)
+    survey = await bench.storage.survey(10_000, 1000)
+    loaded = await bench.storage.load([StreamKey("response", "resp_1")])
+    state = bench.names.name("state:response:resp_1")
+    await bench.redis.delete(state)
+    await settle(bench.storage, RoutingTable(BUILT_IN.values()), loaded, survey.low_water)
+    assert await raised(bench) == []
+    assert await bench.redis.keys(bench.names.name("rates:*")) == []
+    assert await bench.redis.exists(state) == 0
