@@ -114,7 +114,7 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
 
 
 def rate_in_words(rate: RefusalRate) -> str:
-    """What a spike says: `40 of 100 refused (40.0 %), before 12 of 2,400 (0.5 %)`."""
+    """What a spike says: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`."""
     return (
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
         f"before {rate.baseline_refused:,} of {rate.baseline_responses:,} ({rate.baseline_share:.1%})"
