@@ -35,6 +35,9 @@ KINDS = (
     "wrong alert",
     "doubled alert",
     "finished before opened",
+    "lost delivery",
+    "unknown delivery",
+    "delivery out of order",
     "missing dead letter",
     "unknown dead letter",
     "unaccounted",
@@ -178,7 +181,7 @@ class Verdict:
         fields = message.fields
         self.totals["texts out"] += 1
         self.totals["deltas out"] += fields["delta_count"] + fields["duplicate_count"]
-        key = _part_of(fields)
+        key = part_of(fields)
         identity = hash(fields["id"])
         part = self._parts.get(key)
         if identity in self._ids:
@@ -198,7 +201,7 @@ class Verdict:
         if fields["type"].startswith("deltaloom.response."):
             self._stop(message)
             return
-        key = _part_of(fields)
+        key = part_of(fields)
         opened = fields["type"] == "deltaloom.refusal.opened"
         part = self._parts.get(key)
         if part is None or key.kind != "refusal":
@@ -373,7 +376,8 @@ class Verdict:
             del self._responses[name]
 
 
-def _part_of(fields: Mapping[str, Any]) -> PartId:
+def part_of(fields: Mapping[str, Any]) -> PartId:
+    """The part that a message is about."""
     response_id = fields.get("response_id")
     item_id = None if response_id is not None else fields.get("item_id")
     return PartId(response_id, item_id, fields["output_index"], fields["content_index"], fields["kind"])
