@@ -271,8 +271,11 @@ class _Service:
 def _tell_of_failure(*tasks: asyncio.Task[None]) -> None:
     """Log what ended with an error: a mistake in this program, or a server that cannot do what it should."""
     for task in tasks:
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            logs.logger().error("relay failed, beginning again", exc_info=error)
+        if task.done() and not task.cancelled():
+            try:
+                task.result()
+            except Exception:  # noqa: BLE001 - what was in hand is still owed, and taken up again
+                logs.logger().exception("relay failed, beginning again")
 
 
 async def _cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:

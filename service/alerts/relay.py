@@ -276,8 +276,11 @@ class Relay:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self._changed.set()
-        if not task.cancelled() and task.exception() is not None:  # pragma: no cover - a mistake in here
-            logs.logger().error("an attempt broke off", exc_info=task.exception())
+        if not task.cancelled():
+            try:
+                task.result()
+            except Exception:  # noqa: BLE001 - a mistake in here: what it was about is owed until the next start
+                logs.logger().exception("message failed")
 
     async def _attempt(self, message: Message) -> None:
         if message.notification.digest and not message.kept:
@@ -312,7 +315,7 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - it stays owed; what it says may hold a secret, so only what it is
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{frame.filename}:{frame.lineno}"
-            logs.logger().error("destination broke off", error=type(error).__name__, where=where)
+            logs.logger().error("destination failed", error=type(error).__name__, where=where)
             return Outcome(Verdict.RETRY, f"{type(error).__name__} in deltaloom")
 
     def _note_answer(self) -> None:

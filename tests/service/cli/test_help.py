@@ -27,6 +27,11 @@ COMMANDS = (
     ("alerts", "check"),
     ("alerts", "explain"),
     ("alerts", "rates"),
+    ("alerts", "test"),
+    ("alerts", "undelivered"),
+    ("alerts", "resend"),
+    ("alerts", "enable"),
+    ("relay",),
     ("worker",),
     ("check",),
 )
