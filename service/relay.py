@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _ASK_AGAIN_AFTER: Final = 1.0
 """Seconds: for a lease that another one holds, and for what nobody tells."""
+_ENDS_WITHIN: Final = 2.0
+"""Seconds in which a task that was cancelled gives back its connections."""
 
 
 @asynccontextmanager
@@ -141,8 +143,10 @@ class Relays:
                 for service in self._serving.values():
                     service.abandon()
                 _, late = await asyncio.wait(ending, timeout=_ASK_AGAIN_AFTER)
-            for task in late:
-                task.cancel()
+            if late:
+                for service in self._serving.values():
+                    service.kill()
+                await asyncio.wait(ending)
         await self._client.aclose()
         logs.logger().info("relay stopped")
 
@@ -188,6 +192,11 @@ class _Service:
         """Wait no longer for what is under way."""
         if self._relay is not None:
             self._relay.abandon()
+
+    def kill(self) -> None:
+        """Wait for nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _serve(self) -> None:
         """Have the lease, or ask for it again and again."""
@@ -284,4 +293,4 @@ async def _cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:
     while running := [task for task in tasks if not task.done()]:
         for task in running:
             task.cancel()
-        await asyncio.wait(running, timeout=0.1)
+        await asyncio.wait(running, timeout=_ENDS_WITHIN)

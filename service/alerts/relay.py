@@ -233,7 +233,7 @@ class Relay:
         if self._lease.held and now >= self._next_look:
             self._next_look = now + _LOOK_AGAIN_EVERY
             for message in self._schedule.take_expired(now, _EXPIRED_AT_ONCE):
-                self._begin(self._give_up(message, "expired", self._last_answer))
+                self._begin(message, self._give_up(message, "expired", self._last_answer))
 
     def _send(self, now: float) -> float:
         """Begin the attempts that may begin; returns in how many seconds to look again."""
@@ -245,11 +245,11 @@ class Relay:
             if message is None:  # pragma: no cover - then there was something to wait for
                 break
             if self._gone is not None:
-                self._begin(self._give_up(message, "gone", self._gone))
+                self._begin(message, self._give_up(message, "gone", self._gone))
                 continue
             if self._bucket:
                 self._bucket.take(now)
-            self._begin(self._attempt(message))
+            self._begin(message, self._attempt(message))
         return _LOOK_AGAIN_EVERY
 
     def _wait(self, now: float) -> float:
@@ -268,19 +268,22 @@ class Relay:
         ends_at = self._windows.next_end() if self._windows else None
         return _LOOK_AGAIN_EVERY if ends_at is None else max(ends_at - now, 0.001)
 
-    def _begin(self, step: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(step, name=f"alert to {self._destination.name}")
+    def _begin(self, message: Message, step: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._carry_out(message, step), name=f"alert to {self._destination.name}")
         self._under_way.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self._changed.set()
-        if not task.cancelled():
-            try:
-                task.result()
-            except Exception:  # noqa: BLE001 - a mistake in here: what it was about is owed until the next start
-                logs.logger().exception("message failed")
+
+    async def _carry_out(self, message: Message, step: Coroutine[None, None, None]) -> None:
+        """Take a step; a mistake of this program in it must not leave its part waiting for ever."""
+        try:
+            await step
+        except Exception:  # noqa: BLE001 - logged, and done again
+            logs.logger().exception("message failed")
+            self._schedule.again(message, self._clock() + pause_after(max(message.attempts, 1)))
 
     async def _attempt(self, message: Message) -> None:
         if message.notification.digest and not message.kept:
@@ -288,6 +291,7 @@ class Relay:
             await self._patience.until_done(self._outbox.keep_digest, message.notification.id, digest)
             message.kept = True
         if not self._lease.held:  # keeping took a while
+            self._schedule.again(message, self._clock())
             return
         message.attempts += 1
         outcome = await self._deliver(message.notification)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from deltaloom import StreamNames
 from service.relay import relaying
 from service.settings import Settings
 from service.storage.outbox import RedisOutbox
+from tests.nodes import free_port
 from tests.receiver import receiving
 from tests.relays import (
     SECRETS,
@@ -221,7 +221,7 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
     """An alert of yesterday for a receiver that is away helps nobody; but it must not vanish."""
     await stage.raised("opened", "resp_1")
     await stage.raised("finished", "resp_1")
-    async with stage.relay(destination("here", f"http://127.0.0.1:{unused_port()}/", give_up_after=1.5)):
+    async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=1.5)):
         await stage.settled()
     given_up = await undelivered(stage.redis, stage.prefix)
     assert [(each.reason, each.destination) for each in given_up] == [("expired", "here")] * 2
@@ -231,7 +231,7 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
 async def test_dead_destination_delays_no_other(stage: Stage, receiver: Receiver) -> None:
     """One team's broken webhook must not be everybody's silence."""
     names = [await stage.raised("opened", f"resp_{n}") for n in range(20)]
-    dead = destination("dead", f"http://127.0.0.1:{unused_port()}/")
+    dead = destination("dead", f"http://127.0.0.1:{free_port()}/")
     async with stage.relay(dead, destination("here", receiver.url)):
         await stage.settled("here")
         assert await owed(stage.redis, stage.prefix, "dead") == 20
@@ -339,14 +339,6 @@ def test_test_alert(stage: Stage) -> None:
     unknown = deltaloom("alerts", "test", "there", "--config", str(stage.file), env=dict(os.environ))
     assert unknown.returncode == 1
     assert "no destination there" in unknown.stderr
-
-
-def unused_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 async def _in_thread(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
 from deltaloom import StreamNames
+from tests.mortal import MortalServer
+from tests.nodes import free_port
 from tests.receiver import receiving
 from tests.relays import (
     destination,
@@ -26,14 +29,13 @@ from tests.relays import (
     wait_until_served,
     wait_until_settled,
 )
+from tests.service.cli.command import running
 from tests.streams import add
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from redis.asyncio import Redis
 
     from tests.receiver import Answer, Receiver
     from tests.workers import WorkerProcess
@@ -174,6 +176,18 @@ async def test_hangup_reloads(
         await wait_until(lambda: receiver.taken == [name])
 
 
+async def test_run_relays_where_there_is_a_file(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """Who tries it out writes an alerts.toml, and expects that something comes of it."""
+    (tmp_path / "alerts.toml").write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    with running("run", env=environment, cwd=tmp_path) as run:
+        await wait_until(lambda: "relay sends" in run.stderr, 30)
+        name = await raise_alert(redis, prefix, "opened", "resp_1")
+        await wait_until(lambda: receiver.taken == [name])
+
+
 async def test_worker_with_relay(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
@@ -210,3 +224,42 @@ async def test_wrong_file_ends_it_before_it_starts(redis_url: str, prefix: str, 
         _, stderr = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 2
         assert f"{file}:2: destinations.here.type" in stderr.decode()
+
+
+async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receiver) -> None:
+    """A relay that gives up with the server, or forgets what it had in hand, is none."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    server = await MortalServer(tmp_path, free_port()).start()
+    try:
+        async with (
+            Redis.from_url(server.url) as redis,
+            relay_process(file, relay_environment(server.url, "deltaloom")) as relay,
+        ):
+            first = await raise_alert(redis, "deltaloom", "opened", "resp_1")
+            await wait_until(lambda: receiver.taken == [first])
+            await server.kill()
+            await wait_until(lambda: relay.said("lease lost, another relay may send"))
+            await redis.connection_pool.disconnect()
+            await server.start()
+            second = await raise_alert(redis, "deltaloom", "opened", "resp_2")
+            await wait_until(lambda: receiver.taken == [first, second], 30)
+    finally:
+        await server.kill()
+
+
+async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: Receiver) -> None:
+    """What does not end when it is told to is killed, and an operator looks for the reason."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    server = await MortalServer(tmp_path, free_port()).start()
+    try:
+        environment = relay_environment(server.url, "deltaloom", shutdown_timeout=2)
+        async with Redis.from_url(server.url) as redis, relay_process(file, environment) as relay:
+            name = await raise_alert(redis, "deltaloom", "opened", "resp_1")
+            await wait_until(lambda: receiver.taken == [name])
+            await server.kill()
+            receiver.answer = lambda _id, _count: web.Response(status=503)
+            assert await relay.stop() == 0, relay.lines()[-10:]
+    finally:
+        await server.kill()

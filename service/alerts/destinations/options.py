@@ -142,6 +142,14 @@ class CommonOptions(Table):
     link: Link | None = None
     """Where a person reads more of the response: an URL with `LINK_FIELDS` in braces."""
 
+    @model_validator(mode="after")
+    def _sends_what_it_holds(self) -> Self:
+        if self.group is not None and self.group.window >= self.give_up_after:
+            raise ValueError(
+                "a group.window shorter than give_up_after: what it holds would be given up, not sent"
+            )
+        return self
+
 
 class HttpOptions(CommonOptions):
     """What every destination has that is spoken to by HTTP."""
