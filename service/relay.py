@@ -254,23 +254,31 @@ class _Service:
                 await self._lease.release()
 
     async def _receive(self, relay: Relay) -> None:
-        """Hand it what is owed, then what comes."""
+        """Hand it what is owed, and what comes."""
         await relay.resume()
         intakes = {
             stream: Intake(stream, self._outbox, self._patience, relay.take) for stream in self._groups
         }
-        for intake in intakes.values():
-            await intake.inherit()
         inputs = {stream: Input(group, self._patience) for stream, group in self._groups.items()}
         client = patient_client_of(self._settings.address, inputs)
         takers = {stream: intake.take for stream, intake in intakes.items()}
         async with reading(self._settings, client, self.name, takers):
-            while True:
-                await asyncio.sleep(_ASK_AGAIN_AFTER)
-                with contextlib.suppress(StorageUnavailableError):
-                    await relay.check_whether_gone()
-                for intake in intakes.values():
-                    await intake.take_strays()
+            # Each by itself: of a cluster, a partition may be away while the others go on.
+            await asyncio.gather(self._watch(relay), *map(self._look_after, intakes.values()))
+
+    async def _look_after(self, intake: Intake) -> None:
+        """Take what is owed already, then what was given out and did not arrive."""
+        await intake.inherit()
+        while True:
+            await asyncio.sleep(_ASK_AGAIN_AFTER)
+            await intake.take_strays()
+
+    async def _watch(self, relay: Relay) -> None:
+        """Notice what an operator does."""
+        while True:
+            await asyncio.sleep(_ASK_AGAIN_AFTER)
+            with contextlib.suppress(StorageUnavailableError):
+                await relay.check_whether_gone()
 
     def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
         decision = self._policy.decide(alert, now)[self.name]

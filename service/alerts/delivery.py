@@ -1,8 +1,8 @@
 """What a destination is handed, and what it answers: the border between deciding and sending.
 
 Deciding (`alerts.toml`: routes, rules, privacy) makes a `Notification` of an alert. The relay hands it to a
-`Destination`, again and again until the `Outcome` is final. A destination does one attempt and knows nothing of
-retries; the relay knows nothing of what is sent.
+`Destination`, again and again until the `Outcome` is final. A destination does one attempt and knows nothing
+of retries; the relay knows nothing of what is sent.
 """
 
 from __future__ import annotations

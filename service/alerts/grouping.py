@@ -82,14 +82,26 @@ class Windows:
         over = [alike for alike, window in self._windows.items() if window.ends_at <= now]
         held = [self._windows.pop(alike).held for alike in over]
         for messages in held:
-            for message in messages:
-                for lane in message.lanes:
-                    self._held.pop(lane, None)
+            self._let_go(messages)
         return [messages for messages in held if messages]
+
+    def end_fullest(self) -> Sequence[Message]:
+        """What is held in the window that holds most; the window goes on."""
+        fullest = max(self._windows.values(), key=lambda window: len(window.held), default=None)
+        if fullest is None:
+            return ()
+        held, fullest.held = fullest.held, []
+        self._let_go(held)
+        return held
 
     def next_end(self) -> float | None:
         """When the next window ends; None: none is open."""
         return min((window.ends_at for window in self._windows.values()), default=None)
+
+    def _let_go(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            for lane in message.lanes:
+                self._held.pop(lane, None)
 
     def _release(self, lane: str, alike: str) -> list[Message]:
         """Take out what is held of a part."""

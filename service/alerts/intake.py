@@ -51,7 +51,7 @@ class Intake:
         self._turn = asyncio.Lock()
 
     async def inherit(self) -> None:
-        """Take what is owed already, to the last one. Before anything is read."""
+        """Take what is owed already, to the last one."""
         async with self._turn:
             await self._collect(None)
 

@@ -133,6 +133,8 @@ class Relay:
         for message in judged.messages:
             for each in self._windows.place(message, now) if self._windows else [message]:
                 self._schedule.add(each)
+        if self._room.full:
+            self._send_fullest_window()
         self._changed.set()
         await self._let_go(judged)
         await self._room.wait()
@@ -228,6 +230,11 @@ class Relay:
         if self._windows and self._options.group:
             for held in self._windows.ended(now):
                 self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
+
+    def _send_fullest_window(self) -> None:
+        """So many similar alerts that there is no room for others: what comes behind them may be graver."""
+        if self._windows and self._options.group and (held := self._windows.end_fullest()):
+            self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
 
     def _give_up_expired(self, now: float) -> None:
         if self._lease.held and now >= self._next_look:

@@ -17,6 +17,11 @@ class Room:
         self._free = asyncio.Event()
         self._free.set()
 
+    @property
+    def full(self) -> bool:
+        """Whether there is none."""
+        return not self._free.is_set()
+
     async def wait(self) -> None:
         """Come back when there is room."""
         await self._free.wait()

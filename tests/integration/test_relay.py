@@ -11,6 +11,8 @@ import pytest
 from aiohttp import web
 
 from deltaloom import StreamNames
+from handlers.core.identity import EntryId
+from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
 from service.storage.outbox import RedisOutbox
@@ -26,7 +28,7 @@ from tests.relays import (
     wait_until_settled,
 )
 from tests.service.cli.command import deltaloom, environment
-from tests.streams import add
+from tests.streams import add, read_as
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -344,3 +346,47 @@ def test_test_alert(stage: Stage) -> None:
 async def _in_thread(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:
     """Run the command while this loop goes on receiving."""
     return await asyncio.to_thread(deltaloom, *arguments, env=env)
+
+
+async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
+    """What is raised in a partition that nobody reads reaches nobody."""
+    settings = Settings(**{**stage.settings.model_dump(exclude_none=True), "partitions": 3})
+    partitions = settings.names
+    names = [
+        await raise_alert(
+            stage.redis, partitions.all[n % 3].name("alerts").removesuffix(":alerts"), phase, f"{n}"
+        )
+        for n in range(9)
+        for phase in ("opened", "finished")
+    ]
+    group = {"by": ["model"], "window": 1, "from": 4}
+    stage.file.write_text(destination("here", receiver.url, group=group))
+    async with relaying(settings, stage.file, SECRETS):
+        await wait_until(lambda: any(name.startswith("digest") for name in receiver.taken))
+
+        async def all_settled() -> bool:
+            waiting = [await stage.redis.xpending(each.alerts, "relay:here") for each in partitions.all]
+            return not any(each["pending"] for each in waiting)
+
+        await wait_until(all_settled)
+    alone = [request.id for request in receiver.requests if not request.id.startswith("digest")]
+    digests = [request.body["delivery"]["digest"] for request in receiver.requests if request.id not in alone]
+    assert len(alone) + sum(digest["count"] for digest in digests) == len(names)
+
+
+async def test_digest_that_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
+    """A relay killed between the answer and the last acknowledgement leaves that to the next one."""
+    for n in range(3):
+        await stage.raised("opened", f"resp_{n}")
+    alerts = StreamNames(stage.prefix).alerts
+    await stage.redis.xgroup_create(alerts, "relay:here", id="0")
+    read = await read_as(stage.redis, alerts, "relay:here", CONSUMER, 10)
+    places = [Place(alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
+    outbox = RedisOutbox(stage.redis, stage.settings.names, "here")
+    await outbox.keep_digest("digest_1", KeptDigest(places, confirmed=True))
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+        late = await stage.raised("opened", "late")
+        await stage.settled()
+    assert receiver.taken == [late]
+    assert await outbox.digests() == {}

@@ -88,6 +88,20 @@ def test_end_goes_after_a_beginning_that_is_on_its_way() -> None:
     assert held.place(end, 1) == [end]
 
 
+def test_fullest_window_goes_early() -> None:
+    """A flood of one kind would keep everything behind it from being read, until its window ends."""
+    held = windows()
+    assert held.end_fullest() == ()
+    of_other_kind = [opened(n, category="violence") for n in range(20, 23)]
+    alerts = [opened(n) for n in range(6)]
+    for each in (*of_other_kind, *alerts):
+        held.place(each, 0)
+    assert held.end_fullest() == alerts[2:]
+    late = opened(7)
+    assert held.place(late, 1) == [], "the window goes on"
+    assert held.ended(60) == [of_other_kind[2:], [late]]
+
+
 def test_single_one_is_no_digest() -> None:
     """Of one alert, the alert itself tells more than "1 similar alert" would."""
     single = opened(1)
