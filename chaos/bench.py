@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from chaos.deliveries import Deliveries
 from chaos.ending import end_tasks
 from chaos.faults import Faults
 from chaos.generator import MAX_ARRAY_LENGTH, MAX_EVENT_BYTES
 from chaos.observer import Observer, Takeovers
 from chaos.plan import make_plan
-from chaos.processes import Server, Workers, WorkerSlot, worker_command
+from chaos.processes import RELAY_COMMAND, Server, Workers, WorkerSlot, worker_command
 from chaos.producer import Producer
 from chaos.proxy import Proxy
+from chaos.receiver import SECRET, SECRET_VARIABLE, Receiver
 from chaos.verdict import Verdict
 from deltaloom import StreamNames
 
@@ -38,11 +40,12 @@ _QUIET = 1.0
 class Progress:
     """Where a run is: read by who shows it."""
 
+    verdict: Verdict
+    deliveries: Deliveries
     phase: str = "starting"
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     """How long was published."""
-    verdict: Verdict = field(default_factory=Verdict)
     faults: Counter[str] = field(default_factory=Counter)
     lag: int = 0
     workers: int = 0
@@ -64,38 +67,49 @@ class Bench:
         self.names = StreamNames()
         # Half the idle timeout leaves room for what a worker may add to a gap of the producer's.
         self.verdict = Verdict(widest_gap_ms=options.idle_timeout * 500)
-        self.progress = Progress(verdict=self.verdict, folder=self.folder)
         self.server = Server(self.folder)
         self.proxy = Proxy(self.server.port)
-        self.observer = Observer(self.server, self.names, self.verdict)
+        self.deliveries = Deliveries(self.verdict.violate)
+        self.receiver = Receiver(options.seed, self.deliveries)
+        self.observer = Observer(self.server, self.names, self.verdict, self.deliveries)
         self.takeovers = Takeovers(self.server, self.names)
+        self.progress = Progress(verdict=self.verdict, deliveries=self.deliveries, folder=self.folder)
 
     async def run(self) -> Progress:
         """Do it; whatever happens, no process is left behind."""
         options = self.options
-        workers = Workers(
-            self.folder,
-            worker_command(options.sabotage),
-            {},
-            lambda why: self.verdict.violate("worker died", why),
-        )
+
+        def died(why: str) -> None:
+            self.verdict.violate("worker died", why)
+
+        file = self.folder / "alerts.toml"
+        workers = Workers(self.folder, worker_command(options.sabotage), {}, died)
+        relays = Workers(self.folder, (*RELAY_COMMAND, "--config", str(file)), {}, died, what="relay")
         try:
             await self.server.start()
             await self.observer.begin()
-            async with self.proxy.running():
-                workers.environment = self._environment()
-                workers.slots = [WorkerSlot(number) for number in range(options.workers)]
-                for slot in workers.slots:
-                    await workers.start(slot)
-                await self._disturb(workers)
-                await self._settle(workers)
+            async with self.proxy.running(), self.receiver.running():
+                file.write_text(self.receiver.configuration(), encoding="utf-8")
+                for processes, count in ((workers, options.workers), (relays, options.relays)):
+                    processes.environment = self._environment()
+                    processes.slots = [WorkerSlot(number) for number in range(count)]
+                    for slot in processes.slots:
+                        await processes.start(slot)
+                await self._disturb(workers, relays)
+                await self._settle(workers, relays)
         finally:
             await self.takeovers.end()
             await workers.kill_all()
+            await relays.kill_all()
             await self.server.kill()
         self._read_logs()
         self.progress.phase = "done"
         return self.progress
+
+    def _intervals(self) -> dict[str, float]:
+        """Of the faults that there is something to do to."""
+        intervals = self.options.intervals.items()
+        return {kind: each for kind, each in intervals if self.options.relays or "relay" not in kind}
 
     def _environment(self) -> dict[str, str]:
         options = self.options
@@ -112,18 +126,20 @@ class Bench:
             "DELTALOOM_ITEM_TTL": "60",
             "DELTALOOM_MARKER_TTL": "300",
             "DELTALOOM_STATE_TTL": "3600",
+            "DELTALOOM_LEASE_TIME": "2",
+            SECRET_VARIABLE: SECRET,
             "DELTALOOM_LOG_LEVEL": "warning",
             "DELTALOOM_LOG_FORMAT": "json",
         }
 
-    async def _disturb(self, workers: Workers) -> None:
+    async def _disturb(self, workers: Workers, relays: Workers) -> None:
         options, progress = self.options, self.progress
         producers = [
             Producer(n, options.seed, self.server, self.names.deltas, self.verdict)
             for n in range(options.producers)
         ]
-        faults = Faults(self.server, workers, self.proxy, self.takeovers.watch)
-        plan = make_plan(options.seed, options.seconds, options.intervals)
+        faults = Faults(self.server, workers, self.proxy, self.takeovers.watch, relays)
+        plan = make_plan(options.seed, options.seconds, self._intervals())
         began = time.monotonic()
 
         def ends() -> bool:
@@ -160,6 +176,7 @@ class Bench:
             else:
                 await disturbing
             await faults.put_right()
+            self.receiver.failing = False
             progress.phase = "settling"
             await self._wait_until_settled()
         finally:
@@ -176,17 +193,21 @@ class Bench:
         while left is not None and time.monotonic() < deadline:
             with contextlib.suppress(RedisError, OSError):
                 left = await self.observer.settled(nothing_open=True)
+                if left is None and self.options.relays:
+                    left = await self.observer.delivered()
             await asyncio.sleep(0.1)
         if left is not None:
             self.verdict.violate("not settled", f"{left} after {_SETTLES_WITHIN:g} s without faults")
         await asyncio.sleep(_QUIET)
 
-    async def _settle(self, workers: Workers) -> None:
+    async def _settle(self, workers: Workers, relays: Workers) -> None:
         if self.options.fail_fast and self.verdict.violations:
             return
-        for wrong in await workers.end():
+        for wrong in (*await workers.end(), *await relays.end()):
             self.verdict.violate("worker died", wrong)
         await self.observer.drain()
+        if self.options.relays:
+            self.deliveries.end()
         missed = await self.observer.entries_out() - self.observer.read
         if missed:
             self.verdict.violate(
@@ -197,7 +218,7 @@ class Bench:
     def _read_logs(self) -> None:
         import json  # noqa: PLC0415
 
-        for path in sorted(self.folder.glob("worker-*.log")):
+        for path in sorted((*self.folder.glob("worker-*.log"), *self.folder.glob("relay-*.log"))):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)

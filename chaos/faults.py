@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -34,9 +35,11 @@ class Faults:
         workers: Workers,
         proxy: Proxy,
         on_worker_killed: Callable[[int], Awaitable[None]],
+        relays: Workers,
     ) -> None:
         self._server = server
         self._workers = workers
+        self._relays = relays
         self._proxy = proxy
         self._on_worker_killed = on_worker_killed
         self.done: Counter[str] = Counter()
@@ -44,7 +47,9 @@ class Faults:
         self.errors: list[BaseException] = []
         self._kinds: dict[str, Callable[[Fault], Awaitable[bool]]] = {
             "worker-kill": self._kill_worker,
-            "worker-stop": self._stop_worker,
+            "worker-stop": partial(self._stop, workers),
+            "relay-kill": self._kill_relay,
+            "relay-stop": partial(self._stop, relays),
             "server-kill": self._kill_server,
             "cut": self._cut,
             "mute": self._mute,
@@ -77,34 +82,42 @@ class Faults:
     async def put_right(self) -> None:
         """Let the server have its memory, and every worker run."""
         await self._set_memory(0)
-        for slot in self._workers.slots:
-            self._workers.go_on(slot, slot.process)
-            await self._workers.start(slot)
-
-    def _slot(self, fault: Fault) -> WorkerSlot:
-        slots = self._workers.slots
-        return slots[min(int(fault.choice * len(slots)), len(slots) - 1)]
+        for processes in (self._workers, self._relays):
+            for slot in processes.slots:
+                processes.go_on(slot, slot.process)
+                await processes.start(slot)
 
     async def _kill_worker(self, fault: Fault) -> bool:
-        alive = [slot for slot in self._workers.slots if slot.alive]
+        return await self._kill(self._workers, fault, self._on_worker_killed)
+
+    async def _kill_relay(self, fault: Fault) -> bool:
+        return await self._kill(self._relays, fault, None)
+
+    async def _kill(
+        self, processes: Workers, fault: Fault, tell: Callable[[int], Awaitable[None]] | None
+    ) -> bool:
+        alive = [slot for slot in processes.slots if slot.alive]
         if not alive:
             return False
-        slot = alive[min(int(fault.choice * len(alive)), len(alive) - 1)]
-        pid = await self._workers.kill(slot)
+        slot = _chosen(alive, fault)
+        pid = await processes.kill(slot)
         if pid is None:
             return False
-        await self._on_worker_killed(pid)
+        if tell is not None:
+            await tell(pid)
         await asyncio.sleep(fault.seconds)
-        await self._workers.start(slot)
+        await processes.start(slot)
         return True
 
-    async def _stop_worker(self, fault: Fault) -> bool:
-        slot = self._slot(fault)
+    async def _stop(self, processes: Workers, fault: Fault) -> bool:
+        if not processes.slots:
+            return False
+        slot = _chosen(processes.slots, fault)
         process = slot.process
-        if not self._workers.stop(slot):
+        if not processes.stop(slot):
             return False
         await asyncio.sleep(fault.seconds)
-        self._workers.go_on(slot, process)
+        processes.go_on(slot, process)
         return True
 
     async def _kill_server(self, fault: Fault) -> bool:
@@ -157,3 +170,7 @@ class Faults:
         async with self._server.client() as client:
             await client.script_flush()
         return True
+
+
+def _chosen(slots: Sequence[WorkerSlot], fault: Fault) -> WorkerSlot:
+    return slots[min(int(fault.choice * len(slots)), len(slots) - 1)]

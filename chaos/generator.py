@@ -286,7 +286,8 @@ class _Maker:
         keyed = self.style.response_keyed
         # Without a response id, the items of the final copy say what it ends.
         named = [] if keyed else [self._copy(item, full=False) for item in items]
-        error = {"code": self.rng.choice(["server_error", "rate_limit_exceeded"]), "message": "sorry"}
+        code = self.rng.choice(["server_error", "rate_limit_exceeded", "content_policy_violation"])
+        error = {"code": code, "message": "sorry"}
         if ending == "full":
             copy_items = [self._copy(item, full=True) for item in items]
             yield {"type": "response.completed", "response": {"id": self.name, "output": copy_items}}

@@ -55,6 +55,14 @@ class ExpectedText(NamedTuple):
     """The number of the entry that closes it; None if it is abandoned."""
 
 
+class ExpectedStop(NamedTuple):
+    """An alert that must come because a filter or a policy ended a response (an item, where it has no id)."""
+
+    type: str
+    response_id: str | None
+    item_id: str | None
+
+
 class Expectation(NamedTuple):
     """What must come out of one response."""
 
@@ -68,6 +76,8 @@ class Expectation(NamedTuple):
     """Events of types that nobody handles."""
     letters: Counter[tuple[int, str]]
     """Dead letters, by entry number and reason."""
+    stops: dict[ExpectedStop, str]
+    """Alerts about how it ended, with their reasons."""
 
 
 class _Rule(NamedTuple):
@@ -92,6 +102,12 @@ _COPIES = {
     "summary_text": ("reasoning_summary", "text"),
 }
 """From a content part's type to its kind, and to the field with its text. Others are not for us."""
+
+_STOPS: dict[tuple[str, str | None], str] = {
+    ("incomplete", "content_filter"): "deltaloom.response.filtered",
+    ("failed", "content_policy_violation"): "deltaloom.response.blocked",
+}
+"""From how a response ended, and why, to the alert of it."""
 
 _TERMINALS = ("response.completed", "response.incomplete", "response.failed", "error")
 
@@ -140,6 +156,7 @@ class _Reader:
         self.letters: Counter[tuple[int, str]] = Counter()
         self.terminals: dict[str | None, _Terminal] = {}
         self.ended_items: set[tuple[str | None, int | None]] = set()
+        self.stops: dict[ExpectedStop, str] = {}
 
     def read(self, number: int, events: list[Event | Bad]) -> None:
         self.terminals.clear()
@@ -165,7 +182,7 @@ class _Reader:
             if part.finished is not None
         )
         late = sum(text.late for text in texts)
-        return Expectation(texts, late, self.fragments, self.closings, self.types, self.letters)
+        return Expectation(texts, late, self.fragments, self.closings, self.types, self.letters, self.stops)
 
     def _event(self, number: int, event: Event) -> None:
         name = event["type"]
@@ -253,6 +270,9 @@ class _Reader:
 
     def _ended(self, owner: str | None, terminal: _Terminal) -> None:
         """The first event of an entry that ends something says how; every one may say the texts."""
+        stopped = _STOPS.get((terminal.status, terminal.reason))
+        if stopped is not None:
+            self.stops.setdefault(ExpectedStop(stopped, self.response_id, owner), str(terminal.reason))
         known = self.terminals.setdefault(owner, terminal._replace(copies=[], items=set()))
         known.copies.extend(terminal.copies)
         known.items.update(terminal.items)

@@ -17,6 +17,7 @@ from deltaloom import GROUP, StreamNames
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chaos.deliveries import Deliveries
     from chaos.processes import Server
     from chaos.verdict import Verdict
 
@@ -31,10 +32,11 @@ _FOR_EVER = -1
 class Observer:
     """Follows the outputs of one partition, each entry once."""
 
-    def __init__(self, server: Server, names: StreamNames, verdict: Verdict) -> None:
+    def __init__(self, server: Server, names: StreamNames, verdict: Verdict, deliveries: Deliveries) -> None:
         self._server = server
         self.names = names
         self._verdict = verdict
+        self._deliveries = deliveries
         self._last = {names.assembled: "0", names.alerts: "0", names.dead_letters: "0"}
         self.lag = 0
         """Entries that the workers have not read yet."""
@@ -100,6 +102,7 @@ class Observer:
             self._verdict.text(message)
         else:
             self._verdict.alert(message)
+            self._deliveries.raised(message.fields)
 
     async def settled(self, *, nothing_open: bool) -> str | None:
         """What there is still to do, in words; None when there is nothing."""
@@ -117,6 +120,16 @@ class Observer:
                     return f"{still_open} responses open"
                 return None
         return "there is no group yet"
+
+    async def delivered(self) -> str | None:
+        """What is still owed to a destination, in words; None when nothing is."""
+        async with self._server.client() as client:
+            if not await client.exists(self.names.alerts):
+                return None
+            for group in await client.xinfo_groups(self.names.alerts):
+                if group["pending"] or group["lag"]:
+                    return f"{group['pending']} alerts pending, {group['lag']} unread"
+        return None
 
     async def ending(self) -> Ending:
         """What is stored now."""

@@ -22,6 +22,7 @@ class Options:
     minutes: float = 2.0
     workers: int = 3
     producers: int = 3
+    relays: int = 2
     intervals: Mapping[str, float] = field(default_factory=lambda: dict(INTERVALS))
     """Of each kind of fault, the mean time between two."""
     claim_time: float = 2.0
@@ -64,6 +65,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     add("--minutes", type=float, default=2.0, help="how long (default 2); settling comes on top")
     add("--workers", type=int, default=3, help="worker processes (default 3)")
+    add(
+        "--relays",
+        type=int,
+        default=2,
+        help="relays, with a receiver that fails (default 2; 0: none)",
+    )
     add("--producers", type=int, default=3, help="producers (default 3)")
     add(
         "--faults",
@@ -85,6 +92,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         minutes=given.minutes,
         workers=given.workers,
         producers=given.producers,
+        relays=given.relays,
         intervals=given.faults,
         claim_time=given.claim_time,
         idle_timeout=given.idle_timeout,

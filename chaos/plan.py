@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 INTERVALS: Final = {
     "worker-kill": 6.0,
     "worker-stop": 12.0,
+    "relay-kill": 8.0,
+    "relay-stop": 15.0,
     "server-kill": 40.0,
     "cut": 6.0,
     "mute": 9.0,
@@ -25,6 +27,8 @@ INTERVALS: Final = {
 _LENGTHS: Final = {
     "worker-kill": (0.0, 4.0),
     "worker-stop": (0.2, 7.0),
+    "relay-kill": (0.0, 2.0),
+    "relay-stop": (0.2, 5.0),
     "server-kill": (0.0, 2.0),
     "cut": (0.0, 0.0),
     "mute": (0.1, 1.5),

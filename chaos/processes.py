@@ -133,6 +133,8 @@ class Workers:
     environment: Mapping[str, str]
     on_death: Callable[[str], None]
     """Told of a worker that ended though nobody killed it."""
+    what: str = "worker"
+    """Or a relay, which is started and ended likewise."""
     slots: list[WorkerSlot] = field(default_factory=list)
     started: int = 0
     _watchers: set[asyncio.Task[None]] = field(default_factory=set)
@@ -143,7 +145,7 @@ class Workers:
         if slot.alive:
             return
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")}
-        with (self.folder / f"worker-{slot.number}.log").open("ab") as log:
+        with (self.folder / f"{self.what}-{slot.number}.log").open("ab") as log:
             slot.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 env={**environment, **self.environment},
@@ -162,7 +164,9 @@ class Workers:
         code = await process.wait()
         if not slot.killed:
             slot.killed = True
-            self.on_death(f"worker {slot.number} (process {process.pid}) ended by itself, exit code {code}")
+            self.on_death(
+                f"{self.what} {slot.number} (process {process.pid}) ended by itself, exit code {code}"
+            )
             await asyncio.sleep(_RESTART_AFTER)
             if not self._ending:
                 await self.start(slot)
@@ -205,10 +209,10 @@ class Workers:
             try:
                 code = await asyncio.wait_for(slot.process.wait(), _STOPS_WITHIN)
             except TimeoutError:
-                wrong.append(f"worker {slot.number} did not end within {_STOPS_WITHIN:g} s of SIGTERM")
+                wrong.append(f"{self.what} {slot.number} did not end within {_STOPS_WITHIN:g} s of SIGTERM")
             else:
                 if code not in {0, -signal.SIGKILL}:
-                    wrong.append(f"worker {slot.number} ended with exit code {code} after SIGTERM")
+                    wrong.append(f"{self.what} {slot.number} ended with exit code {code} after SIGTERM")
         return wrong
 
     async def kill_all(self) -> None:
@@ -218,6 +222,9 @@ class Workers:
             task.cancel()
         for slot in self.slots:
             await self.kill(slot)
+
+
+RELAY_COMMAND = (sys.executable, "-m", "service", "relay")
 
 
 def worker_command(sabotage: str | None) -> tuple[str, ...]:

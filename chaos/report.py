@@ -106,6 +106,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
         "run": {
             "seconds published": round(seconds, 1),
             "workers": options.workers,
+            "relays": options.relays,
             "worker processes started": progress.workers_started,
             "events per second": round(totals["events"] / seconds),
         },
@@ -122,6 +123,9 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "dead letters": totals["dead letters out"],
             "texts": totals["texts out"],
             "alerts": totals["alerts out"],
+            "alerts delivered": progress.deliveries.arrived,
+            "attempts to deliver": progress.deliveries.attempts,
+            "delivered again, with the same id": progress.deliveries.repeats,
             "responses unclear (producer held up)": len(progress.verdict.unclear),
             "entries looked up after lost replies": progress.looked_up,
             "entries of killed workers taken over": progress.entries_taken_over,

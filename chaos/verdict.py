@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chaos.generator import TAG
-from chaos.model import PartId
+from chaos.model import ExpectedStop, PartId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,9 @@ KINDS = (
     "wrong alert",
     "doubled alert",
     "finished before opened",
+    "lost delivery",
+    "unknown delivery",
+    "delivery out of order",
     "missing dead letter",
     "unknown dead letter",
     "unaccounted",
@@ -115,6 +118,7 @@ class Verdict:
         self._widest_gap_ms = widest_gap_ms
         self._responses: dict[str, _Response] = {}
         self._parts: dict[PartId, _Part] = {}
+        self._stops: dict[ExpectedStop, str] = {}
         self._complete: set[int] = set()
         self._ids: set[int] = set()
 
@@ -142,6 +146,7 @@ class Verdict:
             for number in (*text.entries, text.closed_by):
                 if number is not None:
                     known.owners.setdefault(number, set()).add(text.part.item_id)
+        self._stops.update(expected.stops)
         totals = self.totals
         totals["responses"] += 1
         totals["entries"] += len(response.entries)
@@ -176,7 +181,7 @@ class Verdict:
         fields = message.fields
         self.totals["texts out"] += 1
         self.totals["deltas out"] += fields["delta_count"] + fields["duplicate_count"]
-        key = _part_of(fields)
+        key = part_of(fields)
         identity = hash(fields["id"])
         part = self._parts.get(key)
         if identity in self._ids:
@@ -192,9 +197,12 @@ class Verdict:
     def alert(self, message: Message) -> None:
         """An entry of the stream of alerts."""
         fields = message.fields
-        key = _part_of(fields)
-        opened = fields["type"] == "deltaloom.refusal.opened"
         self.totals["alerts out"] += 1
+        if fields["type"].startswith("deltaloom.response."):
+            self._stop(message)
+            return
+        key = part_of(fields)
+        opened = fields["type"] == "deltaloom.refusal.opened"
         part = self._parts.get(key)
         if part is None or key.kind != "refusal":
             kind = "doubled alert" if hash(key) in self._complete else "wrong alert"
@@ -211,6 +219,19 @@ class Verdict:
                 self.violate("finished before opened", f"{_name(key)} ({message.id})")
             self._compare_alert(part, message)
         self._complete_if_all_there(key)
+
+    def _stop(self, message: Message) -> None:
+        """An alert about how a response ended."""
+        fields = message.fields
+        response_id = fields.get("response_id")
+        stop = ExpectedStop(fields["type"], response_id, None if response_id else fields.get("item_id"))
+        reason = self._stops.pop(stop, None)
+        if reason is None:
+            kind = "doubled alert" if hash(stop) in self._complete else "wrong alert"
+            self.violate(kind, f"{stop.type} of {response_id or stop.item_id} ({message.id})")
+        elif fields["reason"] != reason:
+            self.violate("wrong alert", f"{stop.type} of {response_id}: {fields['reason']!r}, not {reason!r}")
+        self._complete.add(hash(stop))
 
     def dead_letter(self, message: Message) -> None:
         """A dead letter."""
@@ -231,6 +252,8 @@ class Verdict:
         for part in self._parts.values():
             if not self._is_unclear(part):
                 self._missing(part)
+        for stop in self._stops:
+            self.violate("missing alert", f"{stop.type} of {stop.response_id or stop.item_id}")
         for name, response in self._responses.items():
             for (number, reason), count in (+response.letters).items():
                 self.violate("missing dead letter", f"{name}/{number}: {reason}, {count} of it")
@@ -353,7 +376,8 @@ class Verdict:
             del self._responses[name]
 
 
-def _part_of(fields: Mapping[str, Any]) -> PartId:
+def part_of(fields: Mapping[str, Any]) -> PartId:
+    """The part that a message is about."""
     response_id = fields.get("response_id")
     item_id = None if response_id is not None else fields.get("item_id")
     return PartId(response_id, item_id, fields["output_index"], fields["content_index"], fields["kind"])

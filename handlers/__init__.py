@@ -4,13 +4,13 @@ A handler takes an event and returns what it wants done. A new one is a new file
 `BUILT_IN`, or a package of its own that names a `Handler` in the entry-point group `deltaloom.handlers`.
 """
 
-from handlers import lifecycle, output_text, reasoning, refusal
+from handlers import lifecycle, output_text, reasoning, refusal, stopped
 from handlers.core.routing import Handler
 
 ENTRY_POINT_GROUP = "deltaloom.handlers"
 
 BUILT_IN: dict[str, Handler] = {
-    module.handler.name: module.handler for module in (refusal, reasoning, lifecycle, output_text)
+    module.handler.name: module.handler for module in (refusal, reasoning, lifecycle, stopped, output_text)
 }
 
 OFF_BY_DEFAULT = frozenset({output_text.handler.name})

@@ -15,17 +15,26 @@ from faststream import FastStream
 from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
 from service import logs
+from service.alerts.spikes import SpikeWatch, thresholds_of
 from service.bus.broker import make_broker
 from service.bus.subscription import subscribe
 from service.partition import Partition
 from service.patience import Patience
+from service.rounds import Round
 from service.settings import Settings, SettingsError
+from service.storage.buckets import WINDOW_STEPS
 from service.storage.connection import client_of, patient_client_of
 from service.storage.patient import Input
+from service.storage.rates import RedisRates
 from service.storage.server import Finding, ask, assess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from redis.asyncio import Redis
+
+_SPIKE_SECONDS = 30
+"""Between two looks for spikes, at most."""
 
 
 def known_handlers() -> dict[str, Handler]:
@@ -80,16 +89,20 @@ async def run_worker(settings: Settings) -> None:
         _collect_rarely()
         for partition in partitions:
             partition.begin()
+        for each in spikes:
+            each.start()
 
     async def inherit() -> None:
         await asyncio.gather(*(partition.inherit() for partition in partitions))
 
     async def end() -> None:
-        await asyncio.gather(*(partition.end() for partition in partitions))
+        await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
 
     async def leave() -> None:
         timeout = settings.shutdown_timeout / 2
         await asyncio.gather(*(partition.leave(timeout) for partition in partitions))
+
+    spikes = _spike_rounds(client, settings)
 
     app = FastStream(
         broker,
@@ -104,6 +117,15 @@ async def run_worker(settings: Settings) -> None:
     finally:
         await client.aclose()
     logs.logger().info("worker stopped", consumer=settings.consumer)
+
+
+def _spike_rounds(client: Redis, settings: Settings) -> list[Round]:
+    """What looks for spikes, each time the window has moved on; nothing if refusals are not counted."""
+    if not settings.spike_window:
+        return []
+    every = min(settings.spike_window / WINDOW_STEPS, _SPIKE_SECONDS)
+    watch = SpikeWatch(RedisRates(client, settings), thresholds_of(settings), every)
+    return [Round("spikes", every, watch.look, settings.names.all[0].deltas)]
 
 
 def _collect_rarely() -> None:

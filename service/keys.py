@@ -7,6 +7,17 @@
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `spikes`                  | hash   | what is refused far more than before         | TTL              |
+| `spike-turn`              | string | who looked for spikes last                   | TTL              |
+| `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
+
+And those of the relay; of all partitions in the first, where there are several.
+
+| key                       | type   | what                                         | goes away        |
+|---------------------------|--------|----------------------------------------------|------------------|
+| `relay:<name>:lease`      | string | who sends to a destination                   | TTL              |
+| `relay:<name>:digests`    | hash   | which alerts became one message              | delivered, or TTL|
+| `gone`                    | hash   | destinations that said they are no more      | one each         |
 
 The fields of a state are described in `commit.lua`.
 """
@@ -46,6 +57,20 @@ class Keys:
         """Events acknowledged without effect."""
         return self.names.name("counts")
 
+    def rates(self, width_ms: int, start_ms: int) -> str:
+        """The responses that were over within so many milliseconds, from then on."""
+        return self.names.name(f"rates:{width_ms}:{start_ms}")
+
+    @property
+    def spikes(self) -> str:
+        """What is refused far more than before: of all partitions, in the first."""
+        return self.names.name("spikes")
+
+    @property
+    def spike_turn(self) -> str:
+        """That a worker has looked for spikes just now: of all partitions, in the first."""
+        return self.names.name("spike-turn")
+
     def state(self, stream_key: StreamKey) -> str:
         """A response."""
         return self.names.name(f"state:{stream_key}")
@@ -57,3 +82,27 @@ class Keys:
     def item(self, part: PartKey) -> str:
         """The public hash of a finished item."""
         return self.names.item(part.stream_key.value, part.output_index)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayKeys:
+    """The relay's keys for one destination."""
+
+    names: StreamNames
+    """Of the first partition."""
+    destination: str
+
+    @property
+    def lease(self) -> str:
+        """Who sends to it."""
+        return self.names.name(f"relay:{self.destination}:lease")
+
+    @property
+    def digests(self) -> str:
+        """Digests on their way to it."""
+        return self.names.name(f"relay:{self.destination}:digests")
+
+    @property
+    def gone(self) -> str:
+        """The destinations that are no more: this one or others."""
+        return self.names.name("gone")

@@ -15,7 +15,7 @@ from handlers.core.response import LowWater
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert, RateScope
     from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
     from handlers.core.effects import Ending
@@ -251,6 +251,18 @@ class FinishedText:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """What follows from the end of a response, once, however often and by whomever it is said."""
+
+    at_ms: int
+    """When the first event that ended it was added to the input; server time if it was given up."""
+    counted_for: Sequence[tuple[RateScope, str]]
+    """Whose response it was: the model's, the tenant's. Nobody's if nobody can say which response it is."""
+    alerts: Sequence[ModerationAlert]
+    """Raised because of how it ended, each type once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What to write for one response."""
 
@@ -264,6 +276,8 @@ class Settlement:
     """Nothing more is expected: forget the response once nothing of it is open."""
     idle_since_ms: int | None = None
     """Only if its latest entry is still of this time."""
+    over: Over | None = None
+    """If it has ended, or is given up."""
 
 
 @dataclass(frozen=True, slots=True)

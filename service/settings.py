@@ -163,12 +163,33 @@ class Settings(BaseSettings):
     item_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long finished items can be looked up."
     )
+    spike_window: FiniteFloat = Field(
+        default=300, ge=0, le=86400, description="The window in which refusals are counted; 0: they are not."
+    )
+    spike_baseline: FiniteFloat = Field(
+        default=86400, ge=1, le=30 * 86400, description="The time before it that a window is compared with."
+    )
+    spike_responses: int = Field(
+        default=50, ge=10, description="Fewer responses in a window, or before it, make no spike."
+    )
+    spike_ratio: FiniteFloat = Field(
+        default=2, ge=1, description="So many times its baseline's share of refusals makes a spike, at least."
+    )
+    spike_score: FiniteFloat = Field(
+        default=5, ge=2, description="So many standard errors above its baseline makes a spike, at least."
+    )
     wait_replicas: int = Field(
         default=0, ge=0, le=10, description="Replicas that must have a batch before the next one is read."
     )
     wait_aof: bool = Field(
         default=False,
         description="A batch must be in the append-only file, on disk, before the next one is read.",
+    )
+    lease_time: FiniteFloat = Field(
+        default=10,
+        ge=1,
+        le=300,
+        description="How long the relay that sends to a destination is waited for when it is not heard of.",
     )
     shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="How long a stop may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -209,6 +230,14 @@ class Settings(BaseSettings):
             if _numbers(self.serve_partitions)[-1] >= self.partitions:
                 name = variable("serve_partitions")
                 raise ValueError(f"{name}={self.serve_partitions!r} is not allowed: {allowed}")
+        return self
+
+    @model_validator(mode="after")
+    def _compares_with_more_than_a_window(self) -> Self:
+        if self.spike_baseline < 2 * self.spike_window:
+            baseline = f"{variable('spike_baseline')}={self.spike_baseline:g}"
+            window = f"{variable('spike_window')}={self.spike_window:g}"
+            raise ValueError(f"{baseline} is not allowed: at least twice {window}")
         return self
 
     @property

@@ -63,6 +63,7 @@ class Supervisor:
         command: what to run as process number 1, 2, …
         time_to_end: seconds that one takes to stop, at most.
         pauses: before one is started again.
+        reloads: SIGHUP is passed on, for them to read their files again; else it stops them.
     """
 
     def __init__(
@@ -71,11 +72,14 @@ class Supervisor:
         command: Callable[[int], Sequence[str]],
         time_to_end: float,
         pauses: Pauses | None = None,
+        *,
+        reloads: bool = False,
     ) -> None:
         self._numbers = range(1, count + 1)
         self._command = command
         self._time_to_end = time_to_end
         self._pauses = pauses or Pauses()
+        self._reloads = reloads
         self._running: dict[int, Process] = {}
         self._told = asyncio.Event()
         self._exit_code = 0
@@ -111,6 +115,10 @@ class Supervisor:
             _send(process, signal.SIGTERM)
 
     def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP and self._reloads:
+            for process in self._running.values():
+                _send(process, signal.SIGHUP)
+            return
         if not self._told.is_set():
             self.stop()
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from deltaloom.messages import PLAIN_FIELDS, AssembledText, ModerationAlert
 
 if TYPE_CHECKING:
-    from deltaloom.messages import Kind, PartMessage
+    from deltaloom.messages import Kind, ResponseMessage
 
 
 def finished(
@@ -51,7 +51,7 @@ def opened(
     )
 
 
-def fields(message: PartMessage) -> dict[str, str]:
+def fields(message: ResponseMessage) -> dict[str, str]:
     """An entry's fields, as the contract has them."""
     plain = message.model_dump(mode="json", include=set(PLAIN_FIELDS), exclude_none=True)
     return {"__data__": message.model_dump_json(), **plain}

@@ -8,19 +8,25 @@ to read.
 
 from deltaloom.messages import (
     AlertSeverity,
+    AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
     Integrity,
     Kind,
     ModerationAlert,
+    RateScope,
+    RefusalRate,
     Status,
+    UndeliveredAlert,
+    UndeliveredReason,
 )
 from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 
 __all__ = [
     "GROUP",
     "AlertSeverity",
+    "AlertType",
     "AssembledText",
     "DeadLetter",
     "DeadLetterReason",
@@ -28,7 +34,11 @@ __all__ = [
     "Kind",
     "ModerationAlert",
     "Partitions",
+    "RateScope",
+    "RefusalRate",
     "Status",
     "StreamNames",
+    "UndeliveredAlert",
+    "UndeliveredReason",
     "partition_of",
 ]

@@ -58,6 +58,11 @@ class StreamNames:
         """Entries that could not be handled, each with its reason."""
         return self.name("dead-letters")
 
+    @property
+    def undelivered(self) -> str:
+        """Alerts that a destination did not get, each with the reason."""
+        return self.name("undelivered")
+
     def item(self, stream_key: str, output_index: int) -> str:
         """The hash of a finished item: field `<kind>:<content_index>` holds the AssembledText's JSON.
 

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from deltaloom.messages import Kind
 
 
+def digest(purpose: str, name: str) -> str:
+    """A deterministic id of what has this name, for one purpose: `<purpose>_` and 32 hexadecimal digits."""
+    data = name.encode("utf-8", "surrogatepass")
+    return f"{purpose}_{hashlib.blake2b(data, digest_size=16, person=purpose.encode()).hexdigest()}"
+
+
 class EntryId(NamedTuple):
     """The id of a stream entry: milliseconds since the epoch, and a counter within the millisecond."""
 
@@ -77,6 +83,5 @@ class PartKey(NamedTuple):
         return cls(stream_key, int(output_index), int(content_index), kind)  # type: ignore[arg-type]
 
     def digest(self, purpose: str) -> str:
-        """A deterministic id of this part for one purpose: `<purpose>_` and 32 hexadecimal digits."""
-        name = f"{self.stream_key}\n{self.field}".encode("utf-8", "surrogatepass")
-        return f"{purpose}_{hashlib.blake2b(name, digest_size=16, person=purpose.encode()).hexdigest()}"
+        """A deterministic id of this part for one purpose."""
+        return digest(purpose, f"{self.stream_key}\n{self.field}")

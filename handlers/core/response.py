@@ -84,6 +84,16 @@ class FinishedPart(NamedTuple):
     """Fragments that came after the entry that closed it."""
 
 
+class ResponseEnd(NamedTuple):
+    """How a response ended, as one event says. There may be two: an `error`, then `response.failed`."""
+
+    stream_key: StreamKey
+    status: Status
+    reason: str | None
+    context: Context
+    at_ms: int
+
+
 @dataclass(slots=True)
 class Resolution:
     """What can be said of a response now."""
@@ -93,6 +103,8 @@ class Resolution:
     """Endings that have closed whatever began before them."""
     ended: bool = False
     """The response has ended, or is given up."""
+    ends: list[ResponseEnd] = field(default_factory=list)
+    """How, the first one first."""
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
 
@@ -136,6 +148,10 @@ def resolve(
         elif ending.output_index is None:
             result.finished.extend(_only_in_final_copy(state, arrival, ending, shown))
             result.ended = True
+            result.ends.append(_end(state, arrival, ending))
+    if idle_at_ms is not None and all(ending.output_index is not None for ending in state.endings.values()):
+        context = context_of(state.registers)
+        result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, idle_at_ms))
     still_open = set(state.open_parts) - {finished.part for finished in result.finished}
     result.spent = [
         arrival
@@ -144,6 +160,11 @@ def resolve(
         and not any(_concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
     ]
     return result
+
+
+def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
+    context = context_of(state.registers, arrival.entry)
+    return ResponseEnd(state.stream_key, ending.status, ending.reason, context, arrival.entry.ms)
 
 
 def _is_certain(state: ResponseState, finished: FinishedPart) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import AssembledText, Kind, ModerationAlert
     from handlers.core.effects import Context
     from handlers.core.identity import PartKey
+    from handlers.core.response import ResponseEnd
 
 HandleEvent = Callable[[Any, Origin], Iterable[Effect]]
 """Takes an event of the route's model and where it came from; returns what should be done."""
@@ -58,7 +59,8 @@ class Handler:
     """What to do with one family of events.
 
     `kinds` names the texts it rebuilds: full copies of other kinds are passed over. `opened` and
-    `finished` make the alerts that its texts raise, if they raise any.
+    `finished` make the alerts that its texts raise, if they raise any. `ended` is asked of every end of a
+    response, and makes the alert that this raises, if it raises one; of each type, the first is written.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Handler:
     kinds: frozenset[Kind] = frozenset()
     opened: Callable[[Opening], ModerationAlert] | None = None
     finished: Callable[[AssembledText], ModerationAlert] | None = None
+    ended: Callable[[ResponseEnd], ModerationAlert | None] | None = None
 
 
 class RoutingTable:

@@ -1,4 +1,4 @@
-"""The input stream as a FastStream batch subscriber: manual acknowledgement, decoding of our own.
+"""A stream as a FastStream batch subscriber: manual acknowledgement, decoding of our own.
 
 FastStream's default would decode a batch as one JSON array, so that one bad item fails all; here each
 entry is passed on as it is. The group is not created here: FastStream would let it begin at the
@@ -7,7 +7,7 @@ stream's end (`ConsumerGroup.ensure` lets it begin at 0).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from faststream import AckPolicy
 from faststream.message import StreamMessage
@@ -30,6 +30,23 @@ def subscribe(
     take: Callable[[Sequence[RawEntry]], Awaitable[None]],
 ) -> None:
     """Have every batch of the input taken by `take`, which acknowledges it."""
+    stream = StreamSub(
+        names.deltas,
+        group=GROUP,
+        consumer=settings.consumer,
+        batch=True,
+        max_records=settings.batch_size,
+        polling_interval=settings.block_ms,
+    )
+    subscribe_to(broker, stream, take)
+
+
+def subscribe_to(
+    broker: RedisBroker,
+    stream: StreamSub[Literal[True]],
+    take: Callable[[Sequence[RawEntry]], Awaitable[None]],
+) -> None:
+    """Have every batch of a stream taken by `take`, which acknowledges it."""
 
     async def parse(message: Any) -> StreamMessage[Any]:
         return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
@@ -39,17 +56,8 @@ def subscribe(
         entries: list[RawEntry] = raw["data"][0]
         return entries
 
-    stream = StreamSub(
-        names.deltas,
-        group=GROUP,
-        consumer=settings.consumer,
-        batch=True,
-        max_records=settings.batch_size,
-        polling_interval=settings.block_ms,
-    )
-
     @broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
     )
-    async def deltas(entries: list[RawEntry]) -> None:
+    async def batch(entries: list[RawEntry]) -> None:
         await take(entries)

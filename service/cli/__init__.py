@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.cli import check, dead_letters, publish, run, show, tail, worker
+from service.cli import alerts, check, dead_letters, publish, relay, run, show, tail, worker
 from service.cli.help_text import examples, prose
 from service.demo import command as demo
 
@@ -83,7 +83,15 @@ app.add_typer(
     epilog=dead_letters.EXAMPLES,
     rich_help_panel=_LOOK,
 )
+app.add_typer(
+    alerts.app,
+    name="alerts",
+    help="Look at what alerts whom, and why.",
+    epilog=alerts.EXAMPLES,
+    rich_help_panel=_LOOK,
+)
 _add("worker", worker.run, worker.EXAMPLES, _OPERATE)
+_add("relay", relay.run, relay.EXAMPLES, _OPERATE)
 _add("check", check.run, check.EXAMPLES, _OPERATE)
 
 

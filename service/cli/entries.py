@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from deltaloom.messages import PartMessage
+    from deltaloom.messages import PartMessage, RefusalRate
 
 Fields = dict[bytes, bytes]
 
@@ -109,16 +109,25 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
             styled(message.integrity, INTEGRITY_STYLES),
         )
     )
-    return Group(title, _identity(message), paragraph(target, message.text), "")
+    said = message.text if message.rate is None else rate_in_words(message.rate)
+    return Group(title, _identity(message), *([paragraph(target, said)] if said else []), "")
 
 
-def _identity(message: PartMessage) -> RenderableType:
+def rate_in_words(rate: RefusalRate) -> str:
+    """What a spike says: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`."""
+    return (
+        f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
+        f"before {rate.baseline_refused:,} of {rate.baseline_responses:,} ({rate.baseline_share:.1%})"
+    )
+
+
+def _identity(message: PartMessage | ModerationAlert) -> RenderableType:
     return indented(
         facts(
             (
                 message.response_id,
                 message.item_id,
-                Text(f"{message.output_index}:{message.content_index}"),
+                _index(message),
                 message.model,
                 labelled("tenant", message.tenant),
                 labelled("safety id", message.safety_identifier),
@@ -128,7 +137,14 @@ def _identity(message: PartMessage) -> RenderableType:
 
 
 def _place(message: PartMessage) -> RenderableType:
-    return indented(facts((message.item_id, Text(f"{message.output_index}:{message.content_index}"))))
+    return indented(facts((message.item_id, _index(message))))
+
+
+def _index(message: PartMessage | ModerationAlert) -> Text | None:
+    """Where the part stands in its response; None of an alert that is about no single part."""
+    if message.output_index is None:
+        return None
+    return Text(f"{message.output_index}:{message.content_index}")
 
 
 def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:

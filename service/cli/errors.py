@@ -27,10 +27,12 @@ def explanation(error: BaseException) -> Explanation | None:
     from redis.exceptions import RedisError
 
     from handlers.core.routing import HandlerConflictError
+    from service.alerts.destinations.errors import DestinationError
+    from service.alerts.findings import ConfigError
     from service.embedded import EmbeddedServerError
     from service.settings import SettingsError
 
-    if isinstance(error, SettingsError | HandlerConflictError):
+    if isinstance(error, SettingsError | HandlerConflictError | ConfigError | DestinationError):
         return Explanation(str(error).splitlines(), MISUSED)
     if isinstance(error, CommandError | EmbeddedServerError):
         return Explanation([str(error)], FAILED)

@@ -120,7 +120,7 @@ def indented(text: Text) -> RenderableType:
     return Padding(text, (0, 0, 0, INDENT), expand=False)
 
 
-def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> RenderableType:
+def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> Text:
     """A text of any length in lines, indented; wrapped if it goes to a terminal."""
     shown = Text(visible(text, keep="\n\t").rstrip("\n"), style=style)
     shown.expand_tabs(4)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service import demo
+from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -28,26 +29,29 @@ def run(
     folder: Annotated[
         Path, typer.Option(help="Where the embedded server keeps its data.", file_okay=False)
     ] = FOLDER,
+    config: ConfigFile = DEFAULT,
 ) -> None:
     """Run a worker on REDIS_URL if that is set, else on an embedded server that keeps its data.
 
     The embedded server listens on this machine only, writes to disk every second, and has everything again
-    the next time, at the same address if that is free.
+    the next time, at the same address if that is free. Where there is an alerts.toml, alerts are sent as it
+    says.
     """
     from service.cli.connection import read_settings
     from service.cli.worker import work
     from service.embedded import EmbeddedServer
 
     settings = read_settings()
+    alerts = config if config.exists() or config != DEFAULT else None
     _stop_in_order()
     if "redis_url" in settings.model_fields_set:
         _introduce(settings, "REDIS_URL")
-        work(settings)
+        work(settings, alerts)
         return
     with EmbeddedServer(folder) as server:
         settings = read_settings(redis_url=server.url)
         _introduce(settings, f"embedded, its data in {folder}/")
-        work(settings)
+        work(settings, alerts)
 
 
 def _stop_in_order() -> None:

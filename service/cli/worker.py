@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextlib
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ EXAMPLES = examples(
     "DELTALOOM_HANDLERS=refusal,lifecycle DELTALOOM_LOG_FORMAT=json deltaloom worker",
     "deltaloom worker --processes 4",
     "DELTALOOM_PARTITIONS=16 deltaloom worker --partitions 0-7",
+    "deltaloom worker --with-relay",
 )
 
 
@@ -40,6 +44,10 @@ def run(
             show_default="DELTALOOM_SERVE_PARTITIONS, or all",
         ),
     ] = None,
+    with_relay: Annotated[
+        bool, typer.Option("--with-relay", help="Send alerts too, as `deltaloom relay` does.")
+    ] = False,
+    config: ConfigFile = DEFAULT,
     process: Annotated[
         int | None, typer.Option(hidden=True, help="Be this one of them, for the process that started it.")
     ] = None,
@@ -47,69 +55,90 @@ def run(
     """Run a worker until SIGTERM or Ctrl-C. Start as many as you like.
 
     Settings come from the environment: REDIS_URL, and DELTALOOM_… (the README lists them). If the server is
-    away, the worker waits for it.
+    away, the worker waits for it. Of several with a relay, one sends to a destination at a time.
     """
     from service.cli.connection import read_settings
 
     given = {"processes": processes, "serve_partitions": partitions}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    alerts = config if with_relay else None
     if process is not None:
-        _work_as(process, settings)
+        _work_as(process, settings, alerts)
     elif settings.processes > 1:
-        raise typer.Exit(_supervise(settings))
+        raise typer.Exit(_supervise(settings, alerts))
     else:
-        work(settings)
+        work(settings, alerts)
 
 
-def _supervise(settings: Settings) -> int:
+def _supervise(settings: Settings, alerts: Path | None) -> int:
     """Run several processes of this very command; its exit code. A wrong setting is told once, here."""
     from service import logs
     from service.app import routing_table
     from service.supervisor import LEAVING, Supervisor
 
     routing_table(settings)
+    if alerts is not None:
+        check_alerts(alerts)
     logs.configure(settings)
 
     def command(number: int) -> tuple[str, ...]:
         return (sys.executable, *sys.orig_argv[1:], "--process", str(number))
 
-    supervisor = Supervisor(settings.processes, command, settings.shutdown_timeout + LEAVING)
+    supervisor = Supervisor(
+        settings.processes, command, settings.shutdown_timeout + LEAVING, reloads=alerts is not None
+    )
     return asyncio.run(supervisor.run())
 
 
-def _work_as(number: int, settings: Settings) -> None:
+def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
     """Be one of several: with a name of its own in the group, and its number in every line that it logs."""
     from service import logs
 
     if "consumer" in settings.model_fields_set:
         settings = settings.model_copy(update={"consumer": f"{settings.consumer}-{number}"})
     with logs.bound(process=number):
-        work(settings, supervised=True)
+        work(settings, alerts, supervised=True)
 
 
-def work(settings: Settings, *, supervised: bool = False) -> None:
-    """Run a worker in this process until it is told to stop; a wrong setting is told before it starts."""
+def work(settings: Settings, alerts: Path | None = None, *, supervised: bool = False) -> None:
+    """Run a worker in this process until it is told to stop; what is set up wrongly is told before it starts.
+
+    Args:
+        settings: of the worker.
+        alerts: the file by which a relay beside it sends alerts; None: none does.
+        supervised: whether it stops when the process that started it is gone.
+    """
     from service import logs
     from service.app import routing_table
+    from service.cli.loop import run_in_loop
 
     routing_table(settings)
+    if alerts is not None:
+        check_alerts(alerts)
     logs.configure(settings)
-    try:
-        import uvloop
-    except ImportError:  # it is not there on Windows
-        asyncio.run(_until_told(settings, supervised=supervised))
-    else:
-        uvloop.run(_until_told(settings, supervised=supervised))
+    run_in_loop(_until_told(settings, alerts, supervised=supervised))
 
 
-async def _until_told(settings: Settings, *, supervised: bool) -> None:
+def check_alerts(file: Path) -> None:
+    """Raise what is wrong with a file of alerts, before anything starts."""
+    from service.alerts.policy import load
+
+    load(file, os.environ)
+
+
+async def _until_told(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
     """Run a worker. A closed terminal, and the end of its supervisor, tell it to stop as SIGTERM does."""
     from service.app import run_worker
+    from service.cli.hangup import on_hangup, stop
+    from service.relay import relaying
     from service.supervisor import when_parent_is_gone
 
-    if sys.platform != "win32":
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     if supervised:
-        when_parent_is_gone(lambda: signal.raise_signal(signal.SIGTERM))
-    await run_worker(settings)
+        when_parent_is_gone(stop)
+    async with contextlib.AsyncExitStack() as beside:
+        reload = None
+        if alerts is not None:
+            relays = await beside.enter_async_context(relaying(settings, alerts, os.environ))
+            reload = relays.reload
+        on_hangup(reload)
+        await run_worker(settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from service.demo.stream import PartName
 from service.demo.wording import excerpt
 
 if TYPE_CHECKING:
@@ -15,8 +14,11 @@ if TYPE_CHECKING:
     from service.demo.progress import Arrived, Progress
     from service.demo.stream import Expected, Stream
 
-_Texts = dict[tuple[str | None, PartName], list["Arrived[AssembledText]"]]
-_Alerts = dict[tuple[str | None, PartName], list["Arrived[ModerationAlert]"]]
+_Key = tuple[str | None, int | None, int | None, str | None]
+"""Response, output index, content index, kind: an alert may be about no single part."""
+
+_Texts = dict[_Key, list["Arrived[AssembledText]"]]
+_Alerts = dict[_Key, list["Arrived[ModerationAlert]"]]
 
 
 def problems(progress: Progress) -> list[str]:
@@ -34,17 +36,19 @@ def problems(progress: Progress) -> list[str]:
     return [*wrong, *_of_letters(progress)]
 
 
-def _key(message: AssembledText | ModerationAlert) -> tuple[str | None, PartName]:
-    return message.response_id, PartName(message.output_index, message.content_index, message.kind)
+def _key(message: AssembledText | ModerationAlert) -> _Key:
+    return message.response_id, message.output_index, message.content_index, message.kind
 
 
-def _named(response_id: str | None, part: PartName) -> str:
-    return f"{part.kind} {part.output_index}/{part.content_index} of {excerpt(str(response_id), 60)}"
+def _named(
+    response_id: str | None, output_index: int | None, content_index: int | None, kind: str | None
+) -> str:
+    return f"{kind} {output_index}/{content_index} of {excerpt(str(response_id), 60)}"
 
 
 def _of_stream(stream: Stream, texts: _Texts, alerts: _Alerts) -> Iterator[str]:
     for expected in stream.expected:
-        key = stream.response_id, expected.part
+        key = stream.response_id, *expected.part
         name = (
             f"{stream.name}: {expected.part.kind} {expected.part.output_index}/{expected.part.content_index}"
         )

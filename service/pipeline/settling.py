@@ -10,13 +10,14 @@ from handlers.core.outputs import assembled_text
 from handlers.core.response import FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
-from service.ports import FinishedText, Loaded, Settlement
+from service.ports import FinishedText, Loaded, Over, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from deltaloom.messages import RateScope
     from handlers.core.identity import StreamKey
-    from handlers.core.response import LowWater
+    from handlers.core.response import LowWater, ResponseEnd
     from handlers.core.routing import RoutingTable
     from service.ports import Storage
 
@@ -76,6 +77,20 @@ def _settlement(
         resolution.doubtful_since,
         resolution.ended,
         None if given_up is None else given_up.latest_ms,
+        _over(resolution.ends, table) if resolution.ends else None,
+    )
+
+
+def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
+    asked = [handler.ended for handler in table.handlers if handler.ended is not None]
+    raised = (ask(end) for end in ends for ask in asked)
+    first = ends[0]
+    whose: dict[RateScope, str | None] = {"model": first.context.model, "tenant": first.context.tenant}
+    by_response = first.stream_key.by == "response"  # an item is not a response, and may be one of several
+    return Over(
+        first.at_ms,
+        [(scope, name) for scope, name in whose.items() if name and by_response],
+        [alert for alert in raised if alert is not None],
     )
 
 

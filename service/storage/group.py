@@ -9,6 +9,7 @@ from redis import exceptions
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId
+from service.outbox import RELAY_PREFIX
 from service.ports import Claim, RawEntry
 from service.storage import scripts
 from service.storage.availability import unavailable_if_away
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 AT_MOST = 500
 """Entries taken over at once."""
+
+OWED_MS = 25 * 3600 * 1000
+"""Milliseconds that an alert is kept for a relay: an hour longer than it tries at most."""
 
 TRIMMED_AT_ONCE = 10_000
 """Entries of a stream that are trimmed in one call: it takes the server a few milliseconds."""
@@ -120,12 +124,12 @@ class ConsumerGroup:
     async def trim(self, retention_ms: int) -> int:
         """Trim the input behind what every group has acknowledged, the outputs by age."""
         names = self._keys.names
-        keys = [self._stream, names.assembled, names.alerts, names.dead_letters]
+        keys = [self._stream, names.assembled, names.alerts, names.dead_letters, names.undelivered]
         trimmed = 0
         while True:
             with unavailable_if_away():
                 reply: list[int] = await self._scripts["trim"](
-                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE]
+                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, OWED_MS]
                 )
             of_input, of_outputs = reply
             trimmed += of_input

@@ -5,7 +5,7 @@ With its own FastStream would log a traceback for every attempt, and stop for go
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from service.patience import Patience
     from service.ports import RawEntry
-    from service.storage.group import ConsumerGroup
 
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -31,10 +30,18 @@ _SAMPLE = 16
 """Entries of a batch that are looked at, to tell how large they are."""
 
 
+class Group(Protocol):
+    """A consumer group."""
+
+    async def ensure(self) -> None:
+        """Make it, if it is not there."""
+        ...
+
+
 class Input(NamedTuple):
     """A stream that is read."""
 
-    group: ConsumerGroup
+    group: Group
     patience: Patience
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
+from service.alerts.spikes import OTHER
 from service.keys import LOG
+from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import (
     arrival_field,
     encode_ending,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from handlers.core.identity import EntryId, PartKey, StreamKey
     from service.keys import Keys
-    from service.ports import Commit, PartChange, ResponseChange, Settlement
+    from service.ports import Commit, Over, PartChange, ResponseChange, Settlement
     from service.settings import Settings
     from service.storage.told import Told
 
@@ -46,6 +48,13 @@ AT_MOST = 500
 IDLE_GRAIN_MS = 1000
 """An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
 only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
+
+OVER_MS = 600_000
+"""Milliseconds for which it is remembered that a response without any text of ours is over.
+
+Its end may be said again, by a producer's retry or by a second event, and counts once. Most responses are
+such, so that they are not remembered for as long as texts are.
+"""
 
 _Untold = list[tuple["PartKey", ToldPart, "EntryId | None"]]
 """Parts of which not all was told before, and the earliest entry whose item id is now."""
@@ -266,11 +275,18 @@ class SettleCall:
         """Plan it."""
         names = keys.names
         self._names = keys
+        self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
+        self._buckets: list[dict[str, int]] = []
+        self._bucket_numbers: dict[str, int] = {}
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         plan = {
             "settlements": [self._settlement(settlement) for settlement in settlements],
             "marker_ttl_ms": _ms(settings.marker_ttl),
+            "over_ttl_ms": min(OVER_MS, _ms(settings.marker_ttl)),
             "item_ttl_ms": _ms(settings.item_ttl),
+            "buckets": self._buckets,
+            "names_at_most": NAMES_AT_MOST,
+            "other": OTHER,
         }
         self.args = [_encode(plan)]
 
@@ -292,6 +308,8 @@ class SettleCall:
             plan["doubtful_ms"] = doubtful.ms
         if settlement.idle_since_ms is not None:
             plan["idle_since_ms"] = settlement.idle_since_ms
+        if settlement.over is not None:
+            plan["over"] = self._over(settlement.over)
         for text in settlement.texts:
             json = text.message.model_dump_json()
             plan["texts"].append(
@@ -309,6 +327,26 @@ class SettleCall:
                 }
             )
         return plan
+
+    def _over(self, over: Over) -> dict[str, Any]:
+        return {
+            "alerts": [{"type": alert.type, "entry": _entry(alert)} for alert in over.alerts],
+            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
+            "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
+        }
+
+    def _buckets_of(self, at_ms: int) -> list[int]:
+        """The numbers of the buckets that a time belongs to, from 1."""
+        numbers = []
+        for series in self._series:
+            start = series.start(at_ms)
+            name = self._names.rates(series.width_ms, start)
+            if name not in self._bucket_numbers:
+                bucket = {"key": self._key(name), "start_ms": start, "expires_ms": series.expires(start)}
+                self._buckets.append(bucket)
+                self._bucket_numbers[name] = len(self._buckets)
+            numbers.append(self._bucket_numbers[name])
+        return numbers
 
 
 def _alert(name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:

@@ -24,10 +24,12 @@ CommitReply = tuple[
 ]
 SettleReply = list[tuple[int, int]]
 SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str]]
+RatesReply = tuple[list[str], list[int], list[str], list[int]]
 
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
 decode_settle = msgspec.msgpack.Decoder(SettleReply).decode
 decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
+decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
 
 def source(name: str) -> str:

@@ -13,7 +13,7 @@ from bench.peers import outputs
 from bench.verdict import wrong
 
 if TYPE_CHECKING:
-    from deltaloom.messages import PartMessage
+    from deltaloom.messages import ResponseMessage
 
 THOUGHT = PartName("resp_1", "reasoning", 0, 0)
 REFUSED = PartName("resp_1", "refusal", 1, 0)
@@ -33,7 +33,7 @@ def place(redis_url: str, prefix: str) -> Ground:
     return Ground(redis_url, prefix, owned=False)
 
 
-def found(place: Ground, *messages: PartMessage) -> list[str]:
+def found(place: Ground, *messages: ResponseMessage) -> list[str]:
     """What is wrong with these messages."""
     for message in messages:
         stream = place.names.alerts if "opened" in message.id else place.names.assembled
@@ -60,6 +60,8 @@ def test_right_is_right(place: Ground) -> None:
         ((*SOUND, ALERT.model_copy(update={"output_index": 0})), "1 doubled or false alert"),
     ],
 )
-def test_each_way_to_be_wrong_is_found(place: Ground, messages: tuple[PartMessage, ...], what: str) -> None:
+def test_each_way_to_be_wrong_is_found(
+    place: Ground, messages: tuple[ResponseMessage, ...], what: str
+) -> None:
     """A fast wrong answer would pass for a fast one."""
     assert found(place, *messages)[0] == what

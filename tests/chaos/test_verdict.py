@@ -161,7 +161,42 @@ def test_what_is_wrong_is_found(kind: str, change: Callable[[Outputs], object]) 
 
 def test_there_is_a_wrong_of_every_kind_here() -> None:
     """Each kind of violation that the bench reports has been seen to be found."""
-    assert {kind for kind, _ in WRONGS} | {"worker died"} == set(KINDS)
+    elsewhere = {"worker died", "lost delivery", "unknown delivery", "delivery out of order"}
+    assert {kind for kind, _ in WRONGS} | elsewhere == set(KINDS)
+
+
+FILTERED: list[list[Event | Bad]] = [
+    [{"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}]
+]
+STOP = {
+    "type": "deltaloom.response.filtered",
+    "response_id": "r1",
+    "item_id": None,
+    "reason": "content_filter",
+}
+
+
+@pytest.mark.parametrize(
+    ("alerts", "kind"),
+    [
+        ([STOP], None),
+        ([], "missing alert"),
+        ([STOP, STOP], "doubled alert"),
+        ([STOP | {"reason": "other"}], "wrong alert"),
+        ([STOP, STOP | {"response_id": "r2"}], "wrong alert"),
+        ([STOP, STOP | {"type": "deltaloom.response.blocked"}], "wrong alert"),
+    ],
+)
+def test_alerts_about_the_end_of_a_response(alerts: list[dict[str, Any]], kind: str | None) -> None:
+    """A filtered response could go unseen, or ring twice, and the bench would be content."""
+    verdict = Verdict()
+    entries = (EntryToStore({TAG: "r1/0"}, 1),)
+    verdict.expect(Response("r1", entries, expected_of(FILTERED, "r1", {}), slow=False))
+    verdict.stored("r1", "1000-0")
+    for fields in alerts:
+        verdict.alert(Message("1-1", fields))
+    verdict.end(Ending({}, (), 1, 0, 0))
+    assert set(verdict.violations) == ({kind} if kind else set())
 
 
 REFUSAL = {"item_id": "item_0", "output_index": 0, "content_index": 0}

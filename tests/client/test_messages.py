@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deltaloom.messages import (
     PLAIN_FIELDS,
+    AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
@@ -17,6 +18,7 @@ from deltaloom.messages import (
     Kind,
     ModerationAlert,
     OutputMessage,
+    RefusalRate,
     Status,
 )
 
@@ -45,6 +47,32 @@ ALERT = ModerationAlert(
     severity="warning",
     raised_at=AT,
 )
+SPIKE = ModerationAlert(
+    type="deltaloom.refusal.spike",
+    id="spike_1",
+    text="",
+    model="gpt-4o",
+    severity="critical",
+    rate=RefusalRate(
+        by="model",
+        name="gpt-4o",
+        since=AT,
+        until=AT,
+        responses=200,
+        refused=50,
+        baseline_since=AT,
+        baseline_responses=1000,
+        baseline_refused=10,
+        score=12.5,
+    ),
+    raised_at=AT,
+)
+EARLIER_ALERT = (
+    '{"tenant":null,"model":null,"safety_identifier":null,"traceparent":null,"id":"opened_1","kind":"refusal",'
+    '"response_id":null,"item_id":null,"output_index":0,"content_index":0,"text":"I\'m",'
+    '"type":"deltaloom.refusal.opened","severity":"warning","status":null,"reason":null,"integrity":null,'
+    '"raised_at":"2026-01-02T03:04:05Z"}'
+)
 
 
 def test_fields_are_those_of_the_contract() -> None:
@@ -55,7 +83,8 @@ def test_fields_are_those_of_the_contract() -> None:
     counts = {"delta_count", "duplicate_count", "first_sequence_number", "last_sequence_number"}
     times = {"started_at", "finished_at"}
     assert set(AssembledText.model_fields) == {"type"} | ids | context | closing | counts | times
-    assert set(ModerationAlert.model_fields) == {"type", "severity", "raised_at"} | ids | context | closing
+    alert = {"type", "severity", "rate", "raised_at"}
+    assert set(ModerationAlert.model_fields) == alert | ids | context | closing
     assert set(DeadLetter.model_fields) == {
         "reason",
         "error",
@@ -74,6 +103,17 @@ def test_fields_are_those_of_the_contract() -> None:
         (Status, {"completed", "incomplete", "failed", "abandoned"}),
         (Integrity, {"verified", "repaired", "unverified"}),
         (
+            AlertType,
+            {
+                "deltaloom.refusal.opened",
+                "deltaloom.refusal.finished",
+                "deltaloom.response.filtered",
+                "deltaloom.response.blocked",
+                "deltaloom.refusal.spike",
+                "deltaloom.refusal.spike.ended",
+            },
+        ),
+        (
             DeadLetterReason,
             {"malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"},
         ),
@@ -84,11 +124,25 @@ def test_literals_are_those_of_the_contract(literal: Any, values: set[str]) -> N
     assert set(get_args(literal)) == values
 
 
-@pytest.mark.parametrize("message", [TEXT, ALERT])
+@pytest.mark.parametrize("message", [TEXT, ALERT, SPIKE])
 def test_either_message_is_read_back(message: AssembledText | ModerationAlert) -> None:
     """A subscriber to both streams could not tell the messages apart."""
     adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
     assert adapter.validate_json(message.model_dump_json()) == message
+
+
+def test_alerts_of_an_earlier_version_are_read() -> None:
+    """What was on the stream before the update could not be delivered after it."""
+    assert ModerationAlert.model_validate_json(EARLIER_ALERT) == ALERT
+
+
+def test_shares_are_of_the_responses() -> None:
+    """A message would say 0 % or divide by nothing."""
+    rate = SPIKE.rate
+    assert rate is not None
+    assert (rate.share, rate.baseline_share) == (0.25, 0.01)
+    nothing = rate.model_copy(update={"responses": 0, "baseline_responses": 0})
+    assert (nothing.share, nothing.baseline_share) == (0, 0)
 
 
 def test_times_are_rfc_3339_in_utc() -> None:

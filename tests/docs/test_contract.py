@@ -14,13 +14,16 @@ from deltaloom import Partitions, StreamNames
 from deltaloom.events import MAX_ID_LENGTH
 from deltaloom.messages import (
     PLAIN_FIELDS,
+    AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
     Integrity,
     ModerationAlert,
     OutputMessage,
+    RefusalRate,
     Status,
+    UndeliveredAlert,
 )
 from handlers import BUILT_IN
 from handlers.core.effects import Context
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 MESSAGES: dict[str, type[BaseModel]] = {
     "AssembledText": AssembledText,
     "ModerationAlert": ModerationAlert,
+    "RefusalRate": RefusalRate,
     "Dead letters": DeadLetter,
+    "Undelivered alerts": UndeliveredAlert,
 }
 
 
@@ -47,6 +52,8 @@ def described(schema: dict[str, Any]) -> str:
         case {"anyOf": [value, {"type": "null"}]}:
             literals = value.get("enum")
             return f"{described(value)}{',' if literals else ''} or null"
+        case {"$ref": reference}:
+            return str(reference).rpartition("/")[2]
         case {"const": literal}:
             return f"`{literal}`"
         case {"enum": literals}:
@@ -72,7 +79,13 @@ def test_sample_is_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "literal"), [("Status", Status), ("Integrity", Integrity), ("Reasons", DeadLetterReason)]
+    ("heading", "literal"),
+    [
+        ("Status", Status),
+        ("Integrity", Integrity),
+        ("Types of alerts", AlertType),
+        ("Reasons", DeadLetterReason),
+    ],
 )
 def test_literals(heading: str, literal: Any) -> None:
     """A value that no table explains would be read as a mistake."""
@@ -115,7 +128,8 @@ def test_names(page: Any, heading: str) -> None:
     """Producers and subscribers would use a stream that the worker does not."""
     names = StreamNames()
     item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
-    public = [names.deltas, names.assembled, names.alerts, names.dead_letters, item]
+    streams = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
+    public = [*streams, item]
     assert [quoted(row[0])[0] for row in page.table(heading)] == public
 
 

@@ -79,7 +79,13 @@ async def test_the_node_example_sends_what_the_python_one_sends(
 
 def test_every_example_is_run() -> None:
     """A new example would be shown to people without ever having run."""
-    known = {*PUBLISHERS, "publish.mjs", "subscribe_faststream.py", "subscribe_redis.py"}
+    known = {
+        *PUBLISHERS,
+        "publish.mjs",
+        "receive_webhook.py",
+        "subscribe_faststream.py",
+        "subscribe_redis.py",
+    }
     scripts = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".mjs", ".sh"}}
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name[0] not in "._"}
     assert (scripts, folders) == (known, {"handler_package"})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
-from deltaloom import AssembledText, DeadLetter, ModerationAlert, StreamNames
+from deltaloom import AssembledText, DeadLetter, ModerationAlert, RefusalRate, StreamNames
 from service.embedded import EmbeddedServer
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment, running
 from tests.waiting import wait_until
@@ -117,6 +117,50 @@ def test_pretty(env: dict[str, str]) -> None:
     deltas = shown(env, "deltas").splitlines()
     assert deltas[0].endswith(" · resp_1")
     assert deltas[1:] == ["  response.refusal.delta · #5 · 0:1 · “No\\x07”", "  keepalive"]
+
+
+async def test_pretty_without_a_text(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """An alert that is about no single part would show as `None:None`, or not say how bad it is."""
+    names = StreamNames(prefix)
+    rate = RefusalRate(
+        by="model",
+        name="gpt-x",
+        since=NOW,
+        until=NOW,
+        responses=200,
+        refused=50,
+        baseline_since=NOW,
+        baseline_responses=2400,
+        baseline_refused=12,
+        score=21.5,
+    )
+    spike = ModerationAlert(
+        type="deltaloom.refusal.spike",
+        id="spike_1",
+        text="",
+        model="gpt-x",
+        severity="critical",
+        rate=rate,
+        raised_at=NOW,
+    )
+    blocked = ModerationAlert(
+        type="deltaloom.response.blocked",
+        id="blocked_1",
+        text="",
+        response_id="resp_1",
+        severity="warning",
+        status="failed",
+        reason="cyber_policy",
+        raised_at=NOW,
+    )
+    for alert in (spike, blocked):
+        await redis.xadd(names.alerts, {"__data__": alert.model_dump_json(), "id": alert.id})
+    done = deltaloom("tail", "alerts", "--from-start", "--count", "2", env=env)
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("critical · refusal spike")
+    assert lines[1:4] == ["  gpt-x", "  50 of 200 refused (25.0%), before 12 of 2,400 (0.5%)", ""]
+    assert lines[4].endswith("warning · response blocked · failed · cyber_policy")
+    assert lines[5:] == ["  resp_1", ""]
 
 
 @pytest.mark.usefixtures("written")

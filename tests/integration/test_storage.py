@@ -115,8 +115,8 @@ async def test_a_commit_that_would_overflow_a_part_writes_nothing(redis: Redis, 
     assert await redis.keys(f"{prefix}*") == [bench.names.deltas.encode()]
 
 
-async def test_a_response_without_our_texts_leaves_nothing_behind(bench: Bench) -> None:
-    """Most responses have neither refusal nor reasoning: remembering each would fill Redis."""
+async def test_a_response_without_our_texts_is_soon_forgotten(bench: Bench) -> None:
+    """Most responses have neither refusal nor reasoning: remembering each for a day would fill Redis."""
     created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
     item = {
         "type": "response.output_item.done",
@@ -125,7 +125,23 @@ async def test_a_response_without_our_texts_leaves_nothing_behind(bench: Bench) 
     }
     await bench.publish(created, item, COMPLETED)
     await bench.consumer().work()
-    assert await bench.redis.keys(f"{bench.prefix}*") == [bench.names.deltas.encode()]
+    state = bench.names.name("state:response:resp_1")
+    assert 0 < await bench.redis.pttl(state) <= plans.OVER_MS
+    rates = await bench.redis.keys(bench.names.name("rates:*"))
+    assert set(await bench.redis.keys(f"{bench.prefix}*")) == {
+        bench.names.deltas.encode(),
+        state.encode(),
+        *rates,
+    }
+
+
+async def test_a_response_that_nobody_counts_leaves_nothing_behind(redis: Redis, prefix: str) -> None:
+    """What is remembered only so that nothing counts twice would be remembered for nothing."""
+    bench = Bench(redis, prefix, spike_window=0)
+    created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
+    await bench.publish(created, COMPLETED)
+    await bench.consumer().work()
+    assert await redis.keys(f"{prefix}*") == [bench.names.deltas.encode()]
 
 
 async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> None:

@@ -84,7 +84,9 @@ def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
     assert worker.files == tree(ROOT, "handlers", "service")
 
 
-@pytest.mark.parametrize("pattern", ["service/storage/*.lua", "service/demo/streams/*.jsonl"])
+@pytest.mark.parametrize(
+    "pattern", ["service/storage/*.lua", "service/demo/streams/*.jsonl", "service/alerts/*.toml"]
+)
 def test_worker_holds_its_data(worker: Wheel, pattern: str) -> None:
     """The folder of the data would have moved, and the comparison above would compare nothing."""
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}

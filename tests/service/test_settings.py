@@ -70,6 +70,10 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'auto', 'pretty' or 'json'"),
         ("LOG_TEXT", "maybe", "a valid boolean"),
+        ("SPIKE_WINDOW", "-1", "greater than or equal to 0"),
+        ("SPIKE_RESPONSES", "9", "greater than or equal to 10"),
+        ("SPIKE_RATIO", "0.5", "greater than or equal to 1"),
+        ("SPIKE_SCORE", "1", "greater than or equal to 2"),
         ("PARTITIONS", "-1", "greater than or equal to 0"),
         ("PARTITIONS", "1025", "less than or equal to 1024"),
         ("PARTITIONS", "some", "a valid integer"),
@@ -165,6 +169,12 @@ def test_handlers_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     """A space or a comma too many would stop the worker."""
     monkeypatch.setenv("DELTALOOM_HANDLERS", " refusal, lifecycle ,")
     assert Settings.read().handlers == "refusal,lifecycle"
+
+
+def test_baseline_is_longer_than_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window would be compared with itself, and nothing would ever be a spike."""
+    lines = said(monkeypatch, DELTALOOM_SPIKE_WINDOW="300", DELTALOOM_SPIKE_BASELINE="599")
+    assert lines == ["DELTALOOM_SPIKE_BASELINE=599 is not allowed: at least twice DELTALOOM_SPIKE_WINDOW=300"]
 
 
 def test_consumers_have_names_of_their_own() -> None:

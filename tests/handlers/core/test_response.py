@@ -10,7 +10,15 @@ from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
 from handlers.core.context import Registers, note
 from handlers.core.effects import Context, Copy, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.response import OPEN_LIMIT, FinishedPart, LowWater, Resolution, ResponseState, resolve
+from handlers.core.response import (
+    OPEN_LIMIT,
+    FinishedPart,
+    LowWater,
+    Resolution,
+    ResponseEnd,
+    ResponseState,
+    resolve,
+)
 from tests.strategies import log_of
 
 if TYPE_CHECKING:
@@ -467,3 +475,29 @@ def test_reason_of_giving_up_is_told() -> None:
 def test_nothing_is_given_up_before_the_idle_timeout() -> None:
     """A slow model's text would be cut off."""
     assert not Story().delta(1, "a").resolve().ended
+
+
+def test_ends_come_in_the_order_of_the_stream() -> None:
+    """Two workers would say of one response that it ended in two ways."""
+    story = Story(context=Context()).end(7, "failed", "cyber_policy").end(3, "failed").delta(1, "a")
+    note(story.registers, Context(model="early"), EntryId(2, 0))
+    note(story.registers, Context(tenant="late"), EntryId(5, 0))
+    assert story.resolve().ends == [
+        ResponseEnd(KEY, "failed", None, Context(model="early"), 3),
+        ResponseEnd(KEY, "failed", "cyber_policy", Context(model="early", tenant="late"), 7),
+    ]
+
+
+def test_an_end_in_doubt_is_none() -> None:
+    """It would be said before it is known whose response it was; or of an item, as if of its response."""
+    assert Story().end(7).resolve(LowWater(EntryId(7, 0))).ends == []
+    assert Story().end(7).resolve(LowWater(EntryId(7, 0)), idle_at_ms=9).ends == []
+    assert Story().item_end(7).resolve().ends == []
+
+
+def test_what_is_given_up_has_ended_too() -> None:
+    """A response whose connection was cut would count nowhere."""
+    (end,) = Story().delta(1, "a").item_end(2).resolve(idle_at_ms=9).ends
+    assert end == ResponseEnd(KEY, "abandoned", "idle_timeout", KNOWN, 9)
+    (end,) = Story().delta(1, "a").end(2, "incomplete", "content_filter").resolve(idle_at_ms=9).ends
+    assert (end.status, end.at_ms) == ("incomplete", 2)

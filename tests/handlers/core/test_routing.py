@@ -55,7 +55,7 @@ def test_built_in_handlers_go_together() -> None:
 
 def test_handlers_are_known_by_their_own_names() -> None:
     """`DELTALOOM_HANDLERS` would not find a handler."""
-    assert list(BUILT_IN) == ["refusal", "reasoning", "lifecycle", "output_text"]
+    assert list(BUILT_IN) == ["refusal", "reasoning", "lifecycle", "stopped", "output_text"]
     assert all(handler.name == name for name, handler in BUILT_IN.items())
 
 

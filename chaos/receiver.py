@@ -1,0 +1,87 @@
+"""A receiver of alerts that fails at random: it refuses, hangs, cuts off, and answers when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from chaos.processes import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from chaos.deliveries import Deliveries
+
+SECRET_VARIABLE = "CHAOS_RECEIVER_SECRET"  # noqa: S105 - the name of a variable
+SECRET = f"whsec_{base64.b64encode(b'not a secret: the bench talks to itself').decode()}"
+
+_TIMEOUT = 2.0
+"""Seconds that a relay waits for an answer."""
+
+
+_BEHAVIOUR = {"take": 88, "take, cut": 3, "take late": 1, "fail": 5, "cut": 3}
+"""What it does, and how often of a hundred. Where it cuts or is late, no relay can know what it has taken."""
+
+_FAILURES = (408, 429, 500, 502, 503, 504)
+
+
+class Receiver:
+    """Takes alerts, or fails; tells what came, and whether it was taken."""
+
+    def __init__(self, seed: str, deliveries: Deliveries) -> None:
+        self._rng = random.Random(f"{seed}/receiver")
+        self._deliveries = deliveries
+        self._webhook = Webhook(SECRET)
+        self.failing = True
+        """Until everything is put right."""
+        self.port = 0
+
+    def configuration(self) -> str:
+        """An `alerts.toml` that sends everything here."""
+        return (
+            "[destinations.chaos]\n"
+            'type = "webhook"\n'
+            f'url = "http://{HOST}:{self.port}/"\n'
+            f'secret_env = "{SECRET_VARIABLE}"\n'
+            f'allow_addresses = ["{HOST}/32"]\n'
+            f"timeout = {_TIMEOUT}\n"
+            'begin = "all"\n'
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen."""
+        application = web.Application()
+        application.router.add_post("/", self._handle)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, 0).start()
+            self.port = runner.addresses[0][1]
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            alert = self._webhook.verify(await request.read(), dict(request.headers.items()))
+        except WebhookVerificationError:
+            return web.Response(status=400)
+        what = self._rng.choices(tuple(_BEHAVIOUR), tuple(_BEHAVIOUR.values()))[0] if self.failing else "take"
+        self._deliveries.attempt(alert, taken=what.startswith("take"))
+        if what == "take late":
+            await asyncio.sleep(_TIMEOUT * 1.5)
+        if what.endswith("cut") and request.transport is not None:
+            request.transport.abort()
+        return self._failure() if what == "fail" else web.Response()
+
+    def _failure(self) -> web.Response:
+        status = self._rng.choice(_FAILURES)
+        asks = {"Retry-After": "1"} if status == web.HTTPTooManyRequests.status_code else {}
+        return web.Response(status=status, headers=asks)

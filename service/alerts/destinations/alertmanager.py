@@ -1,0 +1,153 @@
+"""A Prometheus Alertmanager, by its API v2.
+
+To an Alertmanager an alert is its labels: what has the same ones is the same alert, and it fires from
+`startsAt` until `endsAt`. So a label is what a text has from its beginning to its end, and all else is an
+annotation. A refusal fires for some minutes (`firing_for`), since nobody is told of what is over before the
+`group_wait`; a spike fires until its end is sent.
+
+Fields: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from service.alerts.destinations import secrets, wording
+from service.alerts.destinations.ending import closes
+from service.alerts.destinations.http import HttpClient
+from service.alerts.phases import phase_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.alerts.delivery import Notification, Outcome
+    from service.alerts.destinations.options import AlertmanagerOptions
+    from service.alerts.phases import Phase
+
+_PATH = "/api/v2/alerts"
+DIGEST = "DeltaloomDigest"
+NAMES: Mapping[Phase, str] = {
+    "opened": "DeltaloomRefusal",
+    "finished": "DeltaloomRefusal",
+    "filtered": "DeltaloomResponseFiltered",
+    "blocked": "DeltaloomResponseBlocked",
+    "spike": "DeltaloomRefusalSpike",
+    "spike_ended": "DeltaloomRefusalSpike",
+}
+_SPIKE_FIRES_FOR = timedelta(days=1)
+"""At most, should its end never be sent."""
+_REMEMBERED = 10_000
+_TEXT_AT_MOST = 4000
+
+
+class AlertmanagerDestination:
+    """See the module."""
+
+    def __init__(self, name: str, options: AlertmanagerOptions, environment: Mapping[str, str]) -> None:
+        """Find the URL and the authorization; `DestinationError` if they are named and not there."""
+        self.name = name
+        self._options = options
+        url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
+        self._url = url.rstrip("/").removesuffix(_PATH) + _PATH
+        authorization = secrets.secret(options.authorization_env, options.authorization_file, environment)
+        self._headers = {"Content-Type": "application/json"}
+        if authorization is not None:
+            self._headers["Authorization"] = authorization
+        self._client = HttpClient(options, (authorization or "").split())
+        self._fired: OrderedDict[str, dict[str, str]] = OrderedDict()
+
+    async def deliver(self, notification: Notification) -> Outcome:
+        """Post one alert; a second time is no second alert."""
+        alert = self._alert(notification)
+        written = json.dumps([alert]).encode()
+        return await self._client.post(self._url, written, self._headers, wording.texts(notification))
+
+    async def aclose(self) -> None:
+        """Give back the connections."""
+        await self._client.aclose()
+
+    def _alert(self, notification: Notification) -> dict[str, Any]:
+        begins = notification.alert.raised_at
+        closing = closes(notification, self._options.resolve)
+        target = wording.link(self._options.link, notification.alert)
+        return {
+            "labels": self._labels(notification, closing=closing),
+            "annotations": _annotations(notification),
+            "startsAt": begins.isoformat(),
+            "endsAt": (begins if closing else self._ends(notification, begins)).isoformat(),
+            **({"generatorURL": target} if target else {}),
+        }
+
+    def _ends(self, notification: Notification, begins: datetime) -> datetime:
+        """Counted from now, as it may have waited long for its delivery."""
+        spike = phase_of(notification.alert) == "spike"
+        fires_for = _SPIKE_FIRES_FOR if spike else timedelta(seconds=self._options.firing_for)
+        return max(begins, datetime.now(UTC)) + fires_for
+
+    def _labels(self, notification: Notification, *, closing: bool) -> dict[str, str]:
+        """Those that it has; when it closes an alert, those that alert was sent with.
+
+        Its severity or its category may be others at the end, by a rule that saw the whole text. What this
+        process did not send itself is closed by the labels of its end, which are nearly always the same.
+        """
+        labels = labels_of(notification, self._options.labels)
+        if closing:
+            return self._fired.get(notification.group, labels)
+        self._fired[notification.group] = labels
+        self._fired.move_to_end(notification.group)
+        if len(self._fired) > _REMEMBERED:
+            self._fired.popitem(last=False)
+        return labels
+
+
+def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, str]:
+    """What makes it one alert; those of the table win, so that a route there can be made to fit."""
+    alert = notification.alert
+    of_one = {
+        "alertname": NAMES[phase_of(alert)],
+        "tenant": alert.tenant,
+        "model": alert.model,
+        "kind": alert.kind,
+    }
+    labels = {
+        **({"alertname": DIGEST} if notification.digest else of_one),
+        "severity": notification.severity,
+        "category": notification.category,
+        "reference": wording.reference(notification.group),
+        "test": "true" if notification.test else None,
+        **more,
+    }
+    written = {name: wording.one_line(value) for name, value in labels.items() if value}
+    return {name: value for name, value in written.items() if value}
+
+
+def _annotations(notification: Notification) -> dict[str, str]:
+    alert, digest = notification.alert, notification.digest
+    of_one = {
+        "response_id": alert.response_id,
+        "item_id": alert.item_id,
+        "status": alert.status,
+        "reason": alert.reason,
+    }
+    annotations = {
+        **({} if digest else of_one),
+        "summary": wording.headline(notification),
+        "description": _description(notification),
+        "alert_id": notification.id,
+        "rule": notification.rule,
+        "text_sha256": notification.text_sha256,
+        "count": str(digest.count) if digest else None,
+    }
+    return {name: value for name, value in annotations.items() if value}
+
+
+def _description(notification: Notification) -> str:
+    """The text, or what a digest counts and quotes, or what a spike is."""
+    lines = wording.counts(notification)
+    lines += [wording.cut(text, _TEXT_AT_MOST) for text in wording.texts(notification)]
+    if not lines:
+        lines = [f"{label}: {value}" for label, value in wording.facts(notification)]
+    return "\n".join(lines)

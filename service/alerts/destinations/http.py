@@ -1,0 +1,199 @@
+"""One POST, safe towards the network, and what became of it.
+
+A connection goes only to addresses that `service/alerts/destinations/addresses.py` lets pass, judged when
+it is made. Certificates are verified, redirects are not followed, proxies of the environment are not used,
+and cookies are not kept. An attempt has its time as a whole, and of the answer's body only the beginning is
+read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from service.alerts.delivery import Outcome, Verdict
+from service.alerts.destinations import answers
+from service.alerts.destinations.addresses import socket_factory
+from service.alerts.destinations.errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from service.alerts.destinations.options import HttpOptions
+
+_BODY_AT_MOST = 4096
+"""Bytes of an answer's body that are read: for a person, who sees the first line of it."""
+_BODY_SECONDS = 2.0
+"""The verdict came with the status; the body is not worth waiting for."""
+_LONGEST_WAIT = 86400.0
+"""Seconds that a `Retry-After` may ask for; no attempt is made later than that anyway."""
+_DELIVERED = range(200, 300)
+_REDIRECTS = range(300, 400)
+_NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_FINAL = set(range(400, 500)) - _NOT_NOW
+
+_FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "no answer in time"),
+    (aiohttp.ClientConnectorDNSError, "the name was not found"),
+    (aiohttp.ClientConnectorCertificateError, "its certificate is not valid"),
+    (aiohttp.ClientSSLError, "no TLS connection"),
+    (aiohttp.ClientConnectorError, "no connection"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed without an answer"),
+    (aiohttp.ClientConnectionError, "the connection broke"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+    (aiohttp.ClientError, "the request failed"),
+    (OSError, "the connection broke"),
+    (RuntimeError, "no connection"),  # as uvloop has it for some sockets
+)
+"""What a person is told, first match first."""
+
+
+def _program() -> str:
+    with contextlib.suppress(PackageNotFoundError):
+        return f"deltaloom/{version('deltaloom-worker')}"
+    return "deltaloom"
+
+
+class HttpClient:
+    """Connections of one destination. Made anywhere; used in one event loop."""
+
+    def __init__(self, options: HttpOptions, secrets: Iterable[str] = ()) -> None:
+        """Read the certificates that are trusted.
+
+        Args:
+            options: of the destination.
+            secrets: what must never be in an answer that is logged.
+
+        Raises:
+            DestinationError: `ca_file` cannot be used.
+        """
+        self._options = options
+        self._secrets = frozenset(secrets)
+        self._tls = _tls(options)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], texts: Iterable[str] = ()
+    ) -> Outcome:
+        """Make one request; raises nothing for what the network or the receiver does.
+
+        Args:
+            url: where to.
+            body: what is sent.
+            headers: beside those that every request has.
+            texts: what the request says of a model's text, so that an answer which repeats it is not logged.
+        """
+        secrets = self._secrets | _secrets_of(url)
+        try:
+            async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
+                said = answers.line(await _beginning(response), secrets, texts)
+                return _outcome(response, said)
+        except tuple(kind for kind, _ in _FAILURES) as error:
+            what = next(words for kind, words in _FAILURES if isinstance(error, kind))
+            return Outcome(Verdict.RETRY, answers.line(f"{what}{_cause(error)}", secrets))
+
+    async def aclose(self) -> None:
+        """Close the connections. The next request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=self._tls, socket_factory=socket_factory(self._options.allow_addresses)
+                ),
+                timeout=aiohttp.ClientTimeout(total=self._options.timeout),
+                headers={"User-Agent": _program(), "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # a small answer could become a large one
+                trust_env=False,
+            )
+        return self._session
+
+
+def _tls(options: HttpOptions) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=options.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise DestinationError(
+            f"ca_file={str(options.ca_file)!r} cannot be used: {error.strerror or error}"
+        ) from None
+
+
+def _secrets_of(url: str) -> set[str]:
+    """The parts of an URL that may be a password: all but the host."""
+    parts = urlsplit(url)
+    target = f"{parts.path}?{parts.query}"
+    return {url, target, parts.path, parts.path.strip("/"), parts.query, parts.password or ""} - {""}
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """What is there of the body: it may be cut off, endless or never come."""
+    body = b""
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(_BODY_SECONDS):
+            while chunk := await response.content.read(_BODY_AT_MOST - len(body)):
+                body += chunk
+    return body
+
+
+def _outcome(response: aiohttp.ClientResponse, said: str) -> Outcome:
+    status = response.status
+    if status in _REDIRECTS:
+        said = "redirects are not followed"
+    answer = f"{status} {_phrase(status)}" + (f": {said}" if said else "")
+    verdict = verdict_of(status)
+    wait = retry_after(response.headers.get("Retry-After")) if verdict is Verdict.RETRY else None
+    return Outcome(verdict, answer, wait)
+
+
+def verdict_of(status: int) -> Verdict:
+    """What an HTTP status means for what was sent. A redirect may be mended: again later."""
+    if status in _DELIVERED:
+        return Verdict.DELIVERED
+    if status == HTTPStatus.GONE:
+        return Verdict.GONE
+    return Verdict.REFUSED if status in _FINAL else Verdict.RETRY
+
+
+def _phrase(status: int) -> str:
+    with contextlib.suppress(ValueError):
+        return HTTPStatus(status).phrase
+    return "(not in HTTP)"
+
+
+def retry_after(header: str | None) -> float | None:
+    """The seconds to wait that a `Retry-After` says (RFC 9110, 10.2.3: a number or a date)."""
+    if header is None:
+        return None
+    if header.strip().isdecimal() and header.isascii():
+        return min(float(header), _LONGEST_WAIT)
+    try:
+        until = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
+
+
+def _cause(error: Exception) -> str:
+    """What the system says of it; never what names the URL."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f": {getattr(error.certificate_error, 'verify_message', '') or 'not trusted'}"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
+        error, aiohttp.ClientConnectorDNSError
+    ):
+        return f": {error.os_error.strerror or error.os_error}"
+    return ""

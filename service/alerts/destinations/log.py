@@ -1,0 +1,62 @@
+"""A line in this program's log.
+
+The text stands under the key `text`, which `service/logs.py` takes out unless `DELTALOOM_LOG_TEXT=true`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.alerts.delivery import Outcome, Verdict
+from service.alerts.destinations import wording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.alerts.delivery import Notification
+    from service.alerts.destinations.options import LogOptions
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
+
+
+class LogDestination:
+    """See the module."""
+
+    def __init__(self, name: str, options: LogOptions, environment: Mapping[str, str]) -> None:
+        """Keep the options, of which only `link` matters here."""
+        del environment  # it has no secrets
+        self.name = name
+        self._link = options.link
+
+    async def deliver(self, notification: Notification) -> Outcome:
+        """Write one line, at the level of the severity."""
+        alert = notification.alert
+        of_one = {
+            "type": alert.type,
+            "response_id": alert.response_id,
+            "item_id": alert.item_id,
+            "tenant": alert.tenant,
+            "model": alert.model,
+            "status": alert.status,
+            "reason": alert.reason,
+            "link": wording.link(self._link, alert),
+            "text_sha256": notification.text_sha256,
+        }
+        fields = {
+            **({} if notification.digest else of_one),
+            "destination": self.name,
+            "notification": notification.id,
+            "reference": wording.reference(notification.group),
+            "category": notification.category,
+            "rule": notification.rule,
+            "counts": wording.counts(notification),
+            "text": "\n\n".join(wording.texts(notification)),
+        }
+        known = {name: value for name, value in fields.items() if value}
+        logs.logger().log(_LEVELS[notification.severity], wording.headline(notification), **known)
+        return Outcome(Verdict.DELIVERED, "written")
+
+    async def aclose(self) -> None:
+        """Nothing is held."""

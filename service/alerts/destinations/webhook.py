@@ -1,0 +1,105 @@
+"""Any server that takes a signed POST: Standard Webhooks, the body a ModerationAlert or a CloudEvent.
+
+Headers (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
+`webhook-id`, the same in every attempt, `webhook-timestamp`, when this attempt is made, and
+`webhook-signature`, with a signature for each secret: a receiver finds the one it can verify, before it has
+changed to a new secret and after.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from standardwebhooks import Webhook
+
+from service.alerts.destinations import body, secrets, wording
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.http import HttpClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from service.alerts.delivery import Notification, Outcome
+    from service.alerts.destinations.options import WebhookOptions
+
+
+_KEY_BYTES = range(24, 65)
+"""What the specification says of a secret's length."""
+
+
+class WebhookDestination:
+    """See the module."""
+
+    def __init__(self, name: str, options: WebhookOptions, environment: Mapping[str, str]) -> None:
+        """Find the URL and the secrets; `DestinationError` if they are not there."""
+        self.name = name
+        self._url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
+        said = {variable: secrets.from_variable(variable, environment) for variable in options.secret_env}
+        said |= {str(path): secrets.from_file(path) for path in options.secret_file}
+        self._signers = [_signer(where, secret) for where, secret in said.items()]
+        self._source = options.source
+        self._written, self._content_type = _ENVELOPES[options.envelope]
+        self._client = HttpClient(options, said.values())
+
+    async def deliver(self, notification: Notification) -> Outcome:
+        """POST it; what the receiver has to answer is any 2xx."""
+        written = body.as_json(self._written(notification, self._source))
+        return await self._client.post(
+            self._url, written, self._headers(notification.id, written), wording.texts(notification)
+        )
+
+    async def aclose(self) -> None:
+        """Give back the connections."""
+        await self._client.aclose()
+
+    def _headers(self, message_id: str, written: bytes) -> dict[str, str]:
+        now = datetime.now(UTC)
+        signatures = (signer.sign(message_id, now, written.decode()) for signer in self._signers)
+        return {
+            "Content-Type": self._content_type,
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signatures),
+        }
+
+
+def _signer(where: str, secret: str) -> Webhook:
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) not in _KEY_BYTES:
+        raise DestinationError(
+            f"what stands in {where} is no secret to sign with: whsec_ and the base64 of 24 to 64 "
+            'random bytes, as in echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return Webhook(key)
+
+
+def _bare(notification: Notification, _source: str) -> dict[str, Any]:
+    return body.as_object(notification)
+
+
+def _cloud_event(notification: Notification, source: str) -> dict[str, Any]:
+    """Structured mode of CloudEvents 1.0, with the extension for distributed tracing."""
+    alert = notification.alert
+    return {
+        "specversion": "1.0",
+        "id": notification.id,
+        "source": source,
+        "type": alert.type,
+        "subject": notification.group,
+        "time": alert.raised_at.isoformat(),
+        "datacontenttype": "application/json",
+        **({"traceparent": alert.traceparent} if alert.traceparent else {}),
+        "data": body.as_object(notification),
+    }
+
+
+_ENVELOPES: dict[str, tuple[Callable[[Notification, str], dict[str, Any]], str]] = {
+    "none": (_bare, "application/json"),
+    "cloudevents": (_cloud_event, "application/cloudevents+json"),
+}

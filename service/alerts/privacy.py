@@ -1,0 +1,167 @@
+"""What may leave: how much of a text, and what is struck out of it before.
+
+Mail addresses, phone and card numbers are struck out of texts by default, and whatever the file adds. A
+number in the name of a tenant is part of that name, so there only mail addresses and the file's patterns are
+looked for. The ids of a response and of its items leave as they are: without them nobody could look it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from service.alerts.patterns import Pattern, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from deltaloom.messages import ModerationAlert
+    from service.alerts.schema import Detector, Redaction, TextLeaving
+
+MOST_LEAVING = 64_000
+"""Characters of a text that leave at most, also where it may leave in full. Patterns look some way further
+(`patterns.MOST_TEXT`), so that what begins within them is seen whole."""
+
+MOST_HITS = 1000
+"""Of one detector in one text: looking for more could take long. What stands behind them does not leave."""
+
+CUT = "…"
+"""Stands where a text goes on."""
+
+STRUCK: Final = "[redacted]"
+"""Stands in place of what a pattern of the file found."""
+
+_MAIL = Pattern(r"[\pL\pN._%+'-]+@[\pL\pN][\pL\pN.-]*\.\pL{2,}")
+_PHONE = Pattern(
+    r"\+(?:[\pZ./()\p{Pd}]{0,2}\d){8,15}\b"  # +49 (0)30 1234567
+    r"|\b00(?:[\pZ./()\p{Pd}]{0,2}\d){8,15}\b"  # 0049 30 1234567
+    r"|\(?\b0\d{1,4}\)?[ ./-]{0,2}\d{2,8}(?:[ ./-]\d{2,4}){0,4}\b"  # 030 / 123 45 67
+    r"|(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b"  # (212) 555-0123
+    r"|\b[2-9]\d\d[2-9]\d{6}\b"  # 2125550123: neither an area nor an exchange begins with 0 or 1
+)
+_PHONE_DIGITS = range(9, 18)
+"""Of a number with its prefixes: fewer are a date."""
+_DIGIT_GROUPS = Pattern(r"\d+(?:[\pZ.\p{Pd}]{1,2}\d+)*")
+_CARD_DIGITS = range(13, 20)  # ISO/IEC 7812
+_CARD_BEGINS = frozenset("23456")  # banks, cards, travel; not 1, which milliseconds since 1970 begin with
+
+
+def _phones(text: str) -> Iterator[Span]:
+    for span in _PHONE.spans(text):
+        if sum(character.isdecimal() for character in text[span.start : span.end]) in _PHONE_DIGITS:
+            yield span
+
+
+def _cards(text: str) -> Iterator[Span]:
+    """Of groups of digits, every run of whole groups that is a card's number."""
+    for span in _DIGIT_GROUPS.spans(text):
+        groups = [
+            Span(span.start + group.start(), span.start + group.end())
+            for group in re.finditer(r"\d+", text[span.start : span.end])
+        ]
+        for index, first in enumerate(groups):
+            digits = ""
+            for group in groups[index : index + _CARD_DIGITS.stop]:
+                digits += text[group.start : group.end]
+                if len(digits) >= _CARD_DIGITS.stop:
+                    break
+                if len(digits) in _CARD_DIGITS and digits[0] in _CARD_BEGINS and luhn(digits):
+                    yield Span(first.start, group.end)
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last of some digits is their check digit (ISO/IEC 7812-1, annex B)."""
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+class _Found(NamedTuple):
+    span: Span
+    placeholder: str
+
+
+class _Search(NamedTuple):
+    """Something to look for."""
+
+    spans: Callable[[str], Iterator[Span]]
+    placeholder: str
+    in_names: bool
+    """Whether it is looked for in names too, not only in prose."""
+
+
+_DEFAULTS: Final[Mapping[Detector, _Search]] = {
+    "mail": _Search(_MAIL.spans, "[mail]", in_names=True),
+    "phone": _Search(_phones, "[phone]", in_names=False),
+    "card": _Search(_cards, "[card]", in_names=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Redactor:
+    """Strikes out what must not leave."""
+
+    searches: tuple[_Search, ...]
+
+    @classmethod
+    def of(cls, redaction: Redaction) -> Redactor:
+        """One that does what the file says."""
+        own = (_Search(pattern.spans, STRUCK, in_names=True) for pattern in redaction.patterns)
+        return cls((*(_DEFAULTS[name] for name in redaction.defaults), *own))
+
+    def prose(self, text: str) -> str:
+        """A text of `MOST_LEAVING` characters and one placeholder at most."""
+        return _without(text, self.searches)
+
+    def name(self, name: str) -> str:
+        """The same for the name of a tenant, a model or a person."""
+        return _without(name, [search for search in self.searches if search.in_names])
+
+    def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
+        """An alert as it may leave by a route that lets so much of the text leave."""
+        names = ("tenant", "model", "safety_identifier")
+        update: dict[str, object] = {
+            name: self.name(value) for name in names if (value := getattr(alert, name)) is not None
+        }
+        if alert.reason is not None:
+            update["reason"] = self.prose(alert.reason)
+        if alert.rate is not None:
+            update["rate"] = alert.rate.model_copy(update={"name": self.name(alert.rate.name)})
+        update["text"] = self._text(alert.text, how_much)
+        return alert.model_copy(update=update)
+
+    def _text(self, text: str, how_much: TextLeaving) -> str:
+        if how_much.privacy == "none":
+            return ""
+        struck = self.prose(text)
+        if how_much.privacy == "full" or len(struck) <= how_much.characters:
+            return struck
+        return struck[: how_much.characters] + CUT
+
+
+def sha256_of(text: str) -> str | None:
+    """Of a whole text as UTF-8, in hexadecimal; None if there is none."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else None
+
+
+def _without(text: str, searches: Sequence[_Search]) -> str:
+    """A text with a placeholder for all that is found in it; finds that overlap share the first's."""
+    end = min(len(text), MOST_LEAVING)
+    found: list[_Found] = []
+    for search in searches:
+        spans = list(islice(search.spans(text), MOST_HITS + 1))
+        found += (_Found(span, search.placeholder) for span in spans[:MOST_HITS])
+        if len(spans) > MOST_HITS:
+            end = min(end, spans[MOST_HITS].start)
+    kept: list[str] = []
+    at = 0
+    for span, placeholder in sorted(found, key=lambda each: (each.span.start, -each.span.end)):
+        if span.start >= end:
+            break
+        if span.start >= at:
+            kept += (text[at : span.start], placeholder)
+        at = max(at, span.end)
+    kept += (text[at:end], CUT if max(at, end) < len(text) else "")
+    return "".join(kept)

@@ -1,0 +1,87 @@
+"""Is far more refused than before? Two shares, compared by a test that a textbook has.
+
+A *spike* is a window in which all of this holds:
+
+1. there are enough responses to speak of a share, in the window and before it, and at least ten refusals;
+2. the two shares are further apart than chance makes them: the z of the two-proportion test with pooled
+   variance (https://www.itl.nist.gov/div898/handbook/prc/section3/prc33.htm) has reached the score asked for;
+3. the difference matters: refusals have at least doubled (say), or what is answered has halved. Among a
+   million responses, 1.1 % is significantly more than 1.0 %, and nobody should get up for it.
+
+It is *calm* again when 2 or 3 does not hold even by half: with half the score, or with the square root of the
+ratio. So what hovers at the border does not begin and end with every look.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+REFUSED_AT_LEAST = 10
+"""Refusals in a window: with fewer the normal distribution is no picture of what chance does."""
+
+
+class Count(NamedTuple):
+    """Responses that were over in some time, and how many of them were refused."""
+
+    responses: int = 0
+    refused: int = 0
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1; 0 of nothing."""
+        return self.refused / self.responses if self.responses else 0.0
+
+    def plus(self, other: Count) -> Count:
+        """Both together."""
+        return Count(self.responses + other.responses, self.refused + other.refused)
+
+    def without(self, part: Count) -> Count:
+        """The rest, if `part` is a part of it; never less than nothing."""
+        return Count(max(0, self.responses - part.responses), max(0, self.refused - part.refused))
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What makes a spike."""
+
+    responses: int
+    """At least so many, in the window and in the baseline."""
+    ratio: float
+    """Refusals are at least so many times as frequent; or what is answered, at most one part in so many."""
+    score: float
+    """At least so many standard errors."""
+
+
+def score(window: Count, baseline: Count) -> float:
+    """How many standard errors the window's share is above the baseline's; 0 without anything to compare."""
+    if not window.responses or not baseline.responses:
+        return 0.0
+    pooled = window.plus(baseline).share
+    variance = pooled * (1 - pooled) * (1 / window.responses + 1 / baseline.responses)
+    return (window.share - baseline.share) / math.sqrt(variance) if variance else 0.0
+
+
+def is_spike(window: Count, baseline: Count, thresholds: Thresholds) -> bool:
+    """Whether far more was refused in the window than before it."""
+    enough = (
+        min(window.responses, baseline.responses) >= thresholds.responses
+        and window.refused >= REFUSED_AT_LEAST
+    )
+    return (
+        enough
+        and score(window, baseline) >= thresholds.score
+        and _matters(window.share, baseline.share, thresholds.ratio)
+    )
+
+
+def is_calm(window: Count, baseline: Count, thresholds: Thresholds) -> bool:
+    """Whether a spike is over: hardly more is refused than before it, or nothing comes any more."""
+    return score(window, baseline) < thresholds.score / 2 or not _matters(
+        window.share, baseline.share, math.sqrt(thresholds.ratio)
+    )
+
+
+def _matters(share: float, before: float, ratio: float) -> bool:
+    return share >= min(before * ratio, 1 - (1 - before) / ratio)

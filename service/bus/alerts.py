@@ -1,0 +1,70 @@
+"""The streams of alerts as FastStream subscribers, in the consumer group of one destination.
+
+A broker lives as long as the destination's lease is held: whoever does not hold it must not be given entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from faststream.redis import StreamSub
+
+from handlers.core.identity import EntryId
+from service.bus.broker import make_broker
+from service.bus.subscription import subscribe_to
+from service.outbox import CONSUMER, RELAY_PREFIX, Owed, Place
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from service.ports import RawEntry
+    from service.settings import Settings
+
+Take = Callable[[Sequence[Owed]], Awaitable[None]]
+
+AT_ONCE = 100
+"""Alerts read at once; fewer if they are large."""
+
+
+@asynccontextmanager
+async def reading(
+    settings: Settings, client: Any, destination: str, takers: Mapping[str, Take]
+) -> AsyncIterator[None]:
+    """Have what comes be taken, within the block.
+
+    Args:
+        settings: where the server is.
+        client: reads; it is closed in the end.
+        destination: whose group it is, which is there.
+        takers: by stream, what takes the entries.
+    """
+    broker = make_broker(settings, client)
+    for stream, take in takers.items():
+        subscription = StreamSub(
+            stream,
+            group=f"{RELAY_PREFIX}{destination}",
+            consumer=CONSUMER,
+            batch=True,
+            max_records=AT_ONCE,
+            polling_interval=settings.block_ms,
+        )
+        subscribe_to(broker, subscription, _taker(stream, take))
+    try:
+        await broker.start()
+        yield
+    finally:
+        await broker.stop()
+
+
+def _taker(stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
+    async def take_raw(entries: Sequence[RawEntry]) -> None:
+        await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+
+    return take_raw
+
+
+def _owed(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Owed:
+    data = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"__data__")
+    return Owed(Place(stream, EntryId.parse(entry_id.decode())), data)

@@ -1,0 +1,24 @@
+"""`deltaloom alerts`: what alerts whom, and what became of it. One file a sub-command, put together here."""
+
+from __future__ import annotations
+
+import typer
+
+from service.cli.alerts import check, enable, explain, rates, resend, test, undelivered
+from service.cli.help_text import examples, prose
+
+EXAMPLES = examples(
+    "deltaloom alerts check", "deltaloom alerts explain resp_42", "deltaloom alerts test on-call"
+)
+
+app = typer.Typer(no_args_is_help=True)
+for name, command in (
+    ("check", check),
+    ("test", test),
+    ("explain", explain),
+    ("rates", rates),
+    ("undelivered", undelivered),
+    ("resend", resend),
+    ("enable", enable),
+):
+    app.command(name, help=prose(command.run), epilog=command.EXAMPLES)(command.run)

@@ -1,0 +1,83 @@
+"""`deltaloom alerts check`: is the file as the relay needs it?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.alerts.file import DEFAULT, VARIABLE
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from service.alerts.findings import Finding
+    from service.alerts.schema import Config
+
+EXAMPLES = examples("deltaloom alerts check", "deltaloom alerts check staging.toml --no-secrets")
+
+
+def run(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", envvar=VARIABLE, help="What alerts whom.", show_envvar=True)
+    ] = DEFAULT,
+    secrets: Annotated[
+        bool,
+        typer.Option(
+            help="Look too whether the variables and files that it names are there, with something usable."
+        ),
+    ] = True,
+) -> None:
+    """Check a file of destinations, rules and routes: mistakes with line and key, and what is said in vain.
+
+    Exit code 2 if the relay could not use it; warnings are 0. Nothing is sent, and no server is asked.
+    """
+    from service.alerts.config import parse, read, secrets_missing, warnings
+    from service.alerts.findings import ConfigError
+    from service.cli.output import console, note
+
+    text = read(file)
+    config = parse(text, str(file))
+    wrong: list[Finding] = []
+    if secrets:
+        wrong = secrets_missing(text, config, os.environ) or asyncio.run(_unusable(text, config))
+    for finding in warnings(text, config, datetime.now(UTC)):
+        note(f"warning: {finding.told(str(file))}")
+    if wrong:
+        raise ConfigError(str(file), wrong)
+    console().print(f"{file}: {_summary(config)}")
+
+
+async def _unusable(text: str, config: Config) -> list[Finding]:
+    """Destinations that cannot be made of what their secrets turn out to be."""
+    from service.alerts.destinations.errors import DestinationError
+    from service.alerts.destinations.kinds import made
+    from service.alerts.findings import Places
+
+    places, found = Places(text), []
+    for name, options in config.destinations.items():
+        try:
+            destination = made(name, options, os.environ)
+        except DestinationError as error:
+            found.append(places.finding(("destinations", name), str(error)))
+        else:
+            await destination.aclose()
+    return found
+
+
+def _summary(config: Config) -> str:
+    from service.alerts.rules import rules_of
+    from service.cli.output import plural
+
+    own = len(config.rules)
+    return ", ".join(
+        (
+            plural(len(config.destinations), "destination"),
+            plural(len(config.routes), "route") if config.routes else "no routes (everything to everybody)",
+            f"{plural(own, 'rule')} of its own and {len(rules_of(config)) - own} that ship",
+            plural(len(config.mutes), "mute"),
+        )
+    )

@@ -1,0 +1,101 @@
+"""`deltaloom alerts rates`: how much is refused now, and how much was before."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_format
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.table import Table
+
+    from deltaloom.messages import ModerationAlert, RefusalRate
+    from service.alerts.spikes import Rates, Subject
+
+EXAMPLES = examples("deltaloom alerts rates", "deltaloom alerts rates --json | jq 'select(.spike != null)'")
+
+
+def run(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+    """Show how many responses were refused: of each model and tenant, in the window and before it.
+
+    A response counts once, when it is over, and as refused if any part of it was a refusal.
+    """
+    asyncio.run(_show(as_json=json))
+
+
+async def _show(*, as_json: bool) -> None:
+    from service.alerts.spikes import thresholds_of
+    from service.cli.connection import connect, read_settings
+    from service.cli.errors import CommandError
+    from service.cli.output import console, note, print_table, write_json
+    from service.settings import variable
+    from service.storage.rates import RedisRates
+
+    settings = read_settings()
+    if not settings.spike_window:
+        raise CommandError(f"refusals are not counted: {variable('spike_window')}=0")
+    async with connect(settings) as client:
+        storage = RedisRates(client, settings)
+        rates = await storage.counted(await storage.now_ms())
+        spikes = await storage.spikes()
+    subjects = sorted({*rates.subjects, *spikes}, key=lambda subject: _order(rates, subject))
+    if as_json:
+        for subject in subjects:
+            write_json(_as_json(rates.rate(subject), spikes.get(subject)))
+    elif not subjects:
+        note(
+            "nothing was counted yet: a response counts when it is over, if its producer gives a response_id "
+            "and its model or tenant is known"
+        )
+    else:
+        print_table(console(), _table(rates, subjects, spikes, thresholds_of(settings).responses))
+
+
+def _order(rates: Rates, subject: Subject) -> tuple[str, float, str]:
+    """Models before tenants, and of each those first that refuse most."""
+    return subject.scope, -rates.rate(subject).share, subject.name
+
+
+def _as_json(rate: RefusalRate, spike: ModerationAlert | None) -> str:
+    began = None if spike is None else {"id": spike.id, "since": spike.model_dump(mode="json")["raised_at"]}
+    return json_format.dumps({**rate.model_dump(mode="json"), "spike": began}, ensure_ascii=False)
+
+
+def _table(
+    rates: Rates, subjects: Iterable[Subject], spikes: Mapping[Subject, ModerationAlert], enough: int
+) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.entries import clock_time
+    from service.cli.output import visible
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    since = clock_time(rates.rate(next(iter(subjects))).since)
+    table.add_column("of")
+    table.add_column("name")
+    for name in (f"refused since {since}", "share", "before", "share", "score"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for subject in subjects:
+        spike = spikes.get(subject)
+        rate = rates.rate(subject, since_spike=None if spike is None else spike.rate)
+        few = min(rate.responses, rate.baseline_responses) < enough
+        said = Text(f"spike since {clock_time(spike.raised_at)}", "bold red") if spike else None
+        table.add_row(
+            rate.by,
+            visible(rate.name),
+            f"{rate.refused:,} of {rate.responses:,}",
+            f"{rate.share:.1%}",
+            f"{rate.baseline_refused:,} of {rate.baseline_responses:,}",
+            f"{rate.baseline_share:.1%}",
+            f"{rate.score:.1f}",
+            said or Text("too few to tell" if few else "", "dim"),
+        )
+    return table

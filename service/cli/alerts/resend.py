@@ -1,0 +1,152 @@
+"""`deltaloom alerts resend`: send what a destination did not get once more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.alerts.file import DEFAULT, ConfigFile
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from deltaloom.messages import UndeliveredAlert
+    from service.alerts.delivery import Destination, Outcome
+    from service.alerts.policy import Loaded
+    from service.cli.alerts.undelivered_alerts import AllUndelivered
+    from service.storage.undelivered import StoredUndelivered
+
+EXAMPLES = examples(
+    "deltaloom alerts resend 1763764863123-0",
+    "deltaloom alerts resend --all --of old-channel --to on-call",
+)
+
+_ID = re.compile(r"(\d+:)?\d+-\d+")
+
+
+def _undelivered_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no undelivered alert's id; the list has them")
+    return text
+
+
+def run(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID…",
+            help="As `deltaloom alerts undelivered` lists them.",
+            parser=_undelivered_id,
+            show_default=False,
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every one that is there now.")] = False,
+    of: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --all: only of this destination.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Send them to this destination.",
+            show_default="the one that did not get it",
+        ),
+    ] = None,
+    config: ConfigFile = DEFAULT,
+) -> None:
+    """Send undelivered alerts now, once each, with the ids they had; what is confirmed is removed.
+
+    What goes, and how much of the text, is what the file says now.
+    """
+    from service.alerts.policy import load
+
+    if bool(ids) == everything:
+        raise typer.BadParameter("name undelivered alerts by their ids, or all of them with --all")
+    if ids and of:
+        raise typer.BadParameter("--of goes with --all")
+    asyncio.run(_resend(ids or [], of, to, load(config, os.environ)))
+
+
+async def _resend(ids: list[str], of: str | None, to: str | None, loaded: Loaded) -> None:
+    from service.cli.alerts.undelivered_alerts import undelivered
+    from service.cli.errors import CommandError
+    from service.cli.output import console, note
+
+    sent, failed = 0, 0
+    destinations = _Destinations(loaded)
+    try:
+        async with undelivered() as alerts:
+            async for shown_id, stored in _chosen(alerts, ids, of):
+                problem = await _send(destinations, stored.alert, to) if stored else "is not there (any more)"
+                if problem is None:
+                    await alerts.drop(shown_id)
+                    sent += 1
+                else:
+                    note(f"{shown_id}: {problem}")
+                    failed += 1
+    finally:
+        await destinations.aclose()
+    console().print(f"{sent:,} delivered")
+    if failed:
+        raise CommandError(f"{failed:,} not delivered: they stay where they are")
+
+
+async def _chosen(
+    alerts: AllUndelivered, ids: list[str], of: str | None
+) -> AsyncIterator[tuple[str, StoredUndelivered | None]]:
+    for shown_id in ids:
+        yield shown_id, await alerts.get(shown_id)
+    if not ids:
+        async for stored in alerts.oldest_first(of):
+            yield stored.id, stored
+
+
+async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: str | None) -> str | None:
+    """Send one; what was in the way, or None."""
+    from datetime import UTC, datetime
+
+    from pydantic import ValidationError
+
+    from deltaloom.messages import ModerationAlert
+    from service.alerts.delivery import Notification, Verdict
+
+    name = to or undelivered.destination
+    try:
+        alert = ModerationAlert.model_validate_json(undelivered.alert or "")
+    except ValidationError:
+        return "holds no alert"
+    decision = destinations.loaded.policy.decide(alert, datetime.now(UTC)).get(name)
+    if decision is None:
+        return f"there is no destination {name} in the file"
+    if not isinstance(decision, Notification):
+        return f"{name} does not get it: {decision.why}"
+    outcome: Outcome = await destinations.made(name).deliver(decision)
+    return (
+        None if outcome.verdict is Verdict.DELIVERED else f"{name}: {outcome.verdict.value}, {outcome.answer}"
+    )
+
+
+class _Destinations:
+    """The destinations of a file, each made when it is needed."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self._made: dict[str, Destination] = {}
+
+    def made(self, name: str) -> Destination:
+        """One that is in the file."""
+        from service.alerts.destinations.kinds import made
+
+        if name not in self._made:
+            self._made[name] = made(name, self.loaded.destinations[name], os.environ)
+        return self._made[name]
+
+    async def aclose(self) -> None:
+        """Give back connections."""
+        for destination in self._made.values():
+            await destination.aclose()

@@ -1,0 +1,58 @@
+"""Finds alerts on the stream by any id that one has of them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from deltaloom.messages import ModerationAlert
+from service.cli.partitions import located
+from service.storage.reading import backwards, entry
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import Partitions, StreamNames
+
+LOOKED_THROUGH = 50_000
+"""Alerts of a partition, newest first."""
+
+FOUND_AT_MOST = 100
+
+_ENTRY_ID = re.compile(r"(\d+:)?\d+-\d+")
+_ID_FIELDS = (b"id", b"response_id", b"item_id")
+"""They stand beside the JSON in an entry: what does not match need not be parsed."""
+
+
+async def alerts_of(client: Redis, partitions: Partitions, wanted: str) -> list[ModerationAlert]:
+    """The alerts of an entry, or with the id of an alert, of a response or of an item; the oldest first."""
+    if _ENTRY_ID.fullmatch(wanted):
+        names, entry_id = located(partitions, wanted)
+        found = await entry(client, names.alerts, entry_id)
+        alert = found and _alert(found[1])
+        return [alert] if alert else []
+    alerts = [alert for names in partitions.all for alert in await _with_id(client, names, wanted)]
+    return sorted(alerts, key=lambda alert: alert.raised_at)
+
+
+async def _with_id(client: Redis, names: StreamNames, wanted: str) -> list[ModerationAlert]:
+    found: list[ModerationAlert] = []
+    looked_through = 0
+    async for _, fields in backwards(client, names.alerts):
+        looked_through += 1
+        if looked_through > LOOKED_THROUGH or len(found) == FOUND_AT_MOST:
+            break
+        if wanted.encode() in map(fields.get, _ID_FIELDS):
+            alert = _alert(fields)
+            found += [alert] if alert else []
+    return found[::-1]
+
+
+def _alert(fields: dict[bytes, bytes]) -> ModerationAlert | None:
+    """The alert in an entry; None if another program wrote it."""
+    try:
+        return ModerationAlert.model_validate_json(fields.get(b"__data__", b""))
+    except ValidationError:
+        return None

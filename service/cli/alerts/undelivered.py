@@ -1,0 +1,84 @@
+"""`deltaloom alerts undelivered`: what a destination did not get, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from service.storage.undelivered import StoredUndelivered
+
+EXAMPLES = examples(
+    "deltaloom alerts undelivered",
+    "deltaloom alerts undelivered --to on-call --json",
+)
+
+
+def run(
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only those of this destination.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List alerts that a destination did not get, the newest first, with its last answer.
+
+    `deltaloom alerts resend` sends them again.
+    """
+    asyncio.run(_list(to, limit, as_json=json))
+
+
+async def _list(to: str | None, limit: int, *, as_json: bool) -> None:
+    from service.cli.alerts.undelivered_alerts import undelivered
+    from service.cli.output import console, plural, print_table, write_json
+
+    async with undelivered() as alerts:
+        total = await alerts.count()
+        chosen = await alerts.newest(limit, to)
+    if as_json:
+        for stored in chosen:
+            write_json(_json(stored))
+        return
+    target = console()
+    if chosen:
+        print_table(target, _table(chosen))
+    whose = f" of {to}" if to else ""
+    target.print(
+        f"{len(chosen):,} of {plural(total, 'undelivered alert')}{whose}" if total else "all were delivered"
+    )
+
+
+def _json(stored: StoredUndelivered) -> str:
+    import json
+
+    fields = stored.alert.model_dump(mode="json", exclude={"alert"})
+    alert = stored.alert.alert and json.loads(stored.alert.alert)
+    return json.dumps({"id": stored.id, **fields, "alert": alert}, ensure_ascii=False)
+
+
+def _table(chosen: list[StoredUndelivered]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.output import visible
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, style in (("id", ""), ("failed", ""), ("destination", ""), ("reason", "red")):
+        table.add_column(name, no_wrap=True, style=style)
+    table.add_column("attempts", justify="right")
+    table.add_column("answer")
+    for stored in chosen:
+        alert = stored.alert
+        failed = alert.failed_at.astimezone().strftime("%m-%d %H:%M")
+        answer = Text(visible(alert.answer))
+        table.add_row(
+            stored.id, failed, visible(alert.destination), alert.reason, str(alert.attempts), answer
+        )
+    return table

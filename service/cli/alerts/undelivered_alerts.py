@@ -1,0 +1,82 @@
+"""The undelivered alerts of all partitions as one list; their ids are those that the command shows."""
+
+from __future__ import annotations
+
+import heapq
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from service.cli.partitions import located, qualified
+from service.storage.undelivered import StoredUndelivered, Undelivered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import Partitions, StreamNames
+
+
+@asynccontextmanager
+async def undelivered() -> AsyncIterator[AllUndelivered]:
+    """Those on the server that the settings name."""
+    from pydantic import ValidationError
+
+    from service.cli.connection import connect, read_settings
+    from service.cli.errors import CommandError
+    from service.cli.partitions import together
+
+    settings = read_settings()
+    async with connect(settings) as client:
+        try:
+            yield AllUndelivered(client, settings.names)
+        except ValidationError as error:
+            name = together(settings, "undelivered")
+            raise CommandError(f"{name} holds an entry that deltaloom did not write") from error
+
+
+class AllUndelivered:
+    """What `Undelivered` does in one partition, in whichever partition an alert is."""
+
+    def __init__(self, client: Redis, partitions: Partitions) -> None:
+        self._partitions = partitions
+        self._of = {names: Undelivered(client, names) for names in partitions.all}
+
+    async def count(self) -> int:
+        """How many there are."""
+        return sum([await alerts.count() for alerts in self._of.values()])
+
+    async def newest(self, limit: int, destination: str | None) -> list[StoredUndelivered]:
+        """The newest, of one destination or of all."""
+        newest: list[StoredUndelivered] = []
+        for names, alerts in self._of.items():
+            found: list[StoredUndelivered] = []
+            async for stored in alerts.newest_first():
+                if destination in (None, stored.alert.destination):
+                    found.append(_shown(names, stored))
+                if len(found) == limit:
+                    break
+            newest += found
+        return heapq.nlargest(limit, newest, key=lambda stored: stored.alert.failed_at)
+
+    async def oldest_first(self, destination: str | None) -> AsyncIterator[StoredUndelivered]:
+        """Those that are there now, partition by partition, of one destination or of all."""
+        for names, alerts in self._of.items():
+            async for stored in alerts.oldest_first():
+                if destination in (None, stored.alert.destination):
+                    yield _shown(names, stored)
+
+    async def get(self, shown_id: str) -> StoredUndelivered | None:
+        """One of them; None if it is not there (any more)."""
+        names, entry_id = located(self._partitions, shown_id)
+        stored = await self._of[names].get(entry_id)
+        return stored and _shown(names, stored)
+
+    async def drop(self, shown_id: str) -> None:
+        """Remove one."""
+        names, entry_id = located(self._partitions, shown_id)
+        await self._of[names].drop(entry_id)
+
+
+def _shown(names: StreamNames, stored: StoredUndelivered) -> StoredUndelivered:
+    return stored._replace(id=qualified(names, stored.id))

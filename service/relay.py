@@ -1,0 +1,304 @@
+"""Joins `alerts.toml`, destinations, Redis and FastStream into a relay: alerts that reach people.
+
+Each destination is served by a task of its own and knows nothing of the others. Of several relays one serves
+a destination at a time, and the others stand by: whoever holds its lease reads its group and sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from service import logs
+from service.alerts.delivery import Notification
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.kinds import made
+from service.alerts.findings import ConfigError
+from service.alerts.intake import Intake
+from service.alerts.lease import Lease
+from service.alerts.policy import load
+from service.alerts.relay import Relay
+from service.bus.alerts import reading
+from service.patience import Patience
+from service.ports import StorageUnavailableError
+from service.storage.connection import client_of, patient_client_of
+from service.storage.outbox import DestinationGroup, RedisLease, RedisOutbox
+from service.storage.patient import Input
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from deltaloom.messages import ModerationAlert
+    from service.alerts.delivery import Destination
+    from service.alerts.destinations.options import CommonOptions
+    from service.alerts.policy import Policy
+    from service.settings import Settings
+
+_ASK_AGAIN_AFTER: Final = 1.0
+"""Seconds: for a lease that another one holds, and for what nobody tells."""
+_ENDS_WITHIN: Final = 2.0
+"""Seconds in which a task that was cancelled gives back its connections."""
+
+
+@asynccontextmanager
+async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[Relays]:
+    """Send alerts within the block.
+
+    Args:
+        settings: where the server is.
+        file: `alerts.toml`.
+        environment: where the variables that it names are looked up.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        DestinationError: a destination of it cannot.
+    """
+    relays = Relays(settings, file, environment)
+    try:
+        relays.start(relays.read())
+        yield relays
+    finally:
+        await relays.end(settings.shutdown_timeout / 2)
+
+
+Ready = dict[str, tuple["Destination", "CommonOptions"]]
+
+
+class Relays:
+    """A relay for each destination of a file.
+
+    Args:
+        settings: where the server is.
+        file: `alerts.toml`.
+        environment: where the variables that it names are looked up.
+    """
+
+    def __init__(self, settings: Settings, file: Path, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._file = file
+        self._environment = environment
+        self._client = client_of(settings.address)
+        self._owner = f"{settings.consumer} {uuid.uuid4().hex[:6]}"
+        self._serving: dict[str, _Service] = {}
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+
+    def read(self) -> list[_Service]:
+        """What the file says now, ready to start.
+
+        Raises:
+            ConfigError: the file cannot be used.
+            DestinationError: a destination of it cannot.
+        """
+        loaded = load(self._file, self._environment)
+        destinations = [
+            made(name, options, self._environment) for name, options in loaded.destinations.items()
+        ]
+        return [
+            _Service(destination, options, loaded.policy, self._settings, self._client, self._owner)
+            for destination, options in zip(destinations, loaded.destinations.values(), strict=True)
+        ]
+
+    def start(self, services: list[_Service]) -> None:
+        """Begin."""
+        for service in services:
+            self._serving[service.name] = service
+            service.start()
+        logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
+
+    def reload(self) -> None:
+        """Read the file again, soon. A file that cannot be used changes nothing, and it is said why."""
+        task = asyncio.create_task(self._reload(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        async with self._turn:
+            try:
+                services = self.read()
+            except (ConfigError, DestinationError) as error:
+                for line in str(error).splitlines():
+                    logs.logger().error("alerts file not reloaded, the former one stays", error=line)
+                return
+            await asyncio.gather(*(service.stop() for service in self._serving.values()))
+            self._serving.clear()
+            logs.logger().info("alerts file reloaded", file=str(self._file))
+            self.start(services)
+
+    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - what is under way then is left to the next one
+        """Begin nothing more; wait a while for the answers to what is under way."""
+        for task in self._reloads:
+            task.cancel()
+        ending = [asyncio.create_task(service.stop()) for service in self._serving.values()]
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=timeout)
+            if late:
+                for service in self._serving.values():
+                    service.abandon()
+                _, late = await asyncio.wait(ending, timeout=_ASK_AGAIN_AFTER)
+            if late:
+                for service in self._serving.values():
+                    service.kill()
+                await asyncio.wait(ending)
+        await self._client.aclose()
+        logs.logger().info("relay stopped")
+
+
+class _Service:
+    """Serves one destination, whenever this process holds its lease."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        options: CommonOptions,
+        policy: Policy,
+        settings: Settings,
+        client: Redis,
+        owner: str,
+    ) -> None:
+        self.name = destination.name
+        self._destination = destination
+        self._options = options
+        self._policy = policy
+        self._settings = settings
+        self._patience = Patience()
+        self._outbox = RedisOutbox(client, settings.names, self.name)
+        self._lease = Lease(RedisLease(client, settings.names, self.name, owner), settings.lease_time)
+        streams = [names.alerts for names in settings.names.all]
+        self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
+        self._relay: Relay | None = None
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        with logs.bound(destination=self.name):
+            self._task = asyncio.create_task(self._serve(), name=f"relay to {self.name}")
+
+    async def stop(self) -> None:
+        """Begin nothing more; come back when what is under way has ended."""
+        self._stopped.set()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def abandon(self) -> None:
+        """Wait no longer for what is under way."""
+        if self._relay is not None:
+            self._relay.abandon()
+
+    def kill(self) -> None:
+        """Wait for nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        """Have the lease, or ask for it again and again."""
+        stopped = asyncio.create_task(self._stopped.wait())
+        preparing = asyncio.create_task(self._prepare())
+        try:
+            await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            standing_by = False
+            while not stopped.done():
+                if await self._has_lease():
+                    logs.logger().info("relay sends")
+                    await self._send_while_held(stopped)
+                    standing_by = False
+                elif not standing_by:
+                    logs.logger().info("relay stands by")
+                    standing_by = True
+                await asyncio.wait({stopped}, timeout=_ASK_AGAIN_AFTER)
+        finally:
+            await _cancelled(preparing, stopped)
+            await self._destination.aclose()
+
+    async def _prepare(self) -> None:
+        """Make the groups, so that a destination which is new begins where it should."""
+        for group in self._groups.values():
+            await self._patience.until_done(group.ensure, self._options.begin)
+
+    async def _has_lease(self) -> bool:
+        try:
+            return await self._lease.take()
+        except StorageUnavailableError as error:
+            logs.logger().debug("put off", error=str(error))
+            return False
+
+    async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
+        """Send until told to stop, or until the lease is lost; then let go of it."""
+        self._relay = relay = Relay(
+            self._destination, self._options, self._decide, self._outbox, self._lease, self._patience
+        )
+        keeping = asyncio.create_task(self._lease.keep())
+        sending = asyncio.create_task(relay.run())
+        receiving = asyncio.create_task(self._receive(relay))
+        try:
+            everything = {stopped, keeping, sending, receiving}
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            _tell_of_failure(keeping, sending, receiving)
+            if not (stopped.done() or self._lease.held):
+                logs.logger().warning("lease lost, another relay may send")
+            relay.end_soon()
+            await _cancelled(receiving)
+            await relay.end()
+        finally:
+            self._relay = None
+            await _cancelled(receiving, sending, keeping)
+            with contextlib.suppress(StorageUnavailableError):
+                await self._lease.release()
+
+    async def _receive(self, relay: Relay) -> None:
+        """Hand it what is owed, and what comes."""
+        await relay.resume()
+        intakes = {
+            stream: Intake(stream, self._outbox, self._patience, relay.take) for stream in self._groups
+        }
+        inputs = {stream: Input(group, self._patience) for stream, group in self._groups.items()}
+        client = patient_client_of(self._settings.address, inputs)
+        takers = {stream: intake.take for stream, intake in intakes.items()}
+        async with reading(self._settings, client, self.name, takers):
+            # Each by itself: of a cluster, a partition may be away while the others go on.
+            await asyncio.gather(self._watch(relay), *map(self._look_after, intakes.values()))
+
+    async def _look_after(self, intake: Intake) -> None:
+        """Take what is owed already, then what was given out and did not arrive."""
+        await intake.inherit()
+        while True:
+            await asyncio.sleep(_ASK_AGAIN_AFTER)
+            await intake.take_strays()
+
+    async def _watch(self, relay: Relay) -> None:
+        """Notice what an operator does."""
+        while True:
+            await asyncio.sleep(_ASK_AGAIN_AFTER)
+            with contextlib.suppress(StorageUnavailableError):
+                await relay.check_whether_gone()
+
+    def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
+        decision = self._policy.decide(alert, now)[self.name]
+        return decision if isinstance(decision, Notification) else None
+
+
+def _tell_of_failure(*tasks: asyncio.Task[None]) -> None:
+    """Log what ended with an error: a mistake in this program, or a server that cannot do what it should."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            try:
+                task.result()
+            except Exception:  # noqa: BLE001 - what was in hand is still owed, and taken up again
+                logs.logger().exception("relay failed, beginning again")
+
+
+async def _cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+    """Come back when they have ended."""
+    # More than once: a cancellation that reaches redis-py while it connects is lost.
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_ENDS_WITHIN)

@@ -1,0 +1,19 @@
+#!lua
+-- Puts an alert that a destination does not get among the undelivered, and acknowledges it for the destination.
+-- That it is pending is what makes it happen once. Its fields are copied here, however long its text is.
+--
+-- KEYS  1 alerts   2 undelivered alerts
+-- ARGV  1 the destination's group   2 the alert's entry   3… fields to add: name, value, …
+-- Returns 1; 0 if it was not pending (any more)
+
+local ALERTS, UNDELIVERED = KEYS[1], KEYS[2]
+local GROUP, ENTRY, FIRST_FIELD = ARGV[1], ARGV[2], 3
+
+if #redis.call('XPENDING', ALERTS, GROUP, ENTRY, ENTRY, 1) == 0 then return 0 end
+
+local found = redis.call('XRANGE', ALERTS, ENTRY, ENTRY)[1]
+local fields = found and found[2] or {}
+for i = FIRST_FIELD, #ARGV do fields[#fields + 1] = ARGV[i] end
+redis.call('XADD', UNDELIVERED, '*', unpack(fields))
+redis.call('XACK', ALERTS, GROUP, ENTRY)
+return 1

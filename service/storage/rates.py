@@ -1,0 +1,123 @@
+"""How much is refused, as the partitions have counted it; and which spikes last, kept in the first one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from deltaloom.messages import ModerationAlert
+from service.alerts.proportions import Count
+from service.alerts.spikes import Rates, Subject, Turn
+from service.keys import Keys
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.buckets import baseline_of, window_of
+from service.storage.records import entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    from service.alerts.spikes import Change
+    from service.settings import Settings
+
+GOOD_FOR_MS = 10_000
+"""Milliseconds after which what was counted is out of date: a worker may be stopped, and go on much later."""
+
+_VERSION = b"version"
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RedisRates:
+    """The port to Redis of whoever watches the rates: see `service.alerts.spikes.RateStorage`."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        partitions = [Keys(names) for names in settings.names.all]
+        self._partitions = partitions
+        self._home = partitions[0]
+        self._consumer = settings.consumer
+        self._window = window_of(settings)
+        self._baseline = baseline_of(settings)
+        self._kept_ms = round(max(settings.retention, 2 * settings.spike_baseline) * 1000)
+        self._take_turn = scripts.register(client, "turn")
+        self._counted = scripts.register(client, "rates")
+        self._write = scripts.register(client, "spikes")
+        self._client = client
+
+    async def take_turn(self, lasts_ms: int) -> Turn | None:
+        """The turn to look, for so long; None if another worker has it."""
+        home = self._home
+        with unavailable_if_away():
+            reply = await self._take_turn(
+                keys=[home.spike_turn, home.spikes], args=[self._consumer, max(1, lasts_ms)]
+            )
+        if reply is None:
+            return None
+        now_ms, flat = reply
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        return Turn(int(now_ms), int(fields.pop(_VERSION, 0)), _spikes(fields))
+
+    async def spikes(self) -> Mapping[Subject, ModerationAlert]:
+        """Those that last, for whoever only wants to know."""
+        with unavailable_if_away():
+            fields = cast("dict[bytes, bytes]", await self._client.hgetall(self._home.spikes))
+        return _spikes({field: json for field, json in fields.items() if field != _VERSION})
+
+    async def now_ms(self) -> int:
+        """Server time, in milliseconds since the epoch."""
+        with unavailable_if_away():
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def counted(self, now_ms: int) -> Rates:
+        """What was counted up to now, in all partitions: each of them in one step, one after the other."""
+        window: Counter[str] = Counter()
+        both: Counter[str] = Counter()
+        for keys in self._partitions:
+            narrow, wide = self._window.keys(keys, now_ms), self._baseline.keys(keys, now_ms)
+            with unavailable_if_away():
+                reply = await self._counted(keys=[*narrow, *wide], args=[len(narrow)])
+            narrow_fields, narrow_sums, wide_fields, wide_sums = scripts.decode_rates(reply)
+            window.update(dict(zip(narrow_fields, narrow_sums, strict=True)))
+            both.update(dict(zip(wide_fields, wide_sums, strict=True)))
+        in_window, in_both = _counts(window), _counts(both)
+        return Rates(
+            now_ms,
+            self._window.since(now_ms),
+            self._baseline.since(now_ms),
+            in_window,
+            {subject: count.without(in_window.get(subject, Count())) for subject, count in in_both.items()},
+        )
+
+    async def write(self, turn: Turn, changes: Sequence[Change]) -> bool:
+        """Raise the alerts, unless another worker has written since this turn, or it is long past."""
+        plan = []
+        for change in changes:
+            json = change.alert.model_dump_json()
+            plan.append((str(change.subject), json if change.begins else "", entry_of(change.alert, json)))
+        with unavailable_if_away():
+            written: int = await self._write(
+                keys=[self._home.spikes, self._home.names.alerts],
+                args=[turn.version, turn.now_ms, GOOD_FOR_MS, self._kept_ms, _encode(plan)],
+            )
+        return bool(written)
+
+
+def _spikes(fields: Mapping[bytes, bytes]) -> dict[Subject, ModerationAlert]:
+    return {
+        Subject.parse(field.decode()): ModerationAlert.model_validate_json(json)
+        for field, json in fields.items()
+    }
+
+
+def _counts(sums: Mapping[str, int]) -> dict[Subject, Count]:
+    """By subject, from the fields of buckets."""
+    subjects = {field.partition(":")[2] for field in sums}
+    return {
+        Subject.parse(subject): Count(sums[f"responses:{subject}"], sums[f"refused:{subject}"])
+        for subject in subjects
+    }

@@ -1,0 +1,93 @@
+"""A real Prometheus Alertmanager, for one test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+from asyncio.subprocess import DEVNULL
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+WANTED = os.environ.get("DELTALOOM_TEST_ALERTMANAGER")
+"""The program; where it is set, a test that does not find it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alertmanager:
+    """A running one."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        """What it knows to be firing."""
+        async with self.session.get(f"{self.url}/api/v2/alerts") as response:
+            found: list[dict[str, Any]] = await response.json()
+        return found
+
+    async def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            async with self.session.get(f"{self.url}/-/ready") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+@asynccontextmanager
+async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> AsyncIterator[Alertmanager]:
+    """Start one that tells `receiver_url` of its groups after 200 ms, and of their endings.
+
+    Args:
+        folder: for its configuration and its data.
+        receiver_url: of a webhook.
+        group_by: the labels by which it groups.
+    """
+    program = WANTED or shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program is None:
+        pytest.skip("there is no Alertmanager (apt-get install prometheus-alertmanager)")
+    route = {"receiver": "hook", "group_by": group_by, "group_wait": "200ms", "group_interval": "300ms"}
+    hook = {"url": receiver_url, "send_resolved": True}
+    configuration = folder / "alertmanager.yml"  # JSON is YAML
+    configuration.write_text(
+        json.dumps({"route": route, "receivers": [{"name": "hook", "webhook_configs": [hook]}]}), "utf-8"
+    )
+    url = f"http://127.0.0.1:{_free_port()}"
+    process = await asyncio.create_subprocess_exec(
+        program,
+        f"--config.file={configuration}",
+        f"--storage.path={folder}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--cluster.listen-address=",  # alone
+        "--log.level=error",
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    try:
+        async with aiohttp.ClientSession() as session:
+            started = Alertmanager(url, session)
+            await wait_until(started.ready, 30, message="the Alertmanager is ready")
+            yield started
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port

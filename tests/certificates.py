@@ -1,0 +1,34 @@
+"""A certificate for 127.0.0.1, made when it is needed: it has no time to expire, and no key lies about."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Signed by itself, so whoever trusts it trusts this one server."""
+
+    certificate: Path
+    key: Path
+
+
+def make(folder: Path) -> Certificate:
+    """Make one with openssl; without it, the test is skipped."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: nothing makes a certificate for this test")
+    made = Certificate(folder / "certificate.pem", folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "2"]
+    command += ["-subj", "/CN=deltaloom test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-out", str(made.certificate), "-keyout", str(made.key)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made

@@ -1,0 +1,53 @@
+"""What the page on alerting says is what the rules, the check and the explanation say."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.alerts.config import parse
+from service.alerts.findings import ConfigError
+from service.alerts.rules import shipped
+from service.alerts.schema import Match
+from tests.docs.pages import ROOT, Page, quoted
+from tests.integration.test_cli_alerts import EXPLAINED
+
+ALERTING = Page(ROOT / "docs/alerting.md")
+
+MISTAKEN = """
+[destinations.on-call]
+type = "slack"
+url = "https://hooks.example/x"
+
+[[routes]]
+match = { severity = ["warning", "critcal"] }
+to = "on-call"
+txt = "full"
+"""
+
+
+def texts() -> list[str]:
+    """What programs print, as the page has it."""
+    return [block.text for block in ALERTING.blocks if block.language == "text"]
+
+
+def test_the_rules_that_ship() -> None:
+    """Whoever reads the page would ask for a category that is never given."""
+    rows = [(name, severity, category) for name, severity, category, _ in ALERTING.table("Rules")]
+    assert rows == [
+        (f"`{rule.name}`", rule.severity or "the worker's", f"`{rule.category or rule.name}`")
+        for rule in shipped()
+    ]
+
+
+def test_what_can_be_matched() -> None:
+    """A key would be missing from the page, or be refused by the file."""
+    keys = [key for keys, _ in ALERTING.table("Routes") for key in quoted(keys)]
+    assert keys == list(Match.model_fields)
+
+
+def test_mistakes_and_explanations() -> None:
+    """The page would show what nobody ever sees."""
+    with pytest.raises(ConfigError) as raised:
+        parse(MISTAKEN, "alerts.toml")
+    assert f"{raised.value}\n" in texts()
+    assert f"{EXPLAINED.rstrip()}\n" in texts()

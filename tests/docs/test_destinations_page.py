@@ -1,0 +1,69 @@
+"""What the page on alerting shows of messages and tables, against what is sent and what is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+from service.alerts.destinations import body
+from service.alerts.destinations.alertmanager import DIGEST, NAMES
+from service.alerts.destinations.kinds import KINDS, made
+from service.alerts.destinations.options import (
+    AlertmanagerOptions,
+    CommonOptions,
+    HttpOptions,
+    PagerDutyOptions,
+)
+from service.alerts.destinations.pagerduty import event
+from tests.docs.pages import ROOT, Page, quoted
+from tests.docs.test_slack_picture import LINK, MESSAGES
+from tests.receivers import receiving
+
+ALERTING = Page(ROOT / "docs/alerting.md")
+FINISHED = MESSAGES[1][0]
+
+
+def shown() -> dict[str, dict[str, Any]]:
+    """The page's JSON, by a key that only one of them has."""
+    blocks = [json.loads(block.text) for block in ALERTING.blocks if block.language == "json"]
+    return {key: block for block in blocks for key in ("delivery", "routing_key", "labels") if key in block}
+
+
+def test_the_body_of_a_webhook() -> None:
+    """Whoever writes a receiver by the page would look for fields that never come."""
+    assert shown()["delivery"] == body.as_object(FINISHED)
+
+
+def test_the_event_for_pagerduty() -> None:
+    """Whoever writes event rules by the page would match nothing."""
+    table = {"type": "pagerduty", "routing_key_env": "KEY", "link": LINK}
+    assert shown()["routing_key"] == event(FINISHED, PagerDutyOptions.model_validate(table), "…")
+
+
+async def test_the_alert_for_an_alertmanager() -> None:
+    """Whoever writes routes by the page would match nothing."""
+    async with receiving() as receiver:
+        table = {"type": "alertmanager", "url": receiver.url, "allow_addresses": ["127.0.0.1"], "link": LINK}
+        options = AlertmanagerOptions.model_validate({**table, "labels": {"team": "trust-and-safety"}})
+        destination = made("monitoring", options, {})
+        await destination.deliver(FINISHED)
+        await destination.aclose()
+    (sent,) = receiver.received[0].json
+    expected = shown()["labels"]
+    del sent["endsAt"], expected["endsAt"]  # counted from now
+    assert sent == expected
+
+
+def test_the_keys_of_every_destination() -> None:
+    """A key would be missing from the page, or be refused by the file."""
+    keys = [key for keys, *_ in ALERTING.table("Where alerts go") for key in quoted(keys)]
+    common, http = list(CommonOptions.model_fields), list(HttpOptions.model_fields)
+    assert keys == ["type", *common, *http[len(common) :]]
+    ((_, _, kinds), *_) = ALERTING.table("Where alerts go")
+    assert quoted(kinds) == list(KINDS)
+
+
+def test_every_name_of_an_alert_is_listed() -> None:
+    """Routes of an Alertmanager would miss some."""
+    assert {*NAMES.values(), DIGEST} <= set(ALERTING.code)
+    assert get_args(AlertmanagerOptions.model_fields["resolve"].annotation) == ("spikes", "all")

@@ -1,0 +1,41 @@
+"""The picture of what Slack shows, against what Slack is sent."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from datetime import timedelta
+from typing import Any
+
+from service.alerts.destinations.slack import message
+from tests.docs.pages import ROOT
+from tests.notifications import RAISED_AT, alert, finished, notification
+
+LINK = "https://console.example/responses/{response_id}"
+IDS: dict[str, Any] = {"response_id": "resp_68a1", "item_id": "msg_68a2"}
+MESSAGES = (
+    (notification(alert(text="I'm sorry, but", **IDS)), "5:06:07 AM"),
+    (finished(raised_at=RAISED_AT + timedelta(seconds=2), **IDS), "5:06:09 AM"),
+)
+"""What is shown, and the time of day at which."""
+
+_DATE = re.compile(r"<!date\^[^>]*>")
+_LINK = re.compile(r"<https[^|]*\|([^>]*)>")
+
+
+def shown(text: str, time_of_day: str) -> str:
+    """A text of ours as Slack renders it."""
+    plain = _LINK.sub(r"\1", _DATE.sub(f"Mar 4th, {time_of_day}", text))
+    return plain.replace("*", "").removeprefix(">").removeprefix("🔴 ")
+
+
+def test_the_picture_shows_what_is_sent() -> None:
+    """The manual would promise another message than the one that comes."""
+    picture = ET.parse(ROOT / "docs/slack.svg").getroot()  # noqa: S314 - our own
+    lines = ["".join(element.itertext()) for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    for sent, time_of_day in MESSAGES:
+        header, fields, quotation, context = message(sent, LINK)["blocks"]
+        for field in fields["fields"]:
+            assert set(shown(field["text"], time_of_day).split("\n")) <= set(lines)
+        for block in (header["text"], quotation["text"], context["elements"][0]):
+            assert shown(block["text"], time_of_day) in lines

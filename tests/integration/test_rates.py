@@ -1,0 +1,324 @@
+"""How much is refused, counted in Redis: each response once, whoever handles it; and a spike, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deltaloom import Partitions
+from service.alerts.proportions import Count
+from service.alerts.spikes import OTHER, SpikeWatch, Subject, Turn, changes, thresholds_of
+from service.keys import Keys
+from service.settings import Settings
+from service.storage import buckets, plans
+from service.storage.buckets import Series, baseline_of, window_of
+from service.storage.rates import GOOD_FOR_MS, RedisRates
+from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
+from tests.streams import add
+from tests.waiting import wait_until
+from tests.workers import alerts
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from service.alerts.spikes import Change, Rates
+
+MODEL, TENANT = Subject("model", "gpt-4o"), Subject("tenant", "acme")
+CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-4o"}}
+REFUSAL = (delta(1, "I can't", "refusal"), done("I can't", "refusal"))
+
+
+@pytest.fixture
+def bench(redis: Redis, prefix: str) -> Bench:
+    """A partition of its own."""
+    return Bench(redis, prefix, spike_responses=10)
+
+
+def storage(bench: Bench, consumer: str = "one") -> RedisRates:
+    """The rates, as a worker of this name reads them."""
+    return RedisRates(bench.redis, bench.settings.model_copy(update={"consumer": consumer}))
+
+
+async def counted(bench: Bench) -> Rates:
+    """What is counted now."""
+    rates = storage(bench)
+    return await rates.counted(await rates.now_ms())
+
+
+async def publish(bench: Bench, name: str, *, refused: bool = False, **context: str) -> None:
+    """A whole response."""
+    context = context or {"model": "gpt-4o", "tenant": "acme"}
+    await bench.publish(*(REFUSAL if refused else ()), COMPLETED, response_id=name, **context)
+
+
+async def test_a_response_counts_when_it_is_over(bench: Bench) -> None:
+    """It would count for nobody, or for one that does not know whose it is."""
+    await bench.publish(CREATED, *REFUSAL, tenant="acme")
+    await bench.consumer().work()
+    assert (await counted(bench)).window == {}
+    await bench.publish(COMPLETED)
+    await bench.publish(CREATED, COMPLETED, response_id="resp_2")
+    await bench.consumer().work()
+    rates = await counted(bench)
+    assert rates.window == {MODEL: Count(2, 1), TENANT: Count(1, 1)}
+    assert rates.baseline == {MODEL: Count(), TENANT: Count()}
+    assert rates.subjects == [MODEL, TENANT]
+
+
+async def test_several_refusals_are_one_refused_response(bench: Bench) -> None:
+    """The share could be more than all."""
+    other = [{**event, "output_index": 1, "item_id": "item_2"} for event in REFUSAL]
+    await bench.publish(*REFUSAL, *other, COMPLETED, model="gpt-4o")
+    await bench.consumer().work()
+    assert (await counted(bench)).window == {MODEL: Count(1, 1)}
+
+
+async def test_a_refusal_that_only_the_final_copy_has_counts(bench: Bench) -> None:
+    """A server that sends no deltas would never refuse."""
+    item = {"type": "message", "id": "msg_1", "content": [{"type": "refusal", "refusal": "No."}]}
+    await bench.publish({"type": "response.completed", "response": {"output": [item]}}, model="gpt-4o")
+    await bench.consumer().work()
+    assert (await counted(bench)).window == {MODEL: Count(1, 1)}
+
+
+async def test_it_counts_once_however_often_it_ends(bench: Bench) -> None:
+    """A producer's retry, an error that is said twice, or a batch taken twice would count again."""
+    error = {"type": "error", "code": "server_error"}
+    failed = {"type": "response.failed", "response": {"error": {"code": "server_error"}}}
+    await bench.publish(CREATED, error, failed)
+    entries = await bench.consumer("stopped").read()
+    for name in ("one", "two"):
+        await bench.consumer(name).worker.take(entries)
+    await bench.publish(CREATED, failed)
+    await bench.consumer().work()
+    await publish(bench, "resp_2", refused=True)
+    await bench.consumer().work()
+    await publish(bench, "resp_2", refused=True)
+    await bench.consumer().work()
+    assert (await counted(bench)).window == {MODEL: Count(2, 1), TENANT: Count(1, 1)}
+
+
+async def test_entries_in_other_hands_are_waited_for(bench: Bench) -> None:
+    """A response would count as answered while another worker still has its refusal."""
+    await bench.publish(*REFUSAL, COMPLETED, model="gpt-4o")
+    first, second = await bench.consumer("one").read(2), await bench.consumer("two").read(1)
+    await bench.consumer().worker.take(second)
+    assert (await counted(bench)).window == {}
+    await bench.consumer().worker.take(first)
+    assert (await counted(bench)).window == {MODEL: Count(1, 1)}
+
+
+async def test_what_is_given_up_counts_too(redis: Redis, prefix: str) -> None:
+    """Refusals whose connection was cut would not count; many are cut because they are refused."""
+    bench = Bench(redis, prefix, idle_timeout=0.001)
+    await bench.publish(REFUSAL[0], model="gpt-4o")
+    consumer = bench.consumer()
+    await consumer.work()
+
+    async def given_up() -> bool:
+        await consumer.worker.sweep()
+        return bool((await counted(bench)).window)
+
+    await wait_until(given_up, message="the response is given up")
+    assert (await counted(bench)).window == {MODEL: Count(1, 1)}
+    assert await redis.zcard(bench.names.name("open")) == 0
+
+
+async def test_without_a_response_id_nothing_counts(bench: Bench) -> None:
+    """The items of one response would count as several."""
+    item = {"type": "message", "id": "item_1", "content": []}
+    end = '{"type": "response.completed", "response": {"output": [%s]}}'
+    for event in (*(json.dumps(each) for each in REFUSAL), end % json.dumps(item)):
+        await add(bench.redis, bench.names.deltas, {"event": event, "model": "gpt-4o"})
+    await bench.consumer().work()
+    assert [alert.type for alert in await alerts(bench.redis, bench.prefix)] != []
+    assert (await counted(bench)).window == {}
+
+
+async def test_off(redis: Redis, prefix: str) -> None:
+    """Whoever does not want to count would pay for it."""
+    bench = Bench(redis, prefix, spike_window=0)
+    await publish(bench, "resp_1", refused=True)
+    await bench.consumer().work()
+    assert await redis.keys(bench.names.name("rates:*")) == []
+    assert await redis.hexists(bench.names.name("state:response:resp_1"), "over") == 0
+
+
+async def test_buckets_expire_when_nobody_asks_for_them_any_more(bench: Bench) -> None:
+    """Counts would be gone while they are needed, or stay for ever."""
+    await publish(bench, "resp_1")
+    await bench.consumer().work()
+    now_ms = await storage(bench).now_ms()
+    for series in (window_of(bench.settings), baseline_of(bench.settings)):
+        (name,) = await bench.redis.keys(bench.names.name(f"rates:{series.width_ms}:*"))
+        key = bytes(name).decode()  # type: ignore[arg-type]  # typed for clients that decode too
+        start = int(key.rpartition(":")[2])
+        assert start <= now_ms < start + 2 * series.width_ms
+        assert await bench.redis.pexpiretime(key) == series.expires(start)
+
+
+@pytest.mark.parametrize("at_ms", [1, 4_000_000_000_000], ids=["long ago", "to come"])
+async def test_entries_of_another_time_are_not_counted(bench: Bench, at_ms: int) -> None:
+    """Replaying last year's stream would make a key for each hour of it; a wrong clock, for all time."""
+    fields: Any = {
+        "event": '{"type": "response.completed", "response": {}}',
+        "response_id": "r",
+        "model": "m",
+    }
+    await bench.redis.xadd(bench.names.deltas, fields, id=f"{at_ms}-0")
+    await bench.consumer().work()
+    assert await bench.redis.keys(bench.names.name("rates:*")) == []
+
+
+async def test_names_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant for each user, or a model's name of a megabyte, would fill Redis."""
+    monkeypatch.setattr(plans, "NAMES_AT_MOST", 3)
+    for number in range(6):
+        await publish(bench, f"resp_{number}", refused=number == 5, tenant=f"tenant-{number}")
+    await publish(bench, "long", tenant="x" * 4000)
+    consumer = bench.consumer()
+    for _ in range(13):
+        await consumer.work(1)
+    rates = await counted(bench)
+    assert sum(count.responses for count in rates.window.values()) == 7
+    assert rates.window[Subject("tenant", OTHER)] == Count(4, 1)
+    assert all(len(subject.name) <= buckets.NAME_LENGTH for subject in rates.window)
+
+
+async def test_partitions_add_up(redis: Redis, prefix: str) -> None:
+    """A model would have a share for each partition, and none of them enough responses."""
+    settings = Settings(prefix=prefix, partitions=3)
+    rates, series = RedisRates(redis, settings), window_of(settings)
+    now_ms = await rates.now_ms()
+    for names in settings.names.all:
+        bucket = Keys(names).rates(series.width_ms, series.start(now_ms))
+        await redis.hset(bucket, mapping={"responses:model:gpt-4o": 4, "refused:model:gpt-4o": 1})
+        await redis.expire(bucket, 60)
+    assert (await rates.counted(now_ms)).window == {MODEL: Count(12, 3)}
+
+
+def test_every_time_is_in_one_bucket_that_is_read() -> None:
+    """What ended just now, or at the window's beginning, would be left out or counted twice."""
+    series, keys = Series(100, 1000), Keys(Partitions(0, "p").all[0])
+    for now_ms in (1_000_000, 1_000_001, 1_000_099):
+        names = series.keys(keys, now_ms)
+        assert len(set(names)) == 11
+        assert keys.rates(100, series.start(now_ms)) == names[-1]
+        assert keys.rates(100, series.start(now_ms - 1000)) == names[0]
+        assert series.expires(series.since(now_ms)) > now_ms
+
+
+# ------------------------------------------------------------------------------------------------- spikes
+
+
+async def count_by_hand(bench: Bench, window: Count, baseline: Count) -> None:
+    """Put counts where the worker would have put them, for a model."""
+    now_ms = await storage(bench).now_ms()
+    for series, count in (
+        (window_of(bench.settings), window),
+        (baseline_of(bench.settings), window.plus(baseline)),
+    ):
+        bucket = Keys(bench.names).rates(series.width_ms, series.start(now_ms))
+        fields = {"responses:model:gpt-4o": count.responses, "refused:model:gpt-4o": count.refused}
+        await bench.redis.hset(bucket, mapping=fields)  # type: ignore[arg-type]  # a dict is invariant
+        await bench.redis.expire(bucket, 600)
+
+
+async def raised(bench: Bench) -> list[str]:
+    """The alerts' types."""
+    return [
+        alert.type.removeprefix("deltaloom.refusal.") for alert in await alerts(bench.redis, bench.prefix)
+    ]
+
+
+async def look(bench: Bench, consumer: str = "one") -> None:
+    """A worker looks; the turn before was long ago."""
+    await bench.redis.delete(bench.names.name("spike-turn"))
+    await SpikeWatch(storage(bench, consumer), thresholds_of(bench.settings), every=30).look()
+
+
+async def test_a_spike_begins_and_ends_once(bench: Bench) -> None:
+    """A spike would ring with every look of every worker, or with none."""
+    await count_by_hand(bench, Count(100, 40), Count(5_000, 50))
+    for consumer in ("one", "two", "one"):
+        await look(bench, consumer)
+    assert await raised(bench) == ["spike"]
+    assert set(await storage(bench).spikes()) == {MODEL}
+    await count_by_hand(bench, Count(100, 1), Count(5_000, 90))
+    for consumer in ("two", "one"):
+        await look(bench, consumer)
+    assert await raised(bench) == ["spike", "spike.ended"]
+    assert await storage(bench).spikes() == {}
+    began, ended = await alerts(bench.redis, bench.prefix)
+    assert ended.id == began.id.replace("spike_", "spike_ended_")
+    await count_by_hand(bench, Count(100, 60), Count(5_000, 90))
+    await look(bench)
+    assert await raised(bench) == ["spike", "spike.ended", "spike"]
+    assert (await alerts(bench.redis, bench.prefix))[2].id != began.id
+    assert 0 < await bench.redis.ttl(bench.names.name("spikes")) <= bench.settings.retention
+
+
+async def test_one_worker_at_a_time_looks(bench: Bench) -> None:
+    """Every worker would read all the counts, again and again."""
+    rates = storage(bench)
+    assert await rates.take_turn(60_000) is not None
+    assert await storage(bench, "two").take_turn(60_000) is None
+    assert 0 < await bench.redis.pttl(bench.names.name("spike-turn")) <= 60_000
+
+
+async def test_a_look_that_others_have_overtaken_writes_nothing(bench: Bench) -> None:
+    """Two workers that look at the same time would both raise the alert."""
+    await count_by_hand(bench, Count(100, 40), Count(5_000, 50))
+    first, second = storage(bench, "one"), storage(bench, "two")
+    turns = []
+    for rates in (first, second):
+        turns.append(await rates.take_turn(1))
+        await bench.redis.delete(bench.names.name("spike-turn"))
+    await look(bench)
+    for rates, turn in zip((first, second), turns, strict=True):
+        assert turn is not None
+        assert not await rates.write(turn, await seen(bench))
+    assert await raised(bench) == ["spike"]
+
+
+async def seen(bench: Bench) -> list[Change]:
+    """What a worker would write that knows of no spike."""
+    rates = await counted(bench)
+    return changes(Turn(rates.now_ms, 0, {}), rates, thresholds_of(bench.settings))
+
+
+async def test_a_look_of_long_ago_writes_nothing(bench: Bench) -> None:
+    """A worker that was stopped in the middle would raise, much later, what is over."""
+    await count_by_hand(bench, Count(100, 40), Count(5_000, 50))
+    rates = storage(bench)
+    turn = await rates.take_turn(1)
+    assert turn is not None
+    old = replace(turn, now_ms=turn.now_ms - GOOD_FOR_MS - 1)
+    assert not await rates.write(old, await seen(bench))
+    assert await raised(bench) == []
+    assert await rates.write(turn, await seen(bench))
+    assert await raised(bench) == ["spike"]
+
+
+async def test_a_reply_that_is_lost_writes_nothing_twice(bench: Bench) -> None:
+    """redis-py sends a command again when its reply is lost: the alert would come twice."""
+    await count_by_hand(bench, Count(100, 40), Count(5_000, 50))
+    rates = storage(bench)
+    turn = await rates.take_turn(1)
+    assert turn is not None
+    change = await seen(bench)
+    written = await asyncio.gather(*(rates.write(turn, change) for _ in range(5)))
+    assert sum(written) == 1
+    assert await raised(bench) == ["spike"]
+
+
+async def test_nothing_is_a_spike_of_five_responses(bench: Bench) -> None:
+    """Somebody would be woken by the first users of the day."""
+    await count_by_hand(bench, Count(5, 5), Count(5_000, 50))
+    await look(bench)
+    await bench.publish(KEEPALIVE)
+    assert await raised(bench) == []

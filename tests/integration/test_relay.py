@@ -1,0 +1,392 @@
+"""One relay, a receiver that fails in every way, and what becomes of the alerts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from deltaloom import StreamNames
+from handlers.core.identity import EntryId
+from service.outbox import CONSUMER, KeptDigest, Place
+from service.relay import relaying
+from service.settings import Settings
+from service.storage.outbox import RedisOutbox
+from tests.nodes import free_port
+from tests.receiver import receiving
+from tests.relays import (
+    SECRETS,
+    destination,
+    owed,
+    raise_alert,
+    undelivered,
+    wait_until_served,
+    wait_until_settled,
+)
+from tests.service.cli.command import deltaloom, environment
+from tests.streams import add, read_as
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    from redis.asyncio import Redis
+
+    from service.relay import Relays
+    from tests.receiver import Receiver
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Somewhere alerts go."""
+    async with receiving() as made:
+        yield made
+
+
+class Stage:
+    """What a test has: a server, a file, and relays by it."""
+
+    def __init__(self, redis: Redis, redis_url: str, prefix: str, folder: Path) -> None:
+        self.redis = redis
+        self.prefix = prefix
+        self.file = folder / "alerts.toml"
+        self.settings = Settings(redis_url=redis_url, prefix=prefix, lease_time=2, block_ms=50)
+        self.environment = environment(redis_url, prefix, **SECRETS)
+
+    @asynccontextmanager
+    async def relay(self, *tables: str) -> AsyncIterator[Relays]:
+        """A relay, by these tables."""
+        self.file.write_text("\n".join(tables))
+        async with relaying(self.settings, self.file, SECRETS) as relays:
+            yield relays
+
+    async def raised(self, phase: str, response: str, **changed: Any) -> str:
+        """An alert is raised; its id."""
+        return await raise_alert(self.redis, self.prefix, phase, response, **changed)
+
+    async def settled(self, name: str = "here") -> None:
+        """Come back when a destination is owed nothing."""
+        await wait_until_settled(self.redis, self.prefix, name)
+
+
+@pytest.fixture
+def stage(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Stage:
+    """The stage of one test."""
+    return Stage(redis, redis_url, prefix, tmp_path)
+
+
+async def test_alerts_arrive_and_are_owed_no_more(stage: Stage, receiver: Receiver) -> None:
+    """What was raised before the relay started, and what comes while it runs."""
+    before = await stage.raised("opened", "resp_1")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+        after = await stage.raised("finished", "resp_1")
+        await wait_until(lambda: receiver.taken == [before, after])
+        await stage.settled()
+    assert receiver.came.total() == 2
+
+
+async def test_what_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
+    """A relay that is restarted would wake everybody up once more."""
+    first = await stage.raised("opened", "resp_1")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    second = await stage.raised("opened", "resp_2")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert [request.id for request in receiver.requests] == [first, second]
+
+
+async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> None:
+    """Somebody who is told of a week of alerts when they set it up turns it off again."""
+    await stage.raised("opened", "old")
+    async with stage.relay(destination("here", receiver.url, begin="now")):
+        await wait_until_served(stage.redis, stage.prefix, "here")
+        new = await stage.raised("opened", "new")
+        await wait_until(lambda: receiver.taken)
+    assert receiver.taken == [new]
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
+async def test_tried_again_in_order(stage: Stage, receiver: Receiver, status: int) -> None:
+    """A server that hiccups costs an alert, or shows the end before the beginning."""
+    receiver.answer = lambda _id, count: (
+        web.Response() if count > 2 else web.Response(status=status) if status else None
+    )
+    opened = await stage.raised("opened", "resp_1")
+    finished = await stage.raised("finished", "resp_1")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert receiver.taken == [opened, finished]
+    assert [request.id for request in receiver.requests] == [opened] * 3 + [finished] * 3
+    assert await undelivered(stage.redis, stage.prefix) == []
+
+
+async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None:
+    """A receiver that limits its senders locks out whoever does not listen."""
+    asks = {"Retry-After": "1"}
+    receiver.answer = lambda _id, _count: (
+        web.Response() if len(receiver.requests) else web.Response(status=429, headers=asks)
+    )
+    for n in range(3):
+        await stage.raised("opened", f"resp_{n}")
+    async with stage.relay(destination("here", receiver.url, rate_limit={"per_minute": 6000, "burst": 1})):
+        await stage.settled()
+    first, *others = receiver.requests
+    under_way = [each for each in others if each.at - first.at < 0.05]
+    assert len(under_way) <= 2
+    assert all(each.at - first.at > 0.9 for each in others if each not in under_way)
+
+
+async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Receiver) -> None:
+    """A message that the receiver declines must neither block the others nor vanish."""
+    receiver.answer = lambda name, _count: web.Response(
+        status=400 if name == "opened_bad" else 200, text="no such field"
+    )
+    bad = await stage.raised("opened", "bad")
+    good = await stage.raised("finished", "bad")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert [request.id for request in receiver.requests] == [bad, good]
+    (given_up,) = await undelivered(stage.redis, stage.prefix)
+    assert (given_up.destination, given_up.reason, given_up.attempts) == ("here", "refused", 1)
+    assert "400" in given_up.answer
+    assert "no such field" in given_up.answer
+    listed = deltaloom("alerts", "undelivered", env=stage.environment)
+    assert "refused" in listed.stdout
+    assert "1 of 1 undelivered alert" in listed.stdout
+
+
+async def test_resend(stage: Stage, receiver: Receiver) -> None:
+    """Whoever mends the receiver wants what it missed, with the ids it knows."""
+    receiver.answer = lambda _id, _count: web.Response(status=400)
+    missed = [await stage.raised("opened", f"resp_{n}") for n in range(2)]
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    command = ("alerts", "resend", "--all", "--config", str(stage.file))
+    failed = await _in_thread(*command, env=stage.environment)
+    assert failed.returncode == 1
+    assert "2 not delivered" in failed.stderr
+    assert len(await undelivered(stage.redis, stage.prefix)) == 2
+    receiver.answer = lambda _id, _count: web.Response()
+    done = await _in_thread(*command, env=stage.environment)
+    assert (done.returncode, done.stdout) == (0, "2 delivered\n"), done.stderr
+    assert receiver.taken == missed
+    assert await undelivered(stage.redis, stage.prefix) == []
+
+
+async def test_gone_is_disabled_until_enabled(stage: Stage, receiver: Receiver) -> None:
+    """410 means never again: whoever goes on is a nuisance, and whoever drops the alerts loses them."""
+    receiver.answer = lambda _id, _count: web.Response(status=410)
+    first = await stage.raised("opened", "resp_1")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+        receiver.answer = lambda _id, _count: web.Response()
+        second = await stage.raised("opened", "resp_2")
+        await stage.settled()
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.raised("opened", "resp_3")
+        await stage.settled()
+        assert [request.id for request in receiver.requests] == [first]
+        given_up = await undelivered(stage.redis, stage.prefix)
+        assert [each.reason for each in given_up] == ["gone"] * 3
+        assert second in str(given_up[1].alert)
+        enabled = await _in_thread("alerts", "enable", "here", env=stage.environment)
+        assert enabled.returncode == 0, enabled.stderr
+
+        async def enabled_here() -> bool:
+            return await RedisOutbox(stage.redis, stage.settings.names, "here").gone() is None
+
+        await wait_until(enabled_here)
+        await wait_until(_delivers(stage, receiver), message="it is sent to again")
+    again = await _in_thread("alerts", "enable", "here", env=stage.environment)
+    assert again.returncode == 1
+    assert "not disabled" in again.stderr
+
+
+def _delivers(stage: Stage, receiver: Receiver) -> Callable[[], Awaitable[bool]]:
+    async def another_one_arrives() -> bool:
+        await stage.raised("opened", f"again_{len(receiver.requests)}")
+        await stage.settled()
+        return bool(receiver.taken)
+
+    return another_one_arrives
+
+
+async def test_given_up_after_its_time(stage: Stage) -> None:
+    """An alert of yesterday for a receiver that is away helps nobody; but it must not vanish."""
+    await stage.raised("opened", "resp_1")
+    await stage.raised("finished", "resp_1")
+    async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=1.5)):
+        await stage.settled()
+    given_up = await undelivered(stage.redis, stage.prefix)
+    assert [(each.reason, each.destination) for each in given_up] == [("expired", "here")] * 2
+    assert given_up[0].attempts > 0
+
+
+async def test_dead_destination_delays_no_other(stage: Stage, receiver: Receiver) -> None:
+    """One team's broken webhook must not be everybody's silence."""
+    names = [await stage.raised("opened", f"resp_{n}") for n in range(20)]
+    dead = destination("dead", f"http://127.0.0.1:{free_port()}/")
+    async with stage.relay(dead, destination("here", receiver.url)):
+        await stage.settled("here")
+        assert await owed(stage.redis, stage.prefix, "dead") == 20
+    assert sorted(receiver.taken) == sorted(names)
+
+
+async def test_only_what_is_routed_and_not_muted(stage: Stage, receiver: Receiver) -> None:
+    """What a destination does not get must not stay owed to it."""
+    route = '[[routes]]\nmatch = { tenant = "acme" }\nto = ["here"]\n'
+    mute = '[[mutes]]\nmatch = { model = "old" }\nuntil = 2126-01-01T00:00:00Z\nwhy = "known"\n'
+    await stage.raised("opened", "other")
+    await stage.raised("opened", "muted", tenant="acme", model="old")
+    wanted = await stage.raised("opened", "wanted", tenant="acme")
+    async with stage.relay(destination("here", receiver.url), route, mute):
+        await stage.settled()
+    assert receiver.taken == [wanted]
+    assert await undelivered(stage.redis, stage.prefix) == []
+
+
+async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:
+    """What another program wrote to the stream must not stop what comes behind it."""
+    await add(stage.redis, StreamNames(stage.prefix).alerts, {"hello": "world"})
+    good = await stage.raised("opened", "resp_1")
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert receiver.taken == [good]
+    assert [each.reason for each in await undelivered(stage.redis, stage.prefix)] == ["unreadable"]
+
+
+async def test_digest(stage: Stage, receiver: Receiver) -> None:
+    """Ten refusals of one kind within a second are one piece of news."""
+    names = [await stage.raised("opened", f"resp_{n}") for n in range(10)]
+    group = {"by": ["model"], "window": 1, "from": 3}
+    async with stage.relay(destination("here", receiver.url, group=group)):
+        await stage.settled()
+    *alone, digest = receiver.requests
+    assert sorted(each.id for each in alone) == sorted(names[:2])
+    told = digest.body["delivery"]["digest"]
+    assert (told["count"], len(told["examples"])) == (8, 3)
+    assert digest.id.startswith("digest_")
+    assert await stage.redis.exists(f"{stage.prefix}:relay:here:digests") == 0
+
+
+async def test_digest_is_the_same_after_a_restart(stage: Stage, receiver: Receiver) -> None:
+    """A digest that arrived and whose answer was lost must not come again as something else."""
+    receiver.answer = lambda name, _count: web.Response(status=503 if name.startswith("digest") else 200)
+    for n in range(5):
+        await stage.raised("opened", f"resp_{n}")
+    group = {"by": ["model"], "window": 1, "from": 2}
+    async with stage.relay(destination("here", receiver.url, group=group)):
+        await wait_until(lambda: any(name.startswith("digest") for name in receiver.came))
+    late = await stage.raised("finished", "resp_3")
+    receiver.answer = lambda _id, _count: web.Response()
+    async with stage.relay(destination("here", receiver.url, group=group)):
+        await stage.settled()
+    digests = [name for name in receiver.came if name.startswith("digest")]
+    assert len(digests) == 1
+    assert receiver.taken == ["opened_resp_0", *digests, late]
+    assert receiver.requests[-2].body["delivery"]["digest"]["count"] == 4
+
+
+async def test_rate_limit(stage: Stage, receiver: Receiver) -> None:
+    """What exceeds the rate waits; nothing is dropped."""
+    names = [await stage.raised("opened", f"resp_{n}") for n in range(8)]
+    limit = {"per_minute": 300, "burst": 3}
+    async with stage.relay(destination("here", receiver.url, rate_limit=limit)):
+        await stage.settled()
+    assert sorted(receiver.taken) == sorted(names)
+    times = [request.at for request in receiver.requests]
+    assert times[7] - times[0] > 5 * 0.2 - 0.05
+
+
+async def test_reload(stage: Stage, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+    """A broken file must not silence what runs, and a good one must not need a restart."""
+    async with stage.relay(destination("here", receiver.url)) as relays:
+        stage.file.write_text("[destinations.here]\ntype = 'webook'\n")
+        relays.reload()
+        await wait_until(lambda: "should be one of" in capsys.readouterr().out)
+        first = await stage.raised("opened", "resp_1")
+        await stage.settled()
+        stage.file.write_text(destination("there", receiver.url))
+        relays.reload()
+        await wait_until_served(stage.redis, stage.prefix, "there")
+        await stage.settled("there")
+        second = await stage.raised("opened", "resp_2")
+        await stage.settled("there")
+    assert receiver.taken == [first, first, second]
+
+
+async def test_group_that_is_gone_is_made_again(stage: Stage, receiver: Receiver) -> None:
+    """After a FLUSHALL a relay that reads nothing any more looks as if nothing happened."""
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.raised("opened", "resp_1")
+        await stage.settled()
+        await stage.redis.delete(StreamNames(stage.prefix).alerts)
+        await stage.raised("opened", "resp_2")
+        await wait_until(lambda: len(receiver.taken) == 2)
+
+
+def test_test_alert(stage: Stage) -> None:
+    """Whoever sets a destination up wants to know that it works before it has to."""
+    stage.file.write_text('[destinations.here]\ntype = "command"\ncommand = ["/bin/cat"]\n')
+    done = deltaloom("alerts", "test", "here", "--config", str(stage.file), env=dict(os.environ))
+    assert (done.returncode, done.stdout) == (0, "here took it: exit status 0\n"), done.stderr
+    unknown = deltaloom("alerts", "test", "there", "--config", str(stage.file), env=dict(os.environ))
+    assert unknown.returncode == 1
+    assert "no destination there" in unknown.stderr
+
+
+async def _in_thread(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:
+    """Run the command while this loop goes on receiving."""
+    return await asyncio.to_thread(deltaloom, *arguments, env=env)
+
+
+async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
+    """What is raised in a partition that nobody reads reaches nobody."""
+    settings = Settings(**{**stage.settings.model_dump(exclude_none=True), "partitions": 3})
+    partitions = settings.names
+    names = [
+        await raise_alert(
+            stage.redis, partitions.all[n % 3].name("alerts").removesuffix(":alerts"), phase, f"{n}"
+        )
+        for n in range(9)
+        for phase in ("opened", "finished")
+    ]
+    group = {"by": ["model"], "window": 1, "from": 4}
+    stage.file.write_text(destination("here", receiver.url, group=group))
+    async with relaying(settings, stage.file, SECRETS):
+        await wait_until(lambda: any(name.startswith("digest") for name in receiver.taken))
+
+        async def all_settled() -> bool:
+            waiting = [await stage.redis.xpending(each.alerts, "relay:here") for each in partitions.all]
+            return not any(each["pending"] for each in waiting)
+
+        await wait_until(all_settled)
+    alone = [request.id for request in receiver.requests if not request.id.startswith("digest")]
+    digests = [request.body["delivery"]["digest"] for request in receiver.requests if request.id not in alone]
+    assert len(alone) + sum(digest["count"] for digest in digests) == len(names)
+
+
+async def test_digest_that_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
+    """A relay killed between the answer and the last acknowledgement leaves that to the next one."""
+    for n in range(3):
+        await stage.raised("opened", f"resp_{n}")
+    alerts = StreamNames(stage.prefix).alerts
+    await stage.redis.xgroup_create(alerts, "relay:here", id="0")
+    read = await read_as(stage.redis, alerts, "relay:here", CONSUMER, 10)
+    places = [Place(alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
+    outbox = RedisOutbox(stage.redis, stage.settings.names, "here")
+    await outbox.keep_digest("digest_1", KeptDigest(places, confirmed=True))
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+        late = await stage.raised("opened", "late")
+        await stage.settled()
+    assert receiver.taken == [late]
+    assert await outbox.digests() == {}

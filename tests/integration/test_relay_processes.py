@@ -1,0 +1,265 @@
+"""Relays as processes: killed in the middle of anything, several at a time, beside workers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+from redis.asyncio import Redis
+
+from deltaloom import StreamNames
+from tests.mortal import MortalServer
+from tests.nodes import free_port
+from tests.receiver import receiving
+from tests.relays import (
+    destination,
+    hang_up,
+    raise_alert,
+    relay_environment,
+    relay_process,
+    undelivered,
+    wait_until_served,
+    wait_until_settled,
+)
+from tests.service.cli.command import running
+from tests.streams import add
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.receiver import Answer, Receiver
+    from tests.workers import WorkerProcess
+
+TOGETHER = 60
+"""Responses whose alerts are raised while relays are killed."""
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Somewhere alerts go."""
+    async with receiving() as made:
+        yield made
+
+
+def fails_at_random(seed: int) -> Answer:
+    """Answers of every kind."""
+    chance = random.Random(seed)
+
+    def answer(_id: str, _count: int) -> web.Response | None:
+        what = chance.random()
+        if what < 0.1:
+            return None
+        return web.Response(status=200 if what < 0.7 else chance.choice([408, 429, 500, 502, 503]))
+
+    return answer
+
+
+@pytest.mark.timeout(180)
+async def test_relays_killed_in_the_middle(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """Nothing lost, nothing out of order within a part, and twice only what a killed relay had not noted."""
+    seed = random.randrange(1 << 30)
+    receiver.answer = fails_at_random(seed)
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    raised: list[str] = []
+    kills = 0
+    async with AsyncExitStack() as running:
+
+        async def start() -> None:
+            relays.append(await running.enter_async_context(relay_process(file, environment)))
+
+        relays: list[WorkerProcess] = []
+        await start()
+        await start()
+        for number in range(TOGETHER):
+            raised.append(await raise_alert(redis, prefix, "opened", f"resp_{number}"))
+            raised.append(await raise_alert(redis, prefix, "finished", f"resp_{number}"))
+            if number % 20 == 10:
+                await wait_until(partial(_more_was_taken, receiver, len(receiver.taken)), 30)
+                for relay in relays:
+                    relay.process.kill()
+                    await relay.process.wait()
+                    kills += 1
+                relays.clear()
+                await start()
+                await start()
+        await wait_until_settled(redis, prefix, "here", 90)
+    assert kills == 6
+    assert await undelivered(redis, prefix) == []
+    assert set(receiver.taken) == set(raised), f"seed {seed}"
+    twice = {name for name in receiver.taken if receiver.taken.count(name) > 1}
+    assert len(twice) <= 8 * 3, f"seed {seed}: only what was under way when a relay was killed"
+    for number in range(TOGETHER):
+        of_part = [request.id for request in receiver.requests if request.id.endswith(f"_resp_{number}")]
+        kinds = [kind for kind, _ in groupby(of_part)]
+        assert kinds == [f"opened_resp_{number}", f"finished_resp_{number}"], f"seed {seed}"
+
+
+def _more_was_taken(receiver: Receiver, before: int) -> bool:
+    return len(receiver.taken) > before
+
+
+async def test_standby_sends_nothing_and_takes_over(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """Two relays that both send wake people twice; one that does not take over lets them sleep."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    async with relay_process(file, environment) as first:
+        await wait_until(lambda: first.said("relay sends"))
+        async with relay_process(file, environment) as second:
+            await wait_until(lambda: second.said("relay stands by"))
+            names = [await raise_alert(redis, prefix, "opened", f"resp_{n}") for n in range(10)]
+            await wait_until_settled(redis, prefix, "here")
+            assert sorted(request.id for request in receiver.requests) == sorted(names)
+            first.process.kill()
+            await first.process.wait()
+            late = await raise_alert(redis, prefix, "opened", "late")
+            await wait_until_settled(redis, prefix, "here")
+            assert second.said("relay sends")
+    assert receiver.taken == [*receiver.taken[:10], late]
+
+
+async def test_relay_that_was_frozen_sends_nothing(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """A process that sleeps through its lease must not go on where it was: another one has."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    receiver.answer = lambda _id, _count: web.Response(status=503)
+    name = await raise_alert(redis, prefix, "opened", "resp_1")
+    async with relay_process(file, environment) as first:
+        await wait_until(lambda: receiver.came[name])
+        first.process.send_signal(signal.SIGSTOP)
+        async with relay_process(file, environment) as second:
+            await wait_until(lambda: second.said("relay sends"))
+            receiver.answer = lambda _id, _count: web.Response()
+            await wait_until_settled(redis, prefix, "here")
+            assert receiver.taken == [name]
+            first.process.send_signal(signal.SIGCONT)
+            await wait_until(lambda: first.said("lease lost, another relay may send"))
+            late = await raise_alert(redis, prefix, "finished", "resp_1")
+            await wait_until_settled(redis, prefix, "here")
+    assert receiver.taken == [name, late]
+
+
+async def test_hangup_reloads(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """An operator who has to restart a relay for every change of a route does not change routes."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    async with relay_process(file, relay_environment(redis_url, prefix)) as relay:
+        file.write_text("no toml")
+        hang_up(relay)
+        await wait_until(lambda: relay.said("alerts file not reloaded, the former one stays"))
+        file.write_text(destination("there", receiver.url))
+        hang_up(relay)
+        await wait_until(lambda: relay.said("alerts file reloaded"))
+        await wait_until_served(redis, prefix, "there")
+        name = await raise_alert(redis, prefix, "opened", "resp_1")
+        await wait_until(lambda: receiver.taken == [name])
+
+
+async def test_run_relays_where_there_is_a_file(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """Who tries it out writes an alerts.toml, and expects that something comes of it."""
+    (tmp_path / "alerts.toml").write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    with running("run", env=environment, cwd=tmp_path) as run:
+        await wait_until(lambda: "relay sends" in run.stderr, 30)
+        name = await raise_alert(redis, prefix, "opened", "resp_1")
+        await wait_until(lambda: receiver.taken == [name])
+
+
+async def test_worker_with_relay(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """From a delta to the receiver in one process, in the order in which it happened."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    environment = relay_environment(redis_url, prefix)
+    async with relay_process(file, environment, "worker", "--with-relay") as worker:
+        await wait_until(lambda: worker.said("worker started"))
+        stream = StreamNames(prefix).deltas
+        place = '"item_id": "msg_1", "output_index": 0, "content_index": 0'
+        for event in (
+            f'{{"type": "response.refusal.delta", {place}, "delta": "No", "sequence_number": 1}}',
+            f'{{"type": "response.refusal.done", {place}, "refusal": "No", "sequence_number": 2}}',
+        ):
+            await add(redis, stream, {"event": event, "response_id": "resp_1"})
+        await wait_until(lambda: len(receiver.taken) == 2)
+        hang_up(worker)
+        await wait_until(lambda: worker.said("alerts file reloaded"))
+    types = [request.body["type"] for request in receiver.requests]
+    assert types == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
+
+
+async def test_wrong_file_ends_it_before_it_starts(redis_url: str, prefix: str, tmp_path: Path) -> None:
+    """A relay that starts with half a file looks as if all were well."""
+    file = tmp_path / "alerts.toml"
+    file.write_text("[destinations.here]\ntype = 'webook'\n")
+    environment = relay_environment(redis_url, prefix)
+    for command in (("relay",), ("worker", "--with-relay"), ("worker", "--with-relay", "--processes", "2")):
+        arguments = ("-m", "service", *command, "--config", str(file))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        _, stderr = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 2
+        assert f"{file}:2: destinations.here.type" in stderr.decode()
+
+
+async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receiver) -> None:
+    """A relay that gives up with the server, or forgets what it had in hand, is none."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    server = await MortalServer(tmp_path, free_port()).start()
+    try:
+        async with (
+            Redis.from_url(server.url) as redis,
+            relay_process(file, relay_environment(server.url, "deltaloom")) as relay,
+        ):
+            first = await raise_alert(redis, "deltaloom", "opened", "resp_1")
+            await wait_until(lambda: receiver.taken == [first])
+            await server.kill()
+            await wait_until(lambda: relay.said("lease lost, another relay may send"))
+            await redis.connection_pool.disconnect()
+            await server.start()
+            second = await raise_alert(redis, "deltaloom", "opened", "resp_2")
+            await wait_until(lambda: receiver.taken == [first, second], 30)
+    finally:
+        await server.kill()
+
+
+async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: Receiver) -> None:
+    """What does not end when it is told to is killed, and an operator looks for the reason."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    server = await MortalServer(tmp_path, free_port()).start()
+    try:
+        environment = relay_environment(server.url, "deltaloom", shutdown_timeout=2)
+        async with Redis.from_url(server.url) as redis, relay_process(file, environment) as relay:
+            name = await raise_alert(redis, "deltaloom", "opened", "resp_1")
+            await wait_until(lambda: receiver.taken == [name])
+            await server.kill()
+            receiver.answer = lambda _id, _count: web.Response(status=503)
+            assert await relay.stop() == 0, relay.lines()[-10:]
+    finally:
+        await server.kill()

@@ -1,0 +1,122 @@
+"""Notifications as the policy makes them, and hypothesis strategies for others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from deltaloom import ModerationAlert, RefusalRate
+from service.alerts.delivery import Digest, Notification
+from service.alerts.phases import group_of
+
+if TYPE_CHECKING:
+    from deltaloom.messages import AlertType
+
+RAISED_AT = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
+TEXT = "I'm sorry, but I can't help with that."
+
+
+def alert(kind_of: AlertType = "deltaloom.refusal.opened", **fields: Any) -> ModerationAlert:
+    """An alert about a refusal, unless the fields say otherwise."""
+    of_part = {"kind": "refusal", "output_index": 0, "content_index": 0, "text": TEXT}
+    ids = {"id": f"{kind_of.rpartition('.')[2]}_1", "response_id": "resp_1", "item_id": "msg_1"}
+    about = {"tenant": "acme", "model": "gpt-4o", "severity": "warning", "raised_at": RAISED_AT}
+    ended = {"status": "completed", "integrity": "verified"} if kind_of.endswith("finished") else {}
+    return ModerationAlert.model_validate({"type": kind_of, **ids, **of_part, **about, **ended, **fields})
+
+
+def notification(of: ModerationAlert | None = None, **fields: Any) -> Notification:
+    """What the policy makes of an alert, by and large."""
+    of = of or alert()
+    made = Notification(
+        id=of.id,
+        alert=of,
+        severity="critical",
+        category="self-harm",
+        rule="self-harm",
+        route="pages",
+        privacy="full",
+        text_sha256="ab" * 32,
+        group=group_of(of),
+        resolves=of.type in {"deltaloom.refusal.finished", "deltaloom.refusal.spike.ended"},
+    )
+    return replace(made, **fields)
+
+
+def finished(**fields: Any) -> Notification:
+    """The end of what `notification()` begins."""
+    return notification(alert("deltaloom.refusal.finished", **fields))
+
+
+def spike(*, ended: bool = False) -> Notification:
+    """Too many refusals of a model, or their end."""
+    rate = RefusalRate(
+        by="model",
+        name="gpt-4o",
+        since=RAISED_AT - timedelta(minutes=10),
+        until=RAISED_AT,
+        responses=200,
+        refused=50,
+        baseline_since=RAISED_AT - timedelta(hours=5),
+        baseline_responses=4000,
+        baseline_refused=80,
+        score=19.5,
+    )
+    none = dict.fromkeys(("kind", "output_index", "content_index", "response_id", "item_id", "tenant"))
+    kind_of: AlertType = "deltaloom.refusal.spike.ended" if ended else "deltaloom.refusal.spike"
+    return notification(
+        alert(kind_of, text="", rate=rate, **none), text_sha256=None, category="rate", rule=None
+    )
+
+
+def digest(*examples: Notification, **fields: Any) -> Notification:
+    """Twelve alerts in one message."""
+    of = Digest(
+        count=12,
+        since=RAISED_AT,
+        until=RAISED_AT + timedelta(minutes=1),
+        counts=[("refusal.opened · gpt-4o", 9), ("refusal.opened · gpt-4o-mini", 3)],
+        examples=examples or (notification(),),
+    )
+    return notification(id="digest_1", group="category='self-harm'", digest=of, **fields)
+
+
+WORDS = st.text(max_size=300)
+LONG = st.builds(lambda text, times: text * times, st.text(max_size=60), st.integers(0, 400))
+"""Texts of any characters, up to what a policy lets leave."""
+
+
+@st.composite
+def notifications(draw: st.DrawFn) -> Notification:
+    """Any that could come: each phase, long texts, odd names, digests."""
+    one = st.builds(
+        lambda of, severity, category, rule, identity, test: notification(
+            of, severity=severity, category=category, rule=rule, id=identity, test=test
+        ),
+        st.builds(
+            alert,
+            st.sampled_from(
+                ["deltaloom.refusal.opened", "deltaloom.refusal.finished", "deltaloom.response.blocked"]
+            ),
+            text=LONG,
+            tenant=st.none() | WORDS,
+            model=st.none() | WORDS,
+            response_id=st.none() | WORDS,
+            item_id=st.none() | WORDS,
+            safety_identifier=st.none() | WORDS,
+            reason=st.none() | WORDS,
+        ),
+        st.sampled_from(["info", "warning", "critical"]),
+        WORDS,
+        st.none() | WORDS,
+        WORDS,
+        st.booleans(),
+    )
+    if draw(st.booleans()):
+        return draw(one)
+    counts = draw(st.lists(st.tuples(WORDS, st.integers(1, 10**6)), max_size=60))
+    of = Digest(draw(st.integers(2, 10**6)), RAISED_AT, RAISED_AT, counts, draw(st.lists(one, max_size=3)))
+    return replace(draw(one), digest=of)

@@ -1,0 +1,152 @@
+"""Relays for the tests: what they are told, and what they are given to deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from deltaloom import ModerationAlert, StreamNames, UndeliveredAlert
+from deltaloom.messages import PLAIN_FIELDS
+from tests.receiver import SECRET
+from tests.streams import add, entries
+from tests.waiting import wait_until
+from tests.workers import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+SECRETS = {"RECEIVER_SECRET": SECRET}
+
+
+def destination(name: str, url: str, **options: object) -> str:
+    """The table of a webhook on this machine."""
+    given: dict[str, object] = {
+        "type": "webhook",
+        "url": url,
+        "secret_env": "RECEIVER_SECRET",
+        "allow_addresses": ["127.0.0.0/8"],
+        "begin": "all",
+        **options,
+    }
+    lines = "\n".join(f"{key} = {_toml(value)}" for key, value in given.items())
+    return f"[destinations.{name}]\n{lines}\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
+
+
+async def raise_alert(
+    redis: Redis, prefix: str, phase: str, response: str, name: str | None = None, **changed: Any
+) -> str:
+    """Add an alert to the stream, as a worker does; returns its id, `opened_resp_1` or what it is named."""
+    fields: dict[str, Any] = {
+        "type": f"deltaloom.refusal.{phase}",
+        "id": name or f"{phase}_{response}",
+        "severity": "warning",
+        "text": "No.",
+        "kind": "refusal",
+        "response_id": response,
+        "output_index": 0,
+        "content_index": 0,
+        "model": "gpt-x",
+        "raised_at": "2026-05-04T12:00:00Z",
+        **changed,
+    }
+    alert = ModerationAlert.model_validate(fields)
+    plain = {field: str(fields[field]) for field in PLAIN_FIELDS if field in fields}
+    await add(redis, StreamNames(prefix).alerts, {"__data__": alert.model_dump_json(), **plain})
+    return alert.id
+
+
+async def owed(redis: Redis, prefix: str, name: str) -> int:
+    """How many alerts are not settled for a destination: unread, or unacknowledged. -1: it has no group."""
+    stream = StreamNames(prefix).alerts
+    for group in await redis.xinfo_groups(stream) if await redis.exists(stream) else ():
+        if group["name"] == f"relay:{name}".encode():
+            return int(group["pending"]) + int(group["lag"] or 0)
+    return -1
+
+
+async def wait_until_served(redis: Redis, prefix: str, name: str) -> None:
+    """Wait until a destination has its group."""
+
+    async def served() -> bool:
+        return await owed(redis, prefix, name) >= 0
+
+    await wait_until(served, 20, message=f"{name} has its group")
+
+
+async def wait_until_settled(redis: Redis, prefix: str, name: str, timeout: float = 20) -> None:
+    """Wait until a destination is owed nothing any more."""
+
+    async def settled() -> bool:
+        return await owed(redis, prefix, name) == 0
+
+    await wait_until(settled, timeout, message=f"{name} is owed nothing")
+
+
+async def undelivered(redis: Redis, prefix: str) -> list[UndeliveredAlert]:
+    """What was given up, in this order."""
+    written = await entries(redis, StreamNames(prefix).undelivered)
+    return [
+        UndeliveredAlert.model_validate({name.decode(): value.decode() for name, value in fields.items()})
+        for _, fields in written
+    ]
+
+
+def relay_environment(redis_url: str, prefix: str, **settings: object) -> dict[str, str]:
+    """Of a relay process."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")},
+        **SECRETS,
+        "REDIS_URL": redis_url,
+        "DELTALOOM_PREFIX": prefix,
+        "DELTALOOM_LOG_FORMAT": "json",
+        "DELTALOOM_LEASE_TIME": "1",
+        **{f"DELTALOOM_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+
+
+@asynccontextmanager
+async def relay_process(
+    file: Path, environment: Mapping[str, str], *command: str
+) -> AsyncIterator[WorkerProcess]:
+    """A process of `deltaloom relay`, or of this command; stopped at the end if it still runs."""
+    with TemporaryDirectory() as folder:
+        arguments = (*(command or ("relay",)), "--config", str(file))
+        relay = await _started(arguments, environment, Path(folder, "log"))
+        process = relay.process
+        try:
+            await wait_until(partial(relay.said, "relay started"), 30, message="the relay starts")
+            yield relay
+            if process.returncode is None:
+                assert await relay.stop() == 0, relay.lines()[-10:]
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _started(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> WorkerProcess:
+    command = (sys.executable, "-W", "error", "-m", "service", *arguments)
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=stderr)
+    return WorkerProcess(process, log)
+
+
+def hang_up(relay: WorkerProcess) -> None:
+    """Have it read its file again."""
+    relay.process.send_signal(signal.SIGHUP)

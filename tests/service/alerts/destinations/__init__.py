@@ -1,0 +1,1 @@
+"""Destinations, against real servers that fail in every way."""

@@ -1,0 +1,152 @@
+"""A real Alertmanager receives, groups and resolves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+
+from service.alerts.delivery import Verdict
+from service.alerts.destinations.alertmanager import labels_of
+from service.alerts.destinations.kinds import made
+from service.alerts.destinations.options import AlertmanagerOptions
+from tests.alertmanagers import alertmanager
+from tests.notifications import RAISED_AT, alert, digest, finished, notification, notifications, spike
+from tests.receivers import hang, receiving, status
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from service.alerts.delivery import Destination, Notification
+    from tests.receivers import Receiver
+
+
+def destination(url: str, environment: Mapping[str, str] | None = None, **table: Any) -> Destination:
+    """One that posts there."""
+    table = {"type": "alertmanager", "url": url, "allow_addresses": ["127.0.0.1"], **table}
+    return made("am", AlertmanagerOptions.model_validate(table), environment or {})
+
+
+async def told(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str, Any]]:
+    """The alerts of the first message of the Alertmanager in which so many have this status."""
+
+    def found() -> list[dict[str, Any]]:
+        for each in receiver.received:
+            alerts = [one for one in each.json["alerts"] if one["status"] == of]
+            if len(alerts) >= count:
+                return alerts
+        return []
+
+    return await wait_until(found, 20, message=f"{count} {of}")
+
+
+async def test_refusals_are_received_grouped_and_resolved(tmp_path: Path) -> None:
+    """On-call would be told nothing, of each alone, or for ever."""
+    async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["category"]) as manager:
+        one = destination(manager.url, resolve="all", link="https://console.example/{response_id}")
+        opened = [notification(alert(response_id=f"resp_{number}")) for number in range(3)]
+        for each in (*opened, opened[0]):  # the answer to the first was lost
+            outcome = await one.deliver(each)
+            assert outcome.verdict is Verdict.DELIVERED, outcome.answer
+        firing = await told(receiver, of="firing", count=3)
+        assert {each["annotations"]["response_id"] for each in firing} == {"resp_0", "resp_1", "resp_2"}
+        assert {each["labels"]["category"] for each in firing} == {"self-harm"}
+        assert {each["labels"]["severity"] for each in firing} == {"critical"}
+        assert firing[0]["labels"]["alertname"] == "DeltaloomRefusal"
+        assert {each["generatorURL"] for each in firing} >= {"https://console.example/resp_0"}
+        assert {datetime.fromisoformat(each["startsAt"]) for each in firing} == {RAISED_AT}
+        for each in opened:
+            ended = finished(response_id=each.alert.response_id, raised_at=RAISED_AT + timedelta(seconds=2))
+            # By the whole text, a rule has found another category: it is the same alert all the same.
+            await one.deliver(replace(ended, category="policy"))
+        resolved = await told(receiver, of="resolved", count=3)
+        assert {each["annotations"]["status"] for each in resolved} == {"completed"}
+        await wait_until(partial(nothing_fires, manager.alerts), message="nothing fires")
+        await one.aclose()
+
+
+async def nothing_fires(alerts: Any) -> bool:
+    """Whether it knows of none."""
+    return not await alerts()
+
+
+async def test_a_refusal_fires_on_when_it_has_ended_and_a_spike_until_it_has(tmp_path: Path) -> None:
+    """What is over in seconds would be over before anybody is told; a spike would never be over."""
+    async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["alertname"]) as manager:
+        one = destination(manager.url, labels={"team": "safety"})
+        for each in (notification(), finished(), spike()):
+            await one.deliver(each)
+        both = {each["labels"]["alertname"]: each for each in await manager.alerts()}
+        assert set(both) == {"DeltaloomRefusal", "DeltaloomRefusalSpike"}
+        assert both["DeltaloomRefusal"]["annotations"]["status"] == "completed"
+        assert both["DeltaloomRefusal"]["labels"]["team"] == "safety"
+        await told(receiver, of="firing")
+        await one.deliver(spike(ended=True))
+        (resolved,) = await told(receiver, of="resolved")
+        assert resolved["labels"]["alertname"] == "DeltaloomRefusalSpike"
+        assert [each["labels"]["alertname"] for each in await manager.alerts()] == ["DeltaloomRefusal"]
+        await one.aclose()
+
+
+async def test_a_digest_is_one_alert_of_its_own(tmp_path: Path) -> None:
+    """It would replace the alert it begins with."""
+    async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["alertname"]) as manager:
+        one = destination(manager.url)
+        await one.deliver(notification())
+        await one.deliver(digest())
+        found = {each["labels"]["alertname"]: each for each in await manager.alerts()}
+        assert set(found) == {"DeltaloomRefusal", "DeltaloomDigest"}
+        assert found["DeltaloomDigest"]["annotations"]["count"] == "12"
+        assert "9 times refusal.opened" in found["DeltaloomDigest"]["annotations"]["description"]
+        await one.aclose()
+
+
+async def test_an_alert_that_waited_long_fires_all_the_same() -> None:
+    """After an outage of our own, the Alertmanager would get what is over and tell nobody."""
+    async with receiving() as receiver:
+        one = destination(f"{receiver.url}/prefix/", firing_for=60)
+        long_ago = alert(raised_at=datetime(2020, 1, 1, tzinfo=UTC))
+        await one.deliver(notification(long_ago))
+        await one.aclose()
+    (received,) = receiver.received
+    assert received.path == "/prefix/api/v2/alerts"
+    (posted,) = received.json
+    assert datetime.fromisoformat(posted["endsAt"]) > RAISED_AT > datetime.fromisoformat(posted["startsAt"])
+    assert posted.keys() == {"labels", "annotations", "startsAt", "endsAt"}
+
+
+async def test_the_end_finds_its_beginning_also_when_it_is_sent_again() -> None:
+    """A second attempt would resolve an alert that nobody knows, and leave the real one firing."""
+    async with receiving(status(200), status(503), status(200)) as receiver:
+        one = destination(receiver.url, resolve="all")
+        await one.deliver(notification())
+        for _ in range(2):
+            await one.deliver(replace(finished(), severity="info"))
+        await one.aclose()
+    labels = [each.json[0]["labels"] for each in receiver.received]
+    assert labels[0] == labels[1] == labels[2]
+
+
+async def test_the_authorization_is_sent_and_stays_secret() -> None:
+    """Grafana and Mimir would answer 401; or the log would say the token."""
+    async with receiving(status(200), status(401, "no such token: abcdefgh"), hang) as receiver:
+        secret = {"AUTH": "Bearer abcdefgh"}
+        one = destination(receiver.url, secret, authorization_env="AUTH", timeout=0.3)
+        answers = [(await one.deliver(notification())).answer for _ in range(3)]
+        await one.aclose()
+    assert receiver.received[0].headers["Authorization"] == "Bearer abcdefgh"
+    assert answers[1:] == ["401 Unauthorized: no such token: …", "no answer in time"]
+
+
+@given(notifications())
+def test_labels_are_what_an_alertmanager_takes(what: Notification) -> None:
+    """It refuses an alert without labels, and forgets those that are empty."""
+    labels = labels_of(what, {})
+    assert labels["alertname"]
+    assert all(labels.values())
+    assert labels == labels_of(what, {})

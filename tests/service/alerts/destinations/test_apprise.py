@@ -1,0 +1,218 @@
+"""What goes out by apprise: real HTTP and SMTP servers, and addresses that it must not reach."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from service.alerts.delivery import Verdict
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.guard import guarded
+from service.alerts.destinations.kinds import made
+from service.alerts.destinations.options import AppriseOptions
+from tests.notifications import alert, digest, finished, notification
+from tests.receivers import echo, hang, receiving, status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from service.alerts.delivery import Destination, Notification, Outcome
+    from tests.receivers import Receiver
+
+
+@asynccontextmanager
+async def by_apprise(url: str, **table: Any) -> AsyncIterator[Destination]:
+    """A destination with this URL."""
+    options = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], **table}
+    destination = made("else", AppriseOptions.model_validate(options), {"URL": url})
+    try:
+        yield destination
+    finally:
+        await destination.aclose()
+
+
+async def sent(
+    receiver: Receiver, what: Notification, url: str = "json://{host}/hook/abcdefgh", **table: Any
+) -> Outcome:
+    """Send one by apprise's own JSON webhook."""
+    async with by_apprise(url.format(host=receiver.url.removeprefix("http://")), **table) as destination:
+        return await destination.deliver(what)
+
+
+async def test_a_message_is_what_a_person_reads() -> None:
+    """A mail would be empty, or not say what happened."""
+    async with receiving() as receiver:
+        outcome = await sent(receiver, notification(test=True), link="https://console.example/{response_id}")
+        ended = await sent(receiver, finished())
+    assert outcome.verdict is ended.verdict is Verdict.DELIVERED
+    first, second = (each.json for each in receiver.received)
+    assert first["title"] == "[TEST] A model refuses · self-harm · gpt-4o · tenant acme"
+    assert (first["type"], second["type"]) == ("failure", "success")
+    for line in (
+        "Severity: critical",
+        "I'm sorry, but I can't help with that.",
+        "https://console.example/resp_1",
+    ):
+        assert line in first["message"]
+
+
+async def test_a_digest_is_one_message() -> None:
+    """Twelve alerts would be twelve mails after all, or one that says one."""
+    async with receiving() as receiver:
+        await sent(receiver, digest(notification(), notification(alert(text="Another."))))
+    (received,) = receiver.received
+    assert received.json["title"] == "12 similar alerts · self-harm"
+    assert "9 times refusal.opened · gpt-4o" in received.json["message"]
+    assert "Another." in received.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (400, Verdict.REFUSED),
+        (404, Verdict.REFUSED),
+        (410, Verdict.GONE),
+        (429, Verdict.RETRY),
+        (500, Verdict.RETRY),
+    ],
+)
+async def test_the_verdict_is_by_the_status(code: int, verdict: Verdict) -> None:
+    """An alert would be sent for a day to somebody who has said no."""
+    async with receiving(status(code)) as receiver:
+        outcome = await sent(receiver, notification())
+    assert outcome.verdict is verdict
+    assert f"error={code}" in outcome.answer
+    assert "abcdefgh" not in outcome.answer
+
+
+async def test_no_answer_is_no_answer() -> None:
+    """The relay would wait for ever for a service that hangs."""
+    async with receiving(hang) as receiver:
+        outcome = await sent(receiver, notification(), url="json://{host}/?rto=0.5&cto=0.5", timeout=0.2)
+        assert (outcome.verdict, outcome.answer) == (Verdict.RETRY, "not sent within 0.2 s")
+        outcome = await sent(receiver, notification(), url="json://{host}/?rto=0.2")
+    assert outcome.verdict is Verdict.RETRY
+
+
+async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
+    """Of several messages to a slow service, the last would never be sent."""
+    async with (
+        receiving(slow) as receiver,
+        by_apprise(receiver.url.replace("http", "json"), timeout=1) as one,
+    ):
+        outcomes = await asyncio.gather(*(one.deliver(notification()) for _ in range(4)))
+    assert [each.verdict for each in outcomes] == [Verdict.DELIVERED] * 4
+
+
+async def slow(_request: web.Request) -> web.Response:
+    """Answers within the time for one, but not within that for four one after the other."""
+    await asyncio.sleep(0.3)
+    return web.Response()
+
+
+async def test_a_failure_can_be_sent_again() -> None:
+    """The second attempt would be taken for a repetition, and not be made."""
+    async with receiving(status(503), status(200)) as receiver:
+        url = receiver.url.replace("http", "json")
+        async with by_apprise(url) as destination:
+            verdicts = [(await destination.deliver(notification())).verdict for _ in range(3)]
+    assert verdicts == [Verdict.RETRY, Verdict.DELIVERED, Verdict.DELIVERED]
+    assert len(receiver.received) == 3
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_address_that_is_not_public_is_not_connected_to(host: str) -> None:
+    """The library's own connections would go where ours may not."""
+    async with receiving() as receiver:
+        outcome = await sent(
+            receiver, notification(), f"json://{host}:{receiver.port}/", allow_addresses=["192.0.2.1"]
+        )
+    assert outcome.verdict is Verdict.RETRY
+    assert "is loopback; allow_addresses does not name it" in outcome.answer
+    assert receiver.received == []
+
+
+async def test_a_redirect_is_not_followed_whatever_the_url_says() -> None:
+    """A receiver could send our alerts to anybody."""
+    async with receiving() as elsewhere, receiving(status(307, Location=elsewhere.url)) as receiver:
+        outcome = await sent(receiver, notification(), url="json://{host}/?redirect=yes")
+    assert outcome.verdict is Verdict.RETRY
+    assert elsewhere.received == []
+
+
+async def test_an_answer_that_repeats_is_not_told() -> None:
+    """What a model said would stand in the log."""
+    async with receiving(echo) as receiver:
+        outcome = await sent(receiver, notification())
+    assert "sorry" not in outcome.answer
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("carrier-pigeon://hunter2", "no URL that apprise knows"),
+        ("xmpp://user:hunter2@example.com", "needs a package that is not installed"),
+        ("jsons://user:hunter2@example.com/?verify=no", "certificates are always verified"),
+    ],
+)
+def test_an_url_that_must_not_be_used_is_a_mistake_that_is_not_repeated(url: str, why: str) -> None:
+    """It would be found out with the first alert, or its password would stand on the terminal."""
+    options = AppriseOptions(type="apprise", url_env="ELSE")
+    with pytest.raises(DestinationError, match=why) as error:
+        made("else", options, {"ELSE": url})
+    assert "ELSE" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+async def test_a_mail_arrives() -> None:
+    """Mail is what most would use this for, and it goes another way than HTTP."""
+    lines: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 test\r\n")
+        in_data = False
+        while line := await reader.readline():
+            lines.append(line)
+            if in_data and line != b".\r\n":
+                continue
+            in_data = line[:4].upper() == b"DATA"
+            writer.write(b"354 go on\r\n" if in_data else b"250 ok\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = f"mailto://127.0.0.1:{port}/?from=deltaloom@example.com&to=on-call@example.com&mode=insecure&format=text"
+    async with server, by_apprise(url) as destination:
+        outcome = await destination.deliver(notification())
+    assert outcome.verdict is Verdict.DELIVERED, outcome.answer
+    assert b"rcpt to:<on-call@example.com>\r\n" in [each.lower() for each in lines]
+    async with by_apprise(url, allow_addresses=[]) as destination:
+        outcome = await destination.deliver(notification())
+    assert "127.0.0.1 is loopback" in outcome.answer
+
+
+def test_inside_the_guard_nothing_else_gets_out() -> None:
+    """A library could go around it by a thread, a datagram, a name or a socket of this machine."""
+    with guarded([]) as guard:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            pytest.raises(OSError, match="private"),
+        ):
+            datagrams.sendto(b"x", ("10.0.0.1", 9))
+        with socket.socket() as named, pytest.raises(OSError, match="a name where"):
+            named.connect(("localhost", 9))
+        with socket.socket(socket.AF_UNIX) as local, pytest.raises(OSError, match="a socket of this machine"):
+            local.connect("/nowhere")
+        if sys.version_info >= (3, 12):
+            with pytest.raises(OSError, match="a thread of its own"):
+                threading.Thread(target=print).start()
+    assert len(guard.refused) == (4 if sys.version_info >= (3, 12) else 3)
+    with socket.socket() as free, pytest.raises(ConnectionRefusedError):
+        free.connect(("127.0.0.1", 9))  # out here, nobody minds

@@ -1,0 +1,154 @@
+"""Programs that get an alert on their standard input, and how they may end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deltaloom import ModerationAlert
+from service.alerts.delivery import Outcome, Verdict
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.kinds import made
+from service.alerts.destinations.options import CommandOptions
+from tests.notifications import TEXT, alert, notification
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from service.alerts.delivery import Notification
+
+
+async def ran(program: str, *arguments: str, sent: Notification | None = None, **table: Any) -> Outcome:
+    """Run a Python program with the alert."""
+    command = [sys.executable, "-c", program, *arguments]
+    return await ran_command(command, sent=sent, **table)
+
+
+async def ran_command(command: list[str], *, sent: Notification | None = None, **table: Any) -> Outcome:
+    """Run any."""
+    options = CommandOptions.model_validate({"type": "command", "command": command, **table})
+    environment = {**os.environ, "TOKEN": "hush-hush", "ANOTHER": "not handed on"}
+    destination = made("program", options, environment)
+    outcome = await destination.deliver(sent or notification())
+    await destination.aclose()
+    return outcome
+
+
+async def test_the_program_gets_the_alert_and_no_shell_reads_it(tmp_path: Path) -> None:
+    """A program would not get the alert, or a tenant's name would be run."""
+    sent = notification(alert(tenant="$(touch /tmp/x); `y` \N{SNOWMAN}"))
+    argument = "$(echo shell) * ; &"
+    program = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read() + sys.argv[2].encode())"
+    outcome = await ran(program, str(tmp_path / "out"), argument, sent=sent)
+    line, _, rest = (tmp_path / "out").read_text("utf-8").partition("\n")
+    assert outcome == Outcome(Verdict.DELIVERED, "exit status 0")
+    assert ModerationAlert.model_validate_json(line) == sent.alert
+    assert json.loads(line)["delivery"]["id"] == sent.id
+    assert rest == argument
+
+
+async def test_the_environment_is_what_the_table_names(tmp_path: Path) -> None:
+    """Every secret of this process would be in the hands of every program."""
+    program = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    await ran(program, str(tmp_path / "out"), environment=["TOKEN"])
+    found = json.loads((tmp_path / "out").read_text("utf-8"))
+    assert found["TOKEN"] == "hush-hush"  # noqa: S105 - of this test
+    assert found.keys() - {"LC_CTYPE"} <= {"TOKEN", "PATH", "HOME", "LANG", "TZ"}
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome"),
+    [
+        ("raise SystemExit(1)", Outcome(Verdict.RETRY, "exit status 1")),
+        ("raise SystemExit(65)", Outcome(Verdict.REFUSED, "exit status 65")),
+        ("raise SystemExit(69)", Outcome(Verdict.GONE, "exit status 69")),
+        ("import os; os.kill(os.getpid(), 9)", Outcome(Verdict.RETRY, "exit status -9")),
+        (
+            "import os, sys; sys.exit('no luck with ' + os.environ['TOKEN'])",
+            Outcome(Verdict.RETRY, "exit status 1: no luck with …"),
+        ),
+        (
+            "import sys; sys.exit(sys.stdin.read())",
+            Outcome(Verdict.RETRY, "exit status 1: (the answer repeats the text, and is left out)"),
+        ),
+        ("import sys; sys.stderr.write('x' * 10**6); sys.stdout.write('y' * 10**6)", None),
+    ],
+    ids=["1", "65", "69", "signal", "says a secret", "says the text", "says a lot"],
+)
+async def test_what_its_end_means(program: str, outcome: Outcome | None) -> None:
+    """An alert would be given up that could still go, or the log would say a secret."""
+    # A text that stands at the beginning of what the program is told.
+    sent = notification(alert(id=TEXT))
+    found = await ran(program, sent=sent, environment=["TOKEN"])
+    if outcome is None:
+        assert found.verdict is Verdict.DELIVERED
+        assert len(found.answer) < 250
+    else:
+        assert found == outcome
+
+
+async def test_a_program_that_does_not_read_is_no_trouble() -> None:
+    """A long alert would fill the pipe, and wait for ever."""
+    huge = notification(alert(text="x" * 1_000_000))
+    assert (await ran("pass", sent=huge)).verdict is Verdict.DELIVERED
+
+
+async def test_a_program_that_cannot_be_started_may_be_there_later(tmp_path: Path) -> None:
+    """The relay would end, or give up an alert because of a deployment in progress."""
+    for command in ([str(tmp_path / "nothing")], [str(tmp_path)], ["a\0b"]):
+        outcome = await ran_command(command)
+        assert outcome.verdict is Verdict.RETRY
+        assert outcome.answer.startswith("the program cannot be started: ")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is more than an entry that nobody has asked for."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - no folder is looked at
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+HANGS = """
+import subprocess, sys
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, file=open(sys.argv[1], "w"), flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+async def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    """Programs that hang would pile up, one for each attempt."""
+    outcome = await ran(HANGS, str(tmp_path / "child"), timeout=2)
+    assert outcome == Outcome(Verdict.RETRY, "the program was not done within 2 s")
+    child = int((tmp_path / "child").read_text("utf-8"))
+    await wait_until(lambda: not alive(child), message="the child has ended")
+
+
+async def test_a_delivery_that_is_cancelled_ends_its_program(tmp_path: Path) -> None:
+    """A relay that is stopped would leave programs behind."""
+    running = asyncio.create_task(ran(HANGS, str(tmp_path / "child"), timeout=60))
+
+    def started() -> str:
+        return (tmp_path / "child").read_text("utf-8").strip() if (tmp_path / "child").exists() else ""
+
+    child = int(await wait_until(started, message="the program runs"))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await wait_until(lambda: not alive(child), message="the child has ended")
+
+
+def test_a_variable_that_is_not_there_is_a_mistake_of_the_table() -> None:
+    """The program would find it out, alert by alert."""
+    options = CommandOptions(type="command", command=("true",), environment=("TOKEN",))
+    with pytest.raises(DestinationError, match="TOKEN is not set"):
+        made("program", options, {})

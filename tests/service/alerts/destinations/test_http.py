@@ -1,0 +1,243 @@
+"""One POST against servers that fail in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.alerts.delivery import Outcome, Verdict
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.http import HttpClient, retry_after, verdict_of
+from service.alerts.destinations.options import HttpOptions
+from tests import certificates
+from tests.receivers import Behaviour, dripping, echo, endless, hang, late, raw, receiving, status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.receivers import Receiver
+
+SECRET = "/services/T000/B000/not-a-real-one"  # noqa: S105 - it is what its value says
+LOOPBACK = ("127.0.0.0/8",)
+
+
+async def post(receiver: Receiver | str, *, texts: tuple[str, ...] = (), **options: Any) -> Outcome:
+    """Post once, with a client of its own."""
+    options = {"allow_addresses": LOOPBACK, "timeout": 5, **options}
+    client = HttpClient(HttpOptions.model_validate(options))
+    url = receiver if isinstance(receiver, str) else receiver.url + SECRET
+    try:
+        return await client.post(url, b"{}", {"Content-Type": "application/json"}, texts)
+    finally:
+        await client.aclose()
+
+
+R, NO_ANSWER = Verdict.RETRY, "the connection was closed without an answer"
+ANSWERS: dict[str, tuple[Behaviour, Verdict, str]] = {
+    "200": (status(200, "ok"), Verdict.DELIVERED, "200 OK: ok"),
+    "202": (status(202), Verdict.DELIVERED, "202 Accepted"),
+    "400": (status(400, "invalid_payload"), Verdict.REFUSED, "400 Bad Request: invalid_payload"),
+    "401": (status(401), Verdict.REFUSED, "401 Unauthorized"),
+    "404": (status(404, "no_service"), Verdict.REFUSED, "404 Not Found: no_service"),
+    "408": (status(408), R, "408 Request Timeout"),
+    "410": (status(410, "channel_is_archived"), Verdict.GONE, "410 Gone: channel_is_archived"),
+    "425": (status(425), R, "425 Too Early"),
+    "429": (status(429), R, "429 Too Many Requests"),
+    "500": (status(500, "a\nlong\tstory "), R, "500 Internal Server Error: a long story"),
+    "503": (status(503), R, "503 Service Unavailable"),
+    "799": (raw(b"HTTP/1.1 799 Odd\r\ncontent-length: 0\r\n\r\n"), R, "799 (not in HTTP)"),
+    "closed": (raw(b""), R, NO_ANSWER),
+    "cut in the headers": (raw(b"HTTP/1.1 200 OK\r\nContent-Le"), R, NO_ANSWER),
+    "cut in the body": (
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
+        Verdict.DELIVERED,
+        "200 OK: half",
+    ),
+    "cut in the body of an error": (
+        raw(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nhalf"),
+        R,
+        "500 Internal Server Error: half",
+    ),
+    "another protocol": (raw(b"220 this is no web server\r\n\r\n"), R, "the answer is not HTTP"),
+    "a header without end": (raw(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000), R, "the answer is not HTTP"),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "verdict", "answer"), ANSWERS.values(), ids=ANSWERS)
+async def test_the_verdict_is_what_became_of_the_request(
+    behaviour: Behaviour, verdict: Verdict, answer: str
+) -> None:
+    """An alert would be given up that could go out, sent again when it has arrived, or sent for ever."""
+    async with receiving(behaviour) as receiver:
+        outcome = await post(receiver)
+    assert (outcome.verdict, outcome.answer) == (verdict, answer)
+
+
+async def test_nobody_listens() -> None:
+    """An alert would be lost while a receiver restarts."""
+    async with receiving() as receiver:
+        gone = receiver.url
+    outcome = await post(gone)
+    assert outcome.verdict is Verdict.RETRY
+    assert outcome.answer.startswith("no connection: ")
+
+
+async def test_a_receiver_that_hangs_has_its_time() -> None:
+    """One stuck receiver would hold a destination for ever."""
+    async with receiving(hang) as receiver:
+        outcome = await post(receiver, timeout=0.2)
+    assert outcome == Outcome(Verdict.RETRY, "no answer in time")
+
+
+async def test_an_answer_that_comes_too_late_is_lost() -> None:
+    """It would be taken for the answer to the next request."""
+    may_answer = asyncio.Event()
+    client = HttpClient(HttpOptions.model_validate({"allow_addresses": LOOPBACK, "timeout": 0.2}))
+    async with receiving(late(may_answer), status(500, "second")) as receiver:
+        first = await client.post(receiver.url, b"1", {})
+        may_answer.set()
+        second = await client.post(receiver.url, b"2", {})
+        await client.aclose()
+    assert (first.verdict, second.answer) == (Verdict.RETRY, "500 Internal Server Error: second")
+    assert [each.body for each in receiver.received] == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("behaviour", [endless(200), dripping(200)], ids=["endless", "dripping"])
+async def test_a_body_without_end_does_not_hold_a_delivery(behaviour: Behaviour) -> None:
+    """A receiver could fill the memory, or hold the destination until its time is over."""
+    async with receiving(behaviour) as receiver:
+        outcome = await asyncio.wait_for(post(receiver), 4.5)
+    assert outcome.verdict is Verdict.DELIVERED
+    assert len(outcome.answer) < 250
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """A receiver could send our alerts, and our requests, to anybody."""
+    async with (
+        receiving() as elsewhere,
+        receiving(status(302, "secret place", Location=elsewhere.url)) as receiver,
+    ):
+        outcome = await post(receiver)
+    assert outcome == Outcome(Verdict.RETRY, "302 Found: redirects are not followed")
+    assert elsewhere.received == []
+
+
+async def test_the_answer_holds_no_secret_and_no_text() -> None:
+    """A webhook's URL, or what a model said, would stand in the log because a receiver repeated it."""
+    async with receiving(echo) as receiver:
+        url = await post(receiver)
+        client = HttpClient(HttpOptions(allow_addresses=LOOPBACK), ["hush-hush"])  # type: ignore[arg-type]  # as a table has it
+        text = 'Something "private" \N{SNOWMAN} that a model said.'
+        quoted = await client.post(receiver.url, f'{{"text": "{text}"}}'.encode(), {}, [text])
+        secret = await client.post(receiver.url, b"my hush-hush is", {}, [text])
+        await client.aclose()
+    assert "T000" not in url.answer
+    assert url.answer.startswith("400 Bad Request: …")
+    assert quoted.answer == "400 Bad Request: (the answer repeats the text, and is left out)"
+    assert secret.answer == "400 Bad Request: / my … is"
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("http://127.0.0.1:{port}/", "127.0.0.1 is loopback"),
+        ("http://localhost:{port}/", "loopback"),
+        ("http://0.0.0.0:{port}/", "0.0.0.0 is this host"),
+        ("http://[::ffff:127.0.0.1]:{port}/", "127.0.0.1 is loopback"),
+        ("http://10.0.0.1:{port}/", "10.0.0.1 is private"),
+        ("http://169.254.169.254:{port}/", "169.254.169.254 is link-local"),
+    ],
+)
+async def test_no_connection_is_made_to_an_address_that_is_not_public(url: str, what: str) -> None:
+    """Whoever may write a URL could reach what only this machine, or its network, can."""
+    async with receiving() as receiver:
+        outcome = await post(url.format(port=receiver.port), allow_addresses=["192.0.2.0/24"])
+    assert outcome.verdict is Verdict.RETRY
+    assert what in outcome.answer
+    assert "allow_addresses does not name it" in outcome.answer
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "127.0.0.1%00.example"])
+async def test_an_odd_way_to_write_an_address_is_none(host: str) -> None:
+    """Some libraries read these as 127.0.0.1."""
+    async with receiving() as receiver:
+        outcome = await post(f"http://{host}:{receiver.port}/", allow_addresses=[])
+    assert outcome.verdict is Verdict.RETRY
+    assert receiver.received == []
+
+
+async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would connect where we would not."""
+    async with receiving() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        outcome = await post("http://10.0.0.1/")
+    assert "10.0.0.1 is private" in outcome.answer
+    assert proxy.received == []
+
+
+async def test_a_certificate_is_verified(tmp_path: Path) -> None:
+    """Anybody between us and a receiver could read the alerts."""
+    authority = certificates.make(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.certificate, authority.key)
+    async with receiving(tls=tls) as receiver:
+        unknown = await post(receiver)
+        known = await post(receiver, ca_file=authority.certificate)
+        other_name = await post(
+            receiver.url.replace("127.0.0.1", "localhost"),
+            ca_file=authority.certificate,
+            allow_addresses=[*LOOPBACK, "::1"],
+        )
+    assert unknown.verdict is other_name.verdict is Verdict.RETRY
+    assert unknown.answer.startswith("its certificate is not valid: self")
+    assert other_name.answer.startswith("its certificate is not valid: Hostname mismatch")
+    assert known.verdict is Verdict.DELIVERED
+
+
+def test_certificates_that_are_not_there_are_a_mistake_of_the_table(tmp_path: Path) -> None:
+    """It would be found out with the first alert."""
+    with pytest.raises(DestinationError, match=r"ca_file=.*nothing\.pem"):
+        HttpClient(HttpOptions(ca_file=tmp_path / "nothing.pem"))
+
+
+async def test_retry_after_is_honoured() -> None:
+    """A receiver that asks for a pause would be asked again and again."""
+    async with receiving(
+        status(429, Retry_After="7"), status(503, Retry_After="x"), status(200, Retry_After="7")
+    ) as r:
+        waits = [(await post(r)).retry_after for _ in range(3)]
+    assert waits == [7, None, None]
+
+
+def test_retry_after_as_a_date() -> None:
+    """Some servers say it so."""
+    wait = retry_after(format_datetime(datetime.fromtimestamp(time.time() + 90, UTC), usegmt=True))
+    assert wait is not None
+    assert 80 < wait <= 90
+    assert retry_after("Sun, 06 Nov 1994 08:49:37 GMT") == 0
+    assert retry_after("9" * 30) == 86400
+
+
+@given(st.text(max_size=60))
+def test_any_retry_after_is_a_number_or_nothing(header: str) -> None:
+    """A receiver's odd header would end the relay."""
+    wait = retry_after(header)
+    assert wait is None or 0 <= wait <= 86400
+
+
+@given(st.integers(100, 999))
+def test_every_status_has_one_verdict(code: int) -> None:
+    """Final are only 410 and the other 4xx that say no."""
+    final = code // 100 == 4 and code not in (408, 425, 429)
+    expected = Verdict.GONE if code == 410 else Verdict.REFUSED if final else Verdict.RETRY
+    assert verdict_of(code) is (Verdict.DELIVERED if code // 100 == 2 else expected)

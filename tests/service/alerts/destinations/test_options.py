@@ -1,0 +1,121 @@
+"""What a destination's table may say, and where its secrets are found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from service.alerts.destinations import secrets
+from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.kinds import KINDS, made
+from service.alerts.destinations.options import DestinationOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLES: Any = TypeAdapter(DestinationOptions, config=ConfigDict(hide_input_in_errors=True))
+MINIMAL: dict[str, dict[str, Any]] = {
+    "webhook": {"url": "https://example.com/alerts", "secret_env": "SECRET"},
+    "slack": {"url_env": "URL"},
+    "pagerduty": {"routing_key_env": "ANY"},
+    "alertmanager": {"url": "http://alertmanager:9093"},
+    "apprise": {"url_env": "APPRISE"},
+    "log": {},
+    "command": {"command": ["true"]},
+}
+ENVIRONMENT = {
+    "URL": "https://hooks.example.com/x",
+    "SECRET": "whsec_" + "A" * 44,
+    "ANY": "any",
+    "APPRISE": "json://example.com",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_can_be_made_of_its_smallest_table(kind: str) -> None:
+    """Somebody who follows the manual would get an error, or a kind nobody can use."""
+    destination = made("one", TABLES.validate_python({"type": kind, **MINIMAL[kind]}), ENVIRONMENT)
+    assert destination.name == "one"
+    await destination.aclose()
+    await destination.aclose()  # a relay that is stopped twice
+
+
+def test_every_kind_of_table_has_a_kind_of_destination() -> None:
+    """A table would be valid, and the relay would not start."""
+    (union, *_) = get_args(DestinationOptions)
+    kinds = [get_args(each.model_fields["type"].annotation)[0] for each in get_args(union)]
+    assert kinds == list(KINDS) == list(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ({"type": "slack", "url": "https://hooks.slack.com/hunter2"}, "named by url_env"),
+        ({"type": "webhook", **MINIMAL["webhook"], "secret": "hunter2"}, "named by secret_env"),
+        ({"type": "pagerduty", "routing_key": "hunter2"}, "named by routing_key_env"),
+        (
+            {"type": "webhook", **MINIMAL["webhook"], "url": "https://a:hunter2@example.com"},
+            "without user and password",
+        ),
+        ({"type": "slack", "url_env": "https://hooks.slack.com/hunter2"}, "should match pattern"),
+        ({"type": "slack"}, "one of url_env, url_file, not none"),
+        ({"type": "slack", "url_env": "A", "url_file": "b"}, "not url_env and url_file"),
+        ({"type": "webhook", "url": "https://example.com"}, "a secret to sign with"),
+        ({"type": "webhook", **MINIMAL["webhook"], "url": "ftp://example.com"}, "starts with https://"),
+        ({"type": "webhook", **MINIMAL["webhook"], "url": "https://[::"}, "starts with https://"),
+        ({"type": "log", "link": "https://example.com/{nothing}"}, "only these stand in braces"),
+        ({"type": "log", "link": "https://example.com/{id!r:>9}"}, "only these stand in braces"),
+        ({"type": "log", "link": "https://example.com/{id"}, "whose braces match"),
+        ({"type": "log", "give_up_after": 100_000}, "less than or equal to 86400"),
+        ({"type": "log", "group": {"by": ["colour"]}}, "'category', 'severity'"),
+        ({"type": "log", "rate_limit": {"per_minute": 0}}, "greater than 0"),
+        ({"type": "log", "colour": "red"}, "Extra inputs are not permitted"),
+        ({"type": "command", "command": "rm -rf /"}, "valid tuple"),
+        (
+            {"type": "webhook", **MINIMAL["webhook"], "allow_addresses": ["10.0.0.1/8"]},
+            "an address or a network",
+        ),
+    ],
+)
+def test_a_mistake_is_explained_and_no_secret_repeated(table: dict[str, Any], why: str) -> None:
+    """The operator would not know what to write, or find the secret in a log."""
+    with pytest.raises(ValidationError) as error:
+        TABLES.validate_python(table)
+    assert why in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_secret_from_a_file_or_a_variable(tmp_path: Path) -> None:
+    """A line's end would be part of a password."""
+    file = tmp_path / "secret"
+    file.write_text(" s3cret\n", "utf-8")
+    assert secrets.secret(None, file, {}) == secrets.secret("A", None, {"A": "s3cret\n"}) == "s3cret"
+    assert secrets.secret(None, None, {"A": "s3cret"}) is None
+
+
+def test_a_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> None:
+    """The operator would not know which of many is missing; or see a part of it on the terminal."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(b"\xff\xfehunter2")
+    for variable, path, why in (
+        ("NOT_SET", None, "NOT_SET is not set"),
+        (None, tmp_path / "nothing", "nothing, where a secret is expected: No such file"),
+        (None, tmp_path, "where a secret is expected: Is a directory"),
+        (None, tmp_path / "empty", "empty is empty"),
+        (None, tmp_path / "binary", "is not text"),
+        ("TWO_LINES", None, "TWO_LINES is more than one line"),
+    ):
+        with pytest.raises(DestinationError, match=why):
+            secrets.secret(variable, path, {"NOT_SET": " ", "TWO_LINES": "hunter2\nhunter2"})
+    for odd in (
+        "hooks.example.com/hunter2",
+        "ftp://hunter2",
+        "https://",
+        "https://[hunter2",
+        "https://a:hunter2",
+    ):
+        with pytest.raises(DestinationError, match="what stands in URL is no URL") as error:
+            secrets.web_address("URL", None, {"URL": odd})
+        assert "hunter2" not in str(error.value)

@@ -1,0 +1,128 @@
+"""What PagerDuty would get, against what its Events API v2 takes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from pydantic import ValidationError
+
+from service.alerts.delivery import Verdict
+from service.alerts.destinations import body
+from service.alerts.destinations.kinds import made
+from service.alerts.destinations.options import PagerDutyOptions
+from service.alerts.destinations.pagerduty import event
+from tests.notifications import alert, digest, finished, notification, notifications, spike
+from tests.receivers import receiving, status
+
+if TYPE_CHECKING:
+    from service.alerts.delivery import Notification
+
+KEY = "0123456789abcdef" * 2
+EVENT = {"routing_key", "event_action", "dedup_key", "client", "payload", "links"}
+PAYLOAD = {"summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"}
+REQUIRED = {"summary", "source", "severity"}
+"""Field names and limits: developer.pagerduty.com, "Send an alert event"."""
+
+
+def options(**table: Any) -> PagerDutyOptions:
+    """A table."""
+    return PagerDutyOptions.model_validate({"type": "pagerduty", "routing_key_env": "PD", **table})
+
+
+def sent(what: Notification, **table: Any) -> dict[str, Any]:
+    """The event for a notification."""
+    return event(what, options(**table), KEY)
+
+
+@settings(max_examples=200)
+@given(notifications())
+def test_whatever_the_alert_pagerduty_takes_it(what: Notification) -> None:
+    """PagerDuty would answer 400, and the page would be given up."""
+    made_of_it = sent(what, dedup_by=["category", "model", "tenant"])
+    payload = made_of_it["payload"]
+    assert made_of_it.keys() == EVENT
+    assert REQUIRED <= payload.keys() <= PAYLOAD
+    assert made_of_it["event_action"] in {"trigger", "resolve"}
+    assert 0 < len(made_of_it["dedup_key"]) <= 255
+    assert 0 < len(payload["summary"]) <= 1024
+    assert payload["source"]
+    assert payload["severity"] in {"critical", "error", "warning", "info"}
+    assert datetime.fromisoformat(payload["timestamp"]).tzinfo
+    assert len(body.as_json(made_of_it)) <= 512 * 1024
+
+
+def test_the_largest_there_can_be() -> None:
+    """An event of more than 512 KB is refused."""
+    huge = notification(
+        alert(text="\x01" * 64_000, tenant="\x01" * 9000, reason="\x01" * 9000), category="\x01" * 9000
+    )
+    assert len(body.as_json(sent(digest(huge, huge, huge)))) <= 512 * 1024
+
+
+def test_all_about_one_text_share_an_incident() -> None:
+    """Every refusal would ring twice."""
+    opened, ended = sent(notification()), sent(finished())
+    other = sent(notification(alert(response_id="resp_2")))
+    assert opened["dedup_key"] == ended["dedup_key"] == "deltaloom/resp_1/0/0/refusal"
+    assert other["dedup_key"] != opened["dedup_key"]
+
+
+def test_with_dedup_by_all_that_are_alike_do() -> None:
+    """A hundred similar refusals would ring a hundred times."""
+    by = {"dedup_by": ["category", "tenant"]}
+    first, second = (sent(notification(alert(response_id=each)), **by) for each in ("resp_1", "resp_2"))
+    other = sent(notification(alert(tenant=None)), **by)
+    assert first["dedup_key"] == second["dedup_key"] == "deltaloom/category='self-harm',tenant='acme'"
+    assert other["dedup_key"] == "deltaloom/category='self-harm',tenant=-"
+    assert sent(spike(), **by)["dedup_key"] == "deltaloom/refusal-rate/model/gpt-4o"
+
+
+def test_a_long_key_is_shortened_and_stays_its_own() -> None:
+    """PagerDuty takes 255 characters; cutting would make one incident of many."""
+    one, two = (sent(notification(group="g" * 300 + each))["dedup_key"] for each in "12")
+    assert one != two
+    assert len(one) <= 255
+
+
+def test_the_end_of_a_spike_resolves_and_the_end_of_a_refusal_only_if_asked() -> None:
+    """An incident would stay open for ever, or be closed before anybody was called."""
+    assert [
+        sent(each)["event_action"] for each in (notification(), finished(), spike(), spike(ended=True))
+    ] == [
+        "trigger",
+        "trigger",
+        "trigger",
+        "resolve",
+    ]
+    assert sent(finished(), resolve="all")["event_action"] == "resolve"
+    assert sent(notification(finished().alert, resolves=False), resolve="all")["event_action"] == "trigger"
+    with pytest.raises(ValidationError, match="one refusal that ends must not close"):
+        options(resolve="all", dedup_by=["model"])
+
+
+def test_what_on_call_reads() -> None:
+    """The page would not say what happened."""
+    made_of_it = sent(notification(test=True), link="https://console.example/{response_id}")
+    payload, details = made_of_it["payload"], made_of_it["payload"]["custom_details"]
+    assert payload["summary"] == "[TEST] A model refuses · self-harm · gpt-4o · tenant acme"
+    assert (payload["group"], payload["class"], payload["component"]) == (
+        "self-harm",
+        "deltaloom.refusal.opened",
+        "gpt-4o",
+    )
+    assert (details["Text"], details["Response"]) == ("I'm sorry, but I can't help with that.", "resp_1")
+    assert made_of_it["links"] == [{"href": "https://console.example/resp_1", "text": "Open the response"}]
+
+
+async def test_it_is_enqueued_and_the_key_stays_secret() -> None:
+    """Whoever reads the log could ring the service at will."""
+    async with receiving(status(202), status(400, f'{{"errors": ["{KEY} is no key"]}}')) as receiver:
+        destination = made("on-call", options(url=receiver.url, allow_addresses=["127.0.0.1"]), {"PD": KEY})
+        first, second = [await destination.deliver(notification()) for _ in range(2)]
+        await destination.aclose()
+    assert (first.verdict, second.verdict) == (Verdict.DELIVERED, Verdict.REFUSED)
+    assert second.answer == '400 Bad Request: {"errors": ["… is no key"]}'
+    assert receiver.received[0].json == sent(notification())

@@ -1,0 +1,180 @@
+"""What leaves of a text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.alerts.privacy import CUT, MOST_HITS, MOST_LEAVING, Redactor, luhn, sha256_of
+from service.alerts.schema import Redaction, TextLeaving
+from tests.service.alerts.made import alert, config, spike
+
+DEFAULT = Redactor.of(Redaction())
+FULL = TextLeaving("full")
+
+
+@pytest.mark.parametrize(
+    ("text", "struck"),
+    [
+        ("write to joe@example.com.", "write to [mail]."),
+        ("<Jo.E+tag@mail.example.co.uk>", "<[mail]>"),
+        ("bücher@bücher.example", "[mail]"),
+        ("not@mail, @joe, 3@4", "not@mail, @joe, 3@4"),
+        ("call +49 (0)30 123-45 67!", "call [phone]!"),
+        ("call 0049 30 1234567", "call [phone]"),
+        ("call (212) 555-0123 or 212.555.0123 or 2125550123", "call [phone] or [phone] or [phone]"),
+        ("tel:+12125550123", "tel:[phone]"),
+        ("030/1234567, 0171 234 56 78", "[phone], [phone]"),
+        ("01 23 45 67 89", "[phone]"),
+        ("on 01-02-2024, 2024-01-02, 12:30, v1.20.3", "on 01-02-2024, 2024-01-02, 12:30, v1.20.3"),
+        ("1763764863123-0 of 1763764863", "1763764863123-0 of 1763764863"),
+        ("call 988, 110 or 112", "call 988, 110 or 112"),
+        ("card 4111 1111 1111 1111.", "card [card]."),
+        ("4111-1111-1111-1111", "[card]"),
+        ("4111.1111.1111.1111 or 4111\u00a01111\u00a01111\u00a01111", "[card] or [card]"),
+        ("+44\u00a020\u00a07946\u00a00958 or +44 20 7946\u20110958", "[phone] or [phone]"),
+        (
+            "192.168.100.200, 3.14159265358979, 4, 1, 11, 11, 11",
+            "192.168.100.200, 3.14159265358979, 4, 1, 11, 11, 11",
+        ),
+        ("4111111111111111", "[card]"),
+        ("378282246310005 (Amex)", "[card] (Amex)"),
+        ("4111 1111 1111 1111 123", "[card] 123"),
+        ("12 4111 1111 1111 1111", "12 [card]"),
+        ("4111111111111112", "4111111111111112"),
+        (
+            "1234567890123, and 16 digits: 4111 1111 1111 1112",
+            "1234567890123, and 16 digits: 4111 1111 1111 1112",
+        ),
+        ("card4111111111111111", "card[card]"),
+        ("4 4111 1111 1111 1111", "4 [card]"),
+    ],
+)
+def test_defaults(text: str, struck: str) -> None:
+    """A mail address, a phone or card number would leave; or what is none would be struck out."""
+    assert DEFAULT.prose(text) == struck
+
+
+DIGITS = st.integers(10**11, 10**17 - 1).map(lambda number: f"4{number}")
+
+
+BESIDE = st.text("ab :,-4\n", max_size=12)
+
+
+@given(BESIDE.filter(lambda text: text[-1:] != "4"), DIGITS, st.sampled_from(["", " ", "-"]), BESIDE)
+def test_every_card_number_is_struck_out(before: str, digits: str, separator: str, after: str) -> None:
+    """A card number would leave, by how it is grouped or by what stands around it."""
+    check = next(digit for digit in "0123456789" if luhn(digits + digit))
+    groups = separator.join(re.findall(".{1,4}", digits + check))
+    struck = DEFAULT.prose(f"{before}{groups}{after if after[:1] != '4' else ''}")
+    assert not any(group in struck for group in re.findall(r"\d{4,}", groups) if group not in before + after)
+
+
+@given(
+    st.from_regex(
+        r"[a-z0-9][a-z0-9.+_-]{0,10}@[a-z0-9]{1,10}(\.[a-z0-9-]{1,5}){0,2}\.[a-z]{2,8}", fullmatch=True
+    )
+)
+def test_every_mail_address_is_struck_out(address: str) -> None:
+    """A mail address would leave, whole or in part."""
+    assert DEFAULT.prose(f"from {address} on") == "from [mail] on"
+
+
+@given(st.text(max_size=200))
+def test_the_rest_stays_as_it_is(text: str) -> None:
+    """Words would be changed that nobody has to be protected from."""
+    pieces = re.split(r"\[(?:mail|phone|card)\]", DEFAULT.prose(text))
+    at = 0
+    for piece in pieces:
+        at = text.index(piece, at) + len(piece)
+
+
+def test_patterns_of_the_file() -> None:
+    """What only the operator knows to be private would leave."""
+    own = Redactor.of(config('[redaction]\npatterns = ["EMP-[0-9]{3}", "jo[a-z]*"]').redaction)
+    assert own.prose("EMP-123 is joe@example.com") == "[redacted] is [mail]"
+    fewer = Redactor.of(config('[redaction]\ndefaults = ["card"]').redaction)
+    assert fewer.prose("joe@example.com 4111111111111111") == "joe@example.com [card]"
+
+
+def test_overlapping() -> None:
+    """The rest of one would stay behind the other, or what is struck out once would be searched again."""
+    own = Redactor.of(
+        config('[redaction]\ndefaults = []\npatterns = ["abc", "bcd", "redacted", "c"]').redaction
+    )
+    assert own.prose("xabcdx") == "x[redacted]x"
+
+
+def test_a_long_text_leaves_in_part() -> None:
+    """What no pattern has looked at would leave; or half of what stands across the border."""
+    card = "4111 1111 1111 1111"
+    assert DEFAULT.prose("x" * (MOST_LEAVING + 1)) == "x" * MOST_LEAVING + CUT
+    assert (
+        DEFAULT.prose("x" * (MOST_LEAVING - 4) + f" {card} y") == "x" * (MOST_LEAVING - 4) + f" [card]{CUT}"
+    )
+    assert DEFAULT.prose("x" * (MOST_LEAVING * 3)).endswith(f"x{CUT}")
+
+
+def test_more_than_is_looked_for() -> None:
+    """Finding ten thousand of something would take the relay's time; or those not looked for would leave."""
+    text = "a@b.cd " * (MOST_HITS + 5)
+    assert DEFAULT.prose(text) == "[mail] " * MOST_HITS + CUT
+    slow = Redactor.of(config('[redaction]\npatterns = ["a.*X|a"]').redaction)
+    begun = time.process_time()
+    assert slow.prose("a" * MOST_LEAVING) == "[redacted]" * MOST_HITS + CUT
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("leaving", "text"),
+    [
+        (FULL, "I can't mail [mail] for you."),
+        (TextLeaving("excerpt", 12), f"I can't mail{CUT}"),
+        (TextLeaving("excerpt", 18), f"I can't mail [mail{CUT}"),
+        (TextLeaving("excerpt", 500), "I can't mail [mail] for you."),
+        (TextLeaving("none"), ""),
+    ],
+)
+def test_how_much_leaves(leaving: TextLeaving, text: str) -> None:
+    """More would leave than a route allows, such as the beginning of an address that the excerpt cuts."""
+    sent = DEFAULT.leaving(alert("I can't mail joe@example.com for you."), leaving)
+    assert sent.text == text
+
+
+def test_names_and_reasons() -> None:
+    """An address would leave as the name of a tenant; or a tenant's number would be taken for a phone's."""
+    sent = DEFAULT.leaving(
+        alert(
+            tenant="joe@example.com",
+            model="gpt-2125550123",
+            safety_identifier="user joe@example.com",
+            reason="said joe@example.com 4111111111111111",
+            response_id="resp_2125550123",
+        ),
+        FULL,
+    )
+    assert (sent.tenant, sent.model, sent.safety_identifier) == ("[mail]", "gpt-2125550123", "user [mail]")
+    assert (sent.reason, sent.response_id) == ("said [mail] [card]", "resp_2125550123")
+    rate = DEFAULT.leaving(spike(name="joe@example.com"), FULL).rate
+    assert rate is not None
+    assert rate.name == "[mail]"
+    nobody = DEFAULT.leaving(alert(tenant=None), FULL)
+    assert nobody.tenant is None
+
+
+def test_sha256() -> None:
+    """A text that does not leave could not be compared with the one in the archive."""
+    assert sha256_of("ä") == hashlib.sha256("ä".encode()).hexdigest()
+    assert sha256_of("") is None
+
+
+@pytest.mark.parametrize("digits", ["4111111111111111", "378282246310005", "6011111111111117", "0"])
+def test_luhn(digits: str) -> None:
+    """No card would be known as one."""
+    assert luhn(digits)
+    assert not any(luhn(f"{digits[:-1]}{other}") for other in "0123456789" if other != digits[-1])
