@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench import verdict
 from bench.competitors import BARE_ECHO, OURS
@@ -38,10 +38,22 @@ OWN_HALF = "at 50 % of its own maximum"
 TEXT, ALERT, ECHO = f"{OURS.name}, text", f"{OURS.name}, opened alert", BARE_ECHO.name
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 _SECONDS, _QUICK_SECONDS = 5, 1
-_WARM_UP = 0.2
-"""The share of a run, at its beginning, that is not looked at."""
+_WARM_UP, _END = 0.2, 0.9
+"""The shares of a run before and after which nothing is looked at. At its end the last texts of all responses
+are closed within a moment, which no steady load does."""
 _OPEN = 50
 _OUT_WITHIN = 60.0
+
+
+class Span(NamedTuple):
+    """A part of a run, by the clock."""
+
+    first: float
+    last: float
+
+    def has(self, at: float) -> bool:
+        """Whether something was sent in it."""
+        return self.first <= at <= self.last
 
 
 def measure(stage: Stage) -> None:
@@ -101,19 +113,19 @@ def _run(stage: Stage, case: str, competitor: Competitor, rate: float, number: i
             wait(lambda: place.state().read >= len(sent), _OUT_WITHIN, f"{competitor.name} reads all")
             wait_until_done(place, competitor, expected, len(sent), workers)
         texts, alerts = seen[place.names.assembled], seen[place.names.alerts]
-    skipped = sent[round(len(sent) * _WARM_UP)]
+    looked_at = Span(sent[round(len(sent) * _WARM_UP)], sent[round(len(sent) * _END)])
     if not competitor.rebuilds:
-        _note(stage, case, ECHO, _later(sent, texts.at, skipped))
+        _note(stage, case, ECHO, _later(sent, texts.at, looked_at))
         return
     stage.check(competitor, case, verdict.wrong(place, expected))
     closed = _sent(published, sent, (entry.closes for entry in published))
     opened = _sent(published, sent, (entry.opens for entry in published))
-    _note(stage, case, TEXT, _delays(closed, _seen(texts), skipped))
-    _note(stage, case, ALERT, _delays(opened, _seen(alerts), skipped))
+    _note(stage, case, TEXT, _delays(closed, _seen(texts), looked_at))
+    _note(stage, case, ALERT, _delays(opened, _seen(alerts), looked_at))
 
 
-def _later(sent: Sequence[float], seen: Sequence[float], skipped: float) -> list[float]:
-    return [out - at for at, out in zip(sent, seen, strict=True) if at >= skipped]
+def _later(sent: Sequence[float], seen: Sequence[float], looked_at: Span) -> list[float]:
+    return [out - at for at, out in zip(sent, seen, strict=True) if looked_at.has(at)]
 
 
 def _sent(
@@ -130,8 +142,8 @@ def _seen(stream: Seen) -> dict[PartName, float]:
     return first
 
 
-def _delays(sent: dict[PartName, float], seen: dict[PartName, float], skipped: float) -> list[float]:
-    return [seen[name] - at for name, at in sent.items() if at >= skipped and name in seen]
+def _delays(sent: dict[PartName, float], seen: dict[PartName, float], looked_at: Span) -> list[float]:
+    return [seen[name] - at for name, at in sent.items() if looked_at.has(at) and name in seen]
 
 
 def _note(stage: Stage, case: str, who: str, delays: list[float]) -> None:

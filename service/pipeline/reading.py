@@ -13,6 +13,7 @@ from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
 from service.pipeline.decode import UnreadableError, said_of
+from service.pipeline.recent import Recent
 from service.ports import Entry
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from service.pipeline.gathering import Where
     from service.ports import RawEntry
 
-_REMEMBERED = 4000
-"""Of so many sources and places it is remembered what they are; forgetting one costs reading it again."""
+_REMEMBERED = 1000
+"""Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
+reading it again."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
 """Opens an entry: its id, its fields, how often it was delivered."""
@@ -76,8 +78,8 @@ class Reading:
             for name, route in table.routes.items()
             if route.adds is not None
         }
-        self._sources: dict[tuple[bytes, int], Source | None] = {}
-        self._places: dict[Where, Place] = {}
+        self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
+        self._places: Recent[Where, Place] = Recent(_REMEMBERED)
 
     def place(self, where: Where, entry: RawEntry) -> Place | None:
         """Where events go that were gathered; None if all of their entries have to be read the long way.
@@ -91,8 +93,6 @@ class Reading:
         except KeyError:
             place = self._place(where, entry)
             if place is not None and place.part is not None:  # others hardly ever come again
-                if len(self._places) >= _REMEMBERED:
-                    self._places.clear()
                 self._places[where] = place
             return place
 
@@ -115,8 +115,6 @@ class Reading:
         try:
             return self._sources[key]
         except KeyError:
-            if len(self._sources) >= _REMEMBERED:
-                self._sources.clear()
             source = self._sources[key] = self._read(*entry)
             return source
 

@@ -42,6 +42,8 @@ local function blob(number)
 end
 
 local TYPES_AT_MOST = 1000
+-- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
+local EXACT_BYTES = 2048
 local ARGUMENTS_AT_MOST = 1000
 
 local function in_slices(list, call)
@@ -59,6 +61,13 @@ local function varint(data, at)
     number = number + (byte - 128) * scale
     scale = scale * 128
   end
+end
+
+-- Returns how many bytes a log has then that had so many.
+local function append(log, bytes, chunk)
+  if bytes == 0 or bytes + #chunk > EXACT_BYTES then return redis.call('APPEND', log, chunk) end
+  redis.call('SET', log, redis.call('GET', log) .. chunk, 'KEEPTTL')
+  return bytes + #chunk
 end
 
 -- The fragments in a log, chunk by chunk; how far it was counted is kept.
@@ -101,9 +110,10 @@ for r, response in ipairs(RESPONSES) do
   if gone then forgotten[#forgotten + 1] = r - 1 end
   is_done[r] = done
 end
-local refused = {}
+local refused, sizes = {}, {}
 for l = 1, LOGS do
   local bytes = redis.call('STRLEN', KEYS[FIRST_LOG + l])
+  sizes[l] = bytes
   if bytes == 0 or bytes + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, bytes} end
 end
 if #overflowing > 0 or #forgotten > 0 or #refused > 0 then
@@ -150,7 +160,7 @@ local opened, late_events, active, candidates = {}, 0, {}, {}
 
 local function add(r, state, parts, p)
   local field, log, chunk = parts[p + FIELD], KEYS[parts[p + LOG]], blob(parts[p + CHUNK])
-  if redis.call('APPEND', log, chunk) == #chunk then redis.call('HSET', state, 'part:' .. field, 'open') end
+  if append(log, redis.call('STRLEN', log), chunk) == #chunk then redis.call('HSET', state, 'part:' .. field, 'open') end
   if not parts[p + KNOWN] then
     redis.call('PEXPIRE', log, TTL_MS)
     redis.call('PEXPIRE', state, TTL_MS)
@@ -210,7 +220,9 @@ for r, response in ipairs(RESPONSES) do
   if not WHOSE or any_fresh(WHOSE[1][r]) then apply(r, response) end
 end
 for l = 1, LOGS do
-  if not WHOSE or fresh_among(WHOSE[3][l]) > 0 then redis.call('APPEND', KEYS[FIRST_LOG + l], ARGV[FIRST_CHUNK + l]) end
+  if not WHOSE or fresh_among(WHOSE[3][l]) > 0 then
+    append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l])
+  end
 end
 if late_events > 0 then redis.call('HINCRBY', COUNTS, 'late', late_events) end
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)

@@ -49,7 +49,18 @@ def arrival_field(arrival: Arrival) -> str:
 def register_value(register: Register) -> str:
     """A register such that the earliest is the smallest in byte order."""
     ms, seq = register.entry
-    return f"{ms:020d}-{seq:020d} {register.value}"
+    return f"{_sortable(ms)}-{_sortable(seq)} {register.value}"
+
+
+def _sortable(number: int) -> str:
+    """A number from 0 to 2**64 - 1 in decimal, behind a letter that says how many digits it has."""
+    digits = str(number)
+    return chr(ord("a") + len(digits)) + digits
+
+
+def _entry_in(text: str) -> EntryId:
+    ms, _, seq = text.partition("-")
+    return EntryId(int(ms[1:]), int(seq[1:]))
 
 
 def register_field(name: RegisterName) -> str:
@@ -91,7 +102,7 @@ def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
         stored = fields.get(field)
         if stored is not None:
             entry, _, value = stored.decode().partition(" ")
-            registers[name] = Register(EntryId.parse(entry), value)
+            registers[name] = Register(_entry_in(entry), value)
     return registers
 
 

@@ -387,3 +387,64 @@ async def test_fragments_of_a_long_part_are_counted_from_where_it_was_left(redis
     assert [letter.reason for letter in await dead_letters(redis, prefix)] == ["oversized"]
     assert [text.text for text in await texts(redis, prefix)] == ["four" * 300]
     assert await redis.hget(state, "size:0:0:reasoning") is None
+
+
+@pytest.mark.parametrize("lost", ["log", "[ls]*"])
+async def test_a_log_that_only_grows_is_told_in_full_if_it_is_gone(bench: Bench, lost: str) -> None:
+    """A chunk would make a log without a time to live, of a part that no state knows."""
+    consumer = bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await consumer.work()
+    for key in await bench.redis.keys(f"{bench.prefix}:{lost}:*"):
+        await bench.redis.delete(key)
+    await bench.publish(delta(2, "b"))
+    await consumer.work()
+    (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+    assert await bench.redis.pttl(log) > 0
+    await bench.publish(done("b"))
+    await consumer.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity, text.item_id) == ("b", "verified", "item_1")
+
+
+async def test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(bench: Bench) -> None:
+    """A batch that brings nothing but deltas would not be looked at, and its text wait for who is stuck."""
+    await bench.publish(KEEPALIVE)
+    await bench.consumer("dead").read()
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    await bench.publish(created, delta(1, "su"))
+    alive, other = bench.consumer("alive"), bench.consumer("other")
+    await alive.work()
+    await bench.publish(delta(2, "re"))
+    missing = await alive.read()
+    await bench.publish(done("sure"))
+    await other.work()
+    assert await texts(bench.redis, bench.prefix) == []
+    await wait_until_stalled(bench)
+    await alive.worker.take(missing)
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["sure"]
+
+
+async def wait_until_stalled(bench: Bench) -> None:
+    """Until whoever holds the oldest entry is taken for stuck."""
+
+    async def stalled() -> bool:
+        oldest: Any = await bench.redis.xpending_range(bench.names.deltas, GROUP, "-", "+", 1)
+        return bool(oldest[0]["time_since_delivered"] > plans.STALLED_MS)
+
+    await wait_until(stalled, message="the dead worker is taken for stuck")
+
+
+async def test_a_small_log_takes_no_more_room_than_it_needs(bench: Bench) -> None:
+    """Redis gives a string that grows twice its size: open texts would take twice the memory."""
+    consumer = bench.consumer()
+    for number in range(60):
+        await bench.publish(delta(number, "x" * 100))
+        await consumer.work()
+        (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+        size = await bench.redis.strlen(log)
+        used: Any = await bench.redis.memory_usage(log)
+        assert size > 2000 or used < 1.25 * size + 200
+    await bench.publish(done("x" * 6000))
+    await consumer.work()
+    assert [text.integrity for text in await texts(bench.redis, bench.prefix)] == ["verified"]

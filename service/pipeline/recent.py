@@ -1,0 +1,41 @@
+"""What was asked for lately, kept in two generations: the older one is dropped when the younger is full.
+
+What is asked for again and again stays, however much comes once and never again; and there is a limit.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Key, Value]):
+    """A cache of at most twice `size` values."""
+
+    __slots__ = ("_old", "_size", "_young")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[Key, Value] = {}
+        self._old: dict[Key, Value] = {}
+
+    def __getitem__(self, key: Key) -> Value:
+        """What is kept under a key.
+
+        Raises:
+            KeyError: nothing is, or not any more.
+        """
+        try:
+            return self._young[key]
+        except KeyError:
+            value = self._old[key]
+            self[key] = value
+            return value
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        """Keep a value."""
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}
+        self._young[key] = value
