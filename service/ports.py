@@ -109,6 +109,17 @@ class PartChange:
         if self.positions is not None:
             self.positions = [self.positions[n] for n in order]
 
+    def close(self, closing: StoredClosing) -> None:
+        """Add a closing, unless one that goes before it says the text: of a text's copies one is stored.
+
+        The first entry that has the text closes a part, and within an entry the closing of the lowest rank.
+        """
+        (entry, _), rank, _ = closing
+        for (before, _), better, text in self.closings:
+            if text and (before < entry or (before == entry and better <= rank)):
+                return
+        self.closings.append(closing)
+
     def clear(self) -> None:
         """Take its fragments out."""
         self.entries, self.numbers, self.deltas, self.positions = [], [], [], None

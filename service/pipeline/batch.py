@@ -266,7 +266,7 @@ class Batch:
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
                     change = self._part(effect.part, effect.item_id, origin, index)
-                    change.closings.append(StoredClosing(origin.arrival, effect.rank, effect.text))
+                    change.close(StoredClosing(origin.arrival, effect.rank, effect.text))
                     self.commit.responses[effect.part.stream_key].entries.add(index)
             else:
                 response = self._response(effect.stream_key, origin)
