@@ -5,6 +5,7 @@ A broker lives as long as the destination's lease is held: whoever does not hold
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ async def reading(
         takers: by stream, what takes the entries.
     """
     broker = make_broker(settings, client)
+    hands = _Hands()
     for stream, take in takers.items():
         subscription = StreamSub(
             stream,
@@ -50,19 +52,45 @@ async def reading(
             max_records=AT_ONCE,
             polling_interval=settings.block_ms,
         )
-        subscribe_to(broker, subscription, _taker(stream, take))
+        subscribe_to(broker, subscription, hands.taker(stream, take))
     try:
         await broker.start()
         yield
     finally:
+        hands.close()
         await broker.stop()
 
 
-def _taker(stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
-    async def take_raw(entries: Sequence[RawEntry]) -> None:
-        await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+class _Hands:
+    """What hands entries on, until it is told to stop: FastStream waits for them, and Redis may be away."""
 
-    return take_raw
+    def __init__(self) -> None:
+        self._closed = False
+        self._busy: set[asyncio.Task[None]] = set()
+
+    def taker(self, stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
+        """What hands the entries of a stream on."""
+
+        async def hand_on(entries: Sequence[RawEntry]) -> None:
+            await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+
+        async def take_raw(entries: Sequence[RawEntry]) -> None:
+            if self._closed:
+                return  # they stay owed
+            task = asyncio.create_task(hand_on(entries))
+            self._busy.add(task)
+            await asyncio.wait({task})
+            self._busy.discard(task)
+            if not task.cancelled():
+                task.result()
+
+        return take_raw
+
+    def close(self) -> None:
+        """Hand on nothing more, and let go of what is in hand."""
+        self._closed = True
+        for task in self._busy:
+            task.cancel()
 
 
 def _owed(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Owed:
