@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from faststream.redis import StreamSub
+from faststream.redis import RedisBroker, StreamSub
 
 from handlers.core.identity import EntryId
 from service.bus.broker import make_broker
@@ -27,6 +27,9 @@ Take = Callable[[Sequence[Owed]], Awaitable[None]]
 
 AT_ONCE = 100
 """Alerts read at once; fewer if they are large."""
+
+_READERS_END_WITHIN = 1.0
+"""Seconds."""
 
 
 @asynccontextmanager
@@ -58,7 +61,20 @@ async def reading(
         yield
     finally:
         hands.close()
-        await broker.stop()
+        await _stopped(broker, client)
+
+
+async def _stopped(broker: RedisBroker, client: Any) -> None:
+    """Come back when nothing reads any more.
+
+    FastStream cancels its readers and does not wait for them: one that was just connecting would leave the
+    connection open.
+    """
+    readers = [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]
+    await broker.stop()
+    if readers:
+        await asyncio.wait(readers, timeout=_READERS_END_WITHIN)
+    await client.aclose()
 
 
 class _Hands:
