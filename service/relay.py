@@ -68,9 +68,6 @@ async def relaying(settings: Settings, file: Path, environment: Mapping[str, str
         await relays.end(settings.shutdown_timeout / 2)
 
 
-Ready = dict[str, tuple["Destination", "CommonOptions"]]
-
-
 class Relays:
     """A relay for each destination of a file.
 
@@ -109,8 +106,7 @@ class Relays:
     def start(self, services: list[_Service]) -> None:
         """Begin."""
         for service in services:
-            self._serving[service.name] = service
-            service.start()
+            self._start(service)
         logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
 
     def reload(self) -> None:
@@ -127,10 +123,22 @@ class Relays:
                 for line in str(error).splitlines():
                     logs.logger().error("alerts file not reloaded, the former one stays", error=line)
                 return
-            await asyncio.gather(*(service.stop() for service in self._serving.values()))
-            self._serving.clear()
-            logs.logger().info("alerts file reloaded", file=str(self._file))
-            self.start(services)
+            new = {service.name: service for service in services}
+            names = new.keys() | self._serving.keys()
+            await asyncio.gather(*(self._replace(name, new.get(name)) for name in names))
+            logs.logger().info("alerts file reloaded", file=str(self._file), destinations=sorted(new))
+
+    async def _replace(self, name: str, new: _Service | None) -> None:
+        """One destination's service by another one, which begins when the answers to the former are there."""
+        if name in self._serving:
+            await self._serving[name].stop()
+            del self._serving[name]
+        if new is not None:
+            self._start(new)
+
+    def _start(self, service: _Service) -> None:
+        self._serving[service.name] = service
+        service.start()
 
     async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - what is under way then is left to the next one
         """Begin nothing more; wait a while for the answers to what is under way."""
@@ -174,6 +182,7 @@ class _Service:
         streams = [names.alerts for names in settings.names.all]
         self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
         self._relay: Relay | None = None
+        self._stands_by = False
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -204,15 +213,14 @@ class _Service:
         preparing = asyncio.create_task(self._prepare())
         try:
             await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            standing_by = False
+            _tell_of_failure(preparing)
             while not stopped.done():
-                if await self._has_lease():
-                    logs.logger().info("relay sends")
-                    await self._send_while_held(stopped)
-                    standing_by = False
-                elif not standing_by:
-                    logs.logger().info("relay stands by")
-                    standing_by = True
+                try:
+                    await self._serve_if_it_can(stopped)
+                except StorageUnavailableError as error:
+                    logs.logger().debug("put off", error=str(error))
+                except Exception:  # noqa: BLE001 - what was in hand is still owed, and taken up again
+                    logs.logger().exception("relay failed, beginning again")
                 await asyncio.wait({stopped}, timeout=_ASK_AGAIN_AFTER)
         finally:
             await _cancelled(preparing, stopped)
@@ -223,12 +231,14 @@ class _Service:
         for group in self._groups.values():
             await self._patience.until_done(group.ensure, self._options.begin)
 
-    async def _has_lease(self) -> bool:
-        try:
-            return await self._lease.take()
-        except StorageUnavailableError as error:
-            logs.logger().debug("put off", error=str(error))
-            return False
+    async def _serve_if_it_can(self, stopped: asyncio.Task[bool]) -> None:
+        if await self._lease.take():
+            logs.logger().info("relay sends")
+            self._stands_by = False
+            await self._send_while_held(stopped)
+        elif not self._stands_by:
+            logs.logger().info("relay stands by")
+            self._stands_by = True
 
     async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
         """Send until told to stop, or until the lease is lost; then let go of it."""

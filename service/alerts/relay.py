@@ -108,6 +108,8 @@ class Relay:
         self._owed: set[Place] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._gone: str | None = None
+        """What the destination answered when it said that it is no more."""
+        self._gone_is_noted = False
         self._last_answer = _NEVER_TRIED
         self._next_look = 0.0
         self._changed = asyncio.Event()
@@ -118,6 +120,7 @@ class Relay:
     async def resume(self) -> None:
         """Take up what the former holder of the lease began, before anything is taken."""
         self._gone = await self._patience.until_done(self._outbox.gone)
+        self._gone_is_noted = self._gone is not None
         kept = await self._patience.until_done(self._outbox.digests)
         for digest_id, digest in kept.items():
             if digest.confirmed:
@@ -141,11 +144,10 @@ class Relay:
 
     async def check_whether_gone(self) -> None:
         """Ask whether an operator has said that the destination is there again."""
-        if self._gone is not None:
-            self._gone = await self._outbox.gone()
-            if self._gone is None:
-                logs.logger().warning("destination enabled")
-                self._changed.set()
+        if self._gone_is_noted and await self._outbox.gone() is None:
+            self._gone, self._gone_is_noted = None, False
+            logs.logger().warning("destination enabled")
+            self._changed.set()
 
     def _judge(self, entries: Iterable[Owed]) -> _Judged:
         """The messages that alerts make; all others."""
@@ -354,6 +356,7 @@ class Relay:
                 remedy=f"deltaloom alerts enable {self._destination.name}",
             )
         await self._patience.until_done(self._outbox.note_gone, answer, datetime.now(UTC))
+        self._gone_is_noted = True
 
     # ----------------------------------------------------------------------------------------------- settling
 

@@ -5,11 +5,12 @@ A broker lives as long as the destination's lease is held: whoever does not hold
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from faststream.redis import StreamSub
+from faststream.redis import RedisBroker, StreamSub
 
 from handlers.core.identity import EntryId
 from service.bus.broker import make_broker
@@ -27,6 +28,9 @@ Take = Callable[[Sequence[Owed]], Awaitable[None]]
 AT_ONCE = 100
 """Alerts read at once; fewer if they are large."""
 
+_READERS_END_WITHIN = 1.0
+"""Seconds."""
+
 
 @asynccontextmanager
 async def reading(
@@ -41,6 +45,7 @@ async def reading(
         takers: by stream, what takes the entries.
     """
     broker = make_broker(settings, client)
+    hands = _Hands()
     for stream, take in takers.items():
         subscription = StreamSub(
             stream,
@@ -50,19 +55,58 @@ async def reading(
             max_records=AT_ONCE,
             polling_interval=settings.block_ms,
         )
-        subscribe_to(broker, subscription, _taker(stream, take))
+        subscribe_to(broker, subscription, hands.taker(stream, take))
     try:
         await broker.start()
         yield
     finally:
-        await broker.stop()
+        hands.close()
+        await _stopped(broker, client)
 
 
-def _taker(stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
-    async def take_raw(entries: Sequence[RawEntry]) -> None:
-        await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+async def _stopped(broker: RedisBroker, client: Any) -> None:
+    """Come back when nothing reads any more.
 
-    return take_raw
+    FastStream cancels its readers and does not wait for them: one that was just connecting would leave the
+    connection open.
+    """
+    readers = [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]
+    await broker.stop()
+    if readers:
+        await asyncio.wait(readers, timeout=_READERS_END_WITHIN)
+    await client.aclose()
+
+
+class _Hands:
+    """What hands entries on, until it is told to stop: FastStream waits for them, and Redis may be away."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._busy: set[asyncio.Task[None]] = set()
+
+    def taker(self, stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
+        """What hands the entries of a stream on."""
+
+        async def hand_on(entries: Sequence[RawEntry]) -> None:
+            await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+
+        async def take_raw(entries: Sequence[RawEntry]) -> None:
+            if self._closed:
+                return  # they stay owed
+            task = asyncio.create_task(hand_on(entries))
+            self._busy.add(task)
+            await asyncio.wait({task})
+            self._busy.discard(task)
+            if not task.cancelled():
+                task.result()
+
+        return take_raw
+
+    def close(self) -> None:
+        """Hand on nothing more, and let go of what is in hand."""
+        self._closed = True
+        for task in self._busy:
+            task.cancel()
 
 
 def _owed(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Owed:
