@@ -15,7 +15,7 @@ from chaos.verdict import Ending, Leftover, Message
 from deltaloom import GROUP, StreamNames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chaos.deliveries import Deliveries
     from chaos.processes import Server
@@ -81,16 +81,23 @@ class Observer:
                 pass
 
     async def _read_some(self, client: Any, block_ms: int | None) -> int:
-        count = 0
         reply = await client.xread(self._last, count=_PAGE, block=block_ms)
-        for name, entries in reply:
-            stream = name.decode()
-            for entry_id, fields in entries:
-                self._take(stream, entry_id.decode(), fields)
-                self._last[stream] = entry_id.decode()
-            count += len(entries)
-        self.read += count
-        return count
+        pages = {name.decode(): entries for name, entries in reply}
+        count = self._take_all(self.names.assembled, pages.pop(self.names.assembled, []))
+        while count and count % _PAGE == 0:  # an alert of this reply may be of a text on the next page
+            after = {self.names.assembled: self._last[self.names.assembled]}
+            more = await client.xread(after, count=_PAGE)
+            if not more:
+                break
+            count += self._take_all(self.names.assembled, more[0][1])
+        return count + sum(self._take_all(stream, entries) for stream, entries in pages.items())
+
+    def _take_all(self, stream: str, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> int:
+        for entry_id, fields in entries:
+            self._take(stream, entry_id.decode(), fields)
+            self._last[stream] = entry_id.decode()
+        self.read += len(entries)
+        return len(entries)
 
     def _take(self, stream: str, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
         if stream == self.names.dead_letters:

@@ -18,7 +18,8 @@ from service.storage.availability import unavailable_if_away
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from service.ports import Commit, Committed
+    from service.change import Commit
+    from service.ports import Committed
 
 
 def _change(script: str, safeguard: str, instead: str) -> None:

@@ -25,6 +25,7 @@ from handlers.core.effects import (
     UnattributableEventError,
 )
 from handlers.core.identity import Arrival, PartKey, StreamKey
+from service.change import Commit, PartChange, ResponseChange
 from service.pipeline.dead_letters import dead_letter
 from service.pipeline.decode import (
     Said,
@@ -37,7 +38,6 @@ from service.pipeline.decode import (
 )
 from service.pipeline.frames import decode_raw
 from service.pipeline.gathering import gather, is_array
-from service.ports import Commit, PartChange, ResponseChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -36,6 +36,11 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
     return fields
 
 
+def entry_of_alert(alert: ModerationAlert) -> list[str]:
+    """The fields of an alert's entry."""
+    return entry_of(alert, alert.model_dump_json())
+
+
 def entry_of_letter(letter: DeadLetter) -> list[str]:
     """The fields of a dead letter's entry."""
     return [str(text) for pair in letter.model_dump(mode="json").items() for text in pair]
@@ -139,3 +144,8 @@ def state_of(
             if name.startswith("part:") and (value == b"done" or chunks.get(name[5:]) is None)
         ),
     )
+
+
+def in_ms(seconds: float) -> int:
+    """Seconds as whole milliseconds, as scripts take them."""
+    return round(seconds * 1000)

@@ -9,12 +9,13 @@ from redis import exceptions
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.response import LowWater
-from service.ports import Commit, Committed, Loaded, Settlement, StorageUnavailableError, Survey
-from service.storage import plans, scripts
+from service.ports import Committed, Loaded, Settlement, StorageUnavailableError, Survey
+from service.storage import commit_plan, scripts
 from service.storage.availability import unavailable_if_away
+from service.storage.commit_plan import CommitCall
 from service.storage.group import ConsumerGroup
-from service.storage.plans import CommitCall, SettleCall
 from service.storage.records import REGISTERS, open_fields, registers_of, state_of
+from service.storage.settle_plan import SettleCall
 from service.storage.told import Told
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
 
     from handlers.core.context import Registers
+    from service.change import Commit
     from service.keys import Keys
     from service.settings import Settings
 
@@ -105,7 +107,7 @@ class RedisStorage:
                 _loaded(call.responses[response], _pairs(state), _pairs(logs))
                 for response, state, logs in found
             ],
-            more=len(ready) + len(found) >= plans.AT_MOST,
+            more=len(ready) + len(found) >= commit_plan.AT_MOST,
         )
 
     async def confirm(self) -> None:
@@ -178,14 +180,14 @@ class RedisStorage:
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        args = [idle_timeout_ms, plans.AT_MOST, plans.STALLED_MS, max_open]
+        args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open]
         reply = await self._in_group(self._survey, keys, args)
         low_water, now_ms, ready, idle, surplus = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            more=len(ready) >= plans.AT_MOST,
+            more=len(ready) >= commit_plan.AT_MOST,
             idle=_scores(idle),
             surplus=_scores(surplus),
         )

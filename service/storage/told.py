@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from handlers.core.identity import EntryId, PartKey, StreamKey
-    from service.ports import Said
+    from service.change import Said
 
 _RESPONSES = 10_000
 """Of so many responses it is remembered, at most."""

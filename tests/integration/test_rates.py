@@ -14,7 +14,7 @@ from service.alerts.proportions import Count
 from service.alerts.spikes import OTHER, SpikeWatch, Subject, Turn, changes, thresholds_of
 from service.keys import Keys
 from service.settings import Settings
-from service.storage import buckets, plans
+from service.storage import buckets, settle_plan
 from service.storage.buckets import Series, baseline_of, window_of
 from service.storage.rates import GOOD_FOR_MS, RedisRates
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
@@ -176,7 +176,7 @@ async def test_entries_of_another_time_are_not_counted(bench: Bench, at_ms: int)
 
 async def test_names_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant for each user, or a model's name of a megabyte, would fill Redis."""
-    monkeypatch.setattr(plans, "NAMES_AT_MOST", 3)
+    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
     for number in range(6):
         await publish(bench, f"resp_{number}", refused=number == 5, tenant=f"tenant-{number}")
     await publish(bench, "long", tenant="x" * 4000)

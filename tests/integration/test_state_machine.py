@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from chaos.model import Event, expected_of
 from handlers import BUILT_IN
-from service.storage import plans, store
+from service.storage import commit_plan, store
 from tests.bench import Bench, Consumer
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -377,11 +377,11 @@ class _seeming_stuck:  # noqa: N801 - reads as what it does, in a with statement
         self._after_ms = -1 if stuck else 10**9
 
     def __enter__(self) -> None:
-        self._before = plans.STALLED_MS
-        plans.STALLED_MS = self._after_ms
+        self._before = commit_plan.STALLED_MS
+        commit_plan.STALLED_MS = self._after_ms
 
     def __exit__(self, *_: object) -> None:
-        plans.STALLED_MS = self._before
+        commit_plan.STALLED_MS = self._before
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from handlers import BUILT_IN
 from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.pipeline.settling import settle
-from service.storage import plans
+from service.storage import settle_plan
 from tests.bench import KEEPALIVE, Bench, delta
 from tests.streams import add, entries
 from tests.workers import alerts
@@ -154,7 +154,7 @@ async def test_it_is_remembered_for_as_long_as_a_text(bench: Bench) -> None:
     await bench.publish(CREATED, FILTERED, response_id="resp_2")
     await bench.consumer().work()
     for name in ("resp_1", "resp_2"):
-        assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) > plans.OVER_MS
+        assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) > settle_plan.OVER_MS
     await bench.publish(FILTERED)
     await bench.consumer().work()
     assert len(await raised(bench)) == 2

@@ -12,7 +12,7 @@ from handlers import BUILT_IN
 from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.pipeline.settling import settle
-from service.storage import plans
+from service.storage import commit_plan, settle_plan
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -126,7 +126,7 @@ async def test_a_response_without_our_texts_is_soon_forgotten(bench: Bench) -> N
     await bench.publish(created, item, COMPLETED)
     await bench.consumer().work()
     state = bench.names.name("state:response:resp_1")
-    assert 0 < await bench.redis.pttl(state) <= plans.OVER_MS
+    assert 0 < await bench.redis.pttl(state) <= settle_plan.OVER_MS
     rates = await bench.redis.keys(bench.names.name("rates:*"))
     assert set(await bench.redis.keys(f"{bench.prefix}*")) == {
         bench.names.deltas.encode(),
@@ -214,7 +214,7 @@ def unnumbered(event: dict[str, Any]) -> dict[str, Any]:
 
 async def test_without_numbers_a_text_is_not_certain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repeat in a stuck worker's hands would make it repaired: integrity must not tell who was stuck."""
-    monkeypatch.setattr(plans, "STALLED_MS", -1)
+    monkeypatch.setattr(commit_plan, "STALLED_MS", -1)
     events = [delta(1, "a"), delta(2, "b"), delta(2, "b"), done("ab")]
     said = {"model": "m", "safety_identifier": "u"}
     await bench.publish(*map(unnumbered, events), **said)
@@ -430,7 +430,7 @@ async def wait_until_stalled(bench: Bench) -> None:
 
     async def stalled() -> bool:
         oldest: Any = await bench.redis.xpending_range(bench.names.deltas, GROUP, "-", "+", 1)
-        return bool(oldest[0]["time_since_delivered"] > plans.STALLED_MS)
+        return bool(oldest[0]["time_since_delivered"] > commit_plan.STALLED_MS)
 
     await wait_until(stalled, message="the dead worker is taken for stuck")
 

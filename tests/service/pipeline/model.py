@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from handlers.core.effects import Ending
     from handlers.core.identity import Arrival, PartKey, StreamKey
     from handlers.core.routing import RoutingTable
-    from service.ports import Commit, Entry
+    from service.change import Commit
+    from service.ports import Entry
 
 NOW_MS = 1_800_000_000_000
 MAX_EVENT_BYTES = 1024 * 1024

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from service.ports import Commit
+    from service.change import Commit
 
 TABLE = RoutingTable(handler for name, handler in BUILT_IN.items() if name != "output_text")
 LONGEST, MOST = 4000, 5

@@ -1,7 +1,7 @@
-"""What commit.lua and settle.lua are called with: keys, a plan in MessagePack, and blobs beside it.
+"""What commit.lua is called with: keys, a plan in MessagePack, and blobs beside it.
 
-Scripts declare every key, and a plan names keys and blobs by number. Binary values stand beside the plan,
-because the servers' MessagePack reader knows text only. A commit's plan is by position, not by name: there
+Scripts declare every key, and the plan names keys and blobs by number. Binary values stand beside the plan,
+because the servers' MessagePack reader knows text only. Everything in it goes by position, not by name: there
 is one for every part of every batch.
 """
 
@@ -13,26 +13,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
-from service.alerts.spikes import OTHER
 from service.keys import LOG
-from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import (
     arrival_field,
     encode_ending,
-    entry_of,
+    entry_of_alert,
     entry_of_letter,
+    in_ms,
     register_field,
     register_value,
 )
 from service.storage.told import ToldPart, ToldResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from deltaloom.messages import ModerationAlert
     from handlers.core.identity import EntryId, PartKey, StreamKey
+    from service.change import Commit, PartChange, ResponseChange
     from service.keys import Keys
-    from service.ports import Commit, Over, PartChange, ResponseChange, Settlement
     from service.settings import Settings
     from service.storage.told import Told
 
@@ -48,13 +44,6 @@ AT_MOST = 500
 IDLE_GRAIN_MS = 1000
 """An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
 only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
-
-OVER_MS = 600_000
-"""Milliseconds for which it is remembered that a response without any text of ours is over.
-
-Its end may be said again, by a producer's retry or by a second event, and counts once. Most responses are
-such, so that they are not remembered for as long as texts are.
-"""
 
 _Untold = list[tuple["PartKey", ToldPart, "EntryId | None"]]
 """Parts of which not all was told before, and the earliest entry whose item id is now."""
@@ -101,7 +90,7 @@ class CommitCall:
                 others.append(self._response(response, key, change))
         self.keys += logs
         plan = (
-            _ms(settings.state_ttl),
+            in_ms(settings.state_ttl),
             settings.max_part_fragments,
             FRAGMENT_BYTES,
             AT_MOST,
@@ -226,7 +215,7 @@ class CommitCall:
             len(added.deltas),
             known,
             self._bytes_limit if added.deltas else self._closing_bytes_limit,
-            added.opened is not None and _entry(added.opened),
+            added.opened is not None and entry_of_alert(added.opened),
         )
 
     def _endings(self, change: ResponseChange) -> list[Any]:
@@ -266,96 +255,3 @@ def _closing_ms(change: ResponseChange) -> int | bool:
         if part.closings:
             arrivals += [closing.arrival for closing in part.closings]
     return min(arrivals).entry.ms if arrivals else False
-
-
-class SettleCall:
-    """One call of settle.lua."""
-
-    def __init__(self, settlements: Sequence[Settlement], keys: Keys, settings: Settings) -> None:
-        """Plan it."""
-        names = keys.names
-        self._names = keys
-        self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
-        self._buckets: list[dict[str, int]] = []
-        self._bucket_numbers: dict[str, int] = {}
-        self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
-        plan = {
-            "settlements": [self._settlement(settlement) for settlement in settlements],
-            "marker_ttl_ms": _ms(settings.marker_ttl),
-            "over_ttl_ms": min(OVER_MS, _ms(settings.marker_ttl)),
-            "item_ttl_ms": _ms(settings.item_ttl),
-            "buckets": self._buckets,
-            "names_at_most": NAMES_AT_MOST,
-            "other": OTHER,
-        }
-        self.args = [_encode(plan)]
-
-    def _key(self, key: str) -> int:
-        self.keys.append(key)
-        return len(self.keys)
-
-    def _settlement(self, settlement: Settlement) -> dict[str, Any]:
-        doubtful = settlement.doubtful_since
-        plan: dict[str, Any] = {
-            "state": self._key(self._names.state(settlement.stream_key)),
-            "member": str(settlement.stream_key),
-            "version": settlement.version,
-            "spent": [arrival_field(arrival) for arrival in settlement.spent],
-            "ended": settlement.ended,
-            "texts": [],
-        }
-        if doubtful is not None:
-            plan["doubtful_ms"] = doubtful.ms
-        if settlement.idle_since_ms is not None:
-            plan["idle_since_ms"] = settlement.idle_since_ms
-        if settlement.over is not None:
-            plan["over"] = self._over(settlement.over)
-        for text in settlement.texts:
-            json = text.message.model_dump_json()
-            plan["texts"].append(
-                {
-                    "field": text.part.field,
-                    "log": self._key(self._names.log(text.part)),
-                    "log_bytes": text.log_bytes,
-                    "item": self._key(self._names.item(text.part)),
-                    "item_field": f"{text.part.kind}:{text.part.content_index}",
-                    "message": entry_of(text.message, json),
-                    "json": json,
-                    "late": text.late,
-                    **_alert("opened", text.opened),
-                    **_alert("finished", text.finished),
-                }
-            )
-        return plan
-
-    def _over(self, over: Over) -> dict[str, Any]:
-        return {
-            "alerts": [{"type": alert.type, "entry": _entry(alert)} for alert in over.alerts],
-            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
-            "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
-        }
-
-    def _buckets_of(self, at_ms: int) -> list[int]:
-        """The numbers of the buckets that a time belongs to, from 1."""
-        numbers = []
-        for series in self._series:
-            start = series.start(at_ms)
-            name = self._names.rates(series.width_ms, start)
-            if name not in self._bucket_numbers:
-                bucket = {"key": self._key(name), "start_ms": start, "expires_ms": series.expires(start)}
-                self._buckets.append(bucket)
-                self._bucket_numbers[name] = len(self._buckets)
-            numbers.append(self._bucket_numbers[name])
-        return numbers
-
-
-def _alert(name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
-    return {} if alert is None else {name: _entry(alert)}
-
-
-def _entry(message: ModerationAlert) -> list[str]:
-    return entry_of(message, message.model_dump_json())
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -1,0 +1,184 @@
+"""What a batch adds: to each part, to each response, and in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from handlers.core.assembly import StoredFragment, assemble
+from handlers.core.context import note
+from handlers.core.effects import Context
+from handlers.core.identity import Arrival, EntryId
+from handlers.core.log import Columns
+
+if TYPE_CHECKING:
+    from deltaloom.messages import DeadLetter, ModerationAlert
+    from handlers.core.assembly import StoredClosing
+    from handlers.core.context import Registers
+    from handlers.core.effects import Ending
+    from handlers.core.identity import PartKey, StreamKey
+
+
+class PartChange:
+    """What a batch adds to one part: fragments in columns, and closings."""
+
+    __slots__ = ("_named", "closings", "deltas", "entries", "item_id", "numbers", "opened", "positions")
+
+    def __init__(self) -> None:
+        self.entries: list[int] = []
+        """The batch's entry index of each fragment."""
+        self.numbers: list[int | None] = []
+        self.deltas: list[str] = []
+        self.positions: list[int] | None = None
+        """In their entries' arrays; None as long as all are 0."""
+        self.closings: list[StoredClosing] = []
+        self.item_id: str | None = None
+        """Of the earliest event that has one."""
+        self._named: tuple[int, int] | None = None
+        self.opened: ModerationAlert | None = None
+
+    def name(self, item_id: str | None, entry: int, position: int) -> None:
+        """Note an event's item id."""
+        if item_id is not None and (self._named is None or (entry, position) < self._named):
+            self.item_id, self._named = item_id, (entry, position)
+
+    def add(
+        self,
+        entries: list[int],
+        positions: list[int] | None,
+        numbers: list[int | None],
+        deltas: list[str],
+    ) -> None:
+        """Add fragments that stand in the order in which they came; the part may keep the lists."""
+        if not self.entries:
+            self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
+            return
+        if positions is not None or self.positions is not None:
+            before = self.positions or [0] * len(self.entries)
+            self.positions = before + (positions or [0] * len(entries))
+        in_order = self.entries[-1] < entries[0]
+        self.entries, self.numbers, self.deltas = (
+            self.entries + entries,
+            self.numbers + numbers,
+            self.deltas + deltas,
+        )
+        if not in_order:
+            self._sort()
+
+    def _sort(self) -> None:
+        at = list(zip(self.entries, self.positions or [0] * len(self.entries), strict=True))
+        order = sorted(range(len(at)), key=at.__getitem__)
+        self.entries = [self.entries[n] for n in order]
+        self.numbers = [self.numbers[n] for n in order]
+        self.deltas = [self.deltas[n] for n in order]
+        if self.positions is not None:
+            self.positions = [self.positions[n] for n in order]
+
+    def close(self, closing: StoredClosing) -> None:
+        """Add a closing, unless one that goes before it says the text: of a text's copies one is stored.
+
+        The first entry that has the text closes a part, and within an entry the closing of the lowest rank.
+        """
+        (entry, _), rank, _ = closing
+        for (before, _), better, text in self.closings:
+            if text and (before < entry or (before == entry and better <= rank)):
+                return
+        self.closings.append(closing)
+
+    def clear(self) -> None:
+        """Take its fragments out."""
+        self.entries, self.numbers, self.deltas, self.positions = [], [], [], None
+
+
+class ResponseChange:
+    """What a batch adds to one response."""
+
+    __slots__ = ("endings", "entries", "parts", "said")
+
+    def __init__(self) -> None:
+        self.parts: dict[PartKey, PartChange] = {}
+        self.endings: dict[Arrival, Ending] = {}
+        self.said: dict[Said, EntryId] = {}
+        """What its entries say of its context, and the earliest one that says so."""
+        self.entries: set[int] = set()
+        """The batch's entry indexes of all but the fragments."""
+
+    def say(self, context: Context, entry: EntryId, *, learned: bool = False) -> None:
+        """Add what an entry says."""
+        before = self.said.setdefault((context, learned), entry)
+        if entry < before:
+            self.said[context, learned] = entry
+
+    @property
+    def registers(self) -> Registers:
+        """What its entries say of its context."""
+        registers: Registers = {}
+        for (context, learned), entry in self.said.items():
+            note(registers, context, entry, learned=learned)
+        return registers
+
+
+Said = tuple[Context, bool]
+"""A context, and whether it was learned from an event and not told by the producer."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """A batch: what it adds, and the entries to acknowledge with it, in the order of their ids."""
+
+    entries: list[bytes]
+    """Their ids, as the server gave them."""
+    milliseconds: list[int]
+    """Of these ids; `counters` likewise."""
+    counters: list[int]
+    responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    """For each event type without a handler, the batch's entry indexes it came in, one an event."""
+    touched: dict[StreamKey, int] = field(default_factory=dict)
+    """Responses that such events came of, with the latest entry's milliseconds."""
+    dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
+    """With the batch's entry index of each."""
+
+    def entry(self, index: int) -> EntryId:
+        """The id of an entry."""
+        return EntryId(self.milliseconds[index], self.counters[index])
+
+    def index(self, entry: EntryId) -> int:
+        """Where an entry stands."""
+        return next(n for n in range(len(self.entries)) if self.entry(n) == entry)
+
+    def columns(self, change: PartChange) -> Columns:
+        """A part's fragments, as a chunk stores them."""
+        milliseconds, counters = self.milliseconds, self.counters
+        return Columns(
+            [milliseconds[entry] for entry in change.entries],
+            [counters[entry] for entry in change.entries],
+            change.numbers,
+            change.deltas,
+            change.positions,
+        )
+
+    def fragments(self, change: PartChange) -> list[StoredFragment]:
+        """A part's fragments, one by one."""
+        positions = change.positions or [0] * len(change.entries)
+        return [
+            StoredFragment(Arrival(self.entry(entry), position), number, delta)
+            for entry, position, number, delta in zip(
+                change.entries, positions, change.numbers, change.deltas, strict=True
+            )
+        ]
+
+    def text_of(self, change: PartChange) -> str:
+        """A part's fragments, joined."""
+        if self.columns(change).first_number is not None:  # they are in order, and none is there twice
+            return "".join(change.deltas)
+        return assemble(self.fragments(change)).text
+
+    def began(self, change: PartChange) -> EntryId:
+        """The earliest entry of what is added to a part."""
+        if not change.closings:
+            return self.entry(change.entries[0])
+        entries = [closing.arrival.entry for closing in change.closings]
+        if change.entries:
+            entries.append(self.entry(change.entries[0]))
+        return min(entries)

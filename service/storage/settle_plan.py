@@ -1,0 +1,113 @@
+"""What settle.lua is called with: keys, and a plan in MessagePack that names them by number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from service.alerts.spikes import OTHER
+from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
+from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deltaloom.messages import ModerationAlert
+    from service.keys import Keys
+    from service.ports import Over, Settlement
+    from service.settings import Settings
+
+OVER_MS = 600_000
+"""Milliseconds for which it is remembered that a response without any text of ours is over.
+
+Its end may be said again, by a producer's retry or by a second event, and counts once. Most responses are
+such, so that they are not remembered for as long as texts are.
+"""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class SettleCall:
+    """One call of settle.lua."""
+
+    def __init__(self, settlements: Sequence[Settlement], keys: Keys, settings: Settings) -> None:
+        """Plan it."""
+        names = keys.names
+        self._names = keys
+        self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
+        self._buckets: list[dict[str, int]] = []
+        self._bucket_numbers: dict[str, int] = {}
+        self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
+        plan = {
+            "settlements": [self._settlement(settlement) for settlement in settlements],
+            "marker_ttl_ms": in_ms(settings.marker_ttl),
+            "over_ttl_ms": min(OVER_MS, in_ms(settings.marker_ttl)),
+            "item_ttl_ms": in_ms(settings.item_ttl),
+            "buckets": self._buckets,
+            "names_at_most": NAMES_AT_MOST,
+            "other": OTHER,
+        }
+        self.args = [_encode(plan)]
+
+    def _key(self, key: str) -> int:
+        self.keys.append(key)
+        return len(self.keys)
+
+    def _settlement(self, settlement: Settlement) -> dict[str, Any]:
+        doubtful = settlement.doubtful_since
+        plan: dict[str, Any] = {
+            "state": self._key(self._names.state(settlement.stream_key)),
+            "member": str(settlement.stream_key),
+            "version": settlement.version,
+            "spent": [arrival_field(arrival) for arrival in settlement.spent],
+            "ended": settlement.ended,
+            "texts": [],
+        }
+        if doubtful is not None:
+            plan["doubtful_ms"] = doubtful.ms
+        if settlement.idle_since_ms is not None:
+            plan["idle_since_ms"] = settlement.idle_since_ms
+        if settlement.over is not None:
+            plan["over"] = self._over(settlement.over)
+        for text in settlement.texts:
+            json = text.message.model_dump_json()
+            plan["texts"].append(
+                {
+                    "field": text.part.field,
+                    "log": self._key(self._names.log(text.part)),
+                    "log_bytes": text.log_bytes,
+                    "item": self._key(self._names.item(text.part)),
+                    "item_field": f"{text.part.kind}:{text.part.content_index}",
+                    "message": entry_of(text.message, json),
+                    "json": json,
+                    "late": text.late,
+                    **_alert("opened", text.opened),
+                    **_alert("finished", text.finished),
+                }
+            )
+        return plan
+
+    def _over(self, over: Over) -> dict[str, Any]:
+        return {
+            "alerts": [{"type": alert.type, "entry": entry_of_alert(alert)} for alert in over.alerts],
+            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
+            "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
+        }
+
+    def _buckets_of(self, at_ms: int) -> list[int]:
+        """The numbers of the buckets that a time belongs to, from 1."""
+        numbers = []
+        for series in self._series:
+            start = series.start(at_ms)
+            name = self._names.rates(series.width_ms, start)
+            if name not in self._bucket_numbers:
+                bucket = {"key": self._key(name), "start_ms": start, "expires_ms": series.expires(start)}
+                self._buckets.append(bucket)
+                self._bucket_numbers[name] = len(self._buckets)
+            numbers.append(self._bucket_numbers[name])
+        return numbers
+
+
+def _alert(name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
+    return {} if alert is None else {name: entry_of_alert(alert)}
