@@ -6,8 +6,6 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from chaos import observer
 from chaos.observer import Observer
 from deltaloom import StreamNames
@@ -15,6 +13,7 @@ from deltaloom import StreamNames
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import pytest
     from redis.asyncio import Redis
 
     from chaos.verdict import Message
