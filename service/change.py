@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 class PartChange:
     """What a batch adds to one part: fragments in columns, and closings."""
 
-    __slots__ = ("_named", "closings", "deltas", "entries", "item_id", "numbers", "opened", "positions")
+    __slots__ = (
+        "_named",
+        "closings",
+        "copies",
+        "deltas",
+        "entries",
+        "in_order",
+        "item_id",
+        "numbers",
+        "opened",
+        "positions",
+    )
 
     def __init__(self) -> None:
         self.entries: list[int] = []
@@ -31,7 +42,10 @@ class PartChange:
         self.deltas: list[str] = []
         self.positions: list[int] | None = None
         """In their entries' arrays; None as long as all are 0."""
+        self.in_order = True
         self.closings: list[StoredClosing] = []
+        self.copies: list[Arrival] = []
+        """Of closings that are not stored, since one that is goes before them."""
         self.item_id: str | None = None
         """Of the earliest event that has one."""
         self._named: tuple[int, int] | None = None
@@ -49,23 +63,26 @@ class PartChange:
         numbers: list[int | None],
         deltas: list[str],
     ) -> None:
-        """Add fragments that stand in the order in which they came; the part may keep the lists."""
+        """Add fragments that stand in the order in which they came; the part may keep the lists.
+
+        What is added later may have come earlier: `put_in_order` when all is added.
+        """
         if not self.entries:
             self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
             return
+        self.in_order = False
         if positions is not None or self.positions is not None:
-            before = self.positions or [0] * len(self.entries)
-            self.positions = before + (positions or [0] * len(entries))
-        in_order = self.entries[-1] < entries[0]
-        self.entries, self.numbers, self.deltas = (
-            self.entries + entries,
-            self.numbers + numbers,
-            self.deltas + deltas,
-        )
-        if not in_order:
-            self._sort()
+            if self.positions is None:
+                self.positions = [0] * len(self.entries)
+            self.positions += positions or [0] * len(entries)
+        self.entries += entries
+        self.numbers += numbers
+        self.deltas += deltas
 
-    def _sort(self) -> None:
+    def put_in_order(self) -> None:
+        """Put the fragments into the order in which they came."""
+        if self.in_order:
+            return
         at = list(zip(self.entries, self.positions or [0] * len(self.entries), strict=True))
         order = sorted(range(len(at)), key=at.__getitem__)
         self.entries = [self.entries[n] for n in order]
@@ -73,6 +90,7 @@ class PartChange:
         self.deltas = [self.deltas[n] for n in order]
         if self.positions is not None:
             self.positions = [self.positions[n] for n in order]
+        self.in_order = True
 
     def close(self, closing: StoredClosing) -> None:
         """Add a closing, unless one that goes before it says the text: of a text's copies one is stored.
@@ -82,6 +100,7 @@ class PartChange:
         (entry, _), rank, _ = closing
         for (before, _), better, text in self.closings:
             if text and (before < entry or (before == entry and better <= rank)):
+                self.copies.append(closing.arrival)
                 return
         self.closings.append(closing)
 
@@ -143,9 +162,9 @@ class Commit:
         """The id of an entry."""
         return EntryId(self.milliseconds[index], self.counters[index])
 
-    def index(self, entry: EntryId) -> int:
-        """Where an entry stands."""
-        return next(n for n in range(len(self.entries)) if self.entry(n) == entry)
+    def indexes(self) -> dict[EntryId, int]:
+        """Where each entry stands."""
+        return {self.entry(index): index for index in range(len(self.entries))}
 
     def columns(self, change: PartChange) -> Columns:
         """A part's fragments, as a chunk stores them."""

@@ -116,6 +116,8 @@ class _Close(NamedTuple):
     status: Status
     reason: str | None
     text: str
+    own: bool
+    """Whether the text was said of the part or its item, not only in the response's final copy."""
 
 
 def resolve(
@@ -137,7 +139,7 @@ def resolve(
                 result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
         finished = _finished(state, part, log, close)
-        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, finished)):
+        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, close, finished)):
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
@@ -167,9 +169,14 @@ def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
     return ResponseEnd(state.stream_key, ending.status, ending.reason, context, arrival.entry.ms)
 
 
-def _is_certain(state: ResponseState, finished: FinishedPart) -> bool:
-    """Whether nothing that is still to come of earlier entries could change a text, or what is said of it."""
-    return finished.integrity == "verified" and finished.assembly.numbered and state.context_known
+def _is_certain(state: ResponseState, close: _Close, finished: FinishedPart) -> bool:
+    """Whether nothing that is still to come of earlier entries could change a text, or what is said of it.
+
+    Before the response's final copy an entry may still come that ends the item and has no text: then nothing
+    confirms the deltas, whatever the copy says.
+    """
+    confirmed = finished.integrity == "verified" and close.own
+    return confirmed and finished.assembly.numbered and state.context_known
 
 
 def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
@@ -190,12 +197,12 @@ def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
         said = texts.get(entry, [])
         terminal = terminals.get(entry)
         own_end = own_end or entry in items or any(rank is not Rank.RESPONSE for rank, _ in said)
-        text = next((text for _, text in sorted(said) if text), "")
+        rank, text = next(((rank, text) for rank, text in sorted(said) if text), (Rank.RESPONSE, ""))
         if not (text or terminal or log.says_something_until(entry)):
             continue
         if own_end or terminal is None:
-            return _Close(entry, "completed", None, text)
-        return _Close(entry, terminal.status, terminal.reason, text)
+            return _Close(entry, "completed", None, text, rank is not Rank.RESPONSE)
+        return _Close(entry, terminal.status, terminal.reason, text, rank is not Rank.RESPONSE)
     return None
 
 

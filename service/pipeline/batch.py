@@ -7,7 +7,8 @@ are gathered, and added all at once. Everything else is read by its model, and i
 from __future__ import annotations
 
 import traceback
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from deltaloom.events import Event
     from handlers.core.routing import Route
-    from service.pipeline.gathering import Gathered
+    from service.pipeline.gathering import Gathered, Where
     from service.pipeline.reading import Reading, Source
     from service.ports import Entry, RawEntry
 
@@ -101,18 +102,31 @@ class Batch:
         """Make a part's fragments dead letters or, where it has none left, its closings."""
         parts = self.commit.responses[part.stream_key].parts
         change = parts[part]
-        arrivals = [event.arrival for event in self.commit.fragments(change) or change.closings]
-        for arrival in arrivals:
-            index = self.commit.index(arrival.entry)
-            slots = self._slots(self._entry(index))
-            self._bury(index, why, slots[arrival.position] if len(slots) > 1 else None)
         if change.entries:
+            places = list(zip(change.entries, change.positions or repeat(0), strict=False))
             change.clear()
         else:
+            indexes = self.commit.indexes()
+            arrivals = [*(closing.arrival for closing in change.closings), *change.copies]
+            places = [(indexes[arrival.entry], arrival.position) for arrival in arrivals]
             change.closings.clear()
         change.opened = None
         if not change.closings:
             del parts[part]
+        for index, some in groupby(sorted(places), key=itemgetter(0)):
+            self._bury_some(index, why, [position for _, position in some])
+
+    def _bury_some(self, index: int, why: Unreadable, positions: Sequence[int]) -> None:
+        """Make events of an entry dead letters; all of it, if it has no other."""
+        try:
+            slots = self._slots(self._entry(index))
+        except UnreadableError:  # the short way of reading takes a little more than the long one does
+            slots = []
+        if len(slots) > 1:
+            for position in positions:
+                self._bury(index, why, slots[position])
+        else:
+            self._bury(index, why)
 
     def said(self, index: int) -> Said:
         """What the producer said beside the events of an entry; nothing, if that cannot be read either."""
@@ -139,26 +153,34 @@ class Batch:
         gathered = gather(
             self._raw, max_event_bytes=reading.max_event_bytes, max_array_length=reading.max_array_length
         )
-        others = gathered.others
         asked: dict[int, _Asked] = {}
-        """Entries of which some events have to be handled."""
         for where, numbers in gathered.by_where.items():
-            entries = gathered.entries_of(numbers)
-            place = reading.place(where, self._raw[entries[0]])
-            if place is None:
-                others += entries
-            elif place.counted:
-                self._count(place.event_type, place.source.stream_key, entries)
-            elif place.part is None or not self._add(place.source, place.part, gathered, numbers, entries):
-                positions = gathered.positions_of(numbers) or repeat(0)
-                for index, position in zip(entries, positions, strict=False):
-                    wanted = asked.setdefault(index, _Asked(place.source.said, []))
-                    wanted.events.append((position, place.event_type))
-        for index in sorted({*asked, *others}):
+            self._take(where, gathered, numbers, asked)
+        for index in sorted({*asked, *gathered.others}):
             if index not in asked:
                 self._read(index)
             elif not self._ask_models(index, asked[index]):
                 self._read(index, [position for position, _ in sorted(asked[index].events)])
+        for response in self.commit.responses.values():
+            for change in response.parts.values():
+                change.put_in_order()
+
+    def _take(self, where: Where, gathered: Gathered, numbers: list[int], asked: dict[int, _Asked]) -> None:
+        """Count events, or add them to their part; leave to `asked` those that have to be handled."""
+        entries = gathered.entries_of(numbers)
+        place = self._reading.place(where, self._raw[entries[0]])
+        if place is None:
+            gathered.others += entries
+            return
+        if place.counted:
+            self._count(place.event_type, place.source.stream_key, entries)
+            return
+        if place.part is not None and self._add(place.source, place.part, gathered, numbers, entries):
+            return
+        positions = gathered.positions_of(numbers) or repeat(0)
+        for index, position in zip(entries, positions, strict=False):
+            wanted = asked.setdefault(index, _Asked(place.source.said, []))
+            wanted.events.append((position, place.event_type))
 
     def _add(
         self, source: Source, part: PartKey, gathered: Gathered, numbers: list[int], entries: list[int]
@@ -238,8 +260,7 @@ class Batch:
         try:
             effects = _effects(route, event, origin)
         except UnreadableError as error:
-            slots = self._slots(self._entry(index))
-            self._bury(index, error.why, slots[position] if len(slots) > 1 else None)
+            self._bury_some(index, error.why, [position])
         else:
             self._note_all(effects, origin, index)
 

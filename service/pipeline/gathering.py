@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Where = tuple[bytes, int, str, int | UnsetType, int | UnsetType, int | UnsetType]
     """What events that are gathered together have in common: all that stands beside the events of their
     entries, joined, and how many names and values an entry has (beside this many, no two joins are the same
-    if neither has a zero byte of its own: see `Reading.source`); their type, output index, content index and
+    if neither has a zero byte of its own: see `Reading`); their type, output index, content index and
     summary index."""
 
 EVENT = b"event"

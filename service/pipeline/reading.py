@@ -27,6 +27,9 @@ _REMEMBERED = 1000
 """Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
 reading it again."""
 
+_BESIDE_BYTES = 4096
+"""What stands beside an event is remembered up to this size."""
+
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
 """Opens an entry: its id, its fields, how often it was delivered."""
 
@@ -92,7 +95,8 @@ class Reading:
             return self._places[where]
         except KeyError:
             place = self._place(where, entry)
-            if place is not None and place.part is not None:  # others hardly ever come again
+            # Others hardly ever come again.
+            if place is not None and place.part is not None and len(where[0]) <= _BESIDE_BYTES:
                 self._places[where] = place
             return place
 
@@ -115,10 +119,12 @@ class Reading:
         try:
             return self._sources[key]
         except KeyError:
-            source = self._sources[key] = self._read(*entry)
+            source = self._source_of(*entry)
+            if len(key[0]) <= _BESIDE_BYTES:
+                self._sources[key] = source
             return source
 
-    def _read(self, entry_id: bytes, fields: list[bytes]) -> Source | None:
+    def _source_of(self, entry_id: bytes, fields: list[bytes]) -> Source | None:
         if fields[0] in fields[2::2]:  # a name that is there twice: the last one counts
             return None
         if any(b"\0" in field for field in fields[2:]):  # another entry's might look the same, joined

@@ -84,7 +84,7 @@ def _settlement(
 def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
     asked = [handler.ended for handler in table.handlers if handler.ended is not None]
     raised = (ask(end) for end in ends for ask in asked)
-    first = ends[0]
+    first = next((end for end in ends if end.context.model or end.context.tenant), ends[0])
     whose: dict[RateScope, str | None] = {"model": first.context.model, "tenant": first.context.tenant}
     by_response = first.stream_key.by == "response"  # an item is not a response, and may be one of several
     return Over(

@@ -28,10 +28,10 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTERS, TYPES, TOUCHED, RESPONSES,
-  LOGS, LOG_LIMIT, LOG_PREFIX, ACTIVE = unpack(cmsgpack.unpack(ARGV[3]))
--- Logs that only grow: LOGS of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
+  LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE = unpack(cmsgpack.unpack(ARGV[3]))
+-- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
 -- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
-local FIRST_LOG, FIRST_CHUNK = #KEYS - LOGS, #ARGV - LOGS
+local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 -- Of a response. TOLD: registers were left out, because they are stored.
 local STATE, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS = 1, 2, 3, 4, 5, 6, 7, 8
 -- Of a part, seven values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
@@ -63,7 +63,7 @@ local function varint(data, at)
   end
 end
 
--- Returns how many bytes a log has then that had so many.
+-- `bytes` is the log's length before; returns its length after.
 local function append(log, bytes, chunk)
   if bytes == 0 or bytes + #chunk > EXACT_BYTES then return redis.call('APPEND', log, chunk) end
   redis.call('SET', log, redis.call('GET', log) .. chunk, 'KEEPTTL')
@@ -111,7 +111,7 @@ for r, response in ipairs(RESPONSES) do
   is_done[r] = done
 end
 local refused, sizes = {}, {}
-for l = 1, LOGS do
+for l = 1, LOG_COUNT do
   local bytes = redis.call('STRLEN', KEYS[FIRST_LOG + l])
   sizes[l] = bytes
   if bytes == 0 or bytes + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, bytes} end
@@ -219,7 +219,7 @@ end
 for r, response in ipairs(RESPONSES) do
   if not WHOSE or any_fresh(WHOSE[1][r]) then apply(r, response) end
 end
-for l = 1, LOGS do
+for l = 1, LOG_COUNT do
   if not WHOSE or fresh_among(WHOSE[3][l]) > 0 then
     append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l])
   end
@@ -245,7 +245,7 @@ end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
 if stalled then
-  for l = 1, LOGS do
+  for l = 1, LOG_COUNT do
     candidates[#candidates + 1] = string.match(KEYS[FIRST_LOG + l], '^(.*):%d+:%d+:[%l_]+$', LOG_PREFIX + 1)
   end
   local listed = {}

@@ -80,12 +80,13 @@ class CommitCall:
         self.responses: list[StreamKey] = []
         """All other responses, in the order of the plan."""
         self._expected: list[tuple[ToldResponse, int]] = []
+        """Responses to be noted as not idle, and until when."""
         chunks: list[bytes] = []
         logs: list[str] = []
         others = []
         for key, change in commit.responses.items():
             response = self._told.get(key) or ToldResponse(str(key), keys.state(key))
-            if not self._only_grows(response, key, change, logs, chunks):
+            if not self._plan_growth(response, key, change, logs, chunks):
                 self.responses.append(key)
                 others.append(self._response(response, key, change))
         self.keys += logs
@@ -101,7 +102,7 @@ class CommitCall:
             others,
             len(logs),
             min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES),
-            len(names.name(LOG)),
+            len(names.name(LOG).encode()),
             [value for told, ms in self._expected for value in (ms, told.member)],
         )
         self.args: list[bytes] = [
@@ -115,8 +116,7 @@ class CommitCall:
     def stored(self) -> None:
         """Remember what storage was told."""
         for told, key, change, parts in self._untold:
-            for what, entry in change.said.items():
-                told.said[what] = min(entry, told.said.get(what, entry))
+            told.tell(change.said)
             for part, told_part, named in parts:
                 told_part.due = self._due
                 told_part.named = named
@@ -133,7 +133,7 @@ class CommitCall:
         self._blobs.append(value)
         return len(self._blobs)
 
-    def _only_grows(
+    def _plan_growth(
         self,
         told: ToldResponse,
         key: StreamKey,
@@ -141,11 +141,11 @@ class CommitCall:
         logs: list[str],
         chunks: list[bytes],
     ) -> bool:
-        """Plan a response all that is new of which are fragments of texts that storage knows: nearly all.
+        """Plan a response of which nothing is new but fragments of texts that storage knows: nearly all.
 
         False, and nothing is planned, if there is more to tell.
         """
-        if change.endings or change.entries or not told.knows(change.said):
+        if not change.parts or change.endings or change.entries or not told.knows(change.said):
             return False
         commit, now = self._commit, self._now
         parts = []
@@ -172,7 +172,7 @@ class CommitCall:
     def _touch(self, told: ToldResponse, ms: int) -> None:
         """Say when a response's latest entry came, unless it was said that one would come about now."""
         if ms > told.expected_ms:
-            self._expected.append((told, ms + IDLE_GRAIN_MS))
+            self._expected.append((told, _expected(ms)))
 
     def _response(self, told: ToldResponse, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
         knows = told.knows(change.said)
@@ -189,7 +189,7 @@ class CommitCall:
         return (
             state,
             told.member,
-            self._commit.milliseconds[last] + IDLE_GRAIN_MS,
+            _expected(self._commit.milliseconds[last]),
             knows and bool(change.said),
             _closing_ms(change),
             parts,
@@ -241,6 +241,11 @@ class CommitCall:
                 ],
             )
         )
+
+
+def _expected(ms: int) -> int:
+    """Until when a response is not idle of which an entry came; entry ids may be as late as can be."""
+    return min(ms + IDLE_GRAIN_MS, 2**64 - 1)
 
 
 def _registers(change: ResponseChange) -> list[str]:

@@ -45,7 +45,7 @@ class ToldPart:
 class ToldResponse:
     """A response that this process has added to."""
 
-    __slots__ = ("expected_ms", "member", "parts", "said", "state")
+    __slots__ = ("_since", "expected_ms", "member", "parts", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
@@ -54,17 +54,26 @@ class ToldResponse:
         self.expected_ms = 0
         """Until when it is noted as not idle, without another word."""
         self.parts: dict[PartKey, ToldPart] = {}
-        self.said: dict[Said, EntryId] = {}
-        """What was said of its context, and the earliest entry that did: a later one changes nothing."""
+        self._since: dict[tuple[str, bool], EntryId] = {}
+        """Of each of its registers, the earliest entry that was sent: a later one changes nothing."""
 
     def knows(self, said: Mapping[Said, EntryId]) -> bool:
-        """Whether all this was sent before."""
-        told = self.said
-        for what, entry in said.items():
-            before = told.get(what)
-            if before is None or entry < before:
-                return False
+        """Whether all this was sent before, or changes nothing."""
+        since = self._since
+        for (context, learned), entry in said.items():
+            for name, value in zip(context._fields, context, strict=True):
+                if value is not None:
+                    before = since.get((name, learned))
+                    if before is None or entry < before:
+                        return False
         return True
+
+    def tell(self, said: Mapping[Said, EntryId]) -> None:
+        """Remember that all this was sent."""
+        for (context, learned), entry in said.items():
+            for name, value in zip(context._fields, context, strict=True):
+                if value is not None:
+                    self._since[name, learned] = min(entry, self._since.get((name, learned), entry))
 
 
 class Told:

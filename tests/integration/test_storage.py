@@ -448,3 +448,63 @@ async def test_a_small_log_takes_no_more_room_than_it_needs(bench: Bench) -> Non
     await bench.publish(done("x" * 6000))
     await consumer.work()
     assert [text.integrity for text in await texts(bench.redis, bench.prefix)] == ["verified"]
+
+
+async def test_a_final_copy_is_not_certain_while_the_items_end_may_be_in_other_hands(bench: Bench) -> None:
+    """An end without a text goes before it: whether a text is verified would tell who was stuck."""
+    item_done = {"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning"}}
+    item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "sure"}]}
+    completed = {"type": "response.completed", "response": {"model": "m", "output": [item]}}
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    await bench.publish(created, delta(1, "sure"))
+    await bench.consumer("one").work()
+    await bench.publish(item_done)
+    held = await bench.consumer("stuck").read()
+    await bench.publish(completed)
+    await wait_until_stalled(bench)
+    one = bench.consumer("one")
+    await one.work()
+    await one.worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("stuck").worker.take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.status, text.integrity) == ("sure", "completed", "unverified")
+
+
+async def test_a_part_too_large_for_its_limit_leaves_nothing_open(redis: Redis, prefix: str) -> None:
+    """A response of which nothing is stored would count as open, and push out one that is."""
+    bench = Bench(redis, prefix, max_part_bytes=1024)
+    await bench.publish(delta(1, "x" * 2000))
+    await bench.consumer().work()
+    assert [letter.reason for letter in await dead_letters(redis, prefix)] == ["oversized"]
+    assert await redis.zcard(f"{prefix}:open") == 0
+
+
+async def test_entries_may_have_any_id(bench: Bench) -> None:
+    """One absurd id would fail all that came with it."""
+    await bench.publish(delta(1, "a"))
+    body = json.dumps(delta(2, "b"))
+    fields: Any = {"event": body, "response_id": "resp_1"}
+    await bench.redis.xadd(bench.names.deltas, fields, id=f"{2**64 - 1}-1")
+    await bench.consumer().work()
+    assert await bench.pending() == {}
+
+
+async def test_a_prefix_may_be_beyond_ascii(redis: Redis, prefix: str) -> None:
+    """A script counts bytes: it would not find which texts its batch made certain."""
+    await test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(Bench(redis, f"{prefix}é"))
+
+
+async def test_a_context_that_changes_with_every_entry_is_told_once(bench: Bench) -> None:
+    """Producers that are traced send another `traceparent` each time: memory would grow with every event."""
+    consumer = bench.consumer()
+    for number in range(5):
+        await bench.publish(delta(number, "a"), traceparent=f"00-{number:032x}-{1:016x}-01")
+        await consumer.work()
+    storage: Any = consumer.worker._storage  # noqa: SLF001
+    (response,) = storage._told._responses.values()  # noqa: SLF001
+    assert len(response._since) == 1  # noqa: SLF001
+    await bench.publish(done("aaaaa"))
+    await consumer.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.traceparent == f"00-{0:032x}-{1:016x}-01"

@@ -17,6 +17,7 @@ from handlers.core.effects import Closing, Context, Copy, Ending, Fragment, Orig
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.routing import Handler, Route, RoutingTable
 from service.bus.envelope import open_entry
+from service.change import PartChange
 from service.pipeline.dead_letters import fields_of
 from service.pipeline.decode import Unreadable
 from tests.client.test_events import GOOD, INDEXES, REQUIRED
@@ -403,3 +404,42 @@ def test_a_handler_of_another_package_can_take_part() -> None:
     commit = batch_of([entry(DELTA)], table).commit
     assert list(commit.responses[KEY].parts) == [PART._replace(kind="reasoning")]
     assert Context() == Origin(at()).context
+
+
+def test_what_only_the_short_way_can_read_may_be_taken_out_too() -> None:
+    """A batch would fail, again and again, for one entry of a part that is too large."""
+    body = json.dumps(DELTA)[:-1] + ', "padding": ' + "1" * 5000 + "}"
+    first = entry(DELTA, 1)
+    odd = first._replace(id=at(2).entry, fields={**first.fields, b"event": body.encode()}, body=body.encode())
+    batch = batch_of([odd, first], TABLE)
+    batch.take_out(PART, TOO_LARGE)
+    assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
+
+
+def test_copies_that_were_not_stored_are_taken_out_with_the_one_that_was() -> None:
+    """An entry would be acknowledged without a trace."""
+    done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
+    part = {"type": "refusal", "refusal": "no"}
+    copy = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "part": part}
+    batch = batch_of([entry(done), entry(copy, 1)], TABLE)
+    (change,) = batch.commit.responses[KEY].parts.values()
+    assert len(change.closings) == 1
+    batch.take_out(PART, TOO_LARGE)
+    assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
+
+
+def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fragments would be sorted again for every event: minutes for a batch of a FastStream producer."""
+    sorts: list[int] = []
+    put_in_order = PartChange.put_in_order
+
+    def counted(change: PartChange) -> None:
+        sorts.append(len(change.entries))
+        put_in_order(change)
+
+    monkeypatch.setattr(PartChange, "put_in_order", counted)
+    halves = [DELTA | {"delta": "\ud83d", "sequence_number": n} for n in range(50)]
+    (change,) = batch_of([entry(halves), entry(DELTA, 1)], TABLE).commit.responses[KEY].parts.values()
+    assert sorts == [51]
+    assert change.entries == [0] * 50 + [1]
+    assert change.positions == [*range(50), 0]
