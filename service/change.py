@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey, StreamKey
 
 
+_NOTHING_SAID = Context()
+
+
 class PartChange:
     """What a batch adds to one part: fragments in columns, and closings."""
 
@@ -123,7 +126,9 @@ class ResponseChange:
         """The batch's entry indexes of all but the fragments."""
 
     def say(self, context: Context, entry: EntryId, *, learned: bool = False) -> None:
-        """Add what an entry says."""
+        """Add what an entry says, if it says anything."""
+        if context == _NOTHING_SAID:
+            return
         before = self.said.setdefault((context, learned), entry)
         if entry < before:
             self.said[context, learned] = entry

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from service.pipeline.reading import Reading, Source
     from service.ports import Entry, RawEntry
 
-_NOTHING_SAID = Context()
-
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
 
@@ -193,8 +191,7 @@ class Batch:
         response = self.commit.responses.get(part.stream_key)
         if response is None:
             response = self.commit.responses[part.stream_key] = ResponseChange()
-        if source.said.context != _NOTHING_SAID:
-            response.say(source.said.context, self.commit.entry(entries[0]))
+        response.say(source.said.context, self.commit.entry(entries[0]))
         change = response.parts.get(part)
         if change is None:
             change = response.parts[part] = PartChange()
@@ -303,8 +300,7 @@ class Batch:
         response = self.commit.responses.get(key)
         if response is None:
             response = self.commit.responses[key] = ResponseChange()
-        if origin.context != _NOTHING_SAID:
-            response.say(origin.context, origin.arrival.entry)
+        response.say(origin.context, origin.arrival.entry)
         return response
 
     def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange:

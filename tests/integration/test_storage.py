@@ -508,3 +508,15 @@ async def test_a_context_that_changes_with_every_entry_is_told_once(bench: Bench
     await consumer.work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.traceparent == f"00-{0:032x}-{1:016x}-01"
+
+
+async def test_a_response_that_says_nothing_of_its_context_holds_nobody_up(bench: Bench) -> None:
+    """The script would be asked for ever to believe that it was told something."""
+    created = {"type": "response.created", "response": {"id": "resp_1"}}
+    consumer = bench.consumer()
+    for number in range(2):
+        await bench.publish(created, delta(number, "a"))
+        await consumer.work()
+    await bench.publish(created, response_id="resp_2")
+    await consumer.work()
+    assert await bench.pending() == {}
