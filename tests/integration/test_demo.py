@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.docs.pages import README
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -76,6 +78,18 @@ def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
     assert "webhook rang            4 times, verified" in lines
     assert any(re.fullmatch(r"first delta to webhook +\d+ ms +\d+ ms", line) for line in lines)
     assert list(tmp_path.iterdir()) == []
+    (sample,) = [block.text for block in README.blocks if "ALERT opened" in block.text]
+    for shown in filter(None, sample.splitlines()):
+        assert any(re.fullmatch(_pattern(shown), line) for line in lines), shown
+
+
+def _pattern(line: str) -> str:
+    """A line of the page as an expression: other figures fit, and what it leaves out."""
+    pieces = {"…": ".*", " ": " +"}
+    return "".join(
+        r"\d+" if piece.isdecimal() else pieces.get(piece[0], re.escape(piece))
+        for piece in re.findall(r" +|\d+|…|[^ \d…]+", f" {line}")
+    ).replace(" +", " *", 1)
 
 
 def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:
