@@ -28,7 +28,7 @@ help: ## List what can be made
 		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test, chaos and bench' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
-demo: $(VENV)/.demo ## See it work: a server, a worker and eight streams, in about 15 seconds
+demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight streams, in about 15 seconds
 	@$(BIN)/deltaloom demo $(ARGS)
 
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from chaos.deliveries import Deliveries
+from chaos.deliveries import Deliveries, Grouped
 from chaos.ending import end_tasks
 from chaos.faults import Faults
 from chaos.generator import MAX_ARRAY_LENGTH, MAX_EVENT_BYTES
@@ -42,6 +42,7 @@ class Progress:
 
     verdict: Verdict
     deliveries: Deliveries
+    grouped: Grouped
     phase: str = "starting"
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -70,10 +71,14 @@ class Bench:
         self.server = Server(self.folder)
         self.proxy = Proxy(self.server.port)
         self.deliveries = Deliveries(self.verdict.violate)
-        self.receiver = Receiver(options.seed, self.deliveries)
-        self.observer = Observer(self.server, self.names, self.verdict, self.deliveries)
+        self.grouped = Grouped(self.verdict.violate)
+        self.receiver = Receiver(options.seed, self.deliveries, self.grouped)
+        told = (self.deliveries, self.grouped)
+        self.observer = Observer(self.server, self.names, self.verdict, told)
         self.takeovers = Takeovers(self.server, self.names)
-        self.progress = Progress(verdict=self.verdict, deliveries=self.deliveries, folder=self.folder)
+        self.progress = Progress(
+            verdict=self.verdict, deliveries=self.deliveries, grouped=self.grouped, folder=self.folder
+        )
 
     async def run(self) -> Progress:
         """Do it; whatever happens, no process is left behind."""
@@ -208,6 +213,7 @@ class Bench:
         await self.observer.drain()
         if self.options.relays:
             self.deliveries.end()
+            self.grouped.end()
         missed = await self.observer.entries_out() - self.observer.read
         if missed:
             self.verdict.violate(

@@ -17,7 +17,7 @@ from deltaloom import GROUP, StreamNames
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chaos.deliveries import Deliveries
+    from chaos.deliveries import Deliveries, Grouped
     from chaos.processes import Server
     from chaos.verdict import Verdict
 
@@ -32,7 +32,13 @@ _FOR_EVER = -1
 class Observer:
     """Follows the outputs of one partition, each entry once."""
 
-    def __init__(self, server: Server, names: StreamNames, verdict: Verdict, deliveries: Deliveries) -> None:
+    def __init__(
+        self,
+        server: Server,
+        names: StreamNames,
+        verdict: Verdict,
+        deliveries: Sequence[Deliveries | Grouped],
+    ) -> None:
         self._server = server
         self.names = names
         self._verdict = verdict
@@ -109,7 +115,8 @@ class Observer:
             self._verdict.text(message)
         else:
             self._verdict.alert(message)
-            self._deliveries.raised(message.fields)
+            for each in self._deliveries:
+                each.raised(message.fields)
 
     async def settled(self, *, nothing_open: bool) -> str | None:
         """What there is still to do, in words; None when there is nothing."""

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import random
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -14,9 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from chaos.processes import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from chaos.deliveries import Deliveries
+    from collections.abc import AsyncIterator, Mapping
 
 SECRET_VARIABLE = "CHAOS_RECEIVER_SECRET"  # noqa: S105 - the name of a variable
 SECRET = f"whsec_{base64.b64encode(b'not a secret: the bench talks to itself').decode()}"
@@ -31,34 +29,58 @@ _BEHAVIOUR = {"take": 88, "take, cut": 3, "take late": 1, "fail": 5, "cut": 3}
 _FAILURES = (408, 429, 500, 502, 503, 504)
 
 
-class Receiver:
-    """Takes alerts, or fails; tells what came, and whether it was taken."""
+class Takes(Protocol):
+    """What is told of each attempt."""
 
-    def __init__(self, seed: str, deliveries: Deliveries) -> None:
+    def attempt(self, fields: Mapping[str, Any], *, taken: bool) -> None:
+        """A message came, and was taken or not."""
+        ...
+
+
+_PATHS: dict[str, str] = {
+    "one-by-one": "",
+    "grouped": (
+        'group = { by = ["model"], window = 1, from = 3 }\nrate_limit = { per_minute = 3000, burst = 20 }\n'
+    ),
+}
+"""Destinations, each with what is its own."""
+
+
+class Receiver:
+    """Takes alerts, or fails; tells what came, and whether it was taken.
+
+    Args:
+        seed: of what it does.
+        one_by_one: is told of what is sent to the destination that gets every alert by itself.
+        grouped: is told of what is sent to the one with digests and a rate limit.
+    """
+
+    def __init__(self, seed: str, one_by_one: Takes, grouped: Takes) -> None:
         self._rng = random.Random(f"{seed}/receiver")
-        self._deliveries = deliveries
+        self._told = {"one-by-one": one_by_one, "grouped": grouped}
         self._webhook = Webhook(SECRET)
         self.failing = True
         """Until everything is put right."""
         self.port = 0
 
     def configuration(self) -> str:
-        """An `alerts.toml` that sends everything here."""
-        return (
-            "[destinations.chaos]\n"
+        """An `alerts.toml` that sends everything here, twice."""
+        return "".join(
+            f"[destinations.{name}]\n"
             'type = "webhook"\n'
-            f'url = "http://{HOST}:{self.port}/"\n'
+            f'url = "http://{HOST}:{self.port}/{name}"\n'
             f'secret_env = "{SECRET_VARIABLE}"\n'
             f'allow_addresses = ["{HOST}/32"]\n'
             f"timeout = {_TIMEOUT}\n"
-            'begin = "all"\n'
+            f'begin = "all"\n{own}'
+            for name, own in _PATHS.items()
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen."""
         application = web.Application()
-        application.router.add_post("/", self._handle)
+        application.router.add_post("/{name}", self._handle)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -74,7 +96,7 @@ class Receiver:
         except WebhookVerificationError:
             return web.Response(status=400)
         what = self._rng.choices(tuple(_BEHAVIOUR), tuple(_BEHAVIOUR.values()))[0] if self.failing else "take"
-        self._deliveries.attempt(alert, taken=what.startswith("take"))
+        self._told[request.match_info["name"]].attempt(alert, taken=what.startswith("take"))
         if what == "take late":
             await asyncio.sleep(_TIMEOUT * 1.5)
         if what.endswith("cut") and request.transport is not None:

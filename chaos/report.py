@@ -126,6 +126,8 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "alerts delivered": progress.deliveries.arrived,
             "attempts to deliver": progress.deliveries.attempts,
             "delivered again, with the same id": progress.deliveries.repeats,
+            "digests delivered": progress.grouped.digests,
+            "alerts delivered in digests": progress.grouped.in_digests,
             "responses unclear (producer held up)": len(progress.verdict.unclear),
             "entries looked up after lost replies": progress.looked_up,
             "entries of killed workers taken over": progress.entries_taken_over,

@@ -57,8 +57,7 @@ async def relaying(settings: Settings, file: Path, environment: Mapping[str, str
         environment: where the variables that it names are looked up.
 
     Raises:
-        ConfigError: the file cannot be used.
-        DestinationError: a destination of it cannot.
+        ConfigError: the file, or a destination of it, cannot be used.
     """
     relays = Relays(settings, file, environment)
     try:
@@ -91,17 +90,22 @@ class Relays:
         """What the file says now, ready to start.
 
         Raises:
-            ConfigError: the file cannot be used.
-            DestinationError: a destination of it cannot.
+            ConfigError: the file, or a destination of it, cannot be used.
         """
         loaded = load(self._file, self._environment)
-        destinations = [
-            made(name, options, self._environment) for name, options in loaded.destinations.items()
-        ]
-        return [
-            _Service(destination, options, loaded.policy, self._settings, self._client, self._owner)
-            for destination, options in zip(destinations, loaded.destinations.values(), strict=True)
-        ]
+        services, wrong = [], []
+        for name, options in loaded.destinations.items():
+            try:
+                destination = made(name, options, self._environment)
+            except DestinationError as error:
+                wrong.append(loaded.places.finding(("destinations", name), str(error)))
+                continue
+            services.append(
+                _Service(destination, options, loaded.policy, self._settings, self._client, self._owner)
+            )
+        if wrong:
+            raise ConfigError(str(self._file), wrong)
+        return services
 
     def start(self, services: list[_Service]) -> None:
         """Begin."""
@@ -119,7 +123,7 @@ class Relays:
         async with self._turn:
             try:
                 services = self.read()
-            except (ConfigError, DestinationError) as error:
+            except ConfigError as error:
                 for line in str(error).splitlines():
                     logs.logger().error("alerts file not reloaded, the former one stays", error=line)
                 return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from service.alerts.config import parse, read, secrets_missing
 from service.alerts.delivery import Notification
-from service.alerts.findings import ConfigError
+from service.alerts.findings import ConfigError, Places
 from service.alerts.matching import mismatch
 from service.alerts.phases import beginning_of, group_of
 from service.alerts.privacy import Redactor, sha256_of
@@ -150,6 +150,8 @@ class Loaded:
 
     policy: Policy
     destinations: Mapping[str, DestinationOptions]
+    places: Places
+    """Where in the file is what."""
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Loaded:
@@ -167,4 +169,4 @@ def load(path: Path, environment: Mapping[str, str]) -> Loaded:
     missing = secrets_missing(text, config, environment)
     if missing:
         raise ConfigError(str(path), missing)
-    return Loaded(Policy(config), config.destinations)
+    return Loaded(Policy(config), config.destinations, Places(text))

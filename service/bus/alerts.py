@@ -28,7 +28,7 @@ Take = Callable[[Sequence[Owed]], Awaitable[None]]
 AT_ONCE = 100
 """Alerts read at once; fewer if they are large."""
 
-_READERS_END_WITHIN = 1.0
+_READERS_END_WITHIN = 0.2
 """Seconds."""
 
 
@@ -65,16 +65,25 @@ async def reading(
 
 
 async def _stopped(broker: RedisBroker, client: Any) -> None:
-    """Come back when nothing reads any more.
+    """Come back when nothing reads any more, and nothing is open.
 
     FastStream cancels its readers and does not wait for them: one that was just connecting would leave the
-    connection open.
+    connection open. More than once, since a cancellation that reaches redis-py while it connects is lost; and
+    a reader that goes on would open the client again.
     """
     readers = [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]
-    await broker.stop()
-    if readers:
-        await asyncio.wait(readers, timeout=_READERS_END_WITHIN)
-    await client.aclose()
+    try:
+        await broker.stop()
+    finally:  # whoever waits for this may lose patience
+        for task in readers:
+            task.cancel()
+        try:
+            while running := [task for task in readers if not task.done()]:
+                await asyncio.wait(running, timeout=_READERS_END_WITHIN)
+                for task in running:
+                    task.cancel()
+        finally:
+            await client.aclose()
 
 
 class _Hands:

@@ -1,1 +1,1 @@
-"""`deltaloom demo`: the newcomer's first minute: a server, a worker, eight streams, and what they give."""
+"""`deltaloom demo`: the newcomer's first minute: a server, a worker, a relay and eight streams."""

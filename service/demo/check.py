@@ -33,7 +33,7 @@ def problems(progress: Progress) -> list[str]:
     # What was expected has been taken out of both.
     wrong += [f"an unexpected text came: {_named(*key)}" for key in texts]
     wrong += [f"an unexpected alert came: {_named(*key)}" for key in alerts]
-    return [*wrong, *_of_letters(progress)]
+    return [*wrong, *_of_rings(progress), *_of_letters(progress)]
 
 
 def _key(message: AssembledText | ModerationAlert) -> _Key:
@@ -104,6 +104,27 @@ def _of_alerts(stream: Stream, expected: Expected, raised: list[Arrived[Moderati
         yield f"in its finished alert, {_difference(expected.text, finished.text)}"
     for alert in (opened, finished):
         yield from (f"in its {alert.type}, {wrong}" for wrong in _wrong_fields(_context(stream), alert))
+
+
+def _of_rings(progress: Progress) -> Iterator[str]:
+    """Each alert on the stream has to have rung once, the same, and those of a part in their order."""
+    alerts: dict[_Key, list[ModerationAlert]] = {}
+    for alert in progress.alerts:
+        alerts.setdefault(_key(alert.message), []).append(alert.message)
+    rings: dict[_Key, list[ModerationAlert]] = {}
+    for rang in progress.rings:
+        rings.setdefault(_key(rang.message), []).append(rang.message)
+    for key in alerts | rings:
+        raised, rung = alerts.get(key, []), rings.get(key, [])
+        if [(each.type, each.id) for each in raised] != [(each.type, each.id) for each in rung]:
+            yield f"the webhook rang {_phases(rung)} for {_named(*key)}, not {_phases(raised)}"
+        elif raised != rung:
+            yield f"what the webhook got is not what was raised for {_named(*key)}"
+    yield from (f"the webhook's receiver refused something: {why}" for why in progress.refused)
+
+
+def _phases(alerts: list[ModerationAlert]) -> str:
+    return " and then ".join(alert.type.rpartition(".")[2] for alert in alerts) or "never"
 
 
 def _of_letters(progress: Progress) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The observer: reads what the worker writes, as any subscriber would."""
+"""The observer: reads what the worker writes, as any subscriber would, and whether all is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, cast
 
 from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
-from deltaloom.streams import GROUP
 from service.demo.progress import Arrived
 
 if TYPE_CHECKING:
@@ -48,19 +47,21 @@ def _take(
         progress.letter_came(Arrived(entry_id, letter), response_id, now)
 
 
-async def worker_reads(client: Redis, names: StreamNames) -> bool:
-    """Whether a worker has begun to read the input."""
-    if not await client.exists(names.deltas):
-        return False
-    groups = await client.xinfo_groups(names.deltas)
-    return any(group["name"] == GROUP and group["consumers"] for group in groups)
+async def all_read(client: Redis, names: StreamNames) -> bool:
+    """Whether a worker has begun to read the input, and a relay the alerts."""
+    for stream in (names.deltas, names.alerts):
+        groups = await client.xinfo_groups(stream) if await client.exists(stream) else ()
+        if not any(group["consumers"] for group in groups):
+            return False
+    return True
 
 
 async def settled(client: Redis, names: StreamNames, progress: Progress) -> bool:
-    """Whether the worker has acknowledged the whole input, and the observer has seen all that came of it."""
-    newest = (await client.xinfo_stream(names.deltas))["last-generated-id"]
-    for group in await client.xinfo_groups(names.deltas):
-        if group["pending"] or group["last-delivered-id"] != newest:
-            return False
+    """Whether the input and the alerts are acknowledged, and the observer has seen all that came of them."""
+    for stream in (names.deltas, names.alerts):
+        newest = (await client.xinfo_stream(stream))["last-generated-id"]
+        for group in await client.xinfo_groups(stream):
+            if group["pending"] or group["last-delivered-id"] != newest:
+                return False
     written = [await client.xlen(name) for name in (names.assembled, names.alerts, names.dead_letters)]
     return written == [len(progress.texts), len(progress.alerts), len(progress.letters)]

@@ -1,6 +1,6 @@
-"""What has happened so far: what the producer has sent, and what the worker has made of it.
+"""What has happened so far: what the producer has sent, and what has come of it.
 
-The producer and the observer write here; the view, the lines, the checks and the summary read.
+The producer, the observer and the receiver write here; the view, the lines, the checks and the summary read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ class Arrived(NamedTuple, Generic[T]):
         return int(self.entry_id.partition("-")[0])
 
 
+class Rang(NamedTuple):
+    """An alert that has reached the webhook, its signature verified."""
+
+    ms: int
+    """When, in milliseconds since the epoch."""
+    message: ModerationAlert
+    severity: str
+    """As the relay's rules have it, and so the category."""
+    category: str
+
+
 class Piece(NamedTuple):
     """Something the producer has sent of a text."""
 
@@ -40,12 +51,12 @@ class Piece(NamedTuple):
 
 
 class Happening(NamedTuple):
-    """Something worth a line: a stream began, or a message came."""
+    """Something worth a line: a stream began, a message came, or the webhook rang."""
 
     at: float
     """Seconds since the programme began."""
     stream: str
-    message: Arrived[AssembledText] | Arrived[ModerationAlert] | Arrived[DeadLetter] | None = None
+    message: Arrived[AssembledText] | Arrived[ModerationAlert] | Arrived[DeadLetter] | Rang | None = None
     """None: the stream began."""
 
 
@@ -62,6 +73,8 @@ class Track:
     sent: dict[PartName, list[Piece]] = field(default_factory=dict)
     texts: dict[PartName, Arrived[AssembledText]] = field(default_factory=dict)
     opened: Arrived[ModerationAlert] | None = None
+    rang: Rang | None = None
+    """Of the alert that opened."""
 
     @property
     def finished(self) -> bool:
@@ -89,6 +102,9 @@ class Progress:
     texts: list[Arrived[AssembledText]] = field(default_factory=list)
     alerts: list[Arrived[ModerationAlert]] = field(default_factory=list)
     letters: list[Arrived[DeadLetter]] = field(default_factory=list)
+    rings: list[Rang] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Why the receiver did not take something."""
     happenings: list[Happening] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,6 +152,14 @@ class Progress:
         self.letters.append(arrived)
         self._happened(Happening(now, self._name(response_id), arrived))
 
+    def webhook_rang(self, rang: Rang, now: float) -> None:
+        """The relay has delivered an alert."""
+        self.rings.append(rang)
+        track = self.tracks.get(rang.message.response_id or "")
+        if track is not None and track.rang is None:
+            track.rang = rang
+        self._happened(Happening(now, self._name(rang.message.response_id), rang))
+
     @property
     def complete(self) -> bool:
         """Whether everything has been sent, and as much has come as must come."""
@@ -146,6 +170,7 @@ class Progress:
             all(track.all_sent for track in self.tracks.values())
             and len(self.texts) >= texts
             and len(self.alerts) >= 2 * refusals
+            and len(self.rings) >= 2 * refusals
             and len(self.letters) >= letters
         )
 

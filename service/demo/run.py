@@ -32,7 +32,7 @@ def run_demo(pace: float) -> int:
         with _told_to_end(told):
             wrong = perform(progress, clock, watcher)
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; the server and the worker are stopped.\n")
+        sys.stderr.write("Interrupted; the server, the worker and the relay are stopped.\n")
         return 128 + (told or [signal.SIGINT])[0]  # as shells have it
     watcher.conclude(progress, clock, wrong)
     return 1 if wrong else 0

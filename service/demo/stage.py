@@ -1,4 +1,4 @@
-"""The stage: a server, a worker, producers and an observer, together for one run of the programme.
+"""The stage: a server, a worker, a relay, producers, an observer and a receiver of webhooks, for one run.
 
 All of them are ended when it is over, however it ends.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from redis.exceptions import RedisError
 from deltaloom.streams import StreamNames
 from handlers import BUILT_IN
 from service.demo.check import problems
-from service.demo.observer import follow, settled, worker_reads
+from service.demo.observer import all_read, follow, settled
 from service.demo.pacing import publications
+from service.demo.process import ServiceProcess
 from service.demo.producer import replay
-from service.demo.worker import WorkerProcess
+from service.demo.receiver import Webhooks
 from service.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -32,16 +34,16 @@ if TYPE_CHECKING:
 _IDLE_TIMEOUT = 3.0
 """Seconds after which a stream that was cut off is given up; longer at a slow pace."""
 _GRACE = 20.0
-"""Seconds that the worker may take to start, and to finish what it has."""
+"""Seconds that the worker and the relay may take to start, and to finish what they have."""
 _LOOK_EVERY = 0.03
 
 
 class StageError(RuntimeError):
-    """The demo could not go on: its worker or its server failed."""
+    """The demo could not go on: its worker, its relay or its server failed."""
 
 
 def perform(progress: Progress, clock: Clock, audience: Audience) -> list[str]:
-    """Run the programme; returns what went wrong, and then the end of the worker's log."""
+    """Run the programme; returns what went wrong, and then the end of the logs."""
     idle_timeout = max(_IDLE_TIMEOUT, _IDLE_TIMEOUT / clock.pace)
     settings = {
         "DELTALOOM_HANDLERS": ",".join(BUILT_IN),
@@ -50,39 +52,55 @@ def perform(progress: Progress, clock: Clock, audience: Audience) -> list[str]:
         "DELTALOOM_BLOCK_MS": "200",
         "DELTALOOM_LOG_FORMAT": "pretty",
     }
-    with (
-        tempfile.TemporaryDirectory(prefix="deltaloom-demo-") as folder,
-        EmbeddedServer() as server,
-        WorkerProcess(server.url, Path(folder) / "worker.log", settings) as worker,
-    ):
+    with ExitStack() as stage:
+        folder = Path(stage.enter_context(tempfile.TemporaryDirectory(prefix="deltaloom-demo-")))
+        server = stage.enter_context(EmbeddedServer())
+        webhooks = stage.enter_context(closing(Webhooks()))
+        settings["REDIS_URL"] = server.url
+        relay = ("relay", "--config", str(webhooks.configure(folder / "alerts.toml")))
+        processes = (
+            ServiceProcess(("worker",), folder / "worker.log", settings),
+            ServiceProcess(relay, folder / "relay.log", {**settings, **webhooks.environment}),
+        )
+        for process in processes:
+            stage.enter_context(process)
         try:
-            wrong = asyncio.run(_perform(server.url, worker, progress, clock, audience, idle_timeout))
+            wrong = asyncio.run(
+                _perform(server.url, webhooks, processes, progress, clock, audience, idle_timeout)
+            )
         except StageError as error:
             wrong = [str(error)]
         except RedisError as error:
             wrong = [f"the server went away: {error}"]
+        for process in processes:
+            process.ask_to_stop()
         if wrong:
-            wrong += ["", "The worker's last words:", *worker.last_words()]
+            for process in processes:
+                wrong += ["", f"The {process.name}'s last words:", *process.last_words()]
         return wrong
 
 
 async def _perform(
     redis_url: str,
-    worker: WorkerProcess,
+    webhooks: Webhooks,
+    processes: Sequence[ServiceProcess],
     progress: Progress,
     clock: Clock,
     audience: Audience,
     idle_timeout: float,
 ) -> list[str]:
     names = StreamNames()
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
+    async with (
+        Redis.from_url(redis_url, decode_responses=True) as client,
+        webhooks.taking(progress, clock),
+    ):
         tasks = [
             asyncio.create_task(audience.watch(progress, clock)),
             asyncio.create_task(follow(client, names, progress, clock)),
         ]
         try:
-            if not await _until(lambda: worker_reads(client, names), _GRACE, worker, tasks):
-                raise StageError(f"the worker did not begin to read within {_GRACE:g} s")
+            if not await _until(lambda: all_read(client, names), _GRACE, processes, tasks):
+                raise StageError(f"the worker and the relay did not begin to read within {_GRACE:g} s")
             clock.start()
             producers = [replay(client, names, stream, progress, clock) for stream in progress.streams]
             tasks += map(asyncio.create_task, producers)
@@ -91,13 +109,13 @@ async def _perform(
                 return progress.complete and await settled(client, names, progress)
 
             last = max(publications(stream)[-1].at for stream in progress.streams) / clock.pace
-            over_in_time = await _until(over, last + idle_timeout + _GRACE, worker, tasks)
+            over_in_time = await _until(over, last + idle_timeout + _GRACE, processes, tasks)
             await asyncio.sleep(audience.lingers)
         finally:
             await _end(tasks)
     wrong = problems(progress)
     if not over_in_time and not wrong:
-        wrong.append("all came out as it should, but the worker has not acknowledged all of the input")
+        wrong.append("all came out as it should, but not all of it has been acknowledged")
     return wrong
 
 
@@ -114,7 +132,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def _until(
     condition: Callable[[], Awaitable[bool]],
     seconds: float,
-    worker: WorkerProcess,
+    processes: Sequence[ServiceProcess],
     tasks: Sequence[asyncio.Task[None]],
 ) -> bool:
     """Wait for it; False if it took too long. What fails meanwhile is raised here."""
@@ -124,8 +142,9 @@ async def _until(
         for task in tasks:
             if task.done():
                 task.result()
-        if worker.exit_code is not None:
-            raise StageError(f"the worker ended by itself, with exit code {worker.exit_code}")
+        for process in processes:
+            if process.exit_code is not None:
+                raise StageError(f"the {process.name} ended by itself, with exit code {process.exit_code}")
         if clock() > deadline:
             return False
         await asyncio.sleep(_LOOK_EVERY)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deltaloom.messages import Integrity, Kind
-from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, after_ms, plural
+from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, RING_TONE, after_ms, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 INTEGRITIES: tuple[Integrity, ...] = get_args(Integrity)
+_OPENED = "deltaloom.refusal.opened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,17 @@ class Summary:
     """From the entry that closed a text to the text's own; for those that an entry closed."""
     to_alert_ms: Sequence[int]
     """From the entry with a refusal's first delta to its alert's."""
+    rings: int
+    to_webhook_ms: Sequence[int]
+    """From the entry with a refusal's first delta to the webhook's request."""
 
 
 def summarised(progress: Progress) -> Summary:
     """Count."""
-    opened = [alert for alert in progress.alerts if alert.message.type == "deltaloom.refusal.opened"]
+    opened = [alert for alert in progress.alerts if alert.message.type == _OPENED]
     to_text = (after_ms(text) for text in progress.texts)
     to_alert = (after_ms(alert) for alert in opened)
+    to_webhook = (after_ms(rang) for rang in progress.rings if rang.message.type == _OPENED)
     return Summary(
         events=progress.events,
         entries=progress.entries,
@@ -57,6 +62,8 @@ def summarised(progress: Progress) -> Summary:
         dead_letters=Counter(str(letter.message.reason) for letter in progress.letters),
         to_text_ms=sorted(ms for ms in to_text if ms is not None),
         to_alert_ms=sorted(ms for ms in to_alert if ms is not None),
+        rings=len(progress.rings),
+        to_webhook_ms=sorted(ms for ms in to_webhook if ms is not None),
     )
 
 
@@ -73,6 +80,11 @@ def _numbers(summary: Summary) -> list[tuple[str, str, str]]:
         ("events in", f"{summary.events} in {plural(summary.entries, 'entry')}", ""),
         ("repeats dropped", f"{summary.repeats}", ""),
         ("alerts", f"{summary.alerts_opened} opened, {summary.alerts_finished} finished", ALERT_TONE),
+        (
+            "webhook rang",
+            f"{plural(summary.rings, 'time')}, verified" if summary.rings else "never",
+            RING_TONE,
+        ),
         ("dead letters", letters or "none", LETTER_TONE if letters else ""),
     ]
 
@@ -82,6 +94,7 @@ def _latencies(summary: Summary) -> list[tuple[str, str, str]]:
     return [
         ("closing event to text", *_percentiles(summary.to_text_ms)),
         ("first delta to alert", *_percentiles(summary.to_alert_ms)),
+        ("first delta to webhook", *_percentiles(summary.to_webhook_ms)),
     ]
 
 
@@ -120,7 +133,7 @@ def as_tables(summary: Summary) -> RenderableType:
     latencies = _table("from XADD to output", "p50", "p99")
     for row in _latencies(summary):
         latencies.add_row(*row)
-    beside = Table.grid(padding=(0, 4))
+    beside = Table.grid(padding=(0, 2))
     beside.add_row(numbers, latencies)
     return Group(texts, Text(), beside)
 

@@ -2,7 +2,7 @@
 
 Two columns of panels, one a stream. While a text grows, its panel shows the end of what the producer has
 sent, with repeats and gaps as they are; when the worker has finished it, the panel shows the worker's text in
-their place. Below is what an operator would be told of: alerts and dead letters.
+their place. Below is what an operator would be told of: alerts, the webhook's ringing, and dead letters.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ _GROWING = {
 _FINISHED = {"refusal": "bright_red"}
 _SHORT_KINDS = {"reasoning_summary": "summary", "output_text": "answer"}
 _MODEL_FITS = 46
+_FRAME = 4
+"""Columns of a panel's frame that a subtitle leaves free."""
 
 
 class Tail:
@@ -95,7 +97,7 @@ def _header(progress: Progress, now: float) -> Table:
         Text.assemble(
             (" deltaloom demo ", "bold reverse"),
             "  ",
-            ("starting a server and a worker …" if waiting else _flow(progress), "dim"),
+            ("starting a server, a worker and a relay …" if waiting else _flow(progress), "dim"),
         ),
         Text(f"{progress.events:>4} events  {now:4.1f} s ", "dim"),
     )
@@ -103,7 +105,7 @@ def _header(progress: Progress, now: float) -> Table:
 
 
 def _flow(progress: Progress) -> str:
-    return f"{len(progress.streams)} streams → Redis → one worker"
+    return f"{len(progress.streams)} streams → worker → relay → webhook"
 
 
 def _panel(track: Track, now: float, width: int) -> Panel:
@@ -114,7 +116,7 @@ def _panel(track: Track, now: float, width: int) -> Panel:
         box=box.HEAVY if refused else box.ROUNDED,
         title=_title(track, width),
         title_align="left",
-        subtitle=_state(track, now),
+        subtitle=_state(track, now, width - _FRAME),
         subtitle_align="right",
         border_style=tone,
         padding=(0, 1),
@@ -170,17 +172,24 @@ def _lines(text: str) -> str:
     return printable(text.replace("\n\n", "\n"))
 
 
-def _state(track: Track, now: float) -> Text:
-    """What has come of it so far."""
-    said: list[Text] = []
+def _state(track: Track, now: float, width: int) -> Text:
+    """What has come of it so far; when the webhook rang only if there is room, since the feed says it too."""
+    said = Text("  ").join([*_alerted(track, rang=True), *_came(track, now)])
+    return said if said.cell_len <= width else Text("  ").join([*_alerted(track), *_came(track, now)])
+
+
+def _alerted(track: Track, *, rang: bool = False) -> Iterator[Text]:
     if track.opened is not None:
-        said.append(Text(f"● alert after {after_ms(track.opened)} ms", ALERT_TONE))
+        ringing = f", webhook {after_ms(track.rang)} ms" if rang and track.rang is not None else ""
+        yield Text(f"● alert after {after_ms(track.opened)} ms{ringing}", ALERT_TONE)
+
+
+def _came(track: Track, now: float) -> Iterator[Text]:
     texts = [track.texts[part].message for part in sorted(track.texts)]
     for (integrity, status), alike in groupby(texts, key=lambda text: (text.integrity, text.status)):
-        said.append(Text(_verdict(list(alike), integrity, status), INTEGRITY_TONES[integrity]))
-    if not said and track.began:
-        said.append(Text(_waiting(track, now), "yellow" if track.all_sent else "dim"))
-    return Text("  ").join(said)
+        yield Text(_verdict(list(alike), integrity, status), INTEGRITY_TONES[integrity])
+    if not texts and track.opened is None and track.began:
+        yield Text(_waiting(track, now), "yellow" if track.all_sent else "dim")
 
 
 def _waiting(track: Track, now: float) -> str:
@@ -198,7 +207,7 @@ def _verdict(texts: Sequence[AssembledText], integrity: str, status: str) -> str
 
 
 def _feed(happenings: Sequence[Happening], height: int) -> Table:
-    """The latest alerts and dead letters, one a line."""
+    """The latest alerts, webhook calls and dead letters, one a line."""
     told = [
         happening
         for happening in happenings
@@ -217,5 +226,5 @@ def _feed(happenings: Sequence[Happening], height: int) -> Table:
             said.detail,
         )
     if not told:
-        feed.add_row("", Text("alerts and dead letters will stand here", "dim"))
+        feed.add_row("", Text("alerts, webhook calls and dead letters will stand here", "dim"))
     return feed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from service.demo.progress import Rang
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +18,13 @@ Tone = str
 INTEGRITY_TONES: Final[dict[str, Tone]] = {"verified": "green", "repaired": "yellow", "unverified": "magenta"}
 ALERT_TONE: Final[Tone] = "bold red"
 LETTER_TONE: Final[Tone] = "yellow"
+RING_TONE: Final[Tone] = "bold magenta"
+
+PHASES: Final[dict[str, tuple[str, str]]] = {
+    "deltaloom.refusal.opened": ("opened", "the first delta"),
+    "deltaloom.refusal.finished": ("finished", "the last event"),
+}
+"""Of an alert: what it is, and what raised it."""
 
 
 class Words(NamedTuple):
@@ -52,11 +60,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun[:-1]}ies" if noun.endswith("ry") else f"{count} {noun}s"
 
 
-def after_ms(arrived: Arrived[AssembledText] | Arrived[ModerationAlert]) -> int | None:
-    """From the entry that caused a message to the message's own, in milliseconds.
+def after_ms(arrived: Arrived[AssembledText] | Arrived[ModerationAlert] | Rang) -> int | None:
+    """From the entry that caused a message to the message's own, or to the webhook, in milliseconds.
 
-    Both times are the server's, from the ids of the entries; None where no entry was the cause, since the
-    text was given up.
+    Times are the server's, from the ids of the entries, and for the webhook this machine's, which is the
+    same; None where no entry was the cause, since the text was given up.
     """
     message = arrived.message
     if message.status == "abandoned":
@@ -73,6 +81,8 @@ def words(happening: Happening) -> Words:
     """Say what happened."""
     if happening.message is None:
         return Words("begins", "", "dim")
+    if isinstance(happening.message, Rang):
+        return Words("webhook rang", _of_ring(happening.message), RING_TONE)
     message = happening.message.message
     if isinstance(message, DeadLetter):
         return Words("dead letter", f"{message.reason}: {excerpt(message.error, 90)}", LETTER_TONE)
@@ -81,6 +91,11 @@ def words(happening: Happening) -> Words:
             return Words("ALERT opened", f"refusal, so far {_quoted(message.text, 40)}", ALERT_TONE)
         return Words("ALERT finished", f"{message.status}, {message.integrity}", "red")
     return Words("text", _of_text(message), INTEGRITY_TONES[message.integrity])
+
+
+def _of_ring(rang: Rang) -> str:
+    phase, since = PHASES[rang.message.type]
+    return f"{phase}, {after_ms(rang)} ms after {since}: {rang.severity}, {rang.category}"
 
 
 def _of_text(text: AssembledText) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chaos.deliveries import Deliveries
+from chaos.deliveries import Deliveries, Grouped
 
 OPENED: dict[str, Any] = {
     "type": "deltaloom.refusal.opened",
@@ -52,3 +52,50 @@ def test_repeats_are_counted() -> None:
     for _ in range(3):
         deliveries.attempt(OPENED, taken=TAKEN)
     assert (deliveries.attempts, deliveries.arrived, deliveries.repeats) == (3, 1, 2)
+
+
+def alone(fields: dict[str, Any]) -> dict[str, Any]:
+    """As it arrives by itself."""
+    return {**fields, "model": None, "delivery": {"id": fields["id"], "digest": None}}
+
+
+def digest(name: str, **counts: int) -> dict[str, Any]:
+    """As several arrive in one."""
+    counted = [[f"refusal.{phase}", count] for phase, count in counts.items()]
+    told = {"count": sum(counts.values()), "counts": counted}
+    return {**OPENED, "model": None, "delivery": {"id": name, "digest": told}}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "found"),
+    [
+        ([(alone(OPENED), TAKEN), (alone(FINISHED), TAKEN)], []),
+        ([(digest("d", opened=1, finished=1), TAKEN)], []),
+        ([(alone(OPENED), TAKEN), (alone(OPENED), TAKEN), (digest("d", finished=1), TAKEN)], []),
+        ([(alone(OPENED), TAKEN), (digest("d", opened=1, finished=1), TAKEN)], []),
+        ([(digest("d", opened=1), TAKEN)], ["lost delivery"]),
+        ([(digest("d", opened=2), TAKEN), (digest("d", opened=2), TAKEN)], ["lost delivery"]),
+        ([(digest("d", opened=1, finished=1), NOT_TAKEN)], 2 * ["lost delivery"]),
+        ([(alone(FINISHED), TAKEN), (alone(OPENED), TAKEN)], ["delivery out of order"]),
+        ([(digest("d", opened=1, finished=1, other=1), TAKEN)], ["unknown delivery"]),
+    ],
+)
+def test_grouped(attempts: list[tuple[dict[str, Any], bool]], found: list[str]) -> None:
+    """A digest that swallows an alert would look like one that has it."""
+    violations: list[str] = []
+    grouped = Grouped(lambda kind, _example: violations.append(kind))
+    for fields in (OPENED, FINISHED):
+        grouped.raised({**fields, "model": None, "tenant": None})
+    for fields, taken in attempts:
+        grouped.attempt({**fields, "tenant": None}, taken=taken)
+    grouped.end()
+    assert violations == found
+
+
+def test_digest_that_does_not_add_up() -> None:
+    """What says that it has four and counts three has lost one."""
+    violations: list[str] = []
+    wrong = digest("d", opened=3)
+    wrong["delivery"]["digest"]["count"] = 4
+    Grouped(lambda kind, _example: violations.append(kind)).attempt(wrong, taken=TAKEN)
+    assert violations == ["unknown delivery"]

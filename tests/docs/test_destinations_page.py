@@ -10,6 +10,7 @@ from service.alerts.destinations.alertmanager import DIGEST, NAMES
 from service.alerts.destinations.kinds import KINDS, made
 from service.alerts.destinations.options import (
     AlertmanagerOptions,
+    AppriseOptions,
     CommonOptions,
     HttpOptions,
     PagerDutyOptions,
@@ -52,6 +53,19 @@ async def test_the_alert_for_an_alertmanager() -> None:
     expected = shown()["labels"]
     del sent["endsAt"], expected["endsAt"]  # counted from now
     assert sent == expected
+
+
+async def test_the_message_of_apprise() -> None:
+    """Whoever has mail filters by the page would miss what comes."""
+    async with receiving() as receiver:
+        table = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], "link": LINK}
+        environment = {"URL": f"json://127.0.0.1:{receiver.port}"}
+        destination = made("mail", AppriseOptions.model_validate(table), environment)
+        await destination.deliver(FINISHED)
+        await destination.aclose()
+    sent = receiver.received[0].json
+    shown = [block.text for block in ALERTING.blocks if block.language == "text"]
+    assert f"{sent['title']}\n\n{sent['message']}\n" in shown
 
 
 def test_the_keys_of_every_destination() -> None:

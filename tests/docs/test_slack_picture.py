@@ -5,18 +5,46 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from service.alerts.config import parse
+from service.alerts.delivery import Notification
 from service.alerts.destinations.slack import message
+from service.alerts.policy import Policy
 from tests.docs.pages import ROOT
-from tests.notifications import RAISED_AT, alert, finished, notification
+from tests.notifications import RAISED_AT, alert
+
+if TYPE_CHECKING:
+    from deltaloom import ModerationAlert
 
 LINK = "https://console.example/responses/{response_id}"
 IDS: dict[str, Any] = {"response_id": "resp_68a1", "item_id": "msg_68a2"}
-MESSAGES = (
-    (notification(alert(text="I'm sorry, but", **IDS)), "5:06:07 AM"),
-    (finished(raised_at=RAISED_AT + timedelta(seconds=2), **IDS), "5:06:09 AM"),
+TEXT = "I can't help with hurting yourself. You can call 988 at any hour."
+POLICY = Policy(
+    parse(
+        """
+        [destinations.trust-and-safety]
+        type = "log"
+        [[routes]]
+        name = "team"
+        to = "trust-and-safety"
+        text = "full"
+        """,
+        "alerts.toml",
+    )
 )
+
+
+def judged(of: ModerationAlert) -> Notification:
+    """What the rules that ship make of an alert."""
+    made = POLICY.decide(of, of.raised_at)["trust-and-safety"]
+    assert isinstance(made, Notification)
+    return made
+
+
+OPENED = alert(text="I can't", **IDS)
+FINISHED = alert("deltaloom.refusal.finished", text=TEXT, raised_at=RAISED_AT + timedelta(seconds=2), **IDS)
+MESSAGES = ((judged(OPENED), "5:06:07 AM"), (judged(FINISHED), "5:06:09 AM"))
 """What is shown, and the time of day at which."""
 
 _DATE = re.compile(r"<!date\^[^>]*>")
@@ -26,7 +54,7 @@ _LINK = re.compile(r"<https[^|]*\|([^>]*)>")
 def shown(text: str, time_of_day: str) -> str:
     """A text of ours as Slack renders it."""
     plain = _LINK.sub(r"\1", _DATE.sub(f"Mar 4th, {time_of_day}", text))
-    return plain.replace("*", "").removeprefix(">").removeprefix("🔴 ")
+    return plain.replace("*", "").removeprefix(">").removeprefix("🔴 ").removeprefix("🟠 ")
 
 
 def test_the_picture_shows_what_is_sent() -> None:

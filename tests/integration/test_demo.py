@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.docs.pages import README
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +36,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _demo(folder: Path, pace: float, out: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    """A demo in a process group of its own, which its worker joins."""
+    """A demo in a process group of its own, which its worker and its relay join."""
     with subprocess.Popen(
         _command(pace),
         env=_environment(folder),
@@ -49,7 +52,7 @@ def _demo(folder: Path, pace: float, out: int = subprocess.PIPE) -> Iterator[sub
             process.kill()
 
 
-def _worker_runs(group: int) -> bool:
+def _something_runs(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -67,9 +70,26 @@ def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
     assert "\x1b" not in out
     assert sum(" ALERT opened " in line for line in lines) == 2
     assert sum(line[22:].startswith(" text ") for line in lines) == 11
+    rings = [line[38:] for line in lines if line[22:].startswith(" webhook rang ")]
+    assert sum(ring.startswith("opened, ") and "after the first delta" in ring for ring in rings) == 2
+    assert sum(ring.startswith("finished, ") for ring in rings) == 2
     assert sum(" dead letter " in line for line in lines) == 1
     assert "repeats dropped         6" in lines
+    assert "webhook rang            4 times, verified" in lines
+    assert any(re.fullmatch(r"first delta to webhook +\d+ ms +\d+ ms", line) for line in lines)
     assert list(tmp_path.iterdir()) == []
+    (sample,) = [block.text for block in README.blocks if "ALERT opened" in block.text]
+    for shown in filter(None, sample.splitlines()):
+        assert any(re.fullmatch(_pattern(shown), line) for line in lines), shown
+
+
+def _pattern(line: str) -> str:
+    """A line of the page as an expression: other figures fit, and what it leaves out."""
+    pieces = {"…": ".*", " ": " +"}
+    return "".join(
+        r"\d+" if piece.isdecimal() else pieces.get(piece[0], re.escape(piece))
+        for piece in re.findall(r" +|\d+|…|[^ \d…]+", f" {line}")
+    ).replace(" +", " *", 1)
 
 
 def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:
@@ -102,7 +122,7 @@ def _read_all(terminal: int) -> str:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """Ctrl-C in the demo would leave a worker running, or a folder, or end in a traceback."""
+    """Ctrl-C in the demo would leave a worker or a relay running, or a folder, or end in a traceback."""
     with _demo(tmp_path, pace=1) as demo:
         assert demo.stdout is not None
         assert "begins" in demo.stdout.readline()
@@ -110,17 +130,17 @@ def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signa
         _, err = demo.communicate(timeout=30)
         assert demo.returncode == code
         assert "Traceback" not in err
-        assert not _worker_runs(demo.pid)
+        assert not _something_runs(demo.pid)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_worker_that_fails_is_told_of(tmp_path: Path) -> None:
-    """The demo would hang, or end well, when its worker cannot run."""
+    """The demo would hang, or end well, when its worker and its relay cannot run."""
     (tmp_path / "faststream.py").write_text("raise ImportError('no such package')")
     environment = {**_environment(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(
         _command(20), env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 1
-    assert "the worker ended by itself, with exit code 1" in done.stdout
+    assert re.search("the (worker|relay) ended by itself, with exit code 1", done.stdout)
     assert "no such package" in done.stdout

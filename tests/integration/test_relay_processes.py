@@ -263,3 +263,19 @@ async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: 
             assert await relay.stop() == 0, relay.lines()[-10:]
     finally:
         await server.kill()
+
+
+async def test_secret_that_is_none_is_told_with_its_line(redis_url: str, prefix: str, tmp_path: Path) -> None:
+    """Of twenty destinations, whoever reads the log would have to guess which one it is."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", "https://hooks.example/"))
+    wrong = {**relay_environment(redis_url, prefix), "RECEIVER_SECRET": "hunter2"}
+    for command in (("relay",), ("worker", "--with-relay")):
+        arguments = ("-m", "service", *command, "--config", str(file))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, env=wrong, stderr=asyncio.subprocess.PIPE
+        )
+        _, stderr = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 2
+        assert f"{file}:1: destinations.here: what stands in RECEIVER_SECRET is no secret" in stderr.decode()
+        assert b"hunter2" not in stderr

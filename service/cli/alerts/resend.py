@@ -63,12 +63,15 @@ def run(
 
     What goes, and how much of the text, is what the file says now.
     """
+    from service import logs
     from service.alerts.policy import load
+    from service.cli.connection import read_settings
 
     if bool(ids) == everything:
         raise typer.BadParameter("name undelivered alerts by their ids, or all of them with --all")
     if ids and of:
         raise typer.BadParameter("--of goes with --all")
+    logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
     asyncio.run(_resend(ids or [], of, to, load(config, os.environ)))
 
 

@@ -26,8 +26,11 @@ def run(
     config: ConfigFile = DEFAULT,
 ) -> None:
     """Send a test alert to a destination, marked as one, and say what it answers. No server is needed."""
+    from service import logs
     from service.alerts.policy import load
+    from service.cli.connection import read_settings
 
+    logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
     asyncio.run(_test(name, load(config, os.environ)))
 
 

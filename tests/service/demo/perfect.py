@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
 from service.demo.pacing import publications
-from service.demo.progress import Arrived, Progress
+from service.demo.progress import Arrived, Progress, Rang
 from service.demo.stream import load
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BEGAN = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 STARTED_MS = round(BEGAN.timestamp() * 1000)
 LATENCY_MS = 3
+RINGS_AFTER_MS = 35
 
 
 def entry_id(seconds: float, number: int = 0) -> str:
@@ -69,6 +70,11 @@ def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, Mode
     return opened, finished.model_copy(update={"integrity": text.integrity})
 
 
+def rang(alert: ModerationAlert) -> Rang:
+    """The alert, arrived at the webhook."""
+    return Rang(round(alert.raised_at.timestamp() * 1000) + RINGS_AFTER_MS, alert, "info", "declined")
+
+
 def sent(until: float = 60.0) -> Progress:
     """What was published until then, and nothing that came out."""
     progress = Progress(load())
@@ -88,7 +94,9 @@ def perfect() -> Progress:
             if expected.part.kind == "refusal":
                 opened, finished = alerts_of(stream, expected)
                 progress.alert_came(Arrived(entry_id(4.0), opened), 4.0)
+                progress.webhook_rang(rang(opened), 4.0)
                 progress.alert_came(Arrived(entry_id(5.0, 1), finished), 5.0)
+                progress.webhook_rang(rang(finished), 5.0)
             progress.text_came(Arrived(entry_id(5.0), text_of(stream, expected)), 5.0)
     for broken, name in progress.broken_entries.items():
         stream = next(stream for stream in progress.streams if stream.name == name)

@@ -24,6 +24,11 @@ def _changed_alert(progress: Progress, number: int, **changes: Any) -> None:
     progress.alerts[number] = Arrived(alert.entry_id, alert.message.model_copy(update=changes))
 
 
+def _changed_ring(progress: Progress, **changes: Any) -> None:
+    last = progress.rings[-1]
+    progress.rings[-1] = last._replace(message=last.message.model_copy(update=changes))
+
+
 def test_perfect_run_has_no_problems() -> None:
     """The demo would fail though everything came out as it should."""
     assert problems(perfect()) == []
@@ -58,6 +63,17 @@ def test_perfect_run_has_no_problems() -> None:
             "in its deltaloom.refusal.opened, its model is None",
         ),
         (lambda run: _changed_alert(run, 0, kind="reasoning"), "an unexpected alert came: reasoning 0/0"),
+        (lambda run: run.rings.pop(), "the webhook rang opened for refusal 0/0 of resp_"),
+        (lambda run: run.rings.clear(), "the webhook rang never for refusal 0/0 of resp_"),
+        (lambda run: run.rings.reverse(), "the webhook rang finished and then opened for refusal 0/0"),
+        (lambda run: run.rings.append(run.rings[0]), "the webhook rang opened and then finished and then op"),
+        (lambda run: _changed_ring(run, id="other"), "the webhook rang opened and then finished"),
+        (lambda run: _changed_ring(run, text="Sure"), "what the webhook got is not what was raised"),
+        (
+            lambda run: _changed_ring(run, response_id="resp_x"),
+            "finished for refusal 0/0 of resp_x, not never",
+        ),
+        (lambda run: run.refused.append("No matching signature"), "refused something: No matching signature"),
         (lambda run: run.letters.clear(), "post-office: its broken event is not among the dead letters"),
         (
             lambda run: run.letters.append(Arrived(entry_id(7), letter(entry_id(7)))),
@@ -77,5 +93,8 @@ def test_complete_only_when_everything_has_come() -> None:
     """The demo would end before the last text, and call it missing."""
     run = perfect()
     assert run.complete
+    run.rings.pop()
+    assert not run.complete
+    run = perfect()
     run.texts.pop()
     assert not run.complete

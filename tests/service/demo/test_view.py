@@ -10,7 +10,7 @@ from rich.console import Console
 
 from service.demo.progress import Arrived, Progress
 from service.demo.view import LEAST_HEIGHT, LEAST_WIDTH, picture
-from tests.service.demo.perfect import entry_id, perfect, sent
+from tests.service.demo.perfect import entry_id, perfect, rang, sent
 
 SIZES = [(LEAST_WIDTH, LEAST_HEIGHT), (80, 24), (100, 30), (140, 45), (200, 60)]
 MOMENTS = {
@@ -71,6 +71,19 @@ def test_alert_shows_only_when_it_has_come() -> None:
     run.alert_came(alert, 6.0)
     assert "● alert after 3 ms" in _drawn(run)
     assert "ALERT opened" in _drawn(run)
+
+
+def test_webhook_shows_when_it_has_rung() -> None:
+    """Nobody would see that the alert has reached a person; or a narrow panel would cut its verdict."""
+    run = sent(until=6)
+    alert = perfect().alerts[0]
+    run.alert_came(alert, 6.0)
+    run.webhook_rang(rang(alert.message), 6.1)
+    drawn = _drawn(run)
+    assert "● alert after 3 ms, webhook 35 ms" in drawn
+    assert "● webhook rang storefront opened, 35 ms after the first delta: info, declined" in drawn
+    assert "● alert after 3 ms, webhook 35 ms  ✓ verified" in _drawn(perfect(), width=120)
+    assert "● alert after 3 ms  ✓ verified" in _drawn(perfect(), width=80)
 
 
 def test_cut_off_stream_is_said_to_be_silent() -> None:

@@ -1,4 +1,4 @@
-"""The worker: a process of its own, as in real life."""
+"""The worker and the relay: each a process of its own, as in real life."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import service
 from service.settings import ENV_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -20,27 +20,29 @@ _STOPPED_WITHIN = 5.0
 _IMPORTED_FROM = Path(service.__file__).parents[1]
 
 
-class WorkerProcess:
-    """`deltaloom worker`, for as long as the `with` block lasts.
+class ServiceProcess:
+    """`deltaloom worker` or `deltaloom relay`, for as long as the `with` block lasts.
 
     Args:
-        redis_url: its server.
+        command: the sub-command, which is its name too, and its arguments.
         log: the file for what it says.
-        settings: its `DELTALOOM_*` variables. Those of this process are not handed on: the demo is the
-            same everywhere.
+        settings: its variables. The `DELTALOOM_*` of this process are not handed on: the demo is the same
+            everywhere.
     """
 
-    def __init__(self, redis_url: str, log: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], log: Path, settings: Mapping[str, str]) -> None:
+        self.name = command[0]
+        self._command = command
         self._log = log
         own = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-        self._environment = {**own, **settings, "REDIS_URL": redis_url}
+        self._environment = {**own, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._output = self._log.open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service", "worker"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, with arguments of our own
+            [sys.executable, "-m", "service", *self._command],
             cwd=_IMPORTED_FROM,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -61,6 +63,11 @@ class WorkerProcess:
         finally:
             if self._output is not None:
                 self._output.close()
+
+    def ask_to_stop(self) -> None:
+        """So that several stop at the same time; the end of the block waits."""
+        if self._process is not None:
+            self._process.terminate()
 
     @property
     def exit_code(self) -> int | None:

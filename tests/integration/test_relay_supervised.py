@@ -1,0 +1,78 @@
+"""`deltaloom worker --with-relay --processes 2`: one parent, two relays, a file that changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.test_cli_worker_processes import said, until_started
+from tests.receiver import receiving
+from tests.relays import destination, raise_alert, relay_environment, wait_until_served, wait_until_settled
+from tests.service.cli.command import TIMEOUT, running
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from tests.receiver import Receiver
+    from tests.service.cli.command import Running
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Somewhere alerts go."""
+    async with receiving() as made:
+        yield made
+
+
+async def both(command: Running, event: str) -> None:
+    """Wait until both processes have said something."""
+    await wait_until(
+        lambda: {line["process"] for line in said(command, event)} == {1, 2},
+        TIMEOUT,
+        message=f"both say {event!r}",
+    )
+
+
+async def test_hangup_reaches_every_relay(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """The process that stands by would go on by the former file as soon as the other one stops."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(destination("here", receiver.url))
+    arguments = ("worker", "--with-relay", "--processes", "2", "--config", str(file))
+    with running(*arguments, env=relay_environment(redis_url, prefix)) as command:
+        await until_started(command, 2)
+        await both(command, "relay started")
+        file.write_text("no toml")
+        command.process.send_signal(signal.SIGHUP)
+        await both(command, "alerts file not reloaded, the former one stays")
+        first = await raise_alert(redis, prefix, "opened", "resp_1")
+        await wait_until_settled(redis, prefix, "here")
+        file.write_text(destination("there", receiver.url, begin="now"))
+        command.process.send_signal(signal.SIGHUP)
+        await both(command, "alerts file reloaded")
+        await wait_until_served(redis, prefix, "there")
+        await wait_until(lambda: _senders(command, "there"), TIMEOUT, message="one of them sends")
+        second = await raise_alert(redis, prefix, "opened", "resp_2")
+        await wait_until_settled(redis, prefix, "there")
+        # Whoever stood by has the new file too: it sends when the other one is gone.
+        (sender,) = _senders(command, "there")
+        victim = next(line["pid"] for line in said(command, "process started") if line["process"] == sender)
+        os.kill(victim, signal.SIGKILL)
+        await wait_until(lambda: len(_senders(command, "there")) == 2, TIMEOUT, message="the other one sends")
+        third = await raise_alert(redis, prefix, "opened", "resp_3")
+        await wait_until_settled(redis, prefix, "there")
+        assert command.end(signal.SIGTERM) == 0
+    assert receiver.taken == [first, second, third]
+
+
+def _senders(command: Running, name: str) -> list[int]:
+    """The processes that have sent to a destination, in the order in which they began."""
+    return [line["process"] for line in said(command, "relay sends") if line["destination"] == name]

@@ -1,0 +1,51 @@
+"""The demo's receiver of webhooks, over HTTP: it must not count what nobody signed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from service.alerts.destinations.kinds import made
+from service.alerts.policy import load
+from service.demo.clock import Clock
+from service.demo.progress import Progress
+from service.demo.receiver import Webhooks
+from service.demo.stream import load as streams
+from tests.notifications import finished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_signed_alert_rings(tmp_path: Path) -> None:
+    """The demo would show no delivery, or another alert than was sent."""
+    progress = Progress(streams())
+    with closing(Webhooks()) as webhooks:
+        loaded = load(webhooks.configure(tmp_path / "alerts.toml"), webhooks.environment)
+        destination = made("webhook", loaded.destinations["webhook"], webhooks.environment)
+        async with webhooks.taking(progress, Clock()):
+            outcome = await destination.deliver(finished())
+        await destination.aclose()
+    assert outcome.answer == "204 No Content"
+    (rang,) = progress.rings
+    assert rang.message == finished().alert
+    assert (rang.severity, rang.category) == (finished().severity, finished().category)
+    assert progress.refused == []
+
+
+async def test_unsigned_alert_is_refused(tmp_path: Path) -> None:
+    """The demo would say that signatures are verified when anybody could have rung."""
+    progress = Progress(streams())
+    with closing(Webhooks()) as webhooks:
+        loaded = load(webhooks.configure(tmp_path / "alerts.toml"), webhooks.environment)
+        url = loaded.destinations["webhook"].model_dump()["url"]
+        async with (
+            webhooks.taking(progress, Clock()),
+            aiohttp.ClientSession() as session,
+            session.post(url, json={"type": "deltaloom.refusal.opened"}) as response,
+        ):
+            assert response.status == 401
+    assert progress.rings == []
+    assert progress.refused == ["Missing required headers"]
