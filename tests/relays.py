@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom import ModerationAlert, StreamNames, UndeliveredAlert
 from deltaloom.messages import PLAIN_FIELDS
-from tests.receiver import SECRET
 from tests.streams import add, entries
 from tests.waiting import wait_until
+from tests.webhook_receiver import SECRET
 from tests.workers import WorkerProcess
 
 if TYPE_CHECKING:

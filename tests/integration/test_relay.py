@@ -17,7 +17,6 @@ from service.relay import relaying
 from service.settings import Settings
 from service.storage.outbox import RedisOutbox
 from tests.nodes import free_port
-from tests.receiver import receiving
 from tests.relays import (
     SECRETS,
     destination,
@@ -30,6 +29,7 @@ from tests.relays import (
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import add, read_as
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from service.relay import Relays
-    from tests.receiver import Receiver
+    from tests.webhook_receiver import Receiver
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from service.address import Address
 from service.storage.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS
-from tests.receiver import receiving
 from tests.relays import destination, relay_environment, relay_process
 from tests.sentinel_servers import SERVICE, running_sentinels
 from tests.streams import add
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 from tests.workers import running_workers
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
-    from tests.receiver import Receiver
     from tests.sentinel_servers import SentinelGroup
+    from tests.webhook_receiver import Receiver
     from tests.workers import WorkerProcess
 
 COUNT = 6

@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from deltaloom import StreamNames
 from tests.mortal import MortalServer
 from tests.nodes import free_port
-from tests.receiver import receiving
 from tests.relays import (
     destination,
     hang_up,
@@ -32,12 +31,13 @@ from tests.relays import (
 from tests.service.cli.command import running
 from tests.streams import add
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.receiver import Answer, Receiver
+    from tests.webhook_receiver import Answer, Receiver
     from tests.workers import WorkerProcess
 
 TOGETHER = 60

@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from deltaloom import StreamNames
-from tests.receiver import receiving
 from tests.relays import (
     SECRETS,
     destination,
@@ -21,6 +20,7 @@ from tests.relays import (
 )
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import entries
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from tests.receiver import Receiver
+    from tests.webhook_receiver import Receiver
 
 MUTED = (
     '[[mutes]]\nmatch = { tenant = "acme" }\nto = ["spare"]\nuntil = 2126-01-01T00:00:00Z\nwhy = "known"\n'

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from deltaloom import StreamNames
 from tests.docs.pages import OPERATIONS
 from tests.nodes import Node
-from tests.receiver import receiving
 from tests.relays import (
     destination,
     raise_alert,
@@ -21,6 +20,7 @@ from tests.relays import (
     wait_until_settled,
 )
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.test_cli_worker_processes import said, until_started
-from tests.receiver import receiving
 from tests.relays import destination, raise_alert, relay_environment, wait_until_served, wait_until_settled
 from tests.service.cli.command import TIMEOUT, running
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from tests.receiver import Receiver
     from tests.service.cli.command import Running
+    from tests.webhook_receiver import Receiver
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 from deltaloom import StreamNames
 from service import demo
-from tests.receiver import receiving
 from tests.relays import destination, relay_environment, relay_process, wait_until_served
 from tests.streams import add
 from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis.asyncio import Redis
 
-    from tests.receiver import Receiver
+    from tests.webhook_receiver import Receiver
 
 FOLDER = Path(os.environ.get("RECORDINGS") or Path(demo.__file__).parent / "streams")
 AT_LEAST = 20
