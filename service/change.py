@@ -54,6 +54,11 @@ class PartChange:
         self._named: tuple[int, int] | None = None
         self.opened: ModerationAlert | None = None
 
+    @property
+    def named_by(self) -> int:
+        """The batch's index of the entry that has the item id; 0 if none has."""
+        return 0 if self._named is None else self._named[0]
+
     def name(self, item_id: str | None, entry: int, position: int) -> None:
         """Note an event's item id."""
         if item_id is not None and (self._named is None or (entry, position) < self._named):
@@ -197,6 +202,10 @@ class Commit:
         if self.columns(change).first_number is not None:  # they are in order, and none is there twice
             return "".join(change.deltas)
         return assemble(self.fragments(change)).text
+
+    def named(self, change: PartChange) -> EntryId:
+        """The entry that has a part's item id; there has to be one."""
+        return self.entry(change.named_by)
 
     def began(self, change: PartChange) -> EntryId:
         """The earliest entry of what is added to a part."""

@@ -10,8 +10,9 @@ ones first) and a MessagePack array, in columns, because most fragments differ i
     deltas, one a fragment (where one has half a surrogate pair, which UTF-8 has no place for: all of them as
         bytes, in a MessagePack array of its own, in bytes)
     positions in the entry's array, one a fragment; null where all are 0
-    item id of its earliest event, or null where an earlier chunk of the same writer had one
+    item id of its earliest event that has one, or null where an earlier chunk of the same writer had one
     closings: {milliseconds after base, entry counter, position, rank, text}
+    milliseconds after base and entry counter of the entry that has the item id, where that is not the first
 
 What is null or empty at the end is left out. Fragments stand in the order of their arrivals. A chunk that
 is appended twice, or out of order, changes nothing: a log is read as a set.
@@ -93,6 +94,7 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
     positions: list[int] | None = None
     item_id: str | None = None
     closings: list[_ClosingRow] = msgspec.field(default_factory=list)
+    named: tuple[int, int] | None = None
 
     def check(self, count: int) -> None:
         """Make the columns ready; `ValueError` if they are not of this length, or nothing is in them."""
@@ -116,6 +118,11 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
         return min(
             closed + [(self.base_ms + ms, c) for ms, c in zip(self.offsets, self.counters, strict=True)]
         )
+
+    @property
+    def named_at(self) -> tuple[int, int]:
+        """The id of the entry that has the item id."""
+        return self.first if self.named is None else (self.base_ms + self.named[0], self.named[1])
 
     @property
     def last_fragment(self) -> tuple[int, int]:
@@ -172,9 +179,9 @@ class PartLog:
         self.began = EntryId(*by_first[0][0]) if by_first else EntryId(0, 0)
         """The earliest entry it has something of."""
         self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
-        named = [(first, chunk.item_id) for first, chunk in by_first if chunk.item_id is not None]
+        named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
         self.item_id: str | None = min(named)[1] if named else None
-        """The earliest chunk's that has one."""
+        """The earliest event's that has one."""
 
     @property
     def fragments(self) -> list[StoredFragment]:
@@ -223,8 +230,16 @@ class PartLog:
         return Assembly(repair("".join(texts)), len(texts), 0, first, last)
 
 
-def encode_chunk(columns: Columns, closings: Sequence[StoredClosing], item_id: str | None) -> bytes:
-    """One chunk with these fragments and closings (at least one of either)."""
+def encode_chunk(
+    columns: Columns,
+    closings: Sequence[StoredClosing],
+    item_id: str | None,
+    named: EntryId | None = None,
+) -> bytes:
+    """One chunk with these fragments and closings (at least one of either).
+
+    `named` is the entry that has the item id, where that is not the chunk's first one.
+    """
     milliseconds, counters, numbers, deltas, positions = columns
     count = len(deltas)
     base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
@@ -237,6 +252,8 @@ def encode_chunk(columns: Columns, closings: Sequence[StoredClosing], item_id: s
         row.append(
             [(at.ms - base, at.seq, n, rank.value, to_bytes(text)) for (at, n), rank, text in closings]
         )
+        if named is not None:
+            row.append((named.ms - base, named.seq))
     try:
         body = _encode(row)
     except UnicodeEncodeError:

@@ -132,7 +132,18 @@ def resolve(
         why: the reason for that.
     """
     result = Resolution(ended=idle_at_ms is not None)
+    copied: dict[PartKey, FinishedPart] = {}
+    shown = {part.kind for part in state.finished_parts}
+    for arrival, ending in sorted(state.endings.items()):
+        if not low_water.passed(arrival.entry):
+            _doubt(result, arrival.entry)
+        elif ending.output_index is None:
+            copied |= {each.part: each for each in _only_in_final_copy(state, arrival, ending, shown)}
+            result.ended = True
+            result.ends.append(_end(state, arrival, ending))
     for part, log in state.open_parts.items():
+        if part in copied:  # it began when it was closed already
+            continue
         close = _close(state, part, log)
         if close is None:
             if idle_at_ms is not None:
@@ -143,14 +154,7 @@ def resolve(
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
-    shown = {part.kind for part in state.finished_parts}
-    for arrival, ending in sorted(state.endings.items()):
-        if not low_water.passed(arrival.entry):
-            _doubt(result, arrival.entry)
-        elif ending.output_index is None:
-            result.finished.extend(_only_in_final_copy(state, arrival, ending, shown))
-            result.ended = True
-            result.ends.append(_end(state, arrival, ending))
+    result.finished += copied.values()
     if idle_at_ms is not None and all(ending.output_index is not None for ending in state.endings.values()):
         context = context_of(state.registers)
         result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, idle_at_ms))
@@ -261,12 +265,19 @@ def _only_in_final_copy(
             context_of(state.registers, arrival.entry),
             arrival.entry.ms,
             arrival.entry.ms,
+            _late(state, PartKey(state.stream_key, copy.position, copy.content_index, copy.kind), arrival),
         )
         for copy in ending.copies
         if copy.text and copy.kind not in shown
     ]
     shown |= {finished.part.kind for finished in only_here}
     return only_here
+
+
+def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
+    """Fragments of a part that came after its text."""
+    log = state.open_parts.get(part)
+    return 0 if log is None else log.assembled(arrival.entry)[1]
 
 
 def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:

@@ -156,7 +156,7 @@ class CommitCall:
                 or told_part.large
                 or now >= told_part.due
                 or added.opened is not None
-                or (added.item_id is not None and not told_part.named_before(commit.began(added)))
+                or (added.item_id is not None and not told_part.named_before(commit.named(added)))
             ):
                 return False
             parts.append((told_part, added))
@@ -203,14 +203,17 @@ class CommitCall:
         """Append what commit.lua takes of a part: seven values."""
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
         item_id = added.item_id
-        known = self._now < told.due and (item_id is None or told.named_before(self._commit.began(added)))
+        named = None if item_id is None else self._commit.named(added)
+        known = self._now < told.due and (named is None or told.named_before(named))
         if known:
-            item_id = None
+            item_id = named = None
         else:
-            untold.append((part, told, told.named if item_id is None else self._commit.began(added)))
+            untold.append((part, told, told.named if named is None else named))
+        if named == self._commit.began(added):
+            named = None  # as goes without saying
         plan += (
             self._key(told.log),
-            self._blob(encode_chunk(self._commit.columns(added), added.closings, item_id)),
+            self._blob(encode_chunk(self._commit.columns(added), added.closings, item_id, named)),
             told.field,
             len(added.deltas),
             known,

@@ -520,3 +520,48 @@ async def test_a_response_that_says_nothing_of_its_context_holds_nobody_up(bench
     await bench.publish(created, response_id="resp_2")
     await consumer.work()
     assert await bench.pending() == {}
+
+
+LATE_TO_A_COPY = [
+    {
+        "type": "response.completed",
+        "response": {
+            "output": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "abc"}]}]
+        },
+    },
+    delta(1, "zz"),
+]
+
+
+@pytest.mark.parametrize("more", [[], [done("zz")]], ids=["a delta", "a delta and its end"])
+@pytest.mark.parametrize("size", [1, 10])
+async def test_what_comes_after_a_final_copy_is_late_however_it_is_read(
+    bench: Bench, more: list[dict[str, Any]], size: int
+) -> None:
+    """The text would depend on where a batch was cut, and a late delta would vanish without a count."""
+    await bench.publish(*LATE_TO_A_COPY, *more)
+    consumer = bench.consumer()
+    while entries := await consumer.read(size):
+        await consumer.worker.take(entries)
+    await consumer.worker.sweep()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity, text.delta_count) == ("abc", "repaired", 0)
+    assert (await counts(bench.redis, bench.prefix))["late"] == 1
+
+
+@pytest.mark.parametrize("cut", [[[0, 1, 2]], [[0, 2], [1]], [[1], [0, 2]], [[2], [0, 1]], [[0], [1], [2]]])
+async def test_the_first_item_id_counts_though_an_earlier_event_has_none(
+    bench: Bench, cut: list[list[int]]
+) -> None:
+    """`item_id` would depend on how entries fell into batches."""
+    nobody, second, third = (
+        {**delta(n, "a"), "item_id": name} for n, name in enumerate([None, "it_2", "it_3"])
+    )
+    await bench.publish(nobody, second, third)
+    consumer, entries = bench.consumer(), await bench.consumer().read(3)
+    for some in cut:
+        await consumer.worker.take([entries[index] for index in some])
+    await bench.publish({**done("aaa"), "item_id": "it_4"})
+    await consumer.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.item_id) == ("aaa", "it_2")

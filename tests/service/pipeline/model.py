@@ -78,7 +78,8 @@ class StoredSet:
             response = self.responses.setdefault(key, _Response())
             for part, added in change.parts.items():
                 if part not in response.done:
-                    chunk = encode_chunk(commit.columns(added), added.closings, added.item_id)
+                    named = None if added.item_id is None else commit.named(added)
+                    chunk = encode_chunk(commit.columns(added), added.closings, added.item_id, named)
                     response.logs[part] = response.logs.get(part, b"") + chunk
             response.endings.update(change.endings)
             for name, register in change.registers.items():
