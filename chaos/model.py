@@ -34,6 +34,10 @@ class PartId(NamedTuple):
     kind: str
 
 
+_FINAL_COPY = 3
+"""The rank of what the response's final copy says."""
+
+
 class ExpectedText(NamedTuple):
     """What must come out for one part."""
 
@@ -53,6 +57,8 @@ class ExpectedText(NamedTuple):
     with that one, a text that is certain without it may come from repeats."""
     closed_by: int | None
     """The number of the entry that closes it; None if it is abandoned."""
+    copied: bool = False
+    """Whether only the response's final copy says its text."""
 
 
 class ExpectedStop(NamedTuple):
@@ -307,7 +313,7 @@ class _Reader:
                 by_id = part.item_id is not None and part.item_id in terminal.items
                 there = item_id == part.item_id if by_id else position == part.id.output_index
                 if there and (index, kind) == (part.id.content_index, part.id.kind):
-                    part.said.setdefault(3, text)
+                    part.said.setdefault(_FINAL_COPY, text)
                     break
         if part.ends_now and part.finished is None:
             text = part.said[min(part.said)] if part.said else ""
@@ -339,6 +345,7 @@ class _Reader:
             context=dict(self.context),
             entries=(),
             closed_by=number,
+            copied=bool(part.said) and min(part.said) == _FINAL_COPY,
         )
 
 

@@ -59,13 +59,15 @@ class ResponseState:
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: frozenset[PartKey] = frozenset()
 
-    @property
-    def context_known(self) -> bool:
-        """Whether all is known that `response.created` could tell; nothing ties that to a bare item."""
-        learned = RegisterName("model", learned=True) in self.registers
-        context = context_of(self.registers)
+    def context_known(self, until: EntryId) -> bool:
+        """Whether all is known that `response.created` could tell of a text that is closed with this entry.
+
+        What a repeat of it says later is too late for the text. Nothing ties it to a bare item.
+        """
+        learned = self.registers.get(RegisterName("model", learned=True))
+        context = context_of(self.registers, until)
         told = None not in {context.model, context.safety_identifier}
-        return self.stream_key.by == "item" or learned or told
+        return self.stream_key.by == "item" or told or (learned is not None and learned.entry <= until)
 
 
 class FinishedPart(NamedTuple):
@@ -180,7 +182,7 @@ def _is_certain(state: ResponseState, close: _Close, finished: FinishedPart) -> 
     confirms the deltas, whatever the copy says.
     """
     confirmed = finished.integrity == "verified" and close.own
-    return confirmed and finished.assembly.numbered and state.context_known
+    return confirmed and finished.assembly.numbered and state.context_known(close.entry)
 
 
 def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:

@@ -565,3 +565,19 @@ async def test_the_first_item_id_counts_though_an_earlier_event_has_none(
     await consumer.work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.item_id) == ("aaa", "it_2")
+
+
+async def test_a_repeat_of_created_makes_no_earlier_text_certain(bench: Bench) -> None:
+    """While a worker is stuck with the first one, a text would come out that does not say whose it is."""
+    created = {"type": "response.created", "response": {"id": "resp_1", "safety_identifier": "user"}}
+    await bench.publish(created, model="m")
+    held = await bench.consumer("stuck").read()
+    await bench.publish(delta(1, "sure"), done("sure"), created, model="m")
+    await wait_until_stalled(bench)
+    one = bench.consumer("one")
+    await one.work()
+    await one.worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("stuck").worker.take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.safety_identifier) == ("sure", "user")
