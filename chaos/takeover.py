@@ -39,16 +39,17 @@ _LATE_MS = 2000
 """A text that comes out later than this after its closing entry is late. Mostly it takes some
 milliseconds; what only a sweep finds, while another worker is stuck, up to the interval of sweeps more."""
 
-_HELD, _UNSURE, _COPIED, _CONTEXT, _CERTAIN = (
+_HELD, _UNSURE, _COPIED, _UNNUMBERED, _CONTEXT, _CERTAIN = (
     "entries held",
     "text in doubt",
     "only copied",
+    "no numbers",
     "context in doubt",
     "certain",
 )
 """Why a text was late: the dead worker held entries of its response; nothing confirms it; nothing but the
-response's final copy does; it is not known whose it is, which `response.created` could tell; for none of
-these (it may have no numbers, so that a repeat could still come)."""
+response's final copy does; its deltas have no numbers to tell a repeat by; it is not known whose it is, which
+`response.created` could tell; for no reason."""
 
 _HOLDS_WITHIN = 20.0
 _WARM_UP = 4.0
@@ -201,6 +202,9 @@ def _why(text: Mapping[str, Any], owner: str, kill: Kill) -> str:
     place = (text["output_index"], text["content_index"], text["kind"])
     if any(each.copied and tuple(each.part)[2:] == place for each in response.expected.texts):
         return _COPIED
+    first, last = text["first_sequence_number"], text["last_sequence_number"]
+    if first is None or (first == last and text["delta_count"] > 1):
+        return _UNNUMBERED
     told = any(
         b"gpt-created" in _bytes(value) for entry in response.entries for value in entry.fields.values()
     )
@@ -222,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     kills = run_to_the_end(measure(given.kills, given.claim_time, given.rate))
     write = sys.stdout.write
-    reasons = (_HELD, _UNSURE, _COPIED, _CONTEXT, _CERTAIN)
+    reasons = (_HELD, _UNSURE, _COPIED, _UNNUMBERED, _CONTEXT, _CERTAIN)
     write("entries held  taken over after  texts closed meanwhile")
     write("".join(f"  late: {why}" for why in reasons) + "  longest\n")
     for kill in kills:

@@ -67,6 +67,7 @@ LETTER = {
 async def world(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Path:
     """The files, the response and the dead letter that the examples are about."""
     (tmp_path / "stream.jsonl").write_text(json.dumps(DONE))
+    (tmp_path / "alerts.toml").write_text('[destinations.log]\ntype = "log"\n')
     (tmp_path / "stream.sse").write_text(f"event: x\ndata: {json.dumps(DONE)}\n\n")
     names = StreamNames(prefix)
     async with running_workers(redis_url, prefix):
