@@ -52,8 +52,8 @@ class Partition:
         self.patience = patience
         self.group = ConsumerGroup(client, keys, settings.consumer)
         self._retention_ms = round(settings.retention * 1000)
-        storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(storage, table, names, settings, patience, open_entry)
+        self._storage = RedisStorage(client, keys, settings)
+        self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
         self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
         self._one_by_one = settings.wait_aof or settings.wait_replicas > 0
         self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
@@ -69,9 +69,10 @@ class Partition:
         ]
 
     async def prepare(self) -> None:
-        """Make the group, before anybody reads in it."""
+        """Make the group, and have the scripts known, before anybody reads."""
         with logs.bound(stream=self.names.deltas):
             await self.patience.until_done(self.group.ensure)
+            await self.patience.until_done(self._storage.load_scripts)
 
     async def take(self, entries: Sequence[RawEntry]) -> None:
         """Take a batch that was read; when this returns, the next one is."""
