@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import statistics
 import sys
 import time
@@ -39,17 +40,18 @@ _LATE_MS = 2000
 """A text that comes out later than this after its closing entry is late. Mostly it takes some
 milliseconds; what only a sweep finds, while another worker is stuck, up to the interval of sweeps more."""
 
-_HELD, _UNSURE, _COPIED, _UNNUMBERED, _CONTEXT, _CERTAIN = (
+_HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
     "entries held",
     "text in doubt",
     "only copied",
     "no numbers",
+    "ids differ",
     "context in doubt",
     "certain",
 )
 """Why a text was late: the dead worker held entries of its response; nothing confirms it; nothing but the
-response's final copy does; its deltas have no numbers to tell a repeat by; it is not known whose it is, which
-`response.created` could tell; for no reason."""
+response's final copy does; its deltas have no numbers to tell a repeat by; its events have several item ids; it
+is not known whose it is, which `response.created` could tell; for no reason."""
 
 _HOLDS_WITHIN = 20.0
 _WARM_UP = 4.0
@@ -205,9 +207,10 @@ def _why(text: Mapping[str, Any], owner: str, kill: Kill) -> str:
     first, last = text["first_sequence_number"], text["last_sequence_number"]
     if first is None or (first == last and text["delta_count"] > 1):
         return _UNNUMBERED
-    told = any(
-        b"gpt-created" in _bytes(value) for entry in response.entries for value in entry.fields.values()
-    )
+    published = [_bytes(value) for entry in response.entries for value in entry.fields.values()]
+    if any(re.search(rf"item_{owner}_\d+_\d+".encode(), value) for value in published):
+        return _NAMED
+    told = any(b"gpt-created" in value for value in published)
     return _CERTAIN if told or text["response_id"] is None else _CONTEXT
 
 

@@ -31,6 +31,7 @@ class PartChange:
         "copies",
         "deltas",
         "entries",
+        "ids_differ",
         "in_order",
         "item_id",
         "numbers",
@@ -52,6 +53,8 @@ class PartChange:
         self.item_id: str | None = None
         """Of the earliest event that has one."""
         self._named: tuple[int, int] | None = None
+        self.ids_differ = False
+        """Whether others have another one."""
         self.opened: ModerationAlert | None = None
 
     @property
@@ -61,7 +64,11 @@ class PartChange:
 
     def name(self, item_id: str | None, entry: int, position: int) -> None:
         """Note an event's item id."""
-        if item_id is not None and (self._named is None or (entry, position) < self._named):
+        if item_id is None:
+            return
+        if self._named is not None and item_id != self.item_id:
+            self.ids_differ = True
+        if self._named is None or (entry, position) < self._named:
             self.item_id, self._named = item_id, (entry, position)
 
     def add(

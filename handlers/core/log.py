@@ -13,6 +13,7 @@ ones first) and a MessagePack array, in columns, because most fragments differ i
     item id of its earliest event that has one, or null where an earlier chunk of the same writer had one
     closings: {milliseconds after base, entry counter, position, rank, text}
     milliseconds after base and entry counter of the entry that has the item id, where that is not the first
+    whether its events have several item ids
 
 What is null or empty at the end is left out. Fragments stand in the order of their arrivals. A chunk that
 is appended twice, or out of order, changes nothing: a log is read as a set.
@@ -95,6 +96,7 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
     item_id: str | None = None
     closings: list[_ClosingRow] = msgspec.field(default_factory=list)
     named: tuple[int, int] | None = None
+    ids_differ: bool = False
 
     def check(self, count: int) -> None:
         """Make the columns ready; `ValueError` if they are not of this length, or nothing is in them."""
@@ -169,7 +171,7 @@ _decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
 class PartLog:
     """Everything that is known of a part: some chunks, read as one set."""
 
-    __slots__ = ("_chunks", "_last", "began", "closings", "item_id")
+    __slots__ = ("_chunks", "_last", "began", "closings", "ids_differ", "item_id")
 
     def __init__(self, chunks: Sequence[_Chunk] = ()) -> None:
         # Batches may be stored in another order than they were read: in that one there is nothing to sort.
@@ -182,6 +184,8 @@ class PartLog:
         named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
         self.item_id: str | None = min(named)[1] if named else None
         """The earliest event's that has one."""
+        self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in named}) > 1
+        """Whether its events have several item ids: some servers give each event a new one."""
 
     @property
     def fragments(self) -> list[StoredFragment]:
@@ -235,10 +239,13 @@ def encode_chunk(
     closings: Sequence[StoredClosing],
     item_id: str | None,
     named: EntryId | None = None,
+    *,
+    ids_differ: bool = False,
 ) -> bytes:
     """One chunk with these fragments and closings (at least one of either).
 
-    `named` is the entry that has the item id, where that is not the chunk's first one.
+    `named` is the entry that has the item id, where that is not the chunk's first one; `ids_differ` says that
+    other events of it have another one.
     """
     milliseconds, counters, numbers, deltas, positions = columns
     count = len(deltas)
@@ -252,8 +259,9 @@ def encode_chunk(
         row.append(
             [(at.ms - base, at.seq, n, rank.value, to_bytes(text)) for (at, n), rank, text in closings]
         )
-        if named is not None:
-            row.append((named.ms - base, named.seq))
+        if named is not None or ids_differ:
+            row.append(None if named is None else (named.ms - base, named.seq))
+            row.append(ids_differ)
     try:
         body = _encode(row)
     except UnicodeEncodeError:

@@ -152,7 +152,7 @@ def resolve(
                 result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
             continue
         finished = _finished(state, part, log, close)
-        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, close, finished)):
+        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, log, close, finished)):
             result.finished.append(finished)
         else:
             _doubt(result, close.entry)
@@ -175,14 +175,15 @@ def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
     return ResponseEnd(state.stream_key, ending.status, ending.reason, context, arrival.entry.ms)
 
 
-def _is_certain(state: ResponseState, close: _Close, finished: FinishedPart) -> bool:
+def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: FinishedPart) -> bool:
     """Whether nothing that is still to come of earlier entries could change a text, or what is said of it.
 
     Before the response's final copy an entry may still come that ends the item and has no text: then nothing
-    confirms the deltas, whatever the copy says.
+    confirms the deltas, whatever the copy says. And where item ids differ, the text has the first event's,
+    which may still come although its producer has sent it again meanwhile.
     """
-    confirmed = finished.integrity == "verified" and close.own
-    return confirmed and finished.assembly.numbered and state.context_known(close.entry)
+    confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
+    return confirmed and not log.ids_differ and state.context_known(close.entry)
 
 
 def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:

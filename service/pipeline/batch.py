@@ -196,8 +196,10 @@ class Batch:
         if change is None:
             change = response.parts[part] = PartChange()
         positions = gathered.positions_of(numbers)
-        first = next((n for n, frame in enumerate(frames) if frame.item_id is not None), 0)
-        change.name(frames[first].item_id, entries[first], positions[first] if positions else 0)
+        ids = [frame.item_id for frame in frames]
+        alike = ids.count(ids[0]) == len(ids)
+        for n, item_id in enumerate(ids[:1] if alike else ids):
+            change.name(item_id, entries[n], positions[n] if positions else 0)
         change.add(entries, positions, [frame.sequence_number for frame in frames], deltas)
         return True
 

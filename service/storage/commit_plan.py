@@ -26,7 +26,7 @@ from service.storage.records import (
 from service.storage.told import ToldPart, ToldResponse
 
 if TYPE_CHECKING:
-    from handlers.core.identity import EntryId, PartKey, StreamKey
+    from handlers.core.identity import PartKey, StreamKey
     from service.change import Commit, PartChange, ResponseChange
     from service.keys import Keys
     from service.settings import Settings
@@ -45,8 +45,8 @@ IDLE_GRAIN_MS = 1000
 """An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
 only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
 
-_Untold = list[tuple["PartKey", ToldPart, "EntryId | None"]]
-"""Parts of which not all was told before, and the earliest entry whose item id is now."""
+_Untold = list[tuple["PartKey", ToldPart, "PartChange"]]
+"""Parts of which not all was told before."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -117,9 +117,9 @@ class CommitCall:
         """Remember what storage was told."""
         for told, key, change, parts in self._untold:
             told.tell(change.said)
-            for part, told_part, named in parts:
+            for part, told_part, added in parts:
                 told_part.due = self._due
-                told_part.named = named
+                told_part.tell_name(added.item_id, self._commit.named(added), ids_differ=added.ids_differ)
                 told.parts[part] = told_part
             self._told.keep(key, told)
         for told, ms in self._expected:
@@ -156,7 +156,7 @@ class CommitCall:
                 or told_part.large
                 or now >= told_part.due
                 or added.opened is not None
-                or (added.item_id is not None and not told_part.named_before(commit.named(added)))
+                or not told_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
             ):
                 return False
             parts.append((told_part, added))
@@ -202,18 +202,17 @@ class CommitCall:
     ) -> None:
         """Append what commit.lua takes of a part: seven values."""
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
-        item_id = added.item_id
-        named = None if item_id is None else self._commit.named(added)
-        known = self._now < told.due and (named is None or told.named_before(named))
+        columns, named = self._commit.columns(added), self._commit.named(added)
+        known = self._now < told.due and told.has_name(added.item_id, named, ids_differ=added.ids_differ)
         if known:
-            item_id = named = None
+            chunk = encode_chunk(columns, added.closings, None)
         else:
-            untold.append((part, told, told.named if named is None else named))
-        if named == self._commit.began(added):
-            named = None  # as goes without saying
+            untold.append((part, told, added))
+            at = None if added.item_id is None or named == self._commit.began(added) else named
+            chunk = encode_chunk(columns, added.closings, added.item_id, at, ids_differ=added.ids_differ)
         plan += (
             self._key(told.log),
-            self._blob(encode_chunk(self._commit.columns(added), added.closings, item_id, named)),
+            self._blob(chunk),
             told.field,
             len(added.deltas),
             known,

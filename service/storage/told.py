@@ -24,22 +24,36 @@ _RESPONSES = 10_000
 class ToldPart:
     """A part that this process has added to."""
 
-    __slots__ = ("due", "field", "large", "log", "named")
+    __slots__ = ("_ids_differ", "_item_id", "_named", "due", "field", "large", "log")
 
     def __init__(self, field: str, log: str) -> None:
         self.field = field
         self.log = log
         """Its log's key."""
-        self.named: EntryId | None = None
+        self._item_id: str | None = None
+        self._named: EntryId | None = None
         """The earliest entry whose item id the log has from this process."""
+        self._ids_differ = False
         self.due = 0.0
         """When its time to live has to be set again, on the monotonic clock; 0: it never was."""
         self.large = False
         """Whether its log may be near its limits, so that every chunk has to be looked at."""
 
-    def named_before(self, entry: EntryId) -> bool:
-        """Whether storage has the item id of an entry that is not later than this one."""
-        return self.named is not None and self.named <= entry
+    def has_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
+        """Whether storage has all that some events say by their item ids; the earliest one's is given."""
+        if item_id is None:
+            return True
+        if self._named is None or entry < self._named:
+            return False
+        return self._ids_differ or (item_id == self._item_id and not ids_differ)
+
+    def tell_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
+        """Remember that this was sent."""
+        if item_id is None:
+            return
+        self._ids_differ = self._ids_differ or ids_differ or self._item_id not in {None, item_id}
+        if self._named is None or entry < self._named:
+            self._item_id, self._named = item_id, entry
 
 
 class ToldResponse:

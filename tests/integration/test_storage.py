@@ -581,3 +581,23 @@ async def test_a_repeat_of_created_makes_no_earlier_text_certain(bench: Bench) -
     await bench.consumer("stuck").worker.take(held)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.safety_identifier) == ("sure", "user")
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+async def test_a_text_whose_item_ids_differ_waits_for_its_first_event(bench: Bench, batches: int) -> None:
+    """Its producer has sent that one again, while a worker is stuck with it: a later id would come out."""
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    first, last = ({**delta(n, text), "item_id": f"it_{n}"} for n, text in ((1, "su"), (2, "re")))
+    await bench.publish(first)
+    held = await bench.consumer("stuck").read()
+    rest = [created, last, first, {**done("sure"), "item_id": "it_2"}]
+    one = bench.consumer("one")
+    for events in [rest] if batches == 1 else [[event] for event in rest]:
+        await bench.publish(*events)
+        await one.work()
+    await wait_until_stalled(bench)
+    await one.worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("stuck").worker.take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.item_id, text.duplicate_count) == ("sure", "it_1", 1)

@@ -76,6 +76,22 @@ def test_item_id_is_the_earliest_chunks() -> None:
     assert decode_log(b"".join(chunks)).item_id == "b"
 
 
+@pytest.mark.parametrize(
+    ("ids", "differ"), [([None, "a", "a"], False), (["a", None, "b"], True), ([None, None], False)]
+)
+def test_whether_item_ids_differ_is_known_of_all_chunks(ids: list[str | None], *, differ: bool) -> None:
+    """A text would be taken for certain while its first event, with another item id, is still to come."""
+    chunks = [_chunk(n, item_id=item_id) for n, item_id in enumerate(ids, 1)]
+    assert decode_log(b"".join(chunks)).ids_differ is differ
+
+
+def test_a_chunk_says_whether_its_item_ids_differ() -> None:
+    """They may all have come in one batch."""
+    columns = Columns([1], [0], [1], ["x"])
+    assert decode_log(encode_chunk(columns, [], "a", ids_differ=True)).ids_differ
+    assert not decode_log(encode_chunk(columns, [], "a", EntryId(1, 0))).ids_differ
+
+
 def test_a_delta_takes_few_bytes() -> None:
     """Open texts would fill the server: the text's own four bytes, and as many for all the rest."""
     milliseconds = [10**12 + n for n in range(50)]
