@@ -50,8 +50,8 @@ _HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
     "certain",
 )
 """Why a text was late: the dead worker held entries of its response; nothing confirms it; nothing but the
-response's final copy does; its deltas have no numbers to tell a repeat by; its events have several item ids; it
-is not known whose it is, which `response.created` could tell; for no reason."""
+response's final copy does; its deltas have no numbers to tell a repeat by; its events have several item ids;
+it is not known whose it is, which `response.created` could tell; for no reason."""
 
 _HOLDS_WITHIN = 20.0
 _WARM_UP = 4.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any, TextIO
 
-    from structlog.typing import ExcInfo, Processor, WrappedLogger
+    from structlog.typing import ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
     from service.settings import Settings
 
@@ -35,6 +36,13 @@ def _without_text(
     return event
 
 
+def _with_our_name(
+    _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event["logger"] = LOGGER
+    return event
+
+
 def _traceback(exc_info: ExcInfo) -> str:
     """A traceback without local variables, and without the values that a model refused: both may be texts."""
     written = "".join(traceback.format_exception(*exc_info))
@@ -47,46 +55,58 @@ def _traceback(exc_info: ExcInfo) -> str:
     return written.rstrip()
 
 
+class _Lines:
+    """Where lines go. One that cannot be (a full disk, a pipe that nobody reads) is lost, no more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = write
+
+
 def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
     """Send every log line of this process to `stream`, once, in the one format."""
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
     ]
     if not settings.log_text:
         shared.append(_without_text)
-    final: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
+    final: list[Processor] = [
+        structlog.processors.ExceptionRenderer(_traceback),
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
         if pretty
-        else [structlog.processors.JSONRenderer(ensure_ascii=False)]
-    )
+        else structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=("channel", "message_id"))],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.ExceptionRenderer(_traceback),
-                *final,
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                *shared,
+                structlog.stdlib.ExtraAdder(allow=("channel", "message_id")),
             ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level)
     for chatty in _LIBRARIES:
         logging.getLogger(chatty).setLevel("DEBUG" if settings.log_level == "debug" else "WARNING")
+    # Our own lines do not go through the standard library, which takes as long for one again.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.processors.StackInfoRenderer(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[_with_our_name, *shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
 
@@ -95,9 +115,10 @@ bound = structlog.contextvars.bound_contextvars
 """`with bound(stream=…):` every line of the block carries these, whoever writes it."""
 
 
-def logger() -> structlog.stdlib.BoundLogger:
+def logger() -> FilteringBoundLogger:
     """The worker's logger."""
-    return structlog.stdlib.get_logger(LOGGER)
+    bound_logger: FilteringBoundLogger = structlog.get_logger()
+    return bound_logger
 
 
 def wanted(level: int) -> bool:

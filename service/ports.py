@@ -74,6 +74,8 @@ class Loaded:
     version: int
     log_bytes: Mapping[PartKey, int]
     """How long the logs of its open parts were."""
+    alerted: Collection[PartKey]
+    """Open parts of which the alert was raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class FinishedText:
     part: PartKey
     message: AssembledText
     opened: ModerationAlert | None
+    """To be raised if it was not yet."""
     finished: ModerationAlert | None
     log_bytes: int
     """How long its log was: if it has grown since, the text has to be read again."""

@@ -114,12 +114,11 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
     @property
     def first(self) -> tuple[int, int]:
         """The id of the earliest entry it has something of."""
-        if not self.closings:
-            return self.base_ms + self.offsets[0], self.counters[0]
-        closed = [(self.base_ms + ms, counter) for ms, counter, *_ in self.closings]
-        return min(
-            closed + [(self.base_ms + ms, c) for ms, c in zip(self.offsets, self.counters, strict=True)]
-        )
+        entries = [(ms, counter) for ms, counter, *_ in self.closings]
+        if self.offsets:
+            entries.append((self.offsets[0], self.counters[0]))
+        ms, counter = min(entries)
+        return self.base_ms + ms, counter
 
     @property
     def named_at(self) -> tuple[int, int]:

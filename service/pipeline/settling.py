@@ -72,7 +72,7 @@ def _settlement(
     return Settlement(
         state.stream_key,
         loaded.version,
-        [_text(table, finished, loaded.log_bytes.get(finished.part, 0)) for finished in resolution.finished],
+        [_text(table, finished, loaded) for finished in resolution.finished],
         resolution.spent,
         resolution.doubtful_since,
         resolution.ended,
@@ -94,18 +94,20 @@ def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
     )
 
 
-def _text(table: RoutingTable, finished: FinishedPart, log_bytes: int) -> FinishedText:
+def _text(table: RoutingTable, finished: FinishedPart, loaded: Loaded) -> FinishedText:
     message = assembled_text(finished)
-    handler = table.kinds.get(finished.part.kind)
-    opened = handler and handler.opened
-    closed = handler and handler.finished
-    opening = Opening(finished.part, message.text, finished.item_id, finished.context, finished.started_ms)
+    part, handler = finished.part, table.kinds.get(finished.part.kind)
+    opened = None
+    if handler and handler.opened and part not in loaded.alerted:
+        opened = handler.opened(
+            Opening(part, message.text, finished.item_id, finished.context, finished.started_ms)
+        )
     return FinishedText(
-        finished.part,
+        part,
         message,
-        opened(opening) if opened else None,
-        closed(message) if closed else None,
-        log_bytes,
+        opened,
+        handler.finished(message) if handler and handler.finished else None,
+        loaded.log_bytes.get(part, 0),
         finished.late,
     )
 

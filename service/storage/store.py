@@ -204,7 +204,8 @@ class RedisStorage:
 
 def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> Loaded:
     sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
-    return Loaded(state_of(key, state, logs), int(state.get("version", 0)), sizes)
+    alerted = [part for part in sizes if f"alerted:{part.field}" in state]
+    return Loaded(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
 
 
 def _pairs(reply: list[bytes]) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -212,3 +213,16 @@ def _say_validation_error() -> None:
 def test_values_that_were_refused_are_not_logged(format_: str) -> None:
     """A bug in front of a model would put the text into the log."""
     assert MARKER not in logged(_say_validation_error, log_format=format_)
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk behind the log, or a pipe that nobody reads, would fail the batch whose line it is."""
+
+    class Full(io.StringIO):
+        def write(self, _text: str, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    logs.configure(Settings(log_format="json"), Full())
+    logs.logger().warning("refusal opened")
+    logging.getLogger("another").warning("plain")
+    assert "another" in capsys.readouterr().err  # the standard library says so there
