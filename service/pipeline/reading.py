@@ -13,8 +13,8 @@ from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
 from service.pipeline.decode import UnreadableError, said_of
-from service.pipeline.recent import Recent
 from service.ports import Entry
+from service.recent import Recent
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.reading import Reading
 from service.pipeline.settling import GivenUp, settle
+from service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _ALERTS_REMEMBERED = 1000
-"""Parts of which this worker knows that their alert was raised; forgetting one costs one look-up."""
+"""Of so many parts, or twice as many, it is remembered that their alert was raised; forgetting one costs one
+look-up."""
 
 
 class Worker:
@@ -50,7 +51,7 @@ class Worker:
         self._table = table
         self._names = names
         self._settings = settings
-        self._alerted: OrderedDict[PartKey, None] = OrderedDict()
+        self._alerted: Recent[PartKey, bool] = Recent(_ALERTS_REMEMBERED)
         self._patience = patience
         self._held: list[Collection[bytes]] = []
         self._reading = Reading(
@@ -157,13 +158,13 @@ class Worker:
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._opens(part) and part not in self._alerted
+            if self._opens(part) and not self._alerted.get(part)
         }
         if not new:
             return
         for part, stored in (await self._storage.registers(list(new))).items():
             if stored is None:
-                self._remember(part)
+                self._alerted[part] = True
             else:
                 new[part].opened = self._opening(batch, part, stored)
 
@@ -181,11 +182,6 @@ class Worker:
         began_ms = batch.commit.began(change).ms
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
-    def _remember(self, part: PartKey) -> None:
-        self._alerted[part] = None
-        if len(self._alerted) > _ALERTS_REMEMBERED:
-            self._alerted.popitem(last=False)
-
     def _log(self, batch: Batch, committed: Committed) -> None:
         log = logs.logger()
         if logs.wanted(logging.DEBUG):
@@ -197,7 +193,7 @@ class Worker:
                 late_events=committed.late_events,
             )
         for part in committed.opened:
-            self._remember(part)
+            self._alerted[part] = True
             alert = batch.commit.responses[part.stream_key].parts[part].opened
             if alert is not None:
                 log.warning(

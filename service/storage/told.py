@@ -3,13 +3,15 @@
 Nearly all that comes is one more delta of a part that is there. Of such a part neither the item id nor the
 context has to be sent, nor the time to live be set: if this process has sent them, and lately. The script
 says so if what was left out is not there after all (the server lost its memory): then it is told again.
-Forgetting costs a few bytes more on the way. So a response is forgotten when it has ended, and all are if
-there are too many that others have ended, or nobody.
+Forgetting costs a few bytes more on the way. So a response is forgotten when it has ended, and so are those
+that are not in use where there are too many.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from service.change import Said
 
 _RESPONSES = 10_000
-"""Of so many responses it is remembered, at most."""
+"""Of so many responses it is remembered, or of twice as many."""
 
 
 class ToldPart:
@@ -94,7 +96,7 @@ class Told:
     """All of them."""
 
     def __init__(self) -> None:
-        self._responses: dict[StreamKey, ToldResponse] = {}
+        self._responses: Recent[StreamKey, ToldResponse] = Recent(_RESPONSES)
 
     def get(self, key: StreamKey) -> ToldResponse | None:
         """A response, if something of it was sent."""
@@ -102,10 +104,8 @@ class Told:
 
     def keep(self, key: StreamKey, response: ToldResponse) -> None:
         """Remember one."""
-        if len(self._responses) >= _RESPONSES:
-            self._responses.clear()
         self._responses[key] = response
 
     def forget(self, key: StreamKey) -> None:
         """Tell everything of a response again."""
-        self._responses.pop(key, None)
+        self._responses.discard(key)

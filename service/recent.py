@@ -34,8 +34,20 @@ class Recent(Generic[Key, Value]):
             self[key] = value
             return value
 
+    def get(self, key: Key) -> Value | None:
+        """What is kept under a key, if anything is."""
+        try:
+            return self[key]
+        except KeyError:
+            return None
+
     def __setitem__(self, key: Key, value: Value) -> None:
         """Keep a value."""
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
         self._young[key] = value
+
+    def discard(self, key: Key) -> None:
+        """Keep nothing under a key."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pipeline.recent import Recent
+from service.recent import Recent
 
 
-@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
-def test_it_gives_what_was_kept_last_or_nothing(size: int, steps: list[tuple[int, bool]]) -> None:
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["put", "get", "discard"])), max_size=60),
+)
+def test_it_gives_what_was_kept_last_or_nothing(size: int, steps: list[tuple[int, str]]) -> None:
     """An entry would be taken for another response's, or the memory grow for ever."""
     recent: Recent[int, int] = Recent(size)
     latest: dict[int, int] = {}
-    for number, (key, puts) in enumerate(steps):
-        if puts:
+    for number, (key, what) in enumerate(steps):
+        if what == "put":
             recent[key] = latest[key] = number
+        elif what == "discard":
+            recent.discard(key)
+            latest.pop(key, None)
         else:
-            with suppress(KeyError):
-                assert recent[key] == latest[key]
-    kept = [key for key in range(10) if is_kept(recent, key)]
+            assert recent.get(key) in {None, latest.get(key)}
+    kept = [key for key in range(10) if recent.get(key) is not None]
     assert len(kept) <= 2 * size
-
-
-def is_kept(recent: Recent[int, int], key: int) -> bool:
-    """Whether something is."""
-    try:
-        recent[key]
-    except KeyError:
-        return False
-    return True
 
 
 def test_what_is_in_use_stays() -> None:
