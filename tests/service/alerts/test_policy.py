@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaloom.messages import AlertType
+from service.alerts.config import MAX_BYTES
 from service.alerts.delivery import Notification
 from service.alerts.explain import explain
 from service.alerts.findings import ConfigError
@@ -216,4 +217,7 @@ def test_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "alerts.toml"
     path.write_bytes(b"\n# \xff")
     with pytest.raises(ConfigError, match=r"alerts\.toml:2: is not UTF-8"):
+        load(path, {})
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match=r"alerts\.toml: has more than 1048576 bytes; is it the right file"):
         load(path, {})
