@@ -2,9 +2,10 @@
 
 - Messages of one lane go in the order in which they were added, and one is under way at a time: the next
   waits until the one before is done, delivered or given up.
-- Of different lanes, the one goes first that may go for longest.
-- A message may be in several lanes: it goes when it is the first in each. None waits for ever, since the
-  message that was added first is the first in all of its lanes.
+- Of different lanes, the gravest goes of those that may; of equally grave ones, the one that may for longest.
+  A message is as grave as the gravest one of its lanes: who waits behind it waits for it.
+- A message may be in several lanes: it goes when it is the first in each. Of equally grave ones none waits
+  for ever, since the message that was added first is the first in all of its lanes.
 
 Times are seconds of any one clock, which the caller reads.
 """
@@ -13,11 +14,34 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from service.alerts.message import Message
+
+_GRAVEST_FIRST = ("critical", "warning", "info")
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Of a message that is the first in its lanes and not under way."""
+
+    message: Message
+    at: float
+    """When it may go."""
+    number: int
+    """Which of two goes first that may go at the same time."""
+    rank: int
+    """How grave it is: 0 goes first."""
+    over: bool = False
+
+
+_Heap = list[tuple[float, int, _Turn]]
+"""Turns by when they may go. Those that are over stay until they come up."""
 
 
 class Schedule:
@@ -25,8 +49,9 @@ class Schedule:
 
     def __init__(self) -> None:
         self._lanes: dict[str, deque[Message]] = {}
-        self._waiting: list[tuple[float, int, Message]] = []
-        """A heap of those that are first in their lanes and not under way, by when they may go."""
+        self._turns: dict[Message, _Turn] = {}
+        self._heaps: tuple[_Heap, ...] = tuple([] for _ in _GRAVEST_FIRST)
+        """By rank; a turn that has become graver is in two of them."""
         self._numbers = count()
 
     def busy(self, lane: str) -> bool:
@@ -35,23 +60,34 @@ class Schedule:
 
     def add(self, message: Message) -> None:
         """Add one to the end of its lanes."""
+        rank = _rank(message)
         for lane in message.lanes:
-            self._lanes.setdefault(lane, deque()).append(message)
+            queue = self._lanes.setdefault(lane, deque())
+            queue.append(message)
+            turn = self._turns.get(queue[0])
+            if turn is not None and rank < turn.rank:
+                turn.rank = rank
+                self._push(turn)
         self._wait_if_first(message)
 
     def take(self, now: float) -> Message | None:
         """The next one that may go; it is under way until `again` or `done`."""
-        if self._waiting and self._waiting[0][0] <= now:
-            return heapq.heappop(self._waiting)[2]
+        for heap in self._heaps:
+            turn = _first(heap)
+            if turn is not None and turn.at <= now:
+                return self._taken(turn)
         return None
 
     def next_at(self) -> float | None:
         """When the next one may go; None: none waits."""
-        return self._waiting[0][0] if self._waiting else None
+        firsts = [turn for turn in map(_first, self._heaps) if turn is not None]
+        return min([turn.at for turn in firsts], default=None)
 
     def again(self, message: Message, at: float) -> None:
         """It was under way, and may go again then."""
-        heapq.heappush(self._waiting, (at, next(self._numbers), message))
+        rank = min(_rank(each) for lane in message.lanes for each in self._lanes[lane])
+        self._turns[message] = turn = _Turn(message, at, next(self._numbers), rank)
+        self._push(turn)
 
     def done(self, message: Message) -> None:
         """It was under way, and is no more: the next ones of its lanes may go."""
@@ -68,21 +104,37 @@ class Schedule:
 
     def hasten(self, now: float) -> None:
         """Let all that wait go now, in the order in which they would have."""
-        later = sorted(each for each in self._waiting if each[0] > now)
-        self._waiting = [each for each in self._waiting if each[0] <= now]
-        heapq.heapify(self._waiting)
-        for _, _, message in later:
-            self.again(message, now)
+        for turn in _in_turn(turn for turn in self._turns.values() if turn.at > now):
+            self.again(self._taken(turn), now)
 
     def take_expired(self, now: float, at_most: int) -> list[Message]:
         """Some that waited for too long; they are under way until `done`."""
-        expired = sorted(each for each in self._waiting if each[2].expires_at <= now)[:at_most]
-        if expired:
-            numbers = {number for _, number, _ in expired}
-            self._waiting = [each for each in self._waiting if each[1] not in numbers]
-            heapq.heapify(self._waiting)
-        return [message for _, _, message in expired]
+        expired = _in_turn(turn for turn in self._turns.values() if turn.message.expires_at <= now)
+        return list(map(self._taken, expired[:at_most]))
+
+    def _push(self, turn: _Turn) -> None:
+        heapq.heappush(self._heaps[turn.rank], (turn.at, turn.number, turn))
+
+    def _taken(self, turn: _Turn) -> Message:
+        turn.over = True
+        del self._turns[turn.message]
+        return turn.message
 
     def _wait_if_first(self, message: Message) -> None:
         if all(self._lanes[lane][0] is message for lane in message.lanes):
             self.again(message, 0.0)
+
+
+def _rank(message: Message) -> int:
+    return _GRAVEST_FIRST.index(message.notification.severity)
+
+
+def _in_turn(turns: Iterable[_Turn]) -> list[_Turn]:
+    return sorted(turns, key=lambda turn: (turn.at, turn.number))
+
+
+def _first(heap: _Heap) -> _Turn | None:
+    """The first of a heap's turns that is not over."""
+    while heap and heap[0][2].over:
+        heapq.heappop(heap)
+    return heap[0][2] if heap else None

@@ -53,6 +53,36 @@ def test_a_digest_is_in_the_lanes_of_all_its_parts() -> None:
     assert schedule.take(0) is last
 
 
+def test_the_gravest_goes_first() -> None:
+    """A critical alert would wait behind hours of a backlog that a rate limit holds."""
+    schedule = Schedule()
+    early, late = message("early", lanes=("a",)), message("late", lanes=("b",))
+    grave, retried = (message(name, lanes=(name,), severity="critical") for name in ("grave", "retried"))
+    for each in (retried, early, late, grave):
+        schedule.add(each)
+    assert schedule.take(0) is retried
+    schedule.again(retried, 5)
+    assert [schedule.take(0), schedule.take(0)] == [grave, early]
+    assert schedule.take(5) is retried
+    assert schedule.take(5) is late
+
+
+def test_what_a_grave_one_waits_for_is_as_grave() -> None:
+    """A refusal is found critical when it is whole, and its first words would hold it up in the backlog."""
+    schedule = Schedule()
+    backlog, opened, failed = (message(name, lanes=(name,)) for name in ("backlog", "opened", "failed"))
+    for each in (failed, backlog, opened):
+        schedule.add(each)
+    assert schedule.take(0) is failed
+    schedule.add(message("finished", lanes=("opened",), severity="critical"))
+    schedule.add(message("finished, too", lanes=("failed",), severity="critical"))
+    assert schedule.take(0) is opened
+    schedule.again(failed, 5)
+    assert schedule.next_at() == 0
+    assert schedule.take(5) is failed
+    assert schedule.take(5) is backlog
+
+
 def test_hasten() -> None:
     """When a destination is back, what failed while it was away would wait for its own pause."""
     schedule = Schedule()
@@ -87,18 +117,25 @@ def test_expired_are_given_up_also_before_their_time() -> None:
 def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> None:
     """Whatever fails, for however long, and however lanes are shared."""
     names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True).map(tuple)
+    severities = st.sampled_from(["info", "warning", "critical"])
     messages = [
-        message(str(n), lanes=lanes) for n, lanes in enumerate(data.draw(st.lists(names, max_size=25)))
+        message(str(n), lanes=lanes, severity=data.draw(severities))
+        for n, lanes in enumerate(data.draw(st.lists(names, max_size=25)))
     ]
     schedule, to_add = Schedule(), list(messages)
     under_way: list[Message] = []
     done: list[Message] = []
+    at: dict[Message, float] = {}
     now = 0.0
     while len(done) < len(messages):
         if data.draw(st.booleans()) and to_add:
             schedule.add(to_add.pop(0))
+        waits = [each for each in messages if each not in {*to_add, *done}]
+        may_go = {each for each in waits if at.get(each, 0) <= now and is_first(each, waits)} - {*under_way}
         taken = schedule.take(now)
+        assert (taken is None) == (not may_go)
         if taken is not None:
+            assert gravity(taken, waits) == max(gravity(each, waits) for each in may_go)
             assert not {lane for each in under_way for lane in each.lanes} & set(taken.lanes)
             under_way.append(taken)
         elif under_way:
@@ -107,14 +144,26 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
                 schedule.done(ended)
                 done.append(ended)
             else:
-                schedule.again(ended, now + data.draw(st.integers(0, 5)))
+                at[ended] = now + data.draw(st.integers(0, 5))
+                schedule.again(ended, at[ended])
         elif to_add:
             schedule.add(to_add.pop(0))
         else:
-            at = schedule.next_at()
-            assert at is not None
-            now = max(now, at)
+            next_at = schedule.next_at()
+            assert next_at is not None
+            now = max(now, next_at)
     for lane in "abcd":
         added = [each for each in messages if lane in each.lanes]
         assert [each for each in done if lane in each.lanes] == added
         assert not schedule.busy(lane)
+
+
+def is_first(message: Message, waits: list[Message]) -> bool:
+    """Whether it is, in each of its lanes."""
+    return all(next(each for each in waits if lane in each.lanes) is message for lane in message.lanes)
+
+
+def gravity(message: Message, waits: list[Message]) -> int:
+    """How grave what it holds up is."""
+    held_up = [each for each in waits if set(each.lanes) & set(message.lanes)]
+    return max(["info", "warning", "critical"].index(each.notification.severity) for each in held_up)
