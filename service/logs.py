@@ -6,6 +6,7 @@ puts it under `text`, and the processor here takes it out.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -55,6 +56,11 @@ def _traceback(exc_info: ExcInfo) -> str:
     return written.rstrip()
 
 
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """What is cancelled is ended by this program: FastStream would tell of it as of an error."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
 class _Lines:
     """Where lines go. One that cannot be (a full disk, a pipe that nobody reads) is lost, no more."""
 
@@ -97,6 +103,7 @@ def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
         )
     )
+    handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -1,7 +1,8 @@
 """From a batch of entries to what is to be stored: events to handlers, effects to parts.
 
 Nearly all events are deltas, and a delta always adds a fragment to its part. So deltas go a short way: they
-are gathered, and added all at once. Everything else is read by its model, and its handler says what to do.
+are gathered, and added all at once. (So is what nobody handles: it is only counted.) Everything else is read
+by its model, and its handler says what to do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import traceback
 from itertools import groupby, repeat
 from operator import itemgetter
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pydantic import ValidationError
@@ -38,10 +39,10 @@ from service.pipeline.decode import (
     validated,
 )
 from service.pipeline.frames import decode_raw
-from service.pipeline.gathering import gather, is_array
+from service.pipeline.gathering import beside, gather, is_array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from deltaloom.events import Event
     from handlers.core.routing import Route
@@ -51,14 +52,6 @@ if TYPE_CHECKING:
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
-
-
-class _Asked(NamedTuple):
-    """Events of an entry that have to be handled."""
-
-    said: Said
-    events: list[tuple[int, str]]
-    """Their positions and types."""
 
 
 class Batch:
@@ -149,22 +142,25 @@ class Batch:
     def _read_all(self) -> None:
         reading = self._reading
         gathered = gather(
-            self._raw, max_event_bytes=reading.max_event_bytes, max_array_length=reading.max_array_length
+            self._raw,
+            reading.asked,
+            max_event_bytes=reading.max_event_bytes,
+            max_array_length=reading.max_array_length,
         )
-        asked: dict[int, _Asked] = {}
         for where, numbers in gathered.by_where.items():
-            self._take(where, gathered, numbers, asked)
-        for index in sorted({*asked, *gathered.others}):
-            if index not in asked:
-                self._read(index)
-            elif not self._ask_models(index, asked[index]):
-                self._read(index, [position for position, _ in sorted(asked[index].events)])
+            self._take(where, gathered, numbers)
+        others = set(gathered.others)
+        for index, events in gathered.asked_by_entry():
+            if index not in others:
+                self._ask_models(index, events)
+        for index in sorted(others):
+            self._read(index)
         for response in self.commit.responses.values():
             for change in response.parts.values():
                 change.put_in_order()
 
-    def _take(self, where: Where, gathered: Gathered, numbers: list[int], asked: dict[int, _Asked]) -> None:
-        """Count events, or add them to their part; leave to `asked` those that have to be handled."""
+    def _take(self, where: Where, gathered: Gathered, numbers: list[int]) -> None:
+        """Count events, or add them to their part; leave it to their handler where that is not so simple."""
         entries = gathered.entries_of(numbers)
         place = self._reading.place(where, self._raw[entries[0]])
         if place is None:
@@ -173,12 +169,8 @@ class Batch:
         if place.counted:
             self._count(place.event_type, place.source.stream_key, entries)
             return
-        if place.part is not None and self._add(place.source, place.part, gathered, numbers, entries):
-            return
-        positions = gathered.positions_of(numbers) or repeat(0)
-        for index, position in zip(entries, positions, strict=False):
-            wanted = asked.setdefault(index, _Asked(place.source.said, []))
-            wanted.events.append((position, place.event_type))
+        if place.part is None or not self._add(place.source, place.part, gathered, numbers, entries):
+            gathered.asked += numbers
 
     def _add(
         self, source: Source, part: PartKey, gathered: Gathered, numbers: list[int], entries: list[int]
@@ -205,24 +197,28 @@ class Batch:
 
     # -------------------------------------------------------------------------------------- the long way
 
-    def _ask_models(self, index: int, asked: _Asked) -> bool:
-        """Have events of an entry handled; False, and nothing done, if one of them does not fit its model.
+    def _ask_models(self, index: int, events: Iterable[tuple[int, str]]) -> None:
+        """Have events of an entry handled, given their positions and types.
 
         The models read the JSON themselves: the quickest way as long as nobody wants to know what is wrong.
         """
-        routes, (_, fields) = self._reading.table.routes, self._raw[index]
-        body = fields[1]
-        raws = list(map(bytes, decode_raw(body))) if is_array(body) else [body]
-        events = [(position, routes[event_type]) for position, event_type in sorted(asked.events)]
-        try:
-            read = [
-                (at, route, route.model.model_validate_json(raws[at], strict=True)) for at, route in events
-            ]
-        except ValidationError:
-            return False
-        for position, route, event in read:
-            self._handle(index, position, asked.said, route, event)
-        return True
+        source = self._reading.source(beside(self._raw[index]), self._raw[index])
+        if source is None:
+            self._read(index)
+            return
+        body = self._raw[index][1][1]
+        raws = decode_raw(body) if is_array(body) else [body]
+        refused = []
+        for position, event_type in events:
+            route = self._reading.table.routes[event_type]
+            try:
+                event = route.model.model_validate_json(bytes(raws[position]), strict=True)
+            except ValidationError:
+                refused.append(position)
+            else:
+                self._handle(index, position, source.said, route, event)
+        if refused:
+            self._read(index, refused)
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
         """Read an entry, or the events in some places of it; bury what cannot be read."""

@@ -2,7 +2,8 @@
 
 Nearly every event is one more delta of a text that has several in the batch. So the loop here does as little
 for an event as there is to do (decode it, and put its number to those of its like), and all that can be said
-of several at once is said later, once for all that have the same `Where`.
+of several at once is said later, once for all that have the same `Where`. What a handler has to see is only
+put aside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from service.pipeline.frames import Frame, NotFrameError, decode_array, decode_one
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from msgspec import UnsetType
 
@@ -36,7 +37,7 @@ _place = attrgetter("type", "output_index", "content_index", "summary_index")
 class Gathered:
     """The events of a batch, numbered from 0 in the order in which they came."""
 
-    __slots__ = ("by_where", "entries", "frames", "others", "starts")
+    __slots__ = ("asked", "by_where", "entries", "frames", "others", "starts")
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -47,6 +48,8 @@ class Gathered:
         """Of entries with an array, by their index: the number of its first event."""
         self.by_where: dict[Where, list[int]] = {}
         """The numbers of events."""
+        self.asked: list[int] = []
+        """The numbers of events that have to be handled one by one."""
         self.others: list[int] = []
         """Entries that have to be read in another way, by their index."""
 
@@ -57,7 +60,9 @@ class Gathered:
         if self.entries is not None:
             self.entries.append(index)
 
-    def add_array(self, index: int, fields: list[bytes], events: list[Frame], at_most: int) -> None:
+    def add_array(
+        self, index: int, fields: list[bytes], events: list[Frame], asked: Collection[str], at_most: int
+    ) -> None:
         """Add the events of an entry's array; one that is too long is left to another way."""
         if len(events) > at_most:
             self.leave(index)
@@ -68,10 +73,12 @@ class Gathered:
         self.starts[index] = number
         self.entries += [index] * len(events)
         self.frames += events
-        source = (_SEPARATOR.join(fields[2:]), len(fields))
+        joined, length = _SEPARATOR.join(fields[2:]), len(fields)
         for place, run in groupby(events, _place):
             end = number + sum(1 for _ in run)
-            self.by_where.setdefault((*source, *place), []).extend(range(number, end))
+            where = (joined, length, *place)
+            alike = self.asked if place[0] in asked else self.by_where.setdefault(where, [])
+            alike += range(number, end)
             number = end
 
     def entries_of(self, numbers: list[int]) -> list[int]:
@@ -86,9 +93,27 @@ class Gathered:
             return None
         return [number - starts.get(entries[number], number) for number in numbers]
 
+    def asked_by_entry(self) -> Iterator[tuple[int, Iterable[tuple[int, str]]]]:
+        """Entries with events that have to be handled: the positions and types of these."""
+        for index, numbers in groupby(sorted(self.asked), key=self._entry_of):
+            start = self.starts.get(index)
+            yield (
+                index,
+                [(0 if start is None else number - start, self.frames[number].type) for number in numbers],
+            )
+
+    def _entry_of(self, number: int) -> int:
+        return number if self.entries is None else self.entries[number]
+
 
 _NO_EVENT = Frame("")
 """Stands for an entry that is left to another way."""
+
+
+def beside(entry: RawEntry) -> tuple[bytes, int]:
+    """What stands beside the events of an entry, and how many names and values it has: see `Where`."""
+    _, fields = entry
+    return _SEPARATOR.join(fields[2:]), len(fields)
 
 
 def is_array(body: bytes) -> bool:
@@ -96,10 +121,12 @@ def is_array(body: bytes) -> bool:
     return body[0] == _ARRAY
 
 
-def gather(entries: Sequence[RawEntry], *, max_event_bytes: int, max_array_length: int) -> Gathered:
+def gather(
+    entries: Sequence[RawEntry], asked: Collection[str], *, max_event_bytes: int, max_array_length: int
+) -> Gathered:
     """Decode the events of entries that have a field `event`.
 
-    Whether anything of it can be taken, the caller finds out.
+    Whether anything of it can be taken, the caller finds out. Events of the types in `asked` are put aside.
     """
     result = Gathered()
     frames, by_where, known, join = result.frames, result.by_where, result.by_where.get, _SEPARATOR.join
@@ -112,25 +139,29 @@ def gather(entries: Sequence[RawEntry], *, max_event_bytes: int, max_array_lengt
             if not body.isascii():
                 body.decode()  # the decoder does not look into the fields that it passes over
             if body[0] == _ARRAY:
-                result.add_array(index, fields, decode_array(body), max_array_length)
+                result.add_array(index, fields, decode_array(body), asked, max_array_length)
                 continue
             frame = decode_one(body)
         except NotFrameError:
             result.leave(index)
             continue
-        where = (
-            join(fields[2:]),
-            len(fields),
-            frame.type,
-            frame.output_index,
-            frame.content_index,
-            frame.summary_index,
-        )
-        same = known(where)
-        if same is None:
-            by_where[where] = [len(frames)]
+        event_type = frame.type
+        if event_type in asked:
+            result.asked.append(len(frames))
         else:
-            same.append(len(frames))
+            where = (
+                join(fields[2:]),
+                len(fields),
+                event_type,
+                frame.output_index,
+                frame.content_index,
+                frame.summary_index,
+            )
+            same = known(where)
+            if same is None:
+                by_where[where] = [len(frames)]
+            else:
+                same.append(len(frames))
         frames.append(frame)
         if result.entries is not None:
             result.entries.append(index)

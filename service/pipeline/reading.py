@@ -54,7 +54,7 @@ class Place(NamedTuple):
     source: Source
     event_type: str
     part: PartKey | None
-    """What they are added to; None where that is not so simple."""
+    """What they are added to; None where they are counted, or where that is not so simple."""
     counted: bool
     """Whether there is no handler for them."""
 
@@ -76,6 +76,8 @@ class Reading:
         self.stream = stream
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
+        self.asked = frozenset(name for name, route in table.routes.items() if route.adds is None)
+        """The types of events that only their handlers know what to do with."""
         self._rules: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
@@ -102,7 +104,7 @@ class Reading:
 
     def _place(self, where: Where, entry: RawEntry) -> Place | None:
         beside, fields, event_type, output_index, content_index, summary_index = where
-        source = self._source((beside, fields), entry)
+        source = self.source((beside, fields), entry)
         if source is None:
             return None
         rule = self._rules.get(event_type)
@@ -115,13 +117,19 @@ class Reading:
             source, event_type, PartKey(source.stream_key, output_index, index, rule.kind), counted=False
         )
 
-    def _source(self, key: tuple[bytes, int], entry: RawEntry) -> Source | None:
+    def source(self, beside: tuple[bytes, int], entry: RawEntry) -> Source | None:
+        """Whose the events of an entry are; None if it has to be read the long way.
+
+        Args:
+            beside: what stands beside them, joined, and how many names and values the entry has.
+            entry: that entry, or another one with the same beside.
+        """
         try:
-            return self._sources[key]
+            return self._sources[beside]
         except KeyError:
             source = self._source_of(*entry)
-            if len(key[0]) <= _BESIDE_BYTES:
-                self._sources[key] = source
+            if len(beside[0]) <= _BESIDE_BYTES:
+                self._sources[beside] = source
             return source
 
     def _source_of(self, entry_id: bytes, fields: list[bytes]) -> Source | None:

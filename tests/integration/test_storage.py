@@ -316,7 +316,7 @@ async def test_what_was_told_is_told_again_when_it_is_due(bench: Bench) -> None:
     await consumer.work()
     assert await bench.redis.pttl(log) <= 5000, "it was told a moment ago"
     storage: Any = consumer.worker._storage  # noqa: SLF001
-    (response,) = storage._told._responses.values()  # noqa: SLF001
+    response = storage._told.get(StreamKey("response", "resp_1"))  # noqa: SLF001
     (part,) = response.parts.values()
     part.due = 0
     await bench.publish(delta(3, "c"))
@@ -502,7 +502,7 @@ async def test_a_context_that_changes_with_every_entry_is_told_once(bench: Bench
         await bench.publish(delta(number, "a"), traceparent=f"00-{number:032x}-{1:016x}-01")
         await consumer.work()
     storage: Any = consumer.worker._storage  # noqa: SLF001
-    (response,) = storage._told._responses.values()  # noqa: SLF001
+    response = storage._told.get(StreamKey("response", "resp_1"))  # noqa: SLF001
     assert len(response._since) == 1  # noqa: SLF001
     await bench.publish(done("aaaaa"))
     await consumer.work()

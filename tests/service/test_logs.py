@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
@@ -226,3 +227,13 @@ def test_a_line_that_cannot_be_written_stops_nothing(capsys: pytest.CaptureFixtu
     logs.logger().warning("refusal opened")
     logging.getLogger("another").warning("plain")
     assert "another" in capsys.readouterr().err  # the standard library says so there
+
+
+def test_what_is_cancelled_is_no_error() -> None:
+    """A relay that lost its lease would write a traceback: FastStream logs whatever ends its reader."""
+
+    def say(error: BaseException) -> None:
+        logging.getLogger(logs.FASTSTREAM_LOGGER).error("failed", exc_info=error)
+
+    assert lines(lambda: say(asyncio.CancelledError())) == []
+    assert len(lines(lambda: say(OSError()))) == 1
