@@ -106,9 +106,13 @@ def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
     for field, name in REGISTERS.items():
         stored = fields.get(field)
         if stored is not None:
-            entry, _, value = stored.decode().partition(" ")
-            registers[name] = Register(_entry_in(entry), value)
+            registers[name] = _register_of(stored)
     return registers
+
+
+def _register_of(stored: bytes) -> Register:
+    entry, _, value = stored.decode().partition(" ")
+    return Register(_entry_in(entry), value)
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
@@ -128,22 +132,19 @@ def state_of(
                 open_parts[part] = decode_log(log)
         except CorruptLogError as error:  # it must not hold up the others; its TTL removes it
             logs.logger().error("part set aside", response=str(stream_key), part=field, error=str(error))
+    registers: Registers = {}
     endings: dict[Arrival, Ending] = {}
+    finished: list[PartKey] = []
     for name, value in fields.items():
-        if name.startswith("end:"):
-            _, entry, position = name.split(":")
+        what, _, which = name.partition(":")
+        if name in REGISTERS:
+            registers[REGISTERS[name]] = _register_of(value)
+        elif what == "end":
+            entry, _, position = which.partition(":")
             endings[Arrival(EntryId.parse(entry), int(position))] = _decode_end(stream_key, value)
-    return ResponseState(
-        stream_key,
-        registers_of(fields),
-        endings,
-        open_parts,
-        frozenset(
-            PartKey.from_field(stream_key, name[5:])
-            for name, value in fields.items()
-            if name.startswith("part:") and (value == b"done" or chunks.get(name[5:]) is None)
-        ),
-    )
+        elif what == "part" and (value == b"done" or chunks.get(which) is None):
+            finished.append(PartKey.from_field(stream_key, which))
+    return ResponseState(stream_key, registers, endings, open_parts, frozenset(finished))
 
 
 def in_ms(seconds: float) -> int:
