@@ -64,6 +64,11 @@ class Committed:
     """Those of them that the commit could read at once; `ready` has the others."""
     more: bool = False
     """Whether there may be more of them: a survey finds those."""
+    history: str = ""
+    """Which history of the data this is true of: after a failover or a restart it is another one."""
+    still_there: Sequence[int] | None = None
+    """Where the history is another than at the last commit, nothing was written, and some of what was written
+    before may be lost; this names the batch's entries that are still there, by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ class Survey:
     """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
     surplus: Mapping[StreamKey, int]
     """Those beyond the limit of open responses that were silent the longest, likewise."""
+    history: str = ""
+    """As in `Committed`."""
 
 
 class Claim(NamedTuple):
@@ -210,8 +217,11 @@ class Storage(Protocol):
         """Read responses."""
         ...
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
-        """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
+    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
+        """Write finished texts with their alerts, once each; returns the parts that were not yet written.
+
+        Nothing is written if the history of the data is another than the one that all this was read from.
+        """
         ...
 
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:

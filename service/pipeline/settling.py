@@ -36,6 +36,7 @@ async def settle(
     table: RoutingTable,
     responses: Sequence[Loaded],
     low_water: LowWater,
+    history: str,
     given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
 ) -> int:
     """Write every text of these responses that can be finished; returns how many were.
@@ -45,6 +46,7 @@ async def settle(
         table: whose handlers raise the alerts.
         responses: as they are stored.
         low_water: the group's low-water mark, as it was before they were read.
+        history: the one of the data that the low-water mark is of.
         given_up: those of which nothing more is waited for.
     """
     if not responses:
@@ -52,7 +54,7 @@ async def settle(
     settlements = [
         _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key)) for loaded in responses
     ]
-    written = set(await storage.settle(settlements))
+    written = set(await storage.settle(settlements, history))
     if logs.wanted(logging.INFO):
         for settlement in settlements:
             for text in settlement.texts:

@@ -34,6 +34,8 @@ _ALERTS_REMEMBERED = 1000
 """Of so many parts, or twice as many, it is remembered that their alert was raised; forgetting one costs one
 look-up."""
 
+_Alerted = Recent["PartKey", bool]
+
 
 class Worker:
     """Takes batches of entries through the handlers into storage. Holds no state that a crash could lose."""
@@ -51,7 +53,7 @@ class Worker:
         self._table = table
         self._names = names
         self._settings = settings
-        self._alerted: Recent[PartKey, bool] = Recent(_ALERTS_REMEMBERED)
+        self._alerted: _Alerted = Recent(_ALERTS_REMEMBERED)
         self._patience = patience
         self._held: list[Collection[bytes]] = []
         self._reading = Reading(
@@ -81,8 +83,7 @@ class Worker:
     ) -> None:
         """Make entries dead letters without looking into them."""
         with self._batch_in_hand(entries):
-            batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=why)
-            self._log(batch, await self._patience.until_done(self._storage.commit, batch.commit))
+            await self._patience.until_done(self._commit, entries, deliveries, why)
 
     @contextmanager
     def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
@@ -126,24 +127,34 @@ class Worker:
         idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
         given_up = {**surplus, **idle}
         loaded = await self._storage.load(list(dict.fromkeys((*survey.ready, *given_up))))
-        written = await settle(self._storage, self._table, loaded, survey.low_water, given_up)
+        written = await settle(self._storage, self._table, loaded, survey.low_water, survey.history, given_up)
         return survey.more and written > 0
 
     async def _settle(self, committed: Committed) -> None:
         loaded = committed.loaded
         if committed.ready:
             loaded = [*loaded, *await self._storage.load(committed.ready)]
-        await settle(self._storage, self._table, loaded, committed.low_water)
+        await settle(self._storage, self._table, loaded, committed.low_water, committed.history)
 
-    async def _commit(self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int] | None) -> Committed:
-        batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries)
-        await self._open_alerts(batch)
+    async def _commit(
+        self,
+        entries: Sequence[RawEntry],
+        deliveries: Mapping[bytes, int] | None,
+        bury: Unreadable | None = None,
+    ) -> Committed:
+        alerted = self._alerted
+        batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
+        await self._open_alerts(batch, alerted)
         committed = await self._storage.commit(batch.commit)
         while committed.overflowing:
             for part in committed.overflowing:
                 batch.take_out(part, self._too_large(part))
             committed = await self._storage.commit(batch.commit)
-        self._log(batch, committed)
+        if committed.still_there is not None:
+            # Redis has gone back, perhaps: to before those alerts, and before some of these entries.
+            self._alerted = Recent(_ALERTS_REMEMBERED)
+            return await self._commit([entries[n] for n in committed.still_there], deliveries, bury)
+        self._log(batch, committed, alerted)
         return committed
 
     def _too_large(self, part: PartKey) -> Unreadable:
@@ -152,19 +163,19 @@ class Worker:
             "oversized", f"the {part.kind} of this response would exceed {size} bytes or {number} deltas"
         )
 
-    async def _open_alerts(self, batch: Batch) -> None:
+    async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
         """Give the parts that begin with this batch their alert, with what is known of their response."""
         new = {
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._opens(part) and not self._alerted.get(part)
+            if self._opens(part) and not alerted.get(part)
         }
         if not new:
             return
         for part, stored in (await self._storage.registers(list(new))).items():
             if stored is None:
-                self._alerted[part] = True
+                alerted[part] = True
             else:
                 new[part].opened = self._opening(batch, part, stored)
 
@@ -182,7 +193,7 @@ class Worker:
         began_ms = batch.commit.began(change).ms
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
-    def _log(self, batch: Batch, committed: Committed) -> None:
+    def _log(self, batch: Batch, committed: Committed, alerted: _Alerted) -> None:
         log = logs.logger()
         if logs.wanted(logging.DEBUG):
             log.debug(
@@ -193,7 +204,7 @@ class Worker:
                 late_events=committed.late_events,
             )
         for part in committed.opened:
-            self._alerted[part] = True
+            alerted[part] = True
             alert = batch.commit.responses[part.stream_key].parts[part].opened
             if alert is not None:
                 log.warning(

@@ -10,14 +10,16 @@
 --         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
 --         counts {{entry, …}, …}, logs that only grow {{entry, …}, …}}
 --       5… blobs, by the numbers in the plan, from 1: chunks and endings; then a chunk for each log that only grows
--- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused},
---         loaded, …}
+-- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused, history,
+--         moved, still_there}, loaded, …}
 --         low_water is {oldest pending entry or '', last delivered entry if nothing is pending,
 --         whether the oldest pending one is stuck};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
 --         forgotten: responses of which the worker left out what it thought to be stored, and it is not;
 --         refused: logs that do not only grow, {log, its bytes}, from 0: they are gone (0 bytes), or near a limit;
---         if there is any of these three, nothing was written;
+--         history: which one of the data this is; moved: it is not the one that the plan is for, and still_there has
+--         the entries that it knows, by their numbers, from 0;
+--         if there is any of the last three, or it has moved, nothing was written;
 --         loaded: of ready responses all of whose open logs are in KEYS, {response, the state's fields and values,
 --         {field, log, …}}; ready names only the others
 --
@@ -28,10 +30,11 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTERS, TYPES, TOUCHED, RESPONSES,
-  LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE = unpack(cmsgpack.unpack(ARGV[3]))
+  LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY = unpack(cmsgpack.unpack(ARGV[3]))
 -- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
 -- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
+-- HISTORY: the one of which the worker knows what is stored; '' if it knows nothing.
 -- Of a response. TOLD: registers were left out, because they are stored.
 local STATE, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS = 1, 2, 3, 4, 5, 6, 7, 8
 -- Of a part, seven values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
@@ -85,8 +88,21 @@ local function fragments_in(state, field, log)
   return fragments
 end
 
--- Check: the group is there (an error otherwise), no part grows beyond its limits, nothing that was left out is gone.
+-- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
+local info = redis.pcall('INFO', 'replication')
+local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+
+-- Check: the group is there (an error otherwise), this is the worker's history, no part grows beyond its limits,
+-- nothing that was left out is gone.
 redis.call('XPENDING', INPUT, GROUP)
+if HISTORY ~= '' and HISTORY ~= history then
+  local still_there, n = {}, 0
+  for id in string.gmatch(ARGV[2], '%S+') do
+    if #redis.call('XRANGE', INPUT, id, id) > 0 then still_there[#still_there + 1] = n end
+    n = n + 1
+  end
+  return {cmsgpack.pack({{}, 0, {}, 0, {'', '0-0', false}, {}, {}, {}, history, true, still_there})}
+end
 local overflowing, forgotten, is_done = {}, {}, {}
 for r, response in ipairs(RESPONSES) do
   local state, parts, gone, done = KEYS[response[STATE]], response[PARTS], false, {}
@@ -117,7 +133,7 @@ for l = 1, LOG_COUNT do
   if bytes == 0 or bytes + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, bytes} end
 end
 if #overflowing > 0 or #forgotten > 0 or #refused > 0 then
-  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten, refused})}
+  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten, refused, history, false, {}})}
 end
 
 -- Acknowledge, one by one: some may have been acknowledged before, by a worker that took them over, or by a
@@ -286,4 +302,5 @@ for _, member in ipairs(ready) do
   if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
 end
 local low_water = {oldest_pending, last_delivered, stalled}
-return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}, {}}), unpack(loaded)}
+return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}, {}, history, false, {}}),
+  unpack(loaded)}

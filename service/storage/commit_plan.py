@@ -54,8 +54,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class CommitCall:
     """One call of commit.lua."""
 
-    def __init__(self, commit: Commit, keys: Keys, settings: Settings, told: Told) -> None:
-        """Plan it, leaving out what storage was told before."""
+    def __init__(self, commit: Commit, keys: Keys, settings: Settings, told: Told, history: str) -> None:
+        """Plan it, leaving out what storage was told before, in this history of its data."""
         names = keys.names
         self.keys: list[str] = [
             names.deltas,
@@ -104,6 +104,7 @@ class CommitCall:
             min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES),
             len(names.name(LOG).encode()),
             [value for told, ms in self._expected for value in (ms, told.member)],
+            history,
         )
         self.args: list[bytes] = [
             b" ".join(commit.entries),

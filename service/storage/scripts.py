@@ -21,9 +21,12 @@ CommitReply = tuple[
     list[str],
     list[int],
     list[tuple[int, int]],
+    str,
+    bool,
+    list[int],
 ]
 SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str]]
+SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str]
 RatesReply = tuple[list[str], list[int], list[str], list[int]]
 
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode

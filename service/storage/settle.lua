@@ -10,11 +10,18 @@
 --         over_ttl_ms    how long one is that never had a text, or an alert
 --         item_ttl_ms    how long a finished item is kept
 --         buckets        {key, start_ms, expires_ms}: where responses that are over are counted, by time
+--         history        which one of the data the responses, and what is pending, were read from
 --         names_at_most  how many names a bucket has, about; further ones count under the name `other`
--- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written
+-- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written: none if the
+--         history is another now
 
 local ASSEMBLED, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local plan = cmsgpack.unpack(ARGV[1])
+
+-- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
+local info = redis.pcall('INFO', 'replication')
+local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+if plan.history ~= history then return cmsgpack.pack({}) end
 
 -- Whether it is finished now, or was before; not if something came for it since it was read.
 local function finish(state, text, written)

@@ -31,7 +31,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class SettleCall:
     """One call of settle.lua."""
 
-    def __init__(self, settlements: Sequence[Settlement], keys: Keys, settings: Settings) -> None:
+    def __init__(
+        self, settlements: Sequence[Settlement], history: str, keys: Keys, settings: Settings
+    ) -> None:
         """Plan it."""
         names = keys.names
         self._names = keys
@@ -45,6 +47,7 @@ class SettleCall:
             "over_ttl_ms": min(OVER_MS, in_ms(settings.marker_ttl)),
             "item_ttl_ms": in_ms(settings.item_ttl),
             "buckets": self._buckets,
+            "history": history,
             "names_at_most": NAMES_AT_MOST,
             "other": OTHER,
         }

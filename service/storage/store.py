@@ -59,6 +59,8 @@ class RedisStorage:
         self._survey = scripts.register(client, "survey")
         self._read = scripts.register(client, "load")
         self._told = Told()
+        self._history = ""
+        """Of the data to which it was told: a replication id, which a failover or a restart replaces."""
 
     async def load_scripts(self) -> None:
         """Have the server know the scripts, so that the first batch is no slower than the second.
@@ -84,18 +86,34 @@ class RedisStorage:
 
     async def commit(self, commit: Commit) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step."""
-        call = CommitCall(commit, self._keys, self._settings, self._told)
+        told = self._told
+        call = CommitCall(commit, self._keys, self._settings, told, self._history)
         reply, *found = await self._in_group(self._commit, call.keys, call.args)
-        overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused = (
-            scripts.decode_commit(reply)
-        )
+        (
+            overflowing,
+            acknowledged,
+            opened,
+            late_events,
+            low_water,
+            ready,
+            forgotten,
+            refused,
+            history,
+            moved,
+            still_there,
+        ) = scripts.decode_commit(reply)
+        if moved:
+            # What is on its way to the old one may still be noted as told, in the old memory.
+            self._told, self._history = Told(), history
+            return Committed(still_there=still_there)
+        self._history = self._history or history
         for response in forgotten:
-            self._told.forget(call.responses[response])
+            told.forget(call.responses[response])
         for log, size in refused:
-            key, told = call.grown[log]
-            told.large = size > 0
+            key, part = call.grown[log]
+            part.large = size > 0
             if not size:
-                self._told.forget(key)
+                told.forget(key)
         if forgotten or refused:
             return await self.commit(commit)
         if not overflowing:
@@ -117,6 +135,7 @@ class RedisStorage:
                 for response, state, logs in found
             ],
             more=len(ready) + len(found) >= commit_plan.AT_MOST,
+            history=history,
         )
 
     async def confirm(self) -> None:
@@ -176,9 +195,9 @@ class RedisStorage:
             for stream_key, fields in zip(stream_keys, open_parts, strict=True)
         ]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
+    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
         """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
-        call = SettleCall(settlements, self._keys, self._settings)
+        call = SettleCall(settlements, history, self._keys, self._settings)
         with unavailable_if_away():
             reply = await self._settle(keys=call.keys, args=call.args)
         for settlement in settlements:
@@ -191,7 +210,7 @@ class RedisStorage:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
         args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open]
         reply = await self._in_group(self._survey, keys, args)
-        low_water, now_ms, ready, idle, surplus = scripts.decode_survey(reply)
+        low_water, now_ms, ready, idle, surplus, history = scripts.decode_survey(reply)
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
@@ -199,6 +218,7 @@ class RedisStorage:
             more=len(ready) >= commit_plan.AT_MOST,
             idle=_scores(idle),
             surplus=_scores(surplus),
+            history=history,
         )
 
 

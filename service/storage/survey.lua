@@ -8,8 +8,8 @@
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
 --       4 a worker that holds an entry for longer than these ms is taken for stuck
 --       5 how many responses may be open
--- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise}
---         low_water as in commit.lua
+-- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise, history}
+--         low_water and history as in commit.lua
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
 local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,6 +24,10 @@ local function pairs_of(list)
   for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
   return map
 end
+
+-- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
+local info = redis.pcall('INFO', 'replication')
+local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 
 local clock = redis.call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -50,4 +54,4 @@ local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0
 local too_many = math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, AT_MOST)
 local surplus = too_many > 0 and redis.call('ZRANGE', OPEN, 0, too_many - 1, 'WITHSCORES') or {}
 local low_water = {oldest_pending, last_delivered, stalled}
-return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus})
+return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, history})

@@ -104,22 +104,25 @@ class _Crash(Exception):  # noqa: N818 - not an error of anybody's: a worker tha
     """A worker died here."""
 
 
+_HeldBack = tuple["Sequence[Settlement]", str]
+
+
 class _Interceptor:
     """A worker's storage whose `settle` can be held back: the worker dies, or others are faster."""
 
     def __init__(self, storage: store.RedisStorage) -> None:
         self._storage = storage
-        self.held_back: list[Sequence[Settlement]] | None = None
+        self.held_back: list[_HeldBack] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[PartKey]:
+    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
         """Settle, or only note what would be."""
         if self.held_back is not None:
-            self.held_back.append(settlements)
+            self.held_back.append((settlements, history))
             return []
-        return await self._storage.settle(settlements)
+        return await self._storage.settle(settlements, history)
 
 
 class Machine(RuleBasedStateMachine):
@@ -232,33 +235,33 @@ class Machine(RuleBasedStateMachine):
         self.run(self.workers[worker].worker.take(entries))
 
     @rule(target=settlements, batch=consumes(batches), stuck=st.booleans())
-    def commit_only(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> list[Sequence[Settlement]]:  # noqa: FBT001
+    def commit_only(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> list[_HeldBack]:  # noqa: FBT001
         """It stores a batch, reads what could be finished, and is stopped before it writes that."""
         worker, entries = batch
         storage: Any = self.workers[worker].worker._storage  # noqa: SLF001
         storage.held_back = []
         with _seeming_stuck(stuck):
             self.run(self.workers[worker].worker.take(entries))
-        held_back: list[Sequence[Settlement]] = storage.held_back
+        held_back: list[_HeldBack] = storage.held_back
         storage.held_back = None
         return held_back
 
     @rule(target=settlements, worker=_WORKERS, stuck=st.booleans())
-    def sweep_only(self, worker: str, stuck: bool) -> list[Sequence[Settlement]]:  # noqa: FBT001
+    def sweep_only(self, worker: str, stuck: bool) -> list[_HeldBack]:  # noqa: FBT001
         """A sweep is stopped before it writes."""
         storage: Any = self.workers[worker].worker._storage  # noqa: SLF001
         storage.held_back = []
         with _seeming_stuck(stuck):
             self.run(self.workers[worker].worker.sweep())
-        held_back: list[Sequence[Settlement]] = storage.held_back
+        held_back: list[_HeldBack] = storage.held_back
         storage.held_back = None
         return held_back
 
     @rule(held_back=settlements)
-    def settle_late(self, held_back: list[Sequence[Settlement]]) -> None:
+    def settle_late(self, held_back: list[_HeldBack]) -> None:
         """The stopped one goes on and writes what it had read; perhaps twice."""
         for each in held_back:
-            self.run(self.bench.storage.settle(each))
+            self.run(self.bench.storage.settle(*each))
 
     @rule(worker=_WORKERS, stuck=st.booleans())
     def sweep(self, worker: str, stuck: bool) -> None:  # noqa: FBT001

@@ -104,7 +104,8 @@ async def test_two_workers_settle_it_at_once(bench: Bench) -> None:
     key = StreamKey("response", "resp_1")
     survey = await bench.storage.survey(10_000, 1000)
     loaded = [await bench.storage.load([key]) for _ in range(2)]
-    await asyncio.gather(*(settle(bench.storage, table, each, survey.low_water) for each in loaded))
+    low_water, history = survey.low_water, survey.history
+    await asyncio.gather(*(settle(bench.storage, table, each, low_water, history) for each in loaded))
     await bench.consumer().worker.sweep()
     assert await raised(bench) == [("response.blocked", "cyber_policy")]
 
@@ -168,7 +169,7 @@ async def test_a_worker_that_goes_on_after_all_is_forgotten_says_nothing(bench: 
     loaded = await bench.storage.load([StreamKey("response", "resp_1")])
     state = bench.names.name("state:response:resp_1")
     await bench.redis.delete(state)
-    await settle(bench.storage, RoutingTable(BUILT_IN.values()), loaded, survey.low_water)
+    await settle(bench.storage, RoutingTable(BUILT_IN.values()), loaded, survey.low_water, survey.history)
     assert await raised(bench) == []
     assert await bench.redis.keys(bench.names.name("rates:*")) == []
     assert await bench.redis.exists(state) == 0

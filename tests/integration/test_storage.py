@@ -361,7 +361,7 @@ async def test_a_text_that_has_grown_since_it_was_read_is_read_again(bench: Benc
     await bench.publish(delta(2, "late"))
     await bench.storage.commit(bench.batch(await bench.consumer("two").read()).commit)
     table = RoutingTable(BUILT_IN.values())
-    assert await settle(bench.storage, table, committed.loaded, committed.low_water) == 0
+    assert await settle(bench.storage, table, committed.loaded, committed.low_water, committed.history) == 0
     await bench.consumer().worker.sweep()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("a", "verified")

@@ -1,0 +1,116 @@
+"""Redis goes back to an earlier moment, as in a failover: what workers remember is not there any more."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from handlers import BUILT_IN
+from handlers.core.routing import RoutingTable
+from service.pipeline.settling import settle
+from tests.bench import COMPLETED, Bench, delta, done
+from tests.mortal import MortalServer
+from tests.workers import alerts, texts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+SNAPSHOTS_ONLY = ("--appendonly", "no")
+
+
+class Past:
+    """A partition on a server that goes back to its last snapshot."""
+
+    def __init__(self, server: MortalServer, redis: Redis) -> None:
+        self._server = server
+        self._redis = redis
+        self.bench = Bench(redis, "deltaloom")
+
+    async def keep(self) -> None:
+        """Have everything as it is now outlive the server."""
+        await self._redis.save()
+
+    async def come_back(self) -> None:
+        """Lose everything since."""
+        await self._server.kill()
+        await self._server.start(*SNAPSHOTS_ONLY)
+        await self._redis.connection_pool.disconnect()
+
+
+@pytest.fixture
+async def past(tmp_path: Path) -> AsyncIterator[Past]:
+    """A server of this test alone."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = await MortalServer(tmp_path, port).start(*SNAPSHOTS_ONLY)
+    async with Redis.from_url(server.url) as redis:
+        yield Past(server, redis)
+    await server.kill()
+
+
+async def test_what_is_lost_of_a_response_is_told_again(past: Past) -> None:
+    """A worker that thinks it stored whose a text is would never store it again."""
+    bench, worker = past.bench, past.bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await bench.publish({"type": "response.created", "response": {"safety_identifier": "user"}})
+    await past.keep()
+    await worker.work()
+    await past.come_back()
+    await worker.work()
+    await bench.publish(done("a"))
+    await worker.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.safety_identifier == "user"
+
+
+async def test_an_alert_that_is_lost_is_raised_again_at_once(past: Past) -> None:
+    """A worker that thinks it raised it would leave the refusal unnoticed until its end."""
+    bench, worker = past.bench, past.bench.consumer()
+    await bench.publish(delta(1, "I'm", "refusal"))
+    await past.keep()
+    await worker.work()
+    await past.come_back()
+    await worker.work()
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert (alert.type, alert.text) == ("deltaloom.refusal.opened", "I'm")
+
+
+async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
+    """A worker would add an entry that it has in hand, and its producer publishes it again."""
+    bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await bench.publish(delta(2, "b"))
+    await past.keep()
+    await bench.publish(delta(3, "c"))
+    in_hand = await worker.read()
+    await past.come_back()
+    again = await other.read()
+    await worker.worker.take(in_hand)
+    await other.worker.take(again)
+    await bench.publish(delta(3, "c"), done("abc"))
+    await worker.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.delta_count, text.duplicate_count) == ("abc", 3, 0)
+
+
+async def test_a_text_is_not_finished_by_an_end_that_is_lost(past: Past) -> None:
+    """A text would come out that the stream, as it is now, does not close."""
+    bench, worker = past.bench, past.bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await past.keep()
+    await bench.publish(COMPLETED)
+    await bench.storage.commit(bench.batch(await worker.read()).commit)
+    survey = await bench.storage.survey(10_000, 1000)
+    loaded = await bench.storage.load(survey.ready)
+    await past.come_back()
+    table = RoutingTable(BUILT_IN.values())
+    assert await settle(bench.storage, table, loaded, survey.low_water, survey.history) == 0
+    assert await texts(bench.redis, bench.prefix) == []
