@@ -11,13 +11,15 @@ import json
 import random
 import struct
 import sys
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chaos.model import Bad, Event, Expectation, expected_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_EVENT_BYTES = 8192
 """What the bench's workers take; a larger event is a dead letter."""
@@ -46,6 +48,15 @@ class EntryToStore(NamedTuple):
     events: int
 
 
+class Content(NamedTuple):
+    """What a response is expected from."""
+
+    groups: tuple[list[Step], ...] = ()
+    """The events of each entry."""
+    response_id: str | None = None
+    context: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One generated response."""
@@ -55,11 +66,25 @@ class Response:
     expected: Expectation
     slow: bool
     """Whether its producer takes its time, so that it meets many faults."""
+    content: Content = field(default_factory=Content)
 
     @property
     def events(self) -> int:
         """How many events its entries hold."""
         return sum(entry.events for entry in self.entries)
+
+    def stored_as(self, numbers: Sequence[int]) -> Response:
+        """This response in the order in which its entries are stored, by their numbers: repeats and all.
+
+        A dead letter is still known by the number that its entry is tagged with.
+        """
+        groups, response_id, context = self.content
+        expected = expected_of([groups[number] for number in numbers], response_id, dict(context))
+        letters: Counter[tuple[int, str]] = Counter()
+        for (place, reason), count in expected.letters.items():
+            letters[numbers[place], reason] += count
+        entries = tuple(self.entries[number] for number in numbers)
+        return replace(self, entries=entries, expected=expected._replace(letters=letters))
 
 
 @dataclass(slots=True)
@@ -127,7 +152,8 @@ class _Maker:
         expected = expected_of(groups, response_id, context)
         said = dict(context) if response_id is None else {**context, "response_id": response_id}
         entries = tuple(self._stored(number, group, said) for number, group in enumerate(groups))
-        return Response(self.name, entries, expected, slow=self._chance(0.1))
+        content = Content(tuple(groups), response_id, context)
+        return Response(self.name, entries, expected, slow=self._chance(0.1), content=content)
 
     def _chance(self, probability: float) -> bool:
         return self.rng.random() < probability

@@ -1,6 +1,6 @@
 """Generated responses over several partitions, and the verdict on what came of them: the chaos bench's.
 
-Its producers know exactly which of their entries are stored, so that a server may fail under them.
+What must come out is told from the input as it is stored at the end, so that a server may fail under them.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisClusterException, RedisError
 
 from chaos.generator import MAX_ARRAY_LENGTH, MAX_EVENT_BYTES, TAG, make_response
 from chaos.verdict import Ending, Leftover, Message, Verdict
 from deltaloom import GROUP
-from service.storage.reading import entries_of
 from tests.streams import add, entries
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable
 
     from redis.asyncio import Redis
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from deltaloom import Partitions, StreamNames
 
 IDLE_TIMEOUT = 10
+_WIDEST_GAP_MS = IDLE_TIMEOUT * 700
+"""A response without an entry for longer may be given up meanwhile."""
+
 SETTINGS: dict[str, object] = {
     "idle_timeout": IDLE_TIMEOUT,
     "sweep_interval": 0.5,
@@ -39,108 +43,124 @@ SETTINGS: dict[str, object] = {
 }
 """What the workers have to be told."""
 
-_AWAY = (RedisError, RedisClusterException, OSError)
-_LOOKED_AT = 100
-"""Entries at a stream's end, among which the one is that may or may not have been stored."""
+AWAY = (RedisError, RedisClusterException, OSError)
+"""What a client is told while a server is away."""
+
+_AUDIT = "audit"
+"""A group that reads nothing, so that all of the input is there at the end."""
 
 
 @dataclass
-class _Lane:
-    """One partition's entries in their order, of all responses in turn."""
+class Lane:
+    """What one producer publishes to one partition: entries of its responses in turn, each in its order."""
 
     names: StreamNames
-    responses: list[Response] = field(default_factory=list)
+    left: list[EntryToStore]
+    confirmed: list[str] = field(default_factory=list)
+    """The ids under which entries were stored for certain."""
 
-    def entries(self) -> Iterator[tuple[Response, EntryToStore]]:
-        left = {response.name: (response, iter(response.entries)) for response in self.responses}
-        while left:
-            for name, (response, rest) in list(left.items()):
-                entry = next(rest, None)
-                if entry is None:
-                    del left[name]
-                else:
-                    yield response, entry
+    def take(self, count: int) -> list[EntryToStore]:
+        """The next entries."""
+        now, self.left = self.left[:count], self.left[count:]
+        return now
+
+
+def _in_turn(responses: list[Response]) -> list[EntryToStore]:
+    rounds = zip_longest(*(response.entries for response in responses))
+    return [entry for each in rounds for entry in each if entry is not None]
 
 
 class Generated:
-    """So many responses, each in its partition."""
+    """So many responses, each in its partition.
 
-    def __init__(self, partitions: Partitions, seed: str, count: int) -> None:
+    A producer that does not know whether an entry is stored publishes it again. So what is expected depends
+    on what is stored in the end, and in which order.
+    """
+
+    def __init__(self, partitions: Partitions, seed: str, count: int, producers: int = 1) -> None:
         self.partitions = partitions
-        self.verdict = Verdict(widest_gap_ms=IDLE_TIMEOUT * 500)
-        lanes = {names: _Lane(names) for names in partitions.all}
-        for number in range(count):
-            response = make_response(seed, 0, number)
-            self.verdict.expect(response)
-            lanes[partitions.of(response.name)].responses.append(response)
-        self._left = {names: list(lane.entries()) for names, lane in lanes.items()}
-        self.added: Counter[StreamNames] = Counter()
+        self.verdict = Verdict(widest_gap_ms=_WIDEST_GAP_MS)
+        self.lanes: list[Lane] = []
+        self._responses: dict[str, Response] = {}
+        for producer in range(producers):
+            responses: dict[StreamNames, list[Response]] = {names: [] for names in partitions.all}
+            for number in range(producer, count, producers):
+                response = make_response(seed, 0, number)
+                self._responses[response.name] = response
+                responses[partitions.of(response.name)].append(response)
+            self.lanes += [Lane(names, _in_turn(own)) for names, own in responses.items()]
+
+    @property
+    def entries(self) -> int:
+        """How many there are to publish."""
+        return sum(len(response.entries) for response in self._responses.values())
+
+    async def keep_all(self, client: Redis) -> None:
+        """Have nothing trimmed of what is going to be published."""
+        for names in self.partitions.all:
+            await client.xgroup_create(names.deltas, _AUDIT, id="0", mkstream=True)
 
     async def publish(self, client: Redis, share: float = 1.0) -> None:
-        """Publish this share of what is left, in all partitions at once, each in its order."""
-        await asyncio.gather(*(self._publish(client, names, share) for names in self.partitions.all))
+        """Publish this share of what is left, in all lanes at once."""
+        await asyncio.gather(*(self._publish(client, lane, share) for lane in self.lanes))
 
-    async def _publish(self, client: Redis, names: StreamNames, share: float) -> None:
-        left = self._left[names]
-        now, self._left[names] = left[: round(len(left) * share)], left[round(len(left) * share) :]
-        for response, entry in now:
-            self.verdict.stored(response.name, await self._stored(client, names, entry))
-            self.added[names] += 1
-
-    async def _stored(self, client: Redis, names: StreamNames, entry: EntryToStore) -> str:
-        """Store an entry once, however often it takes, and return its id."""
-        try:
-            return await add(client, names.deltas, entry.fields)
-        except _AWAY:
-            pass
-        while True:
-            await asyncio.sleep(0.05)
+    async def _publish(self, client: Redis, lane: Lane, share: float) -> None:
+        async def stored(entry: EntryToStore) -> str | None:
             try:
-                for entry_id, fields in entries_of(await client.xrevrange(names.deltas, count=_LOOKED_AT)):
-                    if fields.get(TAG.encode()) == str(entry.fields[TAG]).encode():
-                        return entry_id
-                return await add(client, names.deltas, entry.fields)
-            except _AWAY:
-                continue
+                return await add(client, lane.names.deltas, entry.fields)
+            except AWAY:
+                return None
 
-    async def is_read(self, client: Redis) -> bool:
-        """Whether the workers have read and acknowledged all that was published."""
-        for names in self.partitions.all:
-            for group in await client.xinfo_groups(names.deltas):
-                if group["name"] == GROUP.encode() and (group["pending"] or group["lag"]):
-                    return False
-        return True
+        for entry in lane.take(round(len(lane.left) * share)):
+            entry_id = await wait_until(partial(stored, entry), 60, message="an entry is stored")
+            lane.confirmed.append(cast("str", entry_id))
 
     async def wait_until_read(self, client: Redis) -> None:
-        """Wait for it, also while a server is away."""
+        """Wait until the workers have acknowledged all that is published, also while a server is away."""
+        await wait_until(lambda: self._is(client, _is_read), 60, message="everything is read", interval=0.05)
 
-        async def is_read() -> bool:
-            try:
-                return await self.is_read(client)
-            except _AWAY:
-                return False
+    async def wait_until_unread(self, client: Redis) -> None:
+        """Wait until something lies unread, likewise."""
+        await wait_until(lambda: self._is(client, _is_unread), 30, message="something is unread")
 
-        await wait_until(is_read, 60, message="everything is read", interval=0.05)
+    async def _is(self, client: Redis, state: Callable[[Redis, StreamNames], Awaitable[bool]]) -> bool:
+        """Whether all partitions are in a state; not while a server is away."""
+        try:
+            return all([await state(client, names) for names in self.partitions.all])
+        except AWAY:
+            return False
 
     async def judge(self, client: Redis) -> None:
         """Wait until all is done, and fail if anything was lost, wrong, doubled, or left behind."""
         await self.wait_until_read(client)
-        await wait_until(lambda: self._nothing_is_open(client), 60, message="nothing is open", interval=0.1)
+        await wait_until(lambda: self._is(client, _is_over), 60, message="nothing is open", interval=0.1)
         counts: Counter[str] = Counter()
         for names in self.partitions.all:
+            await self._read_input(client, names)
             await self._read_outputs(client, names)
             found: Any = await client.hgetall(names.name("counts"))
             counts.update({name.decode(): int(value) for name, value in found.items()})
         keys = tuple([key async for key in self._keys(client)])
         self.verdict.end(Ending(counts, keys, await self._entries_added(client), 0, 0))
         assert self.verdict.violations == {}, self.verdict.examples
-        assert self.verdict.totals["texts out"]
+        assert self.verdict.totals["responses"] == len(self._responses)
+        assert not self.verdict.unclear, "nothing was compared of what may have been given up rightly"
 
-    async def _nothing_is_open(self, client: Redis) -> bool:
-        for names in self.partitions.all:
-            if await client.zcard(names.name("open")) or await client.zcard(names.name("waiting")):
-                return False
-        return True
+    async def _read_input(self, client: Redis, names: StreamNames) -> None:
+        """Expect what has to come out of the input as it is stored."""
+        stored = await entries(client, names.deltas)
+        confirmed = {entry_id for lane in self.lanes if lane.names == names for entry_id in lane.confirmed}
+        assert confirmed <= {entry_id for entry_id, _ in stored}, "the servers have lost what they confirmed"
+        places: dict[str, list[tuple[int, str]]] = {}
+        for entry_id, fields in stored:
+            name, _, number = fields[TAG.encode()].decode().rpartition("/")
+            places.setdefault(name, []).append((int(number), entry_id))
+        for name, numbered in places.items():
+            response, numbers = self._responses[name], [number for number, _ in numbered]
+            assert set(numbers) == set(range(len(response.entries))), f"{name} is not all there"
+            self.verdict.expect(response.stored_as(numbers))
+            for _, entry_id in numbered:
+                self.verdict.stored(name, entry_id)
 
     async def _read_outputs(self, client: Redis, names: StreamNames) -> None:
         for entry_id, fields in await entries(client, names.assembled):
@@ -170,3 +190,22 @@ class Generated:
             name = key.decode()
             if name not in stays:
                 yield Leftover(name, expires=await client.pttl(key) >= 0 and ":log:" not in name)
+
+
+async def _left(client: Redis, names: StreamNames) -> tuple[int, int]:
+    """Entries that the workers have in hand, and those that they have not read."""
+    (group,) = [each for each in await client.xinfo_groups(names.deltas) if each["name"] == GROUP.encode()]
+    return group["pending"], group["lag"]
+
+
+async def _is_read(client: Redis, names: StreamNames) -> bool:
+    return await _left(client, names) == (0, 0)
+
+
+async def _is_unread(client: Redis, names: StreamNames) -> bool:
+    return (await _left(client, names))[1] > 0
+
+
+async def _is_over(client: Redis, names: StreamNames) -> bool:
+    """Whether nothing is open, and nothing waits to be finished."""
+    return not await client.zcard(names.name("open")) and not await client.zcard(names.name("waiting"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import signal
 import socket
 from contextlib import asynccontextmanager
@@ -28,11 +30,18 @@ PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "rep
 """Replicas that are complete, and missed, within seconds."""
 
 
+_PORTS = random.sample(range(15000, 32000), 17000)
+"""Each is given once. Below those that a system gives to clients: one of theirs would be in the way of a node
+that comes back."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has now."""
+    while True:
+        port = _PORTS.pop()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 class Node:

@@ -77,8 +77,12 @@ class SentinelGroup:
         await wait_until_caught_up(master, [node for node in self.alive if node is not master])
 
     async def start(self, node: Node) -> None:
-        """Start a killed server again, and wait until it follows the master that there is now."""
+        """Start a killed server again, as a replica of the master that there is now.
+
+        The sentinels would do that, too, but let a master that is back be one for eight seconds.
+        """
         await node.start()
+        await node.ask("REPLICAOF", HOST, (await self.master()).port)
         await self.wait_until_ok()
 
     async def _is_ok(self) -> bool:

@@ -97,6 +97,17 @@ def test_the_model_knows_the_contract(
     assert (only.text, only.status, only.integrity, expected.late) == (text, status, integrity, late)
 
 
+def test_as_it_was_stored_is_as_it_was_made() -> None:
+    """What is expected of repeats that nobody planned would not be what is expected of planned ones."""
+    for response in RESPONSES[:200]:
+        numbers = range(len(response.entries))
+        assert response.stored_as(numbers) == response
+        twice = response.stored_as([*numbers, *numbers])
+        assert twice.events == 2 * response.events
+        assert twice.expected.letters == response.expected.letters + response.expected.letters
+        assert {text.part for text in twice.expected.texts} == {text.part for text in response.expected.texts}
+
+
 def test_halves_are_stored_as_json_can_hold_them() -> None:
     """Half a surrogate pair must reach the worker, not die in the producer."""
     for response in RESPONSES:

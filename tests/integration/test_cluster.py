@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from service.address import Address
 from service.storage.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS, Generated
+from tests.mid_stream import CarefulProducers, kill_in_mid_stream
 from tests.waiting import wait_until
 from tests.workers import running_workers
 
@@ -73,6 +75,7 @@ async def test_the_whole_flow(tmp_path: Path) -> None:
             running_workers(url, "deltaloom", 1, **settings, serve_partitions="0-2") as first,
             running_workers(url, "deltaloom", 1, **settings, serve_partitions="2-5") as second,
         ):
+            await generated.keep_all(client)
             await generated.publish(client)
             await generated.judge(client)
             assert_nothing_failed([*first, *second])
@@ -89,6 +92,7 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
         connected(cluster) as client,
         running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers,
     ):
+        await generated.keep_all(client)
         await generated.publish(client, 0.2)
         for names in Partitions(COUNT).all[:3]:
             publishing = asyncio.create_task(generated.publish(client, 0.4))
@@ -113,22 +117,25 @@ async def move(cluster: Cluster, slot: int) -> None:
 
 
 async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
-    """A failover would stop the workers for good, or have them take an entry or a text twice."""
-    generated = Generated(Partitions(COUNT), "failover", 40)
-    async with (
-        running_cluster(tmp_path, replicas=1) as cluster,
-        connected(cluster) as client,
-        running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers,
-    ):
-        await generated.publish(client, 0.5)
-        # A failover loses what the replica has not yet, so the master dies in a quiet moment.
-        await generated.wait_until_read(client)
-        await cluster.wait_until_replicated()
-        dead = await owner_of(cluster, Partitions(COUNT).all[0])
-        await dead.kill()
-        publishing = asyncio.create_task(generated.publish(client))
-        await cluster.wait_until_replaced(dead)
-        await publishing
-        await generated.judge(client)
-        assert_nothing_failed(workers)
-        assert any(worker.said("redis is away, waiting for it") for worker in workers)
+    """A failover would stop the workers for good, or have them take what is lost with it for done."""
+    generated = Generated(Partitions(COUNT), "failover", 120)
+    async with running_cluster(tmp_path, replicas=1) as cluster:
+        producers = CarefulProducers(generated, partial(owner_of, cluster))
+        async with running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers:
+            async with connected(cluster) as client:
+                await generated.keep_all(client)
+            publishing = asyncio.create_task(producers.publish())
+            lane = max(generated.lanes, key=lambda lane: len(lane.left))
+            await producers.have_begun(lane)
+            dead = await owner_of(cluster, lane.names)
+            (heir,) = await cluster.replicas_of(dead)
+            await kill_in_mid_stream(dead, heir, lane.names)
+            published = producers.published
+            await cluster.wait_until_replaced(dead)
+            await cluster.start(dead)  # as the replica
+            await publishing
+            assert producers.published == generated.entries > published
+            async with connected(cluster) as client:
+                await generated.judge(client)
+            assert_nothing_failed(workers)
+            assert any(worker.said("redis is away, waiting for it") for worker in workers)

@@ -100,6 +100,22 @@ async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
     assert (text.text, text.delta_count, text.duplicate_count) == ("abc", 3, 0)
 
 
+async def test_a_batch_that_is_lost_is_let_go(past: Past) -> None:
+    """A worker would try for ever to store what nobody has any more, or store it."""
+    bench, worker = past.bench, past.bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await past.keep()
+    await bench.publish(delta(2, "b"))
+    in_hand = await worker.read()
+    await past.come_back()
+    await worker.worker.take(in_hand)
+    await bench.publish(done("a"))
+    await worker.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("a", "verified")
+
+
 async def test_a_text_is_not_finished_by_an_end_that_is_lost(past: Past) -> None:
     """A text would come out that the stream, as it is now, does not close."""
     bench, worker = past.bench, past.bench.consumer()

@@ -13,35 +13,46 @@ from deltaloom import Partitions
 from service.address import Address
 from service.storage.connection import client_of
 from tests.generated import SETTINGS, Generated
+from tests.mid_stream import CarefulProducers, kill_in_mid_stream
 from tests.sentinel_servers import SERVICE, running_sentinels
 from tests.workers import running_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from deltaloom import StreamNames
+    from tests.nodes import Node
+
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.parametrize("waits", [{}, {"wait_replicas": 1}], ids=["asynchronous", "waiting for the replica"])
 async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, object]) -> None:
-    """A failover would stop the workers for good, or have them take an entry or a text twice."""
-    generated = Generated(Partitions(), "sentinel", 30)
+    """A failover would stop the workers for good, or have them take what is lost with it for done."""
+    generated = Generated(Partitions(), "sentinel", 60, producers=4)
     async with running_sentinels(tmp_path) as group:
         url = f"redis+sentinel://{group.addresses}/{SERVICE}/0"
+
+        async def master_of(_: StreamNames) -> Node:
+            return await group.master()
+
+        producers = CarefulProducers(generated, master_of)
         client = client_of(Address.parse(url), retry=Retry(NoBackoff(), 0))
         async with client, running_workers(url, "deltaloom", 2, **SETTINGS, **waits) as workers:
-            await generated.publish(client, 0.5)
-            # A failover loses what the replica has not yet, so the master dies in a quiet moment.
-            await generated.wait_until_read(client)
-            await group.wait_until_replicated()
+            await generated.keep_all(client)
+            publishing = asyncio.create_task(producers.publish())
+            await producers.have_begun(generated.lanes[0])
             dead = await group.master()
-            await dead.kill()
-            publishing = asyncio.create_task(generated.publish(client))
+            (heir,) = [node for node in group.servers if node is not dead]
+            await kill_in_mid_stream(dead, heir, Partitions().all[0])
+            published = producers.published
             await group.wait_until_replaced(dead)
             if waits:
-                assert not await generated.is_read(client)
-                await group.start(dead)  # as the replica, which the workers wait for
+                await generated.wait_until_unread(client)
+            assert producers.published == published, "nothing is, without a replica"
+            await group.start(dead)  # as the replica
             await publishing
+            assert producers.published == generated.entries > published
             await generated.judge(client)
             for worker in workers:
                 assert worker.said("redis is away, waiting for it")

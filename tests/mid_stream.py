@@ -1,0 +1,139 @@
+"""A master that dies in mid-stream, and producers that know what has outlived it.
+
+Replication is asynchronous: what a master has acknowledged may be lost with it. So a producer takes an entry
+for published when a replica has it too, and publishes again what may be lost. And the replica is cut off a
+moment before its master dies, so that something is lost for certain: entries, state, and what came of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from deltaloom import GROUP
+from tests.generated import AWAY
+from tests.nodes import wait_until_caught_up
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from chaos.generator import EntryToStore
+    from deltaloom import StreamNames
+    from tests.generated import Generated, Lane
+    from tests.nodes import Node
+
+_AT_ONCE = 24
+"""Entries that a producer publishes before it asks for them."""
+
+_CONFIRM_MS = 300
+"""How long a producer waits for a replica before it publishes again."""
+
+_HELD_MS = 30_000
+"""How long a server may be held, if nobody lets it go on."""
+
+
+class CarefulProducers:
+    """One for each lane. What no replica is known to have is published again."""
+
+    def __init__(self, generated: Generated, master_of: Callable[[StreamNames], Awaitable[Node]]) -> None:
+        self._lanes = generated.lanes
+        self._master_of = master_of
+
+    @property
+    def published(self) -> int:
+        """Entries that a replica has, too."""
+        return sum(len(lane.confirmed) for lane in self._lanes)
+
+    async def have_begun(self, lane: Lane) -> None:
+        """Wait until one of them has published a part of what it is going to publish."""
+        begun = partial(_has_begun, lane)
+        await wait_until(begun, 30, message="a producer has begun", interval=0.005)
+
+    async def publish(self) -> None:
+        """Publish all that is left."""
+        await asyncio.gather(*(self._publish(lane) for lane in self._lanes))
+
+    async def _publish(self, lane: Lane) -> None:
+        while some := lane.take(_AT_ONCE):
+            confirmed = partial(self._confirmed, lane.names, some)
+            lane.confirmed += await wait_until(confirmed, 60, message="a replica has it", interval=0.05)
+
+    async def _confirmed(self, names: StreamNames, some: list[EntryToStore]) -> list[str]:
+        """Publish some entries; their ids if a replica has them, else nothing.
+
+        WAIT speaks of what was written on its own connection.
+        """
+        try:
+            master = await self._master_of(names)
+            async with master.client() as client, client.pipeline(transaction=False) as pipeline:
+                for entry in some:
+                    pipeline.xadd(names.deltas, cast("dict[Any, Any]", entry.fields))
+                pipeline.execute_command("WAIT", 1, _CONFIRM_MS)
+                *ids, replicas = await pipeline.execute()
+        except AWAY:
+            return []
+        return ids if replicas else []
+
+
+def _has_begun(lane: Lane) -> bool:
+    return len(lane.confirmed) > len(lane.left) / 4
+
+
+class Moment(NamedTuple):
+    """What a partition was like in one moment."""
+
+    pending: int
+    unread: int
+    acknowledged: int
+    open: int
+
+    @property
+    def is_in_mid_stream(self) -> bool:
+        """Whether texts are open while workers still have something to do."""
+        return self.open > 0 and self.pending + self.unread > 0
+
+
+async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames) -> None:
+    """Kill a master while texts are open and workers have entries to take, or in hand.
+
+    The replica that takes its place knows a moment in which workers were in the midst of a batch. What came
+    after that is lost: at the least, a batch that was acknowledged.
+    """
+    known = await _held(master, names, lambda moment: moment.open > 0 and moment.pending > 0)
+    await wait_until_caught_up(master, [heir])
+    heir.hang()
+    await master.ask("CLIENT", "KILL", "TYPE", "replica")
+    await master.ask("CLIENT", "UNPAUSE")
+    await _held(
+        master,
+        names,
+        lambda moment: moment.is_in_mid_stream and moment.acknowledged > known.acknowledged,
+    )
+    await master.kill()
+    heir.go_on()
+
+
+async def _held(master: Node, names: StreamNames, wanted: Callable[[Moment], bool]) -> Moment:
+    """Wait for a moment, and hold the server in it: from then on it lets nobody write."""
+
+    async def held() -> Moment | None:
+        moment = await _moment_held(master, names)
+        if wanted(moment):
+            return moment
+        await master.ask("CLIENT", "UNPAUSE")
+        return None
+
+    return cast("Moment", await wait_until(held, 30, message=f"{master!r} is in mid-stream", interval=0.005))
+
+
+async def _moment_held(master: Node, names: StreamNames) -> Moment:
+    async with master.client() as client, client.pipeline(transaction=True) as pipeline:
+        pipeline.xinfo_groups(names.deltas)
+        pipeline.zcard(names.name("open"))
+        pipeline.execute_command("CLIENT", "PAUSE", _HELD_MS, "WRITE")
+        groups, still_open, _ = await pipeline.execute()
+    (group,) = [each for each in groups if each["name"] == GROUP]
+    pending = group["pending"]
+    return Moment(pending, group["lag"], group["entries-read"] - pending, still_open)
