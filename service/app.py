@@ -20,7 +20,7 @@ from service.bus.broker import make_broker
 from service.bus.subscription import subscribe
 from service.partition import Partition
 from service.patience import Patience
-from service.rounds import Round
+from service.rounds import Round, cancelled
 from service.settings import Settings, SettingsError
 from service.storage.buckets import WINDOW_STEPS
 from service.storage.connection import client_of, patient_client_of
@@ -71,15 +71,19 @@ async def run_worker(settings: Settings) -> None:
     ]
     inputs = {partition.names.deltas: Input(partition.group, partition.patience) for partition in partitions}
     broker = make_broker(settings, patient_client_of(settings.address, inputs))
-    for partition in partitions:
-        subscribe(broker, partition.names, settings, partition.take)
 
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
-        await asyncio.gather(*(partition.prepare() for partition in partitions))
-        _tell(assess(await partitions[0].patience.until_done(ask, client, "REDIS_URL")))
 
-    async def begin() -> None:
+    served = asyncio.Event()
+    beginning: list[asyncio.Task[None]] = []
+
+    async def serve(partition: Partition) -> None:
+        await partition.begin(subscribe(broker, partition.names, settings, partition.take))
+        served.set()
+
+    async def introduce() -> None:
+        await served.wait()
         logs.logger().info(
             "worker started",
             consumer=settings.consumer,
@@ -87,15 +91,18 @@ async def run_worker(settings: Settings) -> None:
             handlers=[handler.name for handler in table.handlers],
         )
         _collect_rarely()
-        for partition in partitions:
-            partition.begin()
         for each in spikes:
             each.start()
+        _tell(assess(await next(patiences).until_done(ask, client, "REDIS_URL")))
 
-    async def inherit() -> None:
-        await asyncio.gather(*(partition.inherit() for partition in partitions))
+    async def begin() -> None:
+        beginning.extend(map(asyncio.create_task, (introduce(), *map(serve, partitions))))
+        await asyncio.wait(beginning, return_when=asyncio.FIRST_EXCEPTION)
+        if _failures(beginning):
+            app.exit()
 
     async def end() -> None:
+        await asyncio.gather(*map(cancelled, beginning))
         await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
 
     async def leave() -> None:
@@ -107,8 +114,8 @@ async def run_worker(settings: Settings) -> None:
     app = FastStream(
         broker,
         logger=logging.getLogger(logs.FASTSTREAM_LOGGER),
-        on_startup=[prepare, inherit],  # before it reads: what it holds then is its former self's
-        after_startup=[begin],
+        on_startup=[prepare],
+        after_startup=[begin],  # for as long as a server is away, while others are read
         on_shutdown=[end],
         after_shutdown=[leave],
     )
@@ -116,7 +123,15 @@ async def run_worker(settings: Settings) -> None:
         await app.run(log_level=logging.DEBUG)
     finally:
         await client.aclose()
+    for failure in _failures(beginning):
+        raise failure
     logs.logger().info("worker stopped", consumer=settings.consumer)
+
+
+def _failures(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:
+    """What tasks that have ended have raised."""
+    ended = [task for task in tasks if task.done() and not task.cancelled()]
+    return [error for task in ended if (error := task.exception())]
 
 
 def _spike_rounds(client: Redis, settings: Settings) -> list[Round]:
@@ -140,7 +155,7 @@ def _collect_rarely() -> None:
 
 
 def _patiences(settings: Settings) -> Iterator[Patience]:
-    """One for each partition of a cluster, where one may wait while others go on; elsewhere one for all."""
+    """One for each that waits, in a cluster, where others may go on meanwhile; elsewhere one for all."""
     one = Patience()
     while True:
         yield Patience() if settings.address.mode == "cluster" else one

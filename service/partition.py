@@ -1,7 +1,7 @@
 """One partition, as a worker serves it: its group, its batches, and the rounds beside them.
 
 Partitions know nothing of each other. Each has its own group and low-water mark, and all that is promised
-is promised for each.
+is promised for each. Each begins when its own server is there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from redis.asyncio import Redis
 
@@ -51,6 +51,7 @@ class Partition:
         self.names = names
         self.patience = patience
         self.group = ConsumerGroup(client, keys, settings.consumer)
+        self._in_group = False
         self._retention_ms = round(settings.retention * 1000)
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
@@ -68,11 +69,16 @@ class Partition:
             )
         ]
 
-    async def prepare(self) -> None:
-        """Make the group, and have the scripts known, before anybody reads."""
+    async def begin(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Begin, as soon as the server is there: `read` has batches come."""
         with logs.bound(stream=self.names.deltas):
             await self.patience.until_done(self.group.ensure)
+            self._in_group = True
             await self.patience.until_done(self._storage.load_scripts)
+            await self._reclaimer.inherit()  # before it reads: what it holds now is its former self's
+            await read()
+        for each in self._rounds:
+            each.start()
 
     async def take(self, entries: Sequence[RawEntry]) -> None:
         """Take a batch that was read; when this returns, the next one is."""
@@ -80,16 +86,6 @@ class Partition:
             await self._worker.take(entries)
         else:
             await self._ahead.take(entries)
-
-    def begin(self) -> None:
-        """Begin the rounds."""
-        for each in self._rounds:
-            each.start()
-
-    async def inherit(self) -> None:
-        """Go on with what this worker's former selves left."""
-        with logs.bound(stream=self.names.deltas):
-            await self._reclaimer.inherit()
 
     async def end(self) -> None:
         """End the rounds."""
@@ -99,6 +95,8 @@ class Partition:
     async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left then is left to others
         """Finish what is in hand, and let go of what is still held, unless Redis is away."""
         await self._ahead.drain(timeout)
+        if not self._in_group:
+            return
         with contextlib.suppress(StorageUnavailableError):
             await self.group.leave()
 

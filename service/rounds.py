@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and come back when it has ended."""
+    # More than once: a cancellation that reaches redis-py while it connects is lost.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
+
+
 class Round:
     """Something done again and again, whatever goes wrong; while Redis is away, it is put off.
 
@@ -35,10 +43,8 @@ class Round:
 
     async def stop(self) -> None:
         """Come back when it has ended, within what it does."""
-        # More than once: a cancellation that reaches redis-py while it connects is lost.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=0.1)
+        if self._task is not None:
+            await cancelled(self._task)
 
     async def _run(self) -> None:
         with logs.bound(stream=self._stream):

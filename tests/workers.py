@@ -50,6 +50,17 @@ async def running_workers(
     redis_url: str, prefix: str, count: int = 1, **settings: object
 ) -> AsyncIterator[list[WorkerProcess]]:
     """`count` workers with these settings, started and, at the end, stopped; each must exit with 0."""
+    async with beginning_workers(redis_url, prefix, count, **settings) as workers:
+        for worker in workers:
+            await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
+        yield workers
+
+
+@asynccontextmanager
+async def beginning_workers(
+    redis_url: str, prefix: str, count: int = 1, **settings: object
+) -> AsyncIterator[list[WorkerProcess]]:
+    """The same, but they may be waiting for what is not there, and have not started."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")},
         "REDIS_URL": redis_url,
@@ -60,8 +71,6 @@ async def running_workers(
     with TemporaryDirectory() as folder:
         workers = [await _start(Path(folder, f"{n}.log"), environment) for n in range(count)]
         try:
-            for worker in workers:
-                await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
             yield workers
             codes = [await worker.stop() for worker in workers if worker.process.returncode is None]
             assert codes == [0] * len(codes), [worker.log.read_text()[-2000:] for worker in workers]

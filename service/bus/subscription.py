@@ -28,8 +28,8 @@ def subscribe(
     names: StreamNames,
     settings: Settings,
     take: Callable[[Sequence[RawEntry]], Awaitable[None]],
-) -> None:
-    """Have every batch of the input taken by `take`, which acknowledges it."""
+) -> Callable[[], Awaitable[None]]:
+    """Have every batch of the input taken by `take`, which acknowledges it; returns what begins to read."""
     stream = StreamSub(
         names.deltas,
         group=GROUP,
@@ -38,15 +38,18 @@ def subscribe(
         max_records=settings.batch_size,
         polling_interval=settings.block_ms,
     )
-    subscribe_to(broker, stream, take)
+    return subscribe_to(broker, stream, take)
 
 
 def subscribe_to(
     broker: RedisBroker,
     stream: StreamSub[Literal[True]],
     take: Callable[[Sequence[RawEntry]], Awaitable[None]],
-) -> None:
-    """Have every batch of a stream taken by `take`, which acknowledges it."""
+) -> Callable[[], Awaitable[None]]:
+    """Have every batch of a stream taken by `take`, which acknowledges it.
+
+    Returns what begins to read; before the broker has started, its start does.
+    """
 
     async def parse(message: Any) -> StreamMessage[Any]:
         return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
@@ -56,8 +59,12 @@ def subscribe_to(
         entries: list[RawEntry] = raw["data"][0]
         return entries
 
-    @broker.subscriber(
+    subscriber = broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
     )
+
+    @subscriber
     async def batch(entries: list[RawEntry]) -> None:
         await take(entries)
+
+    return subscriber.start

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import metadata
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -11,6 +12,8 @@ from deltaloom.streams import GROUP
 from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
+from service.ports import StorageUnavailableError
+from service.storage.availability import unavailable_if_away
 from service.storage.server import Finding, State, ask, assess
 
 if TYPE_CHECKING:
@@ -46,42 +49,41 @@ class _Progress(NamedTuple):
 
 async def workers(client: Redis, partitions: Partitions) -> Finding:
     """How far the workers are, in all partitions together."""
-    unread: list[str] = []
-    progress: list[_Progress] = []
-    for names in partitions.all:
-        try:
-            found = await _progress(client, names)
-        except ResponseError as error:
-            state: State = "fail" if "WRONGTYPE" in str(error) else "warn"
-            return Finding("workers", state, f"{names.deltas}: {error}")
-        if found is None:
-            unread.append(names.deltas)
-        else:
-            progress.append(found)
+    # At once: where a master is away, it takes each of its partitions some time to find out.
+    found = await asyncio.gather(*(_progress(client, names) for names in partitions.all))
+    for each in found:
+        if isinstance(each, Finding):
+            return each
+    away = found.count("away")
+    if away == len(found):
+        return Finding("workers", "fail", "no partition can be served: their servers do not answer")
+    unread = [names.deltas for names, each in zip(partitions.all, found, strict=True) if each == "unread"]
     if unread:
         more = f" (nor {plural(len(unread) - 1, 'other partition')})" if unread[1:] else ""
         return Finding(
             "workers", "warn", f"no worker has read {unread[0]}{more} yet; the first one makes the group"
         )
-    return _told(progress)
+    return _told([each for each in found if isinstance(each, _Progress)], away)
 
 
-async def _progress(client: Redis, names: StreamNames) -> _Progress | None:
-    """None if no worker has ever been there."""
+async def _progress(client: Redis, names: StreamNames) -> _Progress | Finding | Literal["unread", "away"]:
+    """`unread` if no worker has ever been there."""
     try:
-        groups = await client.xinfo_groups(names.deltas)
+        with unavailable_if_away():
+            groups = await client.xinfo_groups(names.deltas)
+            letters = int(await client.xlen(names.dead_letters))
+    except StorageUnavailableError:
+        return "away"
     except ResponseError as error:
         if "no such key" in str(error):
-            return None
-        raise
+            return "unread"
+        state: State = "fail" if "WRONGTYPE" in str(error) else "warn"
+        return Finding("workers", state, f"{names.deltas}: {error}")
     mine = next((group for group in groups if group["name"] == GROUP.encode()), None)
-    if mine is None:
-        return None
-    letters = int(await client.xlen(names.dead_letters))
-    return _Progress(mine["consumers"], mine["pending"], mine["lag"], letters)
+    return _Progress(mine["consumers"], mine["pending"], mine["lag"], letters) if mine else "unread"
 
 
-def _told(progress: list[_Progress]) -> Finding:
+def _told(progress: list[_Progress], away: int) -> Finding:
     letters = sum(each.letters for each in progress)
     lags = [each.lag for each in progress]
     lag = "unknown" if None in lags else f"{sum(filter(None, lags)):,}"
@@ -89,6 +91,9 @@ def _told(progress: list[_Progress]) -> Finding:
     consumers = plural(sum(each.consumers for each in progress), "consumer")
     where = f" in {len(progress)} partitions" if progress[1:] else ""
     says = f"{consumers}{where}, {sum(each.pending for each in progress):,} pending, lag {lag}"
+    if away:
+        waiting = f"{plural(away, 'partition')} whose server does not answer"
+        return Finding("workers", "warn", f"{says}, {waiting}")
     deserted = sum(not each.consumers for each in progress)
     if deserted and progress[1:]:
         return Finding("workers", "warn", f"{says}, {plural(deserted, 'partition')} without a consumer")

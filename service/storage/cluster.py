@@ -7,14 +7,17 @@ the question is asked outside of what redis-py tries again.
 When the map of the cluster has changed a few times, or the cluster is down, redis-py closes all connections,
 under whatever else is using them: a batch that another partition has just been given would be lost sight of
 until it is claimed.
+
+For a slot that no master has, redis-py's own for asyncio raises a KeyError, and does not read the map again.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.cluster import RedisCluster as BlockingRedisCluster
+from redis.exceptions import SlotNotCoveredError
 
 _READS = frozenset({"XREAD", "XREADGROUP"})
 
@@ -33,6 +36,15 @@ class Cluster(RedisCluster):
         for node in (*self.get_nodes(), *self.nodes_manager.startup_nodes.values()):
             node.update_active_connections_for_reconnect()
             await node.disconnect_free_connections()
+
+    async def get_nodes_from_slot(self, command: str, *args: Any) -> list[ClusterNode]:
+        """The master of a command's keys."""
+        try:
+            nodes: list[ClusterNode] = await super().get_nodes_from_slot(command, *args)
+        except KeyError as error:
+            self._initialize = True  # the next attempt reads the map
+            raise SlotNotCoveredError(f"no master has slot {error}") from error
+        return nodes
 
     async def _determine_slot(self, command: str, *args: Any) -> int:
         if command in _READS:

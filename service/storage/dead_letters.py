@@ -32,7 +32,7 @@ class DeadLetters:
     def __init__(self, client: Redis, names: StreamNames) -> None:
         self._client = client
         self._names = names
-        self._replay = scripts.register(client, "replay")
+        self._replay = scripts.Script(client, "replay")
 
     async def count(self) -> int:
         """How many there are."""

@@ -43,7 +43,7 @@ class ConsumerGroup:
         self._stream = keys.names.deltas
         self._consumer = consumer
         self._scripts = {
-            name: scripts.register(client, name)
+            name: scripts.Script(client, name)
             for name in ("claim", "inherit", "keep", "leave", "retire", "trim")
         }
 

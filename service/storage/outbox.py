@@ -67,7 +67,7 @@ class RedisOutbox:
         self._group = group_of(destination)
         self._keys = RelayKeys(partitions.all[0], destination)
         self._undelivered = {names.alerts: names.undelivered for names in partitions.all}
-        self._give_up = scripts.register(client, "give_up")
+        self._give_up = scripts.Script(client, "give_up")
 
     async def owed(self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0) -> Page:
         """What is owed between two entries, both left out (None: to the end), and was read so long ago."""
@@ -186,8 +186,8 @@ class RedisLease:
     def __init__(self, client: Redis, partitions: Partitions, destination: str, owner: str) -> None:
         self._key = RelayKeys(partitions.all[0], destination).lease
         self._owner = owner
-        self._hold = scripts.register(client, "hold")
-        self._release = scripts.register(client, "release")
+        self._hold = scripts.Script(client, "hold")
+        self._release = scripts.Script(client, "release")
 
     async def hold(self, ttl_ms: int) -> bool:
         """Take the lease, or keep it for so much longer; whether it is this process's."""

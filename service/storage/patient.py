@@ -54,29 +54,28 @@ class Patient:
     """How large the entries last read of a stream were; none at first."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run a command when the server can."""
-        stream = next((arg for arg in args if arg in self.inputs), None)
-        if stream is None:  # PING: any of the servers will do
-            anything = next(iter(self.inputs.values()))
-            return await anything.patience.until_done(self._attempt, args, options)
-        reads = args[0] == "XREADGROUP"
-        if reads:
-            args = _with_count(args, self.entry_bytes.get(stream, 1))
+        """Read when the server can.
+
+        FastStream also pings, and makes the group, at the stream's end. Neither is done: no reader waits for
+        another one's server, and the group is there, and begins where it should.
+        """
+        if args[0] != "XREADGROUP":
+            return True
+        stream = next(arg for arg in args if arg in self.inputs)
+        args = _with_count(args, self.entry_bytes.get(stream, 1))
         with logs.bound(stream=stream):
-            reply = await self.inputs[stream].patience.until_done(self._attempt, args, options, stream)
-        if reads and reply:
+            reply = await self.inputs[stream].patience.until_done(self._attempt, stream, args, options)
+        if reply:
             ((_, ((_, entries),)),) = reply
             self.entry_bytes[stream] = _size(entries)
         return reply
 
-    async def _attempt(
-        self, args: tuple[Any, ...], options: dict[str, Any], stream: str | None = None
-    ) -> Any:
+    async def _attempt(self, stream: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             with unavailable_if_away():
                 return await super().execute_command(*args, **options)  # type: ignore[misc]  # the client's
         except exceptions.ResponseError as error:
-            if stream is None or not str(error).startswith("NOGROUP"):
+            if not str(error).startswith("NOGROUP"):
                 raise
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")

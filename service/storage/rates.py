@@ -43,9 +43,9 @@ class RedisRates:
         self._window = window_of(settings)
         self._baseline = baseline_of(settings)
         self._kept_ms = round(max(settings.retention, 2 * settings.spike_baseline) * 1000)
-        self._take_turn = scripts.register(client, "turn")
-        self._counted = scripts.register(client, "rates")
-        self._write = scripts.register(client, "spikes")
+        self._take_turn = scripts.Script(client, "turn")
+        self._counted = scripts.Script(client, "rates")
+        self._write = scripts.Script(client, "spikes")
         self._client = client
 
     async def take_turn(self, lasts_ms: int) -> Turn | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
 LowWaterReply = tuple[str, str, bool]
 CommitReply = tuple[
@@ -40,6 +44,33 @@ def source(name: str) -> str:
     return files("service.storage").joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
-def register(client: Redis, name: str) -> AsyncScript:
-    """One script, to be called by its digest and loaded when the server does not know it (any more)."""
-    return client.register_script(source(name))
+class Script:
+    """One script, called by its digest, and loaded where the server does not know it (any more).
+
+    In a cluster redis-py's own would be loaded on every master, and so on none while one of them is away.
+    """
+
+    def __init__(self, client: Redis, name: str) -> None:
+        self._client = client
+        self._source = source(name)
+        self._digest = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run it where the keys are."""
+        try:
+            return await self._run(keys, args)
+        except NoScriptError:
+            await self.load(keys[0])
+            return await self._run(keys, args)
+
+    async def load(self, key: str) -> None:
+        """Have the server of a key know it."""
+        client: Any = self._client
+        where: dict[str, Any] = {}
+        if isinstance(client, RedisCluster):
+            await client.initialize()  # the map, if it has to be read anew
+            (where["target_nodes"],) = await client.get_nodes_from_slot("EXISTS", key)
+        await client.execute_command("SCRIPT LOAD", self._source, **where)
+
+    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return await self._client.evalsha(self._digest, len(keys), *keys, *args)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
+from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from redis.asyncio import Redis
+    from redis.asyncio.cluster import ClusterNode
 
 State = Literal["ok", "warn", "fail"]
 
@@ -51,29 +53,41 @@ class Server(NamedTuple):
     url: str
     info: Mapping[str, Any]
     config: Mapping[str, str]
+    away: bool = False
+    """It does not answer: one master of a cluster, whose others do."""
 
 
 async def ask(client: Redis, url: str) -> list[Server]:
     """Ask the server, or every master of a cluster; `url` is what it is called in what is found."""
+    if not isinstance(client, RedisCluster):
+        return [await _ask(client, url)]
     with unavailable_if_away():
-        if not isinstance(client, RedisCluster):
-            return [await _ask(client, url)]
         await client.initialize()
-        return [await _ask(client, node.name, target_nodes=node) for node in client.get_primaries()]
+    return [await _ask_master(client, node) for node in client.get_primaries()]
+
+
+async def _ask_master(client: Redis, node: ClusterNode) -> Server:
+    try:
+        return await _ask(client, node.name, target_nodes=node)
+    except StorageUnavailableError:
+        return Server(node.name, {}, {}, away=True)
 
 
 async def _ask(client: Redis, url: str, **where: Any) -> Server:
-    info = await _allowed(lambda: client.info(**where))
-    config = await _allowed(lambda: client.config_get("save", "appendfsync", **where))
+    with unavailable_if_away():
+        info = await _allowed(lambda: client.info(**where))
+        config = await _allowed(lambda: client.config_get("save", "appendfsync", **where))
     return Server(url, info, config)
 
 
 def assess(servers: Sequence[Server]) -> list[Finding]:
     """What can be said of them: of each question the worst answer, and how many there are of it."""
-    questions: list[Callable[[Server], Finding]] = [reached, eviction, persistence]
+    questions: list[Callable[[Server], Finding]] = [eviction, persistence]
     if servers[1:]:
         questions.append(replication)
-    return [_worst([question(server) for server in servers]) for question in questions]
+    answering = [server for server in servers if not server.away]
+    found = [[question(server) for server in answering] for question in questions if answering]
+    return [_worst(findings) for findings in ([reached(server) for server in servers], *found)]
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:
@@ -93,6 +107,8 @@ async def _allowed(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[s
 
 def reached(server: Server) -> Finding:
     """Which server it is, and whether it is one that the worker can use."""
+    if server.away:
+        return Finding("server", "warn", f"{server.url} does not answer: its partitions wait until it does")
     if not server.info:
         return Finding("server", "ok", f"{server.url} answers; its version may not be asked (INFO)")
     name = "Valkey" if "valkey_version" in server.info else "Redis"

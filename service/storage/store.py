@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
     from handlers.core.context import Registers
     from service.change import Commit
@@ -54,10 +53,10 @@ class RedisStorage:
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._keys = keys
         self._settings = settings
-        self._commit = scripts.register(client, "commit")
-        self._settle = scripts.register(client, "settle")
-        self._survey = scripts.register(client, "survey")
-        self._read = scripts.register(client, "load")
+        self._commit = scripts.Script(client, "commit")
+        self._settle = scripts.Script(client, "settle")
+        self._survey = scripts.Script(client, "survey")
+        self._read = scripts.Script(client, "load")
         self._told = Told()
         self._history = ""
         """Of the data to which it was told: a replication id, which a failover or a restart replaces."""
@@ -69,9 +68,9 @@ class RedisStorage:
         """
         with unavailable_if_away():
             for script in (self._commit, self._settle, self._survey, self._read):
-                await self._client.script_load(script.script)
+                await script.load(self._keys.names.deltas)
 
-    async def _in_group(self, script: AsyncScript, keys: list[str], args: Sequence[Any]) -> Any:
+    async def _in_group(self, script: scripts.Script, keys: list[str], args: Sequence[Any]) -> Any:
         """Run a script that needs the group; if it is gone (FLUSHALL), make it again and ask to try again."""
         with unavailable_if_away():
             try:
@@ -177,6 +176,8 @@ class RedisStorage:
         First which parts are open, then in one step those and what else is known: a log that is newer than
         the context beside it would give a text that does not say whose it is.
         """
+        if not stream_keys:
+            return []  # a script without keys would run on any server
         keys = list(map(self._keys.state, stream_keys))
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:

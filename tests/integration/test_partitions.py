@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import service.demo
 from deltaloom import GROUP, AssembledText, ModerationAlert, Partitions, StreamNames
 from tests.streams import entries
 from tests.waiting import wait_until
-from tests.workers import running_workers
+from tests.workers import beginning_workers, running_workers
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -144,3 +145,14 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
 
         await wait_until(all_counted, 30, message="every partition is read")
         assert not worker.said("redis is away, waiting for it")
+
+
+async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
+    """The worker would serve the other partitions, and never say that this one cannot be."""
+    names = Partitions(COUNT, prefix).all[1]
+    await redis.set(names.deltas, "x", ex=60)
+    async with beginning_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
+        assert await asyncio.wait_for(worker.process.wait(), 20) == 1
+        told = worker.log.read_text().splitlines()
+    assert told[-1].startswith("the server refused: WRONGTYPE")
+    assert "Traceback" not in "".join(told)

@@ -67,6 +67,16 @@ def test_persistence(info: dict[str, Any], config: dict[str, str], state: str, s
     assert says in finding.says
 
 
+def test_a_master_that_is_away() -> None:
+    """It would count as one that loses everything, or as one that is well."""
+    well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+    there = server({"appendfsync": "always"}, **well, connected_slaves=1)
+    found = {each.what: each for each in assess([there, Server("gone:6379", {}, {}, away=True)])}
+    assert found["server"].state == "warn"
+    assert found["server"].says.startswith("gone:6379 does not answer")
+    assert [found[what].state for what in ("eviction", "durability", "failover")] == ["ok", "ok", "ok"]
+
+
 def test_of_several_masters_the_worst_is_told() -> None:
     """A cluster with one master that loses everything would be called safe."""
     well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
