@@ -110,7 +110,10 @@ class Settings(BaseSettings):
         description="This process's name in the consumer group; unset: host, process id and a random part.",
     )
     processes: int = Field(
-        default=1, ge=1, le=256, description="Worker processes that `deltaloom worker` runs."
+        default=1,
+        ge=1,
+        le=256,
+        description="Worker processes that `deltaloom worker`, or `run`, keeps running.",
     )
     batch_size: int = Field(
         default=5000, ge=1, le=20_000, description="Entries read at once; fewer if they are large."

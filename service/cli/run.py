@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -30,12 +31,15 @@ def run(
         Path, typer.Option(help="Where the embedded server keeps its data.", file_okay=False)
     ] = FOLDER,
     config: ConfigFile = DEFAULT,
+    process: Annotated[
+        int | None, typer.Option(hidden=True, help="Be this one of them, for the process that started it.")
+    ] = None,
 ) -> None:
     """Run a worker on REDIS_URL if that is set, else on an embedded server that keeps its data.
 
     The embedded server listens on this machine only, writes to disk every second, and has everything again
     the next time, at the same address if that is free. Where there is an alerts.toml, alerts are sent as it
-    says.
+    says. DELTALOOM_PROCESSES and the other settings are as for `deltaloom worker`.
     """
     from service.cli.connection import read_settings
     from service.cli.worker import work
@@ -43,13 +47,17 @@ def run(
 
     settings = read_settings()
     alerts = config if config.exists() or config != DEFAULT else None
+    if process is not None:
+        work(settings, alerts, process)
+        return
     _stop_in_order()
     if "redis_url" in settings.model_fields_set:
         _introduce(settings, "REDIS_URL")
         work(settings, alerts)
         return
     with EmbeddedServer(folder) as server:
-        settings = read_settings(redis_url=server.url)
+        os.environ["REDIS_URL"] = server.url  # for all processes of this worker
+        settings = read_settings()
         _introduce(settings, f"embedded, its data in {folder}/")
         work(settings, alerts)
 
@@ -69,7 +77,7 @@ def _introduce(settings: Settings, origin: str) -> None:
     from service.cli.output import console
 
     where = address(settings.redis_url)
-    call = f"REDIS_URL={where} {own_command()}"
+    call = " ".join((f"REDIS_URL={where}", *_shared(settings), own_command()))
     target = console(stderr=True)
     lines = [
         Text.assemble(("server  ", "dim"), (where, "bold green"), (f"  ({origin})", "dim")),
@@ -83,6 +91,14 @@ def _introduce(settings: Settings, origin: str) -> None:
     ]
     for line in lines:
         target.print(line, soft_wrap=True)
+
+
+def _shared(settings: Settings) -> list[str]:
+    """What all who read or write the streams have to be told, as it is written before a command."""
+    from service.settings import variable
+
+    names = [name for name in ("redis_mode", "prefix", "partitions") if name in settings.model_fields_set]
+    return [f"{variable(name)}={shlex.quote(str(getattr(settings, name)))}" for name in names]
 
 
 def own_command() -> str:

@@ -61,13 +61,23 @@ def run(
 
     given = {"processes": processes, "serve_partitions": partitions}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
-    alerts = config if with_relay else None
+    work(settings, config if with_relay else None, process)
+
+
+def work(settings: Settings, alerts: Path | None = None, process: int | None = None) -> None:
+    """Run a worker, or as many processes of it as the settings say, until it is told to stop.
+
+    Args:
+        settings: of the worker.
+        alerts: the file by which a relay beside it sends alerts; None: none does.
+        process: which of several this one is; None: it is the only one, or the one that starts them.
+    """
     if process is not None:
         _work_as(process, settings, alerts)
     elif settings.processes > 1:
         raise typer.Exit(_supervise(settings, alerts))
     else:
-        work(settings, alerts)
+        _work(settings, alerts)
 
 
 def _supervise(settings: Settings, alerts: Path | None) -> int:
@@ -97,16 +107,13 @@ def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
     if "consumer" in settings.model_fields_set:
         settings = settings.model_copy(update={"consumer": f"{settings.consumer}-{number}"})
     with logs.bound(process=number):
-        work(settings, alerts, supervised=True)
+        _work(settings, alerts, supervised=True)
 
 
-def work(settings: Settings, alerts: Path | None = None, *, supervised: bool = False) -> None:
-    """Run a worker in this process until it is told to stop; what is set up wrongly is told before it starts.
+def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) -> None:
+    """Run a worker in this process; what is set up wrongly is told before it starts.
 
-    Args:
-        settings: of the worker.
-        alerts: the file by which a relay beside it sends alerts; None: none does.
-        supervised: whether it stops when the process that started it is gone.
+    `supervised` is whether it stops when the process that started it is gone.
     """
     from service import logs
     from service.app import routing_table

@@ -52,6 +52,28 @@ async def test_the_lines_to_try_work(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the worker"
 
 
+async def test_several_processes_and_partitions(tmp_path: Path) -> None:
+    """A worker's settings would be ignored, or missing in the lines to try, which then show nothing."""
+    settings = {"DELTALOOM_PROCESSES": "2", "DELTALOOM_PARTITIONS": "3", "DELTALOOM_PREFIX": "loom"}
+    with running("run", env=environment(**settings), cwd=tmp_path) as run:
+        url = await started(run)
+        lines = [line.strip() for line in run.stderr.splitlines() if line.startswith(f"  REDIS_URL={url} ")]
+        assert len(lines) == 3
+        for line in lines:
+            assert line.startswith(f"REDIS_URL={url} DELTALOOM_PREFIX=loom DELTALOOM_PARTITIONS=3 ")
+        publish = shlex.split(lines[-1].partition(" -m service ")[2])
+        env = environment(url, "loom", DELTALOOM_PARTITIONS="3")
+        assert deltaloom(*publish, env=env, cwd=tmp_path).returncode == 0
+        told = deltaloom("tail", "alerts", "--from-start", "--count", "2", env=env)
+        assert told.returncode == 0, told.stderr
+        await wait_until(lambda: run.stderr.count("worker started") == 2, TIMEOUT, message="both start")
+        assert run.end(signal.SIGINT) == 0
+        assert run.stderr.count("worker stopped") == 2
+        assert "Traceback" not in run.stderr
+    again = deltaloom("tail", "alerts", env=env)
+    assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the workers"
+
+
 async def test_it_survives_a_restart(tmp_path: Path) -> None:
     """What was published to it would be gone the next day, or be at another address."""
     env = environment()
