@@ -55,6 +55,8 @@ class Node:
         common = {"port": str(self.port), "bind": HOST, "dir": str(folder), "logfile": str(self.log)}
         for name, value in (common | options).items():
             self._command += (f"--{name}", *value.split(" ")) if value else (f"--{name}", "")
+        self.connects_with: dict[str, Any] = {}
+        """What its clients have to say beside its address: a password, a certificate."""
         self.process: asyncio.subprocess.Process | None = None
 
     def __repr__(self) -> str:
@@ -84,7 +86,12 @@ class Node:
     async def client(self) -> AsyncIterator[Redis]:
         """A client of this node itself, which tries nothing twice; gives text."""
         client = Redis(
-            host=HOST, port=self.port, socket_timeout=5, decode_responses=True, retry=Retry(NoBackoff(), 0)
+            host=HOST,
+            port=self.port,
+            socket_timeout=5,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            **self.connects_with,
         )
         async with client:
             yield client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,10 +18,11 @@ from redis.retry import Retry
 from service.cli.errors import CommandError
 from service.ports import StorageUnavailableError
 from service.settings import Settings, SettingsError
+from service.storage.availability import distrust_of
 from service.storage.connection import blocking_client_of, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from redis.client import Redis
 
@@ -35,10 +37,17 @@ def read_settings(**overrides: Any) -> Settings:
     settings = Settings.read(**overrides)
     try:
         for url in settings.address.urls:
-            parse_url(url)  # type: ignore[no-untyped-call]
+            _check_files(parse_url(url))  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise SettingsError(f"REDIS_URL=(not shown) is not allowed: {error}") from None
     return settings
+
+
+def _check_files(options: Mapping[str, Any]) -> None:
+    """What is not there would be told without its name, and look like a server that is away."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if name in options and not Path(options[name]).is_file():
+            raise ValueError(f"{name}: there is no file {options[name]}")
 
 
 def address(url: str) -> str:
@@ -67,6 +76,8 @@ def explained(settings: Settings) -> Iterator[None]:
             raise CommandError(f"there is no cluster at {where}; redis:// is for one server") from error
         raise CommandError(f"no node of the cluster at {where} answers ({_reason(error)})") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
+        if distrust := distrust_of(error):
+            raise CommandError(f"no talking to {where}: {distrust}") from error
         raise CommandError(
             f"no server answers at {where} ({_reason(error)}): start one there "
             "(`deltaloom run` brings its own), or name another with REDIS_URL"
@@ -106,6 +117,8 @@ def _asyncio_retry() -> redis_asyncio.retry.Retry:
 
 def _reason(error: BaseException) -> str:
     """What the system said, rather than what three libraries made of it."""
+    if distrust := distrust_of(error):
+        return distrust
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import TYPE_CHECKING
@@ -48,14 +49,14 @@ def unavailable_if_away() -> Iterator[None]:
     try:
         yield
     except _RAISED as error:
-        raise StorageUnavailableError(type(error).__name__, str(error)) from error
+        raise _unavailable(error) from error
     except (AttributeError, RuntimeError) as error:
         if not _of_a_connection(error):
             raise
         raise StorageUnavailableError("ConnectionError", str(error)) from error
     except exceptions.RedisClusterException as error:
         if str(error).startswith(_OF_CLUSTERS):
-            raise StorageUnavailableError("RedisClusterException", str(error)) from error
+            raise _unavailable(error) from error
         raise
     except exceptions.ResponseError as error:
         if str(error).startswith(_ANSWERED):
@@ -63,6 +64,24 @@ def unavailable_if_away() -> Iterator[None]:
         if any(part in str(error) for part in _IN_SCRIPTS):
             raise StorageUnavailableError("script ended", str(error)) from error
         raise
+
+
+def _unavailable(error: Exception) -> StorageUnavailableError:
+    if distrust := distrust_of(error):
+        return StorageUnavailableError("certificate", f"{str(error).rstrip('.')}: {distrust}")
+    return StorageUnavailableError(type(error).__name__, str(error))
+
+
+def distrust_of(error: BaseException | None) -> str | None:
+    """Why a server's certificate is not trusted, and what to do; None if that is not the trouble."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({error.verify_message.rstrip('.')}): the URL has to name "
+                "a host that it is for, and its CA with ?ssl_ca_certs=/path/to/ca.pem"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _of_a_connection(error: Exception) -> bool:

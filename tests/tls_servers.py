@@ -1,0 +1,66 @@
+"""A server that speaks TLS and nothing else, with a certificate of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.nodes import Node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.certificates import Certificate
+
+WANTED = os.environ.get("DELTALOOM_TEST_TLS_SERVER")
+"""The program; where it is set, a test that cannot use it fails."""
+
+
+class TlsNode(Node):
+    """The embedded server has no TLS, so this is a program of the machine."""
+
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        certificate: Certificate,
+        options: dict[str, str],
+        *arguments: str,
+    ) -> None:
+        files = {
+            "tls-cert-file": str(certificate.certificate),
+            "tls-key-file": str(certificate.key),
+            "tls-ca-cert-file": str(certificate.certificate),
+            "tls-auth-clients": "no",
+        }
+        super().__init__(folder, files | options, *arguments)
+        self._command[0] = program
+        self._command += ("--port", "0", "--tls-port", str(self.port))
+        self.connects_with = {"ssl": True, "ssl_ca_certs": str(certificate.certificate)}
+
+
+@asynccontextmanager
+async def running_with_tls(
+    folder: Path, certificate: Certificate, *arguments: str, **options: str
+) -> AsyncIterator[TlsNode]:
+    """One with this certificate; `options` are the server's. Without a program, the test is skipped."""
+    program = WANTED or shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("there is no redis-server with TLS (apt-get install redis-server)")
+    settings = {name.replace("_", "-"): value for name, value in options.items()}
+    node = TlsNode(program, folder, certificate, settings, *arguments)
+    try:
+        await node.start()
+    except AssertionError:
+        if WANTED:
+            raise
+        pytest.skip(f"{program} has no TLS (apt-get install redis-server)")
+    try:
+        yield node
+    finally:
+        await node.kill()
