@@ -31,6 +31,14 @@ _FAILOVER_WITHIN = 30.0
 
 
 @dataclass(frozen=True)
+class Passwords:
+    """Of the default users. Servers and sentinels give them to each other."""
+
+    servers: str
+    sentinels: str
+
+
+@dataclass(frozen=True)
 class SentinelGroup:
     """The servers and the sentinels. The first server began as the master; who is now, the sentinels know."""
 
@@ -101,20 +109,31 @@ class SentinelGroup:
 
 
 @asynccontextmanager
-async def running_sentinels(folder: Path, replicas: int = 1, **options: str) -> AsyncIterator[SentinelGroup]:
+async def running_sentinels(
+    folder: Path, replicas: int = 1, passwords: Passwords | None = None, **options: str
+) -> AsyncIterator[SentinelGroup]:
     """A master with so many replicas, and three sentinels; `options` are the servers'.
 
     Raises:
         AssertionError: one did not start, or they did not find together.
     """
     settings = DURABLE | PROMPT | {name.replace("_", "-"): value for name, value in options.items()}
+    if passwords:
+        settings |= {"requirepass": passwords.servers, "masterauth": passwords.servers}
     master = Node(folder / "server-0", settings)
     following = settings | {"replicaof": f"{HOST} {master.port}"}
     servers = (
         master,
         *(Node(folder / f"server-{number}", following) for number in range(1, 1 + replicas)),
     )
-    sentinels = tuple(_sentinel(folder / f"sentinel-{number}", master) for number in range(SENTINELS))
+    sentinels = tuple(
+        _sentinel(folder / f"sentinel-{number}", master, passwords) for number in range(SENTINELS)
+    )
+    if passwords:
+        for node in servers:
+            node.connects_with = {"password": passwords.servers}
+        for node in sentinels:
+            node.connects_with = {"password": passwords.sentinels}
     async with running(servers):
         await wait_until_caught_up(master, servers[1:])
         async with running(sentinels):
@@ -124,17 +143,23 @@ async def running_sentinels(folder: Path, replicas: int = 1, **options: str) -> 
             yield group
 
 
-def _sentinel(folder: Path, master: Node) -> Node:
+def _sentinel(folder: Path, master: Node, passwords: Passwords | None) -> Node:
     """A sentinel keeps what it knows in its configuration, so that has to be a file."""
     configuration = folder / "sentinel.conf"
     node = Node(folder, {}, str(configuration), "--sentinel")
-    lines = (
-        f"monitor {SERVICE} {HOST} {master.port} {_QUORUM}",
-        f"down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
-        f"failover-timeout {SERVICE} 5000",
-        f"parallel-syncs {SERVICE} 2",
-    )
-    configuration.write_text("".join(f"sentinel {line}\n" for line in lines), encoding="ascii")
+    lines = [
+        f"sentinel monitor {SERVICE} {HOST} {master.port} {_QUORUM}",
+        f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
+        f"sentinel failover-timeout {SERVICE} 5000",
+        f"sentinel parallel-syncs {SERVICE} 2",
+    ]
+    if passwords:
+        lines += [
+            f"sentinel auth-pass {SERVICE} {passwords.servers}",
+            f"requirepass {passwords.sentinels}",
+            f"sentinel sentinel-pass {passwords.sentinels}",
+        ]
+    configuration.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
     return node
 
 

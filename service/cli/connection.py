@@ -64,9 +64,10 @@ def explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
-        raise CommandError(
-            f"{where} wants another user or password: {_one_line(error)}; REDIS_URL=redis://user:password@host:port"
-        ) from error
+        how = "REDIS_URL=redis://user:password@host:port"
+        if settings.address.mode == "sentinel":
+            how = "in REDIS_URL, user:password@ is for the servers, ?sentinel_password= for the sentinels"
+        raise CommandError(f"{where} wants another user or password: {_one_line(error)}; {how}") from error
     except exceptions.BusyLoadingError as error:
         raise CommandError(f"{where} is still reading its data: try again in a moment") from error
     except (exceptions.ClusterDownError, exceptions.ClusterError, exceptions.TryAgainError) as error:

@@ -5,15 +5,20 @@ It asks the sentinels whenever it connects, and connects anew when the master is
 redis-py's own asks them when it takes a connection, but not when it sends a command again on one that broke:
 then it connects to the address it had. A master that died and is back takes writes for some seconds, until
 the sentinels make it a replica; whatever it was told in that time is lost.
+
+Where no sentinel answers, redis-py says that there is no master, and writes out its own clients in place of
+what is the matter: a password, a certificate, an address.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+import asyncio
+from typing import Any, NoReturn, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
+    MasterNotFoundError,
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
@@ -21,7 +26,10 @@ from redis.asyncio.sentinel import (
 )
 from redis.backoff import NoBackoff
 from redis.client import Redis as BlockingRedis
+from redis.exceptions import ConnectionError as NoConnectionError
+from redis.exceptions import TimeoutError as NoAnswerError
 from redis.retry import Retry as BlockingRetry
+from redis.sentinel import MasterNotFoundError as BlockingMasterNotFoundError
 from redis.sentinel import Sentinel as BlockingSentinel
 from redis.sentinel import SentinelManagedConnection as BlockingSentinelManagedConnection
 from redis.sentinel import SentinelManagedSSLConnection as BlockingSentinelManagedSSLConnection
@@ -30,6 +38,40 @@ Hosts = list[tuple[str, int]]
 
 _TIMEOUT = 2.0
 """Seconds that a sentinel has for its answer, before the next one is asked."""
+
+
+def _raise_for(service: str, answers: list[Any]) -> NoReturn:
+    """Say why there is no master: what each of the sentinels answers, or raises."""
+    troubles = [each for each in answers if isinstance(each, NoConnectionError | NoAnswerError)]
+    if len(troubles) < len(answers):
+        raise MasterNotFoundError(f"the sentinels know no master {service!r} that is well")
+    raise type(troubles[0])(f"no sentinel answers: {troubles[0]}") from troubles[0]
+
+
+class _Sentinels(Sentinel):
+    async def discover_master(self, service_name: str) -> Any:
+        try:
+            return await super().discover_master(service_name)
+        except MasterNotFoundError:
+            asking = [sentinel.ping() for sentinel in self.sentinels]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+        _raise_for(service_name, answers)
+
+
+class _BlockingSentinels(BlockingSentinel):
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except BlockingMasterNotFoundError:
+            answers = [_answer_of(sentinel) for sentinel in self.sentinels]
+        _raise_for(service_name, answers)
+
+
+def _answer_of(sentinel: BlockingRedis) -> Any:
+    try:
+        return sentinel.ping()
+    except (NoConnectionError, NoAnswerError) as error:
+        return error
 
 
 class _Asking:
@@ -70,7 +112,7 @@ class Master(Redis):
             options: of the connections to the master.
         """
         asked = {**_impatient(login, options), "retry": Retry(NoBackoff(), 0)}
-        sentinel = Sentinel(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+        sentinel = _Sentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _TlsConnection if options.pop("ssl", False) else _Connection
         pool = SentinelConnectionPool(service, sentinel, connection_class=kind, **options)  # type: ignore[no-untyped-call]
         client = cls(connection_pool=pool, single_connection_client=single)
@@ -112,7 +154,7 @@ class BlockingMaster(BlockingRedis):
     def found_by(cls, sentinels: Hosts, login: dict[str, str], service: str, **options: Any) -> Self:
         """A client: see `Master.found_by`."""
         asked = {**_impatient(login, options), "retry": BlockingRetry(NoBackoff(), 0)}
-        sentinel = BlockingSentinel(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+        sentinel = _BlockingSentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _BlockingTlsConnection if options.pop("ssl", False) else _BlockingConnection
         client: Self = sentinel.master_for(service, cls, connection_class=kind, **options)  # type: ignore[no-untyped-call]
         client._sentinel = sentinel
