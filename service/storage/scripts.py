@@ -45,7 +45,7 @@ def source(name: str) -> str:
 
 
 class Script:
-    """One script, called by its digest, and loaded where the server does not know it (any more).
+    """One script, called by its digest, or by its source where the server does not know it (any more).
 
     In a cluster redis-py's own would be loaded on every master, and so on none while one of them is away.
     """
@@ -56,12 +56,11 @@ class Script:
         self._digest = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run it where the keys are."""
+        """Run it where the keys are: or where they go, while their slot is on its way to another master."""
         try:
-            return await self._run(keys, args)
+            return await self._client.evalsha(self._digest, len(keys), *keys, *args)
         except NoScriptError:
-            await self.load(keys[0])
-            return await self._run(keys, args)
+            return await self._client.eval(self._source, len(keys), *keys, *args)
 
     async def load(self, key: str) -> None:
         """Have the server of a key know it."""
@@ -71,6 +70,3 @@ class Script:
             await client.initialize()  # the map, if it has to be read anew
             (where["target_nodes"],) = await client.get_nodes_from_slot("EXISTS", key)
         await client.execute_command("SCRIPT LOAD", self._source, **where)
-
-    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return await self._client.evalsha(self._digest, len(keys), *keys, *args)

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from deltaloom import Partitions
 from service.address import Address
 from service.storage.connection import client_of
+from service.storage.scripts import Script
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream
@@ -139,3 +140,19 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
                 await generated.judge(client)
             assert_nothing_failed(workers)
             assert any(worker.said("redis is away, waiting for it") for worker in workers)
+
+
+async def test_a_script_runs_where_its_slot_goes(tmp_path: Path) -> None:
+    """A partition would stand still for as long as its slot is on its way to a master that is new."""
+    async with running_cluster(tmp_path) as cluster:
+        client = client_of(Address.parse(url_of(cluster)))
+        try:
+            names, script = Partitions(COUNT).all[0], Script(client, "load")
+            assert await script(keys=[names.deltas], args=[0]) == [[]]
+            source = await owner_of(cluster, names)
+            target = next(node for node in await cluster.masters() if node is not source)
+            slot = await cluster.slot_of(names.deltas)
+            await cluster.begin_migration(slot, target)
+            assert await script(keys=[names.deltas], args=[0]) == [[]]
+        finally:
+            await client.aclose()
