@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.pipeline.ahead import Ahead
+from service.pipeline.ahead import LARGE_BYTES, LARGE_ENTRIES, Ahead
 from service.ports import RawEntry
 from tests.waiting import wait_until
 
@@ -28,18 +28,24 @@ class Taking:
         await self.go_on.wait()
 
 
-def batch(number: int) -> list[RawEntry]:
+def small(number: int) -> list[RawEntry]:
     """A batch of one entry."""
     return [RawEntry(f"{number}-0".encode(), [])]
+
+
+def large(number: int) -> list[RawEntry]:
+    """A batch of many, or of a large one."""
+    many = [RawEntry(f"{number}-{n}".encode(), []) for n in range(LARGE_ENTRIES)]
+    return many if number % 2 else [RawEntry(f"{number}-0".encode(), [b"event", b" " * LARGE_BYTES])]
 
 
 async def test_so_many_at_once_and_not_more() -> None:
     """The server would wait for Python and Python for the server; or all that is unread would be read."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
-    await ahead.take(batch(1))
-    await ahead.take(batch(2))
-    third = asyncio.create_task(ahead.take(batch(3)))
+    await ahead.take(large(1))
+    await ahead.take(large(2))
+    third = asyncio.create_task(ahead.take(large(3)))
     await wait_until(lambda: len(taking.begun) == 2, message="two batches are in hand")
     assert not third.done()
     taking.go_on.set()
@@ -48,12 +54,38 @@ async def test_so_many_at_once_and_not_more() -> None:
     assert taking.begun == [b"1-0", b"2-0", b"3-0"]
 
 
+async def test_a_small_batch_is_waited_for() -> None:
+    """At a moderate load every batch would be tiny, and the worker busy with what each of them costs."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    first = asyncio.create_task(ahead.take(small(1)))
+    await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
+    assert not first.done()
+    taking.go_on.set()
+    await first
+
+
+async def test_who_waits_no_more_for_a_small_batch_does_not_end_it() -> None:
+    """FastStream cancels its readers when it stops: the batch in hand would be left to others."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    reading = asyncio.create_task(ahead.take(small(1)))
+    await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
+    reading.cancel()
+    await asyncio.wait({reading})
+    draining = asyncio.create_task(ahead.drain(60))
+    await ahead.drain(0.01)
+    assert not draining.done()
+    taking.go_on.set()
+    await draining
+
+
 async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
     """A stopped worker would leave entries to others that it was about to finish; or never stop."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
     await ahead.drain(0)
-    await ahead.take(batch(1))
+    await ahead.take(large(1))
     await ahead.drain(0.01)
     draining = asyncio.create_task(ahead.drain(60))
     await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
@@ -71,6 +103,6 @@ async def test_a_batch_that_fails_is_told_and_takes_no_place() -> None:
     ahead = Ahead(fail, 1)
     with structlog.testing.capture_logs() as lines:
         for number in range(3):
-            await ahead.take(batch(number))
+            await ahead.take(large(number))
         await ahead.drain(10)
     assert [line["event"] for line in lines] == ["batch failed"] * 3
