@@ -113,6 +113,21 @@ class Ground:
                 return now
             before = now
 
+    def memory_of_keys(self) -> int:
+        """Bytes of all keys and their values, as they are allocated, and of the tables that lead to them.
+
+        Not what else the server has: the heap of its scripts grows and shrinks as it likes.
+        """
+        pipeline = self.client.pipeline(transaction=False)
+        for key in self.client.scan_iter(match=self.names.name("*"), count=1000):
+            pipeline.memory_usage(key, samples=0)
+        keys = sum(pipeline.execute())
+        stats: Mapping[str, Any] = self.client.memory_stats()
+        tables = stats.get("overhead.db.hashtable.lut")
+        if tables is None:  # Redis 7
+            tables = sum(sum(each.values()) for name, each in stats.items() if name.startswith("db."))
+        return int(keys + tables)
+
     def describe(self) -> str:
         """Name and version."""
         info: Mapping[str, Any] = self.client.info("server")

@@ -40,7 +40,7 @@ _LATE_MS = 2000
 """A text that comes out later than this after its closing entry is late. Mostly it takes some
 milliseconds; what only a sweep finds, while another worker is stuck, up to the interval of sweeps more."""
 
-_HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
+_REASONS = _HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
     "entries held",
     "text in doubt",
     "only copied",
@@ -229,12 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     kills = run_to_the_end(measure(given.kills, given.claim_time, given.rate))
     write = sys.stdout.write
-    reasons = (_HELD, _UNSURE, _COPIED, _UNNUMBERED, _CONTEXT, _CERTAIN)
     write("entries held  taken over after  texts closed meanwhile")
-    write("".join(f"  late: {why}" for why in reasons) + "  longest\n")
+    write("".join(f"  late: {why}" for why in _REASONS) + "  longest\n")
     for kill in kills:
         write(f"{kill.entries:>12}  {kill.seconds:>14.2f} s  {kill.texts:>22}")
-        write("".join(f"  {kill.late[why]:>{len(why) + 6}}" for why in reasons))
+        write("".join(f"  {kill.late[why]:>{len(why) + 6}}" for why in _REASONS))
         write(f"  {kill.latest_ms / 1000:>5.2f} s\n")
     seconds = [kill.seconds for kill in kills]
     write(f"taken over after: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s\n")

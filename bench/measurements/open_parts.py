@@ -1,8 +1,8 @@
 """Server memory of what is open: of texts that have begun and not ended, over the bytes of their text.
 
 A worker reads deltas of 4 characters and no ending. When all is acknowledged, the input is trimmed to
-nothing; what the server then has more than before is what open texts cost: keys, bookkeeping and the numbers
-of the deltas, and what the allocator rounds up.
+nothing; what the server's keys then take more than before is what open texts cost: bookkeeping and the
+numbers of the deltas, and what the allocator rounds up.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _run(stage: Stage, case: Case) -> None:
     shape = Shape(case.open_responses, events, deltas=case.deltas, refusals=False, closed=False, uniform=True)
     filled = load(stage.options.seed, shape, place.preloaded)
     _drain(place, warm_up)
-    before = place.settled_memory()
+    before = place.memory_of_keys()
     place.send(filled.chunks)
     place.make_group(place.preloaded)
     place.client.rename(place.preloaded, place.names.deltas)
     _drain(place, filled)
-    memory = place.settled_memory() - before
+    memory = place.memory_of_keys() - before
     text = case.open_responses * case.deltas * len(FOUR_CHARACTERS)
     stage.add(case.name, OURS.name, MEMORY, memory)
     stage.add(case.name, OURS.name, TEXT, text)

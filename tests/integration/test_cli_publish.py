@@ -112,7 +112,7 @@ async def test_the_rate_is_kept(redis: Redis, prefix: str, env: dict[str, str]) 
     assert done.returncode == 0
     published = entries_of(await redis.xrange(f"{prefix}:deltas"))
     times = [int(entry_id.partition("-")[0]) for entry_id, _ in published]
-    assert times[-1] - times[0] >= 490  # 25 pauses of 20 ms; the clocks differ by a little
+    assert times[-1] - times[0] >= 480  # 25 pauses of 20 ms; the first entry may be late, the last may not
 
 
 async def test_a_pipe_is_followed_until_it_is_interrupted(
