@@ -55,7 +55,7 @@ class Partition:
         self._retention_ms = round(settings.retention * 1000)
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
-        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
+        self._ahead = Ahead(self._take, _BATCHES_AT_ONCE)
         self._one_by_one = settings.wait_aof or settings.wait_replicas > 0
         self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
         self._rounds = [
@@ -82,13 +82,18 @@ class Partition:
 
     async def take(self, entries: Sequence[RawEntry]) -> None:
         """Take a batch that was read; when this returns, the next one is."""
+        history = self._worker.history  # which it was read from: another one may be known when its turn comes
         if self._one_by_one:  # it has to be on disk, or on replicas, before
-            await self._worker.take(entries)
+            await self._take(entries, history)
         else:
-            await self._ahead.take(entries)
+            await self._ahead.take(entries, history)
+
+    async def _take(self, entries: Sequence[RawEntry], history: str) -> None:
+        await self._worker.take(entries, history=history)
 
     async def end(self) -> None:
-        """End the rounds."""
+        """End the rounds, and have whoever reads wait for no batch any more."""
+        self._ahead.wait_no_more()
         for each in self._rounds:
             await each.stop()
 

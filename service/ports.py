@@ -201,8 +201,16 @@ class Storage(Protocol):
     Every method may raise `StorageUnavailableError`, having written all or nothing.
     """
 
-    async def commit(self, commit: Commit) -> Committed:
-        """Make a batch's effects durable and acknowledge it, in one step."""
+    @property
+    def history(self) -> str:
+        """Which history of its data it was in when it was last asked; empty: not yet."""
+        ...
+
+    async def commit(self, commit: Commit, history: str = "") -> Committed:
+        """Make a batch's effects durable and acknowledge it, in one step.
+
+        `history` is what it was when the batch was read, if that is known.
+        """
         ...
 
     async def confirm(self) -> None:

@@ -28,28 +28,35 @@ LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 class Ahead:
     """Takes batches, several at once."""
 
-    def __init__(self, take: Callable[[Sequence[RawEntry]], Awaitable[None]], at_once: int) -> None:
+    def __init__(self, take: Callable[[Sequence[RawEntry], str], Awaitable[None]], at_once: int) -> None:
         self._take = take
         self._free = asyncio.Semaphore(at_once)
+        self._no_more = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, entries: Sequence[RawEntry]) -> None:
+    async def take(self, entries: Sequence[RawEntry], history: str) -> None:
         """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small."""
         await self._free.acquire()
-        task = asyncio.create_task(self._to_the_end(entries))
+        task = asyncio.create_task(self._to_the_end(entries, history))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if not _is_large(entries):
-            await asyncio.wait({task})  # who stops waiting does not stop it
+            # Who stops waiting does not stop it.
+            await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
+
+    def wait_no_more(self) -> None:
+        """Wait for no small batch any more: the reader is to end, and `drain` waits for them."""
+        if not self._no_more.done():
+            self._no_more.set_result(None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - what is not done then is left pending
         """Wait for the batches in hand, so many seconds at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
-    async def _to_the_end(self, entries: Sequence[RawEntry]) -> None:
+    async def _to_the_end(self, entries: Sequence[RawEntry], history: str) -> None:
         try:
-            await self._take(entries)
+            await self._take(entries, history)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
             logs.logger().exception("batch failed")
         finally:

@@ -149,12 +149,12 @@ class Batch:
         )
         for where, numbers in gathered.by_where.items():
             self._take(where, gathered, numbers)
-        others = set(gathered.others)
-        for index, events in gathered.asked_by_entry():
-            if index not in others:
-                self._ask_models(index, events)
-        for index in sorted(others):
-            self._read(index)
+        asked, others = dict(gathered.asked_by_entry()), set(gathered.others)
+        for index in sorted({*asked, *others}):
+            if index in others:
+                self._read(index)
+            else:
+                self._ask_models(index, asked[index])
         for response in self.commit.responses.values():
             for change in response.parts.values():
                 change.put_in_order()

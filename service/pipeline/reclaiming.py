@@ -94,18 +94,22 @@ class Reclaimer:
         for entries in (once, *([entry] for entry in rest)):
             if entries:
                 number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
+                history = self._worker.history
                 raw = await self._patience.until_done(self._group.deliver, entries, number)
-                await self._worker.take(raw, {entry.encode(): n + 1 for entry, n in deliveries.items()})
+                again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
+                await self._worker.take(raw, again, history)
 
     async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
         if entry_ids:
+            history = self._worker.history
             raw = await self._patience.until_done(self._group.look_at, entry_ids)
             limit = self._settings.max_deliveries
             why = Unreadable(
                 "max_deliveries",
                 f"delivered {limit} times, and each time its worker died or hung; see its log",
             )
-            await self._worker.bury(raw, {entry.encode(): n for entry, n in deliveries.items()}, why)
+            before = {entry.encode(): n for entry, n in deliveries.items()}
+            await self._worker.bury(raw, before, why, history)
 
 
 _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{6}$")

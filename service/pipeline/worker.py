@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from handlers.core.context import Registers, context_of
@@ -37,6 +38,15 @@ look-up."""
 _Alerted = Recent["PartKey", bool]
 
 
+@dataclass(slots=True)
+class _InHand:
+    """Entries that are to be committed."""
+
+    entries: Sequence[RawEntry]
+    history: str
+    """The one of the data that they were read from."""
+
+
 class Worker:
     """Takes batches of entries through the handlers into storage. Holds no state that a crash could lose."""
 
@@ -64,26 +74,41 @@ class Worker:
             max_array_length=settings.max_array_length,
         )
 
-    async def take(self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int] | None = None) -> None:
+    @property
+    def history(self) -> str:
+        """Which history of its data storage was in when it was last asked; empty: not yet."""
+        return self._storage.history
+
+    async def take(
+        self,
+        entries: Sequence[RawEntry],
+        deliveries: Mapping[bytes, int] | None = None,
+        history: str = "",
+    ) -> None:
         """Take a batch: store its effects, acknowledge it, finish what can be finished.
 
-        Waits as long as storage is unavailable; every step may be done again. `deliveries` says of entries
-        that were delivered before, how often.
+        Waits as long as storage is unavailable; every step may be done again.
+
+        Args:
+            entries: the batch.
+            deliveries: of entries that were delivered before, how often.
+            history: what `history` was when they were read, if that is known.
         """
         with self._batch_in_hand(entries):
             for some in slices(entries, self._settings.max_batch_bytes):
-                committed = await self._patience.until_done(self._commit, some, deliveries)
+                hand = _InHand(some, history)
+                committed = await self._patience.until_done(self._commit, hand, deliveries)
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
                 if committed.more:
                     await self._patience.until_done(self.sweep)
 
     async def bury(
-        self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable
+        self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
     ) -> None:
-        """Make entries dead letters without looking into them."""
+        """Make entries dead letters without looking into them; the rest as in `take`."""
         with self._batch_in_hand(entries):
-            await self._patience.until_done(self._commit, entries, deliveries, why)
+            await self._patience.until_done(self._commit, _InHand(entries, history), deliveries, why)
 
     @contextmanager
     def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
@@ -137,23 +162,22 @@ class Worker:
         await settle(self._storage, self._table, loaded, committed.low_water, committed.history)
 
     async def _commit(
-        self,
-        entries: Sequence[RawEntry],
-        deliveries: Mapping[bytes, int] | None,
-        bury: Unreadable | None = None,
+        self, hand: _InHand, deliveries: Mapping[bytes, int] | None, bury: Unreadable | None = None
     ) -> Committed:
         alerted = self._alerted
-        batch = Batch(entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
+        batch = Batch(hand.entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
         await self._open_alerts(batch, alerted)
-        committed = await self._storage.commit(batch.commit)
+        committed = await self._storage.commit(batch.commit, hand.history)
         while committed.overflowing:
             for part in committed.overflowing:
                 batch.take_out(part, self._too_large(part))
-            committed = await self._storage.commit(batch.commit)
+            committed = await self._storage.commit(batch.commit, hand.history)
         if committed.still_there is not None:
             # Redis has gone back, perhaps: to before those alerts, and before some of these entries.
             self._alerted = Recent(_ALERTS_REMEMBERED)
-            return await self._commit([entries[n] for n in committed.still_there], deliveries, bury)
+            hand.entries = [hand.entries[n] for n in committed.still_there]
+            hand.history = committed.history
+            return await self._commit(hand, deliveries, bury)
         self._log(batch, committed, alerted)
         return committed
 

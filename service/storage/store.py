@@ -83,10 +83,18 @@ class RedisStorage:
             "NOGROUP", f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
         )
 
-    async def commit(self, commit: Commit) -> Committed:
-        """Make a batch's effects durable and acknowledge it, in one step."""
-        told = self._told
-        call = CommitCall(commit, self._keys, self._settings, told, self._history)
+    @property
+    def history(self) -> str:
+        """Which history of its data the server was in when it was last asked; empty: not yet."""
+        return self._history
+
+    async def commit(self, commit: Commit, history: str = "") -> Committed:
+        """Make a batch's effects durable and acknowledge it, in one step.
+
+        `history` is what it was when the batch was read, if that is known.
+        """
+        told, read_in = self._told, history or self._history
+        call = CommitCall(commit, self._keys, self._settings, told, read_in)
         reply, *found = await self._in_group(self._commit, call.keys, call.args)
         (
             overflowing,
@@ -97,15 +105,16 @@ class RedisStorage:
             ready,
             forgotten,
             refused,
-            history,
+            now,
             moved,
             still_there,
         ) = scripts.decode_commit(reply)
         if moved:
-            # What is on its way to the old one may still be noted as told, in the old memory.
-            self._told, self._history = Told(), history
-            return Committed(still_there=still_there)
-        self._history = self._history or history
+            if now != self._history:
+                # What is on its way to the old one may still be noted as told, in the old memory.
+                self._told, self._history = Told(), now
+            return Committed(still_there=still_there, history=now)
+        self._history = self._history or now
         for response in forgotten:
             told.forget(call.responses[response])
         for log, size in refused:
@@ -114,7 +123,7 @@ class RedisStorage:
             if not size:
                 told.forget(key)
         if forgotten or refused:
-            return await self.commit(commit)
+            return await self.commit(commit, read_in)
         if not overflowing:
             call.stored()
 
@@ -134,7 +143,7 @@ class RedisStorage:
                 for response, state, logs in found
             ],
             more=len(ready) + len(found) >= commit_plan.AT_MOST,
-            history=history,
+            history=now,
         )
 
     async def confirm(self) -> None:

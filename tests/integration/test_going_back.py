@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from redis.asyncio import Redis
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
 from service.pipeline.settling import settle
+from service.ports import StorageUnavailableError
 from tests.bench import COMPLETED, Bench, delta, done
 from tests.mortal import MortalServer
 from tests.workers import alerts, texts
@@ -92,6 +94,56 @@ async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
     in_hand = await worker.read()
     await past.come_back()
     again = await other.read()
+    await worker.worker.take(in_hand)
+    await other.worker.take(again)
+    await bench.publish(delta(3, "c"), done("abc"))
+    await worker.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.delta_count, text.duplicate_count) == ("abc", 3, 0)
+
+
+async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> None:
+    """Two are in hand, and the first one finds out: the second would be taken for one of the new history."""
+    bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await bench.publish(delta(2, "b"), delta(3, "c"))
+    await past.keep()
+    await bench.publish(delta(4, "d"))
+    in_hand, history = await worker.read(), worker.worker.history
+    await past.come_back()
+    again = await other.read()
+    await worker.worker.take(in_hand[:1], history=history)
+    await worker.worker.take(in_hand[1:], history=history)
+    await other.worker.take(again)
+    await bench.publish(delta(4, "d"), done("abcd"))
+    await worker.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.delta_count, text.duplicate_count) == ("abcd", 4, 0)
+
+
+async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover is when attempts fail: the next one would begin with the whole batch again."""
+    bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await bench.publish(delta(2, "b"))
+    await past.keep()
+    await bench.publish(delta(3, "c"))
+    in_hand = await worker.read()
+    await past.come_back()
+    again = await other.read()
+    storage: Any = worker.worker._storage  # noqa: SLF001
+    commit, attempts = storage.commit, itertools.count(1)
+
+    async def fails_once(*args: Any) -> Any:
+        if next(attempts) == 2:
+            raise StorageUnavailableError("ConnectionError", "gone once more")
+        return await commit(*args)
+
+    monkeypatch.setattr(storage, "commit", fails_once)
     await worker.worker.take(in_hand)
     await other.worker.take(again)
     await bench.publish(delta(3, "c"), done("abc"))

@@ -428,6 +428,16 @@ def test_copies_that_were_not_stored_are_taken_out_with_the_one_that_was() -> No
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
 
 
+def test_what_is_read_in_two_ways_is_noted_in_its_order() -> None:
+    """The opened alert of a refusal would have a later entry's text, if that one is easier to read."""
+    place = {"output_index": 0, "content_index": 0}
+    first, second = ({"type": "response.refusal.done", "refusal": text, **place} for text in ("a", "b"))
+    batch = batch_of([entry([{"type": "odd", "delta": 5}, first]), entry(second, 1)], TABLE)
+    (change,) = batch.commit.responses[KEY].parts.values()
+    assert [closing.text for closing in change.closings] == ["a"]
+    assert change.copies == [at(1)]
+
+
 def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fragments would be sorted again for every event: minutes for a batch of a FastStream producer."""
     sorts: list[int] = []
