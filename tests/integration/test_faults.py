@@ -166,18 +166,24 @@ async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> No
         running_workers(mortal.url, PREFIX, shutdown_timeout=60, batch_size=1) as (worker,),
         Redis.from_url(mortal.url) as redis,
     ):
-        worker.process.send_signal(signal.SIGSTOP)
         await publish(mortal.url, "resp_1", *[delta(n, "x") for n in range(2000)])
-        worker.process.send_signal(signal.SIGCONT)
 
-        async def is_busy() -> bool:
+        async def is_stopped_with_a_batch_in_hand() -> bool:
+            worker.process.send_signal(signal.SIGSTOP)
             (group,) = await redis.xinfo_groups(NAMES.deltas)
-            return (group["entries-read"] or 0) > 10
+            if group["pending"]:
+                return True
+            worker.process.send_signal(signal.SIGCONT)
+            return False
 
-        await wait_until(is_busy, message="the worker has something in hand")
+        def has_left() -> bool:
+            if worker.process.returncode is None:
+                os.kill(worker.process.pid, signal.SIGTERM)
+            return worker.process.returncode is not None
+
+        await wait_until(is_stopped_with_a_batch_in_hand, message="the worker has something in hand")
         mortal.hang()
-        os.kill(worker.process.pid, signal.SIGTERM)
+        worker.process.send_signal(signal.SIGCONT)
         await wait_until(lambda: "away" in troubles(worker), 60, message="the worker is stuck")
-        os.kill(worker.process.pid, signal.SIGTERM)
-        await wait_until(lambda: worker.process.returncode is not None, 5, message="the worker has left")
+        await wait_until(has_left, 5, message="the worker, asked again and again, has left")
         assert worker.process.returncode == 128 + signal.SIGTERM
