@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from service.ports import RawEntry
+    from tests.bench import Consumer
+
 SNAPSHOTS_ONLY = ("--appendonly", "no")
 
 
@@ -83,23 +86,33 @@ async def test_an_alert_that_is_lost_is_raised_again_at_once(past: Past) -> None
     assert (alert.type, alert.text) == ("deltaloom.refusal.opened", "I'm")
 
 
-async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
-    """A worker would add an entry that it has in hand, and its producer publishes it again."""
-    bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
-    await bench.publish(delta(1, "a"))
+async def lose_c(past: Past, worker: Consumer, other: Consumer) -> tuple[list[RawEntry], list[RawEntry]]:
+    """The first one has b and c in hand when c is lost; the second one reads what is left."""
+    await past.bench.publish(delta(1, "a"))
     await worker.work()
-    await bench.publish(delta(2, "b"))
+    await past.bench.publish(delta(2, "b"))
     await past.keep()
-    await bench.publish(delta(3, "c"))
+    await past.bench.publish(delta(3, "c"))
     in_hand = await worker.read()
     await past.come_back()
-    again = await other.read()
-    await worker.worker.take(in_hand)
-    await other.worker.take(again)
+    return in_hand, await other.read()
+
+
+async def assert_c_is_new(bench: Bench, worker: Consumer) -> None:
+    """Its producer publishes it again, and it is no repeat."""
     await bench.publish(delta(3, "c"), done("abc"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.delta_count, text.duplicate_count) == ("abc", 3, 0)
+
+
+async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
+    """A worker would add an entry that it has in hand, and its producer publishes it again."""
+    worker, other = past.bench.consumer("one"), past.bench.consumer("two")
+    in_hand, again = await lose_c(past, worker, other)
+    await worker.worker.take(in_hand)
+    await other.worker.take(again)
+    await assert_c_is_new(past.bench, worker)
 
 
 async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> None:
@@ -126,15 +139,8 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
     past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failover is when attempts fail: the next one would begin with the whole batch again."""
-    bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
-    await bench.publish(delta(1, "a"))
-    await worker.work()
-    await bench.publish(delta(2, "b"))
-    await past.keep()
-    await bench.publish(delta(3, "c"))
-    in_hand = await worker.read()
-    await past.come_back()
-    again = await other.read()
+    worker, other = past.bench.consumer("one"), past.bench.consumer("two")
+    in_hand, again = await lose_c(past, worker, other)
     storage: Any = worker.worker._storage  # noqa: SLF001
     commit, attempts = storage.commit, itertools.count(1)
 
@@ -146,10 +152,7 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
     monkeypatch.setattr(storage, "commit", fails_once)
     await worker.worker.take(in_hand)
     await other.worker.take(again)
-    await bench.publish(delta(3, "c"), done("abc"))
-    await worker.work()
-    (text,) = await texts(bench.redis, bench.prefix)
-    assert (text.text, text.delta_count, text.duplicate_count) == ("abc", 3, 0)
+    await assert_c_is_new(past.bench, worker)
 
 
 async def test_a_batch_that_is_lost_is_let_go(past: Past) -> None:
