@@ -20,6 +20,9 @@ from tests.workers import alerts, counts, dead_letters, texts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from deltaloom.messages import AssembledText
+    from service.ports import RawEntry
+
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
@@ -425,6 +428,18 @@ async def test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(bench
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["sure"]
 
 
+async def text_that_waits_for(bench: Bench, held: list[RawEntry]) -> AssembledText:
+    """The one text: it does not come out while a worker is stuck with these entries, and then it does."""
+    await wait_until_stalled(bench)
+    one = bench.consumer("one")
+    await one.work()
+    await one.worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("stuck").worker.take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    return text
+
+
 async def wait_until_stalled(bench: Bench) -> None:
     """Until whoever holds the oldest entry is taken for stuck."""
 
@@ -461,13 +476,7 @@ async def test_a_final_copy_is_not_certain_while_the_items_end_may_be_in_other_h
     await bench.publish(item_done)
     held = await bench.consumer("stuck").read()
     await bench.publish(completed)
-    await wait_until_stalled(bench)
-    one = bench.consumer("one")
-    await one.work()
-    await one.worker.sweep()
-    assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("stuck").worker.take(held)
-    (text,) = await texts(bench.redis, bench.prefix)
+    text = await text_that_waits_for(bench, held)
     assert (text.text, text.status, text.integrity) == ("sure", "completed", "unverified")
 
 
@@ -573,13 +582,7 @@ async def test_a_repeat_of_created_makes_no_earlier_text_certain(bench: Bench) -
     await bench.publish(created, model="m")
     held = await bench.consumer("stuck").read()
     await bench.publish(delta(1, "sure"), done("sure"), created, model="m")
-    await wait_until_stalled(bench)
-    one = bench.consumer("one")
-    await one.work()
-    await one.worker.sweep()
-    assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("stuck").worker.take(held)
-    (text,) = await texts(bench.redis, bench.prefix)
+    text = await text_that_waits_for(bench, held)
     assert (text.text, text.safety_identifier) == ("sure", "user")
 
 
@@ -595,9 +598,5 @@ async def test_a_text_whose_item_ids_differ_waits_for_its_first_event(bench: Ben
     for events in [rest] if batches == 1 else [[event] for event in rest]:
         await bench.publish(*events)
         await one.work()
-    await wait_until_stalled(bench)
-    await one.worker.sweep()
-    assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("stuck").worker.take(held)
-    (text,) = await texts(bench.redis, bench.prefix)
+    text = await text_that_waits_for(bench, held)
     assert (text.text, text.item_id, text.duplicate_count) == ("sure", "it_1", 1)
