@@ -40,12 +40,15 @@ def opened(opening: Opening) -> ModerationAlert:
     )
 
 
+_SHARED = (AssembledText.model_fields.keys() & ModerationAlert.model_fields.keys()) - {"id", "type"}
+"""What an alert says in the words of its text."""
+
+
 def finished(text: AssembledText) -> ModerationAlert:
     """The alert of a refusal whose whole text is known."""
-    fields = text.model_dump(include=set(ModerationAlert.model_fields) - {"id", "type"})
     return ModerationAlert.model_validate(
         {
-            **fields,
+            **{name: getattr(text, name) for name in _SHARED},
             "type": "deltaloom.refusal.finished",
             "id": text.id.replace("text_", "finished_", 1),
             "severity": "warning",

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handlers.core.identity import EntryId
 from service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from handlers.core.identity import EntryId, PartKey, StreamKey
+    from handlers.core.identity import PartKey, StreamKey
     from service.change import Said
 
 _RESPONSES = 10_000
 """Of so many responses it is remembered, or of twice as many."""
+
+_NEVER = EntryId(2**64, 0)
+"""Later than any entry."""
 
 
 class ToldPart:
@@ -61,7 +65,7 @@ class ToldPart:
 class ToldResponse:
     """A response that this process has added to."""
 
-    __slots__ = ("_since", "expected_ms", "member", "parts", "state")
+    __slots__ = ("_said", "_since", "expected_ms", "member", "parts", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
@@ -72,21 +76,28 @@ class ToldResponse:
         self.parts: dict[PartKey, ToldPart] = {}
         self._since: dict[tuple[str, bool], EntryId] = {}
         """Of each of its registers, the earliest entry that was sent: a later one changes nothing."""
+        self._said: dict[Said, EntryId] = {}
+        """What was sent, as it was said: nearly always the same."""
 
     def knows(self, said: Mapping[Said, EntryId]) -> bool:
         """Whether all this was sent before, or changes nothing."""
-        since = self._since
-        for (context, learned), entry in said.items():
-            for name, value in zip(context._fields, context, strict=True):
-                if value is not None:
-                    before = since.get((name, learned))
-                    if before is None or entry < before:
-                        return False
+        for each, entry in said.items():
+            before = self._said.get(each)
+            if (before is None or entry < before) and not self._has_earlier(each, entry):
+                return False
         return True
+
+    def _has_earlier(self, said: Said, entry: EntryId) -> bool:
+        """Whether each of its registers was sent with an entry that is as early."""
+        context, learned = said
+        names = [name for name, value in context._asdict().items() if value is not None]
+        return all(self._since.get((name, learned), _NEVER) <= entry for name in names)
 
     def tell(self, said: Mapping[Said, EntryId]) -> None:
         """Remember that all this was sent."""
-        for (context, learned), entry in said.items():
+        for each, entry in said.items():
+            context, learned = each
+            self._said[each] = min(entry, self._said.get(each, entry))
             for name, value in zip(context._fields, context, strict=True):
                 if value is not None:
                     self._since[name, learned] = min(entry, self._since.get((name, learned), entry))
