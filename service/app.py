@@ -69,7 +69,10 @@ async def run_worker(settings: Settings) -> None:
         Partition(names, client, table, settings, patience)
         for names, patience in zip(settings.served, patiences, strict=False)
     ]
-    inputs = {partition.names.deltas: Input(partition.group, partition.patience) for partition in partitions}
+    inputs = {
+        partition.names.deltas: Input(partition.group, partition.patience, partition.gathering)
+        for partition in partitions
+    }
     broker = make_broker(settings, patient_client_of(settings.address, inputs))
 
     async def prepare() -> None:

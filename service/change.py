@@ -78,13 +78,16 @@ class PartChange:
         numbers: list[int | None],
         deltas: list[str],
     ) -> None:
-        """Add fragments that stand in the order in which they came; the part may keep the lists.
+        """Add fragments that stand in the order in which they came; the part may keep the lists as they are.
 
         What is added later may have come earlier: `put_in_order` when all is added.
         """
         if not self.entries:
             self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
             return
+        if self.in_order:  # these lists are still others' too
+            self.entries, self.numbers, self.deltas = [*self.entries], [*self.numbers], [*self.deltas]
+            self.positions = None if self.positions is None else [*self.positions]
         self.in_order = False
         if positions is not None or self.positions is not None:
             if self.positions is None:

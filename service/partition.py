@@ -21,14 +21,14 @@ from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from redis.asyncio import Redis
 
     from deltaloom.streams import StreamNames
     from handlers.core.routing import RoutingTable
     from service.patience import Patience
-    from service.ports import RawEntry
+    from service.pipeline.gathering import Gathering
     from service.settings import Settings
 
 
@@ -80,7 +80,11 @@ class Partition:
         for each in self._rounds:
             each.start()
 
-    async def take(self, entries: Sequence[RawEntry]) -> None:
+    def gathering(self) -> Gathering:
+        """Where entries are put as they are read."""
+        return self._worker.gathering()
+
+    async def take(self, entries: Gathering) -> None:
         """Take a batch that was read; when this returns, the next one is."""
         history = self._worker.history  # which it was read from: another one may be known when its turn comes
         if self._one_by_one:  # it has to be on disk, or on replicas, before
@@ -88,7 +92,7 @@ class Partition:
         else:
             await self._ahead.take(entries, history)
 
-    async def _take(self, entries: Sequence[RawEntry], history: str) -> None:
+    async def _take(self, entries: Gathering, history: str) -> None:
         await self._worker.take(entries, history=history)
 
     async def end(self) -> None:

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         description="Worker processes that `deltaloom worker`, or `run`, keeps running.",
     )
     batch_size: int = Field(
-        default=5000, ge=1, le=20_000, description="Entries read at once; fewer if they are large."
+        default=10_000, ge=1, le=20_000, description="Entries read at once; fewer if they are large."
     )
     block_ms: int = Field(
         default=1000, ge=10, le=2000, description="Milliseconds a read waits for the first entry."

@@ -48,9 +48,13 @@ class Consumer:
         read = await read_as(self.redis, self.names.deltas, GROUP, self.name, count)
         return [raw(entry_id, fields) for entry_id, fields in read]
 
+    async def take(self, entries: Sequence[RawEntry], history: str = "") -> None:
+        """Take a batch that was read."""
+        await self.worker.take(self.worker.gathering(entries), history=history)
+
     async def work(self, count: int = 1000) -> None:
         """Read a batch and take it."""
-        await self.worker.take(await self.read(count))
+        await self.take(await self.read(count))
 
 
 class Bench:
@@ -86,7 +90,7 @@ class Bench:
             max_event_bytes=2**20,
             max_array_length=1000,
         )
-        return Batch(entries, reading, now_ms=1)
+        return Batch(reading.gathered(entries), reading, now_ms=1)
 
     async def pending(self) -> dict[str, int]:
         """How many entries each consumer holds."""

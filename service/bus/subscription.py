@@ -1,33 +1,35 @@
 """A stream as a FastStream batch subscriber: manual acknowledgement, decoding of our own.
 
-FastStream's default would decode a batch as one JSON array, so that one bad item fails all; here each
-entry is passed on as it is. The group is not created here: FastStream would let it begin at the
+FastStream's default would decode a batch as one JSON array, so that one bad item fails all; here a batch is
+passed on as the client gathered it. The group is not created here: FastStream would let it begin at the
 stream's end (`ConsumerGroup.ensure` lets it begin at 0).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
 
 from deltaloom.streams import GROUP
-from service.ports import RawEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from deltaloom.streams import StreamNames
     from service.settings import Settings
+
+
+_Batch = TypeVar("_Batch")
 
 
 def subscribe(
     broker: RedisBroker,
     names: StreamNames,
     settings: Settings,
-    take: Callable[[Sequence[RawEntry]], Awaitable[None]],
+    take: Callable[[_Batch], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
     """Have every batch of the input taken by `take`, which acknowledges it; returns what begins to read."""
     stream = StreamSub(
@@ -44,7 +46,7 @@ def subscribe(
 def subscribe_to(
     broker: RedisBroker,
     stream: StreamSub[Literal[True]],
-    take: Callable[[Sequence[RawEntry]], Awaitable[None]],
+    take: Callable[[_Batch], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
     """Have every batch of a stream taken by `take`, which acknowledges it.
 
@@ -54,17 +56,16 @@ def subscribe_to(
     async def parse(message: Any) -> StreamMessage[Any]:
         return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
 
-    async def decode(message: StreamMessage[Any]) -> list[RawEntry]:
-        raw = message.raw_message
-        entries: list[RawEntry] = raw["data"][0]
-        return entries
+    async def decode(message: StreamMessage[Any]) -> _Batch:
+        batch: _Batch = message.raw_message["data"][0]
+        return batch
 
     subscriber = broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
     )
 
     @subscriber
-    async def batch(entries: list[RawEntry]) -> None:
-        await take(entries)
+    async def handle(batch: Any) -> None:
+        await take(batch)
 
     return subscriber.start

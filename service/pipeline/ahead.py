@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from service import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from service.ports import RawEntry
+    from service.pipeline.gathering import Gathering
 
 
 LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
@@ -28,13 +28,13 @@ LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 class Ahead:
     """Takes batches, several at once."""
 
-    def __init__(self, take: Callable[[Sequence[RawEntry], str], Awaitable[None]], at_once: int) -> None:
+    def __init__(self, take: Callable[[Gathering, str], Awaitable[None]], at_once: int) -> None:
         self._take = take
         self._free = asyncio.Semaphore(at_once)
         self._no_more = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, entries: Sequence[RawEntry], history: str) -> None:
+    async def take(self, entries: Gathering, history: str) -> None:
         """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small."""
         await self._free.acquire()
         task = asyncio.create_task(self._to_the_end(entries, history))
@@ -54,7 +54,7 @@ class Ahead:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
-    async def _to_the_end(self, entries: Sequence[RawEntry], history: str) -> None:
+    async def _to_the_end(self, entries: Gathering, history: str) -> None:
         try:
             await self._take(entries, history)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
@@ -63,7 +63,5 @@ class Ahead:
             self._free.release()
 
 
-def _is_large(entries: Sequence[RawEntry]) -> bool:
-    if len(entries) >= LARGE_ENTRIES:
-        return True
-    return sum(len(value) for _, fields in entries for value in fields) >= LARGE_BYTES
+def _is_large(entries: Gathering) -> bool:
+    return len(entries) >= LARGE_ENTRIES or entries.size >= LARGE_BYTES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from itertools import groupby, repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +39,17 @@ from service.pipeline.decode import (
     validated,
 )
 from service.pipeline.frames import decode_raw
-from service.pipeline.gathering import beside, gather, is_array
+from service.pipeline.gathering import Asked, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from deltaloom.events import Event
     from handlers.core.routing import Route
-    from service.pipeline.gathering import Gathered, Where
+    from service.pipeline.columns import Column
+    from service.pipeline.gathering import Gathered
     from service.pipeline.reading import Reading, Source
-    from service.ports import Entry, RawEntry
+    from service.ports import Entry
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
@@ -59,7 +60,7 @@ class Batch:
 
     def __init__(
         self,
-        entries: Sequence[RawEntry],
+        gathered: Gathered,
         reading: Reading,
         *,
         now_ms: int,
@@ -69,7 +70,7 @@ class Batch:
         """Read the entries.
 
         Args:
-            entries: as the server gave them, in the order of their ids.
+            gathered: the entries, in the order of their ids.
             reading: how to read them.
             now_ms: the time that dead letters tell.
             deliveries: how often an entry was delivered, by its id; once where it is left out.
@@ -78,16 +79,16 @@ class Batch:
         self._reading = reading
         self._now_ms = now_ms
         self._deliveries = deliveries or {}
-        self._raw = entries
-        self.commit = _commit_of(entries)
+        self._gathered = gathered
+        self.commit = _commit_of(gathered.ids)
         if bury is not None:
-            for index in range(len(self._raw)):
+            for index in range(len(gathered)):
                 self._bury(index, bury)
             return
         self._read_all()
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self._gathered)
 
     def take_out(self, part: PartKey, why: Unreadable) -> None:
         """Make a part's fragments dead letters or, where it has none left, its closings."""
@@ -127,7 +128,7 @@ class Batch:
             return Said(None, Context())
 
     def _entry(self, index: int) -> Entry:
-        entry_id, fields = self._raw[index]
+        entry_id, fields = self._gathered.raw(index)
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         return self._reading.open_entry(entry_id, named, self._deliveries.get(entry_id, 1))
 
@@ -140,76 +141,58 @@ class Batch:
     # ------------------------------------------------------------------------------------- the short way
 
     def _read_all(self) -> None:
-        reading = self._reading
-        gathered = gather(
-            self._raw,
-            reading.asked,
-            max_event_bytes=reading.max_event_bytes,
-            max_array_length=reading.max_array_length,
-        )
-        for where, numbers in gathered.by_where.items():
-            self._take(where, gathered, numbers)
-        asked, others = dict(gathered.asked_by_entry()), set(gathered.others)
-        for index in sorted({*asked, *others}):
+        asked, others = list(self._gathered.asked), set(self._gathered.others)
+        for where, column in self._gathered.columns.items():
+            place = self._reading.place(where, column.beside)
+            if place is None:
+                others.update(column.entries)
+            elif place.counted:
+                self._count(place.event_type, place.source.stream_key, column.entries)
+            elif place.part is None:
+                positions = column.all_positions() or repeat(0)
+                asked += map(Asked, column.entries, positions, repeat(place.event_type))
+            else:
+                self._add(place.source, place.part, column)
+        by_entry = {index: list(some) for index, some in groupby(sorted(asked), key=attrgetter("entry"))}
+        for index in sorted({*by_entry, *others}):
             if index in others:
                 self._read(index)
             else:
-                self._ask_models(index, asked[index])
+                self._ask_models(index, by_entry[index])
         for response in self.commit.responses.values():
             for change in response.parts.values():
                 change.put_in_order()
 
-    def _take(self, where: Where, gathered: Gathered, numbers: list[int]) -> None:
-        """Count events, or add them to their part; leave it to their handler where that is not so simple."""
-        entries = gathered.entries_of(numbers)
-        place = self._reading.place(where, self._raw[entries[0]])
-        if place is None:
-            gathered.others += entries
-            return
-        if place.counted:
-            self._count(place.event_type, place.source.stream_key, entries)
-            return
-        if place.part is None or not self._add(place.source, place.part, gathered, numbers, entries):
-            gathered.asked += numbers
-
-    def _add(
-        self, source: Source, part: PartKey, gathered: Gathered, numbers: list[int], entries: list[int]
-    ) -> bool:
-        """Add deltas to their part; False, and nothing done, if one of them is none."""
-        frames = [gathered.frames[number] for number in numbers]
-        deltas = [frame.delta for frame in frames if frame.delta is not None]
-        if len(deltas) < len(frames):
-            return False
+    def _add(self, source: Source, part: PartKey, column: Column) -> None:
+        """Add deltas to their part."""
         response = self.commit.responses.get(part.stream_key)
         if response is None:
             response = self.commit.responses[part.stream_key] = ResponseChange()
+        entries, positions = column.entries, column.all_positions()
         response.say(source.said.context, self.commit.entry(entries[0]))
         change = response.parts.get(part)
         if change is None:
             change = response.parts[part] = PartChange()
-        positions = gathered.positions_of(numbers)
-        ids = [frame.item_id for frame in frames]
-        alike = ids.count(ids[0]) == len(ids)
-        for n, item_id in enumerate(ids[:1] if alike else ids):
+        for n, item_id in column.item_ids:
             change.name(item_id, entries[n], positions[n] if positions else 0)
-        change.add(entries, positions, [frame.sequence_number for frame in frames], deltas)
-        return True
+        change.add(entries, positions, column.numbers, column.texts)
 
     # -------------------------------------------------------------------------------------- the long way
 
-    def _ask_models(self, index: int, events: Iterable[tuple[int, str]]) -> None:
-        """Have events of an entry handled, given their positions and types.
+    def _ask_models(self, index: int, events: Iterable[Asked]) -> None:
+        """Have events of an entry handled.
 
         The models read the JSON themselves: the quickest way as long as nobody wants to know what is wrong.
         """
-        source = self._reading.source(beside(self._raw[index]), self._raw[index])
+        _, fields = self._gathered.raw(index)
+        source = self._reading.source(fields[2:])
         if source is None:
             self._read(index)
             return
-        body = self._raw[index][1][1]
+        body = fields[1]
         raws = decode_raw(body) if is_array(body) else [body]
         refused = []
-        for position, event_type in events:
+        for _, position, event_type in events:
             route = self._reading.table.routes[event_type]
             try:
                 event = route.model.model_validate_json(bytes(raws[position]), strict=True)
@@ -331,11 +314,10 @@ def _owner(said: Said, event: dict[str, Any]) -> StreamKey | None:
     return None
 
 
-def _commit_of(entries: Sequence[RawEntry]) -> Commit:
-    ids = [entry_id for entry_id, _ in entries]
+def _commit_of(entry_ids: list[bytes]) -> Commit:
     # As JSON, since no other way of reading so many numbers is as quick.
-    numbers = _decode_numbers(b"[%b]" % b",".join(ids).replace(b"-", b","))
-    return Commit(ids, numbers[::2], numbers[1::2])
+    numbers = _decode_numbers(b"[%b]" % b",".join(entry_ids).replace(b"-", b","))
+    return Commit(entry_ids, numbers[::2], numbers[1::2])
 
 
 _decode_numbers = msgspec.json.Decoder(list[int]).decode

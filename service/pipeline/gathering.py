@@ -1,168 +1,268 @@
-"""Gather a batch's events by where they belong: the first half of the short way, event by event.
+"""Gather events by where they belong, as they are read: the first half of the short way, event by event.
 
 Nearly every event is one more delta of a text that has several in the batch. So the loop here does as little
-for an event as there is to do (decode it, and put its number to those of its like), and all that can be said
+for an event as there is to do: decode it, and put its few values to those of its like. All that can be said
 of several at once is said later, once for all that have the same `Where`. What a handler has to see is only
 put aside.
+
+It is done a few hundred entries at a time, while they are still in the processor's caches; then they are let
+go of, and the next ones take their memory. A batch of thousands of entries, held as Python has them, is ten
+megabytes in a hundred thousand places, and to walk through it twice takes longer than all there is to do.
 """
 
 from __future__ import annotations
 
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from service.pipeline.frames import Frame, NotFrameError, decode_array, decode_one
+from service.pipeline.bodies import Bodies
+from service.pipeline.columns import Column, joined, joins_as_no_other
+from service.pipeline.frames import NotFrameError, decode_array, decode_one
+from service.ports import RawEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from msgspec import UnsetType
-
-    from service.ports import RawEntry
-
-    Where = tuple[bytes, int, str, int | UnsetType, int | UnsetType, int | UnsetType]
-    """What events that are gathered together have in common: all that stands beside the events of their
-    entries, joined, and how many names and values an entry has (beside this many, no two joins are the same
-    if neither has a zero byte of its own: see `Reading`); their type, output index, content index and
-    summary index."""
+    from service.pipeline.columns import Where
+    from service.pipeline.frames import Frame
 
 EVENT = b"event"
 _ARRAY = ord("[")
-_SEPARATOR = b"\0"
 
-_place = attrgetter("type", "output_index", "content_index", "summary_index")
+_like = attrgetter("item_id", "type", "output_index", "content_index", "summary_index")
+
+
+class Rules(NamedTuple):
+    """What is to be done with events."""
+
+    asked: Collection[str]
+    """The types that only their handlers know what to do with."""
+    added: Collection[str]
+    """The types that add their delta to a text. All others are counted."""
+    max_event_bytes: int
+    max_array_length: int
+
+
+class Asked(NamedTuple):
+    """An event that has to be handled by itself."""
+
+    entry: int
+    """The batch's index of its entry."""
+    position: int
+    """In the entry's array; 0 where it is no array."""
+    event_type: str
 
 
 class Gathered:
-    """The events of a batch, numbered from 0 in the order in which they came."""
+    """Entries of a batch, with their events where they belong."""
 
-    __slots__ = ("asked", "by_where", "entries", "frames", "others", "starts")
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        """Every event, as far as it was read."""
-        self.entries: list[int] | None = None
-        """The batch's entry index of each; None as long as that is its number."""
-        self.starts: dict[int, int] = {}
-        """Of entries with an array, by their index: the number of its first event."""
-        self.by_where: dict[Where, list[int]] = {}
-        """The numbers of events."""
-        self.asked: list[int] = []
-        """The numbers of events that have to be handled one by one."""
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.ids: list[bytes] = []
+        """Of the entries, as the server gave them."""
+        self.columns: dict[Where, Column] = {}
+        self.asked: list[Asked] = []
+        """What has to be handled one by one."""
         self.others: list[int] = []
         """Entries that have to be read in another way, by their index."""
+        self._bodies = Bodies()
+        """The JSON of those that are in columns."""
+        self._kept: dict[int, RawEntry] = {}
+        """All others, as they came."""
+        self._kept_size = 0
+        self._beside: dict[int, list[bytes]] = {}
 
-    def leave(self, index: int) -> None:
-        """Leave an entry to another way of reading."""
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what would be stored of all entries, at most."""
+        return self._bodies.size + self._kept_size
+
+    def raw(self, index: int) -> RawEntry:
+        """An entry as it came; only once all of them are gathered."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        if not self._beside:
+            self._beside = {
+                entry: column.beside for column in self.columns.values() for entry in column.entries
+            }
+        return RawEntry(self.ids[index], [EVENT, self._bodies[index], *self._beside[index]])
+
+    def raws(self) -> list[RawEntry]:
+        """All entries, as they came."""
+        return [self.raw(index) for index in range(len(self.ids))]
+
+    def leave(self, entries: Sequence[RawEntry]) -> None:
+        """Leave entries to another way of reading, without looking into them."""
+        for entry in entries:
+            self._leave(len(self.ids), entry)
+            self.ids.append(entry[0])
+        self._bodies.extend([b""] * len(entries))
+
+    def _leave(self, index: int, entry: RawEntry) -> None:
         self.others.append(index)
-        self.frames.append(_NO_EVENT)
-        if self.entries is not None:
-            self.entries.append(index)
+        self._keep(index, entry)
 
-    def add_array(
-        self, index: int, fields: list[bytes], events: list[Frame], asked: Collection[str], at_most: int
-    ) -> None:
-        """Add the events of an entry's array; one that is too long is left to another way."""
-        if len(events) > at_most:
-            self.leave(index)
-            return
-        number = len(self.frames)
-        if self.entries is None:
-            self.entries = list(range(number))
-        self.starts[index] = number
-        self.entries += [index] * len(events)
-        self.frames += events
-        joined, length = _SEPARATOR.join(fields[2:]), len(fields)
-        for place, run in groupby(events, _place):
-            end = number + sum(1 for _ in run)
-            where = (joined, length, *place)
-            alike = self.asked if place[0] in asked else self.by_where.setdefault(where, [])
-            alike += range(number, end)
-            number = end
+    def _keep(self, index: int, entry: RawEntry) -> None:
+        self._kept[index] = entry
+        self._kept_size += size_of(entry)
 
-    def entries_of(self, numbers: list[int]) -> list[int]:
-        """The entries that some events came in."""
-        entries = self.entries
-        return numbers if entries is None else [entries[number] for number in numbers]
-
-    def positions_of(self, numbers: list[int]) -> list[int] | None:
-        """Where in their entries' arrays they stand; None where no entry of the batch has one."""
-        entries, starts = self.entries, self.starts
-        if entries is None:
-            return None
-        return [number - starts.get(entries[number], number) for number in numbers]
-
-    def asked_by_entry(self) -> Iterator[tuple[int, Iterable[tuple[int, str]]]]:
-        """Entries with events that have to be handled: the positions and types of these."""
-        for index, numbers in groupby(sorted(self.asked), key=self._entry_of):
-            start = self.starts.get(index)
-            yield (
-                index,
-                [(0 if start is None else number - start, self.frames[number].type) for number in numbers],
-            )
-
-    def _entry_of(self, number: int) -> int:
-        return number if self.entries is None else self.entries[number]
-
-
-_NO_EVENT = Frame("")
-"""Stands for an entry that is left to another way."""
-
-
-def beside(entry: RawEntry) -> tuple[bytes, int]:
-    """What stands beside the events of an entry, and how many names and values it has: see `Where`."""
-    _, fields = entry
-    return _SEPARATOR.join(fields[2:]), len(fields)
-
-
-def is_array(body: bytes) -> bool:
-    """Whether the JSON of an entry that was gathered is an array."""
-    return body[0] == _ARRAY
-
-
-def gather(
-    entries: Sequence[RawEntry], asked: Collection[str], *, max_event_bytes: int, max_array_length: int
-) -> Gathered:
-    """Decode the events of entries that have a field `event`.
-
-    Whether anything of it can be taken, the caller finds out. Events of the types in `asked` are put aside.
-    """
-    result = Gathered()
-    frames, by_where, known, join = result.frames, result.by_where, result.by_where.get, _SEPARATOR.join
-    for index, (_, fields) in enumerate(entries):
-        body = fields[1]
-        if fields[0] != EVENT or not 0 < len(body) <= max_event_bytes:
-            result.leave(index)
-            continue
-        try:
-            if not body.isascii():
-                body.decode()  # the decoder does not look into the fields that it passes over
-            if body[0] == _ARRAY:
-                result.add_array(index, fields, decode_array(body), asked, max_array_length)
+    def add(self, entries: Sequence[RawEntry]) -> None:
+        """Decode the events of entries; whether anything of it can be taken, the caller finds out."""
+        asked, added, longest, most = self._rules
+        columns, known = self.columns, self.columns.get
+        bodies: list[bytes] = []
+        index = len(self.ids) - 1
+        for entry in entries:
+            index += 1
+            _, fields = entry
+            body = fields[1]
+            if fields[0] != EVENT or not 0 < len(body) <= longest:
+                self._leave(index, entry)
+                bodies.append(b"")
                 continue
-            frame = decode_one(body)
-        except NotFrameError:
-            result.leave(index)
-            continue
-        event_type = frame.type
-        if event_type in asked:
-            result.asked.append(len(frames))
-        else:
+            try:
+                if not body.isascii():
+                    body.decode()  # the decoder does not look into the fields that it passes over
+                if body[0] == _ARRAY:
+                    events = decode_array(body)
+                    bodies.append(body if self._add_array(index, entry, events, most) else b"")
+                    continue
+                frame = decode_one(body)
+            except NotFrameError:
+                self._leave(index, entry)
+                bodies.append(b"")
+                continue
+            event_type, delta, item_id = frame.type, frame.delta, frame.item_id
+            if event_type in asked or (delta is None and event_type in added):
+                self.asked.append(Asked(index, 0, event_type))
+                self._keep(index, entry)
+                bodies.append(b"")
+                continue
+            beside = fields[2:]
             where = (
-                join(fields[2:]),
-                len(fields),
+                joined(beside),
+                len(beside),
                 event_type,
                 frame.output_index,
                 frame.content_index,
                 frame.summary_index,
             )
-            same = known(where)
-            if same is None:
-                by_where[where] = [len(frames)]
+            column = known(where)
+            if column is None:
+                if not joins_as_no_other(where[0], beside):
+                    self._leave(index, entry)
+                    bodies.append(b"")
+                    continue
+                column = columns[where] = Column(beside, item_id)
+            elif item_id != column.item_id:
+                column.rename(item_id)
+            column.entries.append(index)
+            column.numbers.append(frame.sequence_number)
+            column.deltas.append(delta)
+            bodies.append(body)
+        self.ids += [entry_id for entry_id, _ in entries]
+        self._bodies.extend(bodies)
+
+    def _add_array(self, index: int, entry: RawEntry, events: list[Frame], at_most: int) -> bool:
+        """Add the events of an entry's array; whether all of them are in columns.
+
+        One that is too long is left to another way.
+        """
+        beside = entry[1][2:]
+        together = joined(beside)
+        if len(events) > at_most or not joins_as_no_other(together, beside):
+            self._leave(index, entry)
+            return False
+        first, all_in_columns = 0, len(events) > 0
+        for (item_id, event_type, *indexes), frames in groupby(events, _like):
+            run = list(frames)
+            if event_type in self._rules.asked or (
+                event_type in self._rules.added and any(frame.delta is None for frame in run)
+            ):
+                self.asked += [Asked(index, first + n, event_type) for n in range(len(run))]
+                all_in_columns = False
             else:
-                same.append(len(frames))
-        frames.append(frame)
-        if result.entries is not None:
-            result.entries.append(index)
-    return result
+                self._column((together, len(beside), event_type, *indexes), beside, item_id).add_run(
+                    index, first, run
+                )
+            first += len(run)
+        if not all_in_columns:
+            self._keep(index, entry)
+        return all_in_columns
+
+    def _column(self, where: Where, beside: list[bytes], item_id: str | None) -> Column:
+        column = self.columns.get(where)
+        if column is None:
+            column = self.columns[where] = Column(beside, item_id)
+        elif item_id != column.item_id:
+            column.rename(item_id)
+        return column
+
+
+class Gathering:
+    """What one read brings, gathered as it comes: a batch, or several of at most so many bytes."""
+
+    def __init__(self, rules: Rules, max_bytes: int) -> None:
+        self._rules = rules
+        self._max_bytes = max_bytes
+        self.batches: list[Gathered] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches))
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Of the entries, as the server gave them."""
+        if len(self.batches) == 1:
+            return self.batches[0].ids
+        return [entry_id for batch in self.batches for entry_id in batch.ids]
+
+    @property
+    def size(self) -> int:
+        """Bytes of what would be stored of all entries, at most."""
+        return sum(batch.size for batch in self.batches)
+
+    def extend(self, entries: Sequence[RawEntry]) -> None:
+        """Add entries, in the order of their ids."""
+        if not entries:
+            return
+        if not self.batches:
+            self.batches.append(Gathered(self._rules))
+        last = self.batches[-1]
+        last.add(entries)
+        if last.size > self._max_bytes:
+            self.batches[-1:] = [self._gathered(some) for some in slices(last.raws(), self._max_bytes)]
+
+    def _gathered(self, entries: Sequence[RawEntry]) -> Gathered:
+        gathered = Gathered(self._rules)
+        gathered.add(entries)
+        return gathered
+
+
+def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:
+    """The entries in order, in slices of at most so many bytes to be stored (or of one entry)."""
+    first, size = 0, 0
+    for index, more in enumerate(map(size_of, entries)):
+        if index > first and size + more > max_bytes:
+            yield entries[first:index]
+            first, size = index, 0
+        size += more
+    if entries:
+        yield entries[first:]
+
+
+def size_of(entry: RawEntry) -> int:
+    """Bytes of what is stored of an entry, at most."""
+    _, fields = entry
+    # Beside an event stand ids of limited length; in any other shape, every field may be large.
+    return len(fields[1]) if fields[0] == EVENT else sum(map(len, fields[1::2]))
+
+
+def is_array(body: bytes) -> bool:
+    """Whether the JSON of an entry that was gathered is an array."""
+    return body[0] == _ARRAY

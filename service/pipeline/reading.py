@@ -6,22 +6,23 @@ there is looked up as it is, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
+from service.pipeline.columns import joined, joins_as_no_other
 from service.pipeline.decode import UnreadableError, said_of
-from service.ports import Entry
+from service.pipeline.gathering import EVENT, Gathered, Rules
+from service.ports import Entry, RawEntry
 from service.recent import Recent
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind
     from handlers.core.routing import RoutingTable
+    from service.pipeline.columns import Where
     from service.pipeline.decode import Said
-    from service.pipeline.gathering import Where
-    from service.ports import RawEntry
 
 _REMEMBERED = 1000
 """Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
@@ -76,38 +77,49 @@ class Reading:
         self.stream = stream
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
-        self.asked = frozenset(name for name, route in table.routes.items() if route.adds is None)
-        """The types of events that only their handlers know what to do with."""
-        self._rules: Mapping[str, Rule] = {
+        self._adds: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
             if route.adds is not None
         }
+        self.rules = Rules(
+            asked=table.routes.keys() - self._adds.keys(),
+            added=self._adds.keys(),
+            max_event_bytes=max_event_bytes,
+            max_array_length=max_array_length,
+        )
+        """How the events of entries are gathered."""
         self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
         self._places: Recent[Where, Place] = Recent(_REMEMBERED)
 
-    def place(self, where: Where, entry: RawEntry) -> Place | None:
+    def gathered(self, entries: Sequence[RawEntry]) -> Gathered:
+        """Entries, gathered into one batch."""
+        gathered = Gathered(self.rules)
+        gathered.add(entries)
+        return gathered
+
+    def place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
         """Where events go that were gathered; None if all of their entries have to be read the long way.
 
         Args:
             where: what they have in common.
-            entry: one of their entries.
+            beside: the names and values that stand beside them, in turn.
         """
         try:
             return self._places[where]
         except KeyError:
-            place = self._place(where, entry)
+            place = self._place(where, beside)
             # Others hardly ever come again.
             if place is not None and place.part is not None and len(where[0]) <= _BESIDE_BYTES:
                 self._places[where] = place
             return place
 
-    def _place(self, where: Where, entry: RawEntry) -> Place | None:
-        beside, fields, event_type, output_index, content_index, summary_index = where
-        source = self.source((beside, fields), entry)
+    def _place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
+        event_type, output_index, content_index, summary_index = where[2:]
+        source = self.source(beside)
         if source is None:
             return None
-        rule = self._rules.get(event_type)
+        rule = self._adds.get(event_type)
         if rule is None:
             return Place(source, event_type, None, event_type not in self.table.routes)
         index = summary_index if rule.by_summary_index else content_index
@@ -117,28 +129,29 @@ class Reading:
             source, event_type, PartKey(source.stream_key, output_index, index, rule.kind), counted=False
         )
 
-    def source(self, beside: tuple[bytes, int], entry: RawEntry) -> Source | None:
-        """Whose the events of an entry are; None if it has to be read the long way.
+    def source(self, beside: Sequence[bytes]) -> Source | None:
+        """Whose events are; None if their entries have to be read the long way.
 
         Args:
-            beside: what stands beside them, joined, and how many names and values the entry has.
-            entry: that entry, or another one with the same beside.
+            beside: the names and values that stand beside them, in turn.
         """
+        key = (joined(beside), len(beside))
+        if not joins_as_no_other(key[0], beside):
+            return None
         try:
-            return self._sources[beside]
+            return self._sources[key]
         except KeyError:
-            source = self._source_of(*entry)
-            if len(beside[0]) <= _BESIDE_BYTES:
-                self._sources[beside] = source
+            source = self._source_of(beside)
+            if len(key[0]) <= _BESIDE_BYTES:
+                self._sources[key] = source
             return source
 
-    def _source_of(self, entry_id: bytes, fields: list[bytes]) -> Source | None:
-        if fields[0] in fields[2::2]:  # a name that is there twice: the last one counts
-            return None
-        if any(b"\0" in field for field in fields[2:]):  # another entry's might look the same, joined
+    def _source_of(self, beside: Sequence[bytes]) -> Source | None:
+        names, values = beside[::2], beside[1::2]
+        if EVENT in names:  # a name that is there twice: the last one counts
             return None
         try:
-            said = said_of(self.open_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), 1))
+            said = said_of(self.open_entry(b"0-0", {EVENT: b"", **dict(zip(names, values, strict=True))}, 1))
         except UnreadableError:
             return None
         if said.response_id is None or not said.response_id.isprintable():

@@ -97,7 +97,7 @@ class Reclaimer:
                 history = self._worker.history
                 raw = await self._patience.until_done(self._group.deliver, entries, number)
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
-                await self._worker.take(raw, again, history)
+                await self._worker.take(self._worker.gathering(raw), again, history)
 
     async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
         if entry_ids:

@@ -15,6 +15,7 @@ from handlers.core.text import repair
 from service import logs
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
+from service.pipeline.gathering import Gathered, Gathering
 from service.pipeline.reading import Reading
 from service.pipeline.settling import GivenUp, settle
 from service.recent import Recent
@@ -42,7 +43,7 @@ _Alerted = Recent["PartKey", bool]
 class _InHand:
     """Entries that are to be committed."""
 
-    entries: Sequence[RawEntry]
+    batch: Gathered
     history: str
     """The one of the data that they were read from."""
 
@@ -79,24 +80,30 @@ class Worker:
         """Which history of its data storage was in when it was last asked; empty: not yet."""
         return self._storage.history
 
+    def gathering(self, entries: Sequence[RawEntry] = ()) -> Gathering:
+        """Where entries are put as they are read, to be taken together; with these in it."""
+        gathering = Gathering(self._reading.rules, self._settings.max_batch_bytes)
+        gathering.extend(entries)
+        return gathering
+
     async def take(
         self,
-        entries: Sequence[RawEntry],
+        entries: Gathering,
         deliveries: Mapping[bytes, int] | None = None,
         history: str = "",
     ) -> None:
-        """Take a batch: store its effects, acknowledge it, finish what can be finished.
+        """Take entries: store their effects, acknowledge them, finish what can be finished.
 
         Waits as long as storage is unavailable; every step may be done again.
 
         Args:
-            entries: the batch.
+            entries: as they were gathered.
             deliveries: of entries that were delivered before, how often.
             history: what `history` was when they were read, if that is known.
         """
-        with self._batch_in_hand(entries):
-            for some in slices(entries, self._settings.max_batch_bytes):
-                hand = _InHand(some, history)
+        with self._batch_in_hand(entries.ids):
+            for batch in entries.batches:
+                hand = _InHand(batch, history)
                 committed = await self._patience.until_done(self._commit, hand, deliveries)
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
@@ -107,8 +114,10 @@ class Worker:
         self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
     ) -> None:
         """Make entries dead letters without looking into them; the rest as in `take`."""
-        with self._batch_in_hand(entries):
-            await self._patience.until_done(self._commit, _InHand(entries, history), deliveries, why)
+        batch = Gathered(self._reading.rules)
+        batch.leave(entries)
+        with self._batch_in_hand(batch.ids):
+            await self._patience.until_done(self._commit, _InHand(batch, history), deliveries, why)
 
     @contextmanager
     def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
@@ -125,11 +134,10 @@ class Worker:
         return set().union(*self._held)
 
     @contextmanager
-    def _batch_in_hand(self, entries: Sequence[RawEntry]) -> Iterator[None]:
-        ids = [entry_id for entry_id, _ in entries]
-        first, last = (ids[0].decode(), ids[-1].decode()) if ids else (None, None)
+    def _batch_in_hand(self, entry_ids: Sequence[bytes]) -> Iterator[None]:
+        first, last = (entry_ids[0].decode(), entry_ids[-1].decode()) if entry_ids else (None, None)
         with (
-            self.holding(ids),
+            self.holding(entry_ids),
             logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
         ):
             yield
@@ -165,7 +173,7 @@ class Worker:
         self, hand: _InHand, deliveries: Mapping[bytes, int] | None, bury: Unreadable | None = None
     ) -> Committed:
         alerted = self._alerted
-        batch = Batch(hand.entries, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
+        batch = Batch(hand.batch, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
         await self._open_alerts(batch, alerted)
         committed = await self._storage.commit(batch.commit, hand.history)
         while committed.overflowing:
@@ -175,7 +183,7 @@ class Worker:
         if committed.still_there is not None:
             # Redis has gone back, perhaps: to before those alerts, and before some of these entries.
             self._alerted = Recent(_ALERTS_REMEMBERED)
-            hand.entries = [hand.entries[n] for n in committed.still_there]
+            hand.batch = self._reading.gathered([hand.batch.raw(n) for n in committed.still_there])
             hand.history = committed.history
             return await self._commit(hand, deliveries, bury)
         self._log(batch, committed, alerted)
@@ -246,25 +254,6 @@ class Worker:
                 reason=letter.reason,
                 error=letter.error,
             )
-
-
-def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:
-    """The entries in order, in slices of at most so many bytes to be stored (or of one entry)."""
-    # Beside an event stand ids of limited length; in any other shape, every field may be large.
-    sizes = [
-        len(fields[1]) if fields[0] == b"event" else sum(map(len, fields[1::2])) for _, fields in entries
-    ]
-    if sum(sizes) <= max_bytes and entries:
-        yield entries
-        return
-    first, size = 0, 0
-    for index, more in enumerate(sizes):
-        if index > first and size + more > max_bytes:
-            yield entries[first:index]
-            first, size = index, 0
-        size += more
-    if entries:
-        yield entries[first:]
 
 
 def _now_ms() -> int:

@@ -15,7 +15,7 @@ from redis.client import Redis as BlockingRedis
 from redis.cluster import ClusterNode as BlockingClusterNode
 
 from service.storage.cluster import BlockingCluster, Cluster
-from service.storage.patient import Input, PatientCluster, PatientMaster, PatientRedis
+from service.storage.patient import Input, PatientCluster, PatientMaster, PatientRedis, gather
 from service.storage.sentinel import BlockingMaster, Master
 
 if TYPE_CHECKING:
@@ -50,18 +50,9 @@ def patient_client_of(address: Address, inputs: Mapping[str, Input]) -> PatientC
     kinds = _Kinds(PatientRedis, PatientMaster, PatientCluster)
     options = {"socket_read_size": _READ_BYTES}
     client: PatientClient = _made(kinds, address, single_connection=False, options=options)
-    client.inputs, client.entry_bytes = inputs, {}
-    client.set_response_callback("XREADGROUP", cast("Any", _as_one))
+    client.inputs, client.latest = inputs, {}
+    client.set_response_callback("XREADGROUP", cast("Any", gather))
     return client
-
-
-def _as_one(reply: Any, **_options: Any) -> list[tuple[bytes, list[tuple[bytes, Any]]]]:
-    """What was read of each stream as a single entry with the id of the last one: a batch, untouched.
-
-    redis-py would make a dictionary of every entry, and FastStream would look at each.
-    """
-    streams = reply.items() if isinstance(reply, dict) else reply or ()
-    return [(stream, [(entries[-1][0], entries)]) for stream, entries in streams if entries]
 
 
 def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:

@@ -5,11 +5,14 @@ With its own FastStream would log a traceback for every attempt, and stop for go
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from redis import exceptions
 from redis.asyncio import Redis
 
+from handlers.core.identity import EntryId
 from service import logs
 from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
@@ -17,7 +20,7 @@ from service.storage.cluster import Cluster
 from service.storage.sentinel import Master
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from service.patience import Patience
     from service.ports import RawEntry
@@ -26,8 +29,12 @@ if TYPE_CHECKING:
 BATCH_BYTES = 2 * 1024 * 1024
 """Of large entries (arrays of events) a batch has fewer, so that it takes no longer than one of small."""
 
+ENTRIES_AT_ONCE, _BYTES_AT_ONCE = 500, 192 * 1024
+"""Entries that one reply has, and their bytes: with all that is made of them while they are gathered, they
+fit into a processor's own cache."""
+
 _SAMPLE = 16
-"""Entries of a batch that are looked at, to tell how large they are."""
+"""Entries that are looked at, to tell how large they are."""
 
 
 class Group(Protocol):
@@ -38,11 +45,20 @@ class Group(Protocol):
         ...
 
 
+class Batch(Protocol):
+    """What takes entries as they are read."""
+
+    def extend(self, entries: Sequence[RawEntry], /) -> None:
+        """Add some, in the order of their ids."""
+        ...
+
+
 class Input(NamedTuple):
     """A stream that is read."""
 
     group: Group
     patience: Patience
+    new_batch: Callable[[], Batch] = list
 
 
 class Patient:
@@ -50,41 +66,114 @@ class Patient:
 
     inputs: Mapping[str, Input]
     """By the names of their streams."""
-    entry_bytes: dict[str, int]
-    """How large the entries last read of a stream were; none at first."""
+    latest: dict[str, _Latest]
+    """Of each stream, once it was read."""
+
+    _in_pipelines: ClassVar[dict[str, bool]] = {}
+    """How several commands are sent."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Read when the server can.
+        """Read when the server can; FastStream is given a whole batch as one entry.
 
-        FastStream also pings, and makes the group, at the stream's end. Neither is done: no reader waits for
-        another one's server, and the group is there, and begins where it should.
+        It would look at each, and redis-py make a dictionary of each. FastStream also pings, and makes the
+        group, at the stream's end. Neither is done: no reader waits for another one's server, and the group
+        is there, and begins where it should.
         """
         if args[0] != "XREADGROUP":
             return True
         stream = next(arg for arg in args if arg in self.inputs)
-        args = _with_count(args, self.entry_bytes.get(stream, 1))
+        latest = self.latest.get(stream, _NOTHING)
+        taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
+        first, *more = _commands(args, latest)
+        options["taken"] = taken
         with logs.bound(stream=stream):
-            reply = await self.inputs[stream].patience.until_done(self._attempt, stream, args, options)
-        if reply:
-            ((_, ((_, entries),)),) = reply
-            self.entry_bytes[stream] = _size(entries)
-        return reply
+            if more:
+                await self._read_at_once([first, *more], options)
+            if not taken.entries:
+                await self.inputs[stream].patience.until_done(self._read, stream, first, options)
+        self.latest[stream] = _Latest(taken.entries, taken.entry_bytes)
+        return [(stream.encode(), [(taken.last_id, taken.batch)])] if taken.entries else []
 
-    async def _attempt(self, stream: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _read(self, stream: str, command: tuple[Any, ...], options: dict[str, Any]) -> None:
         try:
             with unavailable_if_away():
-                return await super().execute_command(*args, **options)  # type: ignore[misc]  # the client's
+                await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
         except exceptions.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
+        else:
+            return
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
 
+    async def _read_at_once(self, commands: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
+        """Read several replies; whatever goes wrong, so will the next read find, and know what to do."""
+        pipeline = self.pipeline(transaction=False)  # type: ignore[attr-defined]  # the client's
+        for command in commands:
+            pipeline.execute_command(*command, **options)
+        with contextlib.suppress(exceptions.RedisError, OSError):
+            await pipeline.execute(**self._in_pipelines)
 
-def _with_count(args: tuple[Any, ...], entry_bytes: int) -> tuple[Any, ...]:
-    """The command, asking for no more entries than are likely to have BATCH_BYTES together."""
-    at = args.index(b"COUNT") + 1
-    return (*args[:at], max(1, min(int(args[at]), BATCH_BYTES // entry_bytes)), *args[at + 1 :])
+
+class _Latest(NamedTuple):
+    """What the latest read of a stream has brought."""
+
+    entries: int = 0
+    entry_bytes: int = 1
+    """Of an entry, about."""
+
+
+_NOTHING = _Latest()
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a read has brought so far."""
+
+    batch: Batch
+    entry_bytes: int
+    """Of an entry of the latest reply, about; of this read or the one before."""
+    entries: int = 0
+    last_id: bytes = b"0-0"
+
+    def add(self, entries: Sequence[RawEntry]) -> None:
+        """Add a reply's entries.
+
+        When redis-py sends commands again, to a server that has gone back (after a failover), some may come a
+        second time. A batch has them in order, and once. What is left out stays pending, and is taken over.
+        """
+        if _order(entries[0][0]) <= _order(self.last_id):
+            entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]
+        if entries:
+            self.batch.extend(entries)
+            self.entries += len(entries)
+            self.last_id, self.entry_bytes = entries[-1][0], _size(entries)
+
+
+def _order(entry_id: bytes) -> EntryId:
+    return EntryId.parse(entry_id.decode())
+
+
+def _commands(args: tuple[Any, ...], latest: _Latest) -> list[tuple[Any, ...]]:
+    """The commands for a read: the first one waits, the others ask for what is there by then.
+
+    Each asks for what fits into the cache, and all together for twice as much as the latest read has brought:
+    the server is to have the next reply ready when one has been gathered.
+    """
+    at, block = args.index(b"COUNT") + 1, args.index(b"BLOCK")
+    count = max(1, min(int(args[at]), BATCH_BYTES // latest.entry_bytes))
+    at_once = max(1, min(count, ENTRIES_AT_ONCE, _BYTES_AT_ONCE // latest.entry_bytes))
+    first = (*args[:at], at_once, *args[at + 1 :])
+    times = max(1, min(count, 2 * latest.entries) // at_once)
+    return [first, *[(*first[:block], *first[block + 2 :])] * (times - 1)]
+
+
+def gather(reply: Any, *, taken: Taken, **_options: Any) -> None:
+    """Add what was read to its batch, as soon as the reply is there; redis-py calls this."""
+    streams = reply.items() if isinstance(reply, dict) else reply or ()
+    for _, entries in streams:
+        if entries:
+            taken.add(entries)
 
 
 def _size(entries: Sequence[RawEntry]) -> int:
@@ -103,3 +192,6 @@ class PatientMaster(Patient, Master):  # type: ignore[misc]  # redis-py's own ba
 
 class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own bases disagree
     """Of a cluster."""
+
+    # A command that is redirected would go through `execute_command`; the next read finds the way.
+    _in_pipelines: ClassVar[dict[str, bool]] = {"allow_redirections": False}

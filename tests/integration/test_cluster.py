@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from deltaloom import Partitions
+from deltaloom import GROUP, Partitions
 from service.address import Address
-from service.storage.connection import client_of
+from service.keys import Keys
+from service.patience import Patience
+from service.storage.connection import client_of, patient_client_of
+from service.storage.group import ConsumerGroup
+from service.storage.patient import ENTRIES_AT_ONCE, Input
 from service.storage.scripts import Script
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS, Generated
@@ -102,6 +106,32 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
         await generated.publish(client)
         await generated.judge(client)
         assert_nothing_failed(workers)
+
+
+async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
+    """A reader that asks a node for many replies would not find the node that has them now."""
+    names, total = Partitions(COUNT).all[0], 7 * ENTRIES_AT_ONCE // 2
+    async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
+        group = ConsumerGroup(client, Keys(names), "one")
+        await group.ensure()
+        for _ in range(total):
+            await client.xadd(names.deltas, {"event": "{}"})
+        address = Address.parse(url_of(cluster))
+        reader = patient_client_of(address, {names.deltas: Input(group, Patience())})
+        sizes: list[int] = []
+        ids: list[bytes] = []
+        try:
+            while sum(sizes) < total:
+                reply: Any = await reader.xreadgroup(GROUP, "one", {names.deltas: ">"}, count=5000, block=100)
+                ((_, ((_, entries),)),) = reply
+                sizes.append(len(entries))
+                ids += [entry_id for entry_id, _ in entries]
+                if len(sizes) == 2:
+                    await move(cluster, await cluster.slot_of(names.deltas))
+        finally:
+            await reader.aclose()
+        assert sizes[:2] == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
+        assert len(ids) == len(set(ids)) == total
 
 
 async def move(cluster: Cluster, slot: int) -> None:

@@ -110,8 +110,8 @@ async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
     """A worker would add an entry that it has in hand, and its producer publishes it again."""
     worker, other = past.bench.consumer("one"), past.bench.consumer("two")
     in_hand, again = await lose_c(past, worker, other)
-    await worker.worker.take(in_hand)
-    await other.worker.take(again)
+    await worker.take(in_hand)
+    await other.take(again)
     await assert_c_is_new(past.bench, worker)
 
 
@@ -126,9 +126,9 @@ async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> N
     in_hand, history = await worker.read(), worker.worker.history
     await past.come_back()
     again = await other.read()
-    await worker.worker.take(in_hand[:1], history=history)
-    await worker.worker.take(in_hand[1:], history=history)
-    await other.worker.take(again)
+    await worker.take(in_hand[:1], history=history)
+    await worker.take(in_hand[1:], history=history)
+    await other.take(again)
     await bench.publish(delta(4, "d"), done("abcd"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -150,8 +150,8 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
         return await commit(*args)
 
     monkeypatch.setattr(storage, "commit", fails_once)
-    await worker.worker.take(in_hand)
-    await other.worker.take(again)
+    await worker.take(in_hand)
+    await other.take(again)
     await assert_c_is_new(past.bench, worker)
 
 
@@ -164,7 +164,7 @@ async def test_a_batch_that_is_lost_is_let_go(past: Past) -> None:
     await bench.publish(delta(2, "b"))
     in_hand = await worker.read()
     await past.come_back()
-    await worker.worker.take(in_hand)
+    await worker.take(in_hand)
     await bench.publish(done("a"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)

@@ -92,7 +92,7 @@ async def test_it_counts_once_however_often_it_ends(bench: Bench) -> None:
     await bench.publish(CREATED, error, failed)
     entries = await bench.consumer("stopped").read()
     for name in ("one", "two"):
-        await bench.consumer(name).worker.take(entries)
+        await bench.consumer(name).take(entries)
     await bench.publish(CREATED, failed)
     await bench.consumer().work()
     await publish(bench, "resp_2", refused=True)
@@ -106,9 +106,9 @@ async def test_entries_in_other_hands_are_waited_for(bench: Bench) -> None:
     """A response would count as answered while another worker still has its refusal."""
     await bench.publish(*REFUSAL, COMPLETED, model="gpt-4o")
     first, second = await bench.consumer("one").read(2), await bench.consumer("two").read(1)
-    await bench.consumer().worker.take(second)
+    await bench.consumer().take(second)
     assert (await counted(bench)).window == {}
-    await bench.consumer().worker.take(first)
+    await bench.consumer().take(first)
     assert (await counted(bench)).window == {MODEL: Count(1, 1)}
 
 

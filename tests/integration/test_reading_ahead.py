@@ -2,32 +2,130 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from deltaloom import GROUP
 from service.patience import Patience
+from service.ports import RawEntry
 from service.settings import Settings
 from service.storage.connection import patient_client_of
-from service.storage.patient import BATCH_BYTES, Input
+from service.storage.patient import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
 from tests.bench import Bench, delta
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
     from redis.asyncio import Redis
+
+    from service.storage.connection import PatientClient
+    from service.storage.patient import Batch
+
+
+class Replies:
+    """A batch that remembers how it came."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.ids: list[bytes] = []
+
+    def extend(self, entries: Sequence[RawEntry]) -> None:
+        """Add a reply."""
+        self.sizes.append(len(entries))
+        self.ids += [entry_id for entry_id, _ in entries]
+
+
+@asynccontextmanager
+async def reader(
+    bench: Bench, redis_url: str, new_batch: Callable[[], Batch] = list
+) -> AsyncIterator[PatientClient]:
+    """A client that reads as FastStream does."""
+    group = bench.consumer().group
+    await group.ensure()
+    inputs = {bench.names.deltas: Input(group, Patience(), new_batch)}
+    client = patient_client_of(Settings(redis_url=redis_url).address, inputs)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def read(client: PatientClient, stream: str, count: int = 5000) -> Any:
+    """A batch, and the id that FastStream is told; None if there is nothing."""
+    reply: Any = await client.xreadgroup(GROUP, "one", {stream: ">"}, count=count, block=10)
+    if not reply:
+        return None
+    ((_, ((last_id, batch),)),) = reply
+    return batch, last_id
+
+
+async def ids_in(redis: Redis, stream: str) -> list[bytes]:
+    """The ids of all entries of a stream."""
+    entries: Any = await redis.xrange(stream)
+    return [entry_id for entry_id, _ in entries]
+
+
+async def calls(redis: Redis) -> int:
+    """How often the server was asked to read."""
+    stats = await redis.info("commandstats")
+    return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
 
 
 async def test_fewer_large_entries_are_read_at_once(redis: Redis, redis_url: str, prefix: str) -> None:
     """A batch of arrays would keep the server, and who waits for a text, for long."""
     bench = Bench(redis, prefix)
-    group = bench.consumer().group
-    await group.ensure()
-    stream = bench.names.deltas
-    client = patient_client_of(Settings(redis_url=redis_url).address, {stream: Input(group, Patience())})
-    try:
-        for expected in (40, 10):
-            await bench.publish(*[delta(n, "x" * (BATCH_BYTES // 10 - 1000)) for n in range(40)])
-            reply: Any = await client.xreadgroup(GROUP, "one", {stream: ">"}, count=5000)
-            ((_, ((last_id, entries),)),) = reply
-            assert len(entries) == expected
-            assert last_id == entries[-1][0]
-    finally:
-        await client.aclose()
+    large = [delta(n, "x" * (BATCH_BYTES // 10 - 1000)) for n in range(40)]
+    async with reader(bench, redis_url) as client:
+        await bench.publish(*large)
+        sizes = []
+        while batch := await read(client, bench.names.deltas):
+            sizes.append(len(batch[0]))
+        assert sizes[0] == len(large)
+        await bench.publish(*large)
+        while batch := await read(client, bench.names.deltas):
+            sizes.append(len(batch[0]))
+        assert max(sizes[1:]) <= 10
+        assert sum(sizes) == 2 * len(large)
+
+
+async def test_a_backlog_is_read_reply_by_reply(redis: Redis, redis_url: str, prefix: str) -> None:
+    """All at once it would not fit into the processor's cache, and be gathered half as fast."""
+    bench = Bench(redis, prefix)
+    total = 9 * ENTRIES_AT_ONCE // 2
+    await bench.publish(*[delta(n, "x") for n in range(total)])
+    batches = []
+    async with reader(bench, redis_url, Replies) as client:
+        while some := await read(client, bench.names.deltas, 3 * ENTRIES_AT_ONCE):
+            batch, last_id = some
+            assert last_id == batch.ids[-1]
+            batches.append(batch)
+        full = ENTRIES_AT_ONCE
+        assert [batch.sizes for batch in batches] == [[full], [full, full], [full, full // 2]]
+        ids = [entry_id for batch in batches for entry_id in batch.ids]
+        assert ids == await ids_in(redis, bench.names.deltas)
+
+        before = await calls(redis)
+        assert await read(client, bench.names.deltas) is None
+        assert await calls(redis) == before + 1, "who waits asks once"
+
+
+async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A reader that asks for many replies would not see why it gets none, and wait for ever."""
+    bench = Bench(redis, prefix)
+    await bench.publish(*[delta(n, "x") for n in range(3 * ENTRIES_AT_ONCE)])
+    async with reader(bench, redis_url, Replies) as client:
+        for _ in range(2):
+            assert await read(client, bench.names.deltas)
+        await redis.xgroup_destroy(bench.names.deltas, GROUP)
+        batch, _ = await read(client, bench.names.deltas)
+        assert batch.ids[0] == (await ids_in(redis, bench.names.deltas))[0]
+
+
+async def test_what_comes_again_within_a_read_is_left_out() -> None:
+    """A server that has gone back gives some again; a batch has each once, and in order."""
+    taken = Taken(Replies(), 1)
+    for numbers in ([2, 10], [1, 2, 10], [3, 11], [12]):
+        taken.add([RawEntry(b"7-%d" % number, [b"event", b"{}"]) for number in numbers])
+    assert isinstance(taken.batch, Replies)
+    assert taken.batch.ids == [b"7-2", b"7-10", b"7-11", b"7-12"]
+    assert (taken.entries, taken.last_id) == (4, b"7-12")

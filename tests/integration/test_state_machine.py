@@ -226,13 +226,13 @@ class Machine(RuleBasedStateMachine):
         """It does all it does with a batch; others may seem to be stuck with theirs."""
         worker, entries = batch
         with _seeming_stuck(stuck):
-            self.run(self.workers[worker].worker.take(entries))
+            self.run(self.workers[worker].take(entries))
 
     @rule(batch=batches)
     def take_but_stay(self, batch: tuple[str, list[RawEntry]]) -> None:
         """The same, but it may come again: the reply was lost, or it was stopped and others were faster."""
         worker, entries = batch
-        self.run(self.workers[worker].worker.take(entries))
+        self.run(self.workers[worker].take(entries))
 
     @rule(target=settlements, batch=consumes(batches), stuck=st.booleans())
     def commit_only(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> list[_HeldBack]:  # noqa: FBT001
@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         storage: Any = self.workers[worker].worker._storage  # noqa: SLF001
         storage.held_back = []
         with _seeming_stuck(stuck):
-            self.run(self.workers[worker].worker.take(entries))
+            self.run(self.workers[worker].take(entries))
         held_back: list[_HeldBack] = storage.held_back
         storage.held_back = None
         return held_back
@@ -296,7 +296,7 @@ class Machine(RuleBasedStateMachine):
     async def _drain(self) -> None:
         last = self._worker("last")
         while entries := await last.read():
-            await last.worker.take(entries)
+            await last.take(entries)
         await last.reclaimer.reclaim()
         await last.worker.sweep()
         # Nothing comes any more: what is open is given up.

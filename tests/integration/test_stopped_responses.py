@@ -86,7 +86,7 @@ async def test_a_repeat_says_nothing(bench: Bench) -> None:
     await bench.publish(delta(1, "I can't", "refusal"), FILTERED, FILTERED)
     entries = await bench.consumer("stopped").read()
     for name in ("one", "two"):
-        await bench.consumer(name).worker.take(entries)
+        await bench.consumer(name).take(entries)
     await bench.publish(FILTERED)
     await bench.consumer().work()
     assert [alert for alert, _ in await raised(bench)] == [
@@ -114,9 +114,9 @@ async def test_what_came_before_in_other_hands_is_waited_for(bench: Bench) -> No
     """The alert would not know the model, if another worker still had the entry that says it."""
     await bench.publish(CREATED, BLOCKED)
     first, second = await bench.consumer("one").read(1), await bench.consumer("two").read(1)
-    await bench.consumer().worker.take(second)
+    await bench.consumer().take(second)
     assert await raised(bench) == []
-    await bench.consumer().worker.take(first)
+    await bench.consumer().take(first)
     (alert,) = await alerts(bench.redis, bench.prefix)
     assert alert.model == "gpt-4o"
 

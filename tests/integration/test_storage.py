@@ -41,7 +41,7 @@ async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench)
     )
     entries = await bench.consumer("one").read()
     for _ in range(3):
-        await bench.consumer().worker.take(entries)
+        await bench.consumer().take(entries)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
     assert len(await alerts(bench.redis, bench.prefix)) == 2
     assert len(await dead_letters(bench.redis, bench.prefix)) == 1
@@ -52,8 +52,8 @@ async def test_entries_taken_over_by_another_worker_are_counted_once(bench: Benc
     """A worker that was stopped and goes on commits entries that others have committed since."""
     await bench.publish(*[KEEPALIVE] * 4, "{broken")
     entries = await bench.consumer("stopped").read()
-    await bench.consumer().worker.take(entries[2:])
-    await bench.consumer().worker.take(entries)
+    await bench.consumer().take(entries[2:])
+    await bench.consumer().take(entries)
     assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 4}
     assert len(await dead_letters(bench.redis, bench.prefix)) == 1
 
@@ -62,9 +62,9 @@ async def test_a_text_in_doubt_waits_for_the_other_workers_deltas(bench: Bench) 
     """Finished without them it would be called repaired, or lack its beginning."""
     await bench.publish(delta(1, "Let "), delta(2, "me "), delta(3, "see."), done("Let me see."), COMPLETED)
     first, second = await bench.consumer("one").read(2), await bench.consumer("two").read(3)
-    await bench.consumer().worker.take(second)
+    await bench.consumer().take(second)
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer().worker.take(first)
+    await bench.consumer().take(first)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("Let me see.", "verified", 3)
 
@@ -73,8 +73,8 @@ async def test_repeats_in_other_hands_are_counted_whoever_is_first(bench: Bench)
     """`duplicate_count` must not tell how many workers there are."""
     await bench.publish(delta(1, "a"), delta(1, "a"), done("a"))
     repeat, rest = await bench.consumer("one").read(1), await bench.consumer("two").read(2)
-    await bench.consumer().worker.take(rest)
-    await bench.consumer().worker.take(repeat)
+    await bench.consumer().take(rest)
+    await bench.consumer().take(repeat)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.delta_count, text.duplicate_count) == (1, 1)
 
@@ -187,7 +187,7 @@ async def test_a_group_that_was_flushed_is_made_again(bench: Bench) -> None:
     await bench.publish(delta(1, "a"))
     entries = await bench.consumer("one").read()
     await bench.redis.delete(bench.names.deltas)
-    await bench.consumer().worker.take(entries)
+    await bench.consumer().take(entries)
     await bench.publish(delta(1, "b"), done("b"), response_id="resp_2")
     await bench.consumer().work()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
@@ -201,7 +201,7 @@ async def test_workers_may_commit_in_any_order(bench: Bench, order: tuple[int, .
     await bench.publish(created, *words, done("0 1 2 3 4 5 ", "refusal"), COMPLETED, tenant="acme")
     hands = [await bench.consumer(f"worker {n}").read(3) for n in range(3)]
     for hand in order:
-        await bench.consumer().worker.take(hands[hand])
+        await bench.consumer().take(hands[hand])
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.model, text.tenant) == ("0 1 2 3 4 5 ", "verified", "m", "acme")
     assert (text.delta_count, text.first_sequence_number, text.last_sequence_number) == (6, 0, 5)
@@ -223,7 +223,7 @@ async def test_without_numbers_a_text_is_not_certain(bench: Bench, monkeypatch: 
     await bench.publish(*map(unnumbered, events), **said)
     first, repeat, end = [await bench.consumer(f"worker {n}").read(n) for n in (2, 1, 1)]
     for batch in (first, end, repeat):
-        await bench.consumer().worker.take(batch)
+        await bench.consumer().take(batch)
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.integrity == "repaired"
 
@@ -252,9 +252,9 @@ async def test_a_batch_of_a_worker_that_slept_too_long_changes_nothing(bench: Be
     """Even when it is forgotten that its texts were finished, they must not come again."""
     await bench.publish(delta(1, "a", "refusal"), done("a", "refusal"), COMPLETED)
     batch = await bench.consumer("asleep").read()
-    await bench.consumer("awake").worker.take(batch)
+    await bench.consumer("awake").take(batch)
     await bench.redis.delete(bench.names.name("state:response:resp_1"))
-    await bench.consumer("asleep").worker.take(batch)
+    await bench.consumer("asleep").take(batch)
     assert len(await texts(bench.redis, bench.prefix)) == 1
     assert len(await alerts(bench.redis, bench.prefix)) == 2
 
@@ -349,9 +349,9 @@ async def test_the_earliest_item_id_counts_whoever_stores_it_first(bench: Bench)
     await bench.publish(first, second, third)
     one, two = bench.consumer("one"), bench.consumer("two")
     batches = [await one.read(1), await two.read(1), await one.read(1)]
-    await two.worker.take(batches[1])
-    await one.worker.take(batches[2])
-    await one.worker.take(batches[0])
+    await two.take(batches[1])
+    await one.take(batches[2])
+    await one.take(batches[0])
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.item_id == "it_1"
 
@@ -424,7 +424,7 @@ async def test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(bench
     await other.work()
     assert await texts(bench.redis, bench.prefix) == []
     await wait_until_stalled(bench)
-    await alive.worker.take(missing)
+    await alive.take(missing)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["sure"]
 
 
@@ -435,7 +435,7 @@ async def text_that_waits_for(bench: Bench, held: list[RawEntry]) -> AssembledTe
     await one.work()
     await one.worker.sweep()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("stuck").worker.take(held)
+    await bench.consumer("stuck").take(held)
     (text,) = await texts(bench.redis, bench.prefix)
     return text
 
@@ -551,7 +551,7 @@ async def test_what_comes_after_a_final_copy_is_late_however_it_is_read(
     await bench.publish(*LATE_TO_A_COPY, *more)
     consumer = bench.consumer()
     while entries := await consumer.read(size):
-        await consumer.worker.take(entries)
+        await consumer.take(entries)
     await consumer.worker.sweep()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("abc", "repaired", 0)
@@ -569,7 +569,7 @@ async def test_the_first_item_id_counts_though_an_earlier_event_has_none(
     await bench.publish(nobody, second, third)
     consumer, entries = bench.consumer(), await bench.consumer().read(3)
     for some in cut:
-        await consumer.worker.take([entries[index] for index in some])
+        await consumer.take([entries[index] for index in some])
     await bench.publish({**done("aaa"), "item_id": "it_4"})
     await consumer.work()
     (text,) = await texts(bench.redis, bench.prefix)

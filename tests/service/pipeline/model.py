@@ -49,7 +49,7 @@ def batch_of(
     )
     raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
     deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}
-    return Batch(raws, reading, now_ms=NOW_MS, deliveries=deliveries)
+    return Batch(reading.gathered(raws), reading, now_ms=NOW_MS, deliveries=deliveries)
 
 
 def by_id(entry: Entry) -> EntryId:

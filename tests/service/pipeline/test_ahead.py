@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.pipeline.ahead import LARGE_BYTES, LARGE_ENTRIES, Ahead
+from service.pipeline.gathering import Gathering, Rules
 from service.ports import RawEntry
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RULES = Rules(frozenset(), frozenset(), LARGE_BYTES, 1)
 
 HISTORY = "the one it was read from"
 
@@ -25,22 +27,30 @@ class Taking:
         self.begun: list[bytes] = []
         self.go_on = asyncio.Event()
 
-    async def take(self, entries: Sequence[RawEntry], history: str) -> None:
+    async def take(self, entries: Gathering, history: str) -> None:
         """Take a batch."""
         assert history == HISTORY
-        self.begun.append(entries[0].id)
+        self.begun.append(entries.ids[0])
         await self.go_on.wait()
 
 
-def small(number: int) -> list[RawEntry]:
+def gathering(entries: Sequence[RawEntry]) -> Gathering:
+    """Entries that were read together."""
+    gathering = Gathering(RULES, 2 * LARGE_BYTES)
+    gathering.extend(entries)
+    return gathering
+
+
+def small(number: int) -> Gathering:
     """A batch of one entry."""
-    return [RawEntry(f"{number}-0".encode(), [])]
+    return gathering([RawEntry(f"{number}-0".encode(), [b"a", b"b"])])
 
 
-def large(number: int) -> list[RawEntry]:
+def large(number: int) -> Gathering:
     """A batch of many, or of a large one."""
-    many = [RawEntry(f"{number}-{n}".encode(), []) for n in range(LARGE_ENTRIES)]
-    return many if number % 2 else [RawEntry(f"{number}-0".encode(), [b"event", b" " * LARGE_BYTES])]
+    many = [RawEntry(f"{number}-{n}".encode(), [b"a", b"b"]) for n in range(LARGE_ENTRIES)]
+    one = RawEntry(f"{number}-0".encode(), [b"event", b" " * LARGE_BYTES])
+    return gathering(many if number % 2 else [one])
 
 
 async def test_so_many_at_once_and_not_more() -> None:
@@ -113,7 +123,7 @@ async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
 async def test_a_batch_that_fails_is_told_and_takes_no_place() -> None:
     """A bug would end in silence, and after some of them nothing would be read any more."""
 
-    async def fail(_entries: Sequence[RawEntry], _history: str) -> None:
+    async def fail(_entries: Gathering, _history: str) -> None:
         raise KeyError
 
     ahead = Ahead(fail, 1)

@@ -87,7 +87,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 def read(entries: list[RawEntry]) -> Commit:
     """A batch, read."""
     reading = Reading(TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST)
-    return Batch(entries, reading, now_ms=1).commit
+    return Batch(reading.gathered(entries), reading, now_ms=1).commit
 
 
 def told(commit: Commit) -> Any:
@@ -95,7 +95,7 @@ def told(commit: Commit) -> Any:
     responses = {
         key: (
             {
-                part: (set(commit.fragments(added)), added.closings, added.item_id)
+                part: (set(commit.fragments(added)), added.closings, added.item_id, added.ids_differ)
                 for part, added in change.parts.items()
             },
             change.endings,
@@ -112,6 +112,13 @@ def the_long_way(entries: list[RawEntry]) -> Commit:
     return read([RawEntry(entry_id, [*fields, *fields[:2]]) for entry_id, fields in entries])
 
 
+_DELTA = (
+    '{"type": "response.refusal.delta", "output_index": 0, "content_index": 0, "item_id": "a", "delta": "I"}'
+)
+_NO_DELTA = _DELTA.replace('"delta":', '"no":')
+_OTHER_ITEM = _DELTA.replace('"a"', '"b"')
+
+
 @given(
     st.lists(
         st.tuples(
@@ -124,6 +131,10 @@ def the_long_way(entries: list[RawEntry]) -> Commit:
 @example([(b'{"type":"x","x":"\xff"}', b"resp_1", b"")])
 @example([(b'{"type":"x"}{"type":"y"}', b"resp_1", b"")])
 @example([(b"[]", b"resp_1", b"")])
+@example([(f"[{_DELTA}, {_NO_DELTA}, {_DELTA}]".encode(), b"resp_1", b"")])
+@example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _NO_DELTA, _DELTA)])
+@example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _OTHER_ITEM, _DELTA)])
+@example([(f"[{_DELTA}, {_OTHER_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
 def test_both_ways_read_the_same(inputs: list[tuple[bytes, bytes, bytes]]) -> None:
     """An event would be taken, refused or read in another way because it came in a fast lane."""
     entries = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.pipeline.worker import slices
+from service.pipeline.gathering import slices
 from service.ports import RawEntry
 
 

@@ -1,0 +1,180 @@
+"""Entries, gathered as they are read: nothing of them is lost, and in how many steps makes no difference."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers import BUILT_IN
+from handlers.core.routing import RoutingTable
+from service.bus.envelope import open_entry
+from service.pipeline.batch import Batch
+from service.pipeline.bodies import Bodies
+from service.pipeline.decode import Unreadable
+from service.pipeline.gathering import Gathered, Gathering, slices
+from service.pipeline.reading import Reading
+from service.ports import RawEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.change import Commit
+
+_UNREADABLE = Unreadable("oversized", "too large")
+READING = Reading(
+    RoutingTable(BUILT_IN.values()), open_entry, stream="s", max_event_bytes=2000, max_array_length=5
+)
+
+_DELTA = {
+    "type": "response.refusal.delta",
+    "item_id": "msg_1",
+    "output_index": 0,
+    "content_index": 0,
+    "sequence_number": 1,
+    "delta": "I",
+}
+events = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(
+            ["response.refusal.delta", "response.reasoning_text.delta", "response.refusal.done", "keepalive"]
+        ),
+        "item_id": st.sampled_from(["msg_1", "msg_2", None]),
+        "output_index": st.integers(0, 1),
+        "content_index": st.just(1),
+        "sequence_number": st.integers(0, 9),
+        "delta": st.sampled_from(["I", " can", "", None]),
+        "refusal": st.just("I can"),
+    },
+).map(lambda some: _DELTA | some)
+bodies = st.one_of(
+    events.map(json.dumps),
+    st.lists(events, max_size=6).map(json.dumps),
+    st.sampled_from(["[DONE]", "{", "1", '{"type": 1}']),
+).map(str.encode)
+names = st.sampled_from([b"response_id", b"tenant", b"event", b"a\0b", b"a", b""])
+values = st.sampled_from([b"resp_1", b"resp_2", b"\0", b"b\0c", b"\xff", b""])
+fields = st.tuples(
+    st.sampled_from([b"event", b"event", b"event", b"__data__", b"type"]),
+    bodies,
+    st.lists(st.tuples(names, values), max_size=3),
+).map(lambda parts: [parts[0], parts[1], *(each for pair in parts[2] for each in pair)])
+batches = st.lists(fields, min_size=1, max_size=12).map(
+    lambda all_of_them: [RawEntry(b"1-%d" % n, each) for n, each in enumerate(all_of_them)]
+)
+
+
+def gathered(entries: Sequence[RawEntry], cuts: Sequence[int] = ()) -> Gathered:
+    """Entries, in so many steps."""
+    result = Gathered(READING.rules)
+    ends = sorted({*cuts, len(entries)})
+    for first, end in zip([0, *ends], ends, strict=False):
+        result.add(entries[first:end])
+    return result
+
+
+def told(commit: Commit) -> Any:
+    """Everything that a commit asks for."""
+    responses = {
+        key: (
+            {
+                part: (commit.fragments(change), change.closings, change.item_id, change.ids_differ)
+                for part, change in response.parts.items()
+            },
+            response.endings,
+            response.said,
+            response.entries,
+        )
+        for key, response in commit.responses.items()
+    }
+    return commit.entries, responses, commit.counts, commit.touched, commit.dead_letters
+
+
+@given(batches, st.lists(st.integers(0, 12), max_size=3))
+def test_entries_come_out_as_they_went_in(entries: list[RawEntry], cuts: list[int]) -> None:
+    """A dead letter has its entry byte for byte, whatever way its event went."""
+    result = gathered(entries, [cut for cut in cuts if cut < len(entries)])
+    assert result.raws() == entries
+    assert result.ids == [entry.id for entry in entries]
+
+
+@given(batches, st.lists(st.integers(0, 12), max_size=3))
+def test_in_how_many_steps_makes_no_difference(entries: list[RawEntry], cuts: list[int]) -> None:
+    """The reader takes a few hundred at once, which is nobody's business."""
+    at_once = Batch(gathered(entries), READING, now_ms=1)
+    in_steps = Batch(gathered(entries, [cut for cut in cuts if cut < len(entries)]), READING, now_ms=1)
+    assert told(in_steps.commit) == told(at_once.commit)
+
+
+@given(batches)
+def test_it_can_be_read_again(entries: list[RawEntry]) -> None:
+    """Every attempt to commit makes its batch anew; it finds what the first one did."""
+    result = gathered(entries)
+    first = Batch(result, READING, now_ms=1)
+    for key in list(first.commit.responses):
+        for part in list(first.commit.responses[key].parts):
+            first.take_out(part, _UNREADABLE)
+    assert told(Batch(result, READING, now_ms=1).commit) == told(
+        Batch(gathered(entries), READING, now_ms=1).commit
+    )
+    assert result.raws() == entries
+
+
+def test_a_part_of_two_columns_can_be_read_again() -> None:
+    """What a batch adds to a part of what it was given, it would add to what is given to the next attempt."""
+    tenants = (b"one", b"two", b"one")
+    result = gathered([entry(n, b"response_id", b"r", b"tenant", who) for n, who in enumerate(tenants)])
+    assert len(result.columns) == 2
+    for _ in range(2):
+        ((response,),) = [[*Batch(result, READING, now_ms=1).commit.responses.values()]]
+        ((part,),) = [[*response.parts.values()]]
+        assert part.entries == [0, 1, 2]
+
+
+def test_a_zero_byte_makes_no_two_entries_alike() -> None:
+    """One of them would come back as the other, in a dead letter."""
+    entries = [entry(0, b"a\0b", b"c"), entry(1, b"a", b"b\0c")]
+    assert gathered(entries).raws() == entries
+
+
+def entry(number: int, *beside: bytes) -> RawEntry:
+    """One delta, with this beside it."""
+    return RawEntry(b"1-%d" % number, [b"event", json.dumps(_DELTA).encode(), *beside])
+
+
+@given(batches, st.integers(1, 400))
+def test_too_much_for_one_batch_goes_into_several(entries: list[RawEntry], max_bytes: int) -> None:
+    """A batch of large events would be one command too large for the server; a lost one would be worse."""
+    gathering = Gathering(READING.rules, max_bytes)
+    for entry in entries:
+        gathering.extend([entry])
+    assert [entry for batch in gathering.batches for entry in batch.raws()] == entries
+    assert gathering.ids == [entry.id for entry in entries]
+    assert all(batch.size <= max_bytes or len(batch) == 1 for batch in gathering.batches)
+    assert len(gathering.batches) <= 2 * len(list(slices(entries, max_bytes)))
+
+
+def test_what_is_left_is_not_looked_into() -> None:
+    """What has killed its reader again and again is made a dead letter, and must not kill this one too."""
+    entries = [RawEntry(b"1-0", [b"event", b"{}"]), RawEntry(b"1-1", [b"event", json.dumps(_DELTA).encode()])]
+    result = Gathered(READING.rules)
+    result.leave(entries)
+    assert not result.columns
+    assert not result.asked
+    assert result.others == [0, 1]
+    assert result.raws() == entries
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_bodies(size: int) -> None:
+    """Each comes back, from the first of a chunk to the last of all."""
+    all_of_them = [b"%d" % n * (n % 4) for n in range(3 * size)]
+    bodies = Bodies()
+    for first in range(0, len(all_of_them), size or 1):
+        bodies.extend(all_of_them[first : first + size])
+    assert [bodies[n] for n in range(len(all_of_them))] == all_of_them
+    assert bodies.size == len(b"".join(all_of_them))
