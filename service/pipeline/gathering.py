@@ -23,6 +23,7 @@ from service.ports import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from typing import Self
 
     from service.pipeline.columns import Where
     from service.pipeline.frames import Frame
@@ -72,6 +73,13 @@ class Gathered:
         """All others, as they came."""
         self._kept_size = 0
         self._beside: dict[int, list[bytes]] = {}
+
+    @classmethod
+    def of(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
+        """Entries, gathered into one batch."""
+        gathered = cls(rules)
+        gathered.add(entries)
+        return gathered
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -236,12 +244,9 @@ class Gathering:
         last = self.batches[-1]
         last.add(entries)
         if last.size > self._max_bytes:
-            self.batches[-1:] = [self._gathered(some) for some in slices(last.raws(), self._max_bytes)]
-
-    def _gathered(self, entries: Sequence[RawEntry]) -> Gathered:
-        gathered = Gathered(self._rules)
-        gathered.add(entries)
-        return gathered
+            self.batches[-1:] = [
+                Gathered.of(self._rules, some) for some in slices(last.raws(), self._max_bytes)
+            ]
 
 
 def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:

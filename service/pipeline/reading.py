@@ -94,9 +94,7 @@ class Reading:
 
     def gathered(self, entries: Sequence[RawEntry]) -> Gathered:
         """Entries, gathered into one batch."""
-        gathered = Gathered(self.rules)
-        gathered.add(entries)
-        return gathered
+        return Gathered.of(self.rules, entries)
 
     def place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
         """Where events go that were gathered; None if all of their entries have to be read the long way.
