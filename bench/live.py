@@ -69,8 +69,10 @@ def _look(place: Ground, seen: dict[str, Seen], over: threading.Event) -> None:
     raw: dict[str, list[tuple[float, list[Any]]]] = {stream: [] for stream in seen}
     after = dict.fromkeys(seen, b"0-0")
     connection: Any = place.client.connection_pool.get_connection()
+    last, reply = False, None
     try:
-        while not over.is_set():
+        while reply or not last:  # all that was there when it was over is read
+            last = over.is_set()
             connection.send_command(
                 "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", *after, *after.values()
             )

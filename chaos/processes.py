@@ -211,7 +211,8 @@ class Workers:
             except TimeoutError:
                 wrong.append(f"{self.what} {slot.number} did not end within {_STOPS_WITHIN:g} s of SIGTERM")
             else:
-                if code not in {0, -signal.SIGKILL}:
+                # One that was only just started may be told before it listens.
+                if code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
                     wrong.append(f"{self.what} {slot.number} ended with exit code {code} after SIGTERM")
         return wrong
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _SPIKE_SECONDS = 30
 """Between two looks for spikes, at most."""
 
+_LAST_READ_WITHIN = 1.0
+"""Seconds beyond the time that a read waits for a first entry: for its answer, and for having that taken."""
+
 
 def known_handlers() -> dict[str, Handler]:
     """Built-in handlers, and those that installed packages bring."""
@@ -73,7 +76,8 @@ async def run_worker(settings: Settings) -> None:
         partition.names.deltas: Input(partition.group, partition.patience, partition.gathering)
         for partition in partitions
     }
-    broker = make_broker(settings, patient_client_of(settings.address, inputs))
+    reader = patient_client_of(settings.address, inputs)
+    broker = make_broker(settings, reader)
 
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
@@ -107,6 +111,7 @@ async def run_worker(settings: Settings) -> None:
     async def end() -> None:
         await asyncio.gather(*map(cancelled, beginning))
         await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
+        await reader.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
 
     async def leave() -> None:
         timeout = settings.shutdown_timeout / 2

@@ -35,6 +35,8 @@ HOST: Final = "127.0.0.1"
 PREFERRED_PORT: Final = 16379
 _READY_WITHIN = 60.0
 _STOPPED_WITHIN = 30.0
+_ORPHAN_ANSWERS_WITHIN = 5.0
+"""Else it is taken for another program that has the port now: a server on this folder could be slow, too."""
 _WATCH = """
 exec 3<&0
 "$@" 3<&- </dev/null & server=$!
@@ -132,9 +134,9 @@ class EmbeddedServer:
     def _end_orphan(self) -> None:
         """Wait for the end of a server whose owner was killed a moment ago, or bring it about."""
         port = self._remembered_port()
-        if port is None or not _answers(port):
+        if port is None or _is_free(port) or not _wait(lambda: _answers(port), _ORPHAN_ANSWERS_WITHIN):
             return
-        with contextlib.suppress(RedisError), _client(port) as client:
+        with contextlib.suppress(RedisError, ProcessLookupError), _client(port) as client:
             if Path(client.config_get("dir")["dir"]).resolve() == self.folder.resolve():
                 pid = int(client.info("server")["process_id"])
                 os.kill(pid, signal.SIGTERM)

@@ -49,19 +49,15 @@ _ENDS_WITHIN: Final = 2.0
 
 @asynccontextmanager
 async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[Relays]:
-    """Send alerts within the block.
+    """Send alerts within the block, from `start` on.
 
     Args:
         settings: where the server is.
         file: `alerts.toml`.
         environment: where the variables that it names are looked up.
-
-    Raises:
-        ConfigError: the file, or a destination of it, cannot be used.
     """
     relays = Relays(settings, file, environment)
     try:
-        relays.start(relays.read())
         yield relays
     finally:
         await relays.end(settings.shutdown_timeout / 2)
@@ -86,7 +82,7 @@ class Relays:
         self._reloads: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
-    def read(self) -> list[_Service]:
+    def _read(self) -> list[_Service]:
         """What the file says now, ready to start.
 
         Raises:
@@ -107,9 +103,13 @@ class Relays:
             raise ConfigError(str(self._file), wrong)
         return services
 
-    def start(self, services: list[_Service]) -> None:
-        """Begin."""
-        for service in services:
+    def start(self) -> None:
+        """Begin.
+
+        Raises:
+            ConfigError: the file, or a destination of it, cannot be used.
+        """
+        for service in self._read():
             self._start(service)
         logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
 
@@ -122,7 +122,7 @@ class Relays:
     async def _reload(self) -> None:
         async with self._turn:
             try:
-                services = self.read()
+                services = self._read()
             except ConfigError as error:
                 for line in str(error).splitlines():
                     logs.logger().error("alerts file not reloaded, the former one stays", error=line)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 from asyncio.subprocess import DEVNULL
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from tests.nodes import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> 
     configuration.write_text(
         json.dumps({"route": route, "receivers": [{"name": "hook", "webhook_configs": [hook]}]}), "utf-8"
     )
-    url = f"http://127.0.0.1:{_free_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         program,
         f"--config.file={configuration}",
@@ -84,10 +84,3 @@ async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> 
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 20)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
@@ -12,6 +14,11 @@ from tests import server as servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+# That the machine is busy with something else is no reason for a test to fail. Another profile can be chosen
+# with --hypothesis-profile.
+settings.register_profile("deltaloom", deadline=None)
+settings.load_profile("deltaloom")
 
 _server = pytest.StashKey[servers.Server]()
 
@@ -21,6 +28,11 @@ def _server_of(config: pytest.Config) -> servers.Server:
     if _server not in config.stash:
         config.stash[_server] = servers.start()
     return config.stash[_server]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the commands that tests start: what runs in a shell's background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:

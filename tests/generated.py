@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chaos.generator import EntryToStore, Response
     from deltaloom import Partitions, StreamNames
 
-IDLE_TIMEOUT = 10
+IDLE_TIMEOUT = 30
 _WIDEST_GAP_MS = IDLE_TIMEOUT * 700
 """A response without an entry for longer may be given up meanwhile."""
 
@@ -117,7 +117,7 @@ class Generated:
 
     async def wait_until_read(self, client: Redis) -> None:
         """Wait until the workers have acknowledged all that is published, also while a server is away."""
-        await wait_until(lambda: self._is(client, _is_read), 60, message="everything is read", interval=0.05)
+        await wait_until(lambda: self._is(client, _is_read), 120, message="everything is read", interval=0.05)
 
     async def wait_until_unread(self, client: Redis) -> None:
         """Wait until something lies unread, likewise."""
@@ -133,7 +133,7 @@ class Generated:
     async def judge(self, client: Redis) -> None:
         """Wait until all is done, and fail if anything was lost, wrong, doubled, or left behind."""
         await self.wait_until_read(client)
-        await wait_until(lambda: self._is(client, _is_over), 60, message="nothing is open", interval=0.1)
+        await wait_until(lambda: self._is(client, _is_over), 120, message="nothing is open", interval=0.1)
         counts: Counter[str] = Counter()
         for names in self.partitions.all:
             await self._read_input(client, names)
@@ -194,8 +194,10 @@ class Generated:
 
 async def _left(client: Redis, names: StreamNames) -> tuple[int, int]:
     """Entries that the workers have in hand, and those that they have not read."""
-    (group,) = [each for each in await client.xinfo_groups(names.deltas) if each["name"] == GROUP.encode()]
-    return group["pending"], group["lag"]
+    for group in await client.xinfo_groups(names.deltas):
+        if group["name"] == GROUP.encode():
+            return group["pending"], group["lag"]
+    return 0, await client.xlen(names.deltas)  # no worker has come to this partition yet
 
 
 async def _is_read(client: Redis, names: StreamNames) -> bool:

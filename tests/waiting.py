@@ -26,7 +26,7 @@ async def wait_until(
 
 async def wait_until(
     condition: Callable[[], T | Awaitable[T]],
-    timeout: float = 10,
+    timeout: float = 30,
     *,
     message: str = "",
     interval: float = 0.02,

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+def logged(text: str) -> list[dict[str, Any]]:
+    """The lines of a log; one that is being written is left out."""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 @dataclass(frozen=True)
 class WorkerProcess:
     """One worker."""
@@ -33,7 +38,7 @@ class WorkerProcess:
 
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return logged(self.log.read_text())
 
     def said(self, event: str) -> bool:
         """Whether it has logged this event."""
@@ -66,6 +71,7 @@ async def beginning_workers(
         "REDIS_URL": redis_url,
         "DELTALOOM_PREFIX": prefix,
         "DELTALOOM_LOG_FORMAT": "json",
+        "DELTALOOM_BLOCK_MS": "200",  # a worker that is told to stop waits for its last read
         **{f"DELTALOOM_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with TemporaryDirectory() as folder:

@@ -53,4 +53,5 @@ async def _until_told(settings: Settings, config: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     async with relaying(settings, config, os.environ) as relays:
         on_hangup(relays.reload)
+        relays.start()
         await told.wait()

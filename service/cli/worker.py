@@ -143,9 +143,10 @@ async def _until_told(settings: Settings, alerts: Path | None, *, supervised: bo
     if supervised:
         when_parent_is_gone(stop)
     async with contextlib.AsyncExitStack() as beside:
-        reload = None
-        if alerts is not None:
+        if alerts is None:
+            on_hangup(None)
+        else:
             relays = await beside.enter_async_context(relaying(settings, alerts, os.environ))
-            reload = relays.reload
-        on_hangup(reload)
+            on_hangup(relays.reload)
+            relays.start()
         await run_worker(settings)

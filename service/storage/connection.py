@@ -16,6 +16,7 @@ from redis.cluster import ClusterNode as BlockingClusterNode
 
 from service.storage.cluster import BlockingCluster, Cluster
 from service.storage.patient import Input, PatientCluster, PatientMaster, PatientRedis, gather
+from service.storage.reads import Reads
 from service.storage.sentinel import BlockingMaster, Master
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def patient_client_of(address: Address, inputs: Mapping[str, Input]) -> PatientC
     kinds = _Kinds(PatientRedis, PatientMaster, PatientCluster)
     options = {"socket_read_size": _READ_BYTES}
     client: PatientClient = _made(kinds, address, single_connection=False, options=options)
-    client.inputs, client.latest = inputs, {}
+    client.inputs, client.latest, client.reads = inputs, {}, Reads()
     client.set_response_callback("XREADGROUP", cast("Any", gather))
     return client
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,12 +11,12 @@ from redis import exceptions
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId
 from service.outbox import RELAY_PREFIX
-from service.ports import Claim, RawEntry
+from service.ports import Claim, RawEntry, StorageUnavailableError
 from service.storage import scripts
 from service.storage.availability import unavailable_if_away
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from redis.asyncio import Redis
 
@@ -29,6 +30,8 @@ OWED_MS = 25 * 3600 * 1000
 
 TRIMMED_AT_ONCE = 10_000
 """Entries of a stream that are trimmed in one call: it takes the server a few milliseconds."""
+
+_ANSWERED_WITHOUT_IT = ("NOGROUP", "ERR no such key", "no such key")
 
 _decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
 _decode_inherit = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
@@ -47,6 +50,22 @@ class ConsumerGroup:
             for name in ("claim", "inherit", "keep", "leave", "retire", "trim")
         }
 
+    @asynccontextmanager
+    async def there(self) -> AsyncIterator[None]:
+        """Ask for what needs the group: if it is gone (FLUSHALL), make it again, and ask to try again."""
+        try:
+            with unavailable_if_away():
+                yield
+        except exceptions.ResponseError as error:
+            if not str(error).startswith(_ANSWERED_WITHOUT_IT):
+                raise
+        else:
+            return
+        await self.ensure()
+        raise StorageUnavailableError(
+            "NOGROUP", f"the group {GROUP} of {self._stream} was gone, and is made again"
+        )
+
     async def ensure(self) -> None:
         """Create the group at the stream's beginning: what was published before is read too."""
         with unavailable_if_away():
@@ -58,13 +77,13 @@ class ConsumerGroup:
 
     async def consumers(self) -> list[str]:
         """The names in the group."""
-        with unavailable_if_away():
+        async with self.there():
             infos = await self._client.xinfo_consumers(self._stream, GROUP)
         return [info["name"].decode() for info in infos]
 
     async def claim(self, idle_ms: int, cursor: str) -> Claim:
         """Take over entries that nobody has acknowledged for `idle_ms`."""
-        with unavailable_if_away():
+        async with self.there():
             reply = await self._scripts["claim"](
                 keys=[self._stream, self._keys.counts],
                 args=[GROUP, self._consumer, idle_ms, cursor, AT_MOST],
@@ -74,7 +93,7 @@ class ConsumerGroup:
 
     async def inherit(self, gone: str) -> dict[str, int]:
         """Take over what a consumer that is gone left pending; with how often each was delivered."""
-        with unavailable_if_away():
+        async with self.there():
             reply = await self._scripts["inherit"](
                 keys=[self._stream], args=[GROUP, self._consumer, gone, AT_MOST]
             )
@@ -86,7 +105,7 @@ class ConsumerGroup:
         The number is set, not added to: redis-py sends a command again when its reply is lost, and that
         must not bring an innocent entry nearer to its last delivery.
         """
-        with unavailable_if_away():
+        async with self.there():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
                 self._stream, GROUP, self._consumer, 0, list(entry_ids), retrycount=deliveries
             )
@@ -98,26 +117,29 @@ class ConsumerGroup:
         pipeline = self._client.pipeline(transaction=False)
         for entry_id in entry_ids:
             pipeline.xrange(self._stream, entry_id, entry_id)
-        with unavailable_if_away():
+        async with self.there():
             replies = await pipeline.execute()
         return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
 
     async def keep(self, entry_ids: Collection[bytes]) -> None:
         """Say that this consumer still works on these entries."""
-        with unavailable_if_away():
+        async with self.there():
             await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *entry_ids])
 
     async def leave(self) -> int:
         """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""
-        with unavailable_if_away():
-            left: int = await self._scripts["leave"](
-                keys=[self._stream], args=[GROUP, self._consumer, AT_MOST]
-            )
+        left, more, first = 0, AT_MOST, "-"
+        while more == AT_MOST:
+            async with self.there():
+                more, last = await self._scripts["leave"](
+                    keys=[self._stream], args=[GROUP, self._consumer, AT_MOST, first]
+                )
+            left, first = left + more, f"({last.decode()}"
         return left
 
     async def retire(self, idle_ms: int) -> list[str]:
         """Remove consumers that have not been heard of for `idle_ms` and hold nothing."""
-        with unavailable_if_away():
+        async with self.there():
             removed: list[bytes] = await self._scripts["retire"](keys=[self._stream], args=[GROUP, idle_ms])
         return [name.decode() for name in removed]
 
@@ -127,7 +149,7 @@ class ConsumerGroup:
         keys = [self._stream, names.assembled, names.alerts, names.dead_letters, names.undelivered]
         trimmed = 0
         while True:
-            with unavailable_if_away():
+            async with self.there():
                 reply: list[int] = await self._scripts["trim"](
                     keys=keys, args=[retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, OWED_MS]
                 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from service.patience import Patience
     from service.ports import RawEntry
+    from service.storage.reads import Reads
 
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -68,6 +69,8 @@ class Patient:
     """By the names of their streams."""
     latest: dict[str, _Latest]
     """Of each stream, once it was read."""
+    reads: Reads
+    """Those under way; one has ended when FastStream has had its batch taken, and reads on."""
 
     _in_pipelines: ClassVar[dict[str, bool]] = {}
     """How several commands are sent."""
@@ -82,12 +85,14 @@ class Patient:
         if args[0] != "XREADGROUP":
             return True
         stream = next(arg for arg in args if arg in self.inputs)
+        self.reads.end(stream)
         latest = self.latest.get(stream, _NOTHING)
         taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
         first, *more = _commands(args, latest)
         options["taken"] = taken
         with logs.bound(stream=stream):
             if more:
+                await self.reads.begin(stream)
                 await self._read_at_once([first, *more], options)
             if not taken.entries:
                 await self.inputs[stream].patience.until_done(self._read, stream, first, options)
@@ -95,6 +100,7 @@ class Patient:
         return [(stream.encode(), [(taken.last_id, taken.batch)])] if taken.entries else []
 
     async def _read(self, stream: str, command: tuple[Any, ...], options: dict[str, Any]) -> None:
+        await self.reads.begin(stream)
         try:
             with unavailable_if_away():
                 await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
@@ -103,6 +109,9 @@ class Patient:
                 raise
         else:
             return
+        finally:
+            if not options["taken"].entries:
+                self.reads.end(stream)
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
 

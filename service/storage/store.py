@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis import exceptions
-
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.response import LowWater
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 CONFIRM_MS = 1000
 """Milliseconds that one question to the replicas may take; it is asked again."""
-
-_ANSWERED_WITHOUT_GROUP = ("NOGROUP", "ERR no such key", "no such key")
 
 
 def _low_water(reply: scripts.LowWaterReply) -> LowWater:
@@ -71,17 +67,9 @@ class RedisStorage:
                 await script.load(self._keys.names.deltas)
 
     async def _in_group(self, script: scripts.Script, keys: list[str], args: Sequence[Any]) -> Any:
-        """Run a script that needs the group; if it is gone (FLUSHALL), make it again and ask to try again."""
-        with unavailable_if_away():
-            try:
-                return await script(keys=keys, args=[GROUP, *args])
-            except exceptions.ResponseError as error:
-                if not str(error).startswith(_ANSWERED_WITHOUT_GROUP):
-                    raise
-        await self._group.ensure()
-        raise StorageUnavailableError(
-            "NOGROUP", f"the group {GROUP} of {self._keys.names.deltas} was gone, and is made again"
-        )
+        """Run a script that needs the group."""
+        async with self._group.there():
+            return await script(keys=keys, args=[GROUP, *args])
 
     @property
     def history(self) -> str:

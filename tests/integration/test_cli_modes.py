@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster_servers import running_cluster
+from tests.cluster_servers import PATIENT_MS, running_cluster
 from tests.sentinel_servers import SERVICE, running_sentinels
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(240)
 async def environment_of(mode: str, folder: Path) -> AsyncIterator[dict[str, str]]:
     """A server of this kind, and the variables that name it."""
     if mode == "cluster":
-        async with running_cluster(folder, replicas=1) as cluster:
+        async with running_cluster(folder, replicas=1, node_timeout_ms=PATIENT_MS) as cluster:
             yield {"REDIS_URL": f"redis+cluster://{cluster.addresses}", "DELTALOOM_PARTITIONS": "4"}
     else:
         async with running_sentinels(folder) as group:

@@ -7,9 +7,11 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 from redis.asyncio import Redis
 
 from service.embedded import EmbeddedServer
+from tests.nodes import free_port
 from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
 from tests.waiting import wait_until
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.service.cli.command import Running
+
+
+@pytest.fixture
+def own_port(tmp_path: Path) -> None:
+    """A port that only this test's server has; the first choice may be somebody else's when it comes back."""
+    folder = tmp_path / ".deltaloom"
+    folder.mkdir()
+    (folder / "port").write_text(f"{free_port()}")
 
 
 async def started(run: Running) -> str:
@@ -27,6 +37,7 @@ async def started(run: Running) -> str:
     return address[0]
 
 
+@pytest.mark.usefixtures("own_port")
 async def test_the_lines_to_try_work(tmp_path: Path) -> None:
     """The first thing a newcomer does would fail."""
     env = environment()
@@ -52,6 +63,7 @@ async def test_the_lines_to_try_work(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the worker"
 
 
+@pytest.mark.usefixtures("own_port")
 async def test_several_processes_and_partitions(tmp_path: Path) -> None:
     """A worker's settings would be ignored, or missing in the lines to try, which then show nothing."""
     settings = {"DELTALOOM_PROCESSES": "2", "DELTALOOM_PARTITIONS": "3", "DELTALOOM_PREFIX": "loom"}
@@ -74,6 +86,7 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the workers"
 
 
+@pytest.mark.usefixtures("own_port")
 async def test_it_survives_a_restart(tmp_path: Path) -> None:
     """What was published to it would be gone the next day, or be at another address."""
     env = environment()
@@ -90,6 +103,7 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
     assert (tmp_path / ".deltaloom" / "appendonlydir").is_dir()
 
 
+@pytest.mark.usefixtures("own_port")
 async def test_one_a_folder(tmp_path: Path) -> None:
     """Two would write one file; and the second one's user would not learn why it does not start."""
     env = environment()
@@ -106,6 +120,7 @@ async def test_one_a_folder(tmp_path: Path) -> None:
         assert run.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.usefixtures("own_port")
 async def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
     """After `kill -9`, its server would keep the folder until somebody finds it."""
     env = environment()

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from deltaloom import AssembledText, DeadLetter, ModerationAlert, RefusalRate, StreamNames
 from service.embedded import EmbeddedServer
+from tests.nodes import free_port
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment, running
 from tests.waiting import wait_until
 
@@ -194,8 +195,9 @@ async def test_from_now_until_ctrl_c(redis: Redis, prefix: str, env: dict[str, s
 
 async def test_across_a_restart_of_the_server(tmp_path: Path) -> None:
     """Who watches alerts would have to notice that the watching has ended."""
-    with EmbeddedServer(tmp_path) as server:
-        url, port = server.url, server.port
+    port = free_port()
+    with EmbeddedServer(tmp_path, port=port) as server:
+        url = server.url
         env = environment(url)
         with running("tail", "alerts", "--json", "--from-start", env=env) as tail:
             async with Redis.from_url(url) as client:
@@ -237,15 +239,19 @@ async def test_a_closed_pipe_ends_it(redis: Redis, prefix: str, env: dict[str, s
         stderr=subprocess.PIPE,
     )
     assert process.stdout
-    await process.stdout.readline()
-    process.stdout._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
 
     async def ended() -> bool:
         await redis.xadd(StreamNames(prefix).assembled, {"__data__": TEXT.model_dump_json()})
         return process.returncode is not None
 
-    await wait_until(ended, TIMEOUT, message="it ends")
-    _, errors = await process.communicate()
+    try:
+        await process.stdout.readline()
+        process.stdout._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
+        await wait_until(ended, TIMEOUT, message="it ends")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        _, errors = await process.communicate()
     assert b"Traceback" not in errors
 
 

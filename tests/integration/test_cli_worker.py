@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
 from service.embedded import EmbeddedServer
+from tests.nodes import free_port
 from tests.service.cli.command import TIMEOUT, environment, running
 from tests.waiting import wait_until
+from tests.workers import logged
 
 if TYPE_CHECKING:
     from tests.service.cli.command import Running
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with EmbeddedServer() as server:
-        return server.port
-
-
 def said(worker: Running) -> list[str]:
     """What it has logged."""
-    return [json.loads(line)["event"] for line in worker.stderr.splitlines()]
+    return [line["event"] for line in logged(worker.stderr)]
 
 
 async def test_a_server_that_comes_later() -> None:
@@ -50,7 +45,8 @@ async def test_a_server_that_comes_later() -> None:
 
                 await wait_until(written, TIMEOUT, message="the worker goes on by itself")
             assert worker.end(signal.SIGTERM) == 0
-        assert said(worker).count("redis is away, waiting for it") == 1
+        # Another one if the reason changes: the server may be there, and not answer yet.
+        assert said(worker).count("redis is away, waiting for it") <= 2
         assert "Traceback" not in worker.stderr
         assert worker.stdout == ""
 

@@ -12,7 +12,7 @@ import pytest
 from deltaloom import GROUP, StreamNames
 from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
 from tests.waiting import wait_until
-from tests.workers import texts, wait_until_settled
+from tests.workers import logged, texts, wait_until_settled
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -23,8 +23,8 @@ RESPONSES = 200
 
 
 def lines(command: Running) -> list[dict[str, Any]]:
-    """What it and its workers have logged; a line that is being written is left out."""
-    return [json.loads(line) for line in command.stderr.splitlines(keepends=True) if line.endswith("\n")]
+    """What it and its workers have logged."""
+    return logged(command.stderr)
 
 
 def said(command: Running, event: str) -> list[dict[str, Any]]:

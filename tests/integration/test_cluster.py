@@ -19,7 +19,7 @@ from service.storage.connection import client_of, patient_client_of
 from service.storage.group import ConsumerGroup
 from service.storage.patient import ENTRIES_AT_ONCE, Input
 from service.storage.scripts import Script
-from tests.cluster_servers import running_cluster
+from tests.cluster_servers import PATIENT_MS, running_cluster
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream
 from tests.waiting import wait_until
@@ -93,7 +93,7 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
     """Adding a node to a cluster would lose what is on its way, or stop the workers."""
     generated = Generated(Partitions(COUNT), "migration", 60)
     async with (
-        running_cluster(tmp_path) as cluster,
+        running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster,
         connected(cluster) as client,
         running_workers(url_of(cluster), "deltaloom", 2, **SETTINGS, partitions=COUNT) as workers,
     ):
@@ -111,7 +111,7 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
 async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
     """A reader that asks a node for many replies would not find the node that has them now."""
     names, total = Partitions(COUNT).all[0], 7 * ENTRIES_AT_ONCE // 2
-    async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
         group = ConsumerGroup(client, Keys(names), "one")
         await group.ensure()
         for _ in range(total):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
-from tests.cluster_servers import SLOTS, running_cluster
+from tests.cluster_servers import PATIENT_MS, SLOTS, running_cluster
 from tests.sentinel_servers import SERVICE, running_sentinels
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def client_of(cluster: Cluster) -> RedisCluster:
 
 async def test_a_slot_moves_with_its_keys(tmp_path: Path) -> None:
     """A migration that moves nothing would test nothing."""
-    async with running_cluster(tmp_path) as cluster, client_of(cluster) as client:
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, client_of(cluster) as client:
         for key in KEYS:
             await client.set(key, key)
         slot = await cluster.slot_of(KEYS[0])
@@ -56,7 +57,11 @@ async def test_a_replica_takes_the_place_of_a_dead_master(tmp_path: Path) -> Non
         assert await cluster.owner(slot) is heir
         assert await client.get(KEYS[0]) == "kept"
         await cluster.start(dead)
-        assert await cluster.replicas_of(heir) == [dead]
+
+        async def follows() -> bool:
+            return await cluster.replicas_of(heir) == [dead]
+
+        await wait_until(follows, 30, message="the dead master is back as a replica")
         assert sum(len(each) for each in await slots_of(cluster)) == SLOTS
 
 

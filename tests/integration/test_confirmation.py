@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
@@ -17,19 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Path) -> None:
     """Without it a failover loses what was acknowledged to nobody but the old master."""
     (tmp_path / "primary").mkdir()
     (tmp_path / "replica").mkdir()
-    primary = await MortalServer(tmp_path / "primary", free_port()).start("--repl-diskless-sync-delay", "0")
-    replica = MortalServer(tmp_path / "replica", free_port())
+    primary = await MortalServer(tmp_path / "primary").start("--repl-diskless-sync-delay", "0")
+    replica = MortalServer(tmp_path / "replica")
     try:
         async with Redis.from_url(primary.url) as redis:
             bench = Bench(redis, "deltaloom")

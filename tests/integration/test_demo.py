@@ -84,12 +84,16 @@ def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
 
 
 def _pattern(line: str) -> str:
-    """A line of the page as an expression: other figures fit, and what it leaves out."""
+    """A line of the page as an expression: other figures fit, what it leaves out, and more of a quotation."""
     pieces = {"…": ".*", " ": " +"}
-    return "".join(
-        r"\d+" if piece.isdecimal() else pieces.get(piece[0], re.escape(piece))
-        for piece in re.findall(r" +|\d+|…|[^ \d…]+", f" {line}")
-    ).replace(" +", " *", 1)
+    return (
+        "".join(
+            r"\d+" if piece.isdecimal() else pieces.get(piece[0], re.escape(piece))
+            for piece in re.findall(r" +|\d+|…|[^ \d…]+", f" {line}")
+        )
+        .replace(" +", " *", 1)
+        .replace("”", ".*”")
+    )
 
 
 def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:

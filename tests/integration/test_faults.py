@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +27,7 @@ NAMES = StreamNames(PREFIX)
 @pytest.fixture
 async def mortal(tmp_path: Path) -> AsyncIterator[MortalServer]:
     """A server of this test alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = MortalServer(tmp_path, port)
+    server = MortalServer(tmp_path)
     yield await server.start()
     await server.kill()
 
@@ -138,7 +134,10 @@ async def test_the_server_takes_no_writes(mortal: MortalServer) -> None:
 
 async def test_scripts_are_flushed_and_connections_killed(mortal: MortalServer) -> None:
     """Both happen in the life of a server; neither may show in the results."""
-    async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
+    async with (
+        running_workers(mortal.url, PREFIX, claim_time=2) as (worker,),
+        Redis.from_url(mortal.url) as redis,
+    ):
         for number in range(5):
             await publish(mortal.url, f"resp_{number}", delta(1, f"{number}"), done(f"{number}"))
             await redis.script_flush()
@@ -177,8 +176,8 @@ async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> No
             return False
 
         def has_left() -> bool:
-            if worker.process.returncode is None:
-                os.kill(worker.process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM)
             return worker.process.returncode is not None
 
         await wait_until(is_stopped_with_a_batch_in_hand, message="the worker has something in hand")

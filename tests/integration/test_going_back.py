@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,10 +48,7 @@ class Past:
 @pytest.fixture
 async def past(tmp_path: Path) -> AsyncIterator[Past]:
     """A server of this test alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = await MortalServer(tmp_path, port).start(*SNAPSHOTS_ONLY)
+    server = await MortalServer(tmp_path).start(*SNAPSHOTS_ONLY)
     async with Redis.from_url(server.url) as redis:
         yield Past(server, redis)
     await server.kill()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
 
 from deltaloom import GROUP
 from service.patience import Patience
@@ -12,6 +17,8 @@ from service.settings import Settings
 from service.storage.connection import patient_client_of
 from service.storage.patient import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
 from tests.bench import Bench, delta
+from tests.nodes import free_port
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -50,9 +57,9 @@ async def reader(
         await client.aclose()
 
 
-async def read(client: PatientClient, stream: str, count: int = 5000) -> Any:
+async def read(client: PatientClient, stream: str, count: int = 5000, block: int = 10) -> Any:
     """A batch, and the id that FastStream is told; None if there is nothing."""
-    reply: Any = await client.xreadgroup(GROUP, "one", {stream: ">"}, count=count, block=10)
+    reply: Any = await client.xreadgroup(GROUP, "one", {stream: ">"}, count=count, block=block)
     if not reply:
         return None
     ((_, ((last_id, batch),)),) = reply
@@ -129,3 +136,45 @@ async def test_what_comes_again_within_a_read_is_left_out() -> None:
     assert isinstance(taken.batch, Replies)
     assert taken.batch.ids == [b"7-2", b"7-10", b"7-11", b"7-12"]
     assert (taken.entries, taken.last_id) == (4, b"7-12")
+
+
+async def test_the_last_read_is_waited_for(redis: Redis, redis_url: str, prefix: str) -> None:
+    """What the server gives to a worker that stops just then would wait for others, and count as a retry."""
+    bench, taken = Bench(redis, prefix), []
+    may_take = asyncio.Event()
+    async with reader(bench, redis_url, Replies) as client:
+
+        async def read_on() -> None:
+            while batch := await read(client, bench.names.deltas, block=30_000):
+                await may_take.wait()
+                taken.append(batch)
+
+        reading = asyncio.create_task(read_on())
+        await wait_until(partial(somebody_waits, redis), message="it waits for a first entry")
+        ending = asyncio.create_task(client.reads.no_more(60))
+        await bench.publish(delta(1, "a"))
+        await wait_until(bench.pending, message="the server has given it out")
+        assert not ending.done(), "nobody has taken it yet"
+        may_take.set()
+        await ending
+        assert len(taken) == 1
+        await bench.publish(delta(2, "b"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reading, 0.2)
+        assert await bench.pending() == {"one": 1}, "it reads no more"
+
+
+async def somebody_waits(redis: Redis) -> bool:
+    """Whether a client waits for an entry."""
+    return bool((await redis.info("clients"))["blocked_clients"])
+
+
+async def test_nobody_waits_for_a_read_that_is_put_off(redis: Redis, prefix: str) -> None:
+    """A worker whose server is away could not be stopped."""
+    bench = Bench(redis, prefix)
+    async with reader(bench, f"redis://127.0.0.1:{free_port()}") as client:
+        reading = asyncio.create_task(read(client, bench.names.deltas))
+        with capture_logs() as lines:
+            await wait_until(lambda: lines, message="the server is away")
+        await asyncio.wait_for(client.reads.no_more(60), 30)
+        reading.cancel()

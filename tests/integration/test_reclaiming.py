@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from deltaloom import GROUP
 from deltaloom.events import RefusalDelta
 from handlers.core.routing import Handler, Route
+from service.ports import StorageUnavailableError
+from service.storage import group
 from tests.bench import KEEPALIVE, Bench, delta, done
 from tests.streams import entries
 from tests.waiting import wait_until
@@ -53,20 +57,18 @@ async def test_a_dead_workers_entries_are_taken_over(bench: Bench) -> None:
     assert await bench.pending() == {}
 
 
-async def test_a_live_workers_entries_are_left_to_it(bench: Bench) -> None:
+async def test_a_live_workers_entries_are_left_to_it(redis: Redis, prefix: str) -> None:
     """Two workers that steal one long batch from each other would never finish it."""
-    await bench.publish(delta(1, "a"))
-    slow, other = bench.consumer("slow"), bench.consumer("other")
-    with slow.worker.holding([entry.id for entry in await slow.read()]):
-        await bench.publish(KEEPALIVE)
-        await bench.consumer("dead").read()
-
-        async def dead_is_taken_over() -> bool:
-            await slow.reclaimer.keep()
-            return "dead" not in await bench.pending()
-
-        await reclaim_until(other, dead_is_taken_over, "the dead worker's entry is taken over")
-        assert await bench.pending() == {"slow": 1}
+    bench = Bench(redis, prefix, claim_time=30)
+    await bench.publish(delta(1, "a"), KEEPALIVE)
+    slow, dead, other = bench.consumer("slow"), bench.consumer("dead"), bench.consumer("other")
+    (kept,), (left,) = await slow.read(1), await dead.read(1)
+    for consumer, entry in ((slow, kept), (dead, left)):
+        await redis.xclaim(bench.names.deltas, GROUP, consumer.name, 0, [entry.id], idle=60_000, justid=True)
+    with slow.worker.holding([kept.id]):
+        await slow.reclaimer.keep()
+        await other.reclaimer.reclaim()
+    assert await bench.pending() == {"slow": 1}
 
 
 async def test_a_restarted_worker_goes_on_with_its_own_entries_at_once(bench: Bench) -> None:
@@ -152,16 +154,46 @@ async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
     assert [info["name"] for info in await redis.xinfo_consumers(bench.names.deltas, GROUP)] == [b"holds"]
 
 
-async def test_a_worker_that_leaves_gives_back_what_it_holds(bench: Bench) -> None:
-    """After a rolling restart nothing should wait for the claim time."""
-    await bench.publish(delta(1, "a"), done("a"))
+async def test_a_worker_that_leaves_gives_back_what_it_holds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rolling restart nothing should wait for the claim time, however much it is."""
+    monkeypatch.setattr(group, "AT_MOST", 2)
+    await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"), KEEPALIVE, KEEPALIVE)
     leaving = bench.consumer("leaving")
     await leaving.read()
-    assert await leaving.group.leave() == 2
+    assert await leaving.group.leave() == 5
     await bench.consumer("next").reclaimer.reclaim()
-    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["ab"]
+    assert await bench.pending() == {}
     assert await leaving.group.leave() == 0
     assert "leaving" not in await leaving.group.consumers()
+
+
+@pytest.mark.parametrize("loss", ["group", "stream"])
+async def test_a_round_in_the_moment_when_the_group_is_lost(bench: Bench, loss: str) -> None:
+    """Somebody's FLUSHALL would be a traceback in the log, or end a worker that begins just then."""
+    consumer = bench.consumer()
+    in_hand = [b"1-1"]
+    for ask in (
+        consumer.group.consumers,
+        consumer.reclaimer.reclaim,
+        partial(consumer.group.keep, in_hand),
+        partial(consumer.group.inherit, "gone"),
+        partial(consumer.group.deliver, ["1-1"], 2),
+        partial(consumer.group.trim, 1000),
+        consumer.group.leave,
+        consumer.reclaimer.retire,
+    ):
+        await consumer.group.ensure()
+        if loss == "group":
+            await bench.redis.xgroup_destroy(bench.names.deltas, GROUP)
+        else:
+            await bench.redis.delete(bench.names.deltas)
+        with contextlib.suppress(StorageUnavailableError):
+            await ask()
+        await consumer.group.ensure()
+        assert await consumer.group.consumers() == []
 
 
 async def test_the_input_is_trimmed_only_behind_every_group(bench: Bench) -> None:

@@ -64,6 +64,7 @@ class Stage:
         """A relay, by these tables."""
         self.file.write_text("\n".join(tables))
         async with relaying(self.settings, self.file, SECRETS) as relays:
+            relays.start()
             yield relays
 
     async def raised(self, phase: str, response: str, **changed: Any) -> str:
@@ -130,7 +131,7 @@ async def test_tried_again_in_order(stage: Stage, receiver: Receiver, status: in
 
 async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None:
     """A receiver that limits its senders locks out whoever does not listen."""
-    asks = {"Retry-After": "1"}
+    asks = {"Retry-After": "3"}
     receiver.answer = lambda _id, _count: (
         web.Response() if len(receiver.requests) else web.Response(status=429, headers=asks)
     )
@@ -139,9 +140,9 @@ async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None
     async with stage.relay(destination("here", receiver.url, rate_limit={"per_minute": 6000, "burst": 1})):
         await stage.settled()
     first, *others = receiver.requests
-    under_way = [each for each in others if each.at - first.at < 0.05]
+    under_way = [each for each in others if each.at - first.at < 1.5]
     assert len(under_way) <= 2
-    assert all(each.at - first.at > 0.9 for each in others if each not in under_way)
+    assert all(each.at - first.at > 2.9 for each in others if each not in under_way)
 
 
 async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Receiver) -> None:
@@ -223,7 +224,7 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
     """An alert of yesterday for a receiver that is away helps nobody; but it must not vanish."""
     await stage.raised("opened", "resp_1")
     await stage.raised("finished", "resp_1")
-    async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=1.5)):
+    async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=5)):
         await stage.settled()
     given_up = await undelivered(stage.redis, stage.prefix)
     assert [(each.reason, each.destination) for each in given_up] == [("expired", "here")] * 2
@@ -303,7 +304,7 @@ async def test_rate_limit(stage: Stage, receiver: Receiver) -> None:
         await stage.settled()
     assert sorted(receiver.taken) == sorted(names)
     times = [request.at for request in receiver.requests]
-    assert times[7] - times[0] > 5 * 0.2 - 0.05
+    assert times[7] - times[0] > 0.5  # five of them wait 0.2 s each; without a limit all come at once
 
 
 async def test_reload(stage: Stage, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,22 +352,20 @@ async def _in_thread(*arguments: str, env: dict[str, str]) -> CompletedProcess[s
 async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
     """What is raised in a partition that nobody reads reaches nobody."""
     settings = Settings(**{**stage.settings.model_dump(exclude_none=True), "partitions": 3})
-    partitions = settings.names
+    prefixes = [each.alerts.removesuffix(":alerts") for each in settings.names.all]
     names = [
-        await raise_alert(
-            stage.redis, partitions.all[n % 3].name("alerts").removesuffix(":alerts"), phase, f"{n}"
-        )
+        await raise_alert(stage.redis, prefixes[n % 3], phase, f"{n}")
         for n in range(9)
         for phase in ("opened", "finished")
     ]
     group = {"by": ["model"], "window": 1, "from": 4}
     stage.file.write_text(destination("here", receiver.url, group=group))
-    async with relaying(settings, stage.file, SECRETS):
+    async with relaying(settings, stage.file, SECRETS) as relays:
+        relays.start()
         await wait_until(lambda: any(name.startswith("digest") for name in receiver.taken))
 
         async def all_settled() -> bool:
-            waiting = [await stage.redis.xpending(each.alerts, "relay:here") for each in partitions.all]
-            return not any(each["pending"] for each in waiting)
+            return not any([await owed(stage.redis, each, "here") for each in prefixes])
 
         await wait_until(all_settled)
     alone = [request.id for request in receiver.requests if not request.id.startswith("digest")]

@@ -128,7 +128,7 @@ def _refusal(item: str) -> Iterable[dict[str, object]]:
 async def staged(url: str, partitions: int, folder: Path) -> AsyncIterator[Stage]:
     """Everything that runs, on a server that runs already."""
     settings: dict[str, object] = {"partitions": partitions} if partitions else {}
-    environment = relay_environment(url, "deltaloom", **settings, block_ms=200)
+    environment = relay_environment(url, "deltaloom", **settings, block_ms=200, lease_time=5)
     client = client_of(Address.parse(url), retry=Retry(NoBackoff(), 0))
     file = folder / "alerts.toml"
     async with receiving() as receiver, client, running_workers(url, "deltaloom", 1, **SETTINGS, **settings):

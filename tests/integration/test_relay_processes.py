@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 
 from deltaloom import StreamNames
 from tests.mortal import MortalServer
-from tests.nodes import free_port
 from tests.relays import (
     destination,
     hang_up,
@@ -118,7 +117,7 @@ async def test_standby_sends_nothing_and_takes_over(
     """Two relays that both send wake people twice; one that does not take over lets them sleep."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
-    environment = relay_environment(redis_url, prefix)
+    environment = relay_environment(redis_url, prefix, lease_time=5)
     async with relay_process(file, environment) as first:
         await wait_until(lambda: first.said("relay sends"))
         async with relay_process(file, environment) as second:
@@ -141,7 +140,9 @@ async def test_relay_that_was_frozen_sends_nothing(
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
-    receiver.answer = lambda _id, _count: web.Response(status=503)
+    # It is frozen while it waits, not while it is about to send.
+    asks = {"Retry-After": "60"}
+    receiver.answer = lambda _id, _count: web.Response(status=503, headers=asks)
     name = await raise_alert(redis, prefix, "opened", "resp_1")
     async with relay_process(file, environment) as first:
         await wait_until(lambda: receiver.came[name])
@@ -230,7 +231,7 @@ async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receive
     """A relay that gives up with the server, or forgets what it had in hand, is none."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
-    server = await MortalServer(tmp_path, free_port()).start()
+    server = await MortalServer(tmp_path).start()
     try:
         async with (
             Redis.from_url(server.url) as redis,
@@ -252,7 +253,7 @@ async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: 
     """What does not end when it is told to is killed, and an operator looks for the reason."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
-    server = await MortalServer(tmp_path, free_port()).start()
+    server = await MortalServer(tmp_path).start()
     try:
         environment = relay_environment(server.url, "deltaloom", shutdown_timeout=2)
         async with Redis.from_url(server.url) as redis, relay_process(file, environment) as relay:

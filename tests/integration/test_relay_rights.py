@@ -54,9 +54,9 @@ async def lead_a_whole_life(server: Node, folder: Path) -> list[Any]:
         grouped = {"by": ["model"], "window": 1, "from": 2}
         file.write_text(destination("here", receiver.url, group=grouped))
         environment = relay_environment(f"redis://relay:{PASSWORD}@{server.address}", "deltaloom")
+        for number in range(5):  # before anybody reads, so that four fall into one window
+            await raise_alert(owner, "deltaloom", "opened", f"resp_{number}")
         async with relay_process(file, environment):
-            for number in range(5):
-                await raise_alert(owner, "deltaloom", "opened", f"resp_{number}")
             await wait_until_settled(owner, "deltaloom", "here")
             assert len(receiver.taken) == 2
             for status, name in ((400, "refused"), (410, "gone")):

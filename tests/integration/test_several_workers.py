@@ -106,8 +106,8 @@ async def test_same_texts_whatever_the_workers_and_the_grouping(
             run = f"{prefix}-{workers}-{coalesce}"
             whole = {name: lines for name, lines in streams.items() if name not in broken}
             settings = {"handlers": HANDLERS, "batch_size": 50, "idle_timeout": 2, "sweep_interval": 0.2}
+            await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
             async with running_workers(redis_url, run, workers, **settings):
-                await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
                 await wait_until_settled(redis, run)
                 await wait_until_nothing_is_open(redis, run)
             got = await texts(redis, run)

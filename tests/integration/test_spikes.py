@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MODEL = Subject("model", "gpt-4o")
 QUICK: dict[str, Any] = {"claim_time": 1, "sweep_interval": 0.2, "batch_size": 7}
+SPIKES: dict[str, Any] = {"spike_window": 8, "spike_baseline": 3600, "spike_responses": 20}
+"""A window that a worker can be late in, and no longer than a test can wait for its end."""
+
 REFUSAL = [delta(1, "I can't", "refusal"), done("I can't", "refusal")]
 
 
@@ -85,11 +88,11 @@ async def test_a_spike_rings_once_and_ends_once_through_a_kill(
 ) -> None:
     """Two workers would both raise it, and one that is killed would take its end along."""
     stream = StreamNames(prefix).deltas
-    settings = {**QUICK, "spike_window": 2, "spike_baseline": 3600, "spike_responses": 20}
+    settings = {**QUICK, **SPIKES}
     async with running_workers(redis_url, prefix, 2, **settings) as workers:
         await publish(redis, *(f"calm_{number}" for number in range(100)), refused=False, stream=stream)
         await wait_until_settled(redis, prefix)
-        rates = RedisRates(redis, Settings(prefix=prefix, spike_window=2, spike_baseline=3600))
+        rates = RedisRates(redis, Settings(prefix=prefix, **SPIKES))
 
         async def all_is_before() -> bool:
             found = await rates.counted(await rates.now_ms())
@@ -101,7 +104,8 @@ async def test_a_spike_rings_once_and_ends_once_through_a_kill(
         await wait_until(lambda: _came(redis, prefix, 2), message="the spikes are raised")
         workers[0].process.kill()
         await workers[0].process.wait()
-        await wait_until(lambda: _came(redis, prefix, 4), 30, message="the spikes end")
+        await wait_until(lambda: _came(redis, prefix, 4), 60, message="the spikes end")
+        await wait_until_settled(redis, prefix)
     raised = await spikes(redis, prefix)
     assert Counter((alert.type, alert.model, alert.tenant) for alert in raised) == {
         (f"deltaloom.refusal.{phase}", model, tenant): 1
@@ -116,15 +120,15 @@ async def test_a_spike_rings_once_and_ends_once_through_a_kill(
 
 
 async def _came(redis: Redis, prefix: str, number: int) -> bool:
-    return len(await spikes(redis, prefix)) == number
+    return len(await spikes(redis, prefix)) >= number
 
 
 @pytest.mark.timeout(120)
 async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> None:
     """Each partition would have a share of its own, and its own alert, or none would have enough."""
     partitions = Partitions(4, prefix)
-    settings = {**QUICK, "spike_window": 2, "spike_baseline": 3600, "spike_responses": 20, "partitions": 4}
-    rates = RedisRates(redis, Settings(prefix=prefix, partitions=4, spike_window=2, spike_baseline=3600))
+    settings = {**QUICK, **SPIKES, "partitions": 4}
+    rates = RedisRates(redis, Settings(prefix=prefix, partitions=4, **SPIKES))
 
     async def all_is_before() -> bool:
         found = await rates.counted(await rates.now_ms())
@@ -144,10 +148,10 @@ async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> 
     ):
         for name in (f"calm_{number}" for number in range(60)):
             await publish(redis, name, refused=False, stream=partitions.of(name).deltas)
-        await wait_until(all_is_before, 30, message="the window has moved on")
+        await wait_until(all_is_before, 60, message="the window has moved on")
         for name in (f"refused_{number}" for number in range(40)):
             await publish(redis, name, refused=True, stream=partitions.of(name).deltas)
-        await wait_until(came_and_went, 30, message="the spikes come and go")
+        await wait_until(came_and_went, 60, message="the spikes come and go")
     first = await entries(redis, partitions.all[0].alerts)
     assert sum(fields[b"type"].startswith(b"deltaloom.refusal.spike") for _, fields in first) == 4
 

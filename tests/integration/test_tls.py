@@ -131,7 +131,7 @@ async def test_a_certificate_that_is_not_trusted(
     told = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
     async with beginning_workers(url, "deltaloom") as (worker,):
         await wait_until(lambda: worker.said("redis is away, waiting for it"), 30, message="the worker waits")
-        (line,) = [line for line in worker.lines() if "error" in line]
+        line = next(line for line in worker.lines() if "error" in line)
         assert await worker.stop() == 0
     assert (line["level"], line["state"]) == ("warning", "certificate")
     for message in (told, line["error"]):
@@ -159,5 +159,5 @@ async def test_a_wrong_password(server: TlsNode, certificate: Certificate) -> No
         await wait_until(lambda: worker.said("redis is away, waiting for it"), 30, message="the worker waits")
         await server.ask("ACL", "SETUSER", "worker", ">s3cret")
         await wait_until(lambda: worker.said("worker started"), 30, message="the worker goes on")
-        assert [line["state"] for line in worker.lines() if "state" in line] == ["AuthenticationError"]
+        assert "AuthenticationError" in [line.get("state") for line in worker.lines()]
         assert "s3cret" not in worker.log.read_text()

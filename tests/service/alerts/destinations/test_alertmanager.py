@@ -33,14 +33,12 @@ def destination(url: str, environment: Mapping[str, str] | None = None, **table:
 
 
 async def told(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str, Any]]:
-    """The alerts of the first message of the Alertmanager in which so many have this status."""
+    """The alerts that have this status in the Alertmanager's messages, once there are so many."""
 
     def found() -> list[dict[str, Any]]:
-        for each in receiver.received:
-            alerts = [one for one in each.json["alerts"] if one["status"] == of]
-            if len(alerts) >= count:
-                return alerts
-        return []
+        alerts = [one for each in receiver.received for one in each.json["alerts"] if one["status"] == of]
+        distinct = {one["fingerprint"]: one for one in alerts}
+        return list(distinct.values()) if len(distinct) >= count else []
 
     return await wait_until(found, 20, message=f"{count} {of}")
 
@@ -136,7 +134,7 @@ async def test_the_authorization_is_sent_and_stays_secret() -> None:
     """Grafana and Mimir would answer 401; or the log would say the token."""
     async with receiving(status(200), status(401, "no such token: abcdefgh"), hang) as receiver:
         secret = {"AUTH": "Bearer abcdefgh"}
-        one = destination(receiver.url, secret, authorization_env="AUTH", timeout=0.3)
+        one = destination(receiver.url, secret, authorization_env="AUTH", timeout=2)
         answers = [(await one.deliver(notification())).answer for _ in range(3)]
         await one.aclose()
     assert receiver.received[0].headers["Authorization"] == "Bearer abcdefgh"

@@ -105,7 +105,7 @@ async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
     """Of several messages to a slow service, the last would never be sent."""
     async with (
         receiving(slow) as receiver,
-        by_apprise(receiver.url.replace("http", "json"), timeout=1) as one,
+        by_apprise(receiver.url.replace("http", "json"), timeout=3) as one,
     ):
         outcomes = await asyncio.gather(*(one.deliver(notification()) for _ in range(4)))
     assert [each.verdict for each in outcomes] == [Verdict.DELIVERED] * 4
@@ -113,7 +113,7 @@ async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
 
 async def slow(_request: web.Request) -> web.Response:
     """Answers within the time for one, but not within that for four one after the other."""
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.9)
     return web.Response()
 
 

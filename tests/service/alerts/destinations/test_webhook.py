@@ -149,7 +149,7 @@ async def test_every_alert_arrives_and_again_only_where_the_answer_was_lost() ->
     """An alert would be lost, or come twice for no reason, or under another id, so that nobody can tell."""
     lost, refused = late(asyncio.Event()), status(429, Retry_After="3")
     behaviours = [hang, refused, status(500), raw(b""), raw(b"HTTP/1.1 200 OK\r\nCont"), lost, status(200)]
-    async with receiving(*behaviours) as receiver, webhook(receiver, timeout=0.3) as destination:
+    async with receiving(*behaviours) as receiver, webhook(receiver, timeout=2) as destination:
         outcomes = await delivered(destination, notification())
         await delivered(destination, finished())
     assert [each.retry_after for each in outcomes] == [None, 3, None, None, None, None, None]
