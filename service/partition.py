@@ -55,7 +55,7 @@ class Partition:
         self._retention_ms = round(settings.retention * 1000)
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
-        self._ahead = Ahead(self._take, _BATCHES_AT_ONCE)
+        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
         self._one_by_one = settings.wait_aof or settings.wait_replicas > 0
         self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
         self._rounds = [
@@ -84,16 +84,12 @@ class Partition:
         """Where entries are put as they are read."""
         return self._worker.gathering()
 
-    async def take(self, entries: Gathering) -> None:
+    async def take(self, gathering: Gathering) -> None:
         """Take a batch that was read; when this returns, the next one is."""
-        history = self._worker.history  # which it was read from: another one may be known when its turn comes
         if self._one_by_one:  # it has to be on disk, or on replicas, before
-            await self._take(entries, history)
+            await self._worker.take(gathering)
         else:
-            await self._ahead.take(entries, history)
-
-    async def _take(self, entries: Gathering, history: str) -> None:
-        await self._worker.take(entries, history=history)
+            await self._ahead.take(gathering)
 
     async def end(self) -> None:
         """End the rounds, and have whoever reads wait for no batch any more."""

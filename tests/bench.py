@@ -12,6 +12,7 @@ from service.bus.envelope import open_entry
 from service.keys import Keys
 from service.patience import Patience
 from service.pipeline.batch import Batch
+from service.pipeline.gathering import Gathered
 from service.pipeline.reading import Reading
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.worker import Worker
@@ -48,9 +49,9 @@ class Consumer:
         read = await read_as(self.redis, self.names.deltas, GROUP, self.name, count)
         return [raw(entry_id, fields) for entry_id, fields in read]
 
-    async def take(self, entries: Sequence[RawEntry], history: str = "") -> None:
+    async def take(self, entries: Sequence[RawEntry]) -> None:
         """Take a batch that was read."""
-        await self.worker.take(self.worker.gathering(entries), history=history)
+        await self.worker.take(self.worker.gathering(entries))
 
     async def work(self, count: int = 1000) -> None:
         """Read a batch and take it."""
@@ -90,7 +91,7 @@ class Bench:
             max_event_bytes=2**20,
             max_array_length=1000,
         )
-        return Batch(reading.gathered(entries), reading, now_ms=1)
+        return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1)
 
     async def pending(self) -> dict[str, int]:
         """How many entries each consumer holds."""

@@ -28,19 +28,19 @@ LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 class Ahead:
     """Takes batches, several at once."""
 
-    def __init__(self, take: Callable[[Gathering, str], Awaitable[None]], at_once: int) -> None:
+    def __init__(self, take: Callable[[Gathering], Awaitable[None]], at_once: int) -> None:
         self._take = take
         self._free = asyncio.Semaphore(at_once)
         self._no_more = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, entries: Gathering, history: str) -> None:
+    async def take(self, gathering: Gathering) -> None:
         """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small."""
         await self._free.acquire()
-        task = asyncio.create_task(self._to_the_end(entries, history))
+        task = asyncio.create_task(self._to_the_end(gathering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if not _is_large(entries):
+        if not _is_large(gathering):
             # Who stops waiting does not stop it.
             await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
 
@@ -54,14 +54,14 @@ class Ahead:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
-    async def _to_the_end(self, entries: Gathering, history: str) -> None:
+    async def _to_the_end(self, gathering: Gathering) -> None:
         try:
-            await self._take(entries, history)
+            await self._take(gathering)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
             logs.logger().exception("batch failed")
         finally:
             self._free.release()
 
 
-def _is_large(entries: Gathering) -> bool:
-    return len(entries) >= LARGE_ENTRIES or entries.size >= LARGE_BYTES
+def _is_large(gathering: Gathering) -> bool:
+    return len(gathering) >= LARGE_ENTRIES or gathering.size >= LARGE_BYTES

@@ -22,9 +22,9 @@ joined = _SEPARATOR.join
 """What stands beside the events of an entry, as in a `Where`."""
 
 
-def joins_as_no_other(joined: bytes, beside: Sequence[bytes]) -> bool:
+def joins_as_no_other(together: bytes, beside: Sequence[bytes]) -> bool:
     """Whether no others, as many, would look the same: none of them has a zero byte of its own."""
-    return joined.count(_SEPARATOR) == max(0, len(beside) - 1)
+    return together.count(_SEPARATOR) == max(0, len(beside) - 1)
 
 
 class Column:

@@ -104,12 +104,15 @@ class Gathered:
         """All entries, as they came."""
         return [self.raw(index) for index in range(len(self.ids))]
 
-    def leave(self, entries: Sequence[RawEntry]) -> None:
-        """Leave entries to another way of reading, without looking into them."""
+    @classmethod
+    def unread(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
+        """Entries without a look into them: all are left to another way of reading."""
+        gathered = cls(rules)
         for entry in entries:
-            self._leave(len(self.ids), entry)
-            self.ids.append(entry[0])
-        self._bodies.extend([b""] * len(entries))
+            gathered._leave(len(gathered.ids), entry)
+            gathered.ids.append(entry[0])
+        gathered._bodies.extend([b""] * len(entries))
+        return gathered
 
     def _leave(self, index: int, entry: RawEntry) -> None:
         self.others.append(index)
@@ -179,14 +182,14 @@ class Gathered:
     def _add_array(self, index: int, entry: RawEntry, events: list[Frame], at_most: int) -> bool:
         """Add the events of an entry's array; whether all of them are in columns.
 
-        One that is too long is left to another way.
+        One that is too long, or empty, is left to another way.
         """
         beside = entry[1][2:]
         together = joined(beside)
-        if len(events) > at_most or not joins_as_no_other(together, beside):
+        if not 0 < len(events) <= at_most or not joins_as_no_other(together, beside):
             self._leave(index, entry)
             return False
-        first, all_in_columns = 0, len(events) > 0
+        first, all_in_columns = 0, True
         for (item_id, event_type, *indexes), frames in groupby(events, _like):
             run = list(frames)
             if event_type in self._rules.asked or (
@@ -215,9 +218,11 @@ class Gathered:
 class Gathering:
     """What one read brings, gathered as it comes: a batch, or several of at most so many bytes."""
 
-    def __init__(self, rules: Rules, max_bytes: int) -> None:
+    def __init__(self, rules: Rules, max_bytes: int, history: str = "") -> None:
         self._rules = rules
         self._max_bytes = max_bytes
+        self.history = history
+        """Of storage's data, the one that was known when the read began; empty: none was."""
         self.batches: list[Gathered] = []
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ from msgspec import UnsetType
 from handlers.core.identity import PartKey, StreamKey
 from service.pipeline.columns import joined, joins_as_no_other
 from service.pipeline.decode import UnreadableError, said_of
-from service.pipeline.gathering import EVENT, Gathered, Rules
-from service.ports import Entry, RawEntry
+from service.pipeline.gathering import EVENT, Rules
+from service.ports import Entry
 from service.recent import Recent
 
 if TYPE_CHECKING:
@@ -91,10 +91,6 @@ class Reading:
         """How the events of entries are gathered."""
         self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
         self._places: Recent[Where, Place] = Recent(_REMEMBERED)
-
-    def gathered(self, entries: Sequence[RawEntry]) -> Gathered:
-        """Entries, gathered into one batch."""
-        return Gathered.of(self.rules, entries)
 
     def place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
         """Where events go that were gathered; None if all of their entries have to be read the long way.

@@ -94,10 +94,10 @@ class Reclaimer:
         for entries in (once, *([entry] for entry in rest)):
             if entries:
                 number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
-                history = self._worker.history
-                raw = await self._patience.until_done(self._group.deliver, entries, number)
+                gathering = self._worker.gathering()
+                gathering.extend(await self._patience.until_done(self._group.deliver, entries, number))
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
-                await self._worker.take(self._worker.gathering(raw), again, history)
+                await self._worker.take(gathering, again)
 
     async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
         if entry_ids:

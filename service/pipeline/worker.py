@@ -82,28 +82,22 @@ class Worker:
 
     def gathering(self, entries: Sequence[RawEntry] = ()) -> Gathering:
         """Where entries are put as they are read, to be taken together; with these in it."""
-        gathering = Gathering(self._reading.rules, self._settings.max_batch_bytes)
+        gathering = Gathering(self._reading.rules, self._settings.max_batch_bytes, self.history)
         gathering.extend(entries)
         return gathering
 
-    async def take(
-        self,
-        entries: Gathering,
-        deliveries: Mapping[bytes, int] | None = None,
-        history: str = "",
-    ) -> None:
+    async def take(self, gathering: Gathering, deliveries: Mapping[bytes, int] | None = None) -> None:
         """Take entries: store their effects, acknowledge them, finish what can be finished.
 
         Waits as long as storage is unavailable; every step may be done again.
 
         Args:
-            entries: as they were gathered.
+            gathering: the entries.
             deliveries: of entries that were delivered before, how often.
-            history: what `history` was when they were read, if that is known.
         """
-        with self._batch_in_hand(entries.ids):
-            for batch in entries.batches:
-                hand = _InHand(batch, history)
+        with self._batch_in_hand(gathering.ids):
+            for batch in gathering.batches:
+                hand = _InHand(batch, gathering.history)
                 committed = await self._patience.until_done(self._commit, hand, deliveries)
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
@@ -114,8 +108,7 @@ class Worker:
         self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
     ) -> None:
         """Make entries dead letters without looking into them; the rest as in `take`."""
-        batch = Gathered(self._reading.rules)
-        batch.leave(entries)
+        batch = Gathered.unread(self._reading.rules, entries)
         with self._batch_in_hand(batch.ids):
             await self._patience.until_done(self._commit, _InHand(batch, history), deliveries, why)
 
@@ -183,7 +176,9 @@ class Worker:
         if committed.still_there is not None:
             # Redis has gone back, perhaps: to before those alerts, and before some of these entries.
             self._alerted = Recent(_ALERTS_REMEMBERED)
-            hand.batch = self._reading.gathered([hand.batch.raw(n) for n in committed.still_there])
+            left = [hand.batch.raw(n) for n in committed.still_there]
+            gathered = Gathered.of if bury is None else Gathered.unread
+            hand.batch = gathered(self._reading.rules, left)
             hand.history = committed.history
             return await self._commit(hand, deliveries, bury)
         self._log(batch, committed, alerted)

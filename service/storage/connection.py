@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.client import Redis as BlockingRedis
 from redis.cluster import ClusterNode as BlockingClusterNode
 
@@ -49,7 +51,9 @@ def client_of(address: Address, *, single_connection: bool = False, **options: A
 def patient_client_of(address: Address, inputs: Mapping[str, Input]) -> PatientClient:
     """A client for FastStream, of these streams."""
     kinds = _Kinds(PatientRedis, PatientMaster, PatientCluster)
-    options = {"socket_read_size": _READ_BYTES}
+    # What has failed is read again by those who wait. redis-py would ask a cluster for all replies again, and
+    # add them to the ones that had come.
+    options = {"socket_read_size": _READ_BYTES, "retry": Retry(NoBackoff(), 0)}
     client: PatientClient = _made(kinds, address, single_connection=False, options=options)
     client.inputs, client.latest, client.reads = inputs, {}, Reads()
     client.set_response_callback("XREADGROUP", cast("Any", gather))

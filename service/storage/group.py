@@ -117,7 +117,7 @@ class ConsumerGroup:
         pipeline = self._client.pipeline(transaction=False)
         for entry_id in entry_ids:
             pipeline.xrange(self._stream, entry_id, entry_id)
-        async with self.there():
+        with unavailable_if_away():
             replies = await pipeline.execute()
         return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
 

@@ -5,7 +5,7 @@ With its own FastStream would log a traceback for every attempt, and stop for go
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from service.storage.cluster import Cluster
 from service.storage.sentinel import Master
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from service.patience import Patience
     from service.ports import RawEntry
@@ -46,7 +46,7 @@ class Group(Protocol):
         ...
 
 
-class Batch(Protocol):
+class Collector(Protocol):
     """What takes entries as they are read."""
 
     def extend(self, entries: Sequence[RawEntry], /) -> None:
@@ -59,7 +59,7 @@ class Input(NamedTuple):
 
     group: Group
     patience: Patience
-    new_batch: Callable[[], Batch] = list
+    new_batch: Callable[[], Collector] = list
 
 
 class Patient:
@@ -87,41 +87,57 @@ class Patient:
         stream = next(arg for arg in args if arg in self.inputs)
         self.reads.end(stream)
         latest = self.latest.get(stream, _NOTHING)
-        taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
-        first, *more = _commands(args, latest)
-        options["taken"] = taken
+        # A batch is made before it is read: it knows which history of the data it is of, at the latest.
+        options["taken"] = taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
+        commands = _commands(args, latest)
         with logs.bound(stream=stream):
-            if more:
-                await self.reads.begin(stream)
-                await self._read_at_once([first, *more], options)
-            if not taken.entries:
-                await self.inputs[stream].patience.until_done(self._read, stream, first, options)
+            if len(commands) == 1 or not await self._read_at_once(stream, commands, options):
+                await self.inputs[stream].patience.until_done(self._read, stream, commands[0], options)
         self.latest[stream] = _Latest(taken.entries, taken.entry_bytes)
         return [(stream.encode(), [(taken.last_id, taken.batch)])] if taken.entries else []
 
     async def _read(self, stream: str, command: tuple[Any, ...], options: dict[str, Any]) -> None:
-        await self.reads.begin(stream)
-        try:
-            with unavailable_if_away():
-                await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
-        except exceptions.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-        else:
-            return
-        finally:
-            if not options["taken"].entries:
-                self.reads.end(stream)
+        """Read one reply."""
+        async with self._under_way(stream, options["taken"]):
+            try:
+                with unavailable_if_away():
+                    await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+            else:
+                return
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
 
-    async def _read_at_once(self, commands: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
-        """Read several replies; whatever goes wrong, so will the next read find, and know what to do."""
+    async def _read_at_once(
+        self, stream: str, commands: list[tuple[Any, ...]], options: dict[str, Any]
+    ) -> bool:
+        """Read several replies; whether something came, or nothing went wrong.
+
+        Whatever does, so will the next read find, and know what to do.
+        """
+        taken: Taken = options["taken"]
         pipeline = self.pipeline(transaction=False)  # type: ignore[attr-defined]  # the client's
         for command in commands:
             pipeline.execute_command(*command, **options)
-        with contextlib.suppress(exceptions.RedisError, OSError):
-            await pipeline.execute(**self._in_pipelines)
+        async with self._under_way(stream, taken):
+            try:
+                with unavailable_if_away():
+                    await pipeline.execute(**self._in_pipelines)
+            except (exceptions.RedisError, StorageUnavailableError):
+                return taken.entries > 0
+        return True
+
+    @asynccontextmanager
+    async def _under_way(self, stream: str, taken: Taken) -> AsyncIterator[None]:
+        """A read; if it brings something, it has not ended with this."""
+        await self.reads.begin(stream)
+        try:
+            yield
+        finally:
+            if not taken.entries:
+                self.reads.end(stream)
 
 
 class _Latest(NamedTuple):
@@ -139,7 +155,7 @@ _NOTHING = _Latest()
 class Taken:
     """What a read has brought so far."""
 
-    batch: Batch
+    batch: Collector
     entry_bytes: int
     """Of an entry of the latest reply, about; of this read or the one before."""
     entries: int = 0
@@ -148,8 +164,8 @@ class Taken:
     def add(self, entries: Sequence[RawEntry]) -> None:
         """Add a reply's entries.
 
-        When redis-py sends commands again, to a server that has gone back (after a failover), some may come a
-        second time. A batch has them in order, and once. What is left out stays pending, and is taken over.
+        When the group is made again between two replies, it begins at the stream's beginning. A batch has
+        entries in order, and once; what is left out stays pending, and is taken over.
         """
         if _order(entries[0][0]) <= _order(self.last_id):
             entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _RESPONSES = 10_000
 """Of so many responses it is remembered, or of twice as many."""
 
+_SAID = 8
+"""Of so many things that were said of a response it is known at one look that they were told. There are two
+or three; but some producers say another `traceparent` with each event."""
+
 _NEVER = EntryId(2**64, 0)
 """Later than any entry."""
 
@@ -97,7 +101,8 @@ class ToldResponse:
         """Remember that all this was sent."""
         for each, entry in said.items():
             context, learned = each
-            self._said[each] = min(entry, self._said.get(each, entry))
+            if each in self._said or len(self._said) < _SAID:
+                self._said[each] = min(entry, self._said.get(each, entry))
             for name, value in zip(context._fields, context, strict=True):
                 if value is not None:
                     self._since[name, learned] = min(entry, self._since.get((name, learned), entry))

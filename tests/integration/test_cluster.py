@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError  # noqa: A004 - what redis-py raises
+from structlog.testing import capture_logs
 
 from deltaloom import GROUP, Partitions
 from service.address import Address
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom import StreamNames
+    from service.storage.connection import PatientClient
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
     from tests.workers import WorkerProcess
@@ -110,28 +116,101 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
 
 async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
     """A reader that asks a node for many replies would not find the node that has them now."""
-    names, total = Partitions(COUNT).all[0], 7 * ENTRIES_AT_ONCE // 2
+    names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
-        group = ConsumerGroup(client, Keys(names), "one")
-        await group.ensure()
-        for _ in range(total):
-            await client.xadd(names.deltas, {"event": "{}"})
-        address = Address.parse(url_of(cluster))
-        reader = patient_client_of(address, {names.deltas: Input(group, Patience())})
-        sizes: list[int] = []
-        ids: list[bytes] = []
-        try:
-            while sum(sizes) < total:
-                reply: Any = await reader.xreadgroup(GROUP, "one", {names.deltas: ">"}, count=5000, block=100)
-                ((_, ((_, entries),)),) = reply
-                sizes.append(len(entries))
-                ids += [entry_id for entry_id, _ in entries]
-                if len(sizes) == 2:
+        published = await backlog(client, names, 7 * ENTRIES_AT_ONCE // 2)
+        batches: list[list[bytes]] = []
+        async with reading(cluster, client, names) as reader:
+            while sum(map(len, batches)) < len(published):
+                batches.append(await reader.read())
+                if len(batches) == 2:
                     await move(cluster, await cluster.slot_of(names.deltas))
-        finally:
-            await reader.aclose()
-        assert sizes[:2] == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
-        assert len(ids) == len(set(ids)) == total
+        assert [len(batch) for batch in batches[:2]] == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
+        assert [entry_id for batch in batches for entry_id in batch] == published
+
+
+async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py would ask again for all that a cluster has given out already, and get what comes after it."""
+    names = Partitions(COUNT).all[0]
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
+        ids = await backlog(client, names, 10 * ENTRIES_AT_ONCE)
+        async with reading(cluster, client, names) as reader:
+            sizes = [len(await reader.read()), len(await reader.read())]
+            assert sizes == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
+            replies = itertools.count(1)
+            answer = AbstractConnection.read_response
+
+            async def second_is_cut(connection: AbstractConnection, *args: Any, **options: Any) -> Any:
+                reply = await answer(connection, *args, **options)
+                if isinstance(reply, dict) and names.deltas.encode() in reply and next(replies) == 2:
+                    await connection.disconnect(nowait=True)
+                    raise ConnectionError("cut")
+                return reply
+
+            monkeypatch.setattr(AbstractConnection, "read_response", second_is_cut)
+            assert await reader.read() == ids[sum(sizes) : sum(sizes) + ENTRIES_AT_ONCE]
+            given_out = (await client.xpending(names.deltas, GROUP))["pending"]
+            assert given_out > sum(sizes) + ENTRIES_AT_ONCE, "there was a second reply"
+            assert (await reader.read())[0] == ids[given_out]
+
+
+async def test_a_reader_in_full_swing_waits_for_its_cluster(tmp_path: Path) -> None:
+    """It would log an error every five seconds instead, and drop what it had read."""
+    names = Partitions(COUNT).all[0]
+    async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
+        await backlog(client, names, 4 * ENTRIES_AT_ONCE)
+        async with reading(cluster, client, names) as reader:
+            for _ in range(2):
+                assert await reader.read()
+            for node in cluster.nodes:
+                await node.kill()
+            await reader.client.aclose()  # as the reader of another partition does, who has found out
+            with capture_logs() as lines:
+                goes_on = asyncio.create_task(reader.read())
+                await wait_until(lambda: lines, message="it waits")
+            for node in cluster.nodes:
+                await node.start()
+            await cluster.wait_until_ok()
+            assert await goes_on
+        assert [line["event"] for line in lines] == ["redis is away, waiting for it"] * len(lines)
+
+
+async def backlog(client: Redis, names: StreamNames, count: int) -> list[bytes]:
+    """So many entries, unread; their ids."""
+    ids: list[bytes] = []
+    for _ in range(0, count, 100):
+        async with client.pipeline(transaction=False) as pipeline:
+            for _ in range(100):
+                pipeline.xadd(names.deltas, {"event": "{}"})
+            ids += await pipeline.execute()
+    return ids
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a stream as FastStream does."""
+
+    client: PatientClient
+    stream: str
+
+    async def read(self) -> list[bytes]:
+        """A batch; the ids of its entries."""
+        reply: Any = await self.client.xreadgroup(GROUP, "one", {self.stream: ">"}, count=5000, block=100)
+        return [entry_id for _, ((_, entries),) in reply for entry_id, _ in entries]
+
+
+@asynccontextmanager
+async def reading(cluster: Cluster, client: Redis, names: StreamNames) -> AsyncIterator[Reader]:
+    """A reader of a partition."""
+    group = ConsumerGroup(client, Keys(names), "one")
+    await group.ensure()
+    reader = patient_client_of(Address.parse(url_of(cluster)), {names.deltas: Input(group, Patience())})
+    try:
+        yield Reader(reader, names.deltas)
+    finally:
+        await reader.aclose()
 
 
 async def move(cluster: Cluster, slot: int) -> None:

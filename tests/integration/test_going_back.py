@@ -10,11 +10,13 @@ from redis.asyncio import Redis
 
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
+from service.pipeline.decode import Unreadable
+from service.pipeline.gathering import Gathered
 from service.pipeline.settling import settle
 from service.ports import StorageUnavailableError
 from tests.bench import COMPLETED, Bench, delta, done
 from tests.mortal import MortalServer
-from tests.workers import alerts, texts
+from tests.workers import alerts, dead_letters, texts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,11 +121,12 @@ async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> N
     await bench.publish(delta(2, "b"), delta(3, "c"))
     await past.keep()
     await bench.publish(delta(4, "d"))
-    in_hand, history = await worker.read(), worker.worker.history
+    in_hand = await worker.read()
+    first, second = worker.worker.gathering(in_hand[:1]), worker.worker.gathering(in_hand[1:])
     await past.come_back()
     again = await other.read()
-    await worker.take(in_hand[:1], history=history)
-    await worker.take(in_hand[1:], history=history)
+    await worker.worker.take(first)
+    await worker.worker.take(second)
     await other.take(again)
     await bench.publish(delta(4, "d"), done("abcd"))
     await worker.work()
@@ -165,6 +168,29 @@ async def test_a_batch_that_is_lost_is_let_go(past: Past) -> None:
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("a", "verified")
+
+
+async def test_what_killed_its_readers_is_not_looked_into_again(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover, of all moments, it would kill this one too."""
+    bench, worker = past.bench, past.bench.consumer()
+    await bench.publish(delta(1, "a"))
+    await worker.work()
+    await bench.publish(delta(2, "kills"))
+    await worker.read()
+    await past.keep()
+    in_hand, history = (
+        await worker.group.look_at(list(await worker.group.inherit("one"))),
+        worker.worker.history,
+    )
+    await past.come_back()
+    monkeypatch.delattr(Gathered, "add")
+    why = Unreadable("max_deliveries", "it killed three")
+    await worker.worker.bury(in_hand, {in_hand[0].id: 3}, why, history)
+    (letter,) = await dead_letters(bench.redis, bench.prefix)
+    assert (letter.reason, letter.deliveries) == ("max_deliveries", 3)
+    assert await bench.pending() == {}
 
 
 async def test_a_text_is_not_finished_by_an_end_that_is_lost(past: Past) -> None:

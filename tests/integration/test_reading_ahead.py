@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from service.storage.connection import PatientClient
-    from service.storage.patient import Batch
+    from service.storage.patient import Collector
 
 
 class Replies:
@@ -44,7 +44,7 @@ class Replies:
 
 @asynccontextmanager
 async def reader(
-    bench: Bench, redis_url: str, new_batch: Callable[[], Batch] = list
+    bench: Bench, redis_url: str, new_batch: Callable[[], Collector] = list
 ) -> AsyncIterator[PatientClient]:
     """A client that reads as FastStream does."""
     group = bench.consumer().group
@@ -116,6 +116,21 @@ async def test_a_backlog_is_read_reply_by_reply(redis: Redis, redis_url: str, pr
         assert await calls(redis) == before + 1, "who waits asks once"
 
 
+async def test_who_asked_for_much_and_got_nothing_does_not_wait_twice(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """A worker that stops would wait in vain for a read that has ended."""
+    bench = Bench(redis, prefix)
+    await bench.publish(*[delta(n, "x") for n in range(ENTRIES_AT_ONCE)])
+    async with reader(bench, redis_url) as client:
+        batch, _ = await read(client, bench.names.deltas)
+        assert len(batch) == ENTRIES_AT_ONCE
+        before = await calls(redis)
+        assert await read(client, bench.names.deltas) is None
+        assert await calls(redis) == before + 2, "it asked for twice as much as there was"
+        await asyncio.wait_for(client.reads.no_more(60), 30)
+
+
 async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url: str, prefix: str) -> None:
     """A reader that asks for many replies would not see why it gets none, and wait for ever."""
     bench = Bench(redis, prefix)
@@ -129,7 +144,7 @@ async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url:
 
 
 async def test_what_comes_again_within_a_read_is_left_out() -> None:
-    """A server that has gone back gives some again; a batch has each once, and in order."""
+    """A group that is made again gives some again; a batch has each once, and in order."""
     taken = Taken(Replies(), 1)
     for numbers in ([2, 10], [1, 2, 10], [3, 11], [12]):
         taken.add([RawEntry(b"7-%d" % number, [b"event", b"{}"]) for number in numbers])

@@ -15,6 +15,7 @@ from handlers.core.outputs import assembled_text
 from handlers.core.response import LowWater, Resolution, ResponseState, resolve
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
+from service.pipeline.gathering import Gathered
 from service.pipeline.reading import Reading
 from tests.streams import raw
 
@@ -49,7 +50,7 @@ def batch_of(
     )
     raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
     deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}
-    return Batch(reading.gathered(raws), reading, now_ms=NOW_MS, deliveries=deliveries)
+    return Batch(Gathered.of(reading.rules, raws), reading, now_ms=NOW_MS, deliveries=deliveries)
 
 
 def by_id(entry: Entry) -> EntryId:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 RULES = Rules(frozenset(), frozenset(), LARGE_BYTES, 1)
 
-HISTORY = "the one it was read from"
-
 
 class Taking:
     """A worker whose batches end when the test says so."""
@@ -27,10 +25,9 @@ class Taking:
         self.begun: list[bytes] = []
         self.go_on = asyncio.Event()
 
-    async def take(self, entries: Gathering, history: str) -> None:
+    async def take(self, gathering: Gathering) -> None:
         """Take a batch."""
-        assert history == HISTORY
-        self.begun.append(entries.ids[0])
+        self.begun.append(gathering.ids[0])
         await self.go_on.wait()
 
 
@@ -57,9 +54,9 @@ async def test_so_many_at_once_and_not_more() -> None:
     """The server would wait for Python and Python for the server; or all that is unread would be read."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
-    await ahead.take(large(1), HISTORY)
-    await ahead.take(large(2), HISTORY)
-    third = asyncio.create_task(ahead.take(large(3), HISTORY))
+    await ahead.take(large(1))
+    await ahead.take(large(2))
+    third = asyncio.create_task(ahead.take(large(3)))
     await wait_until(lambda: len(taking.begun) == 2, message="two batches are in hand")
     assert not third.done()
     taking.go_on.set()
@@ -72,7 +69,7 @@ async def test_a_small_batch_is_waited_for() -> None:
     """At a moderate load every batch would be tiny, and the worker busy with what each of them costs."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
-    first = asyncio.create_task(ahead.take(small(1), HISTORY))
+    first = asyncio.create_task(ahead.take(small(1)))
     await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
     assert not first.done()
     taking.go_on.set()
@@ -83,7 +80,7 @@ async def test_who_waits_no_more_for_a_small_batch_does_not_end_it() -> None:
     """FastStream cancels its readers when it stops: the batch in hand would be left to others."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
-    reading = asyncio.create_task(ahead.take(small(1), HISTORY))
+    reading = asyncio.create_task(ahead.take(small(1)))
     await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
     reading.cancel()
     await asyncio.wait({reading})
@@ -98,7 +95,7 @@ async def test_a_stop_does_not_wait_for_it_twice() -> None:
     """While Redis is away, a stop would wait as long for the reader, and then for the batch it waits for."""
     taking = Taking()
     ahead = Ahead(taking.take, 2)
-    reading = asyncio.create_task(ahead.take(small(1), HISTORY))
+    reading = asyncio.create_task(ahead.take(small(1)))
     await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
     ahead.wait_no_more()
     await reading
@@ -111,7 +108,7 @@ async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
     taking = Taking()
     ahead = Ahead(taking.take, 2)
     await ahead.drain(0)
-    await ahead.take(large(1), HISTORY)
+    await ahead.take(large(1))
     await ahead.drain(0.01)
     draining = asyncio.create_task(ahead.drain(60))
     await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
@@ -123,12 +120,12 @@ async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
 async def test_a_batch_that_fails_is_told_and_takes_no_place() -> None:
     """A bug would end in silence, and after some of them nothing would be read any more."""
 
-    async def fail(_entries: Gathering, _history: str) -> None:
+    async def fail(_gathering: Gathering) -> None:
         raise KeyError
 
     ahead = Ahead(fail, 1)
     with structlog.testing.capture_logs() as lines:
         for number in range(3):
-            await ahead.take(large(number), HISTORY)
+            await ahead.take(large(number))
         await ahead.drain(10)
     assert [line["event"] for line in lines] == ["batch failed"] * 3

@@ -14,6 +14,7 @@ from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
+from service.pipeline.gathering import Gathered
 from service.pipeline.reading import Reading
 from service.ports import RawEntry
 
@@ -87,7 +88,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 def read(entries: list[RawEntry]) -> Commit:
     """A batch, read."""
     reading = Reading(TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST)
-    return Batch(reading.gathered(entries), reading, now_ms=1).commit
+    return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1).commit
 
 
 def told(commit: Commit) -> Any:

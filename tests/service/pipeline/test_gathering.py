@@ -161,8 +161,7 @@ def test_too_much_for_one_batch_goes_into_several(entries: list[RawEntry], max_b
 def test_what_is_left_is_not_looked_into() -> None:
     """What has killed its reader again and again is made a dead letter, and must not kill this one too."""
     entries = [RawEntry(b"1-0", [b"event", b"{}"]), RawEntry(b"1-1", [b"event", json.dumps(_DELTA).encode()])]
-    result = Gathered(READING.rules)
-    result.leave(entries)
+    result = Gathered.unread(READING.rules, entries)
     assert not result.columns
     assert not result.asked
     assert result.others == [0, 1]

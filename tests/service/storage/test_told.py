@@ -40,3 +40,15 @@ def test_less_than_was_told_is_known_and_more_is_news() -> None:
 def test_nothing_said_is_known() -> None:
     """Most events of a producer without a context say nothing."""
     assert ToldResponse("response:r", "state").knows({})
+
+
+def test_what_differs_in_each_event_takes_no_room() -> None:
+    """Producers that say another `traceparent` with each event would fill a worker's memory."""
+    told = ToldResponse("response:r", "state")
+    traces = [(Context(tenant="acme", traceparent=f"{number}"), False) for number in range(1, 1000)]
+    told.tell({ACME: at(0)})
+    for number, trace in enumerate(traces, 1):
+        told.tell({trace: at(number)})
+    assert len(told._said) < 10  # noqa: SLF001 - the room that it takes
+    assert all(told.knows({trace: at(number)}) for number, trace in enumerate(traces, 1))
+    assert not told.knows({(Context(traceparent="new"), False): at(0)})
