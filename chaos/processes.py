@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 _READY_WITHIN = 60.0
 _STOPS_WITHIN = 20.0
+_LISTENS_WITHIN = 10.0
+"""Seconds after its start in which a process may not hear SIGTERM yet, and end by it."""
 _RESTART_AFTER = 0.5
 
 
@@ -117,6 +119,8 @@ class WorkerSlot:
     process: asyncio.subprocess.Process | None = None
     stopped: bool = False
     killed: bool = False
+    began: float = 0.0
+    """When its process was started, on the loop's clock."""
 
     @property
     def alive(self) -> bool:
@@ -155,6 +159,7 @@ class Workers:
                 start_new_session=True,
             )
         slot.killed = slot.stopped = False
+        slot.began = asyncio.get_running_loop().time()
         self.started += 1
         task = asyncio.create_task(self._watch(slot, slot.process))
         self._watchers.add(task)
@@ -197,6 +202,7 @@ class Workers:
     async def end(self) -> list[str]:
         """Ask all to end; returns what was wrong with how they did."""
         self._ending = True
+        told = asyncio.get_running_loop().time()
         wrong = []
         for slot in self.slots:
             if slot.process is not None and slot.process.returncode is None:
@@ -211,8 +217,8 @@ class Workers:
             except TimeoutError:
                 wrong.append(f"{self.what} {slot.number} did not end within {_STOPS_WITHIN:g} s of SIGTERM")
             else:
-                # One that was only just started may be told before it listens.
-                if code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
+                may_be_deaf = told - slot.began < _LISTENS_WITHIN
+                if code not in {0, -signal.SIGKILL} and not (may_be_deaf and code == -signal.SIGTERM):
                     wrong.append(f"{self.what} {slot.number} ended with exit code {code} after SIGTERM")
         return wrong
 

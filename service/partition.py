@@ -6,6 +6,7 @@ is promised for each. Each begins when its own server is there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _BATCHES_AT_ONCE = 2
 """One for the server, and one for Python."""
+
+_LEAVES_WITHIN = 2.0
+"""Seconds: a server that hangs is left without a word."""
 
 
 class Partition:
@@ -102,8 +106,9 @@ class Partition:
         await self._ahead.drain(timeout)
         if not self._in_group:
             return
-        with contextlib.suppress(StorageUnavailableError):
-            await self.group.leave()
+        with contextlib.suppress(StorageUnavailableError, TimeoutError):
+            async with asyncio.timeout(_LEAVES_WITHIN):
+                await self.group.leave()
 
     async def _trim(self) -> None:
         await self.group.trim(self._retention_ms)

@@ -89,7 +89,7 @@ async def wait_until_served(redis: Redis, prefix: str, name: str) -> None:
     await wait_until(served, 20, message=f"{name} has its group")
 
 
-async def wait_until_settled(redis: Redis, prefix: str, name: str, timeout: float = 20) -> None:
+async def wait_until_settled(redis: Redis, prefix: str, name: str, timeout: float = 60) -> None:
     """Wait until a destination is owed nothing any more."""
 
     async def settled() -> bool:

@@ -30,13 +30,14 @@ class Ahead:
 
     def __init__(self, take: Callable[[Gathering], Awaitable[None]], at_once: int) -> None:
         self._take = take
-        self._free = asyncio.Semaphore(at_once)
+        self._at_once = at_once
         self._no_more = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, gathering: Gathering) -> None:
         """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small."""
-        await self._free.acquire()
+        while len(self._tasks) >= self._at_once and not self._no_more.done():
+            await asyncio.wait({*self._tasks, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._to_the_end(gathering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -45,7 +46,7 @@ class Ahead:
             await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
 
     def wait_no_more(self) -> None:
-        """Wait for no small batch any more: the reader is to end, and `drain` waits for them."""
+        """Wait for no batch any more: the reader is to end, and `drain` waits for them."""
         if not self._no_more.done():
             self._no_more.set_result(None)
 
@@ -59,8 +60,6 @@ class Ahead:
             await self._take(gathering)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
             logs.logger().exception("batch failed")
-        finally:
-            self._free.release()
 
 
 def _is_large(gathering: Gathering) -> bool:

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Says that a consumer still works on entries, so that nobody takes them over; not on those it has lost.
 --
 -- KEYS  1 input stream

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A consumer says good-bye: what it holds may be taken over at once; holding nothing, it is removed.
 --
 -- KEYS  1 input stream

@@ -5,6 +5,7 @@ With its own FastStream would log a traceback for every attempt, and stop for go
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -33,6 +34,9 @@ BATCH_BYTES = 2 * 1024 * 1024
 ENTRIES_AT_ONCE, _BYTES_AT_ONCE = 500, 192 * 1024
 """Entries that one reply has, and their bytes: with all that is made of them while they are gathered, they
 fit into a processor's own cache."""
+
+_ASKED_AGAIN = 3
+"""Times, at once, if a connection to a cluster was lost: which happens now and then, and means nothing."""
 
 _SAMPLE = 16
 """Entries that are looked at, to tell how large they are."""
@@ -101,7 +105,7 @@ class Patient:
         async with self._under_way(stream, options["taken"]):
             try:
                 with unavailable_if_away():
-                    await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
+                    await self._ask(command, options)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
@@ -109,6 +113,9 @@ class Patient:
                 return
         await self.inputs[stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
+
+    async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
+        await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
 
     async def _read_at_once(
         self, stream: str, commands: list[tuple[Any, ...]], options: dict[str, Any]
@@ -220,3 +227,10 @@ class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
 
     # A command that is redirected would go through `execute_command`; the next read finds the way.
     _in_pipelines: ClassVar[dict[str, bool]] = {"allow_redirections": False}
+
+    async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
+        for _ in range(_ASKED_AGAIN):
+            with contextlib.suppress(exceptions.ConnectionError):
+                return await super()._ask(command, options)
+            await self.aclose()  # the others may be lost, too, and the map be another one
+        return await super()._ask(command, options)

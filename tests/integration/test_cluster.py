@@ -177,6 +177,25 @@ async def test_a_reader_in_full_swing_waits_for_its_cluster(tmp_path: Path) -> N
         assert [line["event"] for line in lines] == ["redis is away, waiting for it"] * len(lines)
 
 
+async def test_a_connection_that_is_lost_means_nothing(tmp_path: Path) -> None:
+    """Whoever is woken when a server is away would be woken by each proxy that drops what is idle."""
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
+        settings = {"partitions": COUNT, "block_ms": 2000}
+        async with running_workers(url_of(cluster), "deltaloom", 1, **settings) as (worker,):
+            for _ in range(3):
+                await wait_until(partial(all_are_read, cluster), message="all partitions are read")
+                for node in cluster.nodes:
+                    await node.ask("CLIENT", "KILL", "TYPE", "normal")
+            await wait_until(partial(all_are_read, cluster), message="all partitions are read on")
+            assert not worker.said("redis is away, waiting for it"), worker.lines()
+
+
+async def all_are_read(cluster: Cluster) -> bool:
+    """Whether a client waits for an entry of each partition."""
+    clients = [await node.ask("INFO", "clients") for node in cluster.nodes]
+    return bool(sum(each["blocked_clients"] for each in clients) == COUNT)
+
+
 async def backlog(client: Redis, names: StreamNames, count: int) -> list[bytes]:
     """So many entries, unread; their ids."""
     ids: list[bytes] = []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
 
 from deltaloom import GROUP, StreamNames
-from tests.bench import delta, done
+from tests.bench import Bench, delta, done
 from tests.mortal import MortalServer
 from tests.waiting import wait_until
 from tests.workers import WorkerProcess, running_workers, texts
@@ -99,6 +99,23 @@ async def test_the_server_is_out_of_memory(mortal: MortalServer) -> None:
         assert await finished(mortal.url) == []
         await redis.config_set("maxmemory", "0")
         await comes_out(mortal.url, "ab")
+
+
+async def test_what_a_worker_holds_is_kept_and_given_back_without_memory(mortal: MortalServer) -> None:
+    """Others would take it away from a live worker, and wait in vain for one that has stopped."""
+    async with Redis.from_url(mortal.url) as redis:
+        worker, other = Bench(redis, PREFIX).consumer("one"), Bench(redis, PREFIX).consumer("other")
+        await publish(mortal.url, "resp_1", delta(1, "a"), done("a"))
+        in_hand: list[Any] = [entry.id for entry in await worker.read()]
+        await redis.xclaim(NAMES.deltas, GROUP, "one", 0, in_hand, idle=100_000, justid=True)
+        await redis.config_set("maxmemory", "1")
+        await worker.group.keep(in_hand)
+        pending: Any = await redis.xpending_range(NAMES.deltas, GROUP, "-", "+", 10)
+        assert all(each["time_since_delivered"] < 100_000 for each in pending)
+        assert await worker.group.leave() == 2
+        await redis.config_set("maxmemory", "0")
+        await other.reclaimer.reclaim()
+        assert await finished(mortal.url) == ["a"]
 
 
 @pytest.mark.parametrize("loss", ["flushall", "group", "stream"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,14 @@ RECORDINGS = os.environ.get("RECORDINGS")
 FOLDERS = [SHIPPED] if RECORDINGS is None else [SHIPPED, Path(RECORDINGS)]
 
 HANDLERS = "refusal,reasoning,lifecycle,output_text"
+BATCH = 20
+SETTINGS = {
+    "handlers": HANDLERS,
+    "batch_size": BATCH,
+    "idle_timeout": 5,
+    "sweep_interval": 0.2,
+    "log_level": "debug",
+}
 TEXT_FIELDS = {
     "response.refusal": ("refusal", "content_index", "refusal"),
     "response.reasoning_text": ("reasoning", "content_index", "text"),
@@ -73,7 +82,10 @@ def _said(stream: str, lines: list[str]) -> Iterator[tuple[Part, str]]:
 async def publish(
     redis: Redis, prefix: str, streams: dict[str, list[str]], *, coalesce: int, seed: int
 ) -> None:
-    """Publish all streams, interleaved at random, `coalesce` events an entry."""
+    """Publish all streams, interleaved at random, `coalesce` events an entry, and a batch at a time.
+
+    Workers that wait for a first entry are given one each.
+    """
     order = random.Random(seed)
     left = {name: list(lines) for name, lines in streams.items()}
     pipeline = redis.pipeline(transaction=False)
@@ -84,7 +96,15 @@ async def publish(
             del left[name]
         body = events[0] if coalesce == 1 else f"[{','.join(events)}]"
         pipeline.xadd(StreamNames(prefix).deltas, {"event": body, "response_id": name})
+        if len(pipeline) == BATCH:
+            await pipeline.execute()
     await pipeline.execute()
+
+
+async def so_many_wait(redis: Redis, count: int) -> bool:
+    """Whether so many clients wait for an entry."""
+    clients = await redis.info("clients")
+    return bool(clients["blocked_clients"] == count)
 
 
 def without_times(text: AssembledText) -> dict[str, Any]:
@@ -105,11 +125,14 @@ async def test_same_texts_whatever_the_workers_and_the_grouping(
         for coalesce in (1, 16):
             run = f"{prefix}-{workers}-{coalesce}"
             whole = {name: lines for name, lines in streams.items() if name not in broken}
-            settings = {"handlers": HANDLERS, "batch_size": 50, "idle_timeout": 2, "sweep_interval": 0.2}
-            await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
-            async with running_workers(redis_url, run, workers, **settings):
+            async with running_workers(redis_url, run, workers, **SETTINGS) as processes:
+                all_wait = partial(so_many_wait, redis, workers)
+                await wait_until(all_wait, message="all wait for a first entry", interval=0.001)
+                await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
                 await wait_until_settled(redis, run)
                 await wait_until_nothing_is_open(redis, run)
+                had_some = [process for process in processes if process.said("batch committed")]
+                assert len(had_some) >= min(workers, 2), "one did all there was to do"
             got = await texts(redis, run)
             assert len({text.id for text in got}) == len(got), "a text came twice"
             by_part = {

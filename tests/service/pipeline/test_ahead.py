@@ -103,6 +103,22 @@ async def test_a_stop_does_not_wait_for_it_twice() -> None:
     await ahead.drain(10)
 
 
+async def test_a_stop_leaves_nobody_waiting_for_a_place() -> None:
+    """What was read last would be in nobody's hands, and a server that is full would hold up the stop."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    for number in (1, 2):
+        await ahead.take(large(number))
+    reading = asyncio.create_task(ahead.take(large(3)))
+    await wait_until(lambda: taking.begun == [b"1-0", b"2-0"], message="two are in hand")
+    assert not reading.done()
+    ahead.wait_no_more()
+    await reading
+    await wait_until(lambda: taking.begun == [b"1-0", b"2-0", b"3-0"], message="so is the last one")
+    taking.go_on.set()
+    await ahead.drain(10)
+
+
 async def test_a_stop_waits_for_what_is_in_hand_but_not_for_ever() -> None:
     """A stopped worker would leave entries to others that it was about to finish; or never stop."""
     taking = Taking()
