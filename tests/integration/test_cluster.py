@@ -190,6 +190,18 @@ async def test_a_connection_that_is_lost_means_nothing(tmp_path: Path) -> None:
             assert not worker.said("redis is away, waiting for it"), worker.lines()
 
 
+async def test_a_worker_leaves_a_cluster_that_hangs(tmp_path: Path) -> None:
+    """A worker that has nothing in hand would have to be killed."""
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
+        async with running_workers(url_of(cluster), "deltaloom", 1, partitions=COUNT) as (worker,):
+            await wait_until(partial(all_are_read, cluster), message="all partitions are read")
+            for node in cluster.nodes:
+                node.hang()
+            assert await worker.stop() == 0
+        for node in cluster.nodes:
+            node.go_on()
+
+
 async def all_are_read(cluster: Cluster) -> bool:
     """Whether a client waits for an entry of each partition."""
     clients = [await node.ask("INFO", "clients") for node in cluster.nodes]
