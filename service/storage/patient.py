@@ -91,7 +91,7 @@ class Patient:
         stream = next(arg for arg in args if arg in self.inputs)
         self.reads.end(stream)
         latest = self.latest.get(stream, _NOTHING)
-        # A batch is made before it is read: it knows which history of the data it is of, at the latest.
+        # A batch is made before it is read, so that it notes no history that began after its first entry.
         options["taken"] = taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
         commands = _commands(args, latest)
         with logs.bound(stream=stream):
