@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _OURS, _BARE, _OTHERS = "#1f6feb", "#8b949e", "#c9b37e"
 _REACHED, _MISSED = "#2da44e", "#cf222e"
 _COLUMNS = 2
+_TIMES_THE_GOAL = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 _STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 11,
@@ -108,15 +109,17 @@ def _goals(results: Results, axes: Axes) -> None:
         told = f"{shown(spread(values).median)}  (goal {goal.goal})"
         axes.annotate(told, (median, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     axes.axvline(1, color="#24292f", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(measured)), [_wrapped(goal.says) for goal, _ in measured], fontsize=8)
+    axes.set_yticks(range(len(measured)), [_wrapped(goal.says) for goal, _ in measured], fontsize=7.5)
     axes.set_ylim(len(measured) - 0.5, -0.7)
     axes.set_xscale("log")
+    axes.set_xticks(_TIMES_THE_GOAL, [f"{times:g}" for times in _TIMES_THE_GOAL])
+    axes.set_xticks([], minor=True)
     axes.margins(x=0.2)
     axes.grid(visible=False, axis="y")
     axes.set_title("Goals: right of the line is reached")
 
 
-def _wrapped(text: str, width: int = 38) -> str:
+def _wrapped(text: str, width: int = 44) -> str:
     lines = [""]
     for word in text.split():
         if len(lines[-1]) + len(word) > width:
@@ -137,7 +140,8 @@ def _latency(results: Results, axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("ms")
-    axes.legend(fontsize=7)
+    axes.set_ylim(top=axes.get_ylim()[1] * 6)  # room for the legend
+    axes.legend(fontsize=7, loc="upper left", ncols=2)
     axes.set_title("From XADD to what comes out of it")
 
 
