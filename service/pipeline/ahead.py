@@ -35,7 +35,10 @@ class Ahead:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, gathering: Gathering) -> None:
-        """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small."""
+        """Begin with a batch when fewer than `at_once` are in hand, and wait for its end if it is small.
+
+        After `wait_no_more`, begin with it at once and wait for nothing.
+        """
         while len(self._tasks) >= self._at_once and not self._no_more.done():
             await asyncio.wait({*self._tasks, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._to_the_end(gathering))
