@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deltaloom.messages import ModerationAlert
 from handlers.core.identity import digest
-from handlers.core.outputs import time_of
+from handlers.core.outputs import context_fields, time_of
 from handlers.core.routing import Handler
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _alert(alert_type: AlertType, end: ResponseEnd) -> ModerationAlert:
         status=end.status,
         reason=end.reason,
         raised_at=time_of(end.at_ms),
-        **end.context._asdict(),
+        **context_fields(end.context),
     )
 
 

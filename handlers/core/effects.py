@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from handlers.core.identity import Arrival, PartKey, StreamKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deltaloom.messages import Kind, Status
 
 
@@ -22,12 +24,35 @@ class UnattributableEventError(ValueError):
 
 
 class Context(NamedTuple):
-    """Whose text it is."""
+    """Whose text it is, and where it came from."""
 
     tenant: str | None = None
     model: str | None = None
     safety_identifier: str | None = None
     traceparent: str | None = None
+    provider: str | None = None
+    upstream_provider: str | None = None
+    dialect: str | None = None
+    upstream_response_id: str | None = None
+    reference: str | None = None
+    truncated: tuple[str, ...] = ()
+    """The names of values that were left out because they were too long, sorted."""
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Return the names and values that are there; a name left out counts as a value of its own."""
+        for name in CONTEXT_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+        for name in self.truncated:
+            yield TRUNCATED + name, ""
+
+
+TRUNCATED = "truncated:"
+"""The prefix of a name whose value was left out, in `Context.pairs`."""
+
+CONTEXT_NAMES = Context._fields[:-1]
+"""The fields that a producer may set."""
 
 
 class Origin(NamedTuple):

@@ -15,7 +15,22 @@ if TYPE_CHECKING:
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
 
 
-class PartFields(TypedDict):
+class ContextFields(TypedDict):
+    """The context that every message carries."""
+
+    tenant: str | None
+    model: str | None
+    safety_identifier: str | None
+    traceparent: str | None
+    provider: str | None
+    upstream_provider: str | None
+    dialect: str | None
+    upstream_response_id: str | None
+    reference: str | None
+    context_truncated: tuple[str, ...]
+
+
+class PartFields(ContextFields):
     """The ids and the context that every message about a part carries."""
 
     kind: str
@@ -23,10 +38,22 @@ class PartFields(TypedDict):
     item_id: str | None
     output_index: int
     content_index: int
-    tenant: str | None
-    model: str | None
-    safety_identifier: str | None
-    traceparent: str | None
+
+
+def context_fields(context: Context) -> ContextFields:
+    """Return a context as the fields of a message."""
+    return ContextFields(
+        tenant=context.tenant,
+        model=context.model,
+        safety_identifier=context.safety_identifier,
+        traceparent=context.traceparent,
+        provider=context.provider,
+        upstream_provider=context.upstream_provider,
+        dialect=context.dialect,
+        upstream_response_id=context.upstream_response_id,
+        reference=context.reference,
+        context_truncated=context.truncated,
+    )
 
 
 def time_of(ms: int) -> datetime:
@@ -43,10 +70,7 @@ def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFie
         item_id=item_id if item_id is not None or key.by == "response" else key.value,
         output_index=part.output_index,
         content_index=part.content_index,
-        tenant=context.tenant,
-        model=context.model,
-        safety_identifier=context.safety_identifier,
-        traceparent=context.traceparent,
+        **context_fields(context),
     )
 
 

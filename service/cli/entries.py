@@ -188,7 +188,7 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     said: list[Text | None] = []
     try:
         origin = said_of(entry)
-        said = [labelled(name, value) for name, value in origin.context._asdict().items()]
+        said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
         for value, why in events_of(entry, UNLIMITED, UNLIMITED):
             lines.append(_unreadable(why.error) if why else _event(value))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from deltaloom.messages import AssembledText
 from handlers.core.assembly import assemble
 from handlers.core.context import context_of
+from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import StreamKey
 from handlers.core.outputs import time_of
 from service.keys import Keys
@@ -35,7 +36,7 @@ TEXTS_LOOKED_THROUGH = 10_000
 RESPONSES_LOOKED_THROUGH = 200
 """Responses with something open, latest first, that are looked through in the end."""
 
-_CONTEXT = ("model", "tenant", "safety_identifier", "traceparent")
+_CONTEXT = ("model", "tenant", *(name for name in CONTEXT_NAMES if name not in {"model", "tenant"}))
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Knowledge:
             state = loaded.state
             indexes.update(part.output_index for part in state.finished_parts)
             known.open.extend(_open_parts(state))
-            known.context.update(_said(context_of(state.registers)._asdict()))
+            known.context.update(_said(dict(context_of(state.registers).pairs())))
         pipeline = self._client.pipeline(transaction=False)
         for index in sorted(indexes):
             pipeline.hvals(self._names.item(name, index))

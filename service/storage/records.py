@@ -8,7 +8,7 @@ import msgspec
 
 from deltaloom.messages import PLAIN_FIELDS, Kind, Status
 from handlers.core.context import Register, RegisterName, Registers
-from handlers.core.effects import Context, Copy, Ending
+from handlers.core.effects import CONTEXT_NAMES, TRUNCATED, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import CorruptLogError, PartLog, decode_log
 from handlers.core.response import ResponseState
@@ -75,7 +75,11 @@ def register_field(name: RegisterName) -> str:
 
 REGISTERS = {
     f"ctx:{register_field(name)}": name
-    for name in (RegisterName(name, learned) for name in Context._fields for learned in (False, True))
+    for name in (
+        RegisterName(name, learned)
+        for name in (*CONTEXT_NAMES, *(TRUNCATED + each for each in (*CONTEXT_NAMES, "item_id", "reason")))
+        for learned in (False, True)
+    )
 }
 """From a state's fields to the registers in them."""
 

@@ -10,16 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from deltaloom.messages import (
     PLAIN_FIELDS,
-    AlertType,
     AssembledText,
     DeadLetter,
-    DeadLetterReason,
-    Integrity,
-    Kind,
+    KnownAlertType,
+    KnownDeadLetterReason,
+    KnownIntegrity,
+    KnownKind,
+    KnownStatus,
     ModerationAlert,
     OutputMessage,
     RefusalRate,
-    Status,
 )
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -99,22 +99,24 @@ def test_fields_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("literal", "values"),
     [
-        (Kind, {"refusal", "reasoning", "reasoning_summary", "output_text"}),
-        (Status, {"completed", "incomplete", "failed", "abandoned"}),
-        (Integrity, {"verified", "repaired", "unverified"}),
+        (KnownKind, {"refusal", "reasoning", "reasoning_summary", "output_text"}),
+        (KnownStatus, {"completed", "incomplete", "failed", "cancelled", "abandoned"}),
+        (KnownIntegrity, {"verified", "repaired", "unverified", "redacted"}),
         (
-            AlertType,
+            KnownAlertType,
             {
                 "deltaloom.refusal.opened",
                 "deltaloom.refusal.finished",
+                "deltaloom.response.refused",
                 "deltaloom.response.filtered",
                 "deltaloom.response.blocked",
+                "deltaloom.text.contradicted",
                 "deltaloom.refusal.spike",
                 "deltaloom.refusal.spike.ended",
             },
         ),
         (
-            DeadLetterReason,
+            KnownDeadLetterReason,
             {"malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"},
         ),
     ],

@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from pydantic import TypeAdapter
 
-from deltaloom import Partitions, StreamNames
-from deltaloom.events import MAX_ID_LENGTH
+from deltaloom import Partitions, StreamNames, limits
 from deltaloom.messages import (
     PLAIN_FIELDS,
-    AlertType,
     AssembledText,
     DeadLetter,
-    DeadLetterReason,
-    Integrity,
+    KnownAlertType,
+    KnownDeadLetterReason,
+    KnownIntegrity,
+    KnownStatus,
     ModerationAlert,
     OutputMessage,
     RefusalRate,
-    Status,
     UndeliveredAlert,
 )
 from handlers import BUILT_IN
-from handlers.core.effects import Context
+from handlers.core.effects import CONTEXT_NAMES
 from tests.docs.pages import CONTRACT, README, quoted
 
 if TYPE_CHECKING:
@@ -81,10 +80,10 @@ def test_sample_is_a_message() -> None:
 @pytest.mark.parametrize(
     ("heading", "literal"),
     [
-        ("Status", Status),
-        ("Integrity", Integrity),
-        ("Types of alerts", AlertType),
-        ("Reasons", DeadLetterReason),
+        ("Status", KnownStatus),
+        ("Integrity", KnownIntegrity),
+        ("Types of alerts", KnownAlertType),
+        ("Reasons", KnownDeadLetterReason),
     ],
 )
 def test_literals(heading: str, literal: Any) -> None:
@@ -110,8 +109,9 @@ def test_events() -> None:
 
 def test_context() -> None:
     """A field that is passed on, but not written down, is used by nobody."""
-    assert first_column("Context") == ["response_id", *Context._fields]
-    assert f"at most {MAX_ID_LENGTH} characters" in CONTRACT.path.read_text("utf-8")
+    assert first_column("Context") == ["response_id", *CONTEXT_NAMES]
+    stated = {quoted(row[0])[0]: int(row[1].replace(",", "")) for row in CONTRACT.table("Context")}
+    assert stated == {"response_id": limits.ID, **limits.CONTEXT}
 
 
 def test_fields_of_an_entry() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deltaloom.events import RefusalDelta
 from handlers import BUILT_IN
-from handlers.core.effects import Context
+from handlers.core.effects import CONTEXT_NAMES, Context
 from handlers.core.routing import Route, RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.decode import Said, Slot, UnreadableError, events_of, original, said_of, validated
@@ -186,7 +186,7 @@ def test_nothing_said_or_said_empty_is_nothing() -> None:
     assert said_of(entry(event=JSON, response_id=b"", tenant=b"")) == Said(None, Context())
 
 
-@pytest.mark.parametrize("name", ["response_id", *Context._fields])
+@pytest.mark.parametrize("name", ["response_id", *CONTEXT_NAMES])
 @pytest.mark.parametrize(
     ("value", "error"),
     [(b"x" * 4097, "has 4097 characters; at most 4096"), (b"\xffx", "is not UTF-8 at byte 0")],

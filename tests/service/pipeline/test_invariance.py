@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers import BUILT_IN
-from handlers.core.effects import Context
+from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import EntryId
 from handlers.core.response import LowWater, resolve
 from handlers.core.routing import RoutingTable
@@ -216,7 +216,12 @@ def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataOb
     """A producer that coalesces would get other texts than one that does not."""
     first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1))).written
     second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=40))).written
-    by_entry = ("started_at", "finished_at", *Context._fields)  # each has entries of its own
+    by_entry = (
+        "started_at",
+        "finished_at",
+        *CONTEXT_NAMES,
+        "context_truncated",
+    )  # each has entries of its own
     assert _comparable(first, *by_entry) == _comparable(second, *by_entry)
 
 
