@@ -68,6 +68,7 @@ BOUNDED = (
     "open",
     "waiting",
     "counts",
+    "format",
     "undelivered",
     "gone",
 )
