@@ -73,6 +73,7 @@ BOUNDED = (
     "open",
     "waiting",
     "counts",
+    "format",
     "undelivered",
     "gone",
 )
