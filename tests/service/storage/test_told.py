@@ -96,7 +96,7 @@ def test_a_later_entry_does_not_replace_the_item_id() -> None:
 
 
 def test_another_item_id_is_sent_once() -> None:
-    """Storage would finish a text too early, not knowing that its item ids differ; or be told with each entry."""
+    """Storage would finish a text too early, unaware that its item ids differ; or be told each time."""
     part = named("a", at(5))
     assert not part.has_name("b", at(6), ids_differ=False)
     part.tell_name("b", at(6), ids_differ=False)
