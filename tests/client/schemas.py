@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
@@ -46,6 +48,13 @@ def schemas() -> dict[str, str]:
         name: f"{json.dumps(schema, indent=2)}\n"
         for name, schema in {**files, "Event.json": _event()}.items()
     }
+
+
+def validator(name: str) -> Draft202012Validator:
+    """Return a validator of one file, as the library ships it."""
+    schema = json.loads(files("deltaloom").joinpath("schemas", f"{name}.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
 
 
 def _message(model: type[BaseModel]) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from deltaloom.messages import (
     DeadLetter,
@@ -20,7 +18,7 @@ from deltaloom.messages import (
     UndeliveredAlert,
 )
 from handlers import BUILT_IN
-from tests.client.schemas import EVENTS, FOLDER, schemas
+from tests.client.schemas import EVENTS, FOLDER, schemas, validator
 from tests.client.test_events import GOOD
 from tests.client.test_messages import ALERT, AT, EARLIER_ALERT, SPIKE, TEXT
 
@@ -45,13 +43,6 @@ UNDELIVERED = UndeliveredAlert(
     entry_id="1-0",
     alert=ALERT.model_dump_json(),
 )
-
-
-def validator(name: str) -> Draft202012Validator:
-    """Return a validator of one file, as the library ships it."""
-    schema = json.loads(files("deltaloom").joinpath("schemas", f"{name}.json").read_text("utf-8"))
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
 
 
 def test_files_are_those_of_the_models() -> None:
