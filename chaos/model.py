@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Event = dict[str, Any]
 
@@ -22,6 +25,10 @@ class Bad(NamedTuple):
 
     json: str
     reason: str
+
+
+class Silence:
+    """In the place of an entry: nothing came for the idle timeout, so what is open is given up."""
 
 
 class PartId(NamedTuple):
@@ -152,12 +159,15 @@ class _Terminal(NamedTuple):
 
 
 def expected_of(
-    entries: list[list[Event | Bad]], response_id: str | None, context: dict[str, str]
+    entries: Sequence[list[Event | Bad] | Silence], response_id: str | None, context: dict[str, str]
 ) -> Expectation:
     """What must come out of a response's entries; `response_id` and `context` as its entries give them."""
     reader = _Reader(response_id, context)
     for number, events in enumerate(entries):
-        reader.read(number, events)
+        if isinstance(events, Silence):
+            reader.give_up()
+        else:
+            reader.read(number, events)
     return reader.end()
 
 
@@ -199,11 +209,14 @@ class _Reader:
                 self.stops.setdefault(stop, reason)
         self.stops_now.clear()
 
-    def end(self) -> Expectation:
+    def give_up(self) -> None:
         for part in self.parts.values():
             if part.finished is None:
                 status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
                 self._finish(None, part, status, reason, "")
+
+    def end(self) -> Expectation:
+        self.give_up()
         texts = tuple(
             part.finished._replace(entries=tuple(part.entries), late=part.late)
             for part in self.parts.values()

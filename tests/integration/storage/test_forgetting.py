@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.storage import settle_plan
 from tests.bench import COMPLETED, delta, done
@@ -54,7 +54,7 @@ async def test_of_a_finished_text_nothing_but_the_marker_is_left(bench: Bench) -
     await bench.consumer().work()
     assert await bench.redis.keys(f"{bench.prefix}:log:*") == []
     assert await bench.member_scores("waiting") == await bench.member_scores("open") == {}
-    fields = await bench.redis.hgetall(bench.names.name("state:response:resp_1"))
+    fields: Any = await bench.redis.hgetall(bench.names.name("state:response:resp_1"))
     assert fields[b"part:0:0:reasoning"] == b"done"
     assert not [name for name in fields if name.startswith(b"end:")]
 
