@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import secrets
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from mutation.trial import Trial, trial_of, try_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mutation.trial import Result
 
 UNNOTICED, NOT_RUN, INTERRUPTED = 1, 2, 130
 
@@ -63,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(trials: Sequence[Trial], console: Console, options: argparse.Namespace) -> list[Result]:
+    return asyncio.run(try_all(trials, options.jobs, report.Progress(console, len(trials))))
+
+
 def _sabotage(console: Console, options: argparse.Namespace) -> bool:
     sabotages = [each for each in read_sabotages() if not options.names or each.name in options.names]
     unknown = set(options.names) - {sabotage.name for sabotage in sabotages}
@@ -70,7 +77,7 @@ def _sabotage(console: Console, options: argparse.Namespace) -> bool:
         raise SabotageError(f"no such sabotage: {', '.join(sorted(unknown))}")
     trials = [Trial(sabotage.change(ROOT), sabotage.tests) for sabotage in sabotages]
     console.print(f"{len(trials)} sabotages", highlight=False)
-    results = try_all(trials, options.jobs, report.Progress(console, len(trials)))
+    results = _run(trials, console, options)
     if options.json is not None:
         report.write(options.json, results)
     return report.show_sabotages(console, sabotages, results)
@@ -88,7 +95,7 @@ def _sample(console: Console, options: argparse.Namespace) -> bool:
             )
         return True
     trials = [trial_of(mutant, options.only) for mutant in mutants]
-    results = try_all(trials, options.jobs, report.Progress(console, len(trials)))
+    results = _run(trials, console, options)
     if options.json is not None:
         report.write(options.json, results, seed=seed, count=options.count)
     return report.show_sample(console, results, seed)

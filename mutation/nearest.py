@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _STORED: Final = ("test_storage*.py", "test_flow.py", "test_several_workers.py", "test_reclaiming.py")
-_SENT: Final = ("test_outbox.py", "test_relay.py", "test_rates.py", "test_spikes.py", "test_relay_*.py")
+_SENT: Final = ("test_outbox.py", "test_relay.py", "test_rates.py", "test_spikes.py")
 
 _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "handlers": ("test_flow.py", "test_stopped_responses.py"),
@@ -19,7 +19,7 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "service/outbox.py": _SENT,
     "service/pipeline": _STORED,
     "service/relay.py": _SENT,
-    "service/storage": (*_STORED, *_SENT[:4], "test_partitions.py"),
+    "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
 }
 """Tests in `tests/integration`, by what the file's path begins with."""
 

@@ -227,9 +227,9 @@ class _Mutants:
             case bool():
                 yield self._replace(node, str(not node.value), "swap constant")
             case int() | float():
-                yield self._replace(node, f"({node.value!r} + 1)", "add one")
+                yield self._replace(node, repr(node.value + 1), "add one")
                 if node.value > 0:
-                    yield self._replace(node, f"({node.value!r} - 1)", "subtract one")
+                    yield self._replace(node, repr(node.value - 1), "subtract one")
             case str() if node.value and node.value.isidentifier():
                 yield self._replace(node, repr(f"{node.value}_"), "change word")
 

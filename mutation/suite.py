@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
 import signal
-import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +43,7 @@ class Outcome:
     seconds: float
 
 
-def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome:
+async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome:
     """Run these tests one after the other, in this order.
 
     Args:
@@ -52,34 +53,35 @@ def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome
     """
     in_one_process = ("-n0",) if importlib.util.find_spec("xdist") is not None else ()
     command = (str(checkout.python), "-m", "pytest", *_OPTIONS, *in_one_process, *tests)
-    return _run(checkout, command, limit)
+    return await _run(checkout, command, limit)
 
 
-def make_test(checkout: Checkout, limit: float) -> Outcome:
+async def make_test(checkout: Checkout, limit: float) -> Outcome:
     """Run `make test`."""
-    return _run(checkout, ("make", "test", f"ARGS={' '.join(_OPTIONS)}"), limit)
+    return await _run(checkout, ("make", "test", f"ARGS={' '.join(_OPTIONS)}"), limit)
 
 
-def _run(checkout: Checkout, command: Sequence[str], limit: float) -> Outcome:
+async def _run(checkout: Checkout, command: Sequence[str], limit: float) -> Outcome:
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
+        process = await asyncio.create_subprocess_exec(
+            *command,
             cwd=checkout.folder,
             env=checkout.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            code: int | None = process.wait(limit)
-        except subprocess.TimeoutExpired:
+            code: int | None = await asyncio.wait_for(process.wait(), limit)
+        except TimeoutError:
             code = None
         finally:
-            _end(process)
+            await _end(process)
         output.seek(0)
-        return _outcome(command, code, output.read().decode(errors="replace"), time.monotonic() - began)
+        said = output.read().decode(errors="replace")
+    return _outcome(command, code, said, time.monotonic() - began)
 
 
 def _outcome(command: Sequence[str], code: int | None, output: str, seconds: float) -> Outcome:
@@ -94,12 +96,11 @@ def _outcome(command: Sequence[str], code: int | None, output: str, seconds: flo
     raise SuiteError(f"{' '.join(command)} ended with {code}, and no test failed:\n{end}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
     """End a run that is not over: first so that it can clean up, then for certain, with all its children."""
     for number, grace in ((signal.SIGINT, _GRACE), (signal.SIGKILL, None)):
-        if process.poll() is None:
+        if process.returncode is not None:
+            return
+        with suppress(TimeoutError):
             os.killpg(process.pid, number)
-            try:
-                process.wait(grace)
-            except subprocess.TimeoutExpired:
-                continue
+            await asyncio.wait_for(process.wait(), grace)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+import asyncio
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +12,12 @@ from mutation.nearest import nearest_tests
 from mutation.suite import SuiteError, make_test, run_tests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mutation.change import Change
     from mutation.suite import Outcome
 
-NEAREST_LIMIT: Final = 600.0
+FIRST_LIMIT: Final = 600.0
 """Seconds for the tests that are run first."""
 
 ALL_LIMIT: Final = 1800.0
@@ -30,7 +29,7 @@ class Trial:
     """A change to try, and the tests that are run first."""
 
     change: Change
-    tests: Sequence[str]
+    tests: tuple[str, ...]
     then_all: bool = True
     """Whether `make test` decides if they pass."""
 
@@ -44,7 +43,7 @@ class Result:
     """The file before."""
     outcome: Outcome
     by_first: bool
-    """Whether one of the tests that were run first failed."""
+    """Whether this is what the tests that were run first say, and not `make test`."""
 
     @property
     def killed(self) -> bool:
@@ -54,67 +53,80 @@ class Result:
 
 def trial_of(change: Change, only: Sequence[str] = ()) -> Trial:
     """Return the trial of a mutant: the nearest tests and then all; or only these."""
-    return Trial(change, only or nearest_tests(ROOT, change.file), then_all=not only)
+    return Trial(change, tuple(only or nearest_tests(ROOT, change.file)), then_all=not only)
 
 
-def try_one(checkout: Checkout, trial: Trial) -> Result:
-    """Try a change."""
-    change = trial.change
-    source = (checkout.folder / change.file).read_text("utf-8")
-    with checkout.changed(change):
-        if trial.tests:
-            outcome = run_tests(checkout, trial.tests, NEAREST_LIMIT)
-            if outcome.red or not trial.then_all:
-                return Result(change, source, outcome, by_first=True)
-        return Result(change, source, make_test(checkout, ALL_LIMIT), by_first=False)
-
-
-def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:
-    """Try changes, so many at once, each in a copy; returns the results in the order of the trials.
+async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:
+    """Try changes, first with the tests of each; then, where they pass, with `make test`.
 
     Args:
         trials: what to try.
         jobs: copies at work at once.
-        done: is told each result as it comes.
+        done: is told each final result as it comes.
+
+    Returns:
+        The results in the order of the trials.
 
     Raises:
         SuiteError: tests fail without any change, or cannot be run.
     """
-    with _checkouts(jobs) as checkouts, ThreadPoolExecutor(jobs) as pool:
-        first = checkouts.get()
-        _check_unchanged(first, trials)
-        checkouts.put(first)
+    results: dict[Trial, Result] = {}
 
-        def run(trial: Trial) -> Result:
-            checkout = checkouts.get()
-            try:
-                result = try_one(checkout, trial)
-            finally:
-                checkouts.put(checkout)
+    def note(trial: Trial, result: Result) -> None:
+        results[trial] = result
+        if result.killed or not (trial.then_all and result.by_first):
             done(result)
-            return result
 
-        try:
-            return list(pool.map(run, trials))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _checkouts(count: int) -> Iterator[queue.SimpleQueue[Checkout]]:
     with ExitStack() as stack:
-        checkouts: queue.SimpleQueue[Checkout] = queue.SimpleQueue()
-        for _ in range(count):
-            checkouts.put(stack.enter_context(Checkout()))
-        yield checkouts
+        checkouts = [stack.enter_context(Checkout()) for _ in range(jobs)]
+        with_tests = [trial for trial in trials if trial.tests]
+        if with_tests:
+            first = sorted({test for trial in with_tests for test in trial.tests})
+            _check_unchanged(await run_tests(checkouts[0], first, ALL_LIMIT))
+            await _try_each(checkouts, with_tests, _run_first, note)
+        killed = {trial for trial, result in results.items() if result.killed}
+        left = [trial for trial in trials if trial.then_all and trial not in killed]
+        if left:
+            _check_unchanged(await make_test(checkouts[0], ALL_LIMIT))
+            await _try_each(checkouts, left, _run_all, note)
+    return [results[trial] for trial in trials]
 
 
-def _check_unchanged(checkout: Checkout, trials: Sequence[Trial]) -> None:
-    """Run the tests without any change: those that fail would seem to notice everything."""
-    first = sorted({test for trial in trials for test in trial.tests})
-    outcome = run_tests(checkout, first, ALL_LIMIT) if first else None
-    if outcome is None or (not outcome.red and any(trial.then_all for trial in trials)):
-        outcome = make_test(checkout, ALL_LIMIT)
+async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
+    return await run_tests(checkout, trial.tests, FIRST_LIMIT)
+
+
+async def _run_all(checkout: Checkout, _trial: Trial) -> Outcome:
+    return await make_test(checkout, ALL_LIMIT)
+
+
+async def _try_each(
+    checkouts: Sequence[Checkout],
+    trials: Sequence[Trial],
+    run: Callable[[Checkout, Trial], Awaitable[Outcome]],
+    note: Callable[[Trial, Result], None],
+) -> None:
+    """Run tests for each trial, in as many copies at once as there are."""
+    left = iter(trials)
+
+    async def work(checkout: Checkout) -> None:
+        for trial in left:
+            change = trial.change
+            source = (checkout.folder / change.file).read_text("utf-8")
+            with checkout.changed(change):
+                outcome = await run(checkout, trial)
+            note(trial, Result(change, source, outcome, by_first=run is _run_first))
+
+    tasks = [asyncio.create_task(work(checkout)) for checkout in checkouts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _check_unchanged(outcome: Outcome) -> None:
+    """Make sure that tests pass without any change: those that fail would seem to notice everything."""
     if outcome.red:
         raise SuiteError(f"without any change the tests fail: {outcome.test or 'they do not come to an end'}")
