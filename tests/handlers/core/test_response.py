@@ -133,7 +133,16 @@ def test_done_closes_and_verifies() -> None:
     """The plainest text would not come out as it was sent."""
     finished = Story().delta(1, "a", item_id="it").delta(2, "b").closing(3, "ab").only()
     assert finished == FinishedPart(
-        PART, Assembly("ab", 2, 0, 1, 2), "completed", None, "verified", "it", KNOWN, 1, 3
+        PART,
+        Assembly("ab", 2, 0, 1, 2),
+        "completed",
+        None,
+        "verified",
+        "it",
+        KNOWN,
+        1,
+        3,
+        integrity_source="provider",
     )
 
 
@@ -351,7 +360,9 @@ def test_text_that_only_the_final_copy_has() -> None:
     finished = Story().end(2, copies=(copy("a\ud83d", 1, item_id="it"),)).only()
     part = PART._replace(output_index=1)
     text = Assembly("a\ufffd", 0, 0, None, None)
-    assert finished == FinishedPart(part, text, "completed", None, "repaired", "it", KNOWN, 2, 2)
+    assert finished == FinishedPart(
+        part, text, "completed", None, "repaired", "it", KNOWN, 2, 2, integrity_source="provider"
+    )
 
 
 @pytest.mark.parametrize("shown", ["open", "finished"])
@@ -446,7 +457,16 @@ def test_idle_part_is_given_up() -> None:
     resolution = Story().delta(1, "a", item_id="it").delta(2, "b").resolve(idle_at_ms=500)
     assert resolution.finished == [
         FinishedPart(
-            PART, Assembly("ab", 2, 0, 1, 2), "abandoned", "idle_timeout", "unverified", "it", KNOWN, 1, 500
+            PART,
+            Assembly("ab", 2, 0, 1, 2),
+            "abandoned",
+            "idle_timeout",
+            "unverified",
+            "it",
+            KNOWN,
+            1,
+            500,
+            reason_class="unknown",
         )
     ]
     assert resolution.ended
@@ -498,6 +518,6 @@ def test_an_end_in_doubt_is_none() -> None:
 def test_what_is_given_up_has_ended_too() -> None:
     """A response whose connection was cut would count nowhere."""
     (end,) = Story().delta(1, "a").item_end(2).resolve(idle_at_ms=9).ends
-    assert end == ResponseEnd(KEY, "abandoned", "idle_timeout", KNOWN, 9)
+    assert end == ResponseEnd(KEY, "abandoned", "idle_timeout", KNOWN, 9, "unknown")
     (end,) = Story().delta(1, "a").end(2, "incomplete", "content_filter").resolve(idle_at_ms=9).ends
     assert (end.status, end.at_ms) == ("incomplete", 2)
