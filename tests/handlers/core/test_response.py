@@ -545,7 +545,8 @@ def test_end_of_the_response_gives_all_that_is_said_of_its_reason() -> None:
     """Otherwise a text would not say what its alert says of the same end."""
     why = ("policy", "cyber", "asked for malware")
     resolution = Story().delta(1, "a").end(2, "failed", "cyber_policy", why=why).resolve()
-    for said in (*resolution.finished, *resolution.ends):
+    ends: list[FinishedPart | ResponseEnd] = [*resolution.finished, *resolution.ends]
+    for said in ends:
         assert (said.reason_class, said.provider_category, said.provider_explanation) == why
     copied = Story().end(2, "incomplete", "x", (copy("a"),), why=why).only()
     assert (copied.reason_class, copied.provider_category, copied.provider_explanation) == why
@@ -563,7 +564,8 @@ def test_limit_of_open_responses_is_a_reason_without_a_class() -> None:
     story = Story().delta(1, "a")
     logs = {part: story._stored(part) for part in story.logs}
     resolution = resolve(ResponseState(KEY, open_parts=logs), ALL_STORED, idle_at_ms=5, why=OPEN_LIMIT)
-    assert [each.reason_class for each in (*resolution.finished, *resolution.ends)] == ["unknown", "unknown"]
+    ends: list[FinishedPart | ResponseEnd] = [*resolution.finished, *resolution.ends]
+    assert [each.reason_class for each in ends] == ["unknown", "unknown"]
 
 
 @pytest.mark.parametrize(
