@@ -242,7 +242,7 @@ def test_a_part_that_begins_is_told_in_full() -> None:
     assert response.registers[1].endswith(" acme")
     assert response.endings == []
     assert call.key(part.log) == LOG
-    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False)
+    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False, [], False)
     assert call.chunk().item_id == "msg_1"
     assert [fragment.delta for fragment in call.chunk().fragments] == ["a", "b"]
     assert call.plan.log_count == 0
