@@ -36,7 +36,7 @@ run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server t
 
 test: $(VENV)/.dev ## Run all tests
 	$(call say,test: pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)

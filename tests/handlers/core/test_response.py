@@ -107,7 +107,7 @@ class Story:
     def resolve(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> Resolution:
         """What can be said now."""
         logs = {part: self._stored(part) for part in self.logs}
-        state = ResponseState(self.key, self.registers, self.endings, logs, frozenset(self.finished))
+        state = ResponseState(self.key, self.registers, self.endings, logs, dict.fromkeys(self.finished))
         return resolve(state, low_water, idle_at_ms=idle_at_ms)
 
     def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
