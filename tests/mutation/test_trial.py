@@ -113,7 +113,7 @@ def test_a_survivor_is_shown_and_misses_the_goal() -> None:
     """A run would end well whatever survives."""
     console = Console(record=True, width=120)
     some = [result("a/x.py", "t")] * 97
-    assert not show_sample(console, [*some, result("a/y.py")], "7")
+    assert not show_sample(console, [*some, *[result("a/y.py")] * 2], "7")
     said = console.export_text()
     assert "survived: a/y.py:1 (swap)" in said
     assert "+x = a <= b" in said
