@@ -389,7 +389,7 @@ def responses(
         streams.append(stream)
     output = [_copy_of_item(item, ids, bare=end != "copies", final=True) for item in items]
     response_id = None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3", "r" * limits.ID]))
-    loss = {"type": "deltaloom.producer.loss", "response_id": response_id or "another", "dropped": 1}
+    loss = {"type": "deltaloom.producer.loss", "response_id": response_id or "nobody", "dropped": 1}
     events = [
         {"type": "response.created", "response": {"id": "resp", "model": "m-1", "output": []}},
         *([loss] if lost else []),
