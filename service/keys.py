@@ -8,6 +8,7 @@
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `format`                  | hash   | the format of the state                      | stays: 3 fields  |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
@@ -62,6 +63,11 @@ class Keys:
     def counts(self) -> str:
         """Events acknowledged without effect."""
         return self.names.name("counts")
+
+    @property
+    def format(self) -> str:
+        """The note of the state's format."""
+        return self.names.name("format")
 
     def rates(self, width_ms: int, start_ms: int) -> str:
         """The responses that were over within so many milliseconds, from then on."""

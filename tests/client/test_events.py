@@ -183,7 +183,7 @@ def test_item_id_of_any_length_is_read() -> None:
     assert events.RefusalDelta.model_validate(event, strict=True).item_id == "x" * 5000
 
 
-# ------------------------------------------------------------------------------------- checksums and their like
+# ----------------------------------------------------------------------------------- checksums and their like
 
 SHA256 = "0123456789abcdefABCDEF" + "0" * 42
 

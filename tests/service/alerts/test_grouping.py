@@ -48,6 +48,16 @@ def test_first_ones_alone_the_rest_as_one() -> None:
     assert held.place(opened(7), 61) != [], "a new window begins with the next one"
 
 
+def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
+    """The next alert may come before the relay collects the window: the held ones would never be sent."""
+    held = windows()
+    alerts = [opened(n) for n in range(5)]
+    for each in alerts[:4]:
+        held.place(each, 0)
+    assert held.place(alerts[4], 61) == []
+    assert held.ended(61) == [alerts[2:]]
+
+
 def test_only_similar_ones_share_a_window() -> None:
     """A flood of one kind must not hold back the only one of another."""
     held = windows()
@@ -129,6 +139,17 @@ def test_digest_counts_and_shows() -> None:
     assert not digest.notification.resolves
     assert [place.id.ms for place in digest.places] == [1, 501, 2, 3, 4]
     assert len(digest.lanes) == 4
+
+
+def test_digest_of_what_nobody_knows_yet() -> None:
+    """A digest would be as grave as a word that no destination knows, or as none."""
+    members = [opened(1, severity="info"), opened(2, severity="severe", type="deltaloom.prompt.flagged")]
+    digest = digest_of("on-call", members, ["phase", "provider", "reason_class"])
+    told = digest.notification.digest
+    assert told is not None
+    assert digest.notification.severity == "severe"
+    assert list(told.counts) == [("refusal.opened · gpt-x", 1), ("prompt.flagged · gpt-x", 1)]
+    assert digest.notification.group == "digest/phase='opened',provider=-,reason_class=-"
 
 
 def test_id_of_a_digest_is_the_same_every_time() -> None:

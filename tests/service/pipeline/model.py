@@ -14,7 +14,8 @@ from handlers.core.effects import Note
 from handlers.core.identity import EntryId
 from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
-from handlers.core.response import LowWater, Resolution, ResponseState, resolve
+from handlers.core.response import Resolution, resolve
+from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch

@@ -11,9 +11,9 @@ from faststream.redis.parser import BinaryMessageFormatV1
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltaloom import limits
 from deltaloom.events import RefusalDelta
 from handlers import BUILT_IN
-from deltaloom import limits
 from handlers.core.effects import CONTEXT_NAMES, Context
 from handlers.core.routing import Route, RoutingTable
 from service.bus.envelope import open_entry
@@ -224,7 +224,7 @@ def test_every_context_field_has_a_limit() -> None:
 
 def test_names_that_are_left_out_are_sorted() -> None:
     """Otherwise two entries that say the same would say it in two ways."""
-    fields = {name: b"x" * 2000 for name in ("tenant", "dialect", "model")}
+    fields = dict.fromkeys(("tenant", "dialect", "model"), b"x" * 2000)
     assert said_of(entry(event=JSON, **fields)).context.truncated == ("dialect", "model", "tenant")
 
 
@@ -340,6 +340,12 @@ def test_array_beyond_its_length() -> None:
     with pytest.raises(UnreadableError) as caught:
         slots_of(entry(event=body), max_array_length=3)
     assert caught.value.why == ("oversized", "the entry's array has 4 events; at most 3")
+
+
+def test_array_of_exactly_its_limit_is_taken() -> None:
+    """A producer that fills its arrays up to the documented limit would get dead letters only."""
+    body = b"[" + b",".join([JSON] * 3) + b"]"
+    assert [slot.why for slot in slots_of(entry(event=body), max_array_length=3)] == [None] * 3
 
 
 def test_oversized_flat_event() -> None:

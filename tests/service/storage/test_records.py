@@ -1,179 +1,173 @@
-"""How values are written in a response's state: what is written is read back, by v0.1.0 too where it must be."""
+"""Tests of how a response's state is written and read, and of the fields of stream entries."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import get_args
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from deltaloom.messages import DeadLetter, KnownStatus, ModerationAlert
-from handlers.core.context import RegisterName
-from handlers.core.effects import CONTEXT_NAMES, Checksum, Copy, Ending, Note
+from deltaloom import DeadLetter, ModerationAlert
+from handlers.core.assembly import StoredFragment
+from handlers.core.context import Register, RegisterName
+from handlers.core.effects import Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.text import text_digest
 from service.storage.records import (
     REGISTERS,
     arrival_field,
     encode_ending,
-    encode_note,
     entry_of_alert,
     entry_of_letter,
-    note_of,
+    in_ms,
+    open_fields,
+    register_field,
+    register_value,
+    registers_of,
+    stamped,
     state_of,
 )
-from tests.strategies import any_text, kinds, whole_text
+from tests.strategies import Chunk, entry_ids
 
 KEY = StreamKey("response", "resp_1")
-AT = Arrival(EntryId(5, 1), 2)
-PART = PartKey(KEY, 0, 1, "refusal")
-
-_EndingOfV0_1 = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
-"""A stored ending as v0.1.0 decodes it; its statuses are the four below."""
-
-_STATUSES_OF_V0_1 = {"completed", "incomplete", "failed", "abandoned"}
-
-maybe_text = st.none() | whole_text
-notes = st.builds(
-    Note,
-    st.none()
-    | st.builds(Checksum, st.sampled_from(["0a" * 32, "ff" * 32]), st.none() | st.integers(0, 2**63 - 1)),
-    st.sampled_from(["provider", "producer"]),
-    st.booleans(),
-    st.booleans(),
-    st.none() | st.sampled_from(get_args(KnownStatus)),
-    maybe_text,
-    maybe_text,
-    maybe_text,
-)
-endings = st.builds(
-    Ending,
-    st.just(KEY),
-    st.none() | st.integers(0, 2**31 - 1),
-    st.sampled_from(get_args(KnownStatus)),
-    maybe_text,
-    st.lists(
-        st.builds(Copy, maybe_text, st.integers(0, 9), st.integers(0, 9), kinds, any_text), max_size=2
-    ).map(tuple),
-    maybe_text,
-    maybe_text,
-    maybe_text,
-)
+ENTRY = EntryId(5, 1)
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
-@given(notes)
-def test_note_is_read_back(note: Note) -> None:
-    """Otherwise a checksum, a loss, or the words about a reason would change on their way through storage."""
-    state = state_of(KEY, {f"note:{arrival_field(AT)}": encode_note(note)}, {})
-    assert state.notes == {AT: note}
-    assert state.endings == {}
+def log(text: str) -> bytes:
+    """Return a log with one fragment."""
+    return Chunk([StoredFragment(Arrival(ENTRY, 0), 1, text)], [], None).encoded()
 
 
-@pytest.mark.parametrize(
-    ("note", "stored"),
-    [
-        (Note(), {}),
-        (Note(loss=True), {"loss": True}),
-        (Note(Checksum("0a", 7), "producer"), {"sha256": "0a", "bytes": 7, "source": "producer"}),
-        (Note(status="cancelled", reason_class="c"), {"status": "cancelled", "reason_class": "c"}),
-    ],
-)
-def test_note_holds_only_what_there_is(note: Note, stored: dict[str, object]) -> None:
-    """Otherwise a later version could not add to it, or each one would cost more than it says."""
-    assert msgspec.msgpack.decode(encode_note(note)) == stored
-
-
-def test_note_of_a_later_version_is_read() -> None:
-    """Otherwise a worker of this version would stop at what one of the next has stored."""
-    later = msgspec.msgpack.encode({"sha256": "0a", "bytes": 7, "new": 1})
-    assert state_of(KEY, {f"note:{arrival_field(AT)}": later}, {}).notes == {AT: Note(Checksum("0a", 7))}
-
-
-@given(endings)
-def test_ending_is_read_back_with_its_note(ending: Ending) -> None:
-    """Otherwise a response would end in another way, by whether storage was asked."""
-    fields = {f"end:{arrival_field(AT)}": encode_ending(ending)}
-    if note_of(ending) != Note():
-        fields[f"note:{arrival_field(AT)}"] = encode_note(note_of(ending))
-    assert state_of(KEY, fields, {}).endings == {AT: ending}
-
-
-@given(endings)
-def test_ending_is_readable_by_v0_1_0(ending: Ending) -> None:
-    """Otherwise a worker that is not yet updated would stop at a response that a new one has ended."""
-    output_index, status, reason, copies = msgspec.msgpack.decode(encode_ending(ending), type=_EndingOfV0_1)
-    assert status in _STATUSES_OF_V0_1
-    assert status == ("incomplete" if ending.status == "cancelled" else ending.status)
-    assert (output_index, reason, len(copies)) == (ending.output_index, ending.reason, len(ending.copies))
-
-
-def test_ending_of_v0_1_0_is_read() -> None:
-    """Otherwise a response that was open during the update would be lost."""
-    copies = [("it", 1, 2, "refusal", b"no")]
-    stored = msgspec.msgpack.encode((None, "failed", "cyber_policy", copies))
-    ending = Ending(KEY, None, "failed", "cyber_policy", (Copy("it", 1, 2, "refusal", "no"),))
-    assert state_of(KEY, {f"end:{arrival_field(AT)}": stored}, {}).endings == {AT: ending}
-
-
-def test_most_endings_have_no_note() -> None:
-    """Otherwise every end of an item would be stored twice."""
-    assert note_of(Ending(KEY, 0, "completed")) == Note()
-    assert note_of(Ending(KEY, None, "failed", "x", (Copy(None, 0, 0, "refusal", "no"),))) == Note()
-
-
-def test_digest_of_a_finished_part_is_read() -> None:
-    """Otherwise another text for it would pass unseen, or one of v0.1.0 would always be contradicted."""
-    digest = text_digest("no")
-    fields = {"part:0:1:refusal": b"done", "part:0:2:refusal": b"done", "digest:0:1:refusal": digest.encode()}
-    assert state_of(KEY, fields, {}).finished_parts == {PART: digest, PART._replace(content_index=2): None}
-
-
-def test_every_context_field_has_its_registers() -> None:
-    """Otherwise a field that a producer gives would be stored and never read."""
-    names = {*CONTEXT_NAMES, "item_id", "reason", "provider_category", "provider_explanation"}
-    assert set(REGISTERS.values()) == {
-        RegisterName(prefix + name, learned)
-        for name in names
-        for prefix in ("", "truncated:")
-        for learned in (False, True)
-        if prefix or name in CONTEXT_NAMES
-    }
-    assert "ctx:truncated:item_id" in REGISTERS
-    assert "ctx:model:learned" in REGISTERS
-
-
-AT_NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
-
-def test_alert_says_the_prefix_it_is_written_under() -> None:
-    """Otherwise the ids of two deployments could not be told apart where their alerts meet."""
+def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
+    """A subscriber without FastStream could not pick its alerts; or would read "None" as an item id."""
     alert = ModerationAlert(
-        type="deltaloom.text.contradicted",
-        id="x",
-        severity="info",
-        text="",
+        type="deltaloom.refusal.opened",
+        id="opened_1",
+        severity="warning",
+        text="No.",
         kind="refusal",
-        raised_at=AT_NOON,
+        response_id="resp_1",
+        raised_at=NOW,
     )
-    fields = entry_of_alert(alert, "other")
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
-    assert set(named) == {"__data__", "type", "id", "kind"}
-    assert json.loads(named["__data__"])["source"] == "other"
-    assert ModerationAlert.model_validate_json(named["__data__"]) == alert.model_copy(
-        update={"source": "other"}
-    )
+    values = entry_of_alert(alert, "t")
+    fields = dict(zip(values[::2], values[1::2], strict=True))
+    assert values[0] == "__data__"
+    assert ModerationAlert.model_validate_json(fields.pop("__data__")) == stamped(alert, "t")
+    assert fields == {
+        "type": "deltaloom.refusal.opened",
+        "id": "opened_1",
+        "kind": "refusal",
+        "response_id": "resp_1",
+    }
 
 
-def test_dead_letter_says_the_prefix_it_is_written_under() -> None:
-    """Otherwise whoever collects the letters of two deployments could not tell whose they are."""
+def test_a_dead_letters_entry_is_all_text() -> None:
+    """The script would write a number or a time that no reader of the stream understands."""
     letter = DeadLetter(
-        reason="oversized", error="e", stream="s", entry_id="1-0", deliveries=1, failed_at=AT_NOON, entry="{}"
+        reason="handler_error",
+        error="boom",
+        stream="deltas",
+        entry_id="5-1",
+        deliveries=3,
+        failed_at=NOW,
+        entry="{}",
     )
-    fields = entry_of_letter(letter, "other")
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
-    assert (named["source"], named["schema"], named["reason"]) == ("other", "1", "oversized")
-    assert all(isinstance(value, str) for value in fields)
+    values = entry_of_letter(letter, "t")
+    assert all(type(value) is str for value in values)
+    assert DeadLetter.model_validate(dict(zip(values[::2], values[1::2], strict=True))) == stamped(
+        letter, "t"
+    )
+
+
+@given(entry_ids, entry_ids, st.text(max_size=5), st.text(max_size=5))
+def test_the_earliest_register_is_the_smallest_in_byte_order(
+    one: EntryId, other: EntryId, value: str, another: str
+) -> None:
+    """The script keeps the smaller string: a text would carry what a later entry says."""
+    first, second = Register(one, value), Register(other, another)
+    if one != other:
+        by_bytes = register_value(first).encode() < register_value(second).encode()
+        assert by_bytes == (first < second)
+
+
+@pytest.mark.parametrize("digits", range(1, 20))
+def test_a_longer_number_comes_after_a_shorter_one(digits: int) -> None:
+    """9 is before 10, and not after it as in a dictionary."""
+    lower, higher = 10**digits - 1, 10**digits
+    assert register_value(Register(EntryId(lower, 0), "z")) < register_value(
+        Register(EntryId(higher, 0), "a")
+    )
+    assert register_value(Register(EntryId(1, lower), "z")) < register_value(
+        Register(EntryId(1, higher), "a")
+    )
+
+
+@given(entry_ids, st.text(max_size=8))
+def test_a_register_is_read_back(entry: EntryId, value: str) -> None:
+    """A tenant's name with a blank would be cut, or its entry be another."""
+    for learned in (False, True):
+        name, register = RegisterName("tenant", learned), Register(entry, value)
+        field = f"ctx:{register_field(name)}"
+        assert registers_of({field: register_value(register).encode(), "ctx:model": None}) == {name: register}
+
+
+def test_each_register_has_a_field_of_its_own() -> None:
+    """What was learned would overwrite what the producer says."""
+    assert REGISTERS["ctx:model"] == RegisterName("model", learned=False)
+    assert REGISTERS["ctx:model:learned"] == RegisterName("model", learned=True)
+    assert len(set(REGISTERS.values())) == len(REGISTERS)
+
+
+def test_the_open_parts_are_those_that_are_not_done() -> None:
+    """Logs of finished parts would be asked for, or those of open ones left out."""
+    fields = {"part:0:0:refusal": b"open", "part:1:0:reasoning": b"done", "end:5-1:0": b"", "version": b"1"}
+    assert open_fields(fields) == ["0:0:refusal"]
+
+
+@pytest.mark.parametrize("output_index", [None, 0, 3])
+def test_an_ending_is_read_back(output_index: int | None) -> None:
+    """The end of one item would end the whole response; or a copy would belong to another part."""
+    copies = (Copy("msg_1", 2, 1, "refusal", "No \ud83d."), Copy(None, 0, 0, "reasoning", ""))
+    ending = Ending(KEY, output_index, "incomplete", "max_output_tokens", copies)
+    at = Arrival(ENTRY, 4)
+    state = state_of(KEY, {f"end:{arrival_field(at)}": encode_ending(ending)}, {})
+    assert state.endings == {at: ending}
+
+
+def test_a_state_is_read_with_its_logs() -> None:
+    """A part that another worker finished meanwhile would be open without a log, and finished empty."""
+    fields = {
+        "part:0:0:refusal": b"open",
+        "part:1:0:refusal": b"open",
+        "part:2:0:refusal": b"done",
+        "ctx:tenant": register_value(Register(ENTRY, "acme")).encode(),
+        "alerted:0:0:refusal": b"1",
+        "version": b"3",
+    }
+    state = state_of(KEY, fields, {"0:0:refusal": log("No."), "1:0:refusal": None})
+    first, second, third = (PartKey(KEY, n, 0, "refusal") for n in range(3))
+    assert {part: each.assembled()[0].text for part, each in state.open_parts.items()} == {first: "No."}
+    assert state.finished_parts == {second: None, third: None}
+    assert state.registers == {RegisterName("tenant"): Register(ENTRY, "acme")}
+    assert state.stream_key == KEY
+
+
+def test_a_log_that_cannot_be_read_is_set_aside() -> None:
+    """One damaged log would hold up every text of its response, and of its neighbours."""
+    fields = {"part:0:0:refusal": b"open", "part:1:0:refusal": b"open"}
+    with capture_logs() as lines:
+        state = state_of(KEY, fields, {"0:0:refusal": b"?", "1:0:refusal": log("No.")})
+    assert [*state.open_parts] == [PartKey(KEY, 1, 0, "refusal")]
+    assert state.finished_parts == {}
+    assert [(line["log_level"], line["response"], line["part"]) for line in lines] == [
+        ("error", "response:resp_1", "0:0:refusal")
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "ms"), [(1, 1000), (0.0004, 0), (0.0006, 1), (2.5, 2500)])
+def test_seconds_are_whole_milliseconds(seconds: float, ms: int) -> None:
+    """A script would be given a fraction, and refuse it."""
+    assert in_ms(seconds) == ms
+    assert type(in_ms(seconds)) is int
