@@ -21,7 +21,7 @@ def on_delta(event: OutputTextDelta, origin: Origin) -> Iterator[Fragment]:
 
 def on_done(event: OutputTextDone, origin: Origin) -> Iterator[Closing]:
     """`response.output_text.done`."""
-    return closing(event, origin, "output_text", event.content_index, event.text or "")
+    return closing(event, origin, "output_text", event.content_index, event.text)
 
 
 handler = Handler(

@@ -26,7 +26,7 @@ def on_text_delta(event: ReasoningTextDelta, origin: Origin) -> Iterator[Fragmen
 
 def on_text_done(event: ReasoningTextDone, origin: Origin) -> Iterator[Closing]:
     """`response.reasoning_text.done`."""
-    return closing(event, origin, "reasoning", event.content_index, event.text or "")
+    return closing(event, origin, "reasoning", event.content_index, event.text)
 
 
 def on_summary_delta(event: ReasoningSummaryTextDelta, origin: Origin) -> Iterator[Fragment]:
@@ -36,7 +36,7 @@ def on_summary_delta(event: ReasoningSummaryTextDelta, origin: Origin) -> Iterat
 
 def on_summary_done(event: ReasoningSummaryTextDone, origin: Origin) -> Iterator[Closing]:
     """`response.reasoning_summary_text.done`."""
-    return closing(event, origin, "reasoning_summary", event.summary_index, event.text or "")
+    return closing(event, origin, "reasoning_summary", event.summary_index, event.text)
 
 
 handler = Handler(

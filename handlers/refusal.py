@@ -23,7 +23,7 @@ def on_delta(event: RefusalDelta, origin: Origin) -> Iterator[Fragment]:
 
 def on_done(event: RefusalDone, origin: Origin) -> Iterator[Closing]:
     """`response.refusal.done`."""
-    return closing(event, origin, "refusal", event.content_index, event.refusal or "")
+    return closing(event, origin, "refusal", event.content_index, event.refusal)
 
 
 def opened(opening: Opening) -> ModerationAlert:

@@ -19,10 +19,12 @@ from service.pipeline.worker import Worker
 from service.ports import StorageUnavailableError
 from service.rounds import Round
 from service.storage.group import ConsumerGroup
+from service.storage.state_format import StateFormat
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import NoReturn
 
     from redis.asyncio import Redis
 
@@ -55,6 +57,8 @@ class Partition:
         self.names = names
         self.patience = patience
         self.group = ConsumerGroup(client, keys, settings.consumer)
+        self._format = StateFormat(client, keys.format)
+        self._claim_time = settings.claim_time
         self._in_group = False
         self._retention_ms = round(settings.retention * 1000)
         self._storage = RedisStorage(client, keys, settings)
@@ -74,8 +78,13 @@ class Partition:
         ]
 
     async def begin(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Begin, as soon as the server is there: `read` has batches come."""
+        """Begin, as soon as the server is there: `read` has batches come.
+
+        Raises:
+            StateFormatError: this worker cannot read what is stored here.
+        """
         with logs.bound(stream=self.names.deltas):
+            await self.patience.until_done(self._format.claim)
             await self.patience.until_done(self.group.ensure)
             self._in_group = True
             await self.patience.until_done(self._storage.load_scripts)
@@ -83,6 +92,14 @@ class Partition:
             await read()
         for each in self._rounds:
             each.start()
+
+    async def watch_format(self) -> NoReturn:
+        """Look now and then whether this worker can still read what is stored.
+
+        Raises:
+            StateFormatError: it cannot.
+        """
+        await self._format.watch(self._claim_time)
 
     def gathering(self) -> Gathering:
         """Where entries are put as they are read."""

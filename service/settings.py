@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = (
         Field(
             default=None,
-            description="Handlers to run, separated by commas; unset: all but `output_text`.",
+            description="Handlers to run, separated by commas; unset: all but `output_text` and `redacted`.",
         )
     )
     consumer: str = Field(
@@ -160,8 +160,11 @@ class Settings(BaseSettings):
     state_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long an open text is kept while no worker runs."
     )
-    marker_ttl: FiniteFloat = Field(
-        default=86400, ge=60, description="How long it is remembered that a text is finished."
+    marker_ttl: FiniteFloat | None = Field(
+        default=None,
+        ge=60,
+        description="How long a finished text is remembered; unset: as long as anything of it is kept. "
+        "Less is not allowed.",
     )
     item_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long finished items can be looked up."
@@ -236,12 +239,29 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _remembers_what_it_keeps(self) -> Self:
+        for kept in ("item_ttl", "retention"):
+            seconds = getattr(self, kept)
+            if self.marker_ttl is not None and self.marker_ttl < seconds:
+                marker = f"{variable('marker_ttl')}={self.marker_ttl:g}"
+                raise ValueError(
+                    f"{marker} is not allowed: at least {variable(kept)}={seconds:g}, or an event that comes "
+                    "again would write a second text under the id of one that is still there"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _compares_with_more_than_a_window(self) -> Self:
         if self.spike_baseline < 2 * self.spike_window:
             baseline = f"{variable('spike_baseline')}={self.spike_baseline:g}"
             window = f"{variable('spike_window')}={self.spike_window:g}"
             raise ValueError(f"{baseline} is not allowed: at least twice {window}")
         return self
+
+    @property
+    def remembered(self) -> float:
+        """Seconds for which a finished text is remembered."""
+        return max(self.item_ttl, self.retention) if self.marker_ttl is None else self.marker_ttl
 
     @property
     def address(self) -> Address:

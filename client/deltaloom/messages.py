@@ -38,6 +38,8 @@ KnownIntegritySource = Literal["provider", "producer"]
 IntegritySource = KnownIntegritySource | str
 """Who wrote the authoritative text: the provider, or the producer from what it had passed on."""
 
+KnownTextType = Literal["deltaloom.text.assembled"]
+
 KnownAlertSeverity = Literal["info", "warning", "critical"]
 AlertSeverity = KnownAlertSeverity | str
 
@@ -142,7 +144,7 @@ class PartMessage(ResponseMessage):
 class AssembledText(PartMessage):
     """A finished text."""
 
-    type: str = "deltaloom.text.assembled"
+    type: KnownTextType | str = "deltaloom.text.assembled"
     status: Status
     integrity: Integrity
     integrity_source: IntegritySource | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from deltaloom.messages import AssembledText
+from deltaloom.messages import AssembledText, ModerationAlert
 
 if TYPE_CHECKING:
     from handlers.core.effects import Context
     from handlers.core.identity import PartKey
-    from handlers.core.response import FinishedPart
+    from handlers.core.response import Contradiction, FinishedPart
 
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
 
@@ -84,12 +84,31 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
             "text": assembly.text,
             "status": finished.status,
             "reason": finished.reason,
+            "reason_class": finished.reason_class,
+            "provider_category": finished.provider_category,
+            "provider_explanation": finished.provider_explanation,
             "integrity": finished.integrity,
+            "integrity_source": finished.integrity_source,
             "delta_count": assembly.delta_count,
             "duplicate_count": assembly.duplicate_count,
             "first_sequence_number": assembly.first_sequence_number,
             "last_sequence_number": assembly.last_sequence_number,
             "started_at": time_of(finished.started_ms),
             "finished_at": time_of(finished.finished_ms),
+        }
+    )
+
+
+def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
+    """Return the alert that another authoritative text came for a part: once a part, so it has one id."""
+    part = contradiction.part
+    return ModerationAlert.model_validate(
+        {
+            **part_fields(part, contradiction.item_id, contradiction.context),
+            "type": "deltaloom.text.contradicted",
+            "id": part.digest("contradicted"),
+            "severity": "info",
+            "text": contradiction.text,
+            "raised_at": time_of(contradiction.at_ms),
         }
     )

@@ -48,9 +48,14 @@ def first_column(heading: str) -> list[str]:
 def described(schema: dict[str, Any]) -> str:
     """A field's type, as the page writes it."""
     match schema:
+        case {"anyOf": [known, {"type": "string"}, *rest]} if "enum" in known or "const" in known:
+            # An open type: the page lists the known values.
+            return described({"anyOf": [known, *rest]} if rest else known)
         case {"anyOf": [value, {"type": "null"}]}:
             literals = value.get("enum")
             return f"{described(value)}{',' if literals else ''} or null"
+        case {"type": "array", "items": {"type": item}}:
+            return f"array of {item}s"
         case {"$ref": reference}:
             return str(reference).rpartition("/")[2]
         case {"const": literal}:

@@ -100,6 +100,38 @@ def test_a_delta_takes_few_bytes() -> None:
     assert len(encode_chunk(Columns([10**12], [0], [1], [""]), [], None)) > FRAGMENT_BYTES
 
 
+def _as_commit_lua_reads(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number as `varint` in commit.lua does: a byte from 128 on is followed by another."""
+    number, scale = 0, 1
+    while data[at] >= 128:
+        number += (data[at] - 128) * scale
+        scale *= 128
+        at += 1
+    return number + data[at] * scale, at + 1
+
+
+@pytest.mark.parametrize("count", [1, 126, 127, 128, 129])
+def test_a_chunks_head_is_read_alike_by_commit_lua(count: int) -> None:
+    """A head that only Python reads would have the script count millions of fragments, or none."""
+    lengths = set()
+    for more in range(129):
+        columns = Columns([1] * count, [*range(count)], [*range(count)], [""] * (count - 1) + ["x" * more])
+        data = encode_chunk(columns, [], None)
+        length, at = _as_commit_lua_reads(data, 0)
+        fragments, at = _as_commit_lua_reads(data, at)
+        assert (length, fragments) == (len(data) - at, count)
+        assert len(decode_log(data * 2).fragments) == 2 * count
+        lengths.add(length)
+    assert count > 1 or {127, 128} < lengths, "lengths on both sides of the border are among them"
+
+
+def test_a_chunks_head_takes_two_bytes_up_to_the_border() -> None:
+    """Every small chunk of an open text would be a byte larger than it need be."""
+    body = len(encode_chunk(Columns([1], [0], [1], ["x" * 100]), [], None)) - 2 - 100
+    data = encode_chunk(Columns([1], [0], [1], ["x" * (127 - body)]), [], None)
+    assert (data[:2], len(data)) == (bytes((127, 1)), 2 + 127)
+
+
 def test_an_empty_log_has_nothing() -> None:
     """A part whose log has expired would stop its reader."""
     log = decode_log(b"")

@@ -48,6 +48,16 @@ def test_first_ones_alone_the_rest_as_one() -> None:
     assert held.place(opened(7), 61) != [], "a new window begins with the next one"
 
 
+def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
+    """The next alert may come before the relay collects the window: the held ones would never be sent."""
+    held = windows()
+    alerts = [opened(n) for n in range(5)]
+    for each in alerts[:4]:
+        held.place(each, 0)
+    assert held.place(alerts[4], 61) == []
+    assert held.ended(61) == [alerts[2:]]
+
+
 def test_only_similar_ones_share_a_window() -> None:
     """A flood of one kind must not hold back the only one of another."""
     held = windows()

@@ -161,6 +161,42 @@ def test_an_unknown_type_goes_by_its_severity() -> None:
     assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
 
 
+JUDGED_TWICE = """
+[[rules]]
+name = "beginning"
+match = {{ phase = "opened" }}
+severity = "{}"
+
+[[rules]]
+name = "end"
+match = {{ phase = "finished" }}
+severity = "{}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "resolves"),
+    [
+        ("info", "info", True),
+        ("info", "warning", False),
+        ("info", "critical", False),
+        ("warning", "info", True),
+        ("warning", "warning", True),
+        ("warning", "critical", False),
+        ("critical", "info", True),
+        ("critical", "warning", True),
+        ("critical", "critical", True),
+    ],
+)
+def test_an_end_that_is_worse_than_its_beginning_resolves_nothing(
+    began: str, ended: str, *, resolves: bool
+) -> None:
+    """A page would be closed by the very alert that should raise it, between any two severities."""
+    toml = TWO + JUDGED_TWICE.format(began, ended)
+    end = alert(PLAIN, "refusal.finished", status="completed")
+    assert sent(policy(toml).decide(end, NOW)["a"]).resolves is resolves
+
+
 def test_groups() -> None:
     """An end would not find its beginning; or two refusals would be taken for one."""
     pairs = (

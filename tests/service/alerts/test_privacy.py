@@ -120,6 +120,11 @@ def test_a_long_text_leaves_in_part() -> None:
     assert DEFAULT.prose("x" * (MOST_LEAVING * 3)).endswith(f"x{CUT}")
 
 
+def test_exactly_as_many_finds_as_the_limit_are_all_replaced() -> None:
+    """The text would end in an exception, and its alert would never leave."""
+    assert DEFAULT.prose("a@b.cd " * MOST_HITS + "end") == "[mail] " * MOST_HITS + "end"
+
+
 def test_more_than_is_looked_for() -> None:
     """Finding ten thousand of something would take the relay's time; or those not looked for would leave."""
     text = "a@b.cd " * (MOST_HITS + 5)

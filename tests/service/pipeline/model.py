@@ -94,7 +94,7 @@ class StoredSet:
             dict(response.registers),
             dict(response.endings),
             {part: decode_log(log) for part, log in response.logs.items()},
-            frozenset(response.done),
+            dict.fromkeys(response.done),
         )
 
     def settle(self, state: ResponseState, resolution: Resolution) -> None:

@@ -312,6 +312,12 @@ def test_array_beyond_its_length() -> None:
     assert caught.value.why == ("oversized", "the entry's array has 4 events; at most 3")
 
 
+def test_array_of_exactly_its_limit_is_taken() -> None:
+    """A producer that fills its arrays up to the documented limit would get dead letters only."""
+    body = b"[" + b",".join([JSON] * 3) + b"]"
+    assert [slot.why for slot in slots_of(entry(event=body), max_array_length=3)] == [None] * 3
+
+
 def test_oversized_flat_event() -> None:
     """Flat fields would be a way around the limit."""
     (reason,) = reasons(entry(type=b"response.refusal.delta", delta=b"x" * MAX))

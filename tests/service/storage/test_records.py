@@ -1,0 +1,173 @@
+"""Tests of how a response's state is written and read, and of the fields of stream entries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from deltaloom import DeadLetter, ModerationAlert
+from handlers.core.assembly import StoredFragment
+from handlers.core.context import Register, RegisterName
+from handlers.core.effects import Copy, Ending
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from service.storage.records import (
+    REGISTERS,
+    arrival_field,
+    encode_ending,
+    entry_of_alert,
+    entry_of_letter,
+    in_ms,
+    open_fields,
+    register_field,
+    register_value,
+    registers_of,
+    stamped,
+    state_of,
+)
+from tests.strategies import Chunk, entry_ids
+
+KEY = StreamKey("response", "resp_1")
+ENTRY = EntryId(5, 1)
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def log(text: str) -> bytes:
+    """Return a log with one fragment."""
+    return Chunk([StoredFragment(Arrival(ENTRY, 0), 1, text)], [], None).encoded()
+
+
+def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
+    """A subscriber without FastStream could not pick its alerts; or would read "None" as an item id."""
+    alert = ModerationAlert(
+        type="deltaloom.refusal.opened",
+        id="opened_1",
+        severity="warning",
+        text="No.",
+        kind="refusal",
+        response_id="resp_1",
+        raised_at=NOW,
+    )
+    values = entry_of_alert(alert, "t")
+    fields = dict(zip(values[::2], values[1::2], strict=True))
+    assert values[0] == "__data__"
+    assert ModerationAlert.model_validate_json(fields.pop("__data__")) == stamped(alert, "t")
+    assert fields == {
+        "type": "deltaloom.refusal.opened",
+        "id": "opened_1",
+        "kind": "refusal",
+        "response_id": "resp_1",
+    }
+
+
+def test_a_dead_letters_entry_is_all_text() -> None:
+    """The script would write a number or a time that no reader of the stream understands."""
+    letter = DeadLetter(
+        reason="handler_error",
+        error="boom",
+        stream="deltas",
+        entry_id="5-1",
+        deliveries=3,
+        failed_at=NOW,
+        entry="{}",
+    )
+    values = entry_of_letter(letter, "t")
+    assert all(type(value) is str for value in values)
+    assert DeadLetter.model_validate(dict(zip(values[::2], values[1::2], strict=True))) == stamped(
+        letter, "t"
+    )
+
+
+@given(entry_ids, entry_ids, st.text(max_size=5), st.text(max_size=5))
+def test_the_earliest_register_is_the_smallest_in_byte_order(
+    one: EntryId, other: EntryId, value: str, another: str
+) -> None:
+    """The script keeps the smaller string: a text would carry what a later entry says."""
+    first, second = Register(one, value), Register(other, another)
+    if one != other:
+        by_bytes = register_value(first).encode() < register_value(second).encode()
+        assert by_bytes == (first < second)
+
+
+@pytest.mark.parametrize("digits", range(1, 20))
+def test_a_longer_number_comes_after_a_shorter_one(digits: int) -> None:
+    """9 is before 10, and not after it as in a dictionary."""
+    lower, higher = 10**digits - 1, 10**digits
+    assert register_value(Register(EntryId(lower, 0), "z")) < register_value(
+        Register(EntryId(higher, 0), "a")
+    )
+    assert register_value(Register(EntryId(1, lower), "z")) < register_value(
+        Register(EntryId(1, higher), "a")
+    )
+
+
+@given(entry_ids, st.text(max_size=8))
+def test_a_register_is_read_back(entry: EntryId, value: str) -> None:
+    """A tenant's name with a blank would be cut, or its entry be another."""
+    for learned in (False, True):
+        name, register = RegisterName("tenant", learned), Register(entry, value)
+        field = f"ctx:{register_field(name)}"
+        assert registers_of({field: register_value(register).encode(), "ctx:model": None}) == {name: register}
+
+
+def test_each_register_has_a_field_of_its_own() -> None:
+    """What was learned would overwrite what the producer says."""
+    assert REGISTERS["ctx:model"] == RegisterName("model", learned=False)
+    assert REGISTERS["ctx:model:learned"] == RegisterName("model", learned=True)
+    assert len(set(REGISTERS.values())) == len(REGISTERS)
+
+
+def test_the_open_parts_are_those_that_are_not_done() -> None:
+    """Logs of finished parts would be asked for, or those of open ones left out."""
+    fields = {"part:0:0:refusal": b"open", "part:1:0:reasoning": b"done", "end:5-1:0": b"", "version": b"1"}
+    assert open_fields(fields) == ["0:0:refusal"]
+
+
+@pytest.mark.parametrize("output_index", [None, 0, 3])
+def test_an_ending_is_read_back(output_index: int | None) -> None:
+    """The end of one item would end the whole response; or a copy would belong to another part."""
+    copies = (Copy("msg_1", 2, 1, "refusal", "No \ud83d."), Copy(None, 0, 0, "reasoning", ""))
+    ending = Ending(KEY, output_index, "incomplete", "max_output_tokens", copies)
+    at = Arrival(ENTRY, 4)
+    state = state_of(KEY, {f"end:{arrival_field(at)}": encode_ending(ending)}, {})
+    assert state.endings == {at: ending}
+
+
+def test_a_state_is_read_with_its_logs() -> None:
+    """A part that another worker finished meanwhile would be open without a log, and finished empty."""
+    fields = {
+        "part:0:0:refusal": b"open",
+        "part:1:0:refusal": b"open",
+        "part:2:0:refusal": b"done",
+        "ctx:tenant": register_value(Register(ENTRY, "acme")).encode(),
+        "alerted:0:0:refusal": b"1",
+        "version": b"3",
+    }
+    state = state_of(KEY, fields, {"0:0:refusal": log("No."), "1:0:refusal": None})
+    first, second, third = (PartKey(KEY, n, 0, "refusal") for n in range(3))
+    assert {part: each.assembled()[0].text for part, each in state.open_parts.items()} == {first: "No."}
+    assert state.finished_parts == {second: None, third: None}
+    assert state.registers == {RegisterName("tenant"): Register(ENTRY, "acme")}
+    assert state.stream_key == KEY
+
+
+def test_a_log_that_cannot_be_read_is_set_aside() -> None:
+    """One damaged log would hold up every text of its response, and of its neighbours."""
+    fields = {"part:0:0:refusal": b"open", "part:1:0:refusal": b"open"}
+    with capture_logs() as lines:
+        state = state_of(KEY, fields, {"0:0:refusal": b"?", "1:0:refusal": log("No.")})
+    assert [*state.open_parts] == [PartKey(KEY, 1, 0, "refusal")]
+    assert state.finished_parts == {}
+    assert [(line["log_level"], line["response"], line["part"]) for line in lines] == [
+        ("error", "response:resp_1", "0:0:refusal")
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "ms"), [(1, 1000), (0.0004, 0), (0.0006, 1), (2.5, 2500)])
+def test_seconds_are_whole_milliseconds(seconds: float, ms: int) -> None:
+    """A script would be given a fraction, and refuse it."""
+    assert in_ms(seconds) == ms
+    assert type(in_ms(seconds)) is int

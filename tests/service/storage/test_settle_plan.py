@@ -1,0 +1,199 @@
+"""Tests of the plan that settle.lua carries out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from deltaloom import ModerationAlert, StreamNames
+from handlers.core.assembly import Assembly
+from handlers.core.effects import Context
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.outputs import assembled_text, time_of
+from handlers.core.response import FinishedPart
+from handlers.core.text import text_digest
+from service.keys import Keys
+from service.ports import FinishedText, Over, Settlement
+from service.settings import Settings
+from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
+from service.storage.records import entry_of, entry_of_alert, stamped
+from service.storage.settle_plan import OVER_MS, SettleCall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deltaloom.messages import AlertType
+
+KEYS = Keys(StreamNames("t"))
+KEY = StreamKey("response", "resp_1")
+PART = PartKey(KEY, 2, 1, "refusal")
+SETTINGS = Settings(spike_window=100, spike_baseline=2400)
+WINDOW_MS, BASELINE_MS = 100_000 // WINDOW_STEPS, 2_400_000 // BASELINE_STEPS
+
+
+class Call:
+    """A call, with keys by the numbers that a script gives them."""
+
+    def __init__(self, *settlements: Settlement, settings: Settings = SETTINGS) -> None:
+        self.call = SettleCall(settlements, "history", KEYS, settings)
+        (plan,) = self.call.args
+        self.plan: dict[str, Any] = msgspec.msgpack.decode(plan)
+        self.settlements: list[dict[str, Any]] = self.plan["settlements"]
+
+    def key(self, number: int) -> str:
+        """Return a key by its number, from 1."""
+        assert number > 0
+        return self.call.keys[number - 1]
+
+    def buckets(self, settlement: int = 0) -> list[str]:
+        """Return the keys of the buckets in which a settlement is counted."""
+        numbers = self.settlements[settlement]["over"]["buckets"]
+        return [self.key(self.plan["buckets"][number - 1]["key"]) for number in numbers]
+
+
+def settlement(texts: Sequence[FinishedText] = (), over: Over | None = None, **changed: Any) -> Settlement:
+    """Return one of a response from which nothing is to be written but this."""
+    fields: dict[str, Any] = {"spent": [], "doubtful_since": None, "ended": False, **changed}
+    return Settlement(KEY, 7, texts, over=over, **fields)
+
+
+def over(at_ms: int = 1_000_000, name: str = "m-1", alerts: Sequence[ModerationAlert] = ()) -> Over:
+    """Return the end of a model's response."""
+    return Over(at_ms, [("model", name)], alerts)
+
+
+def alert(alert_type: AlertType) -> ModerationAlert:
+    """Return an alert of a type."""
+    return ModerationAlert(type=alert_type, id="a_1", severity="info", text="", raised_at=time_of(1))
+
+
+def text(opened: ModerationAlert | None = None, finished: ModerationAlert | None = None) -> FinishedText:
+    """Return a finished text with its alerts."""
+    assembly = Assembly("No.", 1, 0, 1, 1)
+    message = assembled_text(
+        FinishedPart(PART, assembly, "completed", None, "verified", None, Context(), 1, 2)
+    )
+    return FinishedText(PART, message, opened, finished, 42, 3)
+
+
+def test_the_first_keys_are_those_that_the_script_names() -> None:
+    """Texts would be written to the stream of alerts."""
+    call = Call()
+    assert call.call.keys == ["t:assembled", "t:alerts", "t:counts", "t:open", "t:waiting"]
+    assert call.settlements == []
+    assert call.plan["history"] == "history"
+
+
+def test_times_to_live_are_those_of_the_settings() -> None:
+    """A finished text would be forgotten, and written again when its entries come again."""
+    call = Call(settings=Settings())
+    default = Settings()
+    assert call.plan["marker_ttl_ms"] == default.remembered * 1000
+    assert call.plan["item_ttl_ms"] == default.item_ttl * 1000
+    assert call.plan["over_ttl_ms"] == OVER_MS == 600_000
+
+
+def test_a_response_without_texts_is_remembered_no_longer_than_one_with_them() -> None:
+    """A short time to live of the settings would be ten minutes for most responses."""
+    short = Settings(marker_ttl=60, item_ttl=60, retention=60)
+    assert Call(settings=short).plan["over_ttl_ms"] == 60_000
+
+
+def test_what_was_read_is_compared_with_what_is_there() -> None:
+    """A text would be written though something came for it since it was read; or an end be forgotten."""
+    spent = [Arrival(EntryId(5, 1), 2), Arrival(EntryId(6, 0), 0)]
+    call = Call(settlement(spent=spent, ended=True, doubtful_since=EntryId(9, 3), idle_since_ms=8))
+    (plan,) = call.settlements
+    assert call.key(plan["state"]) == "t:state:response:resp_1"
+    assert call.key(plan["marker"]) == KEYS.marker(KEY)
+    assert (plan["member"], plan["version"], plan["ended"]) == ("response:resp_1", 7, True)
+    assert plan["spent"] == ["5-1:2", "6-0:0"]
+    assert (plan["doubtful_ms"], plan["idle_since_ms"]) == (9, 8)
+    assert "over" not in plan
+
+
+def test_what_is_not_so_is_left_out() -> None:
+    """The script takes what is there for true: a response in mid-stream would be given up, or wait."""
+    (plan,) = Call(settlement()).settlements
+    assert not {"doubtful_ms", "idle_since_ms", "over"} & plan.keys()
+    assert plan["ended"] is False
+    assert plan["spent"] == plan["texts"] == []
+
+
+def test_a_time_of_zero_is_a_time() -> None:
+    """An entry with an explicit id may have it: its response would be given up though something came."""
+    (plan,) = Call(settlement(doubtful_since=EntryId(0, 1), idle_since_ms=0)).settlements
+    assert (plan["doubtful_ms"], plan["idle_since_ms"]) == (0, 0)
+
+
+def test_a_text_is_written_with_its_item() -> None:
+    """A text could not be looked up, or would overwrite another part of its item."""
+    finished = text()
+    call = Call(settlement([finished]))
+    ((plan,),) = (each["texts"] for each in call.settlements)
+    assert call.key(plan["log"]) == "t:log:response:resp_1:2:1:refusal"
+    assert call.key(plan["item"]) == "t:item:resp_1:2"
+    assert (plan["field"], plan["item_field"]) == ("2:1:refusal", "refusal:1")
+    assert (plan["log_bytes"], plan["late"]) == (42, 3)
+    assert plan["json"] == stamped(finished.message, "t").model_dump_json()
+    assert plan["digest"] == text_digest(finished.message.text)
+    assert plan["message"] == entry_of(finished.message, plan["json"])
+    assert not {"opened", "finished"} & plan.keys()
+
+
+def test_a_text_brings_its_alerts() -> None:
+    """The end of a refusal would be told as its beginning."""
+    opened, finished = alert("deltaloom.refusal.opened"), alert("deltaloom.refusal.finished")
+    call = Call(settlement([text(opened, finished)]))
+    ((plan,),) = (each["texts"] for each in call.settlements)
+    assert plan["opened"] == entry_of_alert(opened, "t")
+    assert plan["finished"] == entry_of_alert(finished, "t")
+
+
+def test_an_end_is_counted_in_both_series() -> None:
+    """A spike would be compared with nothing; or a bucket expire while somebody asks for it."""
+    call = Call(settlement(over=over(at_ms=1_234_567)))
+    plan = call.settlements[0]["over"]
+    assert (plan["alerts"], plan["counted_for"]) == ([], [["model", "m-1"]])
+    assert call.buckets() == [f"t:rates:{WINDOW_MS}:1230000", f"t:rates:{BASELINE_MS}:1200000"]
+    window, baseline = call.plan["buckets"]
+    assert (window["start_ms"], window["expires_ms"]) == (1_230_000, 1_230_000 + 12 * WINDOW_MS)
+    assert (baseline["start_ms"], baseline["expires_ms"]) == (1_200_000, 1_200_000 + 26 * BASELINE_MS)
+
+
+def test_a_bucket_is_named_once() -> None:
+    """A batch of many ends would send its buckets' keys for each of them."""
+    call = Call(settlement(over=over(1)), settlement(over=over(2)), settlement(over=over(WINDOW_MS)))
+    assert call.buckets(0) == call.buckets(1)
+    assert call.buckets(2) == [f"t:rates:{WINDOW_MS}:{WINDOW_MS}", f"t:rates:{BASELINE_MS}:0"]
+    assert len(call.plan["buckets"]) == 3
+
+
+def test_an_end_that_is_nobodys_is_counted_nowhere() -> None:
+    """Buckets would be made that nobody asks for."""
+    call = Call(settlement(over=Over(1, [], [])))
+    assert call.plan["buckets"] == call.settlements[0]["over"]["buckets"] == []
+
+
+def test_nothing_is_counted_without_a_window() -> None:
+    """Who switches the rates off would pay for them all the same."""
+    call = Call(settlement(over=over()), settings=Settings(spike_window=0))
+    assert call.plan["buckets"] == call.settlements[0]["over"]["buckets"] == []
+
+
+@pytest.mark.parametrize("length", [NAME_LENGTH, NAME_LENGTH + 1])
+def test_a_long_name_is_cut(length: int) -> None:
+    """One producer's names could fill the server; or a name that fits would be cut."""
+    call = Call(settlement(over=over(name="m" * length)))
+    assert call.settlements[0]["over"]["counted_for"] == [["model", "m" * NAME_LENGTH]]
+
+
+def test_the_alerts_of_an_end_go_by_their_types() -> None:
+    """An alert could not be told from one that was raised before."""
+    filtered = alert("deltaloom.response.filtered")
+    call = Call(settlement(over=over(alerts=[filtered])))
+    assert call.settlements[0]["over"]["alerts"] == [
+        {"type": "deltaloom.response.filtered", "entry": entry_of_alert(filtered, "t")}
+    ]
