@@ -10,6 +10,7 @@
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
 | `format`                  | hash   | the format of the state                      | stays: 3 fields  |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
+| `provider-spikes`         | hash   | the same of providers                        | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
@@ -77,6 +78,11 @@ class Keys:
     def spikes(self) -> str:
         """What is refused far more than before: of all partitions, in the first."""
         return self.names.name("spikes")
+
+    @property
+    def provider_spikes(self) -> str:
+        """The same of providers, where workers of v0.1.0, which take them for tenants, do not look."""
+        return self.names.name("provider-spikes")
 
     @property
     def spike_turn(self) -> str:

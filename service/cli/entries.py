@@ -107,19 +107,23 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
             Text(visible(message.type.removeprefix("deltaloom.").replace(".", " ")), style="bold"),
             styled(message.status, STATUS_STYLES),
             message.reason,
+            message.reason_class,
+            message.provider_category,
             styled(message.integrity, INTEGRITY_STYLES),
         )
     )
     said = message.text if message.rate is None else rate_in_words(message.rate)
-    return Group(title, _identity(message), *([paragraph(target, said)] if said else []), "")
+    words = [paragraph(target, each) for each in (said, message.provider_explanation) if each]
+    return Group(title, _identity(message), *words, "")
 
 
 def rate_in_words(rate: RefusalRate) -> str:
-    """What a spike says: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`."""
+    """Say how much: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, and how much was blocked."""
+    blocked = f"; blocked {rate.blocked:,}, before {rate.baseline_blocked:,}"
     return (
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
         f"before {rate.baseline_refused:,} of {rate.baseline_responses:,} ({rate.baseline_share:.1%})"
-    )
+    ) + (blocked if rate.blocked or rate.baseline_blocked else "")
 
 
 def _identity(message: PartMessage | ModerationAlert) -> RenderableType:
@@ -130,11 +134,18 @@ def _identity(message: PartMessage | ModerationAlert) -> RenderableType:
                 message.item_id,
                 _index(message),
                 message.model,
+                _provider(message),
                 labelled("tenant", message.tenant),
                 labelled("safety id", message.safety_identifier),
+                labelled("request", message.reference),
             )
         )
     )
+
+
+def _provider(message: PartMessage | ModerationAlert) -> Text | None:
+    known = [each for each in (message.provider, message.upstream_provider) if each]
+    return labelled("provider", " → ".join(known)) if known else None
 
 
 def _place(message: PartMessage) -> RenderableType:

@@ -136,6 +136,31 @@ def test_what_resolves(toml: str, of: ModerationAlert, *, resolves: bool) -> Non
     assert sent(policy(f"{TWO}{toml}").decide(of, NOW)["a"]).resolves is resolves
 
 
+def test_an_unknown_type_goes_by_its_severity() -> None:
+    """An alert of a later version would be told to nobody, or its text to somebody who may not have it."""
+    routes = """
+    [[routes]]
+    match = { phase = ["finished", "spike"], severity = "critical" }
+    to = "a"
+    [[routes]]
+    match = { phase = "finished", severity = "info" }
+    to = "b"
+    text = "full"
+    [[mutes]]
+    match = { phase = ["opened", "finished"] }
+    until = 2027-01-01T00:00:00Z
+    why = "nobody listens"
+    """
+    grave = alert("I can't talk of suicide.", "prompt.flagged", severity="critical")
+    decisions = policy(f"{TWO}{routes}").decide(grave, NOW)
+    assert (sent(decisions["a"]).severity, sent(decisions["a"]).alert.text) == ("critical", "")
+    assert sent(decisions["a"]).category == "other"
+    assert decisions["b"] == Passed("unrouted", "no route to it fits")
+    odd = alert("Why?", "prompt.flagged", severity="severe")
+    told = sent(policy(TWO).decide(odd, NOW)["a"])
+    assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
+
+
 JUDGED_TWICE = """
 [[rules]]
 name = "beginning"
@@ -170,31 +195,6 @@ def test_an_end_that_is_worse_than_its_beginning_resolves_nothing(
     toml = TWO + JUDGED_TWICE.format(began, ended)
     end = alert(PLAIN, "refusal.finished", status="completed")
     assert sent(policy(toml).decide(end, NOW)["a"]).resolves is resolves
-
-
-def test_an_unknown_type_goes_by_its_severity() -> None:
-    """An alert of a later version would be told to nobody, or its text to somebody who may not have it."""
-    routes = """
-    [[routes]]
-    match = { phase = ["finished", "spike"], severity = "critical" }
-    to = "a"
-    [[routes]]
-    match = { phase = "finished", severity = "info" }
-    to = "b"
-    text = "full"
-    [[mutes]]
-    match = { phase = ["opened", "finished"] }
-    until = 2027-01-01T00:00:00Z
-    why = "nobody listens"
-    """
-    grave = alert("I can't talk of suicide.", "prompt.flagged", severity="critical")
-    decisions = policy(f"{TWO}{routes}").decide(grave, NOW)
-    assert (sent(decisions["a"]).severity, sent(decisions["a"]).alert.text) == ("critical", "")
-    assert sent(decisions["a"]).category == "other"
-    assert decisions["b"] == Passed("unrouted", "no route to it fits")
-    odd = alert("Why?", "prompt.flagged", severity="severe")
-    told = sent(policy(TWO).decide(odd, NOW)["a"])
-    assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
 
 
 def test_groups() -> None:
