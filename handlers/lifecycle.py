@@ -147,7 +147,7 @@ def _class_of(status: Status, reason: str | None, given: str | None, origin: Ori
     if status in {"completed", "cancelled"}:
         return None if status == "completed" else "cancelled"
     if given:
-        return given
+        return repair(given)
     if reason is None:
         return "error" if status == "failed" else "unknown"
     return reason_class(reason, provider=origin.context.provider)

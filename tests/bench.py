@@ -89,7 +89,7 @@ class Bench:
         await self._publish("*", events, response_id, context)
 
     async def publish_at(
-        self, ms: int, *events: dict[str, Any], response_id: str = "resp_1", **context: str
+        self, ms: int, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
     ) -> None:
         """Add one entry an event, with ids of this time in milliseconds since the epoch."""
         await self._publish(f"{ms}-*", events, response_id, context)

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, model_validator
 
 from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
+from deltaloom.reasons import KnownReasonClass
 from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic reads what TextLeaving says
 from service.alerts.destinations.options import DestinationOptions, Table
 from service.alerts.patterns import Pattern
@@ -95,8 +96,10 @@ class Match(Table):
     category: Some[str] | None = None
     tenant: Some[str] | None = None
     model: Some[str] | None = None
+    provider: Some[str] | None = None
     status: Some[KnownStatus] | None = None
     reason: Some[str] | None = None
+    reason_class: Some[KnownReasonClass] | None = None
     text: Some[TextPattern] | None = None
     """One of them is found somewhere in the text, as it is before anything is struck out."""
 

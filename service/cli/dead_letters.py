@@ -257,7 +257,7 @@ def _table(chosen: list[StoredLetter]) -> Table:
     for stored in chosen:
         letter = stored.letter
         failed = letter.failed_at.astimezone().strftime("%m-%d %H:%M")
-        table.add_row(stored.id, failed, letter.reason, Text(visible(letter.error)))
+        table.add_row(stored.id, failed, visible(letter.reason), Text(visible(letter.error)))
     return table
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from deltaloom.messages import AssembledText, DeadLetter
+from service.alerts.parsing import parse_alert
 from service.cli.output import (
     INDENT,
     INTEGRITY_STYLES,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from deltaloom.messages import PartMessage, RefusalRate
+    from deltaloom.messages import ModerationAlert, PartMessage, RefusalRate
 
 Fields = dict[bytes, bytes]
 
@@ -94,7 +95,7 @@ def text_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
 
 def alert_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     """An entry of `alerts`; `ValueError` if another program wrote it."""
-    return alert_of(target, ModerationAlert.model_validate_json(message_json(entry_id, fields)))
+    return alert_of(target, parse_alert(message_json(entry_id, fields)).alert)
 
 
 def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
@@ -103,7 +104,7 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
         (
             Text(clock_time(message.raised_at), style="dim"),
             styled(message.severity, SEVERITY_STYLES),
-            Text(message.type.removeprefix("deltaloom.").replace(".", " "), style="bold"),
+            Text(visible(message.type.removeprefix("deltaloom.").replace(".", " ")), style="bold"),
             styled(message.status, STATUS_STYLES),
             message.reason,
             styled(message.integrity, INTEGRITY_STYLES),
@@ -153,7 +154,7 @@ def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableTyp
     title = facts(
         (
             Text(clock_time(letter.failed_at), style="dim"),
-            Text(letter.reason, style="red"),
+            Text(visible(letter.reason), style="red"),
             entry_id,
             labelled("entry", letter.entry_id),
             plural(letter.deliveries, "delivery", "deliveries") if letter.deliveries > 1 else None,

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.streams import Partitions, StreamNames
-    from handlers.core.response import ResponseState
+    from handlers.core.state import ResponseState
     from service.settings import Settings
 
 ITEMS_LOOKED_FOR = 64
-"""Output items that are looked for by number when the record that names them has expired."""
+"""Output items that are looked for by number when the marker that names them has expired."""
 
 TEXTS_LOOKED_THROUGH = 10_000
 """Entries of `assembled`, newest first, that are looked through for an id that is not a response's."""
@@ -106,7 +106,9 @@ class Knowledge:
         """By the worker's record and the finished items, whose keys carry the name."""
         known = Known(name)
         indexes = set(range(ITEMS_LOOKED_FOR))
-        for loaded in await self._storage.load([StreamKey("response", name), StreamKey("item", name)]):
+        keys = [StreamKey("response", name), StreamKey("item", name)]
+        indexes.update(part.output_index for part in await self._storage.marked(keys))
+        for loaded in await self._storage.load(keys):
             state = loaded.state
             indexes.update(part.output_index for part in state.finished_parts)
             known.open.extend(_open_parts(state))

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from deltaloom import limits
 from handlers.core.assembly import StoredClosing
 from handlers.core.context import context_of
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import (
     TRUNCATED,
     Closing,
@@ -34,7 +35,6 @@ from handlers.core.effects import (
 )
 from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
-from handlers.core.response import Contradiction
 from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
 from service.pipeline.dead_letters import dead_letter

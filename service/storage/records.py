@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -11,7 +11,7 @@ from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import CorruptLogError, PartLog, decode_log
-from handlers.core.response import ResponseState
+from handlers.core.state import ResponseState
 from handlers.core.text import from_bytes, to_bytes
 from service import logs
 
@@ -44,6 +44,7 @@ _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
+_decode_marker = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 
 
@@ -197,6 +198,12 @@ def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
 def _register_of(stored: bytes) -> Register:
     entry, _, value = stored.decode().partition(" ")
     return Register(_entry_in(entry), value)
+
+
+def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
+    """Return the finished parts that a marker remembers, see settle.lua."""
+    _, _, *flat = _decode_marker(marker)
+    return [PartKey.from_field(stream_key, field) for field in flat[::2]]
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:

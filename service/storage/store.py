@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
-from handlers.core.response import LowWater
+from handlers.core.state import LowWater
 from service.ports import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
 from service.storage import commit_plan, scripts
 from service.storage.availability import unavailable_if_away
 from service.storage.commit_plan import CommitCall
 from service.storage.group import ConsumerGroup
-from service.storage.records import REGISTERS, open_fields, registers_of, state_of
+from service.storage.records import REGISTERS, marked_parts, open_fields, registers_of, state_of
 from service.storage.settle_plan import SettleCall
 from service.storage.told import Told
 
@@ -196,6 +196,20 @@ class RedisStorage:
         return [
             _loaded(stream_key, _paired(next(replies)), {field: next(replies) for field in fields})
             for stream_key, fields in zip(stream_keys, open_parts, strict=True)
+        ]
+
+    async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
+        """Return the parts that are remembered of responses that are over."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in stream_keys:
+            pipeline.get(self._keys.marker(key))
+        with unavailable_if_away():
+            markers = await pipeline.execute()
+        return [
+            part
+            for key, marker in zip(stream_keys, markers, strict=True)
+            if marker is not None
+            for part in marked_parts(key, marker)
         ]
 
     async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:

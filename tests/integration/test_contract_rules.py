@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -338,7 +338,8 @@ async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
     await bench.consumer().work()
     keys = await bench.redis.keys(bench.names.name("rates:*"))
     for key in keys:
-        fields = {name.decode(): int(value) for name, value in (await bench.redis.hgetall(key)).items()}
+        stored = cast("dict[bytes, bytes]", await bench.redis.hgetall(key))
+        fields = {name.decode(): int(value) for name, value in stored.items()}
         expected = {"responses": 5, "refused": 3, "blocked": 1}
         assert fields == {
             name: number
@@ -365,7 +366,7 @@ async def test_a_marker_is_small_and_outlives_what_it_guards(bench: Bench) -> No
     )
     await written(bench)
     marker = Keys(bench.names).marker(StreamKey("response", name))
-    assert await bench.redis.memory_usage(marker) <= 200
+    assert (await bench.redis.memory_usage(marker) or 0) in range(1, 201)
     item_ttl, retention = bench.settings.item_ttl, bench.settings.retention
     assert await bench.redis.pttl(marker) > max(item_ttl, retention) * 1000 - 60_000
     assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) <= 600_000
@@ -380,7 +381,8 @@ async def test_a_response_id_that_is_used_twice_is_seen(bench: Bench, *, with_st
         await forget_state(bench)
     for _ in range(2):
         await bench.publish(delta(1, "never", "refusal"), done("never", "refusal"), COMPLETED, tenant="acme")
-        (text,) = await written(bench)
+        await bench.consumer().work()
+    (text,) = await written(bench)
     (contradicted,) = await raised(bench, "text.contradicted")
     assert (text.text, contradicted.text, contradicted.severity) == ("no", "never", "info")
     assert (contradicted.response_id, contradicted.kind, contradicted.tenant) == ("resp_1", "refusal", "acme")

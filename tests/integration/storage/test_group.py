@@ -13,7 +13,7 @@ from service.ports import Claim
 from service.storage import group
 from tests.bench import KEEPALIVE, Bench
 from tests.mortal import MortalServer
-from tests.streams import add, entries
+from tests.streams import entries
 from tests.workers import counts
 
 if TYPE_CHECKING:
@@ -201,8 +201,10 @@ async def test_only_consumers_that_are_silent_and_hold_nothing_are_removed(bench
 async def add_of_age(bench: Bench, stream: str, hours: float, count: int = 300) -> None:
     """Add entries of one millisecond, as of so many hours ago; servers trim by nodes of 100."""
     at = await bench.now_ms() - round(hours * HOUR_MS)
+    pipeline = bench.redis.pipeline(transaction=False)
     for number in range(1, count + 1):
-        await add(bench.redis, stream, {"__data__": "{}"}, f"{at}-{number}")
+        pipeline.xadd(stream, {"__data__": "{}"}, id=f"{at}-{number}")
+    await pipeline.execute()
 
 
 @pytest.fixture
@@ -250,7 +252,7 @@ async def test_one_call_trims_no_more_than_it_may(
     bench: Bench, outputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the server stands still while years of texts are trimmed in one call."""
-    replies = []
+    replies: list[list[int]] = []
 
     async def once(keys: list[str], args: list[Any]) -> list[int]:
         reply: list[int] = await real(keys=keys, args=[args[0], 100, *args[2:]])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaloom.messages import AlertType
+from deltaloom.messages import KnownAlertType
 from service.alerts.config import MAX_BYTES
 from service.alerts.delivery import Notification
 from service.alerts.explain import explain
@@ -36,7 +36,7 @@ def sent(decision: Decision) -> Notification:
 
 def test_every_type_has_a_phase() -> None:
     """A new type of alert would end the relay."""
-    assert set(PHASES) == set(get_args(AlertType))
+    assert set(PHASES) == set(get_args(KnownAlertType))
 
 
 def test_without_routes_everybody_gets_everything_but_the_text() -> None:

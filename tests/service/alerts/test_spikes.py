@@ -119,10 +119,10 @@ def test_subjects_do_not_touch_each_other() -> None:
     assert [(change.subject, change.begins) for change in found] == [(TENANT, False), (MODEL, True)]
 
 
-@given(st.text(), st.sampled_from(["model", "tenant"]))
+@given(st.text(), st.sampled_from(["model", "tenant", "provider"]))
 def test_subject_is_read_back(name: str, scope: str) -> None:
     """A name with a colon would be another one when it is read again."""
-    subject = Subject(scope, name)  # type: ignore[arg-type]  # sampled from its values
+    subject = Subject(scope, name)
     assert Subject.parse(str(subject)) == subject
 
 

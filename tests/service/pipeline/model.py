@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from handlers.core.identity import EntryId
 from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
-from handlers.core.response import LowWater, Resolution, ResponseState, resolve
+from handlers.core.response import Resolution, resolve
+from handlers.core.state import LowWater, ResponseState
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from handlers import BUILT_IN
 from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import EntryId
-from handlers.core.response import LowWater, resolve
+from handlers.core.response import resolve
 from handlers.core.routing import RoutingTable
+from handlers.core.state import LowWater
 from tests.service.pipeline.model import ALL_STORED, StoredSet, batch_of
 from tests.strategies import (
     Expected,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import AssembledText
     from handlers.core.identity import PartKey
-    from handlers.core.response import Resolution, ResponseState
+    from handlers.core.response import Resolution
+    from handlers.core.state import ResponseState
     from service.ports import Entry
 
 TABLE = RoutingTable(BUILT_IN.values())

@@ -13,8 +13,9 @@ from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.context import note
 from handlers.core.effects import Context, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.response import IDLE_TIMEOUT, LowWater, ResponseState
+from handlers.core.response import IDLE_TIMEOUT
 from handlers.core.routing import RoutingTable
+from handlers.core.state import LowWater, ResponseState
 from service.pipeline.settling import GivenUp, settle
 from service.ports import Loaded
 from tests.strategies import log_of

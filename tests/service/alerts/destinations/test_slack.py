@@ -14,7 +14,7 @@ from service.alerts.delivery import Verdict
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import SlackOptions
 from service.alerts.destinations.slack import message
-from tests.notifications import alert, digest, finished, notification, notifications, spike
+from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def test_whatever_the_alert_slack_takes_it(sent: Notification, link: str | None)
 def test_the_largest_there_can_be() -> None:
     """The limits would hold for what is usual only."""
     name = "<\U0001f600&" * 3000
-    of = alert(
-        "deltaloom.refusal.finished", text=name, tenant=name, model=name, reason=name, response_id=name
-    )
+    everything = dict.fromkeys(OPEN_FIELDS, name)
+    of = alert("deltaloom.refusal.finished", text=name, provider_explanation=name, **everything)
     one = notification(of, category=name, rule=name, id=name)
     for sent in (one, digest(one, one, one, category=name, rule=name)):
         assert_within_limits(message(sent, "https://console.example/{response_id}"))

@@ -1,0 +1,131 @@
+"""A throw-away copy of the tree, with a virtual environment of its own.
+
+The environment has the packages of the one that runs this, but imports `deltaloom`, `handlers` and `service`
+from the copy: it lists the folder of packages as a path, so that the `.pth` files in there, which lead to the
+original tree, are not read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mutation.change import Change
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("deltaloom", "handlers", "service")
+STAMPS = (".demo", ".dev")
+"""Of the Makefile: they say that the environment is up to date."""
+
+
+class CheckoutError(Exception):
+    """The tree cannot be copied, or what is tested would not be the copy."""
+
+
+class Checkout:
+    """A copy. Use it as a context manager: at the end it is removed."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self.folder = Path(tempfile.mkdtemp(prefix="deltaloom-mutation-")).resolve()
+        self.python = self.folder / ".venv" / "bin" / "python"
+
+    def __enter__(self) -> Self:
+        """Copy the tree."""
+        try:
+            self._copy_files()
+            self._make_environment()
+            self._check()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _copy_files(self) -> None:
+        """Copy what git knows, and what is new and not ignored."""
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        try:
+            listed = subprocess.run(command, cwd=self._root, check=True, capture_output=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CheckoutError(f"git cannot list the files of {self._root}: {error}") from error
+        for name in filter(None, listed.decode().split("\0")):
+            source, target = self._root / name, self.folder / name
+            if source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+
+    def _make_environment(self) -> None:
+        folder = self.folder / ".venv"
+        venv.create(folder, with_pip=False, symlinks=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        paths = [self.folder, self.folder / "client", Path(sysconfig.get_path("purelib"))]
+        (packages / "tree.pth").write_text("".join(f"{path}\n" for path in paths), "utf-8")
+        command = folder / "bin" / "deltaloom"
+        command.write_text(
+            f"#!{self.python}\nimport sys\nfrom service.cli import main\nsys.exit(main())\n", "utf-8"
+        )
+        command.chmod(0o755)
+        for tool in Path(sys.executable).parent.iterdir():
+            if not (folder / "bin" / tool.name).exists():
+                (folder / "bin" / tool.name).symlink_to(tool)
+        for stamp in STAMPS:
+            (folder / stamp).touch()
+
+    def _check(self) -> None:
+        """Make sure that tests import the copy."""
+        code = f"import {', '.join(PACKAGES)}\nfor each in {', '.join(PACKAGES)}: print(each.__file__)"
+        run = subprocess.run(
+            [self.python, "-c", code],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = [Path(file) for file in run.stdout.splitlines()]
+        if len(found) != len(PACKAGES) or not all(file.is_relative_to(self.folder) for file in found):
+            raise CheckoutError(f"tests would not import the copy, but {run.stdout or run.stderr}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables for what runs in it."""
+        return {
+            name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}
+        }
+
+    @contextmanager
+    def changed(self, change: Change) -> Iterator[None]:
+        """Change a file for the time of a block."""
+        path = self.folder / change.file
+        source = path.read_text("utf-8")
+        self._write(path, change.apply(source))
+        try:
+            yield
+        finally:
+            self._write(path, source)
+
+    @staticmethod
+    def _write(path: Path, source: str) -> None:
+        """Write a file. Its compiled form goes: it is taken for current within the same second."""
+        path.write_text(source, "utf-8")
+        if path.suffix == ".py":
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""The tests that probably notice a change: those of the same module, then those of its neighbours."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_STORED: Final = ("test_storage*.py", "test_flow.py", "test_several_workers.py", "test_reclaiming.py")
+_SENT: Final = ("test_outbox.py", "test_relay.py", "test_rates.py", "test_spikes.py")
+
+_INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
+    "handlers": ("test_flow.py", "test_stopped_responses.py"),
+    "service/alerts": _SENT,
+    "service/cli": ("test_cli_*.py",),
+    "service/outbox.py": _SENT,
+    "service/pipeline": _STORED,
+    "service/relay.py": _SENT,
+    "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
+}
+"""Tests in `tests/integration`, by what the file's path begins with."""
+
+
+def nearest_tests(root: Path, file: str) -> list[str]:
+    """Return files and folders of tests, the nearest ones first; those that are not there are left out."""
+    return list(dict.fromkeys(path.relative_to(root).as_posix() for path in _nearest(root, file)))
+
+
+def _nearest(root: Path, file: str) -> Iterator[Path]:
+    path = PurePosixPath(file)
+    tests, stem = root / "tests", path.stem.strip("_")
+    folder = tests / path.parent.as_posix().replace("client/deltaloom", "client")
+    if stem != "init":
+        yield from sorted(folder.glob(f"test_{stem}.py"))
+        yield from sorted(folder.glob(f"test_{stem}_*.py"))
+        yield from sorted(tests.rglob(f"test_{stem}.py"))
+    if path.suffix != ".lua" and any(folder.glob("test_*.py")):
+        yield folder
+    for prefix, patterns in _INTEGRATION.items():
+        if file.startswith(prefix):
+            for pattern in patterns:
+                yield from sorted((tests / "integration").glob(pattern))

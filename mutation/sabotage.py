@@ -1,0 +1,48 @@
+"""Reads `sabotages.toml`: fixed ways to break the code, each of which has to turn the tests red."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutation.change import Change
+
+FILE = Path(__file__).with_name("sabotages.toml")
+
+
+class SabotageError(Exception):
+    """A sabotage does not fit the tree: change `sabotages.toml`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """One of them."""
+
+    name: str
+    file: str
+    find: str
+    """Text that is in the file exactly once."""
+    replace: str
+    breaks: str
+    """What a user would see."""
+    tests: tuple[str, ...]
+    """Run first; one of them should fail."""
+
+    def change(self, root: Path) -> Change:
+        """Return what it does to the tree; `SabotageError` if the text is not there exactly once."""
+        try:
+            source = (root / self.file).read_text("utf-8")
+        except OSError as error:
+            raise SabotageError(f"sabotage {self.name!r}: {self.file} cannot be read: {error}") from error
+        count = source.count(self.find)
+        if count != 1:
+            raise SabotageError(f"sabotage {self.name!r}: its text is {count} times in {self.file}, not once")
+        start = source.index(self.find)
+        return Change(self.file, start, start + len(self.find), self.replace, self.name)
+
+
+def read_sabotages(path: Path = FILE) -> list[Sabotage]:
+    """Read the file."""
+    tables = tomllib.loads(path.read_text("utf-8"))["sabotage"]
+    return [Sabotage(**{**table, "tests": tuple(table["tests"])}) for table in tables]

@@ -1,0 +1,66 @@
+"""Chooses mutants by a seed, and says how many of them have to die."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from mutation.lua_rules import lua_mutants
+from mutation.python_rules import compiles, python_mutants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mutation.change import Change
+    from mutation.equivalent import Equivalents
+
+SCOPE: Final = ("client/deltaloom", "handlers", "service")
+"""What is sampled, unless the command line says otherwise."""
+
+LEFT_OUT: Final = ("service/demo",)
+"""A show: its tests look at what comes out."""
+
+GOALS: Final[Mapping[str, float]] = {"Python": 0.98, "Lua": 0.95}
+"""The share of mutants that have to die."""
+
+
+def language_of(file: str) -> str:
+    """Return the language of a file."""
+    return "Lua" if file.endswith(".lua") else "Python"
+
+
+def files_in(root: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Return the Python files and Lua scripts in these paths; `FileNotFoundError` if one is not there."""
+    for path in paths:
+        found = root / path
+        if not found.exists():
+            raise FileNotFoundError(path)
+        files = [found] if found.is_file() else sorted(found.rglob("*"))
+        for file in files:
+            name = file.relative_to(root).as_posix()
+            if file.suffix in {".py", ".lua"} and not (found.is_dir() and name.startswith(LEFT_OUT)):
+                yield name
+
+
+def choose(root: Path, paths: Sequence[str], seed: str, count: int, equivalents: Equivalents) -> list[Change]:
+    """Return so many mutants of each language, the same for the same seed and tree."""
+    by_language: dict[str, list[Change]] = {language: [] for language in GOALS}
+    sources: dict[str, str] = {}
+    for file in dict.fromkeys(files_in(root, paths)):
+        sources[file] = (root / file).read_text("utf-8")
+        mutants = (lua_mutants if file.endswith(".lua") else python_mutants)(file, sources[file])
+        by_language[language_of(file)] += sorted(set(mutants))
+    chosen: list[Change] = []
+    for language, mutants in by_language.items():
+        chance = random.Random(f"{seed} {language}")
+        shuffled = chance.sample(mutants, len(mutants))
+        usable = (each for each in shuffled if _is_usable(each, sources[each.file], equivalents))
+        chosen += [mutant for mutant, _ in zip(usable, range(count), strict=False)]
+    return sorted(chosen)
+
+
+def _is_usable(mutant: Change, source: str, equivalents: Equivalents) -> bool:
+    if equivalents.has(mutant, source):
+        return False
+    return language_of(mutant.file) == "Lua" or compiles(mutant, source)

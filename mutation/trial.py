@@ -1,0 +1,132 @@
+"""Tries changes one by one: does a test notice?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mutation.checkout import ROOT, Checkout
+from mutation.nearest import nearest_tests
+from mutation.suite import SuiteError, make_test, run_tests
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from mutation.change import Change
+    from mutation.suite import Outcome
+
+FIRST_LIMIT: Final = 600.0
+"""Seconds for the tests that are run first."""
+
+ALL_LIMIT: Final = 1800.0
+"""Seconds for `make test`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A change to try, and the tests that are run first."""
+
+    change: Change
+    tests: tuple[str, ...]
+    then_all: bool = True
+    """Whether `make test` decides if they pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a change."""
+
+    change: Change
+    source: str
+    """The file before."""
+    outcome: Outcome
+    by_first: bool
+    """Whether this is what the tests that were run first say, and not `make test`."""
+
+    @property
+    def killed(self) -> bool:
+        """Whether a test failed, or none came to an end."""
+        return self.outcome.red
+
+
+def trial_of(change: Change, only: Sequence[str] = ()) -> Trial:
+    """Return the trial of a mutant: the nearest tests and then all; or only these."""
+    return Trial(change, tuple(only or nearest_tests(ROOT, change.file)), then_all=not only)
+
+
+async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:
+    """Try changes, first with the tests of each; then, where they pass, with `make test`.
+
+    Args:
+        trials: what to try.
+        jobs: copies at work at once.
+        done: is told each final result as it comes.
+
+    Returns:
+        The results in the order of the trials.
+
+    Raises:
+        SuiteError: tests fail without any change, or cannot be run.
+    """
+    results: dict[Trial, Result] = {}
+
+    def note(trial: Trial, result: Result) -> None:
+        results[trial] = result
+        if result.killed or not (trial.then_all and result.by_first):
+            done(result)
+
+    with ExitStack() as stack:
+        checkouts = [stack.enter_context(Checkout()) for _ in range(jobs)]
+        with_tests = [trial for trial in trials if trial.tests]
+        if with_tests:
+            first = sorted({test for trial in with_tests for test in trial.tests})
+            _check_unchanged(await run_tests(checkouts[0], first, ALL_LIMIT))
+            await _try_each(checkouts, with_tests, _run_first, note)
+        killed = {trial for trial, result in results.items() if result.killed}
+        left = [trial for trial in trials if trial.then_all and trial not in killed]
+        if left:
+            _check_unchanged(await make_test(checkouts[0], ALL_LIMIT))
+            await _try_each(checkouts, left, _run_all, note)
+    return [results[trial] for trial in trials]
+
+
+async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
+    return await run_tests(checkout, trial.tests, FIRST_LIMIT)
+
+
+async def _run_all(checkout: Checkout, _trial: Trial) -> Outcome:
+    return await make_test(checkout, ALL_LIMIT)
+
+
+async def _try_each(
+    checkouts: Sequence[Checkout],
+    trials: Sequence[Trial],
+    run: Callable[[Checkout, Trial], Awaitable[Outcome]],
+    note: Callable[[Trial, Result], None],
+) -> None:
+    """Run tests for each trial, in as many copies at once as there are."""
+    left = iter(trials)
+
+    async def work(checkout: Checkout) -> None:
+        for trial in left:
+            change = trial.change
+            source = (checkout.folder / change.file).read_text("utf-8")
+            with checkout.changed(change):
+                outcome = await run(checkout, trial)
+            note(trial, Result(change, source, outcome, by_first=run is _run_first))
+
+    tasks = [asyncio.create_task(work(checkout)) for checkout in checkouts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _check_unchanged(outcome: Outcome) -> None:
+    """Make sure that tests pass without any change: those that fail would seem to notice everything."""
+    if outcome.red:
+        raise SuiteError(f"without any change the tests fail: {outcome.test or 'they do not come to an end'}")
