@@ -237,7 +237,9 @@ class _Mutants:
         if isinstance(node.func, ast.Name) and node.func.id in _SWAPPED:
             yield self._replace(node.func, _SWAPPED[node.func.id], "swap function")
         first_two = node.args[:2]
-        if len(first_two) > 1 and not any(isinstance(each, ast.Starred) for each in first_two):
+        if len({self._text(argument) for argument in first_two}) > 1 and not any(
+            isinstance(argument, ast.Starred) for argument in first_two
+        ):
             first, second = first_two
             middle = self._source[self._end(first) : self._start(second)]
             swapped = f"{self._text(second)}{middle}{self._text(first)}"

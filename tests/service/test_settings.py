@@ -216,7 +216,7 @@ def test_variable_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) ->
         "handlers": "refusal",
         "serve_partitions": "0,2",
         "redis_mode": "cluster",
-        "marker_ttl": 700_000.0,
+        "marker_ttl": 8 * 86400.0,
         "kind_retention": "reasoning=3600",
     }
     default = Settings.model_fields[name].default
@@ -289,6 +289,14 @@ def test_partitions_that_are_not_there(
             {"REDIS_URL": "redis+cluster://a", "DELTALOOM_PARTITIONS": "1", "DELTALOOM_WAIT_AOF": "true"},
             "DELTALOOM_WAIT_AOF is not allowed in a cluster: WAIT speaks of one connection",
         ),
+        (
+            {"DELTALOOM_MARKER_TTL": "604799"},
+            "DELTALOOM_MARKER_TTL=604799 is not allowed: at least DELTALOOM_ITEM_TTL=604800, or an event that",
+        ),
+        (
+            {"DELTALOOM_MARKER_TTL": "1234567", "DELTALOOM_RETENTION": "2345678"},
+            "DELTALOOM_MARKER_TTL=1234567 is not allowed: at least DELTALOOM_RETENTION=2345678, or an event that",
+        ),
         ({"REDIS_URL": "redis+sentinel://:s3cret@a"}, "REDIS_URL=(not shown) is not allowed: the name under"),
         (
             {"DELTALOOM_REDIS_URL": "redis://:s3cret@a,b"},
@@ -314,3 +322,24 @@ def test_a_cluster_with_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis+cluster://a,b")
     monkeypatch.setenv("DELTALOOM_PARTITIONS", "1")
     assert Settings.read().address.mode == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("environment", "remembered"),
+    [
+        ({}, 604_800),
+        ({"ITEM_TTL": "3600"}, 604_800),
+        ({"ITEM_TTL": "700000"}, 700_000),
+        ({"RETENTION": "700000"}, 700_000),
+        ({"ITEM_TTL": "60", "RETENTION": "90"}, 90),
+        ({"MARKER_TTL": "604800"}, 604_800),
+        ({"MARKER_TTL": "700000"}, 700_000),
+    ],
+)
+def test_text_is_remembered_as_long_as_anything_of_it_is_kept(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], remembered: float
+) -> None:
+    """Otherwise an event that comes again would write a second text under the id of one that is still there."""
+    for name, value in environment.items():
+        monkeypatch.setenv(f"DELTALOOM_{name}", value)
+    assert Settings.read().remembered == remembered

@@ -419,9 +419,19 @@ def test_certain_text_does_not_wait_for_a_stuck_worker() -> None:
         Story().delta(1, "a").closing(5, ""),
         Story().closing(5, "ab"),
         Story().delta(1, "a").item_end(5),
+        Story().delta(1, "a").end(5, copies=(copy("a"),)),
+        Story().delta(1, "a", number=7).delta(2, "b", number=7).closing(5, "ab"),
         Story(context=Context(tenant="acme")).delta(1, "a").closing(5, "a"),
     ],
-    ids=["differs", "empty", "no deltas", "no text", "nobody knows whose it is"],
+    ids=[
+        "differs",
+        "empty",
+        "no deltas",
+        "no text",
+        "only in the final copy",
+        "no numbers to trust",
+        "nobody knows whose it is",
+    ],
 )
 def test_doubtful_text_waits_for_a_stuck_worker(story: Story) -> None:
     """A text would be called damaged, or be cut off, though its worker is only slow."""

@@ -17,7 +17,7 @@ from service.alerts.findings import ConfigError
 from service.alerts.phases import PHASES
 from service.alerts.policy import Passed, load
 from service.alerts.privacy import sha256_of
-from tests.service.alerts.made import NOW, alert, policy, spike, stopped
+from tests.service.alerts.made import NOW, alert, contradicted, policy, spike, stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +126,9 @@ PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
         ("", spike("refusal.spike.ended"), True),
         ('[[routes]]\nto = "a"\nmatch = { phase = "spike_ended" }', spike("refusal.spike.ended"), False),
         ("", stopped("blocked", "safety"), False),
+        ("", contradicted(), False),
+        ("", alert(PLAIN, "refusal.finished", severity="mild"), True),
+        ("", alert(PLAIN, "prompt.finished"), False),
     ],
 )
 def test_what_resolves(toml: str, of: ModerationAlert, *, resolves: bool) -> None:
@@ -169,6 +172,31 @@ def test_an_end_that_is_worse_than_its_beginning_resolves_nothing(
     assert sent(policy(toml).decide(end, NOW)["a"]).resolves is resolves
 
 
+def test_an_unknown_type_goes_by_its_severity() -> None:
+    """An alert of a later version would be told to nobody, or its text to somebody who may not have it."""
+    routes = """
+    [[routes]]
+    match = { phase = ["finished", "spike"], severity = "critical" }
+    to = "a"
+    [[routes]]
+    match = { phase = "finished", severity = "info" }
+    to = "b"
+    text = "full"
+    [[mutes]]
+    match = { phase = ["opened", "finished"] }
+    until = 2027-01-01T00:00:00Z
+    why = "nobody listens"
+    """
+    grave = alert("I can't talk of suicide.", "prompt.flagged", severity="critical")
+    decisions = policy(f"{TWO}{routes}").decide(grave, NOW)
+    assert (sent(decisions["a"]).severity, sent(decisions["a"]).alert.text) == ("critical", "")
+    assert sent(decisions["a"]).category == "other"
+    assert decisions["b"] == Passed("unrouted", "no route to it fits")
+    odd = alert("Why?", "prompt.flagged", severity="severe")
+    told = sent(policy(TWO).decide(odd, NOW)["a"])
+    assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
+
+
 def test_groups() -> None:
     """An end would not find its beginning; or two refusals would be taken for one."""
     pairs = (
@@ -184,6 +212,15 @@ def test_groups() -> None:
         spike(name="other"),
         stopped("filtered", "content_filter"),
         stopped("blocked", "safety"),
+        stopped("refused", "refusal"),
+        contradicted(),
+        contradicted(kind="reasoning"),
+        alert(phase="prompt.flagged"),
+        alert(phase="prompt.held"),
+        stopped("held", "x"),
+        stopped("held", "x", response_id=None, id="held_2"),
+        stopped("held", "x", response_id=None, id="held_3"),
+        spike("refusal.dip"),
     )
     groups = [sent(policy(TWO).decide(each, NOW)["a"]).group for each in everything]
     assert groups[0] == groups[1] == "resp_1/0/1/refusal"

@@ -69,6 +69,18 @@ def test_the_largest_there_can_be() -> None:
         assert len(body.as_json(sent(sent_as))) <= 512 * 1024
 
 
+def test_an_unknown_severity_is_a_warning_there() -> None:
+    """PagerDuty refuses a word that it does not know, and nobody would be called."""
+    payload = sent(notification(severity="severe"))["payload"]
+    assert (payload["severity"], payload["custom_details"]["Severity"]) == ("warning", "severe")
+
+
+def test_an_explanation_is_a_detail() -> None:
+    """Whoever is called would not see what the provider said of it."""
+    details = sent(notification(alert(provider_explanation="About bombs.")))["payload"]["custom_details"]
+    assert details["Explanation"] == "About bombs."
+
+
 def test_all_about_one_text_share_an_incident() -> None:
     """Every refusal would ring twice."""
     opened, ended = sent(notification()), sent(finished())

@@ -114,6 +114,30 @@ def test_the_text_is_quoted_and_escaped() -> None:
     assert quotation == ">Hi &lt;!channel&gt; &amp; &lt;https://x|y&gt;\n>second"
 
 
+def test_an_explanation_is_told_from_a_text() -> None:
+    """The provider's words would be taken for the model's."""
+    posted = message(notification(alert(text="", provider_explanation="About <@U1> & more")))
+    (explanation,) = [text for text in texts(posted["blocks"]) if text.startswith("*Explanation*")]
+    assert explanation == "*Explanation*\n>About &lt;@U1&gt; &amp; more"
+
+
+def test_a_link_to_what_was_asked() -> None:
+    """A person who reads of a refusal would not find the request; or a reference could forge a link."""
+    good, hostile = (
+        message(notification(alert(reference=each)), "{reference}")
+        for each in ("https://portal.example/1", "https://portal.example/|*Win!*> <!channel>")
+    )
+    assert "<https://portal.example/1|Open the response>" in " ".join(texts(good["blocks"]))
+    assert all("portal.example/|" not in text and "<!c" not in text for text in texts(hostile["blocks"]))
+
+
+def test_an_unknown_severity_has_the_colour_of_a_warning() -> None:
+    """A word of a later version would end the destination."""
+    posted = message(notification(severity="severe"))
+    assert posted["text"].startswith("🟠")
+    assert "*Severity*\nsevere" in list(texts(posted["blocks"]))
+
+
 def test_a_finished_alert_refers_to_the_opened_one() -> None:
     """Nobody could tell which of many refusals it belongs to."""
     opened, ended = (" ".join(texts(message(each))) for each in (notification(), finished()))
