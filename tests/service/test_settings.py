@@ -66,6 +66,13 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("STATE_TTL", "59", "greater than or equal to 60"),
         ("MARKER_TTL", "59", "greater than or equal to 60"),
         ("ITEM_TTL", "59", "greater than or equal to 60"),
+        ("KIND_RETENTION", "reasoning", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=59", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=1.5e3", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=60,reasoning=90", "reasoning once only"),
+        ("KIND_RETENTION", "thoughts=60", "kinds are refusal, reasoning, reasoning_summary, output_text"),
+        ("KIND_RETENTION", "reasoning=60,", "kind=seconds, separated by commas"),
+        ("KIND_RETENTION", "refusal=604801", "refusal is gone after 604800 seconds anyway"),
         ("SHUTDOWN_TIMEOUT", "0", "greater than 0"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'auto', 'pretty' or 'json'"),
@@ -210,6 +217,7 @@ def test_variable_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) ->
         "serve_partitions": "0,2",
         "redis_mode": "cluster",
         "marker_ttl": 8 * 86400.0,
+        "kind_retention": "reasoning=3600",
     }
     default = Settings.model_fields[name].default
     value = values.get(name, default + 1 if name != "block_ms" and isinstance(default, int) else default)
