@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--only", action="append", default=[], metavar="TESTS", help="run only these tests, not `make test`"
     )
+    sample.add_argument(
+        "--quick", action="store_true", help="run the nearest tests of each, but not `make test` after them"
+    )
     sample.add_argument("--list", action="store_true", help="show the mutants, run nothing")
     sample.set_defaults(run=_sample)
     for command in (sabotage, sample):
@@ -97,7 +100,7 @@ def _sample(console: Console, options: argparse.Namespace) -> bool:
                 f"{mutant.place(source)}  {mutant.rule}\n{mutant.diff(source)}", highlight=False, markup=False
             )
         return True
-    trials = [trial_of(mutant, options.only) for mutant in mutants]
+    trials = [trial_of(mutant, options.only, quick=options.quick) for mutant in mutants]
     results = _run(trials, console, options)
     if options.json is not None:
         report.write(options.json, results, seed=seed, count=options.count)
