@@ -52,7 +52,7 @@ class Result:
 
 
 def trial_of(change: Change, only: Sequence[str] = (), *, quick: bool = False) -> Trial:
-    """Return the trial of a mutant: the nearest tests, and then all, unless it is to be quick; or only some."""
+    """Return the trial of a mutant: by these tests only, else by the nearest and, if not quick, by all."""
     tests = tuple(only or nearest_tests(ROOT, change.file))
     return Trial(change, tests, then_all=not (only or quick))
 
