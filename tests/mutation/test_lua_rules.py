@@ -24,6 +24,7 @@ def mutants(source: str) -> set[str]:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
+        ("local a = 1000", {"local a = 2000"}),
         ("local a = b < c", {"local a = b <= c"}),
         ("local a = b ~= c and d", {"local a = b == c and d", "local a = b ~= c or d"}),
         ("local a = not b", {"local a =  b"}),

@@ -9,7 +9,7 @@ import pytest
 from mutation.checkout import ROOT
 from mutation.equivalent import Equivalent, Equivalents
 from mutation.nearest import nearest_tests
-from mutation.sample import choose, files_in
+from mutation.sample import SCOPE, choose, files_in
 
 NONE = Equivalents([])
 
@@ -57,3 +57,8 @@ def test_the_tests_of_the_same_module_are_run_first(file: str, first: list[str])
     found = nearest_tests(ROOT, file)
     assert found[: len(first)] == first
     assert [test for test in found if not (ROOT / test).exists()] == []
+
+
+def test_every_file_has_tests_that_are_run_first() -> None:
+    """Its mutants would survive a quick look unseen."""
+    assert [file for file in files_in(ROOT, SCOPE) if not nearest_tests(ROOT, file)] == []

@@ -54,11 +54,21 @@ def test_it():
 """
 
 
+PARAMETRIZED = """
+import pytest
+
+@pytest.mark.parametrize("n", [1], ids=["two words"])
+def test_it(n):
+    print("ERROR of another kind")
+    assert n == 2, "no - not so"
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "limit", "red", "test"),
     [
         (IMPORTS, 60, False, None),
-        ("def test_it(): assert False", 60, True, "made/test_made.py::test_it"),
+        (PARAMETRIZED, 60, True, "made/test_made.py::test_it[two words]"),
         ("import nowhere", 60, True, "made/test_made.py"),
         ("import time\ndef test_it(): time.sleep(600)", 5, True, None),
     ],
