@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test chaos bench check lint format format-check types imports schemas lock clean
+.PHONY: help venv demo run test sabotage mutate chaos bench check lint format format-check types imports schemas lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,6 +37,12 @@ run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server t
 test: $(VENV)/.dev ## Run all tests
 	$(call say,test: pytest)
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways: does each turn the tests red? About 15 minutes
+	@$(BIN)/python -m mutation sabotage $(ARGS)
+
+mutate: $(VENV)/.dev ## Change the code at random, 100 times in Python and in Lua: do the tests notice? Hours
+	@$(BIN)/python -m mutation sample $(ARGS)
 
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)
@@ -85,7 +91,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find bench chaos client handlers service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bench chaos client handlers mutation service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 

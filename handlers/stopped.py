@@ -31,7 +31,7 @@ ALERTS: Mapping[tuple[Status, ReasonClass], AlertType] = {
     **{
         (status, stopped): alert_type
         for status, alert_type in _STOPPED_BY_STATUS.items()
-        for stopped in STOPPED
+        for stopped in sorted(STOPPED)
     },
 }
 """From a response's status and the class of its reason to the alert that they raise."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deltaloom", "handlers", "service")
+NOT_PASSED_ON = frozenset({"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV"})
+"""Variables that would lead tests to the original tree, or are meant for this program."""
 STAMPS = (".demo", ".dev")
 """Of the Makefile: they say that the environment is up to date."""
 
@@ -108,9 +110,7 @@ class Checkout:
     @property
     def environment(self) -> dict[str, str]:
         """The variables for what runs in it."""
-        return {
-            name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}
-        }
+        return {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
 
     @contextmanager
     def changed(self, change: Change) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ UNNOTICED, NOT_RUN, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores the first
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     try:
         is_well: bool = options.run(console, options)
@@ -57,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--path", action="append", help="files or folders to change (default: all code)")
     sample.add_argument(
         "--only", action="append", default=[], metavar="TESTS", help="run only these tests, not `make test`"
+    )
+    sample.add_argument(
+        "--quick", action="store_true", help="run the nearest tests of each, but not `make test` after them"
     )
     sample.add_argument("--list", action="store_true", help="show the mutants, run nothing")
     sample.set_defaults(run=_sample)
@@ -94,7 +100,7 @@ def _sample(console: Console, options: argparse.Namespace) -> bool:
                 f"{mutant.place(source)}  {mutant.rule}\n{mutant.diff(source)}", highlight=False, markup=False
             )
         return True
-    trials = [trial_of(mutant, options.only) for mutant in mutants]
+    trials = [trial_of(mutant, options.only, quick=options.quick) for mutant in mutants]
     results = _run(trials, console, options)
     if options.json is not None:
         report.write(options.json, results, seed=seed, count=options.count)

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mutation.change import Change
+from mutation.python_rules import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,9 +103,7 @@ class _Mutants:
             if token.kind != "string" and token.text in _SWAPPED and self._is_swappable(index):
                 yield self._change(index, index, _SWAPPED[token.text], f"swap {token.text}")
             if token.kind == "number":
-                yield self._change(index, index, str(int(token.text) + 1), "add one")
-                if int(token.text) > 0:
-                    yield self._change(index, index, str(int(token.text) - 1), "subtract one")
+                yield from self._of_number(index)
             if token.text == "not":
                 yield self._change(index, index, "", "drop not")
             if token.text in {"if", "elseif"}:
@@ -115,6 +114,15 @@ class _Mutants:
                 yield from self._dropped(index)
             if token.kind == "string" and _FLAG.fullmatch(token.text):
                 yield from self._without_flag(index)
+
+    def _of_number(self, index: int) -> Iterator[Change]:
+        number = int(self._text(index))
+        if number >= LARGE:
+            yield self._change(index, index, str(number * 2), "double")
+            return
+        yield self._change(index, index, str(number + 1), "add one")
+        if number > 0:
+            yield self._change(index, index, str(number - 1), "subtract one")
 
     def _is_swappable(self, index: int) -> bool:
         """Return whether a sign stands between two values: a minus may be one of its number."""

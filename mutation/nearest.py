@@ -20,6 +20,7 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "service/pipeline": _STORED,
     "service/relay.py": _SENT,
     "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
+    "": ("test_flow.py",),
 }
 """Tests in `tests/integration`, by what the file's path begins with."""
 

@@ -39,6 +39,8 @@ _OPERATORS: Final[Mapping[type[ast.operator], tuple[str, str]]] = {
     ast.BitAnd: ("&", "|"),
 }
 _SWAPPED: Final = {"min": "max", "max": "min", "any": "all", "all": "any"}
+LARGE: Final = 100
+"""Numbers from here on are sizes and times, of which one more or less is no mistake."""
 _LOG_CALL: Final = re.compile(r"\b(?:log|logger\(\))\.(?:debug|info|warning|error|exception)\(")
 _WORDS: Final = frozenset({"description", "help", "title", "metavar", "epilog"})
 """Keyword arguments for people."""
@@ -226,6 +228,8 @@ class _Mutants:
         match node.value:
             case bool():
                 yield self._replace(node, str(not node.value), "swap constant")
+            case int() | float() if node.value >= LARGE:
+                yield self._replace(node, repr(node.value * 2), "double")
             case int() | float():
                 yield self._replace(node, repr(node.value + 1), "add one")
                 if node.value > 0:
@@ -234,10 +238,15 @@ class _Mutants:
                 yield self._replace(node, repr(f"{node.value}_"), "change word")
 
     def _of_call(self, node: ast.Call) -> Iterator[Change]:
+        is_even = isinstance(node.func, ast.Name) and node.func.id in {"min", "max"}
         if isinstance(node.func, ast.Name) and node.func.id in _SWAPPED:
             yield self._replace(node.func, _SWAPPED[node.func.id], "swap function")
         first_two = node.args[:2]
-        if len(first_two) > 1 and not any(isinstance(each, ast.Starred) for each in first_two):
+        if (
+            len({self._text(argument) for argument in first_two}) > 1
+            and not is_even
+            and not any(isinstance(argument, ast.Starred) for argument in first_two)
+        ):
             first, second = first_two
             middle = self._source[self._end(first) : self._start(second)]
             swapped = f"{self._text(second)}{middle}{self._text(first)}"

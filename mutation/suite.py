@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GRACE: Final = 20.0
 """Seconds in which tests that are interrupted may stop their servers."""
 
-_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 _NO_CONFTEST: Final = re.compile(r"ImportError while loading conftest|^INTERNALERROR>", re.MULTILINE)
 _PASSED: Final = re.compile(r"^=*\s*\d+ (?:passed|skipped)", re.MULTILINE)
 

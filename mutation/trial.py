@@ -51,9 +51,10 @@ class Result:
         return self.outcome.red
 
 
-def trial_of(change: Change, only: Sequence[str] = ()) -> Trial:
-    """Return the trial of a mutant: the nearest tests and then all; or only these."""
-    return Trial(change, tuple(only or nearest_tests(ROOT, change.file)), then_all=not only)
+def trial_of(change: Change, only: Sequence[str] = (), *, quick: bool = False) -> Trial:
+    """Return the trial of a mutant: by these tests only, else by the nearest and, if not quick, by all."""
+    tests = tuple(only or nearest_tests(ROOT, change.file))
+    return Trial(change, tests, then_all=not (only or quick))
 
 
 async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:

@@ -9,6 +9,7 @@
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
 | `format`                  | hash   | the format of the state                      | stays: 3 fields  |
+| `kind-retention`          | hash   | how far streams were cleared of a kind       | TTL              |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
 | `provider-spikes`         | hash   | the same of providers                        | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
@@ -69,6 +70,11 @@ class Keys:
     def format(self) -> str:
         """The note of the state's format."""
         return self.names.name("format")
+
+    @property
+    def kind_retention(self) -> str:
+        """How far the outputs were cleared of kinds that are not kept as long as the others."""
+        return self.names.name("kind-retention")
 
     def rates(self, width_ms: int, start_ms: int) -> str:
         """The responses that were over within so many milliseconds, from then on."""

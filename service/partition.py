@@ -19,6 +19,7 @@ from service.pipeline.worker import Worker
 from service.ports import StorageUnavailableError
 from service.rounds import Round
 from service.storage.group import ConsumerGroup
+from service.storage.kind_retention import KindRetention
 from service.storage.state_format import StateFormat
 from service.storage.store import RedisStorage
 
@@ -61,6 +62,9 @@ class Partition:
         self._claim_time = settings.claim_time
         self._in_group = False
         self._retention_ms = round(settings.retention * 1000)
+        self._kind_retention = KindRetention(
+            client, keys, settings.kind_retentions, max(settings.retention, settings.item_ttl)
+        )
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
         self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
@@ -129,3 +133,4 @@ class Partition:
 
     async def _trim(self) -> None:
         await self.group.trim(self._retention_ms)
+        await self._kind_retention.remove_aged()

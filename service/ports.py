@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from handlers.core.response import LowWater
+from handlers.core.state import LowWater
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import AssembledText, ModerationAlert, RateScope
     from handlers.core.context import Registers
     from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-    from handlers.core.response import ResponseState
+    from handlers.core.state import ResponseState
     from service.change import Commit
 
 

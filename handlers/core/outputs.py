@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypedDict
 from deltaloom.messages import AssembledText, ModerationAlert
 
 if TYPE_CHECKING:
+    from handlers.core.contradictions import Contradiction
     from handlers.core.effects import Context
     from handlers.core.identity import PartKey
-    from handlers.core.response import Contradiction, FinishedPart
+    from handlers.core.response import FinishedPart
 
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
 

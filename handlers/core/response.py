@@ -17,85 +17,29 @@ No text is ever revised. Another authoritative text that comes for a part, whene
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.reasons import reason_class
 from handlers.core.assembly import Assembly, assemble
-from handlers.core.context import RegisterName, context_of
+from handlers.core.context import context_of
+from handlers.core.contradictions import contradiction_of, contradictions_of_finished
 from handlers.core.effects import Context, Copy, Ending, Note, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.text import repair, sha256_digest, text_digest
+from handlers.core.state import concerns
+from handlers.core.text import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
-    from handlers.core.context import Register
+    from handlers.core.contradictions import Contradiction
     from handlers.core.log import PartLog
+    from handlers.core.state import LowWater, ResponseState
 
 IDLE_TIMEOUT = "idle_timeout"
 """The reason of a text that was abandoned because nothing came any more."""
 
 OPEN_LIMIT = "open_limit"
 """The reason of one that was abandoned because too many were open, and it was silent the longest."""
-
-
-class LowWater(NamedTuple):
-    """How far the group has come: the effects of every entry before `entry` are stored."""
-
-    entry: EntryId = EntryId(0, 0)
-    stalled: bool = False
-    """Whether the worker that holds `entry` seems to be stuck."""
-
-    def passed(self, entry: EntryId) -> bool:
-        """Whether an entry, and all before it, are stored."""
-        return entry < self.entry
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseState:
-    """All that is stored of one response."""
-
-    stream_key: StreamKey
-    registers: Mapping[RegisterName, Register] = field(default_factory=dict)
-    endings: Mapping[Arrival, Ending] = field(default_factory=dict)
-    open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
-    finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
-    """With the digest of each one's text; None where an earlier version finished it."""
-    notes: Mapping[Arrival, Note] = field(default_factory=dict)
-
-    def has_refusal(self, until: EntryId) -> bool:
-        """Return whether a part of the response is a refusal that began with this entry, or before it."""
-        return any(part.kind == "refusal" for part in self.finished_parts) or any(
-            part.kind == "refusal" and log.began <= until for part, log in self.open_parts.items()
-        )
-
-    def has_loss(self, until: EntryId) -> bool:
-        """Return whether the producer had reported a loss with this entry, or before it."""
-        return any(note.loss and arrival.entry <= until for arrival, note in self.notes.items())
-
-    def context_known(self, until: EntryId) -> bool:
-        """Whether all is known that `response.created` could tell of a text that is closed with this entry.
-
-        What a repeat of it says later is too late for the text. Nothing ties it to a bare item.
-        """
-        learned = self.registers.get(RegisterName("model", learned=True))
-        context = context_of(self.registers, until)
-        told = None not in {context.model, context.safety_identifier}
-        return self.stream_key.by == "item" or told or (learned is not None and learned.entry <= until)
-
-
-class Contradiction(NamedTuple):
-    """Another authoritative text of a part, beside the one that came out."""
-
-    part: PartKey
-    text: str
-    """Empty where only its checksum is known."""
-    item_id: str | None
-    context: Context
-    at_ms: int
 
 
 class FinishedPart(NamedTuple):
@@ -187,7 +131,7 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     copied: dict[PartKey, FinishedPart] = {}
     shown = {part.kind for part in state.finished_parts}
-    result.contradictions = _late_copies(state, low_water)
+    result.contradictions = contradictions_of_finished(state, low_water)
     for arrival, ending in sorted(state.endings.items()):
         if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
@@ -219,7 +163,7 @@ def resolve(
         arrival
         for arrival, ending in state.endings.items()
         if low_water.passed(arrival.entry)
-        and not any(_concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
+        and not any(concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
     ]
     return result
 
@@ -247,11 +191,6 @@ def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: Fin
     """
     confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
     return confirmed and not log.ids_differ and state.context_known(close.entry)
-
-
-def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
-    """Whether an ending closes a part: it is of its scope, and the part had begun."""
-    return ending.output_index in {None, part.output_index} and log.began <= arrival.entry
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:
@@ -287,7 +226,7 @@ def _closings_by_entry(
     for arrival, rank, text in log.closings:
         texts.setdefault(arrival.entry, []).append(_Said(rank, text, state.notes.get(arrival, Note())))
     for arrival, ending in sorted(state.endings.items()):
-        if not _concerns(arrival, ending, part, log):
+        if not concerns(arrival, ending, part, log):
             continue
         if ending.output_index is not None:
             items.add(arrival.entry)
@@ -348,7 +287,7 @@ def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) 
         ending.provider_category,
         ending.provider_explanation,
         "provider",
-        _contradiction(state, part, text, state.open_parts.get(part)),
+        contradiction_of(state, part, text, state.open_parts.get(part)),
     )
 
 
@@ -377,7 +316,7 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         None if ending is None else ending.provider_category,
         None if ending is None else ending.provider_explanation,
         said.note.source if said.text or said.note.checksum else None,
-        _contradiction(state, part, text, log),
+        contradiction_of(state, part, text, log),
     )
 
 
@@ -390,66 +329,6 @@ def _judged(joined: str, said: _Said, *, lost: bool) -> tuple[str, Integrity]:
         return "", "redacted"
     verified = checksum is not None and checksum.fits(joined) and not lost
     return joined, "verified" if verified else "unverified"
-
-
-def _contradiction(
-    state: ResponseState, part: PartKey, text: str, log: PartLog | None
-) -> Contradiction | None:
-    """Return the earliest authoritative text of a part that is not this one."""
-    found: list[tuple[Arrival, str, str | None]] = []
-    if log is not None:
-        for arrival, _, said in log.closings:
-            checksum = None if said else state.notes.get(arrival, Note()).checksum
-            # By the digest alone, as for a part that is finished: of that one no more is remembered.
-            differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
-            if (said and repair(said) != text) or differs:
-                found.append((arrival, said, log.item_id))
-    for arrival, ending in state.endings.items():
-        other = _other_copy(part, ending, text.__eq__)
-        if other is not None and (log is None or _concerns(arrival, ending, part, log)):
-            found.append((arrival, other.text, other.item_id))
-    return _earliest(state, part, found)
-
-
-def _late_copies(state: ResponseState, low_water: LowWater) -> list[Contradiction]:
-    """Return what final copies say of parts that were finished before, where they say something else."""
-    found = []
-    for part, digest in state.finished_parts.items():
-        if digest is not None:
-            copies = [
-                (arrival, other.text, other.item_id)
-                for arrival, ending in state.endings.items()
-                if low_water.passed(arrival.entry)
-                and (other := _other_copy(part, ending, partial(_has_digest, digest)))
-            ]
-            found.append(_earliest(state, part, copies))
-    return [contradiction for contradiction in found if contradiction is not None]
-
-
-def _has_digest(digest: str, text: str) -> bool:
-    return text_digest(text) == digest
-
-
-def _other_copy(part: PartKey, ending: Ending, is_known: Callable[[str], bool]) -> Copy | None:
-    """Return a final copy's text of a part, if it is another one and nowhere in that copy is the same.
-
-    The position alone is no proof: some servers count from 1.
-    """
-    alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
-    if any(is_known(repair(copy.text)) for copy in alike):
-        return None
-    place = part.output_index, part.content_index
-    return next((copy for copy in alike if (copy.position, copy.content_index) == place), None)
-
-
-def _earliest(
-    state: ResponseState, part: PartKey, found: Iterable[tuple[Arrival, str, str | None]]
-) -> Contradiction | None:
-    arrival, text, item_id = min(found, default=(None, "", None), key=lambda each: each[0])
-    if arrival is None:
-        return None
-    context = context_of(state.registers, arrival.entry)
-    return Contradiction(part, repair(text), item_id, context, arrival.entry.ms)
 
 
 def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
@@ -468,5 +347,5 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         log.began.ms,
         now_ms if ended is None else ended.ms,
         reason_class=reason_class(why) if ended is None else None,
-        contradiction=_contradiction(state, part, joined.text, log),
+        contradiction=contradiction_of(state, part, joined.text, log),
     )

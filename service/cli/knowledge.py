@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.streams import Partitions, StreamNames
-    from handlers.core.response import ResponseState
+    from handlers.core.state import ResponseState
     from service.settings import Settings
 
 ITEMS_LOOKED_FOR = 64

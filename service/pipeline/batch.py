@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from deltaloom import limits
 from handlers.core.assembly import StoredClosing
 from handlers.core.context import context_of
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import (
     TRUNCATED,
     Closing,
@@ -34,7 +35,6 @@ from handlers.core.effects import (
 )
 from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
-from handlers.core.response import Contradiction
 from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
 from service.pipeline.dead_letters import dead_letter
@@ -202,8 +202,9 @@ class Batch:
         change = response.parts.get(part)
         if change is None:
             change = response.parts[part] = PartChange()
-        for n, item_id in column.item_ids:
-            self._name(response, change, item_id, entries[n], positions[n] if positions else 0)
+        ends = [n for n, _ in column.item_ids[1:]]
+        for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
+            self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
         change.add(entries, positions, column.numbers, column.texts)
 
     # -------------------------------------------------------------------------------------- the long way
@@ -280,24 +281,32 @@ class Batch:
         for name in names:
             self.commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
 
-    def _leave_out(self, response: ResponseChange, name: str, index: int, *, learned: bool = False) -> None:
-        """Note and count that a value is left out because it is too long."""
-        response.say(Context(truncated=(name,)), self.commit.entry(index), learned=learned)
-        self._count_truncated([name], [index])
+    def _leave_out(
+        self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
+    ) -> None:
+        """Note and count that a value of events, one an entry, is left out because it is too long."""
+        response.say(Context(truncated=(name,)), self.commit.entry(entries[0]), learned=learned)
+        self._count_truncated([name], entries)
 
     def _fitting(
-        self, response: ResponseChange, name: str, value: str | None, most: int, index: int
+        self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
     ) -> str | None:
         """Return a value; None, and note it, if it has more characters than it may have."""
         if value is None or len(value) <= most:
             return value
-        self._leave_out(response, name, index)
+        self._leave_out(response, name, entries)
         return None
 
     def _name(
-        self, response: ResponseChange, change: PartChange, item_id: str | None, index: int, position: int
+        self,
+        response: ResponseChange,
+        change: PartChange,
+        item_id: str | None,
+        entries: Sequence[int],
+        position: int,
     ) -> None:
-        change.name(self._fitting(response, "item_id", item_id, limits.ID, index), index, position)
+        """Name a part by the item id of events in these entries; `position` is the first one's."""
+        change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
 
     def _count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
         """Count events of one type, in the order in which they came."""
@@ -345,15 +354,15 @@ class Batch:
         category, explanation = ending.provider_category, ending.provider_explanation
         return ending._replace(
             copies=tuple(
-                copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, index))
+                copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
                 for copy in ending.copies
                 if copy.kind in kinds
             ),
-            reason=self._fitting(response, "reason", ending.reason, limits.REASON, index),
+            reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
             reason_class=ending.reason_class and ending.reason_class[: limits.REASON],
-            provider_category=self._fitting(response, "provider_category", category, limits.REASON, index),
+            provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),
             provider_explanation=self._fitting(
-                response, "provider_explanation", explanation, limits.EXPLANATION, index
+                response, "provider_explanation", explanation, limits.EXPLANATION, [index]
             ),
         )
 
@@ -362,7 +371,7 @@ class Batch:
         said = Context(model=learned.model, safety_identifier=learned.safety_identifier)
         for name, value in said.pairs():
             if len(value) > limits.NAME:
-                self._leave_out(response, name, index, learned=True)
+                self._leave_out(response, name, [index], learned=True)
                 said = said._replace(model=None) if name == "model" else said._replace(safety_identifier=None)
         response.say(said, self.commit.entry(index), learned=True)
 
@@ -379,7 +388,7 @@ class Batch:
         if change is None:
             change = parts[part] = PartChange()
         response = self.commit.responses[part.stream_key]
-        self._name(response, change, item_id, index, origin.arrival.position)
+        self._name(response, change, item_id, [index], origin.arrival.position)
         return change
 
 

@@ -112,7 +112,8 @@ def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise UnreadableError("invalid_event", f"{route.event_type}: {where}: {first['msg']}") from None
+        what = f"{where}: {first['msg']}" if where else first["msg"]  # no place: about several fields
+        raise UnreadableError("invalid_event", f"{route.event_type}: {what}") from None
 
 
 def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:

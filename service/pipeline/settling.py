@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import RateScope
     from handlers.core.identity import StreamKey
-    from handlers.core.response import LowWater, ResponseEnd
+    from handlers.core.response import ResponseEnd
     from handlers.core.routing import RoutingTable
+    from handlers.core.state import LowWater
     from service.ports import Storage
 
 

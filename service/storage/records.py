@@ -11,7 +11,7 @@ from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import CorruptLogError, PartLog, decode_log
-from handlers.core.response import ResponseState
+from handlers.core.state import ResponseState
 from handlers.core.text import from_bytes, to_bytes
 from service import logs
 

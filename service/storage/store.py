@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
-from handlers.core.response import LowWater
+from handlers.core.state import LowWater
 from service.ports import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
 from service.storage import commit_plan, scripts
 from service.storage.availability import unavailable_if_away

@@ -58,13 +58,10 @@ def described(schema: dict[str, Any]) -> str:
             return f"array of {item}s"
         case {"$ref": reference}:
             return str(reference).rpartition("/")[2]
-        case {"const": literal}:
-            return f"`{literal}`"
-        case {"enum": literals}:
+        case {"enum": _} | {"const": _}:
+            literals = schema.get("enum", [schema.get("const")])
             return ", ".join(f"`{literal}`" for literal in literals)
-        case {"format": "date-time"}:
-            return "time"
-    return str(schema["type"])
+    return "time" if schema.get("format") == "date-time" else str(schema["type"])
 
 
 @pytest.mark.parametrize("heading", MESSAGES)

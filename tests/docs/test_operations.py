@@ -123,5 +123,7 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
         "gone",
         "relay:.+:lease",
         "relay:.+:digests",
+        "kind-retention",
+        "done:.+",
     )
     assert set(unseen) <= {f"{prefix}:{key}" for key in seldom}

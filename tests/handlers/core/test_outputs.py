@@ -8,10 +8,11 @@ import pytest
 
 from deltaloom.messages import ModerationAlert
 from handlers.core.assembly import Assembly
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import Context
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.outputs import assembled_text, contradiction_alert, part_fields, time_of
-from handlers.core.response import Contradiction, FinishedPart
+from handlers.core.response import FinishedPart
 
 PART = PartKey(StreamKey("response", "resp_1"), 2, 1, "reasoning_summary")
 CONTEXT = Context(

@@ -9,18 +9,11 @@ import pytest
 
 from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
 from handlers.core.context import Registers, note
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import Checksum, Context, Copy, Ending, Note, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.response import (
-    OPEN_LIMIT,
-    Contradiction,
-    FinishedPart,
-    LowWater,
-    Resolution,
-    ResponseEnd,
-    ResponseState,
-    resolve,
-)
+from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT, FinishedPart, Resolution, ResponseEnd, resolve
+from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import text_digest
 from tests.strategies import log_of
 
@@ -119,11 +112,13 @@ class Story:
         self.endings[at(ms, position)] = Ending(self.key, None, status, reason, copies, *why)
         return self
 
-    def resolve(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> Resolution:
+    def resolve(
+        self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None, why: str = IDLE_TIMEOUT
+    ) -> Resolution:
         """What can be said now."""
         logs = {part: self._stored(part) for part in self.logs}
         state = ResponseState(self.key, self.registers, self.endings, logs, self.finished, self.notes)
-        return resolve(state, low_water, idle_at_ms=idle_at_ms)
+        return resolve(state, low_water, idle_at_ms=idle_at_ms, why=why)
 
     def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
         """The one part that is finished now."""
@@ -424,9 +419,19 @@ def test_certain_text_does_not_wait_for_a_stuck_worker() -> None:
         Story().delta(1, "a").closing(5, ""),
         Story().closing(5, "ab"),
         Story().delta(1, "a").item_end(5),
+        Story().delta(1, "a").end(5, copies=(copy("a"),)),
+        Story().delta(1, "a", number=7).delta(2, "b", number=7).closing(5, "ab"),
         Story(context=Context(tenant="acme")).delta(1, "a").closing(5, "a"),
     ],
-    ids=["differs", "empty", "no deltas", "no text", "nobody knows whose it is"],
+    ids=[
+        "differs",
+        "empty",
+        "no deltas",
+        "no text",
+        "only in the final copy",
+        "no numbers to trust",
+        "nobody knows whose it is",
+    ],
 )
 def test_doubtful_text_waits_for_a_stuck_worker(story: Story) -> None:
     """A text would be called damaged, or be cut off, though its worker is only slow."""
@@ -561,9 +566,7 @@ def test_part_closed_by_its_own_has_no_reason() -> None:
 
 def test_limit_of_open_responses_is_a_reason_without_a_class() -> None:
     """Otherwise what deltaloom does itself would be taken for what a provider says."""
-    story = Story().delta(1, "a")
-    logs = {part: story._stored(part) for part in story.logs}
-    resolution = resolve(ResponseState(KEY, open_parts=logs), ALL_STORED, idle_at_ms=5, why=OPEN_LIMIT)
+    resolution = Story().delta(1, "a").resolve(idle_at_ms=5, why=OPEN_LIMIT)
     ends: list[FinishedPart | ResponseEnd] = [*resolution.finished, *resolution.ends]
     assert [each.reason_class for each in ends] == ["unknown", "unknown"]
 

@@ -52,6 +52,16 @@ async def test_that_it_was_counted_is_remembered_for_minutes(bench: Bench) -> No
     assert 0 <= settle_plan.OVER_MS - await remembered_ms(bench) < TOLERANCE_MS
 
 
+async def test_that_it_was_counted_is_remembered_though_more_is_said_of_it(bench: Bench) -> None:
+    """Otherwise a response whose producer says more each time counts each time."""
+    for context in ({"model": "m"}, {"model": "m", "tenant": "acme"}, {"model": "m"}):
+        await bench.publish(COMPLETED, **context)
+        await bench.consumer().work()
+        assert await remembered_ms(bench) > 0
+    bucket, *_ = await bench.redis.keys(bench.names.name("rates:*"))
+    assert await bench.redis.hget(bucket, "responses:model:m") == b"1"
+
+
 async def test_of_a_finished_text_nothing_but_the_marker_is_left(bench: Bench) -> None:
     """Otherwise its deltas, or whose turn it is to finish it, stay in Redis."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED)

@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from deltaloom import GROUP
+from handlers.core.identity import StreamKey
 from service.ports import Claim
 from service.storage import group
+from service.storage.rates import RedisRates
 from tests.bench import KEEPALIVE, Bench
 from tests.mortal import MortalServer
 from tests.streams import entries
@@ -96,6 +98,22 @@ async def test_many_entries_are_claimed_in_turns(bench: Bench, monkeypatch: pyte
         if cursor == "0-0":
             break
     assert turns == [ids[:3], ids[3:6], ids[6:]]
+
+
+async def test_what_is_behind_many_busy_entries_is_claimed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a dead worker's entries are never found behind those of a busy one."""
+    monkeypatch.setattr(group, "AT_MOST", 1)  # servers look at ten times as many in one call
+    await held(bench, "busy", 25)
+    _, ids = await held(bench, "dead", 1)
+    await make_idle(bench, "dead", ids)
+    heir, cursor, claimed = bench.consumer("heir").group, "0-0", []
+    for _ in range(4):
+        claim = await heir.claim(LONG_MS // 2, cursor)
+        cursor = claim.cursor
+        claimed += list(claim.deliveries)
+    assert claimed == ids
 
 
 async def test_what_was_trimmed_while_pending_is_named_and_counted(bench: Bench) -> None:
@@ -363,6 +381,14 @@ async def test_a_full_server_is_trimmed(full: Bench) -> None:
     """Otherwise a server that is full once is full for ever."""
     assert await full.consumer().group.trim(HOUR_MS) == 200
     assert await lengths(full, [full.names.assembled]) == [0]
+
+
+async def test_what_a_full_server_has_can_be_read(full: Bench) -> None:
+    """Otherwise nobody sees what goes on until there is room again."""
+    rates = RedisRates(full.redis, full.settings)
+    assert (await rates.counted(await rates.now_ms())).window == {}
+    (loaded,) = await full.storage.load([StreamKey("response", "resp_1")])
+    assert loaded.log_bytes == {}
 
 
 async def test_a_worker_keeps_and_gives_back_entries_of_a_full_server(full: Bench) -> None:

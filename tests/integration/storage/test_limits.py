@@ -74,6 +74,14 @@ async def test_a_part_may_have_exactly_the_deltas_of_the_limit(
     assert (text.integrity, text.delta_count) == ("verified", 4)
 
 
+async def test_one_batch_may_not_have_more_deltas_of_a_part_than_the_limit(redis: Redis, prefix: str) -> None:
+    """Otherwise a part that comes in one batch has no limit."""
+    bench = Bench(redis, prefix, max_part_fragments=4)
+    await bench.publish(*(delta(number, "") for number in range(5)))
+    await bench.consumer().work()
+    assert await refused(bench) == 5
+
+
 async def test_deltas_are_counted_in_chunks_of_any_length(redis: Redis, prefix: str) -> None:
     """Otherwise a chunk of an unlucky length hides deltas from the limit, or the script never ends."""
     bench = Bench(redis, prefix, max_part_fragments=3)

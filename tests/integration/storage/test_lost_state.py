@@ -27,6 +27,17 @@ async def lose(bench: Bench, what: str) -> None:
         await bench.redis.delete(key)
 
 
+async def test_what_another_history_of_the_data_still_has_is_named(bench: Bench) -> None:
+    """Otherwise a worker stores entries that a failover has undone, and leaves out those that are there."""
+    await bench.publish(*(delta(number, "a") for number in range(4)))
+    batch = await bench.consumer().read()
+    await bench.redis.xdel(bench.names.deltas, batch[0].id, batch[2].id)
+    committed = await bench.storage.commit(bench.batch(batch).commit, "0" * 40)
+    assert (committed.still_there, committed.acknowledged) == ([1, 3], 0)
+    assert await bench.pending() == {"one": 4}
+    assert await bench.redis.keys(f"{bench.prefix}:[ls]*:*") == []
+
+
 async def test_the_context_of_a_response_without_texts_is_told_again(bench: Bench) -> None:
     """Otherwise its alert does not say whose response was blocked."""
     consumer = bench.consumer()

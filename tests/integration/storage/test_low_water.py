@@ -153,6 +153,22 @@ async def test_a_look_names_nothing_that_is_in_doubt(bench: Bench) -> None:
     assert (list(survey.ready), survey.low_water.stalled) == ([], False)
 
 
+async def test_a_look_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
+    """Otherwise a text comes out without the deltas of the slower one of two workers."""
+    now_ms = await bench.now_ms()
+    await bench.publish_at(now_ms - 4000, delta(1, "a"))
+    held = await bench.consumer("slow").read()
+    await bench.publish_at(now_ms - 3000, delta(2, "b"), done("ab"))
+    await bench.consumer("one").work()
+    await bench.publish_at(now_ms - 2000, KEEPALIVE)
+    await bench.consumer("less slow").read()
+    await bench.consumer("sweeper").worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("slow").take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("ab", "verified")
+
+
 async def test_texts_of_a_response_that_a_batch_knows_in_part_are_all_finished(bench: Bench) -> None:
     """Otherwise the end of a response finishes only the parts that came in the same batch."""
     second = {"content_index": 1}

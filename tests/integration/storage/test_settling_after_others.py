@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TABLE = RoutingTable(BUILT_IN.values())
 RESPONSE = StreamKey("response", "resp_1")
+CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
 FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}
 
 
@@ -126,6 +127,17 @@ async def test_a_text_that_grew_meanwhile_keeps_what_ends_it(bench: Bench) -> No
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.status == "completed"
     assert await counts(bench.redis, bench.prefix) == {"late": 1}
+
+
+async def test_a_response_is_counted_with_the_text_that_grew_meanwhile(bench: Bench) -> None:
+    """Otherwise a refusal that is read again counts as an answer."""
+    late = await committed(bench, CREATED, done("no", "refusal"), COMPLETED)
+    await committed(bench, delta(2, "late", "refusal"))
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == ["no"]
+    bucket, *_ = await bench.redis.keys(bench.names.name("rates:*"))
+    counted: Any = await bench.redis.hgetall(bucket)
+    assert counted == {b"responses:model:m": b"1", b"refused:model:m": b"1"}
 
 
 async def test_one_text_that_grew_meanwhile_holds_up_no_other_of_its_response(bench: Bench) -> None:

@@ -82,6 +82,18 @@ async def test_what_a_worker_has_in_hand_has_not_come_yet(bench: Bench) -> None:
     assert (text.text, text.integrity) == ("ab", "verified")
 
 
+async def test_a_text_is_silent_when_more_than_the_timeout_has_passed(bench: Bench) -> None:
+    """Otherwise a text is given up in the moment in which its timeout ends, and something may still come."""
+    long_ago = await bench.now_ms() - 10 * IDLE_MS
+    await bench.publish_at(long_ago, delta(1, "a"))
+    await bench.consumer().work()
+    await bench.publish_at(long_ago + IDLE_MS, KEEPALIVE, response_id="resp_2")
+    await bench.consumer("slow").read()  # so that the stream's time stands still
+    passed_ms = IDLE_MS - commit_plan.IDLE_GRAIN_MS
+    assert not (await bench.storage.survey(passed_ms, 100)).idle
+    assert (await bench.storage.survey(passed_ms - 1, 100)).idle
+
+
 async def test_what_is_in_hand_does_not_make_time_of_what_is_unread(bench: Bench) -> None:
     """Otherwise one newer entry in somebody's hands gives up texts whose end lies unread before it."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS

@@ -17,7 +17,7 @@ from handlers.core.log import FRAGMENT_BYTES, PartLog, decode_log
 from service.change import Commit, PartChange, ResponseChange
 from service.keys import Keys
 from service.settings import Settings
-from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, STALLED_MS, CommitCall
+from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, CommitCall
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
 from service.storage.told import Told
 
@@ -189,7 +189,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         fragments_limit=3000,
         fragment_bytes=FRAGMENT_BYTES,
         ready_at_most=AT_MOST,
-        stalled_ms=STALLED_MS,
+        stalled_ms=250,
         letters=[],
         types=[],
         touched=[],
@@ -242,7 +242,7 @@ def test_a_part_that_begins_is_told_in_full() -> None:
     assert response.registers[1].endswith(" acme")
     assert response.endings == []
     assert call.key(part.log) == LOG
-    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False)
+    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False, [], False)
     assert call.chunk().item_id == "msg_1"
     assert [fragment.delta for fragment in call.chunk().fragments] == ["a", "b"]
     assert call.plan.log_count == 0
@@ -322,6 +322,21 @@ def test_a_response_with_news_does_more_than_grow(more: Events) -> None:
     """The news would be acknowledged and lost."""
     call = more.plan(known_part())
     assert (call.call.responses, call.plan.log_count, call.call.grown) == ([KEY], 0, [])
+
+
+def test_an_end_alone_is_news() -> None:
+    """A response would never end."""
+    events = Events(20).delta(0).end(0)
+    events.change.entries.clear()
+    assert events.plan(known_part()).only.endings
+
+
+def test_a_response_of_which_only_the_context_is_told_again_is_planned() -> None:
+    """It would be left out of the plan, and no entry of it be counted as its own."""
+    told = Told()
+    Events(10).delta(0).say(0).store(told)
+    call = Events(20).say(0).plan(told)
+    assert (call.only.told, call.only.parts, call.only.registers) == (True, [], [])
 
 
 def test_an_alert_is_news() -> None:

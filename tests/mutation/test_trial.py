@@ -1,0 +1,140 @@
+"""Tests of changing a copy of the tree and running its tests."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from mutation.change import Change
+from mutation.checkout import ROOT, Checkout, CheckoutError
+from mutation.command import NOT_RUN, main
+from mutation.report import show_sample
+from mutation.suite import Outcome, SuiteError, run_tests
+from mutation.trial import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Checkout]:
+    """A copy of this tree."""
+    with Checkout() as made:
+        yield made
+    assert not made.folder.exists()
+
+
+def test_a_change_is_made_in_the_copy_only_and_taken_back(checkout: Checkout) -> None:
+    """A run would leave the user's tree broken, or each mutant the next."""
+    file = "handlers/core/text.py"
+    source = (ROOT / file).read_text("utf-8")
+    with checkout.changed(Change(file, 0, 0, "x = 1\n", "")):
+        assert (checkout.folder / file).read_text("utf-8") == f"x = 1\n{source}"
+        assert (ROOT / file).read_text("utf-8") == source
+    assert (checkout.folder / file).read_text("utf-8") == source
+
+
+def test_a_folder_that_git_does_not_know_is_told(tmp_path: Path) -> None:
+    """An empty copy would be tested."""
+    with pytest.raises(CheckoutError, match="git cannot list the files"), Checkout(tmp_path):
+        pass
+
+
+IMPORTS = """
+from pathlib import Path
+
+import service
+
+def test_it():
+    assert Path(service.__file__).parents[1] == Path.cwd()
+"""
+
+
+PARAMETRIZED = """
+import pytest
+
+@pytest.mark.parametrize("n", [1], ids=["two words"])
+def test_it(n):
+    print("ERROR of another kind")
+    assert n == 2, "no - not so"
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "red", "test"),
+    [
+        (IMPORTS, 60, False, None),
+        (PARAMETRIZED, 60, True, "made/test_made.py::test_it[two words]"),
+        ("import nowhere", 60, True, "made/test_made.py"),
+        ("import time\ndef test_it(): time.sleep(600)", 5, True, None),
+    ],
+    ids=["passes, on the copy", "fails", "cannot be imported", "hangs"],
+)
+async def test_how_a_run_ends(
+    checkout: Checkout, code: str, limit: float, *, red: bool, test: str | None
+) -> None:
+    """A mutant would count as noticed, or not, whatever the tests say."""
+    made = checkout.folder / "made" / "test_made.py"
+    made.parent.mkdir(exist_ok=True)
+    made.write_text(code)
+    outcome = await run_tests(checkout, ["made/test_made.py"], limit)
+    assert (outcome.red, outcome.test) == (red, test)
+
+
+async def test_tests_that_cannot_be_run_are_no_result(checkout: Checkout) -> None:
+    """Every mutant would be killed by a name that is written wrongly."""
+    with pytest.raises(SuiteError, match="no test failed"):
+        await run_tests(checkout, ["made/nowhere.py"], 60)
+
+
+def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
+    """Every part would do what it should, and nothing come of it."""
+    report = tmp_path / "report.json"
+    sample = [
+        "sample",
+        "--seed",
+        "1",
+        "--count",
+        "1",
+        "--path",
+        "handlers/core/text.py",
+        "--json",
+        str(report),
+    ]
+    assert main([*sample, "--only", "tests/handlers/core/test_text.py"]) == 0
+    (result,) = json.loads(report.read_text("utf-8"))["results"]
+    assert result["killed"]
+    assert result["by"].startswith("tests/handlers/core/test_text.py")
+    assert result["place"].startswith("handlers/core/text.py:")
+
+
+def result(file: str, test: str | None = None) -> Result:
+    """Return the result of a change that a test noticed, or none did."""
+    return Result(
+        Change(file, 6, 7, "<=", "swap"), "x = a < b", Outcome(test is not None, test, 1.5), by_first=True
+    )
+
+
+def test_a_survivor_is_shown_and_misses_the_goal() -> None:
+    """A run would end well whatever survives."""
+    console = Console(record=True, width=120)
+    some = [result("a/x.py", "t")] * 97
+    assert not show_sample(console, [*some, *[result("a/y.py")] * 2], "7")
+    said = console.export_text()
+    assert "survived: a/y.py:1 (swap)" in said
+    assert "+x = a <= b" in said
+    assert "seed 7" in said
+    assert "not met" in said
+    assert show_sample(console, [*some, result("a/x.lua", "t")], "7")
+    assert not show_sample(console, [*some, *[result("a/x.lua", "t")] * 18, result("a/y.lua")], "7")
+
+
+def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would look as if all were well."""
+    assert main(["sabotage", "nothing"]) == NOT_RUN
+    assert "no such sabotage: nothing" in capsys.readouterr().err
+    assert main(["sample", "--path", "nowhere"]) == NOT_RUN
