@@ -35,6 +35,7 @@ def env(redis_url: str, prefix: str) -> dict[str, str]:
 async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None:
     """One dead letter."""
     letter = DeadLetter(
+        source="deltaloom",
         **{
             "reason": "malformed_json",
             "error": "not JSON at character 8",
