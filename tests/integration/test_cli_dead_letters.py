@@ -45,7 +45,7 @@ async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None
             "failed_at": datetime(2026, 1, 2, tzinfo=UTC),
             "entry": json.dumps(ORIGINAL),
             **changed,
-        }
+        },
     )
     entry: Any = letter.model_dump(mode="json")
     await redis.xadd(StreamNames(prefix).dead_letters, entry, id=letter_id)
