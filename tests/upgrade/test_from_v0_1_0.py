@@ -17,7 +17,16 @@ import pytest
 
 import service.demo
 from deltaloom import StreamNames
+from tests.bench import COMPLETED, delta, done
 from tests.client.schemas import validator
+from tests.integration.test_contract_rules import (
+    CANCELLED,
+    LOSS,
+    REDACTED,
+    REFUSED,
+    ended,
+    with_checksum,
+)
 from tests.relays import SECRETS, destination, raise_alert, undelivered, wait_until_settled
 from tests.service.cli.command import deltaloom
 from tests.service.cli.command import environment as command_environment
@@ -25,7 +34,7 @@ from tests.streams import entries
 from tests.upgrade.processes import NOW, Side, Version, kill, read_by, release
 from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
-from tests.workers import settled
+from tests.workers import counts, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +56,6 @@ SETTINGS: dict[str, object] = {
     "lease_time": 1,
     "idle_timeout": 3,
     "sweep_interval": 0.1,
-    "handlers": "refusal,reasoning,lifecycle,stopped",
 }
 
 ONCE = ("type", "response_id", "item_id", "kind", "text", "status", "reason", "integrity")
@@ -281,30 +289,136 @@ async def test_one_relay_takes_over_from_the_other(
     assert await undelivered(side.redis, side.prefix) == []
 
 
-# What v0.1.0 does not know: new values of alerts belong into this list.
+# ------------------------------------------------------------------ what v0.1.0 does not know
 
-NEW_ALERTS: tuple[dict[str, Any], ...] = (
-    {"type": "deltaloom.refusal.finished", "severity": "warning", "status": "cancelled"},
-)
+NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
+    "cancelled": [delta(1, "I ca", "refusal"), CANCELLED],
+    "refused": [REFUSED],
+    "guardrail": [ended("incomplete", "guardrail_intervened")],
+    "contradicted": [delta(1, "No.", "refusal"), done("No.", "refusal"), done("Yes.", "refusal"), COMPLETED],
+    "redacted": [REDACTED, COMPLETED],
+    "checksum": [delta(1, "I can't.", "refusal"), with_checksum("I can't."), COMPLETED],
+    "loss": [delta(1, "I can", "refusal"), LOSS, done("I can", "refusal"), COMPLETED],
+}
+"""Events, and values in events, that are new since v0.1.0."""
+
+WITH_A_TEXT = ("cancelled", "contradicted", "checksum", "loss")
+"""Those that give a text, whichever version reads which of their events."""
 
 
-async def test_new_alerts_and_an_old_relay(
-    side: Side, receiver: Receiver, v010: Version, redis_url: str
+@pytest.fixture
+def all_handlers(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Side:
+    """Return where programs of this tree have every handler."""
+    handlers = "refusal,reasoning,lifecycle,stopped,loss,redacted"
+    return Side(redis, redis_url, prefix, tmp_path, **{**SETTINGS, "handlers": handlers})
+
+
+async def publish_new(side: Side, run: str) -> None:
+    """Publish the events that v0.1.0 does not know, under names of this run."""
+    pipeline = side.redis.pipeline(transaction=False)
+    for name, events in NEW_RESPONSES.items():
+        for event in events:
+            fields: Any = {"event": json.dumps(event), "response_id": f"{name}-{run}"}
+            pipeline.xadd(StreamNames(side.prefix).deltas, fields)
+    await pipeline.execute()
+
+
+async def statuses(side: Side) -> dict[str, tuple[str, str]]:
+    """Return status and integrity of each text, by the response; fail if a text came twice."""
+    await results(side)
+    found = await entries(side.redis, StreamNames(side.prefix).assembled)
+    texts = [json.loads(fields[b"__data__"]) for _, fields in found]
+    return {text["response_id"]: (text["status"], text["integrity"]) for text in texts}
+
+
+async def command(side: Side, redis_url: str, *words: str) -> str:
+    """Run the command of this tree; return what it says."""
+    file = str(side.folder / "alerts.toml")
+    env = command_environment(redis_url, side.prefix, DELTALOOM_ALERTS_FILE=file, **SECRETS)
+    done = await asyncio.to_thread(partial(deltaloom, *words, env=env))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_new_values_and_an_old_relay_and_library(
+    all_handlers: Side, receiver: Receiver, v010: Version, redis_url: str
 ) -> None:
-    """Alerts that a relay of v0.1.0 cannot read would be gone; the new command sends them afterwards."""
-    file = side.folder / "alerts.toml"
-    file.write_text(destination("here", receiver.url))
-    known = await raise_alert(side.redis, side.prefix, "opened", "known")
-    new = [
-        await raise_alert(side.redis, side.prefix, "opened", f"new_{n}", **fields)
-        for n, fields in enumerate(NEW_ALERTS)
-    ]
-    async with side.running(v010, "relay"):
+    """What an old relay cannot read would be gone; the new command sends it afterwards."""
+    side = all_handlers
+    side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
+    async with side.running(v010, "relay"), side.running(NOW, "worker"):
+        await publish_new(side, "1")
+        await wait_until_over(side)
         await wait_until_settled(side.redis, side.prefix, "here")
-    assert receiver.taken == [known]
-    assert [each.reason for each in await undelivered(side.redis, side.prefix)] == ["unreadable"] * len(new)
-    env = command_environment(redis_url, side.prefix, DELTALOOM_ALERTS_FILE=str(file), **SECRETS)
-    done = await asyncio.to_thread(partial(deltaloom, "alerts", "resend", "--all", env=env))
-    assert (done.returncode, done.stdout) == (0, f"{len(new)} delivered\n"), done.stderr
-    assert told(receiver) == Counter([known, *new])
+    assert await statuses(side) == {
+        "cancelled-1": ("cancelled", "unverified"),
+        "contradicted-1": ("completed", "verified"),
+        "redacted-1": ("completed", "redacted"),
+        "checksum-1": ("completed", "verified"),
+        "loss-1": ("completed", "repaired"),
+    }
+    left = await undelivered(side.redis, side.prefix)
+    assert {each.reason for each in left} == {"unreadable"}
+    unread = {json.loads(str(each.alert))["type"]: json.loads(str(each.alert))["status"] for each in left}
+    assert unread == {
+        "deltaloom.refusal.finished": "cancelled",
+        "deltaloom.response.refused": "incomplete",
+        "deltaloom.text.contradicted": None,
+    }
+    assert await command(side, redis_url, "alerts", "resend", "--all") == f"{len(left)} delivered\n"
+    found = await results(side)
+    assert told(receiver) == Counter(found.alerts)
+    assert await undelivered(side.redis, side.prefix) == []
+    assert "cancelled" in await read_by(v010, found.messages), "a subscriber has to be upgraded first"
+    assert await read_by(NOW, found.messages) == ""
+
+
+async def test_new_events_and_an_old_worker(
+    all_handlers: Side, side: Side, v010: Version, redis_url: str
+) -> None:
+    """A producer that is upgraded too early would lose what the old worker does not know."""
+    async with side.running(v010, "worker"):
+        await publish_new(side, "1")
+        await wait_until_over(side)
+    before = await statuses(side)
+    assert {name: status for name, (status, _) in before.items()} == {
+        "cancelled-1": "abandoned",
+        "contradicted-1": "completed",
+        "checksum-1": "completed",
+        "loss-1": "completed",
+    }
+    ((_, fields),) = await entries(side.redis, StreamNames(side.prefix).dead_letters)
+    assert fields[b"error"].startswith(b"response.refusal.done: refusal")
+    known = await counts(side.redis, side.prefix)
+    for new in ("response.cancelled", "deltaloom.part.redacted", "deltaloom.producer.loss"):
+        assert known[f"type:{new}"] == 1
+    async with all_handlers.running(NOW, "worker"):
+        await command(side, redis_url, "dead-letters", "replay", "--all")
+        await publish_new(side, "2")
+        await wait_until_over(side)
+    after = await statuses(side)
+    assert {name: after[name] for name in before} == before, "a text was revised"
+    assert after["cancelled-2"] == ("cancelled", "unverified")
+    assert after["checksum-2"] == ("completed", "verified")
+    assert await entries(side.redis, StreamNames(side.prefix).dead_letters) == []
+
+
+async def test_new_events_and_workers_of_both(
+    all_handlers: Side, side: Side, receiver: Receiver, v010: Version
+) -> None:
+    """Whichever version reads an event: a text would be lost or come twice, or nobody be told."""
+    side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
+    async with (
+        side.running(v010, "worker"),
+        all_handlers.running(NOW, "worker"),
+        side.running(NOW, "relay"),
+    ):
+        for run in range(10):
+            await publish_new(side, str(run))
+        await wait_until_over(side)
+        await wait_until_settled(side.redis, side.prefix, "here")
+    found = await statuses(side)
+    wanted = {f"{name}-{run}" for name in WITH_A_TEXT for run in range(10)}
+    assert wanted <= found.keys() <= wanted | {f"redacted-{run}" for run in range(10)}
+    assert told(receiver) == Counter((await results(side)).alerts)
     assert await undelivered(side.redis, side.prefix) == []
