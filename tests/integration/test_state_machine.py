@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from chaos.model import Bad, Event, Silence, expected_of
+from chaos.model import Bad, Event, Expectation, Silence, expected_of
 from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId
@@ -172,8 +172,8 @@ class _Work:
         """The one it has stopped before; empty when it is done."""
         self.twice = False
         """Run the next script twice, as if the first reply had been lost."""
-        self.quiet_at: dict[str, int] | None = None
-        """How many entries each response had at its look around, if all of them were handled by then."""
+        self.quiet_at: dict[str, tuple[int, int | None]] | None = None
+        """What there was of each response at its look around, if all of it was handled by then."""
         self._stuck = stuck
         self._stopped, self._go_on = asyncio.Event(), asyncio.Event()
 
@@ -280,8 +280,8 @@ class Machine(RuleBasedStateMachine):
         self.workers = {name: self._worker(name) for name in ("one", "two", "three")}
         await self.workers["one"].group.ensure()
 
-    def _worker(self, name: str) -> Consumer:
-        settings = self.bench.settings.model_copy(update={"consumer": name})
+    def _worker(self, name: str, **settings_of_its_own: Any) -> Consumer:
+        settings = self.bench.settings.model_copy(update={"consumer": name, **settings_of_its_own})
         gate: Any = _Gate(self.redis)
         return Consumer(gate, settings, RoutingTable(_HANDLERS))
 
@@ -327,8 +327,8 @@ class Machine(RuleBasedStateMachine):
         created=st.booleans(),
         repeated=st.sampled_from([None, 0, 1, 2]),
         distance=st.integers(1, 2),
-        meanwhile=st.lists(st.sampled_from(["", "take", "look", "stop"]), max_size=5),
-        worker=_WORKERS,
+        meanwhile=st.lists(st.sampled_from(["", "take", "look", "stop", "stop looking"]), max_size=5),
+        late=st.booleans(),
     )
     def publish_a_text(
         self,
@@ -338,12 +338,14 @@ class Machine(RuleBasedStateMachine):
         repeated: int | None,
         distance: int,
         meanwhile: list[str],
-        worker: str,
+        late: bool,  # noqa: FBT001
     ) -> MultipleResults[_Work]:
         """A producer stores a whole text, numbered or not, one of its entries perhaps twice.
 
-        After each entry a worker may take what is there, or stop before it settles it, or look around.
+        After each entry a worker may take what is there, look around, or stop before it settles; if `late`,
+        it goes on when another has taken the rest.
         """
+        worker = "two"
         numbers = [1, 2, 3] if name == _RESPONSES[0] else [None] * 3
         field = "refusal" if family == "response.refusal" else "text"
         events = [
@@ -364,6 +366,13 @@ class Machine(RuleBasedStateMachine):
                 stopped.append(self._begin_work(self.workers[worker].take(self._read(worker, 10)), 1))
             elif doing == "look":
                 self._begin_work(self.workers[worker].worker.sweep(), 5)
+            elif doing == "stop looking":
+                self.run(self.workers[worker].take(self._read(worker, 10)))
+                stopped.append(self._begin_work(self.workers[worker].worker.sweep(), 2))
+        if late:
+            self.run(self.workers["one"].take(self._read("one", 10)))
+            for work in stopped:
+                self._finish(work)
         works: MultipleResults[_Work] = multiple(*stopped)
         return works
 
@@ -468,6 +477,9 @@ class Machine(RuleBasedStateMachine):
     @rule(work=consumes(works))
     def finish(self, work: _Work) -> None:
         """Somebody goes on to the end."""
+        self._finish(work)
+
+    def _finish(self, work: _Work) -> None:
         while work.script:
             self._step(work)
 
@@ -475,17 +487,24 @@ class Machine(RuleBasedStateMachine):
         if not work.script:
             return
         if work.script == "survey":
-            work.quiet_at = None if self._unhandled() else {name: len(ids) for name, ids in self.ids.items()}
+            work.quiet_at = self._quiet()
         if work.script == "settle" and work.quiet_at is not None:
             self._note_given_up(work.quiet_at)
         work.twice = twice
         self.run(work.step())
 
-    def _note_given_up(self, entries: dict[str, int]) -> None:
-        """Note which responses are given up: those of which nothing was handled since the look around."""
-        unhandled = self._unhandled()
-        for name, count in entries.items():
-            if unhandled.issuperset(self.ids[name][count:]):
+    def _quiet(self) -> dict[str, tuple[int, int | None]] | None:
+        """Return how many entries each response has and how late it was noted as open, if all are handled."""
+        if self._unhandled():
+            return None
+        noted = self.run(self.bench.member_scores("open"))
+        return {name: (len(ids), noted.get(f"response:{name}")) for name, ids in self.ids.items()}
+
+    def _note_given_up(self, quiet: dict[str, tuple[int, int | None]]) -> None:
+        """Note which responses are given up: those of which nothing came but late events since the look."""
+        noted = self.run(self.bench.member_scores("open"))
+        for name, (count, at) in quiet.items():
+            if noted.get(f"response:{name}") == at:
                 self.silences[name].add(count)
 
     def _unhandled(self) -> set[int]:
@@ -528,13 +547,32 @@ class Machine(RuleBasedStateMachine):
     async def _drain(self) -> None:
         for work in self.begun:
             await work.crash()
-        last = self._worker("last")
-        await self._catch_up(last)
-        await last.worker.sweep()
+        patient = self._worker("last", idle_timeout=2 * HOUR_MS / 1000)
+        await self._catch_up(patient)
+        await patient.worker.sweep()
+        await self._compare_closed()
+        await self._worker("last").worker.sweep()
+
+    async def _compare_closed(self) -> None:
+        """All that was closed has come out, though nothing was given up yet."""
+        got = {
+            (text.response_id, text.output_index, text.kind)
+            for text in await texts(self.redis, self.bench.prefix)
+        }
+        closed = {
+            (name, text.part.output_index, text.part.kind)
+            for name in _RESPONSES
+            for text in self._expected(name).texts
+            if text.closed_by is not None
+        }
+        assert closed <= got
+
+    def _expected(self, name: str) -> Expectation:
+        return expected_of(self._entries(name), name, {"model": "m"})
 
     async def _compare(self) -> None:
         prefix = self.bench.prefix
-        expected = {name: expected_of(self._entries(name), name, {"model": "m"}) for name in _RESPONSES}
+        expected = {name: self._expected(name) for name in _RESPONSES}
         wanted = [
             (
                 name,
