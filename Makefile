@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test sabotage mutate chaos bench check lint format format-check types imports lock clean
+.PHONY: help venv demo run test sabotage mutate chaos bench check lint format format-check types imports schemas lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,7 +36,7 @@ run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server t
 
 test: $(VENV)/.dev ## Run all tests
 	$(call say,test: pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways: does each turn the tests red? About 15 minutes
 	@$(BIN)/python -m mutation sabotage $(ARGS)
@@ -73,6 +73,9 @@ imports: $(VENV)/.dev ## Check who imports whom (import-linter; the contracts ar
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
 
 venv: $(VENV)/.dev ## Make .venv with all that development needs, and the project itself (editable)
+
+schemas: $(VENV)/.dev ## Write the JSON Schemas in client/deltaloom/schemas/ anew, from the models
+	@$(BIN)/python -m tests.client.schemas
 
 lock: $(VENV)/.dev ## Write locks/*.txt anew, with hashes and without index addresses
 	$(call say,lock: uv pip compile)

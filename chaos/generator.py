@@ -173,7 +173,15 @@ class _Maker:
             part_done=part_done,
             item_done=pick(full=60, bare=10, none=30),
             ending=pick(
-                full=35, bare=15, nothing_said=5, incomplete=12, failed=8, error=5, nested_error=5, cut=15
+                full=35,
+                bare=15,
+                nothing_said=5,
+                incomplete=10,
+                failed=8,
+                cancelled=5,
+                error=4,
+                nested_error=4,
+                cut=14,
             ),
             interleaved=self._chance(0.25),
             item_ids=pick(stable=85, fickle=8, none=7) if keyed else "stable",
@@ -327,6 +335,8 @@ class _Maker:
                 "type": "response.incomplete",
                 "response": {"incomplete_details": details, "output": named},
             }
+        elif ending == "cancelled":
+            yield {"type": "response.cancelled", "response": {"output": named}}
         elif ending in {"error", "nested_error"}:
             yield {"type": "error", **(error if ending == "error" else {"error": error})}
         if ending == "failed" or (ending in {"error", "nested_error"} and self._chance(0.5)):
@@ -335,13 +345,11 @@ class _Maker:
     def _cut_short(self, steps: list[Step]) -> list[Step]:
         """What does not complete mostly ends in the middle."""
         ending = self.style.ending
-        if ending not in {"incomplete", "failed", "error", "nested_error", "cut"} or self._chance(0.2):
+        cut_short = {"incomplete", "failed", "cancelled", "error", "nested_error", "cut"}
+        if ending not in cut_short or self._chance(0.2):
             return steps
-        last = [
-            step
-            for step in steps
-            if isinstance(step, dict) and step["type"] in {"response.incomplete", "response.failed", "error"}
-        ]
+        ends = {"response.incomplete", "response.failed", "response.cancelled", "error"}
+        last = [step for step in steps if isinstance(step, dict) and step["type"] in ends]
         body = steps[: len(steps) - len(last)]
         return [*body[: self.rng.randint(min(1, len(body)), len(body))], *last]
 

@@ -10,9 +10,12 @@ all entries of a response the same context.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Event = dict[str, Any]
 
@@ -22,6 +25,10 @@ class Bad(NamedTuple):
 
     json: str
     reason: str
+
+
+class Silence:
+    """In the place of an entry: nothing came for the idle timeout, so what is open is given up."""
 
 
 class PartId(NamedTuple):
@@ -84,6 +91,8 @@ class Expectation(NamedTuple):
     """Dead letters, by entry number and reason."""
     stops: dict[ExpectedStop, str]
     """Alerts about how it ended, with their reasons."""
+    contradicted: frozenset[PartId]
+    """Parts for which somebody says another text than the one that comes out."""
 
 
 class _Rule(NamedTuple):
@@ -115,7 +124,14 @@ _STOPS: dict[tuple[str, str | None], str] = {
 }
 """From how a response ended, and why, to the alert of it."""
 
-_TERMINALS = ("response.completed", "response.incomplete", "response.failed", "error")
+_STATUSES = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+    "error": "failed",
+}
+"""From an event that ends a response to how it ended."""
 
 
 @dataclass(slots=True)
@@ -143,12 +159,15 @@ class _Terminal(NamedTuple):
 
 
 def expected_of(
-    entries: list[list[Event | Bad]], response_id: str | None, context: dict[str, str]
+    entries: Sequence[list[Event | Bad] | Silence], response_id: str | None, context: dict[str, str]
 ) -> Expectation:
     """What must come out of a response's entries; `response_id` and `context` as its entries give them."""
     reader = _Reader(response_id, context)
     for number, events in enumerate(entries):
-        reader.read(number, events)
+        if isinstance(events, Silence):
+            reader.give_up()
+        else:
+            reader.read(number, events)
     return reader.end()
 
 
@@ -163,6 +182,10 @@ class _Reader:
         self.terminals: dict[str | None, _Terminal] = {}
         self.ended_items: set[tuple[str | None, int | None]] = set()
         self.stops: dict[ExpectedStop, str] = {}
+        self.said: defaultdict[PartId, set[str]] = defaultdict(set)
+        """Every text that is said of a part, whenever."""
+        self.stops_now: dict[ExpectedStop, str] = {}
+        """Of the entry that is read."""
 
     def read(self, number: int, events: list[Event | Bad]) -> None:
         self.terminals.clear()
@@ -172,23 +195,45 @@ class _Reader:
                 self.letters[number, event.reason] += 1
             else:
                 self._event(number, event)
+        self._note_stops()
         for part in list(self.parts.values()):
             self._close(number, part)
         for owner, terminal in self.terminals.items():
             self._only_in_final_copy(number, owner, terminal)
 
-    def end(self) -> Expectation:
+    def _note_stops(self) -> None:
+        """A response that shows a refusal has that refusal's alerts, and no other."""
+        refused = {part.id.item_id for part in self.parts.values() if part.id.kind == "refusal"}
+        for stop, reason in self.stops_now.items():
+            if stop.item_id not in refused:
+                self.stops.setdefault(stop, reason)
+        self.stops_now.clear()
+
+    def give_up(self) -> None:
         for part in self.parts.values():
             if part.finished is None:
                 status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
                 self._finish(None, part, status, reason, "")
+
+    def end(self) -> Expectation:
+        self.give_up()
         texts = tuple(
             part.finished._replace(entries=tuple(part.entries), late=part.late)
             for part in self.parts.values()
             if part.finished is not None
         )
         late = sum(text.late for text in texts)
-        return Expectation(texts, late, self.fragments, self.closings, self.types, self.letters, self.stops)
+        contradicted = frozenset(text.part for text in texts if self.said[text.part] - {text.text})
+        return Expectation(
+            texts,
+            late,
+            self.fragments,
+            self.closings,
+            self.types,
+            self.letters,
+            self.stops,
+            contradicted,
+        )
 
     def _event(self, number: int, event: Event) -> None:
         name = event["type"]
@@ -219,7 +264,7 @@ class _Reader:
                 self._say(part, 1, text)
         elif name == "response.output_item.done":
             self._item_done(number, event)
-        elif name in _TERMINALS:
+        elif name in _STATUSES:
             self._terminal(event)
         elif name == "response.created":
             self._created(event)
@@ -258,7 +303,9 @@ class _Reader:
             reason = response["error"]["code"]
         elif name == "error":
             reason = event.get("code") or event.get("error", {}).get("code")
-        status = {"response.completed": "completed", "response.incomplete": "incomplete"}.get(name, "failed")
+        elif name == "response.cancelled":
+            reason = "cancelled"
+        status = _STATUSES[name]
         output = response.get("output") or []
         copies = [
             (item.get("id"), position, index, kind, text)
@@ -278,9 +325,11 @@ class _Reader:
         """The first event of an entry that ends something says how; every one may say the texts."""
         stopped = _STOPS.get((terminal.status, terminal.reason))
         if stopped is not None:
-            self.stops.setdefault(ExpectedStop(stopped, self.response_id, owner), str(terminal.reason))
+            self.stops_now.setdefault(ExpectedStop(stopped, self.response_id, owner), str(terminal.reason))
         known = self.terminals.setdefault(owner, terminal._replace(copies=[], items=set()))
         known.copies.extend(terminal.copies)
+        for _, position, index, kind, text in terminal.copies:
+            self.said[PartId(self.response_id, owner, position, index, kind)].add(repaired(text))
         known.items.update(terminal.items)
 
     def _part(self, number: int, item_id: str | None, output_index: int, index: int, kind: str) -> _Part:
@@ -295,11 +344,11 @@ class _Reader:
             part.item_id = item_id
         return part
 
-    @staticmethod
-    def _say(part: _Part, rank: int, text: str) -> None:
+    def _say(self, part: _Part, rank: int, text: str) -> None:
         part.own_end = part.ends_now = True
         if text:
             part.said.setdefault(rank, text)
+            self.said[part.id].add(repaired(text))
 
     def _close(self, number: int, part: _Part) -> None:
         owner = part.id.item_id

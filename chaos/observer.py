@@ -148,7 +148,8 @@ class Observer:
     async def ending(self) -> Ending:
         """What is stored now."""
         names = self.names
-        stays = {names.deltas, names.assembled, names.alerts, names.dead_letters, names.name("counts")}
+        stays = {names.deltas, names.assembled, names.alerts, names.dead_letters}
+        stays |= {names.name("counts"), names.name("format")}
         async with self._server.client() as client:
             counts = await client.hgetall(names.name("counts"))
             info = await client.xinfo_stream(names.deltas)

@@ -119,6 +119,7 @@ class Verdict:
         self._responses: dict[str, _Response] = {}
         self._parts: dict[PartId, _Part] = {}
         self._stops: dict[ExpectedStop, str] = {}
+        self._may_be_contradicted: set[int] = set()
         self._complete: set[int] = set()
         self._ids: set[int] = set()
 
@@ -147,6 +148,7 @@ class Verdict:
                 if number is not None:
                     known.owners.setdefault(number, set()).add(text.part.item_id)
         self._stops.update(expected.stops)
+        self._may_be_contradicted.update(map(hash, expected.contradicted))
         totals = self.totals
         totals["responses"] += 1
         totals["entries"] += len(response.entries)
@@ -202,6 +204,9 @@ class Verdict:
             self._stop(message)
             return
         key = part_of(fields)
+        if fields["type"] == "deltaloom.text.contradicted":
+            self._contradiction(key, message)
+            return
         opened = fields["type"] == "deltaloom.refusal.opened"
         part = self._parts.get(key)
         if part is None or key.kind != "refusal":
@@ -219,6 +224,17 @@ class Verdict:
                 self.violate("finished before opened", f"{_name(key)} ({message.id})")
             self._compare_alert(part, message)
         self._complete_if_all_there(key)
+
+    def _contradiction(self, key: PartId, message: Message) -> None:
+        """An alert that somebody says another text: true only if somebody does, and raised once a part."""
+        self.totals["contradictions"] += 1
+        unclear = {name for name, _ in self.unclear}
+        identity = hash(message.fields["id"])
+        if identity in self._ids:
+            self.violate("doubled alert", f"contradicted {_name(key)} again ({message.id})")
+        elif hash(key) not in self._may_be_contradicted and key.response_id not in unclear:
+            self.violate("wrong alert", f"contradicted {_name(key)} ({message.id})")
+        self._ids.add(identity)
 
     def _stop(self, message: Message) -> None:
         """An alert about how a response ended."""
@@ -330,6 +346,8 @@ class Verdict:
             )
         late = counts.pop("late", 0)
         totals["late"] = late
+        if counts.pop("contradicted", 0) != totals["contradictions"]:
+            self.violate("unaccounted", f"{totals['contradictions']} contradictions raised, others counted")
         if totals["deltas"] != totals["deltas out"] + late:
             self.violate(
                 "unaccounted",

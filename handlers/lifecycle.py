@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deltaloom import limits
 from deltaloom.events import (
     ContentPartDone,
+    ErrorDetail,
     ErrorEvent,
     Item,
     MessageItem,
     OutputItemDone,
     Part,
+    ReasonDetail,
     ReasoningItem,
     RefusalPart,
+    ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
     ResponseFailed,
@@ -25,6 +29,7 @@ from deltaloom.events import (
     ResponseSnapshot,
     TextPart,
 )
+from deltaloom.reasons import STOPPED, reason_class
 from handlers.core.effects import Closing, Copy, Effect, Ending, Learned, Origin, Rank
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.routing import Handler, Route
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deltaloom.messages import Kind, Status
+    from deltaloom.reasons import ReasonClass
 
 _KINDS: dict[str, Kind] = {
     "refusal": "refusal",
@@ -122,10 +128,29 @@ def on_failed(event: ResponseFailed, origin: Origin) -> Iterator[Effect]:
     yield from _end(event.response, origin, "failed", (error.code or error.type) if error else None)
 
 
+def on_cancelled(event: ResponseCancelled, origin: Origin) -> Iterator[Effect]:
+    """`response.cancelled` ends the response because somebody asked for that, or left."""
+    detail, error = event.response.incomplete_details, event.response.error
+    reason = (detail.reason if detail else None) or (error.code if error else None)
+    yield from _end(event.response, origin, "cancelled", reason or "cancelled")
+
+
 def on_error(event: ErrorEvent, origin: Origin) -> Iterator[Effect]:
     """`error` ends the response too; a `response.failed` that follows it is the same failure."""
     code = event.code or (event.error and (event.error.code or event.error.type))
-    yield from _end(ResponseSnapshot(), origin, "failed", code or None)
+    error = event.error or ErrorDetail(message=event.message)
+    yield from _end(ResponseSnapshot(error=error), origin, "failed", code or None)
+
+
+def _class_of(status: Status, reason: str | None, given: str | None, origin: Origin) -> ReasonClass | None:
+    """Return the class of a response's end: the producer's word, else the table's."""
+    if status in {"completed", "cancelled"}:
+        return None if status == "completed" else "cancelled"
+    if given:
+        return repair(given)
+    if reason is None:
+        return "error" if status == "failed" else "unknown"
+    return reason_class(reason, provider=origin.context.provider)
 
 
 def _end(
@@ -136,19 +161,32 @@ def _end(
     copies: tuple[Copy, ...] = (),
 ) -> Iterator[Effect]:
     reason = None if reason is None else repair(reason)
+    error = response.error
+    detail: ReasonDetail = response.incomplete_details or error or ReasonDetail()
+    class_of_it = _class_of(status, reason, detail.reason_class, origin)
+    if class_of_it == "cancelled":
+        status = "cancelled"
+    explanation = detail.provider_explanation
+    if explanation is None and error is not None and class_of_it in {*STOPPED, "refusal"}:
+        explanation = error.message
+    ending = Ending(
+        StreamKey("response", origin.response_id or ""),
+        None,
+        status,
+        reason,
+        copies,
+        class_of_it,
+        None if detail.provider_category is None else repair(detail.provider_category),
+        None if explanation is None else repair(explanation),
+    )
     if origin.response_id is not None:
-        yield Ending(origin.stream_key(None), None, status, reason, copies)
+        yield ending
         return
     for item in response.output or []:
         item_id = _item_id(item)
-        if item_id is not None:
-            yield Ending(
-                StreamKey("item", item_id),
-                None,
-                status,
-                reason,
-                tuple(copy for copy in copies if copy.item_id == item_id),
-            )
+        if item_id is not None and len(item_id) <= limits.ID:  # of a longer one nothing can be open
+            own = tuple(copy for copy in copies if copy.item_id == item_id)
+            yield ending._replace(stream_key=StreamKey("item", item_id), copies=own)
 
 
 handler = Handler(
@@ -160,6 +198,7 @@ handler = Handler(
         Route(ResponseCompleted, on_completed),
         Route(ResponseIncomplete, on_incomplete),
         Route(ResponseFailed, on_failed),
+        Route(ResponseCancelled, on_cancelled),
         Route(ErrorEvent, on_error),
     ),
 )

@@ -1,8 +1,7 @@
-"""What stopped a response before its end: a content filter, or a policy. Each raises an alert of its own.
+"""Responses that were refused without a refusal's text, or stopped before their end: an alert for each.
 
-A filter cuts off an answer that had begun: `response.incomplete`, with `content_filter` as its reason. A
-policy fails the request: `response.failed`, or an `error`, whose code says so. There is no text to go by,
-only the code, and every provider has its own.
+There is no text to go by, only a reason, and every provider has its own: `deltaloom.reasons` has their
+classes. A response that shows a refusal has that refusal's alerts, and gets no other.
 """
 
 from __future__ import annotations
@@ -10,60 +9,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltaloom.messages import ModerationAlert
+from deltaloom.reasons import STOPPED
 from handlers.core.identity import digest
-from handlers.core.outputs import time_of
+from handlers.core.outputs import context_fields, time_of
 from handlers.core.routing import Handler
 
 if TYPE_CHECKING:
-    from deltaloom.messages import AlertType
+    from collections.abc import Mapping
+
+    from deltaloom.messages import AlertType, Status
+    from deltaloom.reasons import ReasonClass
     from handlers.core.response import ResponseEnd
 
-FILTERED = frozenset({"content_filter"})
-"""Reasons of a `response.incomplete`, as the Responses API has them."""
+_STOPPED_BY_STATUS: Mapping[Status, AlertType] = {
+    "incomplete": "deltaloom.response.filtered",
+    "failed": "deltaloom.response.blocked",
+}
 
-BLOCKED = frozenset(
-    {
-        # OpenAI: https://platform.openai.com/docs/api-reference/responses/object, `error.code`, and what the
-        # image API, the moderation of images and the safety checks of newer models answer. A prompt is
-        # `invalid_prompt` when it "may violate the usage policy", not when it is malformed.
-        "bio_policy",
-        "content_policy_violation",
-        "cyber_policy",
-        "cyber_policy_violation",
-        "image_content_policy_violation",
-        "invalid_prompt",
-        "misalignment_policy_violation",
-        "moderation_blocked",
-        "policy_violation",
-        "safety_violation",
-        # Azure OpenAI: the code, and the one inside it.
-        "content_filter",
-        "responsibleaipolicyviolation",
-        # Gemini's reasons, which gateways pass on as codes.
-        "blocklist",
-        "prohibited_content",
-        "safety",
-        "spii",
-        # Alibaba Cloud Model Studio.
-        "data_inspection_failed",
-        "datainspectionfailed",
-    }
-)
-"""Codes of an error that name a policy, in lower case. Not among them: what an overload, a limit, or a broken
-request answers."""
+ALERTS: Mapping[tuple[Status, ReasonClass], AlertType] = {
+    **{(status, "refusal"): "deltaloom.response.refused" for status in _STOPPED_BY_STATUS},
+    **{
+        (status, stopped): alert_type
+        for status, alert_type in _STOPPED_BY_STATUS.items()
+        for stopped in sorted(STOPPED)
+    },
+}
+"""From a response's status and the class of its reason to the alert that they raise."""
 
 
 def ended(end: ResponseEnd) -> ModerationAlert | None:
-    """The alert that a response's end raises, if a filter or a policy is the reason."""
-    code = (end.reason or "").lower()
-    if end.status == "incomplete" and code in FILTERED:
-        return _alert("deltaloom.response.filtered", end)
-    if end.status == "failed" and code in BLOCKED:
-        return _alert("deltaloom.response.blocked", end)
-    return None
-
-
-def _alert(alert_type: AlertType, end: ResponseEnd) -> ModerationAlert:
+    """Return the alert that a response's end raises; None if it raises none."""
+    alert_type = ALERTS.get((end.status, end.reason_class or "unknown"))
+    if alert_type is None or end.has_refusal:
+        return None
     key = end.stream_key
     return ModerationAlert(
         type=alert_type,
@@ -74,8 +52,11 @@ def _alert(alert_type: AlertType, end: ResponseEnd) -> ModerationAlert:
         item_id=None if key.by == "response" else key.value,
         status=end.status,
         reason=end.reason,
+        reason_class=end.reason_class,
+        provider_category=end.provider_category,
+        provider_explanation=end.provider_explanation,
         raised_at=time_of(end.at_ms),
-        **end.context._asdict(),
+        **context_fields(end.context),
     )
 
 

@@ -88,6 +88,7 @@ async def run_worker(settings: Settings) -> None:
     async def serve(partition: Partition) -> None:
         await partition.begin(subscribe(broker, partition.names, settings, partition.take))
         served.set()
+        await partition.watch_format()
 
     async def introduce() -> None:
         await served.wait()

@@ -10,12 +10,13 @@ from handlers.core.context import note
 from handlers.core.effects import Context
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.log import Columns
+from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
     from deltaloom.messages import DeadLetter, ModerationAlert
     from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
-    from handlers.core.effects import Ending
+    from handlers.core.effects import Ending, Note
     from handlers.core.identity import PartKey, StreamKey
 
 
@@ -28,6 +29,7 @@ class PartChange:
     __slots__ = (
         "_named",
         "closings",
+        "contradicted",
         "copies",
         "deltas",
         "entries",
@@ -56,6 +58,8 @@ class PartChange:
         self.ids_differ = False
         """Whether others have another one."""
         self.opened: ModerationAlert | None = None
+        self.contradicted: ModerationAlert | None = None
+        """Raised if the part is finished, with another text than these closings say."""
 
     @property
     def named_by(self) -> int:
@@ -110,14 +114,16 @@ class PartChange:
             self.positions = [self.positions[n] for n in order]
         self.in_order = True
 
-    def close(self, closing: StoredClosing) -> None:
-        """Add a closing, unless one that goes before it says the text: of a text's copies one is stored.
+    def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
+        """Add a closing, unless one that goes before it says the same: of a text's copies one is stored.
 
         The first entry that has the text closes a part, and within an entry the closing of the lowest rank.
+        One that says another text is stored too: it contradicts the first.
         """
-        (entry, _), rank, _ = closing
+        (entry, _), rank, said = closing
         for (before, _), better, text in self.closings:
-            if text and (before < entry or (before == entry and better <= rank)):
+            goes_before = before < entry or (before == entry and better <= rank)
+            if text and goes_before and said in {"", text} and not has_checksum:
                 self.copies.append(closing.arrival)
                 return
         self.closings.append(closing)
@@ -130,11 +136,13 @@ class PartChange:
 class ResponseChange:
     """What a batch adds to one response."""
 
-    __slots__ = ("endings", "entries", "parts", "said")
+    __slots__ = ("endings", "entries", "notes", "parts", "said")
 
     def __init__(self) -> None:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
+        self.notes: dict[Arrival, Note] = {}
+        """What is stored beside closings, and losses."""
         self.said: dict[Said, EntryId] = {}
         """What its entries say of its context, and the earliest one that says so."""
         self.entries: set[int] = set()
@@ -172,7 +180,7 @@ class Commit:
     counters: list[int]
     responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
-    """For each event type without a handler, the batch's entry indexes it came in, one an event."""
+    """For each name in the counts, like `type:keepalive`, the batch's entry indexes, one an event."""
     touched: dict[StreamKey, int] = field(default_factory=dict)
     """Responses that such events came of, with the latest entry's milliseconds."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
@@ -216,6 +224,16 @@ class Commit:
     def named(self, change: PartChange) -> EntryId:
         """The entry that has a part's item id; there has to be one."""
         return self.entry(change.named_by)
+
+    def says(self, response: ResponseChange, change: PartChange) -> list[tuple[str, StoredClosing]]:
+        """Return the closings that say a part's text or a checksum of it, each with the digest of that."""
+        found = []
+        for closing in change.closings:
+            if closing.text:
+                found.append((text_digest(repair(closing.text)), closing))
+            elif (note := response.notes.get(closing.arrival)) and note.checksum:
+                found.append((sha256_digest(note.checksum.sha256), closing))
+        return found
 
     def began(self, change: PartChange) -> EntryId:
         """The earliest entry of what is added to a part."""

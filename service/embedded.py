@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +46,8 @@ wait $server; code=$?
 kill $watcher
 exit $code
 """
+_FREE_PORTS_TRIED = 20
+_PORT_TAKEN = "Failed listening on port"
 _PORT_FILE, _LOCK_FILE, _LOG_FILE = "port", "lock", "server.log"
 
 
@@ -92,8 +94,7 @@ class EmbeddedServer:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_folder()
             self._end_orphan()
-            self._port = self._choose_port()
-            self._start(binary, self._port)
+            self._port = self._start_somewhere(binary)
             if self._persistent:
                 (self.folder / _PORT_FILE).write_text(f"{self._port}\n", encoding="ascii")
         except BaseException as error:
@@ -136,11 +137,11 @@ class EmbeddedServer:
         port = self._remembered_port()
         if port is None or _is_free(port) or not _wait(lambda: _answers(port), _ORPHAN_ANSWERS_WITHIN):
             return
+        if _folder_of(port) != self.folder.resolve():
+            return
         with contextlib.suppress(RedisError, ProcessLookupError), _client(port) as client:
-            if Path(client.config_get("dir")["dir"]).resolve() == self.folder.resolve():
-                pid = int(client.info("server")["process_id"])
-                os.kill(pid, signal.SIGTERM)
-                _wait(lambda: not _answers(port), _STOPPED_WITHIN)
+            os.kill(int(client.info("server")["process_id"]), signal.SIGTERM)
+            _wait(lambda: not _answers(port), _STOPPED_WITHIN)
 
     def _remembered_port(self) -> int | None:
         try:
@@ -148,20 +149,37 @@ class EmbeddedServer:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _choose_port(self) -> int:
+    def _start_somewhere(self, binary: Path) -> int:
+        """Start the server on the first port that it gets, and return that port.
+
+        A port that was free a moment ago may be another server's by now, so another one is tried.
+        """
+        for port in self._ports():
+            if self._start(binary, port):
+                return port
+        raise EmbeddedServerError(
+            f"the embedded server did not start: every port it tried was taken ({self._last_words()})"
+        )
+
+    def _ports(self) -> Iterator[int]:
+        """The ports to try: the wanted one only, or the remembered, the preferred and then free ones."""
         if self._wanted_port is not None:
             if not _is_free(self._wanted_port):
                 raise EmbeddedServerError(f"port {self._wanted_port} is taken: free it, or choose another")
-            return self._wanted_port
+            yield self._wanted_port
+            return
         if self._persistent:
             for port in (self._remembered_port(), PREFERRED_PORT):
                 if port is not None and _is_free(port):
-                    return port
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            return int(probe.getsockname()[1])
+                    yield port
+        for _ in range(_FREE_PORTS_TRIED):
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port = int(probe.getsockname()[1])
+            yield port
 
-    def _start(self, binary: Path, port: int) -> None:
+    def _start(self, binary: Path, port: int) -> bool:
+        """Start the server and wait until it is ready; False if another program took the port first."""
         config = {
             "port": str(port),
             "bind": HOST,
@@ -181,10 +199,18 @@ class EmbeddedServer:
             start_new_session=True,
         )
         process = self._process
-        if not _wait(lambda: process.poll() is not None or _answers(port), _READY_WITHIN) or process.poll():
-            raise EmbeddedServerError(
-                f"the embedded server did not start: {self._last_words()} ({self.folder / _LOG_FILE})"
-            )
+        ready = _wait(lambda: process.poll() is not None or self._is_ours(port), _READY_WITHIN)
+        if ready and process.poll() is None:
+            return True
+        words = self._last_words()
+        if process.poll() is not None and _PORT_TAKEN in words:
+            self._end_process()
+            return False
+        raise EmbeddedServerError(f"the embedded server did not start: {words} ({self.folder / _LOG_FILE})")
+
+    def _is_ours(self, port: int) -> bool:
+        """Return whether the server that answers on a port has our folder, and has read its data."""
+        return _answers(port) and _folder_of(port) == self.folder.resolve()
 
     def _last_words(self) -> str:
         try:
@@ -195,21 +221,25 @@ class EmbeddedServer:
 
     def _stop(self) -> None:
         """Stop the server, its data written; then let go of the folder."""
-        if self._process is not None:
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            try:
-                self._process.wait(_STOPPED_WITHIN)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
-            self._process = None
+        self._end_process()
         self._port = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def _end_process(self) -> None:
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOPPED_WITHIN)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
 
 
 def _binary() -> Path:
@@ -239,6 +269,15 @@ def _answers(port: int) -> bool:
             return bool(client.ping())
     except RedisError:
         return False
+
+
+def _folder_of(port: int) -> Path | None:
+    """Return the folder of the server on a port; None if it does not say."""
+    try:
+        with _client(port) as client:
+            return Path(client.config_get("dir")["dir"]).resolve()
+    except RedisError:
+        return None
 
 
 def _is_free(port: int) -> bool:

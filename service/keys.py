@@ -6,8 +6,12 @@
 | `log:<stream key>:<part>` | string | an open part's set of events, in chunks      | finished, or TTL |
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
+| `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `format`                  | hash   | the format of the state                      | stays: 3 fields  |
+| `kind-retention`          | hash   | how far streams were cleared of a kind       | TTL              |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
+| `provider-spikes`         | hash   | the same of providers                        | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
@@ -24,13 +28,18 @@ The fields of a state are described in `commit.lua`.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey, StreamKey
 
+
+_MARKER_DIGEST_BYTES = 15
+"""Bytes of the digest in a marker's key: 20 characters, without padding."""
 
 LOG = "log:"
 """How a log's key begins, after the prefix; the response and the part follow."""
@@ -57,6 +66,16 @@ class Keys:
         """Events acknowledged without effect."""
         return self.names.name("counts")
 
+    @property
+    def format(self) -> str:
+        """The note of the state's format."""
+        return self.names.name("format")
+
+    @property
+    def kind_retention(self) -> str:
+        """How far the outputs were cleared of kinds that are not kept as long as the others."""
+        return self.names.name("kind-retention")
+
     def rates(self, width_ms: int, start_ms: int) -> str:
         """The responses that were over within so many milliseconds, from then on."""
         return self.names.name(f"rates:{width_ms}:{start_ms}")
@@ -67,6 +86,11 @@ class Keys:
         return self.names.name("spikes")
 
     @property
+    def provider_spikes(self) -> str:
+        """The same of providers, where workers of v0.1.0, which take them for tenants, do not look."""
+        return self.names.name("provider-spikes")
+
+    @property
     def spike_turn(self) -> str:
         """That a worker has looked for spikes just now: of all partitions, in the first."""
         return self.names.name("spike-turn")
@@ -74,6 +98,12 @@ class Keys:
     def state(self, stream_key: StreamKey) -> str:
         """A response."""
         return self.names.name(f"state:{stream_key}")
+
+    def marker(self, stream_key: StreamKey) -> str:
+        """Return the key that remembers a response when it is over: short, however long the id is."""
+        name = str(stream_key).encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=_MARKER_DIGEST_BYTES).digest()
+        return self.names.name(f"done:{urlsafe_b64encode(digest).decode()}")
 
     def log(self, part: PartKey) -> str:
         """An open part's set."""

@@ -1,7 +1,7 @@
 """Logs by structlog: pretty on a terminal, JSON lines otherwise; the standard library's go the same way.
 
 No text of an event is logged at any level, unless `DELTALOOM_LOG_TEXT=true`: a line that carries one
-puts it under `text`, and the processor here takes it out.
+puts it under `text` or `provider_explanation`, and the processor here takes it out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ LOGGER = "deltaloom"
 FASTSTREAM_LOGGER = "deltaloom.faststream"
 _LIBRARIES = (FASTSTREAM_LOGGER, "redis", "asyncio")
 """Loggers that tell of every step: heard in full only at the level debug."""
+_TEXTS = ("text", "provider_explanation")
+"""Keys under which a line carries words of a model, or a provider's words about a user's request."""
 
 
 def _without_text(
     _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    event.pop("text", None)
+    for key in _TEXTS:
+        event.pop(key, None)
     return event
 
 

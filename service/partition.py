@@ -19,10 +19,13 @@ from service.pipeline.worker import Worker
 from service.ports import StorageUnavailableError
 from service.rounds import Round
 from service.storage.group import ConsumerGroup
+from service.storage.kind_retention import KindRetention
+from service.storage.state_format import StateFormat
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import NoReturn
 
     from redis.asyncio import Redis
 
@@ -55,8 +58,13 @@ class Partition:
         self.names = names
         self.patience = patience
         self.group = ConsumerGroup(client, keys, settings.consumer)
+        self._format = StateFormat(client, keys.format)
+        self._claim_time = settings.claim_time
         self._in_group = False
         self._retention_ms = round(settings.retention * 1000)
+        self._kind_retention = KindRetention(
+            client, keys, settings.kind_retentions, max(settings.retention, settings.item_ttl)
+        )
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
         self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
@@ -74,8 +82,13 @@ class Partition:
         ]
 
     async def begin(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Begin, as soon as the server is there: `read` has batches come."""
+        """Begin, as soon as the server is there: `read` has batches come.
+
+        Raises:
+            StateFormatError: this worker cannot read what is stored here.
+        """
         with logs.bound(stream=self.names.deltas):
+            await self.patience.until_done(self._format.claim)
             await self.patience.until_done(self.group.ensure)
             self._in_group = True
             await self.patience.until_done(self._storage.load_scripts)
@@ -83,6 +96,14 @@ class Partition:
             await read()
         for each in self._rounds:
             each.start()
+
+    async def watch_format(self) -> NoReturn:
+        """Look now and then whether this worker can still read what is stored.
+
+        Raises:
+            StateFormatError: it cannot.
+        """
+        await self._format.watch(self._claim_time)
 
     def gathering(self) -> Gathering:
         """Where entries are put as they are read."""
@@ -112,3 +133,4 @@ class Partition:
 
     async def _trim(self) -> None:
         await self.group.trim(self._retention_ms)
+        await self._kind_retention.remove_aged()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from handlers.core.response import LowWater
+from handlers.core.state import LowWater
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import AssembledText, ModerationAlert, RateScope
     from handlers.core.context import Registers
     from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-    from handlers.core.response import ResponseState
+    from handlers.core.state import ResponseState
     from service.change import Commit
 
 
@@ -48,12 +48,24 @@ class Entry(NamedTuple):
     deliveries: int = 1
 
 
+class Contradicted(NamedTuple):
+    """What is stored of a finished part."""
+
+    digest: str
+    """Of its text."""
+    registers: Registers
+    """What is still known of its response's context."""
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What became of a commit."""
 
     overflowing: Sequence[PartKey] = ()
     """Parts that would grow beyond their limit. If there are any, nothing at all was written."""
+    contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
+    """Finished parts for which the batch has another text. If there are any, nothing at all was written: the
+    commit has to raise an alert for each."""
     acknowledged: int = 0
     opened: Sequence[PartKey] = ()
     late_events: int = 0
@@ -96,6 +108,8 @@ class FinishedText:
     """How long its log was: if it has grown since, the text has to be read again."""
     late: int
     """Events of the log that came too late for it."""
+    contradicted: ModerationAlert | None = None
+    """If another authoritative text came for the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,12 @@ class Over:
     """Whose response it was: the model's, the tenant's. Nobody's if nobody can say which response it is."""
     alerts: Sequence[ModerationAlert]
     """Raised because of how it ended, each type once."""
+    refused: bool = False
+    """Its reason says that the model declined. (A refusal's text says so too: storage knows that.)"""
+    blocked: bool = False
+    """A filter, a policy or a guardrail stopped it."""
+    cancelled: bool = False
+    """It does not count, unless it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +146,8 @@ class Settlement:
     """Only if its latest entry is still of this time."""
     over: Over | None = None
     """If it has ended, or is given up."""
+    contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
+    """Alerts that another authoritative text came for a part that was finished before: once a part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deltaloom.messages import KnownKind
 from deltaloom.streams import Partitions
 from service.address import Address, Mode, scheme_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from pydantic_core import ErrorDetails
@@ -26,6 +29,11 @@ _HIDDEN = ("redis_url",)  # an URL may hold a password
 
 PARTITIONS_AT_MOST = 1024
 """Each costs a worker that serves it a connection and some rounds."""
+
+
+KINDS: tuple[str, ...] = get_args(KnownKind)
+SHORTEST_RETENTION = 60
+"""Seconds: the clocks of a server and of its successor may differ by some."""
 
 
 class SettingsError(ValueError):
@@ -61,6 +69,25 @@ def _numbers(text: str) -> list[int]:
             raise ValueError(message)
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
+
+
+def _seconds_by_kind(text: str) -> dict[str, int]:
+    """Return the seconds in `reasoning=3600,refusal=86400`; `ValueError` if it is not written so."""
+    seconds: dict[str, int] = {}
+    for part in text.split(","):
+        kind, _, number = (word.strip() for word in part.partition("="))
+        if kind not in KINDS:
+            raise ValueError(f"kind=seconds, separated by commas; kinds are {', '.join(KINDS)}")
+        if kind in seconds:
+            raise ValueError(f"{kind} once only")
+        if not re.fullmatch("[0-9]{1,9}", number) or int(number) < SHORTEST_RETENTION:
+            raise ValueError(f"{kind}=seconds, whole and at least {SHORTEST_RETENTION}")
+        seconds[kind] = int(number)
+    return seconds
+
+
+def _kind_retention(text: str | None) -> str | None:
+    return text and ",".join(f"{kind}={seconds}" for kind, seconds in _seconds_by_kind(text).items())
 
 
 def _partition_list(text: str | None) -> str | None:
@@ -101,7 +128,7 @@ class Settings(BaseSettings):
     handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = (
         Field(
             default=None,
-            description="Handlers to run, separated by commas; unset: all but `output_text`.",
+            description="Handlers to run, separated by commas; unset: all but `output_text` and `redacted`.",
         )
     )
     consumer: str = Field(
@@ -160,11 +187,18 @@ class Settings(BaseSettings):
     state_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long an open text is kept while no worker runs."
     )
-    marker_ttl: FiniteFloat = Field(
-        default=86400, ge=60, description="How long it is remembered that a text is finished."
+    marker_ttl: FiniteFloat | None = Field(
+        default=None,
+        ge=60,
+        description="How long a finished text is remembered; unset: as long as anything of it is kept. "
+        "Less is not allowed.",
     )
     item_ttl: FiniteFloat = Field(
         default=7 * 86400, ge=60, description="How long finished items can be looked up."
+    )
+    kind_retention: Annotated[str | None, NoDecode, AfterValidator(_kind_retention)] = Field(
+        default=None,
+        description="How long texts of some kinds are kept, like `reasoning=3600,reasoning_summary=3600`.",
     )
     spike_window: FiniteFloat = Field(
         default=300, ge=0, le=86400, description="The window in which refusals are counted; 0: they are not."
@@ -236,12 +270,46 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _remembers_what_it_keeps(self) -> Self:
+        for kept in ("item_ttl", "retention"):
+            seconds = getattr(self, kept)
+            if self.marker_ttl is not None and self.marker_ttl < seconds:
+                marker = f"{variable('marker_ttl')}={self.marker_ttl:.15g}"
+                raise ValueError(
+                    f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, or an event that comes "
+                    "again would write a second text under the id of one that is still there"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_no_kind_for_longer(self) -> Self:
+        longest = max(self.retention, self.item_ttl)
+        for kind, seconds in self.kind_retentions.items():
+            if seconds > longest:
+                name = f"{variable('kind_retention')}={self.kind_retention!r}"
+                raise ValueError(
+                    f"{name} is not allowed: {kind} is gone after {longest:g} seconds anyway "
+                    f"({variable('retention')}, {variable('item_ttl')})"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _compares_with_more_than_a_window(self) -> Self:
         if self.spike_baseline < 2 * self.spike_window:
             baseline = f"{variable('spike_baseline')}={self.spike_baseline:g}"
             window = f"{variable('spike_window')}={self.spike_window:g}"
             raise ValueError(f"{baseline} is not allowed: at least twice {window}")
         return self
+
+    @property
+    def kind_retentions(self) -> Mapping[str, float]:
+        """Seconds for which texts of a kind are kept, where that is shorter than for the others."""
+        return _seconds_by_kind(self.kind_retention) if self.kind_retention else {}
+
+    @property
+    def remembered(self) -> float:
+        """Seconds for which a finished text is remembered."""
+        return max(self.item_ttl, self.retention) if self.marker_ttl is None else self.marker_ttl
 
     @property
     def address(self) -> Address:

@@ -15,6 +15,7 @@ from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered
 from service.pipeline.reading import Reading
 from service.pipeline.reclaiming import Reclaimer
+from service.pipeline.settling import settle
 from service.pipeline.worker import Worker
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
@@ -26,21 +27,24 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from service.ports import RawEntry
+    from service.ports import Committed, RawEntry, Storage
 
 
 class Consumer:
     """A worker and its part in the group, without a process around it."""
 
-    def __init__(self, redis: Redis, settings: Settings, table: RoutingTable) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, table: RoutingTable, storage: Storage | None = None
+    ) -> None:
         keys = Keys(StreamNames(settings.prefix))
         self.redis = redis
         self.names = keys.names
         self.name = settings.consumer
         patience = Patience()
         self.group = ConsumerGroup(redis, keys, self.name)
-        storage = RedisStorage(redis, keys, settings)
-        self.worker = Worker(storage, table, keys.names, settings, patience, open_entry)
+        self.worker = Worker(
+            storage or RedisStorage(redis, keys, settings), table, keys.names, settings, patience, open_entry
+        )
         self.reclaimer = Reclaimer(self.group, self.worker, settings, patience)
 
     async def read(self, count: int = 1000) -> list[RawEntry]:
@@ -68,19 +72,54 @@ class Bench:
         self.settings = Settings(prefix=prefix, **settings)
         self.storage = RedisStorage(redis, Keys(self.names), self.settings)
 
-    def consumer(self, name: str = "one", handlers: Iterable[Handler] = BUILT_IN.values()) -> Consumer:
-        """A consumer, as another process would have one."""
+    def consumer(
+        self,
+        name: str = "one",
+        handlers: Iterable[Handler] = BUILT_IN.values(),
+        storage: Storage | None = None,
+    ) -> Consumer:
+        """Return a consumer, as another process would have one, with this storage or one of its own."""
         settings = self.settings.model_copy(update={"consumer": name})
-        return Consumer(self.redis, settings, RoutingTable(handlers))
+        return Consumer(self.redis, settings, RoutingTable(handlers), storage)
 
     async def publish(
         self, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
     ) -> None:
-        """One entry an event."""
+        """Add one entry an event."""
+        await self._publish("*", events, response_id, context)
+
+    async def publish_at(
+        self, ms: int, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
+    ) -> None:
+        """Add one entry an event, with ids of this time in milliseconds since the epoch."""
+        await self._publish(f"{ms}-*", events, response_id, context)
+
+    async def _publish(
+        self, entry_id: str, events: Iterable[dict[str, Any] | str], response_id: str, context: dict[str, str]
+    ) -> None:
         for event in events:
             body = event if isinstance(event, str) else json.dumps(event)
             fields = {"event": body, "response_id": response_id, **context}
-            await add(self.redis, self.names.deltas, fields)
+            await add(self.redis, self.names.deltas, fields, entry_id)
+
+    async def now_ms(self) -> int:
+        """Return the server's time in milliseconds since the epoch."""
+        seconds, microseconds = await self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def commit(self, entries: Sequence[RawEntry]) -> Committed:
+        """Commit a batch and settle nothing, as a worker that stops between the two scripts."""
+        return await self.storage.commit(self.batch(entries).commit)
+
+    async def settle(self, committed: Committed) -> int:
+        """Settle what a commit has read, however long ago; returns how many texts were written."""
+        table = RoutingTable(BUILT_IN.values())
+        return await settle(self.storage, table, committed.loaded, committed.low_water, committed.history)
+
+    async def member_scores(self, name: str) -> dict[str, int]:
+        """Return the members of a sorted set (`open`, `waiting`) with their milliseconds."""
+        found: Any = await self.redis.zrange(self.names.name(name), 0, -1, withscores=True)
+        return {member.decode(): int(score) for member, score in found}
 
     def batch(self, entries: Sequence[RawEntry]) -> Batch:
         """The entries, read by the built-in handlers."""

@@ -15,16 +15,16 @@ from tests import server as servers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-# That the machine is busy with something else is no reason for a test to fail. Another profile can be chosen
-# with --hypothesis-profile.
-settings.register_profile("deltaloom", deadline=None)
-settings.load_profile("deltaloom")
+# A busy machine is no reason for a test to fail, so no example has a deadline. `make test-all` and CI choose `ci`.
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=200)
+settings.load_profile("dev")
 
 _server = pytest.StashKey[servers.Server]()
 
 
 def _server_of(config: pytest.Config) -> servers.Server:
-    """The server of this run: started when it is first asked for, stopped by `pytest_unconfigure`."""
+    """Return the server of this process: started when it is first asked for, stopped by `pytest_unconfigure`."""
     if _server not in config.stash:
         config.stash[_server] = servers.start()
     return config.stash[_server]
@@ -33,6 +33,11 @@ def _server_of(config: pytest.Config) -> servers.Server:
 def pytest_configure() -> None:
     """Let Ctrl-C reach the commands that tests start: what runs in a shell's background ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Run in one process on a server that was given: some tests need the whole server. None: one for each core."""
+    return 1 if servers.is_given() else None
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
@@ -50,7 +55,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> servers.Server:
-    """The server of this run. A test asks for `redis_url`, `redis` or `prefix`, which also isolate it."""
+    """Return the server of this process. A test asks for `redis_url`, `redis` or `prefix`, which also isolate it."""
     return _server_of(pytestconfig)
 
 
@@ -68,6 +73,7 @@ BOUNDED = (
     "open",
     "waiting",
     "counts",
+    "format",
     "undelivered",
     "gone",
 )

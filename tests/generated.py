@@ -184,7 +184,7 @@ class Generated:
         stays = {
             names.name(suffix)
             for names in self.partitions.all
-            for suffix in ("deltas", "assembled", "alerts", "dead-letters", "counts")
+            for suffix in ("deltas", "assembled", "alerts", "dead-letters", "counts", "format")
         }
         async for key in client.scan_iter(match=f"{self.partitions.prefix}:*", count=1000):
             name = key.decode()

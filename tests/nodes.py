@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import signal
 import socket
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +29,26 @@ PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "rep
 """Replicas that are complete, and missed, within seconds."""
 
 
-_PORTS = random.sample(range(15000, 32000), 17000)
-"""Each is given once. Below those that a system gives to clients: one of theirs would be in the way of a node
-that comes back."""
+_RESERVED: list[socket.socket] = []
+"""One socket for each port that this process has given out."""
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
-    while True:
-        port = _PORTS.pop()
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
+    """Return a port that no other test and no other process is given while this process lives.
+
+    The socket stays bound and never listens. Linux gives its port to nobody who asks for any port, and to no
+    outgoing connection, but lets a server listen there, again and again: all our servers set SO_REUSEADDR.
+    Elsewhere a bound socket would be in the server's way, so the port is only probed.
+    """
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((HOST, 0))
+    port = int(reservation.getsockname()[1])
+    if sys.platform == "linux":
+        _RESERVED.append(reservation)
+    else:
+        reservation.close()
+    return port
 
 
 class Node:

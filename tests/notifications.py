@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hypothesis import strategies as st
 
 from deltaloom import ModerationAlert, RefusalRate
+from deltaloom.messages import KnownAlertSeverity, KnownAlertType
 from service.alerts.delivery import Digest, Notification
 from service.alerts.phases import group_of
 
@@ -89,27 +90,47 @@ LONG = st.builds(lambda text, times: text * times, st.text(max_size=60), st.inte
 """Texts of any characters, up to what a policy lets leave."""
 
 
+OPEN_FIELDS = (
+    "kind",
+    "status",
+    "integrity",
+    "integrity_source",
+    "reason",
+    "reason_class",
+    "provider_category",
+    "response_id",
+    "item_id",
+    "tenant",
+    "model",
+    "safety_identifier",
+    "traceparent",
+    "provider",
+    "upstream_provider",
+    "dialect",
+    "upstream_response_id",
+    "reference",
+    "source",
+)
+"""Fields of an alert that may hold any string, or none."""
+
+
 @st.composite
 def notifications(draw: st.DrawFn) -> Notification:
-    """Any that could come: each phase, long texts, odd names, digests."""
+    """Any that could come: each type and unknown ones, long texts, odd names, digests."""
     one = st.builds(
         lambda of, severity, category, rule, identity, test: notification(
             of, severity=severity, category=category, rule=rule, id=identity, test=test
         ),
         st.builds(
-            alert,
-            st.sampled_from(
-                ["deltaloom.refusal.opened", "deltaloom.refusal.finished", "deltaloom.response.blocked"]
+            lambda kind_of, text, explanation, fields: alert(
+                kind_of, **{"text": text, "provider_explanation": explanation, **fields}
             ),
-            text=LONG,
-            tenant=st.none() | WORDS,
-            model=st.none() | WORDS,
-            response_id=st.none() | WORDS,
-            item_id=st.none() | WORDS,
-            safety_identifier=st.none() | WORDS,
-            reason=st.none() | WORDS,
+            st.sampled_from(get_args(KnownAlertType)) | WORDS,
+            LONG,
+            st.none() | LONG,
+            st.dictionaries(st.sampled_from(OPEN_FIELDS), st.none() | WORDS, max_size=5),
         ),
-        st.sampled_from(["info", "warning", "critical"]),
+        st.sampled_from(get_args(KnownAlertSeverity)) | WORDS,
         WORDS,
         st.none() | WORDS,
         WORDS,

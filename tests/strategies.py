@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hypothesis import strategies as st
 
+from deltaloom import limits
 from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
@@ -22,7 +24,8 @@ from service.ports import Entry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deltaloom.messages import Integrity, Kind, Status
+    from deltaloom.messages import Integrity, IntegritySource, Kind, Status
+    from deltaloom.reasons import ReasonClass
 
 Json = dict[str, Any]
 
@@ -114,7 +117,7 @@ part_keys = st.builds(PartKey, stream_keys, st.integers(0, 2**31 - 1), st.intege
 
 # -------------------------------------------------------------------------------------------------- responses
 
-Ids = Literal["stable", "changing", "missing"]
+Ids = Literal["stable", "changing", "missing", "long"]
 Numbers = Literal["increasing", "constant", "missing"]
 
 _DELTA: dict[Kind, str] = {
@@ -140,9 +143,21 @@ class PlannedPart:
     content_index: int
     deltas: list[str]
     text: str
-    """The authoritative text; it differs from the deltas for some."""
+    """The authoritative text; it differs from the deltas for some. Empty if it is withheld."""
     done: bool
     content_part: bool
+    checksum: bool = False
+    """Its `.done` has a checksum in place of the text, which equals the deltas."""
+    by_producer: bool = False
+    """Its `.done` was written by the producer."""
+    withheld: bool = False
+    other: Literal["done", "checksum", "final copy"] | None = None
+    """How another text is told of it, after the first one: never in a better place, so that the first counts."""
+
+    @property
+    def final_text(self) -> str:
+        """What the response's final copy has."""
+        return self.text + _OTHER if self.other == "final copy" else self.text
 
 
 @dataclass(slots=True)
@@ -166,6 +181,8 @@ class Expected(NamedTuple):
     reason: str | None
     integrity: Integrity
     delta_count: int
+    integrity_source: IntegritySource | None = None
+    reason_class: ReasonClass | None = None
 
 
 @dataclass(slots=True)
@@ -173,20 +190,23 @@ class PlannedResponse:
     """A stream of events, and the texts that must come out of it.
 
     What holds of every one: the deltas of a part are not empty and come before whatever closes it; all
-    authoritative texts of a part agree; an item that ends without copies gets none from its response;
-    events are repeated only if they are numbered, and one right after the other; where all events have
-    the same number, a part's deltas are not all the same.
+    authoritative texts of a part agree, except where the plan says how another one is told; an item that ends
+    without copies gets none from its response; events are repeated only if they are numbered, and one right
+    after the other; where all events have the same number, a part's deltas are not all the same; losses are
+    reported first, or not at all.
     """
 
     response_id: str | None
     events: list[Json] = field(default_factory=list)
     expected: dict[PartKey, Expected] = field(default_factory=dict)
+    contradicted: set[PartKey] = field(default_factory=set)
+    """The parts of which another text is told."""
     repeats: bool = False
     """A producer's retry has stored some events twice."""
 
 
 class _Ids:
-    """Item ids as the server gives them: the item's own, a new one with every event, or none."""
+    """Item ids as the server gives them: the item's own, a new one with every event, one too long, or none."""
 
     def __init__(self, how: Ids) -> None:
         self._how = how
@@ -195,6 +215,8 @@ class _Ids:
     def __call__(self, item: PlannedItem) -> Json:
         if self._how == "missing":
             return {}
+        if self._how == "long":
+            return {"item_id": f"{item.item_id}." + "x" * limits.ID}
         self._count += 1
         return {"item_id": item.item_id if self._how == "stable" else f"{item.item_id}.{self._count}"}
 
@@ -208,13 +230,17 @@ def _where(part: PlannedPart) -> Json:
     return {"output_index": part.output_index, index: part.content_index}
 
 
-def _copy_of_part(part: PlannedPart) -> Json:
-    return {"type": _COPY[part.kind], "refusal" if part.kind == "refusal" else "text": part.text}
+def _text_field(part: PlannedPart) -> str:
+    return "refusal" if part.kind == "refusal" else "text"
 
 
-def _copy_of_item(item: PlannedItem, ids: _Ids, *, bare: bool = False) -> Json:
-    content = [_copy_of_part(part) for part in item.parts if part.kind != "reasoning_summary"]
-    summary = [_copy_of_part(part) for part in item.parts if part.kind == "reasoning_summary"]
+def _copy_of_part(part: PlannedPart, *, final: bool = False) -> Json:
+    return {"type": _COPY[part.kind], _text_field(part): part.final_text if final else part.text}
+
+
+def _copy_of_item(item: PlannedItem, ids: _Ids, *, bare: bool = False, final: bool = False) -> Json:
+    content = [_copy_of_part(part, final=final) for part in item.parts if part.kind != "reasoning_summary"]
+    summary = [_copy_of_part(part, final=final) for part in item.parts if part.kind == "reasoning_summary"]
     copy = {"type": item.type, **ids.of_copy(item), "content": [] if bare else content}
     return copy | ({"summary": [] if bare else summary} if item.type == "reasoning" else {})
 
@@ -224,14 +250,35 @@ def _events_of_part(item: PlannedItem, part: PlannedPart, ids: _Ids) -> list[Jso
         {"type": f"{_DELTA[part.kind]}.delta", "delta": delta, **_where(part), **ids(item)}
         for delta in part.deltas
     ]
+    if part.withheld:
+        where = {"output_index": part.output_index, "content_index": part.content_index}
+        events.append({"type": "deltaloom.part.redacted", "kind": part.kind, **where, **ids(item)})
     if part.done:
-        name = "refusal" if part.kind == "refusal" else "text"
-        events.append({"type": f"{_DELTA[part.kind]}.done", name: part.text, **_where(part), **ids(item)})
+        text = _checksum_of(part.text) if part.checksum else {_text_field(part): part.text}
+        source = {"integrity_source": "producer"} if part.by_producer else {}
+        events.append(_done(part, text) | source | ids(item))
+    if part.other == "done":
+        events.append(_done(part, {_text_field(part): part.text + _OTHER}) | ids(item))
+    elif part.other == "checksum":
+        events.append(_done(part, _checksum_of(part.text + _OTHER)) | ids(item))
     if part.content_part:
         events.append(
             {"type": "response.content_part.done", "part": _copy_of_part(part), **_where(part), **ids(item)}
         )
     return events
+
+
+def _done(part: PlannedPart, text: Json) -> Json:
+    return {"type": f"{_DELTA[part.kind]}.done", **text, **_where(part)}
+
+
+def _checksum_of(text: str) -> Json:
+    data = text.encode()
+    return {"text_sha256": sha256(data).hexdigest(), "text_bytes": len(data)}
+
+
+_OTHER = "\N{DOUBLE DAGGER}"
+"""Ends another text than the first one, and one that comes after it in order."""
 
 
 @st.composite
@@ -240,11 +287,20 @@ def _planned_part(
 ) -> PlannedPart:
     text = draw(whole_text)
     deltas = draw(st.one_of(st.just([]), cut_by_code_unit(text), cut_by_code_unit(text)))
+    if draw(st.integers(0, 9)) == 0:
+        return PlannedPart(
+            kind, output_index, content_index, [], "", done=False, content_part=False, withheld=True
+        )
     done = draw(st.booleans()) or (output_index != position and not deltas)
-    if draw(st.integers(0, 4)) == 0:
+    checksum = done and bool(deltas) and draw(st.integers(0, 3)) == 0
+    if not checksum and draw(st.integers(0, 4)) == 0:
         text += "\N{REFERENCE MARK}"  # the deltas can never join to this
     has_content_part = kind != "reasoning_summary" and draw(st.booleans())
-    return PlannedPart(kind, output_index, content_index, deltas, text, done, has_content_part)
+    part = PlannedPart(kind, output_index, content_index, deltas, text, done, has_content_part, checksum)
+    if done and not checksum:  # beside a checksum in the same entry, a copy's text would count
+        part.by_producer = draw(st.booleans())
+        part.other = draw(st.sampled_from([None, None, None, "done", "checksum", "final copy"]))
+    return part
 
 
 @st.composite
@@ -291,24 +347,32 @@ def _repair(text: str) -> str:
 
 
 @st.composite
-def responses(draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = None) -> PlannedResponse:
+def responses(
+    draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = None, losses: bool = True
+) -> PlannedResponse:
     """A response as one server or another streams it, with interleaved parts and its odd habits.
 
     Args:
         draw: hypothesis gives it.
         repeats: whether a producer's retry may store an event twice, one right after the other.
         by_item: whether the producer gives no response id; None for either.
+        losses: whether the producer may report that it lost events.
     """
     if by_item is None:
         by_item = draw(st.booleans())
     offset = draw(st.sampled_from([0, 0, 1]))
-    how_ids: Ids = "stable" if by_item or offset else draw(st.sampled_from(["stable", "changing", "missing"]))
+    how_ids: Ids = (
+        "stable" if by_item or offset else draw(st.sampled_from(["stable", "changing", "missing", "long"]))
+    )
     ids = _Ids(how_ids)
     items = [
         draw(_planned_item(position, offset, may_hide=not offset))
         for position in range(draw(st.integers(1, 3)))
     ]
-    end = draw(st.sampled_from(["copies", "empty", "incomplete", "failed", "error", "error+failed", None]))
+    end = draw(st.sampled_from([*_ENDS, "copies", "empty", None]))
+    lost = losses and draw(st.integers(0, 4)) == 0
+    for part in (part for item in items for part in item.parts if lost):
+        part.checksum = False  # a copy's text in the same entry would make it repaired
     if end == "copies":
         for item in items:
             item.end = "copies" if item.end == "bare" else item.end
@@ -323,9 +387,12 @@ def responses(draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = N
                 {"type": "response.output_item.done", "output_index": item.position + offset, "item": copy}
             )
         streams.append(stream)
-    output = [_copy_of_item(item, ids, bare=end != "copies") for item in items]
+    output = [_copy_of_item(item, ids, bare=end != "copies", final=True) for item in items]
+    response_id = None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3", "r" * limits.ID]))
+    loss = {"type": "deltaloom.producer.loss", "response_id": response_id or "nobody", "dropped": 1}
     events = [
         {"type": "response.created", "response": {"id": "resp", "model": "m-1", "output": []}},
+        *([loss] if lost else []),
         *_interleaved(draw, streams),
         *_terminal(end, output),
     ]
@@ -333,14 +400,24 @@ def responses(draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = N
     if any(len(part.deltas) > 1 == len(set(part.deltas)) for item in items for part in item.parts):
         how_numbers = "increasing"  # the same delta under the same number again is taken for a repeat
     events = _numbered(draw, events, how_numbers)
-    plan = PlannedResponse(None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3"])))
+    plan = PlannedResponse(response_id)
     if repeats and how_numbers == "increasing":
         times = [draw(st.sampled_from([1, 1, 1, 2])) for _ in events]
         plan.repeats = max(times) > 1
         events = [event for event, n in zip(events, times, strict=True) for _ in range(n)]
     plan.events = events
     plan.expected = _expected(plan.response_id, items, end)
+    if lost and not by_item:
+        plan.expected = {
+            part: what._replace(integrity="repaired") if what.integrity == "verified" else what
+            for part, what in plan.expected.items()
+        }
+    plan.contradicted = _contradicted(plan.response_id, items, end, offset)
     return plan
+
+
+_ENDS = ("incomplete", "failed", "error", "error+failed", "cancelled", "disconnected")
+"""Ends without copies."""
 
 
 def _terminal(end: str | None, output: list[Json]) -> list[Json]:
@@ -353,6 +430,13 @@ def _terminal(end: str | None, output: list[Json]) -> list[Json]:
             {
                 "type": "response.incomplete",
                 "response": {"incomplete_details": {"reason": "content_filter"}, "output": output},
+            }
+        ],
+        "cancelled": [{"type": "response.cancelled", "response": {"output": output}}],
+        "disconnected": [
+            {
+                "type": "response.incomplete",
+                "response": {"incomplete_details": {"reason": "client_disconnected"}, "output": output},
             }
         ],
         "failed": [failed],
@@ -371,7 +455,11 @@ def _expected(response_id: str | None, items: list[PlannedItem], end: str | None
         for item in items
         if not item.hidden
         for part in item.parts
-        if part.deltas or part.done or part.content_part or item.end == "copies"
+        if part.deltas
+        or part.done
+        or part.content_part
+        or part.withheld
+        or (item.end == "copies" and part.text)
     }
     for item in items:
         key = StreamKey("item", item.item_id) if response_id is None else StreamKey("response", response_id)
@@ -379,13 +467,36 @@ def _expected(response_id: str | None, items: list[PlannedItem], end: str | None
             part_key = PartKey(key, part.output_index, part.content_index, part.kind)
             if item.hidden:
                 seen = (item.item_id if response_id is None else None, part.kind) in shown
-                if end == "copies" and not seen:
-                    expected[part_key] = Expected(_repair(part.text), "completed", None, "repaired", 0)
+                if end == "copies" and part.text and not seen:
+                    text = _repair(part.final_text)
+                    expected[part_key] = Expected(text, "completed", None, "repaired", 0, "provider")
                 continue
             what = _expected_of(part, item, end, by_item=response_id is None, shown=shown)
             if what is not None:
                 expected[part_key] = what
     return expected
+
+
+def _contradicted(
+    response_id: str | None, items: list[PlannedItem], end: str | None, offset: int
+) -> set[PartKey]:
+    """Return the parts of which another text is told than the one that comes out."""
+    found = set()
+    for item in items:
+        key = StreamKey("item", item.item_id) if response_id is None else StreamKey("response", response_id)
+        # Without a response id, each item has only its own copies.
+        copies = {
+            (part.kind, _repair(part.final_text))
+            for each in items
+            if response_id is not None or each is item
+            for part in each.parts
+        }
+        for part in item.parts:
+            in_copy = part.other == "final copy" and end == "copies" and not offset
+            told = part.other in {"done", "checksum"}
+            if not item.hidden and (told or (in_copy and (part.kind, _repair(part.text)) not in copies)):
+                found.add(PartKey(key, part.output_index, part.content_index, part.kind))
+    return found
 
 
 def _expected_of(
@@ -397,8 +508,11 @@ def _expected_of(
     shown: set[tuple[str | None, Kind]],
 ) -> Expected | None:
     joined, text = _repair("".join(part.deltas)), _repair(part.text)
+    if part.withheld:
+        return Expected("", "completed", None, "redacted", 0)
     integrity: Integrity = "verified" if joined == text else "repaired"
-    whole = Expected(text, "completed", None, integrity, len(part.deltas))
+    source: IntegritySource = "producer" if part.by_producer else "provider"
+    whole = Expected(text, "completed", None, integrity, len(part.deltas), source)
     bare = Expected(joined, "completed", None, "unverified", len(part.deltas))
     if part.done or part.content_part or item.end == "copies":
         return whole
@@ -409,11 +523,14 @@ def _expected_of(
         return bare
     if by_item and end in {"empty", "error"}:  # they do not say which items they end
         return None
-    failed = bare._replace(status="failed", reason="server_error")
+    failed = bare._replace(status="failed", reason="server_error", reason_class="error")
+    cancelled = bare._replace(status="cancelled", reason="cancelled", reason_class="cancelled")
     return {
         "copies": whole,
         "empty": bare,
-        "incomplete": bare._replace(status="incomplete", reason="content_filter"),
+        "incomplete": bare._replace(status="incomplete", reason="content_filter", reason_class="safety"),
+        "cancelled": cancelled,
+        "disconnected": cancelled._replace(reason="client_disconnected"),
         "failed": failed,
         "error": failed,
         "error+failed": failed,
@@ -445,14 +562,36 @@ def _unruly_event(draw: st.DrawFn) -> Json:
         content = [{"type": "refusal", "refusal": draw(texts)}]
         return {"type": "message", "id": f"it_{index}", "content": content}
 
-    event: Json = {"type": draw(st.sampled_from(["delta", "delta", "thought", "done", "item", "end", "cut"]))}
+    names = [
+        "delta",
+        "delta",
+        "thought",
+        "done",
+        "checksum",
+        "redacted",
+        "loss",
+        "item",
+        "end",
+        "cut",
+        "cancel",
+    ]
+    event: Json = {"type": draw(st.sampled_from(names))}
     match event["type"]:
         case "delta":
             event = {"type": "response.refusal.delta", "delta": draw(texts), **place}
         case "thought":
             event = {"type": "response.reasoning_text.delta", "delta": draw(texts), **place}
         case "done":
-            event = {"type": "response.refusal.done", "refusal": draw(texts), **place}
+            source = draw(st.sampled_from([{}, {"integrity_source": "producer"}]))
+            event = {"type": "response.refusal.done", "refusal": draw(texts), **source, **place}
+        case "checksum":
+            event = {"type": "response.refusal.done", **_checksum_of(draw(texts)), **place}
+        case "redacted":
+            event = {"type": "deltaloom.part.redacted", "kind": "refusal", **place}
+        case "loss":
+            event = {"type": "deltaloom.producer.loss", "dropped": 1}
+        case "cancel":
+            event = {"type": "response.cancelled", "response": {}}
         case "item":
             item = draw(st.sampled_from([message(index), {"type": "function_call"}]))
             event = {"type": "response.output_item.done", "output_index": index, "item": item}
@@ -487,7 +626,17 @@ def cut_into_entries(draw: st.DrawFn, plan: PlannedResponse, *, coalesce: int = 
     Beside them the same is said in every entry, or nothing.
     """
     entries: list[Entry] = []
-    said = draw(st.sampled_from([{}, {"tenant": "acme"}, {"tenant": "other", "model": "m-2"}]))
+    said = draw(
+        st.sampled_from(
+            [
+                {},
+                {"tenant": "acme"},
+                {"tenant": "other", "model": "m-2"},
+                {name: "x" * most for name, most in limits.CONTEXT.items()},
+                {"tenant": "t" * (limits.NAME + 1), "provider": "openai", "reference": "https://trace/1"},
+            ]
+        )
+    )
     rest = plan.events
     while rest:
         size = draw(st.integers(1, coalesce))

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 Fields = dict[bytes, bytes]
 
 
-async def add(redis: Redis, stream: str, fields: Mapping[str, str | bytes]) -> str:
+async def add(redis: Redis, stream: str, fields: Mapping[str, str | bytes], entry_id: str = "*") -> str:
     """Append an entry; returns its id."""
-    entry_id = await redis.xadd(stream, cast("dict[Any, Any]", fields))
-    return cast("bytes", entry_id).decode()
+    added = await redis.xadd(stream, cast("dict[Any, Any]", fields), id=entry_id)
+    return cast("bytes", added).decode()
 
 
 async def entries(redis: Redis, stream: str) -> list[tuple[str, Fields]]:

@@ -7,12 +7,14 @@ to read.
 """
 
 from deltaloom.messages import (
+    SCHEMA,
     AlertSeverity,
     AlertType,
     AssembledText,
     DeadLetter,
     DeadLetterReason,
     Integrity,
+    IntegritySource,
     Kind,
     ModerationAlert,
     RateScope,
@@ -21,24 +23,31 @@ from deltaloom.messages import (
     UndeliveredAlert,
     UndeliveredReason,
 )
+from deltaloom.reasons import REASONS, Reason, ReasonClass, reason_class
 from deltaloom.streams import GROUP, Partitions, StreamNames, partition_of
 
 __all__ = [
     "GROUP",
+    "REASONS",
+    "SCHEMA",
     "AlertSeverity",
     "AlertType",
     "AssembledText",
     "DeadLetter",
     "DeadLetterReason",
     "Integrity",
+    "IntegritySource",
     "Kind",
     "ModerationAlert",
     "Partitions",
     "RateScope",
+    "Reason",
+    "ReasonClass",
     "RefusalRate",
     "Status",
     "StreamNames",
     "UndeliveredAlert",
     "UndeliveredReason",
     "partition_of",
+    "reason_class",
 ]

@@ -7,12 +7,25 @@ allowed and ignored: servers add their own (`obfuscation`, `logprobs`, `copilot_
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-MAX_ID_LENGTH = 4096
-"""Characters in an id. Some servers send ids of several hundred."""
+if TYPE_CHECKING:
+    from typing import Self
 
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 """A position in the response's output, or in an item's content."""
@@ -20,7 +33,24 @@ Index = Annotated[int, Field(ge=0, lt=2**31)]
 SequenceNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """Any 64-bit integer: servers number from 0 or 1, with gaps, or all alike."""
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Id = Annotated[str, Field(min_length=1)]
+"""An id of any length: `deltaloom.limits` says which are too long to keep."""
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+"""A SHA-256 digest in hexadecimal."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _odd_is_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+OddIsNone = WrapValidator(_odd_is_none)
+"""Leave out a value that no effect needs, if it is not as it should be."""
 
 
 class Event(BaseModel):
@@ -47,6 +77,25 @@ class SummaryEvent(Event):
     summary_index: Index
 
 
+class TextDone(BaseModel):
+    """The fields that every `.done` may have beside its text, or in place of it.
+
+    A producer that cannot send a long text again sends `text_sha256`, of its UTF-8, and `text_bytes`.
+    """
+
+    text_sha256: Annotated[Sha256 | None, OddIsNone] = None
+    text_bytes: Annotated[Count | None, OddIsNone] = None
+    integrity_source: Annotated[str | None, OddIsNone] = None
+    """`producer`, if the producer wrote this event itself because its provider sends none."""
+
+
+def _has_text_or_digest(event: TextDone, text: str | None, field: str) -> None:
+    if text is None and event.text_sha256 is None:
+        raise PydanticCustomError(
+            "text_or_digest", "give {field}, or text_sha256 with 64 hexadecimal digits", {"field": field}
+        )
+
+
 class RefusalDelta(PartEvent):
     """A fragment of refusal text."""
 
@@ -54,11 +103,16 @@ class RefusalDelta(PartEvent):
     delta: str
 
 
-class RefusalDone(PartEvent):
+class RefusalDone(TextDone, PartEvent):
     """The whole refusal text."""
 
     type: Literal["response.refusal.done"]
-    refusal: str
+    refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_text(self) -> Self:
+        _has_text_or_digest(self, self.refusal, "refusal")
+        return self
 
 
 class ReasoningTextDelta(PartEvent):
@@ -68,11 +122,16 @@ class ReasoningTextDelta(PartEvent):
     delta: str
 
 
-class ReasoningTextDone(PartEvent):
+class ReasoningTextDone(TextDone, PartEvent):
     """The whole reasoning text."""
 
     type: Literal["response.reasoning_text.done"]
-    text: str
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_text(self) -> Self:
+        _has_text_or_digest(self, self.text, "text")
+        return self
 
 
 class ReasoningSummaryTextDelta(SummaryEvent):
@@ -82,11 +141,16 @@ class ReasoningSummaryTextDelta(SummaryEvent):
     delta: str
 
 
-class ReasoningSummaryTextDone(SummaryEvent):
+class ReasoningSummaryTextDone(TextDone, SummaryEvent):
     """The whole text of one part of a reasoning summary."""
 
     type: Literal["response.reasoning_summary_text.done"]
-    text: str
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_text(self) -> Self:
+        _has_text_or_digest(self, self.text, "text")
+        return self
 
 
 class OutputTextDelta(PartEvent):
@@ -96,11 +160,16 @@ class OutputTextDelta(PartEvent):
     delta: str
 
 
-class OutputTextDone(PartEvent):
+class OutputTextDone(TextDone, PartEvent):
     """The whole text of one part of the answer."""
 
     type: Literal["response.output_text.done"]
-    text: str
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_text(self) -> Self:
+        _has_text_or_digest(self, self.text, "text")
+        return self
 
 
 class Copied(BaseModel):
@@ -201,7 +270,20 @@ ErrorCode = Annotated[str, BeforeValidator(_as_text)]
 """An error's code; some gateways send the HTTP status as a number."""
 
 
-class ErrorDetail(Copied):
+class ReasonDetail(Copied):
+    """What a producer may add to a reason: the provider's own words, and a class if it knows better."""
+
+    reason_class: Annotated[str | None, OddIsNone] = None
+    """As in `deltaloom.reasons`; without it, the table there says."""
+    provider_category: Annotated[str | None, OddIsNone] = Field(  # type: ignore[pydantic-alias]
+        default=None, validation_alias=AliasChoices("provider_category", "category")
+    )
+    provider_explanation: Annotated[str | None, OddIsNone] = Field(  # type: ignore[pydantic-alias]
+        default=None, validation_alias=AliasChoices("provider_explanation", "explanation")
+    )
+
+
+class ErrorDetail(ReasonDetail):
     """Why a response failed."""
 
     code: ErrorCode | None = None
@@ -209,7 +291,7 @@ class ErrorDetail(Copied):
     message: str | None = None
 
 
-class IncompleteDetail(Copied):
+class IncompleteDetail(ReasonDetail):
     """Why a response ended early."""
 
     reason: str | None = None
@@ -252,6 +334,29 @@ class ResponseFailed(Event):
 
     type: Literal["response.failed"]
     response: ResponseSnapshot
+
+
+class ResponseCancelled(Event):
+    """Somebody cancelled a response: the client left, or asked for it."""
+
+    type: Literal["response.cancelled"]
+    response: ResponseSnapshot = ResponseSnapshot()
+
+
+class PartRedacted(PartEvent):
+    """A part that the provider withheld: it exists, and its text is not given out."""
+
+    type: Literal["deltaloom.part.redacted"]
+    kind: str
+
+
+class ProducerLoss(Event):
+    """A producer's report that it dropped events of a response, so that its texts may be short."""
+
+    type: Literal["deltaloom.producer.loss"]
+    response_id: Annotated[Id | None, OddIsNone] = None
+    dropped: Annotated[Count | None, OddIsNone] = None
+    """How many events; null if the producer does not know."""
 
 
 class ErrorEvent(Event):

@@ -7,50 +7,89 @@ beside it for everyone who reads the stream by hand.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-Kind = Literal["refusal", "reasoning", "reasoning_summary", "output_text"]
+from deltaloom.reasons import ReasonClass
+
+SCHEMA = 1
+"""The version of the messages. It rises only when a field goes, or changes its meaning.
+
+New fields, and new values of an open type below, do not raise it: a reader ignores the fields and takes the
+values that it does not know.
+"""
+
+KnownKind = Literal["refusal", "reasoning", "reasoning_summary", "output_text"]
+Kind = KnownKind | str
 """What a text is. `reasoning_summary` counts its parts by `summary_index`, the others by `content_index`."""
 
-Status = Literal["completed", "incomplete", "failed", "abandoned"]
+KnownStatus = Literal["completed", "incomplete", "failed", "cancelled", "abandoned"]
+Status = KnownStatus | str
 """How a text ended: closed by its own event, its part's, its item's or by `response.completed`; the
-response ended early; the response failed; nothing came for the idle timeout."""
+response ended early; the response failed; somebody cancelled it; nothing came for the idle timeout."""
 
-Integrity = Literal["verified", "repaired", "unverified"]
+KnownIntegrity = Literal["verified", "repaired", "unverified", "redacted"]
+Integrity = KnownIntegrity | str
 """The joined deltas equal the authoritative text; they differ (or there were none) and the
-authoritative text was taken; there was no authoritative text."""
+authoritative text was taken; there was no authoritative text; the provider withheld the text."""
 
-AlertSeverity = Literal["info", "warning", "critical"]
+KnownIntegritySource = Literal["provider", "producer"]
+IntegritySource = KnownIntegritySource | str
+"""Who wrote the authoritative text: the provider, or the producer from what it had passed on."""
 
-AlertType = Literal[
+KnownTextType = Literal["deltaloom.text.assembled"]
+
+KnownAlertSeverity = Literal["info", "warning", "critical"]
+AlertSeverity = KnownAlertSeverity | str
+
+KnownAlertType = Literal[
     "deltaloom.refusal.opened",
     "deltaloom.refusal.finished",
+    "deltaloom.response.refused",
     "deltaloom.response.filtered",
     "deltaloom.response.blocked",
+    "deltaloom.text.contradicted",
     "deltaloom.refusal.spike",
     "deltaloom.refusal.spike.ended",
 ]
-"""A refusal has begun; its whole text is known; a content filter cut a response off; one failed with an error
-that names a policy; far more is refused than before; no longer."""
+AlertType = KnownAlertType | str
+"""A refusal has begun; its whole text is known; a response was refused without a text; a filter cut a
+response off; one failed because of a policy; another text came for a part that was finished; far more is
+refused than before; no longer."""
 
-RateScope = Literal["model", "tenant"]
-"""Whose responses are counted together."""
+KnownRateScope = Literal["model", "tenant", "provider"]
+RateScope = KnownRateScope | str
+"""What the responses that are counted together have in common."""
 
-DeadLetterReason = Literal["malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"]
+KnownDeadLetterReason = Literal[
+    "malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"
+]
+DeadLetterReason = KnownDeadLetterReason | str
 
-UndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
+KnownUndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
+UndeliveredReason = KnownUndeliveredReason | str
 """The destination declined it; it did not take it in time; it is no more; the entry holds no alert."""
 
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
 """The fields that stand beside `__data__` in an entry; one that is null is left out."""
 
 
-class Message(BaseModel):
-    """What every message has: it is immutable, and a reader ignores fields of a later version."""
+class _Model(BaseModel):
+    """An immutable model that ignores the fields of a later version."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", serialize_by_alias=True, validate_by_alias=True, validate_by_name=True
+    )
+
+
+class Message(_Model):
+    """The fields of every message."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    """`SCHEMA` of the version that wrote it."""
+    source: str | None = None
+    """The prefix it was written under: ids are unique within a prefix only."""
 
 
 class Context(Message):
@@ -60,6 +99,18 @@ class Context(Message):
     model: str | None = None
     safety_identifier: str | None = None
     traceparent: str | None = None
+    provider: str | None = None
+    """Who was asked, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `aws.bedrock`, …"""
+    upstream_provider: str | None = None
+    """Who answered, where `provider` is a gateway; the same names."""
+    dialect: str | None = None
+    """The wire format that the producer translated from, like `anthropic.messages`."""
+    upstream_response_id: str | None = None
+    """The provider's own id of the response."""
+    reference: str | None = None
+    """The producer's own link or request id: how a person finds what was asked."""
+    context_truncated: tuple[str, ...] = ()
+    """The names of values that were left out because they were too long, sorted."""
 
 
 class ResponseMessage(Context):
@@ -71,6 +122,14 @@ class ResponseMessage(Context):
     item_id: str | None = None
     """The first one seen: some servers change it on every event."""
     text: str
+    reason: str | None = None
+    """Why it did not complete, as the provider says it; or `idle_timeout`, `open_limit`, `cancelled`."""
+    reason_class: ReasonClass | None = None
+    """The class of the reason (`deltaloom.reasons`); null if it completed."""
+    provider_category: str | None = None
+    """The provider's own category of the reason."""
+    provider_explanation: str | None = None
+    """The provider's words about the reason. They speak of a user's request: treat them like a text."""
 
 
 class PartMessage(ResponseMessage):
@@ -85,11 +144,11 @@ class PartMessage(ResponseMessage):
 class AssembledText(PartMessage):
     """A finished text."""
 
-    type: Literal["deltaloom.text.assembled"] = "deltaloom.text.assembled"
+    type: KnownTextType | str = "deltaloom.text.assembled"
     status: Status
-    reason: str | None = None
-    """Why it did not complete: `max_output_tokens`, `content_filter`, `idle_timeout`, an error code."""
     integrity: Integrity
+    integrity_source: IntegritySource | None = None
+    """Who wrote the authoritative text; null if there was none."""
     delta_count: int
     """Distinct deltas used."""
     duplicate_count: int
@@ -102,15 +161,15 @@ class AssembledText(PartMessage):
     """When the entry that closed it was added; server time for `abandoned`."""
 
 
-class RefusalRate(Message):
-    """How many of the responses of a model, or of a tenant, were refused: in a window, and before it.
+class RefusalRate(_Model):
+    """How many responses of a model, a tenant or a provider were refused: in a window, and before it.
 
     A response counts once, when it is over, and as refused if any part of it was a refusal.
     """
 
     by: RateScope
     name: str
-    """Of the model, or of the tenant."""
+    """Of the model, the tenant or the provider."""
     since: AwareDatetime
     """Where the window begins."""
     until: AwareDatetime
@@ -122,6 +181,9 @@ class RefusalRate(Message):
     baseline stays what it was when the spike began."""
     baseline_responses: int
     baseline_refused: int
+    blocked: int = 0
+    """In the window, stopped by a filter, a policy or a guardrail; not among the refused."""
+    baseline_blocked: int = 0
     score: float
     """How far the two shares are apart, in standard errors: the z of a two-proportion test."""
 
@@ -137,10 +199,10 @@ class RefusalRate(Message):
 
 
 class ModerationAlert(ResponseMessage):
-    """Something was refused, filtered or blocked, or more is refused than usual.
+    """A response was refused or stopped, or more is refused than usual.
 
-    `kind`, `output_index` and `content_index` are those of the refusal; the other types are about no single
-    part, and have None there, and an empty text.
+    `kind`, `output_index` and `content_index` are those of the text; the types that are about no single part
+    have None there, and an empty text.
     """
 
     type: AlertType
@@ -150,18 +212,26 @@ class ModerationAlert(ResponseMessage):
     content_index: int | None = None
     status: Status | None = None
     """How it ended; None while it is open, and where many are spoken of. `reason` likewise."""
-    reason: str | None = None
-    """Why it did not complete; of `filtered` and `blocked`, the code as the server sent it."""
     integrity: Integrity | None = None
-    """On `deltaloom.refusal.finished` only."""
+    """On `deltaloom.refusal.finished` only; `integrity_source` likewise."""
+    integrity_source: IntegritySource | None = None
     rate: RefusalRate | None = None
     """On `deltaloom.refusal.spike` and its end only."""
     raised_at: AwareDatetime
     """When the event that raised it was added to the input; server time for `abandoned`, and for spikes."""
 
 
-OutputMessage = Annotated[AssembledText | ModerationAlert, Field(discriminator="type")]
-"""Either message, told apart by its `type`."""
+def _message_kind(value: Any) -> str:
+    """Tell a text from an alert of any version: only alerts have a severity."""
+    has_severity = "severity" in value if isinstance(value, dict) else hasattr(value, "severity")
+    return "alert" if has_severity else "text"
+
+
+OutputMessage = Annotated[
+    Annotated[AssembledText, Tag("text")] | Annotated[ModerationAlert, Tag("alert")],
+    Discriminator(_message_kind),
+]
+"""Either message; one with a `severity` is an alert."""
 
 
 class DeadLetter(Message):

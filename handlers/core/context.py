@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.effects import Context
+from handlers.core.effects import TRUNCATED, Context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +36,9 @@ Registers = dict[RegisterName, Register]
 
 def note(registers: Registers, context: Context, entry: EntryId, *, learned: bool = False) -> None:
     """Add what an entry says."""
-    for name, value in zip(Context._fields, context, strict=True):
-        if value is not None:
-            register = RegisterName(name, learned)
-            registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
+    for name, value in context.pairs():
+        register = RegisterName(name, learned)
+        registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
 
 
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> Context:
@@ -49,4 +48,6 @@ def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None
         for (name, was_learned), (entry, value) in registers.items():
             if was_learned is learned and (until is None or entry <= until):
                 said[name] = value
-    return Context(**said)
+    truncated = sorted(name.removeprefix(TRUNCATED) for name in said if name.startswith(TRUNCATED))
+    known = {name: value for name, value in said.items() if not name.startswith(TRUNCATED)}
+    return Context(**known, truncated=tuple(truncated))

@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
+from deltaloom import limits
 from handlers.core.identity import Arrival, PartKey, StreamKey
 
 if TYPE_CHECKING:
-    from deltaloom.messages import Kind, Status
+    from collections.abc import Iterator
+
+    from deltaloom.messages import IntegritySource, Kind, Status
+    from deltaloom.reasons import ReasonClass
 
 
 class UnattributableEventError(ValueError):
     """The producer sent an event that belongs to no response: give `response_id`, or an `item_id`."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the event has no item_id and its entry no response_id, so it belongs to nothing; "
-            "publish it with the field response_id"
-        )
+    def __init__(
+        self,
+        what: str = "the event has no item_id and its entry no response_id, so it belongs to nothing",
+    ) -> None:
+        super().__init__(f"{what}; publish it with the field response_id")
 
 
 class Context(NamedTuple):
-    """Whose text it is."""
+    """Whose text it is, and where it came from."""
 
     tenant: str | None = None
     model: str | None = None
     safety_identifier: str | None = None
     traceparent: str | None = None
+    provider: str | None = None
+    upstream_provider: str | None = None
+    dialect: str | None = None
+    upstream_response_id: str | None = None
+    reference: str | None = None
+    truncated: tuple[str, ...] = ()
+    """The names of values that were left out because they were too long, sorted."""
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Return the names and values that are there; a name left out counts as a value of its own."""
+        for name in CONTEXT_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+        for name in self.truncated:
+            yield TRUNCATED + name, ""
+
+
+TRUNCATED = "truncated:"
+"""The prefix of a name whose value was left out, in `Context.pairs`."""
+
+CONTEXT_NAMES = Context._fields[:-1]
+"""The fields that a producer may set."""
+
+TRUNCATABLE = (*CONTEXT_NAMES, "item_id", "reason", "provider_category", "provider_explanation")
+"""The names of values that are left out where they are too long."""
 
 
 class Origin(NamedTuple):
@@ -41,9 +72,13 @@ class Origin(NamedTuple):
         """What the event belongs to; `UnattributableEventError` if there is neither id."""
         if self.response_id is not None:
             return StreamKey("response", self.response_id)
-        if item_id is not None:
-            return StreamKey("item", item_id)
-        raise UnattributableEventError
+        if item_id is None:
+            raise UnattributableEventError
+        if len(item_id) > limits.ID:
+            raise UnattributableEventError(
+                f"item_id has {len(item_id)} characters, at most {limits.ID}, and there is no response_id"
+            )
+        return StreamKey("item", item_id)
 
 
 class Rank(IntEnum):
@@ -64,6 +99,21 @@ class Fragment(NamedTuple):
     item_id: str | None = None
 
 
+class Checksum(NamedTuple):
+    """What an event says of a text in place of the text."""
+
+    sha256: str
+    """Of the UTF-8, in hexadecimal."""
+    size: int | None = None
+    """Bytes of the UTF-8."""
+
+    def fits(self, text: str) -> bool:
+        """Return whether this is the checksum of a text."""
+        data = text.encode()
+        same_size = self.size is None or self.size == len(data)
+        return same_size and sha256(data).hexdigest() == self.sha256.lower()
+
+
 class Closing(NamedTuple):
     """An event that closes one part and says what its text is (empty if it does not say)."""
 
@@ -71,6 +121,11 @@ class Closing(NamedTuple):
     rank: Rank
     text: str
     item_id: str | None = None
+    checksum: Checksum | None = None
+    source: IntegritySource = "provider"
+    """Who wrote the text."""
+    redacted: bool = False
+    """The provider withheld the text."""
 
 
 class Copy(NamedTuple):
@@ -91,6 +146,9 @@ class Ending(NamedTuple):
     status: Status
     reason: str | None = None
     copies: tuple[Copy, ...] = ()
+    reason_class: ReasonClass | None = None
+    provider_category: str | None = None
+    provider_explanation: str | None = None
 
 
 class Learned(NamedTuple):
@@ -101,4 +159,24 @@ class Learned(NamedTuple):
     safety_identifier: str | None = None
 
 
-Effect = Fragment | Closing | Ending | Learned
+class Loss(NamedTuple):
+    """A producer's report that events of a response were dropped before they reached the stream."""
+
+    stream_key: StreamKey
+
+
+Effect = Fragment | Closing | Ending | Learned | Loss
+
+
+class Note(NamedTuple):
+    """What is stored of an event beside its closing or its ending, because few events have any of it."""
+
+    checksum: Checksum | None = None
+    source: IntegritySource = "provider"
+    redacted: bool = False
+    loss: bool = False
+    status: Status | None = None
+    """Of an ending, where the stored ending has a word that older workers know."""
+    reason_class: ReasonClass | None = None
+    provider_category: str | None = None
+    provider_explanation: str | None = None

@@ -80,7 +80,7 @@ class PartKey(NamedTuple):
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
         """Read back what `field` wrote."""
         output_index, content_index, kind = field.split(":", 2)
-        return cls(stream_key, int(output_index), int(content_index), kind)  # type: ignore[arg-type]
+        return cls(stream_key, int(output_index), int(content_index), kind)
 
     def digest(self, purpose: str) -> str:
         """A deterministic id of this part for one purpose."""

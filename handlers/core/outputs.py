@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from deltaloom.messages import AssembledText
+from deltaloom.messages import AssembledText, ModerationAlert
 
 if TYPE_CHECKING:
+    from handlers.core.contradictions import Contradiction
     from handlers.core.effects import Context
     from handlers.core.identity import PartKey
     from handlers.core.response import FinishedPart
@@ -15,7 +16,22 @@ if TYPE_CHECKING:
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
 
 
-class PartFields(TypedDict):
+class ContextFields(TypedDict):
+    """The context that every message carries."""
+
+    tenant: str | None
+    model: str | None
+    safety_identifier: str | None
+    traceparent: str | None
+    provider: str | None
+    upstream_provider: str | None
+    dialect: str | None
+    upstream_response_id: str | None
+    reference: str | None
+    context_truncated: tuple[str, ...]
+
+
+class PartFields(ContextFields):
     """The ids and the context that every message about a part carries."""
 
     kind: str
@@ -23,10 +39,22 @@ class PartFields(TypedDict):
     item_id: str | None
     output_index: int
     content_index: int
-    tenant: str | None
-    model: str | None
-    safety_identifier: str | None
-    traceparent: str | None
+
+
+def context_fields(context: Context) -> ContextFields:
+    """Return a context as the fields of a message."""
+    return ContextFields(
+        tenant=context.tenant,
+        model=context.model,
+        safety_identifier=context.safety_identifier,
+        traceparent=context.traceparent,
+        provider=context.provider,
+        upstream_provider=context.upstream_provider,
+        dialect=context.dialect,
+        upstream_response_id=context.upstream_response_id,
+        reference=context.reference,
+        context_truncated=context.truncated,
+    )
 
 
 def time_of(ms: int) -> datetime:
@@ -43,10 +71,7 @@ def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFie
         item_id=item_id if item_id is not None or key.by == "response" else key.value,
         output_index=part.output_index,
         content_index=part.content_index,
-        tenant=context.tenant,
-        model=context.model,
-        safety_identifier=context.safety_identifier,
-        traceparent=context.traceparent,
+        **context_fields(context),
     )
 
 
@@ -60,12 +85,31 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
             "text": assembly.text,
             "status": finished.status,
             "reason": finished.reason,
+            "reason_class": finished.reason_class,
+            "provider_category": finished.provider_category,
+            "provider_explanation": finished.provider_explanation,
             "integrity": finished.integrity,
+            "integrity_source": finished.integrity_source,
             "delta_count": assembly.delta_count,
             "duplicate_count": assembly.duplicate_count,
             "first_sequence_number": assembly.first_sequence_number,
             "last_sequence_number": assembly.last_sequence_number,
             "started_at": time_of(finished.started_ms),
             "finished_at": time_of(finished.finished_ms),
+        }
+    )
+
+
+def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
+    """Return the alert that another authoritative text came for a part: once a part, so it has one id."""
+    part = contradiction.part
+    return ModerationAlert.model_validate(
+        {
+            **part_fields(part, contradiction.item_id, contradiction.context),
+            "type": "deltaloom.text.contradicted",
+            "id": part.digest("contradicted"),
+            "severity": "info",
+            "text": contradiction.text,
+            "raised_at": time_of(contradiction.at_ms),
         }
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers.core.effects import Closing, Fragment, Origin, Rank
+from deltaloom.events import TextDone
+from handlers.core.effects import Checksum, Closing, Fragment, Origin, Rank
 from handlers.core.identity import PartKey
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ def fragment(
 
 
 def closing(
-    event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str
+    event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """A `.done` closes its part and says what its text is."""
-    yield Closing(_part(event, origin, kind, index), Rank.DONE, text, event.item_id)
+    """Close a part with the text of its `.done`, or with the checksum that stands in place of it."""
+    checksum, source = None, "provider"
+    if isinstance(event, TextDone):
+        if text is None and event.text_sha256 is not None:
+            checksum = Checksum(event.text_sha256.lower(), event.text_bytes)
+        source = "producer" if event.integrity_source == "producer" else "provider"
+    part = _part(event, origin, kind, index)
+    yield Closing(part, Rank.DONE, text or "", event.item_id, checksum, source)

@@ -10,6 +10,8 @@ Entries before the closing one may still be in another worker's hands, for some 
 closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
 or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
 the joined, numbered deltas, and it is known whose text it is) is finished at once.
+
+No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts it.
 """
 
 from __future__ import annotations
@@ -17,57 +19,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from deltaloom.reasons import reason_class
 from handlers.core.assembly import Assembly, assemble
-from handlers.core.context import RegisterName, context_of
-from handlers.core.effects import Context, Copy, Ending, Rank
+from handlers.core.context import context_of
+from handlers.core.contradictions import contradiction_of, contradictions_of_finished
+from handlers.core.effects import Context, Copy, Ending, Note, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.state import concerns
 from handlers.core.text import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from deltaloom.messages import Integrity, Kind, Status
-    from handlers.core.context import Register
+    from deltaloom.messages import Integrity, IntegritySource, Kind, Status
+    from deltaloom.reasons import ReasonClass
+    from handlers.core.contradictions import Contradiction
     from handlers.core.log import PartLog
+    from handlers.core.state import LowWater, ResponseState
 
 IDLE_TIMEOUT = "idle_timeout"
 """The reason of a text that was abandoned because nothing came any more."""
 
 OPEN_LIMIT = "open_limit"
 """The reason of one that was abandoned because too many were open, and it was silent the longest."""
-
-
-class LowWater(NamedTuple):
-    """How far the group has come: the effects of every entry before `entry` are stored."""
-
-    entry: EntryId = EntryId(0, 0)
-    stalled: bool = False
-    """Whether the worker that holds `entry` seems to be stuck."""
-
-    def passed(self, entry: EntryId) -> bool:
-        """Whether an entry, and all before it, are stored."""
-        return entry < self.entry
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseState:
-    """All that is stored of one response."""
-
-    stream_key: StreamKey
-    registers: Mapping[RegisterName, Register] = field(default_factory=dict)
-    endings: Mapping[Arrival, Ending] = field(default_factory=dict)
-    open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
-    finished_parts: frozenset[PartKey] = frozenset()
-
-    def context_known(self, until: EntryId) -> bool:
-        """Whether all is known that `response.created` could tell of a text that is closed with this entry.
-
-        What a repeat of it says later is too late for the text. Nothing ties it to a bare item.
-        """
-        learned = self.registers.get(RegisterName("model", learned=True))
-        context = context_of(self.registers, until)
-        told = None not in {context.model, context.safety_identifier}
-        return self.stream_key.by == "item" or told or (learned is not None and learned.entry <= until)
 
 
 class FinishedPart(NamedTuple):
@@ -84,6 +56,11 @@ class FinishedPart(NamedTuple):
     finished_ms: int
     late: int = 0
     """Fragments that came after the entry that closed it."""
+    reason_class: ReasonClass | None = None
+    provider_category: str | None = None
+    provider_explanation: str | None = None
+    integrity_source: IntegritySource | None = None
+    contradiction: Contradiction | None = None
 
 
 class ResponseEnd(NamedTuple):
@@ -94,6 +71,11 @@ class ResponseEnd(NamedTuple):
     reason: str | None
     context: Context
     at_ms: int
+    reason_class: ReasonClass | None = None
+    provider_category: str | None = None
+    provider_explanation: str | None = None
+    has_refusal: bool = False
+    """A part of the response is a refusal: its alerts say what the end would."""
 
 
 @dataclass(slots=True)
@@ -107,19 +89,32 @@ class Resolution:
     """The response has ended, or is given up."""
     ends: list[ResponseEnd] = field(default_factory=list)
     """How, the first one first."""
+    contradictions: list[Contradiction] = field(default_factory=list)
+    """Of parts that were finished before, in the response's final copy."""
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
+
+
+class _Said(NamedTuple):
+    """What a closing, or the response's final copy, says of a part's text."""
+
+    rank: Rank
+    text: str
+    note: Note = Note()
 
 
 class _Close(NamedTuple):
     """The entry that closes a part, and what it says."""
 
     entry: EntryId
-    status: Status
-    reason: str | None
-    text: str
-    own: bool
-    """Whether the text was said of the part or its item, not only in the response's final copy."""
+    ending: Ending | None
+    """The response's end, if that closes the part."""
+    said: _Said
+
+    @property
+    def own(self) -> bool:
+        """Whether the text was said of the part or its item, not only in the response's final copy."""
+        return self.said.rank is not Rank.RESPONSE
 
 
 def resolve(
@@ -136,6 +131,7 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     copied: dict[PartKey, FinishedPart] = {}
     shown = {part.kind for part in state.finished_parts}
+    result.contradictions = contradictions_of_finished(state, low_water)
     for arrival, ending in sorted(state.endings.items()):
         if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
@@ -159,20 +155,31 @@ def resolve(
     result.finished += copied.values()
     if idle_at_ms is not None and all(ending.output_index is not None for ending in state.endings.values()):
         context = context_of(state.registers)
-        result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, idle_at_ms))
+        result.ends.append(
+            ResponseEnd(state.stream_key, "abandoned", why, context, idle_at_ms, reason_class(why))
+        )
     still_open = set(state.open_parts) - {finished.part for finished in result.finished}
     result.spent = [
         arrival
         for arrival, ending in state.endings.items()
         if low_water.passed(arrival.entry)
-        and not any(_concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
+        and not any(concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
     ]
     return result
 
 
 def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
-    context = context_of(state.registers, arrival.entry)
-    return ResponseEnd(state.stream_key, ending.status, ending.reason, context, arrival.entry.ms)
+    return ResponseEnd(
+        state.stream_key,
+        ending.status,
+        ending.reason,
+        context_of(state.registers, arrival.entry),
+        arrival.entry.ms,
+        ending.reason_class,
+        ending.provider_category,
+        ending.provider_explanation,
+        state.has_refusal(arrival.entry),
+    )
 
 
 def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: FinishedPart) -> bool:
@@ -186,11 +193,6 @@ def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: Fin
     return confirmed and not log.ids_differ and state.context_known(close.entry)
 
 
-def _concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
-    """Whether an ending closes a part: it is of its scope, and the part had begun."""
-    return ending.output_index in {None, part.output_index} and log.began <= arrival.entry
-
-
 def _doubt(result: Resolution, entry: EntryId) -> None:
     if result.doubtful_since is None or entry < result.doubtful_since:
         result.doubtful_since = entry
@@ -201,29 +203,30 @@ def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
     texts, items, terminals = _closings_by_entry(state, part, log)
     own_end = False
     for entry in sorted({*texts, *items, *terminals}):
-        said = texts.get(entry, [])
+        all_said = sorted(texts.get(entry, []), key=lambda said: (said.rank, said.text))
         terminal = terminals.get(entry)
-        own_end = own_end or entry in items or any(rank is not Rank.RESPONSE for rank, _ in said)
-        rank, text = next(((rank, text) for rank, text in sorted(said) if text), (Rank.RESPONSE, ""))
-        if not (text or terminal or log.says_something_until(entry)):
-            continue
-        if own_end or terminal is None:
-            return _Close(entry, "completed", None, text, rank is not Rank.RESPONSE)
-        return _Close(entry, terminal.status, terminal.reason, text, rank is not Rank.RESPONSE)
+        own_end = own_end or entry in items or any(said.rank is not Rank.RESPONSE for said in all_said)
+        said = (
+            next((said for said in all_said if said.text), None)
+            or next((said for said in all_said if said.note.checksum), None)
+            or next((said for said in all_said if said.note.redacted), _Said(Rank.RESPONSE, ""))
+        )
+        if said.text or terminal or said.note.redacted or log.says_something_until(entry):
+            return _Close(entry, None if own_end else terminal, said)
     return None
 
 
 def _closings_by_entry(
     state: ResponseState, part: PartKey, log: PartLog
-) -> tuple[dict[EntryId, list[tuple[Rank, str]]], set[EntryId], dict[EntryId, Ending]]:
-    """Entry by entry: the texts said of the part, the ends of its item, the ends of its response."""
-    texts: dict[EntryId, list[tuple[Rank, str]]] = {}
+) -> tuple[dict[EntryId, list[_Said]], set[EntryId], dict[EntryId, Ending]]:
+    """Return, entry by entry, what is said of the part's text, the ends of its item and of its response."""
+    texts: dict[EntryId, list[_Said]] = {}
     items: set[EntryId] = set()
     terminals: dict[EntryId, Ending] = {}
     for arrival, rank, text in log.closings:
-        texts.setdefault(arrival.entry, []).append((rank, text))
+        texts.setdefault(arrival.entry, []).append(_Said(rank, text, state.notes.get(arrival, Note())))
     for arrival, ending in sorted(state.endings.items()):
-        if not _concerns(arrival, ending, part, log):
+        if not concerns(arrival, ending, part, log):
             continue
         if ending.output_index is not None:
             items.add(arrival.entry)
@@ -231,7 +234,7 @@ def _closings_by_entry(
         terminals.setdefault(arrival.entry, ending)
         copy = _copy_of(part, log, ending)
         if copy is not None:
-            texts.setdefault(arrival.entry, []).append((Rank.RESPONSE, copy.text))
+            texts.setdefault(arrival.entry, []).append(_Said(Rank.RESPONSE, copy.text))
     return texts, items, terminals
 
 
@@ -258,23 +261,34 @@ def _only_in_final_copy(
     """
     shown |= {part.kind for part, log in state.open_parts.items() if log.began <= arrival.entry}
     only_here = [
-        FinishedPart(
-            PartKey(state.stream_key, copy.position, copy.content_index, copy.kind),
-            assemble(())._replace(text=repair(copy.text)),
-            ending.status,
-            ending.reason,
-            "repaired",
-            copy.item_id,
-            context_of(state.registers, arrival.entry),
-            arrival.entry.ms,
-            arrival.entry.ms,
-            _late(state, PartKey(state.stream_key, copy.position, copy.content_index, copy.kind), arrival),
-        )
+        _copied(state, arrival, ending, copy)
         for copy in ending.copies
         if copy.text and copy.kind not in shown
     ]
     shown |= {finished.part.kind for finished in only_here}
     return only_here
+
+
+def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
+    part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
+    text = repair(copy.text)
+    return FinishedPart(
+        part,
+        assemble(())._replace(text=text),
+        ending.status,
+        ending.reason,
+        "repaired",
+        copy.item_id,
+        context_of(state.registers, arrival.entry),
+        arrival.entry.ms,
+        arrival.entry.ms,
+        _late(state, part, arrival),
+        ending.reason_class,
+        ending.provider_category,
+        ending.provider_explanation,
+        "provider",
+        contradiction_of(state, part, text, state.open_parts.get(part)),
+    )
 
 
 def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
@@ -284,35 +298,47 @@ def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
 
 
 def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
-    assembly, late = log.assembled(close.entry)
-    text = repair(close.text)
-    integrity: Integrity
-    if text:
-        integrity = "verified" if text == assembly.text else "repaired"
-        assembly = assembly._replace(text=text)
-    else:
-        integrity = "unverified"
+    joined, late = log.assembled(close.entry)
+    said, ending = close.said, close.ending
+    text, integrity = _judged(joined.text, said, lost=state.has_loss(close.entry))
     return FinishedPart(
         part,
-        assembly,
-        close.status,
-        close.reason,
+        joined._replace(text=text),
+        "completed" if ending is None else ending.status,
+        None if ending is None else ending.reason,
         integrity,
         log.item_id,
         context_of(state.registers, close.entry),
         log.began.ms,
         close.entry.ms,
         late,
+        None if ending is None else ending.reason_class,
+        None if ending is None else ending.provider_category,
+        None if ending is None else ending.provider_explanation,
+        said.note.source if said.text or said.note.checksum else None,
+        contradiction_of(state, part, text, log),
     )
+
+
+def _judged(joined: str, said: _Said, *, lost: bool) -> tuple[str, Integrity]:
+    """Return a part's text, and how far to trust it."""
+    text, checksum = repair(said.text), said.note.checksum
+    if text:
+        return text, "verified" if text == joined and not lost else "repaired"
+    if said.note.redacted and not joined:
+        return "", "redacted"
+    verified = checksum is not None and checksum.fits(joined) and not lost
+    return joined, "verified" if verified else "unverified"
 
 
 def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
     # Its end may have come without any text, from a server that says nothing: then it did complete.
     texts, items, _ = _closings_by_entry(state, part, log)
     ended = min({*texts, *items}, default=None)
+    joined = log.assembled()[0]
     return FinishedPart(
         part,
-        log.assembled()[0],
+        joined,
         "abandoned" if ended is None else "completed",
         why if ended is None else None,
         "unverified",
@@ -320,4 +346,6 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         context_of(state.registers),
         log.began.ms,
         now_ms if ended is None else ended.ms,
+        reason_class=reason_class(why) if ended is None else None,
+        contradiction=contradiction_of(state, part, joined.text, log),
     )

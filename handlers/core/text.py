@@ -6,6 +6,22 @@ becomes U+FFFD, because no UTF-8 reader could take it.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+
+_DIGEST_BYTES = 9
+"""Bytes of a digest: enough to tell two texts of one part apart, and twelve characters without padding."""
+
+
+def text_digest(text: str) -> str:
+    """Return the twelve characters by which a finished text is remembered."""
+    return sha256_digest(sha256(text.encode()).hexdigest())
+
+
+def sha256_digest(sha256_hex: str) -> str:
+    """Return the digest of a text of which the SHA-256 is known, in hexadecimal."""
+    return urlsafe_b64encode(bytes.fromhex(sha256_hex)[:_DIGEST_BYTES]).decode()
+
 
 def repair(text: str) -> str:
     """`text` with surrogate pairs joined and lone halves replaced; always encodable as UTF-8."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from deltaloom.messages import ModerationAlert
+    from deltaloom.messages import AlertSeverity, ModerationAlert
 
 Privacy = Literal["full", "excerpt", "none"]
 """How much of the text leaves: all of it, its first characters, or its hash only."""
@@ -43,8 +43,8 @@ class Notification:
     """Stable: every attempt, of every process, has the same. A receiver drops repeats by it."""
     alert: ModerationAlert
     """As it may leave: its text redacted, cut or empty. Of a digest, the first of its alerts."""
-    severity: Literal["info", "warning", "critical"]
-    """As the rules have it; `alert.severity` is what the worker said."""
+    severity: AlertSeverity
+    """As the rules have it; `alert.severity` is what the worker said. It may be a word of a later version."""
     category: str
     rule: str | None
     """The rule that gave severity and category, if one did."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.alerts.delivery import Notification
-from service.alerts.matching import first_found, mismatch
+from service.alerts.matching import first_found, mismatch_of_route
 from service.alerts.rules import ask
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def explain(policy: Policy, alert: ModerationAlert, now: datetime) -> Explanatio
         judged=judged,
         asked=asked,
         because=_because(asked, alert.text),
-        routes=[Considered(name, route.to, mismatch(route.match, judged)) for name, route in policy.routes],
+        routes=[
+            Considered(name, route.to, mismatch_of_route(route.match, judged))
+            for name, route in policy.routes
+        ],
         decisions=policy.decide(alert, now),
     )
 
@@ -87,6 +90,7 @@ def _decided(decision: Decision) -> dict[str, Any]:
         "route": decision.route,
         "privacy": decision.privacy,
         "text": decision.alert.text,
+        "provider_explanation": decision.alert.provider_explanation,
         "text_sha256": decision.text_sha256,
         "group": decision.group,
         "resolves": decision.resolves,

@@ -23,18 +23,16 @@ from handlers.core.identity import digest
 from service.alerts.delivery import Digest
 from service.alerts.likeness import likeness
 from service.alerts.message import Message
+from service.alerts.severity import rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from deltaloom.messages import AlertSeverity
     from service.alerts.delivery import Notification
     from service.alerts.destinations.options import GroupField, Grouping
 
 EXAMPLES: Final = 3
 """Alerts that a digest shows."""
-
-_GRAVITY: Final[dict[AlertSeverity, int]] = {"critical": 0, "warning": 1, "info": 2}
 
 
 @dataclass(slots=True)
@@ -157,7 +155,7 @@ def digest_called(digest_id: str, messages: Sequence[Message], by: Iterable[Grou
 
 
 def _gravity(notification: Notification) -> int:
-    return _GRAVITY[notification.severity]
+    return rank(notification.severity)
 
 
 def _what(notification: Notification) -> str:

@@ -17,12 +17,14 @@ _FIELDS: Mapping[GroupField, Callable[[Notification], str | None]] = {
     "severity": lambda notification: notification.severity,
     "rule": lambda notification: notification.rule,
     "route": lambda notification: notification.route,
-    "phase": lambda notification: phase_of(notification.alert),
+    "phase": lambda notification: phase_of(notification.alert) or notification.alert.type,
     "kind": lambda notification: notification.alert.kind,
     "tenant": lambda notification: notification.alert.tenant,
     "model": lambda notification: notification.alert.model,
+    "provider": lambda notification: notification.alert.provider,
     "status": lambda notification: notification.alert.status,
     "reason": lambda notification: notification.alert.reason,
+    "reason_class": lambda notification: notification.alert.reason_class,
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service.alerts.phases import phase_of
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,20 +32,33 @@ class Judged:
 
 
 _ASKED: Final[Mapping[str, Callable[[Judged], str | None]]] = {
-    "phase": lambda judged: phase_of(judged.alert),
+    "phase": lambda judged: phase_of(judged.alert) or judged.alert.type,
     "kind": lambda judged: judged.alert.kind,
-    "severity": lambda judged: judged.severity,
+    "severity": lambda judged: known(judged.severity),
     "category": lambda judged: judged.category,
     "tenant": lambda judged: judged.alert.tenant,
     "model": lambda judged: judged.alert.model,
+    "provider": lambda judged: judged.alert.provider,
     "status": lambda judged: judged.alert.status,
     "reason": lambda judged: judged.alert.reason,
+    "reason_class": lambda judged: judged.alert.reason_class,
 }
 """What a match may ask for by name, in this order; the text, which costs more, comes last."""
 
 
+def mismatch_of_route(match: Match, judged: Judged) -> str | None:
+    """Return the first thing in which an alert is not what a route asks for; None if there is none.
+
+    No file can name a phase that its version does not know. So an alert of an unknown type fits by everything
+    else that the route asks for, above all by its severity: otherwise nobody would be told.
+    """
+    if phase_of(judged.alert) is None and match.phase is not None:
+        match = match.model_copy(update={"phase": None})
+    return mismatch(match, judged)
+
+
 def mismatch(match: Match, judged: Judged) -> str | None:
-    """The first thing in which an alert is not what is asked for; None: it is."""
+    """Return the first thing in which an alert is not what is asked for; None if there is none."""
     for criterion, of in _ASKED.items():
         wanted: Sequence[str] | None = getattr(match, criterion)
         value = of(judged)

@@ -1,4 +1,4 @@
-"""What an alert tells of: the word for its `type` in `alerts.toml`, and which phase ends which."""
+"""The word for an alert's `type` in `alerts.toml`, and which alert ends which."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import AlertType, ModerationAlert
 
-Phase = Literal["opened", "finished", "filtered", "blocked", "spike", "spike_ended"]
+Phase = Literal[
+    "opened", "finished", "refused", "filtered", "blocked", "contradicted", "spike", "spike_ended"
+]
 
 PHASES: Final[Mapping[AlertType, Phase]] = {
     "deltaloom.refusal.opened": "opened",
     "deltaloom.refusal.finished": "finished",
+    "deltaloom.response.refused": "refused",
     "deltaloom.response.filtered": "filtered",
     "deltaloom.response.blocked": "blocked",
+    "deltaloom.text.contradicted": "contradicted",
     "deltaloom.refusal.spike": "spike",
     "deltaloom.refusal.spike.ended": "spike_ended",
 }
@@ -24,28 +28,35 @@ BEGUN_BY: Final[Mapping[AlertType, AlertType]] = {
     "deltaloom.refusal.finished": "deltaloom.refusal.opened",
     "deltaloom.refusal.spike.ended": "deltaloom.refusal.spike",
 }
-"""What an ending ends."""
+"""Which type an ending type ends."""
+
+_ON_THE_PART: Final = frozenset({"opened", "finished"})
+_ON_THE_RATE: Final = frozenset({"spike", "spike_ended"})
 
 
-def phase_of(alert: ModerationAlert) -> Phase:
-    """What an alert tells of."""
-    return PHASES[alert.type]
+def phase_of(alert: ModerationAlert) -> Phase | None:
+    """Return the word for an alert's type; None for a type that this version does not know."""
+    return PHASES.get(alert.type)
 
 
 def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
-    """The alert that this one ends, as far as it can be known: without its text. None: it ends none."""
+    """Return the alert that this one ends, without what it cannot have known; None if it ends none."""
     began = BEGUN_BY.get(alert.type)
     if began is None:
         return None
-    unknown = {"text": "", "status": None, "reason": None, "integrity": None}
+    unknown = {"text": "", "status": None, "reason": None, "reason_class": None, "integrity": None}
     return alert.model_copy(update={"type": began, **(unknown if alert.kind else {})})
 
 
 def group_of(alert: ModerationAlert) -> str:
-    """What an alert's beginning and its end have in common, and nothing else has: a key to deduplicate by."""
-    response = alert.response_id or alert.item_id
+    """Return the deduplication key: an alert's beginning and its end share it, and nothing else does."""
+    phase = phase_of(alert)
+    what = phase or alert.type
+    response = alert.response_id or alert.item_id or (None if phase else alert.id)
     if alert.kind is not None:
-        return f"{response}/{alert.output_index}/{alert.content_index}/{alert.kind}"
+        part = f"{response}/{alert.output_index}/{alert.content_index}/{alert.kind}"
+        return part if phase in _ON_THE_PART else f"{part}/{what}"
     if alert.rate is not None:
-        return f"refusal-rate/{alert.rate.by}/{alert.rate.name}"
-    return f"{response}/{phase_of(alert)}"
+        rate = f"refusal-rate/{alert.rate.by}/{alert.rate.name}"
+        return rate if phase in _ON_THE_RATE else f"{rate}/{what}"
+    return f"{response}/{what}"

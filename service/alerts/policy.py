@@ -15,26 +15,25 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from service.alerts.config import parse, read, secrets_missing
 from service.alerts.delivery import Notification
 from service.alerts.findings import ConfigError, Places
-from service.alerts.matching import mismatch
+from service.alerts.matching import mismatch, mismatch_of_route
 from service.alerts.phases import beginning_of, group_of
 from service.alerts.privacy import Redactor, sha256_of
 from service.alerts.rules import judge, rules_of
 from service.alerts.schema import Mute, Route
+from service.alerts.severity import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from deltaloom.messages import AlertSeverity, ModerationAlert
+    from deltaloom.messages import ModerationAlert
     from service.alerts.destinations.options import DestinationOptions
     from service.alerts.matching import Judged
     from service.alerts.schema import Config
 
 EVERYTHING_TO_EVERYBODY: Final = "everything"
 """The name of the route that is there where the file has none."""
-
-_SEVERITIES: Final[Mapping[AlertSeverity, int]] = {"info": 0, "warning": 1, "critical": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Policy:
     def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
         """The first route by which a destination gets this; None: none fits."""
         for named in self.routes:
-            if destination in named.route.to and mismatch(named.route.match, judged) is None:
+            if destination in named.route.to and mismatch_of_route(named.route.match, judged) is None:
                 return named
         return None
 
@@ -131,7 +130,7 @@ class Policy:
             return False
         began = self.judge(beginning)
         return (
-            _SEVERITIES[judged.severity] <= _SEVERITIES[began.severity]
+            rank(judged.severity) >= rank(began.severity)
             and self._route_to(destination, began) is not None
             and self._mute_of(destination, began, now) is None
         )

@@ -1,8 +1,12 @@
 """What may leave: how much of a text, and what is struck out of it before.
 
 Mail addresses, phone and card numbers are struck out of texts by default, and whatever the file adds. A
-number in the name of a tenant is part of that name, so there only mail addresses and the file's patterns are
-looked for. The ids of a response and of its items leave as they are: without them nobody could look it up.
+provider's explanation of a reason speaks of what a user asked, so it is a text like the model's.
+
+A number in the name of a tenant is part of that name, so there only mail addresses and the file's patterns
+are looked for. The same goes for all other names, and for the producer's reference, which may be a link with
+a person in it. The ids of a response and of its items, the provider's too, leave as they are: without them
+nobody could look it up.
 """
 
 from __future__ import annotations
@@ -33,6 +37,19 @@ CUT = "…"
 
 STRUCK: Final = "[redacted]"
 """Stands in place of what a pattern of the file found."""
+
+_NAMES: Final = (
+    "tenant",
+    "model",
+    "safety_identifier",
+    "provider",
+    "upstream_provider",
+    "dialect",
+    "provider_category",
+    "reason_class",
+    "reference",
+)
+"""Fields that hold a name."""
 
 _MAIL = Pattern(r"[\pL\pN._%+'-]+@[\pL\pN][\pL\pN.-]*\.\pL{2,}")
 _PHONE = Pattern(
@@ -121,15 +138,16 @@ class Redactor:
 
     def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
         """An alert as it may leave by a route that lets so much of the text leave."""
-        names = ("tenant", "model", "safety_identifier")
         update: dict[str, object] = {
-            name: self.name(value) for name in names if (value := getattr(alert, name)) is not None
+            name: self.name(value) for name in _NAMES if (value := getattr(alert, name)) is not None
         }
         if alert.reason is not None:
             update["reason"] = self.prose(alert.reason)
         if alert.rate is not None:
             update["rate"] = alert.rate.model_copy(update={"name": self.name(alert.rate.name)})
         update["text"] = self._text(alert.text, how_much)
+        if alert.provider_explanation is not None:
+            update["provider_explanation"] = self._text(alert.provider_explanation, how_much) or None
         return alert.model_copy(update=update)
 
     def _text(self, text: str, how_much: TextLeaving) -> str:

@@ -23,23 +23,33 @@ REFUSED_AT_LEAST = 10
 
 
 class Count(NamedTuple):
-    """Responses that were over in some time, and how many of them were refused."""
+    """Responses that were over in some time, and how many of them were refused or blocked."""
 
     responses: int = 0
     refused: int = 0
+    blocked: int = 0
+    """Stopped by a filter, a policy or a guardrail; not among the refused."""
 
     @property
     def share(self) -> float:
-        """From 0 to 1; 0 of nothing."""
-        return self.refused / self.responses if self.responses else 0.0
+        """The share of the refused, from 0 to 1; 0 of nothing."""
+        return self._share_of(self.refused)
+
+    @property
+    def blocked_share(self) -> float:
+        """The share of the blocked, likewise."""
+        return self._share_of(self.blocked)
 
     def plus(self, other: Count) -> Count:
-        """Both together."""
-        return Count(self.responses + other.responses, self.refused + other.refused)
+        """Return both together."""
+        return Count(*(mine + others for mine, others in zip(self, other, strict=True)))
 
     def without(self, part: Count) -> Count:
-        """The rest, if `part` is a part of it; never less than nothing."""
-        return Count(max(0, self.responses - part.responses), max(0, self.refused - part.refused))
+        """Return the rest, if `part` is a part of it; never less than nothing."""
+        return Count(*(max(0, mine - others) for mine, others in zip(self, part, strict=True)))
+
+    def _share_of(self, some: int) -> float:
+        return some / self.responses if self.responses else 0.0
 
 
 @dataclass(frozen=True, slots=True)

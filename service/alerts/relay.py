@@ -22,14 +22,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pydantic import ValidationError
-
-from deltaloom.messages import ModerationAlert
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.grouping import Windows, digest_called, digest_of
 from service.alerts.health import LONGEST_ASKED, Health, pause_after
 from service.alerts.message import Message
+from service.alerts.parsing import NotAnAlertError, parse_alert
 from service.alerts.rates import TokenBucket
 from service.alerts.room import Room
 from service.alerts.schedule import Schedule
@@ -38,7 +36,7 @@ from service.outbox import Failure, KeptDigest
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
 
-    from deltaloom.messages import UndeliveredReason
+    from deltaloom.messages import ModerationAlert, UndeliveredReason
     from service.alerts.delivery import Destination, Notification
     from service.alerts.destinations.options import CommonOptions
     from service.alerts.lease import Lease
@@ -68,7 +66,8 @@ class _Judged:
 
     messages: list[Message] = field(default_factory=list)
     not_meant: list[Place] = field(default_factory=list)
-    unreadable: list[Place] = field(default_factory=list)
+    unreadable: list[tuple[Place, str]] = field(default_factory=list)
+    """Entries without an alert, and why."""
 
 
 class Relay:
@@ -156,10 +155,12 @@ class Relay:
             if entry.place in self._owed:
                 continue
             try:
-                alert = ModerationAlert.model_validate_json(entry.data or b"")
-            except ValidationError:
-                judged.unreadable.append(entry.place)
+                alert, left_out = parse_alert(entry.data or b"")
+            except NotAnAlertError as error:
+                judged.unreadable.append((entry.place, f"the entry holds no alert: {error}"))
                 continue
+            if left_out:
+                logs.logger().warning("alert read in part", alert=alert.id, left_out=list(left_out))
             notification = self._decide(alert, now)
             if notification is None:
                 judged.not_meant.append(entry.place)
@@ -171,8 +172,8 @@ class Relay:
         """Owe no more what makes no message."""
         if judged.not_meant:
             await self._patience.until_done(self._outbox.settle, judged.not_meant)
-        for place in judged.unreadable:
-            await self._put_aside(place, "unreadable", "the entry holds no alert", attempts=0)
+        for place, why in judged.unreadable:
+            await self._put_aside(place, "unreadable", why, attempts=0)
 
     def _message(self, entry: Owed, notification: Notification) -> Message:
         self._owed.add(entry.place)

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+from service.alerts import severity
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from service.alerts.message import Message
-
-_GRAVEST_FIRST = ("critical", "warning", "info")
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +50,7 @@ class Schedule:
     def __init__(self) -> None:
         self._lanes: dict[str, deque[Message]] = {}
         self._turns: dict[Message, _Turn] = {}
-        self._heaps: tuple[_Heap, ...] = tuple([] for _ in _GRAVEST_FIRST)
+        self._heaps: tuple[_Heap, ...] = tuple([] for _ in severity.GRAVEST_FIRST)
         """By rank; a turn that has become graver is in two of them."""
         self._numbers = count()
 
@@ -126,7 +126,7 @@ class Schedule:
 
 
 def _rank(message: Message) -> int:
-    return _GRAVEST_FIRST.index(message.notification.severity)
+    return severity.rank(message.notification.severity)
 
 
 def _in_turn(turns: Iterable[_Turn]) -> list[_Turn]:

@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, model_validator
 
-from deltaloom.messages import AlertSeverity, Kind, Status
+from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
+from deltaloom.reasons import KnownReasonClass
 from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic reads what TextLeaving says
 from service.alerts.destinations.options import DestinationOptions, Table
 from service.alerts.patterns import Pattern
@@ -90,13 +91,15 @@ class Match(Table):
     """What an alert has to be: everything that is said here has to fit. In a name, `*` is any characters."""
 
     phase: Some[Phase] | None = None
-    kind: Some[Kind] | None = None
-    severity: Some[AlertSeverity] | None = None
+    kind: Some[KnownKind] | None = None
+    severity: Some[KnownAlertSeverity] | None = None
     category: Some[str] | None = None
     tenant: Some[str] | None = None
     model: Some[str] | None = None
-    status: Some[Status] | None = None
+    provider: Some[str] | None = None
+    status: Some[KnownStatus] | None = None
     reason: Some[str] | None = None
+    reason_class: Some[KnownReasonClass] | None = None
     text: Some[TextPattern] | None = None
     """One of them is found somewhere in the text, as it is before anything is struck out."""
 
@@ -111,7 +114,7 @@ class Rule(Table):
     pattern: Some[TextPattern] | None = None
     """What `match.text` is, for short."""
     match: Match = EVERYTHING
-    severity: AlertSeverity | None = None
+    severity: KnownAlertSeverity | None = None
     """None: the worker's stays."""
     category: str | None = None
     """None: the rule's name."""

@@ -1,4 +1,4 @@
-"""Watch how much is refused, of each model and of each tenant, and say when it is far more than before.
+"""Watch how much is refused by model, tenant and provider, and say when it is far more than before.
 
 Every worker watches, one at a time. What is counted, and which spikes last, is in storage, and a look that
 another one has overtaken writes nothing. So each spike begins once and ends once, whichever workers die.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
 
-from deltaloom.messages import ModerationAlert, RateScope, RefusalRate
+from deltaloom.messages import KnownRateScope, ModerationAlert, RateScope, RefusalRate
 from handlers.core.identity import digest
 from service import logs
 from service.alerts.proportions import Count, Thresholds, is_calm, is_spike, score
@@ -24,6 +24,7 @@ OTHER = "(other)"
 """The name of all whose own is not kept, because there are too many: always others, so never a spike."""
 
 _NOTHING = Count()
+_WATCHED = frozenset(get_args(KnownRateScope))
 
 
 class Subject(NamedTuple):
@@ -39,7 +40,7 @@ class Subject(NamedTuple):
     def parse(cls, text: str) -> Subject:
         """Read back what `str()` wrote."""
         scope, _, name = text.partition(":")
-        return cls("model" if scope == "model" else "tenant", name)
+        return cls(scope, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Rates:
         window = self.window.get(subject, _NOTHING)
         baseline, baseline_since = self.baseline.get(subject, _NOTHING), _time(self.baseline_since_ms)
         if since_spike is not None:
-            baseline = Count(since_spike.baseline_responses, since_spike.baseline_refused)
+            baseline = baseline_of(since_spike)
             baseline_since = since_spike.baseline_since
         return RefusalRate(
             by=subject.scope,
@@ -75,6 +76,8 @@ class Rates:
             baseline_since=baseline_since,
             baseline_responses=baseline.responses,
             baseline_refused=baseline.refused,
+            blocked=window.blocked,
+            baseline_blocked=baseline.blocked,
             score=round(score(window, baseline), 2),
         )
 
@@ -120,18 +123,22 @@ def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
     """The spikes that begin, and those that end.
 
     A spike is compared with what was before it. It is over at the latest when that is longer ago than any
-    baseline reaches: what has been so for a day is how things are.
+    baseline reaches: what has been so for a day is how things are. Scopes of a later version are left to it.
     """
     found = []
     for subject, began in turn.spikes.items():
+        if subject.scope not in _WATCHED:
+            continue
         rate = rates.rate(subject, since_spike=began.rate)
         outlasted = began.rate is not None and began.rate.until <= _time(rates.baseline_since_ms)
-        if outlasted or is_calm(*_counts(rate), thresholds):
+        if outlasted or is_calm(window_of(rate), baseline_of(rate), thresholds):
             found.append(Change(subject, _alert(subject, rate, began), begins=False))
     for subject in sorted(rates.window):
+        if subject.scope not in _WATCHED:
+            continue
         rate = rates.rate(subject)
         known = subject in turn.spikes or subject.name == OTHER
-        if not known and is_spike(*_counts(rate), thresholds):
+        if not known and is_spike(window_of(rate), baseline_of(rate), thresholds):
             found.append(Change(subject, _alert(subject, rate), begins=True))
     return found
 
@@ -168,8 +175,14 @@ class SpikeWatch:
                 _log(change)
 
 
-def _counts(rate: RefusalRate) -> tuple[Count, Count]:
-    return Count(rate.responses, rate.refused), Count(rate.baseline_responses, rate.baseline_refused)
+def window_of(rate: RefusalRate) -> Count:
+    """Return what was counted in the window."""
+    return Count(rate.responses, rate.refused, rate.blocked)
+
+
+def baseline_of(rate: RefusalRate) -> Count:
+    """Return what was counted before it."""
+    return Count(rate.baseline_responses, rate.baseline_refused, rate.baseline_blocked)
 
 
 def _alert(subject: Subject, rate: RefusalRate, began: ModerationAlert | None = None) -> ModerationAlert:
@@ -182,6 +195,7 @@ def _alert(subject: Subject, rate: RefusalRate, began: ModerationAlert | None = 
         text="",
         model=subject.name if subject.scope == "model" else None,
         tenant=subject.name if subject.scope == "tenant" else None,
+        provider=subject.name if subject.scope == "provider" else None,
         rate=rate,
         raised_at=rate.until,
     )

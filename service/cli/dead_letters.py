@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from deltaloom.messages import DeadLetterReason
+from deltaloom.messages import KnownDeadLetterReason
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _letter_id(text: str) -> str:
 
 
 def _reason(text: str) -> str:
-    if text not in get_args(DeadLetterReason):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(DeadLetterReason))}")
+    if text not in get_args(KnownDeadLetterReason):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(KnownDeadLetterReason))}")
     return text
 
 
@@ -68,7 +68,7 @@ _Reason = Annotated[
     str | None,
     typer.Option(
         metavar="REASON",
-        help=f"Only those of this reason: {', '.join(get_args(DeadLetterReason))}.",
+        help=f"Only those of this reason: {', '.join(get_args(KnownDeadLetterReason))}.",
         parser=_reason,
         show_default=False,
     ),
@@ -257,7 +257,7 @@ def _table(chosen: list[StoredLetter]) -> Table:
     for stored in chosen:
         letter = stored.letter
         failed = letter.failed_at.astimezone().strftime("%m-%d %H:%M")
-        table.add_row(stored.id, failed, letter.reason, Text(visible(letter.error)))
+        table.add_row(stored.id, failed, visible(letter.reason), Text(visible(letter.error)))
     return table
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+from deltaloom.messages import AssembledText, DeadLetter
+from service.alerts.parsing import parse_alert
 from service.cli.output import (
     INDENT,
     INTEGRITY_STYLES,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from deltaloom.messages import PartMessage, RefusalRate
+    from deltaloom.messages import ModerationAlert, PartMessage, RefusalRate
 
 Fields = dict[bytes, bytes]
 
@@ -94,7 +95,7 @@ def text_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
 
 def alert_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     """An entry of `alerts`; `ValueError` if another program wrote it."""
-    return alert_of(target, ModerationAlert.model_validate_json(message_json(entry_id, fields)))
+    return alert_of(target, parse_alert(message_json(entry_id, fields)).alert)
 
 
 def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
@@ -103,22 +104,26 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
         (
             Text(clock_time(message.raised_at), style="dim"),
             styled(message.severity, SEVERITY_STYLES),
-            Text(message.type.removeprefix("deltaloom.").replace(".", " "), style="bold"),
+            Text(visible(message.type.removeprefix("deltaloom.").replace(".", " ")), style="bold"),
             styled(message.status, STATUS_STYLES),
             message.reason,
+            message.reason_class,
+            message.provider_category,
             styled(message.integrity, INTEGRITY_STYLES),
         )
     )
     said = message.text if message.rate is None else rate_in_words(message.rate)
-    return Group(title, _identity(message), *([paragraph(target, said)] if said else []), "")
+    words = [paragraph(target, each) for each in (said, message.provider_explanation) if each]
+    return Group(title, _identity(message), *words, "")
 
 
 def rate_in_words(rate: RefusalRate) -> str:
-    """What a spike says: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`."""
+    """Say how much: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, and how much was blocked."""
+    blocked = f"; blocked {rate.blocked:,}, before {rate.baseline_blocked:,}"
     return (
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
         f"before {rate.baseline_refused:,} of {rate.baseline_responses:,} ({rate.baseline_share:.1%})"
-    )
+    ) + (blocked if rate.blocked or rate.baseline_blocked else "")
 
 
 def _identity(message: PartMessage | ModerationAlert) -> RenderableType:
@@ -129,11 +134,18 @@ def _identity(message: PartMessage | ModerationAlert) -> RenderableType:
                 message.item_id,
                 _index(message),
                 message.model,
+                _provider(message),
                 labelled("tenant", message.tenant),
                 labelled("safety id", message.safety_identifier),
+                labelled("request", message.reference),
             )
         )
     )
+
+
+def _provider(message: PartMessage | ModerationAlert) -> Text | None:
+    known = [each for each in (message.provider, message.upstream_provider) if each]
+    return labelled("provider", " → ".join(known)) if known else None
 
 
 def _place(message: PartMessage) -> RenderableType:
@@ -153,7 +165,7 @@ def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableTyp
     title = facts(
         (
             Text(clock_time(letter.failed_at), style="dim"),
-            Text(letter.reason, style="red"),
+            Text(visible(letter.reason), style="red"),
             entry_id,
             labelled("entry", letter.entry_id),
             plural(letter.deliveries, "delivery", "deliveries") if letter.deliveries > 1 else None,
@@ -188,7 +200,7 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     said: list[Text | None] = []
     try:
         origin = said_of(entry)
-        said = [labelled(name, value) for name, value in origin.context._asdict().items()]
+        said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
         for value, why in events_of(entry, UNLIMITED, UNLIMITED):
             lines.append(_unreadable(why.error) if why else _event(value))

@@ -31,8 +31,10 @@ def explanation(error: BaseException) -> Explanation | None:
     from service.alerts.findings import ConfigError
     from service.embedded import EmbeddedServerError
     from service.settings import SettingsError
+    from service.storage.state_format import StateFormatError
 
-    if isinstance(error, SettingsError | HandlerConflictError | ConfigError | DestinationError):
+    set_up_wrongly = SettingsError | HandlerConflictError | ConfigError | DestinationError | StateFormatError
+    if isinstance(error, set_up_wrongly):
         return Explanation(str(error).splitlines(), MISUSED)
     if isinstance(error, CommandError | EmbeddedServerError):
         return Explanation([str(error)], FAILED)

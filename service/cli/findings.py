@@ -12,9 +12,11 @@ from deltaloom.streams import GROUP
 from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
+from service.keys import Keys
 from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 from service.storage.server import Finding, State, ask, assess
+from service.storage.state_format import FORMAT, Note, StateFormat, StateFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +35,34 @@ async def found(settings: Settings) -> list[Finding]:
     try:
         async with connect(settings) as client:
             server = await ask(client, address(settings.redis_url))
-            return [*assess(server), await workers(client, settings.names), *here]
+            return [
+                *assess(server),
+                await state_format(client, settings.names),
+                await workers(client, settings.names),
+                *here,
+            ]
     except CommandError as error:
         return [Finding("server", "fail", str(error)), *here]
+
+
+async def state_format(client: Redis, partitions: Partitions) -> Finding:
+    """Return whether a worker of this version can read what is stored, in every partition."""
+    formats = [StateFormat(client, Keys(names).format) for names in partitions.all]
+    read = await asyncio.gather(*(each.read() for each in formats), return_exceptions=True)
+    notes = [each for each in read if isinstance(each, Note)]
+    for error in read:
+        if isinstance(error, StateFormatError):
+            return Finding("state format", "fail", str(error))
+    for error in read:
+        if isinstance(error, ResponseError):
+            return Finding("state format", "warn", f"unknown: {error}")
+        if isinstance(error, BaseException) and not isinstance(error, StorageUnavailableError):
+            raise error
+    if not notes:
+        return Finding("state format", "ok", f"none yet; the first worker notes format {FORMAT}")
+    highest = max(notes)
+    says = f"format {highest.version}, written by {highest.written_by}"
+    return Finding("state format", "ok", says)
 
 
 class _Progress(NamedTuple):

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from deltaloom.messages import AssembledText
 from handlers.core.assembly import assemble
 from handlers.core.context import context_of
+from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import StreamKey
 from handlers.core.outputs import time_of
 from service.keys import Keys
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.streams import Partitions, StreamNames
-    from handlers.core.response import ResponseState
+    from handlers.core.state import ResponseState
     from service.settings import Settings
 
 ITEMS_LOOKED_FOR = 64
-"""Output items that are looked for by number when the record that names them has expired."""
+"""Output items that are looked for by number when the marker that names them has expired."""
 
 TEXTS_LOOKED_THROUGH = 10_000
 """Entries of `assembled`, newest first, that are looked through for an id that is not a response's."""
@@ -35,7 +36,7 @@ TEXTS_LOOKED_THROUGH = 10_000
 RESPONSES_LOOKED_THROUGH = 200
 """Responses with something open, latest first, that are looked through in the end."""
 
-_CONTEXT = ("model", "tenant", "safety_identifier", "traceparent")
+_CONTEXT = ("model", "tenant", *(name for name in CONTEXT_NAMES if name not in {"model", "tenant"}))
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ class Knowledge:
         """By the worker's record and the finished items, whose keys carry the name."""
         known = Known(name)
         indexes = set(range(ITEMS_LOOKED_FOR))
-        for loaded in await self._storage.load([StreamKey("response", name), StreamKey("item", name)]):
+        keys = [StreamKey("response", name), StreamKey("item", name)]
+        indexes.update(part.output_index for part in await self._storage.marked(keys))
+        for loaded in await self._storage.load(keys):
             state = loaded.state
             indexes.update(part.output_index for part in state.finished_parts)
             known.open.extend(_open_parts(state))
-            known.context.update(_said(context_of(state.registers)._asdict()))
+            known.context.update(_said(dict(context_of(state.registers).pairs())))
         pipeline = self._client.pipeline(transaction=False)
         for index in sorted(indexes):
             pipeline.hvals(self._names.item(name, index))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "deltaloom publish stream.jsonl",
     "deltaloom publish stream.sse --response-id resp_42 --rate 50",
+    "deltaloom publish stream.sse --context provider=openai",
     "curl -sN https://api.example/v1/responses -d @ask.json | deltaloom publish -",
 )
 
@@ -44,6 +45,16 @@ def _file(name: str) -> Path:
         if not os.access(file, os.R_OK):
             raise typer.BadParameter(f"{name} may not be read")
     return file
+
+
+def _context(text: str) -> str:
+    """Check a context field; raise `typer.BadParameter` for a name that the contract does not have."""
+    from handlers.core.effects import CONTEXT_NAMES
+
+    name, equals, _ = text.partition("=")
+    if not equals or name not in CONTEXT_NAMES:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE with a name of {', '.join(CONTEXT_NAMES)}")
+    return text
 
 
 def run(
@@ -75,6 +86,15 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="Which model's: copied to what comes out.", show_default=False),
     ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another context field, like provider=openai or reference=https://…; may be given again.",
+            parser=_context,
+            show_default=False,
+        ),
+    ] = None,
     coalesce: Annotated[int, typer.Option(min=1, metavar="N", help="Events an entry, as a JSON array.")] = 1,
     rate: Annotated[
         float | None,
@@ -94,7 +114,8 @@ def run(
     from service.cli.connection import connect_blocking, read_settings
 
     settings = read_settings()
-    fields = {name: value for name, value in (("tenant", tenant), ("model", model)) if value}
+    given = [each.partition("=")[::2] for each in context or ()]
+    fields = {name: value for name, value in (*given, ("tenant", tenant), ("model", model)) if value}
     with ExitStack() as stack:
         source = stack.enter_context(closing(_open(file)))
         client = stack.enter_context(connect_blocking(settings))

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deltaloom.messages import Integrity, Kind
+from deltaloom.messages import Integrity, Kind, KnownIntegrity
 from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, RING_TONE, after_ms, plural
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.demo.progress import Progress
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-INTEGRITIES: tuple[Integrity, ...] = get_args(Integrity)
+INTEGRITIES: tuple[Integrity, ...] = get_args(KnownIntegrity)
 _OPENED = "deltaloom.refusal.opened"
 
 

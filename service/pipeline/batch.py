@@ -16,17 +16,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
+from deltaloom import limits
 from handlers.core.assembly import StoredClosing
+from handlers.core.context import context_of
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import (
+    TRUNCATED,
     Closing,
     Context,
     Effect,
     Ending,
     Fragment,
+    Learned,
+    Loss,
+    Note,
     Origin,
     UnattributableEventError,
 )
 from handlers.core.identity import Arrival, PartKey, StreamKey
+from handlers.core.outputs import contradiction_alert
+from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
 from service.pipeline.dead_letters import dead_letter
 from service.pipeline.decode import (
@@ -49,7 +58,7 @@ if TYPE_CHECKING:
     from service.pipeline.columns import Column
     from service.pipeline.gathering import Gathered
     from service.pipeline.reading import Reading, Source
-    from service.ports import Entry
+    from service.ports import Contradicted, Entry
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
@@ -108,6 +117,25 @@ class Batch:
         for index, some in groupby(sorted(places), key=itemgetter(0)):
             self._bury_some(index, why, [position for _, position in some])
 
+    def contradict(self, part: PartKey, stored: Contradicted) -> None:
+        """Raise the alert that another text came for a finished part: with the first such text.
+
+        A part that has lost its closings since (they were too large) contradicts nothing.
+        """
+        response = self.commit.responses[part.stream_key]
+        change = response.parts.get(part)
+        if change is None:
+            return
+        others = [
+            closing for digest, closing in self.commit.says(response, change) if digest != stored.digest
+        ]
+        if others:
+            first = min(others)
+            context = context_of({**response.registers, **stored.registers})
+            change.contradicted = contradiction_alert(
+                Contradiction(part, repair(first.text), change.item_id, context, first.arrival.entry.ms)
+            )
+
     def _bury_some(self, index: int, why: Unreadable, positions: Sequence[int]) -> None:
         """Make events of an entry dead letters; all of it, if it has no other."""
         try:
@@ -147,7 +175,7 @@ class Batch:
             if place is None:
                 others.update(column.entries)
             elif place.counted:
-                self._count(place.event_type, place.source.stream_key, column.entries)
+                self._count_type(place.event_type, place.source.stream_key, column.entries)
             elif place.part is None:
                 positions = column.all_positions() or repeat(0)
                 asked += map(Asked, column.entries, positions, repeat(place.event_type))
@@ -170,11 +198,13 @@ class Batch:
             response = self.commit.responses[part.stream_key] = ResponseChange()
         entries, positions = column.entries, column.all_positions()
         response.say(source.said.context, self.commit.entry(entries[0]))
+        self._count_truncated(source.said.context.truncated, entries)
         change = response.parts.get(part)
         if change is None:
             change = response.parts[part] = PartChange()
-        for n, item_id in column.item_ids:
-            change.name(item_id, entries[n], positions[n] if positions else 0)
+        ends = [n for n, _ in column.item_ids[1:]]
+        for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
+            self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
         change.add(entries, positions, column.numbers, column.texts)
 
     # -------------------------------------------------------------------------------------- the long way
@@ -221,7 +251,7 @@ class Batch:
         if why is None:
             route = self._reading.table.routes.get(slot.value["type"])
             if route is None:
-                self._count(slot.value["type"], _owner(said, slot.value), [index])
+                self._count_type(slot.value["type"], _owner(said, slot.value), [index])
                 return
             try:
                 event = validated(route, slot.value, strict=strict)
@@ -235,6 +265,7 @@ class Batch:
     def _handle(self, index: int, position: int, said: Said, route: Route, event: Event) -> None:
         """Do what the handler of an event wants; bury the event if its handler cannot say."""
         origin = Origin(Arrival(self.commit.entry(index), position), said.response_id, said.context)
+        self._count_truncated(said.context.truncated, [index])
         try:
             effects = _effects(route, event, origin)
         except UnreadableError as error:
@@ -245,9 +276,41 @@ class Batch:
     def _slots(self, entry: Entry) -> list[Slot]:
         return events_of(entry, self._reading.max_event_bytes, self._reading.max_array_length)
 
-    def _count(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
-        """Count events, in the order in which they came."""
-        name = event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
+    def _count_truncated(self, names: Iterable[str], entries: Sequence[int]) -> None:
+        """Count values that were left out of these entries because they were too long."""
+        for name in names:
+            self.commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
+
+    def _leave_out(
+        self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
+    ) -> None:
+        """Note and count that a value of events, one an entry, is left out because it is too long."""
+        response.say(Context(truncated=(name,)), self.commit.entry(entries[0]), learned=learned)
+        self._count_truncated([name], entries)
+
+    def _fitting(
+        self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
+    ) -> str | None:
+        """Return a value; None, and note it, if it has more characters than it may have."""
+        if value is None or len(value) <= most:
+            return value
+        self._leave_out(response, name, entries)
+        return None
+
+    def _name(
+        self,
+        response: ResponseChange,
+        change: PartChange,
+        item_id: str | None,
+        entries: Sequence[int],
+        position: int,
+    ) -> None:
+        """Name a part by the item id of events in these entries; `position` is the first one's."""
+        change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
+
+    def _count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
+        """Count events of one type, in the order in which they came."""
+        name = "type:" + event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
         self.commit.counts.setdefault(name, []).extend(entries)
         if key is not None:
             ms = self.commit.milliseconds[entries[-1]]
@@ -264,18 +327,53 @@ class Batch:
                 )
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
-                    change = self._part(effect.part, effect.item_id, origin, index)
-                    change.close(StoredClosing(origin.arrival, effect.rank, effect.text))
-                    self.commit.responses[effect.part.stream_key].entries.add(index)
+                    self._close(effect, origin, index)
             else:
                 response = self._response(effect.stream_key, origin)
                 response.entries.add(index)
                 if isinstance(effect, Ending):
-                    copies = tuple(copy for copy in effect.copies if copy.kind in kinds)
-                    response.endings[origin.arrival] = effect._replace(copies=copies)
+                    response.endings[origin.arrival] = self._ending(response, effect, index)
+                elif isinstance(effect, Loss):
+                    response.notes[origin.arrival] = Note(loss=True)
                 else:
-                    learned = Context(model=effect.model, safety_identifier=effect.safety_identifier)
-                    response.say(learned, origin.arrival.entry, learned=True)
+                    self._learn(response, effect, index)
+
+    def _close(self, closing: Closing, origin: Origin, index: int) -> None:
+        change = self._part(closing.part, closing.item_id, origin, index)
+        response = self.commit.responses[closing.part.stream_key]
+        response.entries.add(index)
+        note = Note(closing.checksum, closing.source, closing.redacted)
+        if note != Note():
+            response.notes[origin.arrival] = note
+        stored = StoredClosing(origin.arrival, closing.rank, closing.text)
+        change.close(stored, has_checksum=closing.checksum is not None)
+
+    def _ending(self, response: ResponseChange, ending: Ending, index: int) -> Ending:
+        """Return an ending without what is too long, and with copies of the enabled kinds only."""
+        kinds = self._reading.table.kinds
+        category, explanation = ending.provider_category, ending.provider_explanation
+        return ending._replace(
+            copies=tuple(
+                copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
+                for copy in ending.copies
+                if copy.kind in kinds
+            ),
+            reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
+            reason_class=ending.reason_class and ending.reason_class[: limits.REASON],
+            provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),
+            provider_explanation=self._fitting(
+                response, "provider_explanation", explanation, limits.EXPLANATION, [index]
+            ),
+        )
+
+    def _learn(self, response: ResponseChange, learned: Learned, index: int) -> None:
+        """Note what an event says of its response."""
+        said = Context(model=learned.model, safety_identifier=learned.safety_identifier)
+        for name, value in said.pairs():
+            if len(value) > limits.NAME:
+                self._leave_out(response, name, [index], learned=True)
+                said = said._replace(model=None) if name == "model" else said._replace(safety_identifier=None)
+        response.say(said, self.commit.entry(index), learned=True)
 
     def _response(self, key: StreamKey, origin: Origin) -> ResponseChange:
         response = self.commit.responses.get(key)
@@ -289,7 +387,8 @@ class Batch:
         change = parts.get(part)
         if change is None:
             change = parts[part] = PartChange()
-        change.name(item_id, index, origin.arrival.position)
+        response = self.commit.responses[part.stream_key]
+        self._name(response, change, item_id, [index], origin.arrival.position)
         return change
 
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
 
 from deltaloom.messages import DeadLetter
+from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.outputs import time_of
 from service.pipeline.decode import Slot, Unreadable, original
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from service.ports import Entry
 
 _BODIES = (b"event", b"__data__")
-_CONTEXT = ("response_id", "tenant", "model", "safety_identifier", "traceparent")
 
 
 def dead_letter(
@@ -41,7 +41,7 @@ def dead_letter(
 def _with(entry: Entry, event: Any) -> Mapping[bytes, bytes]:
     """The entry with one event in place of its array, so that a replay brings no neighbour back."""
     fields = {name: value for name, value in entry.fields.items() if name not in _BODIES}
-    for name in _CONTEXT:
+    for name in ("response_id", *CONTEXT_NAMES):
         if name in entry.headers:
             fields.setdefault(name.encode(), entry.headers[name].encode())
     return {b"event": original(event), **fields}

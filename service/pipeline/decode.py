@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from deltaloom.events import MAX_ID_LENGTH
-from handlers.core.effects import Context
+from deltaloom import limits
+from handlers.core.effects import CONTEXT_NAMES, Context
 
 if TYPE_CHECKING:
     from deltaloom.events import Event
@@ -58,18 +58,26 @@ class UnreadableError(ValueError):
 
 
 def said_of(entry: Entry) -> Said:
-    """The response id and the context of an entry; `UnreadableError` if they are no text, or too long."""
-    values: dict[str, str] = {}
-    for name in ("response_id", *Context._fields):
-        raw = entry.fields.get(name.encode())
-        value = entry.headers.get(name) if raw is None else _utf8(name, raw)
-        if value:
-            if len(value) > MAX_ID_LENGTH:
-                raise UnreadableError(
-                    "invalid_event", f"the field {name} has {len(value)} characters; at most {MAX_ID_LENGTH}"
-                )
-            values[name] = value
-    return Said(values.pop("response_id", None), Context(**values))
+    """Return the response id and the context of an entry; leave out context values that are too long.
+
+    Raises:
+        UnreadableError: a value is no UTF-8, or the response id is too long.
+    """
+    response_id = _beside(entry, "response_id")
+    if response_id is not None and len(response_id) > limits.ID:
+        raise UnreadableError(
+            "invalid_event", f"the field response_id has {len(response_id)} characters; at most {limits.ID}"
+        )
+    values = {name: value for name in CONTEXT_NAMES if (value := _beside(entry, name)) is not None}
+    truncated = sorted(name for name, value in values.items() if len(value) > limits.CONTEXT[name])
+    kept = {name: value for name, value in values.items() if name not in truncated}
+    return Said(response_id, Context(**kept, truncated=tuple(truncated)))
+
+
+def _beside(entry: Entry, name: str) -> str | None:
+    """Return a field of the entry, else the header of that name; None where it is empty or missing."""
+    raw = entry.fields.get(name.encode())
+    return (entry.headers.get(name) if raw is None else _utf8(name, raw)) or None
 
 
 def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> list[Slot]:
@@ -104,7 +112,8 @@ def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise UnreadableError("invalid_event", f"{route.event_type}: {where}: {first['msg']}") from None
+        what = f"{where}: {first['msg']}" if where else first["msg"]  # no place: about several fields
+        raise UnreadableError("invalid_event", f"{route.event_type}: {what}") from None
 
 
 def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:

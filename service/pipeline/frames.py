@@ -12,11 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from deltaloom.events import MAX_ID_LENGTH
-
 _Index = Annotated[int, Meta(ge=0, lt=2**31)]
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+_Id = Annotated[str, Meta(min_length=1)]
 
 
 class Frame(msgspec.Struct, gc=False):

@@ -6,7 +6,8 @@ import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.outputs import assembled_text
+from deltaloom.reasons import STOPPED
+from handlers.core.outputs import assembled_text, contradiction_alert
 from handlers.core.response import FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import RateScope
     from handlers.core.identity import StreamKey
-    from handlers.core.response import LowWater, ResponseEnd
+    from handlers.core.response import ResponseEnd
     from handlers.core.routing import RoutingTable
+    from handlers.core.state import LowWater
     from service.ports import Storage
 
 
@@ -80,19 +82,30 @@ def _settlement(
         resolution.ended,
         None if given_up is None else given_up.latest_ms,
         _over(resolution.ends, table) if resolution.ends else None,
+        {each.part: contradiction_alert(each) for each in resolution.contradictions},
     )
 
 
 def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
     asked = [handler.ended for handler in table.handlers if handler.ended is not None]
     raised = (ask(end) for end in ends for ask in asked)
-    first = next((end for end in ends if end.context.model or end.context.tenant), ends[0])
-    whose: dict[RateScope, str | None] = {"model": first.context.model, "tenant": first.context.tenant}
+    first = next(
+        (end for end in ends if end.context.model or end.context.tenant or end.context.provider), ends[0]
+    )
+    context = first.context
+    whose: dict[RateScope, str | None] = {
+        "model": context.model,
+        "tenant": context.tenant,
+        "provider": context.provider,
+    }
     by_response = first.stream_key.by == "response"  # an item is not a response, and may be one of several
     return Over(
         first.at_ms,
         [(scope, name) for scope, name in whose.items() if name and by_response],
         [alert for alert in raised if alert is not None],
+        refused=any(end.reason_class == "refusal" for end in ends),
+        blocked=any(end.reason_class in STOPPED for end in ends),
+        cancelled=all(end.status == "cancelled" for end in ends),
     )
 
 
@@ -111,6 +124,7 @@ def _text(table: RoutingTable, finished: FinishedPart, loaded: Loaded) -> Finish
         handler.finished(message) if handler and handler.finished else None,
         loaded.log_bytes.get(part, 0),
         finished.late,
+        contradiction_alert(finished.contradiction) if finished.contradiction else None,
     )
 
 

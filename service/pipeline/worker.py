@@ -169,9 +169,11 @@ class Worker:
         batch = Batch(hand.batch, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
         await self._open_alerts(batch, alerted)
         committed = await self._storage.commit(batch.commit, hand.history)
-        while committed.overflowing:
+        while committed.overflowing or committed.contradicted:
             for part in committed.overflowing:
                 batch.take_out(part, self._too_large(part))
+            for part, stored in committed.contradicted.items():
+                batch.contradict(part, stored)
             committed = await self._storage.commit(batch.commit, hand.history)
         if committed.still_there is not None:
             # Redis has gone back, perhaps: to before those alerts, and before some of these entries.

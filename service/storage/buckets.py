@@ -20,7 +20,7 @@ BASELINE_STEPS = 24
 """Buckets in a baseline: with a day, one for each hour."""
 
 NAMES_AT_MOST = 1000
-"""Models and tenants counted by name in a bucket; what is beyond counts as `(other)`."""
+"""Models, tenants and providers counted by name in a bucket; what is beyond counts as `(other)`."""
 
 NAME_LENGTH = 200
 """Characters of a name that are kept."""

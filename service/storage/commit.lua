@@ -9,9 +9,9 @@
 --       4 whose is whose, MessagePack, read only where some entries were acknowledged before: entries by their
 --         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
 --         counts {{entry, …}, …}, logs that only grow {{entry, …}, …}}
---       5… blobs, by the numbers in the plan, from 1: chunks and endings; then a chunk for each log that only grows
+--       5… blobs, by the numbers in the plan, from 1: chunks, endings, notes; then a chunk for each log that only grows
 -- Returns {MessagePack {overflowing, acknowledged, opened, late_events, low_water, ready, forgotten, refused, history,
---         moved, still_there}, loaded, …}
+--         moved, still_there, contradicted}, loaded, …}
 --         low_water is {oldest pending entry or '', last delivered entry if nothing is pending,
 --         whether the oldest pending one is stuck};
 --         parts in overflowing and opened are {response, part}, their numbers in the plan, from 0;
@@ -19,13 +19,17 @@
 --         refused: logs that do not only grow, {log, its bytes}, from 0: they are gone (0 bytes), or near a limit;
 --         history: which one of the data this is; moved: it is not the one that the plan is for, and still_there has
 --         the entries that it knows, by their numbers, from 0;
---         if there is any of the last three, or it has moved, nothing was written;
+--         contradicted: {response, part, digest, {register's field, value, …}}, finished parts for which the batch has
+--         another text than the one with this digest, and no alert for that;
+--         if anything is overflowing, forgotten, refused or contradicted, or it has moved, nothing was written;
 --         loaded: of ready responses all of whose open logs are in KEYS, {response, the state's fields and values,
 --         {field, log, …}}; ready names only the others
 --
 -- A state's fields: part:<part> is open or done; size:<part> <bytes>:<fragments>, how far the log of a huge part
--- was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending;
--- version counts the closings and endings that came.
+-- was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending; note:<arrival>
+-- what is stored beside a closing or an ending; digest:<part> of a finished text; contradicted:<part>, that the alert
+-- was raised; version counts the closings and endings that came.
+-- A marker is what is left of the state of a response that is over, see settle.lua.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
@@ -36,9 +40,10 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, READY_AT_MOST, STALLED_MS, LETTER
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 -- HISTORY: the one of which the worker knows what is stored; '' if it knows nothing.
 -- Of a response. TOLD: registers were left out, because they are stored.
-local STATE, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS = 1, 2, 3, 4, 5, 6, 7, 8
--- Of a part, seven values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
-local LOG, CHUNK, FIELD, FRAGMENTS, KNOWN, LIMIT, OPENED, WIDTH = 0, 1, 2, 3, 4, 5, 6, 7
+local STATE, MARKER, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS, NOTES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+-- Of a part, nine values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
+-- DIGESTS: of the texts that the batch's closings say. CONTRADICTED: the alert, or false.
+local LOG, CHUNK, FIELD, FRAGMENTS, KNOWN, LIMIT, OPENED, DIGESTS, CONTRADICTED, WIDTH = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local function blob(number)
   return ARGV[number + 4]
@@ -88,6 +93,23 @@ local function fragments_in(state, field, log)
   return fragments
 end
 
+-- The state's fields that a response's marker stands for; nil if the state is there, or if there is no marker.
+local function remembered(response)
+  if redis.call('EXISTS', KEYS[response[STATE]]) == 1 then return nil end
+  local packed = redis.call('GET', KEYS[response[MARKER]])
+  if not packed then return nil end
+  local marker, fields = cmsgpack.unpack(packed), {}
+  if marker[1] == 1 then fields['over'] = '1' end
+  for _, alert_type in ipairs(marker[2]) do fields['alerted:' .. alert_type] = '1' end
+  for i = 3, #marker, 2 do
+    local part, contradicted, digest = marker[i], string.match(marker[i + 1], '^(!?)(.*)$')
+    fields['part:' .. part] = 'done'
+    if digest ~= '' then fields['digest:' .. part] = digest end
+    if contradicted == '!' then fields['contradicted:' .. part] = '1' end
+  end
+  return fields
+end
+
 -- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
 local info = redis.pcall('INFO', 'replication')
 local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
@@ -101,16 +123,49 @@ if HISTORY ~= '' and HISTORY ~= history then
     if #redis.call('XRANGE', INPUT, id, id) > 0 then still_there[#still_there + 1] = n end
     n = n + 1
   end
-  return {cmsgpack.pack({{}, 0, {}, 0, {'', '0-0', false}, {}, {}, {}, history, true, still_there})}
+  return {cmsgpack.pack({{}, 0, {}, 0, {'', '0-0', false}, {}, {}, {}, history, true, still_there, {}})}
 end
-local overflowing, forgotten, is_done = {}, {}, {}
+
+local overflowing, forgotten, contradicted, is_done, markers = {}, {}, {}, {}, {}
+
+-- A field of a response's state, or what its marker has in place of it; false or nil if there is none.
+local function stored(r, field)
+  if markers[r] == nil then markers[r] = remembered(RESPONSES[r]) or false end
+  if markers[r] then return markers[r][field] end
+  return redis.call('HGET', KEYS[RESPONSES[r][STATE]], field)
+end
+
+local function registers_of(r)
+  local fields, registers = redis.call('HGETALL', KEYS[RESPONSES[r][STATE]]), {}
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 4) == 'ctx:' then
+      registers[#registers + 1] = fields[i]
+      registers[#registers + 1] = fields[i + 1]
+    end
+  end
+  return registers
+end
+
+-- Notes if the batch has another text for a finished part than the one that came out, and no alert yet for that.
+local function compare(r, parts, p)
+  local known = stored(r, 'digest:' .. parts[p + FIELD])
+  if not known or parts[p + CONTRADICTED] or stored(r, 'contradicted:' .. parts[p + FIELD]) then return end
+  for _, digest in ipairs(parts[p + DIGESTS]) do
+    if digest ~= known then
+      contradicted[#contradicted + 1] = {r - 1, (p - 1) / WIDTH, known, registers_of(r)}
+      return
+    end
+  end
+end
+
 for r, response in ipairs(RESPONSES) do
   local state, parts, gone, done = KEYS[response[STATE]], response[PARTS], false, {}
   for p = 1, #parts, WIDTH do
     local log, chunk = KEYS[parts[p + LOG]], blob(parts[p + CHUNK])
     local bytes = redis.call('STRLEN', log)
     if bytes == 0 then
-      done[p] = redis.call('HGET', state, 'part:' .. parts[p + FIELD]) == 'done'
+      done[p] = stored(r, 'part:' .. parts[p + FIELD]) == 'done'
+      if done[p] then compare(r, parts, p) end
       local left_out = parts[p + KNOWN] or (response[TOLD] and redis.call('EXISTS', state) == 0)
       gone = gone or (left_out and not done[p])
     end
@@ -122,7 +177,10 @@ for r, response in ipairs(RESPONSES) do
       end
     end
   end
-  gone = gone or (#parts == 0 and response[TOLD] and redis.call('EXISTS', state) == 0)
+  if #parts == 0 then
+    stored(r, 'over')
+    gone = response[TOLD] and redis.call('EXISTS', state) == 0
+  end
   if gone then forgotten[#forgotten + 1] = r - 1 end
   is_done[r] = done
 end
@@ -132,8 +190,9 @@ for l = 1, LOG_COUNT do
   sizes[l] = bytes
   if bytes == 0 or bytes + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, bytes} end
 end
-if #overflowing > 0 or #forgotten > 0 or #refused > 0 then
-  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten, refused, history, false, {}})}
+if #overflowing > 0 or #forgotten > 0 or #refused > 0 or #contradicted > 0 then
+  return {cmsgpack.pack({overflowing, 0, {}, 0, {'', '0-0', false}, {}, forgotten, refused, history, false, {},
+    contradicted})}
 end
 
 -- Acknowledge, one by one: some may have been acknowledged before, by a worker that took them over, or by a
@@ -167,7 +226,7 @@ for l = 1, #LETTERS, 2 do
   if fresh[LETTERS[l]] then redis.call('XADD', DEAD_LETTERS, '*', unpack(LETTERS[l + 1])) end
 end
 for t = 1, #TYPES, 2 do
-  count('type:' .. TYPES[t], WHOSE and fresh_among(WHOSE[2][(t + 1) / 2]) or TYPES[t + 1])
+  count(TYPES[t], WHOSE and fresh_among(WHOSE[2][(t + 1) / 2]) or TYPES[t + 1])
 end
 
 -- Responses. One of which all entries were acknowledged before is left alone: its effects are stored, or were
@@ -199,13 +258,26 @@ local function note(state, registers)
   return any_new
 end
 
+local function contradict(state, part, alert)
+  if alert and redis.call('HSETNX', state, 'contradicted:' .. part, '1') == 1 then
+    redis.call('XADD', ALERTS, '*', unpack(alert))
+    redis.call('HINCRBY', COUNTS, 'contradicted', 1)
+  end
+end
+
 local function apply(r, response)
-  local state, parts, endings = KEYS[response[STATE]], response[PARTS], response[ENDINGS]
-  local alive = #endings > 0
+  local state, parts, endings, notes = KEYS[response[STATE]], response[PARTS], response[ENDINGS], response[NOTES]
+  local alive = #endings > 0 or #notes > 0
+  if markers[r] then -- in place of the state again, until the response is forgotten once more
+    for field, value in pairs(markers[r]) do redis.call('HSET', state, field, value) end
+    redis.call('PEXPIRE', state, TTL_MS)
+    alive = true
+  end
   for p = 1, #parts, WIDTH do
     if is_done[r][p] then
       local n = parts[p + FRAGMENTS]
       late_events = late_events + (WHOSE and fresh_among(WHOSE[1][r][1][(p - 1) / WIDTH + 1]) or n)
+      contradict(state, parts[p + FIELD], parts[p + CONTRADICTED])
     else
       alive = true
       add(r, state, parts, p)
@@ -213,7 +285,10 @@ local function apply(r, response)
   end
   alive = note(state, response[REGISTERS]) or alive
   for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
-  if #endings > 0 or #response[REGISTERS] > 0 then redis.call('PEXPIRE', state, TTL_MS) end
+  if alive then
+    for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
+  end
+  if #endings > 0 or #notes > 0 or #response[REGISTERS] > 0 then redis.call('PEXPIRE', state, TTL_MS) end
   if alive then
     active[#active + 1] = response[LATEST_MS]
     active[#active + 1] = response[MEMBER]
@@ -302,5 +377,5 @@ for _, member in ipairs(ready) do
   if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
 end
 local low_water = {oldest_pending, last_delivered, stalled}
-return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}, {}, history, false, {}}),
+return {cmsgpack.pack({{}, acknowledged, opened, late_events, low_water, others, {}, {}, history, false, {}, {}}),
   unpack(loaded)}

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from handlers.core.effects import Note
 from handlers.core.log import FRAGMENT_BYTES, encode_chunk
 from service.keys import LOG
 from service.storage.records import (
     arrival_field,
     encode_ending,
+    encode_note,
     entry_of_alert,
     entry_of_letter,
     in_ms,
+    note_of,
     register_field,
     register_value,
 )
 from service.storage.told import ToldPart, ToldResponse
 
 if TYPE_CHECKING:
+    from deltaloom.messages import ModerationAlert
     from handlers.core.identity import PartKey, StreamKey
     from service.change import Commit, PartChange, ResponseChange
     from service.keys import Keys
@@ -96,7 +100,11 @@ class CommitCall:
             FRAGMENT_BYTES,
             AT_MOST,
             STALLED_MS,
-            [value for at, letter in commit.dead_letters for value in (at, entry_of_letter(letter))],
+            [
+                value
+                for at, letter in commit.dead_letters
+                for value in (at, entry_of_letter(letter, names.prefix))
+            ],
             [value for name, entries in commit.counts.items() for value in (name, len(entries))],
             [value for key, ms in commit.touched.items() for value in (ms, str(key))],
             others,
@@ -184,11 +192,12 @@ class CommitCall:
         for part, added in change.parts.items():
             if added.entries and added.entries[-1] > last:
                 last = added.entries[-1]
-            self._part(told, part, added, parts, untold)
+            self._part(told, part, change, parts, untold)
         if untold or not knows:
             self._untold.append((told, key, change, untold))
         return (
             state,
+            self._key(self._names.marker(key)),
             told.member,
             _expected(self._commit.milliseconds[last]),
             knows and bool(change.said),
@@ -196,12 +205,19 @@ class CommitCall:
             parts,
             () if knows else _registers(change),
             self._endings(change) if change.endings else (),
+            self._notes_of(change),
         )
 
     def _part(
-        self, response: ToldResponse, part: PartKey, added: PartChange, plan: list[Any], untold: _Untold
+        self,
+        response: ToldResponse,
+        part: PartKey,
+        change: ResponseChange,
+        plan: list[Any],
+        untold: _Untold,
     ) -> None:
-        """Append what commit.lua takes of a part: seven values."""
+        """Append what commit.lua takes of a part: nine values."""
+        added = change.parts[part]
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
         columns, named = self._commit.columns(added), self._commit.named(added)
         known = self._now < told.due and told.has_name(added.item_id, named, ids_differ=added.ids_differ)
@@ -218,8 +234,25 @@ class CommitCall:
             len(added.deltas),
             known,
             self._bytes_limit if added.deltas else self._closing_bytes_limit,
-            added.opened is not None and entry_of_alert(added.opened),
+            self._alert(added.opened),
+            added.closings and [digest for digest, _ in self._commit.says(change, added)],
+            self._alert(added.contradicted),
         )
+
+    def _alert(self, alert: ModerationAlert | None) -> list[str] | bool:
+        return alert is not None and entry_of_alert(alert, self._names.names.prefix)
+
+    def _notes_of(self, change: ResponseChange) -> list[Any]:
+        notes = {**change.notes}
+        for at, ending in change.endings.items():
+            note = note_of(ending)
+            if note != Note():
+                notes[at] = note
+        return [
+            value
+            for at, note in notes.items()
+            for value in (arrival_field(at), self._blob(encode_note(note)))
+        ]
 
     def _endings(self, change: ResponseChange) -> list[Any]:
         return [

@@ -5,7 +5,7 @@
 -- ARGV  1 how many are narrow
 -- Returns MessagePack {{field, …}, {sum, …}, {field, …}, {sum, …}}: of the narrow ones, and of the wide ones
 --
--- A bucket's fields: responses:<scope>:<name> and refused:<scope>:<name>.
+-- A bucket's fields: responses, refused and blocked:<scope>:<name>; of providers, responses.provider:<name> and so on.
 
 local NARROW = tonumber(ARGV[1])
 

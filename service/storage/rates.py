@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from deltaloom.messages import ModerationAlert
+from service.alerts.parsing import parse_alert
 from service.alerts.proportions import Count
 from service.alerts.spikes import Rates, Subject, Turn
 from service.keys import Keys
 from service.storage import scripts
 from service.storage.availability import unavailable_if_away
 from service.storage.buckets import baseline_of, window_of
-from service.storage.records import entry_of
+from service.storage.records import entry_of, stamped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
 
+    from deltaloom.messages import ModerationAlert
     from service.alerts.spikes import Change
     from service.settings import Settings
 
@@ -28,6 +29,8 @@ GOOD_FOR_MS = 10_000
 """Milliseconds after which what was counted is out of date: a worker may be stopped, and go on much later."""
 
 _VERSION = b"version"
+_SPIKES, _PROVIDER_SPIKES = 1, 3
+"""Where `spikes.lua` is told to keep a spike: the number of the key."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -53,19 +56,22 @@ class RedisRates:
         home = self._home
         with unavailable_if_away():
             reply = await self._take_turn(
-                keys=[home.spike_turn, home.spikes], args=[self._consumer, max(1, lasts_ms)]
+                keys=[home.spike_turn, home.spikes, home.provider_spikes],
+                args=[self._consumer, max(1, lasts_ms)],
             )
         if reply is None:
             return None
         now_ms, flat = reply
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return Turn(int(now_ms), int(fields.pop(_VERSION, 0)), _spikes(fields))
+        return Turn(int(now_ms), int(fields.get(_VERSION, 0)), _spikes(fields))
 
     async def spikes(self) -> Mapping[Subject, ModerationAlert]:
         """Those that last, for whoever only wants to know."""
-        with unavailable_if_away():
-            fields = cast("dict[bytes, bytes]", await self._client.hgetall(self._home.spikes))
-        return _spikes({field: json for field, json in fields.items() if field != _VERSION})
+        fields: dict[bytes, bytes] = {}
+        for key in (self._home.spikes, self._home.provider_spikes):
+            with unavailable_if_away():
+                fields |= cast("dict[bytes, bytes]", await self._client.hgetall(key))
+        return _spikes(fields)
 
     async def now_ms(self) -> int:
         """Server time, in milliseconds since the epoch."""
@@ -97,11 +103,13 @@ class RedisRates:
         """Raise the alerts, unless another worker has written since this turn, or it is long past."""
         plan = []
         for change in changes:
-            json = change.alert.model_dump_json()
-            plan.append((str(change.subject), json if change.begins else "", entry_of(change.alert, json)))
+            json = stamped(change.alert, self._home.names.prefix).model_dump_json()
+            key = _PROVIDER_SPIKES if change.subject.scope == "provider" else _SPIKES
+            kept = json if change.begins else ""
+            plan.append((key, str(change.subject), kept, entry_of(change.alert, json)))
         with unavailable_if_away():
             written: int = await self._write(
-                keys=[self._home.spikes, self._home.names.alerts],
+                keys=[self._home.spikes, self._home.names.alerts, self._home.provider_spikes],
                 args=[turn.version, turn.now_ms, GOOD_FOR_MS, self._kept_ms, _encode(plan)],
             )
         return bool(written)
@@ -109,15 +117,23 @@ class RedisRates:
 
 def _spikes(fields: Mapping[bytes, bytes]) -> dict[Subject, ModerationAlert]:
     return {
-        Subject.parse(field.decode()): ModerationAlert.model_validate_json(json)
+        Subject.parse(field.decode()): parse_alert(json).alert
         for field, json in fields.items()
+        if field != _VERSION
     }
 
 
 def _counts(sums: Mapping[str, int]) -> dict[Subject, Count]:
-    """By subject, from the fields of buckets."""
-    subjects = {field.partition(":")[2] for field in sums}
-    return {
-        Subject.parse(subject): Count(sums[f"responses:{subject}"], sums[f"refused:{subject}"])
-        for subject in subjects
-    }
+    """Return the counts by subject, from the fields of buckets; those of a later version are passed over.
+
+    A field is `<what>:<scope>:<name>`, or `<what>.<scope>:<name>` where a worker of v0.1.0, which takes every
+    scope but `model` for a tenant, must not read it.
+    """
+    counts: dict[Subject, Count] = {}
+    for field, number in sums.items():
+        head, _, rest = field.partition(":")
+        what, _, scope = head.partition(".")
+        if what in Count._fields:
+            subject = Subject(scope, rest) if scope else Subject.parse(rest)
+            counts[subject] = counts.get(subject, Count()).plus(Count(**{what: number}))
+    return counts

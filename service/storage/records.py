@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from deltaloom.messages import PLAIN_FIELDS, Kind, Status
+from deltaloom.messages import PLAIN_FIELDS, Message
 from handlers.core.context import Register, RegisterName, Registers
-from handlers.core.effects import Context, Copy, Ending
+from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import CorruptLogError, PartLog, decode_log
-from handlers.core.response import ResponseState
+from handlers.core.state import ResponseState
 from handlers.core.text import from_bytes, to_bytes
 from service import logs
 
@@ -20,10 +20,37 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
 
-_Ending = tuple[int | None, Status, str | None, list[tuple[str | None, int, int, Kind, bytes]]]
+_Ending = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
+
+_AnyMessage = TypeVar("_AnyMessage", bound=Message)
+
+
+class _NoteRecord(msgspec.Struct, omit_defaults=True):
+    """A note as it is stored: a map, so that later versions can add to it."""
+
+    sha256: str | None = None
+    bytes: int | None = None
+    source: str = "provider"
+    redacted: bool = False
+    loss: bool = False
+    status: str | None = None
+    reason_class: str | None = None
+    category: str | None = None
+    explanation: str | None = None
+
+
+_STATUS_OF_V0_1 = {"cancelled": "incomplete"}
+"""The words that stand in a stored ending for a status that workers of v0.1.0 cannot read."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
+_decode_marker = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
+
+
+def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
+    """Return a message with the prefix that it is written under."""
+    return message.model_copy(update={"source": source})
 
 
 def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
@@ -36,14 +63,14 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
     return fields
 
 
-def entry_of_alert(alert: ModerationAlert) -> list[str]:
-    """The fields of an alert's entry."""
-    return entry_of(alert, alert.model_dump_json())
+def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
+    """Return the fields of an alert's entry, stamped with the prefix that it is written under."""
+    return entry_of(alert, stamped(alert, source).model_dump_json())
 
 
-def entry_of_letter(letter: DeadLetter) -> list[str]:
-    """The fields of a dead letter's entry."""
-    return [str(text) for pair in letter.model_dump(mode="json").items() for text in pair]
+def entry_of_letter(letter: DeadLetter, source: str) -> list[str]:
+    """Return the fields of a dead letter's entry, stamped likewise."""
+    return [str(text) for pair in stamped(letter, source).model_dump(mode="json").items() for text in pair]
 
 
 def arrival_field(arrival: Arrival) -> str:
@@ -75,7 +102,11 @@ def register_field(name: RegisterName) -> str:
 
 REGISTERS = {
     f"ctx:{register_field(name)}": name
-    for name in (RegisterName(name, learned) for name in Context._fields for learned in (False, True))
+    for name in (
+        RegisterName(name, learned)
+        for name in (*CONTEXT_NAMES, *(TRUNCATED + each for each in TRUNCATABLE))
+        for learned in (False, True)
+    )
 }
 """From a state's fields to the registers in them."""
 
@@ -83,7 +114,61 @@ REGISTERS = {
 def encode_ending(ending: Ending) -> bytes:
     """An ending as a field's value."""
     copies = [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in ending.copies]
-    return _encode((ending.output_index, ending.status, ending.reason, copies))
+    status = _STATUS_OF_V0_1.get(ending.status, ending.status)
+    return _encode((ending.output_index, status, ending.reason, copies))
+
+
+def note_of(ending: Ending) -> Note:
+    """Return what is stored beside an ending."""
+    return Note(
+        status=ending.status if ending.status in _STATUS_OF_V0_1 else None,
+        reason_class=ending.reason_class,
+        provider_category=ending.provider_category,
+        provider_explanation=ending.provider_explanation,
+    )
+
+
+def encode_note(note: Note) -> bytes:
+    """Return a note as a field's value."""
+    checksum = note.checksum
+    return _encode(
+        _NoteRecord(
+            None if checksum is None else checksum.sha256,
+            None if checksum is None else checksum.size,
+            note.source,
+            note.redacted,
+            note.loss,
+            note.status,
+            note.reason_class,
+            note.provider_category,
+            note.provider_explanation,
+        )
+    )
+
+
+def _note_in(data: bytes) -> Note:
+    record = _decode_note(data)
+    return Note(
+        None if record.sha256 is None else Checksum(record.sha256, record.bytes),
+        record.source,
+        record.redacted,
+        record.loss,
+        record.status,
+        record.reason_class,
+        record.category,
+        record.explanation,
+    )
+
+
+def _with_note(ending: Ending, note: Note | None) -> Ending:
+    if note is None:
+        return ending
+    return ending._replace(
+        status=note.status or ending.status,
+        reason_class=note.reason_class,
+        provider_category=note.provider_category,
+        provider_explanation=note.provider_explanation,
+    )
 
 
 def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
@@ -115,6 +200,12 @@ def _register_of(stored: bytes) -> Register:
     return Register(_entry_in(entry), value)
 
 
+def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
+    """Return the finished parts that a marker remembers, see settle.lua."""
+    _, _, *flat = _decode_marker(marker)
+    return [PartKey.from_field(stream_key, field) for field in flat[::2]]
+
+
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
     """The open parts in a state's fields."""
     return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
@@ -134,17 +225,28 @@ def state_of(
             logs.logger().error("part set aside", response=str(stream_key), part=field, error=str(error))
     registers: Registers = {}
     endings: dict[Arrival, Ending] = {}
-    finished: list[PartKey] = []
+    notes: dict[Arrival, Note] = {}
+    finished: dict[PartKey, str | None] = {}
     for name, value in fields.items():
         what, _, which = name.partition(":")
         if name in REGISTERS:
             registers[REGISTERS[name]] = _register_of(value)
         elif what == "end":
-            entry, _, position = which.partition(":")
-            endings[Arrival(EntryId.parse(entry), int(position))] = _decode_end(stream_key, value)
+            endings[_arrival_in(which)] = _decode_end(stream_key, value)
+        elif what == "note":
+            notes[_arrival_in(which)] = _note_in(value)
         elif what == "part" and (value == b"done" or chunks.get(which) is None):
-            finished.append(PartKey.from_field(stream_key, which))
-    return ResponseState(stream_key, registers, endings, open_parts, frozenset(finished))
+            digest = fields.get(f"digest:{which}")
+            finished[PartKey.from_field(stream_key, which)] = None if digest is None else digest.decode()
+    for arrival, ending in endings.items():
+        endings[arrival] = _with_note(ending, notes.get(arrival))
+    return ResponseState(stream_key, registers, endings, open_parts, finished, notes)
+
+
+def _arrival_in(field: str) -> Arrival:
+    """Read back what `arrival_field` wrote."""
+    entry, _, position = field.partition(":")
+    return Arrival(EntryId.parse(entry), int(position))
 
 
 def in_ms(seconds: float) -> int:

@@ -28,6 +28,7 @@ CommitReply = tuple[
     str,
     bool,
     list[int],
+    list[tuple[int, int, str, list[str]]],
 ]
 SettleReply = list[tuple[int, int]]
 SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str]

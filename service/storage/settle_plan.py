@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from handlers.core.text import text_digest
 from service.alerts.spikes import OTHER
 from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
-from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms
+from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,14 +38,15 @@ class SettleCall:
         """Plan it."""
         names = keys.names
         self._names = keys
+        self._source = names.prefix
         self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
         self._buckets: list[dict[str, int]] = []
         self._bucket_numbers: dict[str, int] = {}
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         plan = {
             "settlements": [self._settlement(settlement) for settlement in settlements],
-            "marker_ttl_ms": in_ms(settings.marker_ttl),
-            "over_ttl_ms": min(OVER_MS, in_ms(settings.marker_ttl)),
+            "marker_ttl_ms": in_ms(settings.remembered),
+            "over_ttl_ms": min(OVER_MS, in_ms(settings.remembered)),
             "item_ttl_ms": in_ms(settings.item_ttl),
             "buckets": self._buckets,
             "history": history,
@@ -61,11 +63,16 @@ class SettleCall:
         doubtful = settlement.doubtful_since
         plan: dict[str, Any] = {
             "state": self._key(self._names.state(settlement.stream_key)),
+            "marker": self._key(self._names.marker(settlement.stream_key)),
             "member": str(settlement.stream_key),
             "version": settlement.version,
             "spent": [arrival_field(arrival) for arrival in settlement.spent],
             "ended": settlement.ended,
             "texts": [],
+            "contradictions": [
+                {"field": part.field, "alert": entry_of_alert(alert, self._source)}
+                for part, alert in settlement.contradictions.items()
+            ],
         }
         if doubtful is not None:
             plan["doubtful_ms"] = doubtful.ms
@@ -74,7 +81,7 @@ class SettleCall:
         if settlement.over is not None:
             plan["over"] = self._over(settlement.over)
         for text in settlement.texts:
-            json = text.message.model_dump_json()
+            json = stamped(text.message, self._source).model_dump_json()
             plan["texts"].append(
                 {
                     "field": text.part.field,
@@ -85,15 +92,22 @@ class SettleCall:
                     "message": entry_of(text.message, json),
                     "json": json,
                     "late": text.late,
-                    **_alert("opened", text.opened),
-                    **_alert("finished", text.finished),
+                    "digest": text_digest(text.message.text),
+                    **self._alert("opened", text.opened),
+                    **self._alert("finished", text.finished),
+                    **self._alert("contradicted", text.contradicted),
                 }
             )
         return plan
 
     def _over(self, over: Over) -> dict[str, Any]:
         return {
-            "alerts": [{"type": alert.type, "entry": entry_of_alert(alert)} for alert in over.alerts],
+            "alerts": [
+                {"type": alert.type, "entry": entry_of_alert(alert, self._source)} for alert in over.alerts
+            ],
+            "refused": over.refused,
+            "blocked": over.blocked,
+            "cancelled": over.cancelled,
             "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
             "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
         }
@@ -111,6 +125,5 @@ class SettleCall:
             numbers.append(self._bucket_numbers[name])
         return numbers
 
-
-def _alert(name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
-    return {} if alert is None else {name: entry_of_alert(alert)}
+    def _alert(self, name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
+        return {} if alert is None else {name: entry_of_alert(alert, self._source)}

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
-from handlers.core.response import LowWater
-from service.ports import Committed, Loaded, Settlement, StorageUnavailableError, Survey
+from handlers.core.state import LowWater
+from service.ports import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
 from service.storage import commit_plan, scripts
 from service.storage.availability import unavailable_if_away
 from service.storage.commit_plan import CommitCall
 from service.storage.group import ConsumerGroup
-from service.storage.records import REGISTERS, open_fields, registers_of, state_of
+from service.storage.records import REGISTERS, marked_parts, open_fields, registers_of, state_of
 from service.storage.settle_plan import SettleCall
 from service.storage.told import Told
 
@@ -96,6 +96,7 @@ class RedisStorage:
             now,
             moved,
             still_there,
+            contradicted,
         ) = scripts.decode_commit(reply)
         if moved:
             if now != self._history:
@@ -112,7 +113,7 @@ class RedisStorage:
                 told.forget(key)
         if forgotten or refused:
             return await self.commit(commit, read_in)
-        if not overflowing:
+        if not overflowing and not contradicted:
             call.stored()
 
         def part_at(place: tuple[int, int]) -> PartKey:
@@ -121,6 +122,10 @@ class RedisStorage:
 
         return Committed(
             overflowing=list(map(part_at, overflowing)),
+            contradicted={
+                part_at((response, part)): Contradicted(digest, registers_of(_text_pairs(context)))
+                for response, part, digest, context in contradicted
+            },
             acknowledged=acknowledged,
             opened=list(map(part_at, opened)),
             late_events=late_events,
@@ -193,6 +198,20 @@ class RedisStorage:
             for stream_key, fields in zip(stream_keys, open_parts, strict=True)
         ]
 
+    async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
+        """Return the parts that are remembered of responses that are over."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in stream_keys:
+            pipeline.get(self._keys.marker(key))
+        with unavailable_if_away():
+            markers = await pipeline.execute()
+        return [
+            part
+            for key, marker in zip(stream_keys, markers, strict=True)
+            if marker is not None
+            for part in marked_parts(key, marker)
+        ]
+
     async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
         """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
         call = SettleCall(settlements, history, self._keys, self._settings)
@@ -228,6 +247,10 @@ def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes
 
 def _pairs(reply: list[bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def _text_pairs(reply: list[str]) -> dict[str, bytes | None]:
+    return {name: value.encode() for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def _named(reply: Mapping[bytes, bytes]) -> dict[str, bytes]:

@@ -94,8 +94,7 @@ class ToldResponse:
     def _has_earlier(self, said: Said, entry: EntryId) -> bool:
         """Whether each of its registers was sent with an entry that is as early."""
         context, learned = said
-        names = [name for name, value in context._asdict().items() if value is not None]
-        return all(self._since.get((name, learned), _NEVER) <= entry for name in names)
+        return all(self._since.get((name, learned), _NEVER) <= entry for name, _ in context.pairs())
 
     def tell(self, said: Mapping[Said, EntryId]) -> None:
         """Remember that all this was sent."""
@@ -103,9 +102,8 @@ class ToldResponse:
             context, learned = each
             if each in self._said or len(self._said) < _SAID:
                 self._said[each] = min(entry, self._said.get(each, entry))
-            for name, value in zip(context._fields, context, strict=True):
-                if value is not None:
-                    self._since[name, learned] = min(entry, self._since.get((name, learned), entry))
+            for name, _ in context.pairs():
+                self._since[name, learned] = min(entry, self._since.get((name, learned), entry))
 
 
 class Told:

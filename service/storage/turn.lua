@@ -1,14 +1,16 @@
 #!lua
 -- Gives a worker the turn to look for spikes, unless another one had it just now.
 --
--- KEYS  1 turn   2 spikes
+-- KEYS  1 turn   2 spikes   3 spikes of providers
 -- ARGV  1 consumer   2 ms that the turn lasts
--- Returns {server time in ms, fields and values of the spikes}, or nil
+-- Returns {server time in ms, fields and values of all spikes}, or nil
 
-local TURN, SPIKES = KEYS[1], KEYS[2]
+local TURN, SPIKES, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local CONSUMER, LASTS_MS = ARGV[1], ARGV[2]
 
 if not redis.call('SET', TURN, CONSUMER, 'NX', 'PX', LASTS_MS) then return nil end
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-return {string.format('%.0f', now_ms), redis.call('HGETALL', SPIKES)}
+local spikes = redis.call('HGETALL', SPIKES)
+for _, each in ipairs(redis.call('HGETALL', PROVIDER_SPIKES)) do spikes[#spikes + 1] = each end
+return {string.format('%.0f', now_ms), spikes}

@@ -59,5 +59,8 @@ class Undelivered:
 
 def _stored(entry: reading.StreamEntry) -> StoredUndelivered:
     entry_id, fields = entry
-    values = {name.decode(): value.decode() for name, value in fields.items()}
+    values = {
+        name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+        for name, value in fields.items()
+    }
     return StoredUndelivered(entry_id, UndeliveredAlert.model_validate(values))

@@ -61,7 +61,15 @@ GOOD: dict[type[Event], Json] = {
     events.ResponseCompleted: {"type": "response.completed", **_RESPONSE},
     events.ResponseIncomplete: {"type": "response.incomplete", **_RESPONSE},
     events.ResponseFailed: {"type": "response.failed", **_RESPONSE},
+    events.ResponseCancelled: {"type": "response.cancelled", **_RESPONSE},
     events.ErrorEvent: {"type": "error", "code": "x", "message": "y", "sequence_number": 1},
+    events.PartRedacted: {"type": "deltaloom.part.redacted", "kind": "reasoning", **_PART},
+    events.ProducerLoss: {
+        "type": "deltaloom.producer.loss",
+        "response_id": "resp_1",
+        "dropped": 3,
+        "sequence_number": 1,
+    },
 }
 """One good event for each model."""
 
@@ -74,9 +82,25 @@ def _models() -> set[type[Event]]:
     }
 
 
-_OPTIONAL = {"sequence_number", "item_id", "code", "message"}
-REQUIRED = [(model, name) for model, event in GOOD.items() for name in event if name not in _OPTIONAL]
-TYPED = [(model, name) for model, event in GOOD.items() for name in event if name != "type"]
+_OPTIONAL = {"sequence_number", "item_id", "code", "message", "response_id", "dropped"}
+_LIBERAL = {"response_id", "dropped"}
+"""Fields that are left out where they are odd, because no effect needs them."""
+TEXTS: dict[type[Event], str] = {
+    events.RefusalDone: "refusal",
+    events.ReasoningTextDone: "text",
+    events.ReasoningSummaryTextDone: "text",
+    events.OutputTextDone: "text",
+}
+"""The field of each `.done` that holds its text; a checksum may stand in place of it."""
+REQUIRED = [
+    (model, name)
+    for model, event in GOOD.items()
+    for name in event
+    if name not in _OPTIONAL
+    and name != TEXTS.get(model)
+    and (model, name) != (events.ResponseCancelled, "response")
+]
+TYPED = [(model, name) for model, event in GOOD.items() for name in event if name not in {"type", *_LIBERAL}]
 INDEXES = [(model, name) for model, event in GOOD.items() for name in event if name.endswith("_index")]
 
 
@@ -146,11 +170,95 @@ def test_lone_half_of_a_surrogate_pair_is_kept() -> None:
     assert events.RefusalDelta.model_validate(event, strict=True).delta == "a\ud83d"
 
 
-@pytest.mark.parametrize("item_id", ["", "x" * 4097, "\ud800"], ids=["empty", "long", "half"])
+@pytest.mark.parametrize("item_id", ["", "\ud800"], ids=["empty", "half"])
 def test_item_id_that_cannot_be_a_key_is_refused(item_id: str) -> None:
-    """A key could not be written, or would be as long as the producer likes."""
+    """Otherwise a key could not be written."""
     with pytest.raises(ValidationError):
         events.RefusalDelta.model_validate(GOOD[events.RefusalDelta] | {"item_id": item_id}, strict=True)
+
+
+def test_item_id_of_any_length_is_read() -> None:
+    """Otherwise an id that is only too long to keep would cost its event."""
+    event = GOOD[events.RefusalDelta] | {"item_id": "x" * 5000}
+    assert events.RefusalDelta.model_validate(event, strict=True).item_id == "x" * 5000
+
+
+# ----------------------------------------------------------------------------------- checksums and their like
+
+SHA256 = "0123456789abcdefABCDEF" + "0" * 42
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS.items())
+def test_done_may_have_a_checksum_in_place_of_its_text(model: type[Event], name: str) -> None:
+    """Otherwise a producer that cannot send a long text twice could not close it."""
+    bare = {key: value for key, value in GOOD[model].items() if key != name}
+    event = model.model_validate(bare | {"text_sha256": SHA256, "text_bytes": 7}, strict=True)
+    assert isinstance(event, events.TextDone)
+    assert (getattr(event, name), event.text_sha256, event.text_bytes) == (None, SHA256, 7)
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS.items())
+@pytest.mark.parametrize(
+    "beside",
+    [{}, {"text_bytes": 7}, *({"text_sha256": odd} for odd in (None, "", "a" * 63, "a" * 65, "g" * 64, 7))],
+)
+def test_done_without_text_and_checksum_is_refused(model: type[Event], name: str, beside: Json) -> None:
+    """Otherwise a part would be closed by an event that does not say what its text is."""
+    bare = {key: value for key, value in GOOD[model].items() if key != name}
+    message = f"give {name}, or text_sha256 with 64 hexadecimal digits"
+    for text in ({}, {name: None}):
+        with pytest.raises(ValidationError, match=message):
+            model.model_validate(bare | text | beside, strict=True)
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS.items())
+@pytest.mark.parametrize("odd", [7, ["x"], "x" * 64, -1, 2**63])
+def test_odd_field_beside_a_text_is_left_out(model: type[Event], name: str, odd: object) -> None:
+    """Otherwise a field that no effect needs would cost the text."""
+    beside = {"text_sha256": odd, "text_bytes": "7", "integrity_source": 7}
+    event = model.model_validate(GOOD[model] | beside, strict=True)
+    assert isinstance(event, events.TextDone)
+    assert getattr(event, name) == "x"
+    assert (event.text_sha256, event.text_bytes, event.integrity_source) == (None, None, None)
+
+
+@pytest.mark.parametrize("count", [0, 2**63 - 1])
+def test_count_is_any_that_can_be_stored(count: int) -> None:
+    """Otherwise the size of an empty text, or of a huge one, would be left out."""
+    event = {"text_bytes": count, "integrity_source": "producer"} | GOOD[events.RefusalDone]
+    read = events.RefusalDone.model_validate(event, strict=True)
+    assert (read.text_bytes, read.integrity_source) == (count, "producer")
+
+
+@pytest.mark.parametrize("odd", [{"response_id": ""}, {"response_id": 7}, {"dropped": -1}, {"dropped": "3"}])
+def test_loss_is_reported_however_odd_it_is(odd: Json) -> None:
+    """Otherwise the texts of a producer that lost events would be taken for whole."""
+    event = events.ProducerLoss.model_validate(GOOD[events.ProducerLoss] | odd, strict=True)
+    assert {getattr(event, name) for name in odd} == {None}
+
+
+def test_cancelled_needs_no_response() -> None:
+    """Otherwise a producer whose client left would have to make a response up."""
+    event = events.ResponseCancelled.model_validate({"type": "response.cancelled"}, strict=True)
+    assert event.response == ResponseSnapshot()
+
+
+@pytest.mark.parametrize("prefix", ["", "provider_"])
+def test_provider_says_more_of_a_reason(prefix: str) -> None:
+    """Otherwise the provider's category and words would be lost under one of their two names."""
+    words = {
+        f"{prefix}category": "cyber",
+        f"{prefix}explanation": "asked for malware",
+        "reason_class": "policy",
+    }
+    detail = events.IncompleteDetail.model_validate(words, strict=True)
+    assert (detail.reason_class, detail.provider_category, detail.provider_explanation) == (
+        "policy",
+        "cyber",
+        "asked for malware",
+    )
+    odd = {"category": 7, "explanation": ["x"], "reason_class": {}}
+    assert events.ErrorDetail.model_validate(odd | {"code": "x"}, strict=True) == events.ErrorDetail(code="x")
 
 
 @pytest.mark.parametrize(

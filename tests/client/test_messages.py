@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -10,17 +11,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from deltaloom.messages import (
     PLAIN_FIELDS,
-    AlertType,
     AssembledText,
     DeadLetter,
-    DeadLetterReason,
-    Integrity,
-    Kind,
+    KnownAlertSeverity,
+    KnownAlertType,
+    KnownDeadLetterReason,
+    KnownIntegrity,
+    KnownIntegritySource,
+    KnownKind,
+    KnownRateScope,
+    KnownStatus,
+    KnownUndeliveredReason,
     ModerationAlert,
     OutputMessage,
     RefusalRate,
-    Status,
 )
+from deltaloom.reasons import KnownReasonClass
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEXT = AssembledText(
@@ -78,14 +84,29 @@ EARLIER_ALERT = (
 def test_fields_are_those_of_the_contract() -> None:
     """A field would be missing, renamed or unknown to whoever reads by the contract."""
     ids = {"id", "kind", "response_id", "item_id", "output_index", "content_index", "text"}
-    context = {"tenant", "model", "safety_identifier", "traceparent"}
-    closing = {"status", "reason", "integrity"}
+    context = {
+        "tenant",
+        "model",
+        "safety_identifier",
+        "traceparent",
+        "provider",
+        "upstream_provider",
+        "dialect",
+        "upstream_response_id",
+        "reference",
+        "context_truncated",
+    }
+    reasons = {"reason", "reason_class", "provider_category", "provider_explanation"}
+    closing = {"status", "integrity", "integrity_source"} | reasons
+    message = {"schema_version", "source"}
     counts = {"delta_count", "duplicate_count", "first_sequence_number", "last_sequence_number"}
     times = {"started_at", "finished_at"}
-    assert set(AssembledText.model_fields) == {"type"} | ids | context | closing | counts | times
+    text = {"type"} | message | ids | context | closing | counts | times
+    assert set(AssembledText.model_fields) == text
+    assert set(TEXT.model_dump()) == text - {"schema_version"} | {"schema"}
     alert = {"type", "severity", "rate", "raised_at"}
-    assert set(ModerationAlert.model_fields) == alert | ids | context | closing
-    assert set(DeadLetter.model_fields) == {
+    assert set(ModerationAlert.model_fields) == alert | message | ids | context | closing
+    assert set(DeadLetter.model_fields) == message | {
         "reason",
         "error",
         "stream",
@@ -99,22 +120,42 @@ def test_fields_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("literal", "values"),
     [
-        (Kind, {"refusal", "reasoning", "reasoning_summary", "output_text"}),
-        (Status, {"completed", "incomplete", "failed", "abandoned"}),
-        (Integrity, {"verified", "repaired", "unverified"}),
+        (KnownIntegritySource, {"provider", "producer"}),
+        (KnownAlertSeverity, {"info", "warning", "critical"}),
+        (KnownRateScope, {"model", "tenant", "provider"}),
+        (KnownUndeliveredReason, {"refused", "expired", "gone", "unreadable"}),
         (
-            AlertType,
+            KnownReasonClass,
+            {
+                "refusal",
+                "safety",
+                "policy",
+                "guardrail",
+                "recitation",
+                "length",
+                "cancelled",
+                "error",
+                "unknown",
+            },
+        ),
+        (KnownKind, {"refusal", "reasoning", "reasoning_summary", "output_text"}),
+        (KnownStatus, {"completed", "incomplete", "failed", "cancelled", "abandoned"}),
+        (KnownIntegrity, {"verified", "repaired", "unverified", "redacted"}),
+        (
+            KnownAlertType,
             {
                 "deltaloom.refusal.opened",
                 "deltaloom.refusal.finished",
+                "deltaloom.response.refused",
                 "deltaloom.response.filtered",
                 "deltaloom.response.blocked",
+                "deltaloom.text.contradicted",
                 "deltaloom.refusal.spike",
                 "deltaloom.refusal.spike.ended",
             },
         ),
         (
-            DeadLetterReason,
+            KnownDeadLetterReason,
             {"malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"},
         ),
     ],
@@ -159,6 +200,29 @@ def test_a_time_without_a_zone_is_refused() -> None:
 def test_fields_of_a_later_version_are_ignored() -> None:
     """A subscriber would break the day the worker is updated."""
     assert AssembledText.model_validate(TEXT.model_dump() | {"new": 1}) == TEXT
+
+
+@pytest.mark.parametrize("name", ["kind", "status", "integrity", "integrity_source", "reason_class", "type"])
+def test_values_of_a_later_version_are_read(name: str) -> None:
+    """Otherwise a new value would be unreadable to every subscriber that is not yet updated."""
+    for message in (TEXT, ALERT):
+        new = message.model_dump() | {name: "new"}
+        adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
+        read = adapter.validate_python(new)
+        assert type(read) is type(message)
+        assert getattr(read, name) == "new"
+
+
+def test_alert_of_a_new_severity_is_an_alert() -> None:
+    """Otherwise it would be taken for a text, and refused."""
+    adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
+    assert adapter.validate_python(ALERT.model_dump() | {"severity": "new"}).severity == "new"  # type: ignore[union-attr]
+
+
+def test_schema_is_said() -> None:
+    """Otherwise a reader could not tell messages in which a field has another meaning."""
+    assert [json.loads(message.model_dump_json())["schema"] for message in (TEXT, ALERT, SPIKE)] == [1, 1, 1]
+    assert AssembledText.model_validate(TEXT.model_dump() | {"schema": 2}).schema_version == 2
 
 
 def test_messages_do_not_change() -> None:

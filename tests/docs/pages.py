@@ -108,4 +108,5 @@ README = Page(ROOT / "README.md")
 CONTRACT = Page(ROOT / "docs/contract.md")
 ARCHITECTURE = Page(ROOT / "docs/architecture.md")
 OPERATIONS = Page(ROOT / "docs/operations.md")
+PRIVACY = Page(ROOT / "docs/privacy.md")
 PAGES = [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]

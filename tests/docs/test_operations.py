@@ -114,5 +114,16 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
         matches = {documented[pattern] for pattern in documented if pattern.fullmatch(key)}
         assert matches == {kind.replace("zset", "sorted set")}, key
     unseen = [pattern.pattern for pattern in documented if not any(map(pattern.fullmatch, types))]
-    seldom = ("waiting", "spikes", "spike-turn", "undelivered", "gone", "relay:.+:lease", "relay:.+:digests")
+    seldom = (
+        "waiting",
+        "spikes",
+        "provider-spikes",
+        "spike-turn",
+        "undelivered",
+        "gone",
+        "relay:.+:lease",
+        "relay:.+:digests",
+        "kind-retention",
+        "done:.+",
+    )
     assert set(unseen) <= {f"{prefix}:{key}" for key in seldom}

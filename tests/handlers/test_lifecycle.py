@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from deltaloom import limits
 from deltaloom.events import (
     ContentPartDone,
     ErrorEvent,
     Event,
     OutputItemDone,
+    ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
     ResponseFailed,
@@ -19,6 +21,7 @@ from deltaloom.events import (
 )
 from handlers.core.effects import (
     Closing,
+    Context,
     Copy,
     Effect,
     Ending,
@@ -36,7 +39,7 @@ UNNAMED = Origin(AT)
 KEY = StreamKey("response", "resp_1")
 
 _Any = ResponseCreated | ContentPartDone | OutputItemDone | ResponseCompleted | ResponseIncomplete
-_adapter: TypeAdapter[Event] = TypeAdapter(_Any | ResponseFailed | ErrorEvent)
+_adapter: TypeAdapter[Event] = TypeAdapter(_Any | ResponseFailed | ResponseCancelled | ErrorEvent)
 
 MESSAGE = {
     "type": "message",
@@ -178,43 +181,166 @@ def test_empty_text_in_the_final_copy_is_kept() -> None:
 def test_incomplete_says_why() -> None:
     """A text that was cut off would look complete, or not say why it is not."""
     found = ended("response.incomplete", incomplete_details={"reason": "max_output_tokens"}, output=[MESSAGE])
-    assert found == [Ending(KEY, None, "incomplete", "max_output_tokens")]
-    assert ended("response.incomplete") == [Ending(KEY, None, "incomplete", None)]
+    assert found == [Ending(KEY, None, "incomplete", "max_output_tokens", (), "length")]
+    assert ended("response.incomplete") == [Ending(KEY, None, "incomplete", None, (), "unknown")]
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "reason_class"),
     [
-        ({"code": "server_error", "message": "no", "type": "t"}, "server_error"),
-        ({"code": 503}, "503"),
-        ({"type": "overloaded"}, "overloaded"),
-        ({"code": "", "type": "overloaded"}, "overloaded"),
-        ({"code": "a\ud83d"}, "a\ufffd"),
-        ({}, None),
-        (None, None),
+        ({"code": "server_error", "message": "no", "type": "t"}, "server_error", "error"),
+        ({"code": 503}, "503", "unknown"),
+        ({"type": "overloaded"}, "overloaded", "error"),
+        ({"code": "", "type": "overloaded"}, "overloaded", "error"),
+        ({"code": "a\ud83d"}, "a\ufffd", "unknown"),
+        ({}, None, "error"),
+        (None, None, "error"),
     ],
 )
-def test_failed_says_why(error: Any, reason: str | None) -> None:
-    """A text that failed would not say why."""
-    assert ended("response.failed", error=error) == [Ending(KEY, None, "failed", reason)]
+def test_failed_says_why(error: Any, reason: str | None, reason_class: str) -> None:
+    """Otherwise a text that failed would not say why."""
+    assert ended("response.failed", error=error) == [Ending(KEY, None, "failed", reason, (), reason_class)]
 
 
 @pytest.mark.parametrize(
-    ("event", "reason"),
+    ("event", "reason", "reason_class"),
     [
-        ({"code": "rate_limit", "message": "slow down"}, "rate_limit"),
-        ({"code": 429}, "429"),
-        ({"error": {"code": "rate_limit"}}, "rate_limit"),
-        ({"error": {"code": 429, "type": "t"}}, "429"),
-        ({"error": {"type": "rate_limit", "message": "slow down"}}, "rate_limit"),
-        ({"code": "outer", "error": {"code": "inner"}}, "outer"),
-        ({"code": None, "message": "slow down"}, None),
-        ({}, None),
+        ({"code": "rate_limit_exceeded", "message": "slow down"}, "rate_limit_exceeded", "error"),
+        ({"code": 429}, "429", "unknown"),
+        ({"error": {"code": "rate_limit_exceeded"}}, "rate_limit_exceeded", "error"),
+        ({"error": {"code": 429, "type": "t"}}, "429", "unknown"),
+        (
+            {"error": {"type": "rate_limit_exceeded", "message": "slow down"}},
+            "rate_limit_exceeded",
+            "error",
+        ),
+        ({"code": "outer", "error": {"code": "inner"}}, "outer", "unknown"),
+        ({"code": None, "message": "slow down"}, None, "error"),
+        ({}, None, "error"),
     ],
 )
-def test_error_ends_the_response_flat_or_nested(event: dict[str, Any], reason: str | None) -> None:
-    """A response that failed would stay open until the idle timeout."""
-    assert effects(NAMED, type="error", **event) == [Ending(KEY, None, "failed", reason)]
+def test_error_ends_the_response_flat_or_nested(
+    event: dict[str, Any], reason: str | None, reason_class: str
+) -> None:
+    """Otherwise a response that failed would stay open until the idle timeout."""
+    assert effects(NAMED, type="error", **event) == [Ending(KEY, None, "failed", reason, (), reason_class)]
+
+
+# ------------------------------------------------------------------------------- the class of an end's reason
+
+
+def only_ending(found: list[Effect]) -> Ending:
+    """Return the one ending among the effects."""
+    (ending,) = found
+    assert isinstance(ending, Ending)
+    return ending
+
+
+@pytest.mark.parametrize("code", ["cyber_policy", "content_filter"])
+@pytest.mark.parametrize("nested", [True, False])
+def test_message_of_what_stopped_a_response_is_kept(code: str, *, nested: bool) -> None:
+    """Otherwise nobody would learn which words made a provider stop the response."""
+    error = {"code": code, "message": "asked for \ud83d"}
+    event = {"error": error} if nested else error
+    ending = only_ending(effects(NAMED, type="error", **event))
+    assert (ending.status, ending.reason, ending.provider_explanation) == ("failed", code, "asked for \ufffd")
+    assert only_ending(ended("response.failed", error=error)) == ending
+
+
+@pytest.mark.parametrize("code", ["server_error", "never_heard_of", None])
+def test_message_of_a_fault_is_not_kept(code: str | None) -> None:
+    """Otherwise a technical message, with whatever it quotes, would go out with every text that failed."""
+    error = {"code": code, "message": "no"}
+    assert only_ending(ended("response.failed", error=error)).provider_explanation is None
+    assert only_ending(effects(NAMED, type="error", **error)).provider_explanation is None
+
+
+def test_message_of_a_refusal_is_kept() -> None:
+    """Otherwise a response that was refused without a text would not say why."""
+    error = {"code": "x", "message": "declined", "reason_class": "refusal"}
+    ending = only_ending(ended("response.failed", error=error))
+    assert (ending.reason_class, ending.provider_explanation) == ("refusal", "declined")
+
+
+def test_producer_may_say_class_category_and_words() -> None:
+    """Otherwise a producer that knows better than the table could not say so."""
+    details = {
+        "reason": "stop\ud83d",
+        "reason_class": "new\ud83d",
+        "category": "c\ud83d",
+        "explanation": "e\ud83d",
+    }
+    ending = only_ending(ended("response.incomplete", incomplete_details=details))
+    repaired = ("stop\ufffd", (), "new\ufffd", "c\ufffd", "e\ufffd")
+    assert ending == Ending(KEY, None, "incomplete", *repaired)
+
+
+def test_explanation_goes_before_the_message() -> None:
+    """Otherwise a general message would replace the provider's words about this request."""
+    error = {"code": "cyber_policy", "message": "general", "provider_explanation": "particular"}
+    assert only_ending(ended("response.failed", error=error)).provider_explanation == "particular"
+
+
+@pytest.mark.parametrize(
+    ("provider", "value", "reason_class"),
+    [
+        (None, "refusal", "refusal"),
+        (None, "OTHER", "unknown"),
+        ("aws.bedrock", "content_filtered", "safety"),
+        ("somebody", "max_tokens", "length"),
+        (None, "MAX_TOKENS", "length"),
+        (None, "never_heard_of", "unknown"),
+    ],
+)
+def test_class_is_that_of_the_table(provider: str | None, value: str, reason_class: str) -> None:
+    """Otherwise a provider's word would be guessed at, or be known in one way of writing it only."""
+    origin = NAMED._replace(context=Context(provider=provider))
+    ending = only_ending(ended("response.incomplete", origin, incomplete_details={"reason": value}))
+    assert (ending.reason, ending.reason_class) == (value, reason_class)
+
+
+def test_completed_has_no_class() -> None:
+    """Otherwise a response that ended as it should would have a reason."""
+    details = {"reason": "content_filter", "reason_class": "safety"}
+    ending = only_ending(ended("response.completed", incomplete_details=details))
+    assert (ending.status, ending.reason, ending.reason_class) == ("completed", None, None)
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ({}, "cancelled"),
+        ({"incomplete_details": {"reason": "client_disconnected"}}, "client_disconnected"),
+        ({"incomplete_details": {}}, "cancelled"),
+        ({"error": {"code": "client_disconnected"}}, "client_disconnected"),
+        ({"incomplete_details": {"reason": "user", "reason_class": "safety"}}, "user"),
+    ],
+)
+def test_cancelled_says_who_left(response: dict[str, Any], reason: str) -> None:
+    """Otherwise a response that somebody cancelled would look like one that failed."""
+    assert ended("response.cancelled", **response) == [
+        Ending(KEY, None, "cancelled", reason, (), "cancelled"),
+    ]
+    assert effects(NAMED, type="response.cancelled") == [
+        Ending(KEY, None, "cancelled", "cancelled", (), "cancelled"),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "client_disconnected"])
+def test_other_ends_for_a_cancellation_are_cancelled_too(reason: str) -> None:
+    """Otherwise a cancellation would count as a failure where the provider has no event of its own for it."""
+    ending = Ending(KEY, None, "cancelled", reason, (), "cancelled")
+    assert ended("response.incomplete", incomplete_details={"reason": reason}) == [ending]
+    assert ended("response.failed", error={"code": reason}) == [ending]
+    assert effects(NAMED, type="error", code=reason) == [ending]
+
+
+@pytest.mark.parametrize("length", [limits.ID, limits.ID + 1])
+def test_item_whose_id_is_too_long_to_keep_has_nothing_to_end(length: int) -> None:
+    """Otherwise an end would make a key as long as the producer likes."""
+    item = MESSAGE | {"id": "x" * length}
+    keys = [_key(effect) for effect in ended("response.completed", UNNAMED, output=[item])]
+    assert keys == ([StreamKey("item", "x" * length)] if length == limits.ID else [])
 
 
 def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
@@ -226,7 +352,7 @@ def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
     ]
     details = {"reason": "content_filter"}
     found = ended("response.incomplete", UNNAMED, incomplete_details=details, output=[MESSAGE])
-    assert found == [Ending(message, None, "incomplete", "content_filter")]
+    assert found == [Ending(message, None, "incomplete", "content_filter", (), "safety")]
 
 
 def test_without_any_id_an_end_closes_nothing() -> None:
@@ -279,4 +405,4 @@ def _key(effect: Effect) -> StreamKey:
 def test_handler_has_no_texts_of_its_own() -> None:
     """Copies of kinds that nobody asked for would be kept."""
     assert handler.kinds == frozenset()
-    assert len(handler.routes) == 7
+    assert len(handler.routes) == 8

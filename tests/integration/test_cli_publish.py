@@ -55,6 +55,22 @@ async def test_a_file_goes_out_as_it_is(
     assert await entries(redis, prefix) == [{b"event": event, **beside} for event in EVENTS]
 
 
+async def test_any_context_can_be_said(
+    redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Nobody could try how a reference, or a provider, comes out."""
+    file = tmp_path / "stream.jsonl"
+    file.write_bytes(EVENTS[0])
+    said = ["--context", "provider=openai", "--context", "reference=https://r.example/?a=b"]
+    assert deltaloom("publish", str(file), *said, env=env).returncode == 0
+    (fields,) = await entries(redis, prefix)
+    assert (fields[b"provider"], fields[b"reference"]) == (b"openai", b"https://r.example/?a=b")
+    for wrong in ("provider", "supplier=openai"):
+        done = deltaloom("publish", str(file), "--context", wrong, env=env)
+        assert done.returncode == 2
+        assert "NAME=VALUE with a name of tenant, model" in " ".join(done.stderr.replace("│", " ").split())
+
+
 async def test_server_sent_events_from_a_pipe(redis: Redis, prefix: str, env: dict[str, str]) -> None:
     """What `curl` gives could not be published without a program in between."""
     body = b"".join(b"event: x\ndata: " + event + b"\n\n" for event in EVENTS) + b"data: [DONE]\n\n"

@@ -93,6 +93,17 @@ async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix:
         assert (known["id"], [text["text"] for text in known["texts"]]) == ("resp_1", ["Hm"])
 
 
+async def test_an_item_far_back_is_found_by_the_marker(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A text of a long response could not be looked up any more, though it is there."""
+    async with running_workers(redis_url, prefix):
+        event = part("refusal.done", "msg_9", 0, refusal="No.", output_index=700)
+        await publish(redis, prefix, [event, STREAM[-1]], response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+    names = StreamNames(prefix)
+    await redis.delete(names.name("state:response:resp_1"), names.assembled)
+    assert [text["text"] for text in shown(redis_url, prefix, "resp_1")["texts"]] == ["No."]
+
+
 def test_nothing_is_known(redis_url: str, prefix: str) -> None:
     """A mistyped id would look like a response that said nothing."""
     done = deltaloom("show", "nobody\x1b[2J", env=environment(redis_url, prefix))

@@ -137,6 +137,7 @@ async def test_what_is_there_is_served_at_once(tmp_path: Path) -> None:
             await half.until_out(half.its, "first")
             await half.publish(half.its, "second")
             await half.until_out(everywhere, "first", "second")
+            assert all([await half.client.exists(names.name("format")) for names in everywhere])
             await until_waiting(worker, [])
             assert_nothing_failed(worker)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from service.alerts.spikes import Change, Rates
 
 MODEL, TENANT = Subject("model", "gpt-4o"), Subject("tenant", "acme")
+PROVIDER = Subject("provider", "openai")
 CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-4o"}}
 REFUSAL = (delta(1, "I can't", "refusal"), done("I can't", "refusal"))
 
@@ -67,6 +68,39 @@ async def test_a_response_counts_when_it_is_over(bench: Bench) -> None:
     assert rates.window == {MODEL: Count(2, 1), TENANT: Count(1, 1)}
     assert rates.baseline == {MODEL: Count(), TENANT: Count()}
     assert rates.subjects == [MODEL, TENANT]
+
+
+async def test_by_provider_and_blocked_apart(bench: Bench) -> None:
+    """One provider's new filter would look like a model's, or like refusals."""
+    reason = {"reason": "content_filter"}
+    filtered = {"type": "response.incomplete", "response": {"incomplete_details": reason}}
+    await bench.publish(*REFUSAL, COMPLETED, model="gpt-4o", provider="openai")
+    await bench.publish(filtered, response_id="resp_2", model="gpt-4o", provider="openai")
+    await bench.publish(COMPLETED, response_id="resp_3", model="gpt-4o", provider="a:b", tenant="acme")
+    await bench.consumer().work()
+    assert (await counted(bench)).window == {
+        MODEL: Count(3, 1, 1),
+        TENANT: Count(1),
+        PROVIDER: Count(2, 1, 1),
+        Subject("provider", "a:b"): Count(1),
+    }
+
+
+async def test_what_a_later_version_counts_is_passed_over(bench: Bench) -> None:
+    """One field that is new would stop every worker from looking."""
+    rates, series = storage(bench), window_of(bench.settings)
+    now_ms = await rates.now_ms()
+    fields = {
+        "responses:model:gpt-4o": 4,
+        "refused:model:gpt-4o": 1,
+        "flagged:model:gpt-4o": 2,
+        "responses.region:eu": 3,
+        "total": 9,
+    }
+    bucket = Keys(bench.names).rates(series.width_ms, series.start(now_ms))
+    await bench.redis.hset(bucket, mapping=fields)  # type: ignore[arg-type]  # a dict is invariant
+    await bench.redis.expire(bucket, 60)
+    assert (await rates.counted(now_ms)).window == {MODEL: Count(4, 1), Subject("region", "eu"): Count(3)}
 
 
 async def test_several_refusals_are_one_refused_response(bench: Bench) -> None:
@@ -175,11 +209,11 @@ async def test_entries_of_another_time_are_not_counted(bench: Bench, at_ms: int)
 
 
 async def test_names_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenant for each user, or a model's name of a megabyte, would fill Redis."""
+    """A tenant for each user, or a long name, would fill Redis."""
     monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
     for number in range(6):
         await publish(bench, f"resp_{number}", refused=number == 5, tenant=f"tenant-{number}")
-    await publish(bench, "long", tenant="x" * 4000)
+    await publish(bench, "long", tenant="x" * 250)
     consumer = bench.consumer()
     for _ in range(13):
         await consumer.work(1)
@@ -215,8 +249,10 @@ def test_every_time_is_in_one_bucket_that_is_read() -> None:
 # ------------------------------------------------------------------------------------------------- spikes
 
 
-async def count_by_hand(bench: Bench, window: Count, baseline: Count) -> None:
-    """Put counts where the worker would have put them, for a model, and nothing else."""
+async def count_by_hand(
+    bench: Bench, window: Count, baseline: Count, scope: str = ":model", name: str = "gpt-4o"
+) -> None:
+    """Put counts where the worker would have put them, for one subject, and nothing else."""
     for bucket in await bench.redis.keys(bench.names.name("rates:*")):  # the hour may have changed
         await bench.redis.delete(bucket)
     now_ms = await storage(bench).now_ms()
@@ -225,7 +261,7 @@ async def count_by_hand(bench: Bench, window: Count, baseline: Count) -> None:
         (baseline_of(bench.settings), window.plus(baseline)),
     ):
         bucket = Keys(bench.names).rates(series.width_ms, series.start(now_ms))
-        fields = {"responses:model:gpt-4o": count.responses, "refused:model:gpt-4o": count.refused}
+        fields = {f"{what}{scope}:{name}": number for what, number in count._asdict().items()}
         await bench.redis.hset(bucket, mapping=fields)  # type: ignore[arg-type]  # a dict is invariant
         await bench.redis.expire(bucket, 600)
 
@@ -262,6 +298,26 @@ async def test_a_spike_begins_and_ends_once(bench: Bench) -> None:
     assert await raised(bench) == ["spike", "spike.ended", "spike"]
     assert (await alerts(bench.redis, bench.prefix))[2].id != began.id
     assert 0 < await bench.redis.ttl(bench.names.name("spikes")) <= bench.settings.retention
+
+
+async def test_a_spike_of_a_provider_is_kept_apart(bench: Bench) -> None:
+    """A worker of v0.1.0 could not read the spikes any more, and would look for none."""
+    spiking, calm, before = Count(100, 40, 3), Count(100, 1), Count(5_000, 50, 9)
+    await count_by_hand(bench, spiking, before, ".provider", "openai")
+    for consumer in ("one", "two"):
+        await look(bench, consumer)
+    assert set(await storage(bench).spikes()) == {PROVIDER}
+    assert await bench.redis.hkeys(bench.names.name("spikes")) == [b"version"]
+    assert await bench.redis.hkeys(bench.names.name("provider-spikes")) == [b"provider:openai"]
+    assert 0 < await bench.redis.ttl(bench.names.name("provider-spikes")) <= bench.settings.retention
+    await count_by_hand(bench, calm, before, ".provider", "openai")
+    await look(bench)
+    began, ended = await alerts(bench.redis, bench.prefix)
+    assert (began.provider, began.model, ended.provider) == ("openai", None, "openai")
+    assert (began.source, ended.source) == (bench.prefix, bench.prefix)
+    assert began.rate
+    assert (began.rate.by, began.rate.blocked, began.rate.baseline_blocked) == ("provider", 3, 9)
+    assert await storage(bench).spikes() == {}
 
 
 async def test_one_worker_at_a_time_looks(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from tests.relays import (
     wait_until_settled,
 )
 from tests.service.cli.command import deltaloom, environment
-from tests.streams import add, read_as
+from tests.streams import add, entries, read_as
 from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 
@@ -262,6 +263,34 @@ async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:
         await stage.settled()
     assert receiver.taken == [good]
     assert [each.reason for each in await undelivered(stage.redis, stage.prefix)] == ["unreadable"]
+
+
+async def test_alert_of_a_later_version(stage: Stage, receiver: Receiver) -> None:
+    """A relay that is older than the workers would file what is new as unreadable, and nobody is told."""
+    new = await stage.raised(
+        "opened", "resp_1", type="deltaloom.prompt.flagged", kind="prompt", severity="severe", status="held"
+    )
+    odd = json.loads((await entries(stage.redis, StreamNames(stage.prefix).alerts))[0][1][b"__data__"])
+    odd |= {"id": "odd", "rate": {"by": "region"}, "text": None, "tenant": ["a", "b"]}
+    await add(stage.redis, StreamNames(stage.prefix).alerts, {"__data__": json.dumps(odd)})
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert receiver.taken == [new, "odd"]
+    assert [request.body["severity"] for request in receiver.requests] == ["severe", "severe"]
+    assert (receiver.requests[1].body["rate"], receiver.requests[1].body["tenant"]) == (None, None)
+    assert await undelivered(stage.redis, stage.prefix) == []
+
+
+async def test_undelivered_of_a_later_version_is_listed(stage: Stage) -> None:
+    """One reason that is new, or one alert that is no JSON, would hide all others."""
+    stored = {"destination": "here", "answer": "no", "attempts": "1", "entry_id": "1-1"}
+    stored |= {"failed_at": "2026-05-04T12:00:00Z", "reason": "quota\x1b[2J"}
+    for data in (b"\xff{", b"{}"):
+        await add(stage.redis, StreamNames(stage.prefix).undelivered, {**stored, "__data__": data})
+    shown = await _in_thread("alerts", "undelivered", env=stage.environment)
+    assert shown.stdout.count("quota\\x1b[2J") == 2, shown.stderr
+    listed = await _in_thread("alerts", "undelivered", "--json", env=stage.environment)
+    assert [json.loads(line)["alert"] for line in listed.stdout.splitlines()] == [{}, "\\xff{"]
 
 
 async def test_digest(stage: Stage, receiver: Receiver) -> None:

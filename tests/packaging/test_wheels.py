@@ -73,10 +73,16 @@ def test_library_is_typed(library: Wheel) -> None:
     assert "deltaloom/py.typed" in library.files
 
 
+def test_library_holds_the_schemas(library: Wheel) -> None:
+    """Readers in other languages would have no description of the messages."""
+    messages = ("AssembledText", "ModerationAlert", "DeadLetter", "UndeliveredAlert", "Event")
+    assert {f"deltaloom/schemas/{name}.json" for name in messages} <= library.files
+
+
 def test_library_needs_only_pydantic(library: Wheel) -> None:
     """A producer would have to install the worker's dependencies."""
     required = library.core.get_all("Requires-Dist") or []
-    assert [name for name in required if "extra ==" not in name] == ["pydantic<3,>=2.10"]
+    assert [name for name in required if "extra ==" not in name] == ["pydantic<3,>=2.11"]
 
 
 def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:

@@ -14,11 +14,18 @@ from redis import Redis
 
 from service import embedded
 from service.embedded import EmbeddedServer, EmbeddedServerError
+from tests.nodes import free_port
 from tests.service.cli.command import environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefer a port that only this test has: the usual one may be taken when it is wanted again."""
+    monkeypatch.setattr(embedded, "PREFERRED_PORT", free_port())
 
 
 def test_without_a_folder_nothing_is_left() -> None:
@@ -54,12 +61,24 @@ def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
         assert [fields for _, fields in client.xrange("stream")] == [{b"event": b"kept"}]
 
 
-def test_another_address_if_its_own_is_taken(tmp_path: Path) -> None:
+def test_another_address_if_its_own_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that something else has taken would keep the server from starting."""
+    monkeypatch.setattr(embedded, "_ORPHAN_ANSWERS_WITHIN", 0.1)
     with EmbeddedServer(tmp_path) as server:
         port = server.port
     with socket.create_server(("127.0.0.1", port)), EmbeddedServer(tmp_path) as server:
         assert server.port != port
+
+
+def test_a_port_lost_to_another_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise two servers that start at once share one port, and one owner talks to the other's server."""
+    with EmbeddedServer() as first:
+        late = EmbeddedServer()
+        free = late._ports()  # noqa: SLF001 - what it would try
+        monkeypatch.setattr(late, "_ports", lambda: [first.port, *free])
+        with late, Redis.from_url(late.url) as client:
+            assert late.port != first.port
+            assert client.config_get("dir") == {"dir": str(late.folder.resolve())}
 
 
 def test_a_given_port_is_used_or_refused(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("STATE_TTL", "59", "greater than or equal to 60"),
         ("MARKER_TTL", "59", "greater than or equal to 60"),
         ("ITEM_TTL", "59", "greater than or equal to 60"),
+        ("KIND_RETENTION", "reasoning", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=59", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=1.5e3", "reasoning=seconds, whole and at least 60"),
+        ("KIND_RETENTION", "reasoning=60,reasoning=90", "reasoning once only"),
+        ("KIND_RETENTION", "thoughts=60", "kinds are refusal, reasoning, reasoning_summary, output_text"),
+        ("KIND_RETENTION", "reasoning=60,", "kind=seconds, separated by commas"),
+        ("KIND_RETENTION", "refusal=604801", "refusal is gone after 604800 seconds anyway"),
         ("SHUTDOWN_TIMEOUT", "0", "greater than 0"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("LOG_FORMAT", "xml", "'auto', 'pretty' or 'json'"),
@@ -209,6 +216,8 @@ def test_variable_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) ->
         "handlers": "refusal",
         "serve_partitions": "0,2",
         "redis_mode": "cluster",
+        "marker_ttl": 8 * 86400.0,
+        "kind_retention": "reasoning=3600",
     }
     default = Settings.model_fields[name].default
     value = values.get(name, default + 1 if name != "block_ms" and isinstance(default, int) else default)
@@ -280,6 +289,14 @@ def test_partitions_that_are_not_there(
             {"REDIS_URL": "redis+cluster://a", "DELTALOOM_PARTITIONS": "1", "DELTALOOM_WAIT_AOF": "true"},
             "DELTALOOM_WAIT_AOF is not allowed in a cluster: WAIT speaks of one connection",
         ),
+        (
+            {"DELTALOOM_MARKER_TTL": "604799"},
+            "DELTALOOM_MARKER_TTL=604799 is not allowed: at least DELTALOOM_ITEM_TTL=604800, or an event that",
+        ),
+        (
+            {"DELTALOOM_MARKER_TTL": "1234567", "DELTALOOM_RETENTION": "2345678"},
+            "DELTALOOM_MARKER_TTL=1234567 is not allowed: at least DELTALOOM_RETENTION=2345678, or an event that",
+        ),
         ({"REDIS_URL": "redis+sentinel://:s3cret@a"}, "REDIS_URL=(not shown) is not allowed: the name under"),
         (
             {"DELTALOOM_REDIS_URL": "redis://:s3cret@a,b"},
@@ -305,3 +322,24 @@ def test_a_cluster_with_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis+cluster://a,b")
     monkeypatch.setenv("DELTALOOM_PARTITIONS", "1")
     assert Settings.read().address.mode == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("environment", "remembered"),
+    [
+        ({}, 604_800),
+        ({"ITEM_TTL": "3600"}, 604_800),
+        ({"ITEM_TTL": "700000"}, 700_000),
+        ({"RETENTION": "700000"}, 700_000),
+        ({"ITEM_TTL": "60", "RETENTION": "90"}, 90),
+        ({"MARKER_TTL": "604800"}, 604_800),
+        ({"MARKER_TTL": "700000"}, 700_000),
+    ],
+)
+def test_text_is_remembered_as_long_as_anything_of_it_is_kept(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], remembered: float
+) -> None:
+    """Otherwise an event that comes again would write a second text under the id of one that is still there."""
+    for name, value in environment.items():
+        monkeypatch.setenv(f"DELTALOOM_{name}", value)
+    assert Settings.read().remembered == remembered

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 _PATH = "/api/v2/alerts"
 DIGEST = "DeltaloomDigest"
+OTHER = "DeltaloomAlert"
+"""The name of an alert of a type that this version does not know."""
 NAMES: Mapping[Phase, str] = {
     "opened": "DeltaloomRefusal",
     "finished": "DeltaloomRefusal",
+    "refused": "DeltaloomResponseRefused",
     "filtered": "DeltaloomResponseFiltered",
     "blocked": "DeltaloomResponseBlocked",
+    "contradicted": "DeltaloomTextContradicted",
     "spike": "DeltaloomRefusalSpike",
     "spike_ended": "DeltaloomRefusalSpike",
 }
@@ -106,10 +110,13 @@ class AlertmanagerDestination:
 def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, str]:
     """What makes it one alert; those of the table win, so that a route there can be made to fit."""
     alert = notification.alert
+    phase = phase_of(alert)
     of_one = {
-        "alertname": NAMES[phase_of(alert)],
+        "alertname": OTHER if phase is None else NAMES[phase],
+        "type": alert.type if phase is None else None,
         "tenant": alert.tenant,
         "model": alert.model,
+        "provider": alert.provider,
         "kind": alert.kind,
     }
     labels = {
@@ -131,6 +138,11 @@ def _annotations(notification: Notification) -> dict[str, str]:
         "item_id": alert.item_id,
         "status": alert.status,
         "reason": alert.reason,
+        "reason_class": alert.reason_class,
+        "provider_category": alert.provider_category,
+        "upstream_provider": alert.upstream_provider,
+        "upstream_response_id": alert.upstream_response_id,
+        "request": wording.request(alert),
     }
     annotations = {
         **({} if digest else of_one),

@@ -27,6 +27,7 @@ from service.alerts.destinations import answers, secrets, wording
 from service.alerts.destinations.errors import DestinationError
 from service.alerts.destinations.guard import guarded
 from service.alerts.destinations.http import verdict_of
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ _TYPES = {
 _TEXT_AT_MOST = 16_000
 """UTF-16 code units; each service cuts further to what it takes."""
 _STATUS = re.compile(r"\berror=(\d{3})\b")
+_MEANS_MORE = re.compile(r"@(?=everyone|here|channel|all\b)|<(?=[@#!&])|\](?=\()")
 _SECRET_PIECE = re.compile(r"[\w.~%-]{6,}")
 
 logging.getLogger("apprise").propagate = False  # what it has to say stands in the answer
@@ -66,8 +68,9 @@ class AppriseDestination:
 
     async def deliver(self, notification: Notification) -> Outcome:
         """Send it by the one service that the URL names."""
-        title, body = wording.headline(notification), _body(notification, self._options.link)
-        kind = apprise.NotifyType.SUCCESS if notification.resolves else _TYPES[notification.severity]
+        title = _harmless(wording.headline(notification))
+        body = _harmless(_body(notification, self._options.link))
+        kind = apprise.NotifyType.SUCCESS if notification.resolves else _TYPES[known(notification.severity)]
         send = partial(self._send, title, body, kind, wording.texts(notification))
         async with self._turn:  # so that waiting for others is not of its time
             try:
@@ -122,6 +125,11 @@ def _body(notification: Notification, link: str | None) -> str:
         f"Reference: #{wording.reference(notification.group)} · {notification.id}",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _harmless(text: str) -> str:
+    """Take the meaning from what a chat would take for a mention, or for a link under other words."""
+    return _MEANS_MORE.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
 
 
 def _verdict(said: list[str]) -> Verdict:

@@ -1,6 +1,7 @@
 """A line in this program's log.
 
-The text stands under the key `text`, which `service/logs.py` takes out unless `DELTALOOM_LOG_TEXT=true`.
+Texts and a provider's explanation stand under the keys `text` and `provider_explanation`, which
+`service/logs.py` takes out unless `DELTALOOM_LOG_TEXT=true`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations import wording
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +41,14 @@ class LogDestination:
             "item_id": alert.item_id,
             "tenant": alert.tenant,
             "model": alert.model,
+            "provider": alert.provider,
             "status": alert.status,
             "reason": alert.reason,
+            "reason_class": alert.reason_class,
+            "provider_category": alert.provider_category,
+            "provider_explanation": alert.provider_explanation,
+            "request": wording.request(alert),
+            "upstream_response_id": alert.upstream_response_id,
             "link": wording.link(self._link, alert),
             "text_sha256": notification.text_sha256,
         }
@@ -52,10 +60,10 @@ class LogDestination:
             "category": notification.category,
             "rule": notification.rule,
             "counts": wording.counts(notification),
-            "text": "\n\n".join(wording.texts(notification)),
+            "text": "\n\n".join(wording.model_texts(notification)),
         }
-        known = {name: value for name, value in fields.items() if value}
-        logs.logger().log(_LEVELS[notification.severity], wording.headline(notification), **known)
+        given = {name: value for name, value in fields.items() if value}
+        logs.logger().log(_LEVELS[known(notification.severity)], wording.headline(notification), **given)
         return Outcome(Verdict.DELIVERED, "written")
 
     async def aclose(self) -> None:

@@ -27,8 +27,22 @@ from pydantic import (
 if TYPE_CHECKING:
     from typing import Any, Self
 
-LINK_FIELDS = ("id", "response_id", "item_id", "kind", "tenant", "model")
+LINK_FIELDS = (
+    "reference",
+    "response_id",
+    "item_id",
+    "id",
+    "kind",
+    "tenant",
+    "model",
+    "provider",
+    "upstream_response_id",
+    "source",
+)
 """What of an alert can stand in a link, as in `https://console.example/responses/{response_id}`."""
+
+WHOLE_LINK = "{reference}"
+"""The link of producers whose reference is a URL itself."""
 
 
 def _link(template: str) -> str:
@@ -43,7 +57,15 @@ def _link(template: str) -> str:
         for name, spec, conversion in fields
     ):
         raise ValueError(f"a link in which only these stand in braces: {', '.join(LINK_FIELDS)}")
-    return _web_address(template)
+    if template == WHOLE_LINK:
+        return template
+    try:
+        address = _web_address(template)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {WHOLE_LINK} alone") from None
+    if (urlsplit(address).hostname or "").endswith("}"):
+        raise ValueError("a link whose host ends as written here: a value at its end could lead anywhere")
+    return address
 
 
 def is_web_address(url: str) -> bool:
@@ -115,7 +137,18 @@ class RateLimit(Table):
 
 
 GroupField = Literal[
-    "category", "severity", "rule", "route", "phase", "kind", "tenant", "model", "status", "reason"
+    "category",
+    "severity",
+    "rule",
+    "route",
+    "phase",
+    "kind",
+    "tenant",
+    "model",
+    "provider",
+    "status",
+    "reason",
+    "reason_class",
 ]
 
 
@@ -140,7 +173,7 @@ class CommonOptions(Table):
     begin: Literal["now", "all"] = "now"
     """Where a destination that is new begins: with the next alert, or with the oldest there is."""
     link: Link | None = None
-    """Where a person reads more of the response: an URL with `LINK_FIELDS` in braces."""
+    """Where a person reads more of the response: a URL with `LINK_FIELDS` in braces, or `WHOLE_LINK`."""
 
     @model_validator(mode="after")
     def _sends_what_it_holds(self) -> Self:

@@ -15,6 +15,7 @@ from service.alerts.destinations import body, secrets, wording
 from service.alerts.destinations.ending import closes
 from service.alerts.destinations.http import HttpClient
 from service.alerts.likeness import likeness
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,12 @@ EVENT_AT_MOST = 512 * 1024
 """Bytes of a whole event."""
 
 _TEXT_AT_MOST = 16 * 1024
-"""UTF-16 code units of a text. Each is six bytes of JSON at most, and there are four texts at most."""
+"""UTF-16 code units of a text: each is six bytes of JSON at most."""
+_EXAMPLE_TEXT_AT_MOST = 4 * 1024
+"""The same of a text in a digest, which has three."""
 _NAME_AT_MOST = 1000
+"""UTF-16 code units of a fact: each is three bytes at most, and an alert has twenty facts."""
+_LINE_AT_MOST = 500
 _LINES_AT_MOST = 50
 _EXAMPLES_AT_MOST = 3
 
@@ -67,10 +72,10 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
         "payload": {
             "summary": wording.cut(wording.headline(notification), SUMMARY_AT_MOST),
             "source": wording.cut(options.source, _NAME_AT_MOST),
-            "severity": notification.severity,
+            "severity": known(notification.severity),
             "timestamp": alert.raised_at.isoformat(),
             "group": wording.cut(notification.category, _NAME_AT_MOST),
-            "class": "deltaloom.digest" if notification.digest else alert.type,
+            "class": "deltaloom.digest" if notification.digest else wording.cut(alert.type, _NAME_AT_MOST),
             **({"component": wording.cut(alert.model, _NAME_AT_MOST)} if alert.model and alone else {}),
             "custom_details": _details(notification),
         },
@@ -78,7 +83,7 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
     }
 
 
-def _details(notification: Notification) -> dict[str, Any]:
+def _details(notification: Notification, text_at_most: int = _TEXT_AT_MOST) -> dict[str, Any]:
     """What an incident's page shows as a table."""
     digest = notification.digest
     facts = {label: wording.cut(value, _NAME_AT_MOST) for label, value in wording.facts(notification)}
@@ -88,13 +93,17 @@ def _details(notification: Notification) -> dict[str, Any]:
         "Alert": wording.cut(notification.id, _NAME_AT_MOST),
     }
     if notification.alert.text:
-        details["Text"] = wording.cut(notification.alert.text, _TEXT_AT_MOST)
+        details["Text"] = wording.cut(notification.alert.text, text_at_most)
+    if notification.alert.provider_explanation:
+        details["Explanation"] = wording.cut(notification.alert.provider_explanation, _NAME_AT_MOST)
     if digest is not None:
         details["From"], details["To"] = wording.time(digest.since), wording.time(digest.until)
         details["Counts"] = [
-            wording.cut(each, _NAME_AT_MOST) for each in wording.counts(notification)[:_LINES_AT_MOST]
+            wording.cut(each, _LINE_AT_MOST) for each in wording.counts(notification)[:_LINES_AT_MOST]
         ]
-        details["Examples"] = [_details(each) for each in digest.examples[:_EXAMPLES_AT_MOST]]
+        details["Examples"] = [
+            _details(each, _EXAMPLE_TEXT_AT_MOST) for each in digest.examples[:_EXAMPLES_AT_MOST]
+        ]
     return details
 
 

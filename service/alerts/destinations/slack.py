@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from service.alerts.destinations import body, secrets, wording
 from service.alerts.destinations.http import HttpClient
 from service.alerts.phases import phase_of
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,7 @@ TEXT_AT_MOST = 4000
 _VALUE_AT_MOST = 250
 """Of one fact: ten of them leave room for the text."""
 _EXAMPLE_AT_MOST = 600
+_EXPLANATION_AT_MOST = 1000
 _LINK_AT_MOST = 600
 _SIGNS = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
 _REFERS: Mapping[Phase, str] = {"finished": "Completes the alert ", "spike_ended": "Ends the alert "}
@@ -73,7 +75,7 @@ def message(notification: Notification, link: str | None = None) -> dict[str, An
         notification: what it is about.
         link: where a person reads more, with fields in braces.
     """
-    headline = f"{_SIGNS[notification.severity]} {wording.headline(notification)}"
+    headline = f"{_SIGNS[known(notification.severity)]} {wording.headline(notification)}"
     return {
         "text": _escaped(headline, TEXT_AT_MOST),
         "blocks": [
@@ -99,12 +101,23 @@ def _said(notification: Notification, link: str | None) -> list[Block]:
     """The text, or what a digest counts and its examples."""
     digest = notification.digest
     if digest is None:
-        text = notification.alert.text
-        return [_section(_quoted(text, SECTION_AT_MOST))] if text.strip() else []
+        alert = notification.alert
+        text = [_section(_quoted(alert.text, SECTION_AT_MOST))] if alert.text.strip() else []
+        return [*text, *_explained(alert)]
     span = f"From {_moment(digest.since)} to {_moment(digest.until)}"
     counted = _escaped("\n".join(wording.counts(notification)), SECTION_AT_MOST - len(span) - 1)
     examples = [_example(each, link) for each in digest.examples]
     return [_section(f"{span}\n{counted}"), *examples]
+
+
+def _explained(alert: ModerationAlert) -> list[Block]:
+    """The provider's words about the reason, told from the model's by their label."""
+    words = alert.provider_explanation
+    return (
+        [_section(f"*Explanation*\n{_quoted(words, _EXPLANATION_AT_MOST)}")]
+        if words and words.strip()
+        else []
+    )
 
 
 def _example(notification: Notification, link: str | None) -> Block:
@@ -118,7 +131,8 @@ def _example(notification: Notification, link: str | None) -> Block:
 
 def _context(notification: Notification, link: str | None) -> str:
     alert, digest = notification.alert, notification.digest
-    refers = "" if digest else _REFERS.get(phase_of(alert), "")
+    phase = phase_of(alert)
+    refers = "" if digest or phase is None else _REFERS.get(phase, "")
     when = _moment(digest.until if digest else alert.raised_at)
     identity = _escaped(wording.one_line(notification.id), _VALUE_AT_MOST)
     more = "" if digest else _more(alert, link)

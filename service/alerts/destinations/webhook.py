@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import WebhookOptions
 
 
+_HEADER_VALUE = re.compile(r"[!-~]{1,1024}")
 _KEY_BYTES = range(24, 65)
 """What the specification says of a secret's length."""
 
@@ -57,6 +60,7 @@ class WebhookDestination:
 
     def _headers(self, message_id: str, written: bytes) -> dict[str, str]:
         now = datetime.now(UTC)
+        message_id = _in_a_header(message_id)
         signatures = (signer.sign(message_id, now, written.decode()) for signer in self._signers)
         return {
             "Content-Type": self._content_type,
@@ -77,6 +81,13 @@ def _signer(where: str, secret: str) -> Webhook:
             'random bytes, as in echo "whsec_$(openssl rand -base64 32)"'
         )
     return Webhook(key)
+
+
+def _in_a_header(message_id: str) -> str:
+    """Return an id as a header takes it: ours as they are, what is not ASCII as its digest."""
+    if _HEADER_VALUE.fullmatch(message_id):
+        return message_id
+    return f"sha256_{hashlib.sha256(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _bare(notification: Notification, _source: str) -> dict[str, Any]:

@@ -1,14 +1,21 @@
-"""What a person reads of a notification: a headline, facts, and a reference that ties messages together."""
+"""What a person reads of a notification: headline, facts, links, and a reference that ties messages together.
+
+What producers and providers say may be hostile. Here it becomes a line without control characters; a link, or
+the producer's reference, is percent-encoded besides, so that it cannot become mark-up, a mention or another
+link anywhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from service.alerts.destinations.options import LINK_FIELDS
+from service.alerts.destinations.options import LINK_FIELDS, WHOLE_LINK
 from service.alerts.phases import phase_of
+from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,11 +28,21 @@ if TYPE_CHECKING:
 _WHAT: Mapping[Phase, str] = {
     "opened": "A model refuses",
     "finished": "A model refused",
+    "refused": "A response was refused without a text",
     "filtered": "A content filter cut a response off",
     "blocked": "A response was blocked",
+    "contradicted": "Another text came for a finished one",
     "spike": "Far more is refused than usual",
     "spike_ended": "Refusals are back to usual",
 }
+
+
+_HTTP_URL: Final = re.compile(
+    r"(?P<server>https?://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)(?P<rest>[/?#][!-~]*|)"
+)
+"""A URL of HTTP in ASCII, without a user, white space or control characters."""
+_URL_CHARACTERS: Final = "/?#:;=&%+,"
+"""Characters that stay as they are in a URL: those that mean nothing to Slack, Markdown or HTML."""
 
 
 def headline(notification: Notification) -> str:
@@ -35,41 +52,55 @@ def headline(notification: Notification) -> str:
         said: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
     else:
         tenant = alert.tenant and f"tenant {alert.tenant}"
-        said = (_WHAT[phase_of(alert)], notification.category, alert.model, tenant)
+        said = (_what(alert), notification.category, alert.model, tenant)
     test = "[TEST] " if notification.test else ""
     return test + " · ".join(one_line(each) for each in said if each)
+
+
+def _what(alert: ModerationAlert) -> str:
+    phase = phase_of(alert)
+    return f"Alert {alert.type}" if phase is None else _WHAT[phase]
 
 
 def facts(notification: Notification) -> list[tuple[str, str]]:
     """What is known of it, label and value, the most telling first; only what there is."""
     own = (
-        ("Severity", notification.severity),
+        ("Severity", one_line(notification.severity) or known(notification.severity)),
         ("Category", notification.category),
         ("Rule", notification.rule),
     )
-    known = own if notification.digest else (*own, *_of_one(notification))
-    lines = ((label, one_line(value)) for label, value in known if value)
+    given = own if notification.digest else (*own, *_of_one(notification))
+    lines = ((label, one_line(value)) for label, value in given if value)
     return [(label, line) for label, line in lines if line]
 
 
 def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
     alert = notification.alert
-    ended = " · ".join(each for each in (alert.status, alert.reason) if each)
     return [
+        ("Type", None if phase_of(alert) else alert.type),
         ("Model", alert.model),
         ("Tenant", alert.tenant),
-        ("Ended", ended),
+        ("Provider", _joined(alert.provider, alert.upstream_provider)),
+        ("Ended", _joined(alert.status, alert.reason)),
+        ("Because of", _joined(alert.reason_class, alert.provider_category)),
         *_rate(alert.rate),
+        ("Request", request(alert)),
         ("Response", alert.response_id),
         ("Item", alert.item_id),
+        ("Provider's id", alert.upstream_response_id),
         ("Safety identifier", alert.safety_identifier),
         ("SHA-256 of the text", None if alert.text else notification.text_sha256),
     ]
 
 
+def _joined(*known: str | None) -> str:
+    return " · ".join(each for each in known if each)
+
+
 def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
     if rate is None:
         return []
+    blocked = rate.blocked or rate.baseline_blocked
     return [
         (
             "Refused",
@@ -78,6 +109,10 @@ def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
         (
             "Before",
             f"{rate.baseline_refused} of {rate.baseline_responses} responses ({rate.baseline_share:.1%})",
+        ),
+        (
+            "Blocked",
+            f"{rate.blocked} of {rate.responses}, before {rate.baseline_blocked}" if blocked else None,
         ),
     ]
 
@@ -88,11 +123,20 @@ def counts(notification: Notification) -> list[str]:
     return [] if digest is None else [f"{number} times {one_line(what)}" for what, number in digest.counts]
 
 
+def model_texts(notification: Notification) -> list[str]:
+    """Return all that a model said in it."""
+    return [alert.text for alert in _alerts(notification) if alert.text]
+
+
 def texts(notification: Notification) -> list[str]:
-    """All that a model said in it."""
+    """Return all that a model said in it, and all that a provider explained."""
+    explained = (alert.provider_explanation for alert in _alerts(notification))
+    return [*model_texts(notification), *(explanation for explanation in explained if explanation)]
+
+
+def _alerts(notification: Notification) -> list[ModerationAlert]:
     digest = notification.digest
-    said = [notification.alert.text, *(each.alert.text for each in (digest.examples if digest else ()))]
-    return [text for text in said if text]
+    return [notification.alert, *(each.alert for each in (digest.examples if digest else ()))]
 
 
 def reference(group: str) -> str:
@@ -101,13 +145,30 @@ def reference(group: str) -> str:
 
 
 def link(template: str | None, alert: ModerationAlert) -> str | None:
-    """Where a person reads more; None if there is no link, or the alert has not what stands in it."""
+    """Return where a person reads more; None if there is no link, or the alert has not what stands in it."""
     if template is None:
         return None
+    if template == WHOLE_LINK:
+        return _own_link(alert.reference)
     values = {name: getattr(alert, name) for name in LINK_FIELDS if f"{{{name}}}" in template}
-    if None in values.values():
+    if not all(value and value.strip(".") for value in values.values()):  # dots would lead a folder up
         return None
-    return template.format(**{name: quote(value, safe="") for name, value in values.items()})
+    return template.format(**{name: _quoted(value) for name, value in values.items()})
+
+
+def _own_link(reference: str | None) -> str | None:
+    """Return a reference that is a URL of HTTP; None if it is anything else."""
+    found = _HTTP_URL.fullmatch(reference or "")
+    return found and found["server"] + _quoted(found["rest"], _URL_CHARACTERS)
+
+
+def request(alert: ModerationAlert) -> str | None:
+    """Return the producer's reference, percent-encoded where it could be more than a word or a URL."""
+    return alert.reference and _quoted(alert.reference, _URL_CHARACTERS)
+
+
+def _quoted(value: str, safe: str = "") -> str:
+    return quote(value, safe=safe, errors="replace")
 
 
 def time(moment: datetime) -> str:

@@ -84,9 +84,7 @@ def _of_file(name: str) -> list[ModerationAlert]:
 
 def _alerts_in(name: str, text: str) -> Iterable[ModerationAlert]:
     """The alerts of a file: one JSON object, in as many lines as it likes, or one a line."""
-    from pydantic import ValidationError
-
-    from deltaloom.messages import ModerationAlert
+    from service.alerts.parsing import NotAnAlertError, parse_alert
     from service.cli.errors import CommandError
 
     try:
@@ -98,11 +96,10 @@ def _alerts_in(name: str, text: str) -> Iterable[ModerationAlert]:
         if not line.strip():
             continue
         try:
-            yield ModerationAlert.model_validate_json(line)
-        except ValidationError as error:
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, wrong["loc"])) or f"line {number}"
-            raise CommandError(f"{name} holds something that is no alert: {where}: {wrong['msg']}") from None
+            yield parse_alert(line).alert
+        except NotAnAlertError as error:
+            where = f"line {number}: " if len(lines) > 1 else ""
+            raise CommandError(f"{name} holds something that is no alert: {where}{error}") from None
 
 
 async def _of_stream(wanted: str) -> list[ModerationAlert]:
@@ -185,5 +182,5 @@ def _decided(target: Console, name: str, decision: Decision) -> list[Text]:
             "resolves what was sent before" if decision.resolves else None,
         )
     )
-    text = [paragraph(target, decision.alert.text)] if decision.alert.text else []
-    return [title + how, *text]
+    words = (decision.alert.text, decision.alert.provider_explanation)
+    return [title + how, *(paragraph(target, each) for each in words if each)]

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deltaloom.messages import ModerationAlert, RefusalRate
+    from service.alerts.proportions import Count
     from service.alerts.spikes import Rates, Subject
 
 EXAMPLES = examples("deltaloom alerts rates", "deltaloom alerts rates --json | jq 'select(.spike != null)'")
 
 
 def run(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
-    """Show how many responses were refused: of each model and tenant, in the window and before it.
+    """Show the shares of responses that were refused or blocked, in the window and before it.
 
-    A response counts once, when it is over, and as refused if any part of it was a refusal.
+    By model, by provider and by tenant. A response counts once, when it is over: as refused if the model
+    declined, as blocked if a filter, a policy or a guardrail stopped it.
     """
     asyncio.run(_show(as_json=json))
 
@@ -51,14 +53,14 @@ async def _show(*, as_json: bool) -> None:
     elif not subjects:
         note(
             "nothing was counted yet: a response counts when it is over, if its producer gives a response_id "
-            "and its model or tenant is known"
+            "and its model, provider or tenant is known"
         )
     else:
-        print_table(console(), _table(rates, subjects, spikes, thresholds_of(settings).responses))
+        print_table(console(), table_of(rates, subjects, spikes, thresholds_of(settings).responses))
 
 
 def _order(rates: Rates, subject: Subject) -> tuple[str, float, str]:
-    """Models before tenants, and of each those first that refuse most."""
+    """Order by scope, models first and tenants last, and of each those first that refuse most."""
     return subject.scope, -rates.rate(subject).share, subject.name
 
 
@@ -67,35 +69,39 @@ def _as_json(rate: RefusalRate, spike: ModerationAlert | None) -> str:
     return json_format.dumps({**rate.model_dump(mode="json"), "spike": began}, ensure_ascii=False)
 
 
-def _table(
+def table_of(
     rates: Rates, subjects: Iterable[Subject], spikes: Mapping[Subject, ModerationAlert], enough: int
 ) -> Table:
+    """Return what the command prints: at most 80 columns wide, unless a name is longer than 22 characters."""
     from rich.table import Table
     from rich.text import Text
 
+    from service.alerts.spikes import baseline_of, window_of
     from service.cli.entries import clock_time
     from service.cli.output import visible
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     since = clock_time(rates.rate(next(iter(subjects))).since)
-    table.add_column("of")
-    table.add_column("name")
-    for name in (f"refused since {since}", "share", "before", "share", "score"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    table.add_column(f"since {since}\n", overflow="fold")
+    for name in ("\nof", "\nrefused", "\nblocked", "before\nof", "\nrefused", "\nblocked", "\nscore"):
+        table.add_column(name, justify="right", no_wrap=True)
+    scope = None
     for subject in subjects:
+        if subject.scope != scope:
+            scope = subject.scope
+            table.add_row(Text(f"by {visible(scope)}", "dim"))
         spike = spikes.get(subject)
         rate = rates.rate(subject, since_spike=None if spike is None else spike.rate)
         few = min(rate.responses, rate.baseline_responses) < enough
-        said = Text(f"spike since {clock_time(spike.raised_at)}", "bold red") if spike else None
+        lasts = f"\n  spike since {clock_time(spike.raised_at)}" if spike else ""
         table.add_row(
-            rate.by,
-            visible(rate.name),
-            f"{rate.refused:,} of {rate.responses:,}",
-            f"{rate.share:.1%}",
-            f"{rate.baseline_refused:,} of {rate.baseline_responses:,}",
-            f"{rate.baseline_share:.1%}",
-            f"{rate.score:.1f}",
-            said or Text("too few to tell" if few else "", "dim"),
+            Text.assemble(visible(rate.name), (lasts, "bold red")),
+            *_cells(window_of(rate)),
+            *_cells(baseline_of(rate)),
+            Text("few", "dim") if few else Text(f"{rate.score:.1f}", "bold red" if spike else ""),
         )
     return table
+
+
+def _cells(count: Count) -> tuple[str, str, str]:
+    return f"{count.responses:,}", f"{count.share:.1%}", f"{count.blocked_share:.1%}"

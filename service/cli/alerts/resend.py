@@ -113,15 +113,13 @@ async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: 
     """Send one; what was in the way, or None."""
     from datetime import UTC, datetime
 
-    from pydantic import ValidationError
-
-    from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification, Verdict
+    from service.alerts.parsing import NotAnAlertError, parse_alert
 
     name = to or undelivered.destination
     try:
-        alert = ModerationAlert.model_validate_json(undelivered.alert or "")
-    except ValidationError:
+        alert = parse_alert(undelivered.alert or "").alert
+    except NotAnAlertError:
         return "holds no alert"
     decision = destinations.loaded.policy.decide(alert, datetime.now(UTC)).get(name)
     if decision is None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from deltaloom.messages import ModerationAlert
+from service.alerts.parsing import NotAnAlertError, parse_alert
 from service.cli.partitions import located
 from service.storage.reading import backwards, entry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from deltaloom.messages import ModerationAlert
     from deltaloom.streams import Partitions, StreamNames
 
 LOOKED_THROUGH = 50_000
@@ -53,6 +52,6 @@ async def _with_id(client: Redis, names: StreamNames, wanted: str) -> list[Moder
 def _alert(fields: dict[bytes, bytes]) -> ModerationAlert | None:
     """The alert in an entry; None if another program wrote it."""
     try:
-        return ModerationAlert.model_validate_json(fields.get(b"__data__", b""))
-    except ValidationError:
+        return parse_alert(fields.get(b"__data__", b"")).alert
+    except NotAnAlertError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,7 +60,9 @@ def _json(stored: StoredUndelivered) -> str:
     import json
 
     fields = stored.alert.model_dump(mode="json", exclude={"alert"})
-    alert = stored.alert.alert and json.loads(stored.alert.alert)
+    alert: object = stored.alert.alert
+    with suppress(ValueError, RecursionError):  # what is unreadable may not be JSON: it is shown as it is
+        alert = alert and json.loads(str(alert))
     return json.dumps({"id": stored.id, **fields, "alert": alert}, ensure_ascii=False)
 
 
@@ -79,6 +82,6 @@ def _table(chosen: list[StoredUndelivered]) -> Table:
         failed = alert.failed_at.astimezone().strftime("%m-%d %H:%M")
         answer = Text(visible(alert.answer))
         table.add_row(
-            stored.id, failed, visible(alert.destination), alert.reason, str(alert.attempts), answer
+            stored.id, failed, visible(alert.destination), visible(alert.reason), str(alert.attempts), answer
         )
     return table

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
-from handlers.core.effects import Origin, Rank, UnattributableEventError
+from deltaloom import limits
+from handlers.core.effects import Checksum, Origin, Rank, UnattributableEventError
 from handlers.core.identity import Arrival, EntryId, StreamKey
 
 AT = Arrival(EntryId(1, 0), 0)
@@ -30,3 +33,35 @@ def test_without_any_id_the_remedy_is_said() -> None:
 def test_ranks_are_in_the_order_of_their_worth() -> None:
     """A copy would replace what the text's own `.done` says."""
     assert sorted(Rank) == [Rank.DONE, Rank.CONTENT_PART, Rank.OUTPUT_ITEM, Rank.RESPONSE]
+
+
+def test_item_id_that_is_the_only_identity_is_not_too_long() -> None:
+    """Otherwise a key would be as long as the producer likes."""
+    assert Origin(AT).stream_key("x" * limits.ID) == StreamKey("item", "x" * limits.ID)
+    message = r"item_id has 1025 characters, at most 1024, and there is no response_id; publish it with"
+    with pytest.raises(UnattributableEventError, match=message):
+        Origin(AT).stream_key("x" * (limits.ID + 1))
+    assert Origin(AT, "resp_1").stream_key("x" * (limits.ID + 1)) == StreamKey("response", "resp_1")
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "fits"),
+    [
+        ("é", None, True),
+        ("é", 2, True),
+        ("é", 1, False),
+        ("é", 0, False),
+        ("e", 2, False),
+        ("", None, False),
+    ],
+)
+def test_checksum_fits_its_text_only(text: str, size: int | None, *, fits: bool) -> None:
+    """Otherwise a text that lacks a piece would be called verified."""
+    for digest in (sha256("é".encode()).hexdigest(), sha256("é".encode()).hexdigest().upper()):
+        assert Checksum(digest, size).fits(text) is fits
+
+
+def test_checksum_of_an_empty_text_fits_it() -> None:
+    """Otherwise an empty text, of a size that is not none, would be doubted."""
+    assert Checksum(sha256(b"").hexdigest(), 0).fits("")
+    assert not Checksum(sha256(b"").hexdigest(), 0).fits("a")

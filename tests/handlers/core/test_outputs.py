@@ -6,14 +6,27 @@ from datetime import UTC, datetime
 
 import pytest
 
+from deltaloom.messages import ModerationAlert
 from handlers.core.assembly import Assembly
+from handlers.core.contradictions import Contradiction
 from handlers.core.effects import Context
 from handlers.core.identity import PartKey, StreamKey
-from handlers.core.outputs import assembled_text, part_fields, time_of
+from handlers.core.outputs import assembled_text, contradiction_alert, part_fields, time_of
 from handlers.core.response import FinishedPart
 
 PART = PartKey(StreamKey("response", "resp_1"), 2, 1, "reasoning_summary")
-CONTEXT = Context("acme", "m-1", "user-1", "00-aa-bb-01")
+CONTEXT = Context(
+    "acme",
+    "m-1",
+    "user-1",
+    "00-aa-bb-01",
+    "openrouter",
+    "openai",
+    "openai.responses",
+    "gen-1",
+    "https://trace/1",
+    ("item_id", "reason"),
+)
 FINISHED = FinishedPart(
     PART,
     Assembly("text", 3, 1, 4, 9),
@@ -24,6 +37,11 @@ FINISHED = FinishedPart(
     CONTEXT,
     1_700_000_000_123,
     1_700_000_001_000,
+    0,
+    "length",
+    "category",
+    "explanation",
+    "producer",
 )
 
 
@@ -31,6 +49,8 @@ def test_all_that_is_known_is_said() -> None:
     """A field of the message would be empty, or hold another's value."""
     message = assembled_text(FINISHED).model_dump()
     assert message == {
+        "schema": 1,
+        "source": None,
         "type": "deltaloom.text.assembled",
         "id": PART.digest("text"),
         "kind": "reasoning_summary",
@@ -41,7 +61,11 @@ def test_all_that_is_known_is_said() -> None:
         "text": "text",
         "status": "incomplete",
         "reason": "max_output_tokens",
+        "reason_class": "length",
+        "provider_category": "category",
+        "provider_explanation": "explanation",
         "integrity": "unverified",
+        "integrity_source": "producer",
         "delta_count": 3,
         "duplicate_count": 1,
         "first_sequence_number": 4,
@@ -52,6 +76,12 @@ def test_all_that_is_known_is_said() -> None:
         "model": "m-1",
         "safety_identifier": "user-1",
         "traceparent": "00-aa-bb-01",
+        "provider": "openrouter",
+        "upstream_provider": "openai",
+        "dialect": "openai.responses",
+        "upstream_response_id": "gen-1",
+        "reference": "https://trace/1",
+        "context_truncated": ("item_id", "reason"),
     }
 
 
@@ -61,6 +91,33 @@ def test_without_a_response_id_the_item_is_named(item_id: str | None) -> None:
     part = PART._replace(stream_key=StreamKey("item", "it_1"))
     fields = part_fields(part, item_id, Context())
     assert (fields["response_id"], fields["item_id"]) == (None, "it_1")
+
+
+def test_contradiction_is_told_once_a_part() -> None:
+    """Otherwise the other text would be lost, or its alert could not be told from a repeat."""
+    alert = contradiction_alert(Contradiction(PART, "other", "it_2", CONTEXT, 1_700_000_001_000))
+    assert alert == ModerationAlert(
+        type="deltaloom.text.contradicted",
+        id=PART.digest("contradicted"),
+        severity="info",
+        kind="reasoning_summary",
+        output_index=2,
+        content_index=1,
+        text="other",
+        response_id="resp_1",
+        item_id="it_2",
+        raised_at=datetime(2023, 11, 14, 22, 13, 21, tzinfo=UTC),
+        tenant="acme",
+        model="m-1",
+        safety_identifier="user-1",
+        traceparent="00-aa-bb-01",
+        provider="openrouter",
+        upstream_provider="openai",
+        dialect="openai.responses",
+        upstream_response_id="gen-1",
+        reference="https://trace/1",
+        context_truncated=("item_id", "reason"),
+    )
 
 
 def test_absurd_entry_ids_have_a_time() -> None:

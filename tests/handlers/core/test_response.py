@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 
 from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
 from handlers.core.context import Registers, note
-from handlers.core.effects import Context, Copy, Ending, Rank
+from handlers.core.contradictions import Contradiction
+from handlers.core.effects import Checksum, Context, Copy, Ending, Note, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.response import (
-    OPEN_LIMIT,
-    FinishedPart,
-    LowWater,
-    Resolution,
-    ResponseEnd,
-    ResponseState,
-    resolve,
-)
+from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT, FinishedPart, Resolution, ResponseEnd, resolve
+from handlers.core.state import LowWater, ResponseState
+from handlers.core.text import text_digest
 from tests.strategies import log_of
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind, Status
+    from deltaloom.reasons import ReasonClass
     from handlers.core.log import PartLog
 
 KEY = StreamKey("response", "resp_1")
@@ -45,7 +42,9 @@ class Story:
         note(self.registers, context, EntryId(1, 0))
         self.logs: dict[PartKey, tuple[list[StoredFragment], list[StoredClosing], list[str]]] = {}
         self.endings: dict[Arrival, Ending] = {}
-        self.finished: set[PartKey] = set()
+        self.finished: dict[PartKey, str | None] = {}
+        """With the digests of their texts."""
+        self.notes: dict[Arrival, Note] = {}
 
     def _log(
         self, part: PartKey, item_id: str | None
@@ -81,9 +80,17 @@ class Story:
         *,
         position: int = 0,
         item_id: str | None = None,
+        note: Note | None = None,
     ) -> Story:
-        """A `.done`, or a copy."""
+        """Close a part with a `.done`, or a copy."""
         self._log(part, item_id)[1].append(StoredClosing(at(ms, position), rank, text))
+        if note is not None:
+            self.notes[at(ms, position)] = note
+        return self
+
+    def loss(self, ms: int) -> Story:
+        """Report that the producer lost events."""
+        self.notes[at(ms, 7)] = Note(loss=True)
         return self
 
     def item_end(self, ms: int, output_index: int = 0) -> Story:
@@ -99,16 +106,19 @@ class Story:
         copies: tuple[Copy, ...] = (),
         *,
         position: int = 9,
+        why: tuple[ReasonClass | None, str | None, str | None] = (None, None, None),
     ) -> Story:
-        """The end of the response."""
-        self.endings[at(ms, position)] = Ending(self.key, None, status, reason, copies)
+        """End the response; `why` is the reason's class, the provider's category and its explanation."""
+        self.endings[at(ms, position)] = Ending(self.key, None, status, reason, copies, *why)
         return self
 
-    def resolve(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> Resolution:
+    def resolve(
+        self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None, why: str = IDLE_TIMEOUT
+    ) -> Resolution:
         """What can be said now."""
         logs = {part: self._stored(part) for part in self.logs}
-        state = ResponseState(self.key, self.registers, self.endings, logs, frozenset(self.finished))
-        return resolve(state, low_water, idle_at_ms=idle_at_ms)
+        state = ResponseState(self.key, self.registers, self.endings, logs, self.finished, self.notes)
+        return resolve(state, low_water, idle_at_ms=idle_at_ms, why=why)
 
     def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
         """The one part that is finished now."""
@@ -133,7 +143,16 @@ def test_done_closes_and_verifies() -> None:
     """The plainest text would not come out as it was sent."""
     finished = Story().delta(1, "a", item_id="it").delta(2, "b").closing(3, "ab").only()
     assert finished == FinishedPart(
-        PART, Assembly("ab", 2, 0, 1, 2), "completed", None, "verified", "it", KNOWN, 1, 3
+        PART,
+        Assembly("ab", 2, 0, 1, 2),
+        "completed",
+        None,
+        "verified",
+        "it",
+        KNOWN,
+        1,
+        3,
+        integrity_source="provider",
     )
 
 
@@ -335,7 +354,7 @@ def test_final_copy_is_not_its_neighbours_where_that_is_finished() -> None:
     """A text would be replaced by that of the item before it, where ids collide and one has its `.done`."""
     second = PART._replace(output_index=1)
     story = Story().delta(2, "b", second, item_id="it")
-    story.finished.add(PART)
+    story.finished[PART] = text_digest("a")
     story.end(3, copies=(copy("a", 0, item_id="it"), copy("b", 1, item_id="it")))
     assert [(f.part, f.assembly.text) for f in story.resolve().finished] == [(second, "b")]
 
@@ -351,7 +370,9 @@ def test_text_that_only_the_final_copy_has() -> None:
     finished = Story().end(2, copies=(copy("a\ud83d", 1, item_id="it"),)).only()
     part = PART._replace(output_index=1)
     text = Assembly("a\ufffd", 0, 0, None, None)
-    assert finished == FinishedPart(part, text, "completed", None, "repaired", "it", KNOWN, 2, 2)
+    assert finished == FinishedPart(
+        part, text, "completed", None, "repaired", "it", KNOWN, 2, 2, integrity_source="provider"
+    )
 
 
 @pytest.mark.parametrize("shown", ["open", "finished"])
@@ -361,7 +382,7 @@ def test_final_copy_adds_no_text_of_a_kind_that_was_shown(shown: str) -> None:
     if shown == "open":
         story.delta(1, "a", PART._replace(output_index=5))
     else:
-        story.finished.add(PART._replace(output_index=5))
+        story.finished[PART._replace(output_index=5)] = text_digest("a")
     finished = story.end(2, copies=(copy("a", 0),)).resolve().finished
     assert [f.part.output_index for f in finished] == ([5] if shown == "open" else [])
 
@@ -456,7 +477,16 @@ def test_idle_part_is_given_up() -> None:
     resolution = Story().delta(1, "a", item_id="it").delta(2, "b").resolve(idle_at_ms=500)
     assert resolution.finished == [
         FinishedPart(
-            PART, Assembly("ab", 2, 0, 1, 2), "abandoned", "idle_timeout", "unverified", "it", KNOWN, 1, 500
+            PART,
+            Assembly("ab", 2, 0, 1, 2),
+            "abandoned",
+            "idle_timeout",
+            "unverified",
+            "it",
+            KNOWN,
+            1,
+            500,
+            reason_class="unknown",
         )
     ]
     assert resolution.ended
@@ -508,6 +538,267 @@ def test_an_end_in_doubt_is_none() -> None:
 def test_what_is_given_up_has_ended_too() -> None:
     """A response whose connection was cut would count nowhere."""
     (end,) = Story().delta(1, "a").item_end(2).resolve(idle_at_ms=9).ends
-    assert end == ResponseEnd(KEY, "abandoned", "idle_timeout", KNOWN, 9)
+    assert end == ResponseEnd(KEY, "abandoned", "idle_timeout", KNOWN, 9, "unknown")
     (end,) = Story().delta(1, "a").end(2, "incomplete", "content_filter").resolve(idle_at_ms=9).ends
     assert (end.status, end.at_ms) == ("incomplete", 2)
+
+
+# ------------------------------------------------------------------------- why it ended, and who says so
+
+
+def test_end_of_the_response_gives_all_that_is_said_of_its_reason() -> None:
+    """Otherwise a text would not say what its alert says of the same end."""
+    why = ("policy", "cyber", "asked for malware")
+    resolution = Story().delta(1, "a").end(2, "failed", "cyber_policy", why=why).resolve()
+    ends: list[FinishedPart | ResponseEnd] = [*resolution.finished, *resolution.ends]
+    for said in ends:
+        assert (said.reason_class, said.provider_category, said.provider_explanation) == why
+    copied = Story().end(2, "incomplete", "x", (copy("a"),), why=why).only()
+    assert (copied.reason_class, copied.provider_category, copied.provider_explanation) == why
+
+
+def test_part_closed_by_its_own_has_no_reason() -> None:
+    """Otherwise a whole text would say why another one of its response was cut off."""
+    finished = Story().delta(1, "a").closing(2, "a").end(3, "failed", "x", why=("policy", "c", "e")).only()
+    said = (finished.reason, finished.reason_class, finished.provider_category, finished.provider_explanation)
+    assert said == (None, None, None, None)
+
+
+def test_limit_of_open_responses_is_a_reason_without_a_class() -> None:
+    """Otherwise what deltaloom does itself would be taken for what a provider says."""
+    resolution = Story().delta(1, "a").resolve(idle_at_ms=5, why=OPEN_LIMIT)
+    ends: list[FinishedPart | ResponseEnd] = [*resolution.finished, *resolution.ends]
+    assert [each.reason_class for each in ends] == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("story", "source"),
+    [
+        (Story().delta(1, "a").closing(2, "a"), "provider"),
+        (Story().delta(1, "a").closing(2, "a", note=Note(source="producer")), "producer"),
+        (Story().delta(1, "a").closing(2, "b", Rank.CONTENT_PART), "provider"),
+        (Story().delta(1, "a").end(2, copies=(copy("a"),)), "provider"),
+        (Story().delta(1, "a").closing(2, ""), None),
+        (Story().delta(1, "a").closing(2, "", note=Note(source="producer")), None),
+        (Story().delta(1, "a").end(2), None),
+        (Story().delta(1, "a").item_end(2), None),
+    ],
+)
+def test_source_is_that_of_the_authoritative_text(story: Story, source: str | None) -> None:
+    """Otherwise a text that its producer made up would pass for the provider's own."""
+    assert story.only().integrity_source == source
+
+
+def test_within_an_entry_the_source_is_that_of_the_text_that_counts() -> None:
+    """Otherwise the copy beside a producer's `.done` would give the text its source."""
+    story = (
+        Story().closing(2, "a", Rank.CONTENT_PART).closing(2, "b", position=1, note=Note(source="producer"))
+    )
+    assert (story.only().assembly.text, story.only().integrity_source) == ("b", "producer")
+
+
+# --------------------------------------------------------------------------------------------- checksums
+
+
+def checksum(text: str, size: int | None = None) -> Note:
+    """Return the note of a closing that has a checksum in place of a text."""
+    return Note(Checksum(sha256(text.encode()).hexdigest(), size))
+
+
+@pytest.mark.parametrize(
+    ("note", "integrity"),
+    [
+        (checksum("a😀"), "verified"),
+        (checksum("a😀", 5), "verified"),
+        (checksum("a😀", 4), "unverified"),
+        (checksum("a"), "unverified"),
+    ],
+)
+def test_checksum_verifies_the_deltas(note: Note, integrity: str) -> None:
+    """Otherwise a text that lacks a piece would be taken for the whole, or a whole one be doubted."""
+    finished = Story().delta(1, "a\ud83d").delta(2, "\ude00").closing(3, "", note=note).only()
+    assert (finished.assembly.text, finished.integrity, finished.integrity_source) == (
+        "a😀",
+        integrity,
+        "provider",
+    )
+
+
+def test_checksum_of_a_part_without_deltas_is_only_remembered() -> None:
+    """Otherwise a later copy that has the text would come too late."""
+    story = Story().closing(2, "", note=checksum("a"))
+    assert story.resolve().finished == []
+    finished = story.closing(3, "a", Rank.OUTPUT_ITEM).only()
+    assert (finished.assembly.text, finished.finished_ms, finished.contradiction) == ("a", 3, None)
+
+
+def test_text_beside_a_checksum_counts() -> None:
+    """Otherwise a text that is known would be replaced by what the deltas make."""
+    story = Story().delta(1, "a").closing(2, "", note=checksum("a"))
+    finished = story.closing(2, "ab", Rank.CONTENT_PART, position=1).only()
+    assert (finished.assembly.text, finished.integrity) == ("ab", "repaired")
+    assert finished.contradiction == Contradiction(PART, "", None, KNOWN, 2)
+
+
+@pytest.mark.parametrize(
+    ("story", "finishes"),
+    [
+        (Story().delta(1, "a").closing(5, "", note=checksum("a")), 1),
+        (Story().delta(1, "a").closing(5, "", note=checksum("ab")), 0),
+        (Story().closing(5, "", note=Note(redacted=True)), 0),
+    ],
+    ids=["equal", "differs", "redacted"],
+)
+def test_stuck_worker_holds_up_what_a_checksum_does_not_confirm(story: Story, finishes: int) -> None:
+    """Otherwise a text would be cut off though its worker is only slow, or wait though it is certain."""
+    assert len(story.resolve(LowWater(EntryId(1, 0), stalled=True)).finished) == finishes
+
+
+# ---------------------------------------------------------------------------------------- withheld, and lost
+
+
+def test_withheld_part_is_closed_without_a_text() -> None:
+    """Otherwise nobody would learn that the provider has a text which it does not give out."""
+    finished = Story().closing(2, "", note=Note(redacted=True), item_id="it").only()
+    assert finished == FinishedPart(
+        PART, Assembly("", 0, 0, None, None), "completed", None, "redacted", "it", KNOWN, 2, 2
+    )
+
+
+def test_part_that_was_withheld_after_some_deltas_keeps_them() -> None:
+    """Otherwise what everybody has seen would be said to be withheld."""
+    finished = Story().delta(1, "a").closing(2, "", note=Note(redacted=True)).only()
+    assert (finished.assembly.text, finished.integrity) == ("a", "unverified")
+
+
+@pytest.mark.parametrize("note", [None, checksum("a")])
+def test_what_an_entry_says_of_a_text_goes_before_that_it_is_withheld(note: Note | None) -> None:
+    """Otherwise a text that is known would be taken away."""
+    story = Story().delta(1, "a").closing(2, "", note=Note(redacted=True))
+    finished = story.closing(2, "" if note else "a", Rank.CONTENT_PART, position=1, note=note).only()
+    assert (finished.assembly.text, finished.integrity) == ("a", "verified")
+
+
+@pytest.mark.parametrize(
+    ("closing", "integrity"),
+    [
+        (Story().delta(1, "a").closing(3, "a"), "repaired"),
+        (Story().delta(1, "a").closing(3, "ab"), "repaired"),
+        (Story().delta(1, "a").closing(3, "", note=checksum("a")), "unverified"),
+        (Story().delta(1, "a").closing(3, ""), "unverified"),
+        (Story().delta(1, "a").end(3, copies=(copy("a"),)), "repaired"),
+        (Story().closing(3, "", note=Note(redacted=True)), "redacted"),
+    ],
+)
+def test_nothing_is_verified_after_a_loss(closing: Story, integrity: str) -> None:
+    """Otherwise a text would look whole although its producer had to drop some of its response."""
+    assert closing.loss(3).only().integrity == integrity
+
+
+def test_loss_after_the_end_of_a_text_does_not_concern_it() -> None:
+    """Otherwise a text would be doubted or not, by when a worker looks."""
+    story = Story().delta(1, "a").closing(3, "a").loss(4)
+    assert story.only().integrity == "verified"
+    del story.notes[at(4, 7)]
+    assert story.loss(2).only().integrity == "repaired"
+
+
+# --------------------------------------------------------------------------------------------- contradictions
+
+
+@pytest.mark.parametrize(
+    ("story", "text", "ms"),
+    [
+        (Story().delta(1, "a").closing(2, "a").closing(3, "b"), "b", 3),
+        (Story().delta(1, "a").closing(2, "a").closing(4, "c").closing(3, "b"), "b", 3),
+        (Story().delta(1, "a").closing(2, "a").closing(2, "b", Rank.CONTENT_PART, position=1), "b", 2),
+        (Story().delta(1, "a").closing(2, "a").closing(3, "\ud83d"), "\ufffd", 3),
+        (Story().delta(1, "a").closing(2, "a").closing(3, "", note=checksum("b")), "", 3),
+        (Story().delta(1, "a").closing(2, "a").end(3, copies=(copy("b"),)), "b", 3),
+        (Story().delta(1, "a").closing(2, "").closing(3, "b"), "b", 3),
+        (Story().delta(1, "a").closing(2, "", note=checksum("b")), "", 2),
+        (Story().closing(2, "", note=Note(redacted=True)).closing(3, "b"), "b", 3),
+        (Story().end(2, copies=(copy("a"),)).closing(3, "b"), "b", 3),
+    ],
+)
+def test_another_text_contradicts_the_one_that_comes_out(story: Story, text: str, ms: int) -> None:
+    """Otherwise a response id that is used twice would not be seen."""
+    assert story.only().contradiction == Contradiction(PART, text, None, KNOWN, ms)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        Story().delta(1, "a").closing(2, "a").closing(3, "a", Rank.OUTPUT_ITEM).end(4, copies=(copy("a"),)),
+        Story().delta(1, "a").closing(2, "a").closing(3, ""),
+        Story().delta(1, "a").closing(2, "a").closing(3, "", note=checksum("a")),
+        Story().delta(1, "a").closing(2, "a").closing(3, "", note=checksum("a", 7)),
+        Story().delta(1, "a").closing(2, "ab"),
+        Story().delta(1, "a").closing(2, "a").end(3, copies=(copy(""),)),
+        Story().delta(1, "a").closing(2, "a").end(3, copies=(copy("b", 1),)),
+        Story().delta(1, "a").closing(2, "a").end(3, copies=(copy("b"), copy("a", 1))),
+        Story().delta(1, "a").closing(2, "a").end(3, copies=(copy("b", kind="output_text"),)),
+        Story().delta(1, "a\ud83d").closing(2, "a\ud83d").closing(3, "a\ufffd"),
+        Story()
+        .delta(1, "x", PART._replace(output_index=5))
+        .end(1, copies=(copy("b"),))
+        .delta(2, "a")
+        .closing(3, "a"),
+    ],
+)
+def test_the_same_text_again_contradicts_nothing(story: Story) -> None:
+    """Otherwise every server that sends copies, or counts from 1, would raise alerts."""
+    assert {finished.contradiction for finished in story.resolve().finished if finished.part == PART} == {
+        None
+    }
+
+
+def test_final_copy_contradicts_a_text_that_is_finished() -> None:
+    """Otherwise another text would pass unseen because it came in the response's final copy."""
+    story = Story().end(5, copies=(copy("b", item_id="it"),))
+    story.finished[PART] = text_digest("a")
+    assert story.resolve().contradictions == [Contradiction(PART, "b", "it", KNOWN, 5)]
+    assert story.resolve(LowWater(EntryId(5, 0))).contradictions == []
+    story.finished[PART] = text_digest("b")
+    assert story.resolve().contradictions == []
+
+
+def test_text_of_an_earlier_version_is_contradicted_by_nothing() -> None:
+    """Otherwise every text that was finished before the update would raise an alert after it."""
+    story = Story().end(5, copies=(copy("b"),))
+    story.finished[PART] = None
+    assert story.resolve().contradictions == []
+
+
+def test_given_up_part_can_be_contradicted() -> None:
+    """Otherwise the text that its checksum says it lacks would pass unseen."""
+    finished = Story().closing(3, "", note=checksum("a")).only(idle_at_ms=500)
+    assert finished.contradiction == Contradiction(PART, "", None, KNOWN, 3)
+
+
+# ---------------------------------------------------------------------------------- refusals of the response
+
+REFUSAL = PART._replace(kind="refusal")
+
+
+@pytest.mark.parametrize(
+    ("story", "has_refusal"),
+    [
+        (Story().end(5), False),
+        (Story().delta(1, "a").end(5), False),
+        (Story().delta(1, "a", REFUSAL).end(5), True),
+        (Story().delta(5, "a", REFUSAL).end(5), True),
+        (Story().delta(6, "a", REFUSAL).end(5), False),
+        (Story().closing(1, "a", part=REFUSAL).end(5), True),
+    ],
+)
+def test_end_knows_of_the_refusals_before_it(story: Story, *, has_refusal: bool) -> None:
+    """Otherwise one refusal would raise a second alert, or the end of another response none."""
+    assert [end.has_refusal for end in story.resolve().ends] == [has_refusal]
+
+
+def test_end_knows_of_a_refusal_that_is_finished() -> None:
+    """Otherwise a second alert would depend on whether a worker looked between two entries."""
+    story = Story().end(5)
+    story.finished[REFUSAL] = None
+    assert [end.has_refusal for end in story.resolve().ends] == [True]

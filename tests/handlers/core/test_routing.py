@@ -55,10 +55,18 @@ def test_built_in_handlers_go_together() -> None:
 
 def test_handlers_are_known_by_their_own_names() -> None:
     """`DELTALOOM_HANDLERS` would not find a handler."""
-    assert list(BUILT_IN) == ["refusal", "reasoning", "lifecycle", "stopped", "output_text"]
+    assert list(BUILT_IN) == [
+        "refusal",
+        "reasoning",
+        "lifecycle",
+        "stopped",
+        "loss",
+        "output_text",
+        "redacted",
+    ]
     assert all(handler.name == name for name, handler in BUILT_IN.items())
 
 
-def test_only_the_answer_is_off_by_default() -> None:
-    """Answers would be kept without having been asked for, or refusals would not be."""
-    assert {"output_text"} == OFF_BY_DEFAULT
+def test_answers_and_withheld_parts_are_off_by_default() -> None:
+    """Otherwise answers would be kept without having been asked for, or refusals would not be."""
+    assert {"output_text", "redacted"} == OFF_BY_DEFAULT

@@ -34,8 +34,13 @@ def alert(text: str = "No.", phase: str = "refusal.opened", **changed: Any) -> M
     return ModerationAlert.model_validate({**fields, **changed})
 
 
+def contradicted(text: str = "Yes.", **changed: Any) -> ModerationAlert:
+    """One about a late text of a part that was finished."""
+    return alert(text, "text.contradicted", **{"severity": "info", **changed})
+
+
 def stopped(phase: str, reason: str, **changed: Any) -> ModerationAlert:
-    """One about a response that was `filtered` or `blocked`."""
+    """One about a response that was `refused`, `filtered` or `blocked`."""
     of_no_part = {"kind": None, "output_index": None, "content_index": None, "item_id": None}
     return alert("", f"response.{phase}", reason=reason, **of_no_part, **changed)
 

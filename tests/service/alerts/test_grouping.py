@@ -141,6 +141,17 @@ def test_digest_counts_and_shows() -> None:
     assert len(digest.lanes) == 4
 
 
+def test_digest_of_what_nobody_knows_yet() -> None:
+    """A digest would be as grave as a word that no destination knows, or as none."""
+    members = [opened(1, severity="info"), opened(2, severity="severe", type="deltaloom.prompt.flagged")]
+    digest = digest_of("on-call", members, ["phase", "provider", "reason_class"])
+    told = digest.notification.digest
+    assert told is not None
+    assert digest.notification.severity == "severe"
+    assert list(told.counts) == [("refusal.opened · gpt-x", 1), ("prompt.flagged · gpt-x", 1)]
+    assert digest.notification.group == "digest/phase='opened',provider=-,reason_class=-"
+
+
 def test_id_of_a_digest_is_the_same_every_time() -> None:
     """A receiver drops by its id what comes twice, from whichever process."""
     members = [opened(1), opened(2)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.alerts.matching import Judged, fits, mismatch
+from service.alerts.matching import Judged, fits, mismatch, mismatch_of_route
 from service.alerts.patterns import MOST_PATTERN, MOST_TEXT, Pattern, Span
 from service.alerts.schema import Match
 from tests.service.alerts.made import alert, spike, stopped
@@ -18,7 +18,15 @@ from tests.service.alerts.made import alert, spike, stopped
 if TYPE_CHECKING:
     from deltaloom import ModerationAlert
 
-FINISHED = alert("I can't.", "refusal.finished", status="completed", reason="max_output_tokens")
+FINISHED = alert(
+    "I can't.",
+    "refusal.finished",
+    status="completed",
+    reason="max_output_tokens",
+    provider="aws.bedrock",
+    reason_class="length",
+)
+UNKNOWN = alert("I can't.", "prompt.flagged", kind="prompt", severity="severe", status="held")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,7 @@ FINISHED = alert("I can't.", "refusal.finished", status="completed", reason="max
         ({"phase": "finished", "kind": "refusal", "status": ["failed", "completed"]}, None),
         ({"severity": "critical", "category": "self-*", "tenant": "acme", "model": "gpt-*"}, None),
         ({"reason": "max_*", "text": ["nothing", r"can't\."]}, None),
+        ({"provider": ["openai", "aws.*"], "reason_class": ["length", "error"]}, None),
         ({"phase": ["opened", "blocked"]}, "phase is finished, not opened or blocked"),
         ({"kind": "reasoning"}, "kind is refusal, not reasoning"),
         ({"severity": "info"}, "severity is critical, not info"),
@@ -36,6 +45,8 @@ FINISHED = alert("I can't.", "refusal.finished", status="completed", reason="max
         ({"model": "*-y"}, "model is gpt-x, not *-y"),
         ({"status": "failed"}, "status is completed, not failed"),
         ({"reason": "content_filter"}, "reason is max_output_tokens, not content_filter"),
+        ({"reason_class": "safety"}, "reason_class is length, not safety"),
+        ({"provider": "openai"}, "provider is aws.bedrock, not openai"),
         ({"text": "I won't"}, "text has nothing that matches I won't"),
         ({"text": ["a{3}", "b{3}"]}, "text has nothing that matches one of the 2 patterns"),
         ({"tenant": "acme", "model": "other"}, "model is gpt-x, not other"),
@@ -45,6 +56,38 @@ def test_criteria(match: dict[str, object], why_not: str | None) -> None:
     """An alert would go where nobody wants it, or nowhere; or the explanation would name another reason."""
     judged = Judged(FINISHED, "critical", "self-harm", "rule")
     assert mismatch(Match.model_validate(match), judged) == why_not
+
+
+@pytest.mark.parametrize(
+    ("match", "why_not"),
+    [
+        ({}, None),
+        ({"severity": ["warning", "critical"]}, None),
+        ({"severity": "critical"}, "severity is warning, not critical"),
+        ({"phase": "finished", "severity": "warning"}, None),
+        ({"phase": "finished", "tenant": "other"}, "tenant is acme, not other"),
+        ({"kind": "refusal"}, "kind is prompt, not refusal"),
+        ({"status": "failed"}, "status is held, not failed"),
+    ],
+)
+def test_a_route_takes_an_unknown_type_by_everything_but_its_phase(
+    match: dict[str, object], why_not: str | None
+) -> None:
+    """Routes that list the phases of today would keep every alert of a later version from everybody."""
+    judged = Judged(UNKNOWN, UNKNOWN.severity)
+    assert mismatch_of_route(Match.model_validate(match), judged) == why_not
+
+
+def test_a_rule_or_a_mute_that_asks_for_a_phase_takes_no_unknown_type() -> None:
+    """A mute of beginnings would silence what nobody knows yet."""
+    why_not = mismatch(Match(phase=("opened",)), Judged(UNKNOWN, UNKNOWN.severity))
+    assert why_not == "phase is deltaloom.prompt.flagged, not opened"
+
+
+def test_a_route_that_asks_for_a_phase_takes_no_other_known_one() -> None:
+    """Every route would get everything."""
+    judged = Judged(FINISHED, "critical")
+    assert mismatch_of_route(Match(phase=("opened",)), judged) == "phase is finished, not opened"
 
 
 @pytest.mark.parametrize("of", [stopped("filtered", "content_filter"), spike()])

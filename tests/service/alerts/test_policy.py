@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaloom.messages import AlertType
+from deltaloom.messages import KnownAlertType
 from service.alerts.config import MAX_BYTES
 from service.alerts.delivery import Notification
 from service.alerts.explain import explain
@@ -17,7 +17,7 @@ from service.alerts.findings import ConfigError
 from service.alerts.phases import PHASES
 from service.alerts.policy import Passed, load
 from service.alerts.privacy import sha256_of
-from tests.service.alerts.made import NOW, alert, policy, spike, stopped
+from tests.service.alerts.made import NOW, alert, contradicted, policy, spike, stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def sent(decision: Decision) -> Notification:
 
 def test_every_type_has_a_phase() -> None:
     """A new type of alert would end the relay."""
-    assert set(PHASES) == set(get_args(AlertType))
+    assert set(PHASES) == set(get_args(KnownAlertType))
 
 
 def test_without_routes_everybody_gets_everything_but_the_text() -> None:
@@ -126,11 +126,39 @@ PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
         ("", spike("refusal.spike.ended"), True),
         ('[[routes]]\nto = "a"\nmatch = { phase = "spike_ended" }', spike("refusal.spike.ended"), False),
         ("", stopped("blocked", "safety"), False),
+        ("", contradicted(), False),
+        ("", alert(PLAIN, "refusal.finished", severity="mild"), True),
+        ("", alert(PLAIN, "prompt.finished"), False),
     ],
 )
 def test_what_resolves(toml: str, of: ModerationAlert, *, resolves: bool) -> None:
     """A page would be closed that turned out grave or was never raised, or stay open for nothing."""
     assert sent(policy(f"{TWO}{toml}").decide(of, NOW)["a"]).resolves is resolves
+
+
+def test_an_unknown_type_goes_by_its_severity() -> None:
+    """An alert of a later version would be told to nobody, or its text to somebody who may not have it."""
+    routes = """
+    [[routes]]
+    match = { phase = ["finished", "spike"], severity = "critical" }
+    to = "a"
+    [[routes]]
+    match = { phase = "finished", severity = "info" }
+    to = "b"
+    text = "full"
+    [[mutes]]
+    match = { phase = ["opened", "finished"] }
+    until = 2027-01-01T00:00:00Z
+    why = "nobody listens"
+    """
+    grave = alert("I can't talk of suicide.", "prompt.flagged", severity="critical")
+    decisions = policy(f"{TWO}{routes}").decide(grave, NOW)
+    assert (sent(decisions["a"]).severity, sent(decisions["a"]).alert.text) == ("critical", "")
+    assert sent(decisions["a"]).category == "other"
+    assert decisions["b"] == Passed("unrouted", "no route to it fits")
+    odd = alert("Why?", "prompt.flagged", severity="severe")
+    told = sent(policy(TWO).decide(odd, NOW)["a"])
+    assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
 
 
 JUDGED_TWICE = """
@@ -184,6 +212,15 @@ def test_groups() -> None:
         spike(name="other"),
         stopped("filtered", "content_filter"),
         stopped("blocked", "safety"),
+        stopped("refused", "refusal"),
+        contradicted(),
+        contradicted(kind="reasoning"),
+        alert(phase="prompt.flagged"),
+        alert(phase="prompt.held"),
+        stopped("held", "x"),
+        stopped("held", "x", response_id=None, id="held_2"),
+        stopped("held", "x", response_id=None, id="held_3"),
+        spike("refusal.dip"),
     )
     groups = [sent(policy(TWO).decide(each, NOW)["a"]).group for each in everything]
     assert groups[0] == groups[1] == "resp_1/0/1/refusal"

@@ -172,6 +172,36 @@ def test_names_and_reasons() -> None:
     assert nobody.tenant is None
 
 
+@pytest.mark.parametrize(
+    ("leaving", "left"),
+    [
+        (FULL, "About [mail], [phone]"),
+        (TextLeaving("excerpt", 8), f"About [m{CUT}"),
+        (TextLeaving(), None),
+    ],
+)
+def test_an_explanation_is_a_text(leaving: TextLeaving, left: str | None) -> None:
+    """What a user asked would leave in the provider's words, by a route that lets no text leave."""
+    of = alert(provider_explanation="About joe@example.com, 2125550123")
+    assert DEFAULT.leaving(of, leaving).provider_explanation == left
+    assert DEFAULT.leaving(alert(), leaving).provider_explanation is None
+
+
+def test_a_long_explanation_leaves_in_part() -> None:
+    """A provider, or whoever claims to be one, could make every message huge."""
+    left = DEFAULT.leaving(alert(provider_explanation="x" * 200_000), FULL).provider_explanation
+    assert left == "x" * MOST_LEAVING + CUT
+
+
+def test_what_producers_and_providers_say() -> None:
+    """A person's address would leave in a reference; or an id would change, and nobody could look it up."""
+    names = ("provider", "upstream_provider", "dialect", "provider_category", "reason_class", "reference")
+    said = dict.fromkeys((*names, "upstream_response_id"), "x joe@example.com 2125550123")
+    sent = DEFAULT.leaving(alert(**said), FULL)
+    assert {getattr(sent, name) for name in names} == {"x [mail] 2125550123"}
+    assert sent.upstream_response_id == said["upstream_response_id"]
+
+
 def test_sha256() -> None:
     """A text that does not leave could not be compared with the one in the archive."""
     assert sha256_of("ä") == hashlib.sha256("ä".encode()).hexdigest()

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from service.alerts.rules import judge, rules_of, shipped
-from tests.service.alerts.made import alert, config, spike, stopped
+from tests.service.alerts.made import alert, config, contradicted, spike, stopped
 
 # ruff: noqa: RUF001 - models write so
 
@@ -112,6 +112,10 @@ def test_shipped_without_a_text() -> None:
         stopped("filtered", "content_filter"),
         stopped("blocked", "cyber_policy_violation"),
         stopped("blocked", "content_policy_violation"),
+        stopped("filtered", "RECITATION", reason_class="recitation"),
+        stopped("blocked", "INTERVENED", reason_class="guardrail"),
+        stopped("refused", "refusal", reason_class="refusal"),
+        contradicted("I can't talk of suicide."),
         spike(),
         spike("refusal.spike.ended", severity="info"),
     )
@@ -119,9 +123,21 @@ def test_shipped_without_a_text() -> None:
         ("content-filter", "warning"),
         ("cyber", "warning"),
         ("policy", "warning"),
+        ("copyright", "warning"),
+        ("guardrail", "warning"),
+        ("refused", "warning"),
+        ("contradicted", "info"),
         ("refusal-rate", "warning"),
         ("refusal-rate", "info"),
     ]
+
+
+@pytest.mark.parametrize("texts", TEXTS.values())
+def test_shipped_judge_refusals_only(texts: list[str]) -> None:
+    """What a model reasons about, or what a later version calls its text, would be taken for a refusal."""
+    for text in texts:
+        judged = judge(alert(text, "prompt.flagged", severity="severe"), shipped())
+        assert (judged.category, judged.severity) == ("other", "severe")
 
 
 def test_shipped_stand_in_order_of_severity() -> None:

@@ -67,6 +67,16 @@ def test_the_gravest_goes_first() -> None:
     assert schedule.take(5) is late
 
 
+def test_an_unknown_severity_goes_with_the_warnings() -> None:
+    """A word of a later version would end the relay, or wait behind everything."""
+    schedule = Schedule()
+    order = ("info", "severe", "warning", "critical")
+    for severity in order:
+        schedule.add(message(severity, lanes=(severity,), severity=severity))
+    taken = [each.notification.severity for _ in order if (each := schedule.take(0))]
+    assert taken == ["critical", "severe", "warning", "info"]
+
+
 def test_what_a_grave_one_waits_for_is_as_grave() -> None:
     """A refusal is found critical when it is whole, and its first words would hold it up in the backlog."""
     schedule = Schedule()

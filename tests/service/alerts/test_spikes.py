@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltaloom.messages import KnownRateScope
 from service.alerts.proportions import Count, Thresholds
-from service.alerts.spikes import OTHER, Change, Rates, SpikeWatch, Subject, Turn, changes, thresholds_of
+from service.alerts.spikes import (
+    OTHER,
+    Change,
+    Rates,
+    SpikeWatch,
+    Subject,
+    Turn,
+    baseline_of,
+    changes,
+    thresholds_of,
+    window_of,
+)
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,9 +32,10 @@ if TYPE_CHECKING:
 
 LIMITS = Thresholds(responses=50, ratio=2, score=5)
 MODEL, TENANT = Subject("model", "gpt-4o"), Subject("tenant", "acme")
+PROVIDER = Subject("provider", "openai")
 NOW_MS = 1_767_323_045_000
 DAY_MS = 86_400_000
-CALM, SPIKE, BEFORE = Count(200, 2), Count(200, 60), Count(20_000, 200)
+CALM, SPIKE, BEFORE = Count(200, 2, 1), Count(200, 60, 5), Count(20_000, 200, 100)
 
 
 def rates(
@@ -45,19 +58,20 @@ def begun(subject: Subject = MODEL) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("subject", "model", "tenant"), [(MODEL, "gpt-4o", None), (TENANT, None, "acme")], ids=str
+    ("subject", "whose"), [(MODEL, "gpt-4o"), (TENANT, "acme"), (PROVIDER, "openai")], ids=str
 )
-def test_beginning(subject: Subject, model: str | None, tenant: str | None) -> None:
+def test_beginning(subject: Subject, whose: str) -> None:
     """Whoever is woken would not know of what, or how bad it is."""
     change = begun(subject)
     alert, rate = change.alert, change.alert.rate
     assert change.begins
     assert (alert.type, alert.severity, alert.text) == ("deltaloom.refusal.spike", "critical", "")
-    assert (alert.model, alert.tenant, alert.response_id, alert.kind) == (model, tenant, None, None)
+    names = {scope: getattr(alert, scope) for scope in get_args(KnownRateScope)}
+    assert names == {**dict.fromkeys(names), subject.scope: whose}
+    assert (alert.response_id, alert.kind) == (None, None)
     assert rate is not None
     assert (rate.by, rate.name) == subject
-    assert (rate.responses, rate.refused) == SPIKE
-    assert (rate.baseline_responses, rate.baseline_refused) == BEFORE
+    assert (window_of(rate), baseline_of(rate)) == (SPIKE, BEFORE)
     assert (rate.until - rate.since).total_seconds() == 300
     assert (rate.until - rate.baseline_since).total_seconds() == 86_400
     assert rate.score > 5
@@ -119,10 +133,23 @@ def test_subjects_do_not_touch_each_other() -> None:
     assert [(change.subject, change.begins) for change in found] == [(TENANT, False), (MODEL, True)]
 
 
-@given(st.text(), st.sampled_from(["model", "tenant"]))
+def test_what_is_blocked_is_no_spike() -> None:
+    """Whoever sets a stricter filter would be woken by what it stops."""
+    assert changes(turn(), rates({MODEL: Count(200, 2, 150)}), LIMITS) == []
+
+
+def test_scopes_of_a_later_version_are_left_to_it() -> None:
+    """A worker of this version would end what a later one has begun, or raise what cannot be told apart."""
+    later = Subject("region", "eu")
+    lasts = Turn(NOW_MS, 1, {later: begun().alert})
+    assert changes(lasts, rates({later: CALM}), LIMITS) == []
+    assert changes(turn(), rates({later: SPIKE}), LIMITS) == []
+
+
+@given(st.text(), st.sampled_from(["model", "tenant", "provider", "region"]))
 def test_subject_is_read_back(name: str, scope: str) -> None:
     """A name with a colon would be another one when it is read again."""
-    subject = Subject(scope, name)  # type: ignore[arg-type]  # sampled from its values
+    subject = Subject(scope, name)
     assert Subject.parse(str(subject)) == subject
 
 

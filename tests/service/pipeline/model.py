@@ -7,12 +7,16 @@ register wins, and what is finished stays finished.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from handlers.core.effects import Note
 from handlers.core.identity import EntryId
 from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
-from handlers.core.response import LowWater, Resolution, ResponseState, resolve
+from handlers.core.response import Resolution, resolve
+from handlers.core.state import LowWater, ResponseState
+from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered
@@ -20,12 +24,14 @@ from service.pipeline.reading import Reading
 from tests.streams import raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from deltaloom.messages import AssembledText
+    from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
     from handlers.core.effects import Ending
     from handlers.core.identity import Arrival, PartKey, StreamKey
+    from handlers.core.log import PartLog
     from handlers.core.routing import RoutingTable
     from service.change import Commit
     from service.ports import Entry
@@ -53,6 +59,18 @@ def batch_of(
     return Batch(Gathered.of(reading.rules, raws), reading, now_ms=NOW_MS, deliveries=deliveries)
 
 
+def differs(closing: StoredClosing, notes: Mapping[Arrival, Note], text: str) -> bool:
+    """Return whether a closing says another text than this one, or a checksum of another."""
+    if closing.text:
+        return repair(closing.text) != text
+    checksum = notes.get(closing.arrival, Note()).checksum
+    return checksum is not None and checksum.sha256 != sha256(text.encode()).hexdigest()
+
+
+def _arrivals(log: PartLog | None) -> set[Arrival]:
+    return set() if log is None else log.arrivals
+
+
 def by_id(entry: Entry) -> EntryId:
     """Its place in the stream."""
     return entry.id
@@ -62,8 +80,10 @@ def by_id(entry: Entry) -> EntryId:
 class _Response:
     logs: dict[PartKey, bytes] = field(default_factory=dict)
     endings: dict[Arrival, Ending] = field(default_factory=dict)
+    notes: dict[Arrival, Note] = field(default_factory=dict)
     registers: Registers = field(default_factory=dict)
-    done: set[PartKey] = field(default_factory=set)
+    done: dict[PartKey, str] = field(default_factory=dict)
+    """With the text of each."""
 
 
 @dataclass(slots=True)
@@ -72,17 +92,23 @@ class StoredSet:
 
     responses: dict[StreamKey, _Response] = field(default_factory=dict)
     written: dict[PartKey, AssembledText] = field(default_factory=dict)
+    contradicted: set[PartKey] = field(default_factory=set)
+    """The parts for which the alert was raised that another text came."""
 
     def commit(self, commit: Commit) -> None:
         """Store what a batch adds; a second time changes nothing."""
         for key, change in commit.responses.items():
             response = self.responses.setdefault(key, _Response())
             for part, added in change.parts.items():
-                if part not in response.done:
+                if part in response.done:
+                    if any(differs(each, change.notes, response.done[part]) for each in added.closings):
+                        self.contradicted.add(part)
+                else:
                     named = None if added.item_id is None else commit.named(added)
                     chunk = encode_chunk(commit.columns(added), added.closings, added.item_id, named)
                     response.logs[part] = response.logs.get(part, b"") + chunk
             response.endings.update(change.endings)
+            response.notes.update(change.notes)
             for name, register in change.registers.items():
                 response.registers[name] = min(register, response.registers.get(name, register))
 
@@ -94,18 +120,34 @@ class StoredSet:
             dict(response.registers),
             dict(response.endings),
             {part: decode_log(log) for part, log in response.logs.items()},
-            frozenset(response.done),
+            {part: text_digest(text) for part, text in response.done.items()},
+            dict(response.notes),
         )
 
     def settle(self, state: ResponseState, resolution: Resolution) -> None:
-        """Write what is finished, once; `state` may be older than what is stored now."""
+        """Write what is finished, once; `state` may be older than what is stored now.
+
+        A part of which something came since is looked at again later, with the endings that close it.
+        """
         response = self.responses.setdefault(state.stream_key, _Response())
+        all_finished = True
         for finished in resolution.finished:
-            if finished.part not in response.done:
-                response.done.add(finished.part)
-                response.logs.pop(finished.part, None)
-                self.written[finished.part] = assembled_text(finished)
-        for arrival in resolution.spent:
+            part = finished.part
+            if part not in response.done:
+                if _arrivals(state.open_parts.get(part)) != _arrivals(
+                    decode_log(response.logs.get(part, b""))
+                ):
+                    all_finished = False
+                    continue
+                response.done[part] = finished.assembly.text
+                response.logs.pop(part, None)
+                self.written[part] = assembled_text(finished)
+            if finished.contradiction is not None:
+                self.contradicted.add(part)
+        self.contradicted.update(
+            each.part for each in resolution.contradictions if each.part in response.done
+        )
+        for arrival in resolution.spent if all_finished else ():
             response.endings.pop(arrival, None)
 
     def settle_all(self, keys: Iterable[StreamKey], low_water: LowWater) -> None:

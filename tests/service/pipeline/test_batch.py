@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltaloom import limits
 from deltaloom.events import Event, RefusalDelta
 from handlers import BUILT_IN, OFF_BY_DEFAULT
 from handlers.core.assembly import StoredClosing, StoredFragment
-from handlers.core.context import Register, RegisterName
-from handlers.core.effects import Closing, Context, Copy, Ending, Fragment, Origin, Rank
+from handlers.core.context import Register, RegisterName, context_of
+from handlers.core.effects import (
+    CONTEXT_NAMES,
+    Checksum,
+    Closing,
+    Context,
+    Copy,
+    Ending,
+    Fragment,
+    Note,
+    Origin,
+    Rank,
+)
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.outputs import time_of
 from handlers.core.routing import Handler, Route, RoutingTable
+from handlers.core.text import text_digest
 from service.bus.envelope import open_entry
 from service.change import PartChange
+from service.pipeline.batch import Batch
 from service.pipeline.dead_letters import fields_of
 from service.pipeline.decode import Unreadable
-from tests.client.test_events import GOOD, INDEXES, REQUIRED
+from service.ports import Contradicted, Entry
+from tests.client.test_events import GOOD, INDEXES, REQUIRED, TEXTS
 from tests.service.pipeline.model import batch_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deltaloom.messages import DeadLetter
+    from deltaloom.messages import DeadLetter, ModerationAlert
     from handlers.core.effects import Effect
-    from service.pipeline.batch import Batch
-    from service.ports import Entry
 
 TABLE = RoutingTable(BUILT_IN.values())
 DEFAULT = RoutingTable(handler for name, handler in BUILT_IN.items() if name not in OFF_BY_DEFAULT)
@@ -119,8 +135,8 @@ def test_ends_are_kept_by_arrival() -> None:
     failed = {"type": "response.failed", "response": {}}
     response = batch_of([entry([{"type": "error", "code": "x"}, failed])], TABLE).commit.responses[KEY]
     assert response.endings == {
-        at(0, 0): Ending(KEY, None, "failed", "x"),
-        at(0, 1): Ending(KEY, None, "failed", None),
+        at(0, 0): Ending(KEY, None, "failed", "x", (), "unknown"),
+        at(0, 1): Ending(KEY, None, "failed", None, (), "error"),
     }
 
 
@@ -150,20 +166,20 @@ def test_unknown_types_are_counted() -> None:
     batch = batch_of(
         [entry([{"type": "keepalive"}, {"type": "new"}, {"type": "keepalive"}]), entry(b"[DONE]", 1)], TABLE
     )
-    assert batch.commit.counts == {"keepalive": [0, 0], "new": [0], "[DONE]": [1]}
+    assert batch.commit.counts == {"type:keepalive": [0, 0], "type:new": [0], "type:[DONE]": [1]}
     assert (batch.commit.dead_letters, batch.commit.responses) == ([], {})
 
 
 def test_types_that_are_off_are_counted() -> None:
     """An answer that nobody asked for would be a dead letter."""
     batch = batch_of([entry({"type": "response.output_text.delta"})], DEFAULT)
-    assert batch.commit.counts == {"response.output_text.delta": [0]}
+    assert batch.commit.counts == {"type:response.output_text.delta": [0]}
 
 
 @pytest.mark.parametrize(("name", "counted"), [("x" * 300, "x" * 100), ("a\ud83d", "a?"), ("", "")])
 def test_name_of_a_type_is_kept_small_and_clean(name: str, counted: str) -> None:
     """A producer could fill the server with names, or stop the worker with half a character."""
-    assert list(batch_of([entry({"type": name})], TABLE).commit.counts) == [counted]
+    assert list(batch_of([entry({"type": name})], TABLE).commit.counts) == [f"type:{counted}"]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +241,17 @@ def test_missing_field_is_named(model: type[Event], name: str) -> None:
         assert error == "the event's type is missing, or is not a string"
     else:
         assert error == f"{GOOD[model]['type']}: {name}: Field required"
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS.items())
+def test_done_without_text_and_checksum_says_what_to_give(model: type[Event], name: str) -> None:
+    """Otherwise a producer would not learn what may stand in place of the text."""
+    event = {key: value for key, value in GOOD[model].items() if key != name}
+    ((_, reason, error),) = letters(batch_of([entry(event)], TABLE))
+    assert (reason, error) == (
+        "invalid_event",
+        f"{GOOD[model]['type']}: give {name}, or text_sha256 with 64 hexadecimal digits",
+    )
 
 
 @pytest.mark.parametrize(("model", "name"), INDEXES)
@@ -429,13 +456,14 @@ def test_copies_that_were_not_stored_are_taken_out_with_the_one_that_was() -> No
 
 
 def test_what_is_read_in_two_ways_is_noted_in_its_order() -> None:
-    """The opened alert of a refusal would have a later entry's text, if that one is easier to read."""
+    """Otherwise the opened alert of a refusal would have the text of a later entry that is easier to read."""
     place = {"output_index": 0, "content_index": 0}
     first, second = ({"type": "response.refusal.done", "refusal": text, **place} for text in ("a", "b"))
-    batch = batch_of([entry([{"type": "odd", "delta": 5}, first]), entry(second, 1)], TABLE)
+    batch = batch_of([entry([{"type": "odd", "delta": 5}, first]), entry([second, first], 1)], TABLE)
     (change,) = batch.commit.responses[KEY].parts.values()
-    assert [closing.text for closing in change.closings] == ["a"]
-    assert change.copies == [at(1)]
+    found = [(closing.arrival, closing.text) for closing in change.closings]
+    assert found == [(at(0, 1), "a"), (at(1, 0), "b")]
+    assert change.copies == [at(1, 1)]
 
 
 def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,3 +481,235 @@ def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert sorts == [51]
     assert change.entries == [0] * 50 + [1]
     assert change.positions == [*range(50), 0]
+
+
+# ----------------------------------------------------------------------------------------------------- limits
+
+
+def by_models(entry: Entry) -> Entry:
+    """Return an entry that has to be read by the models: its event does not stand first."""
+    return entry._replace(fields={b"other": b"", **entry.fields})
+
+
+READ = [pytest.param(lambda entry: entry, id="fast"), pytest.param(by_models, id="slow")]
+Read = Callable[[Entry], Entry]
+
+
+@pytest.mark.parametrize("read", READ)
+def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
+    """Otherwise the limits would be tried in one way of reading only."""
+    calls: list[int] = []
+    slow = Batch._read
+
+    def counted(batch: Batch, index: int) -> None:
+        calls.append(index)
+        slow(batch, index)
+
+    monkeypatch.setattr(Batch, "_read", counted)
+    batch_of([read(entry(DELTA))], TABLE)
+    assert len(calls) == (read is by_models)
+
+
+def truncated(batch: Batch, key: StreamKey = KEY) -> tuple[set[str], dict[str, list[int]]]:
+    """Return the names that a response says were left out, and how often each is counted."""
+    names = context_of(batch.commit.responses[key].registers).truncated
+    return set(names), batch.commit.counts
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("name", CONTEXT_NAMES)
+def test_context_value_is_kept_up_to_its_limit(read: Read, name: str) -> None:
+    """Otherwise a value would be stored as long as its producer likes, or be lost without a word."""
+    for character in "xé":
+        value = character * limits.CONTEXT[name]
+        batch = batch_of([read(entry(DELTA, **{name: value}))], TABLE)
+        assert getattr(context_of(batch.commit.responses[KEY].registers), name) == value
+        assert truncated(batch) == (set(), {})
+        batch = batch_of([read(entry(DELTA, n, **{name: value + "x"})) for n in range(3)], TABLE)
+        assert getattr(context_of(batch.commit.responses[KEY].registers), name) is None
+        assert truncated(batch) == ({name}, {f"truncated:{name}": [0, 1, 2]})
+        assert letters(batch) == []
+
+
+@pytest.mark.parametrize("read", READ)
+def test_response_id_beyond_its_limit_is_a_dead_letter(read: Read) -> None:
+    """Otherwise a key would be as long as the producer likes, or an event go to a response of another name."""
+    longest = "r" * limits.ID
+    assert list(batch_of([read(entry(DELTA, 0, longest))], TABLE).commit.responses) == [
+        StreamKey("response", longest)
+    ]
+    batch = batch_of([read(entry(DELTA, 0, longest + "r"))], TABLE)
+    assert letters(batch) == [(0, "invalid_event", "the field response_id has 1025 characters; at most 1024")]
+    assert (batch.commit.responses, batch.commit.counts) == ({}, {})
+
+
+@pytest.mark.parametrize("read", READ)
+def test_item_id_beyond_its_limit_is_left_out(read: Read) -> None:
+    """Otherwise an event would be lost, or its id kept as long as the producer likes."""
+    longest = "i" * limits.ID
+    batch = batch_of([read(entry(DELTA | {"item_id": longest}))], TABLE)
+    assert (batch.commit.responses[KEY].parts[PART].item_id, *truncated(batch)) == (longest, set(), {})
+    batch = batch_of([read(entry(DELTA | {"item_id": longest + "i"}, n)) for n in range(2)], TABLE)
+    assert batch.commit.responses[KEY].parts[PART].item_id is None
+    assert truncated(batch) == ({"item_id"}, {"truncated:item_id": [0, 1]})
+    assert len(batch.commit.responses[KEY].parts[PART].entries) == 2
+
+
+@pytest.mark.parametrize("read", READ)
+def test_item_id_that_is_the_only_identity_is_a_dead_letter_beyond_its_limit(read: Read) -> None:
+    """Otherwise its event would be joined with those of strangers."""
+    longest = "i" * limits.ID
+    batch = batch_of([read(entry(DELTA | {"item_id": longest}, 0, None))], TABLE)
+    assert list(batch.commit.responses) == [StreamKey("item", longest)]
+    batch = batch_of([read(entry(DELTA | {"item_id": longest + "i"}, 0, None))], TABLE)
+    ((_, reason, error),) = letters(batch)
+    assert reason == "invalid_event"
+    assert error.startswith("item_id has 1025 characters, at most 1024, and there is no response_id")
+    assert (batch.commit.responses, batch.commit.counts) == ({}, {})
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("name", ["model", "safety_identifier"])
+def test_learned_value_has_the_limit_of_a_name(read: Read, name: str) -> None:
+    """Otherwise a model's name would be stored as long as its provider likes."""
+    longest = "m" * limits.NAME
+    register = RegisterName(name, learned=True)
+    batch = batch_of([read(entry({"type": "response.created", "response": {name: longest}}))], TABLE)
+    assert batch.commit.responses[KEY].registers == {register: Register(EntryId(1000, 0), longest)}
+    created = {"type": "response.created", "response": {name: longest + "m"}}
+    batch = batch_of([read(entry(created))], TABLE)
+    left_out = RegisterName(f"truncated:{name}", learned=True)
+    assert set(batch.commit.responses[KEY].registers) == {left_out}
+    assert truncated(batch) == ({name}, {f"truncated:{name}": [0]})
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize(
+    ("name", "field", "most"),
+    [
+        ("reason", "reason", limits.REASON),
+        ("provider_category", "category", limits.REASON),
+        ("provider_explanation", "explanation", limits.EXPLANATION),
+    ],
+)
+def test_words_of_an_end_are_kept_up_to_their_limit(read: Read, name: str, field: str, most: int) -> None:
+    """Otherwise an end would be stored as long as its provider likes, or be lost."""
+
+    def ended(length: int) -> Batch:
+        response = {"incomplete_details": {"reason": "r", field: "x" * length}}
+        return batch_of([read(entry({"type": "response.incomplete", "response": response}))], TABLE)
+
+    batch = ended(most)
+    assert getattr(batch.commit.responses[KEY].endings[at()], name) == "x" * most
+    assert truncated(batch) == (set(), {})
+    batch = ended(most + 1)
+    assert getattr(batch.commit.responses[KEY].endings[at()], name) is None
+    assert truncated(batch) == ({name}, {f"truncated:{name}": [0]})
+
+
+def test_class_that_a_producer_gives_is_cut() -> None:
+    """Otherwise a class would be stored as long as the producer likes."""
+    response = {"incomplete_details": {"reason": "r", "reason_class": "c" * 300}}
+    batch = batch_of([entry({"type": "response.incomplete", "response": response})], TABLE)
+    assert batch.commit.responses[KEY].endings[at()].reason_class == "c" * limits.REASON
+
+
+def test_item_id_of_a_final_copy_is_kept_up_to_its_limit() -> None:
+    """Otherwise an end would be stored as long as its provider likes, or lose its texts."""
+
+    def copied(length: int) -> Batch:
+        content = [{"type": "refusal", "refusal": "no"}]
+        output = [{"type": "message", "id": "i" * length, "content": content}]
+        return batch_of([entry({"type": "response.completed", "response": {"output": output}})], TABLE)
+
+    batch = copied(limits.ID)
+    copies = batch.commit.responses[KEY].endings[at()].copies
+    assert copies == (Copy("i" * limits.ID, 0, 0, "refusal", "no"),)
+    batch = copied(limits.ID + 1)
+    assert batch.commit.responses[KEY].endings[at()].copies == (Copy(None, 0, 0, "refusal", "no"),)
+    assert truncated(batch) == ({"item_id"}, {"truncated:item_id": [0]})
+
+
+# ------------------------------------------------------------------------------------------------------ notes
+
+PLACE = {"output_index": 0, "content_index": 0}
+DONE = {"type": "response.refusal.done", **PLACE}
+SHA256 = "0a" * 32
+
+
+def test_what_few_events_have_is_noted_beside_them() -> None:
+    """Otherwise a checksum, a source, a withheld part or a loss would be forgotten."""
+    events: list[Any] = [
+        DONE | {"text_sha256": SHA256, "text_bytes": 7},
+        DONE | {"refusal": "no", "integrity_source": "producer"},
+        {"type": "deltaloom.part.redacted", "kind": "refusal", **PLACE},
+        {"type": "deltaloom.producer.loss", "dropped": 3},
+        DONE | {"refusal": "other"},
+    ]
+    response = batch_of([entry(events)], TABLE).commit.responses[KEY]
+    assert response.notes == {
+        at(0, 0): Note(Checksum(SHA256, 7)),
+        at(0, 1): Note(source="producer"),
+        at(0, 2): Note(redacted=True),
+        at(0, 3): Note(loss=True),
+    }
+    assert response.entries == {0}
+    assert [closing.arrival.position for closing in response.parts[PART].closings] == [0, 1, 4]
+
+
+def test_loss_is_that_of_the_response_it_names() -> None:
+    """Otherwise a producer that names the response in its event only would have no effect."""
+    batch = batch_of([entry({"type": "deltaloom.producer.loss", "response_id": "resp_2"}, 0, None)], TABLE)
+    assert batch.commit.responses[StreamKey("response", "resp_2")].notes == {at(): Note(loss=True)}
+    ((_, reason, error),) = letters(batch_of([entry({"type": "deltaloom.producer.loss"}, 0, None)], TABLE))
+    assert reason == "invalid_event"
+    assert error.endswith("have no response_id; publish it with the field response_id")
+
+
+def test_withheld_parts_of_kinds_that_are_off_are_left_out() -> None:
+    """Otherwise parts would come out that nobody asked for."""
+    table = RoutingTable([BUILT_IN["redacted"], BUILT_IN["reasoning"]])
+    withheld = {"type": "deltaloom.part.redacted", **PLACE}
+    batch = batch_of([entry([withheld | {"kind": "refusal"}, withheld | {"kind": "reasoning"}])], table)
+    assert list(batch.commit.responses[KEY].parts) == [PART._replace(kind="reasoning")]
+
+
+# --------------------------------------------------------------------------------------------- contradictions
+
+
+def contradicted(*events: Any, text: str = "no") -> ModerationAlert | None:
+    """Return the alert of events for a part that is finished with a text."""
+    batch = batch_of([entry(event, n, tenant="acme") for n, event in enumerate(events)], TABLE)
+    stored = {RegisterName("model"): Register(EntryId(1, 0), "m-1")}
+    batch.contradict(PART, Contradicted(text_digest(text), stored))
+    return batch.commit.responses[KEY].parts[PART].contradicted
+
+
+def test_first_other_text_is_told() -> None:
+    """Otherwise the alert would have no text, or that of the part itself."""
+    alert = contradicted(*(DONE | {"refusal": text} for text in ("no", "yes\ud83d", "maybe")))
+    assert alert is not None
+    assert (alert.type, alert.severity) == ("deltaloom.text.contradicted", "info")
+    assert (alert.text, alert.raised_at) == ("yes\ufffd", time_of(1001))
+    assert (alert.model, alert.tenant) == ("m-1", "acme")
+
+
+def test_other_checksum_is_told_without_a_text() -> None:
+    """Otherwise a text of which only the checksum is known would be let through."""
+    alert = contradicted(DONE | {"text_sha256": SHA256})
+    assert alert is not None
+    assert alert.text == ""
+
+
+def test_the_same_text_contradicts_nothing() -> None:
+    """Otherwise every text that is sent again would raise an alert."""
+    own = sha256(b"no").hexdigest().upper()
+    assert contradicted(DONE | {"refusal": "no"}, DONE | {"text_sha256": own}, DONE | {"refusal": ""}) is None
+
+
+def test_part_whose_closing_was_too_large_contradicts_nothing() -> None:
+    """Otherwise the worker would stop at a part that is not in its batch any more."""
+    batch = batch_of([entry(DONE | {"refusal": "yes"})], TABLE)
+    batch.take_out(PART, TOO_LARGE)
+    batch.contradict(PART, Contradicted(text_digest("no"), {}))
+    assert batch.commit.responses[KEY].parts == {}

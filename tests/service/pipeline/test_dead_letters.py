@@ -26,6 +26,8 @@ def test_fields_are_those_of_the_entry() -> None:
     entry = open_entry(b"5-1", {b"event": b"{"}, deliveries=3)
     letter = dead_letter(entry, WHY, stream="deltaloom:deltas", now_ms=NOW_MS)
     assert letter.model_dump() == {
+        "schema": 1,
+        "source": None,
         "reason": "invalid_event",
         "error": "no reason",
         "stream": "deltaloom:deltas",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from deltaloom import limits
 from handlers import BUILT_IN
 from handlers.core.effects import Fragment, Origin
 from handlers.core.identity import Arrival, EntryId
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from service.change import Commit
 
 TABLE = RoutingTable(handler for name, handler in BUILT_IN.items() if name != "output_text")
-LONGEST, MOST = 4000, 5
+LONGEST, MOST = 12_000, 5
 
 any_json = st.recursive(
     st.one_of(
@@ -36,7 +37,7 @@ any_json = st.recursive(
         st.sampled_from([2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30]),
         st.floats(),
         st.text(max_size=4),
-        st.sampled_from(["", "x" * 5000, "\ud83d", "\ude00", "\ud83d\ude00", "\0", "é"]),
+        st.sampled_from(["", "x" * 13_000, "\ud83d", "\ude00", "\ud83d\ude00", "\0", "é"]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)
@@ -46,13 +47,19 @@ any_json = st.recursive(
 good = {
     "type": st.sampled_from([*TABLE.routes, "response.output_text.delta", "keepalive", "new" * 50]),
     "delta": st.text(max_size=3),
-    "item_id": st.sampled_from(["it_1", "it_2", None]),
+    "item_id": st.sampled_from(["it_1", "it_2", None, "i" * limits.ID, "i" * (limits.ID + 1)]),
     "output_index": st.integers(0, 1),
     "content_index": st.integers(0, 1),
     "summary_index": st.integers(0, 1),
     "sequence_number": st.one_of(st.none(), st.integers(0, 5)),
     "refusal": st.text(max_size=3),
     "text": st.text(max_size=3),
+    "text_sha256": st.sampled_from([None, "0a" * 32, "0A" * 32, "0a" * 33]),
+    "text_bytes": st.sampled_from([None, 0, 3]),
+    "integrity_source": st.sampled_from([None, "producer"]),
+    "kind": st.sampled_from(["refusal", "reasoning", "none"]),
+    "response_id": st.sampled_from([None, "resp_1", "r" * limits.ID, "r" * (limits.ID + 1)]),
+    "dropped": st.sampled_from([None, 3]),
     "obfuscation": any_json,
 }
 
@@ -100,6 +107,7 @@ def told(commit: Commit) -> Any:
                 for part, added in change.parts.items()
             },
             change.endings,
+            change.notes,
             change.registers,
         )
         for key, change in commit.responses.items()
@@ -118,12 +126,15 @@ _DELTA = (
 )
 _NO_DELTA = _DELTA.replace('"delta":', '"no":')
 _OTHER_ITEM = _DELTA.replace('"a"', '"b"')
+_LONG_ITEM = _DELTA.replace('"a"', f'"{"i" * (limits.ID + 1)}"')
 
 
 @given(
     st.lists(
         st.tuples(
-            bodies(), st.sampled_from([b"resp_1", b"resp_2", b"", b"\xff"]), st.sampled_from([b"acme", b""])
+            bodies(),
+            st.sampled_from([b"resp_1", b"resp_2", b"", b"\xff", b"r" * limits.ID, b"r" * (limits.ID + 1)]),
+            st.sampled_from([b"acme", b"", b"t" * limits.NAME, b"t" * (limits.NAME + 1)]),
         ),
         min_size=1,
         max_size=4,
@@ -136,6 +147,8 @@ _OTHER_ITEM = _DELTA.replace('"a"', '"b"')
 @example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _NO_DELTA, _DELTA)])
 @example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _OTHER_ITEM, _DELTA)])
 @example([(f"[{_DELTA}, {_OTHER_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
+@example([(f"[{_LONG_ITEM}, {_LONG_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
+@example([(body.encode(), b"resp_1", b"t" * 257) for body in (_LONG_ITEM, _LONG_ITEM, _DELTA)])
 def test_both_ways_read_the_same(inputs: list[tuple[bytes, bytes, bytes]]) -> None:
     """An event would be taken, refused or read in another way because it came in a fast lane."""
     entries = [
@@ -153,7 +166,7 @@ def test_nearly_all_events_go_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Batch, "_read", None)
     commit = read(entries)
     assert [len(change.parts) for change in commit.responses.values()] == [1]
-    assert commit.counts == {"response.output_text.delta": [0]}
+    assert commit.counts == {"type:response.output_text.delta": [0]}
 
 
 def _deltas() -> Iterator[tuple[str, Any]]:

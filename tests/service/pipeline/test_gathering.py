@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltaloom import limits
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _UNREADABLE = Unreadable("oversized", "too large")
 READING = Reading(
-    RoutingTable(BUILT_IN.values()), open_entry, stream="s", max_event_bytes=2000, max_array_length=5
+    RoutingTable(BUILT_IN.values()), open_entry, stream="s", max_event_bytes=5000, max_array_length=5
 )
 
 _DELTA = {
@@ -41,14 +42,24 @@ events = st.fixed_dictionaries(
     {},
     optional={
         "type": st.sampled_from(
-            ["response.refusal.delta", "response.reasoning_text.delta", "response.refusal.done", "keepalive"]
+            [
+                "response.refusal.delta",
+                "response.reasoning_text.delta",
+                "response.refusal.done",
+                "deltaloom.part.redacted",
+                "deltaloom.producer.loss",
+                "response.cancelled",
+                "keepalive",
+            ]
         ),
-        "item_id": st.sampled_from(["msg_1", "msg_2", None]),
+        "item_id": st.sampled_from(["msg_1", "msg_2", None, "m" * (limits.ID + 1)]),
         "output_index": st.integers(0, 1),
         "content_index": st.just(1),
         "sequence_number": st.integers(0, 9),
         "delta": st.sampled_from(["I", " can", "", None]),
-        "refusal": st.just("I can"),
+        "refusal": st.sampled_from(["I can", "I", None]),
+        "text_sha256": st.just("0a" * 32),
+        "kind": st.sampled_from(["refusal", "reasoning"]),
     },
 ).map(lambda some: _DELTA | some)
 bodies = st.one_of(
@@ -57,7 +68,7 @@ bodies = st.one_of(
     st.sampled_from(["[DONE]", "{", "1", '{"type": 1}']),
 ).map(str.encode)
 names = st.sampled_from([b"response_id", b"tenant", b"event", b"a\0b", b"a", b""])
-values = st.sampled_from([b"resp_1", b"resp_2", b"\0", b"b\0c", b"\xff", b""])
+values = st.sampled_from([b"resp_1", b"resp_2", b"\0", b"b\0c", b"\xff", b"", b"t" * 257, b"r" * 1025])
 fields = st.tuples(
     st.sampled_from([b"event", b"event", b"event", b"__data__", b"type"]),
     bodies,
@@ -86,6 +97,7 @@ def told(commit: Commit) -> Any:
                 for part, change in response.parts.items()
             },
             response.endings,
+            response.notes,
             response.said,
             response.entries,
         )

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers import BUILT_IN
-from handlers.core.effects import Context
+from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import EntryId
-from handlers.core.response import LowWater, resolve
+from handlers.core.response import resolve
 from handlers.core.routing import RoutingTable
+from handlers.core.state import LowWater
 from tests.service.pipeline.model import ALL_STORED, StoredSet, batch_of
 from tests.strategies import (
     Expected,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import AssembledText
     from handlers.core.identity import PartKey
-    from handlers.core.response import Resolution, ResponseState
+    from handlers.core.response import Resolution
+    from handlers.core.state import ResponseState
     from service.ports import Entry
 
 TABLE = RoutingTable(BUILT_IN.values())
@@ -39,7 +41,15 @@ _OTHER: Json = {"type": "response.refusal.delta", "delta": "x", "output_index": 
 
 
 def _expected(text: AssembledText) -> Expected:
-    return Expected(text.text, text.status, text.reason, text.integrity, text.delta_count)
+    return Expected(
+        text.text,
+        text.status,
+        text.reason,
+        text.integrity,
+        text.delta_count,
+        text.integrity_source,
+        text.reason_class,
+    )
 
 
 def _comparable(written: dict[PartKey, AssembledText], *without: str) -> dict[PartKey, dict[str, Any]]:
@@ -56,9 +66,11 @@ def _one_by_one(entries: Sequence[Entry]) -> StoredSet:
 
 
 @st.composite
-def planned(draw: st.DrawFn, *, repeats: bool = True) -> tuple[PlannedResponse, list[Entry]]:
+def planned(
+    draw: st.DrawFn, *, repeats: bool = True, losses: bool = True
+) -> tuple[PlannedResponse, list[Entry]]:
     """A response and its entries."""
-    plan = draw(responses(repeats=repeats))
+    plan = draw(responses(repeats=repeats, losses=losses))
     return plan, draw(cut_into_entries(plan))
 
 
@@ -66,8 +78,9 @@ def planned(draw: st.DrawFn, *, repeats: bool = True) -> tuple[PlannedResponse, 
 def test_one_worker_gives_what_was_planned(planned: tuple[PlannedResponse, list[Entry]]) -> None:
     """The chain would give another text, status, integrity or count than the response says."""
     plan, entries = planned
-    written = _one_by_one(entries).written
-    assert {part: _expected(text) for part, text in written.items()} == plan.expected
+    stored = _one_by_one(entries)
+    assert {part: _expected(text) for part, text in stored.written.items()} == plan.expected
+    assert stored.contradicted == plan.contradicted
 
 
 @given(planned(), st.data())
@@ -89,7 +102,9 @@ def test_any_order_and_any_batches_make_the_same_set(
         stored.commit(batch_of([batch[at] for at in sorted(batch)], TABLE).commit)
         schedule = schedule[size:]
     stored.settle_all(list(stored.responses), ALL_STORED)
-    assert _comparable(stored.written) == _comparable(_one_by_one(entries).written)
+    expected = _one_by_one(entries)
+    assert _comparable(stored.written) == _comparable(expected.written)
+    assert stored.contradicted == expected.contradicted
 
 
 def test_context_said_after_the_end_of_a_text_is_too_late() -> None:
@@ -152,7 +167,7 @@ class _Workers:
         """A worker writes what it found, maybe long after it looked."""
         self.stored.settle(*self._found.pop(self._up_to(len(self._found)) - 1))
 
-    def run(self) -> dict[PartKey, AssembledText]:
+    def run(self) -> StoredSet:
         """Move the workers in any order until nothing is left to do."""
         while self._unread or self._in_hand:
             moves = [self.read] if self._unread else []
@@ -163,7 +178,7 @@ class _Workers:
         self.look()
         while self._found:
             self.settle()
-        return self.stored.written
+        return self.stored
 
 
 @settings(max_examples=300)
@@ -173,8 +188,9 @@ def test_any_number_of_workers_say_the_same(
 ) -> None:
     """Two workers would say something else of a text than one: another integrity, another count, a time."""
     _, entries = planned
-    written = _Workers(entries, data, may_stall=False).run()
-    assert _comparable(written) == _comparable(_one_by_one(entries).written)
+    stored, expected = _Workers(entries, data, may_stall=False).run(), _one_by_one(entries)
+    assert _comparable(stored.written) == _comparable(expected.written)
+    assert stored.contradicted == expected.contradicted
 
 
 @settings(max_examples=300)
@@ -183,8 +199,9 @@ def test_any_number_of_workers_say_the_same_of_any_stream(events: list[Json], da
     """What becomes of a stream that no server should send would depend on the workers."""
     plan = PlannedResponse("resp_1", events)
     entries = data.draw(cut_into_entries(plan, coalesce=2))
-    written = _Workers(entries, data, may_stall=False).run()
-    assert _comparable(written) == _comparable(_one_by_one(entries).written)
+    stored, expected = _Workers(entries, data, may_stall=False).run(), _one_by_one(entries)
+    assert _comparable(stored.written) == _comparable(expected.written)
+    assert stored.contradicted == expected.contradicted
 
 
 def test_what_follows_the_end_does_not_take_its_texts_away() -> None:
@@ -197,27 +214,36 @@ def test_what_follows_the_end_does_not_take_its_texts_away() -> None:
     assert _comparable(together.written) == _comparable(_one_by_one(entries).written)
 
 
-@given(planned(), st.data())
+@given(planned(losses=False), st.data())
 def test_a_stuck_worker_changes_no_text(
     planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
 ) -> None:
     """What is finished without waiting for a stuck worker would be something else than with it.
 
     Its entries can then only be late. So of what they have this says nothing: the repeats among them are
-    not counted, nor does the earliest closing give the time if they have that.
+    not counted, nor does the earliest closing give the time, or say who wrote the text, if they have that; and
+    a loss that they report has no effect.
     """
     plan, entries = planned
-    written = _Workers(entries, data, may_stall=True).run()
-    assert {part: _expected(text) for part, text in written.items()} == plan.expected
+    stored = _Workers(entries, data, may_stall=True).run()
+    texts = {part: _expected(text)._replace(integrity_source=None) for part, text in stored.written.items()}
+    assert texts == {part: what._replace(integrity_source=None) for part, what in plan.expected.items()}
+    assert stored.contradicted == plan.contradicted
 
 
 @given(responses(), st.data())
 def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataObject) -> None:
     """A producer that coalesces would get other texts than one that does not."""
-    first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1))).written
-    second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=40))).written
-    by_entry = ("started_at", "finished_at", *Context._fields)  # each has entries of its own
-    assert _comparable(first, *by_entry) == _comparable(second, *by_entry)
+    first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1)))
+    second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=40)))
+    by_entry = (
+        "started_at",
+        "finished_at",
+        *CONTEXT_NAMES,
+        "context_truncated",
+    )  # each has entries of its own
+    assert _comparable(first.written, *by_entry) == _comparable(second.written, *by_entry)
+    assert first.contradicted == second.contradicted
 
 
 @given(responses(), responses(by_item=False), st.data())

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from structlog.testing import capture_logs
 
+from deltaloom.reasons import reason_class
 from handlers import BUILT_IN
 from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.context import note
 from handlers.core.effects import Context, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.response import IDLE_TIMEOUT, LowWater, ResponseState
+from handlers.core.response import IDLE_TIMEOUT
 from handlers.core.routing import RoutingTable
+from handlers.core.state import LowWater, ResponseState
 from service.pipeline.settling import GivenUp, settle
 from service.ports import Loaded
 from tests.strategies import log_of
@@ -58,7 +60,10 @@ def response(
     registers: Registers = {}
     for ms, context in said:
         note(registers, context, EntryId(ms, 0))
-    endings = {at(ms, 9): Ending(key, None, status, reason) for ms, status, reason in ends}
+    endings = {
+        at(ms, 9): Ending(key, None, status, reason, reason_class=reason and reason_class(reason))
+        for ms, status, reason in ends
+    }
     log = log_of([StoredFragment(at(1), 1, "No.")], closings, "msg_1")
     state = ResponseState(key, registers, endings, {part: log})
     return Loaded(state, 7, {part: 42}, list(alerted))
@@ -260,7 +265,7 @@ async def test_every_end_is_asked_for_its_alert() -> None:
         (4, "failed", "content_filter"),
         (5, "incomplete", "content_filter"),
     ]
-    (settlement,) = await settled(response(ends=ends))
+    (settlement,) = await settled(response(kind="reasoning", ends=ends))
     assert settlement.over is not None
     assert settlement.over.at_ms == 3
     assert [alert.type for alert in settlement.over.alerts] == [

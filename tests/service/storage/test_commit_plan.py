@@ -54,6 +54,7 @@ class PlannedResponse(NamedTuple):
     """One response of a plan."""
 
     state: int
+    marker: int
     member: str
     latest_ms: int
     told: bool
@@ -61,6 +62,7 @@ class PlannedResponse(NamedTuple):
     parts: list[Any]
     registers: list[str]
     endings: list[Any]
+    notes: list[Any]
 
 
 class PlannedPart(NamedTuple):
@@ -73,6 +75,8 @@ class PlannedPart(NamedTuple):
     known: bool
     limit: int
     opened: list[str] | bool
+    digests: list[str]
+    contradicted: list[str] | bool
 
 
 class Call:
@@ -221,7 +225,7 @@ def test_what_belongs_to_no_text_is_in_the_plan() -> None:
     commit.counts["keepalive"] = [0, 0, 1]
     commit.touched[KEY] = 2
     call = Call(commit, Told())
-    assert call.plan.letters == [1, entry_of_letter(letter)]
+    assert call.plan.letters == [1, entry_of_letter(letter, "t")]
     assert call.plan.types == ["keepalive", 3]
     assert call.plan.touched == [2, "response:resp_1"]
     assert call.whose == [[], [[0, 0, 1]], []]
@@ -238,7 +242,7 @@ def test_a_part_that_begins_is_told_in_full() -> None:
     assert response.registers[1].endswith(" acme")
     assert response.endings == []
     assert call.key(part.log) == LOG
-    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False)
+    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False, [], False)
     assert call.chunk().item_id == "msg_1"
     assert [fragment.delta for fragment in call.chunk().fragments] == ["a", "b"]
     assert call.plan.log_count == 0
@@ -341,7 +345,7 @@ def test_an_alert_is_news() -> None:
     events.change.parts[PART].opened = alert()
     call = events.plan(known_part())
     assert call.only_part.known, "what storage has is left out all the same"
-    assert call.only_part.opened == entry_of_alert(alert())
+    assert call.only_part.opened == entry_of_alert(alert(), "t")
 
 
 def test_a_large_log_is_looked_at_chunk_by_chunk() -> None:

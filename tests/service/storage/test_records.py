@@ -25,6 +25,7 @@ from service.storage.records import (
     register_field,
     register_value,
     registers_of,
+    stamped,
     state_of,
 )
 from tests.strategies import Chunk, entry_ids
@@ -50,10 +51,10 @@ def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
         response_id="resp_1",
         raised_at=NOW,
     )
-    values = entry_of_alert(alert)
+    values = entry_of_alert(alert, "t")
     fields = dict(zip(values[::2], values[1::2], strict=True))
     assert values[0] == "__data__"
-    assert ModerationAlert.model_validate_json(fields.pop("__data__")) == alert
+    assert ModerationAlert.model_validate_json(fields.pop("__data__")) == stamped(alert, "t")
     assert fields == {
         "type": "deltaloom.refusal.opened",
         "id": "opened_1",
@@ -73,9 +74,11 @@ def test_a_dead_letters_entry_is_all_text() -> None:
         failed_at=NOW,
         entry="{}",
     )
-    values = entry_of_letter(letter)
+    values = entry_of_letter(letter, "t")
     assert all(type(value) is str for value in values)
-    assert DeadLetter.model_validate(dict(zip(values[::2], values[1::2], strict=True))) == letter
+    assert DeadLetter.model_validate(dict(zip(values[::2], values[1::2], strict=True))) == stamped(
+        letter, "t"
+    )
 
 
 @given(entry_ids, entry_ids, st.text(max_size=5), st.text(max_size=5))
@@ -146,7 +149,7 @@ def test_a_state_is_read_with_its_logs() -> None:
     state = state_of(KEY, fields, {"0:0:refusal": log("No."), "1:0:refusal": None})
     first, second, third = (PartKey(KEY, n, 0, "refusal") for n in range(3))
     assert {part: each.assembled()[0].text for part, each in state.open_parts.items()} == {first: "No."}
-    assert state.finished_parts == {second, third}
+    assert state.finished_parts == {second: None, third: None}
     assert state.registers == {RegisterName("tenant"): Register(ENTRY, "acme")}
     assert state.stream_key == KEY
 
@@ -157,7 +160,7 @@ def test_a_log_that_cannot_be_read_is_set_aside() -> None:
     with capture_logs() as lines:
         state = state_of(KEY, fields, {"0:0:refusal": b"?", "1:0:refusal": log("No.")})
     assert [*state.open_parts] == [PartKey(KEY, 1, 0, "refusal")]
-    assert state.finished_parts == frozenset()
+    assert state.finished_parts == {}
     assert [(line["log_level"], line["response"], line["part"]) for line in lines] == [
         ("error", "response:resp_1", "0:0:refusal")
     ]

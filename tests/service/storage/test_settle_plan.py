@@ -13,11 +13,12 @@ from handlers.core.effects import Context
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.outputs import assembled_text, time_of
 from handlers.core.response import FinishedPart
+from handlers.core.text import text_digest
 from service.keys import Keys
 from service.ports import FinishedText, Over, Settlement
 from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
-from service.storage.records import entry_of, entry_of_alert
+from service.storage.records import entry_of, entry_of_alert, stamped
 from service.storage.settle_plan import OVER_MS, SettleCall
 
 if TYPE_CHECKING:
@@ -95,14 +96,14 @@ def test_times_to_live_are_those_of_the_settings() -> None:
     """A finished text would be forgotten, and written again when its entries come again."""
     call = Call(settings=Settings())
     default = Settings()
-    assert call.plan["marker_ttl_ms"] == default.marker_ttl * 1000
+    assert call.plan["marker_ttl_ms"] == default.remembered * 1000
     assert call.plan["item_ttl_ms"] == default.item_ttl * 1000
     assert call.plan["over_ttl_ms"] == OVER_MS == 600_000
 
 
 def test_a_response_without_texts_is_remembered_no_longer_than_one_with_them() -> None:
     """A short time to live of the settings would be ten minutes for most responses."""
-    short = Settings(marker_ttl=60, item_ttl=60)
+    short = Settings(marker_ttl=60, item_ttl=60, retention=60)
     assert Call(settings=short).plan["over_ttl_ms"] == 60_000
 
 
@@ -112,6 +113,7 @@ def test_what_was_read_is_compared_with_what_is_there() -> None:
     call = Call(settlement(spent=spent, ended=True, doubtful_since=EntryId(9, 3), idle_since_ms=8))
     (plan,) = call.settlements
     assert call.key(plan["state"]) == "t:state:response:resp_1"
+    assert call.key(plan["marker"]) == KEYS.marker(KEY)
     assert (plan["member"], plan["version"], plan["ended"]) == ("response:resp_1", 7, True)
     assert plan["spent"] == ["5-1:2", "6-0:0"]
     assert (plan["doubtful_ms"], plan["idle_since_ms"]) == (9, 8)
@@ -141,7 +143,8 @@ def test_a_text_is_written_with_its_item() -> None:
     assert call.key(plan["item"]) == "t:item:resp_1:2"
     assert (plan["field"], plan["item_field"]) == ("2:1:refusal", "refusal:1")
     assert (plan["log_bytes"], plan["late"]) == (42, 3)
-    assert plan["json"] == finished.message.model_dump_json()
+    assert plan["json"] == stamped(finished.message, "t").model_dump_json()
+    assert plan["digest"] == text_digest(finished.message.text)
     assert plan["message"] == entry_of(finished.message, plan["json"])
     assert not {"opened", "finished"} & plan.keys()
 
@@ -151,8 +154,8 @@ def test_a_text_brings_its_alerts() -> None:
     opened, finished = alert("deltaloom.refusal.opened"), alert("deltaloom.refusal.finished")
     call = Call(settlement([text(opened, finished)]))
     ((plan,),) = (each["texts"] for each in call.settlements)
-    assert plan["opened"] == entry_of_alert(opened)
-    assert plan["finished"] == entry_of_alert(finished)
+    assert plan["opened"] == entry_of_alert(opened, "t")
+    assert plan["finished"] == entry_of_alert(finished, "t")
 
 
 def test_an_end_is_counted_in_both_series() -> None:
@@ -198,5 +201,5 @@ def test_the_alerts_of_an_end_go_by_their_types() -> None:
     filtered = alert("deltaloom.response.filtered")
     call = Call(settlement(over=over(alerts=[filtered])))
     assert call.settlements[0]["over"]["alerts"] == [
-        {"type": "deltaloom.response.filtered", "entry": entry_of_alert(filtered)}
+        {"type": "deltaloom.response.filtered", "entry": entry_of_alert(filtered, "t")}
     ]

@@ -141,6 +141,14 @@ async def test_the_authorization_is_sent_and_stays_secret() -> None:
     assert answers[1:] == ["401 Unauthorized: no such token: …", "no answer in time"]
 
 
+def test_an_unknown_type_has_a_name_of_its_own() -> None:
+    """Routes could not tell it from a refusal, or its type would be lost."""
+    labels = labels_of(notification(alert("deltaloom.prompt.flagged"), severity="severe"), {})
+    assert (labels["alertname"], labels["type"]) == ("DeltaloomAlert", "deltaloom.prompt.flagged")
+    assert labels["severity"] == "severe"
+    assert "type" not in labels_of(notification(), {})
+
+
 @given(notifications())
 def test_labels_are_what_an_alertmanager_takes(what: Notification) -> None:
     """It refuses an alert without labels, and forgets those that are empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
 import threading
@@ -61,6 +62,18 @@ async def test_a_message_is_what_a_person_reads() -> None:
         "https://console.example/resp_1",
     ):
         assert line in first["message"]
+
+
+async def test_nothing_in_an_alert_calls_anybody_or_hides_a_link() -> None:
+    """Discord and others would ring everybody for a tenant's name, or show a link under other words."""
+    said = "@everyone @here <@1> [Win](https://evil.example)"
+    of = alert(tenant=said, reference=said, text=said, provider_explanation=said)
+    async with receiving() as receiver:
+        await sent(receiver, notification(of))
+    (received,) = receiver.received
+    for written in (received.json["title"], received.json["message"]):
+        assert not re.search(r"@everyone|@here|<@|\]\(", written)
+        assert "everyone" in written
 
 
 async def test_a_digest_is_one_message() -> None:

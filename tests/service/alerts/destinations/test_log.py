@@ -15,7 +15,7 @@ from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import LogOptions
 from service.settings import Settings
-from tests.notifications import TEXT, digest, notification
+from tests.notifications import TEXT, alert, digest, notification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,18 @@ async def test_a_line_about_several_says_what_they_are() -> None:
     assert line["counts"][0] == "9 times refusal.opened · gpt-4o"
     assert "response_id" not in line
     assert TEXT in line["text"]
+
+
+async def test_an_explanation_is_in_it_only_where_the_log_may_have_texts() -> None:
+    """What a user asked would stand in a log, in the provider's words."""
+    sent = notification(alert(provider_explanation="About bombs."))
+    assert "bombs" not in json.dumps(await logged(sent, log_text=False))
+    assert (await logged(sent, log_text=True))["provider_explanation"] == "About bombs."
+
+
+async def test_an_unknown_severity_is_a_warning() -> None:
+    """A word of a later version would end the destination."""
+    assert (await logged(notification(severity="severe"), log_text=False))["level"] == "warning"
 
 
 async def test_the_text_is_in_it_only_where_the_log_may_have_it() -> None:

@@ -68,6 +68,10 @@ def test_every_kind_of_table_has_a_kind_of_destination() -> None:
         ({"type": "log", "link": "https://example.com/{nothing}"}, "only these stand in braces"),
         ({"type": "log", "link": "https://example.com/{id!r:>9}"}, "only these stand in braces"),
         ({"type": "log", "link": "https://example.com/{id"}, "whose braces match"),
+        ({"type": "log", "link": "{reference}/x"}, "or {reference} alone"),
+        ({"type": "log", "link": "{response_id}"}, "or {reference} alone"),
+        ({"type": "log", "link": "https://{reference}/"}, "whose host ends as written here"),
+        ({"type": "log", "link": "https://x.{tenant}:80/"}, "whose host ends as written here"),
         ({"type": "log", "give_up_after": 100_000}, "less than or equal to 86400"),
         ({"type": "log", "group": {"by": ["colour"]}}, "'category', 'severity'"),
         ({"type": "log", "rate_limit": {"per_minute": 0}}, "greater than 0"),
@@ -85,6 +89,19 @@ def test_a_mistake_is_explained_and_no_secret_repeated(table: dict[str, Any], wh
         TABLES.validate_python(table)
     assert why in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{reference}",
+        "https://portal.example/requests/{reference}",
+        "https://{tenant}.portal.example/{provider}/{upstream_response_id}?from={source}",
+    ],
+)
+def test_links(link: str) -> None:
+    """Nobody could get from an alert to the request."""
+    assert TABLES.validate_python({"type": "log", "link": link}).link == link
 
 
 def test_a_secret_from_a_file_or_a_variable(tmp_path: Path) -> None:

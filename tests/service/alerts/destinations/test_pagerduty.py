@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from service.alerts.destinations import body
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import PagerDutyOptions
 from service.alerts.destinations.pagerduty import event
-from tests.notifications import alert, digest, finished, notification, notifications, spike
+from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 
 if TYPE_CHECKING:
@@ -56,10 +57,28 @@ def test_whatever_the_alert_pagerduty_takes_it(what: Notification) -> None:
 
 def test_the_largest_there_can_be() -> None:
     """An event of more than 512 KB is refused."""
-    huge = notification(
-        alert(text="\x01" * 64_000, tenant="\x01" * 9000, reason="\x01" * 9000), category="\x01" * 9000
+    control, name = "\x01" * 64_000, "\u4e2d" * 9000  # six bytes of JSON a character, and three
+    of = alert(
+        "deltaloom.new", text=control, provider_explanation=control, **dict.fromkeys(OPEN_FIELDS, name)
     )
-    assert len(body.as_json(sent(digest(huge, huge, huge)))) <= 512 * 1024
+    huge = notification(of, category=name, rule=name, severity=name)
+    several = digest(huge, huge, huge)
+    assert several.digest
+    lines = replace(several.digest, counts=[(name, 1)] * 60)
+    for sent_as in (huge, replace(several, digest=lines, alert=of)):
+        assert len(body.as_json(sent(sent_as))) <= 512 * 1024
+
+
+def test_an_unknown_severity_is_a_warning_there() -> None:
+    """PagerDuty refuses a word that it does not know, and nobody would be called."""
+    payload = sent(notification(severity="severe"))["payload"]
+    assert (payload["severity"], payload["custom_details"]["Severity"]) == ("warning", "severe")
+
+
+def test_an_explanation_is_a_detail() -> None:
+    """Whoever is called would not see what the provider said of it."""
+    details = sent(notification(alert(provider_explanation="About bombs.")))["payload"]["custom_details"]
+    assert details["Explanation"] == "About bombs."
 
 
 def test_all_about_one_text_share_an_incident() -> None:

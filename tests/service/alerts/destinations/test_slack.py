@@ -14,7 +14,7 @@ from service.alerts.delivery import Verdict
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import SlackOptions
 from service.alerts.destinations.slack import message
-from tests.notifications import alert, digest, finished, notification, notifications, spike
+from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def test_whatever_the_alert_slack_takes_it(sent: Notification, link: str | None)
 def test_the_largest_there_can_be() -> None:
     """The limits would hold for what is usual only."""
     name = "<\U0001f600&" * 3000
-    of = alert(
-        "deltaloom.refusal.finished", text=name, tenant=name, model=name, reason=name, response_id=name
-    )
+    everything = dict.fromkeys(OPEN_FIELDS, name)
+    of = alert("deltaloom.refusal.finished", text=name, provider_explanation=name, **everything)
     one = notification(of, category=name, rule=name, id=name)
     for sent in (one, digest(one, one, one, category=name, rule=name)):
         assert_within_limits(message(sent, "https://console.example/{response_id}"))
@@ -113,6 +112,30 @@ def test_the_text_is_quoted_and_escaped() -> None:
     posted = message(notification(alert(text="Hi <!channel> & <https://x|y>\nsecond")))
     (quotation,) = [text for text in texts(posted["blocks"]) if text.startswith(">")]
     assert quotation == ">Hi &lt;!channel&gt; &amp; &lt;https://x|y&gt;\n>second"
+
+
+def test_an_explanation_is_told_from_a_text() -> None:
+    """The provider's words would be taken for the model's."""
+    posted = message(notification(alert(text="", provider_explanation="About <@U1> & more")))
+    (explanation,) = [text for text in texts(posted["blocks"]) if text.startswith("*Explanation*")]
+    assert explanation == "*Explanation*\n>About &lt;@U1&gt; &amp; more"
+
+
+def test_a_link_to_what_was_asked() -> None:
+    """A person who reads of a refusal would not find the request; or a reference could forge a link."""
+    good, hostile = (
+        message(notification(alert(reference=each)), "{reference}")
+        for each in ("https://portal.example/1", "https://portal.example/|*Win!*> <!channel>")
+    )
+    assert "<https://portal.example/1|Open the response>" in " ".join(texts(good["blocks"]))
+    assert all("portal.example/|" not in text and "<!c" not in text for text in texts(hostile["blocks"]))
+
+
+def test_an_unknown_severity_has_the_colour_of_a_warning() -> None:
+    """A word of a later version would end the destination."""
+    posted = message(notification(severity="severe"))
+    assert posted["text"].startswith("🟠")
+    assert "*Severity*\nsevere" in list(texts(posted["blocks"]))
 
 
 def test_a_finished_alert_refers_to_the_opened_one() -> None:

@@ -71,6 +71,19 @@ async def test_the_body_is_the_alert_and_the_signature_is_right() -> None:
     }
 
 
+async def test_an_id_that_no_header_takes_is_a_digest_there() -> None:
+    """One odd id would be tried for a day, and then be given up."""
+    sent = notification(id="näm\r\nX-Evil: 1")
+    async with receiving() as receiver, webhook(receiver) as destination:
+        outcomes = [await destination.deliver(sent) for _ in range(2)]
+    assert [each.verdict for each in outcomes] == [Verdict.DELIVERED] * 2
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert "X-Evil" not in first.headers
+    Webhook(NEW).verify(first.body, dict(first.headers))
+    assert first.json["delivery"]["id"] == sent.id
+
+
 async def test_a_receiver_verifies_with_the_old_secret_or_with_the_new_one() -> None:
     """A secret could not be changed without losing alerts in between."""
     async with receiving() as receiver, webhook(receiver, secret_env=["NEW", "OLD"]) as destination:

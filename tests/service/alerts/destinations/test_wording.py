@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+from urllib.parse import unquote, urlsplit
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from deltaloom.messages import KnownAlertType
 from service.alerts.destinations import wording
-from tests.notifications import alert, notifications, spike
+from tests.notifications import alert, notification, notifications, spike
 
 if TYPE_CHECKING:
     from service.alerts.delivery import Notification
@@ -53,6 +56,111 @@ def test_a_link_is_quoted_and_left_out_where_something_is_missing() -> None:
     )
     assert wording.link(template, alert(tenant=None)) is None
     assert wording.link(None, alert()) is None
+
+
+REQUESTS = "https://portal.example/requests/{reference}"
+
+
+@pytest.mark.parametrize(
+    ("template", "reference", "target"),
+    [
+        (REQUESTS, "req_1", "https://portal.example/requests/req_1"),
+        (REQUESTS, "a/b?c#d", "https://portal.example/requests/a%2Fb%3Fc%23d"),
+        (REQUESTS, "javascript:alert(1)", "https://portal.example/requests/javascript%3Aalert%281%29"),
+        (REQUESTS, "x|Free> @all\n", "https://portal.example/requests/x%7CFree%3E%20%40all%0A"),
+        (REQUESTS, "\ud800", "https://portal.example/requests/%3F"),
+        (REQUESTS, "..", None),
+        (REQUESTS, "", None),
+        (REQUESTS, None, None),
+        (
+            "{reference}",
+            "https://portal.example/a-b_c?q=1&r=%20#s",
+            "https://portal.example/a-b_c?q=1&r=%20#s",
+        ),
+        ("{reference}", "http://10.1.2.3:8080/x", "http://10.1.2.3:8080/x"),
+        (
+            "{reference}",
+            "https://x.example/|F)[a](b)*<@all>",
+            "https://x.example/%7CF%29%5Ba%5D%28b%29%2A%3C%40all%3E",
+        ),
+        ("{reference}", "https://portal.example", "https://portal.example"),
+        ("{reference}", "https://user:pass@evil.example/", None),
+        ("{reference}", "https://portal.example\\@evil.example/", None),
+        ("{reference}", "https://portal.example /x", None),
+        ("{reference}", "https://portal.example/\n", None),
+        ("{reference}", "https://portal.example/\u202e", None),
+        ("{reference}", "javascript:alert(1)", None),
+        ("{reference}", "ftp://portal.example/", None),
+        ("{reference}", "//evil.example", None),
+        ("{reference}", "https://", None),
+        ("{reference}", "req_1", None),
+        ("{reference}", "", None),
+        ("{reference}", None, None),
+    ],
+)
+def test_a_link_to_what_was_asked(template: str, reference: str | None, target: str | None) -> None:
+    """A person could not get from an alert to the request; or a reference could lead, or look, elsewhere."""
+    assert wording.link(template, alert(reference=reference)) == target
+
+
+@given(st.text(max_size=80), st.sampled_from([REQUESTS, "{reference}"]))
+@example("https://x.example/<!channel>|x", "{reference}")
+def test_no_reference_forges_a_link_or_mark_up(reference: str, template: str) -> None:
+    """Whoever sends requests could plant a link, or ring a whole channel."""
+    of = alert(reference=reference)
+    target = wording.link(template, of)
+    for written in (target or "https://", wording.request(of) or ""):
+        assert not set(written) & set(" \n\r\t<>|()[]{}*`@\"'\\")
+        assert written.isascii()
+        assert written.isprintable()
+    if target:
+        assert urlsplit(target).scheme in ("http", "https")
+    if target and template == REQUESTS:
+        assert target.startswith("https://portal.example/requests/")
+        assert unquote(target.rpartition("/")[2]) == reference.encode(errors="replace").decode()
+
+
+def test_an_alert_says_who_stopped_what() -> None:
+    """A person would have to look up in the stream whom to ask, and what for."""
+    of = alert(
+        "deltaloom.response.blocked",
+        provider="openrouter",
+        upstream_provider="anthropic",
+        status="failed",
+        reason="SPII",
+        reason_class="policy",
+        provider_category="personal data",
+        reference="https://portal.example/7?a=(b)",
+        upstream_response_id="up_1",
+    )
+    said = dict(wording.facts(notification(of)))
+    assert said["Provider"] == "openrouter · anthropic"
+    assert (said["Ended"], said["Because of"]) == ("failed · SPII", "policy · personal data")
+    assert (said["Request"], said["Provider's id"]) == ("https://portal.example/7?a=%28b%29", "up_1")
+    assert "Type" not in said
+
+
+def test_an_unknown_type_and_severity_are_shown() -> None:
+    """A person would be called, and not know what for."""
+    sent = notification(alert("deltaloom.prompt.flagged", text=""), severity="severe", category="other")
+    assert wording.headline(sent) == "Alert deltaloom.prompt.flagged · other · gpt-4o · tenant acme"
+    said = dict(wording.facts(sent))
+    assert (said["Type"], said["Severity"]) == ("deltaloom.prompt.flagged", "severe")
+
+
+def test_every_known_type_has_words() -> None:
+    """An alert would be told by its technical name."""
+    for kind_of in get_args(KnownAlertType):
+        assert "deltaloom" not in wording.headline(notification(alert(kind_of)))
+
+
+def test_a_spike_says_how_much_was_blocked() -> None:
+    """A filter that stops more, or less, than usual would not be seen beside the refusals."""
+    rate = spike().alert.rate
+    assert rate
+    blocked = spike().alert.model_copy(update={"rate": rate.model_copy(update={"blocked": 3})})
+    assert dict(wording.facts(notification(blocked)))["Blocked"] == "3 of 200, before 0"
+    assert "Blocked" not in dict(wording.facts(spike()))
 
 
 def test_a_spike_says_how_far_above() -> None:

@@ -1,0 +1,94 @@
+"""Two texts for one part: no text is ever revised, so the second one is told to people.
+
+Any authoritative text counts, whenever it comes, that is not the one that came out: in a closing, as a
+checksum, or in the response's final copy.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from handlers.core.context import context_of
+from handlers.core.effects import Note
+from handlers.core.state import concerns
+from handlers.core.text import repair, sha256_digest, text_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from handlers.core.effects import Context, Copy, Ending
+    from handlers.core.identity import Arrival, PartKey
+    from handlers.core.log import PartLog
+    from handlers.core.state import LowWater, ResponseState
+
+
+class Contradiction(NamedTuple):
+    """Another authoritative text of a part, beside the one that came out."""
+
+    part: PartKey
+    text: str
+    """Empty where only its checksum is known."""
+    item_id: str | None
+    context: Context
+    at_ms: int
+
+
+def contradiction_of(
+    state: ResponseState, part: PartKey, text: str, log: PartLog | None
+) -> Contradiction | None:
+    """Return the earliest authoritative text of a part that is not this one."""
+    found: list[tuple[Arrival, str, str | None]] = []
+    if log is not None:
+        for arrival, _, said in log.closings:
+            checksum = None if said else state.notes.get(arrival, Note()).checksum
+            # By the digest alone, as for a part that is finished: of that one no more is remembered.
+            differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
+            if (said and repair(said) != text) or differs:
+                found.append((arrival, said, log.item_id))
+    for arrival, ending in state.endings.items():
+        other = _other_copy(part, ending, text.__eq__)
+        if other is not None and (log is None or concerns(arrival, ending, part, log)):
+            found.append((arrival, other.text, other.item_id))
+    return _earliest(state, part, found)
+
+
+def contradictions_of_finished(state: ResponseState, low_water: LowWater) -> list[Contradiction]:
+    """Return what final copies say of parts that were finished before, where they say something else."""
+    found = []
+    for part, digest in state.finished_parts.items():
+        if digest is not None:
+            copies = [
+                (arrival, other.text, other.item_id)
+                for arrival, ending in state.endings.items()
+                if low_water.passed(arrival.entry)
+                and (other := _other_copy(part, ending, partial(_has_digest, digest)))
+            ]
+            found.append(_earliest(state, part, copies))
+    return [contradiction for contradiction in found if contradiction is not None]
+
+
+def _has_digest(digest: str, text: str) -> bool:
+    return text_digest(text) == digest
+
+
+def _other_copy(part: PartKey, ending: Ending, is_known: Callable[[str], bool]) -> Copy | None:
+    """Return a final copy's text of a part, if it is another one and nowhere in that copy is the same.
+
+    The position alone is no proof: some servers count from 1.
+    """
+    alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
+    if any(is_known(repair(copy.text)) for copy in alike):
+        return None
+    place = part.output_index, part.content_index
+    return next((copy for copy in alike if (copy.position, copy.content_index) == place), None)
+
+
+def _earliest(
+    state: ResponseState, part: PartKey, found: Iterable[tuple[Arrival, str, str | None]]
+) -> Contradiction | None:
+    arrival, text, item_id = min(found, default=(None, "", None), key=lambda each: each[0])
+    if arrival is None:
+        return None
+    context = context_of(state.registers, arrival.entry)
+    return Contradiction(part, repair(text), item_id, context, arrival.entry.ms)

@@ -1,0 +1,69 @@
+"""Reads an alert of any version: what is needed has to be right, everything else may be odd.
+
+An alert that this version cannot read in full is still somebody's alarm, so it is sent without the fields
+that are odd. Only a message without an id, a severity or a time is no alert.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from deltaloom.messages import ModerationAlert
+
+_NEEDED: Final = frozenset({"id", "severity", "raised_at"})
+
+
+class NotAnAlertError(ValueError):
+    """The message is not JSON, or has no id, severity or time; the text says which, in one phrase."""
+
+
+class ParsedAlert(NamedTuple):
+    """An alert, and the fields that were left out because this version cannot read them."""
+
+    alert: ModerationAlert
+    left_out: tuple[str, ...] = ()
+
+
+def parse_alert(data: str | bytes) -> ParsedAlert:
+    """Read an alert from its JSON.
+
+    Raises:
+        NotAnAlertError: it is no alert of any version.
+    """
+    try:
+        return ParsedAlert(ModerationAlert.model_validate_json(data))
+    except ValidationError:
+        return _parse_odd(_object_in(data))
+
+
+def _object_in(data: str | bytes) -> dict[str, Any]:
+    """Read a JSON object; half of a surrogate pair, which UTF-8 cannot have, becomes a question mark."""
+    try:
+        written = json.dumps(json.loads(data), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        raise NotAnAlertError("it is not JSON") from None
+    value = json.loads(written)
+    if not isinstance(value, dict):
+        raise NotAnAlertError("it is not a JSON object")
+    return value
+
+
+def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
+    """Leave out one odd field after the other until the rest is an alert."""
+    left_out: set[str] = set()
+    while True:
+        try:
+            alert = ModerationAlert.model_validate_json(json.dumps({"type": "", "text": "", **fields}))
+        except ValidationError as error:
+            wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
+            odd = wrong.keys()
+            needed = [name for name in odd if name in _NEEDED] or ([] if odd & fields.keys() else [*odd])
+            if needed:
+                raise NotAnAlertError(f"{needed[0]}: {wrong[needed[0]]}") from None
+            left_out |= odd
+            fields = {name: value for name, value in fields.items() if name not in odd}
+        else:
+            return ParsedAlert(alert, tuple(sorted(left_out)))

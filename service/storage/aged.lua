@@ -1,0 +1,55 @@
+#!lua flags=no-writes
+-- Finds the entries of one kind that are older than an age, on one page of an output. What a relay has yet to
+-- deliver is not old yet, unless it is older than the longest age.
+--
+-- KEYS  1 stream
+-- ARGV  1 kind   2 the entry after which to begin   3 ms of age   4 how many entries to look at
+--       5 what the names of the relays' groups begin with   6 ms of age beyond which nothing is waited for
+-- Returns {last entry looked at, or '' if there was none, how many there were,
+--          {id, response_id or '', item_id or '', __data__}, … of the kind}
+
+local STREAM, KIND, AFTER = KEYS[1], ARGV[1], ARGV[2]
+local AGE_MS, AT_MOST, RELAYS, LONGEST_MS = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+local function parts_of(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function before(id, other)
+  local ms, seq = parts_of(id)
+  local other_ms, other_seq = parts_of(other)
+  return ms < other_ms or (ms == other_ms and seq < other_seq)
+end
+
+if redis.call('EXISTS', STREAM) == 0 then return {'', 0} end
+
+local now_ms = tonumber(redis.call('TIME')[1]) * 1000
+local function id_of_age(ms) return string.format('%.0f-0', math.max(now_ms - ms, 0)) end
+
+-- The last entry that is old enough, as an end of XRANGE: `(` leaves the entry itself out.
+local old = id_of_age(AGE_MS)
+local last = '(' .. old
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
+  local group, last_delivered = info[2], info[8]
+  if string.sub(group, 1, #RELAYS) == RELAYS then
+    local pending = redis.call('XPENDING', STREAM, group)
+    local owed = pending[1] > 0 and pending[2] or last_delivered
+    if before(owed, old) then
+      old, last = owed, (pending[1] > 0 and '(' or '') .. owed
+    end
+  end
+end
+local longest = id_of_age(math.max(AGE_MS, LONGEST_MS))
+if before(old, longest) then last = '(' .. longest end
+
+local looked_at, count, found = '', 0, {}
+for _, entry in ipairs(redis.call('XRANGE', STREAM, '(' .. AFTER, last, 'COUNT', AT_MOST)) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  if fields.kind == KIND then
+    found[#found + 1] = {entry[1], fields.response_id or '', fields.item_id or '', fields.__data__ or ''}
+  end
+  looked_at, count = entry[1], count + 1
+end
+return {looked_at, count, unpack(found)}

@@ -1,0 +1,127 @@
+"""Removal of texts of some kinds before the others: reasoning, for one, often may not be kept.
+
+Theory of operation:
+
+1. A text of a kind is in its stream, in its item and, for some kinds, in alerts, also in undelivered ones.
+   Each of these streams is read once for each kind, a page at a time, up to what is old enough.
+2. Of a page, first the items' fields go, then the entries. Only then is it noted how far the stream was read,
+   so whoever dies in between leaves work that can be done again.
+3. How far it was read is in Redis and shared by all workers. Two that do the same page do no harm.
+4. An alert that a relay has yet to deliver is kept, with all that follow, until it is delivered, for 25 hours
+   at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from service.outbox import RELAY_PREFIX
+from service.ports import StorageUnavailableError
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.group import OWED_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    from service.keys import Keys
+
+PAGE = 100
+"""Entries looked at in one call: of long texts they are some megabytes."""
+
+_BEGINNING = "0-0"
+
+
+class _Place(BaseModel):
+    """Where a text is in its item."""
+
+    output_index: int
+    content_index: int
+
+
+class _Old(NamedTuple):
+    """An entry that is old enough."""
+
+    entry_id: bytes
+    response_id: bytes
+    item_id: bytes
+    data: bytes
+
+
+class KindRetention:
+    """Removes texts by kind and age, in one partition.
+
+    Args:
+        client: of the server.
+        keys: of the partition.
+        seconds: how long texts of a kind are kept; kinds that are not in it are left alone.
+        longest: seconds after which everything is gone anyway, and it is forgotten how far streams were read.
+    """
+
+    def __init__(self, client: Redis, keys: Keys, seconds: Mapping[str, float], longest: float) -> None:
+        self._client = client
+        self._names = keys.names
+        self._streams = {
+            "assembled": keys.names.assembled,
+            "alerts": keys.names.alerts,
+            "undelivered": keys.names.undelivered,
+        }
+        self._progress = keys.kind_retention
+        self._ages_ms = {kind: round(each * 1000) for kind, each in seconds.items()}
+        self._longest = round(longest)
+        self._aged = scripts.Script(client, "aged")
+
+    async def remove_aged(self) -> int:
+        """Remove every text that is older than its kind may be; return how many entries went."""
+        removed = 0
+        for kind, age_ms in self._ages_ms.items():
+            for output, stream in self._streams.items():
+                removed += await self._remove(output, stream, kind, age_ms)
+        return removed
+
+    async def _remove(self, output: str, stream: str, kind: str, age_ms: int) -> int:
+        field = f"{output}:{kind}"
+        with unavailable_if_away():
+            noted = await self._client.hget(self._progress, field)
+        after, removed = noted.decode() if isinstance(noted, bytes) else _BEGINNING, 0
+        while True:
+            with unavailable_if_away():
+                last, looked_at, *entries = await self._aged(
+                    keys=[stream], args=[kind, after, age_ms, PAGE, RELAY_PREFIX, OWED_MS]
+                )
+            old = [_Old(*entry) for entry in entries]
+            if output == "assembled":
+                await self._remove_from_items(kind, old)
+            if old:
+                with unavailable_if_away():
+                    removed += await self._client.xdel(stream, *(each.entry_id for each in old))
+            if looked_at:
+                after = last.decode()
+                await self._note(field, after)
+            if looked_at < PAGE:
+                return removed
+
+    async def _remove_from_items(self, kind: str, old: Sequence[_Old]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for each in old:
+            stream_key = (each.response_id or each.item_id).decode()
+            try:
+                place = _Place.model_validate_json(each.data)
+            except ValidationError:  # another program wrote the entry, and no item
+                continue
+            item = self._names.item(stream_key, place.output_index)
+            pipeline.hdel(item, f"{kind}:{place.content_index}")
+        if len(pipeline):
+            with unavailable_if_away():
+                await pipeline.execute()
+
+    async def _note(self, field: str, entry_id: str) -> None:
+        """Note how far a stream was read. A server without memory does not; then it is read again."""
+        with contextlib.suppress(StorageUnavailableError), unavailable_if_away():
+            await self._client.hset(self._progress, field, entry_id)
+            await self._client.expire(self._progress, self._longest)

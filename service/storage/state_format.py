@@ -1,0 +1,135 @@
+"""The format of what the workers store, noted in Redis: no worker works on what it cannot read.
+
+Theory of operation:
+
+1. `version` is the format that is written, `min_reader` the oldest format whose readers can read it. Each
+   partition has a note of its own, since each may lie on another server.
+2. A worker writes the note where there is none, and raises a lower version to its own.
+3. It refuses to start where `min_reader` is beyond its own format, or where it cannot read the note.
+4. It looks again now and then: a newer worker may have raised the format, or somebody may have emptied the
+   server. v0.1.0 knows no note; what it stores is format 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from redis.exceptions import ResponseError
+
+from service.ports import StorageUnavailableError
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from redis.asyncio import Redis
+
+FORMAT = 1
+"""The format that this worker writes. It rises when a field or key of the state changes its meaning."""
+
+MIN_READER = 1
+"""The oldest format whose readers can read what this worker writes."""
+
+_REMEDY = "upgrade it, or set DELTALOOM_PREFIX to another prefix"
+_FIELDS = ("version", "min_reader", "written_by")
+
+
+_NAME_AT_MOST = 80
+
+
+class StateFormatError(Exception):
+    """This worker cannot read what is stored; the message is one line that says what to do."""
+
+
+class Note(NamedTuple):
+    """A note of a format, as another worker left it."""
+
+    version: int
+    min_reader: int
+    written_by: str
+
+
+class StateFormat:
+    """The note of one partition.
+
+    Args:
+        client: of the server.
+        key: of the note.
+    """
+
+    def __init__(self, client: Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._written_by = f"deltaloom-worker {version('deltaloom-worker')}"
+        self._claim = scripts.Script(client, "state_format")
+
+    async def claim(self) -> None:
+        """Write the note, or raise it to this worker's format.
+
+        Raises:
+            StateFormatError: this worker cannot read what is stored here.
+        """
+        with unavailable_if_away():
+            reply = await self._claim(keys=[self._key], args=[FORMAT, MIN_READER, self._written_by])
+        if isinstance(reply, bytes):
+            raise _unreadable(self._key, f"it is a {reply.decode()}, not a hash")
+        if reply:
+            fields = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
+            _judged(self._key, fields)
+
+    async def watch(self, interval: float) -> NoReturn:
+        """Claim it again every `interval` seconds, except while the server is away.
+
+        Raises:
+            StateFormatError: this worker cannot read any more what is stored here.
+        """
+        while True:
+            await asyncio.sleep(interval)
+            with contextlib.suppress(StorageUnavailableError):
+                await self.claim()
+
+    async def read(self) -> Note | None:
+        """Return the note, or None if there is none.
+
+        Raises:
+            StateFormatError: this version cannot read what is stored here.
+        """
+        with unavailable_if_away():
+            try:
+                fields = cast("dict[bytes, bytes]", await self._client.hgetall(self._key))
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                raise _unreadable(self._key, "it is not a hash") from error
+        return (
+            _judged(self._key, {name.decode(): value for name, value in fields.items()}) if fields else None
+        )
+
+
+def _judged(key: str, fields: Mapping[str, bytes]) -> Note:
+    """Return a note that allows this version to read what is stored."""
+    note = {name: fields.get(name, b"").decode(errors="replace") for name in _FIELDS}
+    for name in ("version", "min_reader"):
+        if not re.fullmatch("[0-9]{1,9}", note[name]):
+            raise _unreadable(key, f"{name} is {note[name][:20]!r}, not a small number")
+    written_by = " ".join(note["written_by"].split())[:_NAME_AT_MOST] or "an unknown program"
+    found = Note(int(note["version"]), int(note["min_reader"]), written_by)
+    if found.min_reader > FORMAT:
+        raise StateFormatError(
+            f"{key}: the state has format {found.version} (written by {found.written_by}), which needs "
+            f"a worker that reads format {found.min_reader}; this one reads {FORMAT}: {_REMEDY}"
+        )
+    return found
+
+
+def _unreadable(key: str, why: str) -> StateFormatError:
+    return StateFormatError(
+        f"{key}: not a note of a state format that this worker, which reads format {FORMAT}, understands "
+        f"({why}): {_REMEDY}"
+    )

@@ -1,0 +1,63 @@
+"""The page on privacy names every key: one that is missing holds data that nobody would erase."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+from service import keys
+from tests.docs.pages import OPERATIONS, PRIVACY, ROOT, Page, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLACE = "<>"
+"""Stands for what differs from key to key."""
+
+
+def named_in_code() -> set[str]:
+    """Return each key without its prefix, as the one function that makes names is called."""
+    found: set[str] = set()
+    for path in (ROOT / "client/deltaloom", ROOT / "service", ROOT / "handlers"):
+        for file in path.rglob("*.py"):
+            found |= set(_names(ast.parse(file.read_text("utf-8"))))
+    return found - {PLACE}  # the command names any suffix that it is given
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="name"), args=[argument]):
+                yield _pattern(argument)
+
+
+def _pattern(node: ast.expr) -> str:
+    """Return a name with `<>` for each value in it."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.FormattedValue(value=ast.Name(id=constant)) if hasattr(keys, constant):
+            return str(getattr(keys, constant))
+        case ast.JoinedStr(values=values):
+            return "".join(map(_pattern, values))
+    return PLACE
+
+
+def named_on(page: Page, heading: str) -> set[str]:
+    """Return each key of a page's table without its prefix."""
+    names = [quoted(row[0])[0] for row in page.table(heading)]
+    return {re.sub("<[^>]+>", PLACE, name.removeprefix("deltaloom:")) for name in names}
+
+
+def test_every_key_is_on_the_page() -> None:
+    """Whoever has to erase a person's data would leave some of it."""
+    code = named_in_code()
+    assert {"deltas", "item:<>:<>", "log:<>:<>", "relay:<>:lease", "rates:<>:<>"} <= code
+    assert named_on(PRIVACY, "The keys") == code
+
+
+def test_pages_name_the_same_keys() -> None:
+    """One of the two pages would be wrong."""
+    operations = named_on(OPERATIONS, "The keys it writes")
+    assert operations == named_on(PRIVACY, "The keys")

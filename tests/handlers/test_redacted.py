@@ -1,0 +1,33 @@
+"""Withheld parts."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltaloom.events import PartRedacted
+from handlers.core.effects import Closing, Origin, Rank, UnattributableEventError
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.redacted import handler, on_redacted
+
+ORIGIN = Origin(Arrival(EntryId(1, 0), 0), "resp_1")
+EVENT = PartRedacted(
+    type="deltaloom.part.redacted", output_index=1, content_index=2, kind="reasoning", item_id="it_1"
+)
+
+
+def test_withheld_part_is_closed() -> None:
+    """Otherwise nobody would learn that the provider has a text which it does not give out."""
+    part = PartKey(StreamKey("response", "resp_1"), 1, 2, "reasoning")
+    assert list(on_redacted(EVENT, ORIGIN)) == [Closing(part, Rank.DONE, "", "it_1", redacted=True)]
+
+
+def test_without_any_id_it_belongs_to_nothing() -> None:
+    """Otherwise a stranger's part would be withheld."""
+    with pytest.raises(UnattributableEventError):
+        list(on_redacted(EVENT.model_copy(update={"item_id": None}), Origin(ORIGIN.arrival)))
+
+
+def test_handler_has_no_texts_of_its_own() -> None:
+    """Otherwise it would switch on kinds that nobody asked for."""
+    assert [route.event_type for route in handler.routes] == ["deltaloom.part.redacted"]
+    assert handler.kinds == frozenset()

@@ -1,0 +1,125 @@
+"""A batch of which some entries were acknowledged before: only the others have an effect, and all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.bench import COMPLETED, KEEPALIVE, delta, done
+from tests.workers import counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from tests.bench import Bench
+
+CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
+
+
+async def take_the_first_elsewhere(bench: Bench, count: int = 1) -> None:
+    """Have another worker acknowledge the first entries of a batch, then take the whole batch."""
+    batch = await bench.consumer("stopped").read()
+    await bench.consumer("other").take(batch[:count])
+    await bench.consumer("stopped").take(batch)
+
+
+async def test_a_closing_is_stored_though_its_deltas_were_acknowledged_before(bench: Bench) -> None:
+    """Otherwise the closing is acknowledged without effect, and its text waits until it is given up."""
+    await bench.publish(delta(1, "a"), done("a"))
+    await take_the_first_elsewhere(bench)
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+
+
+async def test_an_ending_is_stored_though_its_deltas_were_acknowledged_before(bench: Bench) -> None:
+    """Otherwise the end of the response is lost, and its text is called abandoned."""
+    await bench.publish(delta(1, "a"), COMPLETED)
+    await take_the_first_elsewhere(bench)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.status) == ("a", "completed")
+
+
+async def test_a_delta_is_stored_though_the_rest_of_its_batch_was_acknowledged_before(bench: Bench) -> None:
+    """Otherwise the only new delta of a response is lost."""
+    await bench.publish(CREATED, delta(1, "a"))
+    await take_the_first_elsewhere(bench)
+    await bench.publish(done("a"))
+    await bench.consumer().work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("a", "verified")
+
+
+async def test_deltas_of_a_known_part_are_stored_if_any_is_new(bench: Bench) -> None:
+    """Otherwise a text that grows loses the deltas that only this worker has."""
+    await bench.publish(delta(1, "a"))
+    consumer = bench.consumer("stopped")
+    await consumer.work()
+    await bench.publish(delta(2, "b"), delta(3, "c"))
+    batch = await consumer.read()
+    await bench.consumer("other").take(batch[:1])
+    await consumer.take(batch)
+    await bench.publish(done("abc"))
+    await consumer.work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity, text.delta_count) == ("abc", "verified", 3)
+
+
+async def test_deltas_of_a_known_part_leave_no_log_behind_if_none_is_new(bench: Bench) -> None:
+    """Otherwise a worker that slept appends to texts that are finished and forgotten."""
+    await bench.publish(delta(1, "a"))
+    asleep = bench.consumer("asleep")
+    await asleep.work()
+    await bench.publish(delta(2, "b"))
+    batch = await asleep.read()
+    await bench.consumer("awake").take(batch)
+    (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
+    before = await bench.redis.strlen(log)
+    await asleep.take(batch)
+    assert await bench.redis.strlen(log) == before
+
+
+@pytest.mark.parametrize("before", [1, 2])
+async def test_late_events_are_counted_once(bench: Bench, before: int) -> None:
+    """Otherwise an event that two workers had in hand counts as two late ones."""
+    await bench.publish(delta(1, "a"), done("a"))
+    await bench.consumer().work()
+    await bench.publish(*(delta(number, "late") for number in range(2, 6)))
+    await take_the_first_elsewhere(bench, before)
+    assert await counts(bench.redis, bench.prefix) == {"late": 4}
+
+
+async def test_late_events_of_two_parts_are_counted_apart(bench: Bench) -> None:
+    """Otherwise the events of one part are taken for those of its neighbour, and counted or left out."""
+    second = {"content_index": 1}
+    await bench.publish(delta(1, "a"), done("a"), {**delta(2, "b"), **second}, {**done("b"), **second})
+    await bench.consumer().work()
+    late = [delta(3, "late"), {**delta(4, "late"), **second}, {**delta(5, "late"), **second}]
+    await bench.publish(*late)
+    await take_the_first_elsewhere(bench)
+    assert await counts(bench.redis, bench.prefix) == {"late": 3}
+
+
+async def test_each_type_is_counted_by_its_own_new_events(bench: Bench) -> None:
+    """Otherwise events of one type are counted as another's, or twice."""
+    other = {"type": "response.in_progress.other"}
+    await bench.publish(KEEPALIVE, KEEPALIVE, other, KEEPALIVE, other, other)
+    await take_the_first_elsewhere(bench, 3)
+    counted = await counts(bench.redis, bench.prefix)
+    assert counted == {"type:keepalive": 3, f"type:{other['type']}": 3}
+
+
+async def test_each_dead_letter_is_written_with_its_own_entry(bench: Bench) -> None:
+    """Otherwise a letter is written twice, or its neighbour's is lost."""
+    await bench.publish("{one", KEEPALIVE, "{two", "{three")
+    await take_the_first_elsewhere(bench, 2)
+    letters = await dead_letters(bench.redis, bench.prefix)
+    assert ["{one" in letters[0].entry, "{two" in letters[1].entry, "{three" in letters[2].entry] == [
+        True
+    ] * 3
+    assert len(letters) == 3
+
+
+async def test_how_many_entries_a_commit_acknowledged_is_known(bench: Bench) -> None:
+    """Otherwise the log of a worker says nothing of what others had done before it."""
+    await bench.publish(*[KEEPALIVE] * 3)
+    batch = await bench.consumer("stopped").read()
+    await bench.consumer("other").take(batch[:1])
+    assert (await bench.commit(batch)).acknowledged == 2

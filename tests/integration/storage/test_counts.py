@@ -1,0 +1,86 @@
+"""What is counted: events without effect by type, and responses by bucket, both up to a bound."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from service.alerts.proportions import Count
+from service.alerts.spikes import OTHER, Subject
+from service.keys import Keys
+from service.storage import settle_plan
+from service.storage.buckets import baseline_of, window_of
+from service.storage.rates import RedisRates
+from tests.bench import COMPLETED, KEEPALIVE
+from tests.workers import counts
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.bench import Bench
+
+TYPES = 1000
+"""Names of types that are counted apart."""
+
+
+async def work(bench: Bench, *types: str) -> dict[str, int]:
+    """Handle events of these types in one batch, and return all that is counted."""
+    await bench.publish(json.dumps([{"type": name} for name in types]))
+    await bench.consumer().work()
+    return await counts(bench.redis, bench.prefix)
+
+
+async def test_types_beyond_the_bound_are_counted_together(bench: Bench) -> None:
+    """Otherwise made-up types fill Redis, or the counts of those before them are lost."""
+    names = [f"made.up.{number}" for number in range(TYPES)]
+    assert await work(bench, *names, names[0]) == {f"type:{name}": 1 for name in names} | {
+        f"type:{names[0]}": 2
+    }
+    counted = await work(bench, "one.too.many", "one.too.many", "one.too.many", "another")
+    assert (len(counted), counted["type:(other)"]) == (TYPES + 1, 4)
+    counted = await work(bench, names[0], names[1])
+    assert (counted[f"type:{names[0]}"], counted[f"type:{names[1]}"]) == (3, 2)
+
+
+async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the share of every model stands still as soon as there are many tenants."""
+    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 2)
+    for number, model in enumerate(("first", "second", "third", "first", "second", "fourth")):
+        await bench.publish(COMPLETED, response_id=f"resp_{number}", model=model)
+        await bench.consumer().work()
+    rates = RedisRates(bench.redis, bench.settings)
+    window = (await rates.counted(await rates.now_ms())).window
+    assert {subject.name: count.responses for subject, count in window.items()} == {
+        "first": 2,
+        "second": 2,
+        OTHER: 2,
+    }
+
+
+async def test_responses_that_end_together_are_all_counted(bench: Bench) -> None:
+    """Otherwise of several responses in a batch one counts."""
+    for number in range(5):
+        await bench.publish(KEEPALIVE, COMPLETED, response_id=f"resp_{number}", model="m", tenant="t")
+    await bench.consumer().work()
+    rates = RedisRates(bench.redis, bench.settings)
+    window = (await rates.counted(await rates.now_ms())).window
+    assert window == {Subject("model", "m"): Count(5, 0), Subject("tenant", "t"): Count(5, 0)}
+
+
+async def test_every_bucket_of_a_window_is_added_up(bench: Bench) -> None:
+    """Otherwise responses are left out of a share, or counted in it twice."""
+    rates = RedisRates(bench.redis, bench.settings)
+    now_ms, keys = await rates.now_ms(), Keys(bench.names)
+    sums = []
+    for series in (window_of(bench.settings), baseline_of(bench.settings)):
+        buckets = series.keys(keys, now_ms)
+        for number, bucket in enumerate(buckets):
+            await bench.redis.hset(bucket, mapping={"responses:model:m": 2**number, "refused:model:m": 1})
+            await bench.redis.expire(bucket, 60)
+        sums.append(Count(2 ** len(buckets) - 1, len(buckets)))
+    found = await rates.counted(now_ms)
+    window, both = sums
+    assert found.window == {Subject("model", "m"): window}
+    assert found.baseline == {Subject("model", "m"): both.without(window)}

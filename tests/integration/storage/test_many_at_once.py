@@ -1,0 +1,53 @@
+"""Batches of more responses than a script may pass to one command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.storage import commit_plan
+from tests.bench import KEEPALIVE, delta, done
+from tests.workers import texts
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.bench import Bench
+
+MANY = 1003
+"""Responses: as many members take two commands, and as many pairs of score and member three."""
+
+
+async def test_every_response_of_a_large_batch_is_noted_as_open(bench: Bench) -> None:
+    """Otherwise one text in a thousand is never given up, or is given up in mid-stream."""
+    names = [f"r{n}" for n in range(MANY)]
+    now_ms, consumer = await bench.now_ms(), bench.consumer()
+    events = (delta(1, "a"), delta(2, "b"), KEEPALIVE)  # they begin, they grow, they are touched
+    for event, at in zip(events, (now_ms - 60_000, now_ms - 30_000, now_ms), strict=True):
+        for name in names:
+            await bench.publish_at(at, event, response_id=name)
+        await consumer.work(2 * MANY)
+        noted = await bench.member_scores("open")
+        assert set(noted) == {f"response:{name}" for name in names}
+        assert min(noted.values()) >= at
+
+
+async def test_every_text_of_a_large_batch_that_is_certain_is_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one text in a thousand waits for a worker that is stuck, though it need not."""
+    monkeypatch.setattr(commit_plan, "STALLED_MS", -1)
+    await bench.publish(KEEPALIVE)
+    await bench.consumer("stuck").read()
+    for n in range(MANY):
+        await bench.publish(done("a"), response_id=f"r{n}")
+    committed = await bench.commit(await bench.consumer("one").read(2 * MANY))
+    assert len(committed.loaded) + len(committed.ready) == MANY
+
+
+async def test_every_text_of_a_large_batch_comes_out(bench: Bench) -> None:
+    """Otherwise a batch with more texts than one look names leaves some behind."""
+    for n in range(MANY):
+        await bench.publish(done(f"{n}"), response_id=f"r{n}")
+    await bench.consumer().work(2 * MANY)
+    written = await texts(bench.redis, bench.prefix)
+    assert sorted(int(text.text) for text in written) == list(range(MANY))

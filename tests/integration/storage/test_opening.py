@@ -1,0 +1,99 @@
+"""The alert that a refusal opens with: once, and with what is known of its response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.keys import Keys
+from service.storage.store import RedisStorage
+from tests.bench import delta, done
+from tests.workers import alerts, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from handlers.core.identity import PartKey
+    from service.change import Commit
+    from service.ports import Committed
+    from tests.bench import Bench
+
+
+class OvertakenStorage(RedisStorage):
+    """The storage of a worker that others overtake between its look at what is stored and its commit."""
+
+    def __init__(self, bench: Bench, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(bench.redis, Keys(bench.names), bench.settings)
+        self._meanwhile = meanwhile
+
+    async def commit(self, commit: Commit, history: str = "") -> Committed:
+        """Let the others work, then commit."""
+        await self._meanwhile()
+        return await super().commit(commit, history)
+
+
+async def test_workers_that_begin_a_refusal_together_open_it_once(bench: Bench) -> None:
+    """Otherwise both have seen that there was no alert, and both raise it."""
+    await bench.publish(delta(1, "a", "refusal"), delta(2, "b", "refusal"))
+    first, second = await bench.consumer("one").read(1), await bench.consumer("two").read(1)
+    overtaken = OvertakenStorage(bench, lambda: bench.consumer("one").take(first))
+    await bench.consumer("two", storage=overtaken).take(second)
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert alert.text == "a"
+
+
+async def test_a_refusal_that_settles_while_another_worker_opens_it_is_opened_once(bench: Bench) -> None:
+    """Otherwise a text that came whole raises an opening of its own beside the one of its first delta."""
+    await bench.publish(done("ab", "refusal"))
+    committed = await bench.commit(await bench.consumer("one").read())
+    for _ in range(2):
+        await bench.settle(committed)
+    raised = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
+    assert raised == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
+
+
+async def test_two_refusals_of_one_response_are_opened_apart(bench: Bench) -> None:
+    """Otherwise the alert of the first is taken for the alert of the second."""
+    second = {"output_index": 1, "item_id": "item_2"}
+    await bench.publish(delta(1, "a", "refusal"), {**delta(2, "b", "refusal"), **second})
+    await bench.consumer().work()
+    assert [(alert.text, alert.output_index) for alert in await alerts(bench.redis, bench.prefix)] == [
+        ("a", 0),
+        ("b", 1),
+    ]
+
+
+async def test_what_a_commit_opened_is_known_by_part(bench: Bench) -> None:
+    """Otherwise a worker's log names another refusal than the one that was opened."""
+    whole = {"content_index": 1}
+    await bench.publish(delta(1, "a"), response_id="resp_0")
+    await bench.publish(delta(1, "b", "refusal"), {**delta(2, "c", "refusal"), **whole})
+    storage = RecordingStorage(bench)
+    consumer = bench.consumer(storage=storage)
+    entries = await consumer.read()
+    await bench.consumer("other").take(entries[1:2])
+    await consumer.take(entries)
+    assert [(part.stream_key.value, part.content_index) for part in storage.opened] == [("resp_1", 1)]
+
+
+class RecordingStorage(RedisStorage):
+    """A storage that remembers which parts its commits opened."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench.redis, Keys(bench.names), bench.settings)
+        self.opened: list[PartKey] = []
+
+    async def commit(self, commit: Commit, history: str = "") -> Committed:
+        """Commit, and remember."""
+        committed = await super().commit(commit, history)
+        self.opened += committed.opened
+        return committed
+
+
+async def test_the_opening_is_raised_though_a_final_copy_has_no_deltas(bench: Bench) -> None:
+    """Otherwise a refusal that came whole ends without ever having begun."""
+    item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "no"}]}
+    await bench.publish({"type": "response.completed", "response": {"output": [item]}})
+    await bench.consumer().work()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["no"]
+    raised = [(alert.type, alert.text) for alert in await alerts(bench.redis, bench.prefix)]
+    assert raised == [("deltaloom.refusal.opened", "no"), ("deltaloom.refusal.finished", "no")]

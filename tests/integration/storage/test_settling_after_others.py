@@ -1,0 +1,213 @@
+"""A settlement that was read before others went on: it writes what is still true, once, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from handlers import BUILT_IN
+from handlers.core.identity import StreamKey
+from handlers.core.routing import RoutingTable
+from service.keys import Keys
+from service.pipeline.settling import GivenUp, settle
+from service.storage.store import RedisStorage
+from tests.bench import COMPLETED, delta, done
+from tests.workers import alerts, counts, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from handlers.core.identity import PartKey
+    from service.ports import Committed, Settlement
+    from tests.bench import Bench
+
+TABLE = RoutingTable(BUILT_IN.values())
+RESPONSE = StreamKey("response", "resp_1")
+CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
+FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}
+
+
+class RecordingStorage(RedisStorage):
+    """A storage that remembers which texts it has written."""
+
+    written: Sequence[PartKey] = ()
+
+    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
+        """Settle, and remember."""
+        self.written = await super().settle(settlements, history)
+        return self.written
+
+
+def second_part(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the event as one of a second part of the same item."""
+    return {**event, "content_index": 1}
+
+
+async def committed(bench: Bench, *events: dict[str, Any]) -> Committed:
+    """Publish events and commit them, as a worker that stops before it settles."""
+    await bench.publish(*events)
+    return await bench.commit(await bench.consumer("stopped").read())
+
+
+async def settled(bench: Bench) -> list[str]:
+    """Sweep as another worker, and return the texts that have come out so far."""
+    await bench.consumer("sweeper").worker.sweep()
+    return sorted(text.text for text in await texts(bench.redis, bench.prefix))
+
+
+@pytest.mark.parametrize("kind", ["refusal", "reasoning_text"])
+async def test_a_text_of_the_final_copy_alone_is_written_once(bench: Bench, kind: str) -> None:
+    """Otherwise a text that has no log to compare comes out with every settlement that was read before."""
+    field = "refusal" if kind == "refusal" else "text"
+    item = {"type": "message", "id": "item_1", "content": [{"type": kind, field: "no"}]}
+    late = await committed(bench, {"type": "response.completed", "response": {"output": [item]}})
+    assert [await bench.settle(late) for _ in range(3)] == [1, 0, 0]
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["no"]
+
+
+async def test_each_text_that_was_written_is_named(bench: Bench) -> None:
+    """Otherwise a worker's log says that another text was finished, or nothing."""
+    await bench.publish(delta(1, "x"), done("x"), response_id="resp_0")
+    late = await committed(
+        bench, delta(1, "a"), done("a"), second_part(delta(2, "b")), second_part(done("b"))
+    )
+    storage = RecordingStorage(bench.redis, Keys(bench.names), bench.settings)
+    await settle(storage, TABLE, late.loaded, late.low_water, late.history)
+    assert [(part.stream_key.value, part.content_index) for part in storage.written] == [
+        ("resp_0", 0),
+        ("resp_1", 0),
+        ("resp_1", 1),
+    ]
+
+
+async def test_a_closing_that_came_meanwhile_is_settled_by_the_next_look(bench: Bench) -> None:
+    """Otherwise the response counts as settled, and the other text waits until it is given up."""
+    late = await committed(bench, delta(1, "a"), done("a"))
+    await committed(bench, second_part(delta(2, "b")), second_part(done("b")))
+    await bench.settle(late)
+    assert await settled(bench) == ["a", "b"]
+
+
+async def test_an_ending_that_came_meanwhile_is_settled_by_the_next_look(bench: Bench) -> None:
+    """Otherwise a response that has ended counts as open until it is given up."""
+    late = await committed(bench, delta(1, "a"), done("a"))
+    await committed(bench, COMPLETED)
+    await bench.settle(late)
+    assert await settled(bench) == ["a"]
+    assert await bench.member_scores("open") == {}
+    assert await bench.member_scores("waiting") == {}
+
+
+async def test_a_response_is_not_forgotten_while_an_end_of_it_is_to_be_settled(bench: Bench) -> None:
+    """Otherwise an end that came just now is never looked at, and its alert is never raised."""
+    late = await committed(bench, delta(1, "a"), done("a"), COMPLETED)
+    await committed(bench, FILTERED)
+    await bench.settle(late)
+    assert list(await bench.member_scores("open")) == [str(RESPONSE)]
+    await settled(bench)
+    raised = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
+    assert raised == ["deltaloom.response.filtered"]
+
+
+async def test_a_response_is_not_forgotten_while_a_part_of_it_is_open(bench: Bench) -> None:
+    """Otherwise nobody gives up a text that began just before its response was forgotten."""
+    late = await committed(bench, delta(1, "a"), done("a"), COMPLETED)
+    await committed(bench, second_part(delta(2, "b")))
+    await bench.settle(late)
+    assert list(await bench.member_scores("open")) == [str(RESPONSE)]
+
+
+async def test_a_text_that_grew_meanwhile_keeps_what_ends_it(bench: Bench) -> None:
+    """Otherwise the end is gone when the text is read again, and the text is called abandoned."""
+    late = await committed(bench, delta(1, "a"), COMPLETED)
+    await committed(bench, delta(2, "late"))
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == ["a"]
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.status == "completed"
+    assert await counts(bench.redis, bench.prefix) == {"late": 1}
+
+
+async def test_a_response_is_counted_with_the_text_that_grew_meanwhile(bench: Bench) -> None:
+    """Otherwise a refusal that is read again counts as an answer."""
+    late = await committed(bench, CREATED, done("no", "refusal"), COMPLETED)
+    await committed(bench, delta(2, "late", "refusal"))
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == ["no"]
+    bucket, *_ = await bench.redis.keys(bench.names.name("rates:*"))
+    counted: Any = await bench.redis.hgetall(bucket)
+    assert counted == {b"responses:model:m": b"1", b"refused:model:m": b"1"}
+
+
+async def test_one_text_that_grew_meanwhile_holds_up_no_other_of_its_response(bench: Bench) -> None:
+    """Otherwise a text that is finished waits for its neighbour, or the neighbour is forgotten."""
+    late = await committed(
+        bench, delta(1, "a"), done("a"), second_part(delta(2, "b")), second_part(done("b"))
+    )
+    await committed(bench, delta(3, "late"))
+    assert await bench.settle(late) == 1
+    assert await settled(bench) == ["a", "b"]
+
+
+async def test_late_events_of_a_text_are_all_counted(bench: Bench) -> None:
+    """Otherwise deltas that came after the end of their text vanish without a trace."""
+    late = await committed(bench, delta(1, "a"), done("a"), *(delta(n, "late") for n in range(2, 5)))
+    await bench.settle(late)
+    assert await counts(bench.redis, bench.prefix) == {"late": 3}
+
+
+@pytest.mark.parametrize("event", [delta(2, "b"), second_part(delta(2, "b"))])
+async def test_a_response_is_not_given_up_if_something_came_meanwhile(
+    bench: Bench, event: dict[str, Any]
+) -> None:
+    """Otherwise a text is abandoned in the moment in which it goes on."""
+    long_ago = await bench.now_ms() - 60_000
+    await bench.publish_at(long_ago, delta(1, "a"))
+    await bench.consumer().work()
+    (loaded,) = await bench.storage.load([RESPONSE])
+    survey = await bench.storage.survey(1000, 100)
+    await bench.publish(event)
+    await bench.consumer("two").work()
+    given_up = {RESPONSE: GivenUp(survey.idle[RESPONSE], survey.now_ms, "idle_timeout")}
+    await settle(bench.storage, TABLE, [loaded], survey.low_water, survey.history, given_up)
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.publish(done("ab" if event == delta(2, "b") else "a"))
+    await bench.consumer("two").work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.status, text.integrity) == ("completed", "verified")
+
+
+async def test_only_the_silent_one_of_two_is_given_up(bench: Bench) -> None:
+    """Otherwise one text that goes on keeps others from being given up, or goes with them."""
+    keys = [StreamKey("response", name) for name in ("resp_1", "resp_2")]
+    long_ago = await bench.now_ms() - 60_000
+    for key in keys:
+        await bench.publish_at(long_ago, delta(1, key.value), response_id=key.value)
+    await bench.consumer().work()
+    loaded = await bench.storage.load(keys)
+    survey = await bench.storage.survey(1000, 100)
+    await bench.publish(delta(2, "b"))
+    await bench.consumer("two").work()
+    given_up = {key: GivenUp(survey.idle[key], survey.now_ms, "idle_timeout") for key in keys}
+    await settle(bench.storage, TABLE, loaded, survey.low_water, survey.history, given_up)
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["resp_2"]
+
+
+async def test_a_response_in_doubt_stays_to_be_settled(bench: Bench) -> None:
+    """Otherwise the text that waits for a slow worker waits until it is given up."""
+    await bench.publish(delta(1, "a"))
+    held = await bench.consumer("slow").read()
+    late = await committed(bench, delta(2, "b"), done("ab"), COMPLETED)
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == []
+    await bench.commit(held)
+    assert await settled(bench) == ["ab"]
+
+
+async def test_what_was_read_in_another_history_of_the_data_is_not_written(bench: Bench) -> None:
+    """Otherwise a text comes out whose end a failover has undone, and again when its end is read again."""
+    late = await committed(bench, delta(1, "a"), done("a"))
+    assert await settle(bench.storage, TABLE, late.loaded, late.low_water, "0" * 40) == 0
+    assert await texts(bench.redis, bench.prefix) == []
+    assert await bench.settle(late) == 1

@@ -1,0 +1,470 @@
+"""The rules of docs/contract.md that say what comes out, one by one, on a real server."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from deltaloom import limits
+from handlers import BUILT_IN
+from handlers.core.effects import CONTEXT_NAMES
+from handlers.core.identity import StreamKey
+from service.keys import Keys
+from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
+from tests.streams import add, entries
+from tests.waiting import wait_until
+from tests.workers import alerts, counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from deltaloom import AssembledText, ModerationAlert
+
+CANCELLED = {"type": "response.cancelled"}
+LOSS = {"type": "deltaloom.producer.loss", "dropped": 3}
+REDACTED = {"type": "deltaloom.part.redacted", "output_index": 0, "content_index": 0, "kind": "reasoning"}
+REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "refusal"}}}
+
+
+@pytest.fixture
+def bench(redis: Redis, prefix: str) -> Bench:
+    """A partition of its own."""
+    return Bench(redis, prefix)
+
+
+async def written(bench: Bench) -> list[AssembledText]:
+    """Everything is read, and these texts came out."""
+    await bench.consumer().work()
+    await bench.consumer().worker.sweep()
+    return await texts(bench.redis, bench.prefix)
+
+
+async def raised(bench: Bench, kind: str) -> list[ModerationAlert]:
+    """The alerts of one type."""
+    found = await alerts(bench.redis, bench.prefix)
+    return [alert for alert in found if alert.type == f"deltaloom.{kind}"]
+
+
+def with_checksum(text: str, kind: str = "refusal", **fields: Any) -> dict[str, Any]:
+    """A `.done` that has a checksum in place of its text."""
+    event = done(text, kind)
+    del event["refusal" if kind == "refusal" else "text"]
+    data = text.encode()
+    return {**event, "text_sha256": sha256(data).hexdigest(), "text_bytes": len(data), **fields}
+
+
+def ended(status: str, reason: str | None, **details: str) -> dict[str, Any]:
+    """The end of a response, for a reason."""
+    if status == "failed":
+        return {"type": "response.failed", "response": {"error": {"code": reason, **details}}}
+    return {"type": "response.incomplete", "response": {"incomplete_details": {"reason": reason, **details}}}
+
+
+# ------------------------------------------------------------------------------------------------ context
+
+
+async def test_context_is_copied_to_every_output(bench: Bench) -> None:
+    """A person who gets an alert could not find the request, or the provider."""
+    context = {name: f"the {name}" for name in CONTEXT_NAMES}
+    await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), **context)
+    await bench.publish(ended("failed", "cyber_policy"), response_id="resp_2", **context)
+    (text,) = await written(bench)
+    messages = [text, *await alerts(bench.redis, bench.prefix)]
+    assert len(messages) == 4
+    for message in messages:
+        assert {name: getattr(message, name) for name in CONTEXT_NAMES} == context
+        assert (message.schema_version, message.source, message.context_truncated) == (1, bench.prefix, ())
+
+
+async def test_dead_letters_say_schema_and_source(bench: Bench) -> None:
+    """A reader of several prefixes could not tell whose letter it is."""
+    await bench.publish("{")
+    await bench.consumer().work()
+    ((_, fields),) = await entries(bench.redis, bench.names.dead_letters)
+    assert (fields[b"schema"], fields[b"source"]) == (b"1", bench.prefix.encode())
+
+
+@pytest.mark.parametrize("name", CONTEXT_NAMES)
+async def test_context_at_its_limit_and_beyond(bench: Bench, name: str) -> None:
+    """A long value would cost the event, or grow everything that comes out, or vanish unseen."""
+    most = limits.CONTEXT[name]
+    await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), **{name: "x" * most})
+    await bench.publish(
+        delta(1, "no", "refusal"), done("no", "refusal"), response_id="resp_2", **{name: "x" * (most + 1)}
+    )
+    fits, beyond = await written(bench)
+    assert (getattr(fits, name), fits.context_truncated) == ("x" * most, ())
+    assert (getattr(beyond, name), beyond.context_truncated) == (None, (name,))
+    assert (await counts(bench.redis, bench.prefix))[f"truncated:{name}"] == 2
+
+
+async def test_response_id_beyond_its_limit_is_a_dead_letter_that_names_it(bench: Bench) -> None:
+    """The producer would not learn why its texts are missing; one at the limit has to work."""
+    await bench.publish(done("no", "refusal"), response_id="r" * limits.ID)
+    await bench.publish(done("no", "refusal"), response_id="r" * (limits.ID + 1))
+    (text,) = await written(bench)
+    (letter,) = await dead_letters(bench.redis, bench.prefix)
+    assert text.response_id == "r" * limits.ID
+    assert letter.error == "the field response_id has 1025 characters; at most 1024"
+
+
+@pytest.mark.parametrize("length", [limits.ID, limits.ID + 1])
+async def test_item_id_that_is_the_only_identity(bench: Bench, length: int) -> None:
+    """Two items whose ids differ late would become one, or the text vanish without a word."""
+    event = {**done("no", "refusal"), "item_id": "i" * length}
+    await add(bench.redis, bench.names.deltas, {"event": json.dumps(event)})
+    found = await written(bench)
+    letters = await dead_letters(bench.redis, bench.prefix)
+    if length == limits.ID:
+        assert ([text.item_id for text in found], letters) == (["i" * length], [])
+    else:
+        assert found == []
+        assert letters[0].error.startswith("item_id has 1025 characters, at most 1024")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_item_id_beside_a_response_id_is_left_out(bench: Bench, *, fast: bool) -> None:
+    """An attribute that nobody needs would cost the text."""
+    long = {"item_id": "i" * (limits.ID + 1)}
+    first = {**delta(1, "no", "refusal"), **long} if fast else {**done("no", "refusal"), **long}
+    await bench.publish(first, {**done("no", "refusal"), **long})
+    (text,) = await written(bench)
+    assert (text.text, text.item_id, text.context_truncated) == ("no", None, ("item_id",))
+    assert await dead_letters(bench.redis, bench.prefix) == []
+
+
+async def test_learned_values_have_the_same_limits(bench: Bench) -> None:
+    """A model's name of a megabyte would come out with every text."""
+    created = {"model": "m" * 257, "safety_identifier": "s" * 256}
+    await bench.publish({"type": "response.created", "response": created}, done("no", "refusal"))
+    (text,) = await written(bench)
+    assert (text.model, text.safety_identifier) == (None, "s" * 256)
+    assert text.context_truncated == ("model",)
+
+
+async def test_reasons_have_limits(bench: Bench) -> None:
+    """An error's code of a megabyte would go to people's phones."""
+    end = ended("failed", "c" * 257, category="k" * 257, explanation="e" * 4097)
+    await bench.publish(delta(1, "no", "refusal"), end)
+    (text,) = await written(bench)
+    assert (text.status, text.reason, text.provider_category, text.provider_explanation) == (
+        "failed",
+        None,
+        None,
+        None,
+    )
+    assert text.context_truncated == ("provider_category", "provider_explanation", "reason")
+
+
+# ------------------------------------------------------------------------------- statuses and integrity
+
+
+async def test_a_cancelled_response_ends_at_once(bench: Bench) -> None:
+    """Its text would come two minutes later, as abandoned."""
+    await bench.publish(delta(1, "I ", "refusal"), delta(2, "ca", "refusal"), CANCELLED)
+    (text,) = await written(bench)
+    assert (text.text, text.status, text.reason) == ("I ca", "cancelled", "cancelled")
+    assert (text.reason_class, text.integrity, text.integrity_source) == ("cancelled", "unverified", None)
+    (finished,) = await raised(bench, "refusal.finished")
+    assert finished.status == "cancelled"
+
+
+@pytest.mark.parametrize("status", ["incomplete", "failed"])
+async def test_a_client_that_left_cancels_the_response(bench: Bench, status: str) -> None:
+    """A producer that sends no `response.cancelled` could not say so."""
+    await bench.publish(delta(1, "I ", "refusal"), ended(status, "client_disconnected"))
+    (text,) = await written(bench)
+    assert (text.status, text.reason) == ("cancelled", "client_disconnected")
+
+
+async def test_a_redacted_part_is_counted_unless_asked_for(bench: Bench) -> None:
+    """An empty text would come to subscribers that never asked for it."""
+    await bench.publish(REDACTED, COMPLETED)
+    default = [handler for name, handler in BUILT_IN.items() if name != "redacted"]
+    await bench.consumer(handlers=default).work()
+    assert await texts(bench.redis, bench.prefix) == []
+    assert (await counts(bench.redis, bench.prefix))["type:deltaloom.part.redacted"] == 1
+
+
+async def test_a_redacted_part_has_no_text(bench: Bench) -> None:
+    """Nobody would learn that there was reasoning which the provider withheld."""
+    await bench.publish(REDACTED)
+    (text,) = await written(bench)
+    assert (text.kind, text.text, text.status, text.integrity) == ("reasoning", "", "completed", "redacted")
+
+
+async def test_a_part_with_words_is_not_redacted(bench: Bench) -> None:
+    """Words that did come would vanish."""
+    await bench.publish(delta(1, "I think"), REDACTED)
+    (text,) = await written(bench)
+    assert (text.text, text.integrity) == ("I think", "unverified")
+
+
+@pytest.mark.parametrize(
+    ("closing", "integrity"),
+    [
+        (with_checksum("I can't.é"), "verified"),
+        (with_checksum("I can't.é", text_bytes=3), "unverified"),
+        (with_checksum("I can."), "unverified"),
+    ],
+    ids=["equal", "other length", "other text"],
+)
+async def test_a_checksum_in_place_of_the_text(bench: Bench, closing: dict[str, Any], integrity: str) -> None:
+    """A producer that cannot send a long text again could not say whether the text is whole."""
+    await bench.publish(delta(1, "I can't", "refusal"), delta(2, ".é", "refusal"), closing)
+    (text,) = await written(bench)
+    assert (text.text, text.status, text.integrity) == ("I can't.é", "completed", integrity)
+    assert text.integrity_source == "provider"
+
+
+async def test_a_text_goes_before_a_checksum(bench: Bench) -> None:
+    """A copy that has the text would be passed over for a checksum that nothing fits."""
+    part = {"type": "refusal", "refusal": "I can't."}
+    copy = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "part": part}
+    both = json.dumps([delta(1, "I can", "refusal"), with_checksum("I can't."), copy])
+    await bench.publish(both)
+    (text,) = await written(bench)
+    assert (text.text, text.integrity) == ("I can't.", "repaired")
+
+
+async def test_who_wrote_the_authoritative_text(bench: Bench) -> None:
+    """A text that a producer joined itself would look as if the provider had confirmed it."""
+    await bench.publish(delta(1, "no", "refusal"), {**done("no", "refusal"), "integrity_source": "producer"})
+    await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), response_id="resp_2")
+    by_producer, by_provider = await written(bench)
+    assert (by_producer.integrity, by_producer.integrity_source) == ("verified", "producer")
+    assert (by_provider.integrity, by_provider.integrity_source) == ("verified", "provider")
+
+
+@pytest.mark.parametrize(
+    ("closing", "integrity"),
+    [
+        (done("I can", "refusal"), "repaired"),
+        (with_checksum("I can"), "unverified"),
+        (COMPLETED, "unverified"),
+    ],
+    ids=["text", "checksum", "no text"],
+)
+async def test_after_a_loss_nothing_is_verified(
+    bench: Bench, closing: dict[str, Any], integrity: str
+) -> None:
+    """A text that lacks what the producer dropped would pass for complete."""
+    await bench.publish(delta(1, "I can", "refusal"), LOSS, closing)
+    (text,) = await written(bench)
+    assert (text.text, text.integrity) == ("I can", integrity)
+
+
+async def test_a_loss_concerns_what_is_closed_after_it(bench: Bench) -> None:
+    """A text that was whole before would be doubted, and another response's too."""
+    await bench.publish(delta(1, "I can", "refusal"), done("I can", "refusal"), LOSS, COMPLETED)
+    await bench.publish({**LOSS, "response_id": "resp_3"}, response_id="")
+    await bench.publish(delta(1, "I can", "refusal"), done("I can", "refusal"), response_id="resp_2")
+    assert [text.integrity for text in await written(bench)] == ["verified", "verified"]
+
+
+# ------------------------------------------------------------------------------------------------ reasons
+
+
+@pytest.mark.parametrize(
+    ("end", "alert_type", "reason_class"),
+    [
+        (ended("incomplete", "refusal"), "response.refused", "refusal"),
+        (ended("failed", "refusal"), "response.refused", "refusal"),
+        (ended("incomplete", "content_filter"), "response.filtered", "safety"),
+        (ended("incomplete", "PROHIBITED_CONTENT"), "response.filtered", "policy"),
+        (ended("incomplete", "guardrail_intervened"), "response.filtered", "guardrail"),
+        (ended("incomplete", "recitation"), "response.filtered", "recitation"),
+        (ended("failed", "DataInspectionFailed"), "response.blocked", "safety"),
+        (ended("failed", "400", reason_class="policy"), "response.blocked", "policy"),
+    ],
+)
+async def test_alert_of_a_reason(
+    bench: Bench, end: dict[str, Any], alert_type: str, reason_class: str
+) -> None:
+    """A provider's way to decline would raise nothing, or the wrong alert."""
+    await bench.publish(end)
+    await bench.consumer().work()
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert (alert.type, alert.reason_class, alert.text) == (f"deltaloom.{alert_type}", reason_class, "")
+
+
+@pytest.mark.parametrize("reason", ["refusal", "content_filter", "SAFETY", "guardrail_intervened"])
+async def test_a_response_with_a_refusal_has_no_second_alert(bench: Bench, reason: str) -> None:
+    """One refusal would ring twice."""
+    await bench.publish(delta(1, "no", "refusal"), ended("incomplete", reason))
+    await bench.consumer().work()
+    found = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
+    assert found == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
+
+
+@pytest.mark.parametrize("reason", ["max_output_tokens", "server_error", "something new", None])
+async def test_other_reasons_raise_nothing(bench: Bench, reason: str | None) -> None:
+    """A limit, or a value that nobody knows, would page whoever is on call for moderation."""
+    await bench.publish(ended("incomplete", reason))
+    await bench.consumer().work()
+    assert await alerts(bench.redis, bench.prefix) == []
+
+
+async def test_a_provider_explains_its_reason(bench: Bench) -> None:
+    """People would see a code, and not the category and the words that came with it."""
+    await bench.publish(ended("incomplete", "refusal", category="cyber", explanation="It asked for malware."))
+    await bench.publish(ended("failed", "cyber_policy", message="Not allowed."), response_id="resp_2")
+    await bench.publish(
+        delta(1, "x"), ended("failed", "server_error", message="key sk-1 failed"), response_id="resp_3"
+    )
+    (text,) = await written(bench)
+    refused, blocked = await alerts(bench.redis, bench.prefix)
+    assert (refused.provider_category, refused.provider_explanation) == ("cyber", "It asked for malware.")
+    assert blocked.provider_explanation == "Not allowed."
+    assert (text.reason_class, text.provider_explanation) == ("error", None)
+
+
+async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
+    """A filter that somebody tightened would look like a model that refuses more."""
+    context = {"model": "m", "tenant": "t", "provider": "p"}
+    ends = [
+        [REFUSED],
+        [delta(1, "no", "refusal"), COMPLETED],
+        [ended("failed", "cyber_policy")],
+        [COMPLETED],
+        [CANCELLED],
+        [delta(1, "no", "refusal"), CANCELLED],
+    ]
+    for number, events in enumerate(ends):
+        await bench.publish(*events, response_id=f"resp_{number}", **context)
+    await bench.consumer().work()
+    keys = await bench.redis.keys(bench.names.name("rates:*"))
+    for key in keys:
+        stored = cast("dict[bytes, bytes]", await bench.redis.hgetall(key))
+        fields = {name.decode(): int(value) for name, value in stored.items()}
+        expected = {"responses": 5, "refused": 3, "blocked": 1}
+        assert fields == {
+            name: number
+            for what, number in expected.items()
+            for name in (f"{what}:model:m", f"{what}:tenant:t", f"{what}.provider:p")
+            for number in (number,)
+        }
+    assert len(keys) == 2
+
+
+# -------------------------------------------------------------------------------------------- ids are final
+
+
+async def forget_state(bench: Bench, response_id: str = "resp_1") -> None:
+    """Ten minutes later only the marker is left."""
+    assert await bench.redis.delete(bench.names.name(f"state:response:{response_id}")) == 1
+
+
+async def test_a_marker_is_small_and_outlives_what_it_guards(bench: Bench) -> None:
+    """A million finished responses would fill the server, or an id be used again while its text is kept."""
+    name = "resp_" + "0" * 64
+    await bench.publish(
+        delta(1, "thinking"), delta(1, "no", "refusal"), done("no", "refusal"), COMPLETED, response_id=name
+    )
+    await written(bench)
+    marker = Keys(bench.names).marker(StreamKey("response", name))
+    assert (await bench.redis.memory_usage(marker) or 0) in range(1, 201)
+    item_ttl, retention = bench.settings.item_ttl, bench.settings.retention
+    assert await bench.redis.pttl(marker) > max(item_ttl, retention) * 1000 - 60_000
+    assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) <= 600_000
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["at once", "days later"])
+async def test_a_response_id_that_is_used_twice_is_seen(bench: Bench, *, with_state: bool) -> None:
+    """A second text under the same id would take the first one's place, or vanish with its refusal."""
+    await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), COMPLETED, tenant="acme")
+    await written(bench)
+    if not with_state:
+        await forget_state(bench)
+    for _ in range(2):
+        await bench.publish(delta(1, "never", "refusal"), done("never", "refusal"), COMPLETED, tenant="acme")
+        await bench.consumer().work()
+    (text,) = await written(bench)
+    (contradicted,) = await raised(bench, "text.contradicted")
+    assert (text.text, contradicted.text, contradicted.severity) == ("no", "never", "info")
+    assert (contradicted.response_id, contradicted.kind, contradicted.tenant) == ("resp_1", "refusal", "acme")
+    assert (await counts(bench.redis, bench.prefix))["contradicted"] == 1
+    assert len(await alerts(bench.redis, bench.prefix)) == 3
+    item = await bench.redis.hgetall(bench.names.item("resp_1", 0))
+    assert json.loads(item[b"refusal:0"])["text"] == "no"
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["at once", "days later"])
+async def test_the_same_text_again_contradicts_nothing(bench: Bench, *, with_state: bool) -> None:
+    """Every producer's retry would be an alert."""
+    events = [delta(1, "no", "refusal"), done("no", "refusal"), with_checksum("no"), COMPLETED]
+    await bench.publish(*events)
+    await written(bench)
+    if not with_state:
+        await forget_state(bench)
+    await bench.publish(*events)
+    await written(bench)
+    assert await raised(bench, "text.contradicted") == []
+    assert len(await alerts(bench.redis, bench.prefix)) == 2
+
+
+async def test_an_end_that_is_said_again_days_later_counts_once(bench: Bench) -> None:
+    """A dead letter that is replayed would count its response twice, and ring again."""
+    end = ended("failed", "cyber_policy")
+    await bench.publish(end, model="m")
+    await written(bench)
+    await forget_state(bench)
+    await bench.publish(end, model="m")
+    await written(bench)
+    assert len(await alerts(bench.redis, bench.prefix)) == 1
+    for key in await bench.redis.keys(bench.names.name("rates:*")):
+        assert await bench.redis.hget(key, "responses:model:m") == b"1"
+
+
+FINAL = {
+    "type": "response.completed",
+    "response": {
+        "output": [{"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}]
+    },
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [done("never", "refusal"), with_checksum("never"), FINAL],
+    ids=["done", "checksum", "final copy"],
+)
+async def test_another_text_of_one_stream_is_seen(
+    bench: Bench, other: dict[str, Any], *, together: bool
+) -> None:
+    """It would depend on how the stream was cut whether anybody learns of it."""
+    events = (delta(1, "no", "refusal"), done("no", "refusal"), other)
+    for each in [events] if together else [(event,) for event in events]:
+        await bench.publish(*each)
+        await bench.consumer().work()
+    (text,) = await written(bench)
+    (contradicted,) = await raised(bench, "text.contradicted")
+    assert text.text == "no"
+    assert contradicted.text == ("" if "text_sha256" in other else "never")
+
+
+async def test_a_late_text_of_a_text_that_was_given_up(redis: Redis, prefix: str) -> None:
+    """The text that came at last would be counted as late, and nobody would know that there was one."""
+    bench = Bench(redis, prefix, idle_timeout=0.001)
+    await bench.publish(delta(1, "I", "refusal"))
+    await wait_until(lambda: written(bench), message="the text is given up")
+    await bench.publish(done("I can't.", "refusal"))
+    (text,) = await written(bench)
+    (contradicted,) = await raised(bench, "text.contradicted")
+    assert (text.status, text.text, contradicted.text) == ("abandoned", "I", "I can't.")
+
+
+async def test_an_item_is_written_once(bench: Bench) -> None:
+    """Where all memory of a part is lost, its id would carry a second text over the first."""
+    await bench.publish(done("no", "refusal"), COMPLETED)
+    await written(bench)
+    await forget_state(bench)
+    await bench.redis.delete(Keys(bench.names).marker(StreamKey("response", "resp_1")))
+    await bench.publish(done("never", "refusal"), KEEPALIVE)
+    (text,) = await written(bench)
+    item = await bench.redis.hgetall(bench.names.item("resp_1", 0))
+    assert (text.text, json.loads(item[b"refusal:0"])["text"]) == ("no", "no")

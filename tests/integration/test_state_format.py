@@ -1,0 +1,142 @@
+"""The note of the state's format: no worker works on what it cannot read, and `check` says which it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deltaloom import Partitions, StreamNames
+from service.storage.state_format import FORMAT, MIN_READER, Note, StateFormat, StateFormatError
+from tests.service.cli.command import deltaloom, environment
+from tests.waiting import wait_until
+from tests.workers import beginning_workers, running_workers
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+NEWER: Any = {
+    "version": str(FORMAT + 1),
+    "min_reader": str(FORMAT + 1),
+    "written_by": "deltaloom-worker 9.0.0",
+}
+
+
+async def noted(redis: Redis, key: str) -> dict[str, str]:
+    """Return what is noted."""
+    fields: Any = await redis.hgetall(key)
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+@pytest.fixture
+def key(prefix: str) -> str:
+    """Return the key of the note."""
+    return StreamNames(prefix).name("format")
+
+
+async def test_the_first_worker_notes_it_and_again_after_a_flush(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """A later worker would take the state of an earlier one for its own."""
+    async with running_workers(redis_url, prefix, partitions=2, claim_time=1):
+        keys = [names.name("format") for names in Partitions(2, prefix).all]
+        for each in keys:
+            assert await noted(redis, each) == {
+                "version": str(FORMAT),
+                "min_reader": str(MIN_READER),
+                "written_by": "deltaloom-worker 0.2.0",
+            }
+        await redis.delete(*await redis.keys(f"{prefix}*"))
+
+        async def noted_again() -> bool:
+            return await redis.exists(*keys) == len(keys)
+
+        await wait_until(noted_again, message="the notes are there again")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        NEWER,
+        {"version": "1"},
+        {"version": "1", "min_reader": "one"},
+        {"version": "9" * 5000, "min_reader": "1"},
+        "a string",
+    ],
+    ids=["newer", "without min_reader", "no number", "long number", "no hash"],
+)
+async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any) -> None:
+    """A worker would take what it does not understand for a text, or write over it."""
+    if isinstance(there, str):
+        await redis.set(key, there, ex=60)
+    else:
+        await redis.hset(key, mapping=there)
+    before = await redis.dump(key)
+    state_format = StateFormat(redis, key)
+    for step in (state_format.claim, state_format.read):
+        with pytest.raises(StateFormatError, match=f"^{key}: .*reads.*upgrade it") as refusal:
+            await step()
+        assert "\n" not in str(refusal.value)
+        assert len(str(refusal.value)) < 400
+    assert await redis.dump(key) == before
+    await redis.delete(key)
+
+
+async def test_a_lower_version_is_raised(redis: Redis, key: str) -> None:
+    """An earlier worker, which cannot read the state any more, would not be told."""
+    earlier: Any = {"version": "0", "min_reader": "0", "written_by": "an earlier one"}
+    await redis.hset(key, mapping=earlier)
+    await StateFormat(redis, key).claim()
+    found = await StateFormat(redis, key).read()
+    assert found is not None
+    assert (found.version, found.min_reader) == (FORMAT, MIN_READER)
+    assert found.written_by.startswith("deltaloom-worker ")
+
+
+async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -> None:
+    """An earlier worker beside a newer one would note a format that is no longer true."""
+    later = Note(FORMAT + 1, MIN_READER, "a later one")
+    fields: Any = later._asdict()
+    await redis.hset(key, mapping=fields)
+    await StateFormat(redis, key).claim()
+    assert await StateFormat(redis, key).read() == later
+
+
+async def test_a_worker_does_not_start(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
+    """It would run on, and what it does not understand would be lost."""
+    await redis.hset(key, mapping=NEWER)
+    done = await asyncio.to_thread(deltaloom, "worker", env=environment(redis_url, prefix))
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if key in line]
+    for part in (f"format {FORMAT + 1}", f"reads {FORMAT}", "deltaloom-worker 9.0.0", "DELTALOOM_PREFIX"):
+        assert part in line
+    assert "Traceback" not in done.stderr
+    assert await redis.keys(f"{prefix}*") == [key.encode()]
+
+
+async def test_a_running_worker_stops(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
+    """A newer worker would raise the format under an older one, which would go on."""
+    async with beginning_workers(redis_url, prefix, claim_time=1) as (worker,):
+        await wait_until(lambda: "worker started" in worker.log.read_text(), 30)
+        await redis.hset(key, mapping=NEWER)
+        assert await asyncio.wait_for(worker.process.wait(), 30) == 2
+        assert f"{key}: the state has format" in worker.log.read_text()
+
+
+async def test_check(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
+    """An operator would learn only from a worker that does not start."""
+
+    async def found() -> tuple[int, str, str]:
+        done = await asyncio.to_thread(deltaloom, "check", "--json", env=environment(redis_url, prefix))
+        checks = {each["what"]: each for each in json.loads(done.stdout)["checks"]}
+        return done.returncode, checks["state format"]["state"], checks["state format"]["says"]
+
+    assert await found() == (0, "ok", f"none yet; the first worker notes format {FORMAT}")
+    await StateFormat(redis, key).claim()
+    assert await found() == (0, "ok", f"format {FORMAT}, written by deltaloom-worker 0.2.0")
+    await redis.hset(key, mapping=NEWER)
+    code, state, says = await found()
+    assert (code, state) == (1, "fail")
+    assert says.startswith(f"{key}: the state has format {FORMAT + 1}")

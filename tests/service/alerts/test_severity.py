@@ -1,0 +1,27 @@
+"""Three severities, an order, and words that nobody knows yet."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaloom.messages import KnownAlertSeverity
+from service.alerts.severity import GRAVEST_FIRST, known, rank
+
+KNOWN = get_args(KnownAlertSeverity)
+
+
+def test_the_three_are_in_order() -> None:
+    """An info would go before what is critical."""
+    assert set(GRAVEST_FIRST) == set(KNOWN)
+    assert sorted(KNOWN, key=rank) == ["critical", "warning", "info"]
+    assert [known(each) for each in KNOWN] == list(KNOWN)
+
+
+@given(st.text().filter(lambda word: word not in KNOWN))
+def test_any_other_word_is_a_warning(word: str) -> None:
+    """A word of a later version would end the relay, or go last."""
+    assert known(word) == "warning"
+    assert rank(word) == rank("warning")

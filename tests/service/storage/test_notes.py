@@ -1,0 +1,179 @@
+"""How notes and endings are stored: what is written is read back, by v0.1.0 too where it must be."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaloom.messages import DeadLetter, KnownStatus, ModerationAlert
+from handlers.core.context import RegisterName
+from handlers.core.effects import CONTEXT_NAMES, Checksum, Copy, Ending, Note
+from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
+from handlers.core.text import text_digest
+from service.storage.records import (
+    REGISTERS,
+    arrival_field,
+    encode_ending,
+    encode_note,
+    entry_of_alert,
+    entry_of_letter,
+    note_of,
+    state_of,
+)
+from tests.strategies import any_text, kinds, whole_text
+
+KEY = StreamKey("response", "resp_1")
+AT = Arrival(EntryId(5, 1), 2)
+PART = PartKey(KEY, 0, 1, "refusal")
+
+_EndingOfV0_1 = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
+"""A stored ending as v0.1.0 decodes it; its statuses are the four below."""
+
+_STATUSES_OF_V0_1 = {"completed", "incomplete", "failed", "abandoned"}
+
+maybe_text = st.none() | whole_text
+notes = st.builds(
+    Note,
+    st.none()
+    | st.builds(Checksum, st.sampled_from(["0a" * 32, "ff" * 32]), st.none() | st.integers(0, 2**63 - 1)),
+    st.sampled_from(["provider", "producer"]),
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.sampled_from(get_args(KnownStatus)),
+    maybe_text,
+    maybe_text,
+    maybe_text,
+)
+endings = st.builds(
+    Ending,
+    st.just(KEY),
+    st.none() | st.integers(0, 2**31 - 1),
+    st.sampled_from(get_args(KnownStatus)),
+    maybe_text,
+    st.lists(
+        st.builds(Copy, maybe_text, st.integers(0, 9), st.integers(0, 9), kinds, any_text), max_size=2
+    ).map(tuple),
+    maybe_text,
+    maybe_text,
+    maybe_text,
+)
+
+
+@given(notes)
+def test_note_is_read_back(note: Note) -> None:
+    """Otherwise a checksum, a loss, or the words about a reason would change on their way through storage."""
+    state = state_of(KEY, {f"note:{arrival_field(AT)}": encode_note(note)}, {})
+    assert state.notes == {AT: note}
+    assert state.endings == {}
+
+
+@pytest.mark.parametrize(
+    ("note", "stored"),
+    [
+        (Note(), {}),
+        (Note(loss=True), {"loss": True}),
+        (Note(Checksum("0a", 7), "producer"), {"sha256": "0a", "bytes": 7, "source": "producer"}),
+        (Note(status="cancelled", reason_class="c"), {"status": "cancelled", "reason_class": "c"}),
+    ],
+)
+def test_note_holds_only_what_there_is(note: Note, stored: dict[str, object]) -> None:
+    """Otherwise a later version could not add to it, or each one would cost more than it says."""
+    assert msgspec.msgpack.decode(encode_note(note)) == stored
+
+
+def test_note_of_a_later_version_is_read() -> None:
+    """Otherwise a worker of this version would stop at what one of the next has stored."""
+    later = msgspec.msgpack.encode({"sha256": "0a", "bytes": 7, "new": 1})
+    assert state_of(KEY, {f"note:{arrival_field(AT)}": later}, {}).notes == {AT: Note(Checksum("0a", 7))}
+
+
+@given(endings)
+def test_ending_is_read_back_with_its_note(ending: Ending) -> None:
+    """Otherwise a response would end in another way, by whether storage was asked."""
+    fields = {f"end:{arrival_field(AT)}": encode_ending(ending)}
+    if note_of(ending) != Note():
+        fields[f"note:{arrival_field(AT)}"] = encode_note(note_of(ending))
+    assert state_of(KEY, fields, {}).endings == {AT: ending}
+
+
+@given(endings)
+def test_ending_is_readable_by_v0_1_0(ending: Ending) -> None:
+    """Otherwise a worker that is not yet updated would stop at a response that a new one has ended."""
+    output_index, status, reason, copies = msgspec.msgpack.decode(encode_ending(ending), type=_EndingOfV0_1)
+    assert status in _STATUSES_OF_V0_1
+    assert status == ("incomplete" if ending.status == "cancelled" else ending.status)
+    assert (output_index, reason, len(copies)) == (ending.output_index, ending.reason, len(ending.copies))
+
+
+def test_ending_of_v0_1_0_is_read() -> None:
+    """Otherwise a response that was open during the update would be lost."""
+    copies = [("it", 1, 2, "refusal", b"no")]
+    stored = msgspec.msgpack.encode((None, "failed", "cyber_policy", copies))
+    ending = Ending(KEY, None, "failed", "cyber_policy", (Copy("it", 1, 2, "refusal", "no"),))
+    assert state_of(KEY, {f"end:{arrival_field(AT)}": stored}, {}).endings == {AT: ending}
+
+
+def test_most_endings_have_no_note() -> None:
+    """Otherwise every end of an item would be stored twice."""
+    assert note_of(Ending(KEY, 0, "completed")) == Note()
+    assert note_of(Ending(KEY, None, "failed", "x", (Copy(None, 0, 0, "refusal", "no"),))) == Note()
+
+
+def test_digest_of_a_finished_part_is_read() -> None:
+    """Otherwise another text for it would pass unseen, or one of v0.1.0 would always be contradicted."""
+    digest = text_digest("no")
+    fields = {"part:0:1:refusal": b"done", "part:0:2:refusal": b"done", "digest:0:1:refusal": digest.encode()}
+    assert state_of(KEY, fields, {}).finished_parts == {PART: digest, PART._replace(content_index=2): None}
+
+
+def test_every_context_field_has_its_registers() -> None:
+    """Otherwise a field that a producer gives would be stored and never read."""
+    names = {*CONTEXT_NAMES, "item_id", "reason", "provider_category", "provider_explanation"}
+    assert set(REGISTERS.values()) == {
+        RegisterName(prefix + name, learned)
+        for name in names
+        for prefix in ("", "truncated:")
+        for learned in (False, True)
+        if prefix or name in CONTEXT_NAMES
+    }
+    assert "ctx:truncated:item_id" in REGISTERS
+    assert "ctx:model:learned" in REGISTERS
+
+
+AT_NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def test_alert_says_the_prefix_it_is_written_under() -> None:
+    """Otherwise the ids of two deployments could not be told apart where their alerts meet."""
+    alert = ModerationAlert(
+        type="deltaloom.text.contradicted",
+        id="x",
+        severity="info",
+        text="",
+        kind="refusal",
+        raised_at=AT_NOON,
+    )
+    fields = entry_of_alert(alert, "other")
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert set(named) == {"__data__", "type", "id", "kind"}
+    assert json.loads(named["__data__"])["source"] == "other"
+    assert ModerationAlert.model_validate_json(named["__data__"]) == alert.model_copy(
+        update={"source": "other"}
+    )
+
+
+def test_dead_letter_says_the_prefix_it_is_written_under() -> None:
+    """Otherwise whoever collects the letters of two deployments could not tell whose they are."""
+    letter = DeadLetter(
+        reason="oversized", error="e", stream="s", entry_id="1-0", deliveries=1, failed_at=AT_NOON, entry="{}"
+    )
+    fields = entry_of_letter(letter, "other")
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert (named["source"], named["schema"], named["reason"]) == ("other", "1", "oversized")
+    assert all(isinstance(value, str) for value in fields)

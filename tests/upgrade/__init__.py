@@ -1,0 +1,1 @@
+"""A release and this tree side by side on one server."""
