@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from redis import exceptions
 
+from deltaloom.messages import SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import RelayKeys
 from service.outbox import RELAY_PREFIX, KeptDigest, Owed, Page, Place
@@ -120,6 +121,8 @@ class RedisOutbox:
     async def give_up(self, place: Place, failure: Failure) -> None:
         """Put an alert among the undelivered and owe it no more, in one step and once."""
         fields = {
+            "schema": str(SCHEMA),
+            "source": self._keys.names.prefix,
             "destination": self._destination,
             "reason": failure.reason,
             "answer": failure.answer,

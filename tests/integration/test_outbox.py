@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deltaloom import Partitions, StreamNames
+from deltaloom.messages import SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import Keys
 from service.outbox import BEGINNING, CONSUMER, Failure, KeptDigest, Place
@@ -98,6 +99,7 @@ async def test_given_up_once(stage: Stage) -> None:
     (given_up,) = await undelivered(stage.redis, stage.prefix)
     assert (given_up.destination, given_up.reason, given_up.answer) == ("here", "refused", "400 no")
     assert (given_up.attempts, given_up.entry_id) == (3, str(place.id))
+    assert (given_up.schema_version, given_up.source) == (SCHEMA, "deltaloom")
     assert "opened_1" in str(given_up.alert)
     assert await stage.owed() == []
 
