@@ -60,12 +60,13 @@ async def test_the_first_worker_notes_it_and_again_after_a_flush(
     "there",
     [
         NEWER,
+        {**NEWER, "written_by": "two\nlines " * 1000},
         {"version": "1"},
         {"version": "1", "min_reader": "one"},
         {"version": "9" * 5000, "min_reader": "1"},
         "a string",
     ],
-    ids=["newer", "without min_reader", "no number", "long number", "no hash"],
+    ids=["newer", "newer, long name", "without min_reader", "no number", "long number", "no hash"],
 )
 async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any) -> None:
     """A worker would take what it does not understand for a text, or write over it."""
