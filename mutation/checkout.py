@@ -63,17 +63,24 @@ class Checkout:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _copy_files(self) -> None:
-        """Copy what git knows, and what is new and not ignored."""
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        try:
-            listed = subprocess.run(command, cwd=self._root, check=True, capture_output=True).stdout
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise CheckoutError(f"git cannot list the files of {self._root}: {error}") from error
-        for name in filter(None, listed.decode().split("\0")):
+        """Copy what git knows, and what is new and not ignored; and the history, which some tests ask for."""
+        self._git("clone", "--quiet", "--shared", "--no-checkout", str(self._root), str(self.folder))
+        listed = self._git(
+            "-C", str(self._root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"
+        )
+        for name in filter(None, listed.split("\0")):
             source, target = self._root / name, self.folder / name
             if source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+
+    def _git(self, *arguments: str) -> str:
+        try:
+            run = subprocess.run(("git", *arguments), check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+            raise CheckoutError(f"git cannot copy {self._root}: {said}") from error
+        return run.stdout
 
     def _make_environment(self) -> None:
         folder = self.folder / ".venv"

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from mutation import report
 from mutation.checkout import ROOT, CheckoutError
 from mutation.equivalent import Equivalents
@@ -23,6 +21,8 @@ from mutation.trial import Trial, trial_of, try_all
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from mutation.trial import Result
 
 UNNOTICED, NOT_RUN, INTERRUPTED = 1, 2, 130
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores the first
         signal.signal(number, signal.default_int_handler)
-    console = Console()
+    console = report.console_for_results()
     try:
         is_well: bool = options.run(console, options)
     except (CheckoutError, FileNotFoundError, SabotageError, SuiteError) as error:

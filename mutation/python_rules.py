@@ -153,7 +153,7 @@ class _Mutants:
                 return  # without the name there would be an error at once
             case ast.Assign():
                 yield self._replace(node, "pass", "drop assignment")
-            case ast.Return(value=ast.expr() as value) if self._text(value) != "None":
+            case ast.Return(value=ast.expr() as value) if self._text(value) not in {"None", "False"}:
                 yield self._replace(value, "None", "return None")
             case ast.Continue():
                 yield self._replace(node, "break", "break, not continue")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,10 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
     from mutation.sabotage import Sabotage
     from mutation.trial import Result
+
+
+_WIDE: Final = 160
+
+
+def console_for_results() -> Console:
+    """Return a console that cuts no names where there is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 class Progress:
@@ -85,13 +93,14 @@ def _numbers(results: Sequence[Result]) -> tuple[str, str, str, str]:
 
 def show_sabotages(console: Console, sabotages: Sequence[Sabotage], results: Sequence[Result]) -> bool:
     """Show the table; returns whether each sabotage was noticed."""
-    table = Table("sabotage", "file", "breaks", "noticed by")
+    table = Table("sabotage", "breaks")
+    table.add_column("noticed by", overflow="fold")
     for sabotage, result in zip(sabotages, results, strict=True):
         by = result.outcome.test or "no end in time"
         noticed = (
             Text(by if result.by_first else f"{by} (not one of its own tests)") if result.killed else None
         )
-        table.add_row(sabotage.name, sabotage.file, sabotage.breaks, noticed or Text("nobody", "bold red"))
+        table.add_row(sabotage.name, sabotage.breaks, noticed or Text("nobody", "bold red"))
     console.print(table)
     noticed_all = all(result.killed for result in results)
     console.print(f"{sum(result.killed for result in results)} of {len(results)} noticed", highlight=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import re
 import signal
@@ -43,16 +42,19 @@ class Outcome:
     seconds: float
 
 
-async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome:
-    """Run these tests one after the other, in this order.
+async def run_tests(
+    checkout: Checkout, tests: Sequence[str], limit: float, *, in_parallel: bool = False
+) -> Outcome:
+    """Run these tests, in this order unless in parallel.
 
     Args:
         checkout: where they run.
         tests: files, folders or ids.
         limit: seconds, after which they count as failed: a program that hangs is noticed.
+        in_parallel: whether in as many processes as there are cores.
     """
-    in_one_process = ("-n0",) if importlib.util.find_spec("xdist") is not None else ()
-    command = (str(checkout.python), "-m", "pytest", *_OPTIONS, *in_one_process, *tests)
+    processes = ("--numprocesses", "auto", "--dist", "worksteal") if in_parallel else ("--numprocesses", "0")
+    command = (str(checkout.python), "-m", "pytest", *_OPTIONS, *processes, *tests)
     return await _run(checkout, command, limit)
 
 

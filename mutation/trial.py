@@ -83,7 +83,7 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
         with_tests = [trial for trial in trials if trial.tests]
         if with_tests:
             first = sorted({test for trial in with_tests for test in trial.tests})
-            _check_unchanged(await run_tests(checkouts[0], first, ALL_LIMIT))
+            _check_unchanged(await run_tests(checkouts[0], first, ALL_LIMIT, in_parallel=True))
             await _try_each(checkouts, with_tests, _run_first, note)
         killed = {trial for trial, result in results.items() if result.killed}
         left = [trial for trial in trials if trial.then_all and trial not in killed]

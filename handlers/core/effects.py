@@ -57,7 +57,14 @@ TRUNCATED = "truncated:"
 CONTEXT_NAMES = Context._fields[:-1]
 """The fields that a producer may set."""
 
-TRUNCATABLE = (*CONTEXT_NAMES, "item_id", "reason", "provider_category", "provider_explanation")
+TRUNCATABLE = (
+    *CONTEXT_NAMES,
+    "item_id",
+    "reason",
+    "reason_class",
+    "provider_category",
+    "provider_explanation",
+)
 """The names of values that are left out where they are too long."""
 
 

@@ -161,7 +161,7 @@ def _gravity(notification: Notification) -> int:
 def _what(notification: Notification) -> str:
     """What a digest counts an alert as, such as `refusal.opened · gpt-4o`."""
     alert = notification.alert
-    names = (alert.type.removeprefix("deltaloom."), alert.model or alert.tenant)
+    names = (alert.type.removeprefix("deltaloom."), alert.model or alert.tenant or alert.provider)
     return " · ".join(name for name in names if name)
 
 

@@ -94,7 +94,7 @@ def words(happening: Happening) -> Words:
 
 
 def _of_ring(rang: Rang) -> str:
-    phase, since = PHASES[rang.message.type]
+    phase, since = PHASES.get(rang.message.type, (rang.message.type, "what raised it"))
     return f"{phase}, {after_ms(rang)} ms after {since}: {rang.severity}, {rang.category}"
 
 

@@ -17,6 +17,7 @@ import msgspec
 from pydantic import ValidationError
 
 from deltaloom import limits
+from deltaloom.reasons import reason_class
 from handlers.core.assembly import StoredClosing
 from handlers.core.context import context_of
 from handlers.core.contradictions import Contradiction
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from deltaloom.events import Event
+    from deltaloom.reasons import ReasonClass
     from handlers.core.routing import Route
     from service.pipeline.columns import Column
     from service.pipeline.gathering import Gathered
@@ -271,7 +273,7 @@ class Batch:
         except UnreadableError as error:
             self._bury_some(index, error.why, [position])
         else:
-            self._note_all(effects, origin, index)
+            self._note_all(effects, origin, index, route.event_type)
 
     def _slots(self, entry: Entry) -> list[Slot]:
         return events_of(entry, self._reading.max_event_bytes, self._reading.max_array_length)
@@ -316,7 +318,7 @@ class Batch:
             ms = self.commit.milliseconds[entries[-1]]
             self.commit.touched[key] = max(ms, self.commit.touched.get(key, ms))
 
-    def _note_all(self, effects: Sequence[Effect], origin: Origin, index: int) -> None:
+    def _note_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
         kinds = self._reading.table.kinds
         for effect in effects:
             if isinstance(effect, Fragment):
@@ -328,6 +330,8 @@ class Batch:
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
                     self._close(effect, origin, index)
+                elif effect.redacted:  # nothing else would say that it came
+                    self._count_type(event_type, None, [index])
             else:
                 response = self._response(effect.stream_key, origin)
                 response.entries.add(index)
@@ -359,12 +363,17 @@ class Batch:
                 if copy.kind in kinds
             ),
             reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
-            reason_class=ending.reason_class and ending.reason_class[: limits.REASON],
+            reason_class=self._class_of(response, ending, index),
             provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),
             provider_explanation=self._fitting(
                 response, "provider_explanation", explanation, limits.EXPLANATION, [index]
             ),
         )
+
+    def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
+        """Return the class of an ending's reason; the table's, where the producer's is too long."""
+        given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
+        return reason_class(ending.reason or "") if given is None and ending.reason_class else given
 
     def _learn(self, response: ResponseChange, learned: Learned, index: int) -> None:
         """Note what an event says of its response."""

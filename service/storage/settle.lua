@@ -41,7 +41,11 @@ end
 local function finish(state, text, written)
   local part = 'part:' .. text.field
   local known = redis.call('HGET', state, part)
-  if known == 'done' then return true end
+  if known == 'done' then
+    -- Whoever finished it may not have seen the other text yet, and may settle what has it for good.
+    contradict(state, text.field, text.contradicted)
+    return true
+  end
   if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end
   -- An item that is there although nothing else remembers the part has its text: an id never carries two.
   if redis.call('HSETNX', KEYS[text.item], text.item_field, text.json) == 1 then

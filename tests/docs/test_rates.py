@@ -14,7 +14,7 @@ from service.cli.alerts.rates import table_of
 from tests.docs.pages import ROOT, Page
 
 COLUMNS = 80
-NOW = datetime(2026, 5, 4, 14, 25, tzinfo=UTC).astimezone().replace(hour=14)
+NOW = datetime(2026, 5, 4, 14, 25, tzinfo=UTC).astimezone().replace(hour=14, minute=25)
 WINDOW = {
     Subject("model", "gpt-4o"): Count(214, 62, 1),
     Subject("model", "gpt-4o-mini-2024-07-18"): Count(96, 1, 2),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deltaloom import StreamNames
+from service.alerts.phases import PHASES
 from tests.notifications import TEXT, alert
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import add
@@ -44,6 +46,17 @@ def test_test_alert(file: Path, allowed: bool) -> None:  # noqa: FBT001 - a para
     assert done.stdout == "here took it: written\n"
     assert "[TEST] A model refuses" in done.stderr
     assert (TEXT in done.stderr) is allowed
+
+
+@pytest.mark.parametrize("phase", PHASES.values())
+def test_test_alert_of_every_phase(file: Path, phase: str) -> None:
+    """Whoever sets up a route could not see what it brings."""
+    env = environment(DELTALOOM_LOG_FORMAT="json")
+    done = deltaloom("alerts", "test", "here", "--phase", phase, "--config", str(file), env=env)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert PHASES[line["type"]] == phase
+    assert line["event"].startswith("[TEST] ")
 
 
 @whether_allowed

@@ -35,6 +35,7 @@ def env(redis_url: str, prefix: str) -> dict[str, str]:
 async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None:
     """One dead letter."""
     letter = DeadLetter(
+        source="deltaloom",
         **{
             "reason": "malformed_json",
             "error": "not JSON at character 8",
@@ -44,7 +45,7 @@ async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None
             "failed_at": datetime(2026, 1, 2, tzinfo=UTC),
             "entry": json.dumps(ORIGINAL),
             **changed,
-        }
+        },
     )
     entry: Any = letter.model_dump(mode="json")
     await redis.xadd(StreamNames(prefix).dead_letters, entry, id=letter_id)

@@ -54,6 +54,7 @@ ALERT = ModerationAlert(
     **PART,
 )
 LETTER = DeadLetter(
+    source="deltaloom",
     reason="malformed_json",
     error="not JSON at character 0",
     stream="deltaloom:deltas",

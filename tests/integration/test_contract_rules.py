@@ -147,7 +147,7 @@ async def test_learned_values_have_the_same_limits(bench: Bench) -> None:
 
 async def test_reasons_have_limits(bench: Bench) -> None:
     """An error's code of a megabyte would go to people's phones."""
-    end = ended("failed", "c" * 257, category="k" * 257, explanation="e" * 4097)
+    end = ended("failed", "c" * 257, category="k" * 257, explanation="e" * 4097, reason_class="r" * 257)
     await bench.publish(delta(1, "no", "refusal"), end)
     (text,) = await written(bench)
     assert (text.status, text.reason, text.provider_category, text.provider_explanation) == (
@@ -156,7 +156,8 @@ async def test_reasons_have_limits(bench: Bench) -> None:
         None,
         None,
     )
-    assert text.context_truncated == ("provider_category", "provider_explanation", "reason")
+    assert text.reason_class == "unknown"
+    assert text.context_truncated == ("provider_category", "provider_explanation", "reason", "reason_class")
 
 
 # ------------------------------------------------------------------------------- statuses and integrity
@@ -194,6 +195,13 @@ async def test_a_redacted_part_has_no_text(bench: Bench) -> None:
     await bench.publish(REDACTED)
     (text,) = await written(bench)
     assert (text.kind, text.text, text.status, text.integrity) == ("reasoning", "", "completed", "redacted")
+
+
+async def test_a_redacted_part_of_an_unknown_kind_is_counted(bench: Bench) -> None:
+    """It would be acknowledged, and leave no trace."""
+    await bench.publish({**REDACTED, "kind": "thoughts"})
+    assert await written(bench) == []
+    assert (await counts(bench.redis, bench.prefix))["type:deltaloom.part.redacted"] == 1
 
 
 async def test_a_part_with_words_is_not_redacted(bench: Bench) -> None:

@@ -17,6 +17,7 @@ import logging
 import os
 from collections import Counter
 from contextvars import ContextVar
+from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +27,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     consumes,
     initialize,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 from redis.asyncio import Redis
 
-from chaos.model import Bad, Event, Silence, expected_of
+from chaos.model import Bad, Event, Expectation, Silence, expected_of
 from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId
@@ -62,6 +65,8 @@ _HANDLERS = [handler for name, handler in BUILT_IN.items() if name != "output_te
 _RESPONSES = ("resp_a", "resp_b")
 _NAMES = st.sampled_from([_RESPONSES[0]] * 3 + [_RESPONSES[1]])
 _WORKERS = st.sampled_from(["one", "two", "three"])
+_STEPS = st.integers(0, 2)
+"""How many scripts a worker runs before it stops: none, a batch's commit, or what is read after it too."""
 _SOME = st.sampled_from([slice(None), slice(1), slice(2), slice(1, None)])
 """Which entries of a batch."""
 
@@ -153,6 +158,12 @@ def _with_one_end(events: Iterable[Event]) -> list[Event]:
     return kept
 
 
+_CREATED: Event = {
+    "type": "response.created",
+    "response": {"model": "other", "safety_identifier": "user"},
+}
+
+
 class _Work:
     """What a worker is doing: it stops before every script, until it is let go on."""
 
@@ -161,8 +172,8 @@ class _Work:
         """The one it has stopped before; empty when it is done."""
         self.twice = False
         """Run the next script twice, as if the first reply had been lost."""
-        self.quiet_at: dict[str, int] | None = None
-        """How many entries each response had at its look around, if all of them were handled by then."""
+        self.quiet_at: dict[str, tuple[int, int | None]] | None = None
+        """What there was of each response at its look around, if all of it was handled by then."""
         self._stuck = stuck
         self._stopped, self._go_on = asyncio.Event(), asyncio.Event()
 
@@ -171,6 +182,8 @@ class _Work:
         with _seeming_stuck(self._stuck):
             self._task = asyncio.create_task(self._do(doing))
             await self._stopped.wait()
+        if not self.script:
+            await self._task
 
     async def _do(self, doing: Coroutine[Any, Any, None]) -> None:
         _WORK.set(self)
@@ -203,10 +216,13 @@ class _Work:
 
 
 _WORK: ContextVar[_Work] = ContextVar("work")
-_SCRIPTS = {
-    sha1(scripts.source(name).encode(), usedforsecurity=False).hexdigest(): name
-    for name in ("commit", "load", "settle", "survey")
-}
+
+
+@cache
+def _name_of(digest: str) -> str:
+    """Return the name of the script that has this digest."""
+    names = ("commit", "load", "settle", "survey")
+    return next(name for name in names if sha1(scripts.source(name).encode()).hexdigest() == digest)  # noqa: S324 - Redis's digest
 
 
 class _Gate:
@@ -222,7 +238,7 @@ class _Gate:
         """Run a script when it is time."""
         work = _WORK.get(None)
         if work is not None:
-            await work.stop_before(_SCRIPTS[digest])
+            await work.stop_before(_name_of(digest))
             if work.twice:
                 await self._redis.evalsha(digest, *args)
         return await self._redis.evalsha(digest, *args)
@@ -264,8 +280,8 @@ class Machine(RuleBasedStateMachine):
         self.workers = {name: self._worker(name) for name in ("one", "two", "three")}
         await self.workers["one"].group.ensure()
 
-    def _worker(self, name: str) -> Consumer:
-        settings = self.bench.settings.model_copy(update={"consumer": name})
+    def _worker(self, name: str, **settings_of_its_own: Any) -> Consumer:
+        settings = self.bench.settings.model_copy(update={"consumer": name, **settings_of_its_own})
         gate: Any = _Gate(self.redis)
         return Consumer(gate, settings, RoutingTable(_HANDLERS))
 
@@ -279,10 +295,10 @@ class Machine(RuleBasedStateMachine):
 
     # -------------------------------------------------------------------------------------------- producers
 
-    @initialize(groups=st.lists(_events(), min_size=2, max_size=6))
-    def begin_with(self, groups: list[list[Event]]) -> None:
+    @initialize(created=st.booleans(), groups=st.lists(_events(), max_size=4))
+    def begin_with(self, created: bool, groups: list[list[Event]]) -> None:  # noqa: FBT001
         """Something is there already."""
-        for events in groups:
+        for events in [[_CREATED]] * created + groups:
             self._publish(_RESPONSES[0], events)
 
     @rule(
@@ -305,11 +321,14 @@ class Machine(RuleBasedStateMachine):
         self.run(self.bench.publish_at(self.now_ms, json.dumps(events), response_id=name, model="m"))
 
     @rule(
+        target=works,
         name=_NAMES,
         family=st.sampled_from(["response.refusal", "response.reasoning_text"]),
         created=st.booleans(),
         repeated=st.sampled_from([None, 0, 1, 2]),
         distance=st.integers(1, 2),
+        meanwhile=st.lists(st.sampled_from(["", "take", "look", "stop", "stop looking"]), max_size=5),
+        late=st.booleans(),
     )
     def publish_a_text(
         self,
@@ -318,8 +337,15 @@ class Machine(RuleBasedStateMachine):
         created: bool,  # noqa: FBT001
         repeated: int | None,
         distance: int,
-    ) -> None:
-        """A producer stores a whole text, numbered or not, one of its entries perhaps twice."""
+        meanwhile: list[str],
+        late: bool,  # noqa: FBT001
+    ) -> MultipleResults[_Work]:
+        """A producer stores a whole text, numbered or not, one of its entries perhaps twice.
+
+        After each entry a worker may take what is there, look around, or stop before it settles; if `late`,
+        it goes on when another has taken the rest.
+        """
+        worker = "two"
         numbers = [1, 2, 3] if name == _RESPONSES[0] else [None] * 3
         field = "refusal" if family == "response.refusal" else "text"
         events = [
@@ -330,10 +356,25 @@ class Machine(RuleBasedStateMachine):
         if repeated is not None:
             events.insert(repeated + distance, events[repeated])
         if created and not self.published[name]:  # a response is created once, at its beginning
-            response = {"model": "other", "safety_identifier": "user"}
-            events.insert(0, {"type": "response.created", "response": response})
-        for event in events:
+            events.insert(0, _CREATED)
+        stopped: list[_Work] = []
+        for event, doing in zip(events, itertools.chain(meanwhile, itertools.repeat("")), strict=False):
             self._publish(name, [event])
+            if doing == "take":
+                self.run(self.workers[worker].take(self._read(worker, 10)))
+            elif doing == "stop":
+                stopped.append(self._begin_work(self.workers[worker].take(self._read(worker, 10)), 1))
+            elif doing == "look":
+                self._begin_work(self.workers[worker].worker.sweep(), 5)
+            elif doing == "stop looking":
+                self.run(self.workers[worker].take(self._read(worker, 10)))
+                stopped.append(self._begin_work(self.workers[worker].worker.sweep(), 2))
+        if late:
+            self.run(self.workers["one"].take(self._read("one", 10)))
+            for work in stopped:
+                self._finish(work)
+        works: MultipleResults[_Work] = multiple(*stopped)
+        return works
 
     @rule(name=_NAMES)
     def publish_again(self, name: str) -> None:
@@ -354,52 +395,64 @@ class Machine(RuleBasedStateMachine):
         self.unread -= len(entries)
         return entries
 
-    @rule(target=works, batch=consumes(batches), stuck=st.booleans())
-    def begin(self, batch: tuple[str, list[RawEntry]], stuck: bool) -> _Work:  # noqa: FBT001
+    @rule(target=works, batch=consumes(batches), steps=_STEPS, stuck=st.booleans())
+    def begin(self, batch: tuple[str, list[RawEntry]], steps: int, stuck: bool) -> _Work:  # noqa: FBT001
         """It begins with a batch; others may seem to be stuck with theirs."""
         worker, entries = batch
-        return self._begin_work(self.workers[worker].take(entries), stuck=stuck)
+        return self._begin_work(self.workers[worker].take(entries), steps, stuck=stuck)
 
-    @rule(target=works, batch=batches, worker=_WORKERS, some=_SOME, stuck=st.booleans())
-    def take_over(self, batch: tuple[str, list[RawEntry]], worker: str, some: slice, stuck: bool) -> _Work:  # noqa: FBT001
+    @rule(target=works, batch=batches, worker=_WORKERS, some=_SOME, steps=_STEPS, stuck=st.booleans())
+    def take_over(
+        self,
+        batch: tuple[str, list[RawEntry]],
+        worker: str,
+        some: slice,
+        steps: int,
+        stuck: bool,  # noqa: FBT001
+    ) -> _Work:
         """Another, or the same again, begins with some of a batch that is still in somebody's hands."""
-        return self._begin_work(self.workers[worker].take(batch[1][some]), stuck=stuck)
-
-    @rule(batch=batches, worker=_WORKERS, some=_SOME)
-    def be_faster(self, batch: tuple[str, list[RawEntry]], worker: str, some: slice) -> None:
-        """Another does all that is to be done with some of it."""
-        self.run(self.workers[worker].take(batch[1][some]))
+        return self._begin_work(self.workers[worker].take(batch[1][some]), steps, stuck=stuck)
 
     @precondition(lambda self: self.unread)
-    @rule(target=works, worker=_WORKERS, count=st.integers(1, 4), stuck=st.booleans())
-    def read_and_begin(self, worker: str, count: int, stuck: bool) -> _Work:  # noqa: FBT001
+    @rule(target=works, worker=_WORKERS, count=st.integers(1, 6), steps=_STEPS, stuck=st.booleans())
+    def read_and_begin(self, worker: str, count: int, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
         """A worker is given entries, and begins with them."""
-        return self._begin_work(self.workers[worker].take(self._read(worker, count)), stuck=stuck)
+        return self._begin_work(self.workers[worker].take(self._read(worker, count)), steps, stuck=stuck)
 
     @precondition(lambda self: self.unread)
-    @rule(worker=_WORKERS, count=st.integers(1, 4), stuck=st.booleans())
-    def read_and_take(self, worker: str, count: int, stuck: bool) -> None:  # noqa: FBT001
-        """A worker is given entries, and does all it does with them."""
+    @rule(
+        worker=_WORKERS,
+        count=st.integers(1, 6),
+        faster=st.none() | _WORKERS,
+        some=_SOME,
+        stuck=st.booleans(),
+    )
+    def read_and_take(
+        self,
+        worker: str,
+        count: int,
+        faster: str | None,
+        some: slice,
+        stuck: bool,  # noqa: FBT001
+    ) -> None:
+        """A worker is given entries, and does all it does with them; another may be faster with some."""
+        entries = self._read(worker, count)
         with _seeming_stuck(stuck):
-            self.run(self.workers[worker].take(self._read(worker, count)))
+            if faster is not None:
+                self.run(self.workers[faster].take(entries[some]))
+            self.run(self.workers[worker].take(entries))
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5), stuck=st.booleans())
     def look(self, worker: str, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
         """A worker looks around, and perhaps does not come to the end."""
-        return self._look(worker, steps, stuck=stuck)
-
-    def _look(self, worker: str, steps: int, *, stuck: bool) -> _Work:
-        work = self._begin_work(self.workers[worker].worker.sweep(), stuck=stuck)
-        for _ in range(steps):
-            self._step(work)
-        return work
+        return self._begin_work(self.workers[worker].worker.sweep(), steps, stuck=stuck)
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5))
     def catch_up_and_look(self, worker: str, steps: int) -> _Work:
         """A worker reads all that is left, and takes over what others hold; then it looks around."""
         self.run(self._catch_up(self.workers[worker]))
         self.unread = 0
-        return self._look(worker, steps, stuck=False)
+        return self._begin_work(self.workers[worker].worker.sweep(), steps)
 
     @staticmethod
     async def _catch_up(consumer: Consumer) -> None:
@@ -407,10 +460,12 @@ class Machine(RuleBasedStateMachine):
             await consumer.take(entries)
         await consumer.reclaimer.reclaim()
 
-    def _begin_work(self, doing: Coroutine[Any, Any, None], *, stuck: bool) -> _Work:
+    def _begin_work(self, doing: Coroutine[Any, Any, None], steps: int, *, stuck: bool = False) -> _Work:
         work = _Work(stuck=stuck)
         self.run(work.begin(doing))
         self.begun.append(work)
+        for _ in range(steps):
+            self._step(work)
         return work
 
     @rule(work=works, steps=st.integers(1, 2), twice=st.booleans())
@@ -422,6 +477,9 @@ class Machine(RuleBasedStateMachine):
     @rule(work=consumes(works))
     def finish(self, work: _Work) -> None:
         """Somebody goes on to the end."""
+        self._finish(work)
+
+    def _finish(self, work: _Work) -> None:
         while work.script:
             self._step(work)
 
@@ -429,17 +487,24 @@ class Machine(RuleBasedStateMachine):
         if not work.script:
             return
         if work.script == "survey":
-            work.quiet_at = None if self._unhandled() else {name: len(ids) for name, ids in self.ids.items()}
+            work.quiet_at = self._quiet()
         if work.script == "settle" and work.quiet_at is not None:
             self._note_given_up(work.quiet_at)
         work.twice = twice
         self.run(work.step())
 
-    def _note_given_up(self, entries: dict[str, int]) -> None:
-        """Note which responses are given up: those of which nothing was handled since the look around."""
-        unhandled = self._unhandled()
-        for name, count in entries.items():
-            if unhandled.issuperset(self.ids[name][count:]):
+    def _quiet(self) -> dict[str, tuple[int, int | None]] | None:
+        """Return how many entries each response has and how late it was noted as open, if all are handled."""
+        if self._unhandled():
+            return None
+        noted = self.run(self.bench.member_scores("open"))
+        return {name: (len(ids), noted.get(f"response:{name}")) for name, ids in self.ids.items()}
+
+    def _note_given_up(self, quiet: dict[str, tuple[int, int | None]]) -> None:
+        """Note which responses are given up: those of which nothing came but late events since the look."""
+        noted = self.run(self.bench.member_scores("open"))
+        for name, (count, at) in quiet.items():
+            if noted.get(f"response:{name}") == at:
                 self.silences[name].add(count)
 
     def _unhandled(self) -> set[int]:
@@ -482,13 +547,32 @@ class Machine(RuleBasedStateMachine):
     async def _drain(self) -> None:
         for work in self.begun:
             await work.crash()
-        last = self._worker("last")
-        await self._catch_up(last)
-        await last.worker.sweep()
+        patient = self._worker("last", idle_timeout=2 * HOUR_MS / 1000)
+        await self._catch_up(patient)
+        await patient.worker.sweep()
+        await self._compare_closed()
+        await self._worker("last").worker.sweep()
+
+    async def _compare_closed(self) -> None:
+        """All that was closed has come out, though nothing was given up yet."""
+        got = {
+            (text.response_id, text.output_index, text.kind)
+            for text in await texts(self.redis, self.bench.prefix)
+        }
+        closed = {
+            (name, text.part.output_index, text.part.kind)
+            for name in _RESPONSES
+            for text in self._expected(name).texts
+            if text.closed_by is not None
+        }
+        assert closed <= got
+
+    def _expected(self, name: str) -> Expectation:
+        return expected_of(self._entries(name), name, {"model": "m"})
 
     async def _compare(self) -> None:
         prefix = self.bench.prefix
-        expected = {name: expected_of(self._entries(name), name, {"model": "m"}) for name in _RESPONSES}
+        expected = {name: self._expected(name) for name in _RESPONSES}
         wanted = [
             (
                 name,

@@ -45,6 +45,7 @@ def mutants(source: str) -> set[str]:
         ("if a: f()", {"if not (a): f()", "if a: pass"}),
         ("while a: break", {"while not (a): break", "while a: continue"}),
         ("def f(): return a", {"def f(): return None"}),
+        ("def f(): return False", {"def f(): return True"}),
         ("def f(a=1): yield a", {"def f(a=2): yield a", "def f(a=0): yield a", "def f(a=1): pass"}),
         (
             "x = ('ä', 1 < a)",

@@ -38,9 +38,15 @@ def test_a_change_is_made_in_the_copy_only_and_taken_back(checkout: Checkout) ->
     assert (checkout.folder / file).read_text("utf-8") == source
 
 
+def test_a_copy_can_be_copied(checkout: Checkout) -> None:
+    """`make test` in a copy would fail by the tests of this program."""
+    with Checkout(checkout.folder) as again:
+        assert (again.folder / "Makefile").read_text("utf-8") == (ROOT / "Makefile").read_text("utf-8")
+
+
 def test_a_folder_that_git_does_not_know_is_told(tmp_path: Path) -> None:
     """An empty copy would be tested."""
-    with pytest.raises(CheckoutError, match="git cannot list the files"), Checkout(tmp_path):
+    with pytest.raises(CheckoutError, match=r"git cannot copy .* does not exist"), Checkout(tmp_path):
         pass
 
 

@@ -64,6 +64,7 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
     """The event that is sent."""
     alert, alone = notification.alert, notification.digest is None
     target = wording.link(options.link, alert) if alone else None
+    component = alert.model or alert.provider
     return {
         "routing_key": routing_key,
         "event_action": "resolve" if closes(notification, options.resolve) else "trigger",
@@ -76,7 +77,7 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
             "timestamp": alert.raised_at.isoformat(),
             "group": wording.cut(notification.category, _NAME_AT_MOST),
             "class": "deltaloom.digest" if notification.digest else wording.cut(alert.type, _NAME_AT_MOST),
-            **({"component": wording.cut(alert.model, _NAME_AT_MOST)} if alert.model and alone else {}),
+            **({"component": wording.cut(component, _NAME_AT_MOST)} if component and alone else {}),
             "custom_details": _details(notification),
         },
         "links": [{"href": target, "text": "Open the response"}] if target else [],

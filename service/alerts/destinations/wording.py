@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote
 
+from deltaloom.messages import KnownRateScope
 from service.alerts.destinations.options import LINK_FIELDS, WHOLE_LINK
 from service.alerts.phases import phase_of
 from service.alerts.severity import known
@@ -29,13 +30,12 @@ _WHAT: Mapping[Phase, str] = {
     "opened": "A model refuses",
     "finished": "A model refused",
     "refused": "A response was refused without a text",
-    "filtered": "A content filter cut a response off",
+    "filtered": "A filter cut a response off",
     "blocked": "A response was blocked",
     "contradicted": "Another text came for a finished one",
     "spike": "Far more is refused than usual",
     "spike_ended": "Refusals are back to usual",
 }
-
 
 _HTTP_URL: Final = re.compile(
     r"(?P<server>https?://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)(?P<rest>[/?#][!-~]*|)"
@@ -52,7 +52,8 @@ def headline(notification: Notification) -> str:
         said: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
     else:
         tenant = alert.tenant and f"tenant {alert.tenant}"
-        said = (_what(alert), notification.category, alert.model, tenant)
+        provider = alert.provider and not alert.model and f"provider {alert.provider}"
+        said = (_what(alert), notification.category, alert.model, provider or None, tenant)
     test = "[TEST] " if notification.test else ""
     return test + " · ".join(one_line(each) for each in said if each)
 
@@ -89,6 +90,7 @@ def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
         ("Item", alert.item_id),
         ("Provider's id", alert.upstream_response_id),
         ("Safety identifier", alert.safety_identifier),
+        ("Too long to tell", ", ".join(alert.context_truncated)),
         ("SHA-256 of the text", None if alert.text else notification.text_sha256),
     ]
 
@@ -102,6 +104,7 @@ def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
         return []
     blocked = rate.blocked or rate.baseline_blocked
     return [
+        ("Counted by", None if rate.by in get_args(KnownRateScope) else _joined(rate.by, rate.name)),
         (
             "Refused",
             f"{rate.refused} of {rate.responses} responses ({rate.share:.1%}) since {time(rate.since)}",

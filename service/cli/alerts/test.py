@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.alerts.phases import Phase
 from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from service.alerts.delivery import Notification, Outcome
     from service.alerts.policy import Loaded
 
-EXAMPLES = examples("deltaloom alerts test on-call")
+EXAMPLES = examples("deltaloom alerts test on-call", "deltaloom alerts test on-call --phase blocked")
 
 _TEXT = "I'm sorry, but I can't help with that."
 
 
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the destination.", show_default=False)],
+    phase: Annotated[Phase, typer.Option(help="What it is about, in the words of a route.")] = "opened",
     config: ConfigFile = DEFAULT,
 ) -> None:
     """Send a test alert to a destination, marked as one, and say what it answers. No server is needed."""
@@ -31,10 +33,10 @@ def run(
     from service.cli.connection import read_settings
 
     logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
-    asyncio.run(_test(name, load(config, os.environ)))
+    asyncio.run(_test(name, phase, load(config, os.environ)))
 
 
-async def _test(name: str, loaded: Loaded) -> None:
+async def _test(name: str, phase: Phase, loaded: Loaded) -> None:
     from service.alerts.delivery import Verdict
     from service.alerts.destinations.kinds import made
     from service.cli.errors import CommandError
@@ -45,7 +47,7 @@ async def _test(name: str, loaded: Loaded) -> None:
         raise CommandError(f"there is no destination {name} in the file; there is {known}")
     destination = made(name, loaded.destinations[name], os.environ)
     try:
-        outcome: Outcome = await destination.deliver(notification(datetime.now(UTC)))
+        outcome: Outcome = await destination.deliver(notification(datetime.now(UTC), phase))
     finally:
         await destination.aclose()
     if outcome.verdict is not Verdict.DELIVERED:
@@ -53,30 +55,27 @@ async def _test(name: str, loaded: Loaded) -> None:
     console().print(f"{name} took it: {visible(outcome.answer)}")
 
 
-def notification(now: datetime) -> Notification:
-    """A refusal that nobody made, in full: its text is our own."""
-    import hashlib
+def notification(now: datetime, phase: Phase = "opened") -> Notification:
+    """Return what nobody said, in full: its text is our own."""
     import uuid
 
     from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification
-    from service.alerts.phases import group_of
+    from service.alerts.phases import PHASES, group_of
+    from service.alerts.privacy import sha256_of
 
     name = f"test_{uuid.uuid4().hex}"
-    alert = ModerationAlert(
-        type="deltaloom.refusal.opened",
-        id=name,
-        response_id=name,
-        item_id=None,
-        kind="refusal",
-        output_index=0,
-        content_index=0,
-        text=_TEXT,
-        severity="info",
-        model="test-model",
-        tenant="test-tenant",
-        raised_at=now,
-    )
+    of = {
+        "type": next(kind_of for kind_of, each in PHASES.items() if each == phase),
+        "id": name,
+        "severity": "info",
+        "text": "",
+        "model": "test-model",
+        "tenant": "test-tenant",
+        "provider": "test-provider",
+        "raised_at": now,
+    }
+    alert = ModerationAlert.model_validate({**of, **_fields(phase, name, now)})
     return Notification(
         id=name,
         alert=alert,
@@ -85,7 +84,34 @@ def notification(now: datetime) -> Notification:
         rule=None,
         route="test",
         privacy="full",
-        text_sha256=hashlib.sha256(_TEXT.encode()).hexdigest(),
+        text_sha256=sha256_of(alert.text),
         group=group_of(alert),
+        resolves=phase == "spike_ended",
         test=True,
     )
+
+
+def _fields(phase: Phase, name: str, now: datetime) -> dict[str, object]:
+    """Return what an alert of a phase has beside what all have."""
+    if phase in ("spike", "spike_ended"):
+        return {"tenant": None, "provider": None, "rate": _rate(now)}
+    response = {"response_id": name, "reference": name}
+    if phase in ("refused", "filtered", "blocked"):
+        reason_class = "refusal" if phase == "refused" else "policy"
+        status = "failed" if phase == "blocked" else "incomplete"
+        return {**response, "status": status, "reason": "test-reason", "reason_class": reason_class}
+    ended = {"status": "completed", "integrity": "verified"} if phase == "finished" else {}
+    part = {"kind": "refusal", "output_index": 0, "content_index": 0, "text": _TEXT}
+    return {**response, **part, **ended}
+
+
+def _rate(now: datetime) -> dict[str, object]:
+    from datetime import timedelta
+
+    window = {"since": now - timedelta(minutes=5), "until": now, "responses": 200, "refused": 60}
+    before = {
+        "baseline_since": now - timedelta(days=1),
+        "baseline_responses": 20_000,
+        "baseline_refused": 200,
+    }
+    return {"by": "model", "name": "test-model", "score": 31.42, **window, **before}

@@ -91,10 +91,15 @@ async def test_late_events_of_two_parts_are_counted_apart(bench: Bench) -> None:
     second = {"content_index": 1}
     await bench.publish(delta(1, "a"), done("a"), {**delta(2, "b"), **second}, {**done("b"), **second})
     await bench.consumer().work()
-    late = [delta(3, "late"), {**delta(4, "late"), **second}, {**delta(5, "late"), **second}]
+    late = [
+        delta(3, "late"),
+        delta(4, "late"),
+        {**delta(5, "late"), **second},
+        {**delta(6, "late"), **second},
+    ]
     await bench.publish(*late)
     await take_the_first_elsewhere(bench)
-    assert await counts(bench.redis, bench.prefix) == {"late": 3}
+    assert await counts(bench.redis, bench.prefix) == {"late": 4}
 
 
 async def test_each_type_is_counted_by_its_own_new_events(bench: Bench) -> None:
@@ -118,8 +123,11 @@ async def test_each_dead_letter_is_written_with_its_own_entry(bench: Bench) -> N
 
 
 async def test_how_many_entries_a_commit_acknowledged_is_known(bench: Bench) -> None:
-    """Otherwise the log of a worker says nothing of what others had done before it."""
-    await bench.publish(*[KEEPALIVE] * 3)
+    """Otherwise the log of a worker says nothing of what others had done before it, or of what came late."""
+    await bench.publish(delta(1, "a"), done("a"))
+    await bench.consumer().work()
+    await bench.publish(KEEPALIVE, delta(2, "late"), delta(3, "late"), KEEPALIVE)
     batch = await bench.consumer("stopped").read()
-    await bench.consumer("other").take(batch[:1])
-    assert (await bench.commit(batch)).acknowledged == 2
+    await bench.consumer("other").take(batch[:2])
+    committed = await bench.commit(batch)
+    assert (committed.acknowledged, committed.late_events) == (2, 1)

@@ -288,6 +288,7 @@ async def test_one_call_trims_no_more_than_it_may(
 async def test_the_readers_of_an_output_do_not_keep_it(bench: Bench, outputs: list[str]) -> None:
     """Otherwise one archive that somebody has switched off fills Redis."""
     for stream in outputs:
+        await add_of_age(bench, stream, 2)
         await bench.redis.xgroup_create(stream, "archive", id="0")
     await bench.consumer().group.trim(HOUR_MS)
     assert await lengths(bench, outputs) == [0] * 4

@@ -153,8 +153,8 @@ async def test_a_look_names_nothing_that_is_in_doubt(bench: Bench) -> None:
     assert (list(survey.ready), survey.low_water.stalled) == ([], False)
 
 
-async def test_a_look_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
-    """Otherwise a text comes out without the deltas of the slower one of two workers."""
+async def test_a_text_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
+    """Otherwise it comes out without the deltas of the slower one of two workers."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 4000, delta(1, "a"))
     held = await bench.consumer("slow").read()
@@ -163,6 +163,8 @@ async def test_a_look_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
     await bench.publish_at(now_ms - 2000, KEEPALIVE)
     await bench.consumer("less slow").read()
     await bench.consumer("sweeper").worker.sweep()
+    await bench.publish_at(now_ms - 1000, KEEPALIVE)
+    await bench.consumer("one").work()
     assert await texts(bench.redis, bench.prefix) == []
     await bench.consumer("slow").take(held)
     (text,) = await texts(bench.redis, bench.prefix)

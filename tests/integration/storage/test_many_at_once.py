@@ -31,6 +31,24 @@ async def test_every_response_of_a_large_batch_is_noted_as_open(bench: Bench) ->
         assert min(noted.values()) >= at
 
 
+async def test_texts_that_grow_together_keep_to_their_own_deltas(bench: Bench) -> None:
+    """Otherwise one text gets the words of another."""
+    parts = {("r1", 0): "a", ("r1", 1): "bb", ("r2", 0): "ccc", ("r3", 0): "d"}
+    consumer = bench.consumer()
+    for number in range(3):
+        for (name, index), word in parts.items():
+            await bench.publish({**delta(number, word), "content_index": index}, response_id=name)
+        await consumer.work()
+    for (name, index), word in parts.items():
+        await bench.publish({**done(3 * word), "content_index": index}, response_id=name)
+    await consumer.work()
+    written = await texts(bench.redis, bench.prefix)
+    assert {(text.response_id, text.content_index): text.text for text in written} == {
+        part: 3 * word for part, word in parts.items()
+    }
+    assert {(text.integrity, text.delta_count) for text in written} == {("verified", 3)}
+
+
 async def test_every_text_of_a_large_batch_that_is_certain_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,3 +211,17 @@ async def test_what_was_read_in_another_history_of_the_data_is_not_written(bench
     assert await settle(bench.storage, TABLE, late.loaded, late.low_water, "0" * 40) == 0
     assert await texts(bench.redis, bench.prefix) == []
     assert await bench.settle(late) == 1
+
+
+async def test_a_settlement_of_a_text_that_is_written_tells_of_the_other_one(bench: Bench) -> None:
+    """Otherwise a contradiction is lost with its end, which this settlement takes for settled."""
+    item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}
+    first = await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"))
+    second = await committed(bench, {"type": "response.completed", "response": {"output": [item]}})
+    loaded = await bench.storage.load(second.ready)
+    assert await bench.settle(first) == 1
+    assert await settle(bench.storage, TABLE, loaded, second.low_water, second.history) == 0
+    await settled(bench)
+    raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
+    assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]
+    assert (await counts(bench.redis, bench.prefix))["contradicted"] == 1

@@ -57,6 +57,18 @@ async def test_what_is_unread_has_not_come_yet(bench: Bench) -> None:
     assert (text.text, text.integrity) == ("ab", "verified")
 
 
+async def test_a_text_that_is_given_up_in_the_streams_time_says_when_that_was(bench: Bench) -> None:
+    """Otherwise after a long outage it looks as if texts had been given up while nobody worked."""
+    now_ms = await bench.now_ms()
+    for number, event in enumerate((delta(1, "a"), KEEPALIVE, KEEPALIVE)):
+        response_id = "resp_1" if number == 0 else "resp_2"
+        await bench.publish_at(now_ms - (10 - 2 * number) * IDLE_MS, event, response_id=response_id)
+    await bench.consumer().work(2)
+    assert await sweep(bench) == ["a"]
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert abs(text.finished_at.timestamp() * 1000 - now_ms) < IDLE_MS
+
+
 async def test_what_another_group_has_read_is_still_unread(bench: Bench) -> None:
     """Otherwise a second program that reads the input makes texts be given up whose end was not yet read."""
     await test_what_is_unread_has_not_come_yet(bench)

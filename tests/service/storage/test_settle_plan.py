@@ -86,6 +86,12 @@ def test_the_first_keys_are_those_that_the_script_names() -> None:
     assert call.plan["history"] == "history"
 
 
+def test_a_bucket_has_room_for_a_thousand_names() -> None:
+    """A producer with a name a response would fill the server; or the rest be counted under no name."""
+    plan = Call().plan
+    assert (plan["names_at_most"], plan["other"]) == (1000, "(other)")
+
+
 def test_times_to_live_are_those_of_the_settings() -> None:
     """A finished text would be forgotten, and written again when its entries come again."""
     call = Call(settings=Settings())

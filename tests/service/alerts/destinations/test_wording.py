@@ -163,6 +163,24 @@ def test_a_spike_says_how_much_was_blocked() -> None:
     assert "Blocked" not in dict(wording.facts(spike()))
 
 
+def test_a_spike_says_whose() -> None:
+    """On-call would not know which provider to ask, or what a later version counts by."""
+    rate = spike().alert.rate
+    assert rate
+    by = {scope: rate.model_copy(update={"by": scope, "name": "x"}) for scope in ("provider", "region")}
+    of = spike().alert.model_copy(update={"model": None})
+    provider = notification(of.model_copy(update={"provider": "x", "rate": by["provider"]}))
+    assert wording.headline(provider) == "Far more is refused than usual · self-harm · provider x"
+    region = notification(of.model_copy(update={"rate": by["region"]}))
+    assert dict(wording.facts(region))["Counted by"] == "region · x"
+
+
+def test_what_was_left_out_is_said() -> None:
+    """A person would look for the link that a reference is too long for."""
+    said = dict(wording.facts(notification(alert(context_truncated=["model", "reference"]))))
+    assert said["Too long to tell"] == "model, reference"
+
+
 def test_a_spike_says_how_far_above() -> None:
     """On-call could not tell whether to get up."""
     said = dict(wording.facts(spike()))
