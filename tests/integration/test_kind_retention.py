@@ -142,6 +142,18 @@ async def test_what_a_relay_has_to_deliver_stays(outputs: Outputs) -> None:
     assert await outputs.alerts() == []
 
 
+@pytest.mark.parametrize("pending", [(1, 2), (2, 1)], ids=["first", "second"])
+async def test_the_slower_of_two_relays_counts(outputs: Outputs, pending: tuple[int, int]) -> None:
+    """Of two destinations, the one that is behind would not be told. All alerts are of one millisecond."""
+    stream = outputs.names.alerts
+    ids = [await outputs.alert(f"alert_{n}", "reasoning", 3 * HOUR * 1000) for n in range(4)]
+    for name, first in zip("ab", pending, strict=True):
+        await outputs.redis.xgroup_create(stream, f"relay:{name}", id=ids[first - 1])
+        await outputs.redis.xreadgroup(f"relay:{name}", "relay", {stream: ">"})
+    await outputs.retention().remove_aged()
+    assert await outputs.alerts() == ["alert_1", "alert_2", "alert_3"]
+
+
 async def test_nothing_waits_for_a_relay_for_ever(outputs: Outputs) -> None:
     """A relay that was given up would keep the texts."""
     await outputs.alert("very old", "reasoning", OWED_MS + 60_000)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deltaloom import Partitions, StreamNames
+from service.storage.scripts import Script
 from service.storage.state_format import FORMAT, MIN_READER, Note, StateFormat, StateFormatError
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
@@ -60,12 +61,13 @@ async def test_the_first_worker_notes_it_and_again_after_a_flush(
     "there",
     [
         NEWER,
+        {**NEWER, "written_by": "two\nlines " * 1000},
         {"version": "1"},
         {"version": "1", "min_reader": "one"},
         {"version": "9" * 5000, "min_reader": "1"},
         "a string",
     ],
-    ids=["newer", "without min_reader", "no number", "long number", "no hash"],
+    ids=["newer", "newer, long name", "without min_reader", "no number", "long number", "no hash"],
 )
 async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any) -> None:
     """A worker would take what it does not understand for a text, or write over it."""
@@ -102,6 +104,34 @@ async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -
     await redis.hset(key, mapping=fields)
     await StateFormat(redis, key).claim()
     assert await StateFormat(redis, key).read() == later
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, ("3", "2", "me")),
+        (("2", "1", "it"), ("3", "2", "me")),
+        (("2", "3", "it"), ("3", "3", "me")),
+        (("3", "1", "it"), ("3", "1", "it")),
+        (("4", "3", "it"), ("4", "3", "it")),
+        (("2", "4", "it"), ("2", "4", "it")),
+        (("2", "x", "it"), ("2", "x", "it")),
+        (("2x", "1", "it"), ("2x", "1", "it")),
+        (("2", "1" * 10, "it"), ("2", "1" * 10, "it")),
+        (("2", "000000001", "it"), ("3", "2", "me")),
+    ],
+)
+async def test_what_a_worker_of_format_3_for_readers_of_2_notes(
+    redis: Redis, key: str, before: tuple[str, str, str] | None, after: tuple[str, str, str]
+) -> None:
+    """The next format would be noted wrongly, and workers run that cannot read it."""
+    names = ("version", "min_reader", "written_by")
+    if before is not None:
+        fields: Any = dict(zip(names, before, strict=True))
+        await redis.hset(key, mapping=fields)
+    reply = await Script(redis, "state_format")(keys=[key], args=[3, 2, "me"])
+    assert reply == ([] if before is None else [value.encode() for value in before])
+    assert await noted(redis, key) == dict(zip(names, after, strict=True))
 
 
 async def test_a_worker_does_not_start(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
