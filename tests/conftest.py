@@ -15,7 +15,8 @@ from tests import server as servers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-# A busy machine is no reason for a test to fail, so no example has a deadline. `make test-all` and CI choose `ci`.
+# A busy machine is no reason for a test to fail, so no example has a deadline.
+# `make test` runs `dev`, `make test-all` runs `ci`.
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200)
 settings.load_profile("dev")
@@ -24,7 +25,7 @@ _server = pytest.StashKey[servers.Server]()
 
 
 def _server_of(config: pytest.Config) -> servers.Server:
-    """Return the server of this process: started when it is first asked for, stopped by `pytest_unconfigure`."""
+    """Return the server of this process, started when it is first asked for."""
     if _server not in config.stash:
         config.stash[_server] = servers.start()
     return config.stash[_server]
@@ -36,7 +37,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Run in one process on a server that was given: some tests need the whole server. None: one for each core."""
+    """Run in one process on a server that was given; None: in one for each core."""
     return 1 if servers.is_given() else None
 
 
@@ -55,7 +56,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> servers.Server:
-    """Return the server of this process. A test asks for `redis_url`, `redis` or `prefix`, which also isolate it."""
+    """Return the server of this process; `redis_url`, `redis` and `prefix` isolate tests on it."""
     return _server_of(pytestconfig)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefer a port that only this test has: the usual one may be another server's when it is wanted again."""
+    """Prefer a port that only this test has; another server may hold the usual one."""
     monkeypatch.setattr(embedded, "PREFERRED_PORT", free_port())
 
 
