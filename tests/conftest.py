@@ -1,9 +1,10 @@
-"""Fixtures for tests that need a server, and the line in the header that says which server that is."""
+"""Fixtures for tests that need a server, and what a run says of itself: its server, and what it left out."""
 
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -11,17 +12,20 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from tests import server as servers
+from tests import tiers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 # A busy machine is no reason for a test to fail, so no example has a deadline.
-# `make test` runs `dev`, `make test-all` runs `ci`.
+# `make test` runs `dev`, `make test-all` and CI run `ci`.
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200)
 settings.load_profile("dev")
 
 _server = pytest.StashKey[servers.Server]()
+_servers = pytest.StashKey[set[str]]()
+_left_out = pytest.StashKey[Counter[str]]()
 
 
 def _server_of(config: pytest.Config) -> servers.Server:
@@ -46,6 +50,39 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     if config.option.collectonly or not any("server" in getattr(item, "fixturenames", ()) for item in items):
         return None
     return f"server: {_server_of(config).describe()}"
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count what this tier of tests leaves out."""
+    for item in items[:1]:
+        item.config.stash[_left_out] = tiers.left_out(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what only this process knows to the process that reports (pytest-xdist)."""
+    config = session.config
+    if (output := getattr(config, "workeroutput", None)) is not None:
+        output["left_out"] = dict(config.stash.get(_left_out, Counter[str]()))
+        output["server"] = config.stash[_server].describe() if _server in config.stash else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of the run knows; each has deselected the same tests."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[_left_out] = Counter(output.get("left_out", {}))
+    if output.get("server"):
+        node.config.stash.setdefault(_servers, set()).add(output["server"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say on which server a parallel run was, and in one line what was not run."""
+    for description in config.stash.get(_servers, ()):
+        terminalreporter.write_line(f"server: {description}")
+    skipped = terminalreporter.getreports("skipped")
+    if line := tiers.not_run(config.stash.get(_left_out, Counter[str]()), skipped):
+        terminalreporter.write_line(line)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
