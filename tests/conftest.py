@@ -63,7 +63,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what only this process knows to the process that reports (pytest-xdist)."""
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
-        output["left_out"] = dict(config.stash.get(_left_out, Counter[str]()))
+        counted = config.stash.get(_left_out, Counter[str]())
+        output["left_out"] = dict(counted)
         output["server"] = config.stash[_server].describe() if _server in config.stash else None
 
 

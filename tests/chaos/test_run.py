@@ -57,7 +57,8 @@ async def test_a_sound_worker_stands_it(tmp_path: Path) -> None:
     assert result["faults"]["server-kill"] >= 1
 
 
-SABOTAGED = ("--seed", "suite", "--minutes", "0.4", "--idle-timeout", "6")
+SABOTAGED = ("--seed", "suite", "--minutes", "0.4", "--idle-timeout", "6", "--settle-time", "10")
+"""What these workers lose on purpose never comes out, so there is no use in waiting for it."""
 
 
 @pytest.mark.timeout(240)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from chaos.processes import free_port
 from deltaloom import StreamNames
 from handlers.core.identity import EntryId
 from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
 from service.storage.outbox import RedisOutbox
-from tests.nodes import free_port
 from tests.relays import (
     SECRETS,
     destination,

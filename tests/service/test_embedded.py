@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+from chaos.processes import free_port
 from service import embedded
 from service.embedded import EmbeddedServer, EmbeddedServerError
-from tests.nodes import free_port
 from tests.service.cli.command import environment
 from tests.waiting import wait_until
 
