@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_auto_num_workers() -> int | None:
-    """Run in one process on a server that was given; None: in one for each core."""
-    return 1 if servers.is_given() else None
+def pytest_xdist_auto_num_workers() -> int:
+    """Run in one process more than there are cores, as many tests wait; in one on a server that was given."""
+    return 1 if servers.is_given() else (os.cpu_count() or 1) + 1
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
