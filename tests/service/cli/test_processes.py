@@ -1,14 +1,15 @@
-"""The command as a process of its own says what it says inside the tests' process."""
+"""The command as a process of its own, inside the tests' process, and as a fork: it says the same."""
 
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deltaloom import StreamNames
-from tests.service.cli.command import deltaloom, deltaloom_process, environment
+from tests.service.cli.command import TIMEOUT, deltaloom, deltaloom_process, environment, running
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -49,3 +50,23 @@ async def test_a_process_says_the_same(
         inside.stdout,
         inside.stderr,
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "--json"), ("show", "resp_1"), ("worker", "--processes", "0"), ("--version",)],
+    ids=" ".join,
+)
+def test_a_fork_says_the_same(redis_url: str, prefix: str, arguments: tuple[str, ...]) -> None:
+    """Otherwise the tests of workers and relays, which are forks, say nothing about the program."""
+    env = environment(redis_url, prefix)
+    inside = deltaloom(*arguments, env=env)
+    with running(*arguments, env=env) as fork:
+        code = fork.process.wait_blocking(TIMEOUT)
+        assert (code, fork.stdout, fork.stderr) == (inside.returncode, inside.stdout, inside.stderr)
+
+
+def test_a_fork_that_is_killed_has_the_exit_code_of_its_signal(redis_url: str, prefix: str) -> None:
+    """Otherwise a test could not tell a worker that was killed from one that ended well."""
+    with running("tail", "alerts", env=environment(redis_url, prefix)) as fork:
+        assert fork.end(signal.SIGKILL) == -signal.SIGKILL
