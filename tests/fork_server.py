@@ -198,7 +198,9 @@ def _become(command: _Command) -> None:
     os.environ.clear()
     os.environ.update(command.env)
     os.chdir(command.cwd)
-    sys.path[0] = command.cwd
+    given = command.env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [command.cwd, *(folder for folder in given if folder and folder not in sys.path)]
+    importlib.invalidate_caches()
     sys.argv = ["deltaloom", *command.arguments]
     sys.orig_argv = [sys.executable, "-W", "error", "-m", "service", *command.arguments]
     runpy.run_module("service", run_name="__main__", alter_sys=True)
