@@ -112,6 +112,7 @@ def without_times(text: AssembledText) -> dict[str, Any]:
     return text.model_dump(exclude={"started_at", "finished_at", "source"})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 async def test_same_texts_whatever_the_workers_and_the_grouping(
