@@ -19,6 +19,7 @@ from tests.streams import entries
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
@@ -35,7 +36,7 @@ def logged(text: str) -> list[dict[str, Any]]:
 class WorkerProcess:
     """One worker."""
 
-    process: ForkedProcess
+    process: ForkedProcess | Process
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
