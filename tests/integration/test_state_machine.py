@@ -138,7 +138,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
             }
         ],
         lambda: [
-            {"type": "response.failed", "response": {"error": {"code": "server_error"}}},
+            {"type": "response.failed", "response": {"error": {"code": "content_policy_violation"}}},
         ],
         lambda: [{"type": "response.completed", "response": {"output": []}}],
         lambda: [{"type": "response.completed", "response": {"output": draw(_final_outputs())}}],
@@ -593,7 +593,8 @@ class Machine(RuleBasedStateMachine):
         )
         raised = Counter(alert.type for alert in await alerts(self.redis, prefix))
         contradicted = sum(len(response.contradicted) for response in expected.values())
-        assert raised == +Counter(
+        stopped = Counter(stop.type for response in expected.values() for stop in response.stops)
+        assert raised == stopped + Counter(
             {
                 "deltaloom.refusal.opened": refusals,
                 "deltaloom.refusal.finished": refusals,
