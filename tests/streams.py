@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from service.ports import RawEntry
+from service.storage.records import entry_of_letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from redis.asyncio import Redis
+
+    from deltaloom.messages import DeadLetter
 
 Fields = dict[bytes, bytes]
 
@@ -18,6 +21,12 @@ async def add(redis: Redis, stream: str, fields: Mapping[str, str | bytes], entr
     """Append an entry; returns its id."""
     added = await redis.xadd(stream, cast("dict[Any, Any]", fields), id=entry_id)
     return cast("bytes", added).decode()
+
+
+def letter_fields(letter: DeadLetter, prefix: str) -> dict[str, str]:
+    """Return the fields of a dead letter's entry, as a worker writes it under this prefix."""
+    fields = entry_of_letter(letter, prefix)
+    return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 async def entries(redis: Redis, stream: str) -> list[tuple[str, Fields]]:

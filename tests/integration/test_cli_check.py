@@ -36,7 +36,7 @@ async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     assert after["server"][0] == "ok"
     assert after["workers"][0] == "warn"
     assert after["workers"][1].startswith("1 consumer, 0 pending, lag 0, 1 dead letter")
-    assert after["handlers"] == ("ok", "refusal, reasoning, lifecycle, stopped")
+    assert after["handlers"] == ("ok", "refusal, reasoning, lifecycle, stopped, loss")
 
 
 def test_pretty(redis_url: str, prefix: str) -> None:

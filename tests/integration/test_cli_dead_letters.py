@@ -17,6 +17,8 @@ from service.pipeline.dead_letters import fields_of
 from service.storage.dead_letters import DeadLetters
 from service.storage.reading import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
+from tests.streams import add as add_entry
+from tests.streams import letter_fields
 from tests.workers import dead_letters, running_workers, texts, wait_until_settled
 
 if TYPE_CHECKING:
@@ -47,8 +49,7 @@ async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None
             **changed,
         },
     )
-    entry: Any = letter.model_dump(mode="json")
-    await redis.xadd(StreamNames(prefix).dead_letters, entry, id=letter_id)
+    await add_entry(redis, StreamNames(prefix).dead_letters, letter_fields(letter, prefix), letter_id)
 
 
 async def left(redis: Redis, prefix: str) -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltaloom import AssembledText, StreamNames
+from handlers.core.identity import StreamKey
+from service.keys import Keys
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
 from tests.workers import running_workers, wait_until_settled
@@ -97,9 +100,11 @@ async def test_an_item_far_back_is_found_by_the_marker(redis: Redis, redis_url: 
     """A text of a long response could not be looked up any more, though it is there."""
     async with running_workers(redis_url, prefix):
         event = part("refusal.done", "msg_9", 0, refusal="No.", output_index=700)
-        await publish(redis, prefix, [event, STREAM[-1]], response_id="resp_1")
-        await wait_until_settled(redis, prefix)
-    names = StreamNames(prefix)
+        completed = {"type": "response.completed", "response": {"output": []}}
+        await publish(redis, prefix, [event, completed], response_id="resp_1")
+        names = StreamNames(prefix)
+        marker = Keys(names).marker(StreamKey("response", "resp_1"))
+        await wait_until(partial(redis.exists, marker), message="the response is over")
     await redis.delete(names.name("state:response:resp_1"), names.assembled)
     assert [text["text"] for text in shown(redis_url, prefix, "resp_1")["texts"]] == ["No."]
 

@@ -18,6 +18,7 @@ from chaos.processes import free_port
 from deltaloom import AssembledText, DeadLetter, ModerationAlert, RefusalRate, StreamNames
 from service.embedded import EmbeddedServer
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment, running
+from tests.streams import add, letter_fields
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ async def written(redis: Redis, prefix: str) -> None:
     names = StreamNames(prefix)
     await redis.xadd(names.assembled, {"__data__": TEXT.model_dump_json(), "id": TEXT.id})
     await redis.xadd(names.alerts, {"__data__": ALERT.model_dump_json(), "id": ALERT.id})
-    letter: Any = LETTER.model_dump(mode="json")
-    await redis.xadd(names.dead_letters, letter)
+    await add(redis, names.dead_letters, letter_fields(LETTER, prefix))
     await redis.xadd(names.deltas, {"event": json.dumps(EVENTS), "response_id": "resp_1", "raw": b"\xff"})
 
 
@@ -166,13 +166,13 @@ async def test_pretty_without_a_text(redis: Redis, prefix: str, env: dict[str, s
 
 
 @pytest.mark.usefixtures("written")
-def test_json(env: dict[str, str]) -> None:
+def test_json(env: dict[str, str], prefix: str) -> None:
     """A program could not read what people read."""
     assert AssembledText.model_validate_json(shown(env, "assembled", "--json")) == TEXT
     assert ModerationAlert.model_validate_json(shown(env, "alerts", "--json")) == ALERT
     letter = json.loads(shown(env, "dead-letters", "--json"))
     assert letter.pop("id").endswith("-0")
-    assert DeadLetter.model_validate(letter) == LETTER
+    assert DeadLetter.model_validate(letter) == LETTER.model_copy(update={"source": prefix})
     entry = json.loads(shown(env, "deltas", "--json"))
     assert json.loads(entry["fields"]["event"]) == EVENTS
     assert entry["fields"]["raw"] == {"base64": "/w=="}
