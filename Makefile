@@ -1,14 +1,16 @@
 # Everything one does with a clone. `make` alone lists it; `make check` is most of what CI runs.
 #
-# Two stamps keep the virtual environment up to date: `.venv/.demo` has what the worker needs (quick to install),
-# `.venv/.dev` what tests and checks need on top. Both are redone when a lock or a pyproject.toml changes.
+# Three stamps keep the virtual environment up to date: `.venv/.demo` has what the worker needs (quick to install),
+# `.venv/.dev` what tests and checks need on top, `.venv/.prove` what the tests against other programs need. Each is
+# redone when a lock or a pyproject.toml changes.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test sabotage mutate chaos bench check lint format format-check types imports schemas lock clean
+.PHONY: help venv demo run test test-all prove sabotage mutate chaos bench check lint format format-check types imports schemas lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -25,7 +27,7 @@ help: ## List what can be made
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
 		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
-		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test, chaos and bench' \
+		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test…, prove, chaos and bench' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
 demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight streams, in about 15 seconds
@@ -34,9 +36,17 @@ demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight stream
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests
+test: $(VENV)/.dev ## Run the tests that guard the most, in at most three minutes on two cores
 	$(call say,test: pytest)
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(PYTEST) -m 'not slow and not prove' $(ARGS)
+
+test-all: $(VENV)/.dev ## Run all tests but those of prove: chaos, benchmarks and dead masters too, in eight minutes
+	$(call say,test-all: pytest)
+	@$(PYTEST) -m 'not prove' --hypothesis-profile ci $(ARGS)
+
+prove: $(VENV)/.prove ## Run the tests against other programs: SDKs, browsers, databases (needs Node and npm)
+	$(call say,prove: pytest)
+	@$(PYTEST) -m prove --hypothesis-profile ci $(ARGS)
 
 sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways: does each turn the tests red? About 15 minutes
 	@$(BIN)/python -m mutation sabotage $(ARGS)
@@ -82,6 +92,7 @@ lock: $(VENV)/.dev ## Write locks/*.txt anew, with hashes and without index addr
 	@$(COMPILE) --output-file locks/runtime.txt
 	@$(COMPILE) --output-file locks/demo.txt --constraint locks/runtime.txt --extra embedded --group build
 	@$(COMPILE) --output-file locks/dev.txt --constraint locks/demo.txt --extra embedded --group dev
+	@$(COMPILE) --output-file locks/prove.txt --constraint locks/dev.txt --extra embedded --group prove
 	@$(COMPILE_FILE) .ci/requirements.in --output-file .ci/requirements.txt
 
 COMPILE_FILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -105,6 +116,11 @@ $(VENV)/.demo: locks/demo.txt pyproject.toml client/pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo locks/dev.txt
 	$(call say,· installing what tests and checks need (locks/dev.txt))
 	@$(BIN)/python -m pip install -qq --require-hashes -r locks/dev.txt
+	@touch $@
+
+$(VENV)/.prove: $(VENV)/.dev locks/prove.txt
+	$(call say,· installing what the tests against other programs need (locks/prove.txt))
+	@$(BIN)/python -m pip install -qq --require-hashes -r locks/prove.txt
 	@touch $@
 
 PYTHONS := python3 python3.13 python3.12 python3.11

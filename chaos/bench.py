@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from chaos.options import Options
 
-_SETTLES_WITHIN = 120.0
 _QUIET = 1.0
 """Seconds to listen for what should not come any more."""
 
@@ -193,7 +192,7 @@ class Bench:
     async def _wait_until_settled(self) -> None:
         if self.options.fail_fast and self.verdict.violations:
             return
-        deadline = time.monotonic() + _SETTLES_WITHIN + self.options.idle_timeout
+        deadline = time.monotonic() + self.options.settle_time + self.options.idle_timeout
         left: str | None = "not looked yet"
         while left is not None and time.monotonic() < deadline:
             with contextlib.suppress(RedisError, OSError):
@@ -202,7 +201,7 @@ class Bench:
                     left = await self.observer.delivered()
             await asyncio.sleep(0.1)
         if left is not None:
-            self.verdict.violate("not settled", f"{left} after {_SETTLES_WITHIN:g} s without faults")
+            self.verdict.violate("not settled", f"{left} after {self.options.settle_time:g} s without faults")
         await asyncio.sleep(_QUIET)
 
     async def _settle(self, workers: Workers, relays: Workers) -> None:

@@ -27,6 +27,8 @@ class Options:
     """Of each kind of fault, the mean time between two."""
     claim_time: float = 2.0
     idle_timeout: float = 15.0
+    settle_time: float = 120.0
+    """How long texts may take to come out once the faults have ended, beyond the idle timeout."""
     backlog: int = 4000
     """Entries unread beyond which no new response is begun."""
     sabotage: str | None = None
@@ -82,6 +84,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     add("--claim-time", type=float, default=2.0, help="the workers' claim time in seconds (default 2)")
     add("--idle-timeout", type=float, default=15.0, help="the workers' idle timeout in seconds (default 15)")
+    add(
+        "--settle-time",
+        type=float,
+        default=120.0,
+        help="how long the end may take, in seconds, beyond the idle timeout (default 120)",
+    )
     add("--json", type=Path, metavar="FILE", help="write the result there too")
     add("--fail-fast", action="store_true", help="end at the first violation that shows before the end")
     add("--keep", action="store_true", help="keep the folder with the workers' logs")
@@ -96,6 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         intervals=given.faults,
         claim_time=given.claim_time,
         idle_timeout=given.idle_timeout,
+        settle_time=given.settle_time,
         sabotage=given.sabotage,
         fail_fast=given.fail_fast,
         json=given.json,

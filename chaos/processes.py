@@ -46,11 +46,26 @@ def server_binary() -> str:
     return found
 
 
+_RESERVED: list[socket.socket] = []
+"""One socket for each port that this process has given out."""
+
+
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody else is given while this process lives.
+
+    A socket stays bound to it and never listens. Linux gives such a port to nobody who asks for any port, and
+    to no outgoing connection, but lets a server listen there, again and again: our servers set SO_REUSEADDR.
+    Elsewhere a bound socket would be in the server's way, so the port is only probed.
+    """
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((HOST, 0))
+    port = int(reservation.getsockname()[1])
+    if sys.platform == "linux":
+        _RESERVED.append(reservation)
+    else:
+        reservation.close()
+    return port
 
 
 class Server:

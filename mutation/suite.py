@@ -42,19 +42,15 @@ class Outcome:
     seconds: float
 
 
-async def run_tests(
-    checkout: Checkout, tests: Sequence[str], limit: float, *, in_parallel: bool = False
-) -> Outcome:
-    """Run these tests, in this order unless in parallel.
+async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome:
+    """Run these tests one after the other, in this order.
 
     Args:
         checkout: where they run.
         tests: files, folders or ids.
         limit: seconds, after which they count as failed: a program that hangs is noticed.
-        in_parallel: whether in as many processes as there are cores.
     """
-    processes = ("--numprocesses", "auto", "--dist", "worksteal") if in_parallel else ("--numprocesses", "0")
-    command = (str(checkout.python), "-m", "pytest", *_OPTIONS, *processes, *tests)
+    command = (str(checkout.python), "-m", "pytest", *_OPTIONS, "--numprocesses=0", *tests)
     return await _run(checkout, command, limit)
 
 

@@ -69,7 +69,7 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
         The results in the order of the trials.
 
     Raises:
-        SuiteError: tests fail without any change, or cannot be run.
+        SuiteError: a test that notices a change fails without it too, or tests cannot be run.
     """
     results: dict[Trial, Result] = {}
 
@@ -80,16 +80,10 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
 
     with ExitStack() as stack:
         checkouts = [stack.enter_context(Checkout()) for _ in range(jobs)]
-        with_tests = [trial for trial in trials if trial.tests]
-        if with_tests:
-            first = sorted({test for trial in with_tests for test in trial.tests})
-            _check_unchanged(await run_tests(checkouts[0], first, ALL_LIMIT, in_parallel=True))
-            await _try_each(checkouts, with_tests, _run_first, note)
+        await _try_each(checkouts, [trial for trial in trials if trial.tests], _run_first, note)
         killed = {trial for trial, result in results.items() if result.killed}
         left = [trial for trial in trials if trial.then_all and trial not in killed]
-        if left:
-            _check_unchanged(await make_test(checkouts[0], ALL_LIMIT))
-            await _try_each(checkouts, left, _run_all, note)
+        await _try_each(checkouts, left, _run_all, note)
     return [results[trial] for trial in trials]
 
 
@@ -108,7 +102,7 @@ async def _try_each(
     note: Callable[[Trial, Result], None],
 ) -> None:
     """Run tests for each trial, in as many copies at once as there are."""
-    left = iter(trials)
+    left, known = iter(trials), set[str]()
 
     async def work(checkout: Checkout) -> None:
         for trial in left:
@@ -116,6 +110,9 @@ async def _try_each(
             source = (checkout.folder / change.file).read_text("utf-8")
             with checkout.changed(change):
                 outcome = await run(checkout, trial)
+            if outcome.test is not None and outcome.test not in known:
+                await check_unchanged(checkout, outcome.test)
+                known.add(outcome.test)
             note(trial, Result(change, source, outcome, by_first=run is _run_first))
 
     tasks = [asyncio.create_task(work(checkout)) for checkout in checkouts]
@@ -127,7 +124,8 @@ async def _try_each(
         await asyncio.wait(tasks)
 
 
-def _check_unchanged(outcome: Outcome) -> None:
-    """Make sure that tests pass without any change: those that fail would seem to notice everything."""
-    if outcome.red:
-        raise SuiteError(f"without any change the tests fail: {outcome.test or 'they do not come to an end'}")
+async def check_unchanged(checkout: Checkout, test: str) -> None:
+    """Make sure that a test passes without any change: one that does not would seem to notice everything."""
+    name, _, _ = test.partition("[")
+    if (await run_tests(checkout, [name], FIRST_LIMIT)).red:
+        raise SuiteError(f"{test} fails without any change")

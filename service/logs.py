@@ -78,8 +78,9 @@ class _Lines:
     debug = info = warning = error = critical = write
 
 
-def configure(settings: Settings, stream: TextIO = sys.stderr) -> None:
-    """Send every log line of this process to `stream`, once, in the one format."""
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send every log line of this process to `stream` (default: stderr), once, in the one format."""
+    stream = stream or sys.stderr
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [

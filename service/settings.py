@@ -276,8 +276,8 @@ class Settings(BaseSettings):
             if self.marker_ttl is not None and self.marker_ttl < seconds:
                 marker = f"{variable('marker_ttl')}={self.marker_ttl:.15g}"
                 raise ValueError(
-                    f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, or what comes "
-                    "again would write a second text under the id of one that is still there"
+                    f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, or an event that "
+                    "comes again would write a second text under the id of one that is still there"
                 )
         return self
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from asyncio.subprocess import DEVNULL
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import pytest
 
-from tests.nodes import free_port
+from chaos.processes import free_port
+from tests.tiers import need
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-WANTED = os.environ.get("DELTALOOM_TEST_ALERTMANAGER")
-"""The program; where it is set, a test that does not find it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +51,13 @@ async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> 
         receiver_url: of a webhook.
         group_by: the labels by which it groups.
     """
-    program = WANTED or shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    if program is None:
-        pytest.skip("there is no Alertmanager (apt-get install prometheus-alertmanager)")
+    program = need(
+        "prometheus-alertmanager",
+        "alertmanager",
+        what="Alertmanager",
+        package="prometheus-alertmanager",
+        variable="DELTALOOM_TEST_ALERTMANAGER",
+    )
     route = {"receiver": "hook", "group_by": group_by, "group_wait": "200ms", "group_interval": "300ms"}
     hook = {"url": receiver_url, "send_resolved": True}
     configuration = folder / "alertmanager.yml"  # JSON is YAML

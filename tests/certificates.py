@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pytest
+from tests.tiers import need
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +22,9 @@ class Certificate:
 
 def make(folder: Path) -> Certificate:
     """Make one with openssl; without it, the test is skipped."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: nothing makes a certificate for this test")
+    program = need("openssl", what="openssl", package="openssl")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-nodes", "-days", "2"]
     command += ["-subj", "/CN=deltaloom test", "-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-out", str(made.certificate), "-keyout", str(made.key)]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from tests.nodes import DURABLE, HOST, PROMPT, Node, free_port, replication_of, running, wait_until_caught_up
+from chaos.processes import HOST, free_port
+from tests.nodes import DURABLE, PROMPT, Node, replication_of, running, wait_until_caught_up
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
-"""Fixtures for tests that need a server, and the line in the header that says which server that is."""
+"""Fixtures for tests that need a server, and what a run says of itself: its server, and what it left out."""
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -11,20 +13,24 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from tests import server as servers
+from tests import tiers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-# A busy machine is no reason for a test to fail, so no example has a deadline. `make test-all` and CI choose `ci`.
+# A busy machine is no reason for a test to fail, so no example has a deadline.
+# `make test` runs `dev`, `make test-all` and CI run `ci`.
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200)
 settings.load_profile("dev")
 
 _server = pytest.StashKey[servers.Server]()
+_servers = pytest.StashKey[set[str]]()
+_left_out = pytest.StashKey[Counter[str]]()
 
 
 def _server_of(config: pytest.Config) -> servers.Server:
-    """Return the server of this process: started when it is first asked for, stopped by `pytest_unconfigure`."""
+    """Return the server of this process, started when it is first asked for."""
     if _server not in config.stash:
         config.stash[_server] = servers.start()
     return config.stash[_server]
@@ -35,9 +41,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_auto_num_workers() -> int | None:
-    """Run in one process on a server that was given: some tests need the whole server. None: one for each core."""
-    return 1 if servers.is_given() else None
+def pytest_xdist_auto_num_workers() -> int:
+    """Run in one process more than there are cores, as many tests wait; in one on a server that was given."""
+    return 1 if servers.is_given() else (os.cpu_count() or 1) + 1
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
@@ -45,6 +51,40 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     if config.option.collectonly or not any("server" in getattr(item, "fixturenames", ()) for item in items):
         return None
     return f"server: {_server_of(config).describe()}"
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count what this tier of tests leaves out."""
+    for item in items[:1]:
+        item.config.stash[_left_out] = tiers.left_out(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what only this process knows to the process that reports (pytest-xdist)."""
+    config = session.config
+    if (output := getattr(config, "workeroutput", None)) is not None:
+        counted = config.stash.get(_left_out, Counter[str]())
+        output["left_out"] = dict(counted)
+        output["server"] = config.stash[_server].describe() if _server in config.stash else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of the run knows; each has deselected the same tests."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[_left_out] = Counter(output.get("left_out", {}))
+    if output.get("server"):
+        node.config.stash.setdefault(_servers, set()).add(output["server"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say on which server a parallel run was, and in one line what was not run."""
+    for description in config.stash.get(_servers, ()):
+        terminalreporter.write_line(f"server: {description}")
+    skipped = terminalreporter.getreports("skipped")
+    if line := tiers.not_run(config.stash.get(_left_out, Counter[str]()), skipped):
+        terminalreporter.write_line(line)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -55,7 +95,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> servers.Server:
-    """Return the server of this process. A test asks for `redis_url`, `redis` or `prefix`, which also isolate it."""
+    """Return the server of this process; `redis_url`, `redis` and `prefix` isolate tests on it."""
     return _server_of(pytestconfig)
 
 

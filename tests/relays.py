@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom import ModerationAlert, StreamNames, UndeliveredAlert
 from deltaloom.messages import PLAIN_FIELDS
+from tests import fork_server
 from tests.streams import add, entries
 from tests.waiting import wait_until
 from tests.webhook_receiver import SECRET
@@ -127,7 +126,7 @@ async def relay_process(
     """A process of `deltaloom relay`, or of this command; stopped at the end if it still runs."""
     with TemporaryDirectory() as folder:
         arguments = (*(command or ("relay",)), "--config", str(file))
-        relay = await _started(arguments, environment, Path(folder, "log"))
+        relay = _started(arguments, environment, Path(folder, "log"))
         process = relay.process
         try:
             await wait_until(partial(relay.said, "relay started"), 30, message="the relay starts")
@@ -140,10 +139,9 @@ async def relay_process(
                 await process.wait()
 
 
-async def _started(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> WorkerProcess:
-    command = (sys.executable, "-W", "error", "-m", "service", *arguments)
+def _started(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> WorkerProcess:
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=stderr)
+        process = fork_server.start(*arguments, env=environment, stdout=None, stderr=stderr)
     return WorkerProcess(process, log)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from tests.nodes import DURABLE, HOST, PROMPT, Node, running, wait_until_caught_up
+from chaos.processes import HOST
+from tests.nodes import DURABLE, PROMPT, Node, running, wait_until_caught_up
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

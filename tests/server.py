@@ -7,9 +7,8 @@
 - `redis://...`, `rediss://...`, `unix://...`: a server that is there already. It is never flushed.
 
 Where it is not set: a container where a Docker engine answers and has or gets the image, else the embedded
-server. Each process of a run (pytest-xdist) starts at most one server, and none if no test of it asks for
-one.
-A server that was given is shared, so such a run has one process.
+server. Each process of a run (pytest-xdist) starts at most one server, and none if none of its tests asks
+for one. A server that was given is shared, so such a run has one process.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from handlers.core.log import Columns, PartLog, decode_log, encode_chunk
 from service.ports import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
@@ -152,7 +152,7 @@ class PlannedPart:
     """Its `.done` was written by the producer."""
     withheld: bool = False
     other: Literal["done", "checksum", "final copy"] | None = None
-    """How another text is told of it, after the first one: never in a better place, so that the first counts."""
+    """How another text of it is told: after the first one, in no better place, so that the first counts."""
 
     @property
     def final_text(self) -> str:
@@ -206,7 +206,7 @@ class PlannedResponse:
 
 
 class _Ids:
-    """Item ids as the server gives them: the item's own, a new one with every event, one too long, or none."""
+    """Item ids as a server gives them: the item's own, one too long, a new one with every event, or none."""
 
     def __init__(self, how: Ids) -> None:
         self._how = how
@@ -371,26 +371,16 @@ def responses(
     ]
     end = draw(st.sampled_from([*_ENDS, "copies", "empty", None]))
     lost = losses and draw(st.integers(0, 4)) == 0
-    for part in (part for item in items for part in item.parts if lost):
-        part.checksum = False  # a copy's text in the same entry would make it repaired
-    if end == "copies":
-        for item in items:
-            item.end = "copies" if item.end == "bare" else item.end
-    streams = []
     for item in items:
-        if item.hidden:
-            continue
-        stream = _interleaved(draw, [_events_of_part(item, part, ids) for part in item.parts])
-        if item.end is not None:
-            copy = _copy_of_item(item, ids, bare=item.end == "bare")
-            stream.append(
-                {"type": "response.output_item.done", "output_index": item.position + offset, "item": copy}
-            )
-        streams.append(stream)
+        if end == "copies" and item.end == "bare":
+            item.end = "copies"
+        for part in item.parts:
+            part.checksum &= not lost  # a copy's text in the same entry would make it repaired
+    streams = [_events_of_item(draw, item, offset, ids) for item in items if not item.hidden]
     output = [_copy_of_item(item, ids, bare=end != "copies", final=True) for item in items]
     response_id = None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3", "r" * limits.ID]))
     loss = {"type": "deltaloom.producer.loss", "response_id": response_id or "nobody", "dropped": 1}
-    events = [
+    events: list[Json] = [
         {"type": "response.created", "response": {"id": "resp", "model": "m-1", "output": []}},
         *([loss] if lost else []),
         *_interleaved(draw, streams),
@@ -414,6 +404,15 @@ def responses(
         }
     plan.contradicted = _contradicted(plan.response_id, items, end, offset)
     return plan
+
+
+def _events_of_item(draw: st.DrawFn, item: PlannedItem, offset: int, ids: _Ids) -> list[Json]:
+    events = _interleaved(draw, [_events_of_part(item, part, ids) for part in item.parts])
+    if item.end is not None:
+        copy = _copy_of_item(item, ids, bare=item.end == "bare")
+        end = {"type": "response.output_item.done", "output_index": item.position + offset, "item": copy}
+        events.append(end)
+    return events
 
 
 _ENDS = ("incomplete", "failed", "error", "error+failed", "cancelled", "disconnected")
@@ -562,44 +561,35 @@ def _unruly_event(draw: st.DrawFn) -> Json:
         content = [{"type": "refusal", "refusal": draw(texts)}]
         return {"type": "message", "id": f"it_{index}", "content": content}
 
-    names = [
-        "delta",
-        "delta",
-        "thought",
-        "done",
-        "checksum",
-        "redacted",
-        "loss",
-        "item",
-        "end",
-        "cut",
-        "cancel",
+    def ended() -> Json:
+        output = [message(position) for position in range(draw(st.integers(0, 2)))]
+        return {"type": "response.completed", "response": {"output": output}}
+
+    def item_ended() -> Json:
+        item = draw(st.sampled_from([message(index), {"type": "function_call"}]))
+        return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+    def done(text: Json) -> Json:
+        source = draw(st.sampled_from([{}, {"integrity_source": "producer"}]))
+        return {"type": "response.refusal.done", **text, **source, **place}
+
+    def delta(event_type: str) -> Json:
+        return {"type": f"response.{event_type}.delta", "delta": draw(texts), **place}
+
+    kinds_of_event: list[Callable[[], Json]] = [
+        lambda: delta("refusal"),
+        lambda: delta("refusal"),
+        lambda: delta("reasoning_text"),
+        lambda: done({"refusal": draw(texts)}),
+        lambda: done(_checksum_of(draw(texts))),
+        lambda: {"type": "deltaloom.part.redacted", "kind": "refusal", **place},
+        lambda: {"type": "deltaloom.producer.loss", "dropped": 1},
+        item_ended,
+        ended,
+        lambda: {"type": "response.incomplete", "response": {}},
+        lambda: {"type": "response.cancelled", "response": {}},
     ]
-    event: Json = {"type": draw(st.sampled_from(names))}
-    match event["type"]:
-        case "delta":
-            event = {"type": "response.refusal.delta", "delta": draw(texts), **place}
-        case "thought":
-            event = {"type": "response.reasoning_text.delta", "delta": draw(texts), **place}
-        case "done":
-            source = draw(st.sampled_from([{}, {"integrity_source": "producer"}]))
-            event = {"type": "response.refusal.done", "refusal": draw(texts), **source, **place}
-        case "checksum":
-            event = {"type": "response.refusal.done", **_checksum_of(draw(texts)), **place}
-        case "redacted":
-            event = {"type": "deltaloom.part.redacted", "kind": "refusal", **place}
-        case "loss":
-            event = {"type": "deltaloom.producer.loss", "dropped": 1}
-        case "cancel":
-            event = {"type": "response.cancelled", "response": {}}
-        case "item":
-            item = draw(st.sampled_from([message(index), {"type": "function_call"}]))
-            event = {"type": "response.output_item.done", "output_index": index, "item": item}
-        case "end":
-            output = [message(position) for position in range(draw(st.integers(0, 2)))]
-            event = {"type": "response.completed", "response": {"output": output}}
-        case _:
-            event = {"type": "response.incomplete", "response": {}}
+    event = kinds_of_event[draw(st.integers(0, len(kinds_of_event) - 1))]()
     number = draw(st.sampled_from([None, 0, 1, 2, 3]))
     return event if number is None else event | {"sequence_number": number}
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.nodes import Node
+from tests.tiers import lack, need
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,8 +15,9 @@ if TYPE_CHECKING:
 
     from tests.certificates import Certificate
 
-WANTED = os.environ.get("DELTALOOM_TEST_TLS_SERVER")
-"""The program; where it is set, a test that cannot use it fails."""
+_WHAT, _PACKAGE = "a redis-server with TLS", "redis-server"
+_VARIABLE = "DELTALOOM_TEST_TLS_SERVER"
+"""Names the program; where it is set, a test that cannot use it fails."""
 
 
 class TlsNode(Node):
@@ -49,17 +48,15 @@ async def running_with_tls(
     folder: Path, certificate: Certificate, *arguments: str, **options: str
 ) -> AsyncIterator[TlsNode]:
     """One with this certificate; `options` are the server's. Without a program, the test is skipped."""
-    program = WANTED or shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("there is no redis-server with TLS (apt-get install redis-server)")
+    program = need("redis-server", "valkey-server", what=_WHAT, package=_PACKAGE, variable=_VARIABLE)
     settings = {name.replace("_", "-"): value for name, value in options.items()}
     node = TlsNode(program, folder, certificate, settings, *arguments)
     try:
         await node.start()
     except AssertionError:
-        if WANTED:
+        if os.environ.get(_VARIABLE):
             raise
-        pytest.skip(f"{program} has no TLS (apt-get install redis-server)")
+        lack(_WHAT, _PACKAGE)
     try:
         yield node
     finally:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from deltaloom import GROUP, AssembledText, DeadLetter, ModerationAlert, StreamNames
+from tests import fork_server
 from tests.streams import entries
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
+
+    from tests.fork_server import ForkedProcess
 
 
 def logged(text: str) -> list[dict[str, Any]]:
@@ -33,7 +36,7 @@ def logged(text: str) -> list[dict[str, Any]]:
 class WorkerProcess:
     """One worker."""
 
-    process: asyncio.subprocess.Process
+    process: ForkedProcess | Process
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
@@ -75,7 +78,7 @@ async def beginning_workers(
         **{f"DELTALOOM_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with TemporaryDirectory() as folder:
-        workers = [await _start(Path(folder, f"{n}.log"), environment) for n in range(count)]
+        workers = [_start(Path(folder, f"{n}.log"), environment) for n in range(count)]
         try:
             yield workers
             codes = [await worker.stop() for worker in workers if worker.process.returncode is None]
@@ -87,11 +90,9 @@ async def beginning_workers(
                     await worker.process.wait()
 
 
-async def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
+def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", "-m", "service", "worker", env=environment, stderr=stderr
-        )
+        process = fork_server.start("worker", env=environment, stdout=None, stderr=stderr)
     return WorkerProcess(process, log)
 
 

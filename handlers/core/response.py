@@ -29,6 +29,8 @@ from handlers.core.state import concerns
 from handlers.core.text import repair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
     from handlers.core.contradictions import Contradiction
@@ -138,7 +140,7 @@ def resolve(
         elif ending.output_index is None:
             copied |= {each.part: each for each in _only_in_final_copy(state, arrival, ending, shown)}
             result.ended = True
-            result.ends.append(_end(state, arrival, ending))
+            result.ends.append(_end(state, arrival, ending, copied))
     for part, log in state.open_parts.items():
         if part in copied:  # it began when it was closed already
             continue
@@ -168,7 +170,8 @@ def resolve(
     return result
 
 
-def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
+def _end(state: ResponseState, arrival: Arrival, ending: Ending, copied: Iterable[PartKey]) -> ResponseEnd:
+    """Return how a response ended; `copied` are the texts that only final copies had until then."""
     return ResponseEnd(
         state.stream_key,
         ending.status,
@@ -178,7 +181,7 @@ def _end(state: ResponseState, arrival: Arrival, ending: Ending) -> ResponseEnd:
         ending.reason_class,
         ending.provider_category,
         ending.provider_explanation,
-        state.has_refusal(arrival.entry),
+        state.has_refusal(arrival.entry) or any(part.kind == "refusal" for part in copied),
     )
 
 

@@ -39,6 +39,7 @@ async def run(folder: Path, *arguments: str) -> tuple[int, str]:
     return process.returncode or 0, printed.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_everything_is_measured_and_every_text_is_right(tmp_path: Path) -> None:
     """Nobody could repeat what the page about performance says."""

@@ -40,6 +40,7 @@ async def run(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return process.returncode or 0, json.loads(result.read_text()), told
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_a_sound_worker_stands_it(tmp_path: Path) -> None:
     """The promise itself, for a few seconds; `make chaos` takes longer."""
@@ -57,9 +58,11 @@ async def test_a_sound_worker_stands_it(tmp_path: Path) -> None:
     assert result["faults"]["server-kill"] >= 1
 
 
-SABOTAGED = ("--seed", "suite", "--minutes", "0.4", "--idle-timeout", "6")
+SABOTAGED = ("--seed", "suite", "--minutes", "0.4", "--idle-timeout", "6", "--settle-time", "10")
+"""What these workers lose on purpose never comes out, so there is no use in waiting for it."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_a_worker_that_does_not_look_whether_a_text_is_finished_is_found_out(tmp_path: Path) -> None:
     """If the bench passed this worker, it would not notice doubled texts."""
@@ -70,6 +73,7 @@ async def test_a_worker_that_does_not_look_whether_a_text_is_finished_is_found_o
     assert "seed suite" in told
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_a_worker_that_acknowledges_first_is_found_out(tmp_path: Path) -> None:
     """If the bench passed this worker, it would not notice what a crash between two steps loses."""

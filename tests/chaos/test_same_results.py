@@ -101,6 +101,7 @@ async def run(
     return results(await texts(redis, prefix))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_same_results_with_any_number_of_workers_and_kills(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path

@@ -12,14 +12,12 @@ from asyncio.subprocess import PIPE, STDOUT
 from typing import TYPE_CHECKING, Any
 
 from tests.docs.pages import ROOT
+from tests.tiers import need
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EXAMPLES = ROOT / "examples"
-WITH_NODE = bool(os.environ.get("DELTALOOM_TEST_NODE"))
-"""Set where there is Node with npm: then the Node example runs too. Without it, it is only read."""
-
 PYTHON = (sys.executable, "-W", "error")
 
 
@@ -41,7 +39,8 @@ async def run_example(name: str, redis_url: str, prefix: str, folder: Path) -> s
     env = environment(redis_url, prefix)
     if name.endswith(".mjs"):
         shutil.copy(EXAMPLES / name, folder)
-        await run("npm", "install", "--no-audit", "--no-fund", "redis", env=env, folder=folder)
+        npm = need("npm", what="Node with npm", package="npm")
+        await run(npm, "install", "--no-audit", "--no-fund", "redis", env=env, folder=folder)
         return await run("node", name, env=env, folder=folder)
     if name.endswith(".sh"):
         if shutil.which("redis-cli") is None:

@@ -35,6 +35,7 @@ async def environment_of(mode: str, folder: Path) -> AsyncIterator[dict[str, str
             yield {"REDIS_URL": url, "DELTALOOM_REDIS_MODE": "sentinel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cluster", "sentinel"])
 async def test_every_command(tmp_path: Path, mode: str) -> None:
     """What runs in a cluster could be looked at only with tools that know nothing of it."""

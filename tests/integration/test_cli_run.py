@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
+from chaos.processes import free_port
 from service.embedded import EmbeddedServer
-from tests.nodes import free_port
-from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
+from tests.service.cli.command import TIMEOUT, deltaloom, deltaloom_process, environment, running
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def test_one_a_folder(tmp_path: Path) -> None:
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
-        second = deltaloom("run", env=env, cwd=tmp_path)
+        second = deltaloom_process("run", env=env, cwd=tmp_path)
         assert (second.returncode, second.stdout) == (1, "")
         assert len(second.stderr.splitlines()) == 1
         assert url in second.stderr

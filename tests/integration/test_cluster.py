@@ -75,6 +75,7 @@ def assert_nothing_failed(workers: list[WorkerProcess]) -> None:
             assert line["level"] != "error", line.get("exception", line)
 
 
+@pytest.mark.slow
 async def test_the_whole_flow(tmp_path: Path) -> None:
     """Keys that lie in several slots, or commands that go to the wrong node, would stop everything."""
     generated = Generated(Partitions(COUNT), "cluster", 40)
@@ -95,6 +96,7 @@ async def test_the_whole_flow(tmp_path: Path) -> None:
             assert "cmdstat_command|getkeys" not in await node.ask("INFO", "commandstats")
 
 
+@pytest.mark.slow
 async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
     """Adding a node to a cluster would lose what is on its way, or stop the workers."""
     generated = Generated(Partitions(COUNT), "migration", 60)
@@ -257,6 +259,7 @@ async def move(cluster: Cluster, slot: int) -> None:
     await cluster.end_migration(slot, target)
 
 
+@pytest.mark.slow
 async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
     """A failover would stop the workers for good, or have them take what is lost with it for done."""
     generated = Generated(Partitions(COUNT), "failover", 120)

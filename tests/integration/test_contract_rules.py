@@ -28,6 +28,13 @@ LOSS = {"type": "deltaloom.producer.loss", "dropped": 3}
 REDACTED = {"type": "deltaloom.part.redacted", "output_index": 0, "content_index": 0, "kind": "reasoning"}
 REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "refusal"}}}
 
+FINAL = {
+    "type": "response.completed",
+    "response": {
+        "output": [{"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}]
+    },
+}
+
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
@@ -308,6 +315,17 @@ async def test_a_response_with_a_refusal_has_no_second_alert(bench: Bench, reaso
     assert found == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_refusal_that_only_the_final_copy_has_counts(bench: Bench, *, together: bool) -> None:
+    """It would depend on how the stream was cut whether the response rings twice."""
+    events = (FINAL, ended("failed", "cyber_policy"))
+    for each in [events] if together else [(event,) for event in events]:
+        await bench.publish(*each)
+        await bench.consumer().work()
+    found = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
+    assert found == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
+
+
 @pytest.mark.parametrize("reason", ["max_output_tokens", "server_error", "something new", None])
 async def test_other_reasons_raise_nothing(bench: Bench, reason: str | None) -> None:
     """A limit, or a value that nobody knows, would page whoever is on call for moderation."""
@@ -425,14 +443,6 @@ async def test_an_end_that_is_said_again_days_later_counts_once(bench: Bench) ->
     assert len(await alerts(bench.redis, bench.prefix)) == 1
     for key in await bench.redis.keys(bench.names.name("rates:*")):
         assert await bench.redis.hget(key, "responses:model:m") == b"1"
-
-
-FINAL = {
-    "type": "response.completed",
-    "response": {
-        "output": [{"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}]
-    },
-}
 
 
 @pytest.mark.parametrize("together", [True, False])

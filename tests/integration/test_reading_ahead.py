@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
+from chaos.processes import free_port
 from deltaloom import GROUP
 from service.patience import Patience
 from service.ports import RawEntry
@@ -17,7 +18,6 @@ from service.settings import Settings
 from service.storage.connection import patient_client_of
 from service.storage.patient import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
 from tests.bench import Bench, delta
-from tests.nodes import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -170,6 +170,7 @@ async def relays_die_and_servers_too(
     stage.assert_nothing_failed()
 
 
+@pytest.mark.slow
 async def test_cluster(tmp_path: Path) -> None:
     """What is kept for all partitions together, or asked of several at once, fails only on a cluster."""
     async with (
@@ -181,6 +182,7 @@ async def test_cluster(tmp_path: Path) -> None:
         await relays_die_and_servers_too(stage, cluster, partial(cluster.owner, slots[0]))
 
 
+@pytest.mark.slow
 async def test_sentinels(tmp_path: Path) -> None:
     """A relay that stays with a master that is no more brings nothing to anybody."""
     async with (

@@ -63,6 +63,7 @@ def fails_at_random(seed: int) -> Answer:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_relays_killed_in_the_middle(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver

@@ -30,6 +30,7 @@ WAITING = {"wait_replicas": 1, "batch_size": 3}
 """Batches are so small that two of them, which wait for the replica, leave something unread."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waits", [{}, WAITING], ids=["asynchronous", "waiting for the replica"])
 async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, object]) -> None:
     """A failover would stop the workers for good, or have them take what is lost with it for done."""

@@ -123,6 +123,7 @@ async def _came(redis: Redis, prefix: str, number: int) -> bool:
     return len(await spikes(redis, prefix)) >= number
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> None:
     """Each partition would have a share of its own, and its own alert, or none would have enough."""

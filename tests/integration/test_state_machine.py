@@ -138,7 +138,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
             }
         ],
         lambda: [
-            {"type": "response.failed", "response": {"error": {"code": "content_policy_violation"}}},
+            {"type": "response.failed", "response": {"error": {"code": "server_error"}}},
         ],
         lambda: [{"type": "response.completed", "response": {"output": []}}],
         lambda: [{"type": "response.completed", "response": {"output": draw(_final_outputs())}}],
@@ -592,9 +592,13 @@ class Machine(RuleBasedStateMachine):
             text.part.kind == "refusal" for response in expected.values() for text in response.texts
         )
         raised = Counter(alert.type for alert in await alerts(self.redis, prefix))
-        stops = Counter(stop.type for response in expected.values() for stop in response.stops)
-        assert raised == stops + Counter(
-            {"deltaloom.refusal.opened": refusals, "deltaloom.refusal.finished": refusals}
+        contradicted = sum(len(response.contradicted) for response in expected.values())
+        assert raised == +Counter(
+            {
+                "deltaloom.refusal.opened": refusals,
+                "deltaloom.refusal.finished": refusals,
+                "deltaloom.text.contradicted": contradicted,
+            }
         )
         assert await dead_letters(self.redis, prefix) == []
         counted = await counts(self.redis, prefix)

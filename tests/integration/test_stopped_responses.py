@@ -11,6 +11,7 @@ import pytest
 from handlers import BUILT_IN
 from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
+from service.keys import Keys
 from service.pipeline.settling import settle
 from service.storage import settle_plan
 from tests.bench import KEEPALIVE, Bench, delta
@@ -81,19 +82,22 @@ async def test_the_code_may_come_with_the_second_event(bench: Bench) -> None:
     assert await raised(bench) == [("response.blocked", "cyber_policy")]
 
 
-async def test_a_repeat_says_nothing(bench: Bench) -> None:
-    """A producer's retry, or an entry that is delivered again, would ring again."""
-    await bench.publish(delta(1, "I can't", "refusal"), FILTERED, FILTERED)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("reasoning_text", ["response.filtered"]), ("refusal", ["refusal.opened", "refusal.finished"])],
+)
+async def test_a_repeat_says_nothing(bench: Bench, kind: str, expected: list[str]) -> None:
+    """Otherwise a producer's retry, or an entry that is delivered again, would ring again.
+
+    Where there is a refusal, its own alerts say it all.
+    """
+    await bench.publish(delta(1, "I can't", kind), FILTERED, FILTERED)
     entries = await bench.consumer("stopped").read()
     for name in ("one", "two"):
         await bench.consumer(name).take(entries)
     await bench.publish(FILTERED)
     await bench.consumer().work()
-    assert [alert for alert, _ in await raised(bench)] == [
-        "refusal.opened",
-        "refusal.finished",
-        "response.filtered",
-    ]
+    assert [alert for alert, _ in await raised(bench)] == expected
 
 
 async def test_two_workers_settle_it_at_once(bench: Bench) -> None:
@@ -154,8 +158,13 @@ async def test_it_is_remembered_for_as_long_as_a_text(bench: Bench) -> None:
     await bench.publish(FILTERED)
     await bench.publish(CREATED, FILTERED, response_id="resp_2")
     await bench.consumer().work()
+    remembered_ms = bench.settings.remembered * 1000
+    keys = Keys(bench.names)
     for name in ("resp_1", "resp_2"):
-        assert await bench.redis.pttl(bench.names.name(f"state:response:{name}")) > settle_plan.OVER_MS
+        key = StreamKey("response", name)
+        assert 0 < await bench.redis.pttl(keys.state(key)) <= settle_plan.OVER_MS
+        assert remembered_ms - 60_000 < await bench.redis.pttl(keys.marker(key)) <= remembered_ms
+    await bench.redis.delete(keys.state(StreamKey("response", "resp_1")))
     await bench.publish(FILTERED)
     await bench.consumer().work()
     assert len(await raised(bench)) == 2

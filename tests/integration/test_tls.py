@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chaos.processes import free_port
 from tests import certificates
 from tests.cluster_servers import SLOTS
-from tests.nodes import free_port
 from tests.sentinel_servers import SERVICE
 from tests.service.cli.command import deltaloom, environment
 from tests.tls_servers import running_with_tls

@@ -13,7 +13,7 @@ from mutation.checkout import ROOT, Checkout, CheckoutError
 from mutation.command import NOT_RUN, main
 from mutation.report import show_sample
 from mutation.suite import Outcome, SuiteError, run_tests
-from mutation.trial import Result
+from mutation.trial import Result, check_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +116,15 @@ def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
     assert result["killed"]
     assert result["by"].startswith("tests/handlers/core/test_text.py")
     assert result["place"].startswith("handlers/core/text.py:")
+
+
+async def test_a_test_that_fails_anyway_ends_a_run(checkout: Checkout) -> None:
+    """It would seem to notice every change."""
+    made = checkout.folder / "made" / "test_made.py"
+    made.parent.mkdir(exist_ok=True)
+    made.write_text("def test_it(): assert False")
+    with pytest.raises(SuiteError, match=r"made/test_made\.py::test_it fails without any change"):
+        await check_unchanged(checkout, "made/test_made.py::test_it")
 
 
 def result(file: str, test: str | None = None) -> Result:

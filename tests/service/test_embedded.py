@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+from chaos.processes import free_port
 from service import embedded
 from service.embedded import EmbeddedServer, EmbeddedServerError
-from tests.nodes import free_port
 from tests.service.cli.command import environment
 from tests.waiting import wait_until
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefer a port that only this test has: the usual one may be taken when it is wanted again."""
+    """Prefer a port that only this test has; another server may hold the usual one."""
     monkeypatch.setattr(embedded, "PREFERRED_PORT", free_port())
 
 

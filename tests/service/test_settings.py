@@ -291,11 +291,11 @@ def test_partitions_that_are_not_there(
         ),
         (
             {"DELTALOOM_MARKER_TTL": "604799"},
-            "DELTALOOM_MARKER_TTL=604799 is not allowed: at least DELTALOOM_ITEM_TTL=604800, or an event that",
+            "DELTALOOM_MARKER_TTL=604799 is not allowed: at least DELTALOOM_ITEM_TTL=604800, or an event",
         ),
         (
             {"DELTALOOM_MARKER_TTL": "1234567", "DELTALOOM_RETENTION": "2345678"},
-            "DELTALOOM_MARKER_TTL=1234567 is not allowed: at least DELTALOOM_RETENTION=2345678, or an event that",
+            "DELTALOOM_MARKER_TTL=1234567 is not allowed: at least DELTALOOM_RETENTION=2345678, or",
         ),
         ({"REDIS_URL": "redis+sentinel://:s3cret@a"}, "REDIS_URL=(not shown) is not allowed: the name under"),
         (
@@ -339,7 +339,7 @@ def test_a_cluster_with_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_text_is_remembered_as_long_as_anything_of_it_is_kept(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], remembered: float
 ) -> None:
-    """Otherwise an event that comes again would write a second text under the id of one that is still there."""
+    """Otherwise an event that comes again would write a second text under an id that is still there."""
     for name, value in environment.items():
         monkeypatch.setenv(f"DELTALOOM_{name}", value)
     assert Settings.read().remembered == remembered

@@ -1,8 +1,7 @@
-"""The command `deltaloom` as a real process."""
+"""The command `deltaloom`: run in this process, or as a real one."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,25 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tests import fork_server
+from tests.service.cli import in_process
+from tests.service.cli.environment import environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tests.fork_server import ForkedProcess
+
+__all__ = ["COMMAND", "TIMEOUT", "Running", "deltaloom", "deltaloom_process", "environment", "running"]
+
 COMMAND = (sys.executable, "-W", "error", "-m", "service")
 TIMEOUT = 60
-
-
-def environment(redis_url: str | None = None, prefix: str | None = None, **more: str) -> dict[str, str]:
-    """This process's environment without settings, and with these; `COLUMNS` and the like are left out."""
-    dropped = ("DELTALOOM_", "REDIS_URL", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    here = Path(__file__).parents[3]
-    given = {"REDIS_URL": redis_url, "DELTALOOM_PREFIX": prefix}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join((str(here), str(here / "client"))),
-        **{name: value for name, value in given.items() if value is not None},
-        **more,
-    }
 
 
 def deltaloom(
@@ -37,7 +30,21 @@ def deltaloom(
     stdin: bytes = b"",
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; stdout and stderr are pipes."""
+    """Run the command to its end in this process, as `python -m service` runs it in one of its own.
+
+    It takes a tenth of the time. `test_processes.py` compares the two. A command that handles signals
+    needs `deltaloom_process` or `running`.
+    """
+    return in_process.run(arguments, environment() if env is None else env, stdin, cwd, TIMEOUT)
+
+
+def deltaloom_process(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end in a process of its own; stdout and stderr are pipes."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         env=environment() if env is None else env,
@@ -53,7 +60,7 @@ def deltaloom(
 class Running:
     """A command that runs, and what it has said so far."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(self, process: ForkedProcess, folder: Path) -> None:
         self.process = process
         self._folder = folder
 
@@ -70,7 +77,7 @@ class Running:
     def end(self, signal_number: int) -> int:
         """Send it a signal and wait; returns its exit code."""
         self.process.send_signal(signal_number)
-        return self.process.wait(TIMEOUT)
+        return self.process.wait_blocking(TIMEOUT)
 
 
 @contextmanager
@@ -79,16 +86,9 @@ def running(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) ->
     with TemporaryDirectory() as name:
         folder = Path(name)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [*COMMAND, *arguments],
-                env=env,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-            )
+            process = fork_server.start(*arguments, env=env, cwd=cwd, stdout=stdout, stderr=stderr)
         try:
             yield Running(process, folder)
         finally:
             process.kill()
-            process.wait()
+            process.wait_blocking(TIMEOUT)

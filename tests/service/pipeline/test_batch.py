@@ -499,7 +499,7 @@ Read = Callable[[Entry], Entry]
 def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     """Otherwise the limits would be tried in one way of reading only."""
     calls: list[int] = []
-    slow = Batch._read
+    slow = Batch._read  # noqa: SLF001 - the way that is not taken
 
     def counted(batch: Batch, index: int) -> None:
         calls.append(index)
@@ -522,10 +522,10 @@ def test_context_value_is_kept_up_to_its_limit(read: Read, name: str) -> None:
     """Otherwise a value would be stored as long as its producer likes, or be lost without a word."""
     for character in "xé":
         value = character * limits.CONTEXT[name]
-        batch = batch_of([read(entry(DELTA, **{name: value}))], TABLE)
+        batch = batch_of([read(entry(DELTA, 0, "resp_1", **{name: value}))], TABLE)
         assert getattr(context_of(batch.commit.responses[KEY].registers), name) == value
         assert truncated(batch) == (set(), {})
-        batch = batch_of([read(entry(DELTA, n, **{name: value + "x"})) for n in range(3)], TABLE)
+        batch = batch_of([read(entry(DELTA, n, "resp_1", **{name: value + "x"})) for n in range(3)], TABLE)
         assert getattr(context_of(batch.commit.responses[KEY].registers), name) is None
         assert truncated(batch) == ({name}, {f"truncated:{name}": [0, 1, 2]})
         assert letters(batch) == []
@@ -533,7 +533,7 @@ def test_context_value_is_kept_up_to_its_limit(read: Read, name: str) -> None:
 
 @pytest.mark.parametrize("read", READ)
 def test_response_id_beyond_its_limit_is_a_dead_letter(read: Read) -> None:
-    """Otherwise a key would be as long as the producer likes, or an event go to a response of another name."""
+    """Otherwise a key would grow without limit, or an event join a response of another name."""
     longest = "r" * limits.ID
     assert list(batch_of([read(entry(DELTA, 0, longest))], TABLE).commit.responses) == [
         StreamKey("response", longest)

@@ -221,8 +221,8 @@ def test_a_stuck_worker_changes_no_text(
     """What is finished without waiting for a stuck worker would be something else than with it.
 
     Its entries can then only be late. So of what they have this says nothing: the repeats among them are
-    not counted, nor does the earliest closing give the time, or say who wrote the text, if they have that; and
-    a loss that they report has no effect.
+    not counted, nor does the earliest closing give the time, or say who wrote the text, if they have that;
+    and a loss that they report has no effect.
     """
     plan, entries = planned
     stored = _Workers(entries, data, may_stall=True).run()

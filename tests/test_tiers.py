@@ -1,0 +1,31 @@
+"""The line that says which tests were not run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.tiers import not_run
+
+
+def skipped(reason: str) -> pytest.TestReport:
+    """Return the report of a test that was skipped."""
+    where = ("tests/test_x.py", 1, f"Skipped: {reason}")
+    return pytest.TestReport("tests/test_x.py::test_x", where, {}, "skipped", where, "call")
+
+
+def test_nothing_is_said_when_all_were_run() -> None:
+    """Otherwise every run ends with a line that tells nothing."""
+    assert not_run(Counter(), []) is None
+
+
+def test_tiers_and_missing_programs_are_one_line() -> None:
+    """Otherwise people take a run that left tests out for a whole one."""
+    reports = [skipped("needs Alertmanager (Debian: prometheus-alertmanager)")] * 3 + [
+        skipped("another reason")
+    ]
+    assert not_run(Counter(slow=17, prove=1), reports) == (
+        "not run: 1 prove (make prove), 17 slow (make test-all), "
+        "3 that need Alertmanager (Debian: prometheus-alertmanager)"
+    )
