@@ -168,7 +168,11 @@ async def test_many_pages(outputs: Outputs) -> None:
     for number in range(2 * PAGE + 10):
         kind = "reasoning" if number % 2 else "refusal"
         await outputs.text(str(number), kind, 2 * HOUR * 1000 - number)
+    await outputs.retention(kind="output_text").remove_aged()  # the server knows the script from here on
+    before = await calls(outputs.redis)
     assert await outputs.retention().remove_aged() == PAGE + 5
+    after = await calls(outputs.redis)
+    assert after["evalsha"] - before["evalsha"] == 3 + 2, "three pages of one stream, one of the others"
     assert len(await outputs.texts()) == PAGE + 5
     before = await calls(outputs.redis)
     assert await outputs.retention().remove_aged() == 0
