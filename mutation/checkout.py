@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import venv
 from contextlib import contextmanager
@@ -34,6 +33,14 @@ STAMPS = (".demo", ".dev")
 
 class CheckoutError(Exception):
     """The tree cannot be copied, or what is tested would not be the copy."""
+
+
+def _installed() -> Path:
+    """Return the folder of the packages that are installed; of a copy, those of the original."""
+    spec = importlib.util.find_spec("pytest")
+    if spec is None or spec.origin is None:
+        raise CheckoutError("pytest is not installed here: make venv")
+    return Path(spec.origin).parents[1]
 
 
 class Checkout:
@@ -86,7 +93,7 @@ class Checkout:
         folder = self.folder / ".venv"
         venv.create(folder, with_pip=False, symlinks=True)
         (packages,) = folder.glob("lib/python*/site-packages")
-        paths = [self.folder, self.folder / "client", Path(sysconfig.get_path("purelib"))]
+        paths = [self.folder, self.folder / "client", _installed()]
         (packages / "tree.pth").write_text("".join(f"{path}\n" for path in paths), "utf-8")
         command = folder / "bin" / "deltaloom"
         command.write_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ UNNOTICED, NOT_RUN, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores the first
-        signal.signal(number, signal.default_int_handler)
     console = report.console_for_results()
     try:
         is_well: bool = options.run(console, options)
