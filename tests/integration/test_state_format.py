@@ -11,7 +11,7 @@ import pytest
 from deltaloom import Partitions, StreamNames
 from service.storage.scripts import Script
 from service.storage.state_format import FORMAT, MIN_READER, Note, StateFormat, StateFormatError
-from tests.service.cli.command import deltaloom, environment
+from tests.service.cli.command import deltaloom, deltaloom_process, environment
 from tests.waiting import wait_until
 from tests.workers import beginning_workers, running_workers
 
@@ -137,7 +137,7 @@ async def test_what_a_worker_of_format_3_for_readers_of_2_notes(
 async def test_a_worker_does_not_start(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
     """It would run on, and what it does not understand would be lost."""
     await redis.hset(key, mapping=NEWER)
-    done = await asyncio.to_thread(deltaloom, "worker", env=environment(redis_url, prefix))
+    done = await asyncio.to_thread(deltaloom_process, "worker", env=environment(redis_url, prefix))
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if key in line]
     for part in (f"format {FORMAT + 1}", f"reads {FORMAT}", "deltaloom-worker 9.0.0", "DELTALOOM_PREFIX"):

@@ -607,11 +607,13 @@ def test_words_of_an_end_are_kept_up_to_their_limit(read: Read, name: str, field
     assert truncated(batch) == ({name}, {f"truncated:{name}": [0]})
 
 
-def test_class_that_a_producer_gives_is_cut() -> None:
-    """Otherwise a class would be stored as long as the producer likes."""
-    response = {"incomplete_details": {"reason": "r", "reason_class": "c" * 300}}
+@pytest.mark.parametrize(("length", "kept"), [(limits.REASON, True), (limits.REASON + 1, False)])
+def test_class_that_a_producer_gives_is_kept_up_to_its_limit(length: int, *, kept: bool) -> None:
+    """Otherwise a class would be stored as long as the producer likes, or a filter raise no alert."""
+    response = {"incomplete_details": {"reason": "content_filter", "reason_class": "c" * length}}
     batch = batch_of([entry({"type": "response.incomplete", "response": response})], TABLE)
-    assert batch.commit.responses[KEY].endings[at()].reason_class == "c" * limits.REASON
+    assert batch.commit.responses[KEY].endings[at()].reason_class == ("c" * length if kept else "safety")
+    assert batch.commit.counts == ({} if kept else {"truncated:reason_class": [0]})
 
 
 def test_item_id_of_a_final_copy_is_kept_up_to_its_limit() -> None:

@@ -134,7 +134,8 @@ def test_digest_of_a_finished_part_is_read() -> None:
 
 def test_every_context_field_has_its_registers() -> None:
     """Otherwise a field that a producer gives would be stored and never read."""
-    names = {*CONTEXT_NAMES, "item_id", "reason", "provider_category", "provider_explanation"}
+    names = {*CONTEXT_NAMES, "item_id", "reason", "reason_class", "provider_category"}
+    names.add("provider_explanation")
     assert set(REGISTERS.values()) == {
         RegisterName(prefix + name, learned)
         for name in names
