@@ -376,6 +376,32 @@ async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([CANCELLED, COMPLETED], {}),
+        ([{"type": "error"}, REFUSED], {"responses:model:m": 1, "refused:model:m": 0}),
+        (
+            [ended("failed", "cyber_policy"), COMPLETED],
+            {"responses:model:m": 1, "refused:model:m": 0, "blocked:model:m": 1},
+        ),
+    ],
+    ids=["cancelled", "refused later", "blocked"],
+)
+async def test_the_first_end_counts(
+    bench: Bench, events: list[dict[str, Any]], expected: dict[str, int], *, together: bool
+) -> None:
+    """It would depend on how the stream was cut how often a model refuses."""
+    for each in [events] if together else [[event] for event in events]:
+        await bench.publish(*each, model="m")
+        await bench.consumer().work()
+    counted: dict[bytes, bytes] = {}
+    for key in await bench.redis.keys(bench.names.name("rates:*")):
+        counted = cast("dict[bytes, bytes]", await bench.redis.hgetall(key))
+    assert {name.decode(): int(value) for name, value in counted.items()} == expected
+
+
 # -------------------------------------------------------------------------------------------- ids are final
 
 
