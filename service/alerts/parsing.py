@@ -56,7 +56,7 @@ def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
     left_out: set[str] = set()
     while True:
         try:
-            # As an object: the model's own JSON reader refuses deep nesting, even in a field that it does not know.
+            # As an object, since the JSON reader of the model refuses deep nesting even in unknown fields.
             alert = ModerationAlert.model_validate({"type": "", "text": "", **fields})
         except ValidationError as error:
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}

@@ -135,7 +135,7 @@ class Batch:
             first = min(others)
             context = context_of({**response.registers, **stored.registers})
             change.contradicted = contradiction_alert(
-                Contradiction(part, repair(first.text), change.item_id, context, first.arrival.entry.ms)
+                Contradiction(part, repair(first.text), None, context, first.arrival.entry.ms)
             )
 
     def _bury_some(self, index: int, why: Unreadable, positions: Sequence[int]) -> None:

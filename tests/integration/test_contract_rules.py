@@ -28,12 +28,14 @@ LOSS = {"type": "deltaloom.producer.loss", "dropped": 3}
 REDACTED = {"type": "deltaloom.part.redacted", "output_index": 0, "content_index": 0, "kind": "reasoning"}
 REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "refusal"}}}
 
-FINAL = {
-    "type": "response.completed",
-    "response": {
-        "output": [{"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}]
-    },
-}
+
+def ended_with_copy(text: str) -> dict[str, Any]:
+    """Return the end of a response whose final copy has this refusal."""
+    item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": text}]}
+    return {"type": "response.completed", "response": {"output": [item]}}
+
+
+FINAL = ended_with_copy("never")
 
 
 @pytest.fixture
@@ -512,3 +514,42 @@ async def test_an_item_is_written_once(bench: Bench) -> None:
     (text,) = await written(bench)
     item = await bench.redis.hgetall(bench.names.item("resp_1", 0))
     assert (text.text, json.loads(item[b"refusal:0"])["text"]) == ("no", "no")
+
+
+NAMELESS = {name: value for name, value in done("no", "refusal").items() if name != "item_id"}
+COPY_OF_PART = {
+    "type": "response.content_part.done",
+    "output_index": 0,
+    "content_index": 0,
+    "part": {"type": "refusal", "refusal": "never"},
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("events", "item_id", "other"),
+    [
+        ((NAMELESS, delta(1, "no", "refusal")), None, None),
+        ((delta(1, "no", "refusal"), done("no", "refusal"), COPY_OF_PART), "item_1", "never"),
+        ((FINAL, ended_with_copy("nope"), done("nay", "refusal")), "item_1", "nope"),
+    ],
+    ids=["late item id", "nameless copy", "two copies"],
+)
+async def test_outputs_do_not_depend_on_how_the_stream_is_cut(
+    bench: Bench,
+    events: tuple[dict[str, Any], ...],
+    item_id: str | None,
+    other: str | None,
+    *,
+    together: bool,
+) -> None:
+    """Two deployments would write different messages under one id."""
+    for each in [events] if together else [(event,) for event in events]:
+        await bench.publish(*each)
+        await bench.consumer().work()
+    (text,) = await written(bench)
+    assert text.item_id == item_id
+    found = await raised(bench, "text.contradicted")
+    assert [alert.text for alert in found] == ([] if other is None else [other])
+    if other == "never":
+        assert found[0].item_id is None
