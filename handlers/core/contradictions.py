@@ -82,8 +82,11 @@ def _has_digest(digest: str, text: str) -> bool:
 def _other_copy(part: PartKey, ending: Ending, is_known: Callable[[str], bool]) -> Copy | None:
     """Return a final copy's text of a part, if it is another one and nowhere in that copy is the same.
 
-    The position alone is no proof: some servers count from 1.
+    The position alone is no proof: some servers count from 1. So a part without a text, as one that was
+    redacted, is contradicted by no final copy: nothing in it could be the same.
     """
+    if is_known(""):
+        return None
     alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
     if any(is_known(repair(copy.text)) for copy in alike):
         return None
