@@ -274,6 +274,9 @@ class Batch:
             self._bury_some(index, error.why, [position])
         else:
             self._note_all(effects, origin, index, route.event_type)
+            if not effects:  # nothing else would say that it came
+                key = None if said.response_id is None else StreamKey("response", said.response_id)
+                self._count_type(route.event_type, key, [index])
 
     def _slots(self, entry: Entry) -> list[Slot]:
         return events_of(entry, self._reading.max_event_bytes, self._reading.max_array_length)
@@ -372,6 +375,8 @@ class Batch:
 
     def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
         """Return the class of an ending's reason; the table's, where the producer's is too long."""
+        if ending.class_left_out:
+            self._leave_out(response, "reason_class", [index])
         given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
         return reason_class(ending.reason or "") if given is None and ending.reason_class else given
 
