@@ -181,7 +181,9 @@ class PartLog:
         """The earliest entry it has something of."""
         self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
-        self._named, self.item_id = min(named) if named else (None, None)
+        first = min(named, default=None)
+        self._named = None if first is None else first[0]
+        self.item_id: str | None = None if first is None else first[1]
         """The earliest event's that has one."""
         self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in named}) > 1
         """Whether its events have several item ids: some servers give each event a new one."""

@@ -341,7 +341,9 @@ class Batch:
                 if isinstance(effect, Ending):
                     response.endings[origin.arrival] = self._ending(response, effect, index)
                 elif isinstance(effect, Loss):
-                    response.notes[origin.arrival] = Note(loss=True)
+                    if not response.lost:
+                        response.notes[origin.arrival] = Note(loss=True)
+                        response.lost = True
                 else:
                     self._learn(response, effect, index)
 

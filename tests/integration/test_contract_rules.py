@@ -627,9 +627,17 @@ async def test_an_end_that_nothing_identifies_is_counted(bench: Bench, event: di
 
 async def test_values_left_out_are_counted_beside_a_thousand_types(bench: Bench) -> None:
     """A producer that makes up types would hide which values are too long."""
-    types = {f"type:{number}": 1 for number in range(1000)}
-    await bench.redis.hset(Keys(bench.names).counts, mapping=types)
+    types = [value for number in range(1000) for value in (f"type:{number}", 1)]
+    await bench.redis.hset(Keys(bench.names).counts, items=types)
     await bench.publish(done("no", "refusal"), {"type": "new"}, tenant="t" * 257)
     await written(bench)
     found = await counts(bench.redis, bench.prefix)
     assert (found["truncated:tenant"], found["type:(other)"]) == (1, 1)
+
+
+async def test_losses_of_a_batch_are_stored_once(bench: Bench) -> None:
+    """A producer that reports each event it drops would fill the server."""
+    await bench.publish(delta(1, "no", "refusal"), *[LOSS] * 20)
+    await bench.consumer().work()
+    fields = cast("list[bytes]", await bench.redis.hkeys(bench.names.name("state:response:resp_1")))
+    assert len([field for field in fields if field.startswith(b"note:")]) == 1
