@@ -216,7 +216,9 @@ local function fresh_among(list)
 end
 
 local function count(name, n)
-  if n > 0 and redis.call('HINCRBY', COUNTS, name, n) == n and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
+  if n == 0 then return end
+  local is_new = redis.call('HINCRBY', COUNTS, name, n) == n
+  if is_new and string.sub(name, 1, 5) == 'type:' and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
     redis.call('HDEL', COUNTS, name)
     redis.call('HINCRBY', COUNTS, 'type:(other)', n)
   end
