@@ -32,6 +32,9 @@ PARTITIONS_AT_MOST = 1024
 
 
 KINDS: tuple[str, ...] = get_args(KnownKind)
+LONGEST = 100 * 365 * 86400
+"""Seconds: a century. Far longer times are beyond what Redis takes."""
+
 SHORTEST_RETENTION = 60
 """Seconds: the clocks of a server and of its successor may differ by some."""
 
@@ -179,22 +182,29 @@ class Settings(BaseSettings):
         default=5, ge=3, le=100, description="An entry delivered so often without an end is a dead letter."
     )
     retention: FiniteFloat = Field(
-        default=7 * 86400, ge=60, description="How long texts, alerts and dead letters stay in their streams."
+        default=7 * 86400,
+        ge=60,
+        le=LONGEST,
+        description="How long texts, alerts and dead letters stay in their streams.",
     )
     trim_interval: FiniteFloat = Field(
         default=5, gt=0, le=3600, description="How often the input is trimmed behind what is acknowledged."
     )
     state_ttl: FiniteFloat = Field(
-        default=7 * 86400, ge=60, description="How long an open text is kept while no worker runs."
+        default=7 * 86400,
+        ge=60,
+        le=LONGEST,
+        description="How long an open text is kept while no worker runs.",
     )
     marker_ttl: FiniteFloat | None = Field(
         default=None,
         ge=60,
+        le=LONGEST,
         description="How long a finished text is remembered; unset: as long as anything of it is kept. "
         "Less is not allowed.",
     )
     item_ttl: FiniteFloat = Field(
-        default=7 * 86400, ge=60, description="How long finished items can be looked up."
+        default=7 * 86400, ge=60, le=LONGEST, description="How long finished items can be looked up."
     )
     kind_retention: Annotated[str | None, NoDecode, AfterValidator(_kind_retention)] = Field(
         default=None,
@@ -279,6 +289,15 @@ class Settings(BaseSettings):
                     f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, or an event that "
                     "comes again would write a second text under the id of one that is still there"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_is_open(self) -> Self:
+        if self.state_ttl <= self.idle_timeout:
+            raise ValueError(
+                f"{variable('state_ttl')}={self.state_ttl:.15g} is not allowed: more than "
+                f"{variable('idle_timeout')}={self.idle_timeout:.15g}, or open texts would expire unseen"
+            )
         return self
 
     @model_validator(mode="after")

@@ -64,6 +64,10 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("IDLE_TIMEOUT", "2m", "a valid number"),
         ("SWEEP_INTERVAL", "61", "less than or equal to 60"),
         ("STATE_TTL", "59", "greater than or equal to 60"),
+        ("STATE_TTL", "3153600001", "less than or equal to 3153600000"),
+        ("MARKER_TTL", "1e17", "less than or equal to 3153600000"),
+        ("ITEM_TTL", "1e17", "less than or equal to 3153600000"),
+        ("RETENTION", "1e17", "less than or equal to 3153600000"),
         ("MARKER_TTL", "59", "greater than or equal to 60"),
         ("ITEM_TTL", "59", "greater than or equal to 60"),
         ("KIND_RETENTION", "reasoning", "reasoning=seconds, whole and at least 60"),
@@ -288,6 +292,10 @@ def test_partitions_that_are_not_there(
         (
             {"REDIS_URL": "redis+cluster://a", "DELTALOOM_PARTITIONS": "1", "DELTALOOM_WAIT_AOF": "true"},
             "DELTALOOM_WAIT_AOF is not allowed in a cluster: WAIT speaks of one connection",
+        ),
+        (
+            {"DELTALOOM_STATE_TTL": "120"},
+            "DELTALOOM_STATE_TTL=120 is not allowed: more than DELTALOOM_IDLE_TIMEOUT=120, or open texts",
         ),
         (
             {"DELTALOOM_MARKER_TTL": "604799"},
