@@ -54,7 +54,7 @@ def contradiction_of(
             if (said and repair(said) != text) or differs:
                 found.append((arrival, said, None))  # as of a finished part, whose item id is forgotten
     for arrival, ending in state.endings.items():
-        other = _other_copy(part, ending, text.__eq__)
+        other = _other_copy(state, part, ending, text.__eq__)
         if other is not None and since <= arrival.entry:
             found.append((arrival, other.text, other.item_id))
     return _earliest(state, part, found)
@@ -69,7 +69,7 @@ def contradictions_of_finished(state: ResponseState, low_water: LowWater) -> lis
                 (arrival, other.text, other.item_id)
                 for arrival, ending in state.endings.items()
                 if low_water.passed(arrival.entry)
-                and (other := _other_copy(part, ending, partial(_has_digest, digest)))
+                and (other := _other_copy(state, part, ending, partial(_has_digest, digest)))
             ]
             found.append(_earliest(state, part, copies))
     return [contradiction for contradiction in found if contradiction is not None]
@@ -79,19 +79,22 @@ def _has_digest(digest: str, text: str) -> bool:
     return text_digest(text) == digest
 
 
-def _other_copy(part: PartKey, ending: Ending, is_known: Callable[[str], bool]) -> Copy | None:
-    """Return a final copy's text of a part, if it is another one and nowhere in that copy is the same.
+def _other_copy(
+    state: ResponseState, part: PartKey, ending: Ending, is_known: Callable[[str], bool]
+) -> Copy | None:
+    """Return a final copy's text of a part, if it is another one.
 
-    The position alone is no proof: some servers count from 1. So a part without a text, as one that was
-    redacted, is contradicted by no final copy: nothing in it could be the same.
+    The position alone is no proof, since some servers count from 1. So only a text that is the only one of
+    its kind counts, in the response as in the copy. A part without a text, as one that was redacted, is
+    contradicted by no final copy.
     """
-    if is_known(""):
-        return None
     alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
-    if any(is_known(repair(copy.text)) for copy in alike):
+    others = {*state.finished_parts, *state.open_parts} - {part}
+    if is_known("") or len(alike) != 1 or any(other.kind == part.kind for other in others):
         return None
-    place = part.output_index, part.content_index
-    return next((copy for copy in alike if (copy.position, copy.content_index) == place), None)
+    (copy,) = alike
+    same_place = (copy.position, copy.content_index) == (part.output_index, part.content_index)
+    return copy if same_place and not is_known(repair(copy.text)) else None
 
 
 def _earliest(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from handlers.core.response import Resolution
     from handlers.core.state import ResponseState
     from service.ports import Entry
+
+pytestmark = pytest.mark.timeout(300)
 
 TABLE = RoutingTable(BUILT_IN.values())
 _OTHER: Json = {"type": "response.refusal.delta", "delta": "x", "output_index": 1, "content_index": 0}
