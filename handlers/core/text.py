@@ -10,16 +10,16 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 
 _DIGEST_BYTES = 9
-"""Bytes of a digest: enough to tell two texts of one part apart, and twelve characters without padding."""
+"""Enough to tell two texts of one part apart; twelve characters of base64 without padding."""
 
 
 def text_digest(text: str) -> str:
-    """Return the twelve characters by which a finished text is remembered."""
+    """Return the digest that is stored of a finished text: twelve characters."""
     return sha256_digest(sha256(text.encode()).hexdigest())
 
 
 def sha256_digest(sha256_hex: str) -> str:
-    """Return the digest of a text of which the SHA-256 is known, in hexadecimal."""
+    """Return the digest of a text from its SHA-256 in hexadecimal."""
     return urlsafe_b64encode(bytes.fromhex(sha256_hex)[:_DIGEST_BYTES]).decode()
 
 
