@@ -215,8 +215,10 @@ local function fresh_among(list)
   return n
 end
 
+-- Producers choose the names of types, so there is a bound for them; the other names are few.
 local function count(name, n)
-  if n > 0 and redis.call('HINCRBY', COUNTS, name, n) == n and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
+  local is_new = n > 0 and redis.call('HINCRBY', COUNTS, name, n) == n
+  if is_new and string.sub(name, 1, 5) == 'type:' and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
     redis.call('HDEL', COUNTS, name)
     redis.call('HINCRBY', COUNTS, 'type:(other)', n)
   end
