@@ -112,9 +112,8 @@ def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        what = (
-            f"{where}: {first['msg']}" if where else first["msg"]
-        )  # an error about several fields has no place
+        # An error about several fields has no place.
+        what = f"{where}: {first['msg']}" if where else first["msg"]
         raise UnreadableError("invalid_event", f"{route.event_type}: {what}") from None
 
 
