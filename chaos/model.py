@@ -131,7 +131,7 @@ _STATUSES = {
     "response.cancelled": "cancelled",
     "error": "failed",
 }
-"""From an event that ends a response to how it ended."""
+"""The status of a response, by the type of the event that ends it."""
 
 
 @dataclass(slots=True)

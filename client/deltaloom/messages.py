@@ -36,7 +36,7 @@ authoritative text was taken; there was no authoritative text; the provider with
 
 KnownIntegritySource = Literal["provider", "producer"]
 IntegritySource = KnownIntegritySource | str
-"""Who wrote the authoritative text: the provider, or the producer from what it had passed on."""
+"""The writer of the authoritative text: the provider, or the producer, which joined its own deltas."""
 
 KnownTextType = Literal["deltaloom.text.assembled"]
 
@@ -149,7 +149,7 @@ class AssembledText(PartMessage):
     status: Status
     integrity: Integrity
     integrity_source: IntegritySource | None = None
-    """Who wrote the authoritative text; null if there was none."""
+    """The writer of the authoritative text; null if there was none."""
     delta_count: int
     """Distinct deltas used."""
     duplicate_count: int
@@ -170,7 +170,7 @@ class RefusalRate(_Model):
 
     by: RateScope
     name: str
-    """Of the model, the tenant or the provider."""
+    """The name of the model, the tenant or the provider."""
     since: AwareDatetime
     """Where the window begins."""
     until: AwareDatetime

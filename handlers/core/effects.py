@@ -130,7 +130,7 @@ class Closing(NamedTuple):
     item_id: str | None = None
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
-    """Who wrote the text."""
+    """The writer of the text."""
     redacted: bool = False
     """The provider withheld the text."""
 

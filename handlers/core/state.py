@@ -31,7 +31,7 @@ class LowWater(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResponseState:
-    """All that is stored of one response."""
+    """The stored state of one response."""
 
     stream_key: StreamKey
     registers: Mapping[RegisterName, Register] = field(default_factory=dict)

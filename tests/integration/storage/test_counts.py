@@ -1,4 +1,4 @@
-"""What is counted: events without effect by type, and responses by bucket, both up to a bound."""
+"""Tests of the counts: events without effect by type, and responses by bucket, both up to a bound."""
 
 from __future__ import annotations
 
