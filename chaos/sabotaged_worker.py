@@ -32,9 +32,11 @@ def _change(script: str, safeguard: str, instead: str) -> None:
 
 
 def finish_guard() -> None:
-    """Take out the check that a part is not finished yet, and that its log is still there."""
-    _change("settle", "if known == 'done' then return true end", "")
+    """Take out the checks that a part is not finished yet, that its log is there, that its item is not."""
+    _change("settle", "if known == 'done' then", "if false then")
     _change("settle", "if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end", "")
+    item = "redis.call('HSETNX', KEYS[text.item], text.item_field, text.json) == 1"
+    _change("settle", item, item.replace("HSETNX", "HSET").replace("== 1", ">= 0"))
 
 
 def acknowledgement() -> None:

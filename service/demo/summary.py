@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deltaloom.messages import Integrity, Kind, KnownIntegrity
+from deltaloom.messages import KnownIntegrity, KnownKind
 from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, RING_TONE, after_ms, plural
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from deltaloom.messages import Integrity, Kind
     from service.demo.progress import Progress
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(KnownKind)
 INTEGRITIES: tuple[Integrity, ...] = get_args(KnownIntegrity)
 _OPENED = "deltaloom.refusal.opened"
 

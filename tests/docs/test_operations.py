@@ -35,6 +35,8 @@ async def publish(redis: Redis, prefix: str) -> None:
         (delta, "resp_2"),
         ({"type": "response.created", "response": {"model": "gpt-4o"}}, "resp_3"),
         ({"type": "response.completed", "response": {}}, "resp_3"),
+        (done, "resp_4"),
+        ({"type": "response.completed", "response": {}}, "resp_4"),
     ):
         await redis.xadd(StreamNames(prefix).deltas, {"event": json.dumps(event), "response_id": response_id})
     await redis.xadd(StreamNames(prefix).deltas, {"event": "{"})

@@ -59,7 +59,8 @@ async def outputs(redis: Redis, partitions: Partitions) -> dict[str, dict[str, A
             assert text.response_id is not None
             assert partitions.of(text.response_id) == names
             assert text.id not in found
-            found[text.id] = text.model_dump(exclude={"started_at", "finished_at"})
+            assert text.source == partitions.prefix
+            found[text.id] = text.model_dump(exclude={"started_at", "finished_at", "source"})
         for _, fields in await entries(redis, names.alerts):
             alert = ModerationAlert.model_validate_json(fields[b"__data__"])
             assert partitions.of(str(alert.response_id)) == names

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from tests.webhook_receiver import Receiver
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 STREAMS = Path(service.demo.__file__).parent / "streams"
 COPIES = 3

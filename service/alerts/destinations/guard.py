@@ -17,13 +17,16 @@ import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from service.alerts.destinations import addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from ipaddress import IPv4Network, IPv6Network
+
+    Judge = Callable[[tuple[Any, ...], Sequence[IPv4Network | IPv6Network]], None]
 
 
 @dataclass(slots=True)
@@ -50,15 +53,6 @@ def guarded(allowed: Sequence[IPv4Network | IPv6Network]) -> Iterator[Guard]:
         _guard.reset(token)
 
 
-def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _JUDGED and (guard := _guard.get()) is not None:
-        try:
-            _JUDGED[event](arguments, guard.allowed)
-        except addresses.AddressNotAllowedError as error:
-            guard.refused.append(str(error))
-            raise
-
-
 def _connects(arguments: tuple[Any, ...], allowed: Sequence[IPv4Network | IPv6Network]) -> None:
     address = arguments[1]
     if address is None:  # a datagram on a socket that is connected, and so was judged
@@ -77,7 +71,7 @@ def _starts_a_thread(_arguments: tuple[Any, ...], _allowed: Sequence[IPv4Network
     raise addresses.AddressNotAllowedError("a thread of its own, whose connections nobody would see")
 
 
-_JUDGED = {
+_JUDGED: dict[str, Judge] = {
     "socket.connect": _connects,
     "socket.sendto": _connects,
     "socket.sendmsg": _connects,
@@ -86,6 +80,18 @@ _JUDGED = {
 }
 
 _hooked: list[bool] = []
+
+
+def _on_event(
+    event: str, arguments: tuple[Any, ...], judged: Mapping[str, Judge] = MappingProxyType(_JUDGED)
+) -> None:
+    """Judge an event. The table is a default, since an interpreter that ends takes globals away first."""
+    if event in judged and (guard := _guard.get()) is not None:
+        try:
+            judged[event](arguments, guard.allowed)
+        except addresses.AddressNotAllowedError as error:
+            guard.refused.append(str(error))
+            raise
 
 
 def _hook_in() -> None:

@@ -53,9 +53,9 @@ def test_bytes_lose_nothing(text: str) -> None:
 
 def test_digest_is_the_beginning_of_the_sha_256() -> None:
     """Otherwise a later version could not compare its texts with what this one remembers."""
-    assert text_digest("abc") == "ungWv48Bz-pB"
+    assert text_digest("abc") == "ungWv4"
     assert text_digest("é😀") == sha256_digest(sha256("é😀".encode()).hexdigest())
-    assert sha256_digest("FF" * 32) == sha256_digest("ff" * 32) == "____________"
+    assert sha256_digest("FF" * 32) == sha256_digest("ff" * 32) == "______"
 
 
 @given(any_text, any_text)

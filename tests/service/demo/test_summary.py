@@ -16,7 +16,7 @@ def test_summary_counts_what_came() -> None:
     assert "alerts                  2 opened, 2 finished" in lines
     assert "webhook rang            4 times, verified" in lines
     assert "dead letters            1 malformed_json" in lines
-    assert [line.split()[1:] for line in lines if line.startswith("reasoning ")] == [["2", "1", "1"]]
+    assert [line.split()[1:] for line in lines if line.startswith("reasoning ")] == [["2", "1", "1", "0"]]
 
 
 def test_latencies_are_between_entry_ids() -> None:
