@@ -7,7 +7,7 @@ which streams it ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from deltaloom import limits
 from deltaloom.events import (
@@ -29,7 +29,7 @@ from deltaloom.events import (
     ResponseSnapshot,
     TextPart,
 )
-from deltaloom.reasons import STOPPED, reason_class
+from deltaloom.reasons import STOPPED, KnownReasonClass, reason_class
 from handlers.core.effects import Closing, Copy, Effect, Ending, Learned, Origin, Rank
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.routing import Handler, Route
@@ -48,6 +48,9 @@ _KINDS: dict[str, Kind] = {
     "summary_text": "reasoning_summary",
 }
 """From the type of a content part to the kind of text in it."""
+
+
+_KNOWN_CLASSES = {name.casefold(): name for name in get_args(KnownReasonClass)}
 
 
 def _text(part: Part) -> tuple[Kind, str] | None:
@@ -148,11 +151,19 @@ def _class_of(status: Status, reason: str | None, given: str | None, origin: Ori
         return None
     if status == "cancelled":
         return "cancelled"
-    if given:
-        return repair(given)
+    if given and len(given) <= limits.REASON:
+        return _KNOWN_CLASSES.get(given.casefold()) or repair(given)
     if reason is None:
         return "error" if status == "failed" else "unknown"
     return reason_class(reason, provider=origin.context.provider)
+
+
+def _detail_of(response: ResponseSnapshot) -> ReasonDetail:
+    """Return what the producer added to a reason, of the detail that has anything of it."""
+    for detail in (response.incomplete_details, response.error):
+        if detail and (detail.reason_class or detail.provider_category or detail.provider_explanation):
+            return detail
+    return ReasonDetail()
 
 
 def _end(
@@ -164,7 +175,7 @@ def _end(
 ) -> Iterator[Effect]:
     reason = None if reason is None else repair(reason)
     error = response.error
-    detail: ReasonDetail = response.incomplete_details or error or ReasonDetail()
+    detail = _detail_of(response)
     ending_class = _class_of(status, reason, detail.reason_class, origin)
     if ending_class == "cancelled":
         status = "cancelled"
@@ -180,6 +191,7 @@ def _end(
         ending_class,
         None if detail.provider_category is None else repair(detail.provider_category),
         None if explanation is None else repair(explanation),
+        class_left_out=len(detail.reason_class or "") > limits.REASON,
     )
     if origin.response_id is not None:
         yield ending

@@ -136,13 +136,15 @@ class PartChange:
 class ResponseChange:
     """What a batch adds to one response."""
 
-    __slots__ = ("endings", "entries", "notes", "parts", "said")
+    __slots__ = ("endings", "entries", "lost", "notes", "parts", "said")
 
     def __init__(self) -> None:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.notes: dict[Arrival, Note] = {}
-        """The notes of closings and of losses."""
+        """The notes of closings, and of the first loss."""
+        self.lost = False
+        """True if a loss is among the notes: later ones change nothing."""
         self.said: dict[Said, EntryId] = {}
         """What its entries say of its context, and the earliest one that says so."""
         self.entries: set[int] = set()

@@ -252,6 +252,10 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _null_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
 ErrorCode = Annotated[str, BeforeValidator(_as_text)]
 """An error's code; some gateways send the HTTP status as a number."""
 
@@ -326,7 +330,7 @@ class ResponseCancelled(Event):
     """The end of a response that somebody cancelled: the client left, or asked for it."""
 
     type: Literal["response.cancelled"]
-    response: ResponseSnapshot = ResponseSnapshot()
+    response: Annotated[ResponseSnapshot, BeforeValidator(_null_is_empty)] = ResponseSnapshot()
 
 
 class PartRedacted(PartEvent):

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.context import context_of
 from handlers.core.effects import Note
-from handlers.core.state import concerns
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from handlers.core.effects import Context, Copy, Ending
-    from handlers.core.identity import Arrival, PartKey
+    from handlers.core.identity import Arrival, EntryId, PartKey
     from handlers.core.log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
@@ -35,9 +34,17 @@ class Contradiction(NamedTuple):
 
 
 def contradiction_of(
-    state: ResponseState, part: PartKey, text: str, log: PartLog | None
+    state: ResponseState, part: PartKey, text: str, log: PartLog | None, *, since: EntryId
 ) -> Contradiction | None:
-    """Return the earliest authoritative text of a part that differs from this one."""
+    """Return the earliest authoritative text of a part that differs from this one.
+
+    Args:
+        state: the stored state of the response.
+        part: the part.
+        text: the text that comes out.
+        log: the stored log of the part.
+        since: the entry with which the part began; earlier final copies do not contradict it.
+    """
     found: list[tuple[Arrival, str, str | None]] = []
     if log is not None:
         for arrival, _, said in log.closings:
@@ -45,10 +52,10 @@ def contradiction_of(
             # Compare digests only: nothing else is remembered of the text of a finished part.
             differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
             if (said and repair(said) != text) or differs:
-                found.append((arrival, said, log.item_id))
+                found.append((arrival, said, None))  # as of a finished part, whose item id is forgotten
     for arrival, ending in state.endings.items():
         other = _other_copy(part, ending, text.__eq__)
-        if other is not None and (log is None or concerns(arrival, ending, part, log)):
+        if other is not None and since <= arrival.entry:
             found.append((arrival, other.text, other.item_id))
     return _earliest(state, part, found)
 
@@ -75,8 +82,11 @@ def _has_digest(digest: str, text: str) -> bool:
 def _other_copy(part: PartKey, ending: Ending, is_known: Callable[[str], bool]) -> Copy | None:
     """Return the copy at a part's position if it has another text; None if any copy has the known text.
 
-    The position alone is no proof: some servers count from 1.
+    The position alone is no proof: some servers count from 1. So a part without a text, as one that was
+    redacted, is contradicted by no final copy: nothing in it could be the same.
     """
+    if is_known(""):
+        return None
     alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
     if any(is_known(repair(copy.text)) for copy in alike):
         return None

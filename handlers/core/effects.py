@@ -156,6 +156,8 @@ class Ending(NamedTuple):
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
+    class_left_out: bool = False
+    """The producer's class is too long, so the table's stands in its place."""
 
 
 class Learned(NamedTuple):

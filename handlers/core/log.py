@@ -170,7 +170,7 @@ _decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
 class PartLog:
     """Everything that is known of a part: some chunks, read as one set."""
 
-    __slots__ = ("_chunks", "_last", "began", "closings", "ids_differ", "item_id")
+    __slots__ = ("_chunks", "_last", "_named", "began", "closings", "ids_differ", "item_id")
 
     def __init__(self, chunks: Sequence[_Chunk] = ()) -> None:
         # Batches may be stored in another order than they were read: in that one there is nothing to sort.
@@ -181,7 +181,9 @@ class PartLog:
         """The earliest entry it has something of."""
         self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
-        self.item_id: str | None = min(named)[1] if named else None
+        first = min(named, default=None)
+        self._named = None if first is None else first[0]
+        self.item_id: str | None = None if first is None else first[1]
         """The earliest event's that has one."""
         self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in named}) > 1
         """Whether its events have several item ids: some servers give each event a new one."""
@@ -202,6 +204,10 @@ class PartLog:
         if self._all_until(entry):
             return any(any(chunk.deltas) for chunk in self._chunks)
         return any(fragment.delta for fragment in self.fragments if fragment.arrival.entry <= entry)
+
+    def item_id_until(self, entry: EntryId) -> str | None:
+        """Return the item id, if an event that has one came with this entry, or before it."""
+        return self.item_id if self._named is not None and self._named <= entry else None
 
     def assembled(self, until: EntryId | None = None) -> tuple[Assembly, int]:
         """What came until this entry, joined; and how many fragments came later."""

@@ -277,6 +277,7 @@ def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) 
     """Return the finished part that a final copy's text makes."""
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
     text = repair(copy.text)
+    contradiction = contradiction_of(state, part, text, state.open_parts.get(part), since=arrival.entry)
     return FinishedPart(
         part,
         assemble(())._replace(text=text),
@@ -292,7 +293,7 @@ def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) 
         ending.provider_category,
         ending.provider_explanation,
         "provider",
-        contradiction_of(state, part, text, state.open_parts.get(part)),
+        contradiction,
     )
 
 
@@ -312,7 +313,7 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         "completed" if ending is None else ending.status,
         None if ending is None else ending.reason,
         integrity,
-        log.item_id,
+        log.item_id_until(close.entry),
         context_of(state.registers, close.entry),
         log.began.ms,
         close.entry.ms,
@@ -321,7 +322,7 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         None if ending is None else ending.provider_category,
         None if ending is None else ending.provider_explanation,
         stated.note.source if stated.text or stated.note.checksum else None,
-        contradiction_of(state, part, text, log),
+        contradiction_of(state, part, text, log, since=log.began),
     )
 
 
@@ -352,5 +353,5 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         log.began.ms,
         now_ms if ended is None else ended.ms,
         reason_class=reason_class(why) if ended is None else None,
-        contradiction=contradiction_of(state, part, joined.text, log),
+        contradiction=contradiction_of(state, part, joined.text, log, since=log.began),
     )

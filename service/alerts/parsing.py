@@ -56,7 +56,8 @@ def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
     left_out: set[str] = set()
     while True:
         try:
-            alert = ModerationAlert.model_validate_json(json.dumps({"type": "", "text": "", **fields}))
+            # As an object, since the JSON reader of the model refuses deep nesting even in unknown fields.
+            alert = ModerationAlert.model_validate({"type": "", "text": "", **fields})
         except ValidationError as error:
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
             odd = wrong.keys()

@@ -135,7 +135,7 @@ class Batch:
             first = min(others)
             context = context_of({**response.registers, **stored.registers})
             change.contradicted = contradiction_alert(
-                Contradiction(part, repair(first.text), change.item_id, context, first.arrival.entry.ms)
+                Contradiction(part, repair(first.text), None, context, first.arrival.entry.ms)
             )
 
     def _bury_some(self, index: int, why: Unreadable, positions: Sequence[int]) -> None:
@@ -274,6 +274,9 @@ class Batch:
             self._bury_some(index, error.why, [position])
         else:
             self._note_all(effects, origin, index, route.event_type)
+            if not effects:  # nothing else would say that it came
+                key = None if said.response_id is None else StreamKey("response", said.response_id)
+                self._count_type(route.event_type, key, [index])
 
     def _slots(self, entry: Entry) -> list[Slot]:
         return events_of(entry, self._reading.max_event_bytes, self._reading.max_array_length)
@@ -338,7 +341,9 @@ class Batch:
                 if isinstance(effect, Ending):
                     response.endings[origin.arrival] = self._ending(response, effect, index)
                 elif isinstance(effect, Loss):
-                    response.notes[origin.arrival] = Note(loss=True)
+                    if not response.lost:
+                        response.notes[origin.arrival] = Note(loss=True)
+                        response.lost = True
                 else:
                     self._learn(response, effect, index)
 
@@ -372,6 +377,8 @@ class Batch:
 
     def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
         """Return the class of an ending's reason; the table's if the one given is too long."""
+        if ending.class_left_out:
+            self._leave_out(response, "reason_class", [index])
         given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
         return reason_class(ending.reason or "") if given is None and ending.reason_class else given
 

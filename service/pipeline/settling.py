@@ -103,9 +103,10 @@ def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
         first.at_ms,
         [(scope, name) for scope, name in whose.items() if name and by_response],
         [alert for alert in raised if alert is not None],
-        refused=any(end.reason_class == "refusal" for end in ends),
-        blocked=any(end.reason_class in STOPPED for end in ends),
-        cancelled=all(end.status == "cancelled" for end in ends),
+        # By that end alone: the others may be settled later, when the response is counted already.
+        refused=first.reason_class == "refusal",
+        blocked=first.reason_class in STOPPED,
+        cancelled=first.status == "cancelled",
     )
 
 

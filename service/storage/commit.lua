@@ -217,7 +217,8 @@ end
 
 -- Producers choose the names of types, so there is a bound for them; the other names are few.
 local function count(name, n)
-  local is_new = n > 0 and redis.call('HINCRBY', COUNTS, name, n) == n
+  if n == 0 then return end
+  local is_new = redis.call('HINCRBY', COUNTS, name, n) == n
   if is_new and string.sub(name, 1, 5) == 'type:' and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
     redis.call('HDEL', COUNTS, name)
     redis.call('HINCRBY', COUNTS, 'type:(other)', n)

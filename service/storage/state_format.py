@@ -116,7 +116,8 @@ def _judged(key: str, fields: Mapping[str, bytes]) -> FormatNote:
     for name in ("version", "min_reader"):
         if not re.fullmatch("[0-9]{1,9}", note[name]):
             raise _unreadable(key, f"{name} is {note[name][:20]!r}, not a small number")
-    written_by = " ".join(note["written_by"].split())[:_NAME_AT_MOST] or "an unknown program"
+    printable = "".join(c if c.isprintable() else " " for c in note["written_by"])
+    written_by = " ".join(printable.split())[:_NAME_AT_MOST] or "an unknown program"
     found = FormatNote(int(note["version"]), int(note["min_reader"]), written_by)
     if found.min_reader > FORMAT:
         raise StateFormatError(

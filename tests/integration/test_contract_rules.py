@@ -28,12 +28,14 @@ LOSS = {"type": "deltaloom.producer.loss", "dropped": 3}
 REDACTED = {"type": "deltaloom.part.redacted", "output_index": 0, "content_index": 0, "kind": "reasoning"}
 REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "refusal"}}}
 
-FINAL = {
-    "type": "response.completed",
-    "response": {
-        "output": [{"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}]
-    },
-}
+
+def ended_with_copy(text: str) -> dict[str, Any]:
+    """Return the end of a response whose final copy has this refusal."""
+    item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": text}]}
+    return {"type": "response.completed", "response": {"output": [item]}}
+
+
+FINAL = ended_with_copy("never")
 
 
 @pytest.fixture
@@ -376,6 +378,32 @@ async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([CANCELLED, COMPLETED], {}),
+        ([{"type": "error"}, REFUSED], {"responses:model:m": 1, "refused:model:m": 0}),
+        (
+            [ended("failed", "cyber_policy"), COMPLETED],
+            {"responses:model:m": 1, "refused:model:m": 0, "blocked:model:m": 1},
+        ),
+    ],
+    ids=["cancelled", "refused later", "blocked"],
+)
+async def test_the_first_end_counts(
+    bench: Bench, events: list[dict[str, Any]], expected: dict[str, int], *, together: bool
+) -> None:
+    """It would depend on how the stream was cut how often a model refuses."""
+    for each in [events] if together else [[event] for event in events]:
+        await bench.publish(*each, model="m")
+        await bench.consumer().work()
+    counted: dict[bytes, bytes] = {}
+    for key in await bench.redis.keys(bench.names.name("rates:*")):
+        counted = cast("dict[bytes, bytes]", await bench.redis.hgetall(key))
+    assert {name.decode(): int(value) for name, value in counted.items()} == expected
+
+
 # -------------------------------------------------------------------------------------------- ids are final
 
 
@@ -486,3 +514,130 @@ async def test_an_item_is_written_once(bench: Bench) -> None:
     (text,) = await written(bench)
     item = await bench.redis.hgetall(bench.names.item("resp_1", 0))
     assert (text.text, json.loads(item[b"refusal:0"])["text"]) == ("no", "no")
+
+
+NAMELESS = {name: value for name, value in done("no", "refusal").items() if name != "item_id"}
+COPY_OF_PART = {
+    "type": "response.content_part.done",
+    "output_index": 0,
+    "content_index": 0,
+    "part": {"type": "refusal", "refusal": "never"},
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("events", "item_id", "other"),
+    [
+        ((NAMELESS, delta(1, "no", "refusal")), None, None),
+        ((delta(1, "no", "refusal"), done("no", "refusal"), COPY_OF_PART), "item_1", "never"),
+        ((FINAL, ended_with_copy("nope"), done("nay", "refusal")), "item_1", "nope"),
+    ],
+    ids=["late item id", "nameless copy", "two copies"],
+)
+async def test_outputs_do_not_depend_on_how_the_stream_is_cut(
+    bench: Bench,
+    events: tuple[dict[str, Any], ...],
+    item_id: str | None,
+    other: str | None,
+    *,
+    together: bool,
+) -> None:
+    """Two deployments would write different messages under one id."""
+    for each in [events] if together else [(event,) for event in events]:
+        await bench.publish(*each)
+        await bench.consumer().work()
+    (text,) = await written(bench)
+    assert text.item_id == item_id
+    found = await raised(bench, "text.contradicted")
+    assert [alert.text for alert in found] == ([] if other is None else [other])
+    if other == "never":
+        assert found[0].item_id is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_copy_at_another_position_contradicts_no_redacted_part(
+    bench: Bench, *, together: bool
+) -> None:
+    """A server that counts from 1 would raise an alert for each part that it withholds."""
+    redacted = {**REDACTED, "kind": "refusal", "output_index": 1}
+    events = (redacted, {**done("never", "refusal"), "output_index": 2})
+    output = [{"type": "reasoning"}, *ended_with_copy("never")["response"]["output"]]
+    final = {"type": "response.completed", "response": {"output": output}}
+    for each in [(*events, final)] if together else [(event,) for event in (*events, final)]:
+        await bench.publish(*each)
+        await bench.consumer().work()
+    assert [text.text for text in await written(bench)] == ["", "never"]
+    assert await raised(bench, "text.contradicted") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "alert_type", "reason_class"),
+    [("Safety", "response.filtered", "safety"), ("REFUSAL", "response.refused", "refusal")],
+)
+async def test_a_known_class_in_any_case(
+    bench: Bench, given: str, alert_type: str, reason_class: str
+) -> None:
+    """A response that something stopped would raise nothing because of a capital letter."""
+    await bench.publish(ended("incomplete", "x", reason_class=given))
+    await bench.consumer().work()
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert (alert.type, alert.reason_class) == (f"deltaloom.{alert_type}", reason_class)
+
+
+async def test_a_class_beside_an_empty_incomplete_details(bench: Bench) -> None:
+    """What the error says of its class would be lost where a server fills in all fields."""
+    error = {"code": "x", "reason_class": "policy"}
+    await bench.publish({"type": "response.failed", "response": {"incomplete_details": {}, "error": error}})
+    await bench.consumer().work()
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert (alert.type, alert.reason_class) == ("deltaloom.response.blocked", "policy")
+
+
+async def test_a_class_that_is_too_long_leaves_the_status_to_the_table(bench: Bench) -> None:
+    """A text would have the class `cancelled`, and not that status."""
+    await bench.publish(delta(1, "no", "refusal"), ended("failed", "cancelled", reason_class="r" * 257))
+    (text,) = await written(bench)
+    assert (text.status, text.reason_class, text.context_truncated) == (
+        "cancelled",
+        "cancelled",
+        ("reason_class",),
+    )
+    assert (await counts(bench.redis, bench.prefix))["truncated:reason_class"] == 1
+
+
+async def test_a_cancellation_whose_response_is_null(bench: Bench) -> None:
+    """A serializer that writes null for what is missing would leave the text open."""
+    await bench.publish(delta(1, "no", "refusal"), {**CANCELLED, "response": None})
+    (text,) = await written(bench)
+    assert text.status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [CANCELLED, COMPLETED, {"type": "error", "code": "cyber_policy"}, ended("failed", "cyber_policy")],
+    ids=lambda event: event["type"],
+)
+async def test_an_end_that_nothing_identifies_is_counted(bench: Bench, event: dict[str, Any]) -> None:
+    """It would be acknowledged and leave no trace."""
+    await add(bench.redis, bench.names.deltas, {"event": json.dumps(event)})
+    assert await written(bench) == []
+    assert await counts(bench.redis, bench.prefix) == {f"type:{event['type']}": 1}
+
+
+async def test_values_left_out_are_counted_beside_a_thousand_types(bench: Bench) -> None:
+    """A producer that makes up types would hide which values are too long."""
+    types = [value for number in range(1000) for value in (f"type:{number}", 1)]
+    await bench.redis.hset(Keys(bench.names).counts, items=types)
+    await bench.publish(done("no", "refusal"), {"type": "new"}, tenant="t" * 257)
+    await written(bench)
+    found = await counts(bench.redis, bench.prefix)
+    assert (found["truncated:tenant"], found["type:(other)"]) == (1, 1)
+
+
+async def test_losses_of_a_batch_are_stored_once(bench: Bench) -> None:
+    """A producer that reports each event it drops would fill the server."""
+    await bench.publish(delta(1, "no", "refusal"), *[LOSS] * 20)
+    await bench.consumer().work()
+    fields = cast("list[bytes]", await bench.redis.hkeys(bench.names.name("state:response:resp_1")))
+    assert len([field for field in fields if field.startswith(b"note:")]) == 1

@@ -54,6 +54,15 @@ def test_an_odd_field_is_left_out_and_named() -> None:
     assert read.alert.model == "gpt-x"
 
 
+@pytest.mark.parametrize("name", ["later", "rate", "tenant"])
+def test_deep_nesting_costs_its_field_only(name: str) -> None:
+    """The relay would stop at an alert whose unknown field it cannot even skip."""
+    deep = "[" * 300 + "]" * 300
+    read = parse_alert(written(**{name: "deep"}).replace('"deep"', deep))
+    assert read.alert.id == alert().id
+    assert read.left_out == (() if name == "later" else (name,))
+
+
 def test_half_of_a_surrogate_pair_costs_one_character() -> None:
     """A program that cuts its texts by UTF-16 would write alerts that nobody gets."""
     assert parse_alert(written(text="a\ud800b", tenant="\udc00")).alert.text == "a?b"
