@@ -36,11 +36,11 @@ demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight stream
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests that guard the most, in at most three minutes on two cores
+test: $(VENV)/.dev ## Run the most important tests, in at most three minutes on two cores
 	$(call say,test: pytest)
 	@$(PYTEST) -m 'not slow and not prove' $(ARGS)
 
-test-all: $(VENV)/.dev ## Run all tests but those of prove: chaos, benchmarks and dead masters too, in eight minutes
+test-all: $(VENV)/.dev ## Run all tests but those of prove, chaos and benchmarks too, in at most eight minutes on two cores
 	$(call say,test-all: pytest)
 	@$(PYTEST) -m 'not prove' --hypothesis-profile ci $(ARGS)
 
@@ -48,10 +48,10 @@ prove: $(VENV)/.prove ## Run the tests against other programs: SDKs, browsers, d
 	$(call say,prove: pytest)
 	@$(PYTEST) -m prove --hypothesis-profile ci $(ARGS)
 
-sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways: does each turn the tests red? About 15 minutes
+sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways and see whether each turns the tests red, in about 15 minutes
 	@$(BIN)/python -m mutation sabotage $(ARGS)
 
-mutate: $(VENV)/.dev ## Change the code at random, 100 times in Python and in Lua: do the tests notice? Hours
+mutate: $(VENV)/.dev ## Make 100 random changes each in Python and Lua and see whether the tests notice, in some hours
 	@$(BIN)/python -m mutation sample $(ARGS)
 
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?

@@ -28,7 +28,7 @@ class Bad(NamedTuple):
 
 
 class Silence:
-    """In the place of an entry: nothing came for the idle timeout, so what is open is given up."""
+    """A pause in place of an entry: nothing came for the idle timeout, so open texts are given up."""
 
 
 class PartId(NamedTuple):
@@ -92,7 +92,7 @@ class Expectation(NamedTuple):
     stops: dict[ExpectedStop, str]
     """Alerts about how it ended, with their reasons."""
     contradicted: frozenset[PartId]
-    """Parts for which somebody says another text than the one that comes out."""
+    """Parts for which some event has another text than the one that comes out."""
 
 
 class _Rule(NamedTuple):
@@ -131,7 +131,7 @@ _STATUSES = {
     "response.cancelled": "cancelled",
     "error": "failed",
 }
-"""From an event that ends a response to how it ended."""
+"""The status of a response, by the type of the event that ends it."""
 
 
 @dataclass(slots=True)
@@ -183,9 +183,9 @@ class _Reader:
         self.ended_items: set[tuple[str | None, int | None]] = set()
         self.stops: dict[ExpectedStop, str] = {}
         self.said: defaultdict[PartId, set[str]] = defaultdict(set)
-        """Every text that is said of a part, whenever."""
+        """Every text that some event gives for a part, at any time."""
         self.stops_now: dict[ExpectedStop, str] = {}
-        """Of the entry that is read."""
+        """The stops of the entry that is being read."""
 
     def read(self, number: int, events: list[Event | Bad]) -> None:
         self.terminals.clear()
@@ -202,7 +202,7 @@ class _Reader:
             self._only_in_final_copy(number, owner, terminal)
 
     def _note_stops(self) -> None:
-        """A response that shows a refusal has that refusal's alerts, and no other."""
+        """Expect the alerts about the end, unless there is a refusal: that has alerts of its own."""
         refused = {part.id.item_id for part in self.parts.values() if part.id.kind == "refusal"}
         for stop, reason in self.stops_now.items():
             if stop.item_id not in refused:

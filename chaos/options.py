@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--settle-time",
         type=float,
         default=120.0,
-        help="how long the end may take, in seconds, beyond the idle timeout (default 120)",
+        help="how long texts may take at the end, in seconds beyond the idle timeout (default 120)",
     )
     add("--json", type=Path, metavar="FILE", help="write the result there too")
     add("--fail-fast", action="store_true", help="end at the first violation that shows before the end")

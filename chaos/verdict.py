@@ -226,7 +226,7 @@ class Verdict:
         self._complete_if_all_there(key)
 
     def _contradiction(self, key: PartId, message: Message) -> None:
-        """An alert that somebody says another text: true only if somebody does, and raised once a part."""
+        """Check an alert about another text: some event must have that text, and it comes once a part."""
         self.totals["contradictions"] += 1
         unclear = {name for name, _ in self.unclear}
         identity = hash(message.fields["id"])

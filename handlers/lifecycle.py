@@ -132,7 +132,7 @@ def on_failed(event: ResponseFailed, origin: Origin) -> Iterator[Effect]:
 
 
 def on_cancelled(event: ResponseCancelled, origin: Origin) -> Iterator[Effect]:
-    """`response.cancelled` ends the response because somebody asked for that, or left."""
+    """`response.cancelled` ends the response: the client left, or somebody asked for it."""
     detail, error = event.response.incomplete_details, event.response.error
     reason = (detail.reason if detail else None) or (error.code if error else None)
     yield from _end(event.response, origin, "cancelled", reason or "cancelled")
@@ -146,9 +146,11 @@ def on_error(event: ErrorEvent, origin: Origin) -> Iterator[Effect]:
 
 
 def _class_of(status: Status, reason: str | None, given: str | None, origin: Origin) -> ReasonClass | None:
-    """Return the class of a response's end: the producer's word, else the table's."""
-    if status in {"completed", "cancelled"}:
-        return None if status == "completed" else "cancelled"
+    """Return the class of a response's end: the one that the producer gives, else the table's."""
+    if status == "completed":
+        return None
+    if status == "cancelled":
+        return "cancelled"
     if given and len(given) <= limits.REASON:
         return _KNOWN_CLASSES.get(given.casefold()) or repair(given)
     if reason is None:
@@ -174,11 +176,11 @@ def _end(
     reason = None if reason is None else repair(reason)
     error = response.error
     detail = _detail_of(response)
-    class_of_it = _class_of(status, reason, detail.reason_class, origin)
-    if class_of_it == "cancelled":
+    ending_class = _class_of(status, reason, detail.reason_class, origin)
+    if ending_class == "cancelled":
         status = "cancelled"
     explanation = detail.provider_explanation
-    if explanation is None and error is not None and class_of_it in {*STOPPED, "refusal"}:
+    if explanation is None and error is not None and ending_class in {*STOPPED, "refusal"}:
         explanation = error.message
     ending = Ending(
         StreamKey("response", origin.response_id or ""),
@@ -186,7 +188,7 @@ def _end(
         status,
         reason,
         copies,
-        class_of_it,
+        ending_class,
         None if detail.provider_category is None else repair(detail.provider_category),
         None if explanation is None else repair(explanation),
         class_left_out=len(detail.reason_class or "") > limits.REASON,
@@ -196,7 +198,7 @@ def _end(
         return
     for item in response.output or []:
         item_id = _item_id(item)
-        if item_id is not None and len(item_id) <= limits.ID:  # of a longer one nothing can be open
+        if item_id is not None and len(item_id) <= limits.ID:  # a longer one never opened anything
             own = tuple(copy for copy in copies if copy.item_id == item_id)
             yield ending._replace(stream_key=StreamKey("item", item_id), copies=own)
 

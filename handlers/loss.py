@@ -1,4 +1,4 @@
-"""Producers' losses: a producer that had to drop events of a response says so."""
+"""Producers' reports that they dropped events of a response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def on_loss(event: ProducerLoss, origin: Origin) -> Iterator[Loss]:
-    """`deltaloom.producer.loss`: no text that is closed after it is `verified`."""
+    """`deltaloom.producer.loss` keeps every text that is closed after it from being `verified`."""
     response_id = origin.response_id or event.response_id
     if response_id is None:
         raise UnattributableEventError("the event and its entry have no response_id")

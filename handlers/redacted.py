@@ -1,4 +1,4 @@
-"""Withheld parts: the provider says that a text exists, and does not give it out. Off by default."""
+"""Parts that exist, but the provider does not give out their text. Off by default."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Responses that were refused without a refusal's text, or stopped before their end: an alert for each.
+"""Alerts about responses that were refused without a text, or that a filter, policy or guardrail stopped.
 
-There is no text to go by, only a reason, and every provider has its own: `deltaloom.reasons` has their
-classes. A response that shows a refusal has that refusal's alerts, and gets no other.
+Only a reason tells, and every provider has its own: `deltaloom.reasons` has their classes. A response with a
+refusal part has that part's alerts, and gets no other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALERTS: Mapping[tuple[Status, ReasonClass], AlertType] = {
         for stopped in sorted(STOPPED)
     },
 }
-"""From a response's status and the class of its reason to the alert that they raise."""
+"""The alert that a response's status and the class of its reason raise."""
 
 
 def ended(end: ResponseEnd) -> ModerationAlert | None:

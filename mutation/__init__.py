@@ -13,7 +13,7 @@ mutants, in Python and Lua, and reports those that no test notices.
 | `suite.py`          | runs tests in a copy                                                |
 | `nearest.py`        | the tests that probably notice a change, to be run first            |
 | `trial.py`          | tries changes one by one, in one or more copies                     |
-| `sample.py`         | chooses mutants by a seed                                           |
+| `sample.py`         | chooses mutants by a seed, and has the goals                        |
 | `sabotage.py`       | reads `sabotages.toml`                                              |
 | `equivalent.py`     | reads `equivalent.toml`: mutants that change no behaviour           |
 | `report.py`         | progress, tables, and a file for programs                           |

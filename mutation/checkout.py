@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deltaloom", "handlers", "service")
 NOT_PASSED_ON = frozenset({"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV"})
-"""Variables that would lead tests to the original tree, or are meant for this program."""
+"""Variables that would lead tests to the original tree, or are meant for this program only."""
 STAMPS = (".demo", ".dev")
-"""Of the Makefile: they say that the environment is up to date."""
+"""Files by which the Makefile knows that the environment is up to date."""
 
 
 class CheckoutError(Exception):
-    """The tree cannot be copied, or what is tested would not be the copy."""
+    """The tree cannot be copied, or the tests would not import the copy."""
 
 
 def _installed() -> Path:
-    """Return the folder of the packages that are installed; of a copy, those of the original."""
+    """Return the folder of the installed packages; in a copy, that of the original tree."""
     spec = importlib.util.find_spec("pytest")
     if spec is None or spec.origin is None:
         raise CheckoutError("pytest is not installed here: make venv")
@@ -70,7 +70,7 @@ class Checkout:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _copy_files(self) -> None:
-        """Copy what git knows, and what is new and not ignored; and the history, which some tests ask for."""
+        """Copy the files that git tracks or does not ignore, and the history, which some tests need."""
         self._git("clone", "--quiet", "--shared", "--no-checkout", str(self._root), str(self.folder))
         listed = self._git(
             "-C", str(self._root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"
@@ -139,7 +139,7 @@ class Checkout:
 
     @staticmethod
     def _write(path: Path, source: str) -> None:
-        """Write a file. Its compiled form goes: it is taken for current within the same second."""
+        """Write a file, and remove its compiled form, which Python trusts within the same second."""
         path.write_text(source, "utf-8")
         if path.suffix == ".py":
             Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)

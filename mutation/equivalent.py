@@ -1,4 +1,4 @@
-"""Reads `equivalent.toml`: mutants that change no behaviour, each with the reason why no test can notice."""
+"""The mutants in `equivalent.toml`: they change no behaviour, each for a given reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("equivalent.toml")
 
 @dataclass(frozen=True, slots=True)
 class Equivalent:
-    """A line, and what may become of it."""
+    """A mutant that no test can notice: a line, and the line after the change."""
 
     file: str
     before: str
@@ -24,7 +24,7 @@ class Equivalent:
 
 
 class Equivalents:
-    """All of them."""
+    """The known equivalent mutants."""
 
     def __init__(self, known: list[Equivalent]) -> None:
         self.known = known

@@ -59,7 +59,7 @@ class _Token(NamedTuple):
     start: int
     end: int
     first: bool
-    """Whether it is the first of its line."""
+    """True for the first token of a line."""
 
 
 def _tokens(source: str) -> list[_Token]:

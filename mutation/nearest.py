@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-_STORED: Final = ("test_storage*.py", "test_flow.py", "test_several_workers.py", "test_reclaiming.py")
+_STORED: Final = (
+    "storage",
+    "test_storage.py",
+    "test_flow.py",
+    "test_several_workers.py",
+    "test_reclaiming.py",
+)
 _SENT: Final = ("test_outbox.py", "test_relay.py", "test_rates.py", "test_spikes.py")
 
 _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
@@ -22,11 +28,11 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
     "": ("test_flow.py",),
 }
-"""Tests in `tests/integration`, by what the file's path begins with."""
+"""Files and folders of tests in `tests/integration`, by the beginning of the changed file's path."""
 
 
 def nearest_tests(root: Path, file: str) -> list[str]:
-    """Return files and folders of tests, the nearest ones first; those that are not there are left out."""
+    """Return files and folders of tests, the nearest first, without those that do not exist."""
     return list(dict.fromkeys(path.relative_to(root).as_posix() for path in _nearest(root, file)))
 
 

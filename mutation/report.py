@@ -1,4 +1,4 @@
-"""What a person sees of a run, and what a program can read of it."""
+"""Reports of a run: progress and tables for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads `sabotages.toml`: fixed ways to break the code, each of which has to turn the tests red."""
+"""The sabotages in `sabotages.toml`: fixed ways to break the code, each of which must turn the tests red."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FILE = Path(__file__).with_name("sabotages.toml")
 
 
 class SabotageError(Exception):
-    """A sabotage does not fit the tree: change `sabotages.toml`."""
+    """A sabotage does not match the tree: change `sabotages.toml`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sabotage:
-    """One of them."""
+    """A fixed way to break the code."""
 
     name: str
     file: str
@@ -25,12 +25,12 @@ class Sabotage:
     """Text that is in the file exactly once."""
     replace: str
     breaks: str
-    """What a user would see."""
+    """The damage that a user would see."""
     tests: tuple[str, ...]
     """Run first; one of them should fail."""
 
     def change(self, root: Path) -> Change:
-        """Return what it does to the tree; `SabotageError` if the text is not there exactly once."""
+        """Return its change of the tree; `SabotageError` if its text is not there exactly once."""
         try:
             source = (root / self.file).read_text("utf-8")
         except OSError as error:

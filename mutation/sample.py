@@ -1,4 +1,4 @@
-"""Chooses mutants by a seed, and says how many of them have to die."""
+"""The choice of mutants by a seed, and the share of them that must die."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mutation.equivalent import Equivalents
 
 SCOPE: Final = ("client/deltaloom", "handlers", "service")
-"""What is sampled, unless the command line says otherwise."""
+"""The folders to sample, unless the command line names others."""
 
 LEFT_OUT: Final = ("service/demo",)
-"""A show: its tests look at what comes out."""
+"""The demo is a show, and its tests compare only its output."""
 
 GOALS: Final[Mapping[str, float]] = {"Python": 0.98, "Lua": 0.95}
 """The share of mutants that have to die."""
@@ -44,7 +44,7 @@ def files_in(root: Path, paths: Iterable[str]) -> Iterator[str]:
 
 
 def choose(root: Path, paths: Sequence[str], seed: str, count: int, equivalents: Equivalents) -> list[Change]:
-    """Return so many mutants of each language, the same for the same seed and tree."""
+    """Return at most `count` mutants of each language, the same for the same seed and tree."""
     by_language: dict[str, list[Change]] = {language: [] for language in GOALS}
     sources: dict[str, str] = {}
     for file in dict.fromkeys(files_in(root, paths)):

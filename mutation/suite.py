@@ -1,4 +1,4 @@
-"""Runs tests in a copy of the tree, until the first one fails."""
+"""Runs of tests in a copy of the tree, until the first test fails."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _outcome(command: Sequence[str], code: int | None, output: str, seconds: flo
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a run that is not over: first so that it can clean up, then for certain, with all its children."""
+    """End a run that is not over: interrupt it so that it cleans up, then kill it with all its children."""
     for number, grace in ((signal.SIGINT, _GRACE), (signal.SIGKILL, None)):
         if process.returncode is not None:
             return

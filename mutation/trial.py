@@ -1,4 +1,4 @@
-"""Tries changes one by one: does a test notice?"""
+"""Trials of changes, one by one, to see whether a test notices."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ class Trial:
     change: Change
     tests: tuple[str, ...]
     then_all: bool = True
-    """Whether `make test` decides if they pass."""
+    """True if `make test` decides when those tests pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a change."""
+    """The result of a trial."""
 
     change: Change
     source: str
     """The file before."""
     outcome: Outcome
     by_first: bool
-    """Whether this is what the tests that were run first say, and not `make test`."""
+    """True if the outcome is that of the tests that were run first, not of `make test`."""
 
     @property
     def killed(self) -> bool:
-        """Whether a test failed, or none came to an end."""
+        """Return whether a test failed, or the tests did not end in time."""
         return self.outcome.red
 
 
 def trial_of(change: Change, only: Sequence[str] = (), *, quick: bool = False) -> Trial:
-    """Return the trial of a mutant: by these tests only, else by the nearest and, if not quick, by all."""
+    """Return the trial of a mutant: by the tests in `only`, else by the nearest and, unless quick, by all."""
     tests = tuple(only or nearest_tests(ROOT, change.file))
     return Trial(change, tests, then_all=not (only or quick))
 
 
 async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:
-    """Try changes, first with the tests of each; then, where they pass, with `make test`.
+    """Try changes, first with the tests of each trial, then with `make test` where those pass.
 
     Args:
         trials: what to try.
@@ -125,7 +125,7 @@ async def _try_each(
 
 
 async def check_unchanged(checkout: Checkout, test: str) -> None:
-    """Make sure that a test passes without any change: one that does not would seem to notice everything."""
+    """Make sure that a test passes without any change; else it would seem to notice everything."""
     name, _, _ = test.partition("[")
     if (await run_tests(checkout, [name], FIRST_LIMIT)).red:
         raise SuiteError(f"{test} fails without any change")

@@ -59,7 +59,7 @@ class PartChange:
         """Whether others have another one."""
         self.opened: ModerationAlert | None = None
         self.contradicted: ModerationAlert | None = None
-        """Raised if the part is finished, with another text than these closings say."""
+        """The alert that a closing here has another text than the finished part; None if there is none."""
 
     @property
     def named_by(self) -> int:
@@ -115,10 +115,10 @@ class PartChange:
         self.in_order = True
 
     def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
-        """Add a closing, unless one that goes before it says the same: of a text's copies one is stored.
+        """Add a closing, unless one before it has the same text: only one copy of a text is stored.
 
         The first entry that has the text closes a part, and within an entry the closing of the lowest rank.
-        One that says another text is stored too: it contradicts the first.
+        A closing with another text is stored too, since it contradicts the first.
         """
         (entry, _), rank, said = closing
         for (before, _), better, text in self.closings:
@@ -142,9 +142,9 @@ class ResponseChange:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.notes: dict[Arrival, Note] = {}
-        """What is stored beside closings, and the first loss."""
+        """The notes of closings, and of the first loss."""
         self.lost = False
-        """Whether a loss is among the notes: later ones change nothing."""
+        """True if a loss is among the notes: later ones change nothing."""
         self.said: dict[Said, EntryId] = {}
         """What its entries say of its context, and the earliest one that says so."""
         self.entries: set[int] = set()
@@ -228,7 +228,7 @@ class Commit:
         return self.entry(change.named_by)
 
     def says(self, response: ResponseChange, change: PartChange) -> list[tuple[str, StoredClosing]]:
-        """Return the closings that say a part's text or a checksum of it, each with the digest of that."""
+        """Return the closings that have a part's text or a checksum, each after the digest of that text."""
         found = []
         for closing in change.closings:
             if closing.text:

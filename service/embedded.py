@@ -150,9 +150,9 @@ class EmbeddedServer:
             return None
 
     def _start_somewhere(self, binary: Path) -> int:
-        """Start the server on the first port that it gets, and return that port.
+        """Start the server on the first port that is free for it, and return that port.
 
-        A port that was free a moment ago may be another server's by now, so another one is tried.
+        Another server may take a port in the moment after it was found free. Then the next one is tried.
         """
         for port in self._ports():
             if self._start(binary, port):
@@ -162,7 +162,7 @@ class EmbeddedServer:
         )
 
     def _ports(self) -> Iterator[int]:
-        """The ports to try: the wanted one only, or the remembered, the preferred and then free ones."""
+        """Yield the ports to try: only the wanted one, or the remembered, the preferred and free ones."""
         if self._wanted_port is not None:
             if not _is_free(self._wanted_port):
                 raise EmbeddedServerError(f"port {self._wanted_port} is taken: free it, or choose another")
@@ -209,7 +209,7 @@ class EmbeddedServer:
         raise EmbeddedServerError(f"the embedded server did not start: {words} ({self.folder / _LOG_FILE})")
 
     def _is_ours(self, port: int) -> bool:
-        """Return whether the server that answers on a port has our folder, and has read its data."""
+        """Return whether our server answers on a port, and has read its data; its folder identifies it."""
         return _answers(port) and _folder_of(port) == self.folder.resolve()
 
     def _last_words(self) -> str:

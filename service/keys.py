@@ -9,9 +9,9 @@
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
 | `format`                  | hash   | the format of the state                      | stays: 3 fields  |
-| `kind-retention`          | hash   | how far streams were cleared of a kind       | TTL              |
+| `kind-retention`          | hash   | how far streams were searched for a kind     | TTL              |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
-| `provider-spikes`         | hash   | the same of providers                        | TTL              |
+| `provider-spikes`         | hash   | the same for providers                       | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
 
@@ -73,7 +73,7 @@ class Keys:
 
     @property
     def kind_retention(self) -> str:
-        """How far the outputs were cleared of kinds that are not kept as long as the others."""
+        """How far each output was searched for texts of kinds that have a retention of their own."""
         return self.names.name("kind-retention")
 
     def rates(self, width_ms: int, start_ms: int) -> str:
@@ -87,7 +87,7 @@ class Keys:
 
     @property
     def provider_spikes(self) -> str:
-        """The same of providers, where workers of v0.1.0, which take them for tenants, do not look."""
+        """The same for providers, in a key of its own: workers of v0.1.0 would take them for tenants."""
         return self.names.name("provider-spikes")
 
     @property
@@ -100,7 +100,7 @@ class Keys:
         return self.names.name(f"state:{stream_key}")
 
     def marker(self, stream_key: StreamKey) -> str:
-        """Return the key that remembers a response when it is over: short, however long the id is."""
+        """Return the key of the marker of a response that is over; it is short, however long the id is."""
         name = str(stream_key).encode("utf-8", "surrogatepass")
         digest = blake2b(name, digest_size=_MARKER_DIGEST_BYTES).digest()
         return self.names.name(f"done:{urlsafe_b64encode(digest).decode()}")

@@ -29,7 +29,7 @@ FASTSTREAM_LOGGER = "deltaloom.faststream"
 _LIBRARIES = (FASTSTREAM_LOGGER, "redis", "asyncio")
 """Loggers that tell of every step: heard in full only at the level debug."""
 _TEXTS = ("text", "provider_explanation")
-"""Keys under which a line carries words of a model, or a provider's words about a user's request."""
+"""Keys of a line that hold a model's words, or a provider's words about a user's request."""
 
 
 def _without_text(

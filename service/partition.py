@@ -85,7 +85,7 @@ class Partition:
         """Begin, as soon as the server is there: `read` has batches come.
 
         Raises:
-            StateFormatError: this worker cannot read what is stored here.
+            StateFormatError: this worker cannot read the state of this partition.
         """
         with logs.bound(stream=self.names.deltas):
             await self.patience.until_done(self._format.claim)
@@ -98,7 +98,7 @@ class Partition:
             each.start()
 
     async def watch_format(self) -> NoReturn:
-        """Look now and then whether this worker can still read what is stored.
+        """Check once a claim time that this worker can still read the state of this partition.
 
         Raises:
             StateFormatError: it cannot.

@@ -49,12 +49,12 @@ class Entry(NamedTuple):
 
 
 class Contradicted(NamedTuple):
-    """What is stored of a finished part."""
+    """The stored facts about a finished part for which a commit has another text."""
 
     digest: str
-    """Of its text."""
+    """The digest of the part's text."""
     registers: Registers
-    """What is still known of its response's context."""
+    """The context of its response, as far as it is still stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Committed:
     overflowing: Sequence[PartKey] = ()
     """Parts that would grow beyond their limit. If there are any, nothing at all was written."""
     contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
-    """Finished parts for which the batch has another text. If there are any, nothing at all was written: the
-    commit has to raise an alert for each."""
+    """Finished parts for which the batch has another text, and no alert yet. If there are any, nothing at all
+    was written: commit again with an alert for each."""
     acknowledged: int = 0
     opened: Sequence[PartKey] = ()
     late_events: int = 0
@@ -109,7 +109,7 @@ class FinishedText:
     late: int
     """Events of the log that came too late for it."""
     contradicted: ModerationAlert | None = None
-    """If another authoritative text came for the part."""
+    """The alert that another authoritative text came for the part; None: none came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,11 @@ class Over:
     alerts: Sequence[ModerationAlert]
     """Raised because of how it ended, each type once."""
     refused: bool = False
-    """Its reason says that the model declined. (A refusal's text says so too: storage knows that.)"""
+    """True if the reason means that the model declined. Storage itself knows of refusal parts."""
     blocked: bool = False
-    """A filter, a policy or a guardrail stopped it."""
+    """True if a filter, a policy or a guardrail stopped it."""
     cancelled: bool = False
-    """It does not count, unless it was refused."""
+    """True if it was cancelled: then it does not count, unless it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Settlement:
     over: Over | None = None
     """If it has ended, or is given up."""
     contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
-    """Alerts that another authoritative text came for a part that was finished before: once a part."""
+    """Alerts about other authoritative texts of parts that were finished before, raised once a part."""
 
 
 @dataclass(frozen=True, slots=True)

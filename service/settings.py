@@ -36,7 +36,7 @@ LONGEST = 100 * 365 * 86400
 """Seconds: a century. Far longer times are beyond what Redis takes."""
 
 SHORTEST_RETENTION = 60
-"""Seconds: the clocks of a server and of its successor may differ by some."""
+"""Seconds. The clocks of a server and of its successor may differ by some."""
 
 
 class SettingsError(ValueError):
@@ -322,7 +322,7 @@ class Settings(BaseSettings):
 
     @property
     def kind_retentions(self) -> Mapping[str, float]:
-        """Seconds for which texts of a kind are kept, where that is shorter than for the others."""
+        """Seconds for which texts are kept, by kind; the other settings hold for all other kinds."""
         return _seconds_by_kind(self.kind_retention) if self.kind_retention else {}
 
     @property

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a server, and what a run says of itself: its server, and what it left out."""
+"""Fixtures for tests that need a server, and the lines about a run: its server, and the tests left out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run in one process more than there are cores, as many tests wait; in one on a server that was given."""
+    """Return the number of cores and one more, since many tests wait; 1 if the server is a given one."""
     return 1 if servers.is_given() else (os.cpu_count() or 1) + 1
 
 
@@ -54,14 +54,14 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Count what this tier of tests leaves out."""
+    """Count the tests that this tier leaves out."""
     for item in items[:1]:
         item.config.stash[_left_out] = tiers.left_out(items)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what only this process knows to the process that reports (pytest-xdist)."""
+    """Hand the counts and the server of this process to the process that reports (pytest-xdist)."""
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
         counted = config.stash.get(_left_out, Counter[str]())
@@ -71,7 +71,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a process of the run knows; each has deselected the same tests."""
+    """Take the counts and the server of a process of the run; each has deselected the same tests."""
     output = getattr(node, "workeroutput", {})
     node.config.stash[_left_out] = Counter(output.get("left_out", {}))
     if output.get("server"):
@@ -79,7 +79,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say on which server a parallel run was, and in one line what was not run."""
+    """Print the servers of a parallel run, and one line about the tests that were not run."""
     for description in config.stash.get(_servers, ()):
         terminalreporter.write_line(f"server: {description}")
     skipped = terminalreporter.getreports("skipped")

@@ -1,9 +1,9 @@
-"""Real processes of `python -m service` that start in a moment.
+"""Real processes of `python -m service` that start within milliseconds.
 
 Starting Python and importing the worker takes a second of CPU. A fork server does that once for each process
-of the tests; each command is a fork of it. The fork is a process like any other: it has its own signals, exit
-code, environment, folder and files, and can be killed. `test_processes.py` compares it with one that was
-started.
+of the tests; each command is a fork of it. A fork has its own signals, exit code, environment, folder and
+files, and can be killed, like any other process. `test_processes.py` compares forks with processes that were
+started the usual way.
 
 Theory of operation:
 
@@ -45,7 +45,7 @@ _NEVER_PRELOADED = ("service.__main__", "service.demo.__main__")
 
 
 class ForkedProcess:
-    """A command that runs in a fork; with the methods of `subprocess.Popen`, and `wait` for an event loop."""
+    """A command that runs in a fork, with methods like those of `subprocess.Popen`; `wait` is a coroutine."""
 
     def __init__(self, status: socket.socket) -> None:
         self._status = status
@@ -57,7 +57,7 @@ class ForkedProcess:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, or the negative number of the signal that ended it; None if it runs."""
+        """Return its exit code, or the negative number of the signal that ended it; None if it runs."""
         if self._returncode is None:
             self._read(0)
         return self._returncode
@@ -108,7 +108,7 @@ def start(
     stderr: IO[bytes],
     cwd: Path | None = None,
 ) -> ForkedProcess:
-    """Start `python -m service` with these arguments; stdin is empty, stdout None is the tests' own."""
+    """Start `python -m service` with these arguments and an empty stdin; stdout None is that of the tests."""
     ours, theirs = socket.socketpair()
     request = {"arguments": arguments, "env": dict(env), "cwd": str(cwd or Path.cwd())}
     descriptors = [stdout.fileno() if stdout else 1, stderr.fileno(), theirs.fileno()]
@@ -119,7 +119,7 @@ def start(
 
 @cache
 def _server() -> socket.socket:
-    """Start the fork server of this process; it ends with it."""
+    """Start the fork server of this process; both end together."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -189,7 +189,7 @@ def _report(children: dict[int, socket.socket]) -> None:
 
 
 def _become(command: _Command) -> None:
-    """Make this fork look as if it had been started on its own, and run the command."""
+    """Make this fork like a process that was started on its own, and run the command."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, descriptor in enumerate(command.descriptors, 1):
@@ -207,7 +207,7 @@ def _become(command: _Command) -> None:
 
 
 def _preload() -> None:
-    """Import all that a worker, a relay or a command may import."""
+    """Import all modules that a worker, a relay or a command may import."""
     service: Any = importlib.import_module("service")
     for module in pkgutil.walk_packages(service.__path__, "service."):
         if not module.name.startswith(_NEVER_PRELOADED):

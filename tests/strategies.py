@@ -156,7 +156,7 @@ class PlannedPart:
 
     @property
     def final_text(self) -> str:
-        """What the response's final copy has."""
+        """Return the text in the response's final copy."""
         return self.text + _OTHER if self.other == "final copy" else self.text
 
 

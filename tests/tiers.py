@@ -26,10 +26,10 @@ def need(*programs: str, what: str, package: str, variable: str | None = None) -
     """Return the path of the first of these programs that is there; skip the test if none is.
 
     Args:
-        programs: names that are looked for on the path.
-        what: what the program is, for people.
-        package: Debian's package that brings it.
-        variable: of the environment; the path of the program. Where it is set, no other is looked for.
+        programs: names to look for on the path.
+        what: a name of the program for people.
+        package: the Debian package that contains it.
+        variable: an environment variable with the program's path; if it is set, nothing else is looked for.
     """
     if variable and (given := os.environ.get(variable)):
         return given
@@ -40,7 +40,7 @@ def need(*programs: str, what: str, package: str, variable: str | None = None) -
 
 
 def lack(what: str, package: str) -> NoReturn:
-    """Skip the test, since the machine does not have something."""
+    """Skip the test, since the machine lacks a program."""
     pytest.skip(f"needs {what} (Debian: {package})")
 
 

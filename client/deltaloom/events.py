@@ -7,7 +7,7 @@ allowed and ignored: servers add their own (`obfuscation`, `logprobs`, `copilot_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AliasChoices,
@@ -50,7 +50,7 @@ def _odd_is_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 
 OddIsNone = WrapValidator(_odd_is_none)
-"""Leave out a value that no effect needs, if it is not as it should be."""
+"""Read a value that no effect needs as None if it is invalid, so that it never costs the event."""
 
 
 class Event(BaseModel):
@@ -83,17 +83,22 @@ class TextDone(BaseModel):
     A producer that cannot send a long text again sends `text_sha256`, of its UTF-8, and `text_bytes`.
     """
 
+    _text_field: ClassVar[str] = "text"
+
     text_sha256: Annotated[Sha256 | None, OddIsNone] = None
     text_bytes: Annotated[Count | None, OddIsNone] = None
     integrity_source: Annotated[str | None, OddIsNone] = None
     """`producer`, if the producer wrote this event itself because its provider sends none."""
 
-
-def _has_text_or_digest(event: TextDone, text: str | None, field: str) -> None:
-    if text is None and event.text_sha256 is None:
-        raise PydanticCustomError(
-            "text_or_digest", "give {field}, or text_sha256 with 64 hexadecimal digits", {"field": field}
-        )
+    @model_validator(mode="after")
+    def _has_text_or_checksum(self) -> Self:
+        if getattr(self, self._text_field) is None and self.text_sha256 is None:
+            raise PydanticCustomError(
+                "text_or_checksum",
+                "give {field}, or text_sha256 with 64 hexadecimal digits",
+                {"field": self._text_field},
+            )
+        return self
 
 
 class RefusalDelta(PartEvent):
@@ -107,12 +112,8 @@ class RefusalDone(TextDone, PartEvent):
     """The whole refusal text."""
 
     type: Literal["response.refusal.done"]
+    _text_field: ClassVar[str] = "refusal"
     refusal: str | None = None
-
-    @model_validator(mode="after")
-    def _has_a_text(self) -> Self:
-        _has_text_or_digest(self, self.refusal, "refusal")
-        return self
 
 
 class ReasoningTextDelta(PartEvent):
@@ -128,11 +129,6 @@ class ReasoningTextDone(TextDone, PartEvent):
     type: Literal["response.reasoning_text.done"]
     text: str | None = None
 
-    @model_validator(mode="after")
-    def _has_a_text(self) -> Self:
-        _has_text_or_digest(self, self.text, "text")
-        return self
-
 
 class ReasoningSummaryTextDelta(SummaryEvent):
     """A fragment of a reasoning summary."""
@@ -147,11 +143,6 @@ class ReasoningSummaryTextDone(TextDone, SummaryEvent):
     type: Literal["response.reasoning_summary_text.done"]
     text: str | None = None
 
-    @model_validator(mode="after")
-    def _has_a_text(self) -> Self:
-        _has_text_or_digest(self, self.text, "text")
-        return self
-
 
 class OutputTextDelta(PartEvent):
     """A fragment of the answer."""
@@ -165,11 +156,6 @@ class OutputTextDone(TextDone, PartEvent):
 
     type: Literal["response.output_text.done"]
     text: str | None = None
-
-    @model_validator(mode="after")
-    def _has_a_text(self) -> Self:
-        _has_text_or_digest(self, self.text, "text")
-        return self
 
 
 class Copied(BaseModel):
@@ -275,10 +261,10 @@ ErrorCode = Annotated[str, BeforeValidator(_as_text)]
 
 
 class ReasonDetail(Copied):
-    """What a producer may add to a reason: the provider's own words, and a class if it knows better."""
+    """The fields that a producer may add to a reason: its class, and the provider's own words."""
 
     reason_class: Annotated[str | None, OddIsNone] = None
-    """As in `deltaloom.reasons`; without it, the table there says."""
+    """A class of `deltaloom.reasons`; without it, the table there decides."""
     provider_category: Annotated[str | None, OddIsNone] = Field(  # type: ignore[pydantic-alias]
         default=None, validation_alias=AliasChoices("provider_category", "category")
     )
@@ -341,21 +327,21 @@ class ResponseFailed(Event):
 
 
 class ResponseCancelled(Event):
-    """Somebody cancelled a response: the client left, or asked for it."""
+    """The end of a response that somebody cancelled: the client left, or asked for it."""
 
     type: Literal["response.cancelled"]
     response: Annotated[ResponseSnapshot, BeforeValidator(_null_is_empty)] = ResponseSnapshot()
 
 
 class PartRedacted(PartEvent):
-    """A part that the provider withheld: it exists, and its text is not given out."""
+    """A part that exists, but the provider does not give out its text."""
 
     type: Literal["deltaloom.part.redacted"]
     kind: str
 
 
 class ProducerLoss(Event):
-    """A producer's report that it dropped events of a response, so that its texts may be short."""
+    """A producer's report that it dropped events of a response, so its texts may lack pieces."""
 
     type: Literal["deltaloom.producer.loss"]
     response_id: Annotated[Id | None, OddIsNone] = None

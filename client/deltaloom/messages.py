@@ -36,7 +36,7 @@ authoritative text was taken; there was no authoritative text; the provider with
 
 KnownIntegritySource = Literal["provider", "producer"]
 IntegritySource = KnownIntegritySource | str
-"""Who wrote the authoritative text: the provider, or the producer from what it had passed on."""
+"""The writer of the authoritative text: the provider, or the producer, which joined its own deltas."""
 
 KnownTextType = Literal["deltaloom.text.assembled"]
 
@@ -56,11 +56,11 @@ KnownAlertType = Literal[
 AlertType = KnownAlertType | str
 """A refusal has begun; its whole text is known; a response was refused without a text; a filter cut a
 response off; one failed because of a policy; another text came for a part that was finished; far more is
-refused than before; no longer."""
+refused than before; that is over."""
 
 KnownRateScope = Literal["model", "tenant", "provider"]
 RateScope = KnownRateScope | str
-"""What the responses that are counted together have in common."""
+"""The value by which responses are counted together."""
 
 KnownDeadLetterReason = Literal[
     "malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"
@@ -87,9 +87,9 @@ class Message(_Model):
     """The fields of every message."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
-    """`SCHEMA` of the version that wrote it."""
+    """The `SCHEMA` of the program that wrote it."""
     source: str | None = None
-    """The prefix it was written under: ids are unique within a prefix only."""
+    """The prefix under which it was written: ids are unique within a prefix only."""
 
 
 class Context(Message):
@@ -100,9 +100,9 @@ class Context(Message):
     safety_identifier: str | None = None
     traceparent: str | None = None
     provider: str | None = None
-    """Who was asked, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `aws.bedrock`, …"""
+    """The provider asked, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `aws.bedrock`, …"""
     upstream_provider: str | None = None
-    """Who answered, where `provider` is a gateway; the same names."""
+    """The provider that answered, where `provider` is a gateway; the same names."""
     dialect: str | None = None
     """The wire format that the producer translated from, like `anthropic.messages`."""
     upstream_response_id: str | None = None
@@ -123,13 +123,14 @@ class ResponseMessage(Context):
     """The first one seen: some servers change it on every event."""
     text: str
     reason: str | None = None
-    """Why it did not complete, as the provider says it; or `idle_timeout`, `open_limit`, `cancelled`."""
+    """Why it did not complete, in the provider's own value; or `cancelled`, `client_disconnected`,
+    `idle_timeout`, `open_limit`."""
     reason_class: ReasonClass | None = None
     """The class of the reason (`deltaloom.reasons`); null if it completed."""
     provider_category: str | None = None
     """The provider's own category of the reason."""
     provider_explanation: str | None = None
-    """The provider's words about the reason. They speak of a user's request: treat them like a text."""
+    """The provider's words about the reason. They are about a user's request: treat them like a text."""
 
 
 class PartMessage(ResponseMessage):
@@ -148,7 +149,7 @@ class AssembledText(PartMessage):
     status: Status
     integrity: Integrity
     integrity_source: IntegritySource | None = None
-    """Who wrote the authoritative text; null if there was none."""
+    """The writer of the authoritative text; null if there was none."""
     delta_count: int
     """Distinct deltas used."""
     duplicate_count: int
@@ -169,7 +170,7 @@ class RefusalRate(_Model):
 
     by: RateScope
     name: str
-    """Of the model, the tenant or the provider."""
+    """The name of the model, the tenant or the provider."""
     since: AwareDatetime
     """Where the window begins."""
     until: AwareDatetime
@@ -182,7 +183,7 @@ class RefusalRate(_Model):
     baseline_responses: int
     baseline_refused: int
     blocked: int = 0
-    """In the window, stopped by a filter, a policy or a guardrail; not among the refused."""
+    """Responses in the window that a filter, a policy or a guardrail stopped; none is in `refused`."""
     baseline_blocked: int = 0
     score: float
     """How far the two shares are apart, in standard errors: the z of a two-proportion test."""
@@ -213,8 +214,9 @@ class ModerationAlert(ResponseMessage):
     status: Status | None = None
     """How it ended; None while it is open, and where many are spoken of. `reason` likewise."""
     integrity: Integrity | None = None
-    """On `deltaloom.refusal.finished` only; `integrity_source` likewise."""
+    """On `deltaloom.refusal.finished` only."""
     integrity_source: IntegritySource | None = None
+    """On `deltaloom.refusal.finished` only."""
     rate: RefusalRate | None = None
     """On `deltaloom.refusal.spike` and its end only."""
     raised_at: AwareDatetime

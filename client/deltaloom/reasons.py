@@ -1,7 +1,7 @@
-"""Why responses end early: the table of all providers' reasons, and the class of each.
+"""The table of the reasons for which responses end early, of all providers, with the class of each.
 
-A provider's own value stays verbatim in `reason`; its class says what it means to the people who answer for
-a model. A value that is not in the table is `unknown`, never guessed. Standard library only.
+A provider's own value stays verbatim in `reason`. Its class says what the value means to the people who
+operate a model. A value that is not in the table is `unknown`, never guessed. Standard library only.
 
 Values are compared without regard to case: gateways change it. `field` is the path to the value in the
 provider's own answer, so that a translator can tell two meanings of one value apart.
@@ -17,17 +17,17 @@ KnownReasonClass = Literal[
 ReasonClass = KnownReasonClass | str
 """The model declined; a safety filter, a usage policy, a guardrail that the operator set up, or a filter of
 copied material stopped the response; it reached a limit of its length; somebody cancelled it; it failed for a
-technical reason; nobody knows. Later versions may add values."""
+technical reason; the table does not know the value. Later versions may add values."""
 
 STOPPED: frozenset[ReasonClass] = frozenset({"safety", "policy", "guardrail", "recitation"})
-"""The classes of a response that something other than the model stopped because of what it says."""
+"""The classes of responses that something other than the model stopped because of their content."""
 
 
 class Reason(NamedTuple):
-    """One row: a value that a provider gives in a field, its class, and where that is documented."""
+    """A row of the table: a value that a provider gives in a field, its class, and the source of that."""
 
     provider: str
-    """As in OpenTelemetry's `gen_ai.provider.name`, where that has the provider."""
+    """The name in OpenTelemetry's `gen_ai.provider.name`, if the provider has one there."""
     field: str
     value: str
     reason_class: KnownReasonClass
@@ -35,7 +35,7 @@ class Reason(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A field of a provider's answer, with the source of what is known of its values."""
+    """A field of a provider's answer, with the page that documents its values."""
 
     provider: str
     field: str
@@ -75,7 +75,7 @@ _vercel = _Field("vercel", "finishReason", "https://ai-sdk.dev/docs/ai-sdk-ui/st
 _deltaloom = _Field("deltaloom", "reason", "docs/contract.md")
 
 REASONS: tuple[Reason, ...] = (
-    # A field of the Responses API stands first: it decides where only the value is known.
+    # The Responses API stands first: where only the value is known, the first row decides.
     *_incomplete("length", "max_output_tokens", "max_tokens"),
     *_incomplete("safety", "content_filter"),
     *_code(

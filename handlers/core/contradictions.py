@@ -1,6 +1,6 @@
-"""Two texts for one part: no text is ever revised, so the second one is told to people.
+"""Contradictions: another authoritative text for a part. No text is ever revised, so an alert tells people.
 
-Any authoritative text counts, whenever it comes, that is not the one that came out: in a closing, as a
+Any authoritative text that differs from the one that came out counts, whenever it comes: in a closing, as a
 checksum, or in the response's final copy.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Contradiction(NamedTuple):
-    """Another authoritative text of a part, beside the one that came out."""
+    """Another authoritative text of a part than the one that came out."""
 
     part: PartKey
     text: str
@@ -36,20 +36,20 @@ class Contradiction(NamedTuple):
 def contradiction_of(
     state: ResponseState, part: PartKey, text: str, log: PartLog | None, *, since: EntryId
 ) -> Contradiction | None:
-    """Return the earliest authoritative text of a part that is not this one.
+    """Return the earliest authoritative text of a part that differs from this one.
 
     Args:
-        state: what is stored of the response.
-        part: which part.
-        text: what comes out.
-        log: what is stored of the part.
-        since: the entry with which the part began; final copies before it speak of no part.
+        state: the stored state of the response.
+        part: the part.
+        text: the text that comes out.
+        log: the stored log of the part.
+        since: the entry with which the part began; earlier final copies do not contradict it.
     """
     found: list[tuple[Arrival, str, str | None]] = []
     if log is not None:
         for arrival, _, said in log.closings:
             checksum = None if said else state.notes.get(arrival, Note()).checksum
-            # By the digest alone, as for a part that is finished: of that one no more is remembered.
+            # Compare digests only: nothing else is remembered of the text of a finished part.
             differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
             if (said and repair(said) != text) or differs:
                 found.append((arrival, said, None))  # as of a finished part, whose item id is forgotten
@@ -61,7 +61,7 @@ def contradiction_of(
 
 
 def contradictions_of_finished(state: ResponseState, low_water: LowWater) -> list[Contradiction]:
-    """Return what final copies say of parts that were finished before, where they say something else."""
+    """Return the texts in final copies that differ from those of parts that were finished before."""
     found = []
     for part, digest in state.finished_parts.items():
         if digest is not None:

@@ -27,7 +27,7 @@ class UnattributableEventError(ValueError):
 
 
 class Context(NamedTuple):
-    """Whose text it is, and where it came from."""
+    """The producer context of a text: who asked for it, and where it came from."""
 
     tenant: str | None = None
     model: str | None = None
@@ -42,7 +42,7 @@ class Context(NamedTuple):
     """The names of values that were left out because they were too long, sorted."""
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Return the names and values that are there; a name left out counts as a value of its own."""
+        """Yield the names and values that are set; each name in `truncated` makes a pair of its own."""
         for name in CONTEXT_NAMES:
             value = getattr(self, name)
             if value is not None:
@@ -65,7 +65,7 @@ TRUNCATABLE = (
     "provider_category",
     "provider_explanation",
 )
-"""The names of values that are left out where they are too long."""
+"""The names of the values that are left out if they are too long."""
 
 
 class Origin(NamedTuple):
@@ -107,15 +107,15 @@ class Fragment(NamedTuple):
 
 
 class Checksum(NamedTuple):
-    """What an event says of a text in place of the text."""
+    """A checksum that an event gives in place of a text."""
 
     sha256: str
-    """Of the UTF-8, in hexadecimal."""
+    """The SHA-256 of the text's UTF-8, in hexadecimal."""
     size: int | None = None
-    """Bytes of the UTF-8."""
+    """The bytes of the text's UTF-8."""
 
     def fits(self, text: str) -> bool:
-        """Return whether this is the checksum of a text."""
+        """Return whether a text has this checksum."""
         data = text.encode()
         same_size = self.size is None or self.size == len(data)
         return same_size and sha256(data).hexdigest() == self.sha256.lower()
@@ -130,7 +130,7 @@ class Closing(NamedTuple):
     item_id: str | None = None
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
-    """Who wrote the text."""
+    """The writer of the text."""
     redacted: bool = False
     """The provider withheld the text."""
 
@@ -178,14 +178,14 @@ Effect = Fragment | Closing | Ending | Learned | Loss
 
 
 class Note(NamedTuple):
-    """What is stored of an event beside its closing or its ending, because few events have any of it."""
+    """The rare attributes of an event, stored apart from its closing or ending."""
 
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
     redacted: bool = False
     loss: bool = False
     status: Status | None = None
-    """Of an ending, where the stored ending has a word that older workers know."""
+    """The status of an ending that is stored with another one, which workers of v0.1.0 can read."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None

@@ -101,7 +101,7 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
 
 
 def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
-    """Return the alert that another authoritative text came for a part: once a part, so it has one id."""
+    """Return the alert about a contradiction; its id is the part's, since it is raised once a part."""
     part = contradiction.part
     return ModerationAlert.model_validate(
         {

@@ -29,7 +29,7 @@ def fragment(
 def closing(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """Close a part with the text of its `.done`, or with the checksum that stands in place of it."""
+    """Close a part with the text of its `.done`, or with the checksum in place of it."""
     checksum, source = None, "provider"
     if isinstance(event, TextDone):
         if text is None and event.text_sha256 is not None:

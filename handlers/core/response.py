@@ -77,7 +77,7 @@ class ResponseEnd(NamedTuple):
     provider_category: str | None = None
     provider_explanation: str | None = None
     has_refusal: bool = False
-    """A part of the response is a refusal: its alerts say what the end would."""
+    """True if a part of the response is a refusal: its alerts say what an alert about the end would."""
 
 
 @dataclass(slots=True)
@@ -92,13 +92,13 @@ class Resolution:
     ends: list[ResponseEnd] = field(default_factory=list)
     """How, the first one first."""
     contradictions: list[Contradiction] = field(default_factory=list)
-    """Of parts that were finished before, in the response's final copy."""
+    """Texts in the response's final copy that differ from those of parts finished before."""
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
 
 
-class _Said(NamedTuple):
-    """What a closing, or the response's final copy, says of a part's text."""
+class _StatedText(NamedTuple):
+    """The text of a part as a closing, or the response's final copy, gives it."""
 
     rank: Rank
     text: str
@@ -106,17 +106,17 @@ class _Said(NamedTuple):
 
 
 class _Close(NamedTuple):
-    """The entry that closes a part, and what it says."""
+    """The entry that closes a part, with the text that it gives."""
 
     entry: EntryId
     ending: Ending | None
     """The response's end, if that closes the part."""
-    said: _Said
+    stated: _StatedText
 
     @property
     def own(self) -> bool:
-        """Whether the text was said of the part or its item, not only in the response's final copy."""
-        return self.said.rank is not Rank.RESPONSE
+        """Return whether the part or its item has the text, not only the response's final copy."""
+        return self.stated.rank is not Rank.RESPONSE
 
 
 def resolve(
@@ -171,7 +171,7 @@ def resolve(
 
 
 def _end(state: ResponseState, arrival: Arrival, ending: Ending, copied: Iterable[PartKey]) -> ResponseEnd:
-    """Return how a response ended; `copied` are the texts that only final copies had until then."""
+    """Return how a response ended; `copied` are the parts that only final copies had until then."""
     return ResponseEnd(
         state.stream_key,
         ending.status,
@@ -206,28 +206,29 @@ def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
     texts, items, terminals = _closings_by_entry(state, part, log)
     own_end = False
     for entry in sorted({*texts, *items, *terminals}):
-        all_said = sorted(texts.get(entry, []), key=lambda said: (said.rank, said.text))
+        texts_here = sorted(texts.get(entry, []), key=lambda each: (each.rank, each.text))
         terminal = terminals.get(entry)
-        own_end = own_end or entry in items or any(said.rank is not Rank.RESPONSE for said in all_said)
-        said = (
-            next((said for said in all_said if said.text), None)
-            or next((said for said in all_said if said.note.checksum), None)
-            or next((said for said in all_said if said.note.redacted), _Said(Rank.RESPONSE, ""))
+        own_end = own_end or entry in items or any(each.rank is not Rank.RESPONSE for each in texts_here)
+        stated = (
+            next((each for each in texts_here if each.text), None)
+            or next((each for each in texts_here if each.note.checksum), None)
+            or next((each for each in texts_here if each.note.redacted), _StatedText(Rank.RESPONSE, ""))
         )
-        if said.text or terminal or said.note.redacted or log.says_something_until(entry):
-            return _Close(entry, None if own_end else terminal, said)
+        if stated.text or terminal or stated.note.redacted or log.says_something_until(entry):
+            return _Close(entry, None if own_end else terminal, stated)
     return None
 
 
 def _closings_by_entry(
     state: ResponseState, part: PartKey, log: PartLog
-) -> tuple[dict[EntryId, list[_Said]], set[EntryId], dict[EntryId, Ending]]:
-    """Return, entry by entry, what is said of the part's text, the ends of its item and of its response."""
-    texts: dict[EntryId, list[_Said]] = {}
+) -> tuple[dict[EntryId, list[_StatedText]], set[EntryId], dict[EntryId, Ending]]:
+    """Return by entry the stated texts of the part, the ends of its item and the ends of its response."""
+    texts: dict[EntryId, list[_StatedText]] = {}
     items: set[EntryId] = set()
     terminals: dict[EntryId, Ending] = {}
     for arrival, rank, text in log.closings:
-        texts.setdefault(arrival.entry, []).append(_Said(rank, text, state.notes.get(arrival, Note())))
+        stated = _StatedText(rank, text, state.notes.get(arrival, Note()))
+        texts.setdefault(arrival.entry, []).append(stated)
     for arrival, ending in sorted(state.endings.items()):
         if not concerns(arrival, ending, part, log):
             continue
@@ -237,7 +238,7 @@ def _closings_by_entry(
         terminals.setdefault(arrival.entry, ending)
         copy = _copy_of(part, log, ending)
         if copy is not None:
-            texts.setdefault(arrival.entry, []).append(_Said(Rank.RESPONSE, copy.text))
+            texts.setdefault(arrival.entry, []).append(_StatedText(Rank.RESPONSE, copy.text))
     return texts, items, terminals
 
 
@@ -273,6 +274,7 @@ def _only_in_final_copy(
 
 
 def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
+    """Return the finished part that a final copy's text makes."""
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
     text = repair(copy.text)
     contradiction = contradiction_of(state, part, text, state.open_parts.get(part), since=arrival.entry)
@@ -303,8 +305,8 @@ def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
 
 def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
     joined, late = log.assembled(close.entry)
-    said, ending = close.said, close.ending
-    text, integrity = _judged(joined.text, said, lost=state.has_loss(close.entry))
+    stated, ending = close.stated, close.ending
+    text, integrity = _judged(joined.text, stated, lost=state.has_loss(close.entry))
     return FinishedPart(
         part,
         joined._replace(text=text),
@@ -319,17 +321,17 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         None if ending is None else ending.reason_class,
         None if ending is None else ending.provider_category,
         None if ending is None else ending.provider_explanation,
-        said.note.source if said.text or said.note.checksum else None,
+        stated.note.source if stated.text or stated.note.checksum else None,
         contradiction_of(state, part, text, log, since=log.began),
     )
 
 
-def _judged(joined: str, said: _Said, *, lost: bool) -> tuple[str, Integrity]:
-    """Return a part's text, and how far to trust it."""
-    text, checksum = repair(said.text), said.note.checksum
+def _judged(joined: str, stated: _StatedText, *, lost: bool) -> tuple[str, Integrity]:
+    """Return a part's text, and how far to trust it; `lost`: its producer has reported a loss."""
+    text, checksum = repair(stated.text), stated.note.checksum
     if text:
         return text, "verified" if text == joined and not lost else "repaired"
-    if said.note.redacted and not joined:
+    if stated.note.redacted and not joined:
         return "", "redacted"
     verified = checksum is not None and checksum.fits(joined) and not lost
     return joined, "verified" if verified else "unverified"

@@ -1,4 +1,4 @@
-"""What is stored of a response, as the rules read it, and how far the group has come."""
+"""The stored state of a response, as the closing rules read it, and the group's low-water mark."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
 
 
 class LowWater(NamedTuple):
-    """How far the group has come: the effects of every entry before `entry` are stored."""
+    """The group's progress: the effects of every entry before `entry` are stored."""
 
     entry: EntryId = EntryId(0, 0)
     stalled: bool = False
-    """Whether the worker that holds `entry` seems to be stuck."""
+    """True if the worker that holds `entry` seems to be stuck."""
 
     def passed(self, entry: EntryId) -> bool:
-        """Whether an entry, and all before it, are stored."""
+        """Return whether the effects of an entry, and of all before it, are stored."""
         return entry < self.entry
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseState:
-    """All that is stored of one response."""
+    """The stored state of one response."""
 
     stream_key: StreamKey
     registers: Mapping[RegisterName, Register] = field(default_factory=dict)
     endings: Mapping[Arrival, Ending] = field(default_factory=dict)
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
-    """With the digest of each one's text; None where an earlier version finished it."""
+    """The digest of each part's text; None where v0.1.0 finished the part."""
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def has_refusal(self, until: EntryId) -> bool:
-        """Return whether a part of the response is a refusal that began with this entry, or before it."""
+        """Return whether a part of the response is a refusal that began with or before this entry."""
         return any(part.kind == "refusal" for part in self.finished_parts) or any(
             part.kind == "refusal" and log.began <= until for part, log in self.open_parts.items()
         )
 
     def has_loss(self, until: EntryId) -> bool:
-        """Return whether the producer had reported a loss with this entry, or before it."""
+        """Return whether the producer reported a loss with or before this entry."""
         return any(note.loss and arrival.entry <= until for arrival, note in self.notes.items())
 
     def context_known(self, until: EntryId) -> bool:
-        """Whether all is known that `response.created` could tell of a text that is closed with this entry.
+        """Return whether no `response.created` can add to the context of a text that this entry closes.
 
-        What a repeat of it says later is too late for the text. Nothing ties it to a bare item.
+        A repeat of it that comes later is too late for the text, and nothing ties one to a bare item.
         """
         learned = self.registers.get(RegisterName("model", learned=True))
         context = context_of(self.registers, until)
@@ -63,5 +63,5 @@ class ResponseState:
 
 
 def concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
-    """Whether an ending closes a part: it is of its scope, and the part had begun."""
+    """Return whether an ending closes a part: its scope includes the part, and the part had begun."""
     return ending.output_index in {None, part.output_index} and log.began <= arrival.entry

@@ -10,17 +10,17 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 
 _DIGEST_LENGTH = 6
-"""Characters of a digest, of six bits each: enough to tell two texts of one part apart, and so short that the
+"""Characters of a digest, of six bits each: enough to tell two texts of one part apart, and so few that the
 marker of two texts takes less than 200 bytes of Redis."""
 
 
 def text_digest(text: str) -> str:
-    """Return the few characters by which a finished text is remembered."""
+    """Return the digest that is stored of a finished text."""
     return sha256_digest(sha256(text.encode()).hexdigest())
 
 
 def sha256_digest(sha256_hex: str) -> str:
-    """Return the digest of a text of which the SHA-256 is known, in hexadecimal."""
+    """Return the digest of a text from its SHA-256 in hexadecimal."""
     return urlsafe_b64encode(bytes.fromhex(sha256_hex)).decode()[:_DIGEST_LENGTH]
 
 

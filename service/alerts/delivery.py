@@ -44,7 +44,7 @@ class Notification:
     alert: ModerationAlert
     """As it may leave: its text redacted, cut or empty. Of a digest, the first of its alerts."""
     severity: AlertSeverity
-    """As the rules have it; `alert.severity` is what the worker said. It may be a word of a later version."""
+    """The severity that the rules give; `alert.severity` is the worker's. A later version may add values."""
     category: str
     rule: str | None
     """The rule that gave severity and category, if one did."""

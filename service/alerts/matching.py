@@ -49,8 +49,8 @@ _ASKED: Final[Mapping[str, Callable[[Judged], str | None]]] = {
 def mismatch_of_route(match: Match, judged: Judged) -> str | None:
     """Return the first thing in which an alert is not what a route asks for; None if there is none.
 
-    No file can name a phase that its version does not know. So an alert of an unknown type fits by everything
-    else that the route asks for, above all by its severity: otherwise nobody would be told.
+    No file can name a phase that its version does not know. So for an alert of an unknown type the route's
+    phase is ignored, and everything else counts, above all the severity: otherwise nobody would be told.
     """
     if phase_of(judged.alert) is None and match.phase is not None:
         match = match.model_copy(update={"phase": None})

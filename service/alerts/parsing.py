@@ -1,7 +1,7 @@
-"""Reads an alert of any version: what is needed has to be right, everything else may be odd.
+"""Read alerts of any version: the id, the severity and the time must be valid, all other fields may be odd.
 
-An alert that this version cannot read in full is still somebody's alarm, so it is sent without the fields
-that are odd. Only a message without an id, a severity or a time is no alert.
+An alert that this version cannot read in full is still somebody's alarm, so it is sent without the odd
+fields. A message without a valid id, severity or time is no alert.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NEEDED: Final = frozenset({"id", "severity", "raised_at"})
 
 
 class NotAnAlertError(ValueError):
-    """The message is not JSON, or has no id, severity or time; the text says which, in one phrase."""
+    """A message is not JSON, or has no valid id, severity or time; the text says which, in one phrase."""
 
 
 class ParsedAlert(NamedTuple):
@@ -31,7 +31,7 @@ def parse_alert(data: str | bytes) -> ParsedAlert:
     """Read an alert from its JSON.
 
     Raises:
-        NotAnAlertError: it is no alert of any version.
+        NotAnAlertError: the data is no alert of any version.
     """
     try:
         return ParsedAlert(ModerationAlert.model_validate_json(data))

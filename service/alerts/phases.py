@@ -1,4 +1,4 @@
-"""The word for an alert's `type` in `alerts.toml`, and which alert ends which."""
+"""The words for types of alerts in `alerts.toml`, and the types that end others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEGUN_BY: Final[Mapping[AlertType, AlertType]] = {
     "deltaloom.refusal.finished": "deltaloom.refusal.opened",
     "deltaloom.refusal.spike.ended": "deltaloom.refusal.spike",
 }
-"""Which type an ending type ends."""
+"""The type that an ending type ends."""
 
 _ON_THE_PART: Final = frozenset({"opened", "finished"})
 _ON_THE_RATE: Final = frozenset({"spike", "spike_ended"})
@@ -40,7 +40,7 @@ def phase_of(alert: ModerationAlert) -> Phase | None:
 
 
 def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
-    """Return the alert that this one ends, without what it cannot have known; None if it ends none."""
+    """Return the alert that this one ends, without values that are known only now; None if it ends none."""
     began = BEGUN_BY.get(alert.type)
     if began is None:
         return None

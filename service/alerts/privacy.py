@@ -1,12 +1,11 @@
 """What may leave: how much of a text, and what is struck out of it before.
 
 Mail addresses, phone and card numbers are struck out of texts by default, and whatever the file adds. A
-provider's explanation of a reason speaks of what a user asked, so it is a text like the model's.
+provider's explanation of a reason is about a user's request, so it is treated like a text.
 
-A number in the name of a tenant is part of that name, so there only mail addresses and the file's patterns
-are looked for. The same goes for all other names, and for the producer's reference, which may be a link with
-a person in it. The ids of a response and of its items, the provider's too, leave as they are: without them
-nobody could look it up.
+A number in a name is part of that name, so only mail addresses and the file's patterns are struck out of
+names, and of the producer's reference, which may be a link with a mail address in it. The ids of a response
+and of its items, the provider's too, leave as they are: without them nobody could look the response up.
 """
 
 from __future__ import annotations

@@ -28,20 +28,20 @@ class Count(NamedTuple):
     responses: int = 0
     refused: int = 0
     blocked: int = 0
-    """Stopped by a filter, a policy or a guardrail; not among the refused."""
+    """Responses that a filter, a policy or a guardrail stopped; none is in `refused`."""
 
     @property
     def share(self) -> float:
-        """The share of the refused, from 0 to 1; 0 of nothing."""
+        """The share of refused responses, from 0 to 1; 0 if there are no responses."""
         return self._share_of(self.refused)
 
     @property
     def blocked_share(self) -> float:
-        """The share of the blocked, likewise."""
+        """The share of blocked responses, from 0 to 1; 0 if there are no responses."""
         return self._share_of(self.blocked)
 
     def plus(self, other: Count) -> Count:
-        """Return both together."""
+        """Return the sum of both."""
         return Count(*(mine + others for mine, others in zip(self, other, strict=True)))
 
     def without(self, part: Count) -> Count:

@@ -1,7 +1,7 @@
-"""How grave an alert is: the three severities that every destination knows, and the order of them.
+"""The three severities that every destination knows, and their order.
 
-A later version, or a rule of somebody else's worker, may write another word. It is shown as it is, and counts
-as a warning wherever an order or one of the three is needed: nobody may miss an alert because of a new word.
+A later version of the worker may write another word. Messages show that word, but it counts as a warning
+wherever an order or one of the three is needed: nobody may miss an alert because of a new word.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _KNOWN: Final = frozenset(get_args(KnownAlertSeverity))
 
 
 def known(severity: AlertSeverity) -> KnownAlertSeverity:
-    """Return the severity as one of the three; a word that this version does not know is a `warning`."""
+    """Return a severity as one of the three; a word that this version does not know becomes `warning`."""
     return cast("KnownAlertSeverity", severity) if severity in _KNOWN else "warning"
 
 
 def rank(severity: AlertSeverity) -> int:
-    """Return the place in the order of severities: 0 for the gravest."""
+    """Return the rank of a severity: 0 for the gravest."""
     return GRAVEST_FIRST.index(known(severity))

@@ -1,4 +1,4 @@
-"""Watch how much is refused by model, tenant and provider, and say when it is far more than before.
+"""Watch the refusals of each model, tenant and provider, and alert when they are far more than before.
 
 Every worker watches, one at a time. What is counted, and which spikes last, is in storage, and a look that
 another one has overtaken writes nothing. So each spike begins once and ends once, whichever workers die.
@@ -123,7 +123,8 @@ def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
     """The spikes that begin, and those that end.
 
     A spike is compared with what was before it. It is over at the latest when that is longer ago than any
-    baseline reaches: what has been so for a day is how things are. Scopes of a later version are left to it.
+    baseline reaches: what has been so for a day is how things are. Only a later version changes spikes of the
+    scopes that it added.
     """
     found = []
     for subject, began in turn.spikes.items():

@@ -118,7 +118,7 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
 
 
 def rate_in_words(rate: RefusalRate) -> str:
-    """Say how much: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, and how much was blocked."""
+    """Return a rate in words: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, then the blocked."""
     blocked = f"; blocked {rate.blocked:,}, before {rate.baseline_blocked:,}"
     return (
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "

@@ -16,7 +16,7 @@ from service.keys import Keys
 from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 from service.storage.server import Finding, State, ask, assess
-from service.storage.state_format import FORMAT, Note, StateFormat, StateFormatError
+from service.storage.state_format import FORMAT, FormatNote, StateFormat, StateFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,10 +46,10 @@ async def found(settings: Settings) -> list[Finding]:
 
 
 async def state_format(client: Redis, partitions: Partitions) -> Finding:
-    """Return whether a worker of this version can read what is stored, in every partition."""
+    """Return the finding whether a worker of this version can read the state of every partition."""
     formats = [StateFormat(client, Keys(names).format) for names in partitions.all]
     read = await asyncio.gather(*(each.read() for each in formats), return_exceptions=True)
-    notes = [each for each in read if isinstance(each, Note)]
+    notes = [each for each in read if isinstance(each, FormatNote)]
     for error in read:
         if isinstance(error, StateFormatError):
             return Finding("state format", "fail", str(error))
@@ -61,8 +61,7 @@ async def state_format(client: Redis, partitions: Partitions) -> Finding:
     if not notes:
         return Finding("state format", "ok", f"none yet; the first worker notes format {FORMAT}")
     highest = max(notes)
-    says = f"format {highest.version}, written by {highest.written_by}"
-    return Finding("state format", "ok", says)
+    return Finding("state format", "ok", f"format {highest.version}, written by {highest.written_by}")
 
 
 class _Progress(NamedTuple):

@@ -48,7 +48,7 @@ def _file(name: str) -> Path:
 
 
 def _context(text: str) -> str:
-    """Check a context field; raise `typer.BadParameter` for a name that the contract does not have."""
+    """Return a context field, NAME=VALUE; raise `typer.BadParameter` if the contract has no such name."""
     from handlers.core.effects import CONTEXT_NAMES
 
     name, equals, _ = text.partition("=")

@@ -120,9 +120,9 @@ class Batch:
             self._bury_some(index, why, [position for _, position in some])
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
-        """Raise the alert that another text came for a finished part: with the first such text.
+        """Add the alert about the earliest other text that this batch has for a finished part.
 
-        A part that has lost its closings since (they were too large) contradicts nothing.
+        There is none if the batch has since lost the part's closings because they were too large.
         """
         response = self.commit.responses[part.stream_key]
         change = response.parts.get(part)
@@ -289,14 +289,14 @@ class Batch:
     def _leave_out(
         self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
     ) -> None:
-        """Note and count that a value of events, one an entry, is left out because it is too long."""
+        """Note and count that a value of one event in each entry is left out because it is too long."""
         response.say(Context(truncated=(name,)), self.commit.entry(entries[0]), learned=learned)
         self._count_truncated([name], entries)
 
     def _fitting(
         self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
     ) -> str | None:
-        """Return a value; None, and note it, if it has more characters than it may have."""
+        """Return a value of at most `most` characters; note and count a longer one, and return None."""
         if value is None or len(value) <= most:
             return value
         self._leave_out(response, name, entries)
@@ -310,7 +310,7 @@ class Batch:
         entries: Sequence[int],
         position: int,
     ) -> None:
-        """Name a part by the item id of events in these entries; `position` is the first one's."""
+        """Name a part by the item id of events in these entries; `position` is that of the first event."""
         change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
 
     def _count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
@@ -333,7 +333,7 @@ class Batch:
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
                     self._close(effect, origin, index)
-                elif effect.redacted:  # nothing else would say that it came
+                elif effect.redacted:  # nothing else would show that it came
                     self._count_type(event_type, None, [index])
             else:
                 response = self._response(effect.stream_key, origin)
@@ -376,14 +376,14 @@ class Batch:
         )
 
     def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
-        """Return the class of an ending's reason; the table's, where the producer's is too long."""
+        """Return the class of an ending's reason; the table's if the one given is too long."""
         if ending.class_left_out:
             self._leave_out(response, "reason_class", [index])
         given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
         return reason_class(ending.reason or "") if given is None and ending.reason_class else given
 
     def _learn(self, response: ResponseChange, learned: Learned, index: int) -> None:
-        """Note what an event says of its response."""
+        """Note the values that an event gives for its response, without those that are too long."""
         said = Context(model=learned.model, safety_identifier=learned.safety_identifier)
         for name, value in said.pairs():
             if len(value) > limits.NAME:

@@ -61,7 +61,7 @@ def said_of(entry: Entry) -> Said:
     """Return the response id and the context of an entry; leave out context values that are too long.
 
     Raises:
-        UnreadableError: a value is no UTF-8, or the response id is too long.
+        UnreadableError: a value is not UTF-8, or the response id is too long.
     """
     response_id = _beside(entry, "response_id")
     if response_id is not None and len(response_id) > limits.ID:
@@ -75,7 +75,7 @@ def said_of(entry: Entry) -> Said:
 
 
 def _beside(entry: Entry, name: str) -> str | None:
-    """Return a field of the entry, else the header of that name; None where it is empty or missing."""
+    """Return a field of the entry, else the header of that name; None if it is empty or missing."""
     raw = entry.fields.get(name.encode())
     return (entry.headers.get(name) if raw is None else _utf8(name, raw)) or None
 
@@ -112,7 +112,8 @@ def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        what = f"{where}: {first['msg']}" if where else first["msg"]  # no place: about several fields
+        # An error about several fields has no place.
+        what = f"{where}: {first['msg']}" if where else first["msg"]
         raise UnreadableError("invalid_event", f"{route.event_type}: {what}") from None
 
 

@@ -1,11 +1,11 @@
 #!lua flags=no-writes
--- Finds the entries of one kind that are older than an age, on one page of an output. What a relay has yet to
--- deliver is not old yet, unless it is older than the longest age.
+-- Finds the entries of one kind that are older than an age, on one page of an output. An entry that a relay has yet
+-- to deliver, and every entry after it, counts as old only when it is older than a longest age.
 --
 -- KEYS  1 stream
--- ARGV  1 kind   2 the entry after which to begin   3 ms of age   4 how many entries to look at
---       5 what the names of the relays' groups begin with   6 ms of age beyond which nothing is waited for
--- Returns {last entry looked at, or '' if there was none, how many there were,
+-- ARGV  1 kind   2 the entry after which to begin   3 age in ms   4 how many entries to look at
+--       5 the prefix of the names of relays' groups   6 longest age in ms: relays keep nothing that is older
+-- Returns {last entry looked at, or '' if there was none, how many were looked at,
 --          {id, response_id or '', item_id or '', __data__}, … of the kind}
 
 local STREAM, KIND, AFTER = KEYS[1], ARGV[1], ARGV[2]

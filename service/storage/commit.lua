@@ -19,17 +19,17 @@
 --         refused: logs that do not only grow, {log, its bytes}, from 0: they are gone (0 bytes), or near a limit;
 --         history: which one of the data this is; moved: it is not the one that the plan is for, and still_there has
 --         the entries that it knows, by their numbers, from 0;
---         contradicted: {response, part, digest, {register's field, value, …}}, finished parts for which the batch has
---         another text than the one with this digest, and no alert for that;
+--         contradicted: {response, part, digest, {register's field, value, …}}, finished parts whose text has this
+--         digest, and for which the batch has another text, but no alert about it;
 --         if anything is overflowing, forgotten, refused or contradicted, or it has moved, nothing was written;
 --         loaded: of ready responses all of whose open logs are in KEYS, {response, the state's fields and values,
 --         {field, log, …}}; ready names only the others
 --
 -- A state's fields: part:<part> is open or done; size:<part> <bytes>:<fragments>, how far the log of a huge part
 -- was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending; note:<arrival>
--- what is stored beside a closing or an ending; digest:<part> of a finished text; contradicted:<part>, that the alert
--- was raised; version counts the closings and endings that came.
--- A marker is what is left of the state of a response that is over, see settle.lua.
+-- rare attributes of a closing or an ending; digest:<part> of a finished text; contradicted:<part> if the alert about
+-- another text was raised; version counts the closings and endings that came.
+-- A marker takes the place of the state when a response is over: see settle.lua.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local GROUP = ARGV[1]
@@ -42,7 +42,7 @@ local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 -- Of a response. TOLD: registers were left out, because they are stored.
 local STATE, MARKER, MEMBER, LATEST_MS, TOLD, CLOSING_MS, PARTS, REGISTERS, ENDINGS, NOTES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 -- Of a part, nine values each. KNOWN: the log should be there, and will not expire soon. LIMIT: bytes it may have.
--- DIGESTS: of the texts that the batch's closings say. CONTRADICTED: the alert, or false.
+-- DIGESTS: of the texts in the batch's closings. CONTRADICTED: the alert about another text, or false.
 local LOG, CHUNK, FIELD, FRAGMENTS, KNOWN, LIMIT, OPENED, DIGESTS, CONTRADICTED, WIDTH = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local function blob(number)
@@ -93,7 +93,7 @@ local function fragments_in(state, field, log)
   return fragments
 end
 
--- The state's fields that a response's marker stands for; nil if the state is there, or if there is no marker.
+-- Returns the state's fields that a response's marker stands for; nil if there is a state, or no marker.
 local function remembered(response)
   if redis.call('EXISTS', KEYS[response[STATE]]) == 1 then return nil end
   local packed = redis.call('GET', KEYS[response[MARKER]])
@@ -128,7 +128,7 @@ end
 
 local overflowing, forgotten, contradicted, is_done, markers = {}, {}, {}, {}, {}
 
--- A field of a response's state, or what its marker has in place of it; false or nil if there is none.
+-- Returns a field of a response's state, or its value in the marker; false or nil if there is none.
 local function stored(r, field)
   if markers[r] == nil then markers[r] = remembered(RESPONSES[r]) or false end
   if markers[r] then return markers[r][field] end
@@ -146,7 +146,7 @@ local function registers_of(r)
   return registers
 end
 
--- Notes if the batch has another text for a finished part than the one that came out, and no alert yet for that.
+-- Adds a finished part to `contradicted` if the batch has another text for it, and no alert about that was raised.
 local function compare(r, parts, p)
   local known = stored(r, 'digest:' .. parts[p + FIELD])
   if not known or parts[p + CONTRADICTED] or stored(r, 'contradicted:' .. parts[p + FIELD]) then return end
@@ -215,6 +215,7 @@ local function fresh_among(list)
   return n
 end
 
+-- Producers choose the names of types, so there is a bound for them; the other names are few.
 local function count(name, n)
   if n == 0 then return end
   local is_new = redis.call('HINCRBY', COUNTS, name, n) == n
@@ -270,7 +271,7 @@ end
 local function apply(r, response)
   local state, parts, endings, notes = KEYS[response[STATE]], response[PARTS], response[ENDINGS], response[NOTES]
   local alive = #endings > 0 or #notes > 0
-  if markers[r] then -- in place of the state again, until the response is forgotten once more
+  if markers[r] then -- rebuild the state from the marker; it expires again after the response is settled
     for field, value in pairs(markers[r]) do redis.call('HSET', state, field, value) end
     redis.call('PEXPIRE', state, TTL_MS)
     alive = true

@@ -1,14 +1,14 @@
-"""Removal of texts of some kinds before the others: reasoning, for one, often may not be kept.
+"""Removal of texts of some kinds before the others: reasoning, for example, often may not be kept for long.
 
 Theory of operation:
 
-1. A text of a kind is in its stream, in its item and, for some kinds, in alerts, also in undelivered ones.
-   Each of these streams is read once for each kind, a page at a time, up to what is old enough.
-2. Of a page, first the items' fields go, then the entries. Only then is it noted how far the stream was read,
-   so whoever dies in between leaves work that can be done again.
-3. How far it was read is in Redis and shared by all workers. Two that do the same page do no harm.
-4. An alert that a relay has yet to deliver is kept, with all that follow, until it is delivered, for 25 hours
-   at most.
+1. A text is in its stream, in its item and, for some kinds, in alerts and undelivered alerts. Each of these
+   streams is searched once for each kind, page by page, up to the first entry that is not old enough.
+2. A worker removes the fields of a page's items, then the page's entries, then notes its progress. If it dies
+   in between, the page is done again.
+3. The progress is in Redis and shared by all workers. Two workers that do the same page do no harm.
+4. An alert that a relay has yet to deliver is kept, with all alerts after it, until it is delivered, for 25
+   hours at most.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ PAGE = 100
 _BEGINNING = "0-0"
 
 
-class _Place(BaseModel):
-    """Where a text is in its item."""
+class _TextPosition(BaseModel):
+    """The position of a text in its response."""
 
     output_index: int
     content_index: int
@@ -59,8 +59,8 @@ class KindRetention:
     Args:
         client: of the server.
         keys: of the partition.
-        seconds: how long texts of a kind are kept; kinds that are not in it are left alone.
-        longest: seconds after which everything is gone anyway, and it is forgotten how far streams were read.
+        seconds: how long texts are kept, by kind; other kinds are left alone.
+        longest: seconds after which all texts are gone anyway, and with them the noted progress.
     """
 
     def __init__(self, client: Redis, keys: Keys, seconds: Mapping[str, float], longest: float) -> None:
@@ -77,7 +77,7 @@ class KindRetention:
         self._aged = scripts.Script(client, "aged")
 
     async def remove_aged(self) -> int:
-        """Remove every text that is older than its kind may be; return how many entries went."""
+        """Remove every text that is older than its kind allows; return how many entries were removed."""
         removed = 0
         for kind, age_ms in self._ages_ms.items():
             for output, stream in self._streams.items():
@@ -111,17 +111,17 @@ class KindRetention:
         for each in old:
             stream_key = (each.response_id or each.item_id).decode()
             try:
-                place = _Place.model_validate_json(each.data)
+                position = _TextPosition.model_validate_json(each.data)
             except ValidationError:  # another program wrote the entry, and no item
                 continue
-            item = self._names.item(stream_key, place.output_index)
-            pipeline.hdel(item, f"{kind}:{place.content_index}")
+            item = self._names.item(stream_key, position.output_index)
+            pipeline.hdel(item, f"{kind}:{position.content_index}")
         if len(pipeline):
             with unavailable_if_away():
                 await pipeline.execute()
 
     async def _note(self, field: str, entry_id: str) -> None:
-        """Note how far a stream was read. A server without memory does not; then it is read again."""
+        """Note how far a stream was searched. If a full server refuses, the next search begins earlier."""
         with contextlib.suppress(StorageUnavailableError), unavailable_if_away():
             await self._client.hset(self._progress, field, entry_id)
             await self._client.expire(self._progress, self._longest)

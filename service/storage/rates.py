@@ -30,7 +30,7 @@ GOOD_FOR_MS = 10_000
 
 _VERSION = b"version"
 _SPIKES, _PROVIDER_SPIKES = 1, 3
-"""Where `spikes.lua` is told to keep a spike: the number of the key."""
+"""The numbers of the keys in which `spikes.lua` keeps spikes."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -124,10 +124,10 @@ def _spikes(fields: Mapping[bytes, bytes]) -> dict[Subject, ModerationAlert]:
 
 
 def _counts(sums: Mapping[str, int]) -> dict[Subject, Count]:
-    """Return the counts by subject, from the fields of buckets; those of a later version are passed over.
+    """Return the counts by subject from the fields of buckets; ignore fields that a later version added.
 
-    A field is `<what>:<scope>:<name>`, or `<what>.<scope>:<name>` where a worker of v0.1.0, which takes every
-    scope but `model` for a tenant, must not read it.
+    A field is `<what>:<scope>:<name>`, or `<what>.<scope>:<name>` if workers of v0.1.0 must not read it,
+    since they take every scope but `model` for a tenant.
     """
     counts: dict[Subject, Count] = {}
     for field, number in sums.items():

@@ -26,7 +26,7 @@ _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
 
 class _NoteRecord(msgspec.Struct, omit_defaults=True):
-    """A note as it is stored: a map, so that later versions can add to it."""
+    """The stored form of a note: a map, so that later versions can add fields."""
 
     sha256: str | None = None
     bytes: int | None = None
@@ -40,7 +40,7 @@ class _NoteRecord(msgspec.Struct, omit_defaults=True):
 
 
 _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
-"""The words that stand in a stored ending for a status that workers of v0.1.0 cannot read."""
+"""The status that is stored in an ending in place of one that workers of v0.1.0 cannot read."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
@@ -49,7 +49,7 @@ _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 
 
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
-    """Return a message with the prefix that it is written under."""
+    """Return a message with the prefix under which it is written."""
     return message.model_copy(update={"source": source})
 
 
@@ -64,12 +64,12 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
 
 
 def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
-    """Return the fields of an alert's entry, stamped with the prefix that it is written under."""
+    """Return the fields of an alert's entry, with the prefix under which it is written."""
     return entry_of(alert, stamped(alert, source).model_dump_json())
 
 
 def entry_of_letter(letter: DeadLetter, source: str) -> list[str]:
-    """Return the fields of a dead letter's entry, stamped likewise."""
+    """Return the fields of a dead letter's entry, with the prefix under which it is written."""
     return [str(text) for pair in stamped(letter, source).model_dump(mode="json").items() for text in pair]
 
 
@@ -119,7 +119,7 @@ def encode_ending(ending: Ending) -> bytes:
 
 
 def note_of(ending: Ending) -> Note:
-    """Return what is stored beside an ending."""
+    """Return the note that is stored beside an ending."""
     return Note(
         status=ending.status if ending.status in _STATUS_OF_V0_1 else None,
         reason_class=ending.reason_class,

@@ -18,8 +18,8 @@
 --         history is another now
 --
 -- A marker, MessagePack: {1 if the response was counted, {alert type, …}, part, digest of its text, …}; a `!` before a
--- digest: the alert that another text came was raised. It is a key of its own, because there are many of them for a
--- long time; the state stays for a while beside it, for workers of v0.1.0, which know no markers.
+-- digest means that the alert about another text was raised. A marker is a small key of its own, since there are many
+-- for a long time. The state stays beside it for a while, for workers of v0.1.0, which do not know markers.
 
 local ASSEMBLED, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local plan = cmsgpack.unpack(ARGV[1])
@@ -29,7 +29,7 @@ local info = redis.pcall('INFO', 'replication')
 local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 if plan.history ~= history then return cmsgpack.pack({}) end
 
--- Raises the alert that another text came for a finished part, once a part.
+-- Raises the alert about another text for a finished part, once a part.
 local function contradict(state, field, alert)
   if alert and redis.call('HSETNX', state, 'contradicted:' .. field, '1') == 1 then
     redis.call('XADD', ALERTS, '*', unpack(alert))
@@ -42,12 +42,12 @@ local function finish(state, text, written)
   local part = 'part:' .. text.field
   local known = redis.call('HGET', state, part)
   if known == 'done' then
-    -- Whoever finished it may not have seen the other text yet, and may settle what has it for good.
+    -- The worker that finished it may not have seen the other text, and this settlement may remove the ending with it.
     contradict(state, text.field, text.contradicted)
     return true
   end
   if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end
-  -- An item that is there although nothing else remembers the part has its text: an id never carries two.
+  -- If the item has a text although nothing else remembers the part, that text stays: an id never has two.
   if redis.call('HSETNX', KEYS[text.item], text.item_field, text.json) == 1 then
     redis.call('PEXPIRE', KEYS[text.item], plan.item_ttl_ms)
     redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
@@ -70,8 +70,8 @@ end
 local tallies = {}
 
 -- Once a response is over: raises the alerts for how it ended, each type once, and counts it: as refused if any
--- part of it is a refusal, or its reason says so; else as blocked, if something stopped it. One that was cancelled
--- counts only if it was refused. Of a state that is gone this was done long ago.
+-- part of it is a refusal, or its reason says so; else as blocked, if something stopped it. A cancelled response
+-- counts only if it was refused. If the state is gone, all of this was done before.
 local function conclude(state, over)
   if redis.call('EXISTS', state) == 0 then return end
   for _, alert in ipairs(over.alerts) do
@@ -99,8 +99,8 @@ local function conclude(state, over)
   end
 end
 
--- The bucket's field that counts for a model, a tenant or a provider. Workers of v0.1.0 take every scope but `model`
--- for a tenant, so providers are counted under names that they pass over.
+-- Returns the bucket's field that counts for a model, a tenant or a provider. Workers of v0.1.0 take every scope but
+-- `model` for a tenant, so providers are counted in fields that they ignore.
 local function field_of(what, scope, name)
   if scope == 'provider' then return what .. '.provider:' .. name end
   return what .. ':' .. scope .. ':' .. name
@@ -127,7 +127,7 @@ local function count_tallies()
   end
 end
 
--- The marker of a state; nil if nothing in it is worth to be remembered for long.
+-- Returns the marker of a state; nil if it has neither a part nor an alert to remember.
 local function marker_of(state)
   local types, parts = {}, {}
   for name in pairs(state) do

@@ -8,8 +8,8 @@
 --         entry {field, value, …}}, …}
 -- Returns 1 if they were written, 0 if what was read is out of date
 --
--- The spikes' fields: version counts the changes of both keys; <scope>:<name> has the alert that began a spike, as
--- JSON. Workers of v0.1.0 cannot read an alert about a provider, so those have a key of their own.
+-- The spikes' fields: version, in key 1 only, counts the changes of both; <scope>:<name> has the alert that began a
+-- spike, as JSON. Workers of v0.1.0 cannot read an alert about a provider, so those have a key of their own.
 
 local SPIKES, ALERTS, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local VERSION, READ_MS, GOOD_FOR_MS, TTL_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]

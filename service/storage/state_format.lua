@@ -1,10 +1,10 @@
 #!lua
--- Notes the format of what is stored, or raises it; changes nothing that this worker may not or cannot read.
+-- Writes the note of the state's format, or raises it; leaves a note that this worker cannot read, or must not.
 --
 -- KEYS  1 format
--- ARGV  1 format that this worker writes   2 oldest format whose readers can read that   3 who it is
--- Returns what was there: {version, min_reader, written_by}, nil where a field is missing; {} if nothing
--- was; the key's type if that is no hash
+-- ARGV  1 format that this worker writes   2 oldest format whose readers can read that   3 this worker's name
+-- Returns the note before: {version, min_reader, written_by}, nil where a field is missing; {} if there was none; the
+-- key's type if it is not a hash
 
 local FORMAT_KEY = KEYS[1]
 local FORMAT, MIN_READER, WRITTEN_BY = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]

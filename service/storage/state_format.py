@@ -1,13 +1,13 @@
-"""The format of what the workers store, noted in Redis: no worker works on what it cannot read.
+"""The note in Redis of the state's format: no worker works on state that it cannot read.
 
 Theory of operation:
 
 1. `version` is the format that is written, `min_reader` the oldest format whose readers can read it. Each
    partition has a note of its own, since each may lie on another server.
 2. A worker writes the note where there is none, and raises a lower version to its own.
-3. It refuses to start where `min_reader` is beyond its own format, or where it cannot read the note.
-4. It looks again now and then: a newer worker may have raised the format, or somebody may have emptied the
-   server. v0.1.0 knows no note; what it stores is format 1.
+3. It refuses to start if `min_reader` is above its own format, or if it cannot read the note.
+4. It looks again once a claim time: a newer worker may have raised the format, or somebody may have emptied
+   the server. v0.1.0 does not know the note; it stores format 1.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ MIN_READER = 1
 
 _REMEDY = "upgrade it, or set DELTALOOM_PREFIX to another prefix"
 _FIELDS = ("version", "min_reader", "written_by")
-
-
 _NAME_AT_MOST = 80
 
 
 class StateFormatError(Exception):
-    """This worker cannot read what is stored; the message is one line that says what to do."""
+    """This worker cannot read the state; the message is one line with the cause and the remedy."""
 
 
-class Note(NamedTuple):
-    """A note of a format, as another worker left it."""
+class FormatNote(NamedTuple):
+    """A note of the state's format, as some worker wrote it."""
 
     version: int
     min_reader: int
@@ -56,7 +54,7 @@ class Note(NamedTuple):
 
 
 class StateFormat:
-    """The note of one partition.
+    """The format of one partition's state.
 
     Args:
         client: of the server.
@@ -73,7 +71,7 @@ class StateFormat:
         """Write the note, or raise it to this worker's format.
 
         Raises:
-            StateFormatError: this worker cannot read what is stored here.
+            StateFormatError: this worker cannot read the state of this partition.
         """
         with unavailable_if_away():
             reply = await self._claim(keys=[self._key], args=[FORMAT, MIN_READER, self._written_by])
@@ -84,21 +82,21 @@ class StateFormat:
             _judged(self._key, fields)
 
     async def watch(self, interval: float) -> NoReturn:
-        """Claim it again every `interval` seconds, except while the server is away.
+        """Claim the note again every `interval` seconds; a server that is away is asked again later.
 
         Raises:
-            StateFormatError: this worker cannot read any more what is stored here.
+            StateFormatError: this worker can no longer read the state of this partition.
         """
         while True:
             await asyncio.sleep(interval)
             with contextlib.suppress(StorageUnavailableError):
                 await self.claim()
 
-    async def read(self) -> Note | None:
+    async def read(self) -> FormatNote | None:
         """Return the note, or None if there is none.
 
         Raises:
-            StateFormatError: this version cannot read what is stored here.
+            StateFormatError: a worker of this version cannot read the state of this partition.
         """
         with unavailable_if_away():
             try:
@@ -112,15 +110,15 @@ class StateFormat:
         )
 
 
-def _judged(key: str, fields: Mapping[str, bytes]) -> Note:
-    """Return a note that allows this version to read what is stored."""
+def _judged(key: str, fields: Mapping[str, bytes]) -> FormatNote:
+    """Return the note; `StateFormatError` if it cannot be read, or does not allow this version to go on."""
     note = {name: fields.get(name, b"").decode(errors="replace") for name in _FIELDS}
     for name in ("version", "min_reader"):
         if not re.fullmatch("[0-9]{1,9}", note[name]):
             raise _unreadable(key, f"{name} is {note[name][:20]!r}, not a small number")
     printable = "".join(c if c.isprintable() else " " for c in note["written_by"])
     written_by = " ".join(printable.split())[:_NAME_AT_MOST] or "an unknown program"
-    found = Note(int(note["version"]), int(note["min_reader"]), written_by)
+    found = FormatNote(int(note["version"]), int(note["min_reader"]), written_by)
     if found.min_reader > FORMAT:
         raise StateFormatError(
             f"{key}: the state has format {found.version} (written by {found.written_by}), which needs "

@@ -199,7 +199,7 @@ class RedisStorage:
         ]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
-        """Return the parts that are remembered of responses that are over."""
+        """Return the finished parts that the markers of these responses remember."""
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.get(self._keys.marker(key))

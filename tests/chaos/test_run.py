@@ -59,7 +59,7 @@ async def test_a_sound_worker_stands_it(tmp_path: Path) -> None:
 
 
 SABOTAGED = ("--seed", "suite", "--minutes", "0.4", "--idle-timeout", "6", "--settle-time", "10")
-"""What these workers lose on purpose never comes out, so there is no use in waiting for it."""
+"""A short settle time: the texts that these workers lose on purpose never come out."""
 
 
 @pytest.mark.slow

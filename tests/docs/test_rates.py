@@ -1,4 +1,4 @@
-"""What the page on rates shows is what the command prints, at 80 columns."""
+"""Tests that the page on rates shows the table that the command prints, at 80 columns."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from deltaloom import Partitions, StreamNames
 from service.storage.scripts import Script
-from service.storage.state_format import FORMAT, MIN_READER, Note, StateFormat, StateFormatError
+from service.storage.state_format import FORMAT, MIN_READER, FormatNote, StateFormat, StateFormatError
 from tests.service.cli.command import deltaloom, deltaloom_process, environment
 from tests.waiting import wait_until
 from tests.workers import beginning_workers, running_workers
@@ -108,7 +108,7 @@ async def test_a_lower_version_is_raised(redis: Redis, key: str) -> None:
 
 async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -> None:
     """An earlier worker beside a newer one would note a format that is no longer true."""
-    later = Note(FORMAT + 1, MIN_READER, "a later one")
+    later = FormatNote(FORMAT + 1, MIN_READER, "a later one")
     fields: Any = later._asdict()
     await redis.hset(key, mapping=fields)
     await StateFormat(redis, key).claim()

@@ -165,7 +165,7 @@ _CREATED: Event = {
 
 
 class _Work:
-    """What a worker is doing: it stops before every script, until it is let go on."""
+    """The progress of a worker that stops before every script until it is let go on."""
 
     def __init__(self, *, stuck: bool) -> None:
         self.script = ""
@@ -173,7 +173,7 @@ class _Work:
         self.twice = False
         """Run the next script twice, as if the first reply had been lost."""
         self.quiet_at: dict[str, tuple[int, int | None]] | None = None
-        """What there was of each response at its look around, if all of it was handled by then."""
+        """The state of each response when the worker looked around, if all entries were handled."""
         self._stuck = stuck
         self._stopped, self._go_on = asyncio.Event(), asyncio.Event()
 

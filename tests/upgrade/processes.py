@@ -28,7 +28,7 @@ class Version(NamedTuple):
 
     name: str
     packages: Path | None = None
-    """Where it is installed; None: this tree."""
+    """The folder in which it is installed; None for this tree."""
 
 
 def release(name: str) -> Version:

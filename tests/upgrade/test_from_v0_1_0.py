@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 STREAMS = Path(service.demo.__file__).parent / "streams"
 COPIES = 3
-"""Of each stream, under names of their own."""
+"""How many copies of each stream run, under names of their own."""
 
 SETTINGS: dict[str, object] = {
     "batch_size": 10,  # so that a kill comes between two batches
@@ -63,16 +63,16 @@ ONCE = ("type", "response_id", "item_id", "kind", "text", "status", "reason", "i
 
 
 class Results(NamedTuple):
-    """What came out."""
+    """The outputs of a run."""
 
     texts: dict[str, tuple[Any, ...]]
     """The fields that must be the same, by id."""
     alerts: set[str]
     """The ids."""
     dead_letters: Counter[tuple[str, str]]
-    """By what was wrong."""
+    """How many dead letters there are, by what was wrong."""
     messages: list[tuple[str, str]]
-    """All texts and alerts: the model, and the JSON."""
+    """The texts and alerts, each as its model and its JSON."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def side(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Side:
 
 
 _reference: dict[str, Results] = {}
-"""What v0.1.0 alone makes of the input; found once."""
+"""The results of v0.1.0 alone on the same input; found once."""
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
 """Events, and values in events, that are new since v0.1.0."""
 
 WITH_A_TEXT = ("cancelled", "contradicted", "checksum", "loss")
-"""Those that give a text, whichever version reads which of their events."""
+"""The responses that give a text, whichever version reads which of their events."""
 
 
 @pytest.fixture

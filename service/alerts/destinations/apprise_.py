@@ -128,7 +128,7 @@ def _body(notification: Notification, link: str | None) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Take the meaning from what a chat would take for a mention, or for a link under other words."""
+    """Break up what a chat would read as a mention, or as a link under other words."""
     return _MEANS_MORE.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
 
 

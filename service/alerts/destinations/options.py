@@ -42,7 +42,7 @@ LINK_FIELDS = (
 """What of an alert can stand in a link, as in `https://console.example/responses/{response_id}`."""
 
 WHOLE_LINK = "{reference}"
-"""The link of producers whose reference is a URL itself."""
+"""The link for producers that give a URL as the reference."""
 
 
 def _link(template: str) -> str:
@@ -173,7 +173,7 @@ class CommonOptions(Table):
     begin: Literal["now", "all"] = "now"
     """Where a destination that is new begins: with the next alert, or with the oldest there is."""
     link: Link | None = None
-    """Where a person reads more of the response: a URL with `LINK_FIELDS` in braces, or `WHOLE_LINK`."""
+    """A link to more about the response: a URL with `LINK_FIELDS` in braces, or `WHOLE_LINK`."""
 
     @model_validator(mode="after")
     def _sends_what_it_holds(self) -> Self:

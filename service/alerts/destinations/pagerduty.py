@@ -29,11 +29,11 @@ EVENT_AT_MOST = 512 * 1024
 """Bytes of a whole event."""
 
 _TEXT_AT_MOST = 16 * 1024
-"""UTF-16 code units of a text: each is six bytes of JSON at most."""
+"""UTF-16 code units of a text, each at most six bytes of JSON."""
 _EXAMPLE_TEXT_AT_MOST = 4 * 1024
-"""The same of a text in a digest, which has three."""
+"""UTF-16 code units of a text in a digest, which has three texts."""
 _NAME_AT_MOST = 1000
-"""UTF-16 code units of a fact: each is three bytes at most, and an alert has twenty facts."""
+"""UTF-16 code units of a fact, each at most three bytes; an alert has twenty facts."""
 _LINE_AT_MOST = 500
 _LINES_AT_MOST = 50
 _EXAMPLES_AT_MOST = 3

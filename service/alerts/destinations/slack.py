@@ -111,7 +111,7 @@ def _said(notification: Notification, link: str | None) -> list[Block]:
 
 
 def _explained(alert: ModerationAlert) -> list[Block]:
-    """The provider's words about the reason, told from the model's by their label."""
+    """Return the provider's words about the reason, under a label that tells them from the model's."""
     words = alert.provider_explanation
     return (
         [_section(f"*Explanation*\n{_quoted(words, _EXPLANATION_AT_MOST)}")]

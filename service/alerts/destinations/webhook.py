@@ -84,7 +84,7 @@ def _signer(where: str, secret: str) -> Webhook:
 
 
 def _in_a_header(message_id: str) -> str:
-    """Return an id as a header takes it: ours as they are, what is not ASCII as its digest."""
+    """Return an id that fits into a header: itself if it is short ASCII, as our own are, else its digest."""
     if _HEADER_VALUE.fullmatch(message_id):
         return message_id
     return f"sha256_{hashlib.sha256(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -1,8 +1,8 @@
-"""What a person reads of a notification: headline, facts, links, and a reference that ties messages together.
+"""The words of a notification: headline, facts, links, and a reference that ties messages together.
 
-What producers and providers say may be hostile. Here it becomes a line without control characters; a link, or
-the producer's reference, is percent-encoded besides, so that it cannot become mark-up, a mention or another
-link anywhere.
+Values of producers and providers may be hostile. This module makes each a line without control characters. It
+also percent-encodes links and the producer's reference, so that they cannot become mark-up, a mention or
+another link anywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HTTP_URL: Final = re.compile(
 )
 """A URL of HTTP in ASCII, without a user, white space or control characters."""
 _URL_CHARACTERS: Final = "/?#:;=&%+,"
-"""Characters that stay as they are in a URL: those that mean nothing to Slack, Markdown or HTML."""
+"""Characters that a URL keeps: they mean nothing to Slack, Markdown or HTML."""
 
 
 def headline(notification: Notification) -> str:
@@ -127,12 +127,12 @@ def counts(notification: Notification) -> list[str]:
 
 
 def model_texts(notification: Notification) -> list[str]:
-    """Return all that a model said in it."""
+    """Return the texts of the model in it."""
     return [alert.text for alert in _alerts(notification) if alert.text]
 
 
 def texts(notification: Notification) -> list[str]:
-    """Return all that a model said in it, and all that a provider explained."""
+    """Return the texts of the model in it, and the explanations of the provider."""
     explained = (alert.provider_explanation for alert in _alerts(notification))
     return [*model_texts(notification), *(explanation for explanation in explained if explanation)]
 
@@ -148,7 +148,7 @@ def reference(group: str) -> str:
 
 
 def link(template: str | None, alert: ModerationAlert) -> str | None:
-    """Return where a person reads more; None if there is no link, or the alert has not what stands in it."""
+    """Return the link of an alert; None if the template is None, or the alert lacks a value for it."""
     if template is None:
         return None
     if template == WHOLE_LINK:
@@ -160,13 +160,13 @@ def link(template: str | None, alert: ModerationAlert) -> str | None:
 
 
 def _own_link(reference: str | None) -> str | None:
-    """Return a reference that is a URL of HTTP; None if it is anything else."""
+    """Return a reference if it is a URL of HTTP, else None."""
     found = _HTTP_URL.fullmatch(reference or "")
     return found and found["server"] + _quoted(found["rest"], _URL_CHARACTERS)
 
 
 def request(alert: ModerationAlert) -> str | None:
-    """Return the producer's reference, percent-encoded where it could be more than a word or a URL."""
+    """Return the producer's reference, percent-encoded so that it can only be a word or a URL."""
     return alert.reference and _quoted(alert.reference, _URL_CHARACTERS)
 
 

@@ -25,8 +25,8 @@ EXAMPLES = examples("deltaloom alerts rates", "deltaloom alerts rates --json | j
 def run(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
     """Show the shares of responses that were refused or blocked, in the window and before it.
 
-    By model, by provider and by tenant. A response counts once, when it is over: as refused if the model
-    declined, as blocked if a filter, a policy or a guardrail stopped it.
+    The table lists them by model, by provider and by tenant. A response counts once, when it is over: as
+    refused if the model declined, as blocked if a filter, a policy or a guardrail stopped it.
     """
     asyncio.run(_show(as_json=json))
 
@@ -60,7 +60,7 @@ async def _show(*, as_json: bool) -> None:
 
 
 def _order(rates: Rates, subject: Subject) -> tuple[str, float, str]:
-    """Order by scope, models first and tenants last, and of each those first that refuse most."""
+    """Return the sort key: models, then providers, then tenants, each by falling share of refusals."""
     return subject.scope, -rates.rate(subject).share, subject.name
 
 
@@ -72,7 +72,7 @@ def _as_json(rate: RefusalRate, spike: ModerationAlert | None) -> str:
 def table_of(
     rates: Rates, subjects: Iterable[Subject], spikes: Mapping[Subject, ModerationAlert], enough: int
 ) -> Table:
-    """Return what the command prints: at most 80 columns wide, unless a name is longer than 22 characters."""
+    """Return the table to print, of at most 80 columns if no name has more than 22 characters."""
     from rich.table import Table
     from rich.text import Text
 

@@ -24,7 +24,7 @@ _TEXT = "I'm sorry, but I can't help with that."
 
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the destination.", show_default=False)],
-    phase: Annotated[Phase, typer.Option(help="What it is about, in the words of a route.")] = "opened",
+    phase: Annotated[Phase, typer.Option(help="The phase of the test alert.")] = "opened",
     config: ConfigFile = DEFAULT,
 ) -> None:
     """Send a test alert to a destination, marked as one, and say what it answers. No server is needed."""
@@ -56,7 +56,7 @@ async def _test(name: str, phase: Phase, loaded: Loaded) -> None:
 
 
 def notification(now: datetime, phase: Phase = "opened") -> Notification:
-    """Return what nobody said, in full: its text is our own."""
+    """Return a test notification of a phase, with its text in full, since that is our own."""
     import uuid
 
     from deltaloom.messages import ModerationAlert
@@ -65,7 +65,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
     from service.alerts.privacy import sha256_of
 
     name = f"test_{uuid.uuid4().hex}"
-    of = {
+    fields = {
         "type": next(kind_of for kind_of, each in PHASES.items() if each == phase),
         "id": name,
         "severity": "info",
@@ -75,7 +75,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
         "provider": "test-provider",
         "raised_at": now,
     }
-    alert = ModerationAlert.model_validate({**of, **_fields(phase, name, now)})
+    alert = ModerationAlert.model_validate({**fields, **_fields(phase, name, now)})
     return Notification(
         id=name,
         alert=alert,
@@ -92,7 +92,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
 
 
 def _fields(phase: Phase, name: str, now: datetime) -> dict[str, object]:
-    """Return what an alert of a phase has beside what all have."""
+    """Return the fields in which an alert of a phase differs from the others."""
     if phase in ("spike", "spike_ended"):
         return {"tenant": None, "provider": None, "rate": _rate(now)}
     response = {"response_id": name, "reference": name}

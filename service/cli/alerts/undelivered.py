@@ -61,7 +61,7 @@ def _json(stored: StoredUndelivered) -> str:
 
     fields = stored.alert.model_dump(mode="json", exclude={"alert"})
     alert: object = stored.alert.alert
-    with suppress(ValueError, RecursionError):  # what is unreadable may not be JSON: it is shown as it is
+    with suppress(ValueError, RecursionError):  # an unreadable alert may not be JSON: show it as it is
         alert = alert and json.loads(str(alert))
     return json.dumps({"id": stored.id, **fields, "alert": alert}, ensure_ascii=False)
 

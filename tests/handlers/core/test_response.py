@@ -43,7 +43,7 @@ class Story:
         self.logs: dict[PartKey, tuple[list[StoredFragment], list[StoredClosing], list[str]]] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.finished: dict[PartKey, str | None] = {}
-        """With the digests of their texts."""
+        """The finished parts, with the digests of their texts."""
         self.notes: dict[Arrival, Note] = {}
 
     def _log(

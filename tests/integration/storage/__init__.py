@@ -1,1 +1,1 @@
-"""What the scripts promise, topic by topic, on a real server and without processes."""
+"""Tests of the promises of the scripts, by topic, on a real server and without processes."""

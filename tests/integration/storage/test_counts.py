@@ -1,10 +1,11 @@
-"""What is counted: events without effect by type, and responses by bucket, both up to a bound."""
+"""Tests of the counts: events without effect by type, and responses by bucket, both up to a bound."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+from deltaloom import limits
 from service.alerts.proportions import Count
 from service.alerts.spikes import OTHER, Subject
 from service.keys import Keys
@@ -40,6 +41,15 @@ async def test_types_beyond_the_bound_are_counted_together(bench: Bench) -> None
     assert (len(counted), counted["type:(other)"]) == (TYPES + 1, 4)
     counted = await work(bench, names[0], names[1])
     assert (counted[f"type:{names[0]}"], counted[f"type:{names[1]}"]) == (3, 2)
+
+
+async def test_values_that_were_too_long_are_counted_by_name_beyond_the_bound(bench: Bench) -> None:
+    """Otherwise a truncated value is counted as an event of an unknown type, once there are many types."""
+    await work(bench, *(f"made.up.{number}" for number in range(TYPES)))
+    await bench.publish(COMPLETED, tenant="x" * (limits.NAME + 1))
+    await bench.consumer().work()
+    counted = await counts(bench.redis, bench.prefix)
+    assert (counted.get("truncated:tenant"), counted.get("type:(other)")) == (1, None)
 
 
 async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(

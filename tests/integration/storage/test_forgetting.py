@@ -26,7 +26,7 @@ async def remembered_ms(bench: Bench, state: str = "state:response:resp_1") -> i
 
 
 async def test_a_finished_text_is_remembered_for_the_markers_time(bench: Bench) -> None:
-    """Otherwise a text comes out again when its events do, or Redis remembers it for a week."""
+    """Otherwise a text comes out again when its events do, or Redis remembers it for ever."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED)
     await bench.consumer().work()
     assert 0 <= bench.settings.remembered * 1000 - await remembered_ms(bench, MARKER) < TOLERANCE_MS
@@ -46,7 +46,7 @@ async def test_an_alert_of_how_it_ended_is_remembered_for_the_markers_time(bench
 
 
 async def test_that_it_was_counted_is_remembered_for_minutes(bench: Bench) -> None:
-    """Otherwise every response without a text of ours takes room for a day, or counts twice."""
+    """Otherwise every response without a text of ours takes room for a week, or counts twice."""
     await bench.publish(CREATED, COMPLETED)
     await bench.consumer().work()
     assert 0 <= settle_plan.OVER_MS - await remembered_ms(bench) < TOLERANCE_MS

@@ -1,4 +1,4 @@
-"""Who holds which entries: taken over, inherited, kept, given back; and what is trimmed behind them."""
+"""Tests of the consumer group: claiming, adopting, renewing and giving back entries, and trimming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a commit names as ready: all that the low-water mark has passed, and nothing else."""
+"""Tests that a commit names as ready all that the low-water mark has passed, and nothing else."""
 
 from __future__ import annotations
 

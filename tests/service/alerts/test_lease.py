@@ -9,7 +9,7 @@ from service.ports import StorageUnavailableError
 
 
 class Store:
-    """Where a lease is kept, by a server that may be away."""
+    """A store of leases that may be away."""
 
     def __init__(self) -> None:
         self.is_free = True

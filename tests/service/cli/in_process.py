@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ONE_AT_A_TIME = threading.Lock()
 _LOGGERS = (None, FASTSTREAM_LOGGER, "redis", "asyncio")
-"""Those that `service.logs` changes."""
+"""The loggers that `service.logs` changes."""
 
 
 def run(

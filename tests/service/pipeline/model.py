@@ -83,7 +83,7 @@ class _Response:
     notes: dict[Arrival, Note] = field(default_factory=dict)
     registers: Registers = field(default_factory=dict)
     done: dict[PartKey, str] = field(default_factory=dict)
-    """With the text of each."""
+    """The finished parts, with the text of each."""
 
 
 @dataclass(slots=True)
