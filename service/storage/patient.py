@@ -5,6 +5,7 @@ With its own FastStream would log a traceback for every attempt, and stop for go
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -228,9 +229,21 @@ class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
     # A command that is redirected would go through `execute_command`; the next read finds the way.
     _in_pipelines: ClassVar[dict[str, bool]] = {"allow_redirections": False}
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._closing = asyncio.Lock()
+        self._times_closed = 0
+
     async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
         for _ in range(_ASKED_AGAIN):
+            async with self._closing:
+                times_closed = self._times_closed
             with contextlib.suppress(exceptions.ConnectionError):
                 return await super()._ask(command, options)
-            await self.aclose()  # the others may be lost, too, and the map be another one
+            # The other connections may be lost too, and the map be another one. If another read has closed
+            # them meanwhile, those of now are new, and other reads wait on them.
+            async with self._closing:
+                if times_closed == self._times_closed:
+                    await self.aclose()
+                    self._times_closed += 1
         return await super()._ask(command, options)
