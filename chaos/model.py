@@ -118,6 +118,9 @@ _COPIES = {
 }
 """From a content part's type to its kind, and to the field with its text. Others are not for us."""
 
+_HANDLED_PARTS = {*_COPIES, "output_text"}
+_HANDLED_ITEMS = {"message", "reasoning"}
+
 _STOPS: dict[tuple[str, str | None], str] = {
     ("incomplete", "content_filter"): "deltaloom.response.filtered",
     ("failed", "content_policy_violation"): "deltaloom.response.blocked",
@@ -184,6 +187,8 @@ class _Reader:
         self.stops: dict[ExpectedStop, str] = {}
         self.said: defaultdict[PartId, set[str]] = defaultdict(set)
         """Every text that some event gives for a part, at any time."""
+        self.copied: defaultdict[PartId, set[str]] = defaultdict(set)
+        """Every text that a final copy has at a part's place."""
         self.stops_now: dict[ExpectedStop, str] = {}
         """The stops of the entry that is being read."""
 
@@ -223,7 +228,7 @@ class _Reader:
             if part.finished is not None
         )
         late = sum(text.late for text in texts)
-        contradicted = frozenset(text.part for text in texts if self.said[text.part] - {text.text})
+        contradicted = frozenset(text.part for text in texts if self._others(text.part, text.text))
         return Expectation(
             texts,
             late,
@@ -234,6 +239,11 @@ class _Reader:
             self.stops,
             contradicted,
         )
+
+    def _others(self, part: PartId, text: str) -> set[str]:
+        """Return the texts that contradict a part's; a final copy contradicts no empty text."""
+        copied = self.copied[part] if text else set()
+        return (self.said[part] | copied) - {text}
 
     def _event(self, number: int, event: Event) -> None:
         name = event["type"]
@@ -271,7 +281,24 @@ class _Reader:
         else:
             self.types[name] += 1
             return
-        self.closings += 1
+        if self._says_nothing(event):
+            self.types[name] += 1
+        else:
+            self.closings += 1
+
+    def _says_nothing(self, event: Event) -> bool:
+        """Return whether an event that somebody handles changes nothing, so that it is only counted."""
+        name = event["type"]
+        if name == "response.content_part.done":
+            return event["part"]["type"] not in _HANDLED_PARTS
+        if self.response_id is not None:
+            return False
+        if name == "response.output_item.done":
+            return event["item"]["type"] not in _HANDLED_ITEMS
+        if name in _STATUSES:
+            output = event.get("response", {}).get("output") or []
+            return not any(item["type"] in _HANDLED_ITEMS and item.get("id") for item in output)
+        return bool(name == "response.created")
 
     def _created(self, event: Event) -> None:
         if self.response_id is not None:
@@ -329,7 +356,7 @@ class _Reader:
         known = self.terminals.setdefault(owner, terminal._replace(copies=[], items=set()))
         known.copies.extend(terminal.copies)
         for _, position, index, kind, text in terminal.copies:
-            self.said[PartId(self.response_id, owner, position, index, kind)].add(repaired(text))
+            self.copied[PartId(self.response_id, owner, position, index, kind)].add(repaired(text))
         known.items.update(terminal.items)
 
     def _part(self, number: int, item_id: str | None, output_index: int, index: int, kind: str) -> _Part:
