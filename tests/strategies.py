@@ -484,16 +484,15 @@ def _contradicted(
     for item in items:
         key = StreamKey("item", item.item_id) if response_id is None else StreamKey("response", response_id)
         # Without a response id, each item has only its own copies.
-        copies = {
-            (part.kind, _repair(part.final_text))
-            for each in items
-            if response_id is not None or each is item
-            for part in each.parts
-        }
+        kinds = [
+            part.kind for each in items if response_id is not None or each is item for part in each.parts
+        ]
         for part in item.parts:
-            in_copy = part.other == "final copy" and end == "copies" and not offset
+            # A final copy says something of a text only where that is the only one of its kind.
+            alone = kinds.count(part.kind) == 1
+            in_copy = part.other == "final copy" and end == "copies" and not offset and alone
             told = part.other in {"done", "checksum"}
-            if not item.hidden and (told or (in_copy and (part.kind, _repair(part.text)) not in copies)):
+            if not item.hidden and (told or (in_copy and _repair(part.final_text) != _repair(part.text))):
                 found.add(PartKey(key, part.output_index, part.content_index, part.kind))
     return found
 
