@@ -36,8 +36,9 @@ ENTRIES_AT_ONCE, _BYTES_AT_ONCE = 500, 192 * 1024
 """Entries that one reply has, and their bytes: with all that is made of them while they are gathered, they
 fit into a processor's own cache."""
 
-_ASKED_AGAIN = 3
-"""Times, at once, if a connection to a cluster was lost: which happens now and then, and means nothing."""
+_PAUSES = (0, 0.05, 0.2, 0.8)
+"""Seconds before each further try, where a connection to a cluster was lost. That happens now and then and
+means nothing: only what still fails after about a second means that the cluster is away."""
 
 _SAMPLE = 16
 """Entries that are looked at, to tell how large they are."""
@@ -235,7 +236,7 @@ class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
         self._times_closed = 0
 
     async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
-        for _ in range(_ASKED_AGAIN):
+        for pause in _PAUSES:
             async with self._closing:
                 times_closed = self._times_closed
             with contextlib.suppress(exceptions.ConnectionError):
@@ -246,4 +247,5 @@ class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
                 if times_closed == self._times_closed:
                     await self.aclose()
                     self._times_closed += 1
+            await asyncio.sleep(pause)
         return await super()._ask(command, options)
