@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes; each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 bold := $(shell test -t 2 && printf '\033[1m')
 reset := $(shell test -t 2 && printf '\033[0m')

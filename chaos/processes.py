@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import shutil
@@ -46,10 +47,6 @@ def server_binary() -> str:
     return found
 
 
-_RESERVED: list[socket.socket] = []
-"""One socket for each port that this process has given out."""
-
-
 def free_port() -> int:
     """Return a port that nobody else is given while this process lives.
 
@@ -62,7 +59,7 @@ def free_port() -> int:
     reservation.bind((HOST, 0))
     port = int(reservation.getsockname()[1])
     if sys.platform == "linux":
-        _RESERVED.append(reservation)
+        atexit.register(reservation.close)
     else:
         reservation.close()
     return port

@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deltaloom", "handlers", "service")
-NOT_PASSED_ON = frozenset({"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV"})
-"""Variables that would lead tests to the original tree, or are meant for this program only."""
+NOT_PASSED_ON = frozenset(
+    {
+        "ARGS",
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+    }
+)
+"""Variables that would lead tests to the original tree, slow them down, or are meant for this program only."""
 STAMPS = (".demo", ".dev")
 """Files by which the Makefile knows that the environment is up to date."""
 

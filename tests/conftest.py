@@ -42,8 +42,8 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of cores and one more, since many tests wait; 1 if the server is a given one."""
-    return 1 if servers.is_given() else (os.cpu_count() or 1) + 1
+    """Return two processes a core, since many tests wait; 1 process if the server is a given one."""
+    return 1 if servers.is_given() else 2 * (os.cpu_count() or 1)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 from faststream.redis.parser import BinaryMessageFormatV1
@@ -11,7 +12,14 @@ from faststream.redis.parser import BinaryMessageFormatV1
 from chaos.generator import TAG, envelope, make_response
 from chaos.model import Bad, Event, expected_of
 
-RESPONSES = [make_response("test", 0, number) for number in range(2000)]
+if TYPE_CHECKING:
+    from chaos.generator import Response
+
+
+@pytest.fixture(scope="module")
+def responses() -> list[Response]:
+    """Return enough responses that each kind of trouble is among them."""
+    return [make_response("test", 0, number) for number in range(2000)]
 
 
 def delta(number: int | None, text: str, output_index: int = 0) -> Event:
@@ -26,15 +34,15 @@ def done(text: str) -> Event:
     return {"type": "response.refusal.done", **where, "refusal": text}
 
 
-def test_the_same_seed_gives_the_same_responses() -> None:
+def test_the_same_seed_gives_the_same_responses(responses: list[Response]) -> None:
     """A violation that cannot be made again cannot be understood."""
-    assert [make_response("test", 0, number) for number in range(50)] == RESPONSES[:50]
-    assert make_response("other", 0, 1) != RESPONSES[1]
+    assert [make_response("test", 0, number) for number in range(50)] == responses[:50]
+    assert make_response("other", 0, 1) != responses[1]
 
 
-def test_every_kind_of_response_is_made() -> None:
+def test_every_kind_of_response_is_made(responses: list[Response]) -> None:
     """A bench that never makes a kind of trouble proves nothing about it."""
-    texts = [text for response in RESPONSES for text in response.expected.texts]
+    texts = [text for response in responses for text in response.expected.texts]
     assert {text.part.kind for text in texts} == {"refusal", "reasoning", "reasoning_summary"}
     assert {text.status for text in texts} == {
         "completed",
@@ -46,28 +54,28 @@ def test_every_kind_of_response_is_made() -> None:
     assert {text.integrity for text in texts} == {"verified", "repaired", "unverified"}
     assert {text.part.response_id is None for text in texts} == {True, False}
     letters: Counter[str] = Counter()
-    for response in RESPONSES:
+    for response in responses:
         for (_, reason), count in response.expected.letters.items():
             letters[reason] += count
     assert set(letters) == {"malformed_json", "invalid_event", "oversized"}
-    assert sum(response.expected.late for response in RESPONSES) > 0
-    assert any(entry.events > 1 for response in RESPONSES for entry in response.entries)
-    shapes = {name for response in RESPONSES for entry in response.entries for name in entry.fields}
+    assert sum(response.expected.late for response in responses) > 0
+    assert any(entry.events > 1 for response in responses for entry in response.entries)
+    shapes = {name for response in responses for entry in response.entries for name in entry.fields}
     assert {"event", "__data__", "type"} <= shapes
 
 
-def test_every_event_is_expected_to_become_something() -> None:
+def test_every_event_is_expected_to_become_something(responses: list[Response]) -> None:
     """What is not accounted for in the expectation cannot be missed in the result."""
-    for response in RESPONSES:
+    for response in responses:
         expected = response.expected
         becomes = expected.fragments + expected.closings + expected.types.total() + expected.letters.total()
         assert becomes == response.events
         assert expected.fragments == sum(text.fragments for text in expected.texts) + expected.late
 
 
-def test_every_entry_has_a_name_of_its_own() -> None:
+def test_every_entry_has_a_name_of_its_own(responses: list[Response]) -> None:
     """A producer that cannot tell its entries apart cannot say which are stored."""
-    tags = [entry.fields[TAG] for response in RESPONSES for entry in response.entries]
+    tags = [entry.fields[TAG] for response in responses for entry in response.entries]
     assert len(set(tags)) == len(tags)
 
 
@@ -103,9 +111,9 @@ def test_the_model_knows_the_contract(
     assert (only.text, only.status, only.integrity, expected.late) == (text, status, integrity, late)
 
 
-def test_as_it_was_stored_is_as_it_was_made() -> None:
+def test_as_it_was_stored_is_as_it_was_made(responses: list[Response]) -> None:
     """What is expected of repeats that nobody planned would not be what is expected of planned ones."""
-    for response in RESPONSES[:200]:
+    for response in responses[:200]:
         numbers = range(len(response.entries))
         assert response.stored_as(numbers) == response
         twice = response.stored_as([*numbers, *numbers])
@@ -114,13 +122,13 @@ def test_as_it_was_stored_is_as_it_was_made() -> None:
         assert {text.part for text in twice.expected.texts} == {text.part for text in response.expected.texts}
 
 
-def test_halves_are_stored_as_json_can_hold_them() -> None:
+def test_halves_are_stored_as_json_can_hold_them(responses: list[Response]) -> None:
     """Half a surrogate pair must reach the worker, not die in the producer."""
-    for response in RESPONSES:
+    for response in responses:
         for entry in response.entries:
             for value in entry.fields.values():
                 assert isinstance(value, bytes) or value.encode("utf-8") is not None
-    events = [entry.fields.get("event") for response in RESPONSES for entry in response.entries]
+    events = [entry.fields.get("event") for response in responses for entry in response.entries]
     halves = [event for event in events if isinstance(event, str) and "\\ud83d" in event and _is_json(event)]
     assert halves
 
