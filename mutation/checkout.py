@@ -36,7 +36,7 @@ NOT_PASSED_ON = frozenset(
         "VIRTUAL_ENV",
     }
 )
-"""Variables that would lead tests to the original tree, slow them down, or are meant for this program only."""
+"""Variables that would lead tests to the original tree, slow them down, or are meant for this program."""
 STAMPS = (".demo", ".dev")
 """Files by which the Makefile knows that the environment is up to date."""
 

@@ -124,7 +124,9 @@ def _read_all(terminal: int) -> str:
     return seen.decode()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C in the demo would leave a worker or a relay running, or a folder, or end in a traceback."""
     with _demo(tmp_path, pace=1) as demo:

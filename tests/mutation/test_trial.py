@@ -75,8 +75,8 @@ def test_it(n):
     [
         (IMPORTS, 60, False, None),
         (PARAMETRIZED, 60, True, "made/test_made.py::test_it[two words]"),
-        ("import nowhere", 60, True, "made/test_made.py"),
-        ("import time\ndef test_it(): time.sleep(600)", 5, True, None),
+        pytest.param("import nowhere", 60, True, "made/test_made.py", marks=pytest.mark.slow),
+        pytest.param("import time\ndef test_it(): time.sleep(600)", 5, True, None, marks=pytest.mark.slow),
     ],
     ids=["passes, on the copy", "fails", "cannot be imported", "hangs"],
 )
@@ -91,12 +91,14 @@ async def test_how_a_run_ends(
     assert (outcome.red, outcome.test) == (red, test)
 
 
+@pytest.mark.slow
 async def test_tests_that_cannot_be_run_are_no_result(checkout: Checkout) -> None:
     """Every mutant would be killed by a name that is written wrongly."""
     with pytest.raises(SuiteError, match="no test failed"):
         await run_tests(checkout, ["made/nowhere.py"], 60)
 
 
+@pytest.mark.slow
 def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
     """Every part would do what it should, and nothing come of it."""
     report = tmp_path / "report.json"
@@ -118,6 +120,7 @@ def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
     assert result["place"].startswith("handlers/core/text.py:")
 
 
+@pytest.mark.slow
 async def test_a_test_that_fails_anyway_ends_a_run(checkout: Checkout) -> None:
     """It would seem to notice every change."""
     made = checkout.folder / "made" / "test_made.py"
