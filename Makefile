@@ -38,7 +38,7 @@ demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight stream
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
 
-test: $(VENV)/.dev ## Run the most important tests, in about four minutes on two cores
+test: $(VENV)/.dev ## Run the most important tests, in about three minutes on two cores
 	$(call say,test: pytest)
 	@$(PYTEST) -m 'not slow and not prove' $(ARGS)
 

@@ -25,6 +25,7 @@ def test_one_server(url: str) -> None:
         ("redis+cluster://a", "cluster", ["redis://a:6379/0"]),
         ("rediss+cluster://u:p@a,[::1]:7/0", None, ["rediss://u:p@a:6379/0", "rediss://u:p@[::1]:7/0"]),
         ("redis+cluster://a?socket_timeout=1", None, ["redis://a:6379/0?socket_timeout=1"]),
+        ("redis+cluster://a?client_name=", None, ["redis://a:6379/0?client_name="]),
     ],
 )
 def test_cluster(url: str, mode: Mode | None, urls: list[str]) -> None:

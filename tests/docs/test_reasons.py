@@ -1,0 +1,18 @@
+"""docs/reasons.md: the table of reasons, row by row."""
+
+from __future__ import annotations
+
+from deltaloom.reasons import REASONS
+from tests.docs.pages import ROOT, Page, quoted
+
+CONTRACT = "[contract](contract.md)"
+
+
+def test_the_table_is_that_of_the_library() -> None:
+    """People would look for a field that no provider has, or rely on another class."""
+    written: list[tuple[str, ...]] = []
+    for *names, values, source in Page(ROOT / "docs/reasons.md").table("Values"):
+        provider, field, reason_class = (quoted(cell)[0] for cell in names)
+        page = "docs/contract.md" if source == CONTRACT else source.strip("<>")
+        written += [(provider, field, value, reason_class, page) for value in quoted(values)]
+    assert written == [tuple(row) for row in REASONS]
