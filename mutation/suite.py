@@ -24,7 +24,14 @@ _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MUL
 _NO_CONFTEST: Final = re.compile(r"ImportError while loading conftest|^INTERNALERROR>", re.MULTILINE)
 _PASSED: Final = re.compile(r"^=*\s*\d+ (?:passed|skipped)", re.MULTILINE)
 
-_OPTIONS: Final = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+_OPTIONS: Final = (
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--hypothesis-seed=0",
+    "--hypothesis-profile=mutants",
+)
 """The same examples each time, so that the same tests notice the same change."""
 
 

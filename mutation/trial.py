@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mutation.checkout import ROOT, Checkout
@@ -88,7 +88,13 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
 
 
 async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
-    return await run_tests(checkout, trial.tests, FIRST_LIMIT)
+    """Run the nearest tests alone, then the others: to collect many tests takes longer than to run a few."""
+    nearest, others = trial.tests[:1], trial.tests[1:]
+    outcome = await run_tests(checkout, nearest, FIRST_LIMIT)
+    if outcome.red or not others:
+        return outcome
+    again = await run_tests(checkout, others, FIRST_LIMIT)
+    return replace(again, seconds=outcome.seconds + again.seconds)
 
 
 async def _run_all(checkout: Checkout, _trial: Trial) -> Outcome:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 # A busy machine is no reason for a test to fail, so no example has a deadline.
-# `make test` runs `dev`, `make test-all` and CI run `ci`.
+# `make test` runs `dev`, `make test-all` and CI run `ci`. The mutation program runs `mutants`: it looks for
+# an example that fails, and not for the smallest one.
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200)
+settings.register_profile("mutants", deadline=None, max_examples=50, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("dev")
 
 _server = pytest.StashKey[servers.Server]()
