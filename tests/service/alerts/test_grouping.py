@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,12 @@ def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
         held.place(each, 0)
     assert held.place(alerts[4], 61) == []
     assert held.ended(61) == [alerts[2:]]
+
+
+def test_a_digest_expires_with_the_first_of_its_alerts() -> None:
+    """A later end would try to send an alert of which nobody wants to hear any more."""
+    members = [replace(opened(n), expires_at=100.0 + n) for n in (3, 1, 2)]
+    assert digest_of("on-call", members, GROUPING.by).expires_at == 101
 
 
 def test_only_similar_ones_share_a_window() -> None:

@@ -46,6 +46,7 @@ def test_down_after_failures_in_a_row() -> None:
     for _ in range(50):
         health.failed(100, None)
     assert 100 < health.paused_until <= 100 + LONGEST_PROBE_PAUSE
+    assert LONGEST_PROBE_PAUSE == 60
 
 
 def test_back_with_the_first_answer() -> None:

@@ -271,6 +271,8 @@ def test_explained() -> None:
     assert mild["destinations"]["a"] == {"sent": False, "reason": "unrouted", "why": "no route to it fits"}
     by_match = explain(policy(TWO), stopped("filtered", "content_filter"), NOW)
     assert by_match.because == "the rule content-filter fits: it is all that the rule asks for"
+    by_text = policy(f'{TWO}\n[[rules]]\nname = "own"\nmatch = {{ text = "ca[nr]" }}\nseverity = "info"\n')
+    assert explain(by_text, alert("I can't."), NOW).because == "the rule own fits: text matches ca[nr]"
 
 
 def test_load(tmp_path: Path) -> None:
