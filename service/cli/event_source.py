@@ -1,18 +1,21 @@
 r"""Streaming events out of a file or a pipe, each exactly as it was written there.
 
-Two forms, told apart by the first line:
+Three forms, told apart by the first line:
 
 - JSON lines: one event a line;
-- server-sent events, as the API sends them: `data:` lines, several of them joined by line feeds, an empty
-  line after each event; `event:`, `id:`, `retry:` and comments are passed over.
+- server-sent events: `data:` lines, several of them joined by line feeds, an empty line after each event;
+  `id:`, `retry:`, comments and unknown fields are passed over. `event:` gives the type where data have none.
   (https://html.spec.whatwg.org/multipage/server-sent-events.html)
+- a JSON document over several lines, as error bodies and exports are: one event, or one array of events.
 
-`[DONE]`, which ends a stream in either, is no event. Nothing here reads or writes: bytes go in, events and
-entries come out.
+Lines end in LF, CRLF or CR. The text is UTF-8, with or without a byte order mark, or UTF-16 with one.
+`[DONE]`, which ends a stream, is no event. Nothing here reads or writes: bytes go in, events and entries come
+out.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import secrets
@@ -27,47 +30,194 @@ END_MARK = b"[DONE]"
 LOOK_AHEAD = 20
 """Events that are held back at most, to see whether one of them says the response's id."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_SSE_LINE = re.compile(rb"(?:data|event|id|retry)?:")
+STREAMS = 10_000
+"""Streams of one connection that are kept apart at most, by their `stream_id`."""
+
+_TRIES = 20
+"""How often a document over several lines is looked at, to see whether it is complete, before its end."""
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LINE = re.compile(rb"\r\n|\n|\r")
+_SSE_LINE = re.compile(rb"\s*[A-Za-z_-]*:|\s*data\s*$")
+_OPENS_DOCUMENT = re.compile(rb"\s*[{\[]\s*$")
+_BEGINS_JSON = (b"{", b"[")
 
 
 class EventReader:
     """Splits what is fed to it into events."""
 
     def __init__(self) -> None:
-        self._rest = b""
-        self._sse: bool | None = None
-        self._data: list[bytes] = []
+        self._lines = _Lines()
+        self._form: _JsonLines | _ServerSent | _Document | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that end in `data`."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return list(self._events(lines))
+        """Return the events that end in `data`."""
+        return list(self._events(self._lines.feed(data)))
 
     def close(self) -> list[bytes]:
-        """What is left when the input has ended, with or without a last line feed."""
-        last, self._rest = self._rest, b""
-        return list(self._events([last, b""]))
+        """Return what is left when the input has ended, with or without a last line feed."""
+        events = list(self._events(self._lines.close()))
+        return [*events, *(self._form.close() if self._form else ())]
 
     def _events(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        for raw in lines:
-            line = raw.removesuffix(b"\r")
-            if self._sse is None and line.strip():
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-                self._sse = _SSE_LINE.match(line) is not None
-            event = self._sse_line(line) if self._sse else line.strip()
-            if event and event != END_MARK:
-                yield event
+        for line in lines:
+            if self._form is None and line.strip():
+                self._form = _form_of(line)
+            if self._form is not None:
+                yield from self._form.feed(line)
 
-    def _sse_line(self, line: bytes) -> bytes | None:
-        """The event that this line ends, if it ends one."""
-        if not line:
-            event, self._data = b"\n".join(self._data), []
-            return event.strip()
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-        return None
+
+class _Lines:
+    """Splits bytes into lines, without their ends, in UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._begun = b""
+        """The first bytes, until they tell the encoding."""
+        self._told = False
+        self._rest: list[bytes] = []
+        """The pieces of the line that has not ended."""
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that end in `data`."""
+        if not self._told:
+            data = self._begun + data
+            if len(data) < len(codecs.BOM_UTF8):
+                self._begun = data
+                return []
+            data = self._begin(data)
+        if self._decoder is not None:
+            data = self._decoder.decode(data).encode("utf-8", "surrogatepass")
+        if not data:
+            return []
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        first, *others = _LINE.split(data)
+        self._rest.append(first)
+        if not others:
+            return []
+        lines = [b"".join(self._rest), *others[:-1]]
+        self._rest = [others[-1]]
+        return lines
+
+    def _begin(self, data: bytes) -> bytes:
+        """Note the encoding; return the bytes without a mark of UTF-8."""
+        self._told, self._begun = True, b""
+        if data.startswith(_UTF_16):
+            self._decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
+        return data.removeprefix(codecs.BOM_UTF8)
+
+    def close(self) -> list[bytes]:
+        """Return the last line, which has no end."""
+        begun, self._begun, self._told = self._begun.removeprefix(codecs.BOM_UTF8), b"", True
+        lines = self.feed(begun) if begun else []
+        last, self._rest = b"".join(self._rest), []
+        return [*lines, last]
+
+
+def _form_of(first: bytes) -> _JsonLines | _ServerSent | _Document:
+    """Tell the form by the first line that is not empty."""
+    if _OPENS_DOCUMENT.match(first):
+        return _Document()
+    return _ServerSent() if _SSE_LINE.match(first) else _JsonLines()
+
+
+class _JsonLines:
+    """An event a line."""
+
+    def feed(self, line: bytes) -> Iterator[bytes]:
+        """Return the event of a line, if it has one."""
+        event = line.strip()
+        if event and event != END_MARK:
+            yield event
+
+    def close(self) -> Iterator[bytes]:
+        """Return nothing: no line is held back."""
+        yield from ()
+
+
+class _Document:
+    """JSON over several lines: events one behind the other, each of which may be an array."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._tries = 0
+
+    def feed(self, line: bytes) -> Iterator[bytes]:
+        """Return the event that a line ends: writers that indent close an event in the first column."""
+        self._lines.append(line)
+        if line.startswith((b"}", b"]")) and self._tries < _TRIES:
+            self._tries += 1
+            text = b"\n".join(self._lines).strip()
+            if _is_json(text):
+                self._lines, self._tries = [], 0
+                yield text
+
+    def close(self) -> Iterator[bytes]:
+        """Return what is left, as it is."""
+        text, self._lines = b"\n".join(self._lines).strip(), []
+        if text and text != END_MARK:
+            yield text
+
+
+class _ServerSent:
+    """Server-sent events, and what servers make of them."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self._name = b""
+
+    def feed(self, line: bytes) -> Iterator[bytes]:
+        """Return the events that a line ends."""
+        if not line.strip():
+            yield from self.close()
+            return
+        name, colon, value = line.strip().partition(b":")
+        if line.strip().startswith(_BEGINS_JSON):  # the data stand on a line of their own
+            self._data.append(line.strip())
+        elif name == b"event":
+            self._name = value.strip()
+        elif name == b"data" and colon:
+            value = value.removeprefix(b" ")
+            # Some servers leave out the empty line. Data over several lines begin with no whole event.
+            if len(self._data) == 1 and value.startswith(_BEGINS_JSON) and _is_json(self._data[0]):
+                yield from self.close()
+            self._data.append(value)
+
+    def close(self) -> Iterator[bytes]:
+        """Return the events that an empty line, or the end, ends."""
+        lines, self._data = self._data, []
+        name, self._name = self._name, b""
+        whole = b"\n".join(lines).strip()
+        # Where a line was cut off, or the empty lines are missing, each line is an event of its own.
+        apart = len(lines) > 1 and not _is_json(whole)
+        for event in [line.strip() for line in lines] if apart else [whole]:
+            if event and event != END_MARK:
+                yield _typed(event, name.decode("utf-8", "replace"))
+
+
+def _typed(event: bytes, name: str) -> bytes:
+    """Return an event with the type that its `event:` line has, if it is an object without one."""
+    quoted = json.dumps(name).encode()
+    if name in ("", "message") or re.search(rb'"type"\s*:\s*' + re.escape(quoted), event):
+        return event
+    try:
+        value = _parsed(event)
+    except (ValueError, RecursionError):
+        return event
+    if not isinstance(value, dict) or "type" in value:
+        return event
+    return b'{"type":' + quoted + (b"," if value else b"") + event[1:]
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _parsed(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class Look(NamedTuple):
@@ -79,10 +229,14 @@ class Look(NamedTuple):
     """One event, and not an array of events, or no JSON at all."""
     broken: bool = False
     """The worker will not be able to read it."""
+    mentions: str | None = None
+    """The id of the response that it belongs to, if it has one."""
+    stream_id: str | None = None
+    """Which of the responses on one connection it belongs to."""
 
 
 def look_at(event: bytes) -> Look:
-    """Look whether an event can be read, and whether a response begins with it."""
+    """Look whether an event can be read, and to which response it belongs."""
     try:
         value = _parsed(event)
     except (ValueError, RecursionError):
@@ -91,9 +245,18 @@ def look_at(event: bytes) -> Look:
         return Look(broken=not all(_has_type(each) for each in value))
     if not _has_type(value):
         return Look(is_object=isinstance(value, dict), broken=True)
-    response = value.get("response") if value["type"] == "response.created" else None
-    response_id = response.get("id") if isinstance(response, dict) else None
-    return Look(response_id if isinstance(response_id, str) and response_id else None, is_object=True)
+    response = value.get("response")
+    mentions = _text(response.get("id")) if isinstance(response, dict) else None
+    return Look(
+        mentions if value["type"] == "response.created" else None,
+        is_object=True,
+        mentions=mentions,
+        stream_id=_text(value.get("stream_id")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _parsed(event: bytes) -> Any:
@@ -119,8 +282,9 @@ class Packer:
     """Packs events into entries, and finds out which response they belong to.
 
     Args:
-        response_id: of all events. None: the one that the latest `response.created` has; events before
-            the first one belong to it too; a fresh one if there is none.
+        response_id: of all events. None: the one that the latest `response.created` has, on the same
+            `stream_id` if there are several. Events before the first one belong to it too. If there is none,
+            the first event with a response's id says it; if none has, a fresh one is made.
         coalesce: how many events an entry holds, as a JSON array if it is more than one. What is no JSON
             object goes alone: it would spoil the array.
     """
@@ -128,6 +292,7 @@ class Packer:
     def __init__(self, response_id: str | None = None, coalesce: int = 1) -> None:
         self._fixed = response_id is not None
         self._response_id = response_id
+        self._by_stream: dict[str, str] = {}
         self._coalesce = coalesce
         self._held: list[tuple[bytes, Look]] = []
         self._packed: list[bytes] = []
@@ -135,7 +300,7 @@ class Packer:
         """The responses so far, in order."""
 
     def add(self, event: bytes, look: Look) -> list[Entry]:
-        """The entries that are complete with this event."""
+        """Return the entries that are complete with this event."""
         if self._response_id is not None:
             return list(self._pack(event, look))
         self._held.append((event, look))
@@ -144,19 +309,21 @@ class Packer:
         return self._let_go(look.response_id)
 
     def close(self) -> list[Entry]:
-        """The entries that are left when the input has ended."""
+        """Return the entries that are left when the input has ended."""
         return [*self._let_go(None), *self._complete()]
 
     def _let_go(self, response_id: str | None) -> list[Entry]:
         held, self._held = self._held, []
         if held:
-            self._response_id = response_id or f"resp_{secrets.token_hex(12)}"
+            mentioned = next((look.mentions for _, look in held if look.mentions), None)
+            self._response_id = response_id or mentioned or f"resp_{secrets.token_hex(12)}"
         return [entry for event, look in held for entry in self._pack(event, look)]
 
     def _pack(self, event: bytes, look: Look) -> Iterator[Entry]:
-        if look.response_id not in (None, self._response_id) and not self._fixed:
+        response_id = self._response_of(look)
+        if response_id != self._response_id:
             yield from self._complete()
-            self._response_id = look.response_id
+            self._response_id = response_id
         if not look.is_object:
             yield from self._complete()
             yield self._entry(event, 1)
@@ -164,6 +331,17 @@ class Packer:
         self._packed.append(event)
         if len(self._packed) == self._coalesce:
             yield from self._complete()
+
+    def _response_of(self, look: Look) -> str | None:
+        """Return the id of the response that an event belongs to."""
+        if self._fixed:
+            return self._response_id
+        stream = look.stream_id
+        if look.response_id is None:
+            return self._response_id if stream is None else self._by_stream.get(stream, self._response_id)
+        if stream is not None and (stream in self._by_stream or len(self._by_stream) < STREAMS):
+            self._by_stream[stream] = look.response_id
+        return look.response_id
 
     def _complete(self) -> Iterator[Entry]:
         packed, self._packed = self._packed, []

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,8 @@ def run(
         Path,
         typer.Argument(
             metavar="FILE|-",
-            help="JSON lines (an event a line) or server-sent events, told apart by themselves; - is stdin.",
+            help="JSON lines (an event a line), server-sent events or a JSON document, told apart by "
+            "themselves; - is stdin.",
             parser=_file,
             show_default=False,
         ),
@@ -72,7 +73,7 @@ def run(
         typer.Option(
             metavar="ID",
             help="Which response the events belong to. Default: the id in the stream's response.created, "
-            "else a fresh one.",
+            "else in any event, else a fresh one.",
             show_default=False,
         ),
     ] = None,
@@ -112,6 +113,7 @@ def run(
     file is read piece by piece, and what comes out of a pipe goes out at once.
     """
     from service.cli.connection import connect_blocking, read_settings
+    from service.cli.errors import CommandError
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]
@@ -127,6 +129,9 @@ def run(
             progress.stop()
             publication.report(interrupted=True)
             raise typer.Exit(_INTERRUPTED) from None
+    if not publication.events:
+        source_name = "standard input" if str(file) == STDIN else file
+        raise CommandError(f"{source_name} has no event: nothing was published")
     publication.report()
 
 
@@ -186,13 +191,16 @@ class _Publication:
 
     def _look_back(self, response_id: str) -> None:
         """Notice whether the response was published before."""
+        from redis.exceptions import NoPermissionError
+
         from handlers.core.identity import StreamKey
         from service.keys import Keys
 
         names = self._partitions.of(response_id)
         state = Keys(names).state(StreamKey("response", response_id))
-        if self._client.exists(state, names.item(response_id, 0)):
-            self._sent_before.append(response_id)
+        with suppress(NoPermissionError):  # a producer may have the right to XADD alone
+            if self._client.exists(state, names.item(response_id, 0)):
+                self._sent_before.append(response_id)
 
     def report(self, *, interrupted: bool = False) -> None:
         """Say what was done."""

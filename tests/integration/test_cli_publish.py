@@ -103,6 +103,27 @@ async def test_broken_events_are_published_and_counted(
     assert [fields[b"event"] for fields in await entries(redis, prefix)] == lines
 
 
+@pytest.mark.parametrize("nothing", [b"", b"\n\n", b": a comment\n\ndata: [DONE]\n\n"])
+async def test_nothing_to_publish_is_a_failure(env: dict[str, str], nothing: bytes) -> None:
+    """A script would go on as if the model had answered."""
+    done = deltaloom("publish", "-", env=env, stdin=nothing)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "standard input has no event: nothing was published" in done.stderr
+
+
+async def test_the_right_to_add_is_enough(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """A producer would need rights that it must not have."""
+    user = prefix.replace(":", "-")
+    await redis.acl_setuser(user, enabled=True, passwords=["+pass"], keys=[f"{prefix}:*"], commands=["+xadd"])
+    try:
+        url = env["REDIS_URL"].replace("redis://", f"redis://{user}:pass@")
+        done = deltaloom("publish", "-", env={**env, "REDIS_URL": url}, stdin=EVENTS[0])
+    finally:
+        await redis.acl_deluser(user)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(await entries(redis, prefix)) == 1
+
+
 async def test_a_fresh_id_is_told(redis: Redis, prefix: str, env: dict[str, str]) -> None:
     """Nobody could look up what was published without an id."""
     done = deltaloom("publish", "-", env=env, stdin=EVENTS[1])

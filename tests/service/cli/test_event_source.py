@@ -57,7 +57,74 @@ def test_server_sent_events_as_the_api_sends_them() -> None:
     assert read(SSE) == [b'{"type":"response.created"}', b'{"type":\n "two.lines"}']
 
 
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+A, B = b'{"type":"a"}', b'{"type":"b"}'
+
+
+@pytest.mark.parametrize(
+    ("data", "events"),
+    [
+        (b"event: x\rdata: " + A + b"\r\rdata: " + B + b"\r\r", [A, B]),
+        (b"type: a\ndata: " + A + b"\n\n", [A]),
+        (b"data\ndata: " + A + b"\n\n", [A]),
+        (b" data: " + A + b"\n\n data: " + B, [A, B]),
+        (b"data:\n" + A + b"\n\ndata:\n " + B + b"\n", [A, B]),
+        (b"data: " + A + b"\ndata: " + B + b"\n", [A, B]),
+        (b"data: " + A[:7] + b"\ndata: " + B + b"\n\n", [A[:7], B]),
+        (b"data: " + A[:8] + b"\ndata: " + A[8:] + b"\n\n", [A[:8] + b"\n" + A[8:]]),
+        (b'event: a\ndata: {"n":1}\n\nevent: b\ndata: {}\n\n', [b'{"type":"a","n":1}', b'{"type":"b"}']),
+        (b'event: error\ndata: {"error":"no"}\n\n', [b'{"type":"error","error":"no"}']),
+        (b'event: a\ndata: {"item":{"type":"a"}}\n\n', [b'{"item":{"type":"a"}}']),
+        (b"event: x\ndata: " + A + b"\n\nevent: message\ndata: {}\n\n", [A, b"{}"]),
+        (b"event: x\ndata: [1]\n\nevent: x\ndata: {no\n\n", [b"[1]", b"{no"]),
+        (b"\xef\xbb\xbfdata: " + A, [A]),
+    ],
+    ids=[
+        "carriage returns",
+        "an unknown field first",
+        "bare data",
+        "indented",
+        "data on the next line",
+        "no empty lines",
+        "cut off",
+        "over two lines",
+        "type in the event line",
+        "error in the event line",
+        "a type inside only",
+        "a type of its own",
+        "not an object",
+        "byte order mark",
+    ],
+)
+def test_what_servers_make_of_server_sent_events(data: bytes, events: list[bytes]) -> None:
+    """A recording of such a server would publish nothing, or dead letters."""
+    assert read(data) == events
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_with_its_mark(encoding: str) -> None:
+    """What a Windows shell writes into a file would be one dead letter a line."""
+    lines = '{"type":"a","delta":"\U0001f600"}\r\n{"type":"b"}'
+    data = ("\ufeff" + lines).encode(encoding)
+    assert read(data) == [line.encode() for line in lines.split("\r\n")] == read(data, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "events"),
+    [
+        (b"[\n  " + A + b",\n  " + B + b"\n]\n", [b"[\n  " + A + b",\n  " + B + b"\n]"]),
+        (b'{\n "type": "a"\n}\n\n{\n "type": "b"\n}', [b'{\n "type": "a"\n}', b'{\n "type": "b"\n}']),
+        (b'{\n"a":{\n}\n}\n' + A, [b'{\n"a":{\n}\n}', A]),
+        (b"{\n" + b"}\n" * 100, [b"{\n}", (b"}\n" * 99).strip()]),
+        (b"{\n", [b"{"]),
+    ],
+    ids=["an array", "two objects", "not indented", "broken", "cut off"],
+)
+def test_json_over_several_lines(data: bytes, events: list[bytes]) -> None:
+    """The body of a refused request, or an export, would be a dead letter for each line."""
+    assert read(data) == events == read(data, 1)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 def test_json_lines(ending: bytes) -> None:
     """Empty lines, a byte order mark, either line ending or a missing last one would make dead letters."""
     data = b"\xef\xbb\xbf" + ending.join(
@@ -78,8 +145,10 @@ def test_a_stream_that_was_cut_off_keeps_its_last_event() -> None:
 
 
 @given(
-    lines=st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=8),
-    form=st.sampled_from([b"%s\n", b"data: %s\n\n"]),
+    lines=st.lists(
+        st.binary(max_size=20) | st.sampled_from([A, B, b"{", b"}", b"data:", b"\xff\xfe"]), max_size=8
+    ),
+    form=st.sampled_from([b"%s\n", b"data: %s\n\n", b"event: c\r\ndata: %s\r\n\r\n", b"%s\r"]),
     size=st.integers(1, 50),
 )
 def test_pieces_do_not_matter(lines: list[bytes], form: bytes, size: int) -> None:
@@ -91,10 +160,12 @@ def test_pieces_do_not_matter(lines: list[bytes], form: bytes, size: int) -> Non
 @pytest.mark.parametrize(
     ("raw", "look"),
     [
-        (created("resp_1"), Look("resp_1", is_object=True)),
+        (created("resp_1"), Look("resp_1", is_object=True, mentions="resp_1")),
         (created(7), Look(is_object=True)),
         (event("response.created", response=None), Look(is_object=True)),
-        (event("response.completed", response={"id": "resp_1"}), Look(is_object=True)),
+        (event("response.completed", response={"id": "resp_1"}), Look(is_object=True, mentions="resp_1")),
+        (event("a", stream_id="s", response={"id": ""}), Look(is_object=True, stream_id="s")),
+        (event("a", stream_id=7, response={"id": 7}), Look(is_object=True)),
         (b'{"type":"a","delta":"\\ud83d"}', Look(is_object=True)),
         (b'{"no":"type"}', Look(is_object=True, broken=True)),
         (b'[{"type":"a"}]', Look()),
@@ -118,6 +189,36 @@ def test_the_streams_own_id_is_taken() -> None:
         Entry("resp_1", created("resp_1"), 1),
         Entry("resp_1", event("a"), 1),
     ]
+
+
+def test_responses_on_one_connection_stay_apart() -> None:
+    """A recording of a WebSocket with several responses would mix their texts."""
+    events = [
+        event("response.created", stream_id="a", response={"id": "resp_a"}),
+        event("response.created", stream_id="b", response={"id": "resp_b"}),
+        event("x", stream_id="a"),
+        event("x", stream_id="b"),
+        event("x"),
+        event("x", stream_id="new"),
+    ]
+    ids = [entry.response_id for entry in packed(events)]
+    assert ids == ["resp_a", "resp_b", "resp_a", "resp_b", "resp_b", "resp_b"]
+    assert [
+        (each.response_id, each.events) for each in packed([*events[:2], *events[2:3] * 4], coalesce=2)
+    ] == [
+        ("resp_a", 1),
+        ("resp_b", 1),
+        ("resp_a", 2),
+        ("resp_a", 2),
+    ]
+
+
+def test_a_stream_that_is_resumed_has_the_id_of_its_end() -> None:
+    """The second half of a broken recording would be another response."""
+    events = [event("a"), event("response.completed", response={"id": "resp_1"})]
+    assert {entry.response_id for entry in packed(events)} == {"resp_1"}
+    later = [created("resp_1"), event("response.completed", response={"id": "resp_other"})]
+    assert {entry.response_id for entry in packed(later)} == {"resp_1"}
 
 
 def test_a_given_id_wins() -> None:
