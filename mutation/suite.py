@@ -49,16 +49,17 @@ class Outcome:
     seconds: float
 
 
-async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float) -> Outcome:
-    """Run these tests one after the other, in this order.
+async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float, processes: int = 0) -> Outcome:
+    """Run these tests.
 
     Args:
         checkout: where they run.
         tests: files, folders or ids.
         limit: seconds, after which they count as failed: a program that hangs is noticed.
+        processes: so many share the tests; with 0 they run one after the other, in this order.
     """
-    command = (str(checkout.python), "-m", "pytest", *_OPTIONS, "--numprocesses=0", *tests)
-    return await _run(checkout, command, limit)
+    parallel = (f"--numprocesses={processes}", "--dist=worksteal" if processes else "--dist=no")
+    return await _run(checkout, (str(checkout.python), "-m", "pytest", *_OPTIONS, *parallel, *tests), limit)
 
 
 async def make_test(checkout: Checkout, limit: float) -> Outcome:

@@ -23,6 +23,9 @@ FIRST_LIMIT: Final = 600.0
 ALL_LIMIT: Final = 1800.0
 """Seconds for `make test`."""
 
+_PROCESSES: Final = 4
+"""For many tests: most of them wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -93,7 +96,7 @@ async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
     outcome = await run_tests(checkout, nearest, FIRST_LIMIT)
     if outcome.red or not others:
         return outcome
-    again = await run_tests(checkout, others, FIRST_LIMIT)
+    again = await run_tests(checkout, others, FIRST_LIMIT, processes=_PROCESSES)
     return replace(again, seconds=outcome.seconds + again.seconds)
 
 
