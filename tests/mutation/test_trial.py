@@ -74,8 +74,8 @@ def test_it(n):
     ("code", "limit", "red", "test"),
     [
         (IMPORTS, 60, False, None),
-        (PARAMETRIZED, 60, True, "made/test_made.py::test_it[two words]"),
-        pytest.param("import nowhere", 60, True, "made/test_made.py", marks=pytest.mark.slow),
+        (PARAMETRIZED, 60, True, "tests/made/test_made.py::test_it[two words]"),
+        pytest.param("import nowhere", 60, True, "tests/made/test_made.py", marks=pytest.mark.slow),
         pytest.param("import time\ndef test_it(): time.sleep(600)", 5, True, None, marks=pytest.mark.slow),
     ],
     ids=["passes, on the copy", "fails", "cannot be imported", "hangs"],
@@ -84,10 +84,10 @@ async def test_how_a_run_ends(
     checkout: Checkout, code: str, limit: float, *, red: bool, test: str | None
 ) -> None:
     """A mutant would count as noticed, or not, whatever the tests say."""
-    made = checkout.folder / "made" / "test_made.py"
+    made = checkout.folder / "tests" / "made" / "test_made.py"
     made.parent.mkdir(exist_ok=True)
     made.write_text(code)
-    outcome = await run_tests(checkout, ["made/test_made.py"], limit)
+    outcome = await run_tests(checkout, ["tests/made/test_made.py"], limit)
     assert (outcome.red, outcome.test) == (red, test)
 
 
@@ -123,11 +123,11 @@ def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_test_that_fails_anyway_ends_a_run(checkout: Checkout) -> None:
     """It would seem to notice every change."""
-    made = checkout.folder / "made" / "test_made.py"
+    made = checkout.folder / "tests" / "made" / "test_made.py"
     made.parent.mkdir(exist_ok=True)
     made.write_text("def test_it(): assert False")
     with pytest.raises(SuiteError, match=r"made/test_made\.py::test_it fails without any change"):
-        await check_unchanged(checkout, "made/test_made.py::test_it")
+        await check_unchanged(checkout, "tests/made/test_made.py::test_it")
 
 
 def result(file: str, test: str | None = None) -> Result:
