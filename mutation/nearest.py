@@ -15,6 +15,12 @@ _STORED: Final = (
     "test_flow.py",
     "test_several_workers.py",
     "test_reclaiming.py",
+    "test_contract_rules.py",
+    "test_kind_retention.py",
+    "test_state_format.py",
+    "test_stopped_responses.py",
+    "test_confirmation.py",
+    "test_cli_dead_letters.py",
 )
 _SENT: Final = ("test_outbox.py", "test_relay.py", "test_rates.py", "test_spikes.py")
 

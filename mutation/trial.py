@@ -91,13 +91,13 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
 
 
 async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
-    """Run the nearest tests alone, then the others: to collect many tests takes longer than to run a few."""
-    nearest, others = trial.tests[:1], trial.tests[1:]
-    outcome = await run_tests(checkout, nearest, FIRST_LIMIT)
-    if outcome.red or not others:
-        return outcome
-    again = await run_tests(checkout, others, FIRST_LIMIT, processes=_PROCESSES)
-    return replace(again, seconds=outcome.seconds + again.seconds)
+    """Run the nearest tests, then the next two, then the others: collecting takes longer than running."""
+    outcome = await run_tests(checkout, trial.tests[:1], FIRST_LIMIT)
+    for tests, processes in ((trial.tests[1:3], 0), (trial.tests[3:], _PROCESSES)):
+        if tests and not outcome.red:
+            following = await run_tests(checkout, tests, FIRST_LIMIT, processes)
+            outcome = replace(following, seconds=outcome.seconds + following.seconds)
+    return outcome
 
 
 async def _run_all(checkout: Checkout, _trial: Trial) -> Outcome:
