@@ -3,7 +3,7 @@
 - A message waits for a random time below a bound that doubles with each attempt: exponential back-off with
   full jitter, so that what failed together does not come back together.
 - A destination that asked for a pause (`Retry-After`) gets it, for all messages: it said what it can take,
-  not what it thinks of one.
+  not what it thinks of one. Critical messages wait only for the first seconds of a long pause.
 - One that failed several times in a row is taken to be down. Then one message at a time finds out whether it
   is back, at growing intervals, and all others wait for it.
 
@@ -19,8 +19,8 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15 * 60.0
 LONGEST_PROBE_PAUSE: Final = 60.0
 """Between two attempts at a destination that is down: what waits should hear soon that it is back."""
-LONGEST_ASKED: Final = 86400.0
-"""Of a `Retry-After`: no alert is owed for longer."""
+LONGEST_CRITICAL_PAUSE: Final = 30.0
+"""How much of a pause that a destination asked for holds for critical messages."""
 DOWN_AFTER: Final = 5
 """Failures in a row."""
 AT_ONCE: Final = 8
@@ -39,6 +39,8 @@ class Health:
     def __init__(self) -> None:
         self._failures = 0
         self.paused_until = 0.0
+        """No attempt before, except for critical messages."""
+        self.critical_paused_until = 0.0
         """No attempt before."""
 
     @property
@@ -54,10 +56,13 @@ class Health:
     def failed(self, now: float, asked: float | None) -> None:
         """An attempt failed, and the destination asked for a pause of so many seconds, or for none."""
         self._failures += 1
-        pause = min(asked or 0.0, LONGEST_ASKED)
+        asked = asked or 0.0
+        probe = 0.0
         if self.down:
-            pause = max(pause, pause_after(self._failures - DOWN_AFTER + 1, LONGEST_PROBE_PAUSE))
-        self.paused_until = max(self.paused_until, now + pause)
+            probe = pause_after(self._failures - DOWN_AFTER + 1, LONGEST_PROBE_PAUSE)
+        self.paused_until = max(self.paused_until, now + max(asked, probe))
+        critical_pause = max(min(asked, LONGEST_CRITICAL_PAUSE), probe)
+        self.critical_paused_until = max(self.critical_paused_until, now + critical_pause)
 
     def answered(self) -> bool:
         """It took a message, or declined it; whether it had been down."""

@@ -19,13 +19,13 @@ import asyncio
 import time
 import traceback
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.grouping import Windows, digest_called, digest_of
-from service.alerts.health import LONGEST_ASKED, Health, pause_after
+from service.alerts.health import Health, pause_after
 from service.alerts.message import Message
 from service.alerts.parsing import NotAnAlertError, parse_alert
 from service.alerts.rates import TokenBucket
@@ -110,6 +110,8 @@ class Relay:
         """What the destination answered when it said that it is no more."""
         self._gone_is_noted = False
         self._last_answer = _NEVER_TRIED
+        self._announced_until = 0.0
+        """The end of the pause that was logged last."""
         self._next_look = 0.0
         self._changed = asyncio.Event()
         self._ending = False
@@ -251,7 +253,8 @@ class Relay:
             wait = self._wait(now)
             if wait > 0:
                 return min(wait, _LOOK_AGAIN_EVERY)
-            message = self._schedule.take(now)
+            paused = self._gone is None and now < self._health.paused_until
+            message = self._schedule.take(now, critical_only=paused)
             if message is None:  # pragma: no cover - then there was something to wait for
                 break
             if self._gone is not None:
@@ -269,7 +272,11 @@ class Relay:
             return self._until_window_ends(now)
         if self._gone is not None:
             return next_at - now
-        wait = max(next_at, self._health.paused_until) - now
+        begins_at = max(next_at, self._health.paused_until)
+        critical_at = self._schedule.next_at(critical_only=True)
+        if critical_at is not None:
+            begins_at = min(begins_at, max(critical_at, self._health.critical_paused_until))
+        wait = begins_at - now
         if self._bucket:
             wait = max(wait, self._bucket.wait(now))
         return min(wait, self._until_window_ends(now)) if wait > 0 else 0.0
@@ -341,12 +348,20 @@ class Relay:
         now = self._clock()
         was_down = self._health.down
         self._health.failed(now, outcome.retry_after)
-        pause = max(pause_after(message.attempts), min(outcome.retry_after or 0.0, LONGEST_ASKED))
+        pause = pause_after(message.attempts)  # a pause of the destination is kept by `_wait`
         self._schedule.again(message, min(now + pause, message.expires_at))
         log = logs.logger()
         log.debug("alert not delivered", alert=message.notification.id, answer=outcome.answer, pause=pause)
         if self._health.down and not was_down:
             log.warning("destination is down, trying again", answer=outcome.answer)
+        if outcome.retry_after and now >= self._announced_until:
+            self._announced_until = self._health.paused_until
+            until = datetime.now(UTC) + timedelta(seconds=self._announced_until - now)
+            log.warning(
+                "destination asked for a pause, paused",
+                until=until.isoformat(timespec="seconds"),
+                answer=outcome.answer,
+            )
 
     async def _note_gone(self, answer: str) -> None:
         if self._gone is None:

@@ -70,17 +70,18 @@ class Schedule:
                 self._push(turn)
         self._wait_if_first(message)
 
-    def take(self, now: float) -> Message | None:
+    def take(self, now: float, *, critical_only: bool = False) -> Message | None:
         """The next one that may go; it is under way until `again` or `done`."""
-        for heap in self._heaps:
+        for heap in self._heaps[:1] if critical_only else self._heaps:
             turn = _first(heap)
             if turn is not None and turn.at <= now:
                 return self._taken(turn)
         return None
 
-    def next_at(self) -> float | None:
+    def next_at(self, *, critical_only: bool = False) -> float | None:
         """When the next one may go; None: none waits."""
-        firsts = [turn for turn in map(_first, self._heaps) if turn is not None]
+        heaps = self._heaps[:1] if critical_only else self._heaps
+        firsts = [turn for turn in map(_first, heaps) if turn is not None]
         return min([turn.at for turn in firsts], default=None)
 
     def again(self, message: Message, at: float) -> None:

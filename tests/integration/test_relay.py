@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from chaos.processes import free_port
 from deltaloom import StreamNames
 from handlers.core.identity import EntryId
+from service.alerts import health
 from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
@@ -144,6 +148,36 @@ async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None
     under_way = [each for each in others if each.at - first.at < 1.5]
     assert len(under_way) <= 2
     assert all(each.at - first.at > 2.9 for each in others if each not in under_way)
+
+
+async def test_critical_alert_does_not_wait_for_a_long_pause(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that is busy for five minutes would hold back what somebody has to be woken for."""
+    monkeypatch.setattr(health, "LONGEST_CRITICAL_PAUSE", 0.01)
+    asks = {"Retry-After": "86400"}
+    receiver.answer = lambda _id, _count: (
+        web.Response() if len(receiver.requests) > 1 else web.Response(status=429, headers=asks)
+    )
+    began = time.time()
+    with capture_logs() as lines:
+        first = await stage.raised("opened", "resp_1")
+        async with stage.relay(destination("here", receiver.url, max_retry_after=600)):
+            await wait_until(lambda: any("paused" in line["event"] for line in lines))
+            await stage.raised("opened", "resp_2")
+            opened = await stage.raised("opened", "resp_3")
+            critical = await stage.raised("finished", "resp_3", severity="critical")
+            await wait_until(lambda: receiver.taken == [opened, critical])
+
+            async def two_owed() -> bool:
+                return await owed(stage.redis, stage.prefix, "here") == 2
+
+            await wait_until(two_owed)
+    assert [request.id for request in receiver.requests] == [first, opened, opened, critical]
+    paused = [line for line in lines if "paused" in line["event"]]
+    assert {line["log_level"] for line in paused} == {"warning"}
+    until = datetime.fromisoformat(paused[0]["until"]).timestamp()
+    assert began + 598 < until < time.time() + 600
 
 
 async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Receiver) -> None:

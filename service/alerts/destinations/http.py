@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
-from datetime import UTC, datetime
+import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -34,8 +36,9 @@ _BODY_AT_MOST = 4096
 """Bytes of an answer's body that are read: for a person, who sees the first line of it."""
 _BODY_SECONDS = 2.0
 """The verdict came with the status; the body is not worth waiting for."""
-_LONGEST_WAIT = 86400.0
-"""Seconds that a `Retry-After` may ask for; no attempt is made later than that anyway."""
+_EPOCH_FROM = 1e9
+"""A `Retry-After` from here on is a moment, in seconds since 1970; some servers write it so."""
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DELIVERED = range(200, 300)
 _REDIRECTS = range(300, 400)
 _NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -96,7 +99,7 @@ class HttpClient:
         try:
             async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
                 said = answers.line(await _beginning(response), secrets, texts)
-                return _outcome(response, said)
+                return _outcome(response, said, self._options.max_retry_after)
         except tuple(kind for kind, _ in _FAILURES) as error:
             what = next(words for kind, words in _FAILURES if isinstance(error, kind))
             return Outcome(Verdict.RETRY, answers.line(f"{what}{_cause(error)}", secrets))
@@ -148,14 +151,14 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def _outcome(response: aiohttp.ClientResponse, said: str) -> Outcome:
+def _outcome(response: aiohttp.ClientResponse, said: str, max_retry_after: float) -> Outcome:
     status = response.status
     if status in _REDIRECTS:
         said = "redirects are not followed"
     answer = f"{status} {_phrase(status)}" + (f": {said}" if said else "")
     verdict = verdict_of(status)
-    wait = retry_after(response.headers.get("Retry-After")) if verdict is Verdict.RETRY else None
-    return Outcome(verdict, answer, wait)
+    asked = retry_after(response.headers.get("Retry-After", "")) if verdict is Verdict.RETRY else None
+    return Outcome(verdict, answer, asked and min(asked, max_retry_after))
 
 
 def verdict_of(status: int) -> Verdict:
@@ -173,19 +176,22 @@ def _phrase(status: int) -> str:
     return "(not in HTTP)"
 
 
-def retry_after(header: str | None) -> float | None:
-    """The seconds to wait that a `Retry-After` says (RFC 9110, 10.2.3: a number or a date)."""
-    if header is None:
-        return None
-    if header.strip().isdecimal() and header.isascii():
-        return min(float(header), _LONGEST_WAIT)
+def retry_after(header: str) -> float | None:
+    """Return the seconds to wait that a `Retry-After` asks for; None if it cannot be read.
+
+    It is a number of seconds or a date (RFC 9110, 10.2.3). The result is not negative and has no upper limit.
+    """
+    written = header.strip()
+    if _SECONDS.fullmatch(written):
+        seconds = float(written)
+        return seconds if seconds < _EPOCH_FROM else max(seconds - time.time(), 0.0)
     try:
-        until = parsedate_to_datetime(header)
+        until = parsedate_to_datetime(written)
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=UTC)
+        return max(until.timestamp() - time.time(), 0.0)
     except (ValueError, TypeError, OverflowError):
         return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
 
 
 def _cause(error: Exception) -> str:

@@ -191,6 +191,8 @@ class HttpOptions(CommonOptions):
     """For one attempt, from looking up the name to the end of the answer."""
     allow_addresses: tuple[Network, ...] = ()
     """Networks that are not the public internet and may be connected to all the same."""
+    max_retry_after: FiniteFloat = Field(default=300, gt=0, le=86400)
+    """The longest pause that the destination gets if it asks for one (`Retry-After`)."""
     ca_file: Path | None = None
     """Certificates of authorities to trust, PEM, in place of the system's."""
 

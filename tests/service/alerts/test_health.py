@@ -8,7 +8,7 @@ from service.alerts.health import (
     AT_ONCE,
     DOWN_AFTER,
     FIRST_PAUSE,
-    LONGEST_ASKED,
+    LONGEST_CRITICAL_PAUSE,
     LONGEST_PAUSE,
     LONGEST_PROBE_PAUSE,
     Health,
@@ -59,11 +59,26 @@ def test_back_with_the_first_answer() -> None:
     assert not health.answered()
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(30, 30), (10 * LONGEST_ASKED, LONGEST_ASKED)])
-def test_pause_that_was_asked_for(asked: float, pause: float) -> None:
+def test_pause_that_was_asked_for() -> None:
     """A service that says 429 and is asked again at once blocks whoever does it."""
     health = Health()
-    health.failed(100, asked)
-    assert health.paused_until == 100 + pause
+    health.failed(100, 300)
+    assert health.paused_until == 400
     health.failed(101, None)
-    assert health.paused_until == 100 + pause
+    assert health.paused_until == 400
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(5, 5), (300, LONGEST_CRITICAL_PAUSE)])
+def test_critical_messages_wait_for_the_first_seconds_of_a_pause(asked: float, pause: float) -> None:
+    """Otherwise a receiver that is busy with trifles would hold back what somebody has to be woken for."""
+    health = Health()
+    health.failed(100, asked)
+    assert health.critical_paused_until == 100 + pause
+
+
+def test_critical_messages_do_not_all_try_a_destination_that_is_down() -> None:
+    """A server that is down would get all of them at once."""
+    health = Health()
+    for _ in range(50):
+        health.failed(100, None)
+    assert health.critical_paused_until == health.paused_until > 100

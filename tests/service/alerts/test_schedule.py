@@ -37,6 +37,24 @@ def test_one_of_a_lane_at_a_time() -> None:
     assert schedule.busy("b")
 
 
+def test_only_critical_ones_are_taken_if_so_asked() -> None:
+    """What a critical message waits for goes with it, or the critical one would wait as long."""
+    schedule = Schedule()
+    other, opened = message("other", lanes=("a",)), message("opened", lanes=("b",))
+    critical = message("finished", severity="critical", lanes=("b",))
+    schedule.add(other)
+    schedule.add(opened)
+    assert schedule.next_at(critical_only=True) is None
+    assert schedule.take(0, critical_only=True) is None
+    schedule.add(critical)
+    assert schedule.next_at(critical_only=True) == 0
+    assert schedule.take(0, critical_only=True) is opened
+    schedule.done(opened)
+    assert schedule.take(0, critical_only=True) is critical
+    assert schedule.take(0, critical_only=True) is None
+    assert schedule.take(0) is other
+
+
 def test_a_digest_is_in_the_lanes_of_all_its_parts() -> None:
     """What comes after a digest of one of its parts must not overtake it."""
     schedule = Schedule()
