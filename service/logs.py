@@ -1,12 +1,14 @@
 """Logs by structlog: pretty on a terminal, JSON lines otherwise; the standard library's go the same way.
 
 No text of an event is logged at any level, unless `DELTALOOM_LOG_TEXT=true`: a line that carries one
-puts it under `text` or `provider_explanation`, and the processor here takes it out.
+puts it under `text` or `provider_explanation`, and the processor here takes it out. Characters of ids and
+names that a terminal would obey, or not show, are escaped (`service/visible.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
+
+from service.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -44,6 +48,22 @@ def _with_our_name(
     _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     event["logger"] = LOGGER
+    return event
+
+
+def _dumps(event: object, **how: Any) -> str:
+    return visible_json(json.dumps(event, **how))
+
+
+def _visible(
+    _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Escape what a terminal would obey, or not show; only a traceback keeps its lines."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = visible(value, keep="\n" if key == "exception" else "")
+        elif (shown := visible(written := repr(value))) != written:
+            event[key] = shown
     return event
 
 
@@ -90,12 +110,11 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     ]
     if not settings.log_text:
         shared.append(_without_text)
-    final: list[Processor] = [
-        structlog.processors.ExceptionRenderer(_traceback),
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
-        if pretty
-        else structlog.processors.JSONRenderer(ensure_ascii=False),
-    ]
+    final: list[Processor] = [structlog.processors.ExceptionRenderer(_traceback)]
+    if pretty:
+        final += [_visible, structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
+    else:
+        final.append(structlog.processors.JSONRenderer(_dumps, ensure_ascii=False))
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -27,6 +27,13 @@ _OPERATE = "Operate"
 class _Command(TyperGroup):
     """Ends with one line and an exit code where the user, or the operator, can do something about it."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().make_context(*args, **extra)
+        except Exception as error:
+            _make_visible(error)
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         from service.cli.errors import explanation
         from service.cli.output import note
@@ -36,10 +43,20 @@ class _Command(TyperGroup):
         except Exception as error:
             told = explanation(error)
             if told is None:
+                _make_visible(error)
                 raise
             for line in told.lines:
                 note(line, style="red")
             raise typer.Exit(told.exit_code) from error
+
+
+def _make_visible(error: Exception) -> None:
+    """Typer prints its own errors: they repeat arguments, which may be what somebody else wrote."""
+    from service.visible import visible
+
+    message = getattr(error, "message", None)
+    if isinstance(message, str):
+        error.message = visible(message)  # type: ignore[attr-defined]
 
 
 app = typer.Typer(

@@ -247,7 +247,7 @@ def _table(chosen: list[StoredLetter]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from service.cli.output import visible
+    from service.visible import visible
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("id", no_wrap=True)
@@ -265,7 +265,7 @@ def _facts(stored: StoredLetter) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from service.cli.output import visible
+    from service.visible import visible
 
     letter = stored.letter
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)

@@ -22,10 +22,10 @@ from service.cli.output import (
     paragraph,
     plural,
     styled,
-    visible,
 )
 from service.cli.partitions import SEPARATOR
 from service.pipeline.dead_letters import as_json
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

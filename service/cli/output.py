@@ -1,23 +1,25 @@
 """How the command writes: to people in colour and wrapped, to pipes plain, and never what a model chose.
 
-What models and producers wrote may hold control characters, and a terminal obeys them: it can be made to
-hide, move or retitle. So every such text passes `visible()` on its way out.
+What models and producers wrote passes `visible()` before it is laid out. The console does so once more with
+all that it prints, so that nothing can be forgotten.
 """
 
 from __future__ import annotations
 
 import sys
-import unicodedata
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from service.visible import visible, visible_json
 
-    from rich.console import RenderableType
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import ConsoleOptions, RenderableType
     from rich.table import Table
 
 INDENT = 2
@@ -29,41 +31,22 @@ STATUS_STYLES = {"completed": "green", "incomplete": "yellow", "failed": "red", 
 INTEGRITY_STYLES = {"verified": "green", "repaired": "yellow", "unverified": "dim"}
 KIND_STYLES = {"refusal": "bold red", "reasoning": "bold blue", "reasoning_summary": "bold cyan"}
 
-# What turns the reading direction around, so that a text shows as another.
-_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_DANGEROUS_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
+class _SafeConsole(Console):
+    """A console that never prints what a reader cannot see, whoever made the text."""
 
-def visible(text: str, *, keep: str = "") -> str:
-    r"""`text` with every character that a terminal would obey, not show, written out (`\x1b`, `\u202e`).
-
-    Args:
-        text: what came from outside.
-        keep: characters that stay as they are, such as the line feeds of a text that is shown in lines.
-    """
-    if text.isprintable():
-        return text
-    return "".join(_escape(c) if c not in keep and _dangerous(c) else c for c in text)
-
-
-def _dangerous(character: str) -> bool:
-    return unicodedata.category(character) in _DANGEROUS_CATEGORIES or character in _REORDERING
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def visible_json(json: str) -> str:
-    r"""The same JSON, with what a terminal would obey as `\u…`: every reader takes it for the same value."""
-    if json.isascii() and "\x7f" not in json:
-        return json
-    return "".join(f"\\u{ord(c):04x}" if _dangerous(c) else c for c in json)
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render to segments. Control codes are those of rich itself."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(visible(segment.text, keep="\n"), segment.style)
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console of stdout or stderr. Nothing is taken for markup, an emoji code or a number to colour."""
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = _SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = UNBOUNDED
     return made

@@ -204,7 +204,8 @@ class _Publication:
 
     def report(self, *, interrupted: bool = False) -> None:
         """Say what was done."""
-        from service.cli.output import console, note, plural, visible
+        from service.cli.output import console, note, plural
+        from service.visible import visible
 
         told = "interrupted: published" if interrupted else "published"
         ids = ", ".join(visible(each) for each in self._responses) or "nothing"

@@ -54,7 +54,8 @@ def _print(target: Console, known: Known) -> None:
     from rich.text import Text
 
     from service.cli.entries import clock_time, text_of
-    from service.cli.output import KIND_STYLES, facts, labelled, plural, styled, visible
+    from service.cli.output import KIND_STYLES, facts, labelled, plural, styled
+    from service.visible import visible
 
     context = known.context
     target.print(Text(visible(known.id), style="bold"))

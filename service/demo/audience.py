@@ -12,7 +12,8 @@ from rich.text import Text
 
 from service.demo.summary import as_lines, as_tables, summarised
 from service.demo.view import LEAST_HEIGHT, LEAST_WIDTH, picture
-from service.demo.wording import printable, words
+from service.demo.wording import words
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Reader:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._out.write(printable(line) + "\n")
+        self._out.write(visible(line, keep="\n") + "\n")
         self._out.flush()
 
 
@@ -107,9 +108,9 @@ class Spectator:
             console.print(as_tables(summarised(progress)))
             console.print()
         first, *rest = _conclusion(wrong)
-        console.print(Text(printable(first), "bold red" if wrong else "bold green"))
+        console.print(Text(visible(first), "bold red" if wrong else "bold green"))
         for line in rest:
-            console.print(Text(printable(line)), soft_wrap=True)
+            console.print(Text(visible(line, keep="\n")), soft_wrap=True)
 
     def _picture(self, progress: Progress, clock: Clock) -> Layout:
         return picture(progress, clock.now, self._console.width, self._console.height)

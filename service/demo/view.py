@@ -18,7 +18,8 @@ from rich.text import Text
 
 from deltaloom.messages import AssembledText
 from service.demo.stream import joined_halves
-from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, after_ms, plural, printable, words
+from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, after_ms, plural, words
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +170,7 @@ def _sent(pieces: Sequence[Piece]) -> Iterator[tuple[str, str]]:
 
 def _lines(text: str) -> str:
     """A text as it can be shown: without what moves the cursor, without empty lines."""
-    return printable(text.replace("\n\n", "\n"))
+    return visible(text.replace("\n\n", "\n"), keep="\n")
 
 
 def _state(track: Track, now: float, width: int) -> Text:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
 from service.demo.progress import Rang
+from service.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,21 +36,9 @@ class Words(NamedTuple):
     tone: Tone = ""
 
 
-def printable(text: str, *, newline: str = "\n") -> str:
-    """`text` with everything that could move a terminal's cursor, or hide, written as its escape."""
-    return "".join(
-        newline if character == "\n" else character if character.isprintable() else _escape(character)
-        for character in text
-    )
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
 def excerpt(text: str, width: int) -> str:
     """The beginning of a text on one line, at most `width` characters."""
-    line = " ".join(printable(text).split())
+    line = " ".join(visible(text, keep="\n").split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 

@@ -13,6 +13,7 @@ from deltaloom.messages import DeadLetter
 from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.outputs import time_of
 from service.pipeline.decode import Slot, Unreadable, original
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ def dead_letter(
     fields = entry.fields if only is None else _with(entry, only.value)
     return DeadLetter(
         reason=why.reason,
-        error=_one_line(why.error),
+        error=visible(why.error),  # names in it are the producer's
         stream=stream,
         entry_id=str(entry.id),
         deliveries=entry.deliveries,
@@ -57,11 +58,6 @@ def as_json(value: bytes) -> str | dict[str, str]:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(value).decode()}
-
-
-def _one_line(text: str) -> str:
-    """Names in an error are the producer's: what is not printable in them is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Binary(TypedDict):

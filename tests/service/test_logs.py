@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from deltaloom.messages import AssembledText
 from service import logs
 from service.settings import Settings
+from tests.hidden import NAME, hidden_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,29 @@ def test_standard_librarys_lines_have_the_same_form() -> None:
 def test_one_line_an_event(format_: str) -> None:
     """A log reader would take the rest of a line for another one."""
     written = logged(lambda: logs.logger().info("a\nb", reason="c\nd"), log_format=format_)
-    assert len(written.splitlines()) == (1 if format_ == "json" else 2)
+    assert len(written.splitlines()) == 1
+
+
+@pytest.mark.parametrize("format_", ["json", "pretty"])
+def test_nothing_hidden_reaches_a_log(format_: str) -> None:
+    """An id could retitle the terminal that shows the log, forge a line of it, or look like another id."""
+
+    def say() -> None:
+        values = {"response": NAME, "blank": f"{NAME} {NAME}", "several": [NAME], "counted": {NAME: 1}}
+        logs.logger().warning(f"event {NAME}", **values, half="\ud83d")
+        logging.getLogger("another").warning("%s", NAME)
+        try:
+            _raise(NAME)
+        except ValueError as error:
+            error.add_note(NAME)
+            logs.logger().exception("failed")
+
+    written = logged(say, log_format=format_)
+    assert hidden_in(written, but="\n") == set()
+    assert "failed" in written
+    if format_ == "json":
+        first, second, _ = map(json.loads, written.splitlines())
+        assert (first["response"], first["counted"], second["event"]) == (NAME, {NAME: 1}, NAME)
 
 
 @pytest.mark.parametrize(

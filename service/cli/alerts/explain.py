@@ -123,7 +123,8 @@ def _shown(target: Console, explanation: Explanation) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from service.cli.output import SEVERITY_STYLES, facts, indented, styled, visible
+    from service.cli.output import SEVERITY_STYLES, facts, indented, styled
+    from service.visible import visible
 
     judged = explanation.judged
     title = facts(
@@ -158,7 +159,7 @@ def _section(title: str, lines: Sequence[Text]) -> list[RenderableType]:
 def _line(name: str, why_not: str | None) -> Text:
     from rich.text import Text
 
-    from service.cli.output import visible
+    from service.visible import visible
 
     mark = Text("fits", style="green") if why_not is None else Text(visible(why_not), style="dim")
     return Text.assemble(visible(name), ": ", mark)
@@ -168,7 +169,8 @@ def _decided(target: Console, name: str, decision: Decision) -> list[Text]:
     from rich.text import Text
 
     from service.alerts.delivery import Notification
-    from service.cli.output import facts, labelled, paragraph, visible
+    from service.cli.output import facts, labelled, paragraph
+    from service.visible import visible
 
     title = Text(f"{visible(name)}: ")
     if not isinstance(decision, Notification):

@@ -78,7 +78,7 @@ def table_of(
 
     from service.alerts.spikes import baseline_of, window_of
     from service.cli.entries import clock_time
-    from service.cli.output import visible
+    from service.visible import visible
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     since = clock_time(rates.rate(next(iter(subjects))).since)

@@ -40,7 +40,8 @@ async def _test(name: str, phase: Phase, loaded: Loaded) -> None:
     from service.alerts.delivery import Verdict
     from service.alerts.destinations.kinds import made
     from service.cli.errors import CommandError
-    from service.cli.output import console, visible
+    from service.cli.output import console
+    from service.visible import visible
 
     if name not in loaded.destinations:
         known = ", ".join(loaded.destinations) or "none at all"

@@ -70,7 +70,7 @@ def _table(chosen: list[StoredUndelivered]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from service.cli.output import visible
+    from service.visible import visible
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name, style in (("id", ""), ("failed", ""), ("destination", ""), ("reason", "red")):

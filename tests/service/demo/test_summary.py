@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.demo.summary import as_lines, percentile, summarised
-from service.demo.wording import excerpt, printable
+from service.demo.wording import excerpt
+from service.visible import visible
 from tests.service.demo.perfect import LATENCY_MS, RINGS_AFTER_MS, perfect, sent
 
 
@@ -41,6 +42,6 @@ def test_percentile_is_the_nearest_rank(percent: int, value: int) -> None:
 
 def test_texts_are_escaped_and_shortened() -> None:
     """A line could break, or a terminal obey it."""
-    assert printable("a\x1b[31mb\tc\nd") == "a\\x1b[31mb\\tc\nd"
+    assert visible("a\x1b[31mb\tc\nd", keep="\n") == "a\\x1b[31mb\\tc\nd"
     assert excerpt("one\n\ntwo  three", 9) == "one two…"
     assert excerpt("short", 9) == "short"

@@ -1,0 +1,51 @@
+"""Makes text from outside safe to print: characters that a reader cannot see are written as escapes.
+
+A terminal obeys control characters: they can hide, move or retitle what it shows. Bidirectional characters
+show a text as another one, and zero-width and tag characters make two different ids look alike. So every
+text from outside passes one of these functions on its way to a terminal or a log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_HIDDEN: Final = re.compile(
+    "["
+    # The categories Cc, Cf, Cs, Zl and Zp.
+    "\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    # What Unicode lists as "default ignorable" beside those: fillers, variation selectors, tags.
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff"
+    "]"
+)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with each character that cannot be seen as its escape (`\x1b`, `\u202e`).
+
+    Args:
+        text: what came from outside.
+        keep: characters that stay as they are, such as the line feeds of a text that is shown in lines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def visible_json(json: str) -> str:
+    r"""Return the same JSON value, with each character that cannot be seen as `\u…`."""
+    if json.isascii() and json.isprintable():
+        return json
+    return _HIDDEN.sub(lambda found: _json_escape(found[0]), json)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -1,0 +1,146 @@
+"""No command prints, and no worker logs, a character that a reader cannot see, whatever was published."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer.main
+
+from deltaloom import StreamNames
+from service.cli import app
+from tests.hidden import NAME, hidden_in
+from tests.service.cli.command import deltaloom, environment
+from tests.streams import add, entries
+from tests.waiting import wait_until
+from tests.workers import alerts, beginning_workers, dead_letters, wait_until_settled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+PART = {"item_id": NAME, "output_index": 0, "content_index": 0}
+CONTEXT = {
+    "response_id": NAME,
+    "tenant": NAME[:250],
+    "model": NAME[:250],
+    "safety_identifier": NAME[:250],
+    "provider": NAME[:250],
+    "reference": NAME[:500],
+}
+EVENTS: tuple[dict[str, Any], ...] = (
+    {"type": "response.refusal.delta", "sequence_number": 1, "delta": NAME, **PART},
+    {"type": "response.refusal.done", "sequence_number": 2, "refusal": NAME, **PART},
+    {"type": NAME, "sequence_number": 3},
+    {"type": "response.refusal.delta", NAME: 1, "content_index": NAME, "output_index": 0, "delta": "x"},
+    {"type": "response.reasoning_text.delta", "sequence_number": 4, "delta": NAME, **PART},
+    {"type": "response.incomplete", "response": {"incomplete_details": {"reason": NAME[:250]}}},
+)
+ALERTS = """
+[destinations.gone]
+type = "command"
+command = ["false"]
+begin = "all"
+give_up_after = 0.001
+"""
+LONG_RUNNING = {"demo", "run", "worker", "relay"}
+"""Commands that print what happens; what they log goes the way of the worker's log."""
+
+
+@pytest.fixture
+def env(redis_url: str, prefix: str) -> dict[str, str]:
+    """The environment of commands."""
+    return environment(redis_url, prefix)
+
+
+async def publish(redis: Redis, prefix: str) -> None:
+    """Publish a response whose every name is hostile."""
+    for event in EVENTS:
+        await add(redis, StreamNames(prefix).deltas, {"event": json.dumps(event), **CONTEXT, NAME: NAME})
+    await add(redis, StreamNames(prefix).deltas, {"event": NAME, **CONTEXT})
+
+
+def commands(group: Any, before: str = "") -> Iterator[str]:
+    """Yield the names of all commands of a group."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name
+
+
+@pytest.mark.parametrize("log_format", ["json", "pretty"])
+async def test_worker_log(redis: Redis, redis_url: str, prefix: str, log_format: str) -> None:
+    """An operator looks at the log on a terminal."""
+    settings: dict[str, Any] = {"log_format": log_format, "log_level": "debug", "log_text": True}
+    async with beginning_workers(redis_url, prefix, **settings) as (worker,):
+        await wait_until(lambda: "worker started" in worker.log.read_text(), 30)
+        await publish(redis, prefix)
+        await wait_until_settled(redis, prefix)
+        await wait_until(lambda: "dead letter" in worker.log.read_text())
+        written = worker.log.read_text()
+    assert "taken" in written
+    assert hidden_in(written, but="\n") == set()
+
+
+@pytest.mark.slow
+async def test_every_command(
+    redis: Redis, redis_url: str, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """One command that prints a name as it came gives a stranger the operator's terminal."""
+    (tmp_path / "alerts.toml").write_text(ALERTS)
+    (tmp_path / "stream.jsonl").write_text("\n".join(map(json.dumps, EVENTS)))
+    async with beginning_workers(redis_url, prefix):
+        await publish(redis, prefix)
+        await wait_until(lambda: redis.exists(StreamNames(prefix).dead_letters), 30)
+        await wait_until_settled(redis, prefix)
+    assert len(await dead_letters(redis, prefix)) == 2
+    assert (await alerts(redis, prefix))[0].response_id == NAME
+    ids = [entry_id for entry_id, _ in await entries(redis, StreamNames(prefix).dead_letters)]
+    alert_id = (await alerts(redis, prefix))[0].id
+    given_up = {"destination": NAME, "reason": NAME, "answer": NAME, "attempts": "1", "entry_id": "1-0"}
+    data = {
+        "__data__": (await alerts(redis, prefix))[0].model_dump_json(),
+        "failed_at": "2026-01-02T00:00:00Z",
+    }
+    await add(redis, StreamNames(prefix).undelivered, {**given_up, **data})
+    calls: dict[str, list[tuple[str, ...]]] = {
+        "tail": [
+            (stream, "--from-start", "--count", "2", *as_json)
+            for stream in ("deltas", "assembled", "alerts", "dead-letters")
+            for as_json in ((), ("--json",))
+        ],
+        "show": [(NAME,), (NAME, "--json"), (f"{NAME}?",)],
+        "check": [(), ("--json",)],
+        "publish": [("stream.jsonl", "--response-id", NAME), (NAME,), ("stream.jsonl", "--context", NAME)],
+        "dead-letters list": [(), ("--json",), ("--reason", NAME)],
+        "dead-letters show": [*((each,) for each in ids), (ids[0], "--json"), (NAME,)],
+        "dead-letters replay": [(ids[0],), (NAME,)],
+        "dead-letters drop": [(ids[1],), (NAME,)],
+        "alerts explain": [(alert_id,), (alert_id, "--json"), (NAME,)],
+        "alerts check": [(), ("--config", NAME)],
+        "alerts rates": [(), ("--json",), (f"--{NAME}",)],
+        "alerts undelivered": [(), ("--json",), ("--reason", NAME)],
+        "alerts resend": [(NAME,), ("--all",)],
+        "alerts test": [("gone",), (NAME,)],
+        "alerts enable": [("gone",), (NAME,)],
+    }
+    assert set(calls) | LONG_RUNNING == set(commands(typer.main.get_command(app)))
+    for command, variants in calls.items():
+        for arguments in variants:
+            done = deltaloom(*command.split(), *arguments, env=env, cwd=tmp_path)
+            told = f"{command} {arguments!a} exited with {done.returncode}"
+            assert "Traceback" not in done.stderr, told
+            assert done.stdout or done.stderr or command == "alerts rates", told
+            assert hidden_in(done.stdout + done.stderr, but="\n") == set(), told
+
+
+@pytest.mark.parametrize("arguments", [(NAME,), (f"--{NAME}",), ("tail", NAME), ("alerts", NAME)])
+def test_mistakes_on_the_command_line(arguments: tuple[str, ...]) -> None:
+    """An argument may be somebody else's words, pasted."""
+    done = deltaloom(*arguments)
+    assert done.returncode == 2
+    assert hidden_in(done.stderr, but="\n") == set()
