@@ -8,13 +8,17 @@
 
 `rediss+cluster://` and `rediss+sentinel://` are the same by TLS. User and password are the servers'; those of
 sentinels that want their own are `?sentinel_username=…&sentinel_password=…`. Other options are redis-py's.
+
+What is not understood is refused here, in words that repeat nothing of the URL but the names of options:
+the errors of the libraries that read it further on may show a password, or a part of one.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 Mode = Literal["standalone", "cluster", "sentinel"]
 
@@ -26,6 +30,23 @@ _SCHEMES = (
 _MODES: dict[str, Mode] = {"cluster": "cluster", "sentinel": "sentinel"}
 _MODES_BY = {"redis": set(_MODES), "rediss": set(_MODES), "unix": set[str]()}
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
+_OPTIONS = {
+    *("db", "username", "password", "client_name", "protocol"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
+    *("health_check_interval", "max_connections"),
+}
+"""Options of redis-py that a URL can express and that change nothing the program relies on."""
+_OPTIONS_OF_TLS = {
+    *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_data", "ssl_cert_reqs"),
+    *("ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
+}
+_OPTIONS_OF_NO_CLUSTER = {"retry_on_timeout"}
+_OPTIONS_OF_TLS_OF_NO_CLUSTER = {"ssl_ca_path", "ssl_password"}
+_ENCODED = (
+    "a URL that writes, in user and password, # as %23, / as %2F, ? as %3F, @ as %40, : as %3A and % as %25"
+)
+_HOST = re.compile(r"[\w.-]*")
+"""Also the name of a master: a sentinel allows no other characters either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +77,23 @@ class Address:
         found = mode or scheme_mode or "standalone"
         if transport == "unix" and found != "standalone":
             raise ValueError("a socket is one server: no cluster, and no sentinel")
-        if transport == "unix":
-            return cls("standalone", (url,))
-        rest, _, query = url.partition("://")[2].partition("?")
-        server, _, path = rest.partition("/")
+        rest, question, query = url.partition("://")[2].partition("?")
+        server, slash, path = rest.partition("/")
         login, at, hosts = server.rpartition("@")
+        if "#" in url or (not at and "@" in (query if transport == "unix" else path + query)):
+            raise ValueError(_ENCODED)
+        options = _options(query, found, tls=transport == "rediss")
+        login = ":".join(quote(each, safe="%") for each in login.split(":", 1))
+        if transport == "unix":
+            if hosts:
+                raise ValueError("the path of a socket, with its first /, like unix:///run/redis.sock")
+            return cls("standalone", (f"unix://{login}{at}{slash}{path}{question}{query}",))
         addresses = _hosts(found, hosts)
         if found == "standalone":
-            return cls("standalone", (url,))
+            if path.strip("/") and not path.strip("/").isdecimal():
+                raise ValueError(f"no path but the number of a database; {_ENCODED}")
+            return cls("standalone", (f"{transport}://{login}{at}{hosts}{slash}{path}{question}{query}",))
         service, database = _path(found, path)
-        options = parse_qsl(query, keep_blank_values=True)
         own = urlencode([(name, value) for name, value in options if name not in _OF_SENTINELS])
         return cls(
             found,
@@ -91,6 +119,23 @@ def scheme_of(url: str) -> tuple[str, Mode | None]:
     return transport, mode
 
 
+def _options(query: str, mode: Mode, *, tls: bool) -> list[tuple[str, str]]:
+    """Return the options of a URL; or `ValueError` for one that no client takes."""
+    options = parse_qsl(query, keep_blank_values=True)
+    allowed = _OPTIONS | (_OPTIONS_OF_TLS if tls else set())
+    if mode != "cluster":
+        allowed |= _OPTIONS_OF_NO_CLUSTER | (_OPTIONS_OF_TLS_OF_NO_CLUSTER if tls else set())
+    if mode == "sentinel":
+        allowed |= set(_OF_SENTINELS)
+    unknown = [name for name, _ in options if name not in allowed]
+    if unknown and "@" in query:  # the query may be a part of the password
+        raise ValueError(f"{_ENCODED}, and in which an option is one of {', '.join(sorted(allowed))}")
+    if unknown:
+        without_tls = " without TLS (rediss://)" if not tls and unknown[0].startswith("ssl_") else ""
+        raise ValueError(f"no option {unknown[0]!r}{without_tls}; options are {', '.join(sorted(allowed))}")
+    return options
+
+
 def _hosts(mode: Mode, hosts: str) -> list[str]:
     """Each host with its port."""
     written = hosts.split(",")
@@ -106,6 +151,8 @@ def _host(mode: Mode, written: str) -> str:
     except ValueError:
         raise ValueError("an URL with a port from 0 to 65535") from None
     host = parts.hostname or ""
+    if ":" not in host and not _HOST.fullmatch(host):
+        raise ValueError(f"a host of letters, digits, dots and dashes; {_ENCODED}")
     if not host and mode != "standalone":
         raise ValueError(f"a host before and after each comma, like redis+{mode}://host:port,host:port")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -118,7 +165,7 @@ def _path(mode: Mode, path: str) -> tuple[str, str]:
         if path.strip("/") not in ("", "0"):
             raise ValueError("no database: a cluster has only one, so the URL ends after the hosts")
         return "", "0"
-    if not service or not (database or "0").isdecimal():
+    if not _HOST.fullmatch(service) or not service or not (database or "0").isdecimal():
         raise ValueError(
             "the name under which the sentinels know the master, like redis+sentinel://host:port,host:port/mymaster"
         )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from redis import asyncio as redis_asyncio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.connection import parse_url
+from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
 from service.cli.errors import CommandError
@@ -22,7 +22,7 @@ from service.storage.availability import distrust_of
 from service.storage.connection import blocking_client_of, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator
 
     from redis.client import Redis
 
@@ -37,17 +37,22 @@ def read_settings(**overrides: Any) -> Settings:
     settings = Settings.read(**overrides)
     try:
         for url in settings.address.urls:
-            _check_files(parse_url(url))  # type: ignore[no-untyped-call]
-    except ValueError as error:
+            _check_options(parse_url(url))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, exceptions.RedisError) as error:
         raise SettingsError(f"REDIS_URL=(not shown) is not allowed: {error}") from None
     return settings
 
 
-def _check_files(options: Mapping[str, Any]) -> None:
-    """What is not there would be told without its name, and look like a server that is away."""
+def _check_options(options: dict[str, Any]) -> None:
+    """Raise an error that shows no secret if a connection does not take an option, or its value.
+
+    A file that is not there would be told without its name, and look like a server that is away.
+    """
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if name in options and not Path(options[name]).is_file():
             raise ValueError(f"{name}: there is no file {options[name]}")
+    of_connections = {name: value for name, value in options.items() if name != "max_connections"}
+    of_connections.pop("connection_class", Connection)(**of_connections)
 
 
 def address(url: str) -> str:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.connection import parse_url
 
-from service.address import Address, Mode
+from service.address import _OF_SENTINELS, _OPTIONS, _OPTIONS_OF_TLS, Address, Mode
+from service.storage.connection import blocking_client_of, client_of
+
+PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("ZQX{}XQZ".format)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +65,73 @@ def test_sentinels() -> None:
         ("unix:///run/redis.sock", "cluster", "a socket is one server"),
         ("redis+sentinel://a", None, "the name under which the sentinels know the master"),
         ("redis+sentinel://a/loom/x", None, "the name under which the sentinels know the master"),
+        ("redis://a/b", None, "no path but the number of a database"),
+        ("redis://a b", None, "a host of letters"),
+        ("unix://run/redis.sock", None, "unix:///run/redis.sock"),
+        ("redis://a?timeout=5", None, "no option 'timeout'; options are client_name, db, "),
+        ("redis://a?decode_responses=true", None, "no option 'decode_responses'; "),
+        ("redis://a?ssl_cert_reqs=none", None, "no option 'ssl_cert_reqs' without TLS (rediss://); "),
+        ("redis://a?sentinel_password=s", None, "no option 'sentinel_password'; "),
+        ("redis+cluster://a?retry_on_timeout=true", None, "no option 'retry_on_timeout'; "),
     ],
 )
 def test_what_cannot_be_read(url: str, mode: Mode | None, says: str) -> None:
     """A mistyped URL would end in a connection to somewhere else, or in a traceback."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Address.parse(url, mode)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"),
+    [
+        ("redis://{}@h", "standalone"),
+        ("redis://user:{}@h:1/2", "standalone"),
+        ("rediss://:{}@[::1]:1?db=1", "standalone"),
+        ("redis+cluster://u:{}@a,b", "cluster"),
+        ("redis+sentinel://u:{}@a,b/loom", "sentinel"),
+        ("unix://u:{}@/run/redis.sock", "standalone"),
+    ],
+)
+@given(password=PASSWORDS)
+def test_a_password_of_any_characters(url: str, mode: Mode, password: str) -> None:
+    """It would be read as something else, and an error, here or in a library, would show it."""
+    encoded = Address.parse(url.format(quote(password, safe="")))
+    assert encoded.mode == mode
+    name = "username" if url.startswith("redis://{}") else "password"
+    assert {parse_url(each)[name] for each in encoded.urls} == {password}  # type: ignore[no-untyped-call]
+    shown = [_error_of(url.format(password))]
+    if not shown[0]:
+        parts = map(urlsplit, Address.parse(url.format(password)).urls)
+        shown = [f"{each.hostname}{each.path}{each.query}{each.fragment}" for each in parts]
+    assert not re.search("ZQ|QZ", "".join(shown), re.IGNORECASE)
+
+
+def _error_of(url: str) -> str:
+    try:
+        Address.parse(url)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        *((url, name) for url in ("redis://h?", "redis+cluster://h?") for name in sorted(_OPTIONS)),
+        *((url, name) for url in ("rediss://h?", "rediss+cluster://h?") for name in sorted(_OPTIONS_OF_TLS)),
+        *(("redis+sentinel://h/m?", name) for name in (*sorted(_OPTIONS), *_OF_SENTINELS)),
+        *(("rediss://h?", name) for name in ("ssl_ca_path", "ssl_password", "retry_on_timeout")),
+    ],
+)
+async def test_options_are_taken_by_every_client(url: str, name: str) -> None:
+    """A URL that is allowed would end in a traceback all the same."""
+    values = {"protocol": "3", "ssl_cert_reqs": "none", "ssl_min_version": "771"}
+    address = Address.parse(f"{url}{name}={values.get(name, '1')}")
+    await client_of(address).aclose()
+    if address.mode != "cluster":  # which asks a server at once
+        client = blocking_client_of(address)
+        client.connection_pool.make_connection()
+        client.close()
 
 
 def test_secrets_are_not_in_what_is_logged() -> None:

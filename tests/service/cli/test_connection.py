@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from service.cli.connection import address, read_settings
 from service.settings import SettingsError
+from tests.service.cli.command import deltaloom, environment
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,27 @@ def test_an_url_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url: str) -
     monkeypatch.setenv("REDIS_URL", url)
     with pytest.raises(SettingsError, match=r"^REDIS_URL=\(not shown\) is not allowed: "):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://:s3#c_ret@host", "# as %23"),
+        ("redis://:s3/c_ret@host", "/ as %2F"),
+        ("redis://user:s3?c_ret@host", "? as %3F"),
+        ("redis://host?timeout=5", "no option 'timeout'"),
+        ("redis://host?decode_responses=true&password=s3cret", "no option 'decode_responses'"),
+        ("redis://host?socket_timeout=soon", "socket_timeout"),
+        ("redis://host?ssl_cert_reqs=none", "'ssl_cert_reqs' without TLS"),
+        ("rediss://host?ssl_cert_reqs=some", "some"),
+        ("unix:///run/redis.sock?socket_keepalive=true", "socket_keepalive"),
+    ],
+)
+def test_what_is_wrong_with_the_url_is_one_line(url: str, says: str) -> None:
+    """A traceback shows the password, and so does the error of urllib."""
+    for command in ("check", "worker"):
+        done = deltaloom(command, env=environment(url))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith("REDIS_URL=(not shown) is not allowed: ")
+        assert says in done.stderr
+        assert not re.search("s3|c_ret", done.stderr)
