@@ -43,7 +43,14 @@ _TYPES = {
 _TEXT_AT_MOST = 16_000
 """UTF-16 code units; each service cuts further to what it takes."""
 _STATUS = re.compile(r"\berror=(\d{3})\b")
-_MEANS_MORE = re.compile(r"@(?=everyone|here|channel|all\b)|<(?=[@#!&])|\](?=\()")
+_MEANS_MORE = re.compile(
+    r"@(?=\w)"  # a mention, of somebody or of everybody
+    r"|<(?=\S)"  # a mention, a link or a tag
+    r"|\](?=[(\[:])"  # a link under other words
+    r"|:(?=//)|(?<=mailto):|(?<=tel):|(?<=javascript):|(?<=www)\.",  # a link as it stands
+    re.IGNORECASE,
+)
+"""What a chat or a mail program would read as more than text; a zero-width space after it prevents that."""
 _SECRET_PIECE = re.compile(r"[\w.~%-]{6,}")
 
 logging.getLogger("apprise").propagate = False  # what it has to say stands in the answer
@@ -69,7 +76,7 @@ class AppriseDestination:
     async def deliver(self, notification: Notification) -> Outcome:
         """Send it by the one service that the URL names."""
         title = _harmless(wording.headline(notification))
-        body = _harmless(_body(notification, self._options.link))
+        body = _body(notification, self._options.link)
         kind = apprise.NotifyType.SUCCESS if notification.resolves else _TYPES[known(notification.severity)]
         send = partial(self._send, title, body, kind, wording.texts(notification))
         async with self._turn:  # so that waiting for others is not of its time
@@ -117,19 +124,20 @@ class AppriseDestination:
 
 def _body(notification: Notification, link: str | None) -> str:
     """What a mail would say under its subject."""
+    identity = _harmless(wording.one_line(notification.id))
     parts = [
-        "\n".join(f"{label}: {value}" for label, value in wording.facts(notification)),
-        "\n".join(wording.counts(notification)),
-        *(wording.cut(text, _TEXT_AT_MOST) for text in wording.texts(notification)),
-        wording.link(link, notification.alert) or "",
-        f"Reference: #{wording.reference(notification.group)} · {notification.id}",
+        "\n".join(f"{label}: {_harmless(value)}" for label, value in wording.facts(notification)),
+        _harmless("\n".join(wording.counts(notification))),
+        *(wording.cut(text, _TEXT_AT_MOST, _harmless) for text in wording.texts(notification)),
+        wording.link(link, notification.alert) or "",  # the operator's: the one link that works
+        f"Reference: #{wording.reference(notification.group)} · {identity}",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def _harmless(text: str) -> str:
-    """Break up what a chat would read as a mention, or as a link under other words."""
-    return _MEANS_MORE.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
+    """Break up what a chat or a mail program would read as a mention or as a link."""
+    return _MEANS_MORE.sub(lambda found: f"{found[0]}\u200b", text)
 
 
 def _verdict(said: list[str]) -> Verdict:

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,15 +65,32 @@ async def test_a_message_is_what_a_person_reads() -> None:
         assert line in first["message"]
 
 
-async def test_nothing_in_an_alert_calls_anybody_or_hides_a_link() -> None:
-    """Discord and others would ring everybody for a tenant's name, or show a link under other words."""
-    said = "@everyone @here <@1> [Win](https://evil.example)"
-    of = alert(tenant=said, reference=said, text=said, provider_explanation=said)
+HOSTILE = (
+    "@everyone @Here @room @joe joe@evil.example <@1> <!channel> <https://evil.example|Win> "
+    "[Win](HTTPS://evil) ![](ftp://evil) [Win][1] [1]: "
+    "www.evil.example WWW.evil mailto:joe javascript:alert(1) <b>bold</b>"
+)
+LIVE = re.compile(r"@\w|<[^\s\u200b]|\][(\[:]|://|mailto:\w|javascript:\w|www\.\w", re.IGNORECASE)
+NAMES = [name for name, value in alert() if name != "rate" and (value is None or isinstance(value, str))]
+"""Of an alert: everything that a model, a producer or a provider may have chosen."""
+
+
+@pytest.mark.parametrize("phase", ["one", "digest"])
+async def test_nothing_in_an_alert_calls_anybody_or_becomes_a_link(phase: str) -> None:
+    """Discord and others would ring everybody for a tenant's name; a mail would lead to somewhere else."""
+    of = alert().model_copy(update=dict.fromkeys(NAMES, HOSTILE))
+    what = replace(notification(of), id=HOSTILE, category=HOSTILE, rule=HOSTILE, severity=HOSTILE)
+    if phase == "digest":
+        several = digest(what).digest
+        assert several
+        what = replace(what, digest=replace(several, counts=[(HOSTILE, 12)]))
+    link = "https://console.example/?of={response_id}&by={tenant}"
     async with receiving() as receiver:
-        await sent(receiver, notification(of))
+        await sent(receiver, what, link=link)
     (received,) = receiver.received
+    assert received.json["message"].count("https://console.example/?of=") == 1
     for written in (received.json["title"], received.json["message"]):
-        assert not re.search(r"@everyone|@here|<@|\]\(", written)
+        assert LIVE.findall(re.sub(r"https://console\.example\S+", "", written)) == []
         assert "everyone" in written
 
 
