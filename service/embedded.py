@@ -91,7 +91,7 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         try:
             binary = _binary()
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._close_folder()
             self._take_folder()
             self._end_orphan()
             self._port = self._start_somewhere(binary)
@@ -112,6 +112,29 @@ class EmbeddedServer:
         traceback: TracebackType | None,
     ) -> None:
         self._stop()
+
+    def _close_folder(self) -> None:
+        """Make the folder if it is not there, and let nobody else into it.
+
+        Others may have been able to write into a folder that was there, so links in it are refused.
+        """
+        if self.folder.is_symlink():
+            raise self._refused(self.folder, "is a symbolic link: name the folder that it leads to")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(folder).st_uid != os.geteuid():
+                raise self._refused(self.folder, "belongs to another user: name a folder of your own")
+            os.fchmod(folder, 0o700)
+        finally:
+            os.close(folder)
+        for found in self.folder.rglob("*"):
+            if found.is_symlink():
+                raise self._refused(found, "is a symbolic link: remove it")
+
+    @staticmethod
+    def _refused(path: Path, why: str) -> EmbeddedServerError:
+        return EmbeddedServerError(f"the embedded server cannot use {path}: it {why}")
 
     def _take_folder(self) -> None:
         import fcntl  # noqa: PLC0415 - not on Windows, where there is no embedded server either

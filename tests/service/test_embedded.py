@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -163,6 +164,39 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     """A file in the folder's place would end in a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedServerError, match="cannot use the folder"), EmbeddedServer(tmp_path / "file"):
+        pass
+
+
+def test_nobody_else_is_let_into_the_folder(tmp_path: Path) -> None:
+    """Whoever may read the folder of a server that was there before could read people's words in it."""
+    tmp_path.chmod(0o777)
+    with EmbeddedServer(tmp_path):
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["", "lock", "port", "server.log", "appendonlydir", "appendonlydir/x"])
+def test_no_symbolic_link_is_followed(tmp_path: Path, name: str) -> None:
+    """In a folder that others may write to, a link would have the server write over its user's files."""
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    (other / "file").write_text("kept")
+    link = tmp_path / ".deltaloom" / name if name else tmp_path / ".deltaloom"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(other if name in ("", "appendonlydir") else other / "file")
+    with (
+        pytest.raises(EmbeddedServerError, match=f"{re.escape(str(link))}: it is a symbolic link"),
+        EmbeddedServer(tmp_path / ".deltaloom"),
+    ):
+        pass
+    assert [(each.name, each.read_text()) for each in other.iterdir()] == [("file", "kept")]
+    assert other.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_not_used(tmp_path: Path) -> None:
+    """Its owner would read what is kept in it."""
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(EmbeddedServerError, match="it belongs to another user"), EmbeddedServer(tmp_path):
         pass
 
 
