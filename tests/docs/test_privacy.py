@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service import keys
 from tests.docs.pages import OPERATIONS, PRIVACY, ROOT, Page, quoted
@@ -12,8 +12,44 @@ from tests.docs.pages import OPERATIONS, PRIVACY, ROOT, Page, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from redis.asyncio import Redis
+
+TEXT = "ZQXMARKERXQZ"
 PLACE = "<>"
 """Stands for what differs from key to key."""
+
+
+async def kept(redis: Redis) -> str:
+    """Return what the server has kept of commands."""
+    logs = [("SLOWLOG",), ("COMMANDLOG", "large-request"), ("COMMANDLOG", "large-reply")]
+    known = [log for log in logs if await command(redis, "COMMAND", "INFO", log[0]) != [None]]
+    return str([await command(redis, name, "GET", "-1", *which) for name, *which in known])
+
+
+async def command(redis: Redis, *words: str) -> Any:
+    """Call a command that redis-py may have no method for."""
+    return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+async def test_the_server_keeps_no_text_where_it_is_told_so(redis: Redis) -> None:
+    """Who follows the page on operations would still have people's words in the logs of the server."""
+    blocks = [each.text.split() for each in OPERATIONS.blocks if "-than -1" in each.text]
+    there: dict[Any, Any] = await redis.config_get("*log-*")
+    off = {name: "-1" for words in blocks for name in words[::2] if name in there}
+    assert len(off) == len(await redis.config_get("commandlog-*-larger-than")) + 1
+    try:
+        for value, shown in (("0", True), ("-1", False)):
+            for name in off:
+                await redis.config_set(name, value)
+            await redis.slowlog_reset()
+            for kind in ("large-request", "large-reply") if len(off) > 1 else ():
+                await command(redis, "COMMANDLOG", "RESET", kind)
+            await redis.set("text", TEXT)
+            await redis.get("text")
+            assert (TEXT in await kept(redis)) is shown
+    finally:
+        for name in off:
+            await redis.config_set(name, there[name])
 
 
 def named_in_code() -> set[str]:
