@@ -141,7 +141,7 @@ def ground(url: str | None) -> Iterator[Ground]:
     if url is not None:
         yield Ground(url, "deltaloom-bench", owned=False)
         return
-    with EmbeddedServer() as server:
+    with EmbeddedServer(protected=False) as server:
         yield Ground(server.url, "deltaloom", owned=True)
 
 

@@ -4,6 +4,9 @@ Given a folder it is durable: what it was told is in an append-only file there, 
 second, and the next server in that folder has it again, at the same address if that is free. Without a
 folder it is gone when it stops.
 
+It wants a password, a random one that stands in its folder, which is its user's alone: on the loopback every
+user of a machine could connect. The password is another one after somebody else has been found at its port.
+
 It runs in a session of its own, so that Ctrl-C on the terminal reaches the worker and not the server: the
 worker still needs it to finish. A shell stands between the two, and ends the server when its owner is gone,
 however that came about: it notices by the pipe that only its owner holds open.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -48,7 +52,8 @@ exit $code
 """
 _FREE_PORTS_TRIED = 20
 _PORT_TAKEN = "Failed listening on port"
-_PORT_FILE, _LOCK_FILE, _LOG_FILE = "port", "lock", "server.log"
+_PORT_FILE, _LOCK_FILE, _LOG_FILE, _CONFIG_FILE = "port", "lock", "server.log", "server.conf"
+PASSWORD_FILE: Final = "password"  # noqa: S105 - the name of a file
 
 
 class EmbeddedServerError(RuntimeError):
@@ -61,14 +66,19 @@ class EmbeddedServer:
     Args:
         folder: where it keeps its data; it is made if it does not exist. None: in memory only.
         port: the port to listen on. None: the one that the folder had last, else a free one.
+        protected: whether it wants a password.
 
     Raises:
         EmbeddedServerError: on entry, with the remedy: the package is not installed, another process
             has the folder, the port is taken, or the server does not start.
     """
 
-    def __init__(self, folder: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, port: int | None = None, *, protected: bool = True
+    ) -> None:
         self._wanted_port = port
+        self._protected = protected
+        self._password = ""
         self._persistent = folder is not None
         self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="deltaloom-")
         self.folder = Path(self._temporary.name if self._temporary else folder or "").absolute()
@@ -85,15 +95,19 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Its address as `REDIS_URL` takes it."""
-        return f"redis://{HOST}:{self.port}"
+        """Its address as `REDIS_URL` takes it, with the password."""
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
         try:
             binary = _binary()
             self._close_folder()
             self._take_folder()
+            self._password = self._remembered_password()
             self._end_orphan()
+            if not self._protected:
+                self._password = ""
             self._port = self._start_somewhere(binary)
             if self._persistent:
                 (self.folder / _PORT_FILE).write_text(f"{self._port}\n", encoding="ascii")
@@ -157,14 +171,15 @@ class EmbeddedServer:
 
     def _end_orphan(self) -> None:
         """Wait for the end of a server whose owner was killed a moment ago, or bring it about."""
-        port = self._remembered_port()
-        if port is None or _is_free(port) or not _wait(lambda: _answers(port), _ORPHAN_ANSWERS_WITHIN):
+        port, password = self._remembered_port(), self._password
+        if port is None or _is_free(port):
             return
-        if _folder_of(port) != self.folder.resolve():
+        if not _wait(lambda: self._is_ours(port), _ORPHAN_ANSWERS_WITHIN):
+            self._password = ""  # whoever is there has been told it
             return
-        with contextlib.suppress(RedisError, ProcessLookupError), _client(port) as client:
+        with contextlib.suppress(RedisError, ProcessLookupError), _client(port, password) as client:
             os.kill(int(client.info("server")["process_id"]), signal.SIGTERM)
-            _wait(lambda: not _answers(port), _STOPPED_WITHIN)
+            _wait(lambda: not _answers(port, password), _STOPPED_WITHIN)
 
     def _remembered_port(self) -> int | None:
         try:
@@ -172,14 +187,29 @@ class EmbeddedServer:
         except (FileNotFoundError, ValueError):
             return None
 
+    def _remembered_password(self) -> str:
+        try:
+            return (self.folder / PASSWORD_FILE).read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _have_password(self) -> None:
+        """Write the password to files: a command line can be read by every user of the machine."""
+        self._password = self._password or secrets.token_hex(24)
+        for name, content in ((PASSWORD_FILE, ""), (_CONFIG_FILE, "requirepass ")):
+            (self.folder / name).write_text(f"{content}{self._password}\n", encoding="ascii")
+
     def _start_somewhere(self, binary: Path) -> int:
         """Start the server on the first port that is free for it, and return that port.
 
         Another server may take a port in the moment after it was found free. Then the next one is tried.
         """
         for port in self._ports():
+            if self._protected:
+                self._have_password()
             if self._start(binary, port):
                 return port
+            self._password = ""  # another server has the port, and has been told it
         raise EmbeddedServerError(
             f"the embedded server did not start: every port it tried was taken ({self._last_words()})"
         )
@@ -212,7 +242,8 @@ class EmbeddedServer:
             "appendonly": "yes" if self._persistent else "no",
             "appendfsync": "everysec",
         }
-        arguments = [argument for name, value in config.items() for argument in (f"--{name}", value)]
+        arguments = [_CONFIG_FILE] if self._protected else []
+        arguments += [argument for name, value in config.items() for argument in (f"--{name}", value)]
         self._process = subprocess.Popen(  # noqa: S603 - our own program, with arguments written here
             ["/bin/sh", "-c", _WATCH, "sh", str(binary), *arguments],
             cwd=self.folder,
@@ -233,7 +264,7 @@ class EmbeddedServer:
 
     def _is_ours(self, port: int) -> bool:
         """Return whether our server answers on a port, and has read its data; its folder identifies it."""
-        return _answers(port) and _folder_of(port) == self.folder.resolve()
+        return _answers(port, self._password) and _folder_of(port, self._password) == self.folder.resolve()
 
     def _last_words(self) -> str:
         try:
@@ -281,23 +312,25 @@ def _binary() -> Path:
         raise EmbeddedServerError(f"{error} Name a server with REDIS_URL=redis://host:6379") from error
 
 
-def _client(port: int) -> Redis:
-    return Redis(host=HOST, port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
+def _client(port: int, password: str) -> Redis:
+    return Redis(
+        host=HOST, port=port, password=password or None, socket_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, password: str) -> bool:
     """Whether a server is there and has read its data."""
     try:
-        with _client(port) as client:
+        with _client(port, password) as client:
             return bool(client.ping())
     except RedisError:
         return False
 
 
-def _folder_of(port: int) -> Path | None:
+def _folder_of(port: int, password: str) -> Path | None:
     """Return the folder of the server on a port; None if it does not say."""
     try:
-        with _client(port) as client:
+        with _client(port, password) as client:
             return Path(client.config_get("dir")["dir"]).resolve()
     except RedisError:
         return None

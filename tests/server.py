@@ -143,6 +143,6 @@ def _engine_answers() -> bool:
 
 
 def _embedded(why: str) -> Server:
-    server = EmbeddedServer()
+    server = EmbeddedServer(protected=False)
     server.__enter__()
     return Server(server.url, f"embedded ({why})", stop=lambda: server.__exit__(None, None, None), owned=True)

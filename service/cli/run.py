@@ -37,13 +37,14 @@ def run(
 ) -> None:
     """Run a worker on REDIS_URL if that is set, else on an embedded server that keeps its data.
 
-    The embedded server listens on this machine only, writes to disk every second, and has everything again
-    the next time, at the same address if that is free. Where there is an alerts.toml, alerts are sent as it
-    says. DELTALOOM_PROCESSES and the other settings are as for `deltaloom worker`.
+    The embedded server listens on this machine only, wants the password that is in its folder, writes to disk
+    every second, and has everything again the next time, at the same address if that is free. Where there is
+    an alerts.toml, alerts are sent as it says. DELTALOOM_PROCESSES and the other settings are as for
+    `deltaloom worker`.
     """
     from service.cli.connection import read_settings
     from service.cli.worker import work
-    from service.embedded import EmbeddedServer
+    from service.embedded import PASSWORD_FILE, EmbeddedServer
 
     settings = read_settings()
     alerts = config if config.exists() or config != DEFAULT else None
@@ -58,7 +59,7 @@ def run(
     with EmbeddedServer(folder) as server:
         os.environ["REDIS_URL"] = server.url  # for all processes of this worker
         settings = read_settings()
-        _introduce(settings, f"embedded, its data in {folder}/")
+        _introduce(settings, f"embedded, its data in {folder}/", folder / PASSWORD_FILE)
         work(settings, alerts)
 
 
@@ -69,15 +70,19 @@ def _stop_in_order() -> None:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
 
 
-def _introduce(settings: Settings, origin: str) -> None:
-    """Say where the server is, and what to try from another terminal."""
+def _introduce(settings: Settings, origin: str, password: Path | None = None) -> None:
+    """Say where the server is, and what to try from another terminal; its password stands in a file."""
     from rich.text import Text
 
     from service.cli.connection import address
     from service.cli.output import console
 
     where = address(settings.redis_url)
-    call = " ".join((f"REDIS_URL={where}", *_shared(settings), own_command()))
+    url = where
+    if password is not None:
+        scheme, _, host = where.partition("://")
+        url = f'"{scheme}://:$(cat {shlex.quote(_from_here(password))})@{host}"'
+    call = " ".join((f"REDIS_URL={url}", *_shared(settings), own_command()))
     target = console(stderr=True)
     lines = [
         Text.assemble(("server  ", "dim"), (where, "bold green"), (f"  ({origin})", "dim")),

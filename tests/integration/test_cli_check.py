@@ -49,7 +49,7 @@ def test_pretty(redis_url: str, prefix: str) -> None:
 
 def test_what_may_not_be_asked_is_unknown() -> None:
     """On a managed server, which forbids INFO and CONFIG, the check would fail."""
-    with EmbeddedServer() as server, SyncRedis.from_url(server.url) as client:
+    with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
         client.acl_setuser(
             "narrow",
             enabled=True,
@@ -68,7 +68,7 @@ def test_what_may_not_be_asked_is_unknown() -> None:
 
 def test_wrong_password() -> None:
     """A wrong password would look like a server that is away."""
-    with EmbeddedServer() as server, SyncRedis.from_url(server.url) as client:
+    with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
         client.config_set("requirepass", "s3cret")
         code, told = checked(environment(server.url.replace("redis://", "redis://:wrong@")))
         client.execute_command("AUTH", "s3cret")

@@ -29,8 +29,24 @@ def own_port(tmp_path: Path) -> None:
     (folder / "port").write_text(f"{free_port()}")
 
 
+def password(folder: Path) -> str:
+    """What the shell would put into the lines to try."""
+    return (folder / "password").read_text().strip()
+
+
+def with_password(address: str, folder: Path) -> str:
+    """The URL of the embedded server in a folder."""
+    return address.replace("://", f"://:{password(folder / '.deltaloom')}@")
+
+
+def lines_to_try(run: Running, address: str) -> list[str]:
+    """The lines to try that a shell would understand."""
+    begin = f'  REDIS_URL="{address.replace("://", "://:$(cat .deltaloom/password)@")}" '
+    return [line.removeprefix(begin) for line in run.stderr.splitlines() if line.startswith(begin)]
+
+
 async def started(run: Running) -> str:
-    """Wait until the worker has started; returns the server's address."""
+    """Wait until the worker has started; returns the server's address, without its password."""
     await wait_until(lambda: "worker started" in run.stderr, TIMEOUT, message="the worker starts")
     address = re.search(r"redis://\S+", run.stderr)
     assert address
@@ -43,7 +59,9 @@ async def test_the_lines_to_try_work(tmp_path: Path) -> None:
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
-        lines = [line.strip() for line in run.stderr.splitlines() if line.startswith(f"  REDIS_URL={url} ")]
+        assert password(tmp_path / ".deltaloom") not in run.stderr
+        lines = lines_to_try(run, url)
+        url = with_password(url, tmp_path)
         assert len(lines) == 3
         assert "-m service tail alerts" in lines[0]
         arguments = shlex.split(
@@ -69,10 +87,11 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
     settings = {"DELTALOOM_PROCESSES": "2", "DELTALOOM_PARTITIONS": "3", "DELTALOOM_PREFIX": "loom"}
     with running("run", env=environment(**settings), cwd=tmp_path) as run:
         url = await started(run)
-        lines = [line.strip() for line in run.stderr.splitlines() if line.startswith(f"  REDIS_URL={url} ")]
+        lines = lines_to_try(run, url)
+        url = with_password(url, tmp_path)
         assert len(lines) == 3
         for line in lines:
-            assert line.startswith(f"REDIS_URL={url} DELTALOOM_PREFIX=loom DELTALOOM_PARTITIONS=3 ")
+            assert line.startswith("DELTALOOM_PREFIX=loom DELTALOOM_PARTITIONS=3 ")
         publish = shlex.split(lines[-1].partition(" -m service ")[2])
         env = environment(url, "loom", DELTALOOM_PARTITIONS="3")
         assert deltaloom(*publish, env=env, cwd=tmp_path).returncode == 0
@@ -92,12 +111,12 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
-        async with Redis.from_url(url) as client:
+        async with Redis.from_url(with_password(url, tmp_path)) as client:
             await client.set("kept", "1")
         assert run.end(signal.SIGTERM) == 0
     with running("run", env=env, cwd=tmp_path) as run:
         assert await started(run) == url
-        async with Redis.from_url(url) as client:
+        async with Redis.from_url(with_password(url, tmp_path)) as client:
             assert await client.get("kept") == b"1"
         assert run.end(signal.SIGHUP) == 0
     assert (tmp_path / ".deltaloom" / "appendonlydir").is_dir()
@@ -134,7 +153,7 @@ async def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
 
 async def test_on_a_server_that_is_there(tmp_path: Path) -> None:
     """REDIS_URL would be ignored, or its password shown."""
-    with EmbeddedServer() as server:
+    with EmbeddedServer(protected=False) as server:
         url = server.url.replace("redis://", "redis://default:s3cret@")
         async with Redis.from_url(server.url) as client:
             await client.acl_setuser("default", enabled=True, nopass=False, passwords=["+s3cret"])

@@ -27,7 +27,7 @@ async def test_a_server_that_comes_later() -> None:
     port = free_port()
     with running("worker", env=environment(f"redis://127.0.0.1:{port}")) as worker:
         await wait_until(lambda: "redis is away, waiting for it" in said(worker), TIMEOUT)
-        with EmbeddedServer(port=port) as server:
+        with EmbeddedServer(port=port, protected=False) as server:
             async with Redis.from_url(server.url) as client:
                 await client.xadd(
                     "deltaloom:deltas",

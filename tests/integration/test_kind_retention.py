@@ -215,7 +215,7 @@ async def test_nothing_happens_without_the_setting(redis: Redis, prefix: str) ->
 
 async def test_whoever_ends_in_between_leaves_it_to_the_next() -> None:
     """Half of a page would be noted as done, and its texts stay for as long as all others."""
-    with EmbeddedServer() as server:
+    with EmbeddedServer(protected=False) as server:
         async with Redis.from_url(server.url) as owner:
             await owner.acl_setuser(
                 "half", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-xdel"]

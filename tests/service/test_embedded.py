@@ -8,10 +8,12 @@ import re
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from chaos.processes import free_port
 from service import embedded
@@ -19,14 +21,48 @@ from service.embedded import EmbeddedServer, EmbeddedServerError
 from tests.service.cli.command import environment
 from tests.waiting import wait_until
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @pytest.fixture(autouse=True)
 def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefer a port that only this test has; another server may hold the usual one."""
     monkeypatch.setattr(embedded, "PREFERRED_PORT", free_port())
+
+
+def answers(url: str) -> bool:
+    """Return whether an embedded server is there."""
+    parts = urlsplit(url.strip())
+    return embedded._answers(parts.port or 0, parts.password or "")  # noqa: SLF001 - what it waits for itself
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_it_wants_a_password_that_only_its_user_can_read(tmp_path: Path, *, kept: bool) -> None:
+    """Every user of the machine could read the texts, or write others."""
+    with EmbeddedServer(tmp_path if kept else None) as server, EmbeddedServer() as another:
+        password = urlsplit(server.url).password
+        assert password
+        assert len(password) == 48
+        assert password != urlsplit(another.url).password
+        with Redis(port=server.port) as stranger, pytest.raises(AuthenticationError):
+            stranger.ping()
+        with Redis.from_url(server.url) as client:
+            process = int(client.info("server")["process_id"])
+        if sys.platform == "linux":
+            assert password not in Path(f"/proc/{process}/cmdline").read_text()
+        assert server.folder.stat().st_mode & 0o777 == 0o700
+        assert (server.folder / "password").read_text().strip() == password
+
+
+def test_another_password_after_a_stranger_was_at_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits at the port is told the password when the server looks for one that was left behind."""
+    monkeypatch.setattr(embedded, "_ORPHAN_ANSWERS_WITHIN", 0.1)
+    with EmbeddedServer(tmp_path) as server:
+        before, port = urlsplit(server.url).password, server.port
+    with socket.create_server(("127.0.0.1", port)), EmbeddedServer(tmp_path) as server:
+        assert urlsplit(server.url).password != before
+        with Redis.from_url(server.url) as client:
+            assert client.ping()
 
 
 def test_without_a_folder_nothing_is_left() -> None:
@@ -96,7 +132,9 @@ def test_one_server_a_folder(tmp_path: Path) -> None:
     """Two servers would write one append-only file, and destroy it."""
     with EmbeddedServer(tmp_path) as server:
         with (
-            pytest.raises(EmbeddedServerError, match=f"process .id {os.getpid()}.* at {server.url}"),
+            pytest.raises(
+                EmbeddedServerError, match=f"process .id {os.getpid()}.* at redis://127.0.0.1:{server.port}:"
+            ),
             EmbeddedServer(tmp_path),
         ):
             pass
@@ -131,9 +169,9 @@ async def test_it_ends_with_its_owner(tmp_path: Path) -> None:
         sys.executable, "-c", code, str(tmp_path), env=environment(), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout
-    port = int((await process.stdout.readline()).rpartition(b":")[2])
+    url = (await process.stdout.readline()).decode()
     assert await process.wait() == 9
-    await wait_until(lambda: not embedded._answers(port))  # noqa: SLF001 - what it waits for itself
+    await wait_until(lambda: not answers(url))
 
 
 async def test_ctrl_c_does_not_reach_the_server() -> None:
@@ -148,7 +186,7 @@ async def test_a_server_that_dies_can_be_stopped(tmp_path: Path) -> None:
     """A crash of the server would end its owner in a second error, with the folder still locked."""
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as client:
         os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
-        await wait_until(lambda: not embedded._answers(server.port))  # noqa: SLF001 - what it waits for itself
+        await wait_until(lambda: not answers(server.url))
     with EmbeddedServer(tmp_path) as again, Redis.from_url(again.url) as client:
         assert client.ping()
 
