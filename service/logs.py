@@ -67,7 +67,7 @@ def _visible(
     return event
 
 
-def _traceback(exc_info: ExcInfo) -> str:
+def traceback_of(exc_info: ExcInfo) -> str:
     """A traceback without local variables, and without the values that a model refused: both may be texts."""
     written = "".join(traceback.format_exception(*exc_info))
     error: BaseException | None = exc_info[1]
@@ -110,7 +110,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     ]
     if not settings.log_text:
         shared.append(_without_text)
-    final: list[Processor] = [structlog.processors.ExceptionRenderer(_traceback)]
+    final: list[Processor] = [structlog.processors.ExceptionRenderer(traceback_of)]
     if pretty:
         final += [_visible, structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
     else:

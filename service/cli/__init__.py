@@ -42,12 +42,30 @@ class _Command(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             told = explanation(error)
-            if told is None:
+            if told is None and _is_typers(error):
                 _make_visible(error)
                 raise
+            if told is None:
+                _show_mistake(error)
+                raise typer.Exit(1) from error
             for line in told.lines:
                 note(line, style="red")
             raise typer.Exit(told.exit_code) from error
+
+
+def _is_typers(error: Exception) -> bool:
+    """Return whether Typer makes an exit code, or a message, of an error."""
+    return isinstance(error, typer.Exit | typer.Abort | EOFError | OSError) or hasattr(
+        error, "format_message"
+    )
+
+
+def _show_mistake(error: Exception) -> None:
+    """Show a traceback without what a stranger may have put into it: a text, or characters not to be seen."""
+    from service.logs import traceback_of
+    from service.visible import visible
+
+    sys.stderr.write(f"{visible(traceback_of((type(error), error, error.__traceback__)), keep=chr(10))}\n")
 
 
 def _make_visible(error: Exception) -> None:

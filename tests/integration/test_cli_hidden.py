@@ -138,6 +138,18 @@ async def test_every_command(
             assert hidden_in(done.stdout + done.stderr, but="\n") == set(), told
 
 
+async def test_a_mistake_of_ours(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """The traceback would show the text that another program wrote, and have the terminal obey it."""
+    broken = json.dumps({"kind": NAME, "text": f"ZQXMARKERXQZ{NAME}", NAME: 1})
+    await redis.hset(StreamNames(prefix).item("resp_1", 0), "refusal:0", broken)
+    await redis.expire(StreamNames(prefix).item("resp_1", 0), 60)
+    done = deltaloom("show", "resp_1", env=env)
+    assert done.returncode == 1
+    assert "ValidationError" in done.stderr
+    assert "ZQXMARKERXQZ" not in done.stderr
+    assert hidden_in(done.stderr, but="\n") == set()
+
+
 @pytest.mark.parametrize("arguments", [(NAME,), (f"--{NAME}",), ("tail", NAME), ("alerts", NAME)])
 def test_mistakes_on_the_command_line(arguments: tuple[str, ...]) -> None:
     """An argument may be somebody else's words, pasted."""
