@@ -3,17 +3,13 @@
 --
 -- KEYS  1 input stream
 -- ARGV  1 consumer group   2 consumer   3… entry ids
--- Returns how many are still its own
 
 local INPUT = KEYS[1]
 local GROUP, CONSUMER, FIRST_ID = ARGV[1], ARGV[2], 3
 
-local kept = 0
 for i = FIRST_ID, #ARGV do
   local id = ARGV[i]
   if #redis.call('XPENDING', INPUT, GROUP, id, id, 1, CONSUMER) > 0 then
     redis.call('XCLAIM', INPUT, GROUP, CONSUMER, 0, id, 'JUSTID')
-    kept = kept + 1
   end
 end
-return kept
