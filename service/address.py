@@ -80,7 +80,11 @@ class Address:
         rest, question, query = url.partition("://")[2].partition("?")
         server, slash, path = rest.partition("/")
         login, at, hosts = server.rpartition("@")
-        if "#" in url or (not at and "@" in (query if transport == "unix" else path + query)):
+        # An @ there may end a password that has a / or a ? in it.
+        suspect = "" if at else path + query
+        if transport == "unix":  # a socket's path may have an @ of its own
+            suspect = path if at else query
+        if "@" in suspect or "#" in url:
             raise ValueError(_ENCODED)
         options = _options(query, found, tls=transport == "rediss")
         login = ":".join(quote(each, safe="%") for each in login.split(":", 1))

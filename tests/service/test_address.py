@@ -17,7 +17,7 @@ PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h:1/2?db=3", "rediss://u:p@h", "unix:///run/redis.sock", "redis://"]
+    "url", ["redis://h:1/2?db=3", "rediss://u:p@h", "unix:///run/redis.sock", "unix:///run/a@b", "redis://"]
 )
 def test_one_server(url: str) -> None:
     """What redis-py reads of an URL would change on the way to it."""
@@ -68,6 +68,7 @@ def test_sentinels() -> None:
         ("redis://a/b", None, "no path but the number of a database"),
         ("redis://a b", None, "a host of letters"),
         ("unix://run/redis.sock", None, "unix:///run/redis.sock"),
+        ("unix://u:a@/b@/run/redis.sock", None, "/ as %2F"),
         ("redis://a?timeout=5", None, "no option 'timeout'; options are client_name, db, "),
         ("redis://a?decode_responses=true", None, "no option 'decode_responses'; "),
         ("redis://a?ssl_cert_reqs=none", None, "no option 'ssl_cert_reqs' without TLS (rediss://); "),
