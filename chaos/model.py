@@ -152,11 +152,14 @@ class _Part:
     finished: ExpectedText | None = None
 
 
+_Copied = tuple[str | None, int, int, str, str]
+"""A text in a final copy: its item's id, the item's position, its own, kind, text."""
+
+
 class _Terminal(NamedTuple):
     status: str
     reason: str | None
-    copies: list[tuple[str | None, int, int, str, str]]
-    """Of each text: its item's id, the item's position, its own, kind, text."""
+    copies: list[_Copied]
     items: set[str | None]
     """The ids of all items in the final copy."""
 
@@ -188,7 +191,9 @@ class _Reader:
         self.said: defaultdict[PartId, set[str]] = defaultdict(set)
         """Every text that some event gives for a part, at any time."""
         self.copied: defaultdict[PartId, set[str]] = defaultdict(set)
-        """Every text that a final copy has at a part's place."""
+        """Every text that a final copy has at a part's place, as the only one of its kind."""
+        self.copies_now: list[tuple[str | None, list[_Copied]]] = []
+        """The final copies of the entry that is being read, and what they are of."""
         self.stops_now: dict[ExpectedStop, str] = {}
         """The stops of the entry that is being read."""
 
@@ -205,6 +210,18 @@ class _Reader:
             self._close(number, part)
         for owner, terminal in self.terminals.items():
             self._only_in_final_copy(number, owner, terminal)
+        for owner, copies in self.copies_now:
+            self._note_copied(owner, copies)
+        self.copies_now.clear()
+
+    def _note_copied(self, owner: str | None, copies: list[_Copied]) -> None:
+        """Note what a final copy has of a part that is the only one of its kind, in it as in the response."""
+        in_response = Counter(part.id.kind for part in self.parts.values() if part.id.item_id == owner)
+        in_copy = Counter(kind for *_, kind, _ in copies)
+        for _, position, index, kind, text in copies:
+            part = PartId(self.response_id, owner, position, index, kind)
+            if part in self.parts and in_response[kind] == in_copy[kind] == 1:
+                self.copied[part].add(repaired(text))
 
     def _note_stops(self) -> None:
         """Expect the alerts about the end, unless there is a refusal: that has alerts of its own."""
@@ -355,8 +372,7 @@ class _Reader:
             self.stops_now.setdefault(ExpectedStop(stopped, self.response_id, owner), str(terminal.reason))
         known = self.terminals.setdefault(owner, terminal._replace(copies=[], items=set()))
         known.copies.extend(terminal.copies)
-        for _, position, index, kind, text in terminal.copies:
-            self.copied[PartId(self.response_id, owner, position, index, kind)].add(repaired(text))
+        self.copies_now.append((owner, terminal.copies))
         known.items.update(terminal.items)
 
     def _part(self, number: int, item_id: str | None, output_index: int, index: int, kind: str) -> _Part:

@@ -34,6 +34,12 @@ def done(text: str) -> Event:
     return {"type": "response.refusal.done", **where, "refusal": text}
 
 
+def completed(*refusals: str) -> Event:
+    """The end of a response, with a final copy of these refusals, an item each."""
+    output = [{"type": "message", "content": [{"type": "refusal", "refusal": text}]} for text in refusals]
+    return {"type": "response.completed", "response": {"output": output}}
+
+
 def test_the_same_seed_gives_the_same_responses(responses: list[Response]) -> None:
     """A violation that cannot be made again cannot be understood."""
     assert [make_response("test", 0, number) for number in range(50)] == responses[:50]
@@ -109,6 +115,24 @@ def test_the_model_knows_the_contract(
     expected = expected_of(entries, "resp_1", {})
     (only,) = expected.texts
     assert (only.text, only.status, only.integrity, expected.late) == (text, status, integrity, late)
+
+
+@pytest.mark.parametrize(
+    ("entries", "contradicted"),
+    [
+        ([[done("a")], [done("b")]], 1),
+        ([[done("a")], [completed("a")]], 0),
+        ([[done("a")], [completed("b")]], 1),
+        ([[completed("a")], [completed("b")]], 1),
+        ([[done("a")], [completed("b", "a")]], 0),
+        ([[done("a")], [delta(1, "b", 1)], [completed("b")]], 0),
+        ([[done("a")], [completed("b")], [delta(1, "b", 1)]], 1),
+        ([[delta(1, "b", 1)], [completed("a")], [delta(1, "b")]], 0),
+    ],
+)
+def test_the_model_knows_what_contradicts_a_text(entries: list[list[Event | Bad]], contradicted: int) -> None:
+    """A final copy contradicts only a text that is the only one of its kind when it comes."""
+    assert len(expected_of(entries, "resp_1", {}).contradicted) == contradicted
 
 
 def test_as_it_was_stored_is_as_it_was_made(responses: list[Response]) -> None:
