@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from handlers.core.effects import Context, Copy, Ending
     from handlers.core.identity import Arrival, EntryId, PartKey
-    from handlers.core.log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
 
@@ -34,17 +33,19 @@ class Contradiction(NamedTuple):
 
 
 def contradiction_of(
-    state: ResponseState, part: PartKey, text: str, log: PartLog | None, *, since: EntryId
+    state: ResponseState, low_water: LowWater, part: PartKey, text: str, *, since: EntryId
 ) -> Contradiction | None:
     """Return the earliest authoritative text of a part that differs from this one.
 
     Args:
         state: the stored state of the response.
+        low_water: how far the group had come. A final copy beyond it is compared later: another text of the
+            kind may still come from before it.
         part: the part.
         text: the text that comes out.
-        log: the stored log of the part.
         since: the entry with which the part began; earlier final copies do not contradict it.
     """
+    log = state.open_parts.get(part)
     found: list[tuple[Arrival, str, str | None]] = []
     if log is not None:
         for arrival, _, said in log.closings:
@@ -54,9 +55,10 @@ def contradiction_of(
             if (said and repair(said) != text) or differs:
                 found.append((arrival, said, None))  # as of a finished part, whose item id is forgotten
     for arrival, ending in state.endings.items():
-        other = _other_copy(state, part, ending, text.__eq__)
-        if other is not None and since <= arrival.entry:
-            found.append((arrival, other.text, other.item_id))
+        if since <= arrival.entry and low_water.passed(arrival.entry):
+            other = _other_copy(state, part, arrival, ending, text.__eq__)
+            if other is not None:
+                found.append((arrival, other.text, other.item_id))
     return _earliest(state, part, found)
 
 
@@ -69,7 +71,7 @@ def contradictions_of_finished(state: ResponseState, low_water: LowWater) -> lis
                 (arrival, other.text, other.item_id)
                 for arrival, ending in state.endings.items()
                 if low_water.passed(arrival.entry)
-                and (other := _other_copy(state, part, ending, partial(_has_digest, digest)))
+                and (other := _other_copy(state, part, arrival, ending, partial(_has_digest, digest)))
             ]
             found.append(_earliest(state, part, copies))
     return [contradiction for contradiction in found if contradiction is not None]
@@ -80,16 +82,17 @@ def _has_digest(digest: str, text: str) -> bool:
 
 
 def _other_copy(
-    state: ResponseState, part: PartKey, ending: Ending, is_known: Callable[[str], bool]
+    state: ResponseState, part: PartKey, arrival: Arrival, ending: Ending, is_known: Callable[[str], bool]
 ) -> Copy | None:
     """Return a final copy's text of a part, if it is another one.
 
     The position alone is no proof, since some servers count from 1. So only a text that is the only one of
-    its kind counts, in the response as in the copy. A part without a text, as one that was redacted, is
-    contradicted by no final copy.
+    its kind counts, in the copy as in the response until then. A part without a text, as one that was
+    redacted, is contradicted by no final copy.
     """
     alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
-    others = {*state.finished_parts, *state.open_parts} - {part}
+    began = {other for other, log in state.open_parts.items() if log.began <= arrival.entry}
+    others = {*state.finished_parts, *began} - {part}
     if is_known("") or len(alike) != 1 or any(other.kind == part.kind for other in others):
         return None
     (copy,) = alike

@@ -138,7 +138,9 @@ def resolve(
         if not low_water.passed(arrival.entry):
             _doubt(result, arrival.entry)
         elif ending.output_index is None:
-            copied |= {each.part: each for each in _only_in_final_copy(state, arrival, ending, shown)}
+            copied |= {
+                each.part: each for each in _only_in_final_copy(state, low_water, arrival, ending, shown)
+            }
             result.ended = True
             result.ends.append(_end(state, arrival, ending, copied))
     for part, log in state.open_parts.items():
@@ -147,9 +149,9 @@ def resolve(
         close = _close(state, part, log)
         if close is None:
             if idle_at_ms is not None:
-                result.finished.append(_abandoned(state, part, log, idle_at_ms, why))
+                result.finished.append(_abandoned(state, low_water, part, log, idle_at_ms, why))
             continue
-        finished = _finished(state, part, log, close)
+        finished = _finished(state, low_water, part, log, close)
         if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, log, close, finished)):
             result.finished.append(finished)
         else:
@@ -256,7 +258,7 @@ def _copy_of(part: PartKey, log: PartLog, ending: Ending) -> Copy | None:
 
 
 def _only_in_final_copy(
-    state: ResponseState, arrival: Arrival, ending: Ending, shown: set[Kind]
+    state: ResponseState, low_water: LowWater, arrival: Arrival, ending: Ending, shown: set[Kind]
 ) -> list[FinishedPart]:
     """Texts that nothing but the response's final copy has.
 
@@ -265,7 +267,7 @@ def _only_in_final_copy(
     """
     shown |= {part.kind for part, log in state.open_parts.items() if log.began <= arrival.entry}
     only_here = [
-        _copied(state, arrival, ending, copy)
+        _copied(state, low_water, arrival, ending, copy)
         for copy in ending.copies
         if copy.text and copy.kind not in shown
     ]
@@ -273,11 +275,13 @@ def _only_in_final_copy(
     return only_here
 
 
-def _copied(state: ResponseState, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
+def _copied(
+    state: ResponseState, low_water: LowWater, arrival: Arrival, ending: Ending, copy: Copy
+) -> FinishedPart:
     """Return the finished part that a final copy's text makes."""
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
     text = repair(copy.text)
-    contradiction = contradiction_of(state, part, text, state.open_parts.get(part), since=arrival.entry)
+    contradiction = contradiction_of(state, low_water, part, text, since=arrival.entry)
     return FinishedPart(
         part,
         assemble(())._replace(text=text),
@@ -303,7 +307,9 @@ def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
     return 0 if log is None else log.assembled(arrival.entry)[1]
 
 
-def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) -> FinishedPart:
+def _finished(
+    state: ResponseState, low_water: LowWater, part: PartKey, log: PartLog, close: _Close
+) -> FinishedPart:
     joined, late = log.assembled(close.entry)
     stated, ending = close.stated, close.ending
     text, integrity = _judged(joined.text, stated, lost=state.has_loss(close.entry))
@@ -322,7 +328,7 @@ def _finished(state: ResponseState, part: PartKey, log: PartLog, close: _Close) 
         None if ending is None else ending.provider_category,
         None if ending is None else ending.provider_explanation,
         stated.note.source if stated.text or stated.note.checksum else None,
-        contradiction_of(state, part, text, log, since=log.began),
+        contradiction_of(state, low_water, part, text, since=log.began),
     )
 
 
@@ -337,7 +343,9 @@ def _judged(joined: str, stated: _StatedText, *, lost: bool) -> tuple[str, Integ
     return joined, "verified" if verified else "unverified"
 
 
-def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
+def _abandoned(
+    state: ResponseState, low_water: LowWater, part: PartKey, log: PartLog, now_ms: int, why: str
+) -> FinishedPart:
     # Its end may have come without any text, from a server that says nothing: then it did complete.
     texts, items, _ = _closings_by_entry(state, part, log)
     ended = min({*texts, *items}, default=None)
@@ -353,5 +361,5 @@ def _abandoned(state: ResponseState, part: PartKey, log: PartLog, now_ms: int, w
         log.began.ms,
         now_ms if ended is None else ended.ms,
         reason_class=reason_class(why) if ended is None else None,
-        contradiction=contradiction_of(state, part, joined.text, log, since=log.began),
+        contradiction=contradiction_of(state, low_water, part, joined.text, since=log.began),
     )

@@ -763,6 +763,20 @@ def test_final_copy_contradicts_a_text_that_is_finished() -> None:
     assert story.resolve().contradictions == []
 
 
+def test_final_copy_is_compared_when_all_before_it_is_stored() -> None:
+    """Otherwise a part that is still to come would not count among those of its kind."""
+    story = Story().delta(1, "a").closing(2, "a").end(5, copies=(copy("b"),))
+    (finished,) = story.resolve(LowWater(EntryId(5, 0))).finished
+    assert finished.contradiction is None
+
+
+def test_part_that_began_after_the_final_copy_is_none_of_its_kind() -> None:
+    """Otherwise an event that comes too late would hide the other text."""
+    story = Story().end(5, copies=(copy("b", item_id="it"),)).delta(6, "x", PART._replace(output_index=5))
+    story.finished[PART] = text_digest("a")
+    assert story.resolve().contradictions == [Contradiction(PART, "b", "it", KNOWN, 5)]
+
+
 def test_text_of_an_earlier_version_is_contradicted_by_nothing() -> None:
     """Otherwise every text that was finished before the update would raise an alert after it."""
     story = Story().end(5, copies=(copy("b"),))

@@ -225,3 +225,30 @@ async def test_a_settlement_of_a_text_that_is_written_tells_of_the_other_one(ben
     raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
     assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]
     assert (await counts(bench.redis, bench.prefix))["contradicted"] == 1
+
+
+ANOTHER = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}
+COPIED = {"type": "response.completed", "response": {"output": [ANOTHER]}}
+
+
+async def test_a_final_copy_waits_for_texts_that_came_before_it(bench: Bench) -> None:
+    """Otherwise it contradicts a text that is not the only one of its kind, by who was faster."""
+    await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"))
+    await bench.publish(second_part(delta(2, "nor", "refusal")))
+    held = await bench.consumer("slow").read()
+    late = await committed(bench, COPIED)
+    loaded = await bench.storage.load([RESPONSE])
+    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.history) == 1
+    await bench.commit(held)
+    assert await settled(bench) == ["no", "nor"]
+    assert [a.type for a in await alerts(bench.redis, bench.prefix) if a.severity == "info"] == []
+
+
+async def test_a_text_that_began_after_the_final_copy_hides_no_contradiction(bench: Bench) -> None:
+    """Otherwise the alert is raised or not, by when a worker looks."""
+    await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"), COPIED)
+    late = await committed(bench, second_part(delta(2, "nor", "refusal")))
+    loaded = await bench.storage.load([RESPONSE])
+    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.history) == 1
+    raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
+    assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]
