@@ -54,7 +54,11 @@ if TYPE_CHECKING:
     from service.ports import RawEntry
 
 THOROUGH = bool(os.environ.get("DELTALOOM_THOROUGH"))
-"""Take minutes, and other examples every time."""
+"""Take minutes, and other examples every time.
+
+Else the examples are nearly the same every time. They still vary a little between processes: hypothesis also
+draws constants that it finds in the modules that are loaded, and those depend on the tests that ran before.
+"""
 
 HOUR_MS = 3_600_000
 IDLE_MS = 600_000
@@ -681,7 +685,7 @@ def test_whatever_is_done_between_any_two_steps_the_outputs_are_the_streams(
             max_examples=3000 if THOROUGH else 2 * settings().max_examples,
             stateful_step_count=50 if THOROUGH else 30,
             deadline=None,
-            derandomize=not THOROUGH,
+            derandomize=not THOROUGH,  # nearly: see there
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
