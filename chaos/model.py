@@ -66,6 +66,23 @@ class ExpectedText(NamedTuple):
     """The number of the entry that closes it; None if it is abandoned."""
     copied: bool = False
     """Whether only the response's final copy says its text."""
+    numbered: bool = False
+    """Whether the numbers of its deltas tell their order, and repeats."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it does not wait for a stuck worker: it is confirmed, and known whose it is."""
+        confirmed = self.integrity == "verified" and self.numbered and not self.copied
+        return confirmed and "safety_identifier" in self.context
+
+
+class Early(NamedTuple):
+    """In place of an entry: a text that came out without it, since a worker was stuck with it.
+
+    The text's own entries come later: it was certain without that one.
+    """
+
+    text: ExpectedText
 
 
 class ExpectedStop(NamedTuple):
@@ -165,13 +182,15 @@ class _Terminal(NamedTuple):
 
 
 def expected_of(
-    entries: Sequence[list[Event | Bad] | Silence], response_id: str | None, context: dict[str, str]
+    entries: Sequence[list[Event | Bad] | Silence | Early], response_id: str | None, context: dict[str, str]
 ) -> Expectation:
     """What must come out of a response's entries; `response_id` and `context` as its entries give them."""
     reader = _Reader(response_id, context)
     for number, events in enumerate(entries):
         if isinstance(events, Silence):
             reader.give_up()
+        elif isinstance(events, Early):
+            reader.finish_early(number, events.text)
         else:
             reader.read(number, events)
     return reader.end()
@@ -236,6 +255,12 @@ class _Reader:
             if part.finished is None:
                 status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
                 self._finish(None, part, status, reason, "")
+
+    def finish_early(self, number: int, text: ExpectedText) -> None:
+        part = self.parts.setdefault(text.part, _Part(text.part, text.item_id, [number]))
+        if part.finished is None:
+            part.finished = text
+            part.late = -text.fragments  # its own deltas are still to be read, and are not late
 
     def end(self) -> Expectation:
         self.give_up()
@@ -438,6 +463,7 @@ class _Reader:
             entries=(),
             closed_by=number,
             copied=bool(part.said) and min(part.said) == _FINAL_COPY,
+            numbered=_by_number(part.fragments) is not None,
         )
 
 
@@ -453,11 +479,19 @@ def _texts(item: Event) -> list[tuple[int, str, str]]:
 
 def joined_text(fragments: list[tuple[int | None, str]]) -> str:
     """Deltas in their order of arrival, joined: by number where the numbers can be trusted."""
+    by_number = _by_number(fragments)
+    if by_number is None:
+        return "".join(delta for _, delta in fragments)
+    return "".join(by_number[number] for number in sorted(by_number))
+
+
+def _by_number(fragments: list[tuple[int | None, str]]) -> dict[int, str] | None:
+    """Distinct deltas by their numbers; None where those cannot be trusted."""
     by_number: dict[int, str] = {}
     for number, delta in fragments:
         if number is None or by_number.setdefault(number, delta) != delta:
-            return "".join(delta for _, delta in fragments)
-    return "".join(by_number[number] for number in sorted(by_number))
+            return None
+    return by_number
 
 
 def repaired(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from faststream.redis.parser import BinaryMessageFormatV1
 
 from chaos.generator import TAG, envelope, make_response
-from chaos.model import Bad, Event, expected_of
+from chaos.model import Bad, Early, Event, expected_of
 
 if TYPE_CHECKING:
     from chaos.generator import Response
@@ -133,6 +133,37 @@ def test_the_model_knows_the_contract(
 def test_the_model_knows_what_contradicts_a_text(entries: list[list[Event | Bad]], contradicted: int) -> None:
     """A final copy contradicts only a text that is the only one of its kind when it comes."""
     assert len(expected_of(entries, "resp_1", {}).contradicted) == contradicted
+
+
+def test_the_model_knows_what_does_not_wait_for_a_stuck_worker() -> None:
+    """A text that is certain comes out without what that worker holds; so this is late."""
+    created = {"type": "response.created", "response": {"safety_identifier": "user"}}
+    held, begins, ends = delta(None, "b"), delta(1, "a"), done("a")
+    (text,) = expected_of([[created], [begins], [ends]], "resp_1", {}).texts
+    assert text.certain
+    waited = expected_of([[created], [held], [begins], [ends]], "resp_1", {})
+    assert [each.integrity for each in waited.texts] == ["repaired"]
+    early = expected_of([[created], Early(text), [held], [begins], [ends]], "resp_1", {})
+    assert [(each.integrity, each.fragments, each.late) for each in early.texts] == [("verified", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [[delta(1, "a")], [done("a")]],
+        [[completed("a")]],
+        [[delta(1, "a")], [completed("a")]],
+        [[delta(None, "a")], [done("a")]],
+        [[delta(1, "a"), delta(1, "b")], [done("ab")]],
+        [[delta(1, "a")], [done("b")]],
+    ],
+)
+def test_the_model_knows_what_waits_for_a_stuck_worker(entries: list[list[Event | Bad]]) -> None:
+    """A text whose user is not known, that only the final copy confirms, or whose deltas prove nothing."""
+    user = {"safety_identifier": "user"}
+    context = {} if entries == [[delta(1, "a")], [done("a")]] else user
+    (text,) = expected_of(entries, "resp_1", context).texts
+    assert not text.certain
 
 
 def test_as_it_was_stored_is_as_it_was_made(responses: list[Response]) -> None:

@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from chaos.model import Bad, Event, Expectation, Silence, expected_of
+from chaos.model import Bad, Early, Event, Expectation, ExpectedText, Silence, expected_of
 from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId
@@ -48,7 +48,7 @@ from tests.bench import Bench, Consumer
 from tests.workers import alerts, counts, dead_letters, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterable, Iterator
+    from collections.abc import Awaitable, Container, Coroutine, Iterable, Iterator
 
     from deltaloom import AssembledText
     from service.ports import RawEntry
@@ -178,12 +178,14 @@ class _Work:
         """Run the next script twice, as if the first reply had been lost."""
         self.quiet_at: dict[str, tuple[int, int | None]] | None = None
         """The state of each response when the worker looked around, if all entries were handled."""
-        self._stuck = stuck
+        self.missing: list[set[int]] = []
+        """While others seem stuck: the entries of which nothing was stored when it read what to finish."""
+        self.stuck = stuck
         self._stopped, self._go_on = asyncio.Event(), asyncio.Event()
 
     async def begin(self, doing: Coroutine[Any, Any, None]) -> None:
         """Begin, and come back when it has stopped."""
-        with _seeming_stuck(self._stuck):
+        with _seeming_stuck(self.stuck):
             self._task = asyncio.create_task(self._do(doing))
             await self._stopped.wait()
         if not self.script:
@@ -208,7 +210,7 @@ class _Work:
         """Let it run one script, and come back when it has stopped again."""
         self._stopped.clear()
         self._go_on.set()
-        with _seeming_stuck(self._stuck):
+        with _seeming_stuck(self.stuck):
             await self._stopped.wait()
         if not self.script:
             await self._task
@@ -266,6 +268,8 @@ class Machine(RuleBasedStateMachine):
         """The milliseconds of each entry's id."""
         self.silences: dict[str, set[int]] = {name: set() for name in _RESPONSES}
         """After how many of its entries a response was given up."""
+        self.early: dict[str, list[tuple[int, ExpectedText]]] = {name: [] for name in _RESPONSES}
+        """Texts that came out without entries before their end, and the number of the first of those."""
         self.begun: list[_Work] = []
         self.unread = 0
         self.runner.run(self._begin())
@@ -441,10 +445,9 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """A worker is given entries, and does all it does with them; another may be faster with some."""
         entries = self._read(worker, count)
-        with _seeming_stuck(stuck):
-            if faster is not None:
-                self.run(self.workers[faster].take(entries[some]))
-            self.run(self.workers[worker].take(entries))
+        if faster is not None:
+            self._finish(self._begin_work(self.workers[faster].take(entries[some]), 0, stuck=stuck))
+        self._finish(self._begin_work(self.workers[worker].take(entries), 0, stuck=stuck))
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5), stuck=st.booleans())
     def look(self, worker: str, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
@@ -495,7 +498,45 @@ class Machine(RuleBasedStateMachine):
         if work.script == "settle" and work.quiet_at is not None:
             self._note_given_up(work.quiet_at)
         work.twice = twice
+        if work.stuck:
+            self._step_past_stuck(work)
+        else:
+            self.run(work.step())
+
+    def _step_past_stuck(self, work: _Work) -> None:
+        """Let it run a script while others seem stuck, and note which texts come out without some entries."""
+        script, before = work.script, len(self._texts())
         self.run(work.step())
+        if script in {"commit", "survey"}:
+            work.missing.clear()
+        if script in {"commit", "load"}:
+            work.missing.append(self._unhandled())
+        for text in self._texts()[before:]:
+            self._note_early(text, work.missing)
+
+    def _texts(self) -> list[AssembledText]:
+        found: list[AssembledText] = self.run(texts(self.redis, self.bench.prefix))
+        return found
+
+    def _note_early(self, text: AssembledText, missing: list[set[int]]) -> None:
+        """Note a text that is certain, and what comes out, without some entries of its response.
+
+        Whatever else comes out is held against all entries.
+        """
+        name = str(text.response_id)
+        for ids in missing:
+            numbers = [number for number, ms in enumerate(self.ids[name]) if ms in ids]
+            if not numbers:
+                continue
+            without = expected_of(self._entries(name, without=numbers), name, {"model": "m"})
+            same = [
+                each
+                for each in without.texts
+                if (each.part.output_index, each.part.kind) == (text.output_index, text.kind)
+                and each.certain
+                and _expected_result(each) == _result(text)
+            ]
+            self.early[name] += [(numbers[0], each) for each in same[:1]]
 
     def _quiet(self) -> dict[str, tuple[int, int | None]] | None:
         """Return how many entries each response has and how late it was noted as open, if all are handled."""
@@ -577,19 +618,7 @@ class Machine(RuleBasedStateMachine):
     async def _compare(self) -> None:
         prefix = self.bench.prefix
         expected = {name: self._expected(name) for name in _RESPONSES}
-        wanted = [
-            (
-                name,
-                text.part.kind,
-                text.text,
-                text.status,
-                text.reason,
-                text.integrity,
-                text.context.get("safety_identifier"),
-            )
-            for name, response in expected.items()
-            for text in response.texts
-        ]
+        wanted = [_expected_result(text) for response in expected.values() for text in response.texts]
         got = await texts(self.redis, prefix)
         assert sorted(map(_result, got), key=str) == sorted(wanted, key=str)
         refusals = sum(
@@ -616,13 +645,17 @@ class Machine(RuleBasedStateMachine):
         assert used + counted.get("late", 0) == deltas
         await self._nothing_is_left()
 
-    def _entries(self, name: str) -> list[list[Event | Bad] | Silence]:
-        """Return a response's entries, and where among them it was given up."""
-        entries: list[list[Event | Bad] | Silence] = []
+    def _entries(
+        self, name: str, *, without: Container[int] = ()
+    ) -> list[list[Event | Bad] | Silence | Early]:
+        """Return a response's entries, and where among them it was given up, or a text came out early."""
+        entries: list[list[Event | Bad] | Silence | Early] = []
         for number, events in enumerate(self.published[name]):
             if number in self.silences[name]:
                 entries.append(Silence())
-            entries.append([*events])
+            entries += [Early(text) for first, text in self.early[name] if first == number]
+            if number not in without:
+                entries.append([*events])
         return entries
 
     async def _nothing_is_left(self) -> None:
@@ -647,6 +680,18 @@ def _result(text: AssembledText) -> tuple[Any, ...]:
         text.reason,
         text.integrity,
         text.safety_identifier,
+    )
+
+
+def _expected_result(text: ExpectedText) -> tuple[Any, ...]:
+    return (
+        text.part.response_id,
+        text.part.kind,
+        text.text,
+        text.status,
+        text.reason,
+        text.integrity,
+        text.context.get("safety_identifier"),
     )
 
 
