@@ -191,11 +191,13 @@ def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: Fin
     """Whether nothing that is still to come of earlier entries could change a text, or what is said of it.
 
     Before the response's final copy an entry may still come that ends the item and has no text: then nothing
-    confirms the deltas, whatever the copy says. And where item ids differ, the text has the first event's,
-    which may still come although its producer has sent it again meanwhile.
+    confirms the deltas, whatever the copy says. Where item ids differ, the text has the first event's,
+    which may still come although its producer has sent it again meanwhile. And of a part that began after its
+    response had ended, that end's final copy may already have the text.
     """
     confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
-    return confirmed and not log.ids_differ and state.context_known(close.entry)
+    known = confirmed and not log.ids_differ and state.context_known(close.entry)
+    return known and not state.has_ended(before=log.began)
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:

@@ -51,6 +51,10 @@ class ResponseState:
         """Return whether the producer reported a loss with or before this entry."""
         return any(note.loss and arrival.entry <= until for arrival, note in self.notes.items())
 
+    def has_ended(self, before: EntryId) -> bool:
+        """Return whether the response ended before this entry, as far as that is still to be settled."""
+        return any(end.output_index is None and at.entry < before for at, end in self.endings.items())
+
     def context_known(self, until: EntryId) -> bool:
         """Return whether no `response.created` can add to the context of a text that this entry closes.
 

@@ -480,6 +480,36 @@ async def test_a_final_copy_is_not_certain_while_the_items_end_may_be_in_other_h
     assert (text.text, text.status, text.integrity) == ("sure", "completed", "unverified")
 
 
+async def test_a_text_that_began_after_the_end_of_its_response_is_in_doubt(bench: Bench) -> None:
+    """That end's final copy has the text: whether it is verified would tell who was stuck."""
+    item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "sure"}]}
+    completed = {"type": "response.completed", "response": {"model": "m", "output": [item]}}
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    await bench.publish(created)
+    await bench.consumer("one").work()
+    await bench.publish(KEEPALIVE)
+    held = await bench.consumer("stuck").read()
+    await bench.publish(completed, delta(1, "sure"), done("sure"))
+    text = await text_that_waits_for(bench, held)
+    assert (text.text, text.integrity, text.delta_count) == ("sure", "repaired", 0)
+
+
+async def test_what_a_stuck_worker_holds_of_a_text_that_is_certain_is_late(bench: Bench) -> None:
+    """One dead worker would hold up every text, since any may have a delta too many."""
+    created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
+    await bench.publish(created)
+    await bench.consumer("one").work()
+    await bench.publish({**delta(1, "?"), "sequence_number": None})
+    held = await bench.consumer("stuck").read()
+    await wait_until_stalled(bench)
+    await bench.publish(delta(1, "sure"), done("sure"))
+    await bench.consumer("one").work()
+    await bench.consumer("stuck").take(held)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity, text.delta_count) == ("sure", "verified", 1)
+    assert await counts(bench.redis, bench.prefix) == {"late": 1}
+
+
 async def test_a_part_too_large_for_its_limit_leaves_nothing_open(redis: Redis, prefix: str) -> None:
     """A response of which nothing is stored would count as open, and push out one that is."""
     bench = Bench(redis, prefix, max_part_bytes=1024)

@@ -440,6 +440,16 @@ def test_doubtful_text_waits_for_a_stuck_worker(story: Story) -> None:
     assert len(story.resolve().finished) == 1
 
 
+def test_text_that_began_after_the_end_of_its_response_waits_for_a_stuck_worker() -> None:
+    """It would come out with its deltas, though the final copy had it first, and without any."""
+    story = Story().end(2, copies=(copy("a"),)).delta(3, "a").closing(5, "a")
+    resolution = story.resolve(LowWater(EntryId(1, 0), stalled=True))
+    assert (resolution.finished, resolution.doubtful_since) == ([], EntryId(2, 0))
+    assert story.only().integrity == "repaired"
+    story = Story().delta(2, "a").closing(2, "a").end(2, copies=(copy("a"),))
+    assert len(story.resolve(LowWater(EntryId(1, 0), stalled=True)).finished) == 1
+
+
 def test_context_of_an_item_is_all_there_will_be() -> None:
     """The texts of a producer that gives no response id would always wait for a stuck worker."""
     key = StreamKey("item", "it")
