@@ -294,12 +294,13 @@ class Machine(RuleBasedStateMachine):
         return Consumer(gate, settings, RoutingTable(_HANDLERS))
 
     def run(self, step: Awaitable[Any]) -> Any:
-        """Do one thing to the end."""
+        """Do one thing to the end; nobody seems stuck because this process is slow."""
 
         async def to_the_end() -> Any:
             return await step
 
-        return self.runner.run(to_the_end())
+        with _seeming_stuck(stuck=False):
+            return self.runner.run(to_the_end())
 
     # -------------------------------------------------------------------------------------------- producers
 
