@@ -402,11 +402,9 @@ class _Maker:
             {name: value for name, value in delta.items() if name != "output_index"},
             {name: value for name, value in delta.items() if name != "type"},
             {**delta, "delta": 5},
-            {**delta, "output_index": "0"},
+            {**delta, "output_index": "x"},
             {**delta, "content_index": -1},
-            {**delta, "sequence_number": 2**70},
-            {**delta, "item_id": ""},
-            {"type": "response.completed"},
+            {"type": "response.output_item.done", "output_index": 0},
             42,
             "delta",
         ]

@@ -55,9 +55,9 @@ _KNOWN_CLASSES = {name.casefold(): name for name in get_args(KnownReasonClass)}
 
 def _text(part: Part) -> tuple[Kind, str] | None:
     if isinstance(part, RefusalPart):
-        return _KINDS[part.type], part.refusal
+        return _KINDS[part.type], part.refusal or ""
     if isinstance(part, TextPart):
-        return _KINDS[part.type], part.text
+        return _KINDS[part.type], part.text or ""
     return None
 
 
@@ -111,31 +111,35 @@ def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effec
 
 def on_completed(event: ResponseCompleted, origin: Origin) -> Iterator[Effect]:
     """`response.completed` ends the response; its output, where it has any, is a full copy."""
+    response = event.response
     copies = tuple(
         Copy(_item_id(item), position, index, kind, text)
-        for position, item in enumerate(event.response.output or [])
+        for position, item in enumerate(response.output or [])
         for index, kind, text in _texts(item)
     )
-    yield from _end(event.response, origin, "completed", None, copies)
+    yield from _end(response, origin, "completed", None, copies)
 
 
 def on_incomplete(event: ResponseIncomplete, origin: Origin) -> Iterator[Effect]:
     """`response.incomplete` ends the response early, for a reason."""
-    detail = event.response.incomplete_details
-    yield from _end(event.response, origin, "incomplete", detail.reason if detail else None)
+    response = event.response
+    detail = response.incomplete_details
+    yield from _end(response, origin, "incomplete", detail.reason if detail else None)
 
 
 def on_failed(event: ResponseFailed, origin: Origin) -> Iterator[Effect]:
     """`response.failed` ends the response with an error."""
-    error = event.response.error
-    yield from _end(event.response, origin, "failed", (error.code or error.type) if error else None)
+    response = event.response
+    error = response.error
+    yield from _end(response, origin, "failed", (error.code or error.type) if error else None)
 
 
 def on_cancelled(event: ResponseCancelled, origin: Origin) -> Iterator[Effect]:
     """`response.cancelled` ends the response: the client left, or somebody asked for it."""
-    detail, error = event.response.incomplete_details, event.response.error
+    response = event.response
+    detail, error = response.incomplete_details, response.error
     reason = (detail.reason if detail else None) or (error.code if error else None)
-    yield from _end(event.response, origin, "cancelled", reason or "cancelled")
+    yield from _end(response, origin, "cancelled", reason or "cancelled")
 
 
 def on_error(event: ErrorEvent, origin: Origin) -> Iterator[Effect]:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _MARKER_DIGEST_BYTES = 15
 """Bytes of the digest in a marker's key: 20 characters, without padding."""
 
+LEFT_OUT = "left_out:"
+"""How the name of a count begins that says how often a field was left out; type and field follow."""
+
 LOG = "log:"
 """How a log's key begins, after the prefix; the response and the part follow."""
 

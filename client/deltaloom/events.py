@@ -7,7 +7,7 @@ allowed and ignored: servers add their own (`obfuscation`, `logprobs`, `copilot_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -17,15 +17,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 """A position in the response's output, or in an item's content."""
@@ -40,17 +32,6 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
 """A SHA-256 digest in hexadecimal."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def _odd_is_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return read(value)
-    except ValidationError:
-        return None
-
-
-OddIsNone = WrapValidator(_odd_is_none)
-"""Read a value that no effect needs as None if it is invalid, so that it never costs the event."""
 
 
 class Event(BaseModel):
@@ -81,24 +62,13 @@ class TextDone(BaseModel):
     """The fields that every `.done` may have beside its text, or in place of it.
 
     A producer that cannot send a long text again sends `text_sha256`, of its UTF-8, and `text_bytes`.
+    A `.done` with neither closes its part, and does not say what the text is.
     """
 
-    _text_field: ClassVar[str] = "text"
-
-    text_sha256: Annotated[Sha256 | None, OddIsNone] = None
-    text_bytes: Annotated[Count | None, OddIsNone] = None
-    integrity_source: Annotated[str | None, OddIsNone] = None
+    text_sha256: Sha256 | None = None
+    text_bytes: Count | None = None
+    integrity_source: str | None = None
     """`producer`, if the producer wrote this event itself because its provider sends none."""
-
-    @model_validator(mode="after")
-    def _has_text_or_checksum(self) -> Self:
-        if getattr(self, self._text_field) is None and self.text_sha256 is None:
-            raise PydanticCustomError(
-                "text_or_checksum",
-                "give {field}, or text_sha256 with 64 hexadecimal digits",
-                {"field": self._text_field},
-            )
-        return self
 
 
 class RefusalDelta(PartEvent):
@@ -112,7 +82,6 @@ class RefusalDone(TextDone, PartEvent):
     """The whole refusal text."""
 
     type: Literal["response.refusal.done"]
-    _text_field: ClassVar[str] = "refusal"
     refusal: str | None = None
 
 
@@ -168,14 +137,14 @@ class RefusalPart(Copied):
     """A refusal in a message's content."""
 
     type: Literal["refusal"]
-    refusal: str
+    refusal: str | None = None
 
 
 class TextPart(Copied):
     """A text in a message's content, in a reasoning item's content, or in its summary."""
 
     type: Literal["output_text", "reasoning_text", "summary_text"]
-    text: str
+    text: str | None = None
 
 
 class OtherPart(Copied):
@@ -203,6 +172,9 @@ class OtherItem(Copied):
     """An output item without a text of ours (a tool call, a vendor's own)."""
 
 
+TAG = "#"
+"""The first character of what pydantic's errors name the members of a union by; no field begins with it."""
+
 _TAGS = {
     "refusal": "refusal",
     "output_text": "text",
@@ -215,20 +187,20 @@ _TAGS = {
 
 def _tag(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return _TAGS.get(kind, "other") if isinstance(kind, str) else "other"
+    return TAG + (_TAGS.get(kind, "other") if isinstance(kind, str) else "other")
 
 
 Part = Annotated[
-    Annotated[RefusalPart, Tag("refusal")]
-    | Annotated[TextPart, Tag("text")]
-    | Annotated[OtherPart, Tag("other")],
+    Annotated[RefusalPart, Tag(f"{TAG}refusal")]
+    | Annotated[TextPart, Tag(f"{TAG}text")]
+    | Annotated[OtherPart, Tag(f"{TAG}other")],
     Discriminator(_tag),
 ]
 
 Item = Annotated[
-    Annotated[MessageItem, Tag("message")]
-    | Annotated[ReasoningItem, Tag("reasoning")]
-    | Annotated[OtherItem, Tag("other")],
+    Annotated[MessageItem, Tag(f"{TAG}message")]
+    | Annotated[ReasoningItem, Tag(f"{TAG}reasoning")]
+    | Annotated[OtherItem, Tag(f"{TAG}other")],
     Discriminator(_tag),
 ]
 
@@ -252,10 +224,6 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _null_is_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
 ErrorCode = Annotated[str, BeforeValidator(_as_text)]
 """An error's code; some gateways send the HTTP status as a number."""
 
@@ -263,12 +231,12 @@ ErrorCode = Annotated[str, BeforeValidator(_as_text)]
 class ReasonDetail(Copied):
     """The fields that a producer may add to a reason: its class, and the provider's own words."""
 
-    reason_class: Annotated[str | None, OddIsNone] = None
+    reason_class: str | None = None
     """A class of `deltaloom.reasons`; without it, the table there decides."""
-    provider_category: Annotated[str | None, OddIsNone] = Field(  # type: ignore[pydantic-alias]
+    provider_category: str | None = Field(  # type: ignore[pydantic-alias]
         default=None, validation_alias=AliasChoices("provider_category", "category")
     )
-    provider_explanation: Annotated[str | None, OddIsNone] = Field(  # type: ignore[pydantic-alias]
+    provider_explanation: str | None = Field(  # type: ignore[pydantic-alias]
         default=None, validation_alias=AliasChoices("provider_explanation", "explanation")
     )
 
@@ -287,14 +255,26 @@ class IncompleteDetail(ReasonDetail):
     reason: str | None = None
 
 
+def _string_is(field: str) -> BeforeValidator:
+    """Read a string in place of an object as one field of that object."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+
+
+Error = Annotated[ErrorDetail, _string_is("message")]
+"""Some gateways send the message alone."""
+
+Incomplete = Annotated[IncompleteDetail, _string_is("reason")]
+"""Some gateways send the reason alone."""
+
+
 class ResponseSnapshot(Copied):
     """The response as it stood when the event was sent."""
 
     id: Id | None = None
     model: str | None = None
     safety_identifier: str | None = None
-    error: ErrorDetail | None = None
-    incomplete_details: IncompleteDetail | None = None
+    error: Error | None = None
+    incomplete_details: Incomplete | None = None
     output: list[Item] | None = None
 
 
@@ -302,35 +282,35 @@ class ResponseCreated(Event):
     """A response began. Only what it says of model and user is read."""
 
     type: Literal["response.created"]
-    response: ResponseSnapshot
+    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class ResponseCompleted(Event):
     """A response ended as it should."""
 
     type: Literal["response.completed"]
-    response: ResponseSnapshot
+    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class ResponseIncomplete(Event):
     """A response ended early: out of tokens, or filtered."""
 
     type: Literal["response.incomplete"]
-    response: ResponseSnapshot
+    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class ResponseFailed(Event):
     """A response failed."""
 
     type: Literal["response.failed"]
-    response: ResponseSnapshot
+    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class ResponseCancelled(Event):
     """The end of a response that somebody cancelled: the client left, or asked for it."""
 
     type: Literal["response.cancelled"]
-    response: Annotated[ResponseSnapshot, BeforeValidator(_null_is_empty)] = ResponseSnapshot()
+    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class PartRedacted(PartEvent):
@@ -344,8 +324,8 @@ class ProducerLoss(Event):
     """A producer's report that it dropped events of a response, so its texts may lack pieces."""
 
     type: Literal["deltaloom.producer.loss"]
-    response_id: Annotated[Id | None, OddIsNone] = None
-    dropped: Annotated[Count | None, OddIsNone] = None
+    response_id: Id | None = None
+    dropped: Count | None = None
     """How many events; null if the producer does not know."""
 
 
@@ -355,4 +335,4 @@ class ErrorEvent(Event):
     type: Literal["error"]
     code: ErrorCode | None = None
     message: str | None = None
-    error: ErrorDetail | None = None
+    error: Error | None = None

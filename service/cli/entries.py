@@ -202,8 +202,10 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
         origin = said_of(entry)
         said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
-        for value, why in events_of(entry, UNLIMITED, UNLIMITED):
-            lines.append(_unreadable(why.error) if why else _event(value))
+        lines.extend(
+            _unreadable(slot.why.error) if slot.why else _event(slot.value)
+            for slot in events_of(entry, UNLIMITED, UNLIMITED)
+        )
     except UnreadableError as error:
         lines.append(_unreadable(error.why.error))
     margin = Text(" " * INDENT)

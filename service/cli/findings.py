@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -12,7 +13,7 @@ from deltaloom.streams import GROUP
 from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
-from service.keys import Keys
+from service.keys import LEFT_OUT, Keys
 from service.ports import StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 from service.storage.server import Finding, State, ask, assess
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from deltaloom.streams import Partitions, StreamNames
     from service.settings import Settings
+
+_FIELDS_NAMED = 10
+"""Fields that were left out are named up to this number, the most frequent ones first."""
 
 OWNERS = {"service": "deltaloom-worker", "handlers": "deltaloom-worker", "deltaloom": "deltaloom"}
 
@@ -39,6 +43,7 @@ async def found(settings: Settings) -> list[Finding]:
                 *assess(server),
                 await state_format(client, settings.names),
                 await workers(client, settings.names),
+                await left_out(client, settings.names),
                 *here,
             ]
     except CommandError as error:
@@ -128,6 +133,34 @@ def _told(progress: list[_Progress], away: int) -> Finding:
             "workers", "warn", f"{says}, {plural(letters, 'dead letter')} (deltaloom dead-letters list)"
         )
     return Finding("workers", "ok", says)
+
+
+async def left_out(client: Redis, partitions: Partitions) -> Finding:
+    """Return the finding which fields of events could not be used, in all partitions together."""
+    found: Counter[str] = Counter()
+    for each in await asyncio.gather(*(_counts(client, names) for names in partitions.all)):
+        if isinstance(each, Finding):
+            return each
+        for name, count in each.items():
+            if name.startswith(LEFT_OUT.encode()):
+                found[name.decode().removeprefix(LEFT_OUT).replace(":", " ", 1)] += int(count)
+    if not found:
+        return Finding("left out", "ok", "no field of an event")
+    named = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(_FIELDS_NAMED))
+    more = f", and {plural(len(found) - _FIELDS_NAMED, 'other')}" if len(found) > _FIELDS_NAMED else ""
+    return Finding("left out", "warn", f"fields of events that cannot be used: {named}{more}")
+
+
+async def _counts(client: Redis, names: StreamNames) -> Mapping[bytes, bytes] | Finding:
+    """Return what is counted in a partition; nothing if its server does not answer."""
+    try:
+        with unavailable_if_away():
+            counts: Any = await client.hgetall(Keys(names).counts)
+    except StorageUnavailableError:
+        return {}
+    except ResponseError as error:
+        return Finding("left out", "warn", f"unknown: {error}")
+    return dict(counts)
 
 
 def handlers(settings: Settings) -> Finding:

@@ -38,6 +38,7 @@ from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
+from service.keys import LEFT_OUT
 from service.pipeline.dead_letters import dead_letter
 from service.pipeline.decode import (
     Said,
@@ -45,8 +46,8 @@ from service.pipeline.decode import (
     Unreadable,
     UnreadableError,
     events_of,
+    fitted,
     said_of,
-    validated,
 )
 from service.pipeline.frames import decode_raw
 from service.pipeline.gathering import Asked, is_array
@@ -182,7 +183,7 @@ class Batch:
                 positions = column.all_positions() or repeat(0)
                 asked += map(Asked, column.entries, positions, repeat(place.event_type))
             else:
-                self._add(place.source, place.part, column)
+                self._add(place.source, place.event_type, place.part, column)
         by_entry = {index: list(some) for index, some in groupby(sorted(asked), key=attrgetter("entry"))}
         for index in sorted({*by_entry, *others}):
             if index in others:
@@ -193,7 +194,7 @@ class Batch:
             for change in response.parts.values():
                 change.put_in_order()
 
-    def _add(self, source: Source, part: PartKey, column: Column) -> None:
+    def _add(self, source: Source, event_type: str, part: PartKey, column: Column) -> None:
         """Add deltas to their part."""
         response = self.commit.responses.get(part.stream_key)
         if response is None:
@@ -206,7 +207,10 @@ class Batch:
             change = response.parts[part] = PartChange()
         ends = [n for n, _ in column.item_ids[1:]]
         for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
-            self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
+            if item_id == "":
+                self._count_left_out(event_type, "item_id", entries[n:end])
+            else:
+                self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
         change.add(entries, positions, column.numbers, column.texts)
 
     # -------------------------------------------------------------------------------------- the long way
@@ -256,10 +260,12 @@ class Batch:
                 self._count_type(slot.value["type"], _owner(said, slot.value), [index])
                 return
             try:
-                event = validated(route, slot.value, strict=strict)
+                event, left_out = fitted(route, slot.value, strict=strict)
             except UnreadableError as error:
                 why = error.why
             else:
+                for name in left_out:
+                    self._count_left_out(route.event_type, name, [index])
                 self._handle(index, position, said, route, event)
                 return
         self._bury(index, why, slot if len(slots) > 1 else None)
@@ -285,6 +291,10 @@ class Batch:
         """Count values that were left out of these entries because they were too long."""
         for name in names:
             self.commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
+
+    def _count_left_out(self, event_type: str, field: str, entries: Sequence[int]) -> None:
+        """Count a field of an event in each entry that was left out because it cannot be used."""
+        self.commit.counts.setdefault(f"{LEFT_OUT}{event_type}:{field}", []).extend(entries)
 
     def _leave_out(
         self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False

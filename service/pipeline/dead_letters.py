@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
@@ -12,12 +12,12 @@ from typing_extensions import TypedDict  # pydantic wants it of there before Pyt
 from deltaloom.messages import DeadLetter
 from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.outputs import time_of
-from service.pipeline.decode import Slot, Unreadable, original
 from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from service.pipeline.decode import Slot, Unreadable
     from service.ports import Entry
 
 _BODIES = (b"event", b"__data__")
@@ -27,7 +27,7 @@ def dead_letter(
     entry: Entry, why: Unreadable, *, stream: str, now_ms: int, only: Slot | None = None
 ) -> DeadLetter:
     """The dead letter of an entry, or only of what stands at one place of its array."""
-    fields = entry.fields if only is None else _with(entry, only.value)
+    fields = entry.fields if only is None else _with(entry, only.json)
     return DeadLetter(
         reason=why.reason,
         error=visible(why.error),  # names in it are the producer's
@@ -39,13 +39,13 @@ def dead_letter(
     )
 
 
-def _with(entry: Entry, event: Any) -> Mapping[bytes, bytes]:
+def _with(entry: Entry, event: bytes) -> Mapping[bytes, bytes]:
     """The entry with one event in place of its array, so that a replay brings no neighbour back."""
     fields = {name: value for name, value in entry.fields.items() if name not in _BODIES}
     for name in ("response_id", *CONTEXT_NAMES):
         if name in entry.headers:
             fields.setdefault(name.encode(), entry.headers[name].encode())
-    return {b"event": original(event), **fields}
+    return {b"event": event, **fields}
 
 
 def _text(name: bytes) -> str:

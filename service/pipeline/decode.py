@@ -1,7 +1,7 @@
 """From an entry to its events, one by one: what cannot be read is set aside, its neighbours go on.
 
-An entry holds one event or an array of events as JSON, or one event as flat fields. JSON is read
-strictly (`"0"` is no number); flat fields are all strings, so numbers are read from their digits.
+An entry holds one event or an array of events as JSON, or one event as flat fields. Flat fields are all
+strings, so numbers are read from their digits. `service/pipeline/fitting.py` leaves out what is odd.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from deltaloom import limits
 from handlers.core.effects import CONTEXT_NAMES, Context
+from service.pipeline.arrays import split_array
+from service.pipeline.fitting import NoFitError, fit
 
 if TYPE_CHECKING:
-    from deltaloom.events import Event
     from deltaloom.messages import DeadLetterReason
     from handlers.core.routing import Route
+    from service.pipeline.fitting import Fitted
     from service.ports import Entry
 
 END_MARK = b"[DONE]"
@@ -40,6 +41,13 @@ class Slot(NamedTuple):
 
     value: Any
     why: Unreadable | None = None
+    raw: bytes | None = None
+    """Its JSON, where the array could not be read as a whole."""
+
+    @property
+    def json(self) -> bytes:
+        """What stands there, as JSON."""
+        return original(self.value) if self.raw is None else self.raw
 
 
 class Said(NamedTuple):
@@ -91,30 +99,50 @@ def slots_of(body: bytes, max_event_bytes: int, max_array_length: int) -> list[S
     """The events in an entry's JSON, in order; `UnreadableError` likewise."""
     if body.strip() == END_MARK:
         return [Slot({"type": END_MARK.decode()})]
-    value = _parsed(body)
+    try:
+        value = from_json(body)
+    except ValueError:
+        raws = split_array(body)
+        if raws is None:
+            value = _parsed(body)
+        else:
+            _check_length(len(raws), max_array_length)
+            return [_slot(raw, max_event_bytes) for raw in raws]
     if not isinstance(value, list):
         return [_checked(value, len(body), max_event_bytes)]
-    if len(value) > max_array_length:
-        raise UnreadableError(
-            "oversized", f"the entry's array has {len(value)} events; at most {max_array_length}"
-        )
+    _check_length(len(value), max_array_length)
     small = len(body) <= max_event_bytes
     return [_checked(each, 0 if small else len(original(each)), max_event_bytes) for each in value]
 
 
-def validated(route: Route, event: dict[str, Any], *, strict: bool) -> Event:
-    """An event as its model; `UnreadableError` names the first field that is missing or mistyped.
+def _check_length(length: int, at_most: int) -> None:
+    if length > at_most:
+        raise UnreadableError("oversized", f"the entry's array has {length} events; at most {at_most}")
 
-    JSON is read strictly; flat fields are strings, all of them, and are not.
+
+def _slot(raw: bytes, max_event_bytes: int) -> Slot:
+    """Return one event of an array that could not be read as a whole."""
+    try:
+        return _checked(_parsed(raw), len(raw), max_event_bytes)._replace(raw=raw)
+    except UnreadableError as error:
+        return Slot(None, error.why, raw)
+
+
+def fitted(route: Route, event: dict[str, Any], *, strict: bool) -> Fitted:
+    """Return an event as its model reads it, and what was left out of it.
+
+    Args:
+        route: the event's.
+        event: the event.
+        strict: false for flat fields, which are all strings.
+
+    Raises:
+        UnreadableError: a field that the event must have is missing or mistyped; the error names it.
     """
     try:
-        return route.model.model_validate(event, strict=strict)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        # An error about several fields has no place.
-        what = f"{where}: {first['msg']}" if where else first["msg"]
-        raise UnreadableError("invalid_event", f"{route.event_type}: {what}") from None
+        return fit(route.model, event, strict=strict)
+    except NoFitError as error:
+        raise UnreadableError("invalid_event", f"{route.event_type}: {error}") from None
 
 
 def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:

@@ -14,7 +14,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 _Index = Annotated[int, Meta(ge=0, lt=2**31)]
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_Id = Annotated[str, Meta(min_length=1)]
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -22,7 +21,8 @@ class Frame(msgspec.Struct, gc=False):
 
     type: str
     delta: str | None = None
-    item_id: _Id | None = None
+    item_id: str | None = None
+    """Empty is none; whoever reads it counts that it was left out."""
     output_index: _Index | UnsetType = UNSET
     content_index: _Index | UnsetType = UNSET
     summary_index: _Index | UnsetType = UNSET

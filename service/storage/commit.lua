@@ -49,7 +49,7 @@ local function blob(number)
   return ARGV[number + 4]
 end
 
-local TYPES_AT_MOST = 1000
+local TYPES_AT_MOST, LEFT_OUT_AT_MOST = 1000, 200
 -- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
 local EXACT_BYTES = 2048
 local ARGUMENTS_AT_MOST = 1000
@@ -215,13 +215,31 @@ local function fresh_among(list)
   return n
 end
 
--- Producers choose the names of types, so there is a bound for them; the other names are few.
+-- How many fields the counts name that were left out; found out once, and only if there is a new one.
+local left_out_names
+local function one_more_left_out()
+  if left_out_names then
+    left_out_names = left_out_names + 1
+  else
+    left_out_names = 0
+    for _, name in ipairs(redis.call('HKEYS', COUNTS)) do
+      if string.sub(name, 1, 9) == 'left_out:' then left_out_names = left_out_names + 1 end
+    end
+  end
+  return left_out_names
+end
+
+-- Producers choose the names of types, and handlers those of fields, so there is a bound for both; the other names
+-- are few.
 local function count(name, n)
   if n == 0 then return end
-  local is_new = redis.call('HINCRBY', COUNTS, name, n) == n
-  if is_new and string.sub(name, 1, 5) == 'type:' and redis.call('HLEN', COUNTS) > TYPES_AT_MOST then
+  if redis.call('HINCRBY', COUNTS, name, n) ~= n then return end
+  local kind = string.match(name, '^%a[%a_]*:')
+  if (kind == 'type:' and redis.call('HLEN', COUNTS) > TYPES_AT_MOST)
+    or (kind == 'left_out:' and one_more_left_out() > LEFT_OUT_AT_MOST) then
     redis.call('HDEL', COUNTS, name)
-    redis.call('HINCRBY', COUNTS, 'type:(other)', n)
+    if kind == 'left_out:' then left_out_names = left_out_names - 1 end
+    redis.call('HINCRBY', COUNTS, kind .. '(other)', n)
   end
 end
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from redis import Redis as SyncRedis
 
 from service.embedded import EmbeddedServer
+from service.keys import LEFT_OUT, Keys
+from tests.bench import Bench
 from tests.service.cli.command import deltaloom, environment
 from tests.workers import running_workers, wait_until_settled
 
@@ -37,6 +39,27 @@ async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     assert after["workers"][0] == "warn"
     assert after["workers"][1].startswith("1 consumer, 0 pending, lag 0, 1 dead letter")
     assert after["handlers"] == ("ok", "refusal, reasoning, lifecycle, stopped, loss")
+
+
+async def test_fields_that_were_left_out_are_named(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Otherwise nobody would see that a server sends what cannot be used."""
+    bench, env = Bench(redis, prefix), environment(redis_url, prefix)
+    assert checked(env)[1]["left out"] == ("ok", "no field of an event")
+    odd = {"type": "response.completed", "response": {"output": {}, **dict.fromkeys(("model", "id"), 5)}}
+    await bench.publish(odd, {**odd, "response": {"model": 5}})
+    await bench.consumer().work()
+    assert checked(env)[1]["left out"] == (
+        "warn",
+        (
+            "fields of events that cannot be used: response.completed response.model (2), "
+            "response.completed response.id (1), response.completed response.output (1)"
+        ),
+    )
+    many = [value for number in range(9) for value in (f"{LEFT_OUT}x:{number}", 3)]
+    await redis.hset(Keys(bench.names).counts, items=many)
+    assert checked(env)[1]["left out"][1].endswith(
+        "x 8 (3), response.completed response.model (2), and 2 others"
+    )
 
 
 def test_pretty(redis_url: str, prefix: str) -> None:

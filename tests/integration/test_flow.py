@@ -168,7 +168,7 @@ async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
     await redis.xadd(deltas, {"event": array, "response_id": "resp_1"})
     await redis.xadd(deltas, {"event": b"\xff\xfe", "response_id": "resp_1"})
     await redis.xadd(deltas, {"nothing": "of ours"})
-    await publish(redis, prefix, {**three, "item_id": None, "output_index": "0"}, response_id="resp_1")
+    await publish(redis, prefix, {**three, "item_id": None, "output_index": "x"}, response_id="resp_1")
     await publish(redis, prefix, three, four, done, response_id="resp_1")
     async with running_workers(redis_url, prefix):
         await wait_until_settled(redis, prefix)

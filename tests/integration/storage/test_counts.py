@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import create_model
 
 from deltaloom import limits
+from deltaloom.events import Event
+from handlers.core.routing import Handler, Route
 from service.alerts.proportions import Count
 from service.alerts.spikes import OTHER, Subject
-from service.keys import Keys
+from service.keys import LEFT_OUT, Keys
 from service.storage import settle_plan
 from service.storage.buckets import baseline_of, window_of
 from service.storage.rates import RedisRates
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 TYPES = 1000
 """Names of types that are counted apart."""
+
+LEFT_OUT_FIELDS = 200
+"""Names of fields that were left out and are counted apart."""
 
 
 async def work(bench: Bench, *types: str) -> dict[str, int]:
@@ -50,6 +57,31 @@ async def test_values_that_were_too_long_are_counted_by_name_beyond_the_bound(be
     await bench.consumer().work()
     counted = await counts(bench.redis, bench.prefix)
     assert (counted.get("truncated:tenant"), counted.get("type:(other)")) == (1, None)
+
+
+class _Wide(Event):
+    """An event with more fields than are counted apart."""
+
+    type: Literal["wide"]
+
+
+_FIELDS: Any = {f"f{number}": (int | None, None) for number in range(LEFT_OUT_FIELDS + 20)}
+WIDE: type[_Wide] = create_model("WIDE", __base__=_Wide, **_FIELDS)
+
+
+async def test_fields_beyond_the_bound_are_counted_together(bench: Bench) -> None:
+    """Otherwise handlers of models with many fields fill Redis."""
+    wide = Handler("wide", (Route(WIDE, lambda _event, _origin: ()),))
+    for odd in (range(LEFT_OUT_FIELDS - 1), range(LEFT_OUT_FIELDS - 5, LEFT_OUT_FIELDS + 20)):
+        await bench.publish({"type": "wide", **{f"f{number}": "x" for number in odd}})
+        await bench.consumer(handlers=[wide]).work()
+    counted = await counts(bench.redis, bench.prefix)
+    fields = {name: count for name, count in counted.items() if name.startswith(LEFT_OUT)}
+    assert fields.pop(f"{LEFT_OUT}(other)") == 20
+    assert fields == {
+        f"{LEFT_OUT}wide:f{number}": 1 + (LEFT_OUT_FIELDS - 5 <= number < LEFT_OUT_FIELDS - 1)
+        for number in range(LEFT_OUT_FIELDS)
+    }
 
 
 async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(

@@ -37,6 +37,7 @@ any_json = st.recursive(
         st.sampled_from([2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30]),
         st.floats(),
         st.text(max_size=4),
+        st.sampled_from(["1", "-2", "1.0", 1.0, 0.0, 2.0**63]),
         st.sampled_from(["", "x" * 13_000, "\ud83d", "\ude00", "\ud83d\ude00", "\0", "é"]),
     ),
     lambda inner: st.one_of(
@@ -47,7 +48,7 @@ any_json = st.recursive(
 good = {
     "type": st.sampled_from([*TABLE.routes, "response.output_text.delta", "keepalive", "new" * 50]),
     "delta": st.text(max_size=3),
-    "item_id": st.sampled_from(["it_1", "it_2", None, "i" * limits.ID, "i" * (limits.ID + 1)]),
+    "item_id": st.sampled_from(["it_1", "it_2", "", None, "i" * limits.ID, "i" * (limits.ID + 1)]),
     "output_index": st.integers(0, 1),
     "content_index": st.integers(0, 1),
     "summary_index": st.integers(0, 1),
@@ -126,6 +127,7 @@ _DELTA = (
 )
 _NO_DELTA = _DELTA.replace('"delta":', '"no":')
 _OTHER_ITEM = _DELTA.replace('"a"', '"b"')
+_EMPTY_ITEM = _DELTA.replace('"a"', '""')
 _LONG_ITEM = _DELTA.replace('"a"', f'"{"i" * (limits.ID + 1)}"')
 
 
@@ -147,6 +149,9 @@ _LONG_ITEM = _DELTA.replace('"a"', f'"{"i" * (limits.ID + 1)}"')
 @example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _NO_DELTA, _DELTA)])
 @example([(body.encode(), b"resp_1", b"") for body in (_DELTA, _OTHER_ITEM, _DELTA)])
 @example([(f"[{_DELTA}, {_OTHER_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
+@example([(f"[{_EMPTY_ITEM}, {_OTHER_ITEM}, {_EMPTY_ITEM}]".encode(), b"resp_1", b"")])
+@example([(body.encode(), b"resp_1", b"") for body in (_EMPTY_ITEM, _EMPTY_ITEM, _DELTA)])
+@example([(body.encode(), b"", b"") for body in (_EMPTY_ITEM, _DELTA)])
 @example([(f"[{_LONG_ITEM}, {_LONG_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
 @example([(body.encode(), b"resp_1", b"t" * 257) for body in (_LONG_ITEM, _LONG_ITEM, _DELTA)])
 def test_both_ways_read_the_same(inputs: list[tuple[bytes, bytes, bytes]]) -> None:

@@ -1,0 +1,153 @@
+"""Read an event by its model, and leave out what cannot be used.
+
+The models say what a good event looks like. Real servers send odd fields beside good ones: an empty id, an
+object in place of an empty list, a number as a string. An odd field costs nothing but itself:
+
+1. A number that is written as `1.0` or `"1"` is read as 1.
+2. A position that is null is 0.
+3. Any other value that the model refuses is left out. In a list, an empty object takes its place, so that
+   its neighbours keep their positions.
+4. An object without a field that it must have is left out itself. If that object is the event, the event
+   is refused, with the first error about that field.
+"""
+
+from __future__ import annotations
+
+import re
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from deltaloom.events import TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+    from deltaloom.events import Event
+
+    Path = tuple[str | int, ...]
+    """The keys and indexes from an event to a value in it."""
+
+POSITIONS: Final = frozenset({"output_index", "content_index", "summary_index"})
+
+_DIGITS: Final = re.compile("-?[0-9]{1,19}")
+
+_PASSES_AT_MOST: Final = 20
+"""Our models are six levels deep, and each level takes at most two passes."""
+
+
+class NoFitError(ValueError):
+    """An event lacks a field that it must have; the text names the field and says what is wrong with it."""
+
+
+class Fitted(NamedTuple):
+    """An event as its model reads it, and the fields that were left out, sorted, without indexes."""
+
+    event: Event
+    left_out: Sequence[str]
+
+
+def fit(model: type[Event], value: Mapping[str, Any], *, strict: bool) -> Fitted:
+    """Read an event.
+
+    Args:
+        model: the event's model.
+        value: the event; it stays as it is.
+        strict: false if the fields are strings, all of them.
+
+    Raises:
+        NoFitError: the event lacks a field that it must have.
+    """
+    fitting = _Fitting(value)
+    while True:
+        try:
+            event = model.model_validate(fitting.value, strict=strict)
+        except ValidationError as error:
+            fitting.mend(error.errors(include_url=False, include_input=False, include_context=False))
+        else:
+            return Fitted(event, sorted({_name(path) for path in fitting.left_out.keys() - fitting.null}))
+
+
+class _Fitting:
+    """An event while it is being fitted; containers are copied before they are changed."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self.value: Any = dict(value)
+        self.left_out: dict[Path, str] = {}
+        """Paths of what was left out, each with the error about it."""
+        self.null: set[Path] = set()
+        """Paths of null in place of a field that may be missing: there was nothing to leave out."""
+        self._own: dict[int, Any] = {}
+        self._passes = 0
+
+    def mend(self, errors: Sequence[ErrorDetails]) -> None:
+        """Change what the errors are about."""
+        self._passes += 1
+        for error in errors:
+            path: Path = tuple(step for step in error["loc"] if not str(step).startswith(TAG))
+            self._mend(path, error)
+
+    def _mend(self, path: Path, error: ErrorDetails) -> None:
+        message = error["msg"]
+        if not path or self._passes > _PASSES_AT_MOST:
+            raise NoFitError(message)
+        if error["type"] == "missing":
+            if len(path) == 1:
+                raise NoFitError(f"{path[0]}: {self.left_out.get(path, message)}")
+            path = path[:-1]
+        holder = self._holder(path)
+        name: Any = path[-1]
+        if holder is None:  # it was left out with the object that it is in
+            return
+        value = holder[name] if isinstance(holder, list) else holder.get(name)
+        number = _integer(value) if error["type"].startswith("int_") else None
+        if number is not None:
+            holder[name] = number
+        elif name in POSITIONS and value is None:
+            holder[name] = 0
+            self.left_out[path] = message
+        elif path in self.left_out:  # the object or the list that it is in cannot do without it
+            self._leave_out(path[:-1], message)
+        else:
+            self._leave_out(path, message)
+
+    def _leave_out(self, path: Path, message: str) -> None:
+        if not path:
+            raise NoFitError(message)
+        holder = self._holder(path)
+        name: Any = path[-1]
+        if isinstance(holder, list):
+            holder[name] = {}
+        elif holder is not None and holder.pop(name, None) is None:
+            self.null.add(path)
+        self.left_out.setdefault(path, message)
+
+    def _holder(self, path: Path) -> Any:
+        """Return the container of a value, which may be changed; None if it has been left out."""
+        holder = self.value
+        for step in path[:-1]:
+            try:
+                inner = holder[step]
+            except (LookupError, TypeError):
+                return None
+            if id(inner) not in self._own:
+                inner = holder[step] = copy(inner)
+                self._own[id(inner)] = inner
+            holder = inner
+        return holder if isinstance(holder, dict | list) else None
+
+
+def _integer(value: Any) -> int | None:
+    """Return the integer that a float or a string stands for, if it stands for one."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    return None
+
+
+def _name(path: Path) -> str:
+    return ".".join(step for step in path if isinstance(step, str))
