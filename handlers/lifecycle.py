@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, get_args
 from deltaloom import limits
 from deltaloom.events import (
     ContentPartDone,
+    ErrorCause,
+    ErrorCodes,
     ErrorDetail,
     ErrorEvent,
     Item,
@@ -24,6 +26,8 @@ from deltaloom.events import (
     ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
+    ResponseDone,
+    ResponseErrorEvent,
     ResponseFailed,
     ResponseIncomplete,
     ResponseSnapshot,
@@ -36,10 +40,12 @@ from handlers.core.routing import Handler, Route
 from handlers.core.text import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from deltaloom.messages import Kind, Status
     from deltaloom.reasons import ReasonClass
+
+    AnyEnd = ResponseCompleted | ResponseDone | ResponseIncomplete | ResponseFailed | ResponseCancelled
 
 _KINDS: dict[str, Kind] = {
     "refusal": "refusal",
@@ -49,6 +55,9 @@ _KINDS: dict[str, Kind] = {
 }
 """From the type of a content part to the kind of text in it."""
 
+
+_DECLINED = STOPPED | {"refusal"}
+"""The classes of responses that were refused, or stopped because of their content."""
 
 _KNOWN_CLASSES = {name.casefold(): name for name in get_args(KnownReasonClass)}
 
@@ -78,8 +87,8 @@ def _item_id(item: Item) -> str | None:
 
 def on_created(event: ResponseCreated, origin: Origin) -> Iterator[Effect]:
     """`response.created` says which model answers, and for whom."""
-    response = event.response
     if origin.response_id is not None:
+        response = event.response
         yield Learned(
             origin.stream_key(None),
             None if response.model is None else repair(response.model),
@@ -109,44 +118,70 @@ def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effec
     yield Ending(key, scope, "completed")
 
 
-def on_completed(event: ResponseCompleted, origin: Origin) -> Iterator[Effect]:
-    """`response.completed` ends the response; its output, where it has any, is a full copy."""
+_STATUS_OF_TYPE: dict[str, Status] = {
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+}
+
+_STATUSES: dict[str, Status] = {
+    "incomplete": "incomplete",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "canceled": "cancelled",
+}
+
+
+def on_end(event: AnyEnd, origin: Origin) -> Iterator[Effect]:
+    """End the response as the type says, else as its status says; its output is a full copy."""
     response = event.response
-    copies = tuple(
-        Copy(_item_id(item), position, index, kind, text)
-        for position, item in enumerate(response.output or [])
-        for index, kind, text in _texts(item)
-    )
-    yield from _end(response, origin, "completed", None, copies)
+    if response.error is None and event.error is not None:
+        response = response.model_copy(update={"error": event.error})
+    said = (response.status or "").casefold()
+    status = _STATUS_OF_TYPE.get(event.type) or _STATUSES.get(said, "completed")
+    reasons = _reasons(response.error)
+    if response.incomplete_details is not None:
+        reason = [response.incomplete_details.reason]
+        reasons = reasons + reason if status == "failed" else reason + reasons
+    yield from _end(response, origin, status, _told(reasons, origin))
 
 
-def on_incomplete(event: ResponseIncomplete, origin: Origin) -> Iterator[Effect]:
-    """`response.incomplete` ends the response early, for a reason."""
-    response = event.response
-    detail = response.incomplete_details
-    yield from _end(response, origin, "incomplete", detail.reason if detail else None)
-
-
-def on_failed(event: ResponseFailed, origin: Origin) -> Iterator[Effect]:
-    """`response.failed` ends the response with an error."""
-    response = event.response
-    error = response.error
-    yield from _end(response, origin, "failed", (error.code or error.type) if error else None)
-
-
-def on_cancelled(event: ResponseCancelled, origin: Origin) -> Iterator[Effect]:
-    """`response.cancelled` ends the response: the client left, or somebody asked for it."""
-    response = event.response
-    detail, error = response.incomplete_details, response.error
-    reason = (detail.reason if detail else None) or (error.code if error else None)
-    yield from _end(response, origin, "cancelled", reason or "cancelled")
-
-
-def on_error(event: ErrorEvent, origin: Origin) -> Iterator[Effect]:
+def on_error(event: ErrorEvent | ResponseErrorEvent, origin: Origin) -> Iterator[Effect]:
     """`error` ends the response too; a `response.failed` that follows it is the same failure."""
-    code = event.code or (event.error and (event.error.code or event.error.type))
-    error = event.error or ErrorDetail(message=event.message)
-    yield from _end(ResponseSnapshot(error=error), origin, "failed", code or None)
+    outer = ErrorDetail(code=event.code, message=event.message, innererror=event.innererror)
+    reasons = _reasons(outer) + _reasons(event.error)
+    yield from _end(ResponseSnapshot(error=event.error or outer), origin, "failed", _told(reasons, origin))
+
+
+def _reasons(error: ErrorCodes | None) -> list[str | None]:
+    """Return the values of an error that may say why a response ended, the outermost first."""
+    if error is None:
+        return []
+    found = [error.code, error.type]
+    if isinstance(error, ErrorCause):
+        found += [*_reasons(error.innererror), *_reasons(error.error)]
+    if isinstance(error, ErrorDetail):
+        found += [*_reasons(error.provider_specific_fields), *_known([error.message])]
+    return found
+
+
+def _known(values: Iterable[str | None]) -> list[str]:
+    """Return the values that the table has."""
+    return [value for value in values if value and reason_class(value) != "unknown"]
+
+
+def _told(reasons: Sequence[str | None], origin: Origin) -> str | None:
+    """Return the value that says most of why a response ended.
+
+    One that means that the response was refused or stopped counts wherever it stands: many gateways put the
+    HTTP status, or a general code, before it. A number counts only if nothing else is in the table.
+    """
+    said = [reason for reason in reasons if reason]
+    stopped = (each for each in said if reason_class(each, provider=origin.context.provider) in _DECLINED)
+    found = next(stopped, None)
+    if found is None and said and said[0].isdecimal():
+        found = next(iter(_known(said)), None)
+    return found or next(iter(said), None)
 
 
 def _class_of(status: Status, reason: str | None, given: str | None, origin: Origin) -> ReasonClass | None:
@@ -175,16 +210,22 @@ def _end(
     origin: Origin,
     status: Status,
     reason: str | None,
-    copies: tuple[Copy, ...] = (),
 ) -> Iterator[Effect]:
-    reason = None if reason is None else repair(reason)
+    copies = tuple(
+        Copy(_item_id(item), position, index, kind, text)
+        for position, item in enumerate(response.output or [])
+        for index, kind, text in _texts(item)
+    )
+    if status == "cancelled":
+        reason = reason or "cancelled"
+    reason = None if reason is None or status == "completed" else repair(reason)
     error = response.error
     detail = _detail_of(response)
     ending_class = _class_of(status, reason, detail.reason_class, origin)
     if ending_class == "cancelled":
         status = "cancelled"
     explanation = detail.provider_explanation
-    if explanation is None and error is not None and ending_class in {*STOPPED, "refusal"}:
+    if explanation is None and error is not None and ending_class in _DECLINED:
         explanation = error.message
     ending = Ending(
         StreamKey("response", origin.response_id or ""),
@@ -213,10 +254,12 @@ handler = Handler(
         Route(ResponseCreated, on_created),
         Route(ContentPartDone, on_content_part_done),
         Route(OutputItemDone, on_output_item_done),
-        Route(ResponseCompleted, on_completed),
-        Route(ResponseIncomplete, on_incomplete),
-        Route(ResponseFailed, on_failed),
-        Route(ResponseCancelled, on_cancelled),
+        Route(ResponseCompleted, on_end),
+        Route(ResponseDone, on_end),
+        Route(ResponseIncomplete, on_end),
+        Route(ResponseFailed, on_end),
+        Route(ResponseCancelled, on_end),
         Route(ErrorEvent, on_error),
+        Route(ResponseErrorEvent, on_error),
     ),
 )

@@ -241,23 +241,43 @@ class ReasonDetail(Copied):
     )
 
 
-class ErrorDetail(ReasonDetail):
-    """Why a response failed."""
+def _string_is(field: str) -> BeforeValidator:
+    """Read a string in place of an object as one field of that object."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+
+
+class ErrorCodes(Copied):
+    """What names an error."""
 
     code: ErrorCode | None = None
     type: str | None = None
+
+
+class ErrorCause(ErrorCodes):
+    """What a gateway quotes of the error of the server behind it."""
+
+    innererror: Annotated[ErrorCodes, _string_is("code")] | None = None
+    error: Annotated[ErrorCodes, _string_is("code")] | None = None
+
+
+Cause = Annotated[ErrorCause, _string_is("code")]
+
+
+class ErrorDetail(ReasonDetail, ErrorCause):
+    """Why a response failed."""
+
     message: str | None = None
+    innererror: Cause | None = None
+    """As Azure sends it."""
+    error: Cause | None = None
+    provider_specific_fields: ErrorCause | None = None
+    """As LiteLLM sends it."""
 
 
 class IncompleteDetail(ReasonDetail):
     """Why a response ended early."""
 
     reason: str | None = None
-
-
-def _string_is(field: str) -> BeforeValidator:
-    """Read a string in place of an object as one field of that object."""
-    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
 
 
 Error = Annotated[ErrorDetail, _string_is("message")]
@@ -271,6 +291,7 @@ class ResponseSnapshot(Copied):
     """The response as it stood when the event was sent."""
 
     id: Id | None = None
+    status: str | None = None
     model: str | None = None
     safety_identifier: str | None = None
     error: Error | None = None
@@ -278,39 +299,53 @@ class ResponseSnapshot(Copied):
     output: list[Item] | None = None
 
 
-class ResponseCreated(Event):
+class ResponseEvent(Event):
+    """An event with the response as it stands."""
+
+    response: ResponseSnapshot = ResponseSnapshot()
+
+
+class ResponseCreated(ResponseEvent):
     """A response began. Only what it says of model and user is read."""
 
     type: Literal["response.created"]
-    response: ResponseSnapshot = ResponseSnapshot()
 
 
-class ResponseCompleted(Event):
-    """A response ended as it should."""
+class ResponseEnded(ResponseEvent):
+    """The fields of every event that ends a response."""
+
+    error: Error | None = None
+    """As some servers send it, beside the response and not in it."""
+
+
+class ResponseCompleted(ResponseEnded):
+    """A response ended: as it should, unless its `status` says otherwise."""
 
     type: Literal["response.completed"]
-    response: ResponseSnapshot = ResponseSnapshot()
 
 
-class ResponseIncomplete(Event):
+class ResponseDone(ResponseEnded):
+    """A response ended, as its `status` says; some servers call every end so."""
+
+    type: Literal["response.done"]
+
+
+class ResponseIncomplete(ResponseEnded):
     """A response ended early: out of tokens, or filtered."""
 
     type: Literal["response.incomplete"]
-    response: ResponseSnapshot = ResponseSnapshot()
 
 
-class ResponseFailed(Event):
+class ResponseFailed(ResponseEnded):
     """A response failed."""
 
     type: Literal["response.failed"]
-    response: ResponseSnapshot = ResponseSnapshot()
 
 
-class ResponseCancelled(Event):
+class ResponseCancelled(ResponseEnded):
     """The end of a response that somebody cancelled: the client left, or asked for it."""
 
     type: Literal["response.cancelled"]
-    response: ResponseSnapshot = ResponseSnapshot()
 
 
 class PartRedacted(PartEvent):
@@ -329,10 +364,22 @@ class ProducerLoss(Event):
     """How many events; null if the producer does not know."""
 
 
-class ErrorEvent(Event):
-    """The stream failed; flat as the API documents it, or nested under `error` as servers send it."""
+class StreamFailure(Event):
+    """The fields of an error; flat as the API documents it, or nested under `error` as servers send it."""
 
-    type: Literal["error"]
     code: ErrorCode | None = None
     message: str | None = None
+    innererror: Cause | None = None
     error: Error | None = None
+
+
+class ErrorEvent(StreamFailure):
+    """The stream failed. An object with an `error` and without a `type` is read as this event."""
+
+    type: Literal["error"]
+
+
+class ResponseErrorEvent(StreamFailure):
+    """The same, as some servers call it."""
+
+    type: Literal["response.error"]

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
 
+from service.pipeline.decode import is_error
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -248,7 +250,7 @@ def look_at(event: bytes) -> Look:
     response = value.get("response")
     mentions = _text(response.get("id")) if isinstance(response, dict) else None
     return Look(
-        mentions if value["type"] == "response.created" else None,
+        mentions if value.get("type") == "response.created" else None,
         is_object=True,
         mentions=mentions,
         stream_id=_text(value.get("stream_id")),
@@ -267,7 +269,7 @@ def _parsed(event: bytes) -> Any:
 
 
 def _has_type(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("type"), str)
+    return isinstance(value, dict) and (isinstance(value.get("type"), str) or is_error(value))
 
 
 class Entry(NamedTuple):

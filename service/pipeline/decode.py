@@ -17,6 +17,8 @@ from service.pipeline.arrays import split_array
 from service.pipeline.fitting import NoFitError, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deltaloom.messages import DeadLetterReason
     from handlers.core.routing import Route
     from service.pipeline.fitting import Fitted
@@ -150,13 +152,21 @@ def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:
         return Slot(value, Unreadable("oversized", f"the event has {size} bytes; at most {max_event_bytes}"))
     if not isinstance(value, dict):
         return Slot(value, Unreadable("invalid_event", f"an event is a JSON object, not {_json_name(value)}"))
+    if is_error(value):
+        return Slot({**value, "type": "error"})
     if not isinstance(value.get("type"), str):
         return Slot(value, Unreadable("invalid_event", "the event's type is missing, or is not a string"))
     return Slot(value)
 
 
+def is_error(value: Mapping[str, Any]) -> bool:
+    """Return whether an object without a type is an error: gateways send one as the end of a stream."""
+    error = value.get("error")
+    return not isinstance(value.get("type"), str) and isinstance(error, dict | str) and error != ""
+
+
 def _flat(entry: Entry, max_event_bytes: int) -> Slot:
-    if b"type" not in entry.fields:
+    if b"type" not in entry.fields and not entry.fields.get(b"error"):
         known = (name.decode(errors="replace") for name in entry.fields)
         names = ", ".join(sorted(name if name.isidentifier() else "…" for name in known)[:10])
         raise UnreadableError("invalid_event", f"no event in the entry's fields ({names}): {_ENTRY_FIELDS}")

@@ -59,10 +59,17 @@ GOOD: dict[type[Event], Json] = {
     },
     events.ResponseCreated: {"type": "response.created", **_RESPONSE},
     events.ResponseCompleted: {"type": "response.completed", **_RESPONSE},
+    events.ResponseDone: {"type": "response.done", **_RESPONSE},
     events.ResponseIncomplete: {"type": "response.incomplete", **_RESPONSE},
     events.ResponseFailed: {"type": "response.failed", **_RESPONSE},
     events.ResponseCancelled: {"type": "response.cancelled", **_RESPONSE},
     events.ErrorEvent: {"type": "error", "code": "x", "message": "y", "sequence_number": 1},
+    events.ResponseErrorEvent: {
+        "type": "response.error",
+        "code": "x",
+        "message": "y",
+        "sequence_number": 1,
+    },
     events.PartRedacted: {"type": "deltaloom.part.redacted", "kind": "reasoning", **_PART},
     events.ProducerLoss: {
         "type": "deltaloom.producer.loss",

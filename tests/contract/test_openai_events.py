@@ -52,11 +52,20 @@ PIECES: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (ours.IncompleteDetail, IncompleteDetails),
 ]
 
-OUR_OWN: set[type[ours.Event]] = {ours.ResponseCancelled, ours.PartRedacted, ours.ProducerLoss}
-"""Events that the API does not have: producers write them."""
+OUR_OWN: set[type[ours.Event]] = {
+    ours.ResponseCancelled,
+    ours.ResponseDone,
+    ours.ResponseErrorEvent,
+    ours.PartRedacted,
+    ours.ProducerLoss,
+}
+"""Events that the API does not have: producers or other servers write them."""
 
 NOT_IN_THE_REFERENCE = {
     (ours.ErrorEvent, "error"),
+    (ours.ErrorEvent, "innererror"),
+    *((own, "error") for own in (ours.ResponseCompleted, ours.ResponseIncomplete, ours.ResponseFailed)),
+    *((ours.ErrorDetail, name) for name in ("error", "innererror", "provider_specific_fields")),
     *((own, name) for own in TEXTS for name in ours.TextDone.model_fields),
     *(
         (own, name)
@@ -64,7 +73,7 @@ NOT_IN_THE_REFERENCE = {
         for name in ours.ReasonDetail.model_fields
     ),
 }
-"""Fields that the API does not have: `error` nested under `error`, as servers send it all the same; and what
+"""Fields that the API does not have: errors in the other places where servers put them all the same, and what
 producers may add to a `.done` and to a reason."""
 
 

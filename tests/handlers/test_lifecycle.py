@@ -5,20 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from deltaloom import limits
-from deltaloom.events import (
-    ContentPartDone,
-    ErrorEvent,
-    Event,
-    OutputItemDone,
-    ResponseCancelled,
-    ResponseCompleted,
-    ResponseCreated,
-    ResponseFailed,
-    ResponseIncomplete,
-)
 from handlers.core.effects import (
     Closing,
     Context,
@@ -37,9 +25,6 @@ AT = Arrival(EntryId(1, 0), 0)
 NAMED = Origin(AT, "resp_1")
 UNNAMED = Origin(AT)
 KEY = StreamKey("response", "resp_1")
-
-_Any = ResponseCreated | ContentPartDone | OutputItemDone | ResponseCompleted | ResponseIncomplete
-_adapter: TypeAdapter[Event] = TypeAdapter(_Any | ResponseFailed | ResponseCancelled | ErrorEvent)
 
 MESSAGE = {
     "type": "message",
@@ -64,9 +49,8 @@ COPIES = (
 
 def effects(origin: Origin, **fields: Any) -> list[Effect]:
     """What the handler asks for, the event read as JSON would be."""
-    event = _adapter.validate_python(fields, strict=True)
-    route = next(route for route in handler.routes if isinstance(event, route.model))
-    return list(route.handle(event, origin))
+    route = next(route for route in handler.routes if route.event_type == fields["type"])
+    return list(route.handle(route.model.model_validate(fields, strict=True), origin))
 
 
 def ended(event_type: str, origin: Origin = NAMED, **response: Any) -> list[Effect]:
@@ -165,6 +149,113 @@ def test_completed_has_the_final_copy() -> None:
     assert found == [Ending(KEY, None, "completed", None, COPIES)]
 
 
+@pytest.mark.parametrize(
+    ("event_type", "status"),
+    [
+        ("response.incomplete", "incomplete"),
+        ("response.failed", "failed"),
+        ("response.cancelled", "cancelled"),
+        ("response.done", "completed"),
+    ],
+)
+def test_every_end_has_the_final_copy(event_type: str, status: str) -> None:
+    """Otherwise the text of a response that was cut off would be lost, or be cut shorter."""
+    ending = only_ending(ended(event_type, output=[REASONING, CALL, MESSAGE]))
+    assert (ending.status, ending.copies) == (status, COPIES)
+
+
+@pytest.mark.parametrize("event_type", ["response.completed", "response.done"])
+@pytest.mark.parametrize(
+    ("response", "status", "reason", "reason_class"),
+    [
+        ({"incomplete_details": {"reason": "content_filter"}}, "incomplete", "content_filter", "safety"),
+        ({}, "incomplete", None, "unknown"),
+        ({"error": {"code": "cyber_policy"}}, "failed", "cyber_policy", "policy"),
+        ({"error": {"code": "cyber_policy"}}, "Failed", "cyber_policy", "policy"),
+        ({}, "cancelled", "cancelled", "cancelled"),
+        ({}, "canceled", "cancelled", "cancelled"),
+    ],
+)
+def test_response_ends_as_its_status_says(
+    event_type: str, response: dict[str, Any], status: str, reason: str | None, reason_class: str
+) -> None:
+    """Otherwise a response that a filter stopped would look complete, and raise no alert."""
+    expected = "cancelled" if status == "canceled" else status.casefold()
+    assert ended(event_type, status=status, **response) == [
+        Ending(KEY, None, expected, reason, (), reason_class)
+    ]
+
+
+@pytest.mark.parametrize("status", [None, "completed", "in_progress", "new"])
+def test_response_of_another_status_is_completed(status: str | None) -> None:
+    """Otherwise the end of a response whose status nobody knows would be lost."""
+    assert ended("response.completed", status=status) == [Ending(KEY, None, "completed")]
+
+
+@pytest.mark.parametrize("event_type", ["response.incomplete", "response.failed"])
+def test_type_of_an_end_goes_before_its_status(event_type: str) -> None:
+    """Otherwise an end would turn into another one where a server does not keep its status."""
+    ending = only_ending(ended(event_type, status="completed"))
+    assert ending.status == event_type.removeprefix("response.")
+
+
+@pytest.mark.parametrize("event_type", ["error", "response.error"])
+def test_error_of_either_name_ends_the_response(event_type: str) -> None:
+    """Otherwise a response would stay open because its server has a name of its own for errors."""
+    assert only_ending(effects(NAMED, type=event_type, code="server_error")).status == "failed"
+
+
+def test_error_beside_the_response_says_why_it_failed() -> None:
+    """Otherwise nobody would learn why a policy stopped the response."""
+    error = {"code": "content_filter", "message": "no"}
+    ending = only_ending(effects(NAMED, type="response.failed", error=error))
+    assert (ending.reason, ending.reason_class, ending.provider_explanation) == (
+        "content_filter",
+        "safety",
+        "no",
+    )
+
+
+_INNER = {"innererror": {"code": "ResponsibleAIPolicyViolation"}}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"code": "400", **_INNER}, "ResponsibleAIPolicyViolation"),
+        ({"code": 400, "type": "invalid_request_error", **_INNER}, "ResponsibleAIPolicyViolation"),
+        ({"code": 400, "type": "content_filter"}, "content_filter"),
+        ({"code": "server_error", "type": "content_policy_violation"}, "content_policy_violation"),
+        ({"innererror": {"innererror": {"code": "content_filter"}}}, "content_filter"),
+        ({"innererror": "content_filter"}, "content_filter"),
+        ({"code": 500, "error": {"code": "content_filter"}}, "content_filter"),
+        ({"code": 500, "error": {"error": {"type": "content_filter"}}}, "content_filter"),
+        ({"code": "400", "provider_specific_fields": _INNER}, "ResponsibleAIPolicyViolation"),
+        ("content_filter", "content_filter"),
+        ({"code": 429, "type": "rate_limit_exceeded"}, "rate_limit_exceeded"),
+        ({"code": 429, "type": "never_heard_of"}, "429"),
+        ({"code": "never_heard_of", "type": "server_error"}, "never_heard_of"),
+        ({"code": "content_filter", **_INNER}, "content_filter"),
+        ("boom", None),
+    ],
+)
+def test_policy_code_is_found_wherever_servers_put_it(error: Any, reason: str | None) -> None:
+    """Otherwise a gateway that puts the HTTP status first would hide that a policy stopped the response."""
+    assert only_ending(ended("response.failed", error=error)).reason == reason
+    assert only_ending(effects(NAMED, type="error", error=error)).reason == reason
+    if isinstance(error, dict) and not {"type", "error", "provider_specific_fields"} & error.keys():
+        assert only_ending(effects(NAMED, type="error", **error)).reason == reason
+
+
+def test_incomplete_response_may_say_why_in_its_error() -> None:
+    """Otherwise a filter that a server names in the other place would raise no alert."""
+    details = {"reason": "other"}
+    ending = only_ending(
+        ended("response.incomplete", incomplete_details=details, error={"code": "content_filter"})
+    )
+    assert (ending.reason, ending.reason_class) == ("content_filter", "safety")
+
+
 @pytest.mark.parametrize("output", [[], None])
 def test_empty_final_copy_says_nothing(output: Any) -> None:
     """`output: []` would erase what the deltas said."""
@@ -180,7 +271,7 @@ def test_empty_text_in_the_final_copy_is_kept() -> None:
 
 def test_incomplete_says_why() -> None:
     """A text that was cut off would look complete, or not say why it is not."""
-    found = ended("response.incomplete", incomplete_details={"reason": "max_output_tokens"}, output=[MESSAGE])
+    found = ended("response.incomplete", incomplete_details={"reason": "max_output_tokens"}, output=[])
     assert found == [Ending(KEY, None, "incomplete", "max_output_tokens", (), "length")]
     assert ended("response.incomplete") == [Ending(KEY, None, "incomplete", None, (), "unknown")]
 
@@ -352,7 +443,8 @@ def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
     ]
     details = {"reason": "content_filter"}
     found = ended("response.incomplete", UNNAMED, incomplete_details=details, output=[MESSAGE])
-    assert found == [Ending(message, None, "incomplete", "content_filter", (), "safety")]
+    copies = tuple(copy._replace(position=0) for copy in COPIES[3:])
+    assert found == [Ending(message, None, "incomplete", "content_filter", copies, "safety")]
 
 
 def test_without_any_id_an_end_closes_nothing() -> None:
@@ -405,4 +497,4 @@ def _key(effect: Effect) -> StreamKey:
 def test_handler_has_no_texts_of_its_own() -> None:
     """Copies of kinds that nobody asked for would be kept."""
     assert handler.kinds == frozenset()
-    assert len(handler.routes) == 8
+    assert len(handler.routes) == 10

@@ -120,3 +120,82 @@ async def test_what_was_left_out_is_counted_for_each_event(bench: Bench) -> None
     counted = await counts(bench.redis, bench.prefix)
     name = f"{LEFT_OUT}response.refusal.delta"
     assert counted == {f"{name}:item_id": 4, f"{name}:sequence_number": 2}
+
+
+# ---------------------------------------------------------------------------------------- spellings of an end
+
+FILTERED = {"incomplete_details": {"reason": "content_filter"}}
+ENDS: dict[str, tuple[Json, str, str | None, str | None]] = {
+    "completed, incomplete": (
+        completed(status="incomplete", **FILTERED),
+        "incomplete",
+        "content_filter",
+        "filtered",
+    ),
+    "completed, failed": (
+        completed(status="failed", error={"code": "cyber_policy"}),
+        "failed",
+        "cyber_policy",
+        "blocked",
+    ),
+    "completed, cancelled": (completed(status="cancelled"), "cancelled", "cancelled", None),
+    "done": ({"type": "response.done", "response": {"status": "completed"}}, "completed", None, None),
+    "done, failed": ({"type": "response.done", "response": {"status": "failed"}}, "failed", None, None),
+    "cancelled": ({"type": "response.cancelled"}, "cancelled", "cancelled", None),
+    "response.error": (
+        {"type": "response.error", "error": {"code": "content_filter"}},
+        "failed",
+        "content_filter",
+        "blocked",
+    ),
+    "error without a type": ({"error": {"code": "content_filter"}}, "failed", "content_filter", "blocked"),
+    "error as a string": ({"error": "Stream error: connection reset"}, "failed", None, None),
+    "failed without a response": ({"type": "response.failed"}, "failed", None, None),
+    "failed, error beside it": (
+        {"type": "response.failed", "error": {"code": "content_filter"}},
+        "failed",
+        "content_filter",
+        "blocked",
+    ),
+    "Azure": (
+        {"error": {"code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+        "failed",
+        "ResponsibleAIPolicyViolation",
+        "blocked",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+async def test_every_spelling_of_an_end_ends_at_once(bench: Bench, case: str) -> None:
+    """Otherwise a text would wait for the idle timeout, and nobody would learn that it was cut off."""
+    end, status, reason, _ = ENDS[case]
+    await bench.publish(*deltas(), end)
+    await bench.consumer().work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.status, text.reason) == ("I cannot", status, reason)
+    assert await dead_letters(bench.redis, bench.prefix) == []
+
+
+@pytest.mark.parametrize("case", ENDS)
+async def test_every_spelling_of_a_stop_raises_its_alert(bench: Bench, case: str) -> None:
+    """Otherwise a filter or a policy could stop a response without anybody being told."""
+    end, status, reason, alert = ENDS[case]
+    await bench.publish(end)
+    await bench.consumer().work()
+    found = [(each.type, each.status, each.reason) for each in await alerts(bench.redis, bench.prefix)]
+    assert found == ([] if alert is None else [(f"deltaloom.response.{alert}", status, reason)])
+
+
+@pytest.mark.parametrize("event_type", ["response.incomplete", "response.failed"])
+async def test_copies_of_a_response_that_did_not_complete_count(bench: Bench, event_type: str) -> None:
+    """Otherwise the refusal that only the copy has, or has in full, would be lost."""
+    end = {"type": event_type, "response": {"output": [message(REFUSAL)]}}
+    await bench.publish(deltas()[0], end)
+    await bench.publish(end, response_id="resp_2")
+    await bench.consumer().work()
+    found = await texts(bench.redis, bench.prefix)
+    assert [(text.text, text.status, text.integrity) for text in found] == [
+        ("I cannot", event_type.removeprefix("response."), "repaired")
+    ] * 2
+    assert len(await alerts(bench.redis, bench.prefix)) == 4

@@ -167,6 +167,8 @@ def test_pieces_do_not_matter(lines: list[bytes], form: bytes, size: int) -> Non
         (event("a", stream_id="s", response={"id": ""}), Look(is_object=True, stream_id="s")),
         (event("a", stream_id=7, response={"id": 7}), Look(is_object=True)),
         (b'{"type":"a","delta":"\\ud83d"}', Look(is_object=True)),
+        (b'{"error":{"code":"x"}}', Look(is_object=True)),
+        (b'[{"error":"boom"}]', Look()),
         (b'{"no":"type"}', Look(is_object=True, broken=True)),
         (b'[{"type":"a"}]', Look()),
         (b'[{"type":"a"},7]', Look(broken=True)),

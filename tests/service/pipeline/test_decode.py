@@ -287,6 +287,30 @@ def test_json_that_is_no_event(value: bytes, error: str) -> None:
     assert reasons(entry(event=value)) == [f"invalid_event: {error}"]
 
 
+@pytest.mark.parametrize("error", [{"code": "x"}, {}, "boom"])
+@pytest.mark.parametrize("odd", [{}, {"type": None}, {"type": 7}])
+def test_error_without_a_type_is_an_error(error: Any, odd: dict[str, Any]) -> None:
+    """Otherwise a response whose gateway ends it so would stay open until the idle timeout."""
+    event = {**odd, "error": error}
+    assert slots_of(entry(event=json.dumps(event).encode())) == [Slot({"type": "error", "error": error})]
+    assert (
+        slots_of(entry(event=json.dumps([event, event]).encode()))
+        == [Slot({"type": "error", "error": error})] * 2
+    )
+
+
+def test_flat_error_without_a_type_is_an_error() -> None:
+    """Otherwise it could be typed into redis-cli in one form only."""
+    assert slots_of(entry(error=b"boom", response_id=b"r"))[0].value["type"] == "error"
+    assert slots_of(entry(error=b'{"code": "x"}'))[0].value == {"type": "error", "error": {"code": "x"}}
+
+
+@pytest.mark.parametrize("error", [None, "", 7, []])
+def test_object_without_a_type_and_an_error_is_no_event(error: Any) -> None:
+    """Otherwise whatever has a field of that name would end a response."""
+    assert reasons(entry(event=json.dumps({"error": error}).encode())) != [None]
+
+
 def test_neighbours_in_an_array_go_on() -> None:
     """One bad event of an array would take the others with it."""
     body = b'[1, {"type": "a"}, {}, {"type": "b"}]'
