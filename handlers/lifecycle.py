@@ -28,8 +28,11 @@ from deltaloom.events import (
     ResponseCreated,
     ResponseDone,
     ResponseErrorEvent,
+    ResponseEvent,
     ResponseFailed,
     ResponseIncomplete,
+    ResponseInProgress,
+    ResponseQueued,
     ResponseSnapshot,
     TextPart,
 )
@@ -88,12 +91,22 @@ def _item_id(item: Item) -> str | None:
 def on_created(event: ResponseCreated, origin: Origin) -> Iterator[Effect]:
     """`response.created` says which model answers, and for whom."""
     if origin.response_id is not None:
-        response = event.response
-        yield Learned(
-            origin.stream_key(None),
-            None if response.model is None else repair(response.model),
-            None if response.safety_identifier is None else repair(response.safety_identifier),
-        )
+        yield _learned(event.response, origin)
+
+
+def on_response(event: ResponseEvent, origin: Origin) -> Iterator[Effect]:
+    """Learn from an event with a response what the missed `response.created` would have said."""
+    response = event.response
+    if origin.response_id is not None and (response.model or response.safety_identifier):
+        yield _learned(response, origin)
+
+
+def _learned(response: ResponseSnapshot, origin: Origin) -> Learned:
+    return Learned(
+        origin.stream_key(None),
+        None if response.model is None else repair(response.model),
+        None if response.safety_identifier is None else repair(response.safety_identifier),
+    )
 
 
 def on_content_part_done(event: ContentPartDone, origin: Origin) -> Iterator[Effect]:
@@ -143,6 +156,7 @@ def on_end(event: AnyEnd, origin: Origin) -> Iterator[Effect]:
     if response.incomplete_details is not None:
         reason = [response.incomplete_details.reason]
         reasons = reasons + reason if status == "failed" else reason + reasons
+    yield from on_response(event, origin)
     yield from _end(response, origin, status, _told(reasons, origin))
 
 
@@ -252,6 +266,8 @@ handler = Handler(
     name="lifecycle",
     routes=(
         Route(ResponseCreated, on_created),
+        Route(ResponseQueued, on_response),
+        Route(ResponseInProgress, on_response),
         Route(ContentPartDone, on_content_part_done),
         Route(OutputItemDone, on_output_item_done),
         Route(ResponseCompleted, on_end),

@@ -311,6 +311,18 @@ class ResponseCreated(ResponseEvent):
     type: Literal["response.created"]
 
 
+class ResponseQueued(ResponseEvent):
+    """A response waits. Only what it says of model and user is read."""
+
+    type: Literal["response.queued"]
+
+
+class ResponseInProgress(ResponseEvent):
+    """A response goes on. Only what it says of model and user is read."""
+
+    type: Literal["response.in_progress"]
+
+
 class ResponseEnded(ResponseEvent):
     """The fields of every event that ends a response."""
 

@@ -59,6 +59,8 @@ GOOD: dict[type[Event], Json] = {
     },
     events.ResponseCreated: {"type": "response.created", **_RESPONSE},
     events.ResponseCompleted: {"type": "response.completed", **_RESPONSE},
+    events.ResponseQueued: {"type": "response.queued", **_RESPONSE},
+    events.ResponseInProgress: {"type": "response.in_progress", **_RESPONSE},
     events.ResponseDone: {"type": "response.done", **_RESPONSE},
     events.ResponseIncomplete: {"type": "response.incomplete", **_RESPONSE},
     events.ResponseFailed: {"type": "response.failed", **_RESPONSE},

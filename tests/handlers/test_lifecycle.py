@@ -256,6 +256,18 @@ def test_incomplete_response_may_say_why_in_its_error() -> None:
     assert (ending.reason, ending.reason_class) == ("content_filter", "safety")
 
 
+@pytest.mark.parametrize(
+    "event_type", ["response.queued", "response.in_progress", "response.completed", "response.failed"]
+)
+def test_any_response_tells_of_model_and_user(event_type: str) -> None:
+    """Otherwise a text whose `response.created` was missed would not say which model wrote it."""
+    learned, *rest = ended(event_type, model="m-1", safety_identifier="u-1")
+    assert learned == Learned(KEY, "m-1", "u-1")
+    assert rest == [] or isinstance(rest[0], Ending)
+    assert not any(isinstance(effect, Learned) for effect in ended(event_type))
+    assert not any(isinstance(effect, Learned) for effect in ended(event_type, UNNAMED, model="m-1"))
+
+
 @pytest.mark.parametrize("output", [[], None])
 def test_empty_final_copy_says_nothing(output: Any) -> None:
     """`output: []` would erase what the deltas said."""
@@ -497,4 +509,4 @@ def _key(effect: Effect) -> StreamKey:
 def test_handler_has_no_texts_of_its_own() -> None:
     """Copies of kinds that nobody asked for would be kept."""
     assert handler.kinds == frozenset()
-    assert len(handler.routes) == 10
+    assert len(handler.routes) == 12

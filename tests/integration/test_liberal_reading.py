@@ -199,3 +199,12 @@ async def test_copies_of_a_response_that_did_not_complete_count(bench: Bench, ev
         ("I cannot", event_type.removeprefix("response."), "repaired")
     ] * 2
     assert len(await alerts(bench.redis, bench.prefix)) == 4
+
+
+@pytest.mark.parametrize("event_type", ["response.queued", "response.in_progress", "response.completed"])
+async def test_model_is_learned_from_any_response(bench: Bench, event_type: str) -> None:
+    """Otherwise a refusal whose `response.created` was missed would count for no model."""
+    await bench.publish({"type": event_type, "response": {"model": "m-1"}}, *deltas(), completed(model="m-2"))
+    await bench.publish(*deltas(), completed(model="m-1"), response_id="resp_2")
+    await bench.consumer().work()
+    assert {text.model for text in await texts(bench.redis, bench.prefix)} == {"m-1"}
