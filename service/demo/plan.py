@@ -53,7 +53,7 @@ PROGRAMME = (
         (
             Outcome("reasoning_summary"),
             Outcome("reasoning_summary"),
-            Outcome("reasoning_summary", "incomplete", "max_output_tokens", "unverified"),
+            Outcome("reasoning_summary", "incomplete", "max_output_tokens", "verified"),
         ),
     ),
     Plan("helpdesk", 5.0, 0.9, 4.8, (Outcome("refusal"),)),
