@@ -58,7 +58,7 @@ def test_finished_text_is_the_workers() -> None:
     assert "▒" not in drawn
     assert "the mountain the mountain" not in drawn
     assert "✓ verified, 6 repeats dropped" in drawn
-    assert "✓✓ verified  ○ incomplete" in drawn
+    assert "✓✓ verified  ✓ incomplete" in drawn
     assert "✓ repaired" in drawn
     assert "○ abandoned" in drawn
 
