@@ -814,6 +814,8 @@ REFUSAL = PART._replace(kind="refusal")
         (Story().delta(5, "a", REFUSAL).end(5), True),
         (Story().delta(6, "a", REFUSAL).end(5), False),
         (Story().closing(1, "a", part=REFUSAL).end(5), True),
+        (Story().end(5, copies=(copy("a", kind="refusal"),)), True),
+        (Story().end(5, copies=(copy("a"),)), False),
     ],
 )
 def test_end_knows_of_the_refusals_before_it(story: Story, *, has_refusal: bool) -> None:
