@@ -21,9 +21,10 @@ PLACE = "<>"
 
 async def kept(redis: Redis) -> str:
     """Return what the server has kept of commands."""
-    logs = [("SLOWLOG",), ("COMMANDLOG", "large-request"), ("COMMANDLOG", "large-reply")]
-    known = [log for log in logs if await command(redis, "COMMAND", "INFO", log[0]) != [None]]
-    return str([await command(redis, name, "GET", "-1", *which) for name, *which in known])
+    logs: list[tuple[str, ...]] = [("SLOWLOG",)]
+    if await redis.config_get("commandlog-*"):  # Valkey
+        logs += [("COMMANDLOG", "large-request"), ("COMMANDLOG", "large-reply")]
+    return str([await command(redis, name, "GET", "-1", *which) for name, *which in logs])
 
 
 async def command(redis: Redis, *words: str) -> Any:

@@ -58,7 +58,7 @@ SETTINGS: dict[str, object] = {
     "sweep_interval": 0.1,
 }
 
-ONCE = ("type", "response_id", "item_id", "kind", "text", "status", "reason", "integrity")
+ONCE = ("type", "response_id", "item_id", "kind", "text", "status", "reason")
 """The fields of v0.1.0 that depend on the input alone, whoever reads it."""
 
 
@@ -158,11 +158,16 @@ async def results(side: Side) -> Results:
         assert [each for each, times in ids.items() if times > 1] == [], "came twice"
     letters = [fields for _, fields in await entries(side.redis, names.dead_letters)]
     return Results(
-        {text["id"]: tuple(text[name] for name in ONCE) for text in found["AssembledText"]},
+        {text["id"]: (*(text[name] for name in ONCE), verdict(text)) for text in found["AssembledText"]},
         {alert["id"] for alert in found["ModerationAlert"]},
         Counter((fields[b"reason"].decode(), fields[b"error"].decode()) for fields in letters),
         written,
     )
+
+
+def verdict(text: dict[str, Any]) -> str | None:
+    """Return the integrity of a text; None where v0.1.0 looked at no final copy: after an early end."""
+    return None if text["status"] == "incomplete" else text["integrity"]
 
 
 def assert_the_same(found: Results, reference: Results) -> None:
