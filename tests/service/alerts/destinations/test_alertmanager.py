@@ -118,6 +118,28 @@ async def test_an_alert_that_waited_long_fires_all_the_same() -> None:
     assert posted.keys() == {"labels", "annotations", "startsAt", "endsAt"}
 
 
+async def test_what_is_known_of_an_alert_is_annotated() -> None:
+    """A template of the Alertmanager's that asks for one of them would be empty."""
+    known = {
+        "response_id": "resp_1",
+        "item_id": "msg_1",
+        "status": "failed",
+        "reason": "cyber_policy",
+        "reason_class": "policy",
+        "provider_category": "cyber",
+        "upstream_provider": "openai",
+        "upstream_response_id": "up_1",
+    }
+    async with receiving() as receiver:
+        one = destination(receiver.url)
+        await one.deliver(notification(alert(**known, reference="https://chat.example/7")))
+        await one.aclose()
+    annotations = receiver.received[0].json[0]["annotations"]
+    assert annotations | known == annotations
+    assert annotations["request"] == "https://chat.example/7"
+    assert annotations["alert_id"] == "opened_1"
+
+
 async def test_the_end_finds_its_beginning_also_when_it_is_sent_again() -> None:
     """A second attempt would resolve an alert that nobody knows, and leave the real one firing."""
     async with receiving(status(200), status(503), status(200)) as receiver:
