@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from chaos.processes import free_port
 from deltaloom import StreamNames
 from handlers.core.identity import EntryId
-from service.alerts import health
+from service.alerts import health, room
 from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
@@ -357,6 +357,18 @@ async def test_digest_is_the_same_after_a_restart(stage: Stage, receiver: Receiv
     assert len(digests) == 1
     assert receiver.taken == ["opened_resp_0", *digests, late]
     assert receiver.requests[-2].body["delivery"]["digest"]["count"] == 4
+
+
+@pytest.mark.slow
+async def test_a_full_room_sends_what_a_window_holds(stage: Stage, receiver: Receiver) -> None:
+    """Thousands of similar alerts would keep a graver one out until their window ends."""
+    for n in range(room.MESSAGES + 2):
+        await stage.raised("opened", f"resp_{n}")
+    group = {"by": ["model"], "window": 3600, "from": 2}
+    async with stage.relay(destination("here", receiver.url, group=group)):
+        await wait_until(lambda: any(name.startswith("digest") for name in receiver.came), 60)
+    digest = receiver.requests[-1]
+    assert digest.body["delivery"]["digest"]["count"] >= room.MESSAGES - 500
 
 
 async def test_rate_limit(stage: Stage, receiver: Receiver) -> None:
