@@ -7,6 +7,7 @@ checksum, or in the response's final copy.
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.context import context_of
@@ -91,9 +92,10 @@ def _other_copy(
     redacted, is contradicted by no final copy.
     """
     alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
-    began = {other for other, log in state.open_parts.items() if log.began <= arrival.entry}
-    others = {*state.finished_parts, *began} - {part}
-    if is_known("") or len(alike) != 1 or any(other.kind == part.kind for other in others):
+    if len(alike) != 1 or is_known(""):
+        return None
+    began = (other for other, log in state.open_parts.items() if log.began <= arrival.entry)
+    if any(other.kind == part.kind and other != part for other in chain(state.finished_parts, began)):
         return None
     (copy,) = alike
     same_place = (copy.position, copy.content_index) == (part.output_index, part.content_index)
