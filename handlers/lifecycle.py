@@ -1,8 +1,10 @@
 """What closes parts from outside: full copies of a part or an item, and the end of the response.
 
-A copy counts for text too: some servers send no deltas, or no `.done`. An event that ends a response
-closes whatever of it is open; where its producer gave no response id, the items in its final copy say
-which streams it ends.
+A copy counts for text too: some servers send no deltas, or no `.done`. What a part begins with counts only
+where nothing else of its kind comes: as a rule it is empty, or the deltas repeat it.
+
+An event that ends a response closes whatever of it is open; where its producer gave no response id, the items
+in its final copy say which streams it ends.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from deltaloom import limits
 from deltaloom.events import (
+    ContentPartAdded,
     ContentPartDone,
     ErrorCause,
     ErrorCodes,
@@ -18,11 +21,17 @@ from deltaloom.events import (
     ErrorEvent,
     Item,
     MessageItem,
+    OutputItemAdded,
     OutputItemDone,
     Part,
     ReasonDetail,
     ReasoningItem,
+    ReasoningPartAdded,
+    ReasoningPartDone,
+    ReasoningSummaryPartAdded,
+    ReasoningSummaryPartDone,
     RefusalPart,
+    ResponseCanceled,
     ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
@@ -37,7 +46,7 @@ from deltaloom.events import (
     TextPart,
 )
 from deltaloom.reasons import STOPPED, KnownReasonClass, reason_class
-from handlers.core.effects import Closing, Copy, Effect, Ending, Learned, Origin, Rank
+from handlers.core.effects import Announced, Closing, Copy, Effect, Ending, Learned, Origin, Rank
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.routing import Handler, Route
 from handlers.core.text import repair
@@ -48,7 +57,16 @@ if TYPE_CHECKING:
     from deltaloom.messages import Kind, Status
     from deltaloom.reasons import ReasonClass
 
-    AnyEnd = ResponseCompleted | ResponseDone | ResponseIncomplete | ResponseFailed | ResponseCancelled
+    AnyEnd = (
+        ResponseCompleted
+        | ResponseDone
+        | ResponseIncomplete
+        | ResponseFailed
+        | ResponseCancelled
+        | ResponseCanceled
+    )
+    PartAdded = ContentPartAdded | ReasoningPartAdded | ReasoningSummaryPartAdded
+    PartDone = ContentPartDone | ReasoningPartDone | ReasoningSummaryPartDone
 
 _KINDS: dict[str, Kind] = {
     "refusal": "refusal",
@@ -109,12 +127,12 @@ def _learned(response: ResponseSnapshot, origin: Origin) -> Learned:
     )
 
 
-def on_content_part_done(event: ContentPartDone, origin: Origin) -> Iterator[Effect]:
-    """`response.content_part.done` has a full copy of one part."""
+def on_part_done(event: PartDone, origin: Origin) -> Iterator[Effect]:
+    """An event that ends a part has a full copy of it."""
     found = _text(event.part)
     if found is not None:
         kind, text = found
-        part = PartKey(origin.stream_key(event.item_id), event.output_index, event.content_index, kind)
+        part = PartKey(origin.stream_key(event.item_id), event.output_index, event.index, kind)
         yield Closing(part, Rank.CONTENT_PART, text, event.item_id)
 
 
@@ -124,17 +142,43 @@ def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effec
     if origin.response_id is None and item_id is None and not any(_texts(event.item)):
         return  # a tool call, or the like, of a producer that gives no response id: nothing of ours
     key = origin.stream_key(item_id)
+    places = []
     for index, kind, text in _texts(event.item):
         if text:
             yield Closing(PartKey(key, event.output_index, index, kind), Rank.OUTPUT_ITEM, text, item_id)
+            places.append(Copy(None, event.output_index, index, kind, ""))
     scope = event.output_index if key.by == "response" else None
-    yield Ending(key, scope, "completed")
+    yield Ending(key, scope, "completed", copies=tuple(places))
+
+
+def on_output_item_added(event: OutputItemAdded, origin: Origin) -> Iterator[Effect]:
+    """`response.output_item.added` may have texts that nothing else has."""
+    item_id = None if event.item is None else _item_id(event.item)
+    texts = [] if event.item is None else _texts(event.item)
+    yield from _announced(origin, item_id, event.output_index, texts)
+
+
+def on_part_added(event: PartAdded, origin: Origin) -> Iterator[Effect]:
+    """Take the text of an event that begins a part, if it has one."""
+    found = None if event.part is None else _text(event.part)
+    texts = [] if found is None else [(event.index, *found)]
+    yield from _announced(origin, event.item_id, event.output_index, texts)
+
+
+def _announced(
+    origin: Origin, item_id: str | None, output_index: int, texts: Iterable[tuple[int, Kind, str]]
+) -> Iterator[Effect]:
+    copies = tuple(Copy(item_id, output_index, index, kind, text) for index, kind, text in texts if text)
+    known = origin.response_id is not None or (item_id is not None and len(item_id) <= limits.ID)
+    if copies and known:
+        yield Announced(origin.stream_key(item_id), copies)
 
 
 _STATUS_OF_TYPE: dict[str, Status] = {
     "response.incomplete": "incomplete",
     "response.failed": "failed",
     "response.cancelled": "cancelled",
+    "response.canceled": "cancelled",
 }
 
 _STATUSES: dict[str, Status] = {
@@ -268,13 +312,20 @@ handler = Handler(
         Route(ResponseCreated, on_created),
         Route(ResponseQueued, on_response),
         Route(ResponseInProgress, on_response),
-        Route(ContentPartDone, on_content_part_done),
+        Route(OutputItemAdded, on_output_item_added),
+        Route(ContentPartAdded, on_part_added),
+        Route(ReasoningPartAdded, on_part_added),
+        Route(ReasoningSummaryPartAdded, on_part_added),
+        Route(ContentPartDone, on_part_done),
+        Route(ReasoningPartDone, on_part_done),
+        Route(ReasoningSummaryPartDone, on_part_done),
         Route(OutputItemDone, on_output_item_done),
         Route(ResponseCompleted, on_end),
         Route(ResponseDone, on_end),
         Route(ResponseIncomplete, on_end),
         Route(ResponseFailed, on_end),
         Route(ResponseCancelled, on_end),
+        Route(ResponseCanceled, on_end),
         Route(ErrorEvent, on_error),
         Route(ResponseErrorEvent, on_error),
     ),

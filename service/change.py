@@ -117,13 +117,12 @@ class PartChange:
     def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
         """Add a closing, unless one before it has the same text: only one copy of a text is stored.
 
-        The first entry that has the text closes a part, and within an entry the closing of the lowest rank.
+        The first event that has the text closes a part, and of one event the closing of the lowest rank.
         A closing with another text is stored too, since it contradicts the first.
         """
-        (entry, _), rank, said = closing
-        for (before, _), better, text in self.closings:
-            goes_before = before < entry or (before == entry and better <= rank)
-            if text and goes_before and said in {"", text} and not has_checksum:
+        arrival, rank, said = closing
+        for before, better, text in self.closings:
+            if text and (before, better) <= (arrival, rank) and said in {"", text} and not has_checksum:
                 self.copies.append(closing.arrival)
                 return
         self.closings.append(closing)
@@ -222,6 +221,13 @@ class Commit:
         if self.columns(change).first_number is not None:  # they are in order, and none is there twice
             return "".join(change.deltas)
         return assemble(self.fragments(change)).text
+
+    def begins_with_delta(self, change: PartChange) -> bool:
+        """Return whether a part gets fragments, and none of its closings that have a text came before them."""
+        if not change.entries:
+            return False
+        first = Arrival(self.entry(change.entries[0]), change.positions[0] if change.positions else 0)
+        return all(first < closing.arrival for closing in change.closings if closing.text)
 
     def named(self, change: PartChange) -> EntryId:
         """The entry that has a part's item id; there has to be one."""

@@ -113,6 +113,17 @@ class FinishedText:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A part that is a copy of another: nothing is written of it."""
+
+    part: PartKey
+    log_bytes: int
+    """How long its log was: if it has grown since, it has to be read again."""
+    late: int
+    """Events of the log that came too late for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """What follows from the end of a response, once, however often and by whomever it is said."""
 
@@ -137,6 +148,7 @@ class Settlement:
     stream_key: StreamKey
     version: int
     texts: Sequence[FinishedText]
+    """To be written in this order. If something has come for one of them, the rest has to be read again."""
     spent: Sequence[Arrival]
     """Endings that nothing waits for any more."""
     doubtful_since: EntryId | None
@@ -148,6 +160,8 @@ class Settlement:
     """If it has ended, or is given up."""
     contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
     """Alerts about other authoritative texts of parts that were finished before, raised once a part."""
+    dropped: Sequence[Dropped] = ()
+    """Copies to forget once all of `texts` are written: they belong to one of them, or to one before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,10 +93,10 @@ class Chunk(NamedTuple):
         return encode_chunk(Columns.of(self.fragments), self.closings, self.item_id)
 
     @property
-    def began(self) -> EntryId:
-        """Its earliest entry."""
+    def began(self) -> Arrival:
+        """The arrival of its earliest event."""
         events: list[StoredFragment | StoredClosing] = [*self.fragments, *self.closings]
-        return min(event.arrival.entry for event in events)
+        return min(event.arrival for event in events)
 
 
 chunks = st.builds(
@@ -295,9 +295,11 @@ def _planned_part(
     checksum = done and bool(deltas) and draw(st.integers(0, 3)) == 0
     if not checksum and draw(st.integers(0, 4)) == 0:
         text += "\N{REFERENCE MARK}"  # the deltas can never join to this
+    if not deltas:  # two whole texts that are alike may be one: see tests/handlers/core/test_copies.py
+        text += f" {output_index}.{content_index}"
     has_content_part = kind != "reasoning_summary" and draw(st.booleans())
     part = PlannedPart(kind, output_index, content_index, deltas, text, done, has_content_part, checksum)
-    if done and not checksum:  # beside a checksum in the same entry, a copy's text would count
+    if done and not checksum:
         part.by_producer = draw(st.booleans())
         part.other = draw(st.sampled_from([None, None, None, "done", "checksum", "final copy"]))
     return part
@@ -375,7 +377,7 @@ def responses(
         if end == "copies" and item.end == "bare":
             item.end = "copies"
         for part in item.parts:
-            part.checksum &= not lost  # a copy's text in the same entry would make it repaired
+            part.checksum &= not lost
     streams = [_events_of_item(draw, item, offset, ids) for item in items if not item.hidden]
     output = [_copy_of_item(item, ids, bare=end != "copies", final=True) for item in items]
     response_id = None if by_item else draw(st.sampled_from(["resp_1", "r:2", "ré 3", "r" * limits.ID]))
@@ -554,19 +556,29 @@ def unruly_events(draw: st.DrawFn) -> list[Json]:
 def _unruly_event(draw: st.DrawFn) -> Json:
     texts = st.sampled_from(["", "a", "b", "ab"])
     index = draw(st.sampled_from([0, 0, 1]))
-    place = {"item_id": f"it_{index}", "output_index": index, "content_index": 0}
+    place = {
+        "item_id": f"it_{index}",
+        "output_index": index,
+        "content_index": draw(st.sampled_from([0, 0, 1])),
+    }
+
+    def refusal() -> Json:
+        return {"type": "refusal", "refusal": draw(texts)}
 
     def message(index: int) -> Json:
-        content = [{"type": "refusal", "refusal": draw(texts)}]
+        content = [refusal() for _ in range(draw(st.sampled_from([1, 1, 2])))]
         return {"type": "message", "id": f"it_{index}", "content": content}
 
     def ended() -> Json:
         output = [message(position) for position in range(draw(st.integers(0, 2)))]
         return {"type": "response.completed", "response": {"output": output}}
 
-    def item_ended() -> Json:
-        item = draw(st.sampled_from([message(index), {"type": "function_call"}]))
-        return {"type": "response.output_item.done", "output_index": index, "item": item}
+    def item_event(name: str) -> Json:
+        item = draw(st.sampled_from([message(index), message(index), {"type": "function_call"}]))
+        return {"type": f"response.output_item.{name}", "output_index": index, "item": item}
+
+    def part_event(name: str) -> Json:
+        return {"type": f"response.content_part.{name}", "part": refusal(), **place}
 
     def done(text: Json) -> Json:
         source = draw(st.sampled_from([{}, {"integrity_source": "producer"}]))
@@ -580,10 +592,15 @@ def _unruly_event(draw: st.DrawFn) -> Json:
         lambda: delta("refusal"),
         lambda: delta("reasoning_text"),
         lambda: done({"refusal": draw(texts)}),
+        lambda: done({"refusal": draw(texts)}),
         lambda: done(_checksum_of(draw(texts))),
         lambda: {"type": "deltaloom.part.redacted", "kind": "refusal", **place},
         lambda: {"type": "deltaloom.producer.loss", "dropped": 1},
-        item_ended,
+        lambda: item_event("done"),
+        lambda: item_event("done"),
+        lambda: item_event("added"),
+        lambda: part_event("done"),
+        lambda: part_event("added"),
         ended,
         lambda: {"type": "response.incomplete", "response": {}},
         lambda: {"type": "response.cancelled", "response": {}},

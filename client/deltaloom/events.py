@@ -205,11 +205,78 @@ Item = Annotated[
 ]
 
 
-class ContentPartDone(PartEvent):
+class ContentPart(PartEvent):
+    """An event with a content part."""
+
+    @property
+    def index(self) -> int:
+        """The part's position in its item."""
+        return self.content_index
+
+
+class SummaryPart(SummaryEvent):
+    """An event with a part of a reasoning summary."""
+
+    @property
+    def index(self) -> int:
+        """The part's position in its summary."""
+        return self.summary_index
+
+
+class ContentPartAdded(ContentPart):
+    """A content part begins. As a rule it is empty."""
+
+    type: Literal["response.content_part.added"]
+    output_index: Index = 0
+    content_index: Index = 0
+    part: Part | None = None
+
+
+class ReasoningPartAdded(ContentPart):
+    """A part of the reasoning begins, as vLLM says it."""
+
+    type: Literal["response.reasoning_part.added"]
+    output_index: Index = 0
+    content_index: Index = 0
+    part: Part | None = None
+
+
+class ReasoningSummaryPartAdded(SummaryPart):
+    """A part of a reasoning summary begins."""
+
+    type: Literal["response.reasoning_summary_part.added"]
+    output_index: Index = 0
+    summary_index: Index = 0
+    part: Part | None = None
+
+
+class ContentPartDone(ContentPart):
     """A full copy of one content part."""
 
     type: Literal["response.content_part.done"]
     part: Part
+
+
+class ReasoningPartDone(ContentPart):
+    """A full copy of one part of the reasoning, as vLLM sends it."""
+
+    type: Literal["response.reasoning_part.done"]
+    part: Part
+
+
+class ReasoningSummaryPartDone(SummaryPart):
+    """A full copy of one part of a reasoning summary."""
+
+    type: Literal["response.reasoning_summary_part.done"]
+    part: Part
+
+
+class OutputItemAdded(Event):
+    """An output item begins. As a rule it is empty."""
+
+    type: Literal["response.output_item.added"]
+    output_index: Index = 0
+    item: Item | None = None
 
 
 class OutputItemDone(Event):
@@ -358,6 +425,12 @@ class ResponseCancelled(ResponseEnded):
     """The end of a response that somebody cancelled: the client left, or asked for it."""
 
     type: Literal["response.cancelled"]
+
+
+class ResponseCanceled(ResponseEnded):
+    """The same, in another spelling."""
+
+    type: Literal["response.canceled"]
 
 
 class PartRedacted(PartEvent):

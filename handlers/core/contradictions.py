@@ -7,7 +7,6 @@ checksum, or in the response's final copy.
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.context import context_of
@@ -15,11 +14,12 @@ from handlers.core.effects import Note
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from handlers.core.effects import Context, Copy, Ending
-    from handlers.core.identity import Arrival, EntryId, PartKey
-    from handlers.core.state import LowWater, ResponseState
+    from handlers.core.effects import Context
+    from handlers.core.identity import Arrival, PartKey
+    from handlers.core.state import ResponseState
+    from handlers.core.timeline import Timeline
 
 
 class Contradiction(NamedTuple):
@@ -33,80 +33,71 @@ class Contradiction(NamedTuple):
     at_ms: int
 
 
-def contradiction_of(
-    state: ResponseState, low_water: LowWater, part: PartKey, text: str, *, since: EntryId
-) -> Contradiction | None:
+def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arrival) -> Contradiction | None:
     """Return the earliest authoritative text of a part that differs from this one.
 
     Args:
-        state: the stored state of the response.
-        low_water: how far the group had come. A final copy beyond it is compared later: another text of the
-            kind may still come from before it.
+        timeline: the stored state of the response.
         part: the part.
         text: the text that comes out.
-        since: the entry with which the part began; earlier final copies do not contradict it.
+        since: the event with which the part began; earlier final copies do not contradict it.
     """
+    state = timeline.state
     log = state.open_parts.get(part)
-    found: list[tuple[Arrival, str, str | None]] = []
+    found: list[Other] = []
     if log is not None:
         for arrival, _, said in log.closings:
             checksum = None if said else state.notes.get(arrival, Note()).checksum
             # Compare digests only: nothing else is remembered of the text of a finished part.
             differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
             if (said and repair(said) != text) or differs:
-                found.append((arrival, said, None))  # as of a finished part, whose item id is forgotten
-    for arrival, ending in state.endings.items():
-        if since <= arrival.entry and low_water.passed(arrival.entry):
-            other = _other_copy(state, part, arrival, ending, text.__eq__)
-            if other is not None:
-                found.append((arrival, other.text, other.item_id))
-    return _earliest(state, part, found)
+                found.append(Other(arrival, said))  # as of a finished part, whose item id is forgotten
+    if text:
+        found += (other for other in _other_copies(timeline, part, text.__eq__) if since <= other.arrival)
+    return earliest(state, part, found)
 
 
-def contradictions_of_finished(state: ResponseState, low_water: LowWater) -> list[Contradiction]:
+def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
     """Return the texts in final copies that differ from those of parts that were finished before."""
     found = []
-    for part, digest in state.finished_parts.items():
-        if digest is not None:
-            copies = [
-                (arrival, other.text, other.item_id)
-                for arrival, ending in state.endings.items()
-                if low_water.passed(arrival.entry)
-                and (other := _other_copy(state, part, arrival, ending, partial(_has_digest, digest)))
-            ]
-            found.append(_earliest(state, part, copies))
+    for part, digest in timeline.state.finished_parts.items():
+        if digest is not None and digest != _EMPTY:
+            others = _other_copies(timeline, part, partial(_has_digest, digest))
+            found.append(earliest(timeline.state, part, others))
     return [contradiction for contradiction in found if contradiction is not None]
+
+
+_EMPTY = text_digest("")
 
 
 def _has_digest(digest: str, text: str) -> bool:
     return text_digest(text) == digest
 
 
-def _other_copy(
-    state: ResponseState, part: PartKey, arrival: Arrival, ending: Ending, is_known: Callable[[str], bool]
-) -> Copy | None:
-    """Return a final copy's text of a part, if it is another one.
+class Other(NamedTuple):
+    """Another text of a part."""
+
+    arrival: Arrival
+    text: str
+    item_id: str | None = None
+
+
+def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], bool]) -> Iterator[Other]:
+    """Yield the texts that final copies have of a part, where they are other ones.
 
     The position alone is no proof, since some servers count from 1. So only a text that is the only one of
     its kind counts, in the copy as in the response until then. A part without a text, as one that was
     redacted, is contradicted by no final copy.
     """
-    alike = [copy for copy in ending.copies if copy.kind == part.kind and copy.text]
-    if len(alike) != 1 or is_known(""):
-        return None
-    began = (other for other, log in state.open_parts.items() if log.began <= arrival.entry)
-    if any(other.kind == part.kind and other != part for other in chain(state.finished_parts, began)):
-        return None
-    (copy,) = alike
-    same_place = (copy.position, copy.content_index) == (part.output_index, part.content_index)
-    return copy if same_place and not is_known(repair(copy.text)) else None
+    for arrival, copy in timeline.sole_copies(part):
+        if timeline.shows_only(part, arrival) and not is_known(repair(copy.text)):
+            yield Other(arrival, copy.text, copy.item_id)
 
 
-def _earliest(
-    state: ResponseState, part: PartKey, found: Iterable[tuple[Arrival, str, str | None]]
-) -> Contradiction | None:
-    arrival, text, item_id = min(found, default=(None, "", None), key=lambda each: each[0])
-    if arrival is None:
+def earliest(state: ResponseState, part: PartKey, others: Iterable[Other]) -> Contradiction | None:
+    """Return the contradiction of a part by the earliest of some other texts; None if there are none."""
+    first = min(others, default=None, key=lambda other: other.arrival)
+    if first is None:
         return None
-    context = context_of(state.registers, arrival.entry)
-    return Contradiction(part, repair(text), item_id, context, arrival.entry.ms)
+    context = context_of(state.registers, first.arrival.entry)
+    return Contradiction(part, repair(first.text), first.item_id, context, first.arrival.entry.ms)

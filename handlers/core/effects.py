@@ -136,7 +136,10 @@ class Closing(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A part as the response's final copy has it. `position` is its item's index in that copy."""
+    """A part as a copy of its response or of its item has it.
+
+    `position` is the item's index in the response's final copy, elsewhere its `output_index`.
+    """
 
     item_id: str | None
     position: int
@@ -146,7 +149,10 @@ class Copy(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """An event that closes whatever is still open: of one output item, or of the whole response."""
+    """An event that closes whatever is still open: of one output item, or of the whole response.
+
+    The `copies` of an item's end say where its texts are, and leave out the texts: closings have those.
+    """
 
     stream_key: StreamKey
     output_index: int | None
@@ -174,7 +180,14 @@ class Loss(NamedTuple):
     stream_key: StreamKey
 
 
-Effect = Fragment | Closing | Ending | Learned | Loss
+class Announced(NamedTuple):
+    """Texts that an event gives for parts that have just begun: the whole text, or a piece that deltas repeat."""
+
+    stream_key: StreamKey
+    copies: tuple[Copy, ...]
+
+
+Effect = Fragment | Closing | Ending | Learned | Loss | Announced
 
 
 class Note(NamedTuple):
@@ -189,3 +202,5 @@ class Note(NamedTuple):
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
+    announced: tuple[Copy, ...] = ()
+    """Texts of parts that have just begun."""

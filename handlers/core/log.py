@@ -21,6 +21,8 @@ is appended twice, or out of order, changes nothing: a log is read as a set.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +31,7 @@ import msgspec
 from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, assemble
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.text import from_bytes, repair, to_bytes
+from handlers.core.text import from_bytes, repair, to_bytes, utf16_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,23 +114,32 @@ class _Chunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
             raise ValueError
 
     @property
-    def first(self) -> tuple[int, int]:
-        """The id of the earliest entry it has something of."""
-        entries = [(ms, counter) for ms, counter, *_ in self.closings]
+    def first(self) -> Arrival:
+        """The arrival of its earliest event."""
+        arrivals = [(ms, counter, position) for ms, counter, position, *_ in self.closings]
         if self.offsets:
-            entries.append((self.offsets[0], self.counters[0]))
-        ms, counter = min(entries)
-        return self.base_ms + ms, counter
+            arrivals.append((self.offsets[0], self.counters[0], self._position(0)))
+        return self._arrival(*min(arrivals))
 
     @property
     def named_at(self) -> tuple[int, int]:
         """The id of the entry that has the item id."""
-        return self.first if self.named is None else (self.base_ms + self.named[0], self.named[1])
+        return self.first.entry if self.named is None else (self.base_ms + self.named[0], self.named[1])
 
     @property
-    def last_fragment(self) -> tuple[int, int]:
-        """The id of the latest entry it has a fragment of; there has to be one."""
-        return self.base_ms + self.offsets[-1], self.counters[-1]
+    def last_fragment(self) -> Arrival:
+        """The arrival of its latest fragment; there has to be one."""
+        return self.at(-1)
+
+    def at(self, index: int) -> Arrival:
+        """Return the arrival of a fragment."""
+        return self._arrival(self.offsets[index], self.counters[index], self._position(index))
+
+    def _position(self, index: int) -> int:
+        return 0 if self.positions is None else self.positions[index]
+
+    def _arrival(self, ms: int, counter: int, position: int) -> Arrival:
+        return Arrival(EntryId(self.base_ms + ms, counter), position)
 
     @property
     def texts(self) -> list[str]:
@@ -170,15 +181,27 @@ _decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
 class PartLog:
     """Everything that is known of a part: some chunks, read as one set."""
 
-    __slots__ = ("_chunks", "_last", "_named", "began", "closings", "ids_differ", "item_id")
+    __slots__ = (
+        "_chunks",
+        "_last",
+        "_lengths",
+        "_named",
+        "_speaks_since",
+        "began",
+        "closings",
+        "ids_differ",
+        "item_id",
+    )
 
     def __init__(self, chunks: Sequence[_Chunk] = ()) -> None:
         # Batches may be stored in another order than they were read: in that one there is nothing to sort.
         by_first = sorted([(chunk.first, chunk) for chunk in chunks], key=itemgetter(0))
         self._chunks = [chunk for _, chunk in by_first]
         self._last = max([chunk.last_fragment for chunk in chunks if chunk.deltas], default=None)
-        self.began = EntryId(*by_first[0][0]) if by_first else EntryId(0, 0)
-        """The earliest entry it has something of."""
+        self.began = by_first[0][0] if by_first else Arrival(EntryId(0, 0), 0)
+        """The arrival of its earliest event."""
+        self._speaks_since: Arrival | None = None
+        self._lengths: tuple[list[Arrival], list[int]] | None = None
         self.closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
         first = min(named, default=None)
@@ -199,26 +222,44 @@ class PartLog:
         fragments = {fragment.arrival for fragment in self.fragments}
         return fragments.union(closing.arrival for closing in self.closings)
 
-    def says_something_until(self, entry: EntryId) -> bool:
-        """Whether a fragment that is not empty came with this entry, or before it."""
-        if self._all_until(entry):
-            return any(any(chunk.deltas) for chunk in self._chunks)
-        return any(fragment.delta for fragment in self.fragments if fragment.arrival.entry <= entry)
+    @property
+    def speaks_since(self) -> Arrival | None:
+        """The arrival of the earliest fragment that is not empty; None if there is none."""
+        if self._speaks_since is None:
+            firsts = (
+                next((chunk.at(n) for n, delta in enumerate(chunk.texts) if delta), None)
+                for chunk in self._chunks
+            )
+            self._speaks_since = min((first for first in firsts if first is not None), default=None)
+        return self._speaks_since
+
+    def has_fragment(self, until: Arrival) -> bool:
+        """Return whether a fragment came with this event, or before it."""
+        return any(chunk.at(0) <= until for chunk in self._chunks if chunk.deltas)
+
+    def length(self, until: Arrival) -> int:
+        """Return the UTF-16 units of the fragments that came until this event, repeats included."""
+        if self._lengths is None:
+            sized = sorted({each.arrival: utf16_length(each.delta) for each in self.fragments}.items())
+            self._lengths = [at for at, _ in sized], [*accumulate(size for _, size in sized)]
+        arrivals, lengths = self._lengths
+        count = bisect_right(arrivals, until)
+        return lengths[count - 1] if count else 0
 
     def item_id_until(self, entry: EntryId) -> str | None:
         """Return the item id, if an event that has one came with this entry, or before it."""
         return self.item_id if self._named is not None and self._named <= entry else None
 
-    def assembled(self, until: EntryId | None = None) -> tuple[Assembly, int]:
-        """What came until this entry, joined; and how many fragments came later."""
+    def assembled(self, until: Arrival | None = None) -> tuple[Assembly, int]:
+        """Join what came until this event; the second value is how many fragments came later."""
         if until is None or self._all_until(until):
             return self._joined() or assemble(self.fragments), 0
         distinct = {fragment.arrival: fragment for fragment in self.fragments}.values()
-        in_time = [fragment for fragment in distinct if fragment.arrival.entry <= until]
+        in_time = [fragment for fragment in distinct if fragment.arrival <= until]
         return assemble(in_time), len(distinct) - len(in_time)
 
-    def _all_until(self, entry: EntryId) -> bool:
-        return self._last is None or self._last <= entry
+    def _all_until(self, arrival: Arrival) -> bool:
+        return self._last is None or self._last <= arrival
 
     def _joined(self) -> Assembly | None:
         """The fragments in the order in which they are stored, if their numbers only grow: nothing to sort.

@@ -1,17 +1,18 @@
 """When is a text finished, and with what?
 
-A part is closed by the first entry of the stream that closes it and leaves it with a text: its own
-`.done`, its part's or item's copy, or the end of its response. (One that says nothing, of a part that
-has no deltas yet, is only remembered: a later copy may know the text.) What came in later entries is
-late and changes nothing; what ends an item or a response closes only what began before it. So the
-result depends on the stream alone, however it was cut into batches.
-
-Entries before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
-closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
-or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
-the joined, numbered deltas, and it is known whose text it is) is finished at once.
-
-No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts it.
+1. The first event that closes a part and leaves it with a text decides: its own `.done`, its part's or item's
+   copy, or the end of its response. One that says nothing, of a part that has no deltas yet, is only
+   remembered: a later copy may know the text.
+2. What came later is late and changes nothing. What ends an item or a response closes only what began before
+   it. Only the order of the events counts, also within an array: how they were cut into entries and batches
+   does not.
+3. A text that came whole, without deltas, may be a copy that stands at another place than its text. Such a
+   copy makes no text of its own: see `handlers.core.copies`.
+4. Events before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
+   closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck, or
+   dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals the
+   joined, numbered deltas, and it is known whose text it is) is finished at once.
+5. No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.reasons import reason_class
 from handlers.core.assembly import Assembly, assemble
+from handlers.core.closes import close_of, ended_without_text
 from handlers.core.context import context_of
-from handlers.core.contradictions import contradiction_of, contradictions_of_finished
-from handlers.core.effects import Context, Copy, Ending, Note, Rank
+from handlers.core.contradictions import contradiction_of, contradictions_of_finished, earliest
+from handlers.core.copies import Joined, KnownTexts, assign_item_copies, is_whole
+from handlers.core.effects import Context, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.state import concerns
 from handlers.core.text import repair
+from handlers.core.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
 
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
+    from handlers.core.closes import Close, StatedText
     from handlers.core.contradictions import Contradiction
     from handlers.core.log import PartLog
     from handlers.core.state import LowWater, ResponseState
@@ -57,12 +61,20 @@ class FinishedPart(NamedTuple):
     started_ms: int
     finished_ms: int
     late: int = 0
-    """Fragments that came after the entry that closed it."""
+    """Fragments that came after the event that closed it."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     integrity_source: IntegritySource | None = None
     contradiction: Contradiction | None = None
+
+
+class DroppedCopy(NamedTuple):
+    """A part that is the copy of another: nothing comes out of it."""
+
+    part: PartKey
+    late: int = 0
+    """Fragments that came after the event that closed it."""
 
 
 class ResponseEnd(NamedTuple):
@@ -85,6 +97,8 @@ class Resolution:
     """What can be said of a response now."""
 
     finished: list[FinishedPart] = field(default_factory=list)
+    """In the order in which they were closed."""
+    dropped: list[DroppedCopy] = field(default_factory=list)
     spent: list[Arrival] = field(default_factory=list)
     """Endings that have closed whatever began before them."""
     ended: bool = False
@@ -92,31 +106,16 @@ class Resolution:
     ends: list[ResponseEnd] = field(default_factory=list)
     """How, the first one first."""
     contradictions: list[Contradiction] = field(default_factory=list)
-    """Texts in the response's final copy that differ from those of parts finished before."""
+    """Texts in copies that differ from those of parts finished before."""
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
 
 
-class _StatedText(NamedTuple):
-    """The text of a part as a closing, or the response's final copy, gives it."""
+_FIRST, _LAST = Arrival(EntryId(0, 0), 0), Arrival(EntryId(2**64, 0), 0)
+"""Before and after every event. What is given up comes last."""
 
-    rank: Rank
-    text: str
-    note: Note = Note()
-
-
-class _Close(NamedTuple):
-    """The entry that closes a part, with the text that it gives."""
-
-    entry: EntryId
-    ending: Ending | None
-    """The response's end, if that closes the part."""
-    stated: _StatedText
-
-    @property
-    def own(self) -> bool:
-        """Return whether the part or its item has the text, not only the response's final copy."""
-        return self.stated.rank is not Rank.RESPONSE
+_Found = tuple[Arrival, FinishedPart]
+"""A finished part, after the event that closed it."""
 
 
 def resolve(
@@ -131,49 +130,123 @@ def resolve(
         why: the reason for that.
     """
     result = Resolution(ended=idle_at_ms is not None)
-    copied: dict[PartKey, FinishedPart] = {}
-    shown = {part.kind for part in state.finished_parts}
-    result.contradictions = contradictions_of_finished(state, low_water)
-    for arrival, ending in sorted(state.endings.items()):
-        if not low_water.passed(arrival.entry):
-            _doubt(result, arrival.entry)
-        elif ending.output_index is None:
-            copied |= {
-                each.part: each for each in _only_in_final_copy(state, low_water, arrival, ending, shown)
-            }
-            result.ended = True
-            result.ends.append(_end(state, arrival, ending, copied))
-    for part, log in state.open_parts.items():
-        if part in copied:  # it began when it was closed already
-            continue
-        close = _close(state, part, log)
-        if close is None:
-            if idle_at_ms is not None:
-                result.finished.append(_abandoned(state, low_water, part, log, idle_at_ms, why))
-            continue
-        finished = _finished(state, low_water, part, log, close)
-        if low_water.passed(close.entry) or (low_water.stalled and _is_certain(state, log, close, finished)):
-            result.finished.append(finished)
-        else:
-            _doubt(result, close.entry)
-    result.finished += copied.values()
-    if idle_at_ms is not None and all(ending.output_index is not None for ending in state.endings.values()):
-        context = context_of(state.registers)
-        result.ends.append(
-            ResponseEnd(state.stream_key, "abandoned", why, context, idle_at_ms, reason_class(why))
-        )
-    still_open = set(state.open_parts) - {finished.part for finished in result.finished}
-    result.spent = [
-        arrival
-        for arrival, ending in state.endings.items()
-        if low_water.passed(arrival.entry)
-        and not any(concerns(arrival, ending, part, state.open_parts[part]) for part in still_open)
-    ]
+    timeline = Timeline(state, low_water)
+    result.contradictions = contradictions_of_finished(timeline)
+    found = _end_response(timeline, low_water, result)
+    if idle_at_ms is not None and not timeline.terminals:
+        found += _give_up(timeline, idle_at_ms, why, result)
+    copied = {finished.part for _, finished in found}  # these began when they were closed already
+    closes = {
+        part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in copied
+    }
+    passed = {
+        part: close
+        for part, close in closes.items()
+        if close is not None and low_water.passed(close.at.entry)
+    }
+    joined = Joined(timeline)
+    assigned = assign_item_copies(timeline, passed, joined)
+    others = (earliest(state, part, [other]) for part, other in assigned.others)
+    result.contradictions += [contradiction for contradiction in others if contradiction is not None]
+    for part, close in closes.items():
+        log = state.open_parts[part]
+        if part in assigned.copies:
+            result.dropped.append(_dropped(part, log, assigned.closes[part]))
+        elif part in assigned.closes:
+            found.append((assigned.closes[part].at, _finished(timeline, part, log, assigned.closes[part])))
+        elif close is not None:
+            finished = _finished(timeline, part, log, close)
+            if low_water.stalled and _is_certain(timeline, log, close, finished):
+                found.append((close.at, finished))
+            else:
+                _doubt(result, close.at.entry)
+        elif idle_at_ms is not None:
+            found.append((_LAST, _abandoned(timeline, part, log, idle_at_ms, why)))
+    _fold(timeline, found, assigned.closes, joined, result)
+    over = {*(each.part for each in result.finished), *(each.part for each in result.dropped)}
+    left = [(part, log) for part, log in state.open_parts.items() if part not in over]
+    result.spent = timeline.spent(low_water, left)
     return result
 
 
-def _end(state: ResponseState, arrival: Arrival, ending: Ending, copied: Iterable[PartKey]) -> ResponseEnd:
-    """Return how a response ended; `copied` are the parts that only final copies had until then."""
+def _fold(
+    timeline: Timeline,
+    found: list[_Found],
+    closes: Mapping[PartKey, Close],
+    joined: Joined,
+    result: Resolution,
+) -> None:
+    """Add what was found to the result, in the order of the stream; drop whole texts that are copies."""
+    known = KnownTexts(timeline)
+    for at, finished in sorted(found, key=lambda each: (each[0], each[1].part)):
+        part, text = finished.part, finished.assembly.text
+        close, log = closes.get(part), timeline.state.open_parts.get(part)
+        whole = close is not None and log is not None and is_whole(log, close)
+        if close and whole and (known.has(part, text, close) or joined.is_spoken(part, text, closes)):
+            result.dropped.append(DroppedCopy(part, finished.late))
+            continue
+        known.add(part, at, text)
+        result.finished.append(finished)
+
+
+def _dropped(part: PartKey, log: PartLog, close: Close) -> DroppedCopy:
+    return DroppedCopy(part, log.assembled(close.at)[1])
+
+
+def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -> list[_Found]:
+    """Note how the response ended; return the texts that only its ends and its announcements have.
+
+    Only of a kind the response showed no other part of: a copy's position is no proof that a text is a new
+    one, and nothing may come twice.
+    """
+    found: list[_Found] = []
+    shown: set[Kind] = set()
+    before = _FIRST
+    for arrival, ending in timeline.terminals:
+        if not low_water.passed(arrival.entry):
+            _doubt(result, arrival.entry)
+            continue
+        new = [
+            _copied(timeline, arrival, ending, copy)
+            for copy in ending.copies
+            if copy.text and copy.kind not in shown and not timeline.shows(copy.kind, arrival)
+        ]
+        shown |= {finished.part.kind for finished in new}
+        new += _announced(timeline, before, arrival, ending, shown)
+        shown |= {finished.part.kind for finished in new}
+        found += [(arrival, finished) for finished in new]
+        before = arrival
+        result.ended = True
+        result.ends.append(_end(timeline, arrival, ending, shown))
+    return found
+
+
+def _announced(
+    timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, shown: Collection[Kind]
+) -> list[FinishedPart]:
+    """Return the texts that only the beginnings of their parts gave, between two ends of the response."""
+    return [
+        _copied(timeline, until, ending, copy)._replace(
+            integrity="unverified", integrity_source=None, started_ms=at.entry.ms
+        )
+        for at, copy in timeline.announced(since, until)
+        if copy.kind not in shown and not timeline.shows(copy.kind, until)
+    ]
+
+
+def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Found]:
+    """Note that a response is given up; return the texts that were only announced."""
+    state = timeline.state
+    ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
+    context = context_of(state.registers)
+    result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, now_ms, ending.reason_class))
+    given_up = _announced(timeline, _FIRST, _LAST, ending, ())
+    return [(_LAST, finished._replace(finished_ms=now_ms)) for finished in given_up]
+
+
+def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collection[Kind]) -> ResponseEnd:
+    """Return how a response ended; `copied` are the kinds of text that only final copies had until then."""
+    state = timeline.state
     return ResponseEnd(
         state.stream_key,
         ending.status,
@@ -183,12 +256,12 @@ def _end(state: ResponseState, arrival: Arrival, ending: Ending, copied: Iterabl
         ending.reason_class,
         ending.provider_category,
         ending.provider_explanation,
-        state.has_refusal(arrival.entry) or any(part.kind == "refusal" for part in copied),
+        timeline.shows("refusal", arrival) or "refusal" in copied,
     )
 
 
-def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: FinishedPart) -> bool:
-    """Whether nothing that is still to come of earlier entries could change a text, or what is said of it.
+def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: FinishedPart) -> bool:
+    """Return whether nothing that is still to come of earlier entries could change a text, or what is said of it.
 
     Before the response's final copy an entry may still come that ends the item and has no text: then nothing
     confirms the deltas, whatever the copy says. Where item ids differ, the text has the first event's,
@@ -196,8 +269,8 @@ def _is_certain(state: ResponseState, log: PartLog, close: _Close, finished: Fin
     response had ended, that end's final copy may already have the text.
     """
     confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
-    known = confirmed and not log.ids_differ and state.context_known(close.entry)
-    return known and not state.has_ended(before=log.began)
+    known = confirmed and not log.ids_differ and timeline.state.context_known(close.at.entry)
+    return known and not timeline.has_ended(before=log.began)
 
 
 def _doubt(result: Resolution, entry: EntryId) -> None:
@@ -205,85 +278,12 @@ def _doubt(result: Resolution, entry: EntryId) -> None:
         result.doubtful_since = entry
 
 
-def _close(state: ResponseState, part: PartKey, log: PartLog) -> _Close | None:
-    """The first entry that closes the part and leaves it with a text; None if it is still open."""
-    texts, items, terminals = _closings_by_entry(state, part, log)
-    own_end = False
-    for entry in sorted({*texts, *items, *terminals}):
-        texts_here = sorted(texts.get(entry, []), key=lambda each: (each.rank, each.text))
-        terminal = terminals.get(entry)
-        own_end = own_end or entry in items or any(each.rank is not Rank.RESPONSE for each in texts_here)
-        stated = (
-            next((each for each in texts_here if each.text), None)
-            or next((each for each in texts_here if each.note.checksum), None)
-            or next((each for each in texts_here if each.note.redacted), _StatedText(Rank.RESPONSE, ""))
-        )
-        if stated.text or terminal or stated.note.redacted or log.says_something_until(entry):
-            return _Close(entry, None if own_end else terminal, stated)
-    return None
-
-
-def _closings_by_entry(
-    state: ResponseState, part: PartKey, log: PartLog
-) -> tuple[dict[EntryId, list[_StatedText]], set[EntryId], dict[EntryId, Ending]]:
-    """Return by entry the stated texts of the part, the ends of its item and the ends of its response."""
-    texts: dict[EntryId, list[_StatedText]] = {}
-    items: set[EntryId] = set()
-    terminals: dict[EntryId, Ending] = {}
-    for arrival, rank, text in log.closings:
-        stated = _StatedText(rank, text, state.notes.get(arrival, Note()))
-        texts.setdefault(arrival.entry, []).append(stated)
-    for arrival, ending in sorted(state.endings.items()):
-        if not concerns(arrival, ending, part, log):
-            continue
-        if ending.output_index is not None:
-            items.add(arrival.entry)
-            continue
-        terminals.setdefault(arrival.entry, ending)
-        copy = _copy_of(part, log, ending)
-        if copy is not None:
-            texts.setdefault(arrival.entry, []).append(_StatedText(Rank.RESPONSE, copy.text))
-    return texts, items, terminals
-
-
-def _copy_of(part: PartKey, log: PartLog, ending: Ending) -> Copy | None:
-    """What the final copy has of a part.
-
-    Its item's id says so where the copy has that id once; else its position does. (Some servers count
-    `output_index` from 1, others give new ids in the copy, or use one twice.) Only the part and the copy
-    count, not what else is open: that depends on who was faster.
-    """
-    at = {copy.position for copy in ending.copies if copy.item_id is not None and copy.item_id == log.item_id}
-    place = (at.pop() if len(at) == 1 else part.output_index, part.content_index, part.kind)
-    copies = (copy for copy in ending.copies if (copy.position, copy.content_index, copy.kind) == place)
-    return next(copies, None)
-
-
-def _only_in_final_copy(
-    state: ResponseState, low_water: LowWater, arrival: Arrival, ending: Ending, shown: set[Kind]
-) -> list[FinishedPart]:
-    """Texts that nothing but the response's final copy has.
-
-    Only of a kind the response showed no other part of (`shown`, which grows): the copy's positions are no
-    proof that a text is a new one, and nothing may come twice.
-    """
-    shown |= {part.kind for part, log in state.open_parts.items() if log.began <= arrival.entry}
-    only_here = [
-        _copied(state, low_water, arrival, ending, copy)
-        for copy in ending.copies
-        if copy.text and copy.kind not in shown
-    ]
-    shown |= {finished.part.kind for finished in only_here}
-    return only_here
-
-
-def _copied(
-    state: ResponseState, low_water: LowWater, arrival: Arrival, ending: Ending, copy: Copy
-) -> FinishedPart:
-    """Return the finished part that a final copy's text makes."""
+def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
+    """Return the finished part that a copy's text makes when its response ends."""
+    state = timeline.state
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
+    log = state.open_parts.get(part)
     text = repair(copy.text)
-    contradiction = contradiction_of(state, low_water, part, text, since=arrival.entry)
     return FinishedPart(
         part,
         assemble(())._replace(text=text),
@@ -294,47 +294,39 @@ def _copied(
         context_of(state.registers, arrival.entry),
         arrival.entry.ms,
         arrival.entry.ms,
-        _late(state, part, arrival),
+        0 if log is None else log.assembled(arrival)[1],
         ending.reason_class,
         ending.provider_category,
         ending.provider_explanation,
         "provider",
-        contradiction,
+        contradiction_of(timeline, part, text, since=arrival),
     )
 
 
-def _late(state: ResponseState, part: PartKey, arrival: Arrival) -> int:
-    """Fragments of a part that came after its text."""
-    log = state.open_parts.get(part)
-    return 0 if log is None else log.assembled(arrival.entry)[1]
-
-
-def _finished(
-    state: ResponseState, low_water: LowWater, part: PartKey, log: PartLog, close: _Close
-) -> FinishedPart:
-    joined, late = log.assembled(close.entry)
+def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> FinishedPart:
+    joined, late = log.assembled(close.at)
     stated, ending = close.stated, close.ending
-    text, integrity = _judged(joined.text, stated, lost=state.has_loss(close.entry))
+    text, integrity = _judged(joined.text, stated, lost=timeline.has_loss(close.at))
     return FinishedPart(
         part,
         joined._replace(text=text),
         "completed" if ending is None else ending.status,
         None if ending is None else ending.reason,
         integrity,
-        log.item_id_until(close.entry),
-        context_of(state.registers, close.entry),
-        log.began.ms,
-        close.entry.ms,
+        log.item_id_until(close.at.entry),
+        context_of(timeline.state.registers, close.at.entry),
+        log.began.entry.ms,
+        close.at.entry.ms,
         late,
         None if ending is None else ending.reason_class,
         None if ending is None else ending.provider_category,
         None if ending is None else ending.provider_explanation,
         stated.note.source if stated.text or stated.note.checksum else None,
-        contradiction_of(state, low_water, part, text, since=log.began),
+        contradiction_of(timeline, part, text, since=log.began),
     )
 
 
-def _judged(joined: str, stated: _StatedText, *, lost: bool) -> tuple[str, Integrity]:
+def _judged(joined: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
     """Return a part's text, and how far to trust it; `lost`: its producer has reported a loss."""
     text, checksum = repair(stated.text), stated.note.checksum
     if text:
@@ -345,12 +337,9 @@ def _judged(joined: str, stated: _StatedText, *, lost: bool) -> tuple[str, Integ
     return joined, "verified" if verified else "unverified"
 
 
-def _abandoned(
-    state: ResponseState, low_water: LowWater, part: PartKey, log: PartLog, now_ms: int, why: str
-) -> FinishedPart:
+def _abandoned(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
     # Its end may have come without any text, from a server that says nothing: then it did complete.
-    texts, items, _ = _closings_by_entry(state, part, log)
-    ended = min({*texts, *items}, default=None)
+    ended = ended_without_text(timeline, part, log)
     joined = log.assembled()[0]
     return FinishedPart(
         part,
@@ -359,9 +348,9 @@ def _abandoned(
         why if ended is None else None,
         "unverified",
         log.item_id,
-        context_of(state.registers),
-        log.began.ms,
-        now_ms if ended is None else ended.ms,
+        context_of(timeline.state.registers),
+        log.began.entry.ms,
+        now_ms if ended is None else ended.entry.ms,
         reason_class=reason_class(why) if ended is None else None,
-        contradiction=contradiction_of(state, low_water, part, joined.text, since=log.began),
+        contradiction=contradiction_of(timeline, part, joined.text, since=log.began),
     )

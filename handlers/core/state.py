@@ -41,20 +41,6 @@ class ResponseState:
     """The digest of each part's text; None where v0.1.0 finished the part."""
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
-    def has_refusal(self, until: EntryId) -> bool:
-        """Return whether a part of the response is a refusal that began with or before this entry."""
-        return any(part.kind == "refusal" for part in self.finished_parts) or any(
-            part.kind == "refusal" and log.began <= until for part, log in self.open_parts.items()
-        )
-
-    def has_loss(self, until: EntryId) -> bool:
-        """Return whether the producer reported a loss with or before this entry."""
-        return any(note.loss and arrival.entry <= until for arrival, note in self.notes.items())
-
-    def has_ended(self, before: EntryId) -> bool:
-        """Return whether the response ended before this entry, as far as that is still to be settled."""
-        return any(end.output_index is None and at.entry < before for at, end in self.endings.items())
-
     def context_known(self, until: EntryId) -> bool:
         """Return whether no `response.created` can add to the context of a text that this entry closes.
 
@@ -64,8 +50,3 @@ class ResponseState:
         context = context_of(self.registers, until)
         told = None not in {context.model, context.safety_identifier}
         return self.stream_key.by == "item" or told or (learned is not None and learned.entry <= until)
-
-
-def concerns(arrival: Arrival, ending: Ending, part: PartKey, log: PartLog) -> bool:
-    """Return whether an ending closes a part: its scope includes the part, and the part had begun."""
-    return ending.output_index in {None, part.output_index} and log.began <= arrival.entry

@@ -43,3 +43,8 @@ def to_bytes(text: str) -> bytes:
 def from_bytes(data: bytes) -> str:
     """Read back what `to_bytes` wrote."""
     return data.decode("utf-8", "surrogatepass")
+
+
+def utf16_length(text: str) -> int:
+    """Return the length of a text in UTF-16 units: the same before and after the repair."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2

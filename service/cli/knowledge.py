@@ -159,7 +159,7 @@ def _open_parts(state: ResponseState) -> list[OpenPart]:
             item_id=log.item_id,
             events=len(log.arrivals),
             text_bytes=len(assemble(log.fragments).text.encode("utf-8", "surrogatepass")),
-            since=time_of(log.began.ms),
+            since=time_of(log.began.entry.ms),
         )
         for part, log in state.open_parts.items()
     ]

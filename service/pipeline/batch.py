@@ -23,8 +23,10 @@ from handlers.core.context import context_of
 from handlers.core.contradictions import Contradiction
 from handlers.core.effects import (
     TRUNCATED,
+    Announced,
     Closing,
     Context,
+    Copy,
     Effect,
     Ending,
     Fragment,
@@ -348,14 +350,30 @@ class Batch:
             else:
                 response = self._response(effect.stream_key, origin)
                 response.entries.add(index)
-                if isinstance(effect, Ending):
-                    response.endings[origin.arrival] = self._ending(response, effect, index)
-                elif isinstance(effect, Loss):
-                    if not response.lost:
-                        response.notes[origin.arrival] = Note(loss=True)
-                        response.lost = True
-                else:
-                    self._learn(response, effect, index)
+                self._note(response, effect, origin, index, event_type)
+
+    def _note(
+        self,
+        response: ResponseChange,
+        effect: Ending | Learned | Loss | Announced,
+        origin: Origin,
+        index: int,
+        event_type: str,
+    ) -> None:
+        """Note an effect on a response as a whole."""
+        if isinstance(effect, Ending):
+            response.endings[origin.arrival] = self._ending(response, effect, index)
+        elif isinstance(effect, Learned):
+            self._learn(response, effect, index)
+        elif isinstance(effect, Announced):
+            copies = self._copies(response, effect.copies, index)
+            if copies:
+                response.notes[origin.arrival] = Note(announced=copies)
+            else:  # nothing else would show that it came
+                self._count_type(event_type, None, [index])
+        elif not response.lost:
+            response.notes[origin.arrival] = Note(loss=True)
+            response.lost = True
 
     def _close(self, closing: Closing, origin: Origin, index: int) -> None:
         change = self._part(closing.part, closing.item_id, origin, index)
@@ -367,16 +385,20 @@ class Batch:
         stored = StoredClosing(origin.arrival, closing.rank, closing.text)
         change.close(stored, has_checksum=closing.checksum is not None)
 
+    def _copies(self, response: ResponseChange, copies: Sequence[Copy], index: int) -> tuple[Copy, ...]:
+        """Return the copies of enabled kinds, without ids that are too long."""
+        kinds = self._reading.table.kinds
+        return tuple(
+            copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
+            for copy in copies
+            if copy.kind in kinds
+        )
+
     def _ending(self, response: ResponseChange, ending: Ending, index: int) -> Ending:
         """Return an ending without what is too long, and with copies of the enabled kinds only."""
-        kinds = self._reading.table.kinds
         category, explanation = ending.provider_category, ending.provider_explanation
         return ending._replace(
-            copies=tuple(
-                copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
-                for copy in ending.copies
-                if copy.kind in kinds
-            ),
+            copies=self._copies(response, ending.copies, index),
             reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
             reason_class=self._class_of(response, ending, index),
             provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),

@@ -11,7 +11,7 @@ from handlers.core.outputs import assembled_text, contradiction_alert
 from handlers.core.response import FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
-from service.ports import FinishedText, Loaded, Over, Settlement
+from service.ports import Dropped, FinishedText, Loaded, Over, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +83,7 @@ def _settlement(
         None if given_up is None else given_up.latest_ms,
         _over(resolution.ends, table) if resolution.ends else None,
         {each.part: contradiction_alert(each) for each in resolution.contradictions},
+        [Dropped(part, loaded.log_bytes.get(part, 0), late) for part, late in resolution.dropped],
     )
 
 

@@ -193,12 +193,15 @@ class Worker:
         )
 
     async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
-        """Give the parts that begin with this batch their alert, with what is known of their response."""
+        """Give the parts that begin with this batch their alert, with what is known of their response.
+
+        A text that came whole may be a copy of another one: it has its alert when it is settled.
+        """
         new = {
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._opens(part) and not alerted.get(part)
+            if self._opens(part) and not alerted.get(part) and batch.commit.begins_with_delta(change)
         }
         if not new:
             return
@@ -217,7 +220,6 @@ class Worker:
         change = response.parts[part]
         context = context_of({**response.registers, **stored})
         text = batch.commit.text_of(change)
-        text = text or next((closing.text for closing in change.closings), "")
         opened = self._table.kinds[part.kind].opened
         began_ms = batch.commit.began(change).ms
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))

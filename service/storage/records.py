@@ -16,11 +16,12 @@ from handlers.core.text import from_bytes, to_bytes
 from service import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
 
-_Ending = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
+_Copy = tuple[str | None, int, int, str, bytes]
+_Ending = tuple[int | None, str, str | None, list[_Copy]]
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
@@ -37,6 +38,7 @@ class _NoteRecord(msgspec.Struct, omit_defaults=True):
     reason_class: str | None = None
     category: str | None = None
     explanation: str | None = None
+    announced: list[_Copy] = []
 
 
 _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
@@ -113,7 +115,7 @@ REGISTERS = {
 
 def encode_ending(ending: Ending) -> bytes:
     """An ending as a field's value."""
-    copies = [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in ending.copies]
+    copies = _copies_out(ending.copies)
     status = _STATUS_OF_V0_1.get(ending.status, ending.status)
     return _encode((ending.output_index, status, ending.reason, copies))
 
@@ -142,7 +144,19 @@ def encode_note(note: Note) -> bytes:
             note.reason_class,
             note.provider_category,
             note.provider_explanation,
+            _copies_out(note.announced),
         )
+    )
+
+
+def _copies_out(copies: Iterable[Copy]) -> list[_Copy]:
+    return [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in copies]
+
+
+def _copies_in(copies: Iterable[_Copy]) -> tuple[Copy, ...]:
+    return tuple(
+        Copy(item_id, position, content_index, kind, from_bytes(text))
+        for item_id, position, content_index, kind, text in copies
     )
 
 
@@ -157,6 +171,7 @@ def _note_in(data: bytes) -> Note:
         record.reason_class,
         record.category,
         record.explanation,
+        _copies_in(record.announced),
     )
 
 
@@ -178,10 +193,7 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
         output_index,
         status,
         reason,
-        tuple(
-            Copy(item_id, position, content_index, kind, from_bytes(text))
-            for item_id, position, content_index, kind, text in copies
-        ),
+        _copies_in(copies),
     )
 
 

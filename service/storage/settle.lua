@@ -4,8 +4,9 @@
 -- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, logs, items and buckets, by number
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, marker, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
---                         texts {field, log, log_bytes, item, item_field, message, json, digest, opened, finished,
---                         contradicted, late}, contradictions {field, alert},
+--                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
+--                         finished, contradicted} (a copy that is dropped has the first four), contradictions
+--                         {field, alert},
 --                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
 --         marker_ttl_ms  how long a marker remembers a response that is over, if it had a text or an alert
@@ -37,6 +38,18 @@ local function contradict(state, field, alert)
   end
 end
 
+-- Puts a text into its item's hash; false if it is there already. If the item has a text although nothing else
+-- remembers the part, that text stays: an id never has two. A text of another part stays too: an item id may be
+-- another response's id. (Quotation marks within a text are escaped.)
+local function show(text)
+  local item = KEYS[text.item]
+  if redis.call('HSETNX', item, text.item_field, text.json) == 1 then
+    redis.call('PEXPIRE', item, plan.item_ttl_ms)
+    return true
+  end
+  return not string.find(redis.call('HGET', item, text.item_field), '"id":"' .. text.id .. '"', 1, true)
+end
+
 -- Whether it is finished now, or was before; not if something came for it since it was read.
 local function finish(state, text, written)
   local part = 'part:' .. text.field
@@ -47,9 +60,7 @@ local function finish(state, text, written)
     return true
   end
   if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end
-  -- If the item has a text although nothing else remembers the part, that text stays: an id never has two.
-  if redis.call('HSETNX', KEYS[text.item], text.item_field, text.json) == 1 then
-    redis.call('PEXPIRE', KEYS[text.item], plan.item_ttl_ms)
+  if text.message and show(text) then
     redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
     if text.opened and redis.call('HSETNX', state, 'alerted:' .. text.field, '1') == 1 then
       redis.call('XADD', ALERTS, '*', unpack(text.opened))
@@ -170,7 +181,8 @@ for s, settlement in ipairs(plan.settlements) do
     local all_finished = true
     for t, text in ipairs(settlement.texts) do
       text.number = {s - 1, t - 1}
-      all_finished = finish(state, text, written) and all_finished
+      -- In order: what comes later may be a copy of one that has to be read again.
+      all_finished = all_finished and finish(state, text, written)
     end
     if all_finished then
       for _, field in ipairs(settlement.spent) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end

@@ -89,6 +89,7 @@ class SettleCall:
                     "log_bytes": text.log_bytes,
                     "item": self._key(self._names.item(text.part)),
                     "item_field": f"{text.part.kind}:{text.part.content_index}",
+                    "id": text.message.id,
                     "message": entry_of(text.message, json),
                     "json": json,
                     "late": text.late,
@@ -98,6 +99,15 @@ class SettleCall:
                     **self._alert("contradicted", text.contradicted),
                 }
             )
+        plan["texts"] += [
+            {
+                "field": copy.part.field,
+                "log": self._key(self._names.log(copy.part)),
+                "log_bytes": copy.log_bytes,
+                "late": copy.late,
+            }
+            for copy in settlement.dropped
+        ]
         return plan
 
     def _over(self, over: Over) -> dict[str, Any]:

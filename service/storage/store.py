@@ -158,7 +158,11 @@ class RedisStorage:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """For parts about to raise an alert, what is known of their response; None if it was raised."""
+        """For parts about to raise an alert, what is known of their response.
+
+        None if it was raised, or is raised when the part is finished: of one that is stored without an alert,
+        the text came whole.
+        """
         names = list(REGISTERS)
         pipeline = self._client.pipeline(transaction=False)
         for part in parts:
@@ -168,7 +172,9 @@ class RedisStorage:
         with unavailable_if_away():
             replies = await pipeline.execute()
         return {
-            part: None if alerted or state == b"done" else registers_of(dict(zip(names, values, strict=True)))
+            part: None
+            if alerted or state is not None
+            else registers_of(dict(zip(names, values, strict=True)))
             for part, (alerted, state, *values) in zip(parts, replies, strict=True)
         }
 

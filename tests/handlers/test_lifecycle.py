@@ -45,6 +45,8 @@ COPIES = (
     Copy("msg_1", 2, 0, "output_text", "well"),
     Copy("msg_1", 2, 1, "refusal", "no"),
 )
+PLACES = tuple(copy._replace(item_id=None, text="") for copy in COPIES[:3])
+"""Where the texts of the reasoning are, in its own end."""
 
 
 def effects(origin: Origin, **fields: Any) -> list[Effect]:
@@ -106,7 +108,7 @@ def test_copy_of_an_item_closes_its_parts_and_the_rest() -> None:
         Closing(PartKey(KEY, 3, 0, "reasoning"), Rank.OUTPUT_ITEM, "hm", "rs_1"),
         Closing(PartKey(KEY, 3, 0, "reasoning_summary"), Rank.OUTPUT_ITEM, "one", "rs_1"),
         Closing(PartKey(KEY, 3, 1, "reasoning_summary"), Rank.OUTPUT_ITEM, "two", "rs_1"),
-        Ending(KEY, 3, "completed"),
+        Ending(KEY, 3, "completed", copies=tuple(place._replace(position=3) for place in PLACES)),
     ]
 
 
@@ -134,7 +136,7 @@ def test_without_a_response_id_an_item_ends_itself() -> None:
     """The texts of a producer that gives no response id would wait for the idle timeout."""
     key = StreamKey("item", "rs_1")
     found = effects(UNNAMED, type="response.output_item.done", output_index=0, item=REASONING)
-    assert found[-1] == Ending(key, None, "completed")
+    assert found[-1] == Ending(key, None, "completed", copies=PLACES)
     assert all(effect.part.stream_key == key for effect in found if isinstance(effect, Closing))
 
 
@@ -509,4 +511,4 @@ def _key(effect: Effect) -> StreamKey:
 def test_handler_has_no_texts_of_its_own() -> None:
     """Copies of kinds that nobody asked for would be kept."""
     assert handler.kinds == frozenset()
-    assert len(handler.routes) == 12
+    assert len(handler.routes) == 19

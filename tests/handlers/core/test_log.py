@@ -11,7 +11,8 @@ from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, asse
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.log import FRAGMENT_BYTES, Columns, CorruptLogError, decode_log, encode_chunk
-from tests.strategies import Chunk, chunks, entry_ids, near_entry_ids
+from handlers.core.text import utf16_length
+from tests.strategies import Chunk, arrivals, chunks
 
 
 def _chunk(ms: int, delta: str = "x", item_id: str | None = None) -> bytes:
@@ -45,16 +46,19 @@ def test_chunks_make_the_same_set_in_any_order(chunks: list[Chunk], data: st.Dat
     assert log.began == min(chunk.began for chunk in chunks)
 
 
-@given(st.lists(chunks, min_size=1, max_size=4), st.one_of(st.none(), entry_ids, near_entry_ids))
-def test_the_short_way_joins_as_the_long_way_does(chunks: list[Chunk], until: EntryId | None) -> None:
+@given(st.lists(chunks, min_size=1, max_size=4), st.one_of(st.none(), arrivals))
+def test_the_short_way_joins_as_the_long_way_does(chunks: list[Chunk], until: Arrival | None) -> None:
     """A text would depend on whether its numbers happen to be in order."""
     log = decode_log(b"".join(chunk.encoded() for chunk in chunks))
     distinct = {fragment.arrival: fragment for fragment in log.fragments}.values()
     assume(len(distinct) == len(set(log.fragments)))  # an arrival is one fragment, and always the same
-    in_time = [each for each in distinct if until is None or each.arrival.entry <= until]
+    in_time = [each for each in distinct if until is None or each.arrival <= until]
     assert log.assembled(until) == (assemble(in_time), len(distinct) - len(in_time))
     if until is not None:
-        assert log.says_something_until(until) == any(fragment.delta for fragment in in_time)
+        assert log.has_fragment(until) == bool(in_time)
+        assert log.length(until) == sum(utf16_length(fragment.delta) for fragment in in_time)
+    speaks = [fragment.arrival for fragment in distinct if fragment.delta]
+    assert log.speaks_since == min(speaks, default=None)
 
 
 @given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=3), min_size=1, max_size=4))
@@ -65,7 +69,7 @@ def test_a_text_in_order_is_joined(texts: list[list[str]]) -> None:
         [StoredFragment(Arrival(EntryId(n, 0), 0), 7 + n, delta) for n, delta in enumerate(deltas)]
     )
     data = b"".join(Chunk([next(numbered) for _ in some], [], None).encoded() for some in texts)
-    assembly, late = decode_log(data).assembled(EntryId(len(deltas), 0))
+    assembly, late = decode_log(data).assembled(Arrival(EntryId(len(deltas), 0), 0))
     assert assembly == Assembly("".join(deltas), len(deltas), 0, 7, 6 + len(deltas))
     assert late == 0
 
@@ -142,8 +146,8 @@ def test_a_part_begins_with_its_earliest_event() -> None:
     """A part that has only a `.done`, or that first, would have no beginning, or a wrong one."""
     first, second = Arrival(EntryId(1, 0), 0), Arrival(EntryId(2, 0), 1)
     closing = StoredClosing(first, Rank.DONE, "x")
-    assert decode_log(Chunk([StoredFragment(second, None, "x")], [closing], None).encoded()).began.ms == 1
-    assert decode_log(Chunk([], [closing], None).encoded()).began.ms == 1
+    assert decode_log(Chunk([StoredFragment(second, None, "x")], [closing], None).encoded()).began == first
+    assert decode_log(Chunk([], [closing], None).encoded()).began == first
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,12 @@ class Story:
         *,
         number: int | None = None,
         item_id: str | None = None,
+        position: int = 0,
     ) -> Story:
         """A fragment."""
-        self._log(part, item_id)[0].append(StoredFragment(at(ms), ms if number is None else number, text))
+        self._log(part, item_id)[0].append(
+            StoredFragment(at(ms, position), ms if number is None else number, text)
+        )
         return self
 
     def closing(
@@ -88,9 +91,9 @@ class Story:
             self.notes[at(ms, position)] = note
         return self
 
-    def loss(self, ms: int) -> Story:
+    def loss(self, ms: int, position: int = 7) -> Story:
         """Report that the producer lost events."""
-        self.notes[at(ms, 7)] = Note(loss=True)
+        self.notes[at(ms, position)] = Note(loss=True)
         return self
 
     def item_end(self, ms: int, output_index: int = 0) -> Story:
@@ -193,11 +196,20 @@ def test_first_closing_entry_wins_and_later_ones_are_late() -> None:
     assert finished.assembly.delta_count == 1
 
 
-def test_within_an_entry_the_better_source_wins() -> None:
-    """A copy would replace the text's own `.done` for a producer that coalesces."""
+@pytest.mark.parametrize("first", Rank)
+def test_within_an_array_the_first_text_wins(first: Rank) -> None:
+    """A producer that coalesces would get other texts than one that does not."""
     story = Story().delta(1, "a")
-    for position, rank in enumerate(reversed(Rank)):
-        story.closing(2, f"by {rank.name}", rank, position=position)
+    for position, rank in enumerate([first, *reversed(Rank)]):
+        story.closing(2, f"{position} by {rank.name}", rank, position=position)
+    assert story.only().assembly.text == f"0 by {first.name}"
+
+
+def test_within_an_event_the_better_source_wins() -> None:
+    """A handler whose event has a text and its copy would get either."""
+    story = Story().delta(1, "a")
+    for rank in reversed(Rank):
+        story.closing(2, f"by {rank.name}", rank)
     assert story.only().assembly.text == "by DONE"
 
 
@@ -261,9 +273,16 @@ def test_end_closes_only_what_began_before_it() -> None:
     assert resolution.spent == [at(1, 8), at(1, 9)]
 
 
-def test_end_in_the_entry_of_the_first_delta_closes_it() -> None:
+def test_end_behind_the_first_delta_in_its_array_closes_it() -> None:
     """A response that came in one array would stay open."""
     assert Story().delta(1, "a").item_end(1).only().finished_ms == 1
+
+
+def test_end_before_the_first_delta_in_its_array_does_not() -> None:
+    """A text would be cut off at once, or not, by how its producer cuts events into entries."""
+    story = Story().delta(1, "one", position=9).item_end(1)
+    assert story.resolve().finished == []
+    assert story.closing(2, "one two").only().assembly.text == "one two"
 
 
 @pytest.mark.parametrize(
@@ -599,11 +618,10 @@ def test_source_is_that_of_the_authoritative_text(story: Story, source: str | No
     assert story.only().integrity_source == source
 
 
-def test_within_an_entry_the_source_is_that_of_the_text_that_counts() -> None:
-    """Otherwise the copy beside a producer's `.done` would give the text its source."""
-    story = (
-        Story().closing(2, "a", Rank.CONTENT_PART).closing(2, "b", position=1, note=Note(source="producer"))
-    )
+def test_the_source_is_that_of_the_text_that_counts() -> None:
+    """Otherwise the copy behind a producer's `.done` would give the text its source."""
+    story = Story().closing(2, "b", note=Note(source="producer"))
+    story.closing(2, "a", Rank.CONTENT_PART, position=1)
     assert (story.only().assembly.text, story.only().integrity_source) == ("b", "producer")
 
 
@@ -642,12 +660,12 @@ def test_checksum_of_a_part_without_deltas_is_only_remembered() -> None:
     assert (finished.assembly.text, finished.finished_ms, finished.contradiction) == ("a", 3, None)
 
 
-def test_text_beside_a_checksum_counts() -> None:
-    """Otherwise a text that is known would be replaced by what the deltas make."""
+def test_text_after_a_checksum_is_late() -> None:
+    """Otherwise what comes out would depend on how a producer cuts its events into entries."""
     story = Story().delta(1, "a").closing(2, "", note=checksum("a"))
     finished = story.closing(2, "ab", Rank.CONTENT_PART, position=1).only()
-    assert (finished.assembly.text, finished.integrity) == ("ab", "repaired")
-    assert finished.contradiction == Contradiction(PART, "", None, KNOWN, 2)
+    assert (finished.assembly.text, finished.integrity) == ("a", "verified")
+    assert finished.contradiction == Contradiction(PART, "ab", None, KNOWN, 2)
 
 
 @pytest.mark.parametrize(
@@ -682,10 +700,10 @@ def test_part_that_was_withheld_after_some_deltas_keeps_them() -> None:
 
 
 @pytest.mark.parametrize("note", [None, checksum("a")])
-def test_what_an_entry_says_of_a_text_goes_before_that_it_is_withheld(note: Note | None) -> None:
+def test_what_an_event_says_of_a_text_goes_before_that_it_is_withheld(note: Note | None) -> None:
     """Otherwise a text that is known would be taken away."""
-    story = Story().delta(1, "a").closing(2, "", note=Note(redacted=True))
-    finished = story.closing(2, "" if note else "a", Rank.CONTENT_PART, position=1, note=note).only()
+    story = Story().delta(1, "a").closing(2, "" if note else "a", Rank.CONTENT_PART, note=note)
+    finished = story.closing(2, "", position=1, note=Note(redacted=True)).only()
     assert (finished.assembly.text, finished.integrity) == ("a", "verified")
 
 
@@ -702,14 +720,14 @@ def test_what_an_entry_says_of_a_text_goes_before_that_it_is_withheld(note: Note
 )
 def test_nothing_is_verified_after_a_loss(closing: Story, integrity: str) -> None:
     """Otherwise a text would look whole although its producer had to drop some of its response."""
-    assert closing.loss(3).only().integrity == integrity
+    assert closing.loss(2).only().integrity == integrity
 
 
 def test_loss_after_the_end_of_a_text_does_not_concern_it() -> None:
     """Otherwise a text would be doubted or not, by when a worker looks."""
-    story = Story().delta(1, "a").closing(3, "a").loss(4)
+    story = Story().delta(1, "a").closing(3, "a").loss(3)
     assert story.only().integrity == "verified"
-    del story.notes[at(4, 7)]
+    del story.notes[at(3, 7)]
     assert story.loss(2).only().integrity == "repaired"
 
 

@@ -84,6 +84,8 @@ class _Response:
     registers: Registers = field(default_factory=dict)
     done: dict[PartKey, str] = field(default_factory=dict)
     """The finished parts, with the text of each."""
+    dropped: set[PartKey] = field(default_factory=set)
+    """Copies of other parts: nothing came out of them."""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,8 @@ class StoredSet:
         for key, change in commit.responses.items():
             response = self.responses.setdefault(key, _Response())
             for part, added in change.parts.items():
+                if part in response.dropped:
+                    continue
                 if part in response.done:
                     if any(differs(each, change.notes, response.done[part]) for each in added.closings):
                         self.contradicted.add(part)
@@ -120,14 +124,17 @@ class StoredSet:
             dict(response.registers),
             dict(response.endings),
             {part: decode_log(log) for part, log in response.logs.items()},
-            {part: text_digest(text) for part, text in response.done.items()},
+            {
+                **{part: text_digest(text) for part, text in response.done.items()},
+                **dict.fromkeys(response.dropped),
+            },
             dict(response.notes),
         )
 
     def settle(self, state: ResponseState, resolution: Resolution) -> None:
         """Write what is finished, once; `state` may be older than what is stored now.
 
-        A part of which something came since is looked at again later, with the endings that close it.
+        A part of which something came since is looked at again later, with what was closed after it.
         """
         response = self.responses.setdefault(state.stream_key, _Response())
         all_finished = True
@@ -138,7 +145,7 @@ class StoredSet:
                     decode_log(response.logs.get(part, b""))
                 ):
                     all_finished = False
-                    continue
+                    break
                 response.done[part] = finished.assembly.text
                 response.logs.pop(part, None)
                 self.written[part] = assembled_text(finished)
@@ -147,6 +154,12 @@ class StoredSet:
         self.contradicted.update(
             each.part for each in resolution.contradictions if each.part in response.done
         )
+        for part, _ in resolution.dropped if all_finished else ():
+            if _arrivals(state.open_parts.get(part)) != _arrivals(decode_log(response.logs.get(part, b""))):
+                all_finished = False
+                break
+            response.dropped.add(part)
+            response.logs.pop(part, None)
         for arrival in resolution.spent if all_finished else ():
             response.endings.pop(arrival, None)
 

@@ -249,6 +249,20 @@ def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataOb
     assert first.contradicted == second.contradicted
 
 
+@settings(max_examples=500)
+@given(unruly_events(), st.sampled_from(["resp_1", None]), st.data())
+def test_any_events_in_other_entries(
+    events: list[Json], response_id: str | None, data: st.DataObject
+) -> None:
+    """What stands before or behind a closing would depend on how a producer cuts its events into arrays."""
+    plan = PlannedResponse(response_id, events)
+    first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1)))
+    second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=8)))
+    by_entry = ("started_at", "finished_at", "item_id", *CONTEXT_NAMES, "context_truncated")
+    assert _comparable(first.written, *by_entry) == _comparable(second.written, *by_entry)
+    assert first.contradicted == second.contradicted
+
+
 @given(responses(), responses(by_item=False), st.data())
 def test_responses_do_not_touch_each_other(
     one: PlannedResponse, other: PlannedResponse, data: st.DataObject

@@ -1,0 +1,210 @@
+"""Copies that stand at another place than their text: they close that text, and make none of their own.
+
+Servers count positions in more than one way: vLLM and Doubao list a text in `output_item.done` at another
+index than its deltas had, and gateways count the items of one response twice from 0. So a place where
+nothing was streamed is no proof of a new text. A text is *whole* if no delta of it came before it was closed.
+
+1. An item's copy lists all texts of the item. Of each kind, what is listed at the place of a part is that
+   part's. The whole texts that are left belong to the parts of the item that are left: first those with
+   equal texts, then in order. A text for which no part is left is a new one.
+2. Any other whole text is a copy if its words are those of an earlier text of its kind: of one that is closed,
+   or of the deltas until then of one that is open. The other text of a `.done` must be in the same item; that
+   of a copy may be anywhere in the response.
+
+Texts with deltas of their own never fold: two that are alike both come out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from handlers.core.closes import Close
+from handlers.core.contradictions import Other
+from handlers.core.effects import Rank
+from handlers.core.text import repair, text_digest, utf16_length
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deltaloom.messages import Kind
+    from handlers.core.identity import Arrival, PartKey
+    from handlers.core.log import PartLog
+    from handlers.core.timeline import Timeline
+
+
+class Assigned(NamedTuple):
+    """The parts that misplaced copies of items belong to."""
+
+    closes: dict[PartKey, Close]
+    """Of all open parts that are closed, some of them by a misplaced copy."""
+    copies: set[PartKey]
+    """The places of these copies: no parts of their own."""
+    others: list[tuple[PartKey, Other]]
+    """Copies with another text than a part that was closed before."""
+
+
+def is_whole(log: PartLog, close: Close) -> bool:
+    """Return whether a part's text came without deltas."""
+    own_rank = close.stated.rank is not Rank.RESPONSE and not close.stated.misplaced
+    return bool(close.stated.text) and own_rank and not log.has_fragment(close.at)
+
+
+def assign_item_copies(timeline: Timeline, closes: Mapping[PartKey, Close], joined: Joined) -> Assigned:
+    """Give the misplaced copies of each item to the parts that they belong to.
+
+    Args:
+        timeline: the stored state of the response.
+        closes: the closes of open parts, as far as the low-water mark has passed them.
+        joined: the texts of open parts.
+    """
+    assigned = Assigned({**closes}, set(), [])
+    groups: dict[tuple[Arrival, Kind], list[PartKey]] = {}
+    for part, close in closes.items():
+        log = timeline.state.open_parts[part]
+        by_item = close.stated.rank is Rank.OUTPUT_ITEM and log.began == close.at
+        if by_item and is_whole(log, close):
+            groups.setdefault((close.at, part.kind), []).append(part)
+    for (at, _), copies in sorted(groups.items()):
+        _assign(timeline, at, sorted(copies), assigned, joined)
+    return assigned
+
+
+def _assign(
+    timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned, joined: Joined
+) -> None:
+    """Give the copies of one kind in one item's end to the parts that no copy stands at the place of."""
+    rest = _parts_without_copy(timeline, at, copies)
+    if not rest:
+        return
+    digests = {part: joined.digest(part, at, assigned.closes.get(part)) for part in rest}
+    rest = [part for part in rest if digests[part] != _EMPTY or not _is_closed(timeline, part, at, assigned)]
+    by_digest: dict[str | None, list[PartKey]] = {}
+    for part in rest:
+        by_digest.setdefault(digests[part], []).append(part)
+    left = []
+    pairs = []
+    for copy in copies:
+        alike = by_digest.get(text_digest(repair(assigned.closes[copy].stated.text)))
+        if alike:
+            pairs.append((copy, alike.pop(0)))
+        else:
+            left.append(copy)
+    taken = {part for _, part in pairs}
+    pairs += zip(left, [part for part in rest if part not in taken], strict=False)
+    for copy, part in pairs:
+        _give(timeline, at, copy, part, assigned, joined)
+
+
+def _parts_without_copy(timeline: Timeline, at: Arrival, copies: Sequence[PartKey]) -> list[PartKey]:
+    """Return the parts of the item that came before its end, of the copies' kind, without a copy in place."""
+    state, first = timeline.state, copies[0]
+    ending = state.endings.get(at)
+    listed = (
+        {(each.position, each.content_index) for each in ending.copies if each.kind == first.kind}
+        if ending
+        else set()
+    )
+    found = [part for part in timeline.parts_like(first) if _place(part) not in listed and part not in copies]
+    if listed:
+        return sorted(
+            part for part in found if part in state.finished_parts or state.open_parts[part].began < at
+        )
+    # v0.1.0 stored an end without the places of its texts: nothing tells which finished parts it lists.
+    return sorted(
+        part
+        for part in found
+        if part not in state.finished_parts
+        and state.open_parts[part].began < at
+        and all(closing.arrival != at for closing in state.open_parts[part].closings)
+    )
+
+
+def _give(
+    timeline: Timeline, at: Arrival, copy: PartKey, part: PartKey, assigned: Assigned, joined: Joined
+) -> None:
+    stated = assigned.closes[copy].stated
+    assigned.copies.add(copy)
+    if not _is_closed(timeline, part, at, assigned):
+        assigned.closes[part] = Close(at, None, stated._replace(misplaced=True))
+        return
+    known = joined.digest(part, at, assigned.closes.get(part))
+    if known is not None and known != text_digest(repair(stated.text)):
+        assigned.others.append((part, Other(at, stated.text)))
+
+
+_EMPTY = text_digest("")
+"""The digest of a part that was closed without a text: no copy is of that."""
+
+
+def _is_closed(timeline: Timeline, part: PartKey, before: Arrival, assigned: Assigned) -> bool:
+    close = assigned.closes.get(part)
+    return part in timeline.state.finished_parts or (close is not None and close.at < before)
+
+
+class Joined:
+    """The texts of a response's parts at some point of its stream."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._state = timeline.state
+        self._by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
+        for part, log in timeline.state.open_parts.items():
+            if log.speaks_since is not None:
+                self._by_kind.setdefault(part.kind, []).append((part, log))
+
+    def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
+        """Return the digest of a part's text; None if it is not known."""
+        if part in self._state.finished_parts:
+            return self._state.finished_parts[part]
+        if close is not None and close.at < until and close.stated.text:
+            return text_digest(repair(close.stated.text))
+        end = until if close is None else min(until, close.at)
+        return text_digest(self._state.open_parts[part].assembled(end)[0].text)
+
+    def is_spoken(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
+        """Return whether a whole text has the words, until then, of another part that is open then."""
+        at, length = closes[copy].at, utf16_length(text)
+        for part, log in self._by_kind.get(copy.kind, []):
+            close = closes.get(part)
+            open_then = part != copy and (close is None or close.at > at)
+            if open_then and _may_repeat(closes[copy], copy, part) and log.length(at) == length:
+                if log.assembled(at)[0].text == text:
+                    return True
+        return False
+
+
+class KnownTexts:
+    """The texts of a response that are closed, in the order of their closes."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
+        for part, digest in timeline.state.finished_parts.items():
+            if digest is not None:
+                self._closed.setdefault((part.kind, digest), []).append((part, None))
+
+    def add(self, part: PartKey, at: Arrival, text: str) -> None:
+        """Add a text that is closed now."""
+        self._closed.setdefault((part.kind, text_digest(text)), []).append((part, at))
+
+    def has(self, copy: PartKey, text: str, close: Close) -> bool:
+        """Return whether another part had a whole text before; one event never repeats itself."""
+        at = close.at
+        alike = self._closed.get((copy.kind, text_digest(text)), [])
+        ending = self._timeline.state.endings.get(at) if alike else None
+        listed = {(each.position, each.content_index, each.kind) for each in ending.copies} if ending else ()
+        return any(
+            _may_repeat(close, copy, part)
+            and (*_place(part), part.kind) not in listed
+            and (closed is None or closed < at)
+            for part, closed in alike
+        )
+
+
+def _place(part: PartKey) -> tuple[int, int]:
+    return part.output_index, part.content_index
+
+
+def _may_repeat(close: Close, copy: PartKey, part: PartKey) -> bool:
+    """Return whether a whole text can be a copy of a part's."""
+    same_item = copy.stream_key.by == "item" or copy.output_index == part.output_index
+    return same_item or close.stated.rank is not Rank.DONE

@@ -1,0 +1,175 @@
+"""The stored state of a response in the order of its stream: what came before an event, without a search.
+
+The closing rules ask the same few things of every part and of every copy. Each answer is prepared once, so
+that a settlement costs the sum of parts, copies and endings, not a product of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deltaloom.messages import Kind
+    from handlers.core.effects import Copy, Ending
+    from handlers.core.identity import Arrival, PartKey
+    from handlers.core.log import PartLog
+    from handlers.core.state import LowWater, ResponseState
+
+    Place = tuple[int, int, Kind]
+    """An item's position, a part's position in it, and its kind."""
+
+
+class CopyIndex:
+    """The copies in one ending, by id, by place and by kind."""
+
+    def __init__(self, copies: Iterable[Copy]) -> None:
+        self._positions: dict[str, int | None] = {}
+        self._places: dict[Place, Copy] = {}
+        self._sole: dict[Kind, Copy | None] = {}
+        for copy in copies:
+            self._places.setdefault(place_of(copy), copy)
+            if copy.item_id is not None:
+                known = self._positions.setdefault(copy.item_id, copy.position)
+                self._positions[copy.item_id] = copy.position if known == copy.position else None
+            if copy.text:
+                self._sole[copy.kind] = None if copy.kind in self._sole else copy
+
+    def of(self, part: PartKey, item_id: str | None) -> Copy | None:
+        """Return the copy of a part.
+
+        Its item's id finds it where the copies have that id at one position; else its position does. (Some
+        servers count `output_index` from 1, others give new ids in the copy, or use one twice.)
+        """
+        position = None if item_id is None else self._positions.get(item_id)
+        position = part.output_index if position is None else position
+        return self._places.get((position, part.content_index, part.kind))
+
+    def sole(self, kind: Kind) -> Copy | None:
+        """Return the only copy of a kind that has a text; None if there are more, or none."""
+        return self._sole.get(kind)
+
+
+class Timeline:
+    """A response's endings, and the beginnings of its parts, sorted."""
+
+    def __init__(self, state: ResponseState, low_water: LowWater) -> None:
+        """Sort them.
+
+        A final copy beyond the low-water mark contradicts nothing yet: another text of its kind may still
+        come from before it.
+        """
+        self.state = state
+        ordered = sorted(state.endings.items(), key=itemgetter(0))
+        self.terminals = [(at, ending) for at, ending in ordered if ending.output_index is None]
+        self._terminal_arrivals = [at for at, _ in self.terminals]
+        self._item_ends: dict[int, list[Arrival]] = {}
+        for at, ending in ordered:
+            if ending.output_index is not None:
+                self._item_ends.setdefault(ending.output_index, []).append(at)
+        self._copies = {at: CopyIndex(ending.copies) for at, ending in self.terminals}
+        self._sole: dict[Place, list[tuple[Arrival, Copy]]] = {}
+        for at, ending in self.terminals:
+            if low_water.passed(at.entry):
+                for kind in {copy.kind for copy in ending.copies}:
+                    copy = self._copies[at].sole(kind)
+                    if copy is not None:
+                        self._sole.setdefault(place_of(copy), []).append((at, copy))
+        self._finished_kinds = Counter(part.kind for part in state.finished_parts)
+        self._began: dict[Kind, list[Arrival]] = {}
+        for part, log in state.open_parts.items():
+            self._began.setdefault(part.kind, []).append(log.began)
+        for arrivals in self._began.values():
+            arrivals.sort()
+        self._alike: dict[tuple[int | None, Kind], list[PartKey]] = {}
+        for part in {**state.finished_parts, **state.open_parts}:
+            self._alike.setdefault(_item_of(part), []).append(part)
+        self._announced = [
+            (at, copy)
+            for at, note in sorted(state.notes.items(), key=itemgetter(0))
+            for copy in note.announced
+            if copy.text
+        ]
+        self._lost_since = min((at for at, note in state.notes.items() if note.loss), default=None)
+
+    def terminal_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
+        """Return the first end of the response that came with this event, or after it."""
+        index = bisect_left(self._terminal_arrivals, arrival)
+        return self.terminals[index] if index < len(self.terminals) else None
+
+    def item_end_from(self, output_index: int, arrival: Arrival) -> Arrival | None:
+        """Return the first end of an item that came with this event, or after it."""
+        arrivals = self._item_ends.get(output_index, [])
+        index = bisect_left(arrivals, arrival)
+        return arrivals[index] if index < len(arrivals) else None
+
+    def copies(self, terminal: Arrival) -> CopyIndex:
+        """Return the copies in an end of the response."""
+        return self._copies[terminal]
+
+    def sole_copies(self, part: PartKey) -> list[tuple[Arrival, Copy]]:
+        """Return the copies at a part's place that are the only ones of its kind in their final copy."""
+        return self._sole.get((part.output_index, part.content_index, part.kind), [])
+
+    def shows(self, kind: Kind, until: Arrival) -> bool:
+        """Return whether a part of a kind is finished, or began with this event or before it."""
+        arrivals = self._began.get(kind)
+        return kind in self._finished_kinds or (arrivals is not None and arrivals[0] <= until)
+
+    def shows_only(self, part: PartKey, until: Arrival) -> bool:
+        """Return whether no other part of its kind is finished, or began with this event or before it."""
+        log = self.state.open_parts.get(part)
+        itself = part in self.state.finished_parts or (log is not None and log.began <= until)
+        began = bisect_right(self._began.get(part.kind, []), until)
+        return self._finished_kinds[part.kind] + began - itself <= 0
+
+    def parts_like(self, part: PartKey) -> list[PartKey]:
+        """Return the parts of a part's kind and item, finished or open."""
+        return self._alike.get(_item_of(part), [])
+
+    def announced(self, since: Arrival, until: Arrival) -> list[tuple[Arrival, Copy]]:
+        """Return the texts announced from one event to before another: the first at each place, each once."""
+        first, end = (bisect_left(self._announced, at, key=itemgetter(0)) for at in (since, until))
+        by_place: dict[Place, tuple[Arrival, Copy]] = {}
+        for at, copy in self._announced[first:end]:
+            by_place.setdefault(place_of(copy), (at, copy))
+        by_text: dict[tuple[Kind, str], tuple[Arrival, Copy]] = {}
+        for at, copy in by_place.values():
+            by_text.setdefault((copy.kind, copy.text), (at, copy))
+        return list(by_text.values())
+
+    def has_loss(self, until: Arrival) -> bool:
+        """Return whether the producer reported a loss with this event, or before it."""
+        return self._lost_since is not None and self._lost_since <= until
+
+    def has_ended(self, before: Arrival) -> bool:
+        """Return whether the response ended before this event, as far as that is still to be settled."""
+        return bool(self.terminals) and self.terminals[0][0] < before
+
+    def spent(self, low_water: LowWater, still_open: Iterable[tuple[PartKey, PartLog]]) -> list[Arrival]:
+        """Return the endings that have closed whatever began before them."""
+        first: Arrival | None = None
+        first_of: dict[int, Arrival] = {}
+        for part, log in still_open:
+            first = log.began if first is None else min(first, log.began)
+            first_of[part.output_index] = min(log.began, first_of.get(part.output_index, log.began))
+        found = []
+        for at, ending in self.state.endings.items():
+            began = first if ending.output_index is None else first_of.get(ending.output_index)
+            if low_water.passed(at.entry) and (began is None or at < began):
+                found.append(at)
+        return found
+
+
+def _item_of(part: PartKey) -> tuple[int | None, Kind]:
+    """Return the item and kind of a part; without a response id, all parts are of one item."""
+    return None if part.stream_key.by == "item" else part.output_index, part.kind
+
+
+def place_of(copy: Copy) -> Place:
+    """Return where a copy stands."""
+    return copy.position, copy.content_index, copy.kind
