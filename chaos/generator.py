@@ -120,6 +120,8 @@ class _Style(NamedTuple):
     first_index: int
     array_length: int
     shape: str
+    shifted: bool
+    """Whether copies list a text at another place than its deltas."""
 
 
 _NAMES = {
@@ -188,6 +190,7 @@ class _Maker:
             first_index=int(keyed and self._chance(0.05)),
             array_length=rng.choices([1, 4, 32], [50, 30, 20])[0],
             shape=pick(event=75, data=8, envelope=7, flat=10),
+            shifted=self._chance(0.1),
         )
 
     # -------------------------------------------------------------------------- what is streamed
@@ -310,6 +313,8 @@ class _Maker:
             return {**copy, "arguments": "{}"}
         content = [p for p in item.pieces if p.kind != "reasoning_summary"] if full else []
         copy["content"] = [{"type": _NAMES[p.kind][3], _NAMES[p.kind][2]: p.text} for p in content]
+        if self.style.shifted and len(content) == 1:
+            copy["content"].insert(0, {"type": "vendor_part"})
         if item.type == "reasoning":
             summary = [p for p in item.pieces if p.kind == "reasoning_summary"] if full else []
             copy["summary"] = [{"type": "summary_text", "text": p.text} for p in summary]

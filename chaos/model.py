@@ -2,7 +2,8 @@
 
 This is what the workers' output is held against. It is written from the contract, and shares no code with
 the worker: an entry's events are dictionaries as the API streams them, and a part is finished by the first
-entry that closes it and leaves it with a text.
+event that closes it and leaves it with a text. A text that came without deltas and has the words of an
+earlier one is a copy of it, and comes to nothing.
 
 It presumes what real servers keep to: whoever says a part's text twice says the same, and a producer gives
 all entries of a response the same context.
@@ -161,12 +162,18 @@ class _Part:
     entries: list[int]
     fragments: list[tuple[int | None, str]] = field(default_factory=list)
     said: dict[int, str] = field(default_factory=dict)
-    """What this entry says of its text, by rank."""
+    """What this event says of its text, by rank."""
     own_end: bool = False
     ends_now: bool = False
-    """Whether this entry closes it."""
+    """Whether this event closes it."""
     late: int = 0
     finished: ExpectedText | None = None
+    finished_by: int = 0
+    """The number of the event that finished it."""
+    misplaced: bool = False
+    """Whether an item's copy gives its text at another place."""
+    dropped: bool = False
+    """Whether it is a copy of another."""
 
 
 _Copied = tuple[str | None, int, int, str, str]
@@ -212,21 +219,34 @@ class _Reader:
         self.copied: defaultdict[PartId, set[str]] = defaultdict(set)
         """Every text that a final copy has at a part's place, as the only one of its kind."""
         self.copies_now: list[tuple[str | None, list[_Copied]]] = []
-        """The final copies of the entry that is being read, and what they are of."""
+        """The final copies of the event that is being read, and what they are of."""
         self.stops_now: dict[ExpectedStop, str] = {}
-        """The stops of the entry that is being read."""
+        """The stops of the event that is being read."""
+        self.listed: set[PartId] = set()
+        """The places of the texts in the item's copy that is being read."""
+        self.events = 0
 
     def read(self, number: int, events: list[Event | Bad]) -> None:
-        self.terminals.clear()
-        self.ended_items.clear()
         for event in events:
             if isinstance(event, Bad):
                 self.letters[number, event.reason] += 1
             else:
-                self._event(number, event)
+                self._read_event(number, event)
+        for part in self.parts.values():
+            if part.finished is not None and part.finished.closed_by == number:
+                # The context, and an item id, are those of the whole entry.
+                part.finished = part.finished._replace(context=dict(self.context), item_id=part.item_id)
+
+    def _read_event(self, number: int, event: Event) -> None:
+        self.events += 1
+        self.terminals.clear()
+        self.ended_items.clear()
+        self.listed.clear()
+        self._event(number, event)
         self._note_stops()
-        for part in list(self.parts.values()):
-            self._close(number, part)
+        for part in sorted(self.parts.values(), key=lambda part: not part.fragments):
+            if not part.dropped:
+                self._close(number, part)
         for owner, terminal in self.terminals.items():
             self._only_in_final_copy(number, owner, terminal)
         for owner, copies in self.copies_now:
@@ -252,7 +272,7 @@ class _Reader:
 
     def give_up(self) -> None:
         for part in self.parts.values():
-            if part.finished is None:
+            if part.finished is None and not part.dropped:
                 status, reason = ("completed", None) if part.own_end else ("abandoned", "idle_timeout")
                 self._finish(None, part, status, reason, "")
 
@@ -269,7 +289,7 @@ class _Reader:
             for part in self.parts.values()
             if part.finished is not None
         )
-        late = sum(text.late for text in texts)
+        late = sum(part.late for part in self.parts.values())
         contradicted = frozenset(text.part for text in texts if self._others(text.part, text.text))
         return Expectation(
             texts,
@@ -295,7 +315,7 @@ class _Reader:
             part = self._part(
                 number, event.get("item_id"), event["output_index"], event[rule.place], rule.kind
             )
-            if part.finished is None:
+            if part.finished is None and not part.dropped:
                 part.fragments.append((event.get("sequence_number"), event["delta"]))
             else:
                 part.late += 1
@@ -350,17 +370,84 @@ class _Reader:
 
     def _item_done(self, number: int, event: Event) -> None:
         item = event["item"]
-        for index, kind, text in _texts(item):
-            if text:
-                part = self._part(number, item.get("id"), event["output_index"], index, kind)
-                self._say(part, 2, text)
-                part.own_end = True
+        texts = [(index, kind, text) for index, kind, text in _texts(item) if text]
+        for kind in dict.fromkeys(kind for _, kind, _ in texts):
+            self._item_copies(
+                number, event, [(index, text) for index, each, text in texts if each == kind], kind
+            )
         if self.response_id is not None:
             self.ended_items.add((None, event["output_index"]))
         elif item["type"] in {"message", "reasoning"}:
             # Without a response id the item is all there is of the response: its end is the end.
             self.ended_items.add((item["id"], None))
             self._ended(item["id"], _Terminal("completed", None, [], set()))
+
+    def _item_copies(self, number: int, event: Event, copies: list[tuple[int, str]], kind: str) -> None:
+        """Give the texts of one kind in an item's copy to its parts: by place, by words, then in order."""
+        item_id, output_index = event["item"].get("id"), event["output_index"]
+        owner = None if self.response_id is not None else item_id
+        like = [
+            part
+            for part in self.parts.values()
+            if (part.id.kind, part.id.item_id) == (kind, owner)
+            and (owner is not None or part.id.output_index == output_index)
+        ]
+        places = [PartId(self.response_id, owner, output_index, index, kind) for index, _ in copies]
+        self.listed.update(places)
+        at_place = {part.id: part for part in like}
+        rest = sorted((part for part in like if part.id not in places), key=lambda part: part.id[2:4])
+        rest = [part for part in rest if part.finished is None or part.finished.text]
+        new = []
+        for place, (_, text) in zip(places, copies, strict=True):
+            if place in at_place:
+                if number not in at_place[place].entries[-1:]:
+                    at_place[place].entries.append(number)
+                self._say(at_place[place], 2, text)
+            else:
+                new.append((place, text))
+        by_words = {
+            place: part
+            for place, text in new
+            for part in [next((each for each in rest if self._words(each) == repaired(text)), None)]
+            if part is not None and not rest.remove(part)  # type: ignore[func-returns-value]  # it is taken
+        }
+        for place, text in new:
+            part = by_words.get(place) or (rest.pop(0) if rest else None)
+            made = self._part(number, item_id, output_index, place.content_index, kind)
+            if part is None:
+                self._say(made, 2, text)
+                continue
+            made.dropped = True
+            if part.dropped:
+                continue
+            if part.finished is None:
+                part.misplaced = True
+                self._say(part, 2, text)
+            else:
+                self.said[part.id].add(repaired(text))
+
+    def _words(self, part: _Part) -> str | None:
+        if part.dropped:
+            return None
+        return repaired(joined_text(part.fragments)) if part.finished is None else part.finished.text
+
+    def _is_copy(self, part: _Part, rank: int, text: str) -> bool:
+        """Return whether a text without deltas has the words of an earlier one of its kind."""
+        return any(
+            other.id.kind == part.id.kind
+            and other.id.item_id == part.id.item_id
+            and other is not part
+            and (rank or part.id.item_id is not None or other.id.output_index == part.id.output_index)
+            and (
+                other.id not in self.listed
+                and other.finished_by < self.events
+                and other.finished.text == text
+                if other.finished is not None
+                else bool(other.fragments) and self._words(other) == text
+            )
+            for other in self.parts.values()
+            if not other.dropped
+        )
 
     def _terminal(self, event: Event) -> None:
         name = event["type"]
@@ -432,9 +519,20 @@ class _Reader:
                 if there and (index, kind) == (part.id.content_index, part.id.kind):
                     part.said.setdefault(_FINAL_COPY, text)
                     break
+            alike = [copy for copy in terminal.copies if copy[3] == part.id.kind]
+            others = [
+                other
+                for other in self.parts.values()
+                if other is not part and (other.id.kind, other.id.item_id) == (part.id.kind, owner)
+            ]
+            if len(alike) == 1 and not others:  # the only one of its kind, wherever it stands
+                part.said.setdefault(_FINAL_COPY, alike[0][4])
         if part.ends_now and part.finished is None:
             text = part.said[min(part.said)] if part.said else ""
-            if text or terminal is not None or any(delta for _, delta in part.fragments):
+            whole = bool(part.said) and min(part.said) < _FINAL_COPY and not part.fragments
+            if whole and not part.misplaced and self._is_copy(part, min(part.said), repaired(text)):
+                part.dropped = True
+            elif text or terminal is not None or any(delta for _, delta in part.fragments):
                 own = part.own_end or terminal is None
                 status, reason = ("completed", None) if own else (terminal.status, terminal.reason)  # type: ignore[union-attr]  # not own: there is one
                 self._finish(number, part, status, reason, text)
@@ -450,6 +548,7 @@ class _Reader:
 
     def _finish(self, number: int | None, part: _Part, status: str, reason: str | None, text: str) -> None:
         joined = repaired(joined_text(part.fragments))
+        part.finished_by = self.events
         part.finished = ExpectedText(
             part=part.id,
             item_id=part.item_id,
@@ -462,7 +561,7 @@ class _Reader:
             context=dict(self.context),
             entries=(),
             closed_by=number,
-            copied=bool(part.said) and min(part.said) == _FINAL_COPY,
+            copied=part.misplaced or (bool(part.said) and min(part.said) == _FINAL_COPY),
             numbered=_by_number(part.fragments) is not None,
         )
 

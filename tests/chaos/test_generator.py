@@ -92,6 +92,13 @@ def test_the_envelope_is_faststreams() -> None:
     assert BinaryMessageFormatV1.parse(raw) == (b'{"type":"keepalive"}', headers)
 
 
+def copied(place: int, text: str) -> Event:
+    """The end of an item whose copy has a refusal at this place."""
+    content = [*[{"type": "vendor_part"}] * place, {"type": "refusal", "refusal": text}]
+    item = {"type": "message", "id": "item_0", "content": content}
+    return {"type": "response.output_item.done", "output_index": 0, "item": item}
+
+
 @pytest.mark.parametrize(
     ("entries", "text", "status", "integrity", "late"),
     [
@@ -100,7 +107,11 @@ def test_the_envelope_is_faststreams() -> None:
         ([[delta(None, "a")], [delta(None, "a")], [done("a")]], "a", "completed", "repaired", 0),
         ([[delta(0, "a")], [delta(0, "b")], [done("ab")]], "ab", "completed", "verified", 0),
         ([[delta(1, "a")], [done("a")], [delta(2, "b")]], "a", "completed", "verified", 1),
-        ([[done("a"), delta(1, "a")]], "a", "completed", "verified", 0),
+        ([[done("a"), delta(1, "a")]], "a", "completed", "repaired", 1),
+        ([[delta(1, "a"), copied(1, "a")]], "a", "completed", "verified", 0),
+        ([[delta(1, "a"), copied(1, "ab")]], "ab", "completed", "repaired", 0),
+        ([[done("a")], [copied(1, "a")]], "a", "completed", "repaired", 0),
+        ([[copied(1, "a")], [done("a")]], "a", "completed", "repaired", 0),
         ([[delta(1, "a")]], "a", "abandoned", "unverified", 0),
         ([[delta(1, "\ud83d")], [delta(2, "\ude42")], [done("🙂")]], "🙂", "completed", "verified", 0),
         ([[delta(1, "\ud83d")], [done("\ud83d")]], "\ufffd", "completed", "verified", 0),

@@ -237,14 +237,16 @@ async def test_a_checksum_in_place_of_the_text(bench: Bench, closing: dict[str, 
     assert text.integrity_source == "provider"
 
 
-async def test_a_text_goes_before_a_checksum(bench: Bench) -> None:
-    """A copy that has the text would be passed over for a checksum that nothing fits."""
+@pytest.mark.parametrize("array", [False, True], ids=["entries", "array"])
+async def test_a_text_behind_a_checksum_is_late(bench: Bench, *, array: bool) -> None:
+    """What comes out would depend on how a producer cuts its events into entries."""
     part = {"type": "refusal", "refusal": "I can't."}
     copy = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "part": part}
-    both = json.dumps([delta(1, "I can", "refusal"), with_checksum("I can't."), copy])
-    await bench.publish(both)
+    events = [delta(1, "I can", "refusal"), with_checksum("I can't."), copy]
+    await (bench.publish(json.dumps(events)) if array else bench.publish(*events))
     (text,) = await written(bench)
-    assert (text.text, text.integrity) == ("I can't.", "repaired")
+    assert (text.text, text.integrity) == ("I can", "unverified")
+    assert [alert.text for alert in await raised(bench, "text.contradicted")] == ["I can't."]
 
 
 async def test_who_wrote_the_authoritative_text(bench: Bench) -> None:
