@@ -9,7 +9,8 @@ in its final copy say which streams it ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+import json
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from deltaloom import limits
 from deltaloom.events import (
@@ -198,7 +199,7 @@ def on_end(event: AnyEnd, origin: Origin) -> Iterator[Effect]:
     status = _STATUS_OF_TYPE.get(event.type) or _STATUSES.get(said, "completed")
     reasons = _reasons(response.error)
     if response.incomplete_details is not None:
-        reason = [response.incomplete_details.reason]
+        reason = [response.incomplete_details.reason, *_quoted(response.incomplete_details.reason)]
         reasons = reasons + reason if status == "failed" else reason + reasons
     yield from on_response(event, origin)
     yield from _end(response, origin, status, _told(reasons, origin))
@@ -215,12 +216,43 @@ def _reasons(error: ErrorCodes | None) -> list[str | None]:
     """Return the values of an error that may say why a response ended, the outermost first."""
     if error is None:
         return []
-    found = [error.code, error.type]
+    found = [error.code, error.type, *_quoted(error.code)]
     if isinstance(error, ErrorCause):
         found += [*_reasons(error.innererror), *_reasons(error.error)]
     if isinstance(error, ErrorDetail):
-        found += [*_reasons(error.provider_specific_fields), *_known([error.message])]
+        found += [
+            *_reasons(error.provider_specific_fields),
+            *_known([error.message]),
+            *_quoted(error.message),
+        ]
     return found
+
+
+_QUOTED_AT_MOST: Final = 65_536
+"""Characters of a string that is read as JSON."""
+
+_QUOTED_DEPTH: Final = 4
+_CODES = ("code", "type", "reason", "message")
+_CAUSES = ("error", "innererror", "provider_specific_fields")
+
+
+def _quoted(text: str | None) -> list[str]:
+    """Return the values that the table has of an error that a gateway quotes as JSON in a string."""
+    if text is None or len(text) > _QUOTED_AT_MOST or not text.lstrip().startswith("{"):
+        return []
+    try:
+        return _known(_values(json.loads(text), _QUOTED_DEPTH))
+    except (ValueError, RecursionError):  # only looks like JSON
+        return []
+
+
+def _values(error: Any, depth: int) -> Iterator[str]:
+    """Yield the values of a quoted error that may say why a response ended, the outermost first."""
+    if not isinstance(error, dict) or not depth:
+        return
+    yield from (value for name in _CODES if isinstance(value := error.get(name), str))
+    for name in _CAUSES:
+        yield from _values(error.get(name), depth - 1)
 
 
 def _known(values: Iterable[str | None]) -> list[str]:

@@ -51,6 +51,37 @@ GOOD: dict[type[Event], Json] = {
         "part": {"type": "refusal", "refusal": "x"},
         **_PART,
     },
+    events.ContentPartAdded: {
+        "type": "response.content_part.added",
+        "part": {"type": "refusal", "refusal": "x"},
+        **_PART,
+    },
+    events.ReasoningPartAdded: {
+        "type": "response.reasoning_part.added",
+        "part": {"type": "reasoning_text", "text": "x"},
+        **_PART,
+    },
+    events.ReasoningSummaryPartAdded: {
+        "type": "response.reasoning_summary_part.added",
+        "part": {"type": "summary_text", "text": "x"},
+        **_SUMMARY,
+    },
+    events.ReasoningPartDone: {
+        "type": "response.reasoning_part.done",
+        "part": {"type": "reasoning_text", "text": "x"},
+        **_PART,
+    },
+    events.ReasoningSummaryPartDone: {
+        "type": "response.reasoning_summary_part.done",
+        "part": {"type": "summary_text", "text": "x"},
+        **_SUMMARY,
+    },
+    events.OutputItemAdded: {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": {"type": "message", "id": "it_1", "content": []},
+        "sequence_number": 1,
+    },
     events.OutputItemDone: {
         "type": "response.output_item.done",
         "output_index": 0,
@@ -65,6 +96,7 @@ GOOD: dict[type[Event], Json] = {
     events.ResponseIncomplete: {"type": "response.incomplete", **_RESPONSE},
     events.ResponseFailed: {"type": "response.failed", **_RESPONSE},
     events.ResponseCancelled: {"type": "response.cancelled", **_RESPONSE},
+    events.ResponseCanceled: {"type": "response.canceled", **_RESPONSE},
     events.ErrorEvent: {"type": "error", "code": "x", "message": "y", "sequence_number": 1},
     events.ResponseErrorEvent: {
         "type": "response.error",
@@ -99,11 +131,21 @@ TEXTS: dict[type[Event], str] = {
     events.OutputTextDone: "text",
 }
 """The field of each `.done` that holds its text; a checksum may stand in place of it."""
+BEGINNINGS = {
+    events.OutputItemAdded,
+    events.ContentPartAdded,
+    events.ReasoningPartAdded,
+    events.ReasoningSummaryPartAdded,
+}
+"""Events that are as a rule empty: they need nothing but their type."""
 REQUIRED = [
     (model, name)
     for model, event in GOOD.items()
     for name in event
-    if name not in _OPTIONAL and name != TEXTS.get(model) and name != "response"
+    if (model not in BEGINNINGS or name == "type")
+    and name not in _OPTIONAL
+    and name != TEXTS.get(model)
+    and name != "response"
 ]
 TYPED = [(model, name) for model, event in GOOD.items() for name in event if name != "type"]
 INDEXES = [(model, name) for model, event in GOOD.items() for name in event if name.endswith("_index")]

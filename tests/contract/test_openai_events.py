@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from deltaloom import events as ours
 from handlers import BUILT_IN
-from tests.client.test_events import GOOD, TEXTS
+from tests.client.test_events import BEGINNINGS, GOOD, TEXTS
 from tests.service.pipeline.model import batch_of
 from tests.strategies import entry_of
 
@@ -33,6 +33,10 @@ EVENTS: dict[type[ours.Event], type[BaseModel]] = {
     ours.ReasoningSummaryTextDone: openai.ResponseReasoningSummaryTextDoneEvent,
     ours.OutputTextDelta: openai.ResponseTextDeltaEvent,
     ours.OutputTextDone: openai.ResponseTextDoneEvent,
+    ours.OutputItemAdded: openai.ResponseOutputItemAddedEvent,
+    ours.ContentPartAdded: openai.ResponseContentPartAddedEvent,
+    ours.ReasoningSummaryPartAdded: openai.ResponseReasoningSummaryPartAddedEvent,
+    ours.ReasoningSummaryPartDone: openai.ResponseReasoningSummaryPartDoneEvent,
     ours.ContentPartDone: openai.ResponseContentPartDoneEvent,
     ours.OutputItemDone: openai.ResponseOutputItemDoneEvent,
     ours.ResponseCreated: openai.ResponseCreatedEvent,
@@ -55,7 +59,10 @@ PIECES: list[tuple[type[BaseModel], type[BaseModel]]] = [
 ]
 
 OUR_OWN: set[type[ours.Event]] = {
+    ours.ReasoningPartAdded,
+    ours.ReasoningPartDone,
     ours.ResponseCancelled,
+    ours.ResponseCanceled,
     ours.ResponseDone,
     ours.ResponseErrorEvent,
     ours.PartRedacted,
@@ -134,7 +141,8 @@ def test_every_type_of_theirs_is_handled_or_counted() -> None:
     known = {next(iter(_literals(own))) for own in EVENTS}
     types = {event["type"] for event in _their_events()}
     assert known <= types
-    tell_nothing = {"response.queued", "response.in_progress"}  # since they have no response here
+    beginnings = {next(iter(_literals(own))) for own in BEGINNINGS & set(EVENTS)}
+    tell_nothing = {"response.queued", "response.in_progress", *beginnings}  # since nothing is in them here
     assert set(commit.counts) == {f"type:{name}" for name in types - known | tell_nothing}
 
 
@@ -220,6 +228,22 @@ THEIRS: dict[type[ours.Event], BaseModel] = {
     ),
     ours.OutputTextDone: openai.ResponseTextDoneEvent(
         type="response.output_text.done", text="well", logprobs=[], **_PLACE
+    ),
+    ours.OutputItemAdded: openai.ResponseOutputItemAddedEvent(
+        type="response.output_item.added", item=_MESSAGE, output_index=2, sequence_number=9
+    ),
+    ours.ContentPartAdded: openai.ResponseContentPartAddedEvent(
+        type="response.content_part.added", part=_REFUSAL, **_PLACE
+    ),
+    ours.ReasoningSummaryPartAdded: openai.ResponseReasoningSummaryPartAddedEvent(
+        type="response.reasoning_summary_part.added",
+        part={"type": "summary_text", "text": "one"},
+        **_SUMMARY_PLACE,
+    ),
+    ours.ReasoningSummaryPartDone: openai.ResponseReasoningSummaryPartDoneEvent(
+        type="response.reasoning_summary_part.done",
+        part={"type": "summary_text", "text": "one"},
+        **_SUMMARY_PLACE,
     ),
     ours.ContentPartDone: openai.ResponseContentPartDoneEvent(
         type="response.content_part.done", part=_REFUSAL, **_PLACE

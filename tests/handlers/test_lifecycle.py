@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deltaloom import limits
 from handlers.core.effects import (
+    Announced,
     Closing,
     Context,
     Copy,
@@ -20,6 +21,9 @@ from handlers.core.effects import (
 )
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.lifecycle import handler
+
+if TYPE_CHECKING:
+    from deltaloom.messages import Kind
 
 AT = Arrival(EntryId(1, 0), 0)
 NAMED = Origin(AT, "resp_1")
@@ -157,6 +161,7 @@ def test_completed_has_the_final_copy() -> None:
         ("response.incomplete", "incomplete"),
         ("response.failed", "failed"),
         ("response.cancelled", "cancelled"),
+        ("response.canceled", "cancelled"),
         ("response.done", "completed"),
     ],
 )
@@ -239,6 +244,19 @@ _INNER = {"innererror": {"code": "ResponsibleAIPolicyViolation"}}
         ({"code": "never_heard_of", "type": "server_error"}, "never_heard_of"),
         ({"code": "content_filter", **_INNER}, "content_filter"),
         ("boom", None),
+        ('{"error": {"code": "content_filter"}}', "content_filter"),
+        (
+            {"code": 400, "message": ' {"error": {"message": "no", "code": "content_filter"}}'},
+            "content_filter",
+        ),
+        ({"code": 400, "message": '{"error": {"innererror": {"code": "content_filter"}}}'}, "content_filter"),
+        ({"code": '{"code": "content_filter"}'}, "content_filter"),
+        ({"code": 400, "message": '{"error": {"code": "never_heard_of"}}'}, "400"),
+        ({"code": 400, "message": '{"error": {"code": "content_filter"}'}, "400"),
+        ({"code": 400, "message": '{"error": {"code": ["content_filter"], "type": 7}}'}, "400"),
+        ({"code": 400, "message": '{"error":' * 5 + '{"code": "content_filter"}' + "}" * 5}, "400"),
+        ({"code": 400, "message": '{"error":' * 20_000}, "400"),
+        ({"code": 400, "message": '{"a": "' + "a" * 65_536 + '", "code": "content_filter"}'}, "400"),
     ],
 )
 def test_policy_code_is_found_wherever_servers_put_it(error: Any, reason: str | None) -> None:
@@ -512,3 +530,86 @@ def test_handler_has_no_texts_of_its_own() -> None:
     """Copies of kinds that nobody asked for would be kept."""
     assert handler.kinds == frozenset()
     assert len(handler.routes) == 19
+
+
+# ------------------------------------------------------------------------- what the beginning of a part has
+
+PART = {"type": "refusal", "refusal": "no"}
+BEGINNINGS: list[tuple[dict[str, Any], Copy]] = [
+    (
+        {"type": "response.output_item.added", "output_index": 2, "item": {**MESSAGE, "content": [PART]}},
+        Copy("msg_1", 2, 0, "refusal", "no"),
+    ),
+    (
+        {"type": "response.content_part.added", "output_index": 2, "content_index": 1, "part": PART},
+        Copy(None, 2, 1, "refusal", "no"),
+    ),
+    (
+        {
+            "type": "response.reasoning_part.added",
+            "output_index": 2,
+            "content_index": 1,
+            "part": {"type": "reasoning_text", "text": "hm"},
+        },
+        Copy(None, 2, 1, "reasoning", "hm"),
+    ),
+    (
+        {
+            "type": "response.reasoning_summary_part.added",
+            "output_index": 2,
+            "summary_index": 1,
+            "part": {"type": "summary_text", "text": "one"},
+        },
+        Copy(None, 2, 1, "reasoning_summary", "one"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "copy"), BEGINNINGS)
+def test_beginning_of_a_part_announces_its_text(event: dict[str, Any], copy: Copy) -> None:
+    """A text that nothing else has would be lost."""
+    assert effects(NAMED, **event) == [Announced(KEY, (copy,))]
+
+
+@pytest.mark.parametrize("event_type", [event["type"] for event, _ in BEGINNINGS])
+@pytest.mark.parametrize("origin", [NAMED, UNNAMED])
+def test_beginning_without_a_text_says_nothing(event_type: str, origin: Origin) -> None:
+    """An event that every server sends would be stored, or be a dead letter."""
+    assert effects(origin, type=event_type) == []
+    empty = {"part": {"type": "refusal", "refusal": ""}, "item": {**MESSAGE, "id": None}}
+    assert effects(origin, type=event_type, **{**empty, "item": {"type": "message"}}) == []
+
+
+def test_beginning_without_any_id_belongs_to_nothing() -> None:
+    """It would be a dead letter, and was never one."""
+    event = {"type": "response.content_part.added", "output_index": 0, "content_index": 0, "part": PART}
+    assert effects(UNNAMED, **event) == []
+    assert effects(UNNAMED, **event, item_id="i" * (limits.ID + 1)) == []
+    assert effects(UNNAMED, **event, item_id="it") == [
+        Announced(StreamKey("item", "it"), (Copy("it", 0, 0, "refusal", "no"),))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event_type", "index", "part", "kind"),
+    [
+        (
+            "response.reasoning_part.done",
+            "content_index",
+            {"type": "reasoning_text", "text": "hm"},
+            "reasoning",
+        ),
+        (
+            "response.reasoning_summary_part.done",
+            "summary_index",
+            {"type": "summary_text", "text": "hm"},
+            "reasoning_summary",
+        ),
+    ],
+)
+def test_end_of_a_part_of_reasoning_has_its_copy(
+    event_type: str, index: str, part: dict[str, str], kind: Kind
+) -> None:
+    """A text that nothing else has would be lost."""
+    found = effects(NAMED, type=event_type, output_index=1, part=part, **{index: 2})
+    assert found == [Closing(PartKey(KEY, 1, 2, kind), Rank.CONTENT_PART, "hm")]
