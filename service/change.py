@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import DeadLetter, ModerationAlert
     from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
-    from handlers.core.effects import Ending, Note
+    from handlers.core.effects import Ending, Note, Rank
     from handlers.core.identity import PartKey, StreamKey
 
 
@@ -27,6 +27,7 @@ class PartChange:
     """What a batch adds to one part: fragments in columns, and closings."""
 
     __slots__ = (
+        "_first",
         "_named",
         "closings",
         "contradicted",
@@ -50,6 +51,8 @@ class PartChange:
         """In their entries' arrays; None as long as all are 0."""
         self.in_order = True
         self.closings: list[StoredClosing] = []
+        self._first: dict[str, tuple[Arrival, Rank]] = {}
+        """The first closing that has each text; under the empty text, the first one that has any."""
         self.copies: list[Arrival] = []
         """Of closings that are not stored, since one that is goes before them."""
         self.item_id: str | None = None
@@ -120,12 +123,14 @@ class PartChange:
         The first event that has the text closes a part, and of one event the closing of the lowest rank.
         A closing with another text is stored too, since it contradicts the first.
         """
-        arrival, rank, said = closing
-        for before, better, text in self.closings:
-            if text and (before, better) <= (arrival, rank) and said in {"", text} and not has_checksum:
-                self.copies.append(closing.arrival)
-                return
+        at = closing.arrival, closing.rank
+        first = self._first.get(closing.text)
+        if first is not None and first <= at and not has_checksum:
+            self.copies.append(closing.arrival)
+            return
         self.closings.append(closing)
+        for text in {closing.text, ""} if closing.text else ():
+            self._first[text] = min(at, self._first.get(text, at))
 
     def clear(self) -> None:
         """Take its fragments out."""
