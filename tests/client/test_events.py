@@ -79,7 +79,7 @@ GOOD: dict[type[Event], Json] = {
     events.OutputItemAdded: {
         "type": "response.output_item.added",
         "output_index": 0,
-        "item": {"type": "message", "id": "it_1", "content": []},
+        "item": {"type": "message", "id": "it_1", "content": [{"type": "refusal", "refusal": "x"}]},
         "sequence_number": 1,
     },
     events.OutputItemDone: {
