@@ -228,7 +228,7 @@ class Commit:
         return assemble(self.fragments(change)).text
 
     def begins_with_delta(self, change: PartChange) -> bool:
-        """Return whether a part gets fragments, and none of its closings that have a text came before them."""
+        """Return whether a part gets fragments, and none of its closings with a text came before them."""
         if not change.entries:
             return False
         first = Arrival(self.entry(change.entries[0]), change.positions[0] if change.positions else 0)

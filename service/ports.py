@@ -148,7 +148,7 @@ class Settlement:
     stream_key: StreamKey
     version: int
     texts: Sequence[FinishedText]
-    """To be written in this order. If something has come for one of them, the rest has to be read again."""
+    """To be written in this order. If something has come for one without deltas, the rest is read again."""
     spent: Sequence[Arrival]
     """Endings that nothing waits for any more."""
     doubtful_since: EntryId | None

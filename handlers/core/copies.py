@@ -7,9 +7,9 @@ nothing was streamed is no proof of a new text. A text is *whole* if no delta of
 1. An item's copy lists all texts of the item. Of each kind, what is listed at the place of a part is that
    part's. The whole texts that are left belong to the parts of the item that are left: first those with
    equal texts, then in order. A text for which no part is left is a new one.
-2. Any other whole text is a copy if its words are those of an earlier text of its kind: of one that is closed,
-   or of the deltas until then of one that is open. The other text of a `.done` must be in the same item; that
-   of a copy may be anywhere in the response.
+2. Any other whole text is a copy if its words are those of an earlier text of its kind: of one that is
+   closed, or of the deltas until then of one that is open. The other text of a `.done` must be in the same
+   item; that of a copy may be anywhere in the response.
 
 Texts with deltas of their own never fold: two that are alike both come out.
 """
@@ -45,8 +45,7 @@ class Assigned(NamedTuple):
 
 def is_whole(log: PartLog, close: Close) -> bool:
     """Return whether a part's text came without deltas."""
-    own_rank = close.stated.rank is not Rank.RESPONSE and not close.stated.misplaced
-    return bool(close.stated.text) and own_rank and not log.has_fragment(close.at)
+    return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
 
 def assign_item_copies(timeline: Timeline, closes: Mapping[PartKey, Close], joined: Joined) -> Assigned:
@@ -163,13 +162,13 @@ class Joined:
     def is_spoken(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
         """Return whether a whole text has the words, until then, of another part that is open then."""
         at, length = closes[copy].at, utf16_length(text)
-        for part, log in self._by_kind.get(copy.kind, []):
-            close = closes.get(part)
-            open_then = part != copy and (close is None or close.at > at)
-            if open_then and _may_repeat(closes[copy], copy, part) and log.length(at) == length:
-                if log.assembled(at)[0].text == text:
-                    return True
-        return False
+        return any(
+            log.length(at) == length and log.assembled(at)[0].text == text
+            for part, log in self._by_kind.get(copy.kind, [])
+            if part != copy
+            and (part not in closes or closes[part].at > at)
+            and _may_repeat(closes[copy], copy, part)
+        )
 
 
 class KnownTexts:

@@ -181,7 +181,7 @@ class Loss(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """Texts that an event gives for parts that have just begun: the whole text, or a piece that deltas repeat."""
+    """Texts that an event gives for parts that have just begun: whole, or a piece that deltas repeat."""
 
     stream_key: StreamKey
     copies: tuple[Copy, ...]

@@ -9,10 +9,11 @@
 3. A text that came whole, without deltas, may be a copy that stands at another place than its text. Such a
    copy makes no text of its own: see `handlers.core.copies`.
 4. Events before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
-   closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck, or
-   dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals the
-   joined, numbered deltas, and it is known whose text it is) is finished at once.
-5. No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts it.
+   closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
+   or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
+   the joined, numbered deltas, and it is known whose text it is) is finished at once.
+5. No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts
+   it.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collectio
 
 
 def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: FinishedPart) -> bool:
-    """Return whether nothing that is still to come of earlier entries could change a text, or what is said of it.
+    """Return whether nothing that is still to come of earlier entries could change what comes out.
 
     Before the response's final copy an entry may still come that ends the item and has no text: then nothing
     confirms the deltas, whatever the copy says. Where item ids differ, the text has the first event's,

@@ -4,9 +4,9 @@
 -- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, logs, items and buckets, by number
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, marker, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
---                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
---                         finished, contradicted} (a copy that is dropped has the first four), contradictions
---                         {field, alert},
+--                         texts {field, log, log_bytes, late, item, item_field, id, message, json, whole, digest,
+--                         opened, finished, contradicted} (a copy that is dropped has the first four),
+--                         contradictions {field, alert},
 --                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
 --         marker_ttl_ms  how long a marker remembers a response that is over, if it had a text or an alert
@@ -181,8 +181,11 @@ for s, settlement in ipairs(plan.settlements) do
     local all_finished = true
     for t, text in ipairs(settlement.texts) do
       text.number = {s - 1, t - 1}
-      -- In order: what comes later may be a copy of one that has to be read again.
-      all_finished = all_finished and finish(state, text, written)
+      -- A copy goes with the text that it is of. A text that came whole, and has to be read again, would be taken for
+      -- a copy of a later one.
+      local finished = (text.message or all_finished) and finish(state, text, written)
+      all_finished = all_finished and finished
+      if text.whole and not finished then break end
     end
     if all_finished then
       for _, field in ipairs(settlement.spent) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end

@@ -93,6 +93,7 @@ class SettleCall:
                     "message": entry_of(text.message, json),
                     "json": json,
                     "late": text.late,
+                    "whole": text.message.delta_count == 0,
                     "digest": text_digest(text.message.text),
                     **self._alert("opened", text.opened),
                     **self._alert("finished", text.finished),

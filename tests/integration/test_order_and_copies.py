@@ -202,7 +202,7 @@ async def test_early_done_is_contradicted_by_the_fuller_copy(bench: Bench, cut: 
     assert (await counts(bench.redis, bench.prefix))["late"] == 2
 
 
-# -------------------------------------------------------------------------------------- said in one place only
+# ------------------------------------------------------------------------------------- said in one place only
 
 PLACE: Json = {"output_index": 0, "content_index": 0}
 SUMMARY: Json = {"output_index": 0, "summary_index": 0}
@@ -304,13 +304,13 @@ async def test_index_that_grows_with_every_delta_makes_a_text_of_each(bench: Ben
     ]
 
 
-# -------------------------------------------------------------------------- an item id that is a response's id
+# ------------------------------------------------------------------------- an item id that is a response's id
 
 
 @pytest.mark.parametrize("item_first", [True, False])
 async def test_item_with_the_id_of_a_response_costs_no_text(bench: Bench, *, item_first: bool) -> None:
     """Otherwise what was looked up would change, or one of the two would vanish."""
-    event = {"event": json.dumps(done("by item", 0, item_id="resp_1"))}
+    event: Any = {"event": json.dumps(done("by item", 0, item_id="resp_1"))}
     consumer = bench.consumer()
     if not item_first:
         await bench.publish(done("by response", 0), COMPLETED)

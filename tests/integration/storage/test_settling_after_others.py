@@ -150,6 +150,24 @@ async def test_one_text_that_grew_meanwhile_holds_up_no_other_of_its_response(be
     assert await settled(bench) == ["a", "b"]
 
 
+async def test_whole_text_that_grew_meanwhile_is_no_copy_of_a_later_one(bench: Bench) -> None:
+    """Otherwise the later text is written first, and the earlier one vanishes as its copy."""
+    late = await committed(bench, done("a"), second_part(delta(2, "a")), second_part(done("a")))
+    await committed(bench, delta(3, "late"))
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == ["a", "a"]
+
+
+async def test_copy_is_not_dropped_before_its_text_is_written(bench: Bench) -> None:
+    """Otherwise the text is read again without its copy, and nothing confirms it."""
+    item = {"type": "message", "content": [{"type": "other"}, {"type": "refusal", "refusal": "ab"}]}
+    end = {"type": "response.output_item.done", "output_index": 0, "item": item}
+    late = await committed(bench, delta(1, "a", "refusal"), end)
+    await committed(bench, delta(3, "late", "refusal"))
+    assert await bench.settle(late) == 0
+    assert await settled(bench) == ["ab"]
+
+
 async def test_late_events_of_a_text_are_all_counted(bench: Bench) -> None:
     """Otherwise deltas that came after the end of their text vanish without a trace."""
     late = await committed(bench, delta(1, "a"), done("a"), *(delta(n, "late") for n in range(2, 5)))

@@ -145,7 +145,9 @@ class StoredSet:
                     decode_log(response.logs.get(part, b""))
                 ):
                     all_finished = False
-                    break
+                    if finished.assembly.delta_count == 0:
+                        break
+                    continue
                 response.done[part] = finished.assembly.text
                 response.logs.pop(part, None)
                 self.written[part] = assembled_text(finished)
