@@ -120,6 +120,8 @@ def _events(draw: st.DrawFn) -> list[Event]:
     if "summary" in family:
         item["summary"] = [copy]
     bare = {"type": item_type, "id": f"item_{output_index}", "content": []}
+    listed = "summary" if "summary" in family else "content"
+    shifted = {**item, listed: [{"type": "other"}, copy]}
 
     def delta(text: str) -> Event:
         return _part(f"{family}.delta", output_index, draw(number), delta=text)
@@ -135,6 +137,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
         lambda: [_part(f"{family}.done", output_index, draw(number), **{field: whole})],
         lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": item}],
         lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": bare}],
+        lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": shifted}],
         lambda: [
             {
                 "type": "response.incomplete",
