@@ -77,7 +77,7 @@ _SOME = st.sampled_from([slice(None), slice(1), slice(2), slice(1, None)])
 
 def _part(event_type: str, output_index: int, number: int | None, **fields: Any) -> Event:
     event = {"type": event_type, "item_id": f"item_{output_index}", "output_index": output_index, **fields}
-    event["summary_index" if "summary" in event_type else "content_index"] = 0
+    event.setdefault("summary_index" if "summary" in event_type else "content_index", 0)
     return event if number is None else {**event, "sequence_number": number}
 
 
@@ -108,6 +108,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
             ]
         )
     )
+    place = "summary_index" if "summary" in family else "content_index"
     number = st.one_of(st.none(), st.integers(0, 3), st.just(7))
     whole = "ab"
     copy = {"type": copy_type, field: whole}
@@ -135,6 +136,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
             _part(f"{family}.delta", output_index, 2, delta="b"),
         ],
         lambda: [_part(f"{family}.done", output_index, draw(number), **{field: whole})],
+        lambda: [_part(f"{family}.done", output_index, draw(number), **{field: whole, place: 1})],
         lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": item}],
         lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": bare}],
         lambda: [{"type": "response.output_item.done", "output_index": output_index, "item": shifted}],
