@@ -50,7 +50,7 @@ prove: $(VENV)/.prove ## Run the tests against other programs: SDKs, browsers, d
 	$(call say,prove: pytest)
 	@$(PYTEST) -m prove --hypothesis-profile ci $(ARGS)
 
-sabotage: $(VENV)/.dev ## Break the code in thirty fixed ways and see whether each turns the tests red, in about five minutes
+sabotage: $(VENV)/.dev ## Break the code in fixed ways and see whether each turns the tests red, in about five minutes
 	@$(BIN)/python -m mutation sabotage $(ARGS)
 
 mutate: $(VENV)/.dev ## Make 100 random changes each in Python and Lua and see whether the tests notice, in some hours
