@@ -35,7 +35,7 @@ def finish_guard() -> None:
     """Take out the checks that a part is not finished yet, that its log is there, that its item is not."""
     _change("settle", "if known == 'done' then", "if false then")
     _change("settle", "if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end", "")
-    item = "redis.call('HSETNX', KEYS[text.item], text.item_field, text.json) == 1"
+    item = "redis.call('HSETNX', item, text.item_field, text.json) == 1"
     _change("settle", item, item.replace("HSETNX", "HSET").replace("== 1", ">= 0"))
 
 
