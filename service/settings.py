@@ -152,7 +152,10 @@ class Settings(BaseSettings):
         default=1000, ge=10, le=2000, description="Milliseconds a read waits for the first entry."
     )
     max_event_bytes: int = Field(
-        default=1024 * 1024, ge=1024, description="Largest event; a larger one is a dead letter."
+        default=1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        description="Largest event; a larger one is a dead letter, and so is an entry of 8 times that.",
     )
     max_part_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, description="Largest part; what goes beyond is a dead letter."
@@ -161,7 +164,10 @@ class Settings(BaseSettings):
         default=500_000, ge=1, description="Most deltas of a part; what goes beyond is a dead letter."
     )
     max_array_length: int = Field(
-        default=10_000, ge=1, description="Most events in an entry's array; a longer one is a dead letter."
+        default=10_000,
+        ge=1,
+        le=100_000,
+        description="Most events in an entry's array; a longer one is a dead letter.",
     )
     max_batch_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1024, description="Bytes committed at once; a larger batch is cut."

@@ -35,6 +35,11 @@ def visible(text: str, *, keep: str = "") -> str:
     return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
 
 
+def shortened(text: str, most: int) -> str:
+    """Return `text` if it has at most `most` characters, else its beginning and a mark."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def visible_json(json: str) -> str:
     r"""Return the same JSON value, with each character that cannot be seen as `\u…`."""
     if json.isascii() and json.isprintable():

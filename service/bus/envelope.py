@@ -9,14 +9,25 @@ from faststream.redis.parser import BinaryMessageFormatV1
 from faststream.redis.parser.binary import FastStreamMessageVersion
 
 from handlers.core.identity import EntryId
+from service.pipeline.decode import UnreadableError
 from service.ports import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST_HEADERS = 1000
+"""Headers of one envelope."""
+
+MOST_HEADER_BYTES = 64 * 1024
+"""Bytes of all of them, with their names. The longest context that the contract takes has 21 kB."""
+
 
 def open_entry(entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int = 1) -> Entry:
-    """An entry as it is read: `event` first, else FastStream's `__data__`, else flat fields (no body)."""
+    """Read an entry: `event` first, else FastStream's `__data__`, else flat fields (no body).
+
+    Raises:
+        UnreadableError: its envelope has too many headers.
+    """
     body = fields.get(b"event")
     headers: dict[str, str] = {}
     if body is None and b"__data__" in fields:
@@ -44,27 +55,50 @@ _COUNT = struct.Struct(">H")
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """The headers: a count, then names and values, each with its length before it.
+    """Return the headers: a count, then names and values, each with its length before it.
 
     FastStream writes a length in characters and reads it in bytes, so that it cannot read its own
     headers beyond ASCII. Here a length is taken for bytes where that comes out even, else for characters.
+
+    Raises:
+        UnreadableError: there are too many headers, or too many bytes of them.
     """
-    text = data[_COUNT.size :]
-    count = 2 * _COUNT.unpack_from(data)[0]
-    parts = _counted(text, count, in_characters=False) or _counted(text, count, in_characters=True)
+    count = _COUNT.unpack_from(data)[0]
+    if count > MOST_HEADERS or len(data) > MOST_HEADER_BYTES:
+        raise UnreadableError(
+            "oversized",
+            f"the envelope has {count} headers in {len(data)} bytes; "
+            f"at most {MOST_HEADERS} headers in {MOST_HEADER_BYTES} bytes",
+        )
+    strings = data[_COUNT.size :]
+    parts = _counted_in_bytes(strings, 2 * count) or _counted_in_characters(strings, 2 * count)
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def _counted(data: bytes, count: int, *, in_characters: bool) -> list[str]:
-    """`count` strings that fill `data`; none if they do not."""
-    strings = []
+def _counted_in_bytes(data: bytes, count: int) -> list[str]:
+    """Return `count` strings that fill `data`, their lengths in bytes; none if they do not fill it."""
+    strings, at = [], 0
     try:
         for _ in range(count):
-            (length,) = _COUNT.unpack_from(data)
-            data = data[_COUNT.size :]
-            string = data.decode("utf-8", "replace")[:length] if in_characters else data[:length].decode()
-            strings.append(string)
-            data = data[len(string.encode()) :]
+            begin = at + _COUNT.size
+            at = begin + _COUNT.unpack_from(data, at)[0]
+            strings.append(data[begin:at].decode())
     except (struct.error, UnicodeDecodeError):
         return []
-    return [] if data else strings
+    return strings if at == len(data) else []
+
+
+def _counted_in_characters(data: bytes, count: int) -> list[str]:
+    """Return the same, with the lengths in characters."""
+    strings, at = [], 0
+    try:
+        for _ in range(count):
+            (length,) = _COUNT.unpack_from(data, at)
+            at += _COUNT.size
+            # A character has four bytes at most, so no string is looked at beyond its own end by far.
+            string = data[at : at + 4 * length].decode("utf-8", "replace")[:length]
+            strings.append(string)
+            at += len(string.encode())
+    except struct.error:
+        return []
+    return strings if at == len(data) else []

@@ -195,10 +195,10 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
     from service.bus.envelope import open_entry
     from service.pipeline.decode import UnreadableError, events_of, said_of
 
-    entry = open_entry(entry_id.rpartition(SEPARATOR)[2].encode(), fields)
     lines: list[Text] = []
     said: list[Text | None] = []
     try:
+        entry = open_entry(entry_id.rpartition(SEPARATOR)[2].encode(), fields)
         origin = said_of(entry)
         said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))

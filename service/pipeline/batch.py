@@ -41,18 +41,11 @@ from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
 from service.keys import LEFT_OUT
-from service.pipeline.dead_letters import dead_letter
-from service.pipeline.decode import (
-    Said,
-    Slot,
-    Unreadable,
-    UnreadableError,
-    events_of,
-    fitted,
-    said_of,
-)
+from service.pipeline.dead_letters import Letters
+from service.pipeline.decode import Said, Slot, Unreadable, UnreadableError, fitted
 from service.pipeline.frames import decode_raw
 from service.pipeline.gathering import Asked, is_array
+from service.pipeline.opened import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +56,7 @@ if TYPE_CHECKING:
     from service.pipeline.columns import Column
     from service.pipeline.gathering import Gathered
     from service.pipeline.reading import Reading, Source
-    from service.ports import Contradicted, Entry
+    from service.ports import Contradicted
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
@@ -91,21 +84,32 @@ class Batch:
             bury: make all of them dead letters, for this reason, without looking into them.
         """
         self._reading = reading
-        self._now_ms = now_ms
-        self._deliveries = deliveries or {}
         self._gathered = gathered
+        self._opened = Opener(gathered, reading, deliveries or {})
+        self._letters = Letters(reading.stream, now_ms)
         self.commit = _commit_of(gathered.ids)
-        if bury is not None:
+        if bury is None:
+            self._read_all()
+        else:
             for index in range(len(gathered)):
-                self._bury(index, bury)
-            return
-        self._read_all()
+                self._letters.add(index, None, bury)
+                self._write_letters(index)
+        self.commit.dead_letters = self._letters.all()
 
     def __len__(self) -> int:
         return len(self._gathered)
 
-    def take_out(self, part: PartKey, why: Unreadable) -> None:
-        """Make a part's fragments dead letters or, where it has none left, its closings."""
+    def take_out(self, parts: Mapping[PartKey, Unreadable]) -> None:
+        """Make the fragments of parts dead letters or, where one has none left, its closings."""
+        places = [(*place, why) for part, why in parts.items() for place in self._taken_out(part)]
+        for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
+            for _, position, why in some:
+                self._bury(index, position, why)
+            self._write_letters(index)
+        self.commit.dead_letters = self._letters.all()
+
+    def _taken_out(self, part: PartKey) -> list[tuple[int, int]]:
+        """Take events out of a part; return their entries and positions."""
         parts = self.commit.responses[part.stream_key].parts
         change = parts[part]
         if change.entries:
@@ -119,8 +123,7 @@ class Batch:
         change.opened = None
         if not change.closings:
             del parts[part]
-        for index, some in groupby(sorted(places), key=itemgetter(0)):
-            self._bury_some(index, why, [position for _, position in some])
+        return places
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
         """Add the alert about the earliest other text that this batch has for a finished part.
@@ -141,35 +144,25 @@ class Batch:
                 Contradiction(part, repair(first.text), None, context, first.arrival.entry.ms)
             )
 
-    def _bury_some(self, index: int, why: Unreadable, positions: Sequence[int]) -> None:
-        """Make events of an entry dead letters; all of it, if it has no other."""
-        try:
-            slots = self._slots(self._entry(index))
-        except UnreadableError:  # the short way of reading takes a little more than the long one does
-            slots = []
-        if len(slots) > 1:
-            for position in positions:
-                self._bury(index, why, slots[position])
-        else:
-            self._bury(index, why)
-
     def said(self, index: int) -> Said:
         """What the producer said beside the events of an entry; nothing, if that cannot be read either."""
         try:
-            return said_of(self._entry(index))
+            return self._opened[index].said
         except UnreadableError:
             return Said(None, Context())
 
-    def _entry(self, index: int) -> Entry:
-        entry_id, fields = self._gathered.raw(index)
-        named = dict(zip(fields[::2], fields[1::2], strict=True))
-        return self._reading.open_entry(entry_id, named, self._deliveries.get(entry_id, 1))
+    def _bury(self, index: int, position: int, why: Unreadable) -> None:
+        """Make an event of an entry a dead letter; all of the entry, if it has no other."""
+        try:
+            alone = len(self._opened[index].slots) == 1
+        except UnreadableError:  # the quick way of reading takes a little more than the slow one does
+            alone = True
+        self._letters.add(index, None if alone else position, why)
 
-    def _bury(self, index: int, why: Unreadable, only: Slot | None = None) -> None:
-        letter = dead_letter(
-            self._entry(index), why, stream=self._reading.stream, now_ms=self._now_ms, only=only
-        )
-        self.commit.dead_letters.append((index, letter))
+    def _write_letters(self, index: int) -> None:
+        """Write the dead letters of an entry while it is open."""
+        if self._letters.wants(index):
+            self._letters.write(index, self._opened[index])
 
     # ------------------------------------------------------------------------------------- the short way
 
@@ -192,6 +185,7 @@ class Batch:
                 self._read(index)
             else:
                 self._ask_models(index, by_entry[index])
+            self._write_letters(index)
         for response in self.commit.responses.values():
             for change in response.parts.values():
                 change.put_in_order()
@@ -243,18 +237,17 @@ class Batch:
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
         """Read an entry, or the events in some places of it; bury what cannot be read."""
-        entry = self._entry(index)
+        opened = self._opened[index]
         try:
-            said, slots = said_of(entry), self._slots(entry)
+            said, slots = opened.said, opened.slots
         except UnreadableError as error:
-            self._bury(index, error.why)
+            self._letters.add(index, None, error.why)
             return
         for position in range(len(slots)) if only is None else only:
-            self._ask(index, position, said, slots, strict=entry.body is not None)
+            self._ask(index, position, said, slots[position], strict=opened.entry.body is not None)
 
-    def _ask(self, index: int, position: int, said: Said, slots: Sequence[Slot], *, strict: bool) -> None:
+    def _ask(self, index: int, position: int, said: Said, slot: Slot, *, strict: bool) -> None:
         """Have an event handled, or counted; bury it if it cannot be."""
-        slot = slots[position]
         why = slot.why
         if why is None:
             route = self._reading.table.routes.get(slot.value["type"])
@@ -270,7 +263,7 @@ class Batch:
                     self._count_left_out(route.event_type, name, [index])
                 self._handle(index, position, said, route, event)
                 return
-        self._bury(index, why, slot if len(slots) > 1 else None)
+        self._bury(index, position, why)
 
     def _handle(self, index: int, position: int, said: Said, route: Route, event: Event) -> None:
         """Do what the handler of an event wants; bury the event if its handler cannot say."""
@@ -279,15 +272,12 @@ class Batch:
         try:
             effects = _effects(route, event, origin)
         except UnreadableError as error:
-            self._bury_some(index, error.why, [position])
+            self._bury(index, position, error.why)
         else:
             self._note_all(effects, origin, index, route.event_type)
             if not effects:  # nothing else would say that it came
                 key = None if said.response_id is None else StreamKey("response", said.response_id)
                 self._count_type(route.event_type, key, [index])
-
-    def _slots(self, entry: Entry) -> list[Slot]:
-        return events_of(entry, self._reading.max_event_bytes, self._reading.max_array_length)
 
     def _count_truncated(self, names: Iterable[str], entries: Sequence[int]) -> None:
         """Count values that were left out of these entries because they were too long."""

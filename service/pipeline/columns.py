@@ -22,9 +22,13 @@ joined = _SEPARATOR.join
 """What stands beside the events of an entry, as in a `Where`."""
 
 
-def joins_as_no_other(together: bytes, beside: Sequence[bytes]) -> bool:
-    """Whether no others, as many, would look the same: none of them has a zero byte of its own."""
-    return together.count(_SEPARATOR) == max(0, len(beside) - 1)
+BESIDE_BYTES = 2048
+"""Most bytes beside an event that are joined; they are held in memory for as long as a source is known."""
+
+
+def can_be_key(together: bytes, beside: Sequence[bytes]) -> bool:
+    """Return whether the joined bytes are short, and unambiguous: no value has a zero byte of its own."""
+    return len(together) <= BESIDE_BYTES and together.count(_SEPARATOR) == max(0, len(beside) - 1)
 
 
 class Column:

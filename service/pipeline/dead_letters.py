@@ -10,42 +10,97 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
 
 from deltaloom.messages import DeadLetter
-from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.outputs import time_of
-from service.visible import visible
+from service.visible import shortened, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from service.pipeline.decode import Slot, Unreadable
+    from service.pipeline.decode import Said, Unreadable
+    from service.pipeline.opened import Opened
     from service.ports import Entry
 
-_BODIES = (b"event", b"__data__")
+OWN_LETTERS = 100
+"""Bad events of one array that have letters of their own. The others share one, or one for each reason."""
+
+COPIED_BYTES = 64 * 1024
+"""Bytes of the context that the letters of one array repeat, at most; the first letter has it anyway."""
+
+ERROR_LENGTH = 500
+"""Characters of an error."""
 
 
-def dead_letter(
-    entry: Entry, why: Unreadable, *, stream: str, now_ms: int, only: Slot | None = None
-) -> DeadLetter:
-    """The dead letter of an entry, or only of what stands at one place of its array."""
-    fields = entry.fields if only is None else _with(entry, only.json)
-    return DeadLetter(
-        reason=why.reason,
-        error=visible(why.error),  # names in it are the producer's
-        stream=stream,
-        entry_id=str(entry.id),
-        deliveries=entry.deliveries,
-        failed_at=time_of(now_ms),
-        entry=json.dumps({_text(name): as_json(value) for name, value in fields.items()}),
-    )
+class Letters:
+    """The dead letters of a batch, by entry.
+
+    The bytes of all letters of an entry are bounded: each event stands in one of them, as it was written, and
+    what is copied beside it is the context, `COPIED_BYTES` of it in all.
+    """
+
+    def __init__(self, stream: str, now_ms: int) -> None:
+        self._stream = stream
+        self._now_ms = now_ms
+        self._bad: dict[int, dict[int | None, Unreadable]] = {}
+        """For each entry, what is wrong at which position of its array; None stands for all of it."""
+        self._written: dict[int, list[DeadLetter]] = {}
+
+    def add(self, index: int, position: int | None, why: Unreadable) -> None:
+        """Note that an event of an entry, or all of it, is bad; the first reason counts."""
+        self._bad.setdefault(index, {}).setdefault(position, why)
+
+    def write(self, index: int, opened: Opened) -> None:
+        """Write the letters of what was noted of an entry since the last time."""
+        if bad := self._bad.pop(index, None):
+            self._written.setdefault(index, []).extend(self._letters_of(opened, bad))
+
+    def wants(self, index: int) -> bool:
+        """Return whether something of an entry was noted and is not written."""
+        return index in self._bad
+
+    def all(self) -> list[tuple[int, DeadLetter]]:
+        """Return the letters in order, each after the index of its entry."""
+        return [(index, letter) for index in sorted(self._written) for letter in self._written[index]]
+
+    def _letters_of(self, opened: Opened, bad: dict[int | None, Unreadable]) -> Iterator[DeadLetter]:
+        if None in bad:
+            yield self._letter(opened.entry, bad[None], opened.entry.fields)
+            return
+        raws, said = opened.slots.raws, _fields_said(opened.said)
+        places = sorted((position, why) for position, why in bad.items() if position is not None)
+        own = min(OWN_LETTERS, 1 + COPIED_BYTES // (1 + _size(said)))
+        for position, why in places[:own]:
+            yield self._letter(opened.entry, why, {b"event": raws[position], **said})
+        by_reason: dict[str, list[tuple[int, Unreadable]]] = {}
+        for place in places[own:]:
+            by_reason.setdefault(place[1].reason, []).append(place)
+        for rest in by_reason.values():
+            event = b"[" + b",".join(raws[position] for position, _ in rest) + b"]"
+            why = rest[0][1]
+            why = why._replace(error=f"{len(rest)} more events of one array; the first of them: {why.error}")
+            yield self._letter(opened.entry, why, {b"event": event, **said})
+
+    def _letter(self, entry: Entry, why: Unreadable, fields: Mapping[bytes, bytes]) -> DeadLetter:
+        values = {_text(name): as_json(value) for name, value in fields.items()}
+        return DeadLetter(
+            reason=why.reason,
+            error=shortened(visible(why.error), ERROR_LENGTH),  # names in it are the producer's
+            stream=self._stream,
+            entry_id=str(entry.id),
+            deliveries=entry.deliveries,
+            failed_at=time_of(self._now_ms),
+            entry=json.dumps(values, ensure_ascii=False),
+        )
 
 
-def _with(entry: Entry, event: bytes) -> Mapping[bytes, bytes]:
-    """The entry with one event in place of its array, so that a replay brings no neighbour back."""
-    fields = {name: value for name, value in entry.fields.items() if name not in _BODIES}
-    for name in ("response_id", *CONTEXT_NAMES):
-        if name in entry.headers:
-            fields.setdefault(name.encode(), entry.headers[name].encode())
-    return {b"event": event, **fields}
+def _fields_said(said: Said) -> dict[bytes, bytes]:
+    """Return the fields that say the same as those beside the events of an entry."""
+    context = said.context._replace(truncated=())
+    pairs = [("response_id", said.response_id), *context.pairs()]
+    return {name.encode(): value.encode() for name, value in pairs if value is not None}
+
+
+def _size(fields: Mapping[bytes, bytes]) -> int:
+    return sum(len(name) + len(value) for name, value in fields.items())
 
 
 def _text(name: bytes) -> str:
@@ -53,11 +108,22 @@ def _text(name: bytes) -> str:
 
 
 def as_json(value: bytes) -> str | dict[str, str]:
-    """A field's value as JSON can hold it: text, or base64 where it is not UTF-8."""
+    """Return a field's value as JSON can hold it: text, or base64 where it is not UTF-8.
+
+    A control character takes six bytes in JSON. So a value that has many becomes base64 too.
+    """
     try:
-        return value.decode("utf-8")
+        text = value.decode("utf-8")
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
+        return _binary(value)
+    return text if len(value) - len(value.translate(None, _SIX_BYTES)) <= len(value) // 8 else _binary(value)
+
+
+_SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
+
+
+def _binary(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
 
 
 class _Binary(TypedDict):

@@ -7,13 +7,14 @@ strings, so numbers are read from their digits. `service/pipeline/fitting.py` le
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from deltaloom import limits
 from handlers.core.effects import CONTEXT_NAMES, Context
-from service.pipeline.arrays import split_array
+from service.pipeline.arrays import elements_of
 from service.pipeline.fitting import NoFitError, fit
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 END_MARK = b"[DONE]"
 """What closes a stream of server-sent events; a producer that forwards every line publishes it too."""
+
+_NAME_LENGTH = 40
+"""Characters of a field's name in an error."""
 
 _NESTED = ("response", "item", "part", "error")
 _ENTRY_FIELDS = "publish it as the field event (JSON), as __data__, or as flat fields with a type"
@@ -43,13 +47,40 @@ class Slot(NamedTuple):
 
     value: Any
     why: Unreadable | None = None
-    raw: bytes | None = None
-    """Its JSON, where the array could not be read as a whole."""
 
-    @property
-    def json(self) -> bytes:
-        """What stands there, as JSON."""
-        return original(self.value) if self.raw is None else self.raw
+
+class Slots(Sequence[Slot]):
+    """The places in an entry, in order. Each of an array is read when it is asked for, and let go of."""
+
+    def __init__(self, raws: Sequence[bytes], max_event_bytes: int, only: Slot | None = None) -> None:
+        """Hold the places.
+
+        Args:
+            raws: what stands at each, as the producer wrote it.
+            max_event_bytes: of an event.
+            only: the one place of an entry that is no array.
+        """
+        self.raws = raws
+        self._max_event_bytes = max_event_bytes
+        self._only = only
+
+    def __len__(self) -> int:
+        return len(self.raws)
+
+    @overload
+    def __getitem__(self, position: int) -> Slot: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Slot]: ...
+    def __getitem__(self, position: int | slice) -> Slot | list[Slot]:
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        raw = self.raws[position]
+        if self._only is not None:
+            return self._only
+        try:
+            return _slot(raw, self._max_event_bytes)
+        except UnreadableError as error:
+            return Slot(None, error.why)
 
 
 class Said(NamedTuple):
@@ -90,44 +121,34 @@ def _beside(entry: Entry, name: str) -> str | None:
     return (entry.headers.get(name) if raw is None else _utf8(name, raw)) or None
 
 
-def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> list[Slot]:
-    """An entry's events in order; `UnreadableError` if it has none that could be told apart."""
+def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slots:
+    """Return an entry's events in order.
+
+    Raises:
+        UnreadableError: it has none that could be told apart.
+    """
     if entry.body is None:
-        return [_flat(entry, max_event_bytes)]
-    return slots_of(entry.body, max_event_bytes, max_array_length)
-
-
-def slots_of(body: bytes, max_event_bytes: int, max_array_length: int) -> list[Slot]:
-    """The events in an entry's JSON, in order; `UnreadableError` likewise."""
+        return Slots([b""], max_event_bytes, _flat(entry, max_event_bytes))
+    body = entry.body
     if body.strip() == END_MARK:
-        return [Slot({"type": END_MARK.decode()})]
-    try:
-        value = from_json(body)
-    except ValueError:
-        raws = split_array(body)
-        if raws is None:
-            value = _parsed(body)
-        else:
-            _check_length(len(raws), max_array_length)
-            return [_slot(raw, max_event_bytes) for raw in raws]
-    if not isinstance(value, list):
-        return [_checked(value, len(body), max_event_bytes)]
-    _check_length(len(value), max_array_length)
-    small = len(body) <= max_event_bytes
-    return [_checked(each, 0 if small else len(original(each)), max_event_bytes) for each in value]
-
-
-def _check_length(length: int, at_most: int) -> None:
-    if length > at_most:
-        raise UnreadableError("oversized", f"the entry's array has {length} events; at most {at_most}")
+        return Slots([body], max_event_bytes, Slot({"type": END_MARK.decode()}))
+    raws = elements_of(body, max_array_length)
+    if raws is None:
+        return Slots([body], max_event_bytes, _slot(body, max_event_bytes))
+    if len(raws) > max_array_length:
+        raise UnreadableError("oversized", f"the entry's array has more than {max_array_length} events")
+    return Slots(raws, max_event_bytes)
 
 
 def _slot(raw: bytes, max_event_bytes: int) -> Slot:
-    """Return one event of an array that could not be read as a whole."""
-    try:
-        return _checked(_parsed(raw), len(raw), max_event_bytes)._replace(raw=raw)
-    except UnreadableError as error:
-        return Slot(None, error.why, raw)
+    """Return what stands at one place; too large an event is not looked into."""
+    if len(raw) > max_event_bytes:
+        return Slot(None, _oversized(len(raw), max_event_bytes))
+    return _checked(_parsed(raw))
+
+
+def _oversized(size: int, max_event_bytes: int) -> Unreadable:
+    return Unreadable("oversized", f"the event has {size} bytes; at most {max_event_bytes}")
 
 
 def fitted(route: Route, event: dict[str, Any], *, strict: bool) -> Fitted:
@@ -147,9 +168,7 @@ def fitted(route: Route, event: dict[str, Any], *, strict: bool) -> Fitted:
         raise UnreadableError("invalid_event", f"{route.event_type}: {error}") from None
 
 
-def _checked(value: Any, size: int, max_event_bytes: int) -> Slot:
-    if size > max_event_bytes:
-        return Slot(value, Unreadable("oversized", f"the event has {size} bytes; at most {max_event_bytes}"))
+def _checked(value: Any) -> Slot:
     if not isinstance(value, dict):
         return Slot(value, Unreadable("invalid_event", f"an event is a JSON object, not {_json_name(value)}"))
     if is_error(value):
@@ -167,15 +186,23 @@ def is_error(value: Mapping[str, Any]) -> bool:
 
 def _flat(entry: Entry, max_event_bytes: int) -> Slot:
     if b"type" not in entry.fields and not entry.fields.get(b"error"):
-        known = (name.decode(errors="replace") for name in entry.fields)
-        names = ", ".join(sorted(name if name.isidentifier() else "…" for name in known)[:10])
+        names = ", ".join(sorted(_identifier(name) for name in entry.fields)[:10])
         raise UnreadableError("invalid_event", f"no event in the entry's fields ({names}): {_ENTRY_FIELDS}")
+    size = sum(map(len, entry.fields.values()))
+    if size > max_event_bytes:
+        return Slot(None, _oversized(size, max_event_bytes))
     event: dict[str, Any] = {}
     for raw_name, raw in entry.fields.items():
         name = _utf8("name", raw_name)
         value: Any = _utf8(name, raw)
         event[name] = _parsed(raw) if name in _NESTED and value.startswith("{") else value
-    return _checked(event, sum(map(len, entry.fields.values())), max_event_bytes)
+    return _checked(event)
+
+
+def _identifier(name: bytes) -> str:
+    """Return a field's name for an error; a mark in place of one that a person would not choose."""
+    text = name[: _NAME_LENGTH + 1].decode(errors="replace")
+    return text if text.isidentifier() and len(text) <= _NAME_LENGTH else "…"
 
 
 def _parsed(body: bytes) -> Any:
@@ -199,16 +226,8 @@ def _utf8(name: str, raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UnreadableError(
-            "invalid_event", f"the field {name} is not UTF-8 at byte {error.start}"
+            "invalid_event", f"the field {name[:_NAME_LENGTH]} is not UTF-8 at byte {error.start}"
         ) from None
-
-
-def original(value: Any) -> bytes:
-    """An event as JSON again: for a dead letter that holds one event of an array."""
-    try:
-        return to_json(value)
-    except ValueError:  # half a surrogate pair
-        return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
 
 
 def _json_name(value: Any) -> str:

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.pipeline.bodies import Bodies
-from service.pipeline.columns import Column, joined, joins_as_no_other
+from service.pipeline.columns import Column, can_be_key, joined
 from service.pipeline.frames import NotFrameError, decode_array, decode_one
 from service.ports import RawEntry
 
@@ -165,7 +165,7 @@ class Gathered:
             )
             column = known(where)
             if column is None:
-                if not joins_as_no_other(where[0], beside):
+                if not can_be_key(where[0], beside):
                     self._leave(index, entry)
                     bodies.append(b"")
                     continue
@@ -186,7 +186,7 @@ class Gathered:
         """
         beside = entry[1][2:]
         together = joined(beside)
-        if not 0 < len(events) <= at_most or not joins_as_no_other(together, beside):
+        if not 0 < len(events) <= at_most or not can_be_key(together, beside):
             self._leave(index, entry)
             return False
         first, all_in_columns = 0, True
@@ -267,10 +267,8 @@ def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[Raw
 
 
 def size_of(entry: RawEntry) -> int:
-    """Bytes of what is stored of an entry, at most."""
-    _, fields = entry
-    # Beside an event stand ids of limited length; in any other shape, every field may be large.
-    return len(fields[1]) if fields[0] == EVENT else sum(map(len, fields[1::2]))
+    """Return the bytes of what is stored of an entry, at most."""
+    return sum(map(len, entry[1]))
 
 
 def is_array(body: bytes) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
-from service.pipeline.columns import joined, joins_as_no_other
+from service.pipeline.columns import can_be_key, joined
 from service.pipeline.decode import UnreadableError, said_of
 from service.pipeline.gathering import EVENT, Rules
 from service.ports import Entry
@@ -28,8 +28,8 @@ _REMEMBERED = 1000
 """Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
 reading it again."""
 
-_BESIDE_BYTES = 4096
-"""What stands beside an event is remembered up to this size."""
+ENTRY_OF_EVENTS = 8
+"""An entry has at most so many times the bytes of the largest event."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
 """Opens an entry: its id, its fields, how often it was delivered."""
@@ -77,6 +77,7 @@ class Reading:
         self.stream = stream
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
+        self.max_entry_bytes = ENTRY_OF_EVENTS * max_event_bytes
         self._adds: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
@@ -103,8 +104,7 @@ class Reading:
             return self._places[where]
         except KeyError:
             place = self._place(where, beside)
-            # Others hardly ever come again.
-            if place is not None and place.part is not None and len(where[0]) <= _BESIDE_BYTES:
+            if place is not None and place.part is not None:  # others hardly ever come again
                 self._places[where] = place
             return place
 
@@ -130,14 +130,12 @@ class Reading:
             beside: the names and values that stand beside them, in turn.
         """
         key = (joined(beside), len(beside))
-        if not joins_as_no_other(key[0], beside):
+        if not can_be_key(key[0], beside):
             return None
         try:
             return self._sources[key]
         except KeyError:
-            source = self._source_of(beside)
-            if len(key[0]) <= _BESIDE_BYTES:
-                self._sources[key] = source
+            source = self._sources[key] = self._source_of(beside)
             return source
 
     def _source_of(self, beside: Sequence[bytes]) -> Source | None:

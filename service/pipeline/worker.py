@@ -170,8 +170,7 @@ class Worker:
         await self._open_alerts(batch, alerted)
         committed = await self._storage.commit(batch.commit, hand.history)
         while committed.overflowing or committed.contradicted:
-            for part in committed.overflowing:
-                batch.take_out(part, self._too_large(part))
+            batch.take_out({part: self._too_large(part) for part in committed.overflowing})
             for part, stored in committed.contradicted.items():
                 batch.contradict(part, stored)
             committed = await self._storage.commit(batch.commit, hand.history)

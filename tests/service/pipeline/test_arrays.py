@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pipeline.arrays import split_array
+from service.pipeline.arrays import elements_of, split_array
 from tests.service.pipeline.test_decode import json_values
 
 
 @given(st.lists(json_values, min_size=1, max_size=5), st.sampled_from([None, 1]))
 def test_elements_are_those_of_the_array(values: list[Any], indent: int | None) -> None:
     """Otherwise an event would be lost, or be joined with its neighbour."""
-    raws = split_array(json.dumps(values, indent=indent).encode())
+    raws = split_array(json.dumps(values, indent=indent).encode(), len(values))
     assert raws is not None
     assert [repr(json.loads(raw)) for raw in raws] == [repr(value) for value in values]
+    assert elements_of(json.dumps(values, indent=indent).encode(), len(values)) == raws
 
 
 @pytest.mark.parametrize(
@@ -26,19 +27,20 @@ def test_elements_are_those_of_the_array(values: list[Any], indent: int | None) 
 )
 def test_what_is_no_whole_array_is_not_cut(body: bytes) -> None:
     """Otherwise what was cut off would be taken for an event."""
-    assert split_array(body) is None
+    assert split_array(body, 10) is None
+    assert elements_of(body, 10) is None
 
 
 @given(st.binary(max_size=40), st.text('[]{}",\\ 1', max_size=40))
 def test_no_bytes_stop_it(body: bytes, text: str) -> None:
     """Otherwise an entry could stop the worker."""
     for each in (body, text.encode(), b"[" + text.encode() + b"]"):
-        raws = split_array(each)
+        raws = split_array(each, 100)
         assert raws is None or all(raw in each for raw in raws)
 
 
 @pytest.mark.parametrize("unit", [b'"', b'\\"', b'"",', b"[", b"[],", b"\\", b"\\\\"])
 def test_it_never_goes_back(unit: bytes) -> None:
     """Otherwise a megabyte could hold a worker for hours, which is what this test would take."""
-    split_array(b'["' + unit * 100_000)
-    split_array(b"[" + unit * 100_000 + b"]")
+    split_array(b'["' + unit * 100_000, 200_000)
+    split_array(b"[" + unit * 100_000 + b"]", 200_000)

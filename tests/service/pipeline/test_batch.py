@@ -221,7 +221,7 @@ def test_letter_of_one_event_holds_it_alone() -> None:
     """A replay would bring the good neighbours back, too."""
     batch = batch_of([entry([DELTA, {"type": 7}])], TABLE)
     ((_, letter),) = batch.commit.dead_letters
-    assert fields_of(letter.entry) == {"event": b'{"type":7}', "response_id": b"resp_1"}
+    assert fields_of(letter.entry) == {"event": b'{"type": 7}', "response_id": b"resp_1"}
 
 
 def test_letter_of_an_array_of_one_is_the_entry() -> None:
@@ -389,7 +389,7 @@ def test_part_that_grows_too_large_gives_its_fragments_away() -> None:
     done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
     other = DELTA | {"content_index": 1}
     batch = batch_of([entry(DELTA), entry([other, DELTA, done], 1)], TABLE)
-    batch.take_out(PART, TOO_LARGE)
+    batch.take_out({PART: TOO_LARGE})
     parts = batch.commit.responses[KEY].parts
     assert set(parts) == {PART, PART._replace(content_index=1)}
     assert (batch.commit.fragments(parts[PART]), parts[PART].entries) == ([], [])
@@ -404,7 +404,7 @@ def test_part_whose_closing_is_too_large_is_left_out() -> None:
     """The worker would try for ever to store it."""
     done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
     batch = batch_of([entry(done)], TABLE)
-    batch.take_out(PART, TOO_LARGE)
+    batch.take_out({PART: TOO_LARGE})
     assert batch.commit.responses[KEY].parts == {}
     assert letters(batch) == [(0, "oversized", "too large")]
 
@@ -434,7 +434,7 @@ def test_what_only_the_short_way_can_read_may_be_taken_out_too() -> None:
     first = entry(DELTA, 1)
     odd = first._replace(id=at(2).entry, fields={**first.fields, b"event": body.encode()}, body=body.encode())
     batch = batch_of([odd, first], TABLE)
-    batch.take_out(PART, TOO_LARGE)
+    batch.take_out({PART: TOO_LARGE})
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
 
 
@@ -446,7 +446,7 @@ def test_copies_that_were_not_stored_are_taken_out_with_the_one_that_was() -> No
     batch = batch_of([entry(done), entry(copy, 1)], TABLE)
     (change,) = batch.commit.responses[KEY].parts.values()
     assert len(change.closings) == 1
-    batch.take_out(PART, TOO_LARGE)
+    batch.take_out({PART: TOO_LARGE})
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
 
 
@@ -707,6 +707,6 @@ def test_the_same_text_contradicts_nothing() -> None:
 def test_part_whose_closing_was_too_large_contradicts_nothing() -> None:
     """Otherwise the worker would stop at a part that is not in its batch any more."""
     batch = batch_of([entry(DONE | {"refusal": "yes"})], TABLE)
-    batch.take_out(PART, TOO_LARGE)
+    batch.take_out({PART: TOO_LARGE})
     batch.contradict(PART, Contradicted(text_digest("no"), {}))
     assert batch.commit.responses[KEY].parts == {}

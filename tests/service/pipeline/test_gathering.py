@@ -129,7 +129,7 @@ def test_it_can_be_read_again(entries: list[RawEntry]) -> None:
     first = Batch(result, READING, now_ms=1)
     for key in list(first.commit.responses):
         for part in list(first.commit.responses[key].parts):
-            first.take_out(part, _UNREADABLE)
+            first.take_out({part: _UNREADABLE})
     assert told(Batch(result, READING, now_ms=1).commit) == told(
         Batch(gathered(entries), READING, now_ms=1).commit
     )

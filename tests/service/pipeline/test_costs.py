@@ -1,0 +1,279 @@
+"""The costs of hostile entries: time, memory and bytes of dead letters grow with an entry, not faster."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from collections import Counter
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+from faststream.redis.parser import BinaryMessageFormatV1
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaloom import limits
+from deltaloom.messages import KnownDeadLetterReason
+from handlers import BUILT_IN
+from handlers.core.effects import CONTEXT_NAMES
+from handlers.core.routing import RoutingTable
+from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
+from service.pipeline.batch import Batch
+from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS, fields_of
+from service.pipeline.decode import Unreadable
+from service.pipeline.gathering import Gathered
+from service.pipeline.reading import ENTRY_OF_EVENTS, Reading
+from tests.streams import raw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deltaloom.messages import DeadLetter
+    from service.ports import Entry
+
+TABLE = RoutingTable(BUILT_IN.values())
+MAX_EVENT = 128 * 1024
+LETTER = 100 + 4 * ERROR_LENGTH
+"""Bytes of a letter beside its event, its context and its fixed fields, at most."""
+
+Headers = list[tuple[bytes, bytes]]
+OF_NOBODY = b'{"type":"response.refusal.delta","delta":"x","output_index":0,"content_index":0}'
+
+
+def enveloped(headers: Headers, body: bytes) -> bytes:
+    """An envelope as FastStream writes it, also one that it would not write."""
+    strings = [string for pair in headers for string in pair]
+    head = struct.pack(">H", len(headers)) + b"".join(
+        struct.pack(">H", len(string)) + string for string in strings
+    )
+    magic = BinaryMessageFormatV1.IDENTITY_HEADER
+    start = len(magic) + 10
+    return magic + struct.pack(">HII", 1, start, start + len(head)) + head + body
+
+
+class Opens(Counter[bytes]):
+    """How often each entry was opened."""
+
+    def __call__(self, entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
+        """Open an entry."""
+        self[entry_id] += 1
+        return open_entry(entry_id, fields, deliveries)
+
+
+def read(*entries: Mapping[bytes, bytes], opens: Opens | None = None) -> Batch:
+    """A batch of entries with these fields, as a worker reads it."""
+    opener = Opens() if opens is None else opens
+    reading = Reading(TABLE, opener, stream="s", max_event_bytes=MAX_EVENT, max_array_length=10_000)
+    raws = [raw(f"{number}-0".encode(), dict(fields)) for number, fields in enumerate(entries, 1)]
+    return Batch(Gathered.of(reading.rules, raws), reading, now_ms=1)
+
+
+def letters(batch: Batch) -> list[DeadLetter]:
+    """The dead letters of a batch."""
+    return [letter for _, letter in batch.commit.dead_letters]
+
+
+def array(*events: bytes) -> bytes:
+    """The JSON of an array."""
+    return b"[" + b",".join(events) + b"]"
+
+
+# ------------------------------------------------------------------------------------------------ opened once
+
+
+@pytest.mark.parametrize("bad", [b"1", OF_NOBODY])
+def test_an_entry_is_opened_once(bad: bytes) -> None:
+    """Otherwise an entry of 24 kB with bad events only holds up a worker for half a minute."""
+    opens, body = Opens(), array(*[bad] * 2000)
+    batch = read({b"__data__": enveloped([(b"", b"")] * 900, body)}, {b"event": body}, opens=opens)
+    assert [opens[b"1-0"], opens[b"2-0"]] == [1, 1]
+    for index, _ in batch.commit.dead_letters:
+        batch.said(index)
+    assert max(opens[b"1-0"], opens[b"2-0"]) <= 2
+
+
+def test_parts_that_are_taken_out_together_open_each_entry_once() -> None:
+    """Otherwise two arrays of many parts are read again for each part that is too large."""
+    delta = {"type": "response.refusal.delta", "delta": "x", "output_index": 0}
+    body = json.dumps([{**delta, "content_index": index} for index in range(200)]).encode()
+    entry = {b"event": body, b"response_id": b"resp_1"}
+    opens = Opens()
+    batch = read(entry, entry, opens=opens)
+    assert not opens[b"1-0"]
+    (response,) = batch.commit.responses.values()
+    batch.take_out({part: Unreadable("oversized", "too large") for part in list(response.parts)})
+    assert (opens[b"1-0"], opens[b"2-0"]) == (1, 1)
+    assert len(letters(batch)) == 2 * (OWN_LETTERS + 1)
+
+
+# -------------------------------------------------------------------------------------------------- envelopes
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ([(b"x", b"")] * MOST_HEADERS, None),
+        ([(b"x", b"")] * (MOST_HEADERS + 1), f"the envelope has {MOST_HEADERS + 1} headers in 5007 bytes"),
+        ([(b"x", b"y" * 60_000)], None),
+        ([(b"x", b"y" * 60_000)] * 2, "the envelope has 2 headers in 120012 bytes"),
+    ],
+)
+def test_headers_have_a_limit(headers: Headers, why: str | None) -> None:
+    """Otherwise one entry can have 65,535 headers of 64 kB."""
+    found = letters(read({b"__data__": enveloped(headers, b'{"type": "x"}')}))
+    most = f"at most {MOST_HEADERS} headers in {MOST_HEADER_BYTES} bytes"
+    assert [(each.reason, each.error) for each in found] == ([("oversized", f"{why}; {most}")] if why else [])
+
+
+def test_entry_with_too_many_headers_can_be_replayed() -> None:
+    """Otherwise what it holds is lost."""
+    fields = {b"__data__": enveloped([(b"x", b"y")] * 5000, b"{}"), b"other": b"\xff"}
+    (letter,) = letters(read(fields))
+    assert {name.encode(): value for name, value in fields_of(letter.entry).items()} == fields
+
+
+# ------------------------------------------------------------------------------------------- bytes of letters
+
+wide = st.sampled_from(["", "a", "é", "😀", "\x01", '"', "\\"]).flatmap(
+    lambda unit: st.integers(0, 6000).map(lambda times: unit * times)
+)
+bad_events = st.sampled_from([b"1", b"{}", b'""', b"nonsense", b"1e400", OF_NOBODY, b'"\\u00e9"', b'"\xff"'])
+good_events = st.sampled_from([b'{"type":"x"}', b'{"type":"response.created"}'])
+bodies = st.lists(st.tuples(bad_events | good_events, st.integers(0, 300)), max_size=4).map(
+    lambda runs: array(*[event for event, times in runs for _ in range(times)])
+)
+
+
+contexts = st.dictionaries(st.sampled_from([*CONTEXT_NAMES, "response_id", "other"]), wide)
+
+
+@given(bodies, contexts, st.booleans())
+def test_bytes_of_letters_are_bounded(body: bytes, said: dict[str, str], in_headers: bool) -> None:  # noqa: FBT001
+    """Otherwise 87 kB make 191 MB of dead letters: see docs/reliability.md for the factors."""
+    beside = {name.encode(): value.encode()[:30_000] for name, value in said.items()}
+    entry = {b"event": body, **beside}
+    if in_headers:
+        entry = {b"__data__": enveloped(list(beside.items()), body)}
+    size = sum(len(name) + len(value) for name, value in entry.items())
+    found = letters(read(entry))
+    stored = sum(len(each.entry.encode()) + len(each.error.encode()) for each in found)
+    assert len(found) <= OWN_LETTERS + len(get_args(KnownDeadLetterReason))
+    assert stored <= 3 * (size + COPIED_BYTES) + len(found) * LETTER
+
+
+def test_contexts_that_are_too_long_are_not_copied() -> None:
+    """Otherwise each of 2,500 events costs 80 kB."""
+    beside = {name.encode(): ("😀" * 4096).encode() for name in CONTEXT_NAMES[:5]}
+    found = letters(read({b"event": array(*[b"1"] * 2500), b"response_id": b"r", **beside}))
+    assert len(found) == OWN_LETTERS + 1
+    assert sum(len(each.entry.encode()) for each in found) < 20_000
+
+
+def test_longest_context_is_copied_a_bounded_number_of_times() -> None:
+    """Otherwise a context of 17 kB is stored 100 times."""
+    beside = {name.encode(): ("😀" * most).encode() for name, most in limits.CONTEXT.items()}
+    found = letters(read({b"event": array(*[b"1"] * 1000), **beside}))
+    assert len(found) < 10
+    assert sum(len(each.entry.encode()) for each in found) < 3 * COPIED_BYTES
+    assert fields_of(found[-1].entry)["event"].count(b"1") == 1000 - len(found) + 1
+
+
+def test_letters_of_an_array_hold_each_bad_event_once_as_it_was_written() -> None:
+    """Otherwise a replay loses events, or brings some back twice."""
+    numbers = [str(n).encode() for n in range(150)]
+    broken = [b'{"n": %d,}' % n for n in range(150)]
+    good = b'{"type": "x"}'
+    body = array(*[event for pair in zip(numbers, broken, strict=True) for event in (*pair, good)])
+    found = letters(read({b"event": body, b"response_id": b"resp_1"}))
+    assert [(each.reason, each.error[:40]) for each in found[OWN_LETTERS:]] == [
+        ("invalid_event", "100 more events of one array; the first "),
+        ("malformed_json", "100 more events of one array; the first "),
+    ]
+    fields = [fields_of(each.entry) for each in found]
+    assert all(each["response_id"] == b"resp_1" for each in fields)
+    events = [each["event"] for each in fields[:OWN_LETTERS]]
+    for each in fields[OWN_LETTERS:]:
+        again = letters(read({name.encode(): value for name, value in each.items()}))
+        assert len(again) == 100
+        events += [fields_of(letter.entry)["event"] for letter in again]
+    assert sorted(events) == sorted([*numbers, *broken])
+
+
+def test_control_characters_do_not_grow_sixfold() -> None:
+    """Otherwise an entry of 200 MB needs a letter of more than a gigabyte, which no server takes."""
+    fields = {b"event": b"\x01" * 100_000}
+    (letter,) = letters(read(fields))
+    assert len(letter.entry) < 150_000
+    assert {name.encode(): value for name, value in fields_of(letter.entry).items()} == fields
+
+
+def test_errors_have_a_limit() -> None:
+    """Otherwise the name of a field fills the log."""
+    name = "n" * 100_000
+    by_utf8, by_name, unknown = letters(
+        read(
+            {b"type": b"response.refusal.delta", name.encode(): b"\xff"},
+            {name.encode(): b"x", b"\x1b" * 50: b"x"},
+            {f"{name}{number}".encode(): b"x" for number in range(20)},
+        )
+    )
+    assert max(len(each.error) for each in (by_utf8, by_name, unknown)) <= ERROR_LENGTH
+    assert by_name.error.endswith("as the field event (JSON), as __data__, or as flat fields with a type")
+
+
+# ------------------------------------------------------------------------------------------- before any parse
+
+
+def peak_of(fields: Mapping[bytes, bytes]) -> tuple[int, Batch]:
+    """The most bytes allocated while an entry is read, and its batch."""
+    tracemalloc.start()
+    try:
+        batch = read(fields)
+        return tracemalloc.get_traced_memory()[1], batch
+    finally:
+        tracemalloc.stop()
+
+
+LARGE = ENTRY_OF_EVENTS * MAX_EVENT
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (array(*[b"[]"] * (5 * LARGE // 3)), "the entry has"),
+        (array(*[b"[]"] * (LARGE // 3 - 20)), "the entry's array has more than 10000 events"),
+        (b"[" + b"[]," * (LARGE // 3 - 20), "the entry's array has more than 10000 events"),
+        (array(array(*[b"[]"] * (LARGE // 3 - 20))), "the event has"),
+        (b'{"type":"x","a":' + array(*[b"[]"] * (LARGE // 3 - 20)) + b"}", "the event has"),
+    ],
+    ids=["entry", "array", "no end", "nested", "event"],
+)
+def test_what_is_too_large_is_not_parsed(body: bytes, error: str) -> None:
+    """Otherwise 45 MB of brackets take 1.4 GB."""
+    fields = {b"event": body}
+    peak, batch = peak_of(fields)
+    (letter,) = letters(batch)
+    assert letter.reason == "oversized"
+    assert letter.error.startswith(error)
+    assert peak < 6 * len(body) + 8_000_000  # and what finds 10,000 elements
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"{" * (LARGE - 20), b"[" + array(*[b"[[]]"] * (LARGE // 5 - 20), b"no") + b"]"],
+    ids=["deep", "broken inside"],
+)
+def test_structure_that_no_parser_takes_has_a_limit(body: bytes) -> None:
+    """Otherwise a worker looks at brackets for seconds."""
+    (letter,) = letters(read({b"event": body}))
+    assert letter.error.startswith("the event has")
+
+
+def test_events_of_an_array_are_parsed_one_by_one() -> None:
+    """Otherwise an array of large events takes as much memory as all of them parsed."""
+    event = b'{"type":"x","a":' + array(*[b"[]"] * (MAX_EVENT // 3 - 20)) + b"}"
+    one, _ = peak_of({b"event": array(event)})
+    seven, batch = peak_of({b"event": array(*[event] * 7)})
+    assert seven < one + 4 * 7 * len(event)
+    assert len(batch.commit.counts["type:x"]) == 7
