@@ -295,7 +295,7 @@ class _Service:
                 await relay.check_whether_gone()
 
     def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
-        decision = self._policy.decide(alert, now)[self.name]
+        decision = self._policy.decide_for(self.name, alert, now)
         return decision if isinstance(decision, Notification) else None
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from itertools import islice
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from service.alerts.patterns import Pattern, Span
+from service.alerts.patterns import MOST_TEXT, Pattern, Span
+from service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +32,9 @@ MOST_LEAVING = 64_000
 
 MOST_HITS = 1000
 """Of one detector in one text: looking for more could take long. What stands behind them does not leave."""
+
+_REMEMBERED = 16
+"""Texts, or twice as many, that are remembered with what leaves of them."""
 
 CUT = "…"
 """Stands where a text goes on."""
@@ -60,7 +65,8 @@ _PHONE = Pattern(
 )
 _PHONE_DIGITS = range(9, 18)
 """Of a number with its prefixes: fewer are a date."""
-_DIGIT_GROUPS = Pattern(r"\d+(?:[\pZ.\p{Pd}]{1,2}\d+)*")
+_DIGIT_GROUPS = Pattern(r"\d(?:[\pZ.\p{Pd}]{0,2}\d){12,}")
+"""Groups of digits that have enough of them for a card's number."""
 _CARD_DIGITS = range(13, 20)  # ISO/IEC 7812
 _CARD_BEGINS = frozenset("23456")  # banks, cards, travel; not 1, which milliseconds since 1970 begin with
 
@@ -74,24 +80,43 @@ def _phones(text: str) -> Iterator[Span]:
 def _cards(text: str) -> Iterator[Span]:
     """Of groups of digits, every run of whole groups that is a card's number."""
     for span in _DIGIT_GROUPS.spans(text):
-        groups = [
-            Span(span.start + group.start(), span.start + group.end())
-            for group in re.finditer(r"\d+", text[span.start : span.end])
-        ]
-        for index, first in enumerate(groups):
-            digits = ""
-            for group in groups[index : index + _CARD_DIGITS.stop]:
-                digits += text[group.start : group.end]
-                if len(digits) >= _CARD_DIGITS.stop:
-                    break
-                if len(digits) in _CARD_DIGITS and digits[0] in _CARD_BEGINS and luhn(digits):
-                    yield Span(first.start, group.end)
+        groups = [group.span() for group in re.finditer("[0-9]+", text[span.start : span.end])]
+        digits = "".join(text[span.start + begin : span.start + end] for begin, end in groups)
+        ends = list(accumulate(end - begin for begin, end in groups))
+        for first, last in _numbers(digits, ends):
+            yield Span(span.start + groups[first][0], span.start + groups[last][1])
 
 
-def luhn(digits: str) -> bool:
-    """Whether the last of some digits is their check digit (ISO/IEC 7812-1, annex B)."""
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+def _numbers(digits: str, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last group of each run that is a card's number.
+
+    Linear in the digits: each group begins a few runs only, and a check digit is one subtraction.
+
+    Args:
+        digits: of all groups, joined.
+        ends: of each group, in the digits.
+    """
+    # If a number ends at an even place, its check sum doubles the digits at even places; else the others.
+    sums = [[0, *accumulate(_doubled(digits, parity))] for parity in range(2)]
+    for first, begin in enumerate((0, *ends[:-1])):
+        if digits[begin] not in _CARD_BEGINS:
+            continue
+        for last in range(bisect_left(ends, begin + _CARD_DIGITS.start, first), len(ends)):
+            end = ends[last]
+            if end - begin >= _CARD_DIGITS.stop:
+                break
+            checked = sums[end % 2]
+            if (checked[end] - checked[begin]) % 10 == 0:
+                yield first, last
+
+
+def _doubled(digits: str, parity: int) -> Iterator[int]:
+    """Yield the digits, of which each second one is doubled, and the sum of its digits taken."""
+    for place, digit in enumerate(digits):
+        yield _TWICE[digit] if place % 2 == parity else int(digit)
+
+
+_TWICE: Final = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
 
 
 class _Found(NamedTuple):
@@ -120,6 +145,8 @@ class Redactor:
     """Strikes out what must not leave."""
 
     searches: tuple[_Search, ...]
+    _latest: Recent[str, str] = field(default_factory=lambda: Recent(_REMEMBERED), compare=False, repr=False)
+    """Texts with what was made of them: every destination gets the same one."""
 
     @classmethod
     def of(cls, redaction: Redaction) -> Redactor:
@@ -129,7 +156,11 @@ class Redactor:
 
     def prose(self, text: str) -> str:
         """A text of `MOST_LEAVING` characters and one placeholder at most."""
-        return _without(text, self.searches)
+        looked_at = text[: MOST_TEXT + 1]
+        struck = self._latest.get(looked_at)
+        if struck is None:
+            struck = self._latest[looked_at] = _without(looked_at, self.searches)
+        return struck
 
     def name(self, name: str) -> str:
         """The same for the name of a tenant, a model or a person."""

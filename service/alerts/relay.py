@@ -20,7 +20,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _ATTEMPT_AT_MOST: Final = 330.0
 """Seconds. Destinations keep to timeouts of their own, of 300 at most; this is for one that does not."""
 
+_LARGE: Final = 10_000
+"""Bytes of an alert; what is done with a smaller one takes the loop a few milliseconds at most."""
+
 _LOOK_AGAIN_EVERY: Final = 1.0
 """Seconds; for what nobody tells: that a message has been owed for too long."""
 _EXPIRED_AT_ONCE: Final = 100
@@ -58,6 +61,14 @@ class Decide(Protocol):
     def __call__(self, alert: ModerationAlert, now: datetime, /) -> Notification | None:
         """Decide."""
         ...
+
+
+class _Seen(NamedTuple):
+    """An alert that was read, and what was decided."""
+
+    alert_id: str
+    left_out: Sequence[str]
+    notification: Notification | None
 
 
 @dataclass(slots=True)
@@ -132,7 +143,7 @@ class Relay:
 
     async def take(self, entries: Sequence[Owed]) -> None:
         """Take alerts that were read, in the order of their stream; come back when there is room for more."""
-        judged = self._judge(entries)
+        judged = await self._judge(entries)
         now = self._clock()
         for message in judged.messages:
             for each in self._windows.place(message, now) if self._windows else [message]:
@@ -150,25 +161,40 @@ class Relay:
             logs.logger().warning("destination enabled")
             self._changed.set()
 
-    def _judge(self, entries: Iterable[Owed]) -> _Judged:
+    async def _judge(self, entries: Iterable[Owed]) -> _Judged:
         """The messages that alerts make; all others."""
-        judged, now = _Judged(), datetime.now(UTC)
-        for entry in entries:
-            if entry.place in self._owed:
+        now = datetime.now(UTC)
+        seen = [(each, await self._seen(each, now)) for each in entries if each.place not in self._owed]
+        judged = _Judged()
+        for entry, outcome in seen:
+            if entry.place in self._owed:  # it came twice
                 continue
-            try:
-                alert, left_out = parse_alert(entry.data or b"")
-            except NotAnAlertError as error:
-                judged.unreadable.append((entry.place, f"the entry holds no alert: {error}"))
+            if isinstance(outcome, NotAnAlertError):
+                judged.unreadable.append((entry.place, f"the entry holds no alert: {outcome}"))
                 continue
-            if left_out:
-                logs.logger().warning("alert read in part", alert=alert.id, left_out=list(left_out))
-            notification = self._decide(alert, now)
-            if notification is None:
+            if outcome.left_out:
+                logs.logger().warning(
+                    "alert read in part", alert=outcome.alert_id, left_out=list(outcome.left_out)
+                )
+            if outcome.notification is None:
                 judged.not_meant.append(entry.place)
             else:
-                judged.messages.append(self._message(entry, notification))
+                judged.messages.append(self._message(entry, outcome.notification))
         return judged
+
+    async def _seen(self, entry: Owed, now: datetime) -> _Seen | NotAnAlertError:
+        """Read an alert and decide; a large one in a thread, since its patterns take some milliseconds."""
+        data = entry.data or b""
+        if len(data) <= _LARGE:
+            return self._look_at(data, now)
+        return await asyncio.to_thread(self._look_at, data, now)
+
+    def _look_at(self, data: bytes, now: datetime) -> _Seen | NotAnAlertError:
+        try:
+            alert, left_out = parse_alert(data)
+        except NotAnAlertError as error:
+            return error
+        return _Seen(alert.id, left_out, self._decide(alert, now))
 
     async def _let_go(self, judged: _Judged) -> None:
         """Owe no more what makes no message."""
@@ -188,7 +214,7 @@ class Relay:
     async def _resume_digest(self, digest_id: str, digest: KeptDigest) -> None:
         """Make a digest that was begun once more, with the same id, of those of its alerts that are owed."""
         entries = await self._patience.until_done(self._outbox.still_owed, digest.places)
-        judged = self._judge(entries)
+        judged = await self._judge(entries)
         await self._let_go(judged)
         if not judged.messages:
             await self._patience.until_done(self._outbox.drop_digest, digest_id)

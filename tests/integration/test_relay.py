@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ from chaos.processes import free_port
 from deltaloom import StreamNames
 from handlers.core.identity import EntryId
 from service.alerts import health, room
+from service.alerts.privacy import Redactor
 from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from deltaloom.messages import ModerationAlert
     from service.relay import Relays
     from tests.webhook_receiver import Receiver
 
@@ -287,6 +290,29 @@ async def test_only_what_is_routed_and_not_muted(stage: Stage, receiver: Receive
         await stage.settled()
     assert receiver.taken == [wanted]
     assert await undelivered(stage.redis, stage.prefix) == []
+
+
+async def test_each_destination_searches_a_text_for_itself_alone(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of numbers would be searched as often as the square of the destinations, and leases be lost."""
+    threads, leaving = [], Redactor.leaving
+
+    def counted(redactor: Redactor, *arguments: Any) -> ModerationAlert:
+        threads.append(threading.current_thread())
+        return leaving(redactor, *arguments)
+
+    monkeypatch.setattr(Redactor, "leaving", counted)
+    names = ("first", "second", "third")
+    routes = f'[[routes]]\nto = {json.dumps(names)}\ntext = "full"'
+    async with stage.relay(*(destination(name, receiver.url) for name in names), routes):
+        for number in range(3):
+            await stage.raised("opened", f"resp_{number}", text=f"{number} 3" * 20_000)
+        for name in names:
+            await stage.settled(name)
+    assert receiver.came.total() == 9
+    assert len(threads) == 9
+    assert threading.main_thread() not in threads
 
 
 async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:

@@ -121,9 +121,10 @@ async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: 
         alert = parse_alert(undelivered.alert or "").alert
     except NotAnAlertError:
         return "holds no alert"
-    decision = destinations.loaded.policy.decide(alert, datetime.now(UTC)).get(name)
-    if decision is None:
+    policy = destinations.loaded.policy
+    if name not in policy.destinations:
         return f"there is no destination {name} in the file"
+    decision = policy.decide_for(name, alert, datetime.now(UTC))
     if not isinstance(decision, Notification):
         return f"{name} does not get it: {decision.why}"
     outcome: Outcome = await destinations.made(name).deliver(decision)
