@@ -161,14 +161,19 @@ async def _show(letter_id: str, *, as_json: bool) -> None:
 
 
 async def _replay(letter_ids: list[str], reason: str | None) -> None:
-    from service.cli.output import console
-    from service.pipeline.dead_letters import fields_of
+    from service.cli.errors import CommandError
+    from service.cli.output import console, note, plural
 
-    replayed, gone = 0, []
+    replayed, gone, stuck = 0, list[str](), 0
     target = console()
     async with _connected() as letters:
         async for letter_id, stored in _chosen(letters, letter_ids, reason):
-            new = None if stored is None else await letters.replay(letter_id, fields_of(stored.letter.entry))
+            try:
+                new = None if stored is None else await _put_back(letters, stored)
+            except CommandError as error:
+                note(str(error))
+                stuck += 1
+                continue
             if new is None:
                 gone.append(letter_id)
                 continue
@@ -177,8 +182,26 @@ async def _replay(letter_ids: list[str], reason: str | None) -> None:
                 target.print(f"{letter_id} is back on the input as {new}")
     if not letter_ids:
         target.print(f"{replayed:,} back on the input")
-    elif gone:
+    if stuck:
+        raise CommandError(f"{plural(stuck, 'dead letter')} cannot be put back (show has the entry)")
+    if letter_ids and gone:
         raise _gone(gone)
+
+
+async def _put_back(letters: AllLetters, stored: StoredLetter) -> str | None:
+    """Replay a letter; raise `CommandError` if its entry cannot be written again."""
+    from service.cli.errors import CommandError
+    from service.pipeline.dead_letters import fields_of
+    from service.storage.dead_letters import CannotReplayError
+
+    try:
+        fields = fields_of(stored.letter.entry)
+    except ValueError:
+        raise CommandError(f"{stored.id} cannot be put back: its entry cannot be read") from None
+    try:
+        return await letters.replay(stored.id, fields)
+    except CannotReplayError as error:
+        raise CommandError(f"{stored.id} cannot be put back: {error}") from None
 
 
 async def _drop(letter_ids: list[str], reason: str | None) -> None:

@@ -16,6 +16,7 @@ from service.cli.output import (
     KIND_STYLES,
     SEVERITY_STYLES,
     STATUS_STYLES,
+    fact,
     facts,
     indented,
     labelled,
@@ -25,7 +26,7 @@ from service.cli.output import (
 )
 from service.cli.partitions import SEPARATOR
 from service.pipeline.dead_letters import as_json
-from service.visible import visible
+from service.visible import shortened, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,12 @@ Fields = dict[bytes, bytes]
 UNLIMITED = 2**63
 
 _DETAIL_CHARACTERS = 60
+
+_MOST_EVENTS = 100
+"""Events of one entry that are shown."""
+
+_MOST_BRACKETS = 1000
+"""JSON with more of them is not laid out: each may have a line, indented by all those around it."""
 
 
 def clock_time(at: datetime) -> str:
@@ -178,15 +185,17 @@ def entry_in_full(target: Console, entry: str) -> RenderableType:
     """The original fields of a dead letter, JSON laid out."""
     rows: list[RenderableType] = []
     for name, value in json.loads(entry).items():
-        rows.append(Text(visible(name), style="bold"))
+        rows.append(Text(fact(name), style="bold"))
         rows.append(paragraph(target, _laid_out(value) if isinstance(value, str) else json.dumps(value)))
     return Group(*rows)
 
 
 def _laid_out(value: str) -> str:
+    if value.count("[") + value.count("{") > _MOST_BRACKETS:
+        return value
     try:
         return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -202,10 +211,12 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
         origin = said_of(entry)
         said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
+        slots = events_of(entry, UNLIMITED, UNLIMITED)
         lines.extend(
-            _unreadable(slot.why.error) if slot.why else _event(slot.value)
-            for slot in events_of(entry, UNLIMITED, UNLIMITED)
+            _unreadable(slot.why.error) if slot.why else _event(slot.value) for slot in slots[:_MOST_EVENTS]
         )
+        if len(slots) > _MOST_EVENTS:
+            lines.append(Text(f"{len(slots) - _MOST_EVENTS:,} more events", style="dim"))
     except UnreadableError as error:
         lines.append(_unreadable(error.why.error))
     margin = Text(" " * INDENT)
@@ -218,7 +229,7 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
 
 
 def _unreadable(error: str) -> Text:
-    return Text(visible(error), style="red")
+    return Text(fact(error), style="red")
 
 
 def _event(event: Mapping[str, Any]) -> Text:
@@ -233,13 +244,9 @@ def _event(event: Mapping[str, Any]) -> Text:
     )
     return facts(
         (
-            Text(visible(str(event["type"])), style="bold"),
-            None if number is None else Text(visible(f"#{number}"), style="dim"),
+            Text(fact(event["type"]), style="bold"),
+            None if number is None else Text(fact(f"#{number}"), style="dim"),
             Text(place, style="dim"),
-            None if detail is None else Text(f"“{_shortened(visible(detail))}”"),
+            None if detail is None else Text(f"“{visible(shortened(detail, _DETAIL_CHARACTERS + 1))}”"),
         ),
     )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _DETAIL_CHARACTERS else f"{text[:_DETAIL_CHARACTERS]}…"

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
-from service.visible import visible, visible_json
+from service.visible import shortened, visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 INDENT = 2
+MOST_CHARACTERS = 20_000
+"""Characters of a text that a terminal is shown: laying out a megabyte takes seconds."""
+
+MOST_OF_A_FACT = 1200
+"""Characters of an id, a name or another fact in a line; an id may have 1,024."""
+
 UNBOUNDED = 10_000
 """The width of what is not a terminal: whoever reads it wraps it as they like."""
 
@@ -81,21 +87,26 @@ def note(text: str, *, style: str = "yellow") -> None:
 
 def facts(values: Iterable[object | None]) -> Text:
     """A line of short facts; those that are not known are left out."""
-    known = [value if isinstance(value, Text) else Text(visible(str(value))) for value in values if value]
+    known = [value if isinstance(value, Text) else Text(fact(value)) for value in values if value]
     separated = (part for value in known for part in (Text(" · ", style="dim"), value))
     return Text().join(list(separated)[1:])
+
+
+def fact(value: object) -> str:
+    """Return a value from outside as it may stand in a line."""
+    return visible(shortened(str(value), MOST_OF_A_FACT))
 
 
 def labelled(name: str, value: str | int | None) -> Text | None:
     """A fact with its name; None if it is not known."""
     if value is None:
         return None
-    return Text.assemble((f"{name} ", "dim"), visible(str(value)))
+    return Text.assemble((f"{name} ", "dim"), fact(value))
 
 
 def styled(value: str | None, styles: dict[str, str]) -> Text | None:
     """A word in the style that belongs to it."""
-    return None if value is None else Text(visible(value), style=styles.get(value, ""))
+    return None if value is None else Text(fact(value), style=styles.get(value, ""))
 
 
 def indented(text: Text) -> RenderableType:
@@ -104,7 +115,10 @@ def indented(text: Text) -> RenderableType:
 
 
 def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> Text:
-    """A text of any length in lines, indented; wrapped if it goes to a terminal."""
+    """A text in lines, indented; wrapped, and cut if it is very long, if it goes to a terminal."""
+    left_out = len(text) - MOST_CHARACTERS if target.is_terminal else 0
+    if left_out > 0:
+        text = f"{text[:MOST_CHARACTERS]}…\n({left_out:,} more characters; --json shows all)"
     shown = Text(visible(text, keep="\n\t").rstrip("\n"), style=style)
     shown.expand_tabs(4)
     lines = shown.wrap(target, max(20, target.width - indent)) if target.is_terminal else shown.split("\n")

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
 
 
+MOST_FIELDS = 3900
+"""Fields of an entry that can be put back: a script passes at most 8,000 values on to a command."""
+
+
+class CannotReplayError(ValueError):
+    """The original entry cannot be written again; the text is a phrase that says why."""
+
+
 class StoredLetter(NamedTuple):
     """A dead letter and its id."""
 
@@ -58,7 +66,12 @@ class DeadLetters:
 
         Returns:
             The new entry's id; None if there is no such letter (any more).
+
+        Raises:
+            CannotReplayError: it has no field, or too many.
         """
+        if not 0 < len(fields) <= MOST_FIELDS:
+            raise CannotReplayError(f"its entry has {len(fields)} fields, and only 1 to {MOST_FIELDS} can be")
         arguments = [part for pair in fields.items() for part in pair]
         keys = [self._names.dead_letters, self._names.deltas]
         entry: bytes | None = await self._replay(keys=keys, args=[letter_id, *arguments])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -13,6 +13,10 @@ StreamEntry = tuple[str, dict[bytes, bytes]]
 """An entry's id and fields."""
 
 PAGE = 500
+"""Entries of a page, at most."""
+
+_FIRST_PAGE, _PAGE_BYTES = 20, 4 * 1024 * 1024
+"""Entries of the first page, and the bytes of a later one, about: an entry may have megabytes."""
 
 
 def entries_of(reply: Any) -> list[StreamEntry]:
@@ -34,23 +38,29 @@ async def entry(client: Redis, stream: str, entry_id: str) -> StreamEntry | None
 
 async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
     """The entries that are there now, the oldest first; what is added meanwhile is left out."""
-    first, last = "-", await newest_id(client, stream)
+    first, last, count = "-", await newest_id(client, stream), _FIRST_PAGE
     while last is not None:
-        page = entries_of(await client.xrange(stream, min=first, max=last, count=PAGE))
+        page = entries_of(await client.xrange(stream, min=first, max=last, count=count))
         for each in page:
             yield each
-        if len(page) < PAGE:
+        if len(page) < count:
             return
-        first = f"({page[-1][0]}"
+        first, count = f"({page[-1][0]}", _next_count(page)
 
 
 async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
     """The entries, the newest first."""
-    last = "+"
+    last, count = "+", _FIRST_PAGE
     while True:
-        page = entries_of(await client.xrevrange(stream, max=last, count=PAGE))
+        page = entries_of(await client.xrevrange(stream, max=last, count=count))
         for each in page:
             yield each
-        if len(page) < PAGE:
+        if len(page) < count:
             return
-        last = f"({page[-1][0]}"
+        last, count = f"({page[-1][0]}", _next_count(page)
+
+
+def _next_count(page: Sequence[StreamEntry]) -> int:
+    """Return how many entries the page behind this one should have."""
+    size = sum(len(value) for _, fields in page for value in fields.values())
+    return max(1, min(PAGE, _PAGE_BYTES * len(page) // (size + 1)))

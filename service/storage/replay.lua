@@ -3,7 +3,7 @@
 -- The letter is what makes it happen once: a second run finds none, whoever runs it.
 --
 -- KEYS  1 dead letters   2 input stream
--- ARGV  1 the letter's id   2… the original fields: name, value, …
+-- ARGV  1 the letter's id   2… the original fields: name, value, … (at most 8,000 values: `unpack` takes no more)
 -- Returns the new entry's id; nil if there is no such letter (any more)
 
 local DEAD_LETTERS, INPUT = KEYS[1], KEYS[2]

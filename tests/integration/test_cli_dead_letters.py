@@ -14,7 +14,7 @@ import pytest
 
 from deltaloom import DeadLetter, StreamNames
 from service.pipeline.dead_letters import fields_of
-from service.storage.dead_letters import DeadLetters
+from service.storage.dead_letters import MOST_FIELDS, DeadLetters
 from service.storage.reading import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.streams import add as add_entry
@@ -119,6 +119,28 @@ async def test_replay_all_of_a_reason(redis: Redis, prefix: str, env: dict[str, 
     done = deltaloom("dead-letters", "replay", "--all", "--reason", "handler_error", env=env)
     assert done.stdout == "1 back on the input\n"
     assert await left(redis, prefix) == ["1-0"]
+
+
+async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
+    redis: Redis, prefix: str, env: dict[str, str]
+) -> None:
+    """One letter would block the replay of all others for good."""
+    for number, fields in enumerate((MOST_FIELDS + 1, 10_000, 0, MOST_FIELDS), 1):
+        await add(redis, prefix, f"{number}-0", entry=json.dumps({f"f{n}": "x" for n in range(fields)}))
+    await add(redis, prefix, "5-0", entry="changed")
+    await add(redis, prefix, "6-0")
+    done = deltaloom("dead-letters", "replay", "--all", env=env)
+    assert (done.returncode, done.stdout) == (1, "2 back on the input\n")
+    why = "fields, and only 1 to 3900 can be"
+    assert done.stderr.splitlines() == [
+        f"1-0 cannot be put back: its entry has 3901 {why}",
+        f"2-0 cannot be put back: its entry has 10000 {why}",
+        f"3-0 cannot be put back: its entry has 0 {why}",
+        "5-0 cannot be put back: its entry cannot be read",
+        "4 dead letters cannot be put back (show has the entry)",
+    ]
+    assert [len(fields) for fields in await on_input(redis, prefix)] == [MOST_FIELDS, len(FIELDS)]
+    assert await left(redis, prefix) == ["1-0", "2-0", "3-0", "5-0"]
 
 
 async def test_concurrent_replays(redis: Redis, prefix: str) -> None:

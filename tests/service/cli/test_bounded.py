@@ -1,0 +1,70 @@
+"""Commands show a bounded part of what comes from outside, however large or nested it is."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.cli.entries import entry_in_full, input_of
+from service.cli.output import MOST_CHARACTERS, MOST_OF_A_FACT, _SafeConsole, facts, labelled, paragraph
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def printed(make: RenderableType, *, terminal: bool = True) -> str:
+    """What a terminal of 80 columns, or a pipe, is sent."""
+    target = _SafeConsole(file=io.StringIO(), force_terminal=terminal, width=80, no_color=True)
+    target.print(make)
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+def terminal() -> _SafeConsole:
+    """A terminal of 80 columns."""
+    return _SafeConsole(file=io.StringIO(), force_terminal=True, width=80)
+
+
+@pytest.mark.parametrize("unit", ["word ", "\x1b", "\U000e0001", "\t", "語"])
+def test_a_long_text_is_cut_on_a_terminal(unit: str) -> None:
+    """Otherwise a text of a megabyte takes seconds, and hours of scrolling."""
+    text = (unit * 1_000_000)[:1_000_000]
+    shown = printed(paragraph(terminal(), text))
+    assert "(980,000 more characters; --json shows all)" in shown
+    assert len(shown) < 14 * MOST_CHARACTERS
+
+
+def test_a_text_of_the_limit_is_shown_whole() -> None:
+    """Otherwise a text is said to go on that does not."""
+    assert "more characters" not in printed(paragraph(terminal(), "x" * MOST_CHARACTERS))
+
+
+def test_a_pipe_gets_all() -> None:
+    """Otherwise a program that reads the output misses the end of a text."""
+    pipe = _SafeConsole(file=io.StringIO(), force_terminal=False, width=10_000)
+    assert paragraph(pipe, "x" * 100_000).plain.strip() == "x" * 100_000
+
+
+def test_facts_are_cut() -> None:
+    """Otherwise an id of a megabyte fills the screen."""
+    name = "n" * 1_000_000
+    assert len(facts((name, labelled("tenant", name))).plain) < 3 * MOST_OF_A_FACT
+
+
+def test_an_entry_of_the_input_is_shown_in_part() -> None:
+    """Otherwise an array of 100,000 events, or a type of a megabyte, fills the screen."""
+    event = {"type": "t" * 100_000, "delta": "d" * 100_000, "sequence_number": ["s" * 100_000]}
+    for body, more in ((json.dumps(event), 0), (json.dumps([{"type": "x"}] * 10_000), 9_900)):
+        shown = printed(input_of(terminal(), "1-0", {b"event": body.encode(), b"tenant": b"t" * 100_000}))
+        assert len(shown) < 20_000
+        assert ("9,900 more events" in shown) is (more > 0)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "[" * 900 + "]" * 900, "[" + "[1]," * 100_000 + "1]"])
+def test_nested_values_of_a_letter(value: str) -> None:
+    """Otherwise the command ends in a traceback, or indents a kilobyte into a megabyte."""
+    shown = printed(entry_in_full(terminal(), json.dumps({"event": value, "n" * 100_000: "x"})))
+    assert len(shown) < 3 * MOST_CHARACTERS
