@@ -19,6 +19,7 @@ import codecs
 import json
 import re
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
@@ -45,28 +46,60 @@ _OPENS_DOCUMENT = re.compile(rb"\s*[{\[]\s*$")
 _BEGINS_JSON = (b"{", b"[")
 
 
-class EventReader:
-    """Splits what is fed to it into events."""
+class TooLargeError(ValueError):
+    """A line, or an event over several lines, is larger than an entry may be; the text names the line."""
 
-    def __init__(self) -> None:
+
+class EventReader:
+    """Splits what is fed to it into events.
+
+    Args:
+        most_bytes: of a line or an event. One that is larger is not held in memory: once what comes before
+            it was returned, `feed` and `close` raise `TooLargeError`.
+    """
+
+    def __init__(self, most_bytes: int = sys.maxsize) -> None:
+        self._most_bytes = most_bytes
         self._lines = _Lines()
         self._form: _JsonLines | _ServerSent | _Document | None = None
+        self._number = 0
+        """Of the latest line."""
+        self._began = 1
+        """The number of the line with which the latest event begins."""
+        self._too_large: str | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that end in `data`."""
-        return list(self._events(self._lines.feed(data)))
+        self._check()
+        events = list(self._events(self._lines.feed(data)))
+        if self._too_large is None and self._lines.held > self._most_bytes:
+            self._too_large = f"line {self._number + 1} has"
+        return events
 
     def close(self) -> list[bytes]:
         """Return what is left when the input has ended, with or without a last line feed."""
+        self._check()
         events = list(self._events(self._lines.close()))
+        self._check()
         return [*events, *(self._form.close() if self._form else ())]
+
+    def _check(self) -> None:
+        if self._too_large is not None:
+            raise TooLargeError(f"{self._too_large} more than {self._most_bytes} bytes")
 
     def _events(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
+            self._number += 1
             if self._form is None and line.strip():
                 self._form = _form_of(line)
-            if self._form is not None:
-                yield from self._form.feed(line)
+            if self._form is None:
+                continue
+            if not self._form.held:
+                self._began = self._number
+            yield from self._form.feed(line)
+            if self._form.held > self._most_bytes:
+                self._too_large = f"the event that begins in line {self._began} has"
+                return
 
 
 class _Lines:
@@ -79,6 +112,8 @@ class _Lines:
         self._told = False
         self._rest: list[bytes] = []
         """The pieces of the line that has not ended."""
+        self.held = 0
+        """Bytes of that line so far."""
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -98,8 +133,10 @@ class _Lines:
         self._after_cr = data.endswith(b"\r")
         first, *others = _LINE.split(data)
         self._rest.append(first)
+        self.held += len(first)
         if not others:
             return []
+        self.held = len(others[-1])
         lines = [b"".join(self._rest), *others[:-1]]
         self._rest = [others[-1]]
         return lines
@@ -129,6 +166,9 @@ def _form_of(first: bytes) -> _JsonLines | _ServerSent | _Document:
 class _JsonLines:
     """An event a line."""
 
+    held = 0
+    """Bytes of an event that has not ended."""
+
     def feed(self, line: bytes) -> Iterator[bytes]:
         """Return the event of a line, if it has one."""
         event = line.strip()
@@ -146,15 +186,17 @@ class _Document:
     def __init__(self) -> None:
         self._lines: list[bytes] = []
         self._tries = 0
+        self.held = 0
 
     def feed(self, line: bytes) -> Iterator[bytes]:
         """Return the event that a line ends: writers that indent close an event in the first column."""
         self._lines.append(line)
+        self.held += 1 + len(line)
         if line.startswith((b"}", b"]")) and self._tries < _TRIES:
             self._tries += 1
             text = b"\n".join(self._lines).strip()
             if _is_json(text):
-                self._lines, self._tries = [], 0
+                self._lines, self._tries, self.held = [], 0, 0
                 yield text
 
     def close(self) -> Iterator[bytes]:
@@ -170,6 +212,7 @@ class _ServerSent:
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._name = b""
+        self.held = 0
 
     def feed(self, line: bytes) -> Iterator[bytes]:
         """Return the events that a line ends."""
@@ -178,7 +221,7 @@ class _ServerSent:
             return
         name, colon, value = line.strip().partition(b":")
         if line.strip().startswith(_BEGINS_JSON):  # the data stand on a line of their own
-            self._data.append(line.strip())
+            self._hold(line.strip())
         elif name == b"event":
             self._name = value.strip()
         elif name == b"data" and colon:
@@ -186,11 +229,15 @@ class _ServerSent:
             # Some servers leave out the empty line. Data over several lines begin with no whole event.
             if len(self._data) == 1 and value.startswith(_BEGINS_JSON) and _is_json(self._data[0]):
                 yield from self.close()
-            self._data.append(value)
+            self._hold(value)
+
+    def _hold(self, data: bytes) -> None:
+        self._data.append(data)
+        self.held += 1 + len(data)
 
     def close(self) -> Iterator[bytes]:
         """Return the events that an empty line, or the end, ends."""
-        lines, self._data = self._data, []
+        lines, self._data, self.held = self._data, [], 0
         name, self._name = self._name, b""
         whole = b"\n".join(lines).strip()
         # Where a line was cut off, or the empty lines are missing, each line is an event of its own.
@@ -289,17 +336,20 @@ class Packer:
             the first event with a response's id says it; if none has, a fresh one is made.
         coalesce: how many events an entry holds, as a JSON array if it is more than one. What is no JSON
             object goes alone: it would spoil the array.
+        most_bytes: of an array. One that would be larger is cut.
     """
 
-    def __init__(self, response_id: str | None = None, coalesce: int = 1) -> None:
+    def __init__(
+        self, response_id: str | None = None, coalesce: int = 1, most_bytes: int = sys.maxsize
+    ) -> None:
+        self._most_bytes = most_bytes
+        self._packed_bytes = 0
         self._fixed = response_id is not None
         self._response_id = response_id
         self._by_stream: dict[str, str] = {}
         self._coalesce = coalesce
         self._held: list[tuple[bytes, Look]] = []
         self._packed: list[bytes] = []
-        self.response_ids: dict[str, None] = {}
-        """The responses so far, in order."""
 
     def add(self, event: bytes, look: Look) -> list[Entry]:
         """Return the entries that are complete with this event."""
@@ -330,7 +380,10 @@ class Packer:
             yield from self._complete()
             yield self._entry(event, 1)
             return
+        if self._packed_bytes + len(event) + 2 > self._most_bytes:
+            yield from self._complete()
         self._packed.append(event)
+        self._packed_bytes += len(event) + 1
         if len(self._packed) == self._coalesce:
             yield from self._complete()
 
@@ -346,7 +399,7 @@ class Packer:
         return look.response_id
 
     def _complete(self) -> Iterator[Entry]:
-        packed, self._packed = self._packed, []
+        packed, self._packed, self._packed_bytes = self._packed, [], 0
         if len(packed) == 1:
             yield self._entry(packed[0], 1)
         elif packed:
@@ -355,5 +408,4 @@ class Packer:
     def _entry(self, body: bytes, events: int) -> Entry:
         if self._response_id is None:  # pragma: no cover - `add` and `_let_go` see to it
             raise AssertionError
-        self.response_ids[self._response_id] = None
         return Entry(self._response_id, body, events)

@@ -7,6 +7,7 @@ import stat
 import sys
 import time
 from contextlib import ExitStack, closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from deltaloom.streams import Partitions
-    from service.cli.event_source import Entry
+    from service.cli.event_source import Entry, EventReader, Packer
 
 EXAMPLES = examples(
     "deltaloom publish stream.jsonl",
@@ -30,9 +31,10 @@ EXAMPLES = examples(
 
 STDIN = "-"
 _CHUNK_BYTES = 256 * 1024
-_PIPELINED = 500
+_PIPELINED, _PIPELINED_BYTES = 500, 8 * 1024 * 1024
 _INTERRUPTED = 130
 _STREAMS_NAMED = 3
+_RESPONSES_NAMED = 20
 
 
 def _file(name: str) -> Path:
@@ -96,7 +98,9 @@ def run(
             show_default=False,
         ),
     ] = None,
-    coalesce: Annotated[int, typer.Option(min=1, metavar="N", help="Events an entry, as a JSON array.")] = 1,
+    coalesce: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Events an entry, as a JSON array.")
+    ] = 1,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -114,6 +118,9 @@ def run(
     """
     from service.cli.connection import connect_blocking, read_settings
     from service.cli.errors import CommandError
+    from service.cli.event_source import EventReader, Packer, TooLargeError
+    from service.cli.output import plural
+    from service.pipeline.reading import ENTRY_OF_EVENTS
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]
@@ -122,9 +129,18 @@ def run(
         source = stack.enter_context(closing(_open(file)))
         client = stack.enter_context(connect_blocking(settings))
         progress = stack.enter_context(_progress())
+        most_bytes = ENTRY_OF_EVENTS * settings.max_event_bytes
         publication = _Publication(client, settings.names, fields, rate)
         try:
-            _publish(source, publication, progress, response_id, coalesce)
+            reader, packer = EventReader(most_bytes), Packer(response_id, coalesce, most_bytes)
+            _publish(source, publication, progress, reader, packer)
+        except TooLargeError as error:
+            progress.stop()
+            raise CommandError(
+                f"{error}, which is more than an entry may have (8 times DELTALOOM_MAX_EVENT_BYTES): put one "
+                "event on each line, or raise the limit; "
+                f"{plural(publication.events, 'event')} before it went out"
+            ) from None
         except KeyboardInterrupt:
             progress.stop()
             publication.report(interrupted=True)
@@ -154,6 +170,8 @@ class _Publication:
         self._first_broken: int | None = None
         self._responses: dict[str, None] = {}
         self._entries = 0
+        self._held = 0
+        """Bytes of the entries that are not on the input yet."""
         self.events = 0
 
     def see(self, *, broken: bool) -> None:
@@ -172,14 +190,16 @@ class _Publication:
         fields: Any = {"event": entry.body, "response_id": entry.response_id, **self._fields}
         self._pipeline.xadd(self._partitions.of(entry.response_id).deltas, fields)
         self._entries += 1
+        self._held += len(entry.body)
         self.events += entry.events
-        if len(self._pipeline) >= _PIPELINED:
+        if len(self._pipeline) >= _PIPELINED or self._held >= _PIPELINED_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Have everything on the input."""
         if len(self._pipeline):
             self._pipeline.execute()
+            self._held = 0
 
     def _pace(self, events: int) -> None:
         if self._rate is not None:
@@ -208,7 +228,9 @@ class _Publication:
         from service.visible import visible
 
         told = "interrupted: published" if interrupted else "published"
-        ids = ", ".join(visible(each) for each in self._responses) or "nothing"
+        named = [visible(each) for each in islice(self._responses, _RESPONSES_NAMED)]
+        more = len(self._responses) - len(named)
+        ids = ", ".join([*named, *([f"and {more:,} more"] if more else [])]) or "nothing"
         what = "response" if len(self._responses) == 1 else f"{len(self._responses)} responses"
         streams = list(dict.fromkeys(self._partitions.of(each).deltas for each in self._responses))
         where = plural(len(streams), "partition") if len(streams) > _STREAMS_NAMED else ", ".join(streams)
@@ -233,29 +255,37 @@ def _publish(
     source: IO[bytes],
     publication: _Publication,
     progress: Progress,
-    response_id: str | None,
-    coalesce: int,
+    reader: EventReader,
+    packer: Packer,
 ) -> None:
-    from service.cli.event_source import EventReader, Packer, look_at
+    from service.cli.event_source import TooLargeError, look_at
 
-    reader, packer = EventReader(), Packer(response_id, coalesce)
     task = progress.add_task("publish", total=_size(source), events=0)
-    while True:
-        chunk = source.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
-        for event in reader.feed(chunk) if chunk else reader.close():
-            look = look_at(event)
-            publication.see(broken=look.broken)
-            for entry in packer.add(event, look):
-                publication.add(entry)
-                progress.update(task, events=publication.events)
-        if not chunk:
-            break
-        publication.flush()
-        progress.update(task, advance=len(chunk), events=publication.events)
+    try:
+        while True:
+            chunk = source.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
+            for event in reader.feed(chunk) if chunk else reader.close():
+                look = look_at(event)
+                publication.see(broken=look.broken)
+                for entry in packer.add(event, look):
+                    publication.add(entry)
+                    progress.update(task, events=publication.events)
+            if not chunk:
+                break
+            publication.flush()
+            progress.update(task, advance=len(chunk), events=publication.events)
+    except TooLargeError:
+        _finish(publication, packer)
+        raise
+    _finish(publication, packer)
+    progress.update(task, events=publication.events)
+
+
+def _finish(publication: _Publication, packer: Packer) -> None:
+    """Publish what is held back."""
     for entry in packer.close():
         publication.add(entry)
     publication.flush()
-    progress.update(task, events=publication.events)
 
 
 def _open(file: Path) -> IO[bytes]:

@@ -212,3 +212,20 @@ def test_a_file_that_is_not_there(env: dict[str, str], tmp_path: Path) -> None:
         done = deltaloom("publish", name, env=env)
         assert (done.returncode, done.stdout) == (2, "")
         assert "Traceback" not in done.stderr
+
+
+async def test_a_file_without_line_ends(
+    redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The file would be held in memory as a whole, and nobody would learn what to do."""
+    file = tmp_path / "stream.jsonl"
+    file.write_bytes(EVENTS[1] + b"\n" + EVENTS[2] * 1000)
+    limited = {**env, "DELTALOOM_MAX_EVENT_BYTES": "1024"}
+    done = deltaloom("publish", str(file), "--response-id", "r", env=limited)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "line 2 has more than 8192 bytes, which is more than an entry may have (8 times "
+        "DELTALOOM_MAX_EVENT_BYTES): put one event on each line, or raise the limit; "
+        "1 event before it went out\n"
+    )
+    assert [fields[b"event"] for fields in await entries(redis, prefix)] == [EVENTS[1]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.event_source import LOOK_AHEAD, Entry, EventReader, Look, Packer, look_at
+from service.cli.event_source import LOOK_AHEAD, Entry, EventReader, Look, Packer, TooLargeError, look_at
 
 
 def read(data: bytes, size: int | None = None) -> list[bytes]:
@@ -267,3 +267,57 @@ def test_nothing_is_lost_or_moved(events: list[bytes], coalesce: int) -> None:
     assert sum(entry.events for entry in entries) == len(events)
     written = [entry.body if entry.events == 1 else entry.body[1:-1] for entry in entries]
     assert b",".join(written) == b",".join(events)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"x" * 5000, "line 2 has"),
+        (b"[" + b"1," * 5000, "line 2 has"),
+        (b"data: " + b"x" * 5000, "line 2 has"),
+        (b"\xff\xfe" + b"x\0" * 5000, "line 2 has"),
+    ],
+)
+@pytest.mark.parametrize("step", [7, 500, 100_000])
+def test_a_line_without_an_end_is_not_held(data: bytes, error: str, step: int) -> None:
+    """Otherwise a file without line ends is held in memory as a whole."""
+    fed, given = 0, A + b"\n" + data
+    reader, events = EventReader(1000), list[bytes]()
+
+    def feed_all() -> None:
+        nonlocal fed, events
+        while True:
+            events += reader.feed(given[fed : fed + step])
+            fed += step
+
+    with pytest.raises(TooLargeError, match=f"^{error} more than 1000 bytes$"):
+        feed_all()
+    assert events == [A]
+    assert fed <= max(step, 2100 + step)
+    with pytest.raises(TooLargeError):
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"[\n" + b"1,\n" * 1000, "the event that begins in line 1"),
+        (b"data: x\n\n" + b"data: x\n" * 1000, "the event that begins in line 3"),
+        (b"{\n}\n{\n" + b'"a":\n' * 1000, "the event that begins in line 3"),
+    ],
+)
+def test_an_event_over_several_lines_is_not_held(data: bytes, error: str) -> None:
+    """Otherwise a document without an end is held in memory as a whole."""
+    reader = EventReader(1000)
+    events = reader.feed(data)
+    assert len(events) == ("line 3" in error)
+    with pytest.raises(TooLargeError, match=f"^{error} has more than 1000 bytes$"):
+        reader.feed(b"")
+
+
+def test_an_array_is_cut_where_it_would_be_too_large() -> None:
+    """Otherwise events that are well by themselves become one dead letter."""
+    packer = Packer("resp_1", 100, most_bytes=3 * len(A) + 4)
+    entries = [*(entry for _ in range(7) for entry in packer.add(A, look_at(A))), *packer.close()]
+    assert [entry.events for entry in entries] == [3, 3, 1]
+    assert [len(entry.body) for entry in entries] == [3 * len(A) + 4, 3 * len(A) + 4, len(A)]
