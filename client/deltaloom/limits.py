@@ -45,3 +45,10 @@ CONTEXT: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 """The limit of each context field."""
+
+CONTEXT_BYTES: Final = 5120
+"""The bytes of all context fields together, as UTF-8; a control character counts as the six that it has in JSON.
+
+Each message of a response repeats its context. Fields of ASCII letters that are within their own limits are
+always within this one.
+"""

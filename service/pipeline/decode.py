@@ -110,9 +110,21 @@ def said_of(entry: Entry) -> Said:
             "invalid_event", f"the field response_id has {len(response_id)} characters; at most {limits.ID}"
         )
     values = {name: value for name in CONTEXT_NAMES if (value := _beside(entry, name)) is not None}
-    truncated = sorted(name for name, value in values.items() if len(value) > limits.CONTEXT[name])
-    kept = {name: value for name, value in values.items() if name not in truncated}
-    return Said(response_id, Context(**kept, truncated=tuple(truncated)))
+    kept = {name: value for name, value in values.items() if len(value) <= limits.CONTEXT[name]}
+    sizes = {name: _bytes_of(value) for name, value in kept.items()}
+    while sum(sizes.values()) > limits.CONTEXT_BYTES:
+        longest = max(sizes, key=lambda name: sizes[name])
+        del sizes[longest], kept[longest]
+    return Said(response_id, Context(**kept, truncated=tuple(sorted(values.keys() - kept.keys()))))
+
+
+_CONTROL = bytes(range(32))
+
+
+def _bytes_of(value: str) -> int:
+    """Return the bytes of a value in JSON, at most."""
+    data = value.encode("utf-8", "surrogatepass")
+    return len(data) + 5 * (len(data) - len(data.translate(None, _CONTROL)))
 
 
 def _beside(entry: Entry, name: str) -> str | None:

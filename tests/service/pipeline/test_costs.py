@@ -172,9 +172,9 @@ def test_contexts_that_are_too_long_are_not_copied() -> None:
 
 def test_longest_context_is_copied_a_bounded_number_of_times() -> None:
     """Otherwise a context of 17 kB is stored 100 times."""
-    beside = {name.encode(): ("😀" * most).encode() for name, most in limits.CONTEXT.items()}
+    beside = {name.encode(): b"x" * most for name, most in limits.CONTEXT.items()}
     found = letters(read({b"event": array(*[b"1"] * 1000), **beside}))
-    assert len(found) < 10
+    assert len(found) < 25
     assert sum(len(each.entry.encode()) for each in found) < 3 * COPIED_BYTES
     assert fields_of(found[-1].entry)["event"].count(b"1") == 1000 - len(found) + 1
 

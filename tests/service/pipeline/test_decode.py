@@ -191,6 +191,22 @@ def test_nothing_said_or_said_empty_is_nothing() -> None:
     assert said_of(entry(event=JSON, response_id=b"", tenant=b"")) == Said(None, Context())
 
 
+@pytest.mark.parametrize(("character", "size"), [("x", 1), ("é", 2), ("😀", 4), ("\x01", 6)])
+def test_context_has_a_limit_of_bytes(character: str, size: int) -> None:
+    """Otherwise each text and alert of an array of thousands repeats 25 kB of it."""
+    values = {name: character * most for name, most in limits.CONTEXT.items()}
+    said = said_of(entry(event=JSON, **{name: value.encode() for name, value in values.items()}))
+    kept = {name: value for name, value in said.context.pairs() if name in values}
+    assert sum(size * len(value) for value in kept.values()) <= limits.CONTEXT_BYTES
+    assert {name: values[name] for name in kept} == kept
+    assert set(said.context.truncated) == values.keys() - kept.keys()
+    left_out = [size * len(values[name]) for name in said.context.truncated]
+    assert (left_out == []) is (size == 1)
+    assert min(left_out, default=size) + sum(size * len(each) for each in kept.values()) > (
+        limits.CONTEXT_BYTES if left_out else 0
+    )
+
+
 @pytest.mark.parametrize("name", ["response_id", *CONTEXT_NAMES])
 def test_said_in_no_text(name: str) -> None:
     """Otherwise a key could not be written."""
