@@ -19,6 +19,8 @@ from pydantic import (
     Tag,
 )
 
+from deltaloom.limits import ITEMS
+
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 """A position in the response's output, or in an item's content."""
 
@@ -156,7 +158,7 @@ class MessageItem(Copied):
 
     type: Literal["message"]
     id: Id | None = None
-    content: list[Part] | None = None
+    content: Parts | None = None
 
 
 class ReasoningItem(Copied):
@@ -164,8 +166,8 @@ class ReasoningItem(Copied):
 
     type: Literal["reasoning"]
     id: Id | None = None
-    content: list[Part] | None = None
-    summary: list[Part] | None = None
+    content: Parts | None = None
+    summary: Parts | None = None
 
 
 class OtherItem(Copied):
@@ -196,6 +198,8 @@ Part = Annotated[
     | Annotated[OtherPart, Tag(f"{TAG}other")],
     Discriminator(_tag),
 ]
+
+Parts = Annotated[list[Part], Field(max_length=ITEMS)]
 
 Item = Annotated[
     Annotated[MessageItem, Tag(f"{TAG}message")]
@@ -363,7 +367,7 @@ class ResponseSnapshot(Copied):
     safety_identifier: str | None = None
     error: Error | None = None
     incomplete_details: Incomplete | None = None
-    output: list[Item] | None = None
+    output: Annotated[list[Item], Field(max_length=ITEMS)] | None = None
 
 
 class ResponseEvent(Event):

@@ -31,6 +31,9 @@ REASON: Final = 256
 EXPLANATION: Final = 4096
 """A provider's explanation of a reason."""
 
+ITEMS: Final = 10_000
+"""The items of a response, and the parts of an item. A longer list is left out."""
+
 CONTEXT: Final[Mapping[str, int]] = MappingProxyType(
     {
         "tenant": NAME,
@@ -47,7 +50,7 @@ CONTEXT: Final[Mapping[str, int]] = MappingProxyType(
 """The limit of each context field."""
 
 CONTEXT_BYTES: Final = 5120
-"""The bytes of all context fields together, as UTF-8; a control character counts as the six that it has in JSON.
+"""The bytes of all context fields together, as UTF-8; a control character counts as six, as in JSON.
 
 Each message of a response repeats its context. Fields of ASCII letters that are within their own limits are
 always within this one.

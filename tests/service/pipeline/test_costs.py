@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+import time
 import tracemalloc
 from collections import Counter
 from typing import TYPE_CHECKING, get_args
@@ -16,9 +18,12 @@ from hypothesis import strategies as st
 from deltaloom import limits
 from deltaloom.messages import KnownDeadLetterReason
 from handlers import BUILT_IN
-from handlers.core.effects import CONTEXT_NAMES
+from handlers.core.assembly import StoredClosing
+from handlers.core.effects import CONTEXT_NAMES, Rank
+from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
+from service.change import PartChange
 from service.pipeline.batch import Batch
 from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS, fields_of
 from service.pipeline.decode import Unreadable
@@ -277,3 +282,99 @@ def test_events_of_an_array_are_parsed_one_by_one() -> None:
     seven, batch = peak_of({b"event": array(*[event] * 7)})
     assert seven < one + 4 * 7 * len(event)
     assert len(batch.commit.counts["type:x"]) == 7
+
+
+# ------------------------------------------------------------------------------------------------ linear time
+
+DELTA = b'{"type":"response.refusal.delta","delta":"x","output_index":0,"content_index":0'
+COMPLETED = b'{"type":"response.completed","response":{"output":['
+MESSAGE = COMPLETED + b'{"type":"message","id":"m","content":['
+DONE = b'{"type":"response.refusal.done","refusal":"%d","output_index":0,"content_index":0}'
+FAILED = b'{"type":"response.failed","response":{"error":{"code":"%d","message":"%d"}}}'
+CREATED = b'{"type":"response.created","response":{"model":"%d"}}'
+SHAPES = {
+    "digits": (DELTA + b',"sequence_number":', b"9", b"}"),
+    "integers": (DELTA + b',"x":[', b"9" * 4000 + b",", b"1]}"),
+    "infinities": (DELTA + b',"x":[', b"1e400,", b"1]}"),
+    "keys": (DELTA + b',"sequence_number":"x"', b',"a":1', b"}"),
+    "known keys": (DELTA + b',"sequence_number":"x"', b',"delta":"y"', b"}"),
+    "large key": (DELTA + b',"sequence_number":"x","', b"k", b'":1}'),
+    "halves": (DELTA + b',"x":"', rb"\ud83d", b'"}'),
+    "deep": (DELTA + b',"x":', b"[", b"}"),
+    "brackets": (DELTA + b',"sequence_number":"x","x":[', b"[],", b"1]}"),
+    "odd items": (COMPLETED, b"1,", b"1]}}"),
+    "odd objects": (COMPLETED, b'{"type":1},', b"1]}}"),
+    "odd parts": (MESSAGE, b"1,", b"1]}]}}"),
+    "copies": (MESSAGE, b'{"type":"refusal","refusal":"x"},', b"1]}]}}"),
+    "type": (b'{"type":"', b"t", b'"}'),
+    "control characters": (DELTA + b',"x":"', b"\x01", b'"}'),
+}
+UNKNOWN = b'{"type":"%d"}'
+ARRAYS = {"closings": DONE, "endings": FAILED, "models": CREATED, "nobody's": OF_NOBODY, "types": UNKNOWN}
+
+
+def cost(fields: Mapping[bytes, bytes]) -> float:
+    """CPU seconds to read an entry, the least of some."""
+    best = math.inf
+    for _ in range(3):
+        began = time.process_time()
+        read(fields)
+        best = min(best, time.process_time() - began)
+    return best
+
+
+def grows_linearly(bodies: list[bytes]) -> bool:
+    """Return whether an entry of four times the size costs less than eight times as much."""
+    small, large = (cost({b"event": body, b"response_id": b"resp_1"}) for body in bodies)
+    return large < 8 * small + 0.02
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_event_of_any_shape_costs_linear_time(shape: str) -> None:
+    """Otherwise one event of a megabyte holds up a worker for minutes."""
+    before, unit, behind = SHAPES[shape]
+    times = (MAX_EVENT - len(before) - len(behind)) // len(unit)
+    assert grows_linearly([before + unit * number + behind for number in (times // 4, times)])
+
+
+@pytest.mark.parametrize("shape", ARRAYS)
+def test_an_array_of_any_shape_costs_linear_time(shape: str) -> None:
+    """Otherwise 800 kB of closings of one part hold up a worker for ten seconds."""
+    event = ARRAYS[shape]
+    bodies = [
+        array(*(event.replace(b"%d", b"%d" % n) for n in range(number)), b"1") for number in (1500, 6000)
+    ]
+    assert grows_linearly(bodies)
+
+
+def test_a_list_of_too_many_items_is_left_out() -> None:
+    """Otherwise half a million odd items of one event take nine seconds."""
+    for number, left_out in ((limits.ITEMS, False), (limits.ITEMS + 1, True)):
+        batch = read({b"event": COMPLETED + b",".join([b"{}"] * number) + b"]}}", b"response_id": b"r"})
+        assert letters(batch) == []
+        assert ("left_out:response.completed:response.output" in batch.commit.counts) is left_out
+
+
+closings = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from(Rank), st.sampled_from(["", "a", "b"]), st.booleans()),
+    max_size=8,
+)
+
+
+@given(closings)
+def test_closings_that_are_kept_are_those_of_the_rule(given: list[tuple[int, Rank, str, bool]]) -> None:
+    """Otherwise a text is stored twice, or another text is lost that contradicts it."""
+    change, kept, copies = PartChange(), list[StoredClosing](), list[Arrival]()
+    for position, (entry, rank, text, has_checksum) in enumerate(given):
+        closing = StoredClosing(Arrival(EntryId(entry, 0), position), rank, text)
+        known = any(
+            each.text and (each.arrival.entry, each.rank) <= (EntryId(entry, 0), rank)
+            for each in kept
+            if text in ("", each.text)
+        )
+        if known and not has_checksum:
+            copies.append(closing.arrival)
+        else:
+            kept.append(closing)
+        change.close(closing, has_checksum=has_checksum)
+    assert (change.closings, change.copies) == (kept, copies)
