@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -63,20 +62,24 @@ def split_array(body: bytes, at_most: int) -> list[bytes] | None:
         return None
     elements: list[bytes] = []
     depth, start = 1, 1
-    for found in islice(_STRUCTURE.finditer(body, start), _MOST_STRUCTURE):
-        character = found[1]
+    at = start
+    for _ in range(_MOST_STRUCTURE):
+        found = _STRUCTURE.match(body, at)  # a search would try again at each byte where nothing follows
+        if found is None:
+            return None
+        character, at = found[1], found.end()
         if character in b"[{":
             depth += 1
         elif character == b"," and depth == 1:
             elements.append(body[start : found.start(1)].strip(_BLANK))
-            start = found.end()
+            start = at
             if len(elements) > at_most:
                 return elements
         elif character in b"]}":
             depth -= 1
             if depth == 0:
                 elements.append(body[start : found.start(1)].strip(_BLANK))
-                return elements if found.end() == len(body) and character == b"]" else None
+                return elements if at == len(body) and character == b"]" else None
         elif character == b'"':
             return None
     return None

@@ -112,7 +112,7 @@ class Reclaimer:
             await self._worker.bury(raw, before, why, history)
 
 
-_NAME = re.compile(r"^(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{6}$")
+_NAME = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]{1,19})-[0-9a-f]{6}$")
 
 
 def is_gone(name: str, own: str) -> bool:
