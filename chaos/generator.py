@@ -11,7 +11,6 @@ import json
 import random
 import struct
 import sys
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,17 +73,11 @@ class Response:
         return sum(entry.events for entry in self.entries)
 
     def stored_as(self, numbers: Sequence[int]) -> Response:
-        """This response in the order in which its entries are stored, by their numbers: repeats and all.
-
-        A dead letter is still known by the number that its entry is tagged with.
-        """
+        """This response in the order in which its entries are stored, by their numbers: repeats and all."""
         groups, response_id, context = self.content
         expected = expected_of([groups[number] for number in numbers], response_id, dict(context))
-        letters: Counter[tuple[int, str]] = Counter()
-        for (place, reason), count in expected.letters.items():
-            letters[numbers[place], reason] += count
         entries = tuple(self.entries[number] for number in numbers)
-        return replace(self, entries=entries, expected=expected._replace(letters=letters))
+        return replace(self, entries=entries, expected=expected)
 
 
 @dataclass(slots=True)

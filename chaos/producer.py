@@ -119,7 +119,7 @@ class Producer:
         return True
 
     def _is_stored(self, stream: _Stream, entry_id: str) -> None:
-        self._verdict.stored(stream.response.name, entry_id)
+        self._verdict.stored(stream.response.name, self._stream, entry_id)
         self.last_id = entry_id
         stream.next += 1
         if stream.response.slow:

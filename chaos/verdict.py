@@ -6,13 +6,12 @@ know a second one by. So it takes millions of events.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chaos.generator import TAG
 from chaos.model import ExpectedStop, PartId
 
 if TYPE_CHECKING:
@@ -119,6 +118,10 @@ class Verdict:
         self._responses: dict[str, _Response] = {}
         self._parts: dict[PartId, _Part] = {}
         self._stops: dict[ExpectedStop, str] = {}
+        self._entries: dict[tuple[str, str], tuple[str, int]] = {}
+        """By stream and id, the response and number of each entry that dead letters are expected of."""
+        self._early: dict[tuple[str, str], list[Message]] = {}
+        """Dead letters of entries that no producer knows to be stored, likewise."""
         self._may_be_contradicted: set[int] = set()
         self._complete: set[int] = set()
         self._ids: set[int] = set()
@@ -161,11 +164,13 @@ class Verdict:
         for name, count in expected.types.items():
             totals[f"type:{name}"] += count
 
-    def stored(self, name: str, entry_id: str) -> None:
-        """The next entry of a response is stored."""
+    def stored(self, name: str, stream: str, entry_id: str) -> None:
+        """Note that the next entry of a response is stored."""
         response = self._responses[name]
         ms = int(entry_id.partition("-")[0])
-        for owner in response.owners.get(len(response.ids_ms), ()):
+        number = len(response.ids_ms)
+        self._expect_letters(response, number, (stream, entry_id))
+        for owner in response.owners.get(number, ()):
             if ms - response.latest_ms.get(owner, ms) > self._widest_gap_ms:
                 self.unclear.add((name, owner))
             response.latest_ms[owner] = ms
@@ -250,18 +255,32 @@ class Verdict:
         self._complete.add(hash(stop))
 
     def dead_letter(self, message: Message) -> None:
-        """A dead letter."""
+        """Look at a dead letter: its entry must be one that such a letter is expected of."""
         fields = message.fields
         self.totals["dead letters out"] += 1
-        name, _, number = str(json.loads(fields["entry"]).get(TAG, "")).rpartition("/")
-        response = self._responses.get(name)
-        letter = (int(number or -1), fields["reason"])
+        entry = (fields["stream"], fields["entry_id"])
+        if entry not in self._entries:
+            self._early.setdefault(entry, []).append(message)
+            return
+        name, number = self._entries[entry]
+        response, letter = self._responses.get(name), (number, fields["reason"])
         if response is None or not response.letters[letter]:
-            example = f"{name}/{number} {fields['reason']}: {fields['error']} ({message.id})"
-            self.violate("unknown dead letter", example)
+            self._unknown_letter(message)
             return
         response.letters[letter] -= 1
         self._forget_if_complete(name)
+
+    def _expect_letters(self, response: _Response, number: int, entry: tuple[str, str]) -> None:
+        if any(each == number for each, _ in response.letters):
+            self._entries[entry] = (response.response.name, number)
+            for message in self._early.pop(entry, ()):
+                self.totals["dead letters out"] -= 1
+                self.dead_letter(message)
+
+    def _unknown_letter(self, message: Message) -> None:
+        fields = message.fields
+        example = f"{fields['reason']} of {fields['entry_id']}: {fields['error']} ({message.id})"
+        self.violate("unknown dead letter", example)
 
     def end(self, ending: Ending) -> None:
         """Everything is done: what is missing now is lost."""
@@ -273,6 +292,8 @@ class Verdict:
         for name, response in self._responses.items():
             for (number, reason), count in (+response.letters).items():
                 self.violate("missing dead letter", f"{name}/{number}: {reason}, {count} of it")
+        for letter in chain.from_iterable(self._early.values()):
+            self._unknown_letter(letter)
         self._account(ending)
         for leftover in ending.keys:
             if not leftover.expires:

@@ -160,7 +160,7 @@ class Generated:
             assert set(numbers) == set(range(len(response.entries))), f"{name} is not all there"
             self.verdict.expect(response.stored_as(numbers))
             for _, entry_id in numbered:
-                self.verdict.stored(name, entry_id)
+                self.verdict.stored(name, names.deltas, entry_id)
 
     async def _read_outputs(self, client: Redis, names: StreamNames) -> None:
         for entry_id, fields in await entries(client, names.assembled):

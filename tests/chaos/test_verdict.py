@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -79,25 +78,35 @@ class Outputs:
                 "integrity": "verified",
             },
         ]
-        self.letters = [{"reason": "malformed_json", "error": "why", "entry": json.dumps({TAG: "r1/2"})}]
+        self.letters = [{"reason": "malformed_json", "error": "why", "stream": "in", "entry_id": "1000-2"}]
         self.counts = {"type:keepalive": 1}
         self.keys: list[Leftover] = [Leftover("deltaloom:state:response:r1", expires=True)]
         self.entries_added = 4
         self.pending = 0
 
 
-def judged(change: Callable[[Outputs], object]) -> Counter[str]:
-    """The violations that the verdict finds after this change to what comes out."""
+def judged(change: Callable[[Outputs], object], *, early: bool = False) -> Counter[str]:
+    """Return the violations that the verdict finds after this change to what comes out.
+
+    Dead letters may be early: seen before their producer knows that their entry is stored.
+    """
     outputs = Outputs()
     change(outputs)
     entries = tuple(EntryToStore({TAG: f"r1/{n}"}, len(events)) for n, events in enumerate(ENTRIES))
     response = Response("r1", entries, expected_of(ENTRIES, "r1", {}), slow=False)
     verdict = Verdict()
+
+    def tell_letters() -> None:
+        for fields in outputs.letters:
+            verdict.dead_letter(Message("1-1", fields))
+
     verdict.expect(response)
-    for _ in ENTRIES:
-        verdict.stored("r1", "1000-0")
-    for fields in outputs.letters:
-        verdict.dead_letter(Message("1-1", fields))
+    if early:
+        tell_letters()
+    for number in range(len(ENTRIES)):
+        verdict.stored("r1", "in", f"1000-{number}")
+    if not early:
+        tell_letters()
     for fields in outputs.alerts[:1]:
         verdict.alert(Message("1-1", fields))
     for fields in outputs.texts:
@@ -112,6 +121,7 @@ def judged(change: Callable[[Outputs], object]) -> Counter[str]:
 def test_what_is_right_is_found_right() -> None:
     """A verdict that cries wolf is switched off."""
     assert judged(lambda _: None) == Counter()
+    assert judged(lambda _: None, early=True) == Counter()
 
 
 def with_field(name: str, value: object) -> Callable[[Outputs], object]:
@@ -141,6 +151,8 @@ WRONGS: list[tuple[str, Callable[[Outputs], object]]] = [
     ("missing dead letter", lambda o: o.letters.clear()),
     ("unknown dead letter", lambda o: o.letters.append(o.letters[0])),
     ("unknown dead letter", lambda o: o.letters[0].update(reason="max_deliveries")),
+    ("unknown dead letter", lambda o: o.letters[0].update(entry_id="1000-9")),
+    ("unknown dead letter", lambda o: o.letters[0].update(stream="another")),
     ("unaccounted", with_field("delta_count", 0)),
     ("unaccounted", lambda o: o.counts.clear()),
     ("unaccounted", lambda o: o.counts.update(late=1)),
@@ -157,6 +169,7 @@ WRONGS: list[tuple[str, Callable[[Outputs], object]]] = [
 def test_what_is_wrong_is_found(kind: str, change: Callable[[Outputs], object]) -> None:
     """A bench that cannot fail proves nothing."""
     assert judged(change)[kind] > 0
+    assert judged(change, early=True)[kind] > 0
 
 
 def test_there_is_a_wrong_of_every_kind_here() -> None:
@@ -192,7 +205,7 @@ def test_alerts_about_the_end_of_a_response(alerts: list[dict[str, Any]], kind: 
     verdict = Verdict()
     entries = (EntryToStore({TAG: "r1/0"}, 1),)
     verdict.expect(Response("r1", entries, expected_of(FILTERED, "r1", {}), slow=False))
-    verdict.stored("r1", "1000-0")
+    verdict.stored("r1", "in", "1000-0")
     for fields in alerts:
         verdict.alert(Message("1-1", fields))
     verdict.end(Ending({}, (), 1, 0, 0))
@@ -220,9 +233,9 @@ def test_each_item_idles_by_itself_where_there_is_no_response_id(
     given_up = {**IDS, **NOTHING, "response_id": None, "text": "no", "delta_count": 1, "duplicate_count": 0}
     given_up |= {"id": "t", "status": "abandoned", "reason": "idle_timeout", "integrity": "unverified"}
     given_up |= {"started_at": AT, "finished_at": AT}
-    verdict.stored("r1", "0-1")
-    verdict.stored("r1", f"{second_ms}-0")
+    verdict.stored("r1", "in", "0-1")
+    verdict.stored("r1", "in", f"{second_ms}-0")
     verdict.text(Message("1-1", given_up))
-    verdict.stored("r1", f"{third_ms}-0")
+    verdict.stored("r1", "in", f"{third_ms}-0")
     assert verdict.violations["wrong text"] == (0 if unclear else 1)
     assert verdict.unclear == ({("r1", "item_0")} if unclear else set())

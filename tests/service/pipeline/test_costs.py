@@ -368,7 +368,7 @@ def test_closings_that_are_kept_are_those_of_the_rule(given: list[tuple[int, Ran
     for position, (entry, rank, text, has_checksum) in enumerate(given):
         closing = StoredClosing(Arrival(EntryId(entry, 0), position), rank, text)
         known = any(
-            each.text and (each.arrival.entry, each.rank) <= (EntryId(entry, 0), rank)
+            each.text and (each.arrival, each.rank) <= (closing.arrival, rank)
             for each in kept
             if text in ("", each.text)
         )
