@@ -149,7 +149,7 @@ class Observer:
         """What is stored now."""
         names = self.names
         stays = {names.deltas, names.assembled, names.alerts, names.dead_letters}
-        stays |= {names.name("counts"), names.name("format")}
+        stays |= {names.name(name) for name in ("counts", "counted-types", "counted-fields", "format")}
         async with self._server.client() as client:
             counts = await client.hgetall(names.name("counts"))
             info = await client.xinfo_stream(names.deltas)

@@ -7,6 +7,7 @@ this is in the service: its scripts and its storage are changed from here, befor
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +34,21 @@ def _change(script: str, safeguard: str, instead: str) -> None:
 
 def finish_guard() -> None:
     """Take out the checks that a part is not finished yet, that its log is there, that its item is not."""
-    _change("settle", "if known == 'done' then", "if false then")
-    _change("settle", "if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end", "")
-    item = "redis.call('HSETNX', item, text.item_field, text.json) == 1"
-    _change("settle", item, item.replace("HSETNX", "HSET").replace("== 1", ">= 0"))
+    _change("settle", "if redis.call('HGET', state, part) == 'done' then", "if false then")
+    _change("settle", "if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end", "")
+    _change("settle", "if text.message and not is_shown(text) then", "if text.message then")
 
 
 def acknowledgement() -> None:
     """Acknowledge before, in a call of its own; the script takes every entry for its own."""
-    _change("commit", "if redis.call('XACK', INPUT, GROUP, id) == 1 then", "if true then")
+    _change("commit", "if all then return nil end", "do return nil end")
     commit = RedisStorage.commit
 
-    async def in_two_steps(self: Any, batch: Commit) -> Committed:
+    async def in_two_steps(self: Any, batch: Commit, history: str = "", *, whole: bool = False) -> Committed:
         with unavailable_if_away():
             await self._client.xack(self._keys.names.deltas, GROUP, *batch.entries)
-        return await commit(self, batch)
+        await asyncio.sleep(0.02)  # so that crashes come in between, on a quick machine too
+        return await commit(self, batch, history, whole=whole)
 
     RedisStorage.commit = in_two_steps  # type: ignore[assignment,method-assign]
 

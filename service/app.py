@@ -20,6 +20,7 @@ from service.bus.broker import make_broker
 from service.bus.subscription import subscribe
 from service.partition import Partition
 from service.patience import Patience
+from service.rehearsal import Rehearsals
 from service.rounds import Round, cancelled
 from service.settings import Settings, SettingsError
 from service.storage.buckets import WINDOW_STEPS
@@ -72,21 +73,18 @@ async def run_worker(settings: Settings) -> None:
         Partition(names, client, table, settings, patience)
         for names, patience in zip(settings.served, patiences, strict=False)
     ]
-    inputs = {
-        partition.names.deltas: Input(partition.group, partition.patience, partition.gathering)
-        for partition in partitions
-    }
-    reader = patient_client_of(settings.address, inputs)
+    reader = patient_client_of(settings.address, _inputs_of(partitions))
     broker = make_broker(settings, reader)
 
     async def prepare() -> None:
         _leave_at_once_on_second_signal(app)
 
-    served = asyncio.Event()
+    rehearsals, served = Rehearsals(client, table, settings), asyncio.Event()
     beginning: list[asyncio.Task[None]] = []
 
     async def serve(partition: Partition) -> None:
-        await partition.begin(subscribe(broker, partition.names, settings, partition.take))
+        reads = subscribe(broker, partition.names, settings, partition.take)
+        await partition.begin(reads, rehearsals.rehearse)
         served.set()
         await partition.watch_format()
 
@@ -168,6 +166,14 @@ def _patiences(settings: Settings) -> Iterator[Patience]:
     one = Patience()
     while True:
         yield Patience() if settings.address.mode == "cluster" else one
+
+
+def _inputs_of(partitions: Iterable[Partition]) -> dict[str, Input]:
+    """Return what is read, by the names of the streams."""
+    return {
+        partition.names.deltas: Input(partition.group, partition.patience, partition.gathering)
+        for partition in partitions
+    }
 
 
 def _inputs(settings: Settings) -> str:

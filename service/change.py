@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from handlers.core.assembly import StoredFragment, assemble
@@ -13,6 +13,8 @@ from handlers.core.log import Columns
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deltaloom.messages import DeadLetter, ModerationAlert
     from handlers.core.assembly import StoredClosing
     from handlers.core.context import Registers
@@ -191,6 +193,23 @@ class Commit:
     """Responses that such events came of, with the latest entry's milliseconds."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
     """With the batch's entry index of each."""
+    crowded: dict[StreamKey, tuple[int, DeadLetter]] = field(default_factory=dict)
+    """The dead letter about a response that has too many parts, likewise; it gets only one."""
+
+    acknowledges: bool = True
+    """False of a piece of a batch that only stores what some responses get; the last piece has the rest."""
+
+    def pieces(self, number: int) -> Iterator[Commit]:
+        """Yield commits of so many responses each that there are about so many; the last acknowledges."""
+        keys = list(self.responses)
+        size = max(1, -(-len(keys) // number))
+        firsts = list(range(0, len(keys), size)) or [0]
+        for first in firsts:
+            responses = {key: self.responses[key] for key in keys[first : first + size]}
+            if first == firsts[-1]:
+                yield replace(self, responses=responses)
+            else:
+                yield Commit(self.entries, self.milliseconds, self.counters, responses, acknowledges=False)
 
     def entry(self, index: int) -> EntryId:
         """The id of an entry."""

@@ -8,6 +8,8 @@
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
+| `counted-types`           | zset   | weights of the types in `counts`             | bounded in size  |
+| `counted-fields`          | zset   | weights of the fields left out in `counts`   | bounded in size  |
 | `format`                  | hash   | the format of the state                      | stays: 3 fields  |
 | `kind-retention`          | hash   | how far streams were searched for a kind     | TTL              |
 | `spikes`                  | hash   | what is refused far more than before         | TTL              |
@@ -41,11 +43,36 @@ if TYPE_CHECKING:
 _MARKER_DIGEST_BYTES = 15
 """Bytes of the digest in a marker's key: 20 characters, without padding."""
 
+OTHER = "(other)"
+"""The name of all whose own is not kept, because there are too many."""
+
 LEFT_OUT = "left_out:"
 """How the name of a count begins that says how often a field was left out; type and field follow."""
 
+BEYOND_LIMIT = "parts_beyond_limit"
+"""The name of the count of events whose parts were too many of their response."""
+
+SET_ASIDE = "set_aside"
+"""The name of the count of responses that cannot be settled."""
+
 LOG = "log:"
 """How a log's key begins, after the prefix; the response and the part follow."""
+
+
+_TYPES = {
+    **dict.fromkeys(("deltas", "assembled", "alerts", "dead-letters", "undelivered"), "stream"),
+    **dict.fromkeys(("state", "item", "rates", "counts", "format", "kind-retention"), "hash"),
+    **dict.fromkeys(("spikes", "provider-spikes", "relay", "gone"), "hash"),
+    **dict.fromkeys(("open", "waiting", "counted-types", "counted-fields"), "zset"),
+}
+
+
+def type_of(key: str) -> str:
+    """Return the type that a key of ours should have, by its name."""
+    heads = key.split(":")[1:]
+    if heads[-1] == "lease":
+        return "string"
+    return next((_TYPES[head] for head in heads if head in _TYPES), "string")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +95,16 @@ class Keys:
     def counts(self) -> str:
         """Events acknowledged without effect."""
         return self.names.name("counts")
+
+    @property
+    def counted_types(self) -> str:
+        """The types in the counts, by how often they come."""
+        return self.names.name("counted-types")
+
+    @property
+    def counted_fields(self) -> str:
+        """The fields left out in the counts, by how often they come."""
+        return self.names.name("counted-fields")
 
     @property
     def format(self) -> str:

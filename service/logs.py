@@ -12,7 +12,8 @@ import json
 import logging
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from service.visible import visible, visible_json
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
     from typing import Any, TextIO
 
     from structlog.typing import ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
@@ -145,8 +146,28 @@ bound = structlog.contextvars.bound_contextvars
 """`with bound(stream=…):` every line of the block carries these, whoever writes it."""
 
 
+_silence: ContextVar[bool] = ContextVar("silence", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Write no line of this block, from whatever it calls."""
+    token = _silence.set(True)
+    try:
+        yield
+    finally:
+        _silence.reset(token)
+
+
+def _drop(_logger: WrappedLogger, _method: str, _event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    raise structlog.DropEvent
+
+
 def logger() -> FilteringBoundLogger:
     """The worker's logger."""
+    if _silence.get():
+        nobody: FilteringBoundLogger = structlog.wrap_logger(None, processors=[_drop])
+        return nobody
     bound_logger: FilteringBoundLogger = structlog.get_logger()
     return bound_logger
 

@@ -81,8 +81,14 @@ class Partition:
             )
         ]
 
-    async def begin(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Begin, as soon as the server is there: `read` has batches come.
+    async def begin(
+        self, read: Callable[[], Awaitable[None]], rehearse: Callable[[StreamNames], Awaitable[None]]
+    ) -> None:
+        """Begin, as soon as the server is there.
+
+        Args:
+            read: has batches come.
+            rehearse: tries what a worker does on keys that lie where the partition's do.
 
         Raises:
             StateFormatError: this worker cannot read the state of this partition.
@@ -91,6 +97,7 @@ class Partition:
             await self.patience.until_done(self._format.claim)
             await self.patience.until_done(self.group.ensure)
             self._in_group = True
+            await self.patience.until_done(rehearse, self.names)
             await self.patience.until_done(self._storage.load_scripts)
             await self._reclaimer.inherit()  # before it reads: what it holds now is its former self's
             await read()

@@ -26,6 +26,13 @@ class StorageUnavailableError(ConnectionError):
         """What is the matter, in a word: the same for every attempt that fails for the same reason."""
 
 
+class SetUpWronglyError(StorageUnavailableError):
+    """The server does not let us do it until somebody mends how it, or what is in it, is set up.
+
+    Nothing was acknowledged. The message names what is wrong and what to do.
+    """
+
+
 class RawEntry(NamedTuple):
     """An entry as the server gives it (which may be a plain list of the two)."""
 
@@ -63,9 +70,16 @@ class Committed:
 
     overflowing: Sequence[PartKey] = ()
     """Parts that would grow beyond their limit. If there are any, nothing at all was written."""
+    pieces: int = 1
+    """In how many commits it has to be made, because one would hold up the server for too long. If there are
+    several, nothing at all was written."""
+    crowded: Sequence[PartKey] = ()
+    """Parts that would be too many of their response. If there are any, nothing at all was written."""
     contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
     """Finished parts for which the batch has another text, and no alert yet. If there are any, nothing at all
     was written: commit again with an alert for each."""
+    told_of_crowds: Sequence[int] = ()
+    """The batch's entries whose letter about a response with too many parts was written."""
     acknowledged: int = 0
     opened: Sequence[PartKey] = ()
     late_events: int = 0
@@ -78,9 +92,17 @@ class Committed:
     """Whether there may be more of them: a survey finds those."""
     history: str = ""
     """Which history of the data this is true of: after a failover or a restart it is another one."""
+    now_ms: int = 0
+    """The server's time."""
     still_there: Sequence[int] | None = None
     """Where the history is another than at the last commit, nothing was written, and some of what was written
     before may be lost; this names the batch's entries that are still there, by their numbers."""
+
+    @property
+    def stored(self) -> bool:
+        """False if nothing was written."""
+        trouble = self.overflowing or self.crowded or self.contradicted or self.pieces > 1
+        return not trouble and self.still_there is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +184,10 @@ class Settlement:
     """Alerts about other authoritative texts of parts that were finished before, raised once a part."""
     dropped: Sequence[Dropped] = ()
     """Copies to forget once all of `texts` are written: they belong to one of them, or to one before."""
+    partial: bool = False
+    """True if more texts of the response follow in a later call, and then what its end means."""
+    earlier: Sequence[PartKey] = ()
+    """The parts whose texts were written in the calls before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +268,18 @@ class Storage(Protocol):
         """Which history of its data it was in when it was last asked; empty: not yet."""
         ...
 
-    async def commit(self, commit: Commit, history: str = "") -> Committed:
+    @property
+    def now_ms(self) -> int:
+        """The server's time, in milliseconds since the epoch."""
+        ...
+
+    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step.
 
-        `history` is what it was when the batch was read, if that is known.
+        Args:
+            commit: the batch, or a piece of one.
+            history: what it was when the batch was read, if that is known.
+            whole: try it however long it takes.
         """
         ...
 
@@ -266,6 +300,10 @@ class Storage(Protocol):
 
         Nothing is written if the history of the data is another than the one that all this was read from.
         """
+        ...
+
+    async def set_aside(self, stream_key: StreamKey) -> None:
+        """Give up settling a response: nobody looks at it again unless more comes."""
         ...
 
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:

@@ -23,7 +23,7 @@ from service.alerts.policy import load
 from service.alerts.relay import Relay
 from service.bus.alerts import reading
 from service.patience import Patience
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.storage.connection import client_of, patient_client_of
 from service.storage.outbox import DestinationGroup, RedisLease, RedisOutbox
 from service.storage.patient import Input
@@ -187,6 +187,8 @@ class _Service:
         self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
         self._relay: Relay | None = None
         self._stands_by = False
+        self._wrong: str | None = None
+        """How the server is set up wrongly, once that was logged."""
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -221,6 +223,8 @@ class _Service:
             while not stopped.done():
                 try:
                     await self._serve_if_it_can(stopped)
+                except SetUpWronglyError as error:
+                    self._tell(error)
                 except StorageUnavailableError as error:
                     logs.logger().debug("put off", error=str(error))
                 except Exception:  # noqa: BLE001 - what was in hand is still owed, and taken up again
@@ -229,6 +233,14 @@ class _Service:
         finally:
             await _cancelled(preparing, stopped)
             await self._destination.aclose()
+
+    def _tell(self, error: SetUpWronglyError) -> None:
+        """Log what somebody has to mend, once."""
+        if self._wrong != str(error):
+            self._wrong = str(error)
+            logs.logger().error(
+                "redis is set up wrongly, waiting for somebody", state=error.state, error=str(error)
+            )
 
     async def _prepare(self) -> None:
         """Make the groups, so that a destination which is new begins where it should."""

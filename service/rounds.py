@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from service import logs
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +36,8 @@ class Round:
         self._step = step
         self._stream = stream
         self._task: asyncio.Task[None] | None = None
+        self._wrong: str | None = None
+        """How the server is set up wrongly for it, once that was logged."""
 
     def start(self) -> None:
         """Begin at once."""
@@ -51,8 +53,17 @@ class Round:
             while True:
                 try:
                     await self._step()
+                    self._wrong = None
+                except SetUpWronglyError as error:
+                    self._tell(error)
                 except StorageUnavailableError as error:
                     logs.logger().debug("put off", round=self._name, error=str(error))
                 except Exception:  # noqa: BLE001 - logged; what one round leaves, the next one does
                     logs.logger().exception("round failed", round=self._name)
                 await asyncio.sleep(self._interval)
+
+    def _tell(self, error: SetUpWronglyError) -> None:
+        """Log what somebody has to mend, once."""
+        if self._wrong != str(error):
+            self._wrong = str(error)
+            logs.logger().error("redis is set up wrongly, round put off", round=self._name, error=str(error))

@@ -109,7 +109,7 @@ class Bench:
 
     async def commit(self, entries: Sequence[RawEntry]) -> Committed:
         """Commit a batch and settle nothing, as a worker that stops between the two scripts."""
-        return await self.storage.commit(self.batch(entries).commit)
+        return await self.storage.commit(self.batch(entries).commit, whole=True)
 
     async def settle(self, committed: Committed) -> int:
         """Settle what a commit has read, however long ago; returns how many texts were written."""

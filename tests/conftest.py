@@ -115,6 +115,8 @@ BOUNDED = (
     "open",
     "waiting",
     "counts",
+    "counted-types",
+    "counted-fields",
     "format",
     "undelivered",
     "gone",

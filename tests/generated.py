@@ -184,7 +184,10 @@ class Generated:
         stays = {
             names.name(suffix)
             for names in self.partitions.all
-            for suffix in ("deltas", "assembled", "alerts", "dead-letters", "counts", "format")
+            for suffix in (
+                *("deltas", "assembled", "alerts", "dead-letters", "format"),
+                *("counts", "counted-types", "counted-fields"),
+            )
         }
         async for key in client.scan_iter(match=f"{self.partitions.prefix}:*", count=1000):
             name = key.decode()

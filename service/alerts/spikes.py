@@ -14,14 +14,12 @@ from deltaloom.messages import KnownRateScope, ModerationAlert, RateScope, Refus
 from handlers.core.identity import digest
 from service import logs
 from service.alerts.proportions import Count, Thresholds, is_calm, is_spike, score
+from service.keys import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.settings import Settings
-
-OTHER = "(other)"
-"""The name of all whose own is not kept, because there are too many: always others, so never a spike."""
 
 _NOTHING = Count()
 _WATCHED = frozenset(get_args(KnownRateScope))
@@ -138,7 +136,7 @@ def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
         if subject.scope not in _WATCHED:
             continue
         rate = rates.rate(subject)
-        known = subject in turn.spikes or subject.name == OTHER
+        known = subject in turn.spikes or subject.name == OTHER  # these are always others, so never a spike
         if not known and is_spike(window_of(rate), baseline_of(rate), thresholds):
             found.append(Change(subject, _alert(subject, rate), begins=True))
     return found

@@ -14,7 +14,7 @@ from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
 from service.keys import LEFT_OUT, Keys
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 from service.storage.server import Finding, State, ask, assess
 from service.storage.state_format import FORMAT, FormatNote, StateFormat, StateFormatError
@@ -42,6 +42,7 @@ async def found(settings: Settings) -> list[Finding]:
             return [
                 *assess(server),
                 await state_format(client, settings.names),
+                await scripts(client, settings),
                 await workers(client, settings.names),
                 await left_out(client, settings.names),
                 *here,
@@ -59,7 +60,7 @@ async def state_format(client: Redis, partitions: Partitions) -> Finding:
         if isinstance(error, StateFormatError):
             return Finding("state format", "fail", str(error))
     for error in read:
-        if isinstance(error, ResponseError):
+        if isinstance(error, ResponseError | SetUpWronglyError):
             return Finding("state format", "warn", f"unknown: {error}")
         if isinstance(error, BaseException) and not isinstance(error, StorageUnavailableError):
             raise error
@@ -67,6 +68,29 @@ async def state_format(client: Redis, partitions: Partitions) -> Finding:
         return Finding("state format", "ok", f"none yet; the first worker notes format {FORMAT}")
     highest = max(notes)
     return Finding("state format", "ok", f"format {highest.version}, written by {highest.written_by}")
+
+
+async def scripts(client: Redis, settings: Settings) -> Finding:
+    """Return the finding whether this user may do here what a worker does."""
+    from service.app import routing_table
+    from service.rehearsal import rehearse
+
+    try:
+        table = routing_table(settings)
+    except ValueError:  # a finding of its own
+        return Finding("scripts", "warn", "not tried, because of the handlers")
+    # Each node of a cluster has rights of its own.
+    places = settings.served if settings.address.mode == "cluster" else settings.served[:1]
+    tries = (rehearse(client, table, settings, names) for names in places)
+    errors = [error for error in await asyncio.gather(*tries, return_exceptions=True) if error is not None]
+    if not errors:
+        return Finding("scripts", "ok", "this user may do all that a worker does")
+    worst = next((each for each in errors if isinstance(each, SetUpWronglyError)), errors[0])
+    if isinstance(worst, SetUpWronglyError):
+        return Finding("scripts", "fail", str(worst))
+    if isinstance(worst, StorageUnavailableError):
+        return Finding("scripts", "warn", f"not tried: {worst}")
+    raise worst
 
 
 class _Progress(NamedTuple):
@@ -103,13 +127,15 @@ async def _progress(client: Redis, names: StreamNames) -> _Progress | Finding | 
         with unavailable_if_away():
             groups = await client.xinfo_groups(names.deltas)
             letters = int(await client.xlen(names.dead_letters))
+    except SetUpWronglyError as error:
+        state: State = "fail" if error.state == "WRONGTYPE" else "warn"
+        return Finding("workers", state, f"{names.deltas}: {error}")
     except StorageUnavailableError:
         return "away"
     except ResponseError as error:
         if "no such key" in str(error):
             return "unread"
-        state: State = "fail" if "WRONGTYPE" in str(error) else "warn"
-        return Finding("workers", state, f"{names.deltas}: {error}")
+        return Finding("workers", "warn", f"{names.deltas}: {error}")
     mine = next((group for group in groups if group["name"] == GROUP.encode()), None)
     return _Progress(mine["consumers"], mine["pending"], mine["lag"], letters) if mine else "unread"
 
@@ -156,10 +182,10 @@ async def _counts(client: Redis, names: StreamNames) -> Mapping[bytes, bytes] | 
     try:
         with unavailable_if_away():
             counts: Any = await client.hgetall(Keys(names).counts)
+    except SetUpWronglyError as error:
+        return Finding("left out", "warn", f"unknown: {error}")
     except StorageUnavailableError:
         return {}
-    except ResponseError as error:
-        return Finding("left out", "warn", f"unknown: {error}")
     return dict(counts)
 
 

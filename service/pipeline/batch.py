@@ -40,12 +40,13 @@ from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
 from service.change import Commit, PartChange, ResponseChange
-from service.keys import LEFT_OUT
+from service.keys import BEYOND_LIMIT, LEFT_OUT, OTHER
 from service.pipeline.dead_letters import Letters
 from service.pipeline.decode import Said, Slot, Unreadable, UnreadableError, fitted
 from service.pipeline.frames import decode_raw
 from service.pipeline.gathering import Asked, is_array
 from service.pipeline.opened import Opener
+from service.pipeline.times import believed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from service.pipeline.gathering import Gathered
     from service.pipeline.reading import Reading, Source
     from service.ports import Contradicted
+
+_NAMES_AT_MOST = 1000
+"""Names that a batch counts something by: each may take the place of another, at the server's cost."""
 
 _TYPE_LENGTH = 100
 """Characters of an unknown event type that are kept, to count it by."""
@@ -86,6 +90,7 @@ class Batch:
         self._reading = reading
         self._gathered = gathered
         self._opened = Opener(gathered, reading, deliveries or {})
+        self._now_ms = now_ms
         self._letters = Letters(reading.stream, now_ms)
         self.commit = _commit_of(gathered.ids)
         if bury is None:
@@ -125,6 +130,27 @@ class Batch:
             del parts[part]
         return places
 
+    def leave_out(self, parts: Iterable[PartKey], why: Unreadable) -> None:
+        """Leave out parts that are too many of their response; the first event of one tells why in a letter.
+
+        The others are counted only: whoever sends a thousand parts must not get a thousand letters.
+        """
+        indexes = self.commit.indexes()
+        for part in parts:
+            change = self.commit.responses[part.stream_key].parts.pop(part)
+            places = list(zip(change.entries, change.positions or repeat(0), strict=False))
+            arrivals = [*(closing.arrival for closing in change.closings), *change.copies]
+            places += [(indexes[arrival.entry], arrival.position) for arrival in arrivals]
+            self.commit.counts.setdefault(BEYOND_LIMIT, []).extend(entry for entry, _ in places)
+            if part.stream_key not in self.commit.crowded:
+                index, position = min(places)
+                letter = self._letters.letter(index, self._opened[index], position, why)
+                self.commit.crowded[part.stream_key] = index, letter
+
+    def surplus_parts(self, most: int) -> list[PartKey]:
+        """Return the parts that are beyond `most` of their response in this batch alone."""
+        return [part for response in self.commit.responses.values() for part in [*response.parts][most:]]
+
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
         """Add the alert about the earliest other text that this batch has for a finished part.
 
@@ -141,7 +167,9 @@ class Batch:
             first = min(others)
             context = context_of({**response.registers, **stored.registers})
             change.contradicted = contradiction_alert(
-                Contradiction(part, repair(first.text), None, context, first.arrival.entry.ms)
+                Contradiction(
+                    part, repair(first.text), None, context, believed(first.arrival.entry.ms, self._now_ms)
+                )
             )
 
     def said(self, index: int) -> Said:
@@ -286,7 +314,14 @@ class Batch:
 
     def _count_left_out(self, event_type: str, field: str, entries: Sequence[int]) -> None:
         """Count a field of an event in each entry that was left out because it cannot be used."""
-        self.commit.counts.setdefault(f"{LEFT_OUT}{event_type}:{field}", []).extend(entries)
+        self._count(f"{LEFT_OUT}{event_type}:{field}", f"{LEFT_OUT}{OTHER}", entries)
+
+    def _count(self, name: str, other: str, entries: Sequence[int]) -> None:
+        """Count entries under a name that strangers chose, or as `other` if a batch has too many names."""
+        counts = self.commit.counts
+        if name not in counts and len(counts) >= _NAMES_AT_MOST:
+            name = other
+        counts.setdefault(name, []).extend(entries)
 
     def _leave_out(
         self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
@@ -317,8 +352,8 @@ class Batch:
 
     def _count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
         """Count events of one type, in the order in which they came."""
-        name = "type:" + event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
-        self.commit.counts.setdefault(name, []).extend(entries)
+        name = event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
+        self._count(f"type:{name}", f"type:{OTHER}", entries)
         if key is not None:
             ms = self.commit.milliseconds[entries[-1]]
             self.commit.touched[key] = max(ms, self.commit.touched.get(key, ms))

@@ -10,7 +10,9 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
 
 from deltaloom.messages import DeadLetter
+from handlers.core.effects import Context
 from handlers.core.outputs import time_of
+from service.pipeline.decode import UnreadableError
 from service.visible import shortened, visible
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Letters:
         self._bad: dict[int, dict[int | None, Unreadable]] = {}
         """For each entry, what is wrong at which position of its array; None stands for all of it."""
         self._written: dict[int, list[DeadLetter]] = {}
+        self._copied: dict[int, int] = {}
+        """Bytes of each entry's context that `letter` has repeated."""
 
     def add(self, index: int, position: int | None, why: Unreadable) -> None:
         """Note that an event of an entry, or all of it, is bad; the first reason counts."""
@@ -52,6 +56,19 @@ class Letters:
         """Write the letters of what was noted of an entry since the last time."""
         if bad := self._bad.pop(index, None):
             self._written.setdefault(index, []).extend(self._letters_of(opened, bad))
+
+    def letter(self, index: int, opened: Opened, position: int, why: Unreadable) -> DeadLetter:
+        """Return the letter of an event that is written only if its response has no such letter."""
+        try:
+            raws, said = opened.slots.raws, _fields_said(opened.said)
+        except UnreadableError:  # the quick way of reading takes a little more than the slow one does
+            raws, said = [], {}
+        if len(raws) <= 1:
+            return self._letter(opened.entry, why, opened.entry.fields)
+        self._copied[index] = self._copied.get(index, 0) + _size(said)
+        if self._copied[index] > COPIED_BYTES:
+            said = _fields_said(opened.said._replace(context=Context()))
+        return self._letter(opened.entry, why, {b"event": raws[position], **said})
 
     def wants(self, index: int) -> bool:
         """Return whether something of an entry was noted and is not written."""

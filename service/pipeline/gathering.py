@@ -104,6 +104,12 @@ class Gathered:
         """All entries, as they came."""
         return [self.raw(index) for index in range(len(self.ids))]
 
+    def cut(self, pieces: int) -> list[Self]:
+        """Return so many smaller batches of the same entries."""
+        raws = self.raws()
+        size = max(1, -(-len(raws) // max(2, pieces)))
+        return [self.of(self._rules, raws[first : first + size]) for first in range(0, len(raws), size)]
+
     @classmethod
     def unread(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
         """Entries without a look into them: all are left to another way of reading."""

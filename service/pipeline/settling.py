@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,13 +12,15 @@ from handlers.core.outputs import assembled_text, contradiction_alert
 from handlers.core.response import FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
-from service.ports import Dropped, FinishedText, Loaded, Over, Settlement
+from service.pipeline.slices import calls_of
+from service.pipeline.times import with_believed_times
+from service.ports import Dropped, FinishedText, Loaded, Over, Settlement, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deltaloom.messages import RateScope
-    from handlers.core.identity import StreamKey
+    from handlers.core.identity import PartKey, StreamKey
     from handlers.core.response import ResponseEnd
     from handlers.core.routing import RoutingTable
     from handlers.core.state import LowWater
@@ -54,9 +57,10 @@ async def settle(
     if not responses:
         return 0
     settlements = [
-        _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key)) for loaded in responses
+        _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key), storage.now_ms)
+        for loaded in responses
     ]
-    written = set(await storage.settle(settlements, history))
+    written = await _write(storage, settlements, history)
     if logs.wanted(logging.INFO):
         for settlement in settlements:
             for text in settlement.texts:
@@ -65,14 +69,44 @@ async def settle(
     return len(written)
 
 
+async def _write(storage: Storage, settlements: Sequence[Settlement], history: str) -> set[PartKey]:
+    """Write settlements, some at a time; what cannot be written is set aside and holds up no other."""
+    written: set[PartKey] = set()
+    aside: set[StreamKey] = set()
+    calls = deque(calls_of(settlements))
+    while calls:
+        call = [each for each in calls.popleft() if each.stream_key not in aside]
+        try:
+            written |= set(await storage.settle(call, history))
+        except StorageUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes again each time that this is tried
+            if len(call) > 1:
+                half = len(call) // 2
+                calls.extendleft((call[half:], call[:half]))
+            else:
+                aside.add(call[0].stream_key)
+                await _set_aside(storage, call[0].stream_key, error)
+    return written
+
+
+async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) -> None:
+    """Give up a response whose texts cannot be written, and say so: its events are acknowledged already."""
+    logs.logger().error(
+        "response set aside", response=stream_key.value, error=f"{type(error).__name__}: {error}"
+    )
+    await storage.set_aside(stream_key)
+
+
 def _settlement(
-    loaded: Loaded, table: RoutingTable, low_water: LowWater, given_up: GivenUp | None
+    loaded: Loaded, table: RoutingTable, low_water: LowWater, given_up: GivenUp | None, now_ms: int
 ) -> Settlement:
     state = loaded.state
     if given_up is None:
         resolution = resolve(state, low_water)
     else:
         resolution = resolve(state, low_water, idle_at_ms=given_up.now_ms, why=given_up.why)
+    resolution = with_believed_times(resolution, now_ms)
     return Settlement(
         state.stream_key,
         loaded.version,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from handlers.core.context import Registers, context_of
@@ -13,11 +13,13 @@ from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
 from service import logs
+from service.keys import BEYOND_LIMIT
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered, Gathering
 from service.pipeline.reading import Reading
 from service.pipeline.settling import GivenUp, settle
+from service.pipeline.times import believed
 from service.recent import Recent
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey
     from handlers.core.routing import RoutingTable
+    from service.change import Commit
     from service.patience import Patience
     from service.pipeline.reading import OpenEntry
     from service.ports import Committed, RawEntry, Storage
@@ -46,6 +49,14 @@ class _InHand:
     batch: Gathered
     history: str
     """The one of the data that they were read from."""
+
+
+class _TooMuchAtOnceError(Exception):
+    """A batch has to be cut into about so many."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__(f"{pieces} times what a commit may have")
+        self.pieces = pieces
 
 
 class Worker:
@@ -96,9 +107,14 @@ class Worker:
             deliveries: of entries that were delivered before, how often.
         """
         with self._batch_in_hand(gathering.ids):
-            for batch in gathering.batches:
-                hand = _InHand(batch, gathering.history)
-                committed = await self._patience.until_done(self._commit, hand, deliveries)
+            batches = deque(gathering.batches)
+            while batches:
+                hand = _InHand(batches.popleft(), gathering.history)
+                try:
+                    committed = await self._patience.until_done(self._commit, hand, deliveries)
+                except _TooMuchAtOnceError as error:
+                    batches.extendleft(reversed(hand.batch.cut(error.pieces)))
+                    continue
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
                 if committed.more:
@@ -108,9 +124,10 @@ class Worker:
         self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
     ) -> None:
         """Make entries dead letters without looking into them; the rest as in `take`."""
-        batch = Gathered.unread(self._reading.rules, entries)
-        with self._batch_in_hand(batch.ids):
-            await self._patience.until_done(self._commit, _InHand(batch, history), deliveries, why)
+        with self._batch_in_hand([entry.id for entry in entries]):
+            for entry in entries:
+                batch = Gathered.unread(self._reading.rules, [entry])
+                await self._patience.until_done(self._commit, _InHand(batch, history), deliveries, why)
 
     @contextmanager
     def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
@@ -166,14 +183,21 @@ class Worker:
         self, hand: _InHand, deliveries: Mapping[bytes, int] | None, bury: Unreadable | None = None
     ) -> Committed:
         alerted = self._alerted
-        batch = Batch(hand.batch, self._reading, now_ms=_now_ms(), deliveries=deliveries, bury=bury)
+        batch = Batch(
+            hand.batch, self._reading, now_ms=self._storage.now_ms, deliveries=deliveries, bury=bury
+        )
+        batch.leave_out(batch.surplus_parts(self._settings.max_response_parts), self._too_many())
         await self._open_alerts(batch, alerted)
-        committed = await self._storage.commit(batch.commit, hand.history)
-        while committed.overflowing or committed.contradicted:
-            batch.take_out({part: self._too_large(part) for part in committed.overflowing})
+        committed = await self._store(batch.commit, hand.history)
+        while committed.overflowing or committed.crowded or committed.contradicted:
+            batch.leave_out(committed.crowded, self._too_many())
+            crowded = set(committed.crowded)
+            batch.take_out(
+                {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
+            )
             for part, stored in committed.contradicted.items():
                 batch.contradict(part, stored)
-            committed = await self._storage.commit(batch.commit, hand.history)
+            committed = await self._store(batch.commit, hand.history)
         if committed.still_there is not None:
             # Redis has gone back, perhaps: to before those alerts, and before some of these entries.
             self._alerted = Recent(_ALERTS_REMEMBERED)
@@ -185,11 +209,37 @@ class Worker:
         self._log(batch, committed, alerted)
         return committed
 
+    async def _store(self, commit: Commit, history: str) -> Committed:
+        """Commit a batch at once or, if that would hold up the server, one entry's effects in pieces.
+
+        Raises:
+            _TooMuchAtOnceError: there are several entries: they have to be cut into smaller batches.
+        """
+        committed = await self._storage.commit(commit, history)
+        if committed.pieces == 1:
+            return committed
+        if len(commit.entries) > 1:
+            raise _TooMuchAtOnceError(committed.pieces)
+        opened: list[PartKey] = []
+        for piece in commit.pieces(committed.pieces):
+            committed = await self._storage.commit(piece, history, whole=True)
+            if not committed.stored:
+                break
+            opened += committed.opened
+        return replace(committed, opened=opened)
+
     def _too_large(self, part: PartKey) -> Unreadable:
         size, number = self._settings.max_part_bytes, self._settings.max_part_fragments
         return Unreadable(
             "oversized", f"the {part.kind} of this response would exceed {size} bytes or {number} deltas"
         )
+
+    def _too_many(self) -> Unreadable:
+        most = self._settings.max_response_parts
+        error = (
+            f"this response has more than {most} parts; events of further ones are counted as {BEYOND_LIMIT}"
+        )
+        return Unreadable("oversized", error)
 
     async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
         """Give the parts that begin with this batch their alert, with what is known of their response.
@@ -220,7 +270,7 @@ class Worker:
         context = context_of({**response.registers, **stored})
         text = batch.commit.text_of(change)
         opened = self._table.kinds[part.kind].opened
-        began_ms = batch.commit.began(change).ms
+        began_ms = believed(batch.commit.began(change).ms, self._storage.now_ms)
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
     def _log(self, batch: Batch, committed: Committed, alerted: _Alerted) -> None:
@@ -244,7 +294,8 @@ class Worker:
                     alert=alert.id,
                     text=alert.text,
                 )
-        for index, letter in batch.commit.dead_letters:
+        crowds = [each for each in batch.commit.crowded.values() if each[0] in committed.told_of_crowds]
+        for index, letter in [*batch.commit.dead_letters, *crowds]:
             log.warning(
                 "dead letter",
                 entry=batch.commit.entries[index].decode(),
@@ -252,7 +303,3 @@ class Worker:
                 reason=letter.reason,
                 error=letter.error,
             )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -11,34 +11,14 @@
 local STREAM, KIND, AFTER = KEYS[1], ARGV[1], ARGV[2]
 local AGE_MS, AT_MOST, RELAYS, LONGEST_MS = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
 
-local function parts_of(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-
-local function before(id, other)
-  local ms, seq = parts_of(id)
-  local other_ms, other_seq = parts_of(other)
-  return ms < other_ms or (ms == other_ms and seq < other_seq)
-end
-
 if redis.call('EXISTS', STREAM) == 0 then return {'', 0} end
-
-local now_ms = tonumber(redis.call('TIME')[1]) * 1000
-local function id_of_age(ms) return string.format('%.0f-0', math.max(now_ms - ms, 0)) end
 
 -- The last entry that is old enough, as an end of XRANGE: `(` leaves the entry itself out.
 local old = id_of_age(AGE_MS)
 local last = '(' .. old
-for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
-  local group, last_delivered = info[2], info[8]
-  if string.sub(group, 1, #RELAYS) == RELAYS then
-    local pending = redis.call('XPENDING', STREAM, group)
-    local owed = pending[1] > 0 and pending[2] or last_delivered
-    if before(owed, old) then
-      old, last = owed, (pending[1] > 0 and '(' or '') .. owed
-    end
-  end
+local owed, is_pending = needed_of(STREAM, RELAYS)
+if owed and before(owed, old) then
+  old, last = owed, (is_pending and '(' or '') .. owed
 end
 local longest = id_of_age(math.max(AGE_MS, LONGEST_MS))
 if before(old, longest) then last = '(' .. longest end

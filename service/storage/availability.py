@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from contextlib import contextmanager
 from traceback import walk_tb
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from redis import exceptions
 
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +42,35 @@ A script begins only where all of its keys are. One that has deleted a key, and 
 to look elsewhere. So `commit.lua` deletes none, and `settle.lua` none that its second run would miss.
 """
 
+_REMEDIES = {
+    "NOPERM": "give it the rights that docs/operations.md lists for its role",
+    "WRONGTYPE": "move the key or delete it, or set DELTALOOM_PREFIX to a prefix that nobody else uses",
+    "command": "use a server that has it (Redis 7.0 or later, or Valkey), and do not rename commands",
+}
+"""What to do about an answer that only somebody can mend, by its kind."""
+
+_UNKNOWN_COMMANDS = (
+    "unknown command",
+    "Unknown Redis command called from script",
+    "Invalid command passed to redis.acl_check_cmd",
+    "unknown subcommand",
+)
+
+_SCRIPT = re.compile(r" script: (?:[0-9a-f]{40}|on @).*$", re.DOTALL)
+
+_PIPELINED = re.compile(r"Command # \d+ \(\S+ (\S+).*\) of pipeline caused error: \W*(.*?)\W*", re.DOTALL)
+"""The error of a command in a pipeline: its key, and what the server said. The rest may be people's words."""
+
 _ANSWERED = ("BUSY ", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED", "WAIT")
 
 
 @contextmanager
-def unavailable_if_away() -> Iterator[None]:
-    """Raise `StorageUnavailableError` for whatever only time will mend; let the rest through."""
+def unavailable_if_away(key: str | None = None) -> Iterator[None]:
+    """Raise `StorageUnavailableError` for whatever time or somebody has to mend; let the rest through.
+
+    Args:
+        key: the one that is asked about; errors about what lies there name it.
+    """
     try:
         yield
     except _RAISED as error:
@@ -59,11 +84,37 @@ def unavailable_if_away() -> Iterator[None]:
             raise _unavailable(error) from error
         raise
     except exceptions.ResponseError as error:
+        if wrong := set_up_wrongly(error, key):
+            raise wrong from error
         if str(error).startswith(_ANSWERED):
             raise StorageUnavailableError(str(error).split(" ", 1)[0], str(error)) from error
         if any(part in str(error) for part in _IN_SCRIPTS):
             raise StorageUnavailableError("script ended", str(error)) from error
         raise
+
+
+def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> SetUpWronglyError | None:
+    """Return the error that says what somebody has to mend; None if this is not of that kind."""
+    said = without_script(str(error))
+    if pipelined := _PIPELINED.fullmatch(said):
+        said, key = pipelined[2], pipelined[1]
+    if isinstance(error, exceptions.NoPermissionError) or "ACL failure in script" in said:
+        kind = "NOPERM"
+    elif said.startswith("WRONGTYPE"):
+        kind = "WRONGTYPE"
+    elif any(part in said for part in _UNKNOWN_COMMANDS):
+        kind = "command"
+    else:
+        return None
+    said = said.removeprefix(kind).removeprefix("ERR").strip().rstrip(".")
+    if key is not None and kind == "WRONGTYPE":
+        said = f"{said} ({visible(key)})"
+    return SetUpWronglyError(kind, f"{said}; {_REMEDIES[kind]}")
+
+
+def without_script(answer: str) -> str:
+    """Return a server's answer without the script's digest and line, which say nothing to a reader."""
+    return _SCRIPT.sub("", answer)
 
 
 def _unavailable(error: Exception) -> StorageUnavailableError:

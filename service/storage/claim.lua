@@ -9,9 +9,14 @@
 local INPUT, COUNTS = KEYS[1], KEYS[2]
 local GROUP, CONSUMER, IDLE_MS, CURSOR, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
+must_be_a('hash', COUNTS)
+must_be_allowed('HINCRBY', COUNTS, 'lost', '1')
+must_be_allowed('HSET', COUNTS, 'lost', '1')
+must_be_allowed('XPENDING', INPUT, GROUP)
+
 local reply = redis.call('XAUTOCLAIM', INPUT, GROUP, CONSUMER, IDLE_MS, CURSOR, 'COUNT', AT_MOST, 'JUSTID')
 local cursor, ids, lost = reply[1], reply[2], reply[3]
-if #lost > 0 then redis.call('HINCRBY', COUNTS, 'lost', #lost) end
+if #lost > 0 then add_to(COUNTS, 'lost', #lost) end
 
 local claimed = {}
 for i, id in ipairs(ids) do

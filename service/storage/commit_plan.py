@@ -49,6 +49,15 @@ IDLE_GRAIN_MS = 1000
 """An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
 only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
 
+SERVER_US = 25_000
+"""Microseconds that a commit may take the server, by an estimate; a larger batch is cut."""
+
+_ENTRY_US, _GROWN_US, _RESPONSE_US, _PART_US, _LETTER_US, _COUNT_US = 2.0, 1.5, 15.0, 12.0, 6.0, 9.0
+"""What an entry, a log that only grows, another response, a part of it, a dead letter and a count take it."""
+
+_BYTES_A_US = 450
+"""Bytes of a call that it takes in a microsecond."""
+
 _Untold = list[tuple["PartKey", ToldPart, "PartChange"]]
 """Parts of which not all was told before."""
 
@@ -68,6 +77,8 @@ class CommitCall:
             keys.counts,
             keys.open,
             keys.waiting,
+            keys.counted_types,
+            keys.counted_fields,
         ]
         self._commit = commit
         self._names = keys
@@ -78,6 +89,7 @@ class CommitCall:
         # What closes a full part still fits: its text, and its copies.
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
         self._blobs: list[bytes] = []
+        self._parts = 0
         self._untold: list[tuple[ToldResponse, StreamKey, ResponseChange, _Untold]] = []
         self.grown: list[tuple[StreamKey, ToldPart]] = []
         """Logs that only grow, in the order of their keys, and whose they are."""
@@ -93,18 +105,16 @@ class CommitCall:
             if not self._plan_growth(response, key, change, logs, chunks):
                 self.responses.append(key)
                 others.append(self._response(response, key, change))
+        letters = self._letters(commit)
         self.keys += logs
         plan = (
             in_ms(settings.state_ttl),
             settings.max_part_fragments,
             FRAGMENT_BYTES,
+            settings.max_response_parts,
             AT_MOST,
             STALLED_MS,
-            [
-                value
-                for at, letter in commit.dead_letters
-                for value in (at, entry_of_letter(letter, names.prefix))
-            ],
+            letters,
             [value for name, entries in commit.counts.items() for value in (name, len(entries))],
             [value for key, ms in commit.touched.items() for value in (ms, str(key))],
             others,
@@ -113,14 +123,32 @@ class CommitCall:
             len(names.name(LOG).encode()),
             [value for told, ms in self._expected for value in (ms, told.member)],
             history,
+            commit.acknowledges,
         )
         self.args: list[bytes] = [
+            settings.consumer.encode(),
             b" ".join(commit.entries),
             _encode(plan),
             self._whose(commit),
             *self._blobs,
             *chunks,
         ]
+
+    @property
+    def server_us(self) -> float:
+        """How long the script will take, in microseconds, about."""
+        commit = self._commit
+        letters = len(commit.dead_letters) + len(commit.crowded)
+        size = sum(map(len, self.args))
+        return (
+            _ENTRY_US * len(commit.entries)
+            + _GROWN_US * len(self.grown)
+            + _RESPONSE_US * len(self.responses)
+            + _PART_US * self._parts
+            + _LETTER_US * letters
+            + _COUNT_US * len(commit.counts)
+            + size / _BYTES_A_US
+        )
 
     def stored(self) -> None:
         """Remember what storage was told."""
@@ -133,6 +161,16 @@ class CommitCall:
             self._told.keep(key, told)
         for told, ms in self._expected:
             told.expected_ms = ms
+
+    def _letters(self, commit: Commit) -> list[tuple[int, list[str], int]]:
+        """Each dead letter with its entry and, if its response gets only one such, the key of its state."""
+        prefix = self._names.names.prefix
+        letters = [(at, entry_of_letter(letter, prefix), 0) for at, letter in commit.dead_letters]
+        letters += [
+            (at, entry_of_letter(letter, prefix), self._key(self._names.state(key)))
+            for key, (at, letter) in commit.crowded.items()
+        ]
+        return letters
 
     def _key(self, key: str) -> int:
         self.keys.append(key)
@@ -217,6 +255,7 @@ class CommitCall:
         untold: _Untold,
     ) -> None:
         """Append what commit.lua takes of a part: nine values."""
+        self._parts += 1
         added = change.parts[part]
         told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
         columns, named = self._commit.columns(added), self._commit.named(added)

@@ -11,6 +11,10 @@ local GROUP, ENTRY, FIRST_FIELD = ARGV[1], ARGV[2], 3
 
 if #redis.call('XPENDING', ALERTS, GROUP, ENTRY, ENTRY, 1) == 0 then return 0 end
 
+must_be_a('stream', UNDELIVERED)
+must_be_allowed('XADD', UNDELIVERED, '*', '', '')
+must_be_allowed('XACK', ALERTS, GROUP, ENTRY)
+
 local found = redis.call('XRANGE', ALERTS, ENTRY, ENTRY)[1]
 local fields = found and found[2] or {}
 for i = FIRST_FIELD, #ARGV do fields[#fields + 1] = ARGV[i] end

@@ -54,7 +54,7 @@ class ConsumerGroup:
     async def there(self) -> AsyncIterator[None]:
         """Ask for what needs the group: if it is gone (FLUSHALL), make it again, and ask to try again."""
         try:
-            with unavailable_if_away():
+            with unavailable_if_away(self._stream):
                 yield
         except exceptions.ResponseError as error:
             if not str(error).startswith(_ANSWERED_WITHOUT_IT):
@@ -68,7 +68,7 @@ class ConsumerGroup:
 
     async def ensure(self) -> None:
         """Create the group at the stream's beginning: what was published before is read too."""
-        with unavailable_if_away():
+        with unavailable_if_away(self._stream):
             try:
                 await self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
             except exceptions.ResponseError as error:
@@ -117,7 +117,7 @@ class ConsumerGroup:
         pipeline = self._client.pipeline(transaction=False)
         for entry_id in entry_ids:
             pipeline.xrange(self._stream, entry_id, entry_id)
-        with unavailable_if_away():
+        with unavailable_if_away(self._stream):
             replies = await pipeline.execute()
         return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
 

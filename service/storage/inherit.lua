@@ -8,6 +8,8 @@
 local INPUT = KEYS[1]
 local GROUP, HEIR, GONE, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
+must_be_allowed('XCLAIM', INPUT, GROUP, HEIR, '0', '0-1', 'JUSTID')
+
 local inherited = {}
 for i, pending in ipairs(redis.call('XPENDING', INPUT, GROUP, '-', '+', AT_MOST, GONE)) do
   local id, deliveries = pending[1], pending[4]

@@ -86,7 +86,7 @@ class KindRetention:
 
     async def _remove(self, output: str, stream: str, kind: str, age_ms: int) -> int:
         field = f"{output}:{kind}"
-        with unavailable_if_away():
+        with unavailable_if_away(self._progress):
             noted = await self._client.hget(self._progress, field)
         after, removed = noted.decode() if isinstance(noted, bytes) else _BEGINNING, 0
         while True:
@@ -98,7 +98,7 @@ class KindRetention:
             if output == "assembled":
                 await self._remove_from_items(kind, old)
             if old:
-                with unavailable_if_away():
+                with unavailable_if_away(stream):
                     removed += await self._client.xdel(stream, *(each.entry_id for each in old))
             if looked_at:
                 after = last.decode()
@@ -122,6 +122,6 @@ class KindRetention:
 
     async def _note(self, field: str, entry_id: str) -> None:
         """Note how far a stream was searched. If a full server refuses, the next search begins earlier."""
-        with contextlib.suppress(StorageUnavailableError), unavailable_if_away():
+        with contextlib.suppress(StorageUnavailableError), unavailable_if_away(self._progress):
             await self._client.hset(self._progress, field, entry_id)
             await self._client.expire(self._progress, self._longest)

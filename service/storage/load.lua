@@ -1,20 +1,18 @@
 #!lua flags=no-writes
 -- Reads responses as they are at one moment: a log that is newer than the context beside it would give a
 -- text that does not say whose it is. (A transaction would do too, but a cluster's client has none to rely on.)
+-- Of a response that is too large for one call, the state is read last.
 --
--- KEYS  for each response its state, then the logs that are wanted
--- ARGV  for each response how many logs
--- Returns for each response the fields of its state {name, value, …}, then its logs, nil where there is none
+-- KEYS  states and logs
+-- ARGV  for each key `state` or `log`
+-- Returns for each state its fields {name, value, …}, for each log its bytes, nil where there is none
 
-local found, key = {}, 0
-
-local function next_key()
-  key = key + 1
-  return KEYS[key]
-end
-
-for _, logs in ipairs(ARGV) do
-  found[#found + 1] = redis.call('HGETALL', next_key())
-  for _ = 1, tonumber(logs) do found[#found + 1] = redis.call('GET', next_key()) end
+local found = {}
+for k, key in ipairs(KEYS) do
+  if ARGV[k] == 'state' then
+    found[k] = redis.call('HGETALL', key)
+  else
+    found[k] = redis.call('GET', key)
+  end
 end
 return found

@@ -50,7 +50,7 @@ class DestinationGroup:
 
         At the beginning also where it is made again: then the stream is gone too, and all of it is new.
         """
-        with unavailable_if_away():
+        with unavailable_if_away(self._stream):
             try:
                 first = "$" if begin == "now" else "0"
                 await self._client.xgroup_create(self._stream, self._group, id=first, mkstream=True)
@@ -73,7 +73,7 @@ class RedisOutbox:
     async def owed(self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0) -> Page:
         """What is owed between two entries, both left out (None: to the end), and was read so long ago."""
         last = "+" if before is None else f"({before}"
-        with unavailable_if_away():
+        with unavailable_if_away(stream):
             try:
                 reply = await self._client.xpending_range(
                     stream, self._group, min=f"({after}", max=last, count=PAGE, idle=idle_ms or None
@@ -115,7 +115,7 @@ class RedisOutbox:
     async def settle(self, places: Collection[Place]) -> None:
         """They are owed no more: delivered, or not meant for this destination."""
         for stream, some in _by_stream(places):
-            with unavailable_if_away():
+            with unavailable_if_away(stream):
                 await self._client.xack(stream, self._group, *(str(place.id) for place in some))
 
     async def give_up(self, place: Place, failure: Failure) -> None:
@@ -139,7 +139,7 @@ class RedisOutbox:
 
     async def digests(self) -> dict[str, KeptDigest]:
         """The digests that are kept, by their ids."""
-        with unavailable_if_away():
+        with unavailable_if_away(self._keys.digests):
             kept = cast("dict[bytes, bytes]", await self._client.hgetall(self._keys.digests))
         return {digest_id.decode(): _digest(written) for digest_id, written in kept.items()}
 
@@ -155,12 +155,12 @@ class RedisOutbox:
 
     async def drop_digest(self, digest_id: str) -> None:
         """Keep it no longer."""
-        with unavailable_if_away():
+        with unavailable_if_away(self._keys.digests):
             await self._client.hdel(self._keys.digests, digest_id)
 
     async def gone(self) -> str | None:
         """What the destination answered when it said that it is no more; None: it did not."""
-        with unavailable_if_away():
+        with unavailable_if_away(self._keys.gone):
             noted = await self._client.hget(self._keys.gone, self._destination)
         return None if noted is None else str(json.loads(noted)["answer"])
 

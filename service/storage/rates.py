@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.messages import ModerationAlert
+    from deltaloom.streams import StreamNames
     from service.alerts.spikes import Change
     from service.settings import Settings
 
@@ -38,10 +39,12 @@ _encode = msgspec.msgpack.Encoder().encode
 class RedisRates:
     """The port to Redis of whoever watches the rates: see `service.alerts.spikes.RateStorage`."""
 
-    def __init__(self, client: Redis, settings: Settings) -> None:
-        partitions = [Keys(names) for names in settings.names.all]
-        self._partitions = partitions
-        self._home = partitions[0]
+    def __init__(
+        self, client: Redis, settings: Settings, partitions: Sequence[StreamNames] | None = None
+    ) -> None:
+        """Look at some partitions, or all; the first of them keeps the spikes."""
+        self._partitions = [Keys(names) for names in partitions or settings.names.all]
+        self._home = self._partitions[0]
         self._consumer = settings.consumer
         self._window = window_of(settings)
         self._baseline = baseline_of(settings)
@@ -69,7 +72,7 @@ class RedisRates:
         """Those that last, for whoever only wants to know."""
         fields: dict[bytes, bytes] = {}
         for key in (self._home.spikes, self._home.provider_spikes):
-            with unavailable_if_away():
+            with unavailable_if_away(key):
                 fields |= cast("dict[bytes, bytes]", await self._client.hgetall(key))
         return _spikes(fields)
 

@@ -10,6 +10,9 @@ local DEAD_LETTERS, INPUT = KEYS[1], KEYS[2]
 local LETTER, FIRST_FIELD = ARGV[1], 2
 
 if #redis.call('XRANGE', DEAD_LETTERS, LETTER, LETTER) == 0 then return nil end
+must_be_a('stream', INPUT)
+must_be_allowed('XADD', INPUT, '*', '', '')
+must_be_allowed('XDEL', DEAD_LETTERS, LETTER)
 local entry = redis.call('XADD', INPUT, '*', unpack(ARGV, FIRST_FIELD))
 redis.call('XDEL', DEAD_LETTERS, LETTER)
 return entry

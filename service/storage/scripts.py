@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
+
+from service.keys import type_of
+from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,20 +19,29 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LowWaterReply = tuple[str, str, bool]
-CommitReply = tuple[
-    list[tuple[int, int]],
-    int,
-    list[tuple[int, int]],
-    int,
-    LowWaterReply,
-    list[str],
-    list[int],
-    list[tuple[int, int]],
-    str,
-    bool,
-    list[int],
-    list[tuple[int, int, str, list[str]]],
-]
+Place = tuple[int, int]
+"""A part: the numbers of its response in the plan, and of itself in that response."""
+
+
+class CommitReply(msgspec.Struct):
+    """The answer of `commit.lua`, which describes the fields."""
+
+    history: str
+    now_ms: str
+    still_there: list[int] | None = None
+    overflowing: list[Place] = []
+    crowded: list[Place] = []
+    forgotten: list[int] = []
+    refused: list[tuple[int, int]] = []
+    contradicted: list[tuple[int, int, str, list[str]]] = []
+    acknowledged: int = 0
+    opened: list[Place] = []
+    late_events: int = 0
+    low_water: LowWaterReply = ("", "0-0", False)
+    ready: list[str] = []
+    told_of_crowds: list[int] = []
+
+
 SettleReply = list[tuple[int, int]]
 SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str]
 RatesReply = tuple[list[str], list[int], list[str], list[int]]
@@ -40,9 +52,14 @@ decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
 decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
 
+FOLDER = files("service.storage")
+
+
 def source(name: str) -> str:
-    """The text of one script."""
-    return files("service.storage").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    """Return the text of a script: its first line, which has its flags, what all share, and its own."""
+    flags, own = FOLDER.joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n", 1)
+    shared = FOLDER.joinpath("prelude.lua").read_text(encoding="utf-8")
+    return f"{flags}\n{shared}\n{own}"
 
 
 class Script:
@@ -57,11 +74,34 @@ class Script:
         self._digest = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run it where the keys are: or where they go, while their slot is on its way to another master."""
+        """Run it where the keys are: or where they go, while their slot is on its way to another master.
+
+        Raises:
+            ResponseError: the server's answer; it names the key if one has another type.
+        """
+        try:
+            return await self._run(keys, args)
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE Operation"):
+                raise await self._wrong_type(keys, error) from error
+            raise
+
+    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
             return await self._client.evalsha(self._digest, len(keys), *keys, *args)
         except NoScriptError:
             return await self._client.eval(self._source, len(keys), *keys, *args)
+
+    async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
+        """Return the error with the name of the first key that has another type than it should."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.type(key)
+        for key, found in zip(keys, await pipeline.execute(), strict=True):
+            expected, is_a = type_of(key), found.decode()
+            if is_a not in {"none", expected}:
+                return ResponseError(f"WRONGTYPE the key {visible(key)} is a {is_a}, not a {expected}")
+        return error
 
     async def load(self, key: str) -> None:
         """Have the server of a key know it."""

@@ -1,20 +1,24 @@
 #!lua
 -- Writes the finished texts of responses, with their alerts, once each, and drops what they were made of.
+-- It checks all that could end it before it writes anything: see commit.lua.
 --
 -- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, logs, items and buckets, by number
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, marker, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
+--                         partial, earlier {field, …},
 --                         texts {field, log, log_bytes, late, item, item_field, id, message, json, whole, digest,
 --                         opened, finished, contradicted} (a copy that is dropped has the first four),
 --                         contradictions {field, alert},
 --                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
+--                        partial: more texts of the response follow in a later call, and then what its end means;
+--                        earlier: the parts whose texts came in the calls before
 --         marker_ttl_ms  how long a marker remembers a response that is over, if it had a text or an alert
 --         over_ttl_ms    how long the state of a response that is over stays
 --         item_ttl_ms    how long a finished item is kept
 --         buckets        {key, start_ms, expires_ms}: where responses that are over are counted, by time
 --         history        which one of the data the responses, and what is pending, were read from
---         names_at_most  how many names a bucket has, about; further ones count under the name `other`
+--         names_at_most  how many names a bucket has; the lightest make room for new ones, and count as `other`
 -- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written: none if the
 --         history is another now
 --
@@ -22,58 +26,102 @@
 -- digest means that the alert about another text was raised. A marker is a small key of its own, since there are many
 -- for a long time. The state stays beside it for a while, for workers of v0.1.0, which do not know markers.
 
-local ASSEMBLED, ALERTS, COUNTS, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ASSEMBLED, ALERTS, COUNTS, OPEN, WAITING = unpack(KEYS, 1, 5)
 local plan = cmsgpack.unpack(ARGV[1])
 
--- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
-local info = redis.pcall('INFO', 'replication')
-local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
-if plan.history ~= history then return cmsgpack.pack({}) end
+-- ------------------------------------------------------------------------------------------------------- check
+
+if plan.history ~= current_history() then return cmsgpack.pack({}) end
+
+must_be_a('stream', ASSEMBLED)
+must_be_a('stream', ALERTS)
+must_be_a('hash', COUNTS)
+must_be_a('zset', OPEN)
+must_be_a('zset', WAITING)
+for _, stream in ipairs({ASSEMBLED, ALERTS}) do must_be_allowed('XADD', stream, '*', '', '') end
+
+local function check_rights(state, marker)
+  for _, command in ipairs({'EXISTS', 'HGETALL', 'HKEYS', 'HLEN', 'DEL'}) do must_be_allowed(command, state) end
+  for _, command in ipairs({'HGET', 'HEXISTS', 'HDEL'}) do must_be_allowed(command, state, 'over') end
+  for _, command in ipairs({'HSET', 'HSETNX'}) do must_be_allowed(command, state, 'over', '1') end
+  must_be_allowed('HINCRBY', state, 'over', '1')
+  for _, command in ipairs({'PEXPIRE', 'PEXPIREAT'}) do must_be_allowed(command, state, '1') end
+  must_be_allowed('SET', marker, '', 'PX', '1')
+  must_be_allowed('ZADD', WAITING, '0', '')
+  must_be_allowed('ZREM', WAITING, '')
+end
+
+local function check_rights_to(text)
+  for _, command in ipairs({'STRLEN', 'DEL'}) do must_be_allowed(command, text.log) end
+  if not text.item then return end
+  must_be_allowed('HGET', text.item, text.item_field)
+  must_be_allowed('HSETNX', text.item, text.item_field, '')
+  must_be_allowed('PEXPIRE', text.item, '1')
+end
+
+for s, settlement in ipairs(plan.settlements) do
+  local state, marker = KEYS[settlement.state], KEYS[settlement.marker]
+  must_be_a('hash', state)
+  if settlement.ended then must_be_a('string', marker) end
+  if s == 1 then check_rights(state, marker) end
+  for t, text in ipairs(settlement.texts) do
+    text.number = {s - 1, t - 1}
+    text.log, text.item = KEYS[text.log], text.item and KEYS[text.item]
+    must_be_a('string', text.log)
+    if text.item then must_be_a('hash', text.item) end
+    if s == 1 and t == 1 then check_rights_to(text) end
+  end
+end
+for _, bucket in ipairs(plan.buckets) do must_be_a('hash', KEYS[bucket.key]) end
+
+-- ------------------------------------------------------------------------------------------------------- apply
 
 -- Raises the alert about another text for a finished part, once a part.
 local function contradict(state, field, alert)
-  if alert and redis.call('HSETNX', state, 'contradicted:' .. field, '1') == 1 then
-    redis.call('XADD', ALERTS, '*', unpack(alert))
-    redis.call('HINCRBY', COUNTS, 'contradicted', 1)
-  end
+  if not alert or redis.call('HEXISTS', state, 'contradicted:' .. field) == 1 then return end
+  redis.call('XADD', ALERTS, '*', unpack(alert))
+  redis.call('HSET', state, 'contradicted:' .. field, '1')
+  add_to(COUNTS, 'contradicted', 1)
 end
 
--- Puts a text into its item's hash; false if it is there already. If the item has a text although nothing else
--- remembers the part, that text stays: an id never has two. A text of another part stays too: an item id may be
--- another response's id. (Quotation marks within a text are escaped.)
-local function show(text)
-  local item = KEYS[text.item]
-  if redis.call('HSETNX', item, text.item_field, text.json) == 1 then
-    redis.call('PEXPIRE', item, plan.item_ttl_ms)
-    return true
+-- Writes a text that is not written yet, and notes it in its item, so that it is written once.
+local function write(state, text, written)
+  redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
+  if redis.call('HSETNX', text.item, text.item_field, text.json) == 1 then
+    redis.call('PEXPIRE', text.item, plan.item_ttl_ms)
   end
-  return not string.find(redis.call('HGET', item, text.item_field), '"id":"' .. text.id .. '"', 1, true)
+  if text.opened and redis.call('HEXISTS', state, 'alerted:' .. text.field) == 0 then
+    redis.call('XADD', ALERTS, '*', unpack(text.opened))
+    redis.call('HSET', state, 'alerted:' .. text.field, '1')
+  end
+  if text.finished then redis.call('XADD', ALERTS, '*', unpack(text.finished)) end
+  redis.call('HSET', state, 'digest:' .. text.field, text.digest)
+  contradict(state, text.field, text.contradicted)
+  written[#written + 1] = text.number
 end
 
--- Whether it is finished now, or was before; not if something came for it since it was read.
+-- Returns true if the item has this text. Then it stays, although nothing else remembers the part: an id never has two.
+-- The place may have another part's text, since an item id may be another response's. (Quotation marks within a text
+-- are escaped.)
+local function is_shown(text)
+  local json = redis.call('HGET', text.item, text.item_field)
+  return json and string.find(json, '"id":"' .. text.id .. '"', 1, true) ~= nil
+end
+
+-- Returns true if a part is finished now, or was before; false if something came for it since it was read.
 local function finish(state, text, written)
   local part = 'part:' .. text.field
-  local known = redis.call('HGET', state, part)
-  if known == 'done' then
+  if redis.call('HGET', state, part) == 'done' then
     -- The worker that finished it may not have seen the other text, and this settlement may remove the ending with it.
     contradict(state, text.field, text.contradicted)
     return true
   end
-  if redis.call('STRLEN', KEYS[text.log]) ~= text.log_bytes then return false end
-  if text.message and show(text) then
-    redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
-    if text.opened and redis.call('HSETNX', state, 'alerted:' .. text.field, '1') == 1 then
-      redis.call('XADD', ALERTS, '*', unpack(text.opened))
-    end
-    if text.finished then redis.call('XADD', ALERTS, '*', unpack(text.finished)) end
-    redis.call('HSET', state, 'digest:' .. text.field, text.digest)
-    contradict(state, text.field, text.contradicted)
-    written[#written + 1] = text.number
-  end
+  if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end
+  if text.message and not is_shown(text) then write(state, text, written) end
   redis.call('HSET', state, part, 'done')
   redis.call('HDEL', state, 'size:' .. text.field)
-  redis.call('DEL', KEYS[text.log])
-  if text.late > 0 then redis.call('HINCRBY', COUNTS, 'late', text.late) end
+  redis.call('DEL', text.log)
+  if text.late > 0 then add_to(COUNTS, 'late', text.late) end
   return true
 end
 
@@ -86,8 +134,10 @@ local tallies = {}
 local function conclude(state, over)
   if redis.call('EXISTS', state) == 0 then return end
   for _, alert in ipairs(over.alerts) do
-    if redis.call('HSETNX', state, 'alerted:' .. alert.type, '1') == 1 then
+    local field = 'alerted:' .. alert.type
+    if redis.call('HEXISTS', state, field) == 0 then
       redis.call('XADD', ALERTS, '*', unpack(alert.entry))
+      redis.call('HSET', state, field, '1')
     end
   end
   if #over.buckets == 0 or redis.call('HSETNX', state, 'over', '1') == 0 then return end
@@ -117,23 +167,64 @@ local function field_of(what, scope, name)
   return what .. ':' .. scope .. ':' .. name
 end
 
--- Writes what was counted; not where nobody would ask for it, because it is too old, or of a time to come.
+-- Returns the names in a full bucket, the heaviest first: {scope, name, weight}. A name weighs as much as it has
+-- responses, and what the one weighed whose place it took (its `base`): so names that come often stay.
+local function weighed(key)
+  local flat, fields, names = redis.call('HGETALL', key), {}, {}
+  for i = 1, #flat, 2 do fields[flat[i]] = tonumber(flat[i + 1]) or 0 end
+  for field, responses in pairs(fields) do
+    local scope, name = string.match(field, '^responses[.:](%l+):(.*)$')
+    if scope and name ~= plan.other then
+      names[#names + 1] = {scope, name, responses + (fields[field_of('base', scope, name)] or 0)}
+    end
+  end
+  table.sort(names, function(one, other) return one[3] > other[3] end)
+  return names
+end
+
+-- Moves what was counted for a name to `other`, and forgets the name.
+local function merge(key, scope, name)
+  for _, what in ipairs({'responses', 'refused', 'blocked'}) do
+    local field = field_of(what, scope, name)
+    local n = tonumber(redis.call('HGET', key, field) or '0') or 0
+    if n > 0 then add_to(key, field_of(what, scope, plan.other), n) end
+    redis.call('HDEL', key, field)
+  end
+  redis.call('HDEL', key, field_of('base', scope, name))
+end
+
+-- Adds what was counted to a bucket. A field counts the names, so that they need not be looked at before it is full.
+local function count_in(key, names)
+  local lightest_last
+  for _, tally in pairs(names) do
+    local scope, name = tally.scope, tally.name
+    if redis.call('HEXISTS', key, field_of('responses', scope, name)) == 0 then
+      if redis.call('HINCRBY', key, 'names', 1) > plan.names_at_most then
+        redis.call('HINCRBY', key, 'names', -1)
+        lightest_last = lightest_last or weighed(key)
+        local lightest = table.remove(lightest_last)
+        if lightest then
+          merge(key, lightest[1], lightest[2])
+          redis.call('HSET', key, field_of('base', scope, name), lightest[3])
+        else -- this run alone has as many names: they take each other's place no more
+          name = plan.other
+        end
+      end
+    end
+    add_to(key, field_of('responses', scope, name), tally.responses)
+    add_to(key, field_of('refused', scope, name), tally.refused)
+    if tally.blocked > 0 then add_to(key, field_of('blocked', scope, name), tally.blocked) end
+  end
+end
+
+-- Writes what was counted; not where nobody would ask for it, because it is too old.
 local function count_tallies()
-  local time = redis.call('TIME')
-  local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local now_ms = server_ms()
   for number, names in pairs(tallies) do
     local bucket = plan.buckets[number]
-    local key = KEYS[bucket.key]
     if bucket.start_ms <= now_ms and now_ms < bucket.expires_ms then
-      for _, tally in pairs(names) do
-        local scope, name = tally.scope, tally.name
-        local known = redis.call('HEXISTS', key, field_of('responses', scope, name)) == 1
-        if not known and redis.call('HLEN', key) >= plan.names_at_most * 2 then name = plan.other end
-        redis.call('HINCRBY', key, field_of('responses', scope, name), tally.responses)
-        redis.call('HINCRBY', key, field_of('refused', scope, name), tally.refused)
-        if tally.blocked > 0 then redis.call('HINCRBY', key, field_of('blocked', scope, name), tally.blocked) end
-      end
-      redis.call('PEXPIREAT', key, bucket.expires_ms)
+      count_in(KEYS[bucket.key], names)
+      redis.call('PEXPIREAT', KEYS[bucket.key], bucket.expires_ms)
     end
   end
 end
@@ -173,36 +264,50 @@ local function forget(state, marker_key, member)
   end
 end
 
-local written = {}
-for s, settlement in ipairs(plan.settlements) do
-  local state, member = KEYS[settlement.state], settlement.member
-  local idle_since = settlement.idle_since_ms
-  if not idle_since or tonumber(redis.call('ZSCORE', OPEN, member)) == idle_since then
-    local all_finished = true
-    for t, text in ipairs(settlement.texts) do
-      text.number = {s - 1, t - 1}
-      -- A copy goes with the text that it is of. A text that came whole, and has to be read again, would be taken for
-      -- a copy of a later one.
-      local finished = (text.message or all_finished) and finish(state, text, written)
-      all_finished = all_finished and finished
-      if text.whole and not finished then break end
-    end
-    if all_finished then
-      for _, field in ipairs(settlement.spent) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end
-    end
-    if all_finished and tonumber(redis.call('HGET', state, 'version') or 0) == settlement.version then
-      if settlement.doubtful_ms then
-        redis.call('ZADD', WAITING, settlement.doubtful_ms, member)
-      else
-        redis.call('ZREM', WAITING, member)
-      end
-    end
-    for _, each in ipairs(settlement.contradictions) do
-      if redis.call('HGET', state, 'part:' .. each.field) == 'done' then contradict(state, each.field, each.alert) end
-    end
-    if all_finished and settlement.over then conclude(state, settlement.over) end
-    if settlement.ended then forget(state, KEYS[settlement.marker], member) end
+-- Says until when a response waits, unless something came for it since it was read.
+local function wait_on(state, settlement)
+  if tonumber(redis.call('HGET', state, 'version') or 0) ~= settlement.version then return end
+  if settlement.doubtful_ms then
+    redis.call('ZADD', WAITING, settlement.doubtful_ms, settlement.member)
+  else
+    redis.call('ZREM', WAITING, settlement.member)
   end
+end
+
+local written = {}
+-- Writes texts in their order. A copy goes with the text that it is of, once all before it are written. A text that
+-- came whole, and has to be read again, would be taken for a copy of a later one. Returns true if all are finished.
+local function finish_all(state, texts, written)
+  local all_finished = true
+  for _, text in ipairs(texts) do
+    local finished = (text.message or all_finished) and finish(state, text, written)
+    all_finished = all_finished and finished
+    if text.whole and not finished then break end
+  end
+  return all_finished
+end
+
+local function settle(settlement)
+  local state = KEYS[settlement.state]
+  for _, field in ipairs(settlement.earlier) do
+    if redis.call('HGET', state, 'part:' .. field) ~= 'done' then return end -- all of the response is read again
+  end
+  local all_finished = finish_all(state, settlement.texts, written)
+  if settlement.partial then return end
+  if all_finished then
+    for _, field in ipairs(settlement.spent) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end
+    wait_on(state, settlement)
+  end
+  for _, each in ipairs(settlement.contradictions) do
+    if redis.call('HGET', state, 'part:' .. each.field) == 'done' then contradict(state, each.field, each.alert) end
+  end
+  if all_finished and settlement.over then conclude(state, settlement.over) end
+  if settlement.ended then forget(state, KEYS[settlement.marker], settlement.member) end
+end
+
+for _, settlement in ipairs(plan.settlements) do
+  local idle_since = settlement.idle_since_ms
+  if not idle_since or tonumber(redis.call('ZSCORE', OPEN, settlement.member)) == idle_since then settle(settlement) end
 end
 if next(tallies) then count_tallies() end
 return cmsgpack.pack(written)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.text import text_digest
-from service.alerts.spikes import OTHER
+from service.keys import OTHER
 from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
@@ -68,6 +68,8 @@ class SettleCall:
             "version": settlement.version,
             "spent": [arrival_field(arrival) for arrival in settlement.spent],
             "ended": settlement.ended,
+            "partial": settlement.partial,
+            "earlier": [part.field for part in settlement.earlier],
             "texts": [],
             "contradictions": [
                 {"field": part.field, "alert": entry_of_alert(alert, self._source)}

@@ -15,9 +15,15 @@ local SPIKES, ALERTS, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local VERSION, READ_MS, GOOD_FOR_MS, TTL_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local KEY, FIELD, KEPT, ENTRY = 1, 2, 3, 4
 
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if (redis.call('HGET', SPIKES, 'version') or '0') ~= VERSION or now_ms - READ_MS > GOOD_FOR_MS then return 0 end
+if (redis.call('HGET', SPIKES, 'version') or '0') ~= VERSION or server_ms() - READ_MS > GOOD_FOR_MS then return 0 end
+
+must_be_a('hash', PROVIDER_SPIKES)
+must_be_a('stream', ALERTS)
+must_be_allowed('XADD', ALERTS, '*', '', '')
+must_be_allowed('HDEL', SPIKES, '')
+must_be_allowed('HSET', SPIKES, '', '')
+must_be_allowed('HINCRBY', SPIKES, 'version', '1')
+must_be_allowed('PEXPIRE', SPIKES, TTL_MS)
 
 for _, change in ipairs(cmsgpack.unpack(ARGV[5])) do
   redis.call('XADD', ALERTS, '*', unpack(change[ENTRY]))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.state import LowWater
+from service.keys import SET_ASIDE
 from service.ports import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
 from service.storage import commit_plan, scripts
 from service.storage.availability import unavailable_if_away
-from service.storage.commit_plan import CommitCall
+from service.storage.clock import ServerClock
+from service.storage.commit_plan import SERVER_US, CommitCall
 from service.storage.group import ConsumerGroup
+from service.storage.loading import Wanted, calls_of
 from service.storage.records import REGISTERS, marked_parts, open_fields, registers_of, state_of
 from service.storage.settle_plan import SettleCall
 from service.storage.told import Told
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from service.change import Commit
     from service.keys import Keys
     from service.settings import Settings
+
+_RESPONSES_AT_ONCE = 100
+"""Responses whose states are read at once."""
 
 CONFIRM_MS = 1000
 """Milliseconds that one question to the replicas may take; it is asked again."""
@@ -54,6 +61,7 @@ class RedisStorage:
         self._survey = scripts.Script(client, "survey")
         self._read = scripts.Script(client, "load")
         self._told = Told()
+        self._clock = ServerClock()
         self._history = ""
         """Of the data to which it was told: a replication id, which a failover or a restart replaces."""
 
@@ -76,68 +84,44 @@ class RedisStorage:
         """Which history of its data the server was in when it was last asked; empty: not yet."""
         return self._history
 
-    async def commit(self, commit: Commit, history: str = "") -> Committed:
+    @property
+    def now_ms(self) -> int:
+        """The server's time in milliseconds since the epoch, as far as its answers told it."""
+        return self._clock.now_ms
+
+    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
         """Make a batch's effects durable and acknowledge it, in one step.
 
-        `history` is what it was when the batch was read, if that is known.
+        Args:
+            commit: the batch, or a piece of one.
+            history: what it was when the batch was read, if that is known.
+            whole: try it however long the script takes.
         """
         told, read_in = self._told, history or self._history
         call = CommitCall(commit, self._keys, self._settings, told, read_in)
-        reply, *found = await self._in_group(self._commit, call.keys, call.args)
-        (
-            overflowing,
-            acknowledged,
-            opened,
-            late_events,
-            low_water,
-            ready,
-            forgotten,
-            refused,
-            now,
-            moved,
-            still_there,
-            contradicted,
-        ) = scripts.decode_commit(reply)
-        if moved:
-            if now != self._history:
+        if not whole and call.server_us > SERVER_US:
+            return Committed(pieces=ceil(call.server_us / SERVER_US))
+        packed, *found = await self._in_group(self._commit, call.keys, call.args)
+        reply = scripts.decode_commit(packed)
+        self._clock.told(int(reply.now_ms))
+        if reply.still_there is not None:
+            if reply.history != self._history:
                 # What is on its way to the old one may still be noted as told, in the old memory.
-                self._told, self._history = Told(), now
-            return Committed(still_there=still_there, history=now)
-        self._history = self._history or now
-        for response in forgotten:
+                self._told, self._history = Told(), reply.history
+            return Committed(still_there=reply.still_there, history=reply.history)
+        self._history = self._history or reply.history
+        for response in reply.forgotten:
             told.forget(call.responses[response])
-        for log, size in refused:
+        for log, size in reply.refused:
             key, part = call.grown[log]
             part.large = size > 0
             if not size:
                 told.forget(key)
-        if forgotten or refused:
-            return await self.commit(commit, read_in)
-        if not overflowing and not contradicted:
+        if reply.forgotten or reply.refused:
+            return await self.commit(commit, read_in, whole=whole)
+        if not reply.overflowing and not reply.crowded and not reply.contradicted:
             call.stored()
-
-        def part_at(place: tuple[int, int]) -> PartKey:
-            response, part = place
-            return list(commit.responses[call.responses[response]].parts)[part]
-
-        return Committed(
-            overflowing=list(map(part_at, overflowing)),
-            contradicted={
-                part_at((response, part)): Contradicted(digest, registers_of(_text_pairs(context)))
-                for response, part, digest, context in contradicted
-            },
-            acknowledged=acknowledged,
-            opened=list(map(part_at, opened)),
-            late_events=late_events,
-            low_water=_low_water(low_water),
-            ready=[StreamKey.parse(member) for member in ready],
-            loaded=[
-                _loaded(call.responses[response], _pairs(state), _pairs(logs))
-                for response, state, logs in found
-            ],
-            more=len(ready) + len(found) >= commit_plan.AT_MOST,
-            history=now,
-        )
+        return _committed(commit, call, reply, found)
 
     async def confirm(self) -> None:
         """Come back when all that was written is on as many replicas, and on disk, as the settings want.
@@ -179,29 +163,53 @@ class RedisStorage:
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
-        """Read responses.
-
-        First which parts are open, then in one step those and what else is known: a log that is newer than
-        the context beside it would give a text that does not say whose it is.
-        """
+        """Read responses: first which parts are open, and how large, then those and what else is known."""
         if not stream_keys:
             return []  # a script without keys would run on any server
-        keys = list(map(self._keys.state, stream_keys))
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hgetall(key)
-        with unavailable_if_away():
-            open_parts = [open_fields(_named(reply)) for reply in await pipeline.execute()]
-        logs = [
-            [self._keys.log(PartKey.from_field(stream_key, field)) for field in fields]
-            for stream_key, fields in zip(stream_keys, open_parts, strict=True)
+        wanted = [
+            each
+            for first in range(0, len(stream_keys), _RESPONSES_AT_ONCE)
+            for each in await self._wanted(stream_keys[first : first + _RESPONSES_AT_ONCE])
         ]
-        together = [each for key, wanted in zip(keys, logs, strict=True) for each in (key, *wanted)]
-        with unavailable_if_away():
-            replies = iter(await self._read(keys=together, args=list(map(len, logs))))
+        found: dict[str, Any] = {}
+        for some in calls_of(wanted):
+            with unavailable_if_away():
+                reply = await self._read(keys=[key for key, _ in some], args=[kind for _, kind in some])
+            found |= zip((key for key, _ in some), reply, strict=True)
         return [
-            _loaded(stream_key, _paired(next(replies)), {field: next(replies) for field in fields})
-            for stream_key, fields in zip(stream_keys, open_parts, strict=True)
+            _loaded(
+                each.stream_key,
+                _pairs(found[each.state]),
+                {field: found[log] for field, log in each.logs.items()},
+            )
+            for each in wanted
+        ]
+
+    async def _wanted(self, stream_keys: Sequence[StreamKey]) -> list[Wanted]:
+        """Return what there is to read of responses."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key in stream_keys:
+            pipeline.hgetall(self._keys.state(key))
+        with unavailable_if_away():
+            states = [_named(reply) for reply in await pipeline.execute()]
+        logs = [
+            {field: self._keys.log(PartKey.from_field(key, field)) for field in open_fields(state)}
+            for key, state in zip(stream_keys, states, strict=True)
+        ]
+        for each in logs:
+            for log in each.values():
+                pipeline.strlen(log)
+        with unavailable_if_away():
+            sizes = iter(await pipeline.execute() if len(pipeline) else [])
+        return [
+            Wanted(
+                key,
+                self._keys.state(key),
+                sum(map(len, state.values())),
+                each,
+                [next(sizes) for _ in each],
+            )
+            for key, state, each in zip(stream_keys, states, logs, strict=True)
         ]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
@@ -228,12 +236,22 @@ class RedisStorage:
                 self._told.forget(settlement.stream_key)
         return [settlements[s].texts[t].part for s, t in scripts.decode_settle(reply)]
 
+    async def set_aside(self, stream_key: StreamKey) -> None:
+        """Give up settling a response: nobody looks at it again unless more comes; its keys expire."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zrem(self._keys.waiting, str(stream_key))
+        pipeline.zrem(self._keys.open, str(stream_key))
+        pipeline.hincrby(self._keys.counts, SET_ASIDE, 1)
+        with unavailable_if_away():
+            await pipeline.execute()
+
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
         args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open]
         reply = await self._in_group(self._survey, keys, args)
         low_water, now_ms, ready, idle, surplus, history = scripts.decode_survey(reply)
+        self._clock.told(int(now_ms))
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
@@ -243,6 +261,38 @@ class RedisStorage:
             surplus=_scores(surplus),
             history=history,
         )
+
+
+def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, found: list[Any]) -> Committed:
+    """Return what became of a commit from the script's answer, and the responses that it loaded."""
+
+    def part_at(place: scripts.Place) -> PartKey:
+        response, part = place
+        return parts_of[response][part]
+
+    named = {response for response, _ in (*reply.overflowing, *reply.crowded, *reply.opened)}
+    named |= {response for response, *_ in reply.contradicted}
+    parts_of = {response: list(commit.responses[call.responses[response]].parts) for response in named}
+    return Committed(
+        overflowing=list(map(part_at, reply.overflowing)),
+        crowded=list(map(part_at, reply.crowded)),
+        contradicted={
+            part_at((response, part)): Contradicted(digest, registers_of(_text_pairs(context)))
+            for response, part, digest, context in reply.contradicted
+        },
+        acknowledged=reply.acknowledged,
+        opened=list(map(part_at, reply.opened)),
+        late_events=reply.late_events,
+        told_of_crowds=reply.told_of_crowds,
+        low_water=_low_water(reply.low_water),
+        ready=[StreamKey.parse(member) for member in reply.ready],
+        loaded=[
+            _loaded(call.responses[response], _pairs(state), _pairs(logs)) for response, state, logs in found
+        ],
+        more=len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        history=reply.history,
+        now_ms=int(reply.now_ms),
+    )
 
 
 def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> Loaded:
@@ -261,10 +311,6 @@ def _text_pairs(reply: list[str]) -> dict[str, bytes | None]:
 
 def _named(reply: Mapping[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in reply.items()}
-
-
-def _paired(fields: Sequence[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
 
 
 def _scores(members: list[str]) -> dict[StreamKey, int]:

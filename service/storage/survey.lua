@@ -19,33 +19,23 @@ local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
 end
 
-local function pairs_of(list)
-  local map = {}
-  for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
-  return map
+-- Returns the id of the newest entry that the input has had.
+local function newest_of(stream)
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
 end
 
--- The history of the data, as this server has it: another after a failover or a restart, which may have lost some.
-local info = redis.pcall('INFO', 'replication')
-local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+local history = current_history()
+local now_ms = server_ms()
 
-local clock = redis.call('TIME')
-local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-
+-- A producer may have given its entries ids of a time to come: nothing is later than now.
 local stream_ms = now_ms
-local oldest_pending, last_delivered, stalled = '', '0-0', false
-local newest = pairs_of(redis.call('XINFO', 'STREAM', INPUT))['last-generated-id']
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', INPUT)) do
-  local info = pairs_of(group)
-  if info['name'] == GROUP then last_delivered = info['last-delivered-id'] end
-end
-if last_delivered ~= newest then stream_ms = ms_of(last_delivered) end
-local pending = redis.call('XPENDING', INPUT, GROUP)
-if pending[1] > 0 then
-  oldest_pending = pending[2]
-  stream_ms = math.min(stream_ms, ms_of(oldest_pending))
-  stalled = redis.call('XPENDING', INPUT, GROUP, oldest_pending, oldest_pending, 1)[1][3] > STALLED_MS
-end
+local last_delivered = last_delivered_of(INPUT, GROUP)
+local oldest_pending, stalled = oldest_pending_of(INPUT, GROUP, STALLED_MS)
+if last_delivered ~= newest_of(INPUT) then stream_ms = math.min(stream_ms, ms_of(last_delivered)) end
+if oldest_pending ~= '' then stream_ms = math.min(stream_ms, ms_of(oldest_pending)) end
 
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)

@@ -12,34 +12,6 @@
 local INPUT, FIRST_OUTPUT = KEYS[1], 2
 local RETENTION_MS, AT_MOST, RELAYS, LONGEST_MS = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
-local function parts_of(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-
-local function before(id, other)
-  local ms, seq = parts_of(id)
-  local other_ms, other_seq = parts_of(other)
-  return ms < other_ms or (ms == other_ms and seq < other_seq)
-end
-
--- What the slowest of some groups needs: its oldest pending entry, else the last one it was given.
-local function needed_of(stream, prefix)
-  local needed
-  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local group, last_delivered = info[2], info[8]
-    if string.sub(group, 1, #prefix) == prefix then
-      local pending = redis.call('XPENDING', stream, group)
-      local first = pending[1] > 0 and pending[2] or last_delivered
-      if not needed or before(first, needed) then needed = first end
-    end
-  end
-  return needed
-end
-
-local now_ms = tonumber(redis.call('TIME')[1]) * 1000
-local function id_of_age(ms) return string.format('%.0f-0', now_ms - ms) end
-
 local function trim(stream, first)
   return redis.call('XTRIM', stream, 'MINID', '~', first, 'LIMIT', AT_MOST)
 end

@@ -8,9 +8,12 @@
 local TURN, SPIKES, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local CONSUMER, LASTS_MS = ARGV[1], ARGV[2]
 
+must_be_a('string', TURN)
+must_be_a('hash', SPIKES)
+must_be_a('hash', PROVIDER_SPIKES)
+must_be_allowed('HGETALL', SPIKES)
+
 if not redis.call('SET', TURN, CONSUMER, 'NX', 'PX', LASTS_MS) then return nil end
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local spikes = redis.call('HGETALL', SPIKES)
 for _, each in ipairs(redis.call('HGETALL', PROVIDER_SPIKES)) do spikes[#spikes + 1] = each end
-return {string.format('%.0f', now_ms), spikes}
+return {string.format('%.0f', server_ms()), spikes}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
 
 from deltaloom import AssembledText, ModerationAlert, Partitions, StreamNames
 from service.address import Address
 from service.embedded import EmbeddedServer
 from service.keys import Keys
+from service.ports import SetUpWronglyError
 from service.storage.connection import client_of
 from service.storage.group import OWED_MS
 from service.storage.kind_retention import PAGE, KindRetention
@@ -224,7 +224,7 @@ async def test_whoever_ends_in_between_leaves_it_to_the_next() -> None:
             async with Redis.from_url(url) as half:
                 outputs = Outputs(owner, StreamNames())
                 await outputs.text("old", "reasoning", 2 * HOUR * 1000)
-                with pytest.raises(NoPermissionError):
+                with pytest.raises(SetUpWronglyError, match="NOPERM"):
                     await Outputs(half, outputs.names).retention().remove_aged()
             assert await outputs.item("old") == []
             assert await outputs.texts() == ["reasoning_old"]

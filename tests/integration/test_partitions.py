@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ import pytest
 
 import service.demo
 from deltaloom import GROUP, AssembledText, ModerationAlert, Partitions, StreamNames
-from tests.streams import entries
+from tests.streams import add, entries
 from tests.waiting import wait_until
-from tests.workers import beginning_workers, running_workers
+from tests.workers import running_workers
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -149,11 +148,20 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
 
 
 async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
-    """The worker would serve the other partitions, and never say that this one cannot be."""
-    names = Partitions(COUNT, prefix).all[1]
-    await redis.set(names.deltas, "x", ex=60)
-    async with beginning_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
-        assert await asyncio.wait_for(worker.process.wait(), 20) == 1
-        told = worker.log.read_text().splitlines()
-    assert told[-1].startswith("the server refused: WRONGTYPE")
-    assert "Traceback" not in "".join(told)
+    """A worker that ends would not serve the other partitions, and would be started again for ever."""
+    partitions = Partitions(COUNT, prefix)
+    wrong, right = partitions.all[1], partitions.all[0]
+    await redis.set(wrong.deltas, "x")
+    async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
+        event = "redis is set up wrongly, waiting for somebody"
+        await wait_until(partial(worker.said, event), 30, message="it says what is wrong")
+        (told,) = [line["error"] for line in worker.lines() if line["event"] == event]
+        assert wrong.deltas in told
+        assert "move the key or delete it" in told
+        for names in (right, wrong):
+            if names is wrong:
+                await redis.delete(wrong.deltas)
+            await add(redis, names.deltas, {"event": "{}"})
+            letters = partial(redis.xlen, names.dead_letters)
+            await wait_until(letters, 30, message=f"{names.deltas} is read")
+        assert "Traceback" not in worker.log.read_text()

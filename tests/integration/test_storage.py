@@ -163,6 +163,7 @@ async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> N
             names.dead_letters,
             names.name("open"),
             names.name("counts"),
+            names.name("counted-types"),
         )
     }
     keys = set(await bench.redis.keys(f"{bench.prefix}*"))

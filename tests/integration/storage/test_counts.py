@@ -11,8 +11,8 @@ from deltaloom import limits
 from deltaloom.events import Event
 from handlers.core.routing import Handler, Route
 from service.alerts.proportions import Count
-from service.alerts.spikes import OTHER, Subject
-from service.keys import LEFT_OUT, Keys
+from service.alerts.spikes import Subject
+from service.keys import LEFT_OUT, OTHER, Keys
 from service.storage import settle_plan
 from service.storage.buckets import baseline_of, window_of
 from service.storage.rates import RedisRates
@@ -45,9 +45,27 @@ async def test_types_beyond_the_bound_are_counted_together(bench: Bench) -> None
         f"type:{names[0]}": 2
     }
     counted = await work(bench, "one.too.many", "one.too.many", "one.too.many", "another")
-    assert (len(counted), counted["type:(other)"]) == (TYPES + 1, 4)
-    counted = await work(bench, names[0], names[1])
-    assert (counted[f"type:{names[0]}"], counted[f"type:{names[1]}"]) == (3, 2)
+    assert (len(counted), counted["type:(other)"]) == (TYPES + 1, 2)
+    assert (counted["type:one.too.many"], counted["type:another"]) == (3, 1)
+    assert sum(counted.values()) == TYPES + 5
+    assert await bench.redis.zcard(bench.names.name("counted-types")) == TYPES
+
+
+async def test_types_that_come_often_stay_though_made_up_ones_go_on(bench: Bench) -> None:
+    """Otherwise a flood of made-up types hides every real one that comes after it."""
+    await work(bench, *(f"early.{number}" for number in range(TYPES)))
+    for flood in range(3):
+        junk = (f"junk.{flood}.{number}" for number in range(TYPES // 2))
+        await work(bench, "real", *junk, "real")
+    counted = await counts(bench.redis, bench.prefix)
+    assert (counted["type:real"], len(counted)) == (6, TYPES + 1)
+    assert sum(counted.values()) == TYPES + 3 * (TYPES // 2 + 2)
+
+
+async def test_a_count_that_is_no_number_begins_again(bench: Bench) -> None:
+    """Otherwise one odd value stops every batch that counts it."""
+    await bench.redis.hset(bench.names.name("counts"), "type:keepalive", "many")
+    assert await work(bench, "keepalive", "keepalive") == {"type:keepalive": 2}
 
 
 async def test_values_that_were_too_long_are_counted_by_name_beyond_the_bound(bench: Bench) -> None:
@@ -78,9 +96,10 @@ async def test_fields_beyond_the_bound_are_counted_together(bench: Bench) -> Non
     counted = await counts(bench.redis, bench.prefix)
     fields = {name: count for name, count in counted.items() if name.startswith(LEFT_OUT)}
     assert fields.pop(f"{LEFT_OUT}(other)") == 20
-    assert fields == {
-        f"{LEFT_OUT}wide:f{number}": 1 + (LEFT_OUT_FIELDS - 5 <= number < LEFT_OUT_FIELDS - 1)
-        for number in range(LEFT_OUT_FIELDS)
+    assert len(fields) == LEFT_OUT_FIELDS
+    twice = {name for name, count in fields.items() if count == 2}
+    assert twice == {
+        f"{LEFT_OUT}wide:f{number}" for number in range(LEFT_OUT_FIELDS - 5, LEFT_OUT_FIELDS - 1)
     }
 
 
@@ -88,15 +107,17 @@ async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the share of every model stands still as soon as there are many tenants."""
-    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 2)
-    for number, model in enumerate(("first", "second", "third", "first", "second", "fourth")):
+    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
+    models = ("first", "second", "first", "second", "third", "fourth", "first", "second", "fifth")
+    for number, model in enumerate(models):
         await bench.publish(COMPLETED, response_id=f"resp_{number}", model=model)
         await bench.consumer().work()
     rates = RedisRates(bench.redis, bench.settings)
     window = (await rates.counted(await rates.now_ms())).window
     assert {subject.name: count.responses for subject, count in window.items()} == {
-        "first": 2,
-        "second": 2,
+        "first": 3,
+        "second": 3,
+        "fifth": 1,
         OTHER: 2,
     }
 

@@ -25,10 +25,10 @@ class OvertakenStorage(RedisStorage):
         super().__init__(bench.redis, Keys(bench.names), bench.settings)
         self._meanwhile = meanwhile
 
-    async def commit(self, commit: Commit, history: str = "") -> Committed:
+    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
         """Let the others work, then commit."""
         await self._meanwhile()
-        return await super().commit(commit, history)
+        return await super().commit(commit, history, whole=whole)
 
 
 async def test_workers_that_begin_a_refusal_together_open_it_once(bench: Bench) -> None:
@@ -82,9 +82,9 @@ class RecordingStorage(RedisStorage):
         super().__init__(bench.redis, Keys(bench.names), bench.settings)
         self.opened: list[PartKey] = []
 
-    async def commit(self, commit: Commit, history: str = "") -> Committed:
+    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
         """Commit, and remember."""
-        committed = await super().commit(commit, history)
+        committed = await super().commit(commit, history, whole=whole)
         self.opened += committed.opened
         return committed
 

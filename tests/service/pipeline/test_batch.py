@@ -176,6 +176,14 @@ def test_types_that_are_off_are_counted() -> None:
     assert batch.commit.counts == {"type:response.output_text.delta": [0]}
 
 
+def test_types_beyond_a_thousand_of_a_batch_are_counted_together() -> None:
+    """An array of made-up types would hold up the server for everybody."""
+    entries = [entry({"type": f"made.up.{number}"}, number) for number in range(1002)]
+    counted = batch_of(entries, TABLE).commit.counts
+    assert len(counted) == 1001
+    assert counted["type:(other)"] == [1000, 1001]
+
+
 @pytest.mark.parametrize(("name", "counted"), [("x" * 300, "x" * 100), ("a\ud83d", "a?"), ("", "")])
 def test_name_of_a_type_is_kept_small_and_clean(name: str, counted: str) -> None:
     """A producer could fill the server with names, or stop the worker with half a character."""

@@ -72,6 +72,8 @@ def response(
 class Settlements:
     """A storage that notes what it is to write, and writes it unless it was written before."""
 
+    now_ms = 2**63
+
     def __init__(self, *written_before: PartKey) -> None:
         self.calls: list[tuple[list[Settlement], str]] = []
         self._written_before = written_before

@@ -8,7 +8,7 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 
 
@@ -51,11 +51,31 @@ def test_trouble_that_passes(raised: Exception, state: str) -> None:
     assert caught.value.state == state
 
 
-@pytest.mark.parametrize("answer", ["WRONGTYPE a key of another kind", "NOPERM not allowed", "ERR a bug"])
-def test_trouble_that_stays(answer: str) -> None:
-    """A worker would wait for ever for what somebody has to mend."""
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (exceptions.ResponseError("WRONGTYPE the key t:open is a list, not a zset"), "WRONGTYPE"),
+        (
+            exceptions.NoPermissionError("this user may not run the command xack on the key t:deltas"),
+            "NOPERM",
+        ),
+        (exceptions.ResponseError("ERR unknown command 'EVALSHA', with args beginning with: "), "command"),
+        (exceptions.ResponseError("unknown command 'EVALSHA', with args beginning with: "), "command"),
+    ],
+    ids=["type", "right", "command", "command without its code"],
+)
+def test_what_somebody_has_to_mend_is_waited_for(answer: Exception, state: str) -> None:
+    """Otherwise healthy entries are dead letters before the rights are mended."""
+    with pytest.raises(SetUpWronglyError) as caught, unavailable_if_away():
+        raise answer
+    assert caught.value.state == state
+    assert "; " in str(caught.value)
+
+
+def test_trouble_that_stays() -> None:
+    """Otherwise a worker waits for ever for its own mistake."""
     with pytest.raises(exceptions.ResponseError), unavailable_if_away():
-        raise exceptions.ResponseError(answer)
+        raise exceptions.ResponseError("ERR a bug")
 
 
 def test_a_mistake_in_a_cluster_stays() -> None:

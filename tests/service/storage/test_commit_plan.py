@@ -37,6 +37,7 @@ class Planned(NamedTuple):
     ttl_ms: int
     fragments_limit: int
     fragment_bytes: int
+    parts_limit: int
     ready_at_most: int
     stalled_ms: int
     letters: list[Any]
@@ -48,6 +49,7 @@ class Planned(NamedTuple):
     log_prefix: int
     active: list[Any]
     history: str
+    acknowledges: bool
 
 
 class PlannedResponse(NamedTuple):
@@ -84,7 +86,7 @@ class Call:
 
     def __init__(self, commit: Commit, told: Told, settings: Settings = SETTINGS) -> None:
         self.call = CommitCall(commit, KEYS, settings, told, "history")
-        self.entries, plan, whose, *self.blobs = self.call.args
+        self.consumer, self.entries, plan, whose, *self.blobs = self.call.args
         self.plan = Planned(*msgspec.msgpack.decode(plan))
         self.whose: list[Any] = msgspec.msgpack.decode(whose)
         self.responses = [PlannedResponse(*response) for response in self.plan.responses]
@@ -182,12 +184,22 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
     """The script would acknowledge other entries, or cut a part at another size than the settings say."""
     commit = Commit([b"1-0", b"2-5"], [1, 2], [0, 5])
     call = Call(commit, Told())
-    assert call.call.keys == ["t:deltas", "t:dead-letters", "t:alerts", "t:counts", "t:open", "t:waiting"]
+    assert call.call.keys == [
+        "t:deltas",
+        "t:dead-letters",
+        "t:alerts",
+        "t:counts",
+        "t:open",
+        "t:waiting",
+        "t:counted-types",
+        "t:counted-fields",
+    ]
     assert call.entries == b"1-0 2-5"
     assert call.plan == Planned(
         ttl_ms=round(SETTINGS.state_ttl * 1000),
         fragments_limit=3000,
         fragment_bytes=FRAGMENT_BYTES,
+        parts_limit=512,
         ready_at_most=AT_MOST,
         stalled_ms=250,
         letters=[],
@@ -199,6 +211,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         log_prefix=len("t:log:"),
         active=[],
         history="history",
+        acknowledges=True,
     )
     assert call.whose == [[], [], []]
 
@@ -225,7 +238,7 @@ def test_what_belongs_to_no_text_is_in_the_plan() -> None:
     commit.counts["keepalive"] = [0, 0, 1]
     commit.touched[KEY] = 2
     call = Call(commit, Told())
-    assert call.plan.letters == [1, entry_of_letter(letter, "t")]
+    assert call.plan.letters == [[1, entry_of_letter(letter, "t"), 0]]
     assert call.plan.types == ["keepalive", 3]
     assert call.plan.touched == [2, "response:resp_1"]
     assert call.whose == [[], [[0, 0, 1]], []]

@@ -1,0 +1,71 @@
+"""Cut settlements into calls of some texts and a few megabytes, so that none holds up the server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from service.ports import FinishedText, Settlement
+
+_ITEMS_AT_ONCE = 200
+"""Texts, and settlements, that one call writes."""
+
+_CHARACTERS_AT_ONCE = 1024 * 1024
+"""Characters of their texts, about: one text may have more. Each is stored up to four times: in the output,
+in its alerts, and in the item, which holds the output's JSON."""
+
+
+def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
+    """Yield what each call writes. A settlement with too many texts is written in several calls, in order."""
+    call: list[Settlement] = []
+    items = characters = 0
+    for piece in (piece for each in settlements for piece in _pieces(each)):
+        more_items = 1 + len(piece.texts) + len(piece.dropped)
+        more = sum(len(text.message.text) for text in piece.texts)
+        if call and (items + more_items > _ITEMS_AT_ONCE or characters + more > _CHARACTERS_AT_ONCE):
+            yield call
+            call, items, characters = [], 0, 0
+        call.append(piece)
+        items += more_items
+        characters += more
+    if call:
+        yield call
+
+
+def _pieces(settlement: Settlement) -> Iterator[Settlement]:
+    """Yield a settlement in pieces with some of its texts each; the last one has the rest of it."""
+    groups = list(_groups(settlement.texts))
+    for texts in groups[:-1]:
+        yield replace(
+            settlement,
+            texts=texts,
+            dropped=(),
+            partial=True,
+            spent=(),
+            over=None,
+            ended=False,
+            contradictions={},
+        )
+    if len(groups) <= 1:
+        yield settlement
+    else:
+        earlier = [text.part for texts in groups[:-1] for text in texts]
+        yield replace(settlement, texts=groups[-1], earlier=earlier)
+
+
+def _groups(texts: Iterable[FinishedText]) -> Iterator[list[FinishedText]]:
+    """Yield texts in groups that fit into one call."""
+    group: list[FinishedText] = []
+    characters = 0
+    for text in texts:
+        size = len(text.message.text)
+        if group and (len(group) + 1 >= _ITEMS_AT_ONCE or characters + size > _CHARACTERS_AT_ONCE):
+            yield group
+            group, characters = [], 0
+        group.append(text)
+        characters += size
+    if group:
+        yield group

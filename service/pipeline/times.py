@@ -1,0 +1,34 @@
+"""How far the times in entry ids are believed: a producer may choose its entries' ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from handlers.core.response import Resolution
+
+_TOLERANCE_MS = 1000
+"""Milliseconds that an id may be ahead: how well the server's time is known here."""
+
+
+def believed(ms: int, now_ms: int) -> int:
+    """Return the time of an entry, or the server's time now if the entry claims to come from the future."""
+    return ms if ms <= now_ms + _TOLERANCE_MS else now_ms
+
+
+def with_believed_times(resolution: Resolution, now_ms: int) -> Resolution:
+    """Return what can be said of a response, with none of its times in the future."""
+    resolution.finished = [
+        part._replace(
+            started_ms=believed(part.started_ms, now_ms),
+            finished_ms=believed(part.finished_ms, now_ms),
+            contradiction=part.contradiction
+            and part.contradiction._replace(at_ms=believed(part.contradiction.at_ms, now_ms)),
+        )
+        for part in resolution.finished
+    ]
+    resolution.ends = [end._replace(at_ms=believed(end.at_ms, now_ms)) for end in resolution.ends]
+    resolution.contradictions = [
+        each._replace(at_ms=believed(each.at_ms, now_ms)) for each in resolution.contradictions
+    ]
+    return resolution

@@ -1,0 +1,119 @@
+-- Shared by all scripts: `scripts.source` puts it behind a script's first line.
+
+-- Ends the script with an error of the server's kind, as a command of its own would.
+local function refuse(message)
+  error(redis.error_reply(message))
+end
+
+-- Ends the script if its user may not run a command (its name, key and arguments), or the server does not know it.
+-- Any key of the call will do: a user without a right to one of them cannot call the script at all.
+local function must_be_allowed(command, key, ...)
+  if not redis.acl_check_cmd(command, key, ...) then
+    refuse('NOPERM this user may not run the command ' .. string.lower(command) .. ' on the key ' .. key)
+  end
+end
+
+-- Ends the script if there is a key of another type than this.
+local function must_be_a(kind, key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= kind then
+    refuse('WRONGTYPE the key ' .. key .. ' is a ' .. found .. ', not a ' .. kind)
+  end
+end
+
+-- Returns the server's time, in milliseconds since the epoch; a user who may not run TIME may run INFO.
+local function server_ms()
+  local time = redis.pcall('TIME')
+  if time[1] then return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) end
+  local microseconds = string.match(redis.call('INFO', 'server'), 'server_time_usec:(%d+)')
+  return math.floor(tonumber(microseconds) / 1000)
+end
+
+-- Returns the history of the data, as this server has it: another after a failover or a restart, which may have lost
+-- some of the data.
+local function current_history()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+end
+
+-- Returns the two numbers of an entry id.
+local function numbers_of(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- Returns true if an entry id comes before another.
+local function before(id, other)
+  local ms, seq = numbers_of(id)
+  local other_ms, other_seq = numbers_of(other)
+  return ms < other_ms or (ms == other_ms and seq < other_seq)
+end
+
+-- Returns the first entry id that is so many ms old.
+local function id_of_age(ms)
+  return string.format('%.0f-0', math.max(math.floor(server_ms() / 1000) * 1000 - ms, 0))
+end
+
+-- Returns what the slowest of a stream's groups still needs, and whether that is pending: its oldest pending entry,
+-- else the last one that it was given. Only groups count whose names begin with a prefix; nil if there is none.
+local function needed_of(stream, prefix)
+  local needed, is_pending
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group, last_delivered = info[2], info[8]
+    if string.sub(group, 1, #prefix) == prefix then
+      local pending = redis.call('XPENDING', stream, group)
+      local first = pending[1] > 0 and pending[2] or last_delivered
+      if not needed or before(first, needed) then needed, is_pending = first, pending[1] > 0 end
+    end
+  end
+  return needed, is_pending
+end
+
+-- Returns the last entry that a group was given.
+local function last_delivered_of(stream, group)
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    if info[2] == group then return info[8] end
+  end
+  return '0-0'
+end
+
+-- Returns a group's oldest pending entry, and whether a worker is stuck with it: holds it for longer than some ms.
+-- Returns '' and false if nothing is pending.
+local function oldest_pending_of(stream, group, stalled_ms)
+  local pending = redis.call('XPENDING', stream, group)
+  if pending[1] == 0 then return '', false end
+  local oldest = redis.call('XPENDING', stream, group, pending[2], pending[2], 1)[1]
+  return pending[2], oldest[3] > stalled_ms
+end
+
+local ARGUMENTS_AT_MOST = 1000
+
+-- Calls a function with a list's values as arguments, as many at once as a command may have.
+local function in_slices(list, call)
+  for first = 1, #list, ARGUMENTS_AT_MOST do
+    call(unpack(list, first, math.min(first + ARGUMENTS_AT_MOST - 1, #list)))
+  end
+end
+
+-- Adds to a field of a hash of counts. One that is no number begins again, so that a count never stops a script.
+local function add_to(counts, name, n)
+  local sum = redis.pcall('HINCRBY', counts, name, n)
+  if type(sum) == 'number' then return end
+  redis.call('HSET', counts, name, n)
+end
+
+-- Adds to the count of a name that a stranger chose, `<kind>:<name>`. Only so many names are kept: a new one takes the
+-- place of the lightest, whose count goes to `<kind>:(other)`. It weighs as much as that one did and what it brings,
+-- so that names which come often stay, and those that no longer come go (the algorithm is called Space-Saving).
+-- WEIGHTS is a sorted set of the names by their weights.
+local function add_to_bounded(counts, weights, at_most, kind, name, n)
+  if not redis.call('ZSCORE', weights, name) and redis.call('ZCARD', weights) >= at_most then
+    local lightest, weight = unpack(redis.call('ZPOPMIN', weights))
+    local count = tonumber(redis.call('HGET', counts, lightest) or '0') or 0
+    redis.call('HDEL', counts, lightest)
+    if count > 0 then add_to(counts, kind .. ':(other)', count) end
+    redis.call('ZADD', weights, weight, name)
+  end
+  redis.call('ZINCRBY', weights, n, name)
+  add_to(counts, name, n)
+end

@@ -1,0 +1,70 @@
+"""Keys to try things on: under a prefix of their own, and gone in seconds whatever happens."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from handlers.core.identity import StreamKey
+from service.keys import Keys, type_of
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.buckets import baseline_of, window_of
+from service.storage.clock import ServerClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+    from service.settings import Settings
+
+TTL = 10.0
+"""Seconds after which the keys are gone."""
+
+_NOBODY = StreamKey("response", "nobody")
+
+
+def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
+    """Return the settings with a prefix to try things under, below their own: the same rights apply to it.
+
+    They serve one partition, whose keys lie where those of `names` do, and wait for no replica and no disk.
+    """
+    token = blake2b(settings.consumer.encode(), digest_size=6).hexdigest()
+    times = {"state_ttl": TTL, "marker_ttl": TTL, "item_ttl": TTL, "spike_window": 1.0, "spike_baseline": 2.0}
+    place = {"serve_partitions": str(names.partition)} if names.partition is not None else {}
+    at_once = {"wait_aof": False, "wait_replicas": 0}
+    prefix = f"{settings.prefix}:scratch:{token}"
+    return settings.model_copy(update={"prefix": prefix, **times, **place, **at_once})
+
+
+@asynccontextmanager
+async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]:
+    """Yield the keys of a partition that nobody else uses; when this ends they are deleted.
+
+    Args:
+        client: of the server.
+        settings: from `scratch_settings`.
+    """
+    keys = Keys(settings.served[0])
+    names = keys.names
+    kept = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
+    kept += [keys.counts, keys.counted_types, keys.counted_fields, keys.open, keys.waiting]
+    prepare = scripts.Script(client, "scratch")
+    with unavailable_if_away():
+        await prepare(keys=kept, args=[round(TTL * 1000), str(_NOBODY), *map(type_of, kept)])
+    began_ms = ServerClock().now_ms
+    try:
+        yield keys
+    finally:
+        now_ms = ServerClock().now_ms
+        series = (window_of(settings), baseline_of(settings))
+        buckets = {key for each in series for ms in (began_ms, now_ms) for key in each.keys(keys, ms)}
+        with unavailable_if_away():
+            await client.delete(*kept, *buckets, keys.kind_retention, *_of_spikes(keys))
+
+
+def _of_spikes(keys: Keys) -> tuple[str, ...]:
+    return keys.spikes, keys.provider_spikes, keys.spike_turn

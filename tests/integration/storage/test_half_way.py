@@ -1,0 +1,366 @@
+"""A script that may not do something loses nothing by that, and writes nothing twice when it may.
+
+The same story is told again for each command that a script calls and for each key. Before each of its steps
+the command is forbidden, or a list lies at the key; the step is taken, the server is mended, and the step is
+taken again. In the end everything is as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis
+
+from deltaloom import GROUP
+from handlers import BUILT_IN
+from handlers.core.identity import EntryId, PartKey, StreamKey
+from handlers.core.routing import RoutingTable
+from service.alerts.spikes import Change, Subject
+from service.bus.envelope import open_entry
+from service.embedded import EmbeddedServer
+from service.keys import Keys
+from service.outbox import CONSUMER, Failure, Place
+from service.patience import Patience
+from service.pipeline.worker import Worker
+from service.ports import SetUpWronglyError
+from service.storage import scripts
+from service.storage.availability import unavailable_if_away
+from service.storage.dead_letters import DeadLetters
+from service.storage.group import ConsumerGroup
+from service.storage.kind_retention import KindRetention
+from service.storage.outbox import DestinationGroup, RedisLease, RedisOutbox
+from service.storage.rates import RedisRates
+from service.storage.store import RedisStorage
+from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
+from tests.notifications import alert
+from tests.streams import raw, read_as
+from tests.waiting import wait_until
+from tests.workers import alerts, counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from service.ports import RawEntry
+
+    Step = Callable[[], Awaitable[None]]
+
+PREFIX = "half"
+USER = "worker"
+FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}
+CREATED = {"type": "response.created", "response": {"model": "m"}}
+FAILURE = Failure("refused", "400 no", 3, datetime(2026, 5, 4, 12, tzinfo=UTC))
+
+_CALL = re.compile(r"redis\.p?call\('(\w+)'(?:, '(GROUPS|STREAM|CONSUMERS|DELCONSUMER)')?")
+SCRIPTS = sorted(
+    path.name.removesuffix(".lua") for path in scripts.FOLDER.iterdir() if path.name.endswith(".lua")
+)
+COMMANDS = sorted(
+    {
+        "|".join(filter(None, found)).lower()
+        for name in SCRIPTS
+        for found in _CALL.findall(scripts.source(name))
+    }
+)
+NOT_NEEDED = {"time", "info"}
+"""Commands that a script can do without."""
+
+
+class Impatient(Patience):
+    """Takes each step once."""
+
+    async def until_done(self, step: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Take it; whatever is wrong is the test's."""
+        return await step(*args)
+
+
+class Story:
+    """What happens to one partition, step by step; each step can be taken again after it was refused."""
+
+    def __init__(self, admin: Redis, user: Redis) -> None:
+        self.bench = Bench(
+            admin, PREFIX, consumer="one", max_response_parts=2, max_part_fragments=3, max_open_responses=1
+        )
+        self.admin, self.user = admin, user
+        self.settings = self.bench.settings
+        self.names, self.keys = self.bench.names, Keys(self.bench.names)
+        self.group = ConsumerGroup(user, self.keys, "one")
+        self.worker = Worker(
+            RedisStorage(user, self.keys, self.settings),
+            RoutingTable(BUILT_IN.values()),
+            self.names,
+            self.settings,
+            Impatient(),
+            open_entry,
+        )
+
+    async def read(self, consumer: str = "one") -> list[RawEntry]:
+        """Give a consumer what is unread."""
+        return [raw(*entry) for entry in await read_as(self.admin, self.names.deltas, GROUP, consumer, 100)]
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Yield the steps; what others do happens between them."""
+        publish = self.bench.publish
+        await ConsumerGroup(self.admin, self.keys, "one").ensure()
+        await publish(CREATED, response_id="r1", tenant="t")
+        await publish(delta(1, "No", "refusal"), delta(2, "thing", "refusal"), response_id="r1")
+        await publish(delta(1, "Let me "), {"type": "made.up"}, "no JSON", response_id="r2")
+        yield self.taking(await self.read())
+        await publish(delta(3, " at all", "refusal"), KEEPALIVE, response_id="r1")
+        await publish(delta(2, "think"), response_id="r2", model="m")
+        yield self.taking(await self.read())
+        await publish({**done("Nothing at all", "refusal"), "sequence_number": "x"}, response_id="r1")
+        await publish({**CREATED, "response": {"model": 5}}, COMPLETED, response_id="r1")
+        await publish(done("Let me think"), FILTERED, response_id="r2")
+        yield self.taking(await self.read())
+        await self.admin.delete(self.keys.state(StreamKey("response", "r1")))  # it expires before the marker
+        await publish(delta(9, "late", "refusal"), done("another", "refusal"), response_id="r1")
+        await publish(delta(9, "late"), done("another"), response_id="r2")
+        yield self.taking(await self.read())
+        for index in range(4):
+            await publish({**delta(1, "x"), "output_index": index}, response_id="r3")
+        yield self.taking(await self.read())
+        for number in range(3):
+            await publish(delta(number, "x" * 300), response_id="r4")
+        yield self.taking(await self.read())
+        await publish(delta(4, "x" * 300), response_id="r4")
+        yield self.taking(await self.read())
+        await publish(KEEPALIVE, response_id="r5")
+        ((stuck, _),) = await self.read("stuck")
+        await self.admin.xclaim(self.names.deltas, GROUP, "stuck", 0, [stuck], idle=3_600_000)
+        await publish(delta(1, "in time"), response_id="r6")
+        await publish(done("in time"), response_id="r6")
+        yield self.taking(await self.read())
+        await self.admin.xack(self.names.deltas, GROUP, stuck)
+        yield self.worker.sweep
+        async for step in self.steps_beside():
+            yield step
+
+    async def steps_beside(self) -> AsyncIterator[Step]:
+        """Yield what a worker, a relay and an operator do beside the batches."""
+        await self.bench.publish(KEEPALIVE, KEEPALIVE, response_id="r5")
+        inherited = await self.read("gone")
+        yield self.inheriting
+        yield self.taking(inherited)
+        await self.bench.publish(KEEPALIVE, response_id="r5")
+        ((lost, _),) = await self.read("gone")
+        await self.admin.xdel(self.names.deltas, lost)
+        yield self.claiming
+        yield self.tidying
+        letters = DeadLetters(self.admin, self.names)
+        letter = await anext(each.id async for each in letters.oldest_first())
+        yield self.replaying(letter)
+        yield self.taking(await self.read())
+        yield await self.giving_up()
+        yield self.looking_for_spikes
+
+    def taking(self, entries: Sequence[RawEntry]) -> Step:
+        """Return the step in which the worker takes a batch."""
+
+        async def take() -> None:
+            await self.worker.take(self.worker.gathering(entries))
+
+        return take
+
+    async def inheriting(self) -> None:
+        """Take over what a worker has left."""
+        await self.group.inherit("gone")
+
+    async def claiming(self) -> None:
+        """Take over what nobody acknowledges, and find that it was trimmed."""
+        await self.group.claim(0, "0-0")
+
+    async def tidying(self) -> None:
+        """Do the rounds."""
+        await self.group.keep([b"0-1"])
+        await self.group.leave()
+        await self.group.retire(0)
+        await self.group.trim(60_000)
+        await KindRetention(self.user, self.keys, {"refusal": 60}, 60).remove_aged()
+
+    def replaying(self, letter: str) -> Step:
+        """Return the step in which an operator replays a dead letter."""
+
+        async def replay() -> None:
+            fields = {"event": json.dumps(KEEPALIVE).encode()}
+            with unavailable_if_away():
+                await DeadLetters(self.user, self.names).replay(letter, fields)
+
+        return replay
+
+    async def giving_up(self) -> Step:
+        """Return the step in which a relay gives up an alert."""
+        await DestinationGroup(self.admin, self.names.alerts, "here").ensure("all")
+        (entry_id, _), *_ = await read_as(self.admin, self.names.alerts, "relay:here", CONSUMER, 1)
+        place = Place(self.names.alerts, EntryId.parse(entry_id.decode()))
+
+        async def give_up() -> None:
+            lease = RedisLease(self.user, self.settings.names, "here", "me")
+            await lease.hold(10_000)
+            await RedisOutbox(self.user, self.settings.names, "here").give_up(place, FAILURE)
+            await lease.release()
+
+        return give_up
+
+    async def looking_for_spikes(self) -> None:
+        """Look for spikes, and raise the alert about one."""
+        rates = RedisRates(self.user, self.settings)
+        turn = await wait_until(lambda: rates.take_turn(1), message="nobody has the turn")
+        assert turn is not None
+        if not turn.spikes:
+            await rates.counted(turn.now_ms)
+            await rates.write(
+                turn,
+                [Change(Subject("model", "m"), alert("deltaloom.refusal.spike", id="spike_1"), begins=True)],
+            )
+
+    async def told(self) -> dict[str, Any]:
+        """Return all that the story comes to."""
+        rates = RedisRates(self.admin, self.settings)
+        window = (await rates.counted(await rates.now_ms())).window
+        return {
+            "texts": sorted(
+                (text.id, text.text, text.status, text.integrity) for text in await texts(self.admin, PREFIX)
+            ),
+            "alerts": sorted((each.type, each.id) for each in await alerts(self.admin, PREFIX)),
+            "letters": sorted(letter.error for letter in await dead_letters(self.admin, PREFIX)),
+            "counts": await counts(self.admin, PREFIX),
+            "rates": {str(subject): count for subject, count in window.items()},
+            "undelivered": await self.admin.xlen(self.names.undelivered),
+            "pending": await self.bench.pending(),
+        }
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """Return a server of our own: users are its, not a prefix's."""
+    with EmbeddedServer(protected=False) as server:
+        yield server
+
+
+@pytest.fixture
+async def admin(server: EmbeddedServer) -> AsyncIterator[Redis]:
+    """Return a client that may do all, on an empty server with a user that may too."""
+    async with Redis.from_url(server.url) as client:
+        await client.flushall()
+        await client.execute_command("ACL", "SETUSER", USER, "reset", "on", "nopass", "~*", "&*", "+@all")
+        yield client
+
+
+@pytest.fixture
+async def user(admin: Redis, server: EmbeddedServer) -> AsyncIterator[Redis]:
+    """Return a client of the user whose rights change."""
+    await admin.ping()  # by now the user is there
+    async with Redis.from_url(server.url, username=USER, password="any") as client:  # noqa: S106 - any will do
+        yield client
+
+
+async def _acl(admin: Redis, *rules: str) -> None:
+    """Change the rights of the user."""
+    client: Any = admin
+    await client.execute_command("ACL", "SETUSER", USER, *rules)  # type: ignore[no-untyped-call]
+
+
+async def refusal(step: Step) -> SetUpWronglyError | None:
+    """Take a step; return the error if it was refused."""
+    try:
+        await step()
+    except SetUpWronglyError as error:
+        return error
+    return None
+
+
+async def undisturbed(admin: Redis, user: Redis) -> dict[str, Any]:
+    """Tell the story on a server that is in order."""
+    story = Story(admin, user)
+    async for step in story.steps():
+        await step()
+    told = await story.told()
+    await admin.flushall()
+    return told
+
+
+async def test_the_story_has_a_bit_of_everything(admin: Redis, user: Redis) -> None:
+    """Otherwise what is never called is never broken."""
+    told = await undisturbed(admin, user)
+    assert len(told["texts"]) == 6
+    assert {name.partition(":")[0] for name in told["counts"]} == {
+        "type",
+        "left_out",
+        "late",
+        "contradicted",
+        "parts_beyond_limit",
+        "lost",
+    }
+    assert len(told["alerts"]) >= 6
+    assert len(told["letters"]) == 2
+    assert (told["undelivered"], told["pending"]) == (1, {})
+    assert told["rates"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_command_that_is_forbidden_for_a_while(admin: Redis, user: Redis, command: str) -> None:
+    """Otherwise texts are acknowledged and not stored, or come out again each second."""
+    expected = await undisturbed(admin, user)
+    story = Story(admin, user)
+    errors: list[SetUpWronglyError] = []
+    async for step in story.steps():
+        await _acl(admin, f"-{command}")
+        if error := await refusal(step):
+            errors.append(error)
+        await _acl(admin, "+@all")
+        await step()
+    assert await story.told() == expected
+    assert {error.state for error in errors} <= {"NOPERM"}
+    assert bool(errors) == (command not in NOT_NEEDED)
+
+
+def keys_of(story: Story) -> dict[str, str]:
+    """Return the keys that scripts write, each by a name of its own."""
+    keys, names = story.keys, story.names
+    response, part = StreamKey("response", "r1"), PartKey(StreamKey("response", "r1"), 0, 0, "refusal")
+    return {
+        "input": names.deltas,
+        "texts": names.assembled,
+        "alerts": names.alerts,
+        "letters": names.dead_letters,
+        "undelivered": names.undelivered,
+        "counts": keys.counts,
+        "types": keys.counted_types,
+        "fields": keys.counted_fields,
+        "open": keys.open,
+        "waiting": keys.waiting,
+        "state": keys.state(response),
+        "marker": keys.marker(response),
+        "log": keys.log(part),
+        "item": keys.item(part),
+        "spikes": keys.spikes,
+        "provider-spikes": keys.provider_spikes,
+        "turn": keys.spike_turn,
+        "lease": names.name("relay:here:lease"),
+    }
+
+
+@pytest.mark.parametrize("name", keys_of(Story(Redis(), Redis())))
+async def test_a_key_of_another_type_for_a_while(admin: Redis, user: Redis, name: str) -> None:
+    """Otherwise texts are acknowledged and not stored, or come out again each second."""
+    expected = await undisturbed(admin, user)
+    story = Story(admin, user)
+    errors: list[SetUpWronglyError] = []
+    key = keys_of(story)[name]
+    async for step in story.steps():
+        was_there = await admin.exists(key)
+        if was_there:
+            await admin.rename(key, "aside")
+        await admin.rpush(key, "of another program")
+        if error := await refusal(step):
+            errors.append(error)
+        await admin.delete(key)
+        if was_there:
+            await admin.rename("aside", key)
+        await step()
+    assert await story.told() == expected
+    assert {(error.state, key in str(error)) for error in errors} == {("WRONGTYPE", True)}
