@@ -15,18 +15,30 @@ if TYPE_CHECKING:
 
     from service.storage.server import Finding
 
-EXAMPLES = examples("deltaloom check", "REDIS_URL=rediss://user@host:6379 deltaloom check --json")
+EXAMPLES = examples(
+    "deltaloom check",
+    "deltaloom check --read-only",
+    "REDIS_URL=rediss://user@host:6379 deltaloom check --json",
+)
 
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "bold yellow"), "fail": ("FAIL", "bold red")}
 
 
-def run(json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
+def run(
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Do not try what a worker does: for a user that may not write as it does."
+        ),
+    ] = False,
+) -> None:
     """Check the server and this installation. Exit code 1 if the worker could not work; warnings are 0."""
     from service.cli.connection import read_settings
     from service.cli.findings import found
     from service.cli.output import console, print_table, write_json
 
-    findings = asyncio.run(found(read_settings()))
+    findings = asyncio.run(found(read_settings(), read_only=read_only))
     failed = any(finding.state == "fail" for finding in findings)
     if json:
         checks = [finding._asdict() for finding in findings]

@@ -16,7 +16,7 @@ from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
 from service.cli.errors import CommandError
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.settings import Settings, SettingsError
 from service.storage.availability import distrust_of
 from service.storage.connection import blocking_client_of, client_of
@@ -81,6 +81,8 @@ def explained(settings: Settings) -> Iterator[None]:
         if "Cluster mode is not enabled" in str(error):
             raise CommandError(f"there is no cluster at {where}; redis:// is for one server") from error
         raise CommandError(f"no node of the cluster at {where} answers ({_reason(error)})") from error
+    except SetUpWronglyError as error:
+        raise CommandError(f"{where} refused: {_one_line(error)}") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
         if distrust := distrust_of(error):
             raise CommandError(f"no talking to {where}: {distrust}") from error

@@ -33,8 +33,13 @@ _FIELDS_NAMED = 10
 OWNERS = {"service": "deltaloom-worker", "handlers": "deltaloom-worker", "deltaloom": "deltaloom"}
 
 
-async def found(settings: Settings) -> list[Finding]:
-    """All findings; those about the server end with the first if there is none."""
+async def found(settings: Settings, *, read_only: bool = False) -> list[Finding]:
+    """Return all findings; those about the server end with the first if there is none.
+
+    Args:
+        settings: of this process.
+        read_only: write nothing, and so do not try what a worker does.
+    """
     here = [handlers(settings), import_names(metadata.packages_distributions())]
     try:
         async with connect(settings) as client:
@@ -42,7 +47,7 @@ async def found(settings: Settings) -> list[Finding]:
             return [
                 *assess(server),
                 await state_format(client, settings.names),
-                await scripts(client, settings),
+                *([] if read_only else [await scripts(client, settings)]),
                 await workers(client, settings.names),
                 await left_out(client, settings.names),
                 *here,

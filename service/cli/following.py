@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from service.cli.output import note
-from service.ports import StorageUnavailableError
+from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.storage.availability import unavailable_if_away
 from service.storage.reading import entries_of
 
@@ -50,6 +50,8 @@ def follow(client: Redis, after: dict[str, str], *, apart: bool = False) -> Iter
         try:
             with unavailable_if_away():
                 found = _look(client, places) if apart else _wait(client, places)
+        except SetUpWronglyError:
+            raise
         except StorageUnavailableError:
             if not away:
                 note("the server is away, waiting for it")

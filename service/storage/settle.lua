@@ -41,7 +41,7 @@ must_be_a('zset', WAITING)
 for _, stream in ipairs({ASSEMBLED, ALERTS}) do must_be_allowed('XADD', stream, '*', '', '') end
 
 local function check_rights(state, marker)
-  for _, command in ipairs({'EXISTS', 'HGETALL', 'HKEYS', 'HLEN', 'DEL'}) do must_be_allowed(command, state) end
+  for _, command in ipairs({'EXISTS', 'HGETALL', 'HKEYS', 'DEL'}) do must_be_allowed(command, state) end
   for _, command in ipairs({'HGET', 'HEXISTS', 'HDEL'}) do must_be_allowed(command, state, 'over') end
   for _, command in ipairs({'HSET', 'HSETNX'}) do must_be_allowed(command, state, 'over', '1') end
   must_be_allowed('HINCRBY', state, 'over', '1')

@@ -1,0 +1,410 @@
+"""The users of `deploy/users.acl`: each may do all that is its own, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from deltaloom import AssembledText, Partitions
+from deltaloom.streams import GROUP
+from service.settings import PARTITIONS_AT_MOST
+from tests.docs.scripts import run_example
+from tests.relays import SECRETS, destination, raise_alert, relay_environment, relay_process
+from tests.relays import wait_until_settled as wait_until_delivered
+from tests.service.cli.command import deltaloom, environment
+from tests.users import FILE, KINDS, OWNER, USERS, NodeWithUsers
+from tests.waiting import wait_until
+from tests.webhook_receiver import receiving
+from tests.workers import running_workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from deltaloom import StreamNames
+    from tests.webhook_receiver import Receiver
+
+DELTA = {"type": "response.refusal.delta", "output_index": 0, "content_index": 0}
+DONE = {"type": "response.refusal.done", "output_index": 0, "content_index": 0}
+REFUSAL = [
+    {**DELTA, "sequence_number": 1, "delta": "No."},
+    {**DONE, "sequence_number": 2, "refusal": "No."},
+]
+WATCHED = (
+    "XINFO GROUPS deltaloom:deltas",
+    "XPENDING deltaloom:deltas deltaloom",
+    "HGETALL deltaloom:counts",
+    "XLEN deltaloom:dead-letters",
+    "ZCARD deltaloom:waiting",
+)
+"""What the page on operations has people watch."""
+
+DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}
+"""Rights that programs ask for and do without: `publish` looks whether it knows a response, and `check`, as the
+worker when it starts, how often the server writes to disk."""
+
+SELDOM = {
+    "relay": {"ping"},  # with `health_check_interval` in the URL
+    "subscriber": {"ping"},  # the same
+    "worker": {
+        *("getrange", "expire", "xdel"),  # a log that grows, texts of a kind that are aged
+        *("zmscore", "zpopmin", "zrange"),  # too many responses, or types in the counts
+    },
+}
+"""Granted for what does not happen in every life."""
+
+
+@pytest.fixture(params=KINDS)
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NodeWithUsers]:
+    """A server of this test's own."""
+    node = NodeWithUsers(tmp_path / "server", request.param)
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.kill()
+
+
+class Flow:
+    """The way of some responses from end to end, on which each user takes its part."""
+
+    def __init__(
+        self, server: NodeWithUsers, owner: Redis, partitions: int, folder: Path, receiver: Receiver
+    ) -> None:
+        self.server = server
+        self.owner = owner
+        self.partitions = Partitions(partitions)
+        self.folder = folder
+        self.receiver = receiver
+        self.used: dict[str, set[str]] = {}
+
+    def command(self, user: str, *arguments: str, stdin: str = "", code: int = 0) -> str:
+        """Run a command as a user; returns what it printed."""
+        count = str(self.partitions.count)
+        env = environment(self.server.url_of(user), DELTALOOM_PARTITIONS=count, **SECRETS)
+        done = deltaloom(*arguments, env=env, stdin=stdin.encode(), cwd=self.folder)
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    @asynccontextmanager
+    async def part_of(self, user: str) -> AsyncIterator[None]:
+        """Note which commands are run meanwhile."""
+        await self.server.used()
+        yield
+        self.used[user] = await self.server.used()
+
+    async def publish(self) -> None:
+        """Publish refusals, some without an end, and broken events: by the command and by clients."""
+        events = "\n".join(json.dumps(each) for each in REFUSAL)
+        url = self.server.url_of("producer")
+        for number in range(4):
+            said = self.command("producer", "publish", "-", "--response-id", f"resp_{number}", stdin=events)
+            assert said.startswith("published 2 events in 2 entries")
+        async with Redis.from_url(url) as client:
+            for number in range(4):
+                open_, broken = f"open_{number}", f"broken_{number}"
+                fields: dict[Any, Any] = {"event": json.dumps(REFUSAL[0]), "response_id": open_}
+                await client.xadd(self.partitions.of(open_).deltas, fields)
+                fields = {"event": "{", "response_id": broken}
+                await client.xadd(self.partitions.of(broken).deltas, fields)
+        if not self.partitions.count:
+            for example in ("publish_python.py", "publish_faststream.py"):
+                await run_example(example, url, "deltaloom", self.folder)
+
+    async def work(self) -> None:
+        """Have workers finish it all, give up what falls idle, and tidy up."""
+        settings: dict[str, Any] = {
+            "partitions": self.partitions.count,
+            "idle_timeout": 1,
+            "sweep_interval": 0.2,
+            "trim_interval": 0.2,
+            "claim_time": 1,
+            "kind_retention": "refusal=3600",
+            "spike_window": 10,
+            "spike_baseline": 60,
+        }
+        expected = {"refusal opened", "dead letter", "server at risk"}
+        for consumer in ("first", "second"):
+            url = self.server.url_of("worker")
+            async with running_workers(url, "deltaloom", consumer=consumer, **settings) as (worker,):
+                await wait_until(self.is_settled, 30, message="everything is finished or given up")
+                wrong = [line for line in worker.lines() if line["level"] not in {"debug", "info"}]
+                assert {line["event"] for line in wrong} <= expected, wrong
+
+    async def is_settled(self) -> bool:
+        """Return whether nothing is unread, pending or open."""
+        return all([await self._is_settled(names) for names in self.partitions.all])
+
+    async def _is_settled(self, names: StreamNames) -> bool:
+        if not await self.owner.exists(names.deltas):
+            return False
+        groups = {group["name"]: group for group in await self.owner.xinfo_groups(names.deltas)}
+        mine = groups.get(GROUP.encode(), {"lag": None, "pending": None})
+        is_open = await self.owner.zcard(names.name("open"))
+        return mine["lag"] == 0 and mine["pending"] == 0 and not is_open
+
+    async def deliver(self) -> None:
+        """Deliver alerts one by one and as digests, give some up, note that the destination is gone."""
+        receiver, accept = self.receiver, self.receiver.answer
+        file = self.folder / "alerts.toml"
+        grouped = {"by": ["model"], "window": 1, "from": 2}
+        file.write_text(destination("here", receiver.url, group=grouped))
+        env = relay_environment(self.server.url_of("relay"), "deltaloom", partitions=self.partitions.count)
+        async with relay_process(file, env):
+            await self.wait_until_delivered()
+            assert receiver.taken
+            for status, name in ((400, "refused"), (410, "gone")):
+                receiver.answer = lambda _id, _count, status=status: web.Response(status=status)  # type: ignore[misc]
+                for names in self.partitions.all:
+                    await raise_alert(self.owner, names.name("")[:-1], "opened", name, model=name)
+                await self.wait_until_delivered()
+            gone = self.partitions.all[0].name("gone")
+            await wait_until(lambda: self.owner.hlen(gone), message="it is noted")
+        receiver.answer = accept
+
+    async def wait_until_delivered(self) -> None:
+        """Wait until the destination is owed nothing."""
+        for names in self.partitions.all:
+            await wait_until_delivered(self.owner, names.name("")[:-1], "here", 30)
+
+    async def subscribe(self) -> None:
+        """Read the outputs in a group, take over, acknowledge, and look up what is finished."""
+        taken: list[AssembledText] = []
+        async with Redis.from_url(self.server.url_of("subscriber")) as client:
+            for names in self.partitions.all:
+                for stream in (names.assembled, names.alerts):
+                    await client.xgroup_create(stream, "archive", id="0", mkstream=True)
+                    reply: Any = await client.xreadgroup("archive", "one", {stream: ">"}, count=100)
+                    await client.xautoclaim(stream, "archive", "another", 0, "0-0")
+                    for entry_id, fields in [entry for _, found in reply for entry in found]:
+                        if stream == names.assembled:
+                            taken.append(AssembledText.model_validate_json(fields[b"__data__"]))
+                        await client.xack(stream, "archive", entry_id)
+            for text in taken:
+                response = text.response_id or ""
+                assert await client.hgetall(self.partitions.of(response).item(response, 0))
+        expected = {f"{name}_{number}" for name in ("resp", "open") for number in range(4)}
+        assert {text.response_id for text in taken} >= expected
+
+    def operate(self) -> None:
+        """Run all that an operator has to run."""
+        do = partial(self.command, "operator")
+        for stream in ("assembled", "alerts", "dead-letters"):
+            assert do("tail", stream, "--from-start", "--count", "1", "--json")
+        assert "No." in do("show", "resp_1")
+        do("show", "nobody", code=1)
+        listed = [json.loads(line)["id"] for line in do("dead-letters", "list", "--json").splitlines()]
+        assert len(listed) == 4
+        do("dead-letters", "show", listed[0])
+        assert "is back on the input" in do("dead-letters", "replay", listed[0])
+        assert do("tail", "deltas", "--from-start", "--count", "1", "--json")
+        assert "1 removed" in do("dead-letters", "drop", listed[1])
+        assert "2 back on the input" in do("dead-letters", "replay", "--all")
+        assert "refused" in do("alerts", "undelivered")
+        assert do("alerts", "explain", "refused")
+        do("alerts", "rates")
+        assert "enabled" in do("alerts", "enable", "here")
+        assert "delivered" in do("alerts", "resend", "--all")
+        assert "FAIL" not in do("check", "--read-only")
+        with BlockingRedis.from_url(self.server.url_of("operator")) as client:
+            for command in WATCHED:
+                client.execute_command(
+                    *command.replace("deltaloom:", self.partitions.all[0].name("")).split()
+                )
+
+
+@pytest.mark.parametrize("partitions", [0, 3])
+async def test_each_may_do_all_that_is_its_own(
+    server: NodeWithUsers, tmp_path: Path, partitions: int
+) -> None:
+    """Otherwise whoever takes the file finds out what is missing in the night."""
+    async with Redis.from_url(server.url_of(OWNER)) as owner, receiving() as receiver:
+        flow = Flow(server, owner, partitions, tmp_path, receiver)
+        async with flow.part_of("producer"):
+            await flow.publish()
+        async with flow.part_of("worker"):
+            await flow.work()
+            assert "FAIL" not in await asyncio.to_thread(flow.command, "worker", "check")
+        async with flow.part_of("relay"):
+            await flow.deliver()
+        async with flow.part_of("subscriber"):
+            await flow.subscribe()
+        async with flow.part_of("operator"):
+            await asyncio.to_thread(flow.operate)
+        assert await server.refused() == DOES_WITHOUT
+        for user in USERS:
+            unused = granted(user) - flow.used[user] - SELDOM.get(user, set()) - {"client|setinfo"}
+            assert not unused, f"{user}: and no more than is needed"
+
+
+def granted(user: str) -> set[str]:
+    """Return the commands that the file grants a user."""
+    return set(re.findall(r"\+([a-z|]+)", line_of(user)))
+
+
+def line_of(user: str) -> str:
+    """Return a user's line of the file."""
+    (line,) = [line for line in FILE.read_text("utf-8").splitlines() if line.startswith(f"user {user} ")]
+    return line
+
+
+async def test_the_file_lets_nobody_in_as_it_stands(server: NodeWithUsers) -> None:
+    """A password that stands in a public file is everybody's."""
+    lines = FILE.read_text("utf-8").splitlines()
+    assert [line.split()[1] for line in lines] == [OWNER, *USERS]
+    for line in lines:
+        assert line.split()[2] == "off"
+        assert not re.search(r" (on|nopass|[>#]\S*)( |$)", line)
+    await server.load(FILE.read_text("utf-8"))
+    for url in (server.url, *map(server.url_of, (OWNER, *USERS))):
+        async with Redis.from_url(url) as client:
+            with pytest.raises(AuthenticationError):
+                await client.ping()
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nobody_gets_what_is_dangerous(user: str) -> None:
+    """One such right is as good as all of them, or stops the server."""
+    line = line_of(user)
+    assert "+@" not in line
+    assert "allkeys" not in line
+    assert not granted(user) & {"keys", "flushall", "flushdb", "config", "monitor", "acl", "debug", "scan"}
+    assert granted(user) >= {"ping", "client|setinfo"}
+
+
+async def test_others_rights_are_not_its_own(server: NodeWithUsers) -> None:
+    """Who gets hold of one password must not have what is others'."""
+    for user, commands in REFUSED.items():
+        for command in (*commands, *NOBODYS):
+            for name in ("deltaloom:", "deltaloom:{7}:", "deltaloom:{1023}:"):
+                parts = command.replace("deltaloom:", name).split()
+                assert not await server.may(user, *parts), (user, parts)
+            assert await server.may(OWNER, *command.split()), command
+
+
+async def test_all_partitions_are_covered(server: NodeWithUsers) -> None:
+    """A partition with more digits would be the one whose alerts nobody gets."""
+    every = Partitions(PARTITIONS_AT_MOST).all
+    for names in (Partitions().all[0], *(every[number] for number in (0, 9, 10, 99, 100, 999, 1000, 1023))):
+        assert await server.may("producer", "XADD", names.deltas, "*", "event", "{}")
+        assert await server.may("worker", "DEL", names.name("state:response:resp_1"))
+        assert await server.may("relay", "XREADGROUP", "GROUP", "relay:a", "b", "STREAMS", names.alerts, ">")
+        assert await server.may("relay", "XADD", names.undelivered, "*", "a", "b")
+        assert await server.may("subscriber", "XACK", names.assembled, "archive", "0-1")
+        assert await server.may("subscriber", "HGETALL", names.item("resp_1", 0))
+        assert await server.may("operator", "XDEL", names.dead_letters, "0-1")
+    assert every[-1].partition == 1023
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("producer", ("show", "resp_1")),
+        ("producer", ("tail", "assembled", "--from-start")),
+        ("subscriber", ("dead-letters", "list")),
+        ("subscriber", ("publish", "-")),
+    ],
+)
+async def test_a_command_says_what_is_missing(
+    server: NodeWithUsers, tmp_path: Path, user: str, command: tuple[str, ...]
+) -> None:
+    """It waited for ever, or had people look for a server that was there."""
+    env = environment(server.url_of(user))
+    done = await asyncio.to_thread(deltaloom, *command, env=env, stdin=b"{}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{server.address} refused: " in done.stderr
+    assert "no permissions" in done.stderr.lower()
+
+
+NOBODYS = (
+    "FLUSHALL",
+    "KEYS *",
+    "CONFIG GET *",
+    "MONITOR",
+    "ACL LIST",
+    "SCRIPT FLUSH",
+    "XGROUP DESTROY deltaloom:deltas deltaloom",
+    "XGROUP SETID deltaloom:deltas deltaloom 0",
+    "XSETID deltaloom:deltas 1-1",
+    "GET other:key",
+    "XADD other:stream * event {}",
+    "PUBLISH channel message",
+)
+"""What none of them may."""
+
+REFUSED = {
+    "producer": (
+        "XRANGE deltaloom:deltas - +",
+        "XREADGROUP GROUP deltaloom me STREAMS deltaloom:deltas >",
+        "XDEL deltaloom:deltas 0-1",
+        "XTRIM deltaloom:deltas MAXLEN 0",
+        "DEL deltaloom:deltas",
+        "XADD deltaloom:assembled * __data__ {}",
+        "XADD deltaloom:alerts * __data__ {}",
+        "XADD deltaloom:dead-letters * __data__ {}",
+        "XADD deltaloom:state:response:{7}:deltas * event {}",
+        "XADD deltaloom:state:response:x}:deltas * event {}",
+        "XRANGE deltaloom:assembled - +",
+        "HGETALL deltaloom:item:resp_1:0",
+        "EXISTS deltaloom:item:resp_1:0",
+        "EVALSHA abc 1 deltaloom:deltas",
+    ),
+    "worker": (
+        "GET deltaloom-of-another:state:response:resp_1",
+        "XREADGROUP GROUP deltaloom me STREAMS other:deltas >",
+    ),
+    "relay": (
+        "XRANGE deltaloom:deltas - +",
+        "XRANGE deltaloom:assembled - +",
+        "HGETALL deltaloom:item:resp_1:0",
+        "XADD deltaloom:deltas * event {}",
+        "XADD deltaloom:assembled * __data__ {}",
+        "XADD deltaloom:alerts * __data__ {}",
+        "XTRIM deltaloom:alerts MAXLEN 0",
+        "DEL deltaloom:alerts",
+        "SET deltaloom:alerts text",
+        "EXPIRE deltaloom:alerts 1",
+        "XRANGE deltaloom:undelivered - +",
+        "XGROUP DESTROY deltaloom:alerts relay:here",
+    ),
+    "subscriber": (
+        "XADD deltaloom:deltas * event {}",
+        "XADD deltaloom:assembled * __data__ {}",
+        "XRANGE deltaloom:deltas - +",
+        "XREADGROUP GROUP deltaloom me STREAMS deltaloom:deltas >",
+        "XACK deltaloom:deltas deltaloom 0-1",
+        "XRANGE deltaloom:dead-letters - +",
+        "XREADGROUP GROUP mine me STREAMS deltaloom:dead-letters >",
+        "XDEL deltaloom:assembled 0-1",
+        "XGROUP CREATE deltaloom:state:response:x}:assembled g 0 MKSTREAM",
+        "XGROUP DESTROY deltaloom:alerts relay:here",
+        "HGETALL deltaloom:state:response:resp_1",
+        "HSET deltaloom:item:resp_1:0 refusal:0 {}",
+        "EVALSHA abc 1 deltaloom:alerts",
+    ),
+    "operator": (
+        "XDEL deltaloom:deltas 0-1",
+        "XDEL deltaloom:assembled 0-1",
+        "XDEL deltaloom:alerts 0-1",
+        "XADD deltaloom:assembled * __data__ {}",
+        "XADD deltaloom:alerts * __data__ {}",
+        "XADD deltaloom:dead-letters * reason none",
+        "XREADGROUP GROUP deltaloom me STREAMS deltaloom:deltas >",
+        "XACK deltaloom:deltas deltaloom 0-1",
+        "DEL deltaloom:state:response:resp_1",
+        "HSET deltaloom:state:response:resp_1 over 1",
+        "HDEL deltaloom:format min_reader",
+        "SET deltaloom:relay:here:lease me",
+    ),
+}
+"""What is others', by user."""

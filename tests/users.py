@@ -1,0 +1,82 @@
+"""The users of `deploy/users.acl`, switched on, on a server of a test's own."""
+
+from __future__ import annotations
+
+import subprocess
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from tests.docs.pages import ROOT
+from tests.nodes import Node
+from tests.tiers import need
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = ROOT / "deploy/users.acl"
+USERS = ("producer", "worker", "relay", "subscriber", "operator")
+OWNER = "default"
+KINDS = ("embedded", "redis-server")
+_SETINFO = " +client|setinfo"
+"""Redis 7.0 does not know it."""
+
+
+def password(user: str) -> str:
+    """Return a user's password, on a server that lives as long as a test."""
+    return f"of-the-{user}"
+
+
+def switched_on(lines: str) -> str:
+    """Return the file as the page says to change it: each user on, with the digest of a password."""
+    on = []
+    for line in lines.splitlines():
+        user = line.split()[1]
+        digest = sha256(password(user).encode()).hexdigest()
+        on.append(line.replace(f"user {user} off ", f"user {user} on #{digest} ", 1))
+    return "\n".join(on) + "\n"
+
+
+def _is_redis_7_0(program: str) -> bool:
+    said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
+    return "Redis server v=7.0." in said
+
+
+class NodeWithUsers(Node):
+    """A server that has loaded the users' file, and nothing else."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._file = folder.with_suffix(".acl")
+        super().__init__(folder, {"save": "", "aclfile": str(self._file)})
+        if kind == "redis-server":
+            self._command[0] = need("redis-server", what="a redis-server", package="redis-server")
+        self._write(switched_on(FILE.read_text("utf-8")))
+        self.connects_with = {"username": OWNER, "password": password(OWNER)}
+
+    def _write(self, text: str) -> None:
+        """Write the server's file."""
+        self._file.write_text(
+            text.replace(_SETINFO, "") if _is_redis_7_0(self._command[0]) else text, "utf-8"
+        )
+
+    async def load(self, text: str) -> None:
+        """Have the server load another file."""
+        self._write(text)
+        await self.ask("ACL", "LOAD")
+
+    def url_of(self, user: str) -> str:
+        """Return the address with a user's name and password."""
+        return f"redis://{user}:{password(user)}@{self.address}"
+
+    async def used(self) -> set[str]:
+        """Return the commands that were run since this was last asked, as rules name them."""
+        stats = await self.ask("INFO", "commandstats")
+        await self.ask("CONFIG", "RESETSTAT")
+        return {name.removeprefix("cmdstat_") for name, stat in stats.items() if stat["calls"]}
+
+    async def refused(self) -> set[tuple[str, str]]:
+        """Return what the server has refused: users and commands, or keys."""
+        return {(each["username"], each["object"]) for each in await self.ask("ACL", "LOG")}
+
+    async def may(self, user: str, *command: str) -> bool:
+        """Return whether a user may run a command."""
+        return bool(await self.ask("ACL", "DRYRUN", user, *command) == "OK")
