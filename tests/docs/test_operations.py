@@ -118,6 +118,7 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
     unseen = [pattern.pattern for pattern in documented if not any(map(pattern.fullmatch, types))]
     seldom = (
         "waiting",
+        "counted-fields",
         "spikes",
         "provider-spikes",
         "spike-turn",
@@ -129,3 +130,12 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
         "done:.+",
     )
     assert set(unseen) <= {f"{prefix}:{key}" for key in seldom}
+
+
+def test_users_are_those_of_the_file() -> None:
+    """Whoever reads the page would think that others' rights are other ones."""
+    (block,) = [block for block in OPERATIONS.blocks if block.text.startswith("user default ")]
+    shown = block.text.replace("\n    ", " ").splitlines()
+    assert shown == (ROOT / "deploy/users.acl").read_text("utf-8").splitlines()
+    rows = [quoted(row[0])[0] for row in OPERATIONS.table("Users")]
+    assert sorted(rows) == sorted(line.split()[1] for line in shown)
