@@ -81,17 +81,22 @@ def explained(settings: Settings) -> Iterator[None]:
         if "Cluster mode is not enabled" in str(error):
             raise CommandError(f"there is no cluster at {where}; redis:// is for one server") from error
         raise CommandError(f"no node of the cluster at {where} answers ({_reason(error)})") from error
-    except SetUpWronglyError as error:
-        raise CommandError(f"{where} refused: {_one_line(error)}") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
-        if distrust := distrust_of(error):
-            raise CommandError(f"no talking to {where}: {distrust}") from error
-        raise CommandError(
-            f"no server answers at {where} ({_reason(error)}): start one there "
-            "(`deltaloom run` brings its own), or name another with REDIS_URL"
-        ) from error
+        raise CommandError(_unavailable(where, error)) from error
     except exceptions.RedisError as error:
         raise CommandError(f"{where} refused: {_one_line(error)}") from error
+
+
+def _unavailable(where: str, error: Exception) -> str:
+    """Return what is said of a server that does not answer, is not trusted, or is set up wrongly."""
+    if isinstance(error, SetUpWronglyError):
+        return f"{where} refused: {_one_line(error)}"
+    if distrust := distrust_of(error):
+        return f"no talking to {where}: {distrust}"
+    return (
+        f"no server answers at {where} ({_reason(error)}): start one there "
+        "(`deltaloom run` brings its own), or name another with REDIS_URL"
+    )
 
 
 @asynccontextmanager

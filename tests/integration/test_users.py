@@ -50,8 +50,8 @@ WATCHED = (
 """What the page on operations has people watch."""
 
 DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}
-"""Rights that programs ask for and do without: `publish` looks whether it knows a response, and `check`, as the
-worker when it starts, how often the server writes to disk."""
+"""Rights that programs ask for and do without: `publish` looks whether it knows a response, and `check` and a
+worker that starts look how often the server writes to disk."""
 
 SELDOM = {
     "relay": {"ping"},  # with `health_check_interval` in the URL
