@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -260,8 +260,7 @@ async def user(admin: Redis, server: EmbeddedServer) -> AsyncIterator[Redis]:
 
 async def _acl(admin: Redis, *rules: str) -> None:
     """Change the rights of the user."""
-    client: Any = admin
-    await client.execute_command("ACL", "SETUSER", USER, *rules)  # type: ignore[no-untyped-call]
+    await cast("Any", admin).execute_command("ACL", "SETUSER", USER, *rules)
 
 
 async def refusal(step: Step) -> SetUpWronglyError | None:

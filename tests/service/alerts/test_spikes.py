@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from deltaloom.messages import KnownRateScope
 from service.alerts.proportions import Count, Thresholds
 from service.alerts.spikes import (
-    OTHER,
     Change,
     Rates,
     SpikeWatch,
@@ -23,6 +22,7 @@ from service.alerts.spikes import (
     thresholds_of,
     window_of,
 )
+from service.keys import OTHER
 from service.settings import Settings
 
 if TYPE_CHECKING:
