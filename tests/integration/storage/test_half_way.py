@@ -246,7 +246,7 @@ async def admin(server: EmbeddedServer) -> AsyncIterator[Redis]:
     """Return a client that may do all, on an empty server with a user that may too."""
     async with Redis.from_url(server.url) as client:
         await client.flushall()
-        await client.execute_command("ACL", "SETUSER", USER, "reset", "on", "nopass", "~*", "&*", "+@all")
+        await _acl(client, "reset", "on", "nopass", "~*", "&*", "+@all")
         yield client
 
 
