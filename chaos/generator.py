@@ -126,15 +126,17 @@ _NAMES = {
 """Of a kind: its events' family, their index, the `.done`'s text, and the type of its copy."""
 
 
-def make_response(seed: str, producer: int, number: int) -> Response:
-    """The response of this number."""
-    return _Maker(random.Random(f"{seed}/{producer}/{number}"), f"r{seed}-{producer}-{number}").make()
+def make_response(seed: str, producer: int, number: int, *, sound: bool = False) -> Response:
+    """Return the response of this number; a sound one has no events that cannot be handled."""
+    rng = random.Random(f"{seed}/{producer}/{number}")
+    return _Maker(rng, f"r{seed}-{producer}-{number}", sound=sound).make()
 
 
 class _Maker:
-    def __init__(self, rng: random.Random, name: str) -> None:
+    def __init__(self, rng: random.Random, name: str, *, sound: bool) -> None:
         self.rng = rng
         self.name = name
+        self.sound = sound
         self.style = self._style()
 
     def make(self) -> Response:
@@ -377,6 +379,8 @@ class _Maker:
         """Bad events and unknown types, alone and inside arrays."""
         if self._chance(0.3):
             groups.insert(self.rng.randint(0, len(groups)), [self._unknown()])
+        if self.sound:
+            return groups
         if self._chance(0.06):
             for _ in range(self.rng.randint(1, 3)):
                 group = self.rng.choice(groups)

@@ -16,10 +16,18 @@ from deltaloom import GROUP, StreamNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
-    from chaos.deliveries import Deliveries, Grouped
     from chaos.processes import Server
     from chaos.verdict import Verdict
+
+    class Told(Protocol):
+        """Somebody who is told of alerts."""
+
+        def raised(self, fields: Mapping[str, Any]) -> None:
+            """Note that an alert is on the stream."""
+            ...
+
 
 AUDIT = "chaos-audit"
 """A group that reads nothing: what is behind it may be trimmed, what is before it must not be."""
@@ -37,9 +45,21 @@ class Observer:
         server: Server,
         names: StreamNames,
         verdict: Verdict,
-        deliveries: Sequence[Deliveries | Grouped],
+        deliveries: Sequence[Told],
+        *,
+        page: int = 1000,
     ) -> None:
+        """Begin with the oldest entries.
+
+        Args:
+            server: has the streams.
+            names: of the partition.
+            verdict: is told of each entry of the outputs.
+            deliveries: are told of each alert.
+            page: entries that are read at once from each stream.
+        """
         self._server = server
+        self._page = page
         self.names = names
         self._verdict = verdict
         self._deliveries = deliveries
@@ -87,12 +107,12 @@ class Observer:
                 pass
 
     async def _read_some(self, client: Any, block_ms: int | None) -> int:
-        reply = await client.xread(self._last, count=_PAGE, block=block_ms)
+        reply = await client.xread(self._last, count=self._page, block=block_ms)
         pages = {name.decode(): entries for name, entries in reply}
         count = self._take_all(self.names.assembled, pages.pop(self.names.assembled, []))
-        while count and count % _PAGE == 0:  # an alert of this reply may be of a text on the next page
+        while count and count % self._page == 0:  # an alert of this reply may be of a text on the next page
             after = {self.names.assembled: self._last[self.names.assembled]}
-            more = await client.xread(after, count=_PAGE)
+            more = await client.xread(after, count=self._page)
             if not more:
                 break
             count += self._take_all(self.names.assembled, more[0][1])
@@ -106,11 +126,12 @@ class Observer:
         return len(entries)
 
     def _take(self, stream: str, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
+        size = sum(len(name) + len(value) for name, value in fields.items())
         if stream == self.names.dead_letters:
             letter = {name.decode(): value.decode() for name, value in fields.items()}
-            self._verdict.dead_letter(Message(entry_id, letter))
+            self._verdict.dead_letter(Message(entry_id, letter, size))
             return
-        message = Message(entry_id, json.loads(fields[b"__data__"]))
+        message = Message(entry_id, json.loads(fields[b"__data__"]), size)
         if stream == self.names.assembled:
             self._verdict.text(message)
         else:

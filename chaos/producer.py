@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from chaos.processes import Server
     from chaos.verdict import Verdict
 
+    MakeResponse = Callable[[str, int, int], Response]
+    """Makes a response from the seed, the producer's number and its own number."""
+
 _OPEN_AT_ONCE = 24
 _BATCH = 16
 _SLOW_SECONDS = 12.0
@@ -54,7 +57,17 @@ class _Stream:
 class Producer:
     """One producer: it streams many responses at once."""
 
-    def __init__(self, number: int, seed: str, server: Server, stream: str, verdict: Verdict) -> None:
+    def __init__(
+        self,
+        number: int,
+        seed: str,
+        server: Server,
+        stream: str,
+        verdict: Verdict,
+        *,
+        make: MakeResponse = make_response,
+    ) -> None:
+        self._make = make
         self._number = number
         self._seed = seed
         self._server = server
@@ -77,7 +90,7 @@ class Producer:
             while self._open or not ends():
                 self._hurry = ends()
                 while len(self._open) < _OPEN_AT_ONCE and may_begin() and not ends():
-                    response = make_response(self._seed, self._number, next(numbers))
+                    response = self._make(self._seed, self._number, next(numbers))
                     self._verdict.expect(response)
                     self._open.append(_Stream(response))
                 batch = self._batch()

@@ -52,6 +52,8 @@ class Message(NamedTuple):
 
     id: str
     fields: Mapping[str, Any]
+    size: int = 0
+    """Bytes of all its fields, as they are stored."""
 
 
 class Leftover(NamedTuple):
@@ -192,9 +194,9 @@ class Verdict:
         identity = hash(fields["id"])
         part = self._parts.get(key)
         if identity in self._ids:
-            self.violate("doubled text", f"{_name(key)} came again as {message.id}")
+            self.violate("doubled text", f"{named(key)} came again as {message.id}")
         elif part is None:
-            self.violate("unknown text", f"{_name(key)} ({message.id}): {_shown(fields)}")
+            self.violate("unknown text", f"{named(key)} ({message.id}): {_shown(fields)}")
         else:
             part.text = message
         self._ids.add(identity)
@@ -216,17 +218,17 @@ class Verdict:
         part = self._parts.get(key)
         if part is None or key.kind != "refusal":
             kind = "doubled alert" if hash(key) in self._complete else "wrong alert"
-            self.violate(kind, f"{fields['type']} of {_name(key)} ({message.id})")
+            self.violate(kind, f"{fields['type']} of {named(key)} ({message.id})")
             return
         if part.opened if opened else part.finished:
-            self.violate("doubled alert", f"{fields['type']} of {_name(key)} again ({message.id})")
+            self.violate("doubled alert", f"{fields['type']} of {named(key)} again ({message.id})")
             return
         if opened:
             part.opened = True
         else:
             part.finished = True
             if not part.opened:
-                self.violate("finished before opened", f"{_name(key)} ({message.id})")
+                self.violate("finished before opened", f"{named(key)} ({message.id})")
             self._compare_alert(part, message)
         self._complete_if_all_there(key)
 
@@ -236,9 +238,9 @@ class Verdict:
         unclear = {name for name, _ in self.unclear}
         identity = hash(message.fields["id"])
         if identity in self._ids:
-            self.violate("doubled alert", f"contradicted {_name(key)} again ({message.id})")
+            self.violate("doubled alert", f"contradicted {named(key)} again ({message.id})")
         elif hash(key) not in self._may_be_contradicted and key.response_id not in unclear:
-            self.violate("wrong alert", f"contradicted {_name(key)} ({message.id})")
+            self.violate("wrong alert", f"contradicted {named(key)} ({message.id})")
         self._ids.add(identity)
 
     def _stop(self, message: Message) -> None:
@@ -332,24 +334,24 @@ class Verdict:
         if wrong:
             sort = ",".join(each.partition(" ")[0] for each in wrong)
             self.violate(
-                "wrong text", f"{_name(part.expected.part)} ({message.id}): {'; '.join(wrong)}", sort
+                "wrong text", f"{named(part.expected.part)} ({message.id}): {'; '.join(wrong)}", sort
             )
 
     def _compare_alert(self, part: _Part, message: Message) -> None:
         text = part.text
         if text is None:
-            self.violate("wrong alert", f"{_name(part.expected.part)} ({message.id}) came before its text")
+            self.violate("wrong alert", f"{named(part.expected.part)} ({message.id}) came before its text")
             return
         names = ("text", "status", "reason", "integrity", "item_id", *CONTEXT)
         wrong = [name for name in names if message.fields.get(name) != text.fields.get(name)]
         if wrong:
             self.violate(
                 "wrong alert",
-                f"{_name(part.expected.part)} ({message.id}): {', '.join(wrong)} unlike its text",
+                f"{named(part.expected.part)} ({message.id}): {', '.join(wrong)} unlike its text",
             )
 
     def _missing(self, part: _Part) -> None:
-        name, expected = _name(part.expected.part), part.expected
+        name, expected = named(part.expected.part), part.expected
         if part.text is None:
             self.violate("lost text", f"{name}: {expected.status}, {expected.text[:60]!r}")
         elif expected.part.kind == "refusal":
@@ -402,12 +404,12 @@ class Verdict:
         if part.text is None or self._is_unclear(part):
             return
         expected, fields = part.expected, part.text.fields
-        started, finished = _ms(fields["started_at"]), _ms(fields["finished_at"])
+        started, finished = ms_of(fields["started_at"]), ms_of(fields["finished_at"])
         if started not in {response.ids_ms[number] for number in expected.entries}:
-            self.violate("wrong text", f"{_name(expected.part)}: started_at is no entry's that opened it")
+            self.violate("wrong text", f"{named(expected.part)}: started_at is no entry's that opened it")
         closed_by = expected.closed_by
         if closed_by is not None and finished not in response.ids_ms[closed_by:]:
-            self.violate("wrong text", f"{_name(expected.part)}: finished_at is no entry's that closed it")
+            self.violate("wrong text", f"{named(expected.part)}: finished_at is no entry's that closed it")
 
     def _forget_if_complete(self, name: str) -> None:
         response = self._responses.get(name)
@@ -422,7 +424,8 @@ def part_of(fields: Mapping[str, Any]) -> PartId:
     return PartId(response_id, item_id, fields["output_index"], fields["content_index"], fields["kind"])
 
 
-def _name(part: PartId) -> str:
+def named(part: PartId) -> str:
+    """Return what a person calls a part."""
     owner = part.response_id if part.response_id is not None else part.item_id
     return f"{owner} {part.kind} {part.output_index}.{part.content_index}"
 
@@ -431,5 +434,6 @@ def _shown(fields: Mapping[str, Any]) -> str:
     return f"{fields.get('status')}, {fields.get('integrity')}, {fields['text'][:60]!r}"
 
 
-def _ms(time: str) -> int:
+def ms_of(time: str) -> int:
+    """Return a message's time in milliseconds since 1970."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)
