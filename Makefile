@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test test-all prove sabotage mutate chaos bench check lint format format-check types imports schemas lock clean
+.PHONY: help venv demo run test test-all prove sabotage mutate chaos hostile bench check lint format format-check types imports schemas lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +29,7 @@ help: ## List what can be made
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
 		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
-		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test…, prove, chaos and bench' \
+		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test…, prove, chaos, hostile and bench' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
 demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight streams, in about 15 seconds
@@ -58,6 +58,9 @@ mutate: $(VENV)/.dev ## Make 100 random changes each in Python and Lua and see w
 
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)
+
+hostile: $(VENV)/.dev ## Send hostile input beside honest load for a minute: does it cost more than itself?
+	@$(BIN)/python -m hostile $(ARGS)
 
 bench: $(VENV)/.dev ## Measure the worker beside what one would write otherwise, in about 15 minutes
 	@$(BIN)/python -m bench $(ARGS)
@@ -104,7 +107,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find bench chaos client handlers mutation service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bench chaos client handlers hostile mutation service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 

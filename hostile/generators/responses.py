@@ -1,0 +1,20 @@
+"""Responses that begin and never end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostile.entry import USED, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hostile.entry import Entry, Mutator
+
+
+def open_responses(mutator: Mutator) -> Iterator[Entry]:
+    """Thousands of new responses a second, each with one delta."""
+    while True:
+        kind = mutator.pick("refusal", "reasoning_text")
+        where = {"output_index": 0, "content_index": 0, "delta": "n"}
+        yield entry({"type": f"response.{kind}.delta", **where}, response_id=mutator.id(), ends=USED)

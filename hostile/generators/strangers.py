@@ -1,0 +1,37 @@
+"""Events that come near to somebody else's response, without being of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostile.entry import ANY, USED, Entry, entry, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hostile.entry import Mutator
+    from hostile.victims import Victims
+
+
+def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
+    """Items that bear the id of an honest response, its items under another id, its entries once more."""
+    while True:
+        victim = victims.pick(mutator.rng)
+        if victim is None:
+            yield entry({"type": "h.nobody-there"}, ends=USED)
+            continue
+        name = victim.name
+        item = f"item_{name}_0"
+        yield entry(mutator.delta(item_id=name), ends=USED)
+        if mutator.chance(0.5):
+            yield entry(mutator.done(item_id=name), ends=USED)
+        if mutator.chance(0.5):
+            message = {"type": "message", "id": name, "content": [{"type": "refusal", "refusal": "stranger"}]}
+            event = {"type": "response.output_item.done", "output_index": 0, "item": message}
+            yield entry(event, ends=ANY)
+        other = mutator.id()
+        yield entry([mutator.delta(item_id=item), mutator.done(item_id=item)], response_id=other, ends=USED)
+        yield entry({"type": "response.completed", "response": {"id": name}}, response_id=other, ends=USED)
+        for again in victims.replay(victim, mutator.rng):
+            fields = {raw(field): raw(value) for field, value in again.fields.items()}
+            yield Entry(fields, again.events, USED)

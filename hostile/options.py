@@ -1,0 +1,175 @@
+"""What a run is asked for: read once from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hostile import limits
+from hostile.generators import GENERATORS, NAMES, RETRY_AFTER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MIX = (*(generator.name for generator in GENERATORS.values() if generator.in_mix), RETRY_AFTER)
+_WARM_UP = (5.0, 15.0)
+"""Seconds of the phase without hostile load, at least and at most; a quarter of the other one, in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A run. Times in seconds."""
+
+    seed: str
+    minutes: float = 1.0
+    workers: int = 2
+    relays: int = 1
+    producers: int = 3
+    partitions: int = 0
+    generators: tuple[str, ...] = _MIX
+    rate: float = 1.5
+    """Megabytes of hostile entries a second, of all generators together."""
+    honest: float = 30.0
+    """Honest responses begun a second."""
+    idle_timeout: float = 15.0
+    settle_time: float = 60.0
+    late: float = limits.LATE_SECONDS
+    per_byte: float = limits.STORED_PER_BYTE
+    per_event: float = limits.STORED_PER_EVENT
+    json: Path | None = None
+    keep: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long hostile entries are published."""
+        return self.minutes * 60
+
+    @property
+    def warm_up(self) -> float:
+        """How long honest entries are published alone before."""
+        least, most = _WARM_UP
+        return min(max(least, self.seconds / 4), most)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"{','.join(unknown)!r} is no generator; there are {', '.join(NAMES)}"
+        )
+    return names
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: a number above 0")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hostile",
+        description="Send hostile entries beside honest load, and see whether they cost only themselves.",
+        epilog="Exit code: 0 nothing was wrong, 1 something was, 2 the bench itself could not run.",
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="list the generators, and end")
+    add("--only", type=_names, default=_MIX, metavar="NAME[,NAME]", help="only these, each at its share")
+    add("--without", type=_names, default=(), metavar="NAME[,NAME]", help="all but these")
+    add("--seed", default=None, help="of what is generated; unset: a new one, which is named")
+    add(
+        "--minutes",
+        type=_positive,
+        default=1.0,
+        help="of hostile load (default 1); warming up and settling add to it",
+    )
+    add("--workers", type=int, default=2, help="worker processes (default 2)")
+    add("--relays", type=int, default=1, help="relays (default 1; 0: none)")
+    add("--producers", type=int, default=3, help="honest producers, in each partition (default 3)")
+    add("--partitions", type=int, default=0, help="partitions (default 0: names without braces)")
+    add(
+        "--rate",
+        type=_positive,
+        default=1.5,
+        help="MB of hostile entries a second of the whole mix (default 1.5)",
+    )
+    add("--honest", type=_positive, default=30.0, help="honest responses a second (default 30)")
+    add(
+        "--idle-timeout",
+        type=_positive,
+        default=15.0,
+        help="the workers' idle timeout in seconds (default 15)",
+    )
+    add(
+        "--settle-time",
+        type=_positive,
+        default=60.0,
+        help="seconds in which all must be done, beyond the idle timeout (default 60)",
+    )
+    add(
+        "--late",
+        type=_positive,
+        default=limits.LATE_SECONDS,
+        help=f"seconds an honest text may take (default {limits.LATE_SECONDS:g})",
+    )
+    add(
+        "--stored-per-byte",
+        type=_positive,
+        default=limits.STORED_PER_BYTE,
+        metavar="A",
+        help=f"bytes stored for a hostile byte (default {limits.STORED_PER_BYTE:g})",
+    )
+    add(
+        "--stored-per-event",
+        type=_positive,
+        default=limits.STORED_PER_EVENT,
+        metavar="B",
+        help=f"and for a hostile event (default {limits.STORED_PER_EVENT})",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the result there too")
+    add("--keep", action="store_true", help="keep the folder with the workers' logs")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Read the command line; ends the process where it is wrong, or where only a list is asked for."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.list:
+        for name in NAMES:
+            sys.stdout.write(f"{name:<20} {described(name)}\n")
+        raise SystemExit(0)
+    if given.workers < 1 or given.producers < 1 or given.relays < 0 or given.partitions < 0:
+        parser.error("at least one worker and one producer, and no negative number")
+    return Options(
+        seed=given.seed or secrets.token_hex(4),
+        minutes=given.minutes,
+        workers=given.workers,
+        relays=given.relays,
+        producers=given.producers,
+        partitions=given.partitions,
+        generators=tuple(name for name in given.only if name not in given.without),
+        rate=given.rate,
+        honest=given.honest,
+        idle_timeout=given.idle_timeout,
+        settle_time=given.settle_time,
+        late=given.late,
+        per_byte=given.stored_per_byte,
+        per_event=given.stored_per_event,
+        json=given.json,
+        keep=given.keep,
+    )
+
+
+def described(name: str) -> str:
+    """Return what a generator sends, in a line."""
+    if name == RETRY_AFTER:
+        return "A second destination that answers every alert with 429 or 503 and an odd Retry-After."
+    generator = GENERATORS[name]
+    return generator.what if generator.in_mix else f"{generator.what} Only if named."

@@ -1,0 +1,121 @@
+"""What processes logged, and what the command prints: no complaints, no characters that a terminal obeys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from hostile import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    Violate = Callable[[str, str], None]
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u2065\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
+"""Characters of other categories that are not drawn."""
+_SUSPECT = re.compile(r"[^\x20-\x7e\n]")
+_COMPLAINTS = ("redis is away", "redis unavailable", "Traceback", "batch failed", "round failed")
+_AT_MOST = 200
+"""Entries of a stream that are shown."""
+_COMMAND_WITHIN = 20.0
+_SHOWN = 160
+
+
+def hidden_in(line: str) -> set[str]:
+    """Return the characters of a line that a reader cannot see."""
+    return {
+        each
+        for each in set(_SUSPECT.findall(line))
+        if unicodedata.category(each) in _HIDDEN or _IGNORABLE.match(each)
+    }
+
+
+def judge_logs(folder: Path, violate: Violate) -> int:
+    """Read all logs in a folder; returns their bytes."""
+    size = 0
+    for path in sorted((*folder.glob("worker*.log"), *folder.glob("relay*.log"))):
+        size += path.stat().st_size
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            judge_lines(path.name, lines, violate)
+    return size
+
+
+def judge_lines(name: str, lines: Iterable[str], violate: Violate) -> None:
+    """Look at each line of a log; `name` is the file's."""
+    for line in lines:
+        hidden = hidden_in(line)
+        if hidden:
+            codes = ", ".join(f"U+{ord(each):04X}" for each in sorted(hidden))
+            violate("raw characters", f"{name}: {codes} in {line[:_SHOWN]!a}")
+        complaint = next((complaint for complaint in _COMPLAINTS if complaint in line), None)
+        if complaint is not None:
+            violate("complaint", f"{name}: {_about(line, complaint)}")
+        elif '"until"' in line and line.startswith("{"):
+            _judge_pause(name, json.loads(line), violate)
+
+
+def _about(line: str, complaint: str) -> str:
+    """Return what a line complains about, and of a traceback its last line."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return ascii(line.strip()[:_SHOWN])
+    last = str(said.get("exception") or said.get("error") or complaint).strip().rpartition("\n")[2]
+    return ascii(f"{said.get('event')}: {last}"[:_SHOWN])
+
+
+def _judge_pause(name: str, said: Mapping[str, Any], violate: Violate) -> None:
+    """A pause that a destination asked for must not be longer than `alerts.toml` allows."""
+    seconds = (
+        datetime.fromisoformat(said["until"]) - datetime.fromisoformat(said["timestamp"])
+    ).total_seconds()
+    if seconds > limits.MAX_RETRY_AFTER + 1:
+        violate("not tried again", f"{name}: {said.get('destination')} is paused for {seconds:.1f} s")
+
+
+def _commands(lengths: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
+    yield ("check",)
+    yield ("dead-letters", "list")
+    for stream, length in lengths.items():
+        if length:  # it would wait for more
+            tail = ("tail", stream, "--from-start", "--count", str(min(length, _AT_MOST)))
+            yield from (tail, (*tail, "--json"))
+
+
+async def judge_commands(
+    environment: Mapping[str, str], lengths: Mapping[str, int], violate: Violate
+) -> None:
+    """Run the commands that show streams, and look at what they print; `lengths` are those of the streams."""
+    for arguments in _commands(lengths):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", *arguments),
+            env={**os.environ, **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            printed, _ = await asyncio.wait_for(process.communicate(), _COMMAND_WITHIN)
+        except TimeoutError:
+            violate("slow stop", f"deltaloom {' '.join(arguments)} takes more than {_COMMAND_WITHIN:g} s")
+            continue
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        text = printed.decode("utf-8", "surrogateescape")
+        for line in text.split("\n"):
+            if hidden := hidden_in(line):
+                codes = ", ".join(f"U+{ord(each):04X}" for each in sorted(hidden))
+                violate("raw characters", f"deltaloom {arguments[0]}: {codes} in {line[:_SHOWN]!a}")
+        if "Traceback" in text:
+            violate("complaint", f"deltaloom {arguments[0]}: {text.strip().rpartition(chr(10))[2]!a}")

@@ -1,0 +1,72 @@
+"""An honest model that is suddenly refused, and an honest event type that is new: both must still show.
+
+The model's good past is stored first, with ids of that time, so that no run has to wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+MODEL = "probe-model"
+TYPE = "probe.type"
+WINDOW = 60
+"""Seconds of the workers' window of refusals. Its buckets are a tenth of it wide."""
+BASELINE = 180
+RESPONSES = 20
+"""The workers' least number of responses for a spike."""
+
+_PAST = 60
+_REFUSED = 30
+_TYPES = 5
+_ID = "probe."
+_EVERY = 0.1
+
+
+def is_probe(response_id: Any) -> bool:
+    """Return whether a response is the probe's."""
+    return isinstance(response_id, str) and response_id.startswith(_ID)
+
+
+class Probe:
+    """Publishes them.
+
+    Args:
+        client: of the server.
+        stream: the input.
+    """
+
+    def __init__(self, client: Redis, stream: str) -> None:
+        self._client = client
+        self._stream = stream
+        self.entries = 0
+        self.counted: dict[str, int] = {}
+        """Counts that there must be."""
+
+    async def past(self) -> None:
+        """Store the model's answers of the time before the window; the stream must be empty."""
+        first = round((time.time() - 2 * WINDOW) * 1000)
+        for number in range(_PAST):
+            event = {"type": "response.completed", "response": {}}
+            await self._store(event, f"past-{number}", entry_id=f"{first + number}-0")
+
+    async def present(self) -> None:
+        """Store refusals of the model, and events of a type that was never seen, for some seconds."""
+        details = {"reason": "refusal", "reason_class": "refusal"}
+        for number in range(_REFUSED):
+            event = {"type": "response.incomplete", "response": {"incomplete_details": details}}
+            await self._store(event, f"refused-{number}")
+            await asyncio.sleep(_EVERY)
+        for _ in range(_TYPES):
+            await self._store({"type": TYPE}, "type")
+        self.counted[f"type:{TYPE}"] = _TYPES
+
+    async def _store(self, event: dict[str, Any], name: str, *, entry_id: str = "*") -> None:
+        fields: dict[Any, Any] = {"event": json.dumps(event), "response_id": f"{_ID}{name}", "model": MODEL}
+        await self._client.xadd(self._stream, fields, id=entry_id)
+        self.entries += 1

@@ -1,0 +1,101 @@
+"""Takes all alerts; as another destination it asks to be left alone, in every way that servers do."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from chaos.processes import HOST
+from chaos.receiver import SECRET, SECRET_VARIABLE
+from hostile import limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from chaos.receiver import Takes
+
+_RETRY_AFTER = ("1", "7200", "Wed, 21 Oct 2099 07:28:00 GMT", "4102444800", "1000000000000", "-1", "soon", "")
+_ANSWERS = ((429, 503), _RETRY_AFTER)
+_TRIES_AGAIN_WITHIN = limits.MAX_RETRY_AFTER + 75
+"""Seconds: what is taken to be down is tried once a minute by itself."""
+
+
+class Receiver:
+    """Listens for both.
+
+    Args:
+        told: of each alert at the honest destination.
+        odd: whether there is another one.
+    """
+
+    def __init__(self, told: Takes, *, odd: bool) -> None:
+        self._told = told
+        self._odd = odd
+        self._webhook = Webhook(SECRET)
+        self._answers = itertools.cycle(itertools.product(*_ANSWERS))
+        self._last: float | None = None
+        self.asked = 0
+        """How often the odd one has asked to be left alone."""
+        self.longest_pause = 0.0
+        self.port = 0
+
+    def configuration(self) -> str:
+        """Return an `alerts.toml` that sends everything to each destination."""
+        names = ("honest", "odd") if self._odd else ("honest",)
+        return "".join(
+            f"[destinations.{name}]\n"
+            'type = "webhook"\n'
+            f'url = "http://{HOST}:{self.port}/{name}"\n'
+            f'secret_env = "{SECRET_VARIABLE}"\n'
+            f'allow_addresses = ["{HOST}/32"]\n'
+            f'begin = "all"\n'
+            f"max_retry_after = {limits.MAX_RETRY_AFTER:g}\n"
+            for name in names
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen."""
+        application = web.Application(client_max_size=64 * 2**20)
+        application.router.add_post("/honest", self._honest)
+        application.router.add_post("/odd", self._leave_me_alone)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, 0).start()
+            self.port = runner.addresses[0][1]
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _honest(self, request: web.Request) -> web.Response:
+        try:
+            alert = self._webhook.verify(await request.read(), dict(request.headers.items()))
+        except WebhookVerificationError:
+            return web.Response(status=400)
+        self._told.attempt(alert, taken=True)
+        return web.Response()
+
+    async def _leave_me_alone(self, request: web.Request) -> web.Response:
+        await request.read()
+        now = asyncio.get_running_loop().time()
+        if self._last is not None:
+            self.longest_pause = max(self.longest_pause, now - self._last)
+        self._last = now
+        self.asked += 1
+        status, seconds = next(self._answers)
+        return web.Response(status=status, headers={"Retry-After": seconds})
+
+    def judge(self, violate: Callable[[str, str], None]) -> None:
+        """Tell what is wrong with when it was tried again; there must have been alerts all the time."""
+        if self._last is None:
+            return
+        longest = max(self.longest_pause, asyncio.get_running_loop().time() - self._last)
+        if longest > _TRIES_AGAIN_WITHIN:
+            most = f"at most {_TRIES_AGAIN_WITHIN:g} s"
+            violate("not tried again", f"the odd destination was left alone for {longest:.1f} s; {most}")

@@ -1,0 +1,234 @@
+"""Honest results, held against what must come out, and how long each took. Pure.
+
+What is hostile goes to the ledger. An output belongs to whoever's its response id is or, where it has none,
+its item id: strangers may choose an honest response's id as that of an item, and that text is theirs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chaos import verdict as chaos
+from hostile.entry import generator_of
+from hostile.ledger import Ledger, Place
+from hostile.probe import is_probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from chaos.generator import Response
+    from chaos.verdict import Message
+    from hostile.victims import Victims
+
+HONEST_KINDS = (
+    "lost text",
+    "wrong text",
+    "doubled text",
+    "unknown text",
+    "late text",
+    "slow texts",
+    "wrong item",
+    "missing alert",
+    "wrong alert",
+    "doubled alert",
+    "finished before opened",
+    "lost delivery",
+    "unknown delivery",
+    "doubled delivery",
+    "delivery out of order",
+    "missing spike",
+    "uncounted type",
+)
+HOSTILE_KINDS = (
+    "lost entry",
+    "unknown dead letter",
+    "unaccounted",
+    "stored too much",
+    "key left behind",
+    "not settled",
+)
+PROCESS_KINDS = (
+    "memory",
+    "slow command",
+    "too many open",
+    "worker died",
+    "complaint",
+    "slow stop",
+    "raw characters",
+    "not tried again",
+)
+KINDS = (*HONEST_KINDS, *HOSTILE_KINDS, *PROCESS_KINDS)
+"""Everything that can be found wrong."""
+
+QUANTILE = 0.99
+
+
+class Item(NamedTuple):
+    """The place of a finished text: its owner's id, its output index, and the field of that hash."""
+
+    owner: str
+    output_index: int
+    field: str
+
+
+class Verdict(chaos.Verdict):
+    """Collects violations, by kind: how many, and the first examples."""
+
+    def __init__(
+        self,
+        seed: str,
+        victims: Victims,
+        *,
+        widest_gap_ms: float = float("inf"),
+        late_ms: float = float("inf"),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            seed: of the honest responses; their names say it.
+            victims: are told of honest responses that begin, and of those that are over.
+            widest_gap_ms: see `chaos.verdict.Verdict`.
+            late_ms: no text may take longer.
+            clock: says the time in seconds since 1970, as the server's clock does.
+        """
+        super().__init__(widest_gap_ms=widest_gap_ms)
+        self.ledger = Ledger(self.violate)
+        self.warming_up = True
+        self.times: dict[bool, list[float]] = {True: [], False: []}
+        """Milliseconds that texts took, by whether they were closed while warming up."""
+        self.spikes: Counter[str] = Counter()
+        """Spikes that were raised, by the model."""
+        self.items: dict[str, Item] = {}
+        """Where honest texts are to be looked up, by their ids."""
+        self._late_ms = late_ms
+        self._victims = victims
+        self._clock = clock
+        self._honest = f"r{seed}-"
+        self._published: dict[tuple[str, int], tuple[float, bool]] = {}
+        self._whole: dict[str, Response] = {}
+
+    def is_honest(self, fields: Mapping[str, Any]) -> bool:
+        """Return whether a message is about an honest response."""
+        response_id, item_id = fields.get("response_id"), fields.get("item_id")
+        if response_id is not None:
+            return str(response_id).startswith(self._honest)
+        return str(item_id).startswith(f"item_{self._honest}")
+
+    # ------------------------------------------------------------------------------ what goes in
+
+    def expect(self, response: Response) -> None:
+        """Expect what must come of a response that is about to be stored."""
+        super().expect(response)
+        self._victims.begins(response)
+        self._whole[response.name] = response
+
+    def stored(self, name: str, entry_id: str) -> None:
+        """Note that the next entry of a response is stored, just now: its id may be of another time."""
+        ms = int(entry_id.partition("-")[0])
+        self._published[name, ms] = (min(ms, self._clock() * 1000), self.warming_up)
+        super().stored(name, entry_id)
+
+    # ---------------------------------------------------------------------------- what comes out
+
+    def text(self, message: Message) -> None:
+        """Take an entry of the stream of finished texts."""
+        if self.is_honest(message.fields):
+            super().text(message)
+        else:
+            self._output(message)
+
+    def alert(self, message: Message) -> None:
+        """Take an entry of the stream of alerts."""
+        rate = message.fields.get("rate")
+        if rate is not None:
+            self.spikes[rate["name"]] += message.fields["type"] == "deltaloom.refusal.spike"
+        elif self.is_honest(message.fields):
+            super().alert(message)
+        else:
+            self._output(message)
+
+    def _output(self, message: Message) -> None:
+        fields = message.fields
+        response_id, item_id = fields.get("response_id"), fields.get("item_id")
+        if is_probe(response_id):
+            return
+        owner = response_id if response_id is not None else item_id
+        generator = generator_of(owner)
+        if generator is None and response_id is None and str(item_id).startswith(self._honest):
+            generator = "strangers"
+        if generator is None:
+            self.ledger.output("(nobody's)", message.size)
+        else:
+            self.ledger.output(generator, message.size)
+
+    def dead_letter(self, message: Message) -> None:
+        """Take a dead letter; whose it is shows at the end, when all entries are known."""
+        self.ledger.letter(Place(message.fields["stream"], message.fields["entry_id"]), message.size)
+
+    # ---------------------------------------------------------------------------------- compared
+
+    def _compare_times(self, part: Any, response: Any) -> None:
+        super()._compare_times(part, response)
+        text, expected = part.text, part.expected
+        named = expected.part
+        field = f"{named.kind}:{named.content_index}"
+        self.items[text.fields["id"]] = Item(named.response_id or named.item_id, named.output_index, field)
+        if expected.closed_by is None or self._is_unclear(part):
+            return
+        published = self._published.get((part.response, chaos.ms_of(text.fields["finished_at"])))
+        if published is not None:
+            published_ms, warming_up = published
+            took = max(0.0, int(text.id.partition("-")[0]) - published_ms)
+            self.times[warming_up].append(took)
+            self._judge_time(chaos.named(named), took)
+
+    def _judge_time(self, name: str, took: float) -> None:
+        if took > self._late_ms:
+            self.violate("late text", f"{name} came {took:,.0f} ms after the entry that closes it")
+
+    def judge_times(self, *, slowdown: float, floor_ms: float) -> None:
+        """Compare how long texts took beside hostile load with how long they took without it."""
+        before, beside = quantile(self.times[True]), quantile(self.times[False])
+        if before is None or beside is None:
+            return
+        allowed = slowdown * max(before, floor_ms)
+        if beside > allowed:
+            self.violate(
+                "slow texts",
+                f"p99 {beside:,.0f} ms, and {before:,.0f} ms without hostile load; at most {allowed:,.0f} ms",
+            )
+
+    def judge_probe(self, model: str, counts: Mapping[str, int], types: Mapping[str, int]) -> None:
+        """Look for what must come of the probe: a spike of its model, and counts of its types."""
+        if not self.spikes[model]:
+            self.violate("missing spike", f"{model}: all its responses were refused, and no spike was raised")
+        for name, count in types.items():
+            if counts.get(name, 0) != count:
+                self.violate("uncounted type", f"{name}: {count} published, {counts.get(name, 0)} counted")
+
+    def _forget_if_complete(self, name: str) -> None:
+        super()._forget_if_complete(name)
+        if name not in self._responses and name in self._whole:
+            self._victims.is_over(self._whole.pop(name))
+
+    def _account(self, ending: chaos.Ending) -> None:
+        """Compare the accounts: entries sent and stored, and honest events of unknown types."""
+        sent = self.totals["entries"] + self.totals["probes"] + self.ledger.entries
+        if ending.entries_added != sent:
+            self.violate("unaccounted", f"{sent} entries published, {ending.entries_added} in the stream")
+        for name, count in self.totals.items():
+            if name.startswith("type:") and ending.counts.get(name, 0) < count:
+                self.violate(
+                    "uncounted type", f"{name}: {count} published, {ending.counts.get(name, 0)} counted"
+                )
+
+
+def quantile(values: Sequence[float], share: float = QUANTILE) -> float | None:
+    """Return the value that this share of all values does not exceed; None if there are none."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -1,0 +1,44 @@
+"""Honest responses that strangers may come near to."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+    from chaos.generator import EntryToStore, Response
+
+_REMEMBERED = 200
+
+
+class Victims:
+    """The latest honest responses, and those of them that are over.
+
+    Only of what is over an entry may come again: then it is late, and changes nothing. Before that, a repeat
+    of a delta without a number would be one more delta.
+    """
+
+    def __init__(self) -> None:
+        self._latest: deque[Response] = deque(maxlen=_REMEMBERED)
+        self._over: deque[Response] = deque(maxlen=_REMEMBERED)
+
+    def begins(self, response: Response) -> None:
+        """Note that an honest response is about to be stored."""
+        self._latest.append(response)
+
+    def is_over(self, response: Response) -> None:
+        """Note that all of it is stored, and has come out."""
+        self._over.append(response)
+
+    def pick(self, rng: random.Random) -> Response | None:
+        """Return one of the latest."""
+        return rng.choice(self._latest) if self._latest else None
+
+    def replay(self, _victim: Response, rng: random.Random) -> list[EntryToStore]:
+        """Return entries of a response that is over."""
+        if not self._over:
+            return []
+        entries = rng.choice(self._over).entries
+        return rng.sample(entries, min(len(entries), rng.randint(1, 5)))

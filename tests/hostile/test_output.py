@@ -1,0 +1,52 @@
+"""Logs and printed lines are searched for complaints, and for characters that a terminal obeys."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostile.output import hidden_in, judge_lines
+from tests.hidden import HIDDEN
+
+AWAY = '{"event": "redis is away, waiting for it", "level": "warning", "error": "ConnectionError: no"}\n'
+PAUSED = (
+    '{"event": "paused", "destination": "odd", "until": "2026-05-04T12:05:%s", '
+    '"timestamp": "2026-05-04T12:05:00Z"}\n'
+)
+
+
+@pytest.mark.parametrize("character", [each for each in HIDDEN if each != "\n"])
+def test_hidden_characters_are_found(character: str) -> None:
+    """In the middle of a line that looks well."""
+    assert hidden_in(f"response=h.{character}x") == {character}
+
+
+def test_what_is_shown_is_not_hidden() -> None:
+    """Words of any language, and escapes."""
+    assert not hidden_in('{"response": "Größe 東京 🙂 \\u202e \\x1b"}')
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"event": "text finished"}\n', []),
+        (AWAY, ["complaint"]),
+        ("Traceback (most recent call last):\n", ["complaint"]),
+        ('{"event": "batch failed", "exception": "Traceback: x"}\n', ["complaint"]),
+        ("text finished response=\x1b[2J\n", ["raw characters"]),
+        ("text finished response=\udcff\n", ["raw characters"]),
+        (PAUSED % "03Z", []),
+        (PAUSED % "30Z", ["not tried again"]),
+    ],
+)
+def test_lines_of_a_log(line: str, found: list[str]) -> None:
+    """Each line is judged by itself."""
+    violations: list[str] = []
+    judge_lines("worker-0.log", [line], lambda kind, _example: violations.append(kind))
+    assert violations == found
+
+
+def test_a_complaint_is_told_with_its_cause() -> None:
+    """The first words and the error, but no more of the line."""
+    told: list[str] = []
+    judge_lines("worker-0.log", [AWAY], lambda _kind, example: told.append(example))
+    assert told == ["worker-0.log: 'redis is away, waiting for it: ConnectionError: no'"]
