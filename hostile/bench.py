@@ -83,7 +83,12 @@ class Bench:
             late_ms=options.late * 1000,
         )
         self.server = watch.NamedServer(self.folder)
-        self.deliveries = Deliveries(self.verdict.violate, self.verdict.is_honest)
+        self.deliveries = Deliveries(
+            self.verdict.violate,
+            self.verdict.is_honest,
+            self.verdict.added,
+            late=limits.LATE_DELIVERY_SECONDS,
+        )
         self.receiver = Receiver(self.deliveries, odd=RETRY_AFTER in options.generators)
         self.observers = [
             Observer(self.server, names, self.verdict, (self.deliveries,), page=_PAGE)

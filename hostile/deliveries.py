@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from chaos import deliveries as chaos
@@ -16,13 +17,26 @@ class Deliveries(chaos.Deliveries):
     Args:
         violate: is told what is wrong: the kind, and an example.
         is_honest: whether an alert is about an honest response; others are only counted.
+        added: when alerts were added to their stream, in seconds since 1970; by their ids.
+        late: seconds that an alert may take from the stream to the destination.
+        clock: says the time in seconds since 1970.
     """
 
     def __init__(
-        self, violate: Callable[[str, str], None], is_honest: Callable[[Mapping[str, Any]], bool]
+        self,
+        violate: Callable[[str, str], None],
+        is_honest: Callable[[Mapping[str, Any]], bool],
+        added: Mapping[str, float],
+        *,
+        late: float = float("inf"),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(violate)
         self._is_honest = is_honest
+        self._late = late
+        self._clock = clock
+        self._added = added
+        self._came: dict[str, float] = {}
         self.hostile = 0
 
     @property
@@ -42,4 +56,16 @@ class Deliveries(chaos.Deliveries):
             return
         if taken and fields["id"] in self._arrived:
             self._violate("doubled delivery", f"{fields['id']} arrived again")
+        self._came.setdefault(fields["id"], self._clock())
         super().attempt(fields, taken=taken)
+
+    def times(self) -> dict[str, float]:
+        """Return how many seconds each alert was on its way."""
+        return {name: came - self._added[name] for name, came in self._came.items() if name in self._added}
+
+    def end(self) -> None:
+        """Find what is missing, or was late."""
+        super().end()
+        for name, took in self.times().items():
+            if took > self._late:
+                self._violate("late delivery", f"{name} was on its way for {took:.1f} s")

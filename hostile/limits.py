@@ -19,6 +19,9 @@ FLOOR_MS: Final = 50.0
 LATE_SECONDS: Final = 5.0
 """No honest text may take longer."""
 
+LATE_DELIVERY_SECONDS: Final = 30.0
+"""No honest alert may take longer from its stream to its destination."""
+
 MEMORY: Final = 400 * 1024 * 1024
 """Bytes of memory that a worker or relay may have."""
 

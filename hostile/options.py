@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MIX = (*(generator.name for generator in GENERATORS.values() if generator.in_mix), RETRY_AFTER)
-_WARM_UP = (5.0, 15.0)
+_WARM_UP = (3.0, 15.0)
 """Seconds of the phase without hostile load, at least and at most; a quarter of the other one, in between."""
 
 
@@ -147,6 +147,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         raise SystemExit(0)
     if given.workers < 1 or given.producers < 1 or given.relays < 0 or given.partitions < 0:
         parser.error("at least one worker and one producer, and no negative number")
+    generators = tuple(name for name in given.only if name not in given.without)
+    if not generators:
+        parser.error("no generator is left; --list names them")
     return Options(
         seed=given.seed or secrets.token_hex(4),
         minutes=given.minutes,
@@ -154,7 +157,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         relays=given.relays,
         producers=given.producers,
         partitions=given.partitions,
-        generators=tuple(name for name in given.only if name not in given.without),
+        generators=generators,
         rate=given.rate,
         honest=given.honest,
         idle_timeout=given.idle_timeout,

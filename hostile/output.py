@@ -26,7 +26,7 @@ _SUSPECT = re.compile(r"[^\x20-\x7e\n]")
 _COMPLAINTS = ("redis is away", "redis unavailable", "Traceback", "batch failed", "round failed")
 _AT_MOST = 200
 """Entries of a stream that are shown."""
-_COMMAND_WITHIN = 20.0
+_COMMAND_WITHIN = 30.0
 _SHOWN = 160
 
 
@@ -88,34 +88,36 @@ def _commands(lengths: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
     for stream, length in lengths.items():
         if length:  # it would wait for more
             tail = ("tail", stream, "--from-start", "--count", str(min(length, _AT_MOST)))
-            yield from (tail, (*tail, "--json"))
+            yield tail if stream == "assembled" else (*tail, "--json")
 
 
 async def judge_commands(
     environment: Mapping[str, str], lengths: Mapping[str, int], violate: Violate
 ) -> None:
     """Run the commands that show streams, and look at what they print; `lengths` are those of the streams."""
-    for arguments in _commands(lengths):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *arguments),
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            printed, _ = await asyncio.wait_for(process.communicate(), _COMMAND_WITHIN)
-        except TimeoutError:
-            violate("slow stop", f"deltaloom {' '.join(arguments)} takes more than {_COMMAND_WITHIN:g} s")
-            continue
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        text = printed.decode("utf-8", "surrogateescape")
-        for line in text.split("\n"):
-            if hidden := hidden_in(line):
-                codes = ", ".join(f"U+{ord(each):04X}" for each in sorted(hidden))
-                violate("raw characters", f"deltaloom {arguments[0]}: {codes} in {line[:_SHOWN]!a}")
-        if "Traceback" in text:
-            violate("complaint", f"deltaloom {arguments[0]}: {text.strip().rpartition(chr(10))[2]!a}")
+    await asyncio.gather(
+        *(_judge_command(arguments, environment, violate) for arguments in _commands(lengths))
+    )
+
+
+async def _judge_command(
+    arguments: tuple[str, ...], environment: Mapping[str, str], violate: Violate
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", *arguments),
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    command = f"deltaloom {' '.join(arguments)}"
+    try:
+        printed, _ = await asyncio.wait_for(process.communicate(), _COMMAND_WITHIN)
+    except TimeoutError:
+        violate("slow stop", f"{command} takes more than {_COMMAND_WITHIN:g} s")
+        return
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    judge_lines(command, printed.decode("utf-8", "surrogateescape").split("\n"), violate)

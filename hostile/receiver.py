@@ -26,11 +26,11 @@ _TRIES_AGAIN_WITHIN = limits.MAX_RETRY_AFTER + 75
 
 
 class Receiver:
-    """Listens for both.
+    """Listens for all destinations.
 
     Args:
-        told: of each alert at the honest destination.
-        odd: whether there is another one.
+        told: of each alert at the honest destination; there is a second one, which only takes them.
+        odd: whether there is one that asks to be left alone.
     """
 
     def __init__(self, told: Takes, *, odd: bool) -> None:
@@ -45,9 +45,9 @@ class Receiver:
         self.port = 0
 
     def configuration(self) -> str:
-        """Return an `alerts.toml` that sends everything to each destination."""
-        names = ("honest", "odd") if self._odd else ("honest",)
-        return "".join(
+        """Return an `alerts.toml` that sends everything to each destination, with its whole text."""
+        names = ["honest", "quiet", *(["odd"] if self._odd else [])]
+        destinations = "".join(
             f"[destinations.{name}]\n"
             'type = "webhook"\n'
             f'url = "http://{HOST}:{self.port}/{name}"\n'
@@ -57,12 +57,14 @@ class Receiver:
             f"max_retry_after = {limits.MAX_RETRY_AFTER:g}\n"
             for name in names
         )
+        return f'{destinations}[[routes]]\nname = "everything"\nto = {names}\ntext = "full"\n'
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen."""
         application = web.Application(client_max_size=64 * 2**20)
         application.router.add_post("/honest", self._honest)
+        application.router.add_post("/quiet", self._take)
         application.router.add_post("/odd", self._leave_me_alone)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -79,6 +81,10 @@ class Receiver:
         except WebhookVerificationError:
             return web.Response(status=400)
         self._told.attempt(alert, taken=True)
+        return web.Response()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        await request.read()
         return web.Response()
 
     async def _leave_me_alone(self, request: web.Request) -> web.Response:

@@ -148,6 +148,9 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "honest alerts": totals["alerts out"],
             "honest alerts delivered": progress.deliveries.arrived,
             "hostile alerts delivered": progress.deliveries.hostile,
+            "honest alerts on their way, p99 ms": _rounded(
+                quantile([1000 * seconds for seconds in progress.deliveries.times().values()])
+            ),
             "responses unclear (producer held up)": len(verdict.unclear),
             "texts without hostile load, p99 ms": _rounded(before),
             "texts beside hostile load, p99 ms": _rounded(beside),

@@ -38,6 +38,7 @@ HONEST_KINDS = (
     "lost delivery",
     "unknown delivery",
     "doubled delivery",
+    "late delivery",
     "delivery out of order",
     "missing spike",
     "uncounted type",
@@ -102,6 +103,8 @@ class Verdict(chaos.Verdict):
         """Milliseconds that texts took, by whether they were closed while warming up."""
         self.spikes: Counter[str] = Counter()
         """Spikes that were raised, by the model."""
+        self.added: dict[str, float] = {}
+        """The times at which honest alerts were added to their stream, in seconds since 1970."""
         self.items: dict[str, Item] = {}
         """Where honest texts are to be looked up, by their ids."""
         self._late_ms = late_ms
@@ -147,6 +150,7 @@ class Verdict(chaos.Verdict):
         if rate is not None:
             self.spikes[rate["name"]] += message.fields["type"] == "deltaloom.refusal.spike"
         elif self.is_honest(message.fields):
+            self.added.setdefault(message.fields["id"], int(message.id.partition("-")[0]) / 1000)
             super().alert(message)
         else:
             self._output(message)

@@ -36,7 +36,7 @@ class Victims:
         """Return one of the latest."""
         return rng.choice(self._latest) if self._latest else None
 
-    def replay(self, _victim: Response, rng: random.Random) -> list[EntryToStore]:
+    def replay(self, rng: random.Random) -> list[EntryToStore]:
         """Return entries of a response that is over."""
         if not self._over:
             return []

@@ -32,6 +32,6 @@ def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
         other = mutator.id()
         yield entry([mutator.delta(item_id=item), mutator.done(item_id=item)], response_id=other, ends=USED)
         yield entry({"type": "response.completed", "response": {"id": name}}, response_id=other, ends=USED)
-        for again in victims.replay(victim, mutator.rng):
+        for again in victims.replay(mutator.rng):
             fields = {raw(field): raw(value) for field, value in again.fields.items()}
             yield Entry(fields, again.events, USED)

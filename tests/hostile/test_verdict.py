@@ -1,0 +1,282 @@
+"""The verdict finds each violation of honest results that it is given, and none where there is none."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chaos.generator import EntryToStore, Response
+from chaos.model import expected_of
+from chaos.verdict import Ending, Message
+from hostile.deliveries import Deliveries
+from hostile.entry import ANY, Entry
+from hostile.ledger import Place
+from hostile.verdict import HONEST_KINDS, HOSTILE_KINDS, KINDS, PROCESS_KINDS, Verdict, quantile
+from hostile.victims import Victims
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chaos.model import Bad, Early, Event, Silence
+
+NAME = "rtest-0-0"
+STREAM = "deltaloom:deltas"
+IDS = {
+    "response_id": NAME,
+    "item_id": f"item_{NAME}_0",
+    "kind": "refusal",
+    "output_index": 0,
+    "content_index": 0,
+}
+NOTHING: dict[str, Any] = dict.fromkeys(("tenant", "model", "safety_identifier", "traceparent", "rate"))
+AT = "1970-01-01T00:16:40Z"
+"""The time of the honest entries: 1,000 seconds."""
+
+ENTRIES: list[list[Event | Bad] | Silence | Early] = [
+    [{"type": "response.refusal.delta", **IDS, "delta": "no"}],
+    [{"type": "keepalive"}],
+    [{"type": "response.refusal.done", **IDS, "refusal": "no"}],
+]
+
+
+class Run:
+    """One honest response beside one hostile entry, and what comes of them; as it should."""
+
+    def __init__(self) -> None:
+        self.victims = Victims()
+        self.verdict = Verdict("test", self.victims, late_ms=5000, clock=lambda: 1000.0)
+        text = {
+            **IDS,
+            **NOTHING,
+            "id": "text_1",
+            "text": "no",
+            "status": "completed",
+            "reason": None,
+            "integrity": "verified",
+            "delta_count": 1,
+            "duplicate_count": 0,
+            "started_at": AT,
+            "finished_at": AT,
+        }
+        self.texts = [Message("1000010-0", text)]
+        alert = {**text, "id": "opened_1", "type": "deltaloom.refusal.opened"}
+        self.alerts = [
+            Message("1000005-0", alert),
+            Message("1000010-1", {**alert, "id": "finished_1", "type": "deltaloom.refusal.finished"}),
+        ]
+        self.letters: list[Message] = []
+        self.counts = {"type:keepalive": 1}
+        self.entries_added = len(ENTRIES) + 1
+
+    def publish(self, *, warming_up: bool = False) -> None:
+        """Store the honest entries and the hostile one."""
+        expected = expected_of(ENTRIES, NAME, {})
+        entries = tuple(EntryToStore({"event": json.dumps(each)}, 1) for each in ENTRIES)
+        response = Response(NAME, entries, expected, slow=False)
+        self.verdict.warming_up = warming_up
+        self.verdict.expect(response)
+        for number in range(len(ENTRIES)):
+            self.verdict.stored(NAME, f"1000000-{number}")
+        self.verdict.ledger.sent("big-arrays", Place(STREAM, "1000001-0"), Entry({b"event": b"[]"}, 1, ANY))
+
+    def end(self) -> dict[str, int]:
+        """Let all come out, and return the violations."""
+        verdict = self.verdict
+        for message in self.texts:
+            verdict.text(message)
+        for message in self.alerts:
+            verdict.alert(message)
+        for message in self.letters:
+            verdict.dead_letter(message)
+        verdict.end(Ending(self.counts, (), self.entries_added, 0, 0))
+        verdict.ledger.end(per_byte=8, per_event=16_384)
+        return dict(verdict.violations)
+
+
+def test_nothing_is_wrong() -> None:
+    """The response is over then, so that strangers may send its entries again."""
+    run = Run()
+    run.publish()
+    assert run.end() == {}
+    assert run.verdict.times == {True: [], False: [10.0]}
+    assert run.verdict.items["text_1"] == (NAME, 0, "refusal:0")
+    assert run.victims.replay(random.Random(0))
+
+
+def _hostile(run: Run) -> None:
+    stranger = {**run.texts[0].fields, "id": "text_2", "response_id": "h.big-arrays.test-1"}
+    run.texts.append(Message("1000011-0", stranger, 100))
+    run.alerts.append(Message("1000011-0", {**stranger, "type": "deltaloom.refusal.opened"}, 50))
+    run.letters.append(Message("1-0", {"stream": STREAM, "entry_id": "1000001-0", "reason": "x"}, 25))
+
+
+def test_what_is_hostile_goes_to_its_account() -> None:
+    """It is no unknown text, and no wrong alert."""
+    run = Run()
+    run.publish()
+    _hostile(run)
+    assert run.end() == {}
+    account = run.verdict.ledger.accounts["big-arrays"]
+    assert (account.outputs, account.letters, account.stored) == (2, 1, 175)
+
+
+def test_an_item_with_the_id_of_an_honest_response_is_a_strangers() -> None:
+    """Only the response's own id makes a text the response's."""
+    run = Run()
+    run.publish()
+    fields = {**run.texts[0].fields, "id": "text_3", "response_id": None, "item_id": NAME}
+    run.texts.append(Message("1000012-0", fields, 100))
+    run.verdict.ledger.sent("strangers", Place(STREAM, "1000002-0"), Entry({b"event": b"[]"}, 1, ANY))
+    run.entries_added += 1
+    assert run.end() == {}
+    assert run.verdict.ledger.accounts["strangers"].stored == 100
+
+
+def _changed(message: Message, **changes: Any) -> Message:
+    return message._replace(fields={**message.fields, **changes})
+
+
+def _late(run: Run) -> None:
+    run.texts[0] = run.texts[0]._replace(id="1006000-0")
+
+
+def _lost(run: Run) -> None:
+    run.texts.clear()
+    run.alerts.clear()
+
+
+def _wrong(run: Run) -> None:
+    run.texts[0] = _changed(run.texts[0], text="yes")
+    run.alerts[1] = _changed(run.alerts[1], text="yes")
+
+
+def _doubled(run: Run) -> None:
+    run.texts.append(run.texts[0])
+
+
+def _no_alert(run: Run) -> None:
+    del run.alerts[1]
+
+
+def _twice_opened(run: Run) -> None:
+    run.alerts.insert(1, run.alerts[0])
+
+
+def _honest_letter(run: Run) -> None:
+    run.letters.append(Message("1-0", {"stream": STREAM, "entry_id": "1000000-0", "reason": "x"}, 25))
+
+
+def _uncounted(run: Run) -> None:
+    run.counts = {"type:(other)": 1}
+
+
+def _one_entry_less(run: Run) -> None:
+    run.entries_added -= 1
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (_late, "late text"),
+        (_lost, "lost text"),
+        (_wrong, "wrong text"),
+        (_doubled, "doubled text"),
+        (_no_alert, "missing alert"),
+        (_twice_opened, "doubled alert"),
+        (_honest_letter, "unknown dead letter"),
+        (_uncounted, "uncounted type"),
+        (_one_entry_less, "unaccounted"),
+    ],
+)
+def test_a_planted_violation_is_found(plant: Callable[[Run], None], kind: str) -> None:
+    """Exactly one, beside hostile outputs."""
+    run = Run()
+    run.publish()
+    _hostile(run)
+    plant(run)
+    assert run.end() == {kind: 1}
+
+
+def test_times_are_compared_with_those_of_the_warm_up() -> None:
+    """Four times as long is allowed, and a short time counts as the floor."""
+
+    def slow(before: float, beside: float) -> bool:
+        verdict = Run().verdict
+        verdict.times = {True: [before] * 100, False: [beside] * 100}
+        verdict.judge_times(slowdown=4, floor_ms=50)
+        return verdict.violations["slow texts"] == 1
+
+    assert not slow(before=100, beside=400)
+    assert slow(before=100, beside=401)
+    assert not slow(before=1, beside=200)
+    assert slow(before=1, beside=201)
+
+
+def test_a_time_is_put_to_the_phase_in_which_the_text_was_closed() -> None:
+    """An id of the future says nothing of when its entry was published."""
+    run = Run()
+    run.publish(warming_up=True)
+    run.verdict.warming_up = False
+    run.end()
+    assert run.verdict.times == {True: [10.0], False: []}
+
+
+def test_a_probe_that_is_not_noticed() -> None:
+    """A spike and the count of a type must be there."""
+    verdict = Run().verdict
+    verdict.judge_probe("m", {"type:probe": 4}, {"type:probe": 5})
+    assert verdict.violations == {"missing spike": 1, "uncounted type": 1}
+
+
+def test_a_probe_that_is_noticed() -> None:
+    """The end of a spike is none."""
+    verdict = Run().verdict
+    for kind in ("deltaloom.refusal.spike.ended", "deltaloom.refusal.spike"):
+        verdict.alert(Message("1-0", {**NOTHING, "type": kind, "id": kind, "rate": {"name": "m"}}))
+    verdict.judge_probe("m", {"type:probe": 5}, {"type:probe": 5})
+    assert verdict.spikes == {"m": 1}
+    assert not verdict.violations
+
+
+def test_each_honest_alert_arrives_once_and_in_time() -> None:
+    """What is hostile may arrive late, twice or never."""
+    violations: list[str] = []
+    now = [100.0]
+    deliveries = Deliveries(
+        lambda kind, _example: violations.append(kind),
+        lambda fields: fields["response_id"] == NAME,
+        {"a": 90.0, "b": 90.0, "c": 99.0},
+        late=30,
+        clock=lambda: now[0],
+    )
+    alerts = {name: {**IDS, "id": name, "type": "deltaloom.refusal.opened"} for name in "abc"}
+    for alert in alerts.values():
+        deliveries.raised(alert)
+    assert deliveries.missing == 3
+    deliveries.attempt(alerts["a"], taken=True)
+    deliveries.attempt(alerts["a"], taken=True)
+    now[0] = 121.0
+    deliveries.attempt(alerts["b"], taken=True)
+    stranger = {**alerts["a"], "id": "h", "response_id": "h.x"}
+    deliveries.raised({**stranger, "id": "i"})
+    deliveries.attempt(stranger, taken=True)
+    deliveries.attempt(stranger, taken=True)
+    deliveries.end()
+    assert sorted(violations) == ["doubled delivery", "late delivery", "lost delivery"]
+    assert (deliveries.missing, deliveries.hostile) == (1, 2)
+
+
+def test_quantiles() -> None:
+    """The smallest value that so many do not exceed."""
+    assert quantile([]) is None
+    assert quantile([1.0]) == 1
+    assert quantile([float(n) for n in range(1, 101)]) == 99
+    assert quantile([float(n) for n in range(1, 201)], 0.5) == 100
+
+
+def test_every_kind_is_in_one_section() -> None:
+    """The report shows three."""
+    assert len(set(KINDS)) == len(KINDS) == len(HONEST_KINDS) + len(HOSTILE_KINDS) + len(PROCESS_KINDS)
