@@ -319,7 +319,10 @@ class Bench:
             self.deliveries.end()
         verdict.totals["probes"] = prober.entries
         endings = [await observer.ending() for observer in self.observers]
-        verdict.end(merged(endings))
+        ending = merged(endings)
+        if verdict.violations["not settled"]:  # then keys of what is open are no leftovers
+            ending = ending._replace(keys=())
+        verdict.end(ending)
         verdict.ledger.end(per_byte=options.per_byte, per_event=options.per_event)
         if self.progress.probed:
             verdict.judge_probe(probe.MODEL, endings[0].counts, prober.counted)
