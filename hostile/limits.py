@@ -34,6 +34,12 @@ ADDRESS_SPACE: Final = 4 * 1024**3
 SLOW_COMMAND_MS: Final = 100
 """No command of a worker or relay may take the server longer."""
 
+LOG_LINE: Final = 32_768
+"""Characters of a line in a log."""
+
+LETTER_ERROR: Final = 2000
+"""Characters of the line that a dead letter has for a person."""
+
 STOP_SECONDS: Final = 10.0
 """A process ends within this time of SIGTERM."""
 

@@ -49,13 +49,17 @@ def judge_logs(folder: Path, violate: Violate) -> int:
     return size
 
 
-def judge_lines(name: str, lines: Iterable[str], violate: Violate) -> None:
-    """Look at each line of a log; `name` is the file's."""
+def judge_lines(
+    name: str, lines: Iterable[str], violate: Violate, *, longest: float = limits.LOG_LINE
+) -> None:
+    """Look at each line of a log; `name` is the file's, and no line has more characters than `longest`."""
     for line in lines:
         hidden = hidden_in(line)
         if hidden:
             codes = ", ".join(f"U+{ord(each):04X}" for each in sorted(hidden))
             violate("raw characters", f"{name}: {codes} in {line[:_SHOWN]!a}")
+        if len(line) > longest:
+            violate("long line", f"{name}: {len(line):,} characters; at most {longest:,}")
         complaint = next((complaint for complaint in _COMPLAINTS if complaint in line), None)
         if complaint is not None:
             violate("complaint", f"{name}: {_about(line, complaint)}")
@@ -120,4 +124,5 @@ async def _judge_command(
         if process.returncode is None:
             process.kill()
             await process.wait()
-    judge_lines(command, printed.decode("utf-8", "surrogateescape").split("\n"), violate)
+    lines = printed.decode("utf-8", "surrogateescape").split("\n")
+    judge_lines(command, lines, violate, longest=float("inf"))  # it shows whole entries

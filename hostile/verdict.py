@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chaos import verdict as chaos
+from hostile import limits
 from hostile.entry import generator_of
 from hostile.ledger import Ledger, Place
 from hostile.probe import is_probe
@@ -46,6 +47,7 @@ HONEST_KINDS = (
 HOSTILE_KINDS = (
     "lost entry",
     "unknown dead letter",
+    "long error",
     "unaccounted",
     "stored too much",
     "key left behind",
@@ -59,6 +61,7 @@ PROCESS_KINDS = (
     "complaint",
     "slow stop",
     "raw characters",
+    "long line",
     "not tried again",
 )
 KINDS = (*HONEST_KINDS, *HOSTILE_KINDS, *PROCESS_KINDS)
@@ -171,6 +174,10 @@ class Verdict(chaos.Verdict):
 
     def dead_letter(self, message: Message) -> None:
         """Take a dead letter; whose it is shows at the end, when all entries are known."""
+        error = message.fields.get("error", "")
+        if len(error) > limits.LETTER_ERROR:
+            of = f"{message.id}: {len(error):,} characters; at most {limits.LETTER_ERROR:,}"
+            self.violate("long error", f"the dead letter {of}")
         self.ledger.letter(Place(message.fields["stream"], message.fields["entry_id"]), message.size)
 
     # ---------------------------------------------------------------------------------- compared

@@ -34,6 +34,7 @@ def test_what_is_shown_is_not_hidden() -> None:
         ('{"event": "batch failed", "exception": "Traceback: x"}\n', ["complaint"]),
         ("text finished response=\x1b[2J\n", ["raw characters"]),
         ("text finished response=\udcff\n", ["raw characters"]),
+        (f"dead letter {'x' * 32_768}\n", ["long line"]),
         (PAUSED % "03Z", []),
         (PAUSED % "30Z", ["not tried again"]),
     ],

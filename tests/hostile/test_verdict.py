@@ -169,6 +169,10 @@ def _honest_letter(run: Run) -> None:
     run.letters.append(Message("1-0", {"stream": STREAM, "entry_id": "1000000-0", "reason": "x"}, 25))
 
 
+def _long_error(run: Run) -> None:
+    run.letters[0] = _changed(run.letters[0], error="x" * 2001)
+
+
 def _uncounted(run: Run) -> None:
     run.counts = {"type:(other)": 1}
 
@@ -187,6 +191,7 @@ def _one_entry_less(run: Run) -> None:
         (_no_alert, "missing alert"),
         (_twice_opened, "doubled alert"),
         (_honest_letter, "unknown dead letter"),
+        (_long_error, "long error"),
         (_uncounted, "uncounted type"),
         (_one_entry_less, "unaccounted"),
     ],
