@@ -94,5 +94,7 @@ class Attacker:
         for entry, reply in zip(batch, replies, strict=True):
             if isinstance(reply, bytes):
                 self._ledger.sent(self._generator.name, Place(stream, reply.decode()), entry)
-            elif not isinstance(reply, ResponseError):  # the server refuses it: it is not in the stream
+            elif isinstance(reply, ResponseError):
+                self._ledger.refused += 1
+            else:
                 raise reply

@@ -55,11 +55,13 @@ class Ledger:
         violate: is told what is wrong: the kind, an example, and what tells it apart from others of the kind.
         accounts: by generator.
         letters: dead letters of each entry, also of honest ones.
+        refused: entries that the server did not take; they are in no account.
     """
 
     violate: Callable[[str, str, str], None]
     accounts: defaultdict[str, Account] = field(default_factory=lambda: defaultdict(Account))
     letters: Counter[Place] = field(default_factory=Counter)
+    refused: int = 0
     _letter_bytes: Counter[Place] = field(default_factory=Counter)
     _sent: dict[Place, Sent] = field(default_factory=dict)
 

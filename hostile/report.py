@@ -142,6 +142,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "seconds with hostile load": round(progress.seconds, 1),
             "hostile MB/s": round(ledger.bytes / 1e6 / max(progress.seconds, 0.001), 2),
             "hostile entries": ledger.entries,
+            "hostile entries that the server refused": ledger.refused,
             "honest responses": totals["responses"],
             "honest events": totals["events"],
             "honest texts": totals["texts out"],

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from chaos.generator import EntryToStore, Response
 
 _REMEMBERED = 200
+_NEWEST = 10
 
 
 class Victims:
@@ -33,8 +34,11 @@ class Victims:
         self._over.append(response)
 
     def pick(self, rng: random.Random) -> Response | None:
-        """Return one of the latest."""
-        return rng.choice(self._latest) if self._latest else None
+        """Return one of the latest, mostly of those that are on their way."""
+        if not self._latest:
+            return None
+        newest = min(len(self._latest), rng.choice((_NEWEST, _NEWEST, _REMEMBERED)))
+        return self._latest[-rng.randint(1, newest)]
 
     def replay(self, rng: random.Random) -> list[EntryToStore]:
         """Return entries of a response that is over."""

@@ -73,7 +73,7 @@ _ALL = (
     _alone("many-names", 12, many_names, opening=1000),
     _alone("field-names", 6, field_names, opening=3),
     _alone("odd-fields", 4, odd_fields),
-    _alone("endings", 4, endings),
+    _alone("endings", 4, endings, opening=100),
     Generator("strangers", 4, strangers),
     _alone("future-ids", 0.01, future_ids, in_mix=False),
     _alone("control-characters", 2, control_characters),

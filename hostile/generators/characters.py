@@ -35,8 +35,11 @@ _GOOD = '{"type":"response.refusal.delta","output_index":0,"content_index":0,"de
 
 def bad_bytes(mutator: Mutator) -> Iterator[Entry]:
     """Bytes that are no UTF-8, halves of surrogate pairs, marks of byte order, cut-off and packed JSON."""
+    yield _halves(mutator, 10_000)
+    good = _GOOD.encode()
     while True:
-        good = _GOOD.encode()
+        if mutator.chance(0.01):
+            yield _halves(mutator, mutator.size(10_000))
         at = mutator.rng.randrange(1, len(good))
         bad = mutator.pick(
             good[:at],
@@ -56,3 +59,9 @@ def bad_bytes(mutator: Mutator) -> Iterator[Entry]:
         yield entry(half, field=field, response_id=mutator.id(), ends=USED)
         yield entry(b"\xef\xbb\xbf" + good, field=field, response_id=mutator.id(), ends=ANY)
         yield entry(good, response_id=b"\xff\xfe", ends=REFUSED)
+
+
+def _halves(mutator: Mutator, count: int) -> Entry:
+    """Return an array of deltas, each with half of a surrogate pair: no fast parser takes it."""
+    half = mutator.delta(delta="x") | {"delta": "\ud83d"}
+    return entry([half] * count, response_id=mutator.id(), ends=USED)

@@ -17,13 +17,25 @@ _ENDS = ("completed", "done", "incomplete", "failed", "cancelled", "error")
 
 def endings(mutator: Mutator) -> Iterator[Entry]:
     """Ends that come twice, before the deltas, or for nothing; copies at other positions."""
+    yield from _same_end(mutator, 100, 1000)
     while True:
+        if mutator.chance(0.02):
+            yield from _same_end(mutator, mutator.size(100), mutator.size(1000))
         owner = mutator.id()
         events = [_step(mutator) for _ in range(mutator.size(200))]
         at_once = mutator.pick(1, 1, 4, 50)
         for first in range(0, len(events), at_once):
             some = events[first : first + at_once]
             yield entry(some if at_once > 1 else some[0], events=len(some), response_id=owner)
+
+
+def _same_end(mutator: Mutator, times: int, texts: int) -> Iterator[Entry]:
+    """Yield ends of one response, each with a large copy that says something else."""
+    owner = mutator.id()
+    for number in range(times):
+        part = {"type": "refusal", "refusal": f"{number}"}
+        output = [{"type": "message", "id": f"i{number}", "content": [part] * texts}]
+        yield entry({"type": "response.completed", "response": {"output": output}}, response_id=owner)
 
 
 def _step(mutator: Mutator) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from hostile.entry import ANY, REFUSED, Entry, entry
@@ -45,8 +46,11 @@ _CONTENTS: tuple[Any, ...] = (
 
 
 def odd_fields(mutator: Mutator) -> Iterator[Entry]:
-    """Events with fields of other types than the API's."""
+    """Events with fields of other types than the API's, one by one and by the hundred thousand."""
+    yield _odd_list(mutator, 180_000)
     while True:
+        if mutator.chance(0.02):
+            yield _odd_list(mutator, mutator.size(180_000))
         owner = mutator.id()
         pick = mutator.pick
         odd = {"sequence_number": pick(*_NUMBERS), "item_id": pick(*_ITEMS), "obfuscation": pick(*_CONTENTS)}
@@ -68,3 +72,12 @@ def odd_fields(mutator: Mutator) -> Iterator[Entry]:
         ]
         chosen = mutator.rng.sample(events, mutator.rng.randint(1, len(events)))
         yield entry(chosen * mutator.size(50), response_id=owner, ends=ANY)
+
+
+def _odd_list(mutator: Mutator, length: int) -> Entry:
+    """Return a full copy whose parts are all odd; at 180,000 it is as large as an event may be."""
+    item = {"type": "message", "id": "i", "content": [mutator.pick(None, 5)] * length}
+    body = json.dumps(
+        {"type": "response.output_item.done", "output_index": 0, "item": item}, separators=(",", ":")
+    )
+    return entry(body, response_id=mutator.id(), ends=ANY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hostile.entry import ANY, USED, Entry, entry, raw
 
@@ -11,6 +11,26 @@ if TYPE_CHECKING:
 
     from hostile.entry import Mutator
     from hostile.victims import Victims
+
+
+_KINDS = (("refusal", "content_index", "refusal"), ("reasoning_text", "content_index", "text"))
+_SUMMARY = ("reasoning_summary_text", "summary_index", "text")
+
+
+def _all_places(item_id: str) -> list[dict[str, Any]]:
+    """Return the ends of texts in every place in which the response of this name may have one."""
+    return [
+        {
+            "type": f"response.{kind}.done",
+            "item_id": item_id,
+            "output_index": output_index,
+            index: number,
+            text: "stranger",
+        }
+        for kind, index, text in (*_KINDS, _SUMMARY)
+        for output_index in range(4)
+        for number in range(2)
+    ]
 
 
 def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
@@ -23,8 +43,7 @@ def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
         name = victim.name
         item = f"item_{name}_0"
         yield entry(mutator.delta(item_id=name), ends=USED)
-        if mutator.chance(0.5):
-            yield entry(mutator.done(item_id=name), ends=USED)
+        yield entry(_all_places(name), ends=USED)
         if mutator.chance(0.5):
             message = {"type": "message", "id": name, "content": [{"type": "refusal", "refusal": "stranger"}]}
             event = {"type": "response.output_item.done", "output_index": 0, "item": message}
