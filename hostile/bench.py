@@ -87,7 +87,7 @@ class Bench:
             self.verdict.violate,
             self.verdict.is_honest,
             self.verdict.added,
-            late=limits.LATE_DELIVERY_SECONDS,
+            late=options.late_delivery,
         )
         self.receiver = Receiver(self.deliveries, odd=RETRY_AFTER in options.generators)
         self.observers = [

@@ -38,6 +38,7 @@ class Options:
     idle_timeout: float = 15.0
     settle_time: float = 60.0
     late: float = limits.LATE_SECONDS
+    late_delivery: float = limits.LATE_DELIVERY_SECONDS
     per_byte: float = limits.STORED_PER_BYTE
     per_event: float = limits.STORED_PER_EVENT
     json: Path | None = None
@@ -119,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"seconds an honest text may take (default {limits.LATE_SECONDS:g})",
     )
     add(
+        "--late-delivery",
+        type=_positive,
+        default=limits.LATE_DELIVERY_SECONDS,
+        help=f"seconds an honest alert may be on its way (default {limits.LATE_DELIVERY_SECONDS:g})",
+    )
+    add(
         "--stored-per-byte",
         type=_positive,
         default=limits.STORED_PER_BYTE,
@@ -163,6 +170,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         idle_timeout=given.idle_timeout,
         settle_time=given.settle_time,
         late=given.late,
+        late_delivery=given.late_delivery,
         per_byte=given.stored_per_byte,
         per_event=given.stored_per_event,
         json=given.json,

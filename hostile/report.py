@@ -176,6 +176,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "slowdown": limits.SLOWDOWN,
             "floor ms": limits.FLOOR_MS,
             "late s": options.late,
+            "late delivery s": options.late_delivery,
             "stored per byte": options.per_byte,
             "stored per event": options.per_event,
             "memory MiB": limits.MEMORY // _MEBIBYTE,

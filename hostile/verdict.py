@@ -143,7 +143,7 @@ class Verdict(chaos.Verdict):
     def text(self, message: Message) -> None:
         """Take an entry of the stream of finished texts."""
         if self.is_honest(message.fields):
-            super().text(message)
+            super().text(_given_up(message))
         else:
             self._output(message)
 
@@ -154,7 +154,7 @@ class Verdict(chaos.Verdict):
             self.spikes[rate["name"]] += message.fields["type"] == "deltaloom.refusal.spike"
         elif self.is_honest(message.fields):
             self.added.setdefault(message.fields["id"], int(message.id.partition("-")[0]) / 1000)
-            super().alert(message)
+            super().alert(_given_up(message))
         else:
             self._output(message)
 
@@ -236,6 +236,16 @@ class Verdict(chaos.Verdict):
                 self.violate(
                     "uncounted type", f"{name}: {count} published, {ending.counts.get(name, 0)} counted"
                 )
+
+
+def _given_up(message: Message) -> Message:
+    """Return a message as if what was given up for being one too many had been given up for being silent.
+
+    With many responses open, those that are silent go early. Of honest ones only those are that never end.
+    """
+    if message.fields.get("reason") != "open_limit":
+        return message
+    return message._replace(fields={**message.fields, "reason": "idle_timeout"})
 
 
 def quantile(values: Sequence[float], share: float = QUANTILE) -> float | None:

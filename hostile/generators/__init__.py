@@ -66,7 +66,7 @@ _ALL = (
     _alone("envelope-headers", 4, envelope_headers, opening=2),
     _alone("long-names", 8, long_names, opening=3),
     _alone("letters-of-arrays", 4, letters_of_arrays, opening=2),
-    _alone("many-parts", 6, many_parts, opening=22),
+    _alone("many-parts", 6, many_parts, opening=23),
     _alone("card-numbers", 8, card_numbers, opening=3),
     _alone("open-responses", 36, open_responses),
     _alone("big-arrays", 30, big_arrays, opening=3),

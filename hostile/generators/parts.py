@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def many_parts(mutator: Mutator) -> Iterator[Entry]:
     """Items with 30,000 parts; 100,000 parts over many entries; a new part with each delta."""
     yield _item(mutator, 30_000)
-    yield from _growing(mutator, entries=20, at_once=5000)
+    yield from _growing(mutator, entries=20, at_once=5000, ends=True)
     yield _copy(mutator, 30_000)
     while True:
         kind = mutator.rng.randrange(4)
@@ -26,7 +26,9 @@ def many_parts(mutator: Mutator) -> Iterator[Entry]:
         elif kind == 2:  # noqa: PLR2004 - the third kind
             yield _copy(mutator, mutator.size(30_000))
         else:
-            yield from _growing(mutator, entries=mutator.size(100), at_once=mutator.size(1000))
+            yield from _growing(
+                mutator, entries=mutator.size(100), at_once=mutator.size(1000), ends=mutator.chance(0.5)
+            )
 
 
 def _item(mutator: Mutator, parts: int) -> Entry:
@@ -53,11 +55,16 @@ def _copy(mutator: Mutator, texts: int) -> Entry:
     return entry({"type": "response.completed", "response": {"output": [item]}}, response_id=mutator.id())
 
 
-def _growing(mutator: Mutator, *, entries: int, at_once: int) -> Iterator[Entry]:
+def _delta(index: int) -> dict[str, Any]:
+    where = {"output_index": 0, "content_index": index}
+    return {"type": "response.reasoning_text.delta", **where, "delta": "d"}
+
+
+def _growing(mutator: Mutator, *, entries: int, at_once: int, ends: bool) -> Iterator[Entry]:
     """Yield entries of one response, in which no index comes twice."""
     owner = mutator.id()
     for number in range(entries):
         first = number * at_once
-        yield entry([mutator.delta(first + n, delta="d") for n in range(at_once)], response_id=owner)
-    if mutator.chance(0.5):
+        yield entry([_delta(first + n) for n in range(at_once)], response_id=owner)
+    if ends:
         yield entry({"type": "response.completed", "response": {}}, response_id=owner)

@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def open_responses(mutator: Mutator) -> Iterator[Entry]:
     """Thousands of new responses a second, each with one delta."""
     while True:
-        kind = mutator.pick("refusal", "reasoning_text")
+        kind = "refusal" if mutator.chance(0.02) else "reasoning_text"  # an alert is no state
         where = {"output_index": 0, "content_index": 0, "delta": "n"}
         yield entry({"type": f"response.{kind}.delta", **where}, response_id=mutator.id(), ends=USED)

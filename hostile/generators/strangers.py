@@ -43,7 +43,7 @@ def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
         name = victim.name
         item = f"item_{name}_0"
         yield entry(mutator.delta(item_id=name), ends=USED)
-        yield entry(_all_places(name), ends=USED)
+        yield entry(mutator.rng.sample(_all_places(name), 6), ends=USED)
         if mutator.chance(0.5):
             message = {"type": "message", "id": name, "content": [{"type": "refusal", "refusal": "stranger"}]}
             event = {"type": "response.output_item.done", "output_index": 0, "item": message}

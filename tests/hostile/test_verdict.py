@@ -46,6 +46,7 @@ class Run:
     """One honest response beside one hostile entry, and what comes of them; as it should."""
 
     def __init__(self) -> None:
+        self.entries = ENTRIES
         self.victims = Victims()
         self.verdict = Verdict("test", self.victims, late_ms=5000, clock=lambda: 1000.0)
         text = {
@@ -73,12 +74,12 @@ class Run:
 
     def publish(self, *, warming_up: bool = False) -> None:
         """Store the honest entries and the hostile one."""
-        expected = expected_of(ENTRIES, NAME, {})
-        entries = tuple(EntryToStore({"event": json.dumps(each)}, 1) for each in ENTRIES)
+        expected = expected_of(self.entries, NAME, {})
+        entries = tuple(EntryToStore({"event": json.dumps(each)}, 1) for each in self.entries)
         response = Response(NAME, entries, expected, slow=False)
         self.verdict.warming_up = warming_up
         self.verdict.expect(response)
-        for number in range(len(ENTRIES)):
+        for number in range(len(self.entries)):
             self.verdict.stored(NAME, f"1000000-{number}")
         self.verdict.ledger.sent("big-arrays", Place(STREAM, "1000001-0"), Entry({b"event": b"[]"}, 1, ANY))
 
@@ -133,6 +134,18 @@ def test_an_item_with_the_id_of_an_honest_response_is_a_strangers() -> None:
     run.entries_added += 1
     assert run.end() == {}
     assert run.verdict.ledger.accounts["strangers"].stored == 100
+
+
+def test_a_silent_response_may_be_given_up_early() -> None:
+    """Where too many are open, that is how it must be."""
+    run = Run()
+    run.entries = ENTRIES[:1]
+    run.publish()
+    given_up = {"status": "abandoned", "reason": "open_limit", "integrity": "unverified"}
+    run.texts[0] = _changed(run.texts[0], **given_up)
+    run.alerts[1] = _changed(run.alerts[1], **given_up)
+    run.counts, run.entries_added = {}, 2
+    assert run.end() == {}
 
 
 def _changed(message: Message, **changes: Any) -> Message:
