@@ -12,7 +12,7 @@ from hostile.generators import WHOLE
 from hostile.ledger import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from chaos.processes import Server
     from hostile.entry import Entry
@@ -36,7 +36,7 @@ class Attacker:
         generator: makes the entries.
         entries: what it makes.
         server: takes them.
-        streams: the inputs of all partitions; entries go to them in turn.
+        stream_of: says the input that an entry goes to.
         ledger: is told of each.
         rate: megabytes a second of the whole mix.
     """
@@ -46,18 +46,17 @@ class Attacker:
         generator: Generator,
         entries: Iterator[Entry],
         server: Server,
-        streams: Sequence[str],
+        stream_of: Callable[[Entry], str],
         ledger: Ledger,
         rate: float,
     ) -> None:
         self._generator = generator
         self._entries = entries
         self._server = server
-        self._streams = streams
+        self._stream_of = stream_of
         self._ledger = ledger
         self._rate = rate * _MEGABYTE * generator.share / WHOLE
         self._sent = 0.0
-        self._batches = 0
 
     async def run(self, ends: Callable[[], bool]) -> None:
         """Send until `ends()`; after the opening, what was sent too much is waited for."""
@@ -85,13 +84,12 @@ class Attacker:
         return batch
 
     async def _store(self, client: Any, batch: list[Entry]) -> None:
-        stream = self._streams[self._batches % len(self._streams)]
-        self._batches += 1
+        streams = [self._stream_of(entry) for entry in batch]
         pipeline = client.pipeline(transaction=False)
-        for entry in batch:
+        for stream, entry in zip(streams, batch, strict=True):
             pipeline.xadd(stream, dict(entry.fields), id=entry.id)
         replies = await pipeline.execute(raise_on_error=False)
-        for entry, reply in zip(batch, replies, strict=True):
+        for stream, entry, reply in zip(streams, batch, replies, strict=True):
             if isinstance(reply, bytes):
                 self._ledger.sent(self._generator.name, Place(stream, reply.decode()), entry)
             elif isinstance(reply, ResponseError):

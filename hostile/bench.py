@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import time
 from collections import Counter
@@ -35,6 +36,7 @@ from hostile.victims import Victims
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hostile.entry import Entry
     from hostile.options import Options
 
 _PAGE = 50
@@ -239,14 +241,13 @@ class Bench:
 
     async def _attack(self, ends: Callable[[], bool], prober: probe.Probe) -> None:
         options = self.options
-        streams = [names.deltas for names in self.partitions.all]
         chosen = [GENERATORS[name] for name in options.generators if name != RETRY_AFTER]
         attackers = [
             Attacker(
                 generator,
                 generator.entries(options.seed, self.victims),
                 self.server,
-                streams,
+                self._stream_of(),
                 self.verdict.ledger,
                 options.rate,
             )
@@ -263,6 +264,19 @@ class Bench:
                 await asyncio.wait_for(self.memory.too_much.wait(), options.seconds)
 
         await asyncio.gather(probing(), until_the_end(), *(attacker.run(ends) for attacker in attackers))
+
+    def _stream_of(self) -> Callable[[Entry], str]:
+        """Return who says the input of an entry: that of the response which it is near, or each in turn."""
+        every = self.partitions.all
+        turns = itertools.cycle(every)
+
+        def stream_of(entry: Entry) -> str:
+            if entry.near is None:
+                return next(turns).deltas
+            producer = int(entry.near.split("-")[-2])
+            return every[producer // self.options.producers].deltas
+
+        return stream_of
 
     async def _look(self) -> None:
         """Note how much is open and unread, until cancelled."""

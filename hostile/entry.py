@@ -32,6 +32,8 @@ class Entry(NamedTuple):
     ends: frozenset[str] = ANY
     """How it may end; it must end in one of these ways."""
     id: str = "*"
+    near: str | None = None
+    """The name of an honest response in whose partition it has to be; None for any."""
 
     @property
     def size(self) -> int:

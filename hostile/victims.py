@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
-    from chaos.generator import EntryToStore, Response
+    from chaos.generator import Response
 
 _REMEMBERED = 200
 _NEWEST = 10
@@ -23,7 +23,7 @@ class Victims:
 
     def __init__(self) -> None:
         self._latest: deque[Response] = deque(maxlen=_REMEMBERED)
-        self._over: deque[Response] = deque(maxlen=_REMEMBERED)
+        self._ended: deque[Response] = deque(maxlen=_REMEMBERED)
 
     def begins(self, response: Response) -> None:
         """Note that an honest response is about to be stored."""
@@ -31,7 +31,7 @@ class Victims:
 
     def is_over(self, response: Response) -> None:
         """Note that all of it is stored, and has come out."""
-        self._over.append(response)
+        self._ended.append(response)
 
     def pick(self, rng: random.Random) -> Response | None:
         """Return one of the latest, mostly of those that are on their way."""
@@ -40,9 +40,6 @@ class Victims:
         newest = min(len(self._latest), rng.choice((_NEWEST, _NEWEST, _REMEMBERED)))
         return self._latest[-rng.randint(1, newest)]
 
-    def replay(self, rng: random.Random) -> list[EntryToStore]:
-        """Return entries of a response that is over."""
-        if not self._over:
-            return []
-        entries = rng.choice(self._over).entries
-        return rng.sample(entries, min(len(entries), rng.randint(1, 5)))
+    def over(self, rng: random.Random) -> Response | None:
+        """Return one that is over."""
+        return rng.choice(self._ended) if self._ended else None

@@ -40,17 +40,22 @@ def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
         if victim is None:
             yield entry({"type": "h.nobody-there"}, ends=USED)
             continue
-        name = victim.name
-        item = f"item_{name}_0"
-        yield entry(mutator.delta(item_id=name), ends=USED)
-        yield entry(mutator.rng.sample(_all_places(name), 6), ends=USED)
-        if mutator.chance(0.5):
-            message = {"type": "message", "id": name, "content": [{"type": "refusal", "refusal": "stranger"}]}
-            event = {"type": "response.output_item.done", "output_index": 0, "item": message}
-            yield entry(event, ends=ANY)
-        other = mutator.id()
-        yield entry([mutator.delta(item_id=item), mutator.done(item_id=item)], response_id=other, ends=USED)
-        yield entry({"type": "response.completed", "response": {"id": name}}, response_id=other, ends=USED)
-        for again in victims.replay(mutator.rng):
-            fields = {raw(field): raw(value) for field, value in again.fields.items()}
-            yield Entry(fields, again.events, USED)
+        for each in _beside(mutator, victim.name):
+            yield each._replace(near=victim.name)
+        over = victims.over(mutator.rng)
+        if over is not None:
+            for again in mutator.rng.sample(over.entries, mutator.rng.randint(1, min(len(over.entries), 5))):
+                fields = {raw(field): raw(value) for field, value in again.fields.items()}
+                yield Entry(fields, again.events, USED, near=over.name)
+
+
+def _beside(mutator: Mutator, name: str) -> Iterator[Entry]:
+    """Yield entries that have the name of an honest response where it says nothing of whose they are."""
+    item, other = f"item_{name}_0", mutator.id()
+    yield entry(mutator.delta(item_id=name), ends=USED)
+    yield entry(mutator.rng.sample(_all_places(name), 6), ends=USED)
+    if mutator.chance(0.5):
+        message = {"type": "message", "id": name, "content": [{"type": "refusal", "refusal": "stranger"}]}
+        yield entry({"type": "response.output_item.done", "output_index": 0, "item": message}, ends=ANY)
+    yield entry([mutator.delta(item_id=item), mutator.done(item_id=item)], response_id=other, ends=USED)
+    yield entry({"type": "response.completed", "response": {"id": name}}, response_id=other, ends=USED)

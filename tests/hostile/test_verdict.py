@@ -104,7 +104,9 @@ def test_nothing_is_wrong() -> None:
     assert run.end() == {}
     assert run.verdict.times == {True: [], False: [10.0]}
     assert run.verdict.items["text_1"] == (NAME, 0, "refusal:0")
-    assert run.victims.replay(random.Random(0))
+    over = run.victims.over(random.Random(0))
+    assert over is not None
+    assert over.name == NAME
 
 
 def _hostile(run: Run) -> None:
