@@ -43,7 +43,9 @@ _PAGE = 50
 """Entries of outputs that are read at once: hostile ones are large."""
 _PROBE_LASTS = 20.0
 """A run whose hostile phase is shorter has no probe: a worker must also look meanwhile."""
-_PROBE_AFTER = 8.0
+_PROBE_AFTER = 12.0
+_APART = 1.0
+"""Seconds between the openings of two generators: each is to be stood by itself."""
 _SPIKE_WITHIN = 15.0
 _LOOK_EVERY = 1.0
 _SETTLED_EVERY = 0.2
@@ -253,6 +255,14 @@ class Bench:
             )
             for generator in chosen
         ]
+        apart = min(_APART, options.seconds / 2 / max(1, len(attackers)))
+
+        async def attack(place: int, attacker: Attacker) -> None:
+            await asyncio.sleep(place * apart)
+            try:
+                await attacker.run(ends)
+            except (RedisError, OSError) as error:
+                self.verdict.violate("not settled", f"the server did not take an entry: {error}")
 
         async def probing() -> None:
             if self.progress.probed:
@@ -263,7 +273,7 @@ class Bench:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.memory.too_much.wait(), options.seconds)
 
-        await asyncio.gather(probing(), until_the_end(), *(attacker.run(ends) for attacker in attackers))
+        await asyncio.gather(probing(), until_the_end(), *itertools.starmap(attack, enumerate(attackers)))
 
     def _stream_of(self) -> Callable[[Entry], str]:
         """Return who says the input of an entry: that of the response which it is near, or each in turn."""
