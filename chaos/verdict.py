@@ -166,16 +166,17 @@ class Verdict:
         for name, count in expected.types.items():
             totals[f"type:{name}"] += count
 
-    def stored(self, name: str, stream: str, entry_id: str) -> None:
-        """Note that the next entry of a response is stored."""
+    def stored(self, name: str, stream: str, entry_id: str, at_ms: int | None = None) -> None:
+        """Note that the next entry of a response is stored; `at_ms` says when, if its id does not."""
         response = self._responses[name]
         ms = int(entry_id.partition("-")[0])
+        at_ms = ms if at_ms is None else at_ms
         number = len(response.ids_ms)
         self._expect_letters(response, number, (stream, entry_id))
         for owner in response.owners.get(number, ()):
-            if ms - response.latest_ms.get(owner, ms) > self._widest_gap_ms:
+            if at_ms - response.latest_ms.get(owner, at_ms) > self._widest_gap_ms:
                 self.unclear.add((name, owner))
-            response.latest_ms[owner] = ms
+            response.latest_ms[owner] = at_ms
         response.ids_ms.append(ms)
         if len(response.ids_ms) == len(response.response.entries):
             response.stored = True

@@ -132,11 +132,12 @@ class Verdict(chaos.Verdict):
         self._victims.begins(response)
         self._whole[response.name] = response
 
-    def stored(self, name: str, entry_id: str) -> None:
-        """Note that the next entry of a response is stored, just now: its id may be of another time."""
+    def stored(self, name: str, stream: str, entry_id: str, at_ms: int | None = None) -> None:
+        """Note that the next entry of a response is stored, now at the latest, whatever its id says."""
         ms = int(entry_id.partition("-")[0])
-        self._published[name, ms] = (min(ms, self._clock() * 1000), self.warming_up)
-        super().stored(name, entry_id)
+        at_ms = min(ms, round(self._clock() * 1000)) if at_ms is None else at_ms
+        self._published[name, ms] = (at_ms, self.warming_up)
+        super().stored(name, stream, entry_id, at_ms)
 
     # ---------------------------------------------------------------------------- what comes out
 

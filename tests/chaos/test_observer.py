@@ -52,7 +52,7 @@ async def test_an_alert_is_never_shown_before_its_text(
     for number in range(50):
         for stream in (names.assembled, names.alerts)[: 2 if number % 10 == 0 else 1]:
             await redis.xadd(stream, {"__data__": json.dumps({"n": number})})
-    watching: Any = Observer(Server(), names, told, [told])  # type: ignore[arg-type, list-item]
+    watching: Any = Observer(Server(), names, told, [told])  # type: ignore[arg-type]
     await watching.drain()
     assert len(told.order) == watching.read == 55
     for number in range(0, 50, 10):

@@ -80,7 +80,7 @@ class Run:
         self.verdict.warming_up = warming_up
         self.verdict.expect(response)
         for number in range(len(self.entries)):
-            self.verdict.stored(NAME, f"1000000-{number}")
+            self.verdict.stored(NAME, STREAM, f"1000000-{number}")
         self.verdict.ledger.sent("big-arrays", Place(STREAM, "1000001-0"), Entry({b"event": b"[]"}, 1, ANY))
 
     def end(self) -> dict[str, int]:
