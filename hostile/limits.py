@@ -47,4 +47,7 @@ OPEN_RESPONSES: Final = 20_000
 """The workers' limit of open responses; more than twice as many are never seen."""
 
 MAX_RETRY_AFTER: Final = 3.0
-"""Seconds of pause that the odd destination may have, whatever it asks for."""
+"""Seconds of pause that `alerts.toml` lets a destination ask for."""
+
+PAUSE: Final = 61.0
+"""Seconds that a destination is left alone at most: one that is down is tried once a minute."""

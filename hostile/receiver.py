@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER = ("1", "7200", "Wed, 21 Oct 2099 07:28:00 GMT", "4102444800", "1000000000000", "-1", "soon", "")
 _ANSWERS = ((429, 503), _RETRY_AFTER)
-_TRIES_AGAIN_WITHIN = limits.MAX_RETRY_AFTER + 75
-"""Seconds: what is taken to be down is tried once a minute by itself."""
+_TRIES_AGAIN_WITHIN = limits.PAUSE + 10
+"""Seconds; a busy relay is a little late."""
 
 
 class Receiver:

@@ -9,7 +9,7 @@ from tests.hidden import HIDDEN
 
 AWAY = '{"event": "redis is away, waiting for it", "level": "warning", "error": "ConnectionError: no"}\n'
 PAUSED = (
-    '{"event": "paused", "destination": "odd", "until": "2026-05-04T12:05:%s", '
+    '{"event": "paused", "destination": "odd", "until": "2026-05-04T12:%sZ", '
     '"timestamp": "2026-05-04T12:05:00Z"}\n'
 )
 
@@ -35,8 +35,8 @@ def test_what_is_shown_is_not_hidden() -> None:
         ("text finished response=\x1b[2J\n", ["raw characters"]),
         ("text finished response=\udcff\n", ["raw characters"]),
         (f"dead letter {'x' * 32_768}\n", ["long line"]),
-        (PAUSED % "03Z", []),
-        (PAUSED % "30Z", ["not tried again"]),
+        (PAUSED % "06:00", []),
+        (PAUSED % "06:30", ["not tried again"]),
     ],
 )
 def test_lines_of_a_log(line: str, found: list[str]) -> None:
