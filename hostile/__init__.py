@@ -9,6 +9,7 @@ alone, then beside hostile ones; honest results, times, memory and what is store
 | `generators/`   | hostile entries, one generator a kind, seeded                      |
 | `entry.py`      | an entry, and the dice that generators make it with                |
 | `victims.py`    | honest responses that strangers come near to                       |
+| `load.py`       | honest producers, and hostile ones beside them                     |
 | `attacker.py`   | stores what a generator makes, at its rate                         |
 | `probe.py`      | an honest model that is suddenly refused, and an honest event type |
 | `limits.py`     | what hostile input may cost                                        |
@@ -17,6 +18,8 @@ alone, then beside hostile ones; honest results, times, memory and what is store
 | `watch.py`      | memory of processes, commands of the server, bytes of keys         |
 | `output.py`     | the workers' logs, and what the command prints                     |
 | `receiver.py`   | takes alerts; as another destination it asks to be left alone      |
+| `deployment.py` | workers and relays, and their settings                             |
+| `deliveries.py` | alerts that were raised, and those that arrived                    |
 | `limited.py`    | the real command, with a limit of memory                           |
 | `bench.py`      | a whole run                                                        |
 | `report.py`     | what a person sees of it                                           |

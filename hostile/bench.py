@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,35 +15,27 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from chaos.ending import end_tasks
-from chaos.generator import make_response
 from chaos.observer import Observer
-from chaos.processes import Workers, WorkerSlot
-from chaos.producer import Producer
-from chaos.receiver import SECRET, SECRET_VARIABLE
 from chaos.verdict import Ending
 from deltaloom import GROUP
 from deltaloom.streams import Partitions
-from hostile import limits, output, probe, watch
-from hostile.attacker import Attacker
+from hostile import deployment, limits, output, probe, watch
 from hostile.deliveries import Deliveries
-from hostile.generators import GENERATORS, RETRY_AFTER
+from hostile.generators import RETRY_AFTER
+from hostile.load import Load
 from hostile.receiver import Receiver
 from hostile.verdict import Verdict
 from hostile.victims import Victims
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from hostile.entry import Entry
     from hostile.options import Options
 
 _PAGE = 50
 """Entries of outputs that are read at once: hostile ones are large."""
 _PROBE_LASTS = 20.0
 """A run whose hostile phase is shorter has no probe: a worker must also look meanwhile."""
-_PROBE_AFTER = 12.0
-_APART = 1.0
-"""Seconds between the openings of two generators: each is to be stood by itself."""
 _SPIKE_WITHIN = 15.0
 _LOOK_EVERY = 1.0
 _SETTLED_EVERY = 0.2
@@ -98,53 +88,22 @@ class Bench:
             Observer(self.server, names, self.verdict, (self.deliveries,), page=_PAGE)
             for names in self.partitions.all
         ]
-        self.groups = self._groups()
+        self.settings = deployment.environment(options, self.server.port)
+        self.groups = deployment.processes(options, self.folder, self.settings, self.verdict.violate)
         self.memory = watch.MemoryWatch(self.groups, self.verdict.violate)
+        self.load = Load(
+            options, self.server, self.partitions, self.verdict, self.victims, self.memory.too_much
+        )
         self.progress = Progress(
             self.verdict, self.deliveries, self.receiver, self.memory, folder=self.folder
         )
-
-    def _groups(self) -> list[Workers]:
-        """Workers that log for machines, workers that log for people, and relays."""
-        options = self.options
-
-        def died(why: str) -> None:
-            self.verdict.violate("worker died", why)
-
-        def group(what: str, count: int, *arguments: str, form: str = "json") -> Workers:
-            command = (sys.executable, "-m", "hostile.limited", str(limits.ADDRESS_SPACE), *arguments)
-            environment = {**self._environment(), "DELTALOOM_LOG_FORMAT": form}
-            workers = Workers(self.folder, command, environment, died, what=what)
-            workers.slots = [WorkerSlot(number) for number in range(count)]
-            return workers
-
-        file = self.folder / "alerts.toml"
-        return [
-            group("worker", options.workers - options.workers // 2, "worker"),
-            group("worker-pretty", options.workers // 2, "worker", form="pretty"),
-            group("relay", options.relays, "relay", "--config", str(file)),
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        """Everything as deployed, but for what a run of a minute could not show."""
-        options = self.options
-        return {
-            "REDIS_URL": f"redis://127.0.0.1:{self.server.port}",
-            "DELTALOOM_PARTITIONS": str(options.partitions),
-            "DELTALOOM_IDLE_TIMEOUT": str(options.idle_timeout),
-            "DELTALOOM_MAX_OPEN_RESPONSES": str(limits.OPEN_RESPONSES),
-            "DELTALOOM_SPIKE_WINDOW": str(probe.WINDOW),
-            "DELTALOOM_SPIKE_BASELINE": str(probe.BASELINE),
-            "DELTALOOM_SPIKE_RESPONSES": str(probe.RESPONSES),
-            SECRET_VARIABLE: SECRET,
-        }
 
     async def run(self) -> Progress:
         """Do it; whatever happens, no process is left behind."""
         try:
             await self.server.start()
             async with self.receiver.running():
-                file = self.folder / "alerts.toml"
+                file = self.folder / deployment.ALERTS_FILE
                 file.write_text(self.receiver.configuration(), encoding="utf-8")
                 await self._run()
         finally:
@@ -168,20 +127,24 @@ class Bench:
                 for slot in group.slots:
                     await group.start(slot)
             await self._wait_for_workers()
-            producers = self._producers()
             watching = [
                 *(asyncio.create_task(observer.follow()) for observer in self.observers),
                 *(
-                    asyncio.create_task(observer.watch_lag(partial(_safe_id, producers[names.deltas])))
+                    asyncio.create_task(observer.watch_lag(partial(self.load.safe_id, names.deltas)))
                     for observer, names in zip(self.observers, self.partitions.all, strict=True)
                 ),
                 asyncio.create_task(self.memory.follow()),
                 asyncio.create_task(self._look()),
             ]
             try:
-                await self._publish(producers, prober)
+                await self.load.publish(self._begin_hostile, prober if self.progress.probed else None)
+                self.progress.seconds = self.load.seconds
                 self.progress.phase = "settling"
+                await self._measure_keys()
                 await self._settle()
+                for task in watching:
+                    if task.done():
+                        task.result()
             finally:
                 await end_tasks(*watching)
             await self._compare(prober)
@@ -198,95 +161,9 @@ class Bench:
                         return
                 await asyncio.sleep(0.1)
 
-    def _producers(self) -> dict[str, list[Producer]]:
-        """Honest producers, by the stream that they write to."""
-        count = self.options.producers
-        return {
-            names.deltas: [
-                Producer(
-                    place * count + n,
-                    self.options.seed,
-                    self.server,
-                    names.deltas,
-                    self.verdict,
-                    make=partial(make_response, sound=True),
-                )
-                for n in range(count)
-            ]
-            for place, names in enumerate(self.partitions.all)
-        }
-
-    async def _publish(self, producers: dict[str, list[Producer]], prober: probe.Probe) -> None:
-        """Publish honestly all the time, and hostilely after the warm-up."""
-        options, progress, clock = self.options, self.progress, time.monotonic
-        began = clock()
-        hostile_at, ends_at = began + options.warm_up, began + options.warm_up + options.seconds
-
-        def ends() -> bool:
-            return clock() >= ends_at or self.memory.too_much.is_set()
-
-        every = [producer for some in producers.values() for producer in some]
-        progress.phase = "honest"
-        publishing = asyncio.gather(
-            *(each.run(_steady(options.honest / len(every), ends), ends) for each in every)
-        )
-        try:
-            await asyncio.wait({publishing}, timeout=options.warm_up)
-            self.verdict.warming_up = False
-            progress.phase = "hostile"
-            await self._attack(ends, prober)
-            progress.seconds = clock() - hostile_at
-            await self._measure_keys()
-            await publishing
-        finally:
-            await end_tasks(publishing)
-
-    async def _attack(self, ends: Callable[[], bool], prober: probe.Probe) -> None:
-        options = self.options
-        chosen = [GENERATORS[name] for name in options.generators if name != RETRY_AFTER]
-        attackers = [
-            Attacker(
-                generator,
-                generator.entries(options.seed, self.victims),
-                self.server,
-                self._stream_of(),
-                self.verdict.ledger,
-                options.rate,
-            )
-            for generator in chosen
-        ]
-        apart = min(_APART, options.seconds / 2 / max(1, len(attackers)))
-
-        async def attack(place: int, attacker: Attacker) -> None:
-            await asyncio.sleep(place * apart)
-            try:
-                await attacker.run(ends)
-            except (RedisError, OSError) as error:
-                self.verdict.violate("not settled", f"the server did not take an entry: {error}")
-
-        async def probing() -> None:
-            if self.progress.probed:
-                await asyncio.sleep(_PROBE_AFTER)
-                await prober.present()
-
-        async def until_the_end() -> None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.memory.too_much.wait(), options.seconds)
-
-        await asyncio.gather(probing(), until_the_end(), *itertools.starmap(attack, enumerate(attackers)))
-
-    def _stream_of(self) -> Callable[[Entry], str]:
-        """Return who says the input of an entry: that of the response which it is near, or each in turn."""
-        every = self.partitions.all
-        turns = itertools.cycle(every)
-
-        def stream_of(entry: Entry) -> str:
-            if entry.near is None:
-                return next(turns).deltas
-            producer = int(entry.near.split("-")[-2])
-            return every[producer // self.options.producers].deltas
-
-        return stream_of
+    def _begin_hostile(self) -> None:
+        self.verdict.warming_up = False
+        self.progress.phase = "hostile"
 
     async def _look(self) -> None:
         """Note how much is open and unread, until cancelled."""
@@ -332,7 +209,7 @@ class Bench:
             await observer.drain()
         await self._measure_keys()
         await self._judge_server()
-        await output.judge_commands(self._environment(), await self._lengths(), verdict.violate)
+        await output.judge_commands(self.settings, await self._lengths(), verdict.violate)
         await self._end_processes()
         for observer in self.observers:
             await observer.drain()
@@ -407,25 +284,4 @@ def merged(endings: Sequence[Ending]) -> Ending:
         entries_added=sum(ending.entries_added for ending in endings),
         pending=sum(ending.pending for ending in endings),
         unread=sum(ending.unread or 0 for ending in endings),
-    )
-
-
-def _steady(rate: float, ends: Callable[[], bool]) -> Callable[[], bool]:
-    """Return who says whether one more response may begin: so many a second, whatever was before."""
-    begun = 0
-    began = time.monotonic()
-
-    def may_begin() -> bool:
-        nonlocal begun
-        if ends() or begun > rate * (time.monotonic() - began):
-            return False
-        begun += 1
-        return True
-
-    return may_begin
-
-
-def _safe_id(producers: list[Producer]) -> str:
-    return min(
-        (producer.last_id for producer in producers), key=lambda each: tuple(map(int, each.split("-")))
     )
