@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PLAIN_EVERY = 10.0
 _LIVE_EVERY = 0.25
 _MEBIBYTE = 2**20
+_WIDTH = 110
+"""Characters of a line where nobody says how many there is room for."""
 _EXAMPLE = 400
 """Characters of an example that are shown."""
 
@@ -61,6 +63,8 @@ def _line(progress: Progress) -> str:
 def show(options: Options, progress: Progress) -> None:
     """Print the tables at the end, and what was wrong."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     result = as_dict(options, progress)
     console.print(_generators(result))
     console.print(_results(options, result))

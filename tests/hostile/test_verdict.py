@@ -232,6 +232,10 @@ def test_times_are_compared_with_those_of_the_warm_up() -> None:
     assert not slow(before=100, beside=400)
     assert slow(before=100, beside=401)
     assert not slow(before=1, beside=200)
+    silent = Run().verdict
+    silent.times[True] = [1.0]
+    silent.judge_times(slowdown=4, floor_ms=50)
+    assert silent.violations == {"slow texts": 1}
     assert slow(before=1, beside=201)
 
 
