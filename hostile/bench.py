@@ -220,6 +220,8 @@ class Bench:
             self.deliveries.end()
         verdict.totals["probes"] = prober.entries
         endings = [await observer.ending() for observer in self.observers]
+        for each in endings:
+            verdict.judge_counts(each.counts)
         ending = merged(endings)
         if verdict.violations["not settled"]:  # then keys of what is open are no leftovers
             ending = ending._replace(keys=())

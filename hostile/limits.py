@@ -37,6 +37,15 @@ SLOW_COMMAND_MS: Final = 100
 LOG_LINE: Final = 32_768
 """Characters of a line in a log."""
 
+TYPES: Final = 1000
+"""Types of events that a partition counts by name. The others count together, under `OTHER_TYPES`; of a name
+that is kept, no more than the thousandth part of all that was counted may be missing."""
+
+OTHER_TYPES: Final = "type:(other)"
+
+FIELDS: Final = 200
+"""Fields left out that a partition counts by name, in the same way."""
+
 LETTER_ERROR: Final = 2000
 """Characters of the line that a dead letter has for a person."""
 

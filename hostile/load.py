@@ -113,7 +113,7 @@ class Load:
         async def probing() -> None:
             if probe is not None:
                 await asyncio.sleep(_PROBE_AFTER)
-                await probe.present()
+                await probe.present(ends)
 
         async def until_the_end() -> None:
             with contextlib.suppress(TimeoutError):

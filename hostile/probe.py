@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis.asyncio import Redis
 
 MODEL = "probe-model"
@@ -23,7 +25,6 @@ RESPONSES = 20
 
 _PAST = 60
 _REFUSED = 30
-_TYPES = 5
 _ID = "probe."
 _EVERY = 0.1
 
@@ -55,16 +56,18 @@ class Probe:
             event = {"type": "response.completed", "response": {}}
             await self._store(event, f"past-{number}", entry_id=f"{first + number}-0")
 
-    async def present(self) -> None:
-        """Store refusals of the model, and events of a type that was never seen, for some seconds."""
+    async def present(self, ends: Callable[[], bool]) -> None:
+        """Store refusals of the model for some seconds; then, until `ends()`, a type that is new."""
         details = {"reason": "refusal", "reason_class": "refusal"}
         for number in range(_REFUSED):
             event = {"type": "response.incomplete", "response": {"incomplete_details": details}}
             await self._store(event, f"refused-{number}")
             await asyncio.sleep(_EVERY)
-        for _ in range(_TYPES):
+        name = f"type:{TYPE}"
+        while not ends():
             await self._store({"type": TYPE}, "type")
-        self.counted[f"type:{TYPE}"] = _TYPES
+            self.counted[name] = self.counted.get(name, 0) + 1
+            await asyncio.sleep(_EVERY)
 
     async def _store(self, event: dict[str, Any], name: str, *, entry_id: str = "*") -> None:
         fields: dict[Any, Any] = {"event": json.dumps(event), "response_id": f"{_ID}{name}", "model": MODEL}

@@ -6,6 +6,7 @@ its item id: strangers may choose an honest response's id as that of an item, an
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
@@ -50,6 +51,8 @@ HOSTILE_KINDS = (
     "long error",
     "unaccounted",
     "stored too much",
+    "doubled letter",
+    "too many counts",
     "key left behind",
     "not settled",
 )
@@ -68,6 +71,9 @@ KINDS = (*HONEST_KINDS, *HOSTILE_KINDS, *PROCESS_KINDS)
 """Everything that can be found wrong."""
 
 QUANTILE = 0.99
+
+_CROWDED = "this response has more than "
+"""How the error of that letter begins."""
 
 
 class Item(NamedTuple):
@@ -116,6 +122,8 @@ class Verdict(chaos.Verdict):
         self._honest = f"r{seed}-"
         self._published: dict[tuple[str, int], tuple[float, bool]] = {}
         self._whole: dict[str, Response] = {}
+        self._crowded: set[tuple[str, str]] = set()
+        """Responses, by their stream and id, of which a dead letter says that they have too many parts."""
 
     def is_honest(self, fields: Mapping[str, Any]) -> bool:
         """Return whether a message is about an honest response."""
@@ -179,7 +187,19 @@ class Verdict(chaos.Verdict):
         if len(error) > limits.LETTER_ERROR:
             of = f"{message.id}: {len(error):,} characters; at most {limits.LETTER_ERROR:,}"
             self.violate("long error", f"the dead letter {of}")
-        self.ledger.letter(Place(message.fields["stream"], message.fields["entry_id"]), message.size)
+        place = Place(message.fields["stream"], message.fields["entry_id"])
+        self.ledger.letter(place, message.size)
+        if error.startswith(_CROWDED):
+            self._judge_crowd(place, message)
+
+    def _judge_crowd(self, place: Place, message: Message) -> None:
+        """Look whether the letter about a response with too many parts is its only one."""
+        owner = json.loads(message.fields["entry"]).get("response_id")
+        if not isinstance(owner, str):
+            return
+        if (place.stream, owner) in self._crowded:
+            self.violate("doubled letter", f"{owner!a} has too many parts: {message.id} says so again")
+        self._crowded.add((place.stream, owner))
 
     # ---------------------------------------------------------------------------------- compared
 
@@ -222,8 +242,16 @@ class Verdict(chaos.Verdict):
         if not self.spikes[model]:
             self.violate("missing spike", f"{model}: all its responses were refused, and no spike was raised")
         for name, count in types.items():
-            if counts.get(name, 0) != count:
-                self.violate("uncounted type", f"{name}: {count} published, {counts.get(name, 0)} counted")
+            self._judge_count(name, count, counts)
+            if counts.get(name, 0) > count:
+                self.violate("uncounted type", f"{name}: {count} published, {counts[name]} counted")
+
+    def judge_counts(self, counts: Mapping[str, int]) -> None:
+        """Look how many names a partition counts by: strangers choose them."""
+        kinds = Counter(name.partition(":")[0] for name in counts if ":" in name)
+        for kind, most in (("type", limits.TYPES), ("left_out", limits.FIELDS)):
+            if kinds[kind] > most + 1:  # all further ones are one more
+                self.violate("too many counts", f"{kinds[kind]} of {kind}; at most {most}", kind)
 
     def _forget_if_complete(self, name: str) -> None:
         super()._forget_if_complete(name)
@@ -236,10 +264,19 @@ class Verdict(chaos.Verdict):
         if ending.entries_added != sent:
             self.violate("unaccounted", f"{sent} entries published, {ending.entries_added} in the stream")
         for name, count in self.totals.items():
-            if name.startswith("type:") and ending.counts.get(name, 0) < count:
-                self.violate(
-                    "uncounted type", f"{name}: {count} published, {ending.counts.get(name, 0)} counted"
-                )
+            if name.startswith("type:"):
+                self._judge_count(name, count, ending.counts)
+
+    def _judge_count(self, name: str, published: int, counts: Mapping[str, int]) -> None:
+        """Compare a count with what was published; the others have what came before its name was kept."""
+        of_all = sum(count for each, count in counts.items() if each.startswith("type:"))
+        may_miss = of_all // limits.TYPES if limits.OTHER_TYPES in counts else 0
+        counted = counts.get(name, 0)
+        if counted < published - may_miss:
+            self.violate(
+                "uncounted type",
+                f"{name}: {published} published, {counted} counted; at most {may_miss} may be missing",
+            )
 
 
 def _given_up(message: Message) -> Message:

@@ -265,6 +265,61 @@ def test_a_probe_that_is_noticed() -> None:
     assert not verdict.violations
 
 
+def test_a_count_may_miss_what_came_before_its_name_was_kept() -> None:
+    """Of 20,000 events, 20 may be counted under another name, and only where there is another name."""
+
+    def missing(counted: int, others: str) -> bool:
+        verdict = Run().verdict
+        verdict.spikes["m"] = 1
+        counts = {"type:probe": counted, others: 20_000 - counted}
+        verdict.judge_probe("m", counts, {"type:probe": 50})
+        return verdict.violations["uncounted type"] == 1
+
+    assert not missing(50, "type:(other)")
+    assert not missing(30, "type:(other)")
+    assert missing(29, "type:(other)")
+    assert missing(30, "type:more")
+    assert missing(51, "type:(other)")
+
+
+def test_only_so_many_types_and_fields_are_counted_by_name() -> None:
+    """The others are one more name."""
+
+    def too_many(name: str, number: int) -> bool:
+        verdict = Run().verdict
+        verdict.judge_counts(
+            {"late": 1, "parts_beyond_limit": 9, **dict.fromkeys(map(name.format, range(number)), 1)}
+        )
+        return verdict.violations["too many counts"] == 1
+
+    assert not too_many("type:t{}", 1001)
+    assert too_many("type:t{}", 1002)
+    assert not too_many("left_out:error:f{}", 201)
+    assert too_many("left_out:error:f{}", 202)
+
+
+def test_a_response_with_too_many_parts_has_one_letter_about_that() -> None:
+    """Of each response; other letters may come as often as they like."""
+
+    def letter(error: str, response_id: str) -> Message:
+        entry = json.dumps({"event": "{}", "response_id": response_id})
+        fields = {"stream": STREAM, "entry_id": "1-0", "reason": "oversized", "error": error, "entry": entry}
+        return Message("1-0", fields)
+
+    crowd = "this response has more than 512 parts; events of further ones are counted as parts_beyond_limit"
+    verdict = Run().verdict
+    for each in (
+        letter(crowd, "h.a"),
+        letter(crowd, "h.b"),
+        letter("too large", "h.a"),
+        letter("too large", "h.a"),
+    ):
+        verdict.dead_letter(each)
+    assert not verdict.violations
+    verdict.dead_letter(letter(crowd, "h.a"))
+    assert verdict.violations == {"doubled letter": 1}
+
+
 def test_each_honest_alert_arrives_once_and_in_time() -> None:
     """What is hostile may arrive late, twice or never."""
     violations: list[str] = []
