@@ -198,6 +198,7 @@ class Survey:
     now_ms: int
     ready: Sequence[StreamKey]
     more: bool
+    """Of one of these three there is more than was named, perhaps."""
     idle: Mapping[StreamKey, int]
     """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
     surplus: Mapping[StreamKey, int]

@@ -250,15 +250,16 @@ class RedisStorage:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
         args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open]
         reply = await self._in_group(self._survey, keys, args)
-        low_water, now_ms, ready, idle, surplus, history = scripts.decode_survey(reply)
+        low_water, now_ms, ready, idle_scores, surplus_scores, history = scripts.decode_survey(reply)
+        idle, surplus = _scores(idle_scores), _scores(surplus_scores)
         self._clock.told(int(now_ms))
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            more=len(ready) >= commit_plan.AT_MOST,
-            idle=_scores(idle),
-            surplus=_scores(surplus),
+            more=max(map(len, (ready, idle, surplus))) >= commit_plan.AT_MOST,
+            idle=idle,
+            surplus=surplus,
             history=history,
         )
 

@@ -221,3 +221,27 @@ async def test_many_silent_texts_are_given_up_in_one_look(
     await bench.consumer().work()
     survey = await bench.storage.survey(IDLE_MS, 100)
     assert len(survey.idle) == 3
+
+
+async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise those who open responses faster than one look a second ends them fill the server."""
+    long_ago = await bench.now_ms() - 10 * IDLE_MS
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    for number in range(7):
+        await bench.publish_at(long_ago, delta(1, "a"), response_id=f"resp_{number}")
+    await bench.consumer().work()
+    assert await sweep(bench) == ["a"] * 7
+
+
+async def test_a_sweep_gives_up_all_beyond_the_limit(
+    redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the limit of open responses is none for those who open them fast."""
+    bench = Bench(redis, prefix, max_open_responses=2)
+    now_ms = await bench.now_ms()
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    for number in range(9):
+        await bench.publish_at(now_ms - (9 - number) * SECOND, delta(1, "a"), response_id=f"resp_{number}")
+    await bench.consumer().work()
+    assert await sweep(bench) == ["a"] * 7
+    assert len(await bench.member_scores("open")) == 2
