@@ -19,12 +19,10 @@ local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
 end
 
--- Returns the id of the newest entry that the input has had.
-local function newest_of(stream)
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
+-- Returns true if a stream has an entry behind this id. XINFO STREAM would tell too, but it copies the stream's first
+-- and last entries, which may be large and stay for as long as the stream does.
+local function has_more(stream, id)
+  return #redis.call('XRANGE', stream, '(' .. id, '+', 'COUNT', 1) > 0
 end
 
 local history = current_history()
@@ -34,7 +32,7 @@ local now_ms = server_ms()
 local stream_ms = now_ms
 local last_delivered = last_delivered_of(INPUT, GROUP)
 local oldest_pending, stalled = oldest_pending_of(INPUT, GROUP, STALLED_MS)
-if last_delivered ~= newest_of(INPUT) then stream_ms = math.min(stream_ms, ms_of(last_delivered)) end
+if has_more(INPUT, last_delivered) then stream_ms = math.min(stream_ms, ms_of(last_delivered)) end
 if oldest_pending ~= '' then stream_ms = math.min(stream_ms, ms_of(oldest_pending)) end
 
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')

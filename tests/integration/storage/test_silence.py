@@ -245,3 +245,14 @@ async def test_a_sweep_gives_up_all_beyond_the_limit(
     await bench.consumer().work()
     assert await sweep(bench) == ["a"] * 7
     assert len(await bench.member_scores("open")) == 2
+
+
+async def test_a_look_does_not_copy_the_largest_entries(bench: Bench) -> None:
+    """Otherwise one large entry at the head of the input holds up the server with each look, for a day."""
+    await bench.publish({"type": "keepalive", "junk": "j" * 1_000_000}, KEEPALIVE)
+    await bench.consumer().work()
+    await bench.redis.config_resetstat()
+    await bench.storage.survey(IDLE_MS, 100)
+    called = await bench.redis.info("commandstats")
+    assert "cmdstat_evalsha" in called
+    assert "cmdstat_xinfo|stream" not in called
