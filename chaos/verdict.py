@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from chaos.model import ExpectedStop, PartId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from chaos.generator import Response
     from chaos.model import ExpectedText
@@ -406,11 +406,17 @@ class Verdict:
             return
         expected, fields = part.expected, part.text.fields
         started, finished = ms_of(fields["started_at"]), ms_of(fields["finished_at"])
-        if started not in {response.ids_ms[number] for number in expected.entries}:
+        if not self._is_time_of(response, expected.entries, started):
             self.violate("wrong text", f"{named(expected.part)}: started_at is no entry's that opened it")
         closed_by = expected.closed_by
-        if closed_by is not None and finished not in response.ids_ms[closed_by:]:
+        if closed_by is not None and not self._is_time_of(
+            response, range(closed_by, len(response.ids_ms)), finished
+        ):
             self.violate("wrong text", f"{named(expected.part)}: finished_at is no entry's that closed it")
+
+    def _is_time_of(self, response: _Response, entries: Iterable[int], ms: int) -> bool:
+        """Return whether a time is that of one of these entries of a response."""
+        return any(response.ids_ms[number] == ms for number in entries)
 
     def _forget_if_complete(self, name: str) -> None:
         response = self._responses.get(name)

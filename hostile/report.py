@@ -150,6 +150,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "honest responses": totals["responses"],
             "honest events": totals["events"],
             "honest texts": totals["texts out"],
+            "honest texts with a stranger's at their place": totals["items of strangers"],
             "honest alerts": totals["alerts out"],
             "honest alerts delivered": progress.deliveries.arrived,
             "hostile alerts delivered": progress.deliveries.hostile,

@@ -19,7 +19,7 @@ from hostile.ledger import Ledger, Place
 from hostile.probe import is_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chaos.generator import Response
     from chaos.verdict import Message
@@ -72,6 +72,9 @@ KINDS = (*HONEST_KINDS, *HOSTILE_KINDS, *PROCESS_KINDS)
 
 QUANTILE = 0.99
 
+_SAME_MS = 1000
+"""Clocks differ by less."""
+
 _CROWDED = "this response has more than "
 """How the error of that letter begins."""
 
@@ -82,6 +85,8 @@ class Item(NamedTuple):
     owner: str
     output_index: int
     field: str
+    came: str
+    """The id of the text's entry."""
 
 
 class Verdict(chaos.Verdict):
@@ -122,6 +127,8 @@ class Verdict(chaos.Verdict):
         self._honest = f"r{seed}-"
         self._published: dict[tuple[str, int], tuple[float, bool]] = {}
         self._whole: dict[str, Response] = {}
+        self._strangers: dict[str, str] = {}
+        """Texts of bare items that bear an honest response's id, and the ids of their entries."""
         self._crowded: set[tuple[str, str]] = set()
         """Responses, by their stream and id, of which a dead letter says that they have too many parts."""
 
@@ -176,6 +183,7 @@ class Verdict(chaos.Verdict):
         generator = generator_of(owner)
         if generator is None and response_id is None and str(item_id).startswith(self._honest):
             generator = "strangers"
+            self._strangers[fields["id"]] = message.id
         if generator is None:
             self.ledger.output("(nobody's)", message.size)
         else:
@@ -208,15 +216,37 @@ class Verdict(chaos.Verdict):
         text, expected = part.text, part.expected
         named = expected.part
         field = f"{named.kind}:{named.content_index}"
-        self.items[text.fields["id"]] = Item(named.response_id or named.item_id, named.output_index, field)
+        owner = named.response_id or named.item_id
+        self.items[text.fields["id"]] = Item(owner, named.output_index, field, text.id)
         if expected.closed_by is None or self._is_unclear(part):
             return
         published = self._published.get((part.response, chaos.ms_of(text.fields["finished_at"])))
+        if published is None and self._is_ahead(response, expected.closed_by):
+            published = self._published[part.response, response.ids_ms[expected.closed_by]]
         if published is not None:
             published_ms, warming_up = published
             took = max(0.0, int(text.id.partition("-")[0]) - published_ms)
             self.times[warming_up].append(took)
             self._judge_time(chaos.named(named), took)
+
+    def _is_time_of(self, response: Any, entries: Iterable[int], ms: int) -> bool:
+        """Return whether a time is one of these entries'; one from the future may say any since it came."""
+        entries = list(entries)
+        if super()._is_time_of(response, entries, ms):
+            return True
+        now_ms = self._clock() * 1000
+        return any(
+            self._published[response.response.name, response.ids_ms[entry]][0] - _SAME_MS
+            <= ms
+            <= now_ms + _SAME_MS
+            for entry in entries
+            if self._is_ahead(response, entry)
+        )
+
+    def _is_ahead(self, response: Any, entry: int) -> bool:
+        """Return whether an entry's id is of a time that was still to come."""
+        ms = response.ids_ms[entry]
+        return bool(ms > self._published[response.response.name, ms][0])
 
     def _judge_time(self, name: str, took: float) -> None:
         if took > self._late_ms:
@@ -245,6 +275,21 @@ class Verdict(chaos.Verdict):
             self._judge_count(name, count, counts)
             if counts.get(name, 0) > count:
                 self.violate("uncounted type", f"{name}: {count} published, {counts[name]} counted")
+
+    def judge_item(self, text_id: str, shown: Iterable[bytes]) -> None:
+        """Look for an honest text among those that are shown at its place.
+
+        The contract lets the text of a bare item with a response's id stand there if it was finished first.
+        """
+        item = self.items[text_id]
+        for each in shown:
+            other = json.loads(each)["id"]
+            if other == text_id:
+                return
+            if other in self._strangers and _numbers(self._strangers[other]) < _numbers(item.came):
+                self.totals["items of strangers"] += 1
+                return
+        self.violate("wrong item", f"{item.owner} {item.output_index} {item.field} is not {text_id}")
 
     def judge_counts(self, counts: Mapping[str, int]) -> None:
         """Look how many names a partition counts by: strangers choose them."""
@@ -287,6 +332,10 @@ def _given_up(message: Message) -> Message:
     if message.fields.get("reason") != "open_limit":
         return message
     return message._replace(fields={**message.fields, "reason": "idle_timeout"})
+
+
+def _numbers(entry_id: str) -> tuple[int, ...]:
+    return tuple(map(int, entry_id.split("-")))
 
 
 def quantile(values: Sequence[float], share: float = QUANTILE) -> float | None:

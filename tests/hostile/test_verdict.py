@@ -47,6 +47,7 @@ class Run:
 
     def __init__(self) -> None:
         self.entries = ENTRIES
+        self.ids_ms = 1_000_000
         self.victims = Victims()
         self.verdict = Verdict("test", self.victims, late_ms=5000, clock=lambda: 1000.0)
         text = {
@@ -80,7 +81,7 @@ class Run:
         self.verdict.warming_up = warming_up
         self.verdict.expect(response)
         for number in range(len(self.entries)):
-            self.verdict.stored(NAME, STREAM, f"1000000-{number}")
+            self.verdict.stored(NAME, STREAM, f"{self.ids_ms}-{number}")
         self.verdict.ledger.sent("big-arrays", Place(STREAM, "1000001-0"), Entry({b"event": b"[]"}, 1, ANY))
 
     def end(self) -> dict[str, int]:
@@ -103,7 +104,7 @@ def test_nothing_is_wrong() -> None:
     run.publish()
     assert run.end() == {}
     assert run.verdict.times == {True: [], False: [10.0]}
-    assert run.verdict.items["text_1"] == (NAME, 0, "refusal:0")
+    assert run.verdict.items["text_1"] == (NAME, 0, "refusal:0", "1000010-0")
     over = run.victims.over(random.Random(0))
     assert over is not None
     assert over.name == NAME
@@ -263,6 +264,39 @@ def test_a_probe_that_is_noticed() -> None:
     verdict.judge_probe("m", {"type:probe": 5}, {"type:probe": 5})
     assert verdict.spikes == {"m": 1}
     assert not verdict.violations
+
+
+def test_an_item_shows_its_text_or_that_of_a_stranger_who_came_before() -> None:
+    """A bare item with a response's id has the same place, and who is finished first stands there."""
+
+    def is_wrong(*shown: str, stranger_came: str = "1000009-9") -> bool:
+        run = Run()
+        bare = {**run.texts[0].fields, "id": "text_2", "response_id": None, "item_id": NAME}
+        run.verdict.text(Message(stranger_came, bare))
+        run.publish()
+        run.end()
+        run.verdict.judge_item("text_1", [json.dumps({"id": each}).encode() for each in shown])
+        return run.verdict.violations["wrong item"] == 1
+
+    assert not is_wrong("text_1")
+    assert not is_wrong("text_2")
+    assert is_wrong("text_2", stranger_came="1000010-1")
+    assert is_wrong("text_3")
+    assert is_wrong()
+
+
+def test_an_entry_from_the_future_has_the_time_at_which_it_came() -> None:
+    """Nobody believes a time that is still to come."""
+
+    def is_wrong(at: str) -> bool:
+        run = Run()
+        run.ids_ms = 9_000_000
+        run.texts[0] = Message("1000010-0", {**run.texts[0].fields, "started_at": at, "finished_at": at})
+        run.publish()
+        return "wrong text" in run.end()
+
+    assert not is_wrong(AT)
+    assert is_wrong("1970-01-01T01:00:00Z")
 
 
 def test_a_count_may_miss_what_came_before_its_name_was_kept() -> None:
