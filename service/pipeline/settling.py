@@ -56,24 +56,28 @@ async def settle(
     """
     if not responses:
         return 0
-    settlements = [
+    settlements = (
         _settlement(loaded, table, low_water, given_up.get(loaded.state.stream_key), storage.now_ms)
         for loaded in responses
-    ]
-    written = await _write(storage, settlements, history)
-    if logs.wanted(logging.INFO):
-        for settlement in settlements:
-            for text in settlement.texts:
-                if text.part in written:
-                    _log(text)
-    return len(written)
-
-
-async def _write(storage: Storage, settlements: Sequence[Settlement], history: str) -> set[PartKey]:
-    """Write settlements, some at a time; what cannot be written is set aside and holds up no other."""
-    written: set[PartKey] = set()
+    )
+    written = 0
     aside: set[StreamKey] = set()
-    calls = deque(calls_of(settlements))
+    for call in calls_of(settlements):  # made call by call, so that batches get their turn in between
+        parts = await _write(storage, call, history, aside)
+        written += len(parts)
+        if logs.wanted(logging.INFO):
+            for text in (text for settlement in call for text in settlement.texts):
+                if text.part in parts:
+                    _log(text)
+    return written
+
+
+async def _write(
+    storage: Storage, settlements: Sequence[Settlement], history: str, aside: set[StreamKey]
+) -> set[PartKey]:
+    """Write settlements; one that cannot be is put `aside`, with its later pieces, and holds up no other."""
+    written: set[PartKey] = set()
+    calls = deque([settlements])
     while calls:
         call = [each for each in calls.popleft() if each.stream_key not in aside]
         try:

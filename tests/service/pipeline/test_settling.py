@@ -22,7 +22,7 @@ from service.ports import Loaded
 from tests.strategies import log_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from deltaloom.messages import Kind, Status
     from handlers.core.context import Registers
@@ -134,6 +134,27 @@ async def test_late_deltas_are_counted() -> None:
     )
     (settlement,) = await settled(Loaded(ResponseState(KEY, open_parts={part_of(KEY): log}), 1, {}, ()))
     assert [text.late for text in settlement.texts] == [1]
+
+
+async def test_many_responses_are_settled_some_at_a_time() -> None:
+    """What a look finds to give up would hold up the texts of batches that come meanwhile."""
+    taken, taken_before_calls = 0, []
+
+    class Some(list[Loaded]):
+        def __iter__(self) -> Iterator[Loaded]:
+            nonlocal taken
+            for each in super().__iter__():
+                taken += 1
+                yield each
+
+    class Noting(Settlements):
+        async def settle(self, settlements: Sequence[Settlement], history: str) -> list[PartKey]:
+            taken_before_calls.append(taken)
+            return await super().settle(settlements, history)
+
+    responses = Some(response(StreamKey("response", f"resp_{number}")) for number in range(250))
+    assert await settle(cast("Storage", Noting()), TABLE, responses, ALL_STORED, "history") == 250
+    assert taken_before_calls == [101, 201, 250]
 
 
 async def test_only_what_storage_has_written_counts_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
