@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from functools import cache
+from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +16,7 @@ from chaos.processes import Server
 from hostile import limits
 from hostile.attacker import CLIENT
 from hostile.entry import generator_of
+from service.storage.scripts import FOLDER, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,9 +125,28 @@ async def slow_commands(server: Server) -> SlowCommands:
         if who.startswith(_BENCH_CLIENTS):
             continue
         group = found.hostile if who.startswith(CLIENT) else found.ours
-        name = entry["command"].split(b" ", 1)[0].decode("ascii", "replace")
+        name = _named(entry["command"])
         group[name] = max(entry["duration"] / 1000, group.get(name, 0.0))
     return found
+
+
+def _named(command: bytes) -> str:
+    """Return the name of a command; of a script of ours, which one it is."""
+    words = command.split(b" ", 2)
+    name = words[0].decode("ascii", "replace")
+    script = _scripts().get(words[1].decode("ascii", "replace")) if len(words) > 1 else None
+    return f"{name} {script}" if script else name
+
+
+@cache
+def _scripts() -> dict[str, str]:
+    """Return the scripts' names by the digests that they are called by."""
+    names = [file.name.removesuffix(".lua") for file in FOLDER.iterdir() if file.name.endswith(".lua")]
+    return {
+        sha1(source(name).encode(), usedforsecurity=False).hexdigest(): f"{name}.lua"
+        for name in names
+        if name != "prelude"
+    }
 
 
 async def key_bytes(server: Server, names: StreamNames) -> Counter[str]:

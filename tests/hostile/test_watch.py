@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from redis.exceptions import ResponseError
 
 from chaos.ending import end_tasks
 from chaos.processes import Workers, WorkerSlot
@@ -22,6 +23,7 @@ from hostile.entry import Entry
 from hostile.generators import GENERATORS
 from hostile.ledger import Ledger
 from hostile.receiver import Receiver
+from service.storage.scripts import source
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -110,6 +112,21 @@ async def test_slow_commands_are_told_apart_by_whose_they_are(
     assert "RPUSH" in found.hostile
     assert not {"RPUSH", "SADD", "CONFIG"} & set(found.ours)
     assert "secret" not in str(found)
+
+
+async def test_a_slow_script_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nobody knows where to look."""
+    monkeypatch.setattr(limits, "SLOW_COMMAND_MS", 0)
+    async with serving(tmp_path) as server:
+        await watch.begin_slow_log(server)
+        client = server.client()
+        client.connection_pool.connection_kwargs["client_name"] = None
+        async with client:
+            digest = await client.script_load(source("survey"))
+            with pytest.raises(ResponseError):
+                await client.evalsha(digest, 0)
+        found = await watch.slow_commands(server)
+    assert "EVALSHA survey.lua" in found.ours
 
 
 async def test_bytes_of_keys_by_generator(tmp_path: Path) -> None:
