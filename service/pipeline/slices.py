@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from service.ports import FinishedText, Settlement
 
 _ITEMS_AT_ONCE = 200
-"""Texts, and settlements, that one call writes."""
+"""Texts, settlements, and names that they are counted for, that one call writes. A name that is new in a full
+bucket takes the server as long as a text."""
 
 _CHARACTERS_AT_ONCE = 1024 * 1024
 """Characters of their texts, about: one text may have more. Each is stored up to four times: in the output,
@@ -21,14 +22,18 @@ in its alerts, and in the item, which holds the output's JSON."""
 def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
     """Yield what each call writes. A settlement with too many texts is written in several calls, in order."""
     call: list[Settlement] = []
+    names: set[tuple[str, str]] = set()
     items = characters = 0
     for piece in (piece for each in settlements for piece in _pieces(each)):
-        more_items = 1 + len(piece.texts) + len(piece.dropped)
+        counted_for = set(piece.over.counted_for) if piece.over is not None else set()
+        more_items = 1 + len(piece.texts) + len(piece.dropped) + len(counted_for - names)
         more = sum(len(text.message.text) for text in piece.texts)
         if call and (items + more_items > _ITEMS_AT_ONCE or characters + more > _CHARACTERS_AT_ONCE):
             yield call
-            call, items, characters = [], 0, 0
+            more_items += len(counted_for & names)
+            call, names, items, characters = [], set(), 0, 0
         call.append(piece)
+        names |= counted_for
         items += more_items
         characters += more
     if call:

@@ -157,6 +157,19 @@ async def test_many_responses_are_settled_some_at_a_time() -> None:
     assert taken_before_calls == [101, 201, 250]
 
 
+@pytest.mark.parametrize(("model", "sizes"), [("m-{}", [50, 50]), ("m-1", [99, 1])])
+async def test_new_names_are_counted_some_at_a_time(model: str, sizes: list[int]) -> None:
+    """Thousands of models that nobody has would hold up the server, which makes room for each."""
+
+    def ended(number: int) -> Loaded:
+        said = [(1, Context(model=model.format(number), tenant=model.format(number)))]
+        return response(StreamKey("response", f"resp_{number}"), said=said, ends=[(3, "completed", None)])
+
+    storage = Settlements()
+    await settle(cast("Storage", storage), TABLE, list(map(ended, range(100))), ALL_STORED, "history")
+    assert [len(settlements) for settlements, _ in storage.calls] == sizes
+
+
 async def test_only_what_storage_has_written_counts_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The sweep would go on for ever over texts that another worker has written."""
     both = [response(KEY), response(OTHER)]
