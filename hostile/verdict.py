@@ -126,6 +126,9 @@ class Verdict(chaos.Verdict):
         self._clock = clock
         self._honest = f"r{seed}-"
         self._published: dict[tuple[str, int], tuple[float, bool]] = {}
+        """When entries were stored, and if while warming up, by the response and the time in their id; ..."""
+        self._came: dict[tuple[str, int], tuple[float, bool]] = {}
+        """... and by their number in the response: behind an id of the future many have the same time."""
         self._whole: dict[str, Response] = {}
         self._strangers: dict[str, str] = {}
         """Texts of bare items that bear an honest response's id, and the ids of their entries."""
@@ -152,6 +155,7 @@ class Verdict(chaos.Verdict):
         ms = int(entry_id.partition("-")[0])
         at_ms = min(ms, round(self._clock() * 1000)) if at_ms is None else at_ms
         self._published[name, ms] = (at_ms, self.warming_up)
+        self._came[name, len(self._responses[name].ids_ms)] = (at_ms, self.warming_up)
         super().stored(name, stream, entry_id, at_ms)
 
     # ---------------------------------------------------------------------------- what comes out
@@ -222,7 +226,7 @@ class Verdict(chaos.Verdict):
             return
         published = self._published.get((part.response, chaos.ms_of(text.fields["finished_at"])))
         if published is None and self._is_ahead(response, expected.closed_by):
-            published = self._published[part.response, response.ids_ms[expected.closed_by]]
+            published = self._came[part.response, expected.closed_by]
         if published is not None:
             published_ms, warming_up = published
             took = max(0.0, int(text.id.partition("-")[0]) - published_ms)
@@ -236,17 +240,14 @@ class Verdict(chaos.Verdict):
             return True
         now_ms = self._clock() * 1000
         return any(
-            self._published[response.response.name, response.ids_ms[entry]][0] - _SAME_MS
-            <= ms
-            <= now_ms + _SAME_MS
+            self._came[response.response.name, entry][0] - _SAME_MS <= ms <= now_ms + _SAME_MS
             for entry in entries
             if self._is_ahead(response, entry)
         )
 
     def _is_ahead(self, response: Any, entry: int) -> bool:
         """Return whether an entry's id is of a time that was still to come."""
-        ms = response.ids_ms[entry]
-        return bool(ms > self._published[response.response.name, ms][0])
+        return bool(response.ids_ms[entry] > self._came[response.response.name, entry][0])
 
     def _judge_time(self, name: str, took: float) -> None:
         if took > self._late_ms:
