@@ -117,8 +117,8 @@ class Worker:
                     continue
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
-                if committed.more:
-                    await self._patience.until_done(self.sweep)
+                if committed.more:  # some more: the sweep does all the rest, beside the batches
+                    await self._patience.until_done(self._sweep_some)
 
     async def bury(
         self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str

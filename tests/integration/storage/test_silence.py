@@ -233,6 +233,22 @@ async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: py
     assert await sweep(bench) == ["a"] * 7
 
 
+async def test_a_batch_does_not_wait_until_all_that_is_silent_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a worker reads nothing for minutes while thousands of responses are given up."""
+    now_ms = await bench.now_ms()
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    for number in range(9):
+        await bench.publish_at(now_ms - 10 * IDLE_MS, delta(1, "a"), response_id=f"silent_{number}")
+    await bench.consumer().work()
+    for number in range(3):
+        await bench.publish_at(now_ms, delta(1, "b"), done("b"), response_id=f"closed_{number}")
+    await bench.consumer().work()
+    assert sorted(text.text for text in await texts(bench.redis, bench.prefix)) == [*"aaa", *"bbb"]
+    assert sorted(await sweep(bench)) == [*"a" * 9, *"bbb"]
+
+
 async def test_a_sweep_gives_up_all_beyond_the_limit(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
