@@ -122,9 +122,12 @@ class ConsumerGroup:
         return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
 
     async def keep(self, entry_ids: Collection[bytes]) -> None:
-        """Say that this consumer still works on these entries."""
-        async with self.there():
-            await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *entry_ids])
+        """Say that this consumer still works on these entries; of tens of thousands, some at a time."""
+        ids = list(entry_ids)
+        for first in range(0, len(ids), AT_MOST):
+            some = ids[first : first + AT_MOST]
+            async with self.there():
+                await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *some])
 
     async def leave(self) -> int:
         """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""

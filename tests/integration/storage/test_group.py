@@ -167,6 +167,20 @@ async def test_what_a_worker_keeps_does_not_look_abandoned(bench: Bench) -> None
     assert [found[entry][2] for entry in ids] == [1, 1, 1], "keeping is no delivery"
 
 
+async def test_a_worker_keeps_many_entries_some_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a worker that has read a backlog holds up the server for half a second, again and again."""
+    monkeypatch.setattr(group, "AT_MOST", 3)
+    slow, ids = await held(bench, "slow", 7)
+    await make_idle(bench, "slow", ids)
+    await bench.redis.config_resetstat()
+    await slow.group.keep([entry.encode() for entry in ids])
+    assert (await bench.redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == 3
+    claim = await bench.consumer("heir").group.claim(LONG_MS // 2, "0-0")
+    assert not claim.deliveries
+
+
 async def test_a_worker_does_not_keep_what_it_has_lost(bench: Bench) -> None:
     """Otherwise a worker that slept takes entries back from the one that goes on with them."""
     slow, ids = await held(bench, "slow", 2)
