@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
-    from handlers.core.identity import PartKey
+    from handlers.core.identity import PartKey, StreamKey
     from handlers.core.routing import RoutingTable
     from service.change import Commit
     from service.patience import Patience
@@ -154,24 +154,28 @@ class Worker:
 
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
-        while await self._sweep_some():
-            pass
+        named: frozenset[StreamKey] = frozenset()
+        while (
+            more := await self._sweep_some()
+        ) != named:  # the same ones again: nothing can be done about them
+            named = more
 
-    async def _sweep_some(self) -> bool:
-        """Settle as much as one survey names; whether it is worth while to look for more."""
+    async def _sweep_some(self) -> frozenset[StreamKey]:
+        """Settle as much as one survey names; return that if there may be more, else nothing."""
         with logs.bound(stream=self._names.deltas):
             return await self._settle_surveyed()
 
-    async def _settle_surveyed(self) -> bool:
+    async def _settle_surveyed(self) -> frozenset[StreamKey]:
         survey = await self._storage.survey(
             round(self._settings.idle_timeout * 1000), self._settings.max_open_responses
         )
         surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
         idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
         given_up = {**surplus, **idle}
-        loaded = await self._storage.load(list(dict.fromkeys((*survey.ready, *given_up))))
-        written = await settle(self._storage, self._table, loaded, survey.low_water, survey.history, given_up)
-        return survey.more and written > 0
+        named = list(dict.fromkeys((*survey.ready, *given_up)))
+        loaded = await self._storage.load(named)
+        await settle(self._storage, self._table, loaded, survey.low_water, survey.history, given_up)
+        return frozenset(named) if survey.more else frozenset()
 
     async def _settle(self, committed: Committed) -> None:
         loaded = committed.loaded

@@ -19,9 +19,13 @@ local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
 end
 
--- Returns true if a stream has an entry behind this id. XINFO STREAM would tell too, but it copies the stream's first
--- and last entries, which may be large and stay for as long as the stream does.
-local function has_more(stream, id)
+-- Returns true if a group has entries to read behind this id. Only if the server does not know, this looks at the next
+-- one. XINFO STREAM would tell too; but either would copy entries, and these may be large.
+local function has_more(stream, group, id)
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local lag = info[12]
+    if info[2] == group and lag then return lag > 0 end
+  end
   return #redis.call('XRANGE', stream, '(' .. id, '+', 'COUNT', 1) > 0
 end
 
@@ -32,7 +36,7 @@ local now_ms = server_ms()
 local stream_ms = now_ms
 local last_delivered = last_delivered_of(INPUT, GROUP)
 local oldest_pending, stalled = oldest_pending_of(INPUT, GROUP, STALLED_MS)
-if has_more(INPUT, last_delivered) then stream_ms = math.min(stream_ms, ms_of(last_delivered)) end
+if has_more(INPUT, GROUP, last_delivered) then stream_ms = math.min(stream_ms, ms_of(last_delivered)) end
 if oldest_pending ~= '' then stream_ms = math.min(stream_ms, ms_of(oldest_pending)) end
 
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')

@@ -233,6 +233,19 @@ async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: py
     assert await sweep(bench) == ["a"] * 7
 
 
+async def test_a_sweep_gives_up_what_has_no_text(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise some hundred silent responses without a text hide all others from a sweep."""
+    long_ago = await bench.now_ms() - 10 * IDLE_MS
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    for number in range(7):
+        created = {"type": "response.created", "response": {"model": "m"}}
+        await bench.publish_at(long_ago, created, response_id=f"resp_{number}")
+    await bench.publish_at(long_ago + SECOND, delta(1, "a"), response_id="said")
+    await bench.consumer().work()
+    assert await sweep(bench) == ["a"]
+    assert await bench.member_scores("open") == {}
+
+
 async def test_a_batch_does_not_wait_until_all_that_is_silent_is_given_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
