@@ -89,7 +89,7 @@ class Committed:
     loaded: Sequence[Loaded] = ()
     """Those of them that the commit could read at once; `ready` has the others."""
     more: bool = False
-    """Whether there may be more of them: a survey finds those."""
+    """Whether there may be more of them, or more responses are open than may be: a survey finds those."""
     history: str = ""
     """Which history of the data this is true of: after a failover or a restart it is another one."""
     now_ms: int = 0

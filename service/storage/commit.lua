@@ -31,6 +31,7 @@
 --         low_water     {oldest pending entry or '', last delivered entry if nothing is pending,
 --                       whether the oldest pending one is stuck}
 --         ready         responses to finish, but for those loaded
+--         too_many_open   whether more responses are open than may be, and some were opened or grew
 --         told_of_crowds  entries whose letter about a response with too many parts was written
 --         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
 --                       values, {field, log, …}}
@@ -45,7 +46,8 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS = unpack(KEYS, 1, 8)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES = unpack(cmsgpack.unpack(ARGV[4]))
+  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST =
+  unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's entry, key of the state of a response that gets one such letter, or 0}.
 -- COUNTED: name, how often, …   TOUCHED: latest ms, member, …
 -- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
@@ -110,6 +112,7 @@ local function check_rights()
   must_be_allowed('SET', OPEN, '', 'KEEPTTL')
   must_be_allowed('APPEND', OPEN, '')
   if #RESPONSES == 0 then return end
+  must_be_allowed('ZCARD', OPEN)
   must_be_allowed('HGET', OPEN, '')
   must_be_allowed('HSET', OPEN, '', '')
   must_be_allowed('HINCRBY', OPEN, '', '1')
@@ -537,4 +540,5 @@ end
 return reply({
   history = history, acknowledged = acknowledged, opened = opened, late_events = late_events,
   low_water = {oldest_pending, last_delivered, stalled}, ready = others, told_of_crowds = told_of_crowds,
+  too_many_open = #active > 0 and redis.call('ZCARD', OPEN) > OPEN_AT_MOST,
 }, loaded)

@@ -124,6 +124,7 @@ class CommitCall:
             [value for told, ms in self._expected for value in (ms, told.member)],
             history,
             commit.acknowledges,
+            settings.max_open_responses,
         )
         self.args: list[bytes] = [
             settings.consumer.encode(),

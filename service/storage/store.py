@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +249,8 @@ class RedisStorage:
     async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
         """Look for responses that can be settled though no batch says so."""
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
-        args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open]
+        place = random.random()  # noqa: S311 - no secret
+        args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open, place]
         reply = await self._in_group(self._survey, keys, args)
         low_water, now_ms, ready, idle_scores, surplus_scores, history = scripts.decode_survey(reply)
         idle, surplus = _scores(idle_scores), _scores(surplus_scores)
@@ -290,7 +292,7 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
         loaded=[
             _loaded(call.responses[response], _pairs(state), _pairs(logs)) for response, state, logs in found
         ],
-        more=len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        more=reply.too_many_open or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
         history=reply.history,
         now_ms=int(reply.now_ms),
     )

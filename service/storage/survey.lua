@@ -7,13 +7,13 @@
 -- KEYS  1 input stream   2 open   3 waiting
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
 --       4 a worker that holds an entry for longer than these ms is taken for stuck
---       5 how many responses may be open
+--       5 how many responses may be open   6 a random number from 0 to 1
 -- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise, history}
 --         low_water and history as in commit.lua
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
 local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local STALLED_MS, OPEN_AT_MOST = tonumber(ARGV[4]), tonumber(ARGV[5])
+local STALLED_MS, OPEN_AT_MOST, PLACE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
@@ -43,7 +43,12 @@ local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_d
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
-local too_many = math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, AT_MOST)
-local surplus = too_many > 0 and redis.call('ZRANGE', OPEN, 0, too_many - 1, 'WITHSCORES') or {}
+
+-- Those that were silent the longest are too many. If they are more than one look names, workers that look at the same
+-- time begin at different ones, so that they do not all do the same.
+local too_many = redis.call('ZCARD', OPEN) - OPEN_AT_MOST
+local first = math.floor(math.max(too_many - AT_MOST + 1, 0) * PLACE)
+local last = first + math.min(too_many, AT_MOST) - 1
+local surplus = too_many > 0 and redis.call('ZRANGE', OPEN, first, last, 'WITHSCORES') or {}
 local low_water = {oldest_pending, last_delivered, stalled}
 return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, history})

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from service.ports import RawEntry
+    from service.settings import Settings
 
     Step = Callable[[], Awaitable[None]]
 
@@ -81,18 +82,21 @@ class Story:
     """What happens to one partition, step by step; each step can be taken again after it was refused."""
 
     def __init__(self, admin: Redis, user: Redis) -> None:
-        self.bench = Bench(
-            admin, PREFIX, consumer="one", max_response_parts=2, max_part_fragments=3, max_open_responses=1
-        )
+        self.bench = Bench(admin, PREFIX, consumer="one", max_response_parts=2, max_part_fragments=3)
         self.admin, self.user = admin, user
         self.settings = self.bench.settings
         self.names, self.keys = self.bench.names, Keys(self.bench.names)
         self.group = ConsumerGroup(user, self.keys, "one")
-        self.worker = Worker(
-            RedisStorage(user, self.keys, self.settings),
+        self.worker = self.worker_with(self.settings)
+        self.sweeper = self.worker_with(self.settings.model_copy(update={"max_open_responses": 1}))
+
+    def worker_with(self, settings: Settings) -> Worker:
+        """Return a worker that may do what the user may."""
+        return Worker(
+            RedisStorage(self.user, self.keys, settings),
             RoutingTable(BUILT_IN.values()),
             self.names,
-            self.settings,
+            settings,
             Impatient(),
             open_entry,
         )
@@ -135,7 +139,7 @@ class Story:
         await publish(done("in time"), response_id="r6")
         yield self.taking(await self.read())
         await self.admin.xack(self.names.deltas, GROUP, stuck)
-        yield self.worker.sweep
+        yield self.sweeper.sweep
         async for step in self.steps_beside():
             yield step
 

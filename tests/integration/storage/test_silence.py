@@ -276,6 +276,38 @@ async def test_a_sweep_gives_up_all_beyond_the_limit(
     assert len(await bench.member_scores("open")) == 2
 
 
+async def test_a_batch_that_opens_too_many_gives_up_as_many(
+    redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise fifty thousand responses are open between two sweeps, at a limit of a thousand."""
+    bench = Bench(redis, prefix, max_open_responses=4)
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    consumer = bench.consumer()
+    for number in range(15):
+        await bench.publish(delta(1, "a"), response_id=f"resp_{number}")
+        if number % 3 == 2:
+            await consumer.work()
+            assert len(await bench.member_scores("open")) <= 4
+    assert len(await texts(bench.redis, bench.prefix)) == 11
+
+
+async def test_looks_begin_at_different_ones_of_too_many(
+    redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all workers load the same responses, and all but one for nothing."""
+    bench = Bench(redis, prefix)
+    for number in range(10):
+        await bench.publish_at(1 + number, delta(1, "a"), response_id=f"resp_{number}")
+    await bench.consumer().work()
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    named: set[str] = set()
+    while len(named) < 8:
+        some = (await bench.storage.survey(10**9, 2)).surplus
+        assert len(some) == 3
+        named |= {key.value for key in some}
+    assert named == {f"resp_{number}" for number in range(8)}, "the two latest may stay open"
+
+
 async def test_a_look_does_not_copy_the_largest_entries(bench: Bench) -> None:
     """Otherwise one large entry at the head of the input holds up the server with each look, for a day."""
     await bench.publish({"type": "keepalive", "junk": "j" * 1_000_000}, KEEPALIVE)

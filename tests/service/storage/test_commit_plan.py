@@ -50,6 +50,7 @@ class Planned(NamedTuple):
     active: list[Any]
     history: str
     acknowledges: bool
+    open_at_most: int
 
 
 class PlannedResponse(NamedTuple):
@@ -212,6 +213,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         active=[],
         history="history",
         acknowledges=True,
+        open_at_most=SETTINGS.max_open_responses,
     )
     assert call.whose == [[], [], []]
 
