@@ -48,9 +48,16 @@ class WorkerProcess:
         return any(line["event"] == event for line in self.lines())
 
     async def stop(self) -> int:
-        """Ask it to stop, and return its exit code."""
+        """Ask it to stop, and return its exit code.
+
+        Raises:
+            AssertionError: it does not stop; the message has the end of its log.
+        """
         self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        try:
+            return await asyncio.wait_for(self.process.wait(), 20)
+        except TimeoutError:
+            raise AssertionError(f"it does not stop: {self.log.read_text()[-4000:]}") from None
 
 
 @asynccontextmanager
