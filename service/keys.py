@@ -52,6 +52,9 @@ LEFT_OUT = "left_out:"
 BEYOND_LIMIT = "parts_beyond_limit"
 """The name of the count of events whose parts were too many of their response."""
 
+LATE = "late"
+"""The name of the count of events that came for finished texts."""
+
 SET_ASIDE = "set_aside"
 """The name of the count of responses that cannot be settled."""
 

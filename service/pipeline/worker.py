@@ -13,7 +13,7 @@ from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
 from service import logs
-from service.keys import BEYOND_LIMIT
+from service.keys import BEYOND_LIMIT, LATE
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered, Gathering
@@ -155,10 +155,8 @@ class Worker:
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
         named: frozenset[StreamKey] = frozenset()
-        while (
-            more := await self._sweep_some()
-        ) != named:  # the same ones again: nothing can be done about them
-            named = more
+        while (more := await self._sweep_some()) != named:
+            named = more  # if a look names the same ones again, nothing can be done about them
 
     async def _sweep_some(self) -> frozenset[StreamKey]:
         """Settle as much as one survey names; return that if there may be more, else nothing."""
@@ -225,12 +223,16 @@ class Worker:
         if len(commit.entries) > 1:
             raise _TooMuchAtOnceError(committed.pieces)
         opened: list[PartKey] = []
+        late = 0
         for piece in commit.pieces(committed.pieces):
+            if piece.acknowledges and late:  # counted with the entry, and so once
+                piece.counts = {**piece.counts, LATE: [0] * late}
             committed = await self._storage.commit(piece, history, whole=True)
             if not committed.stored:
                 break
             opened += committed.opened
-        return replace(committed, opened=opened)
+            late += committed.late_events
+        return replace(committed, opened=opened, late_events=late)
 
     def _too_large(self, part: PartKey) -> Unreadable:
         size, number = self._settings.max_part_bytes, self._settings.max_part_fragments

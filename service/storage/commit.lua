@@ -470,8 +470,8 @@ for r, response in ipairs(responses) do
     for p, part in ipairs(response.parts) do raise(r, response, p, part) end
   end
 end
-if late_events > 0 then add_to(COUNTS, 'late', late_events) end
 if not ACKNOWLEDGES then return reply({history = history, opened = opened, late_events = late_events}) end
+if late_events > 0 then add_to(COUNTS, 'late', late_events) end
 for c = 1, #COUNTED, 2 do
   count(COUNTED[c], fresh and fresh_among(WHOSE_COUNTS[(c + 1) / 2]) or COUNTED[c + 1])
 end

@@ -1,0 +1,78 @@
+"""An entry that would hold up the server is stored in pieces, and all of it comes out once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from service.keys import Keys
+from service.ports import StorageUnavailableError
+from service.storage import store
+from service.storage.store import RedisStorage
+from tests.bench import COMPLETED, Bench, delta, done
+from tests.streams import add
+from tests.workers import alerts, counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from service.change import Commit
+    from service.ports import Committed
+
+ITEMS = 5
+
+
+class Interrupted(RedisStorage):
+    """Storage whose connection is cut before one of the calls of a batch."""
+
+    def __init__(self, bench: Bench, before: int) -> None:
+        super().__init__(bench.redis, Keys(bench.names), bench.settings)
+        self.calls: list[bool] = []
+        """For each call, whether it was a piece."""
+        self._before = before
+
+    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
+        """Commit, but for one time."""
+        self.calls.append(whole)
+        if len(self.calls) == self._before:
+            raise StorageUnavailableError("ConnectionError", "cut")
+        return await super().commit(commit, history, whole=whole)
+
+
+async def told(redis: Redis, prefix: str, before: int, *, pieces: bool) -> dict[str, Any]:
+    """Return what comes out of an entry with events of several items, one of which was finished before."""
+    bench = Bench(redis, prefix)
+    storage = Interrupted(bench, before)
+    consumer = bench.consumer(storage=storage)
+    items = [f"item_{number}" for number in range(ITEMS)]
+    for event in (done("Nothing.", "refusal"), COMPLETED):
+        await add(redis, bench.names.deltas, {"event": json.dumps({**event, "item_id": items[0]})})
+    await bench.consumer("first").work()
+    events: list[Any] = [{"type": "made.up"}, "no event"]
+    for item in items:
+        events += [
+            {**event, "item_id": item} for event in (delta(1, "No", "refusal"), done("No.", "refusal"))
+        ]
+    await add(redis, bench.names.deltas, {"event": json.dumps(events)})
+    await consumer.work()
+    assert any(storage.calls) == pieces
+    return {
+        "texts": sorted((text.item_id, text.text) for text in await texts(redis, prefix)),
+        "alerts": sorted((alert.item_id, alert.type) for alert in await alerts(redis, prefix)),
+        "letters": [letter.reason for letter in await dead_letters(redis, prefix)],
+        "counts": await counts(redis, prefix),
+    }
+
+
+@pytest.mark.parametrize("before", range(2 + ITEMS + 2))
+async def test_all_of_it_comes_out_once(
+    redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Otherwise what is cut, or is done again after a lost connection, is lost, or counted twice."""
+    whole = await told(redis, f"{prefix}-whole", 0, pieces=False)
+    monkeypatch.setattr(store, "SERVER_US", 10)
+    assert await told(redis, f"{prefix}-cut", before, pieces=True) == whole
+    assert whole["counts"]["late"] == 1
+    assert len(whole["texts"]) == ITEMS
