@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+_FAR_MS = 1000
+"""Milliseconds by which an answer may be late before its time is taken for another clock's."""
+
 
 class ServerClock:
     """The time that a server would give now, without asking it; this machine's time until it has told one."""
@@ -13,9 +16,13 @@ class ServerClock:
         """How far it is ahead of this process's monotonic clock."""
 
     def told(self, server_ms: int) -> None:
-        """Note the time in an answer that came just now. The quickest answer is the most exact."""
+        """Note the time in an answer that came just now. The quickest answer is the most exact.
+
+        An answer that is far behind the others is of a clock that was set back, or of another server.
+        """
         ahead_ms = server_ms - _monotonic_ms()
-        self._ahead_ms = ahead_ms if self._ahead_ms is None else max(self._ahead_ms, ahead_ms)
+        if self._ahead_ms is None or not self._ahead_ms - _FAR_MS <= ahead_ms <= self._ahead_ms:
+            self._ahead_ms = ahead_ms
 
     @property
     def now_ms(self) -> int:
