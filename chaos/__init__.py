@@ -19,6 +19,8 @@ what came out with what the generator knows. `python -m chaos --help`, or `make 
 | `takeover.py`   | after a kill: how long until others have what the dead one held         |
 | `sabotaged_worker.py` | a worker without a safeguard, which the bench must find out       |
 | `report.py`    | what a person sees of it                                                |
+| `program.py`   | what it shares with other benches as a program                          |
+| `live.py`      | how a run goes, shown while it goes                                     |
 
 Nothing here is shipped.
 """

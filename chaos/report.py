@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chaos import live
 from chaos.verdict import KINDS
 
 if TYPE_CHECKING:
@@ -22,26 +22,14 @@ if TYPE_CHECKING:
     from chaos.bench import Progress
     from chaos.options import Options
 
-_PLAIN_EVERY = 10.0
-_LIVE_EVERY = 0.25
-
 
 async def follow(options: Options, progress: Progress) -> None:
-    """Show how it goes until cancelled: one live line on a terminal, else a line now and then."""
-    console = Console()
-    console.print(
+    """Show how it goes until cancelled."""
+    heading = (
         f"chaos: seed {options.seed}, {options.minutes:g} min, {options.workers} workers, "
-        f"{options.producers} producers",
-        highlight=False,
+        f"{options.producers} producers"
     )
-    if not console.is_terminal:
-        while True:
-            await asyncio.sleep(_PLAIN_EVERY)
-            console.print(_line(progress), highlight=False, soft_wrap=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while True:
-            live.update(Text(_line(progress)), refresh=True)
-            await asyncio.sleep(_LIVE_EVERY)
+    await live.follow(heading, partial(_line, progress))
 
 
 def _line(progress: Progress) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chaos import live
 from hostile import limits
 from hostile.verdict import HONEST_KINDS, HOSTILE_KINDS, KINDS, PROCESS_KINDS, quantile
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hostile.bench import Progress
     from hostile.options import Options
 
-_PLAIN_EVERY = 10.0
-_LIVE_EVERY = 0.25
 _MEBIBYTE = 2**20
 _WIDTH = 110
 """Characters of a line where nobody says how many there is room for."""
@@ -33,21 +31,12 @@ _EXAMPLE = 400
 
 
 async def follow(options: Options, progress: Progress) -> None:
-    """Show how it goes until cancelled: one live line on a terminal, else a line now and then."""
-    console = Console()
-    console.print(
+    """Show how it goes until cancelled."""
+    heading = (
         f"hostile: seed {options.seed}, {options.minutes:g} min, {options.workers} workers, "
-        f"{len(options.generators)} generators, {options.honest:g} honest responses/s",
-        highlight=False,
+        f"{len(options.generators)} generators, {options.honest:g} honest responses/s"
     )
-    if not console.is_terminal:
-        while True:
-            await asyncio.sleep(_PLAIN_EVERY)
-            console.print(_line(progress), highlight=False, soft_wrap=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while True:
-            live.update(Text(_line(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
-            await asyncio.sleep(_LIVE_EVERY)
+    await live.follow(heading, partial(_line, progress))
 
 
 def _line(progress: Progress) -> str:
