@@ -14,7 +14,8 @@
 --       5 whose is whose, MessagePack, read only where some entries were acknowledged before: entries by their
 --         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
 --         counts {{entry, …}, …}, logs that only grow {{entry, …}, …}}
---       6… blobs, by the numbers in the plan, from 1: chunks, endings, notes; then a chunk for each log that only grows
+--       6… blobs, by the numbers in the plan, from 1: chunks, endings, notes, entries of letters; then a chunk for each log
+--         that only grows
 -- Returns {MessagePack of a map, loaded, …}. If the map has any of these, nothing was written:
 --         overflowing   {{response, part}, …}: parts that would have too many bytes or fragments
 --         crowded       {{response, part}, …}: parts that would be too many of their response
@@ -48,7 +49,8 @@ local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
   RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST =
   unpack(cmsgpack.unpack(ARGV[4]))
--- LETTERS: {entry, the letter's entry, key of the state of a response that gets one such letter, or 0}.
+-- LETTERS: {entry, the letter's fields, its field `entry` (a blob), key of the state of a response that gets one such
+-- letter, or 0}.
 -- COUNTED: name, how often, …   TOUCHED: latest ms, member, …
 -- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
 -- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
@@ -455,13 +457,15 @@ end
 -- Writes a dead letter; of those about one thing that is wrong with a response, only the first.
 local told_of_crowds = {}
 
-local function write_letter(entry, letter, state)
+local function write_letter(entry, letter, original, state)
   if fresh and not fresh[entry] then return end
   if state > 0 then
     if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
     redis.call('PEXPIRE', KEYS[state], TTL_MS)
     told_of_crowds[#told_of_crowds + 1] = entry
   end
+  letter[#letter + 1] = 'entry'
+  letter[#letter + 1] = blob(original)
   redis.call('XADD', DEAD_LETTERS, '*', unpack(letter))
 end
 

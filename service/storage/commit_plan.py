@@ -163,15 +163,20 @@ class CommitCall:
         for told, ms in self._expected:
             told.expected_ms = ms
 
-    def _letters(self, commit: Commit) -> list[tuple[int, list[str], int]]:
-        """Each dead letter with its entry and, if its response gets only one such, the key of its state."""
+    def _letters(self, commit: Commit) -> list[tuple[int, list[str], int, int]]:
+        """Return each letter: its entry, its fields, `entry` as a blob, and where only one may be written.
+
+        That is the key of its response's state, or 0. The blob may be large: in the plan it would be copied.
+        """
         prefix = self._names.names.prefix
-        letters = [(at, entry_of_letter(letter, prefix), 0) for at, letter in commit.dead_letters]
+        letters = [(at, letter, 0) for at, letter in commit.dead_letters]
         letters += [
-            (at, entry_of_letter(letter, prefix), self._key(self._names.state(key)))
-            for key, (at, letter) in commit.crowded.items()
+            (at, letter, self._key(self._names.state(key))) for key, (at, letter) in commit.crowded.items()
         ]
-        return letters
+        return [
+            (at, entry_of_letter(letter, prefix, without="entry"), self._blob(letter.entry.encode()), state)
+            for at, letter, state in letters
+        ]
 
     def _key(self, key: str) -> int:
         self.keys.append(key)

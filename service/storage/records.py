@@ -70,9 +70,10 @@ def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
     return entry_of(alert, stamped(alert, source).model_dump_json())
 
 
-def entry_of_letter(letter: DeadLetter, source: str) -> list[str]:
-    """Return the fields of a dead letter's entry, with the prefix under which it is written."""
-    return [str(text) for pair in stamped(letter, source).model_dump(mode="json").items() for text in pair]
+def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
+    """Return the fields of a dead letter's entry but one, with the prefix under which it is written."""
+    fields = stamped(letter, source).model_dump(mode="json", exclude={without} if without else None)
+    return [str(text) for pair in fields.items() for text in pair]
 
 
 def arrival_field(arrival: Arrival) -> str:

@@ -240,7 +240,8 @@ def test_what_belongs_to_no_text_is_in_the_plan() -> None:
     commit.counts["keepalive"] = [0, 0, 1]
     commit.touched[KEY] = 2
     call = Call(commit, Told())
-    assert call.plan.letters == [[1, entry_of_letter(letter, "t"), 0]]
+    assert call.plan.letters == [[1, entry_of_letter(letter, "t", without="entry"), 1, 0]]
+    assert call.blobs == [letter.entry.encode()]
     assert call.plan.types == ["keepalive", 3]
     assert call.plan.touched == [2, "response:resp_1"]
     assert call.whose == [[], [[0, 0, 1]], []]
