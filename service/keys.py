@@ -16,6 +16,7 @@
 | `provider-spikes`         | hash   | the same for providers                       | TTL              |
 | `spike-turn`              | string | who looked for spikes last                   | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
+| `rate-names:<width>:<…>`  | zset   | weights of the names that these count for    | TTL              |
 
 And those of the relay; of all partitions in the first, where there are several.
 
@@ -66,7 +67,7 @@ _TYPES = {
     **dict.fromkeys(("deltas", "assembled", "alerts", "dead-letters", "undelivered"), "stream"),
     **dict.fromkeys(("state", "item", "rates", "counts", "format", "kind-retention"), "hash"),
     **dict.fromkeys(("spikes", "provider-spikes", "relay", "gone"), "hash"),
-    **dict.fromkeys(("open", "waiting", "counted-types", "counted-fields"), "zset"),
+    **dict.fromkeys(("open", "waiting", "counted-types", "counted-fields", "rate-names"), "zset"),
 }
 
 
@@ -122,6 +123,10 @@ class Keys:
     def rates(self, width_ms: int, start_ms: int) -> str:
         """The responses that were over within so many milliseconds, from then on."""
         return self.names.name(f"rates:{width_ms}:{start_ms}")
+
+    def rate_names(self, width_ms: int, start_ms: int) -> str:
+        """The models, tenants and providers that these are counted for, by how often they come."""
+        return self.names.name(f"rate-names:{width_ms}:{start_ms}")
 
     @property
     def spikes(self) -> str:

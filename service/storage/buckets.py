@@ -46,8 +46,14 @@ class Series(NamedTuple):
 
     def keys(self, keys: Keys, now_ms: int) -> list[str]:
         """The buckets of interest, the one of now too."""
-        starts = range(self.since(now_ms), now_ms + 1, self.width_ms)
-        return [keys.rates(self.width_ms, start) for start in starts]
+        return [keys.rates(self.width_ms, start) for start in self._starts(now_ms)]
+
+    def keys_of_names(self, keys: Keys, now_ms: int) -> list[str]:
+        """Return the keys that have the names in these buckets."""
+        return [keys.rate_names(self.width_ms, start) for start in self._starts(now_ms)]
+
+    def _starts(self, now_ms: int) -> range:
+        return range(self.since(now_ms), now_ms + 1, self.width_ms)
 
 
 def window_of(settings: Settings) -> Series:

@@ -102,17 +102,24 @@ local function add_to(counts, name, n)
   redis.call('HSET', counts, name, n)
 end
 
--- Adds to the count of a name that a stranger chose, `<kind>:<name>`. Only so many names are kept: a new one takes the
--- place of the lightest, whose count goes to `<kind>:(other)`. It weighs as much as that one did and what it brings,
--- so that names which come often stay, and those that no longer come go (the algorithm is called Space-Saving).
--- WEIGHTS is a sorted set of the names by their weights.
+-- Lets a new name of a stranger into a full sorted set of names by their weights: in place of the lightest, which is
+-- returned. It weighs as much as that one did and what it brings, so that names which come often stay, and those that
+-- no longer come go (the algorithm is called Space-Saving).
+local function make_room(weights, at_most, name)
+  if redis.call('ZSCORE', weights, name) or redis.call('ZCARD', weights) < at_most then return nil end
+  local lightest, weight = unpack(redis.call('ZPOPMIN', weights))
+  redis.call('ZADD', weights, weight, name)
+  return lightest
+end
+
+-- Adds to the count of a name that a stranger chose, `<kind>:<name>`. Only so many names are kept, by their weights; the
+-- count of one that goes is added to `<kind>:(other)`.
 local function add_to_bounded(counts, weights, at_most, kind, name, n)
-  if not redis.call('ZSCORE', weights, name) and redis.call('ZCARD', weights) >= at_most then
-    local lightest, weight = unpack(redis.call('ZPOPMIN', weights))
+  local lightest = make_room(weights, at_most, name)
+  if lightest then
     local count = tonumber(redis.call('HGET', counts, lightest) or '0') or 0
     redis.call('HDEL', counts, lightest)
     if count > 0 then add_to(counts, kind .. ':(other)', count) end
-    redis.call('ZADD', weights, weight, name)
   end
   redis.call('ZINCRBY', weights, n, name)
   add_to(counts, name, n)

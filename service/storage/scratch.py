@@ -61,7 +61,8 @@ async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]
     finally:
         now_ms = ServerClock().now_ms
         series = (window_of(settings), baseline_of(settings))
-        buckets = {key for each in series for ms in (began_ms, now_ms) for key in each.keys(keys, ms)}
+        times = [(each, ms) for each in series for ms in (began_ms, now_ms)]
+        buckets = {key for each, ms in times for key in each.keys(keys, ms) + each.keys_of_names(keys, ms)}
         with unavailable_if_away():
             await client.delete(*kept, *buckets, keys.kind_retention, *_of_spikes(keys))
 

@@ -45,7 +45,7 @@ class CommitReply(msgspec.Struct):
 
 SettleReply = list[tuple[int, int]]
 SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str]
-RatesReply = tuple[list[str], list[int], list[str], list[int]]
+RatesReply = tuple[list[str], list[int]]
 
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
 decode_settle = msgspec.msgpack.Decoder(SettleReply).decode

@@ -16,7 +16,8 @@
 --         marker_ttl_ms  how long a marker remembers a response that is over, if it had a text or an alert
 --         over_ttl_ms    how long the state of a response that is over stays
 --         item_ttl_ms    how long a finished item is kept
---         buckets        {key, start_ms, expires_ms}: where responses that are over are counted, by time
+--         buckets        {key, names, start_ms, expires_ms}: where responses that are over are counted, by time, and
+--                        the names that they are counted for, by their weights
 --         history        which one of the data the responses, and what is pending, were read from
 --         names_at_most  how many names a bucket has; the lightest make room for new ones, and count as `other`
 -- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written: none if the
@@ -59,6 +60,12 @@ local function check_rights_to(text)
   must_be_allowed('PEXPIRE', text.item, '1')
 end
 
+local function check_rights_to_names(names)
+  for _, command in ipairs({'ZCARD', 'ZPOPMIN'}) do must_be_allowed(command, names) end
+  must_be_allowed('ZSCORE', names, '')
+  for _, command in ipairs({'ZADD', 'ZINCRBY'}) do must_be_allowed(command, names, '1', '') end
+end
+
 for s, settlement in ipairs(plan.settlements) do
   local state, marker = KEYS[settlement.state], KEYS[settlement.marker]
   must_be_a('hash', state)
@@ -72,7 +79,11 @@ for s, settlement in ipairs(plan.settlements) do
     if s == 1 and t == 1 then check_rights_to(text) end
   end
 end
-for _, bucket in ipairs(plan.buckets) do must_be_a('hash', KEYS[bucket.key]) end
+for b, bucket in ipairs(plan.buckets) do
+  must_be_a('hash', KEYS[bucket.key])
+  must_be_a('zset', KEYS[bucket.names])
+  if b == 1 then check_rights_to_names(KEYS[bucket.names]) end
+end
 
 -- ------------------------------------------------------------------------------------------------------- apply
 
@@ -167,50 +178,24 @@ local function field_of(what, scope, name)
   return what .. ':' .. scope .. ':' .. name
 end
 
--- Returns the names in a full bucket, the heaviest first: {scope, name, weight}. A name weighs as much as it has
--- responses, and what the one weighed whose place it took (its `base`): so names that come often stay.
-local function weighed(key)
-  local flat, fields, names = redis.call('HGETALL', key), {}, {}
-  for i = 1, #flat, 2 do fields[flat[i]] = tonumber(flat[i + 1]) or 0 end
-  for field, responses in pairs(fields) do
-    local scope, name = string.match(field, '^responses[.:](%l+):(.*)$')
-    if scope and name ~= plan.other then
-      names[#names + 1] = {scope, name, responses + (fields[field_of('base', scope, name)] or 0)}
-    end
-  end
-  table.sort(names, function(one, other) return one[3] > other[3] end)
-  return names
-end
-
 -- Moves what was counted for a name to `other`, and forgets the name.
-local function merge(key, scope, name)
+local function merge(key, subject)
+  local scope, name = string.match(subject, '^(%l+):(.*)$')
   for _, what in ipairs({'responses', 'refused', 'blocked'}) do
     local field = field_of(what, scope, name)
     local n = tonumber(redis.call('HGET', key, field) or '0') or 0
     if n > 0 then add_to(key, field_of(what, scope, plan.other), n) end
     redis.call('HDEL', key, field)
   end
-  redis.call('HDEL', key, field_of('base', scope, name))
 end
 
--- Adds what was counted to a bucket. A field counts the names, so that they need not be looked at before it is full.
-local function count_in(key, names)
-  local lightest_last
-  for _, tally in pairs(names) do
+-- Adds what was counted to a bucket; a name weighs as much as it has responses.
+local function count_in(key, weights, tallies)
+  for subject, tally in pairs(tallies) do
     local scope, name = tally.scope, tally.name
-    if redis.call('HEXISTS', key, field_of('responses', scope, name)) == 0 then
-      if redis.call('HINCRBY', key, 'names', 1) > plan.names_at_most then
-        redis.call('HINCRBY', key, 'names', -1)
-        lightest_last = lightest_last or weighed(key)
-        local lightest = table.remove(lightest_last)
-        if lightest then
-          merge(key, lightest[1], lightest[2])
-          redis.call('HSET', key, field_of('base', scope, name), lightest[3])
-        else -- this run alone has as many names: they take each other's place no more
-          name = plan.other
-        end
-      end
-    end
+    local lightest = make_room(weights, plan.names_at_most, subject)
+    if lightest then merge(key, lightest) end
+    redis.call('ZINCRBY', weights, tally.responses, subject)
     add_to(key, field_of('responses', scope, name), tally.responses)
     add_to(key, field_of('refused', scope, name), tally.refused)
     if tally.blocked > 0 then add_to(key, field_of('blocked', scope, name), tally.blocked) end
@@ -220,11 +205,12 @@ end
 -- Writes what was counted; not where nobody would ask for it, because it is too old.
 local function count_tallies()
   local now_ms = server_ms()
-  for number, names in pairs(tallies) do
+  for number, of_bucket in pairs(tallies) do
     local bucket = plan.buckets[number]
     if bucket.start_ms <= now_ms and now_ms < bucket.expires_ms then
-      count_in(KEYS[bucket.key], names)
+      count_in(KEYS[bucket.key], KEYS[bucket.names], of_bucket)
       redis.call('PEXPIREAT', KEYS[bucket.key], bucket.expires_ms)
+      redis.call('PEXPIREAT', KEYS[bucket.names], bucket.expires_ms)
     end
   end
 end

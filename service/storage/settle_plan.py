@@ -132,7 +132,12 @@ class SettleCall:
             start = series.start(at_ms)
             name = self._names.rates(series.width_ms, start)
             if name not in self._bucket_numbers:
-                bucket = {"key": self._key(name), "start_ms": start, "expires_ms": series.expires(start)}
+                bucket = {
+                    "key": self._key(name),
+                    "names": self._key(self._names.rate_names(series.width_ms, start)),
+                    "start_ms": start,
+                    "expires_ms": series.expires(start),
+                }
                 self._buckets.append(bucket)
                 self._bucket_numbers[name] = len(self._buckets)
             numbers.append(self._bucket_numbers[name])

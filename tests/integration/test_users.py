@@ -59,6 +59,7 @@ SELDOM = {
     "worker": {
         *("getrange", "expire", "xdel"),  # a log that grows, texts of a kind that are aged
         *("zmscore", "zpopmin", "zrange"),  # too many responses, or types in the counts
+        "hexists",  # a second text for a part, an alert about how a response ended
     },
 }
 """Granted for what does not happen in every life."""
