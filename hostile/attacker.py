@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
@@ -13,6 +13,8 @@ from hostile.ledger import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from redis.asyncio import Redis
 
     from chaos.processes import Server
     from hostile.entry import Entry
@@ -29,8 +31,29 @@ _MEGABYTE = 1_000_000
 _PAUSE = 0.02
 
 
+class Pace:
+    """So many bytes a second: more are sent only when all before were due."""
+
+    def __init__(self, rate: float) -> None:
+        """Begin now, with this rate in bytes a second."""
+        self._clock = asyncio.get_running_loop().time
+        self._rate = rate
+        self._began = self._clock()
+        self.sent = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether more may be sent now."""
+        return self.sent <= self._rate * (self._clock() - self._began)
+
+    async def wait(self, ends: Callable[[], bool]) -> None:
+        """Come back when more may be sent, or all is to end."""
+        while not self.due and not ends():
+            await asyncio.sleep(_PAUSE)
+
+
 class Attacker:
-    """One generator, at its share of the rate.
+    """One generator.
 
     Args:
         generator: makes the entries.
@@ -55,35 +78,27 @@ class Attacker:
         self._server = server
         self._stream_of = stream_of
         self._ledger = ledger
-        self._rate = rate * _MEGABYTE * generator.share / WHOLE
-        self._sent = 0.0
+        self._rate = rate * _MEGABYTE
 
-    async def run(self, ends: Callable[[], bool]) -> None:
-        """Send until `ends()`; after the opening, what was sent too much is waited for."""
-        clock = asyncio.get_running_loop().time
+    async def run(self, turn: asyncio.Lock, ends: Callable[[], bool]) -> None:
+        """Send until `ends()`: the opening at the rate of the whole mix, in its turn; then at its share."""
         client = self._server.client(timeout=_REPLY_WITHIN)
         client.connection_pool.connection_kwargs["client_name"] = f"{CLIENT}-{self._generator.name}"
         async with client:
-            for entry in itertools.islice(self._entries, self._generator.opening):
-                await self._store(client, [entry])
-            began = clock()
-            while not ends():
-                if self._sent <= self._rate * (clock() - began):
-                    await self._store(client, self._batch(self._rate * (clock() - began)))
-                else:
-                    await asyncio.sleep(_PAUSE)
+            async with turn:
+                opening = itertools.islice(self._entries, self._generator.opening)
+                await self._send(client, opening, Pace(self._rate), ends)
+            share = Pace(self._rate * self._generator.share / WHOLE)
+            await self._send(client, self._entries, share, ends)
 
-    def _batch(self, allowed: float) -> list[Entry]:
-        batch: list[Entry] = []
-        size = 0
-        while len(batch) < _AT_ONCE and size < _BYTES_AT_ONCE and self._sent <= allowed:
-            entry = next(self._entries)
-            batch.append(entry)
-            size += entry.size
-            self._sent += entry.size
-        return batch
+    async def _send(
+        self, client: Redis, entries: Iterator[Entry], pace: Pace, ends: Callable[[], bool]
+    ) -> None:
+        while not ends() and (batch := _batch(entries, pace)):
+            await self._store(client, batch)
+            await pace.wait(ends)
 
-    async def _store(self, client: Any, batch: list[Entry]) -> None:
+    async def _store(self, client: Redis, batch: list[Entry]) -> None:
         streams = [self._stream_of(entry) for entry in batch]
         pipeline = client.pipeline(transaction=False)
         for stream, entry in zip(streams, batch, strict=True):
@@ -96,3 +111,16 @@ class Attacker:
                 self._ledger.refused += 1
             else:
                 raise reply
+
+
+def _batch(entries: Iterator[Entry], pace: Pace) -> list[Entry]:
+    """Return the next entries that are due, at least one of what is left."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        batch.append(entry)
+        size += entry.size
+        pace.sent += entry.size
+        if len(batch) >= _AT_ONCE or size >= _BYTES_AT_ONCE or not pace.due:
+            break
+    return batch

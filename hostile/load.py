@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from hostile.victims import Victims
 
 _PROBE_AFTER = 12.0
-_APART = 1.0
-"""Seconds between the openings of two generators: each is to be stood by itself."""
 
 
 class Load:
@@ -101,12 +99,11 @@ class Load:
 
     async def _attack(self, ends: Callable[[], bool], probe: Probe | None) -> None:
         names = [name for name in self._options.generators if name != RETRY_AFTER]
-        apart = min(_APART, self._options.seconds / 2 / max(1, len(names)))
+        turn = asyncio.Lock()
 
-        async def attack(place: int, name: str) -> None:
-            await asyncio.sleep(place * apart)
+        async def attack(name: str) -> None:
             try:
-                await self._attacker(name).run(ends)
+                await self._attacker(name).run(turn, ends)
             except (RedisError, OSError) as error:
                 self._verdict.violate("not settled", f"the server did not take an entry: {error}")
 
@@ -119,7 +116,7 @@ class Load:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), self._options.seconds)
 
-        await asyncio.gather(probing(), until_the_end(), *itertools.starmap(attack, enumerate(names)))
+        await asyncio.gather(probing(), until_the_end(), *map(attack, names))
 
     def _attacker(self, name: str) -> Attacker:
         generator, options = GENERATORS[name], self._options

@@ -31,7 +31,7 @@ class Options:
     producers: int = 3
     partitions: int = 0
     generators: tuple[str, ...] = _MIX
-    rate: float = 1.5
+    rate: float = 1.2
     """Megabytes of hostile entries a second, of all generators together."""
     honest: float = 30.0
     """Honest responses begun a second."""
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rate",
         type=_positive,
         default=1.5,
-        help="MB of hostile entries a second of the whole mix (default 1.5)",
+        help="MB of hostile entries a second of the whole mix (default 1.2)",
     )
     add("--honest", type=_positive, default=30.0, help="honest responses a second (default 30)")
     add(

@@ -33,7 +33,7 @@ class Generator(NamedTuple):
     """Its share of all hostile bytes, by weight: of what is dear by its number, more."""
     make: Callable[[Mutator, Victims], Iterator[Entry]]
     opening: int = 1
-    """Its first entries, known to have been too much: they are sent at once, whatever its share."""
+    """Its first entries, known to have been too much: they are sent at the rate of the whole mix."""
     in_mix: bool = True
     """Runs unless others are named; else only by its name."""
 
@@ -68,8 +68,7 @@ _ALL = (
     _alone("letters-of-arrays", 4, letters_of_arrays, opening=2),
     _alone("many-parts", 6, many_parts, opening=23),
     _alone("card-numbers", 8, card_numbers, opening=3),
-    _alone("open-responses", 36, open_responses),
-    _alone("big-arrays", 30, big_arrays, opening=3),
+    _alone("open-responses", 12, open_responses),
     _alone("many-names", 12, many_names, opening=1000),
     _alone("field-names", 6, field_names, opening=3),
     _alone("odd-fields", 4, odd_fields),
@@ -78,7 +77,9 @@ _ALL = (
     _alone("future-ids", 0.01, future_ids, in_mix=False),
     _alone("control-characters", 2, control_characters),
     _alone("bad-bytes", 2, bad_bytes),
+    _alone("big-arrays", 48, big_arrays, opening=3),
 )
+"""Their openings come in this order; the last one is so large that all others would wait for it."""
 
 RETRY_AFTER = "retry-after"
 """The one that sends nothing: a second destination answers every alert with a wish to be left alone."""

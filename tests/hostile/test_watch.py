@@ -17,7 +17,7 @@ from chaos.processes import Workers, WorkerSlot
 from chaos.verdict import Ending, Leftover
 from deltaloom import StreamNames
 from hostile import limits, watch
-from hostile.attacker import CLIENT, Attacker
+from hostile.attacker import CLIENT, Attacker, Pace
 from hostile.bench import merged
 from hostile.entry import Entry
 from hostile.generators import GENERATORS
@@ -141,16 +141,28 @@ async def test_bytes_of_keys_by_generator(tmp_path: Path) -> None:
 
 
 async def test_an_attacker_stores_entries_and_notes_each(tmp_path: Path) -> None:
-    """The opening at once, then at its rate; what the server refuses is counted apart."""
+    """The opening at the rate of all, then at its share; what the server refuses is counted apart."""
     entries = iter([Entry({b"event": b"%d" % n}, 1, id="5-0" if n < 2 else "*") for n in range(1000)])
     ledger = Ledger(lambda _kind, _example, _sort: None)
     async with serving(tmp_path) as server, server.client() as client:
         generator = GENERATORS["endings"]
-        attacker = Attacker(generator, entries, server, lambda _entry: NAMES.deltas, ledger, 0.000_001)
-        await attacker.run(lambda: ledger.entries >= generator.opening)
+        attacker = Attacker(generator, entries, server, lambda _entry: NAMES.deltas, ledger, 0.01)
+        await attacker.run(asyncio.Lock(), lambda: ledger.entries >= generator.opening)
         assert await client.xlen(NAMES.deltas) == ledger.entries == ledger.accounts["endings"].entries
     assert ledger.refused == 1
     assert generator.opening - 1 <= ledger.entries <= generator.opening + 1
+
+
+async def test_a_pace_lets_no_more_be_sent_than_is_due() -> None:
+    """An opening of 12 MB within a second is no load of 1 MB/s."""
+    pace = Pace(1000)
+    assert pace.due
+    pace.sent = 1_000_000
+    assert not pace.due
+    await asyncio.wait_for(pace.wait(lambda: True), 1)
+    pace.sent = 20
+    await asyncio.wait_for(pace.wait(lambda: False), 1)
+    assert pace.due
 
 
 class Told:
