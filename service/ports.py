@@ -89,7 +89,9 @@ class Committed:
     loaded: Sequence[Loaded] = ()
     """Those of them that the commit could read at once; `ready` has the others."""
     more: bool = False
-    """Whether there may be more of them, or more responses are open than may be: a survey finds those."""
+    """Whether there may be more of them: a survey finds those."""
+    surplus: int = 0
+    """How many more responses are open than may be; at most as many as the batch opened or let grow."""
     history: str = ""
     """Which history of the data this is true of: after a failover or a restart it is another one."""
     now_ms: int = 0
@@ -198,7 +200,7 @@ class Survey:
     now_ms: int
     ready: Sequence[StreamKey]
     more: bool
-    """Of one of these three there is more than was named, perhaps."""
+    """Of what was looked for there is more than was named, perhaps."""
     idle: Mapping[StreamKey, int]
     """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
     surplus: Mapping[StreamKey, int]
@@ -307,6 +309,10 @@ class Storage(Protocol):
         """Give up settling a response: nobody looks at it again unless more comes."""
         ...
 
-    async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
-        """Look for responses that can be settled though no batch says so."""
+    async def survey(self, idle_timeout_ms: int) -> Survey:
+        """Look for responses that can be settled though no batch says so: ready or idle ones."""
+        ...
+
+    async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
+        """Look for responses beyond the limit of open ones, so many at most, if that is given."""
         ...

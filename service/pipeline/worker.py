@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from service.change import Commit
     from service.patience import Patience
     from service.pipeline.reading import OpenEntry
-    from service.ports import Committed, RawEntry, Storage
+    from service.ports import Committed, RawEntry, Storage, Survey
     from service.settings import Settings
 
 _ALERTS_REMEMBERED = 1000
@@ -117,8 +117,11 @@ class Worker:
                     continue
                 await self._patience.until_done(self._settle, committed)
                 await self._patience.until_done(self._storage.confirm)
-                if committed.more:  # some more: the sweep does all the rest, beside the batches
-                    await self._patience.until_done(self._sweep_some)
+                # Some more: the sweep does all the rest, beside the batches.
+                if committed.more and not committed.low_water.stalled:
+                    await self._patience.until_done(self._settle_surveyed)
+                if committed.surplus:
+                    await self._patience.until_done(self._give_up_surplus, committed.surplus)
 
     async def bury(
         self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
@@ -154,19 +157,22 @@ class Worker:
 
     async def sweep(self) -> None:
         """Settle what no batch will: left over by another worker, passed by the low-water mark, or idle."""
-        named: frozenset[StreamKey] = frozenset()
-        while (more := await self._sweep_some()) != named:
-            named = more  # if a look names the same ones again, nothing can be done about them
-
-    async def _sweep_some(self) -> frozenset[StreamKey]:
-        """Settle as much as one survey names; return that if there may be more, else nothing."""
         with logs.bound(stream=self._names.deltas):
-            return await self._settle_surveyed()
+            for settle_some in (self._settle_surveyed, self._give_up_surplus):
+                named: frozenset[StreamKey] = frozenset()
+                while (more := await settle_some()) != named:
+                    named = more  # if a look names the same ones again, nothing can be done about them
 
     async def _settle_surveyed(self) -> frozenset[StreamKey]:
-        survey = await self._storage.survey(
-            round(self._settings.idle_timeout * 1000), self._settings.max_open_responses
-        )
+        """Settle what one survey names; return that if there may be more, else nothing."""
+        survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
+        return await self._settle_all(survey)
+
+    async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
+        """Give up some responses beyond the limit of open ones; return them if there may be more, else nothing."""
+        return await self._settle_all(await self._storage.surplus(self._settings.max_open_responses, at_most))
+
+    async def _settle_all(self, survey: Survey) -> frozenset[StreamKey]:
         surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
         idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
         given_up = {**surplus, **idle}

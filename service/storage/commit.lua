@@ -32,7 +32,7 @@
 --         low_water     {oldest pending entry or '', last delivered entry if nothing is pending,
 --                       whether the oldest pending one is stuck}
 --         ready         responses to finish, but for those loaded
---         too_many_open   whether more responses are open than may be, and some were opened or grew
+--         surplus       how many more responses are open than may be; at most as many as this batch opened or let grow
 --         told_of_crowds  entries whose letter about a response with too many parts was written
 --         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
 --                       values, {field, log, …}}
@@ -544,5 +544,5 @@ end
 return reply({
   history = history, acknowledged = acknowledged, opened = opened, late_events = late_events,
   low_water = {oldest_pending, last_delivered, stalled}, ready = others, told_of_crowds = told_of_crowds,
-  too_many_open = #active > 0 and redis.call('ZCARD', OPEN) > OPEN_AT_MOST,
+  surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
 }, loaded)

@@ -40,7 +40,7 @@ class CommitReply(msgspec.Struct):
     low_water: LowWaterReply = ("", "0-0", False)
     ready: list[str] = []
     told_of_crowds: list[int] = []
-    too_many_open: bool = False
+    surplus: int = 0
 
 
 SettleReply = list[tuple[int, int]]

@@ -246,22 +246,29 @@ class RedisStorage:
         with unavailable_if_away():
             await pipeline.execute()
 
-    async def survey(self, idle_timeout_ms: int, max_open: int) -> Survey:
-        """Look for responses that can be settled though no batch says so."""
+    async def survey(self, idle_timeout_ms: int) -> Survey:
+        """Look for responses that can be settled though no batch says so: ready or idle ones."""
+        return await self._look(idle_timeout_ms, commit_plan.AT_MOST, 0, 0)
+
+    async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
+        """Look for responses beyond the limit of open ones, so many at most, if that is given."""
+        return await self._look(0, 0, max_open, min(at_most or commit_plan.AT_MOST, commit_plan.AT_MOST))
+
+    async def _look(self, idle_timeout_ms: int, at_most: int, max_open: int, surplus: int) -> Survey:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
         place = random.random()  # noqa: S311 - no secret
-        args = [idle_timeout_ms, commit_plan.AT_MOST, commit_plan.STALLED_MS, max_open, place]
+        args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
         reply = await self._in_group(self._survey, keys, args)
         low_water, now_ms, ready, idle_scores, surplus_scores, history = scripts.decode_survey(reply)
-        idle, surplus = _scores(idle_scores), _scores(surplus_scores)
+        idle, too_many = _scores(idle_scores), _scores(surplus_scores)
         self._clock.told(int(now_ms))
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            more=max(map(len, (ready, idle, surplus))) >= commit_plan.AT_MOST,
+            more=max(map(len, (ready, idle, too_many))) >= commit_plan.AT_MOST,
             idle=idle,
-            surplus=surplus,
+            surplus=too_many,
             history=history,
         )
 
@@ -292,7 +299,8 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
         loaded=[
             _loaded(call.responses[response], _pairs(state), _pairs(logs)) for response, state, logs in found
         ],
-        more=reply.too_many_open or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        more=len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        surplus=reply.surplus,
         history=reply.history,
         now_ms=int(reply.now_ms),
     )

@@ -5,15 +5,16 @@
 -- ago it was written. That time is the server's clock while nothing is unread.
 --
 -- KEYS  1 input stream   2 open   3 waiting
--- ARGV  1 consumer group   2 idle timeout in ms   3 how many at most
+-- ARGV  1 consumer group   2 idle timeout in ms   3 how many ready ones and how many idle ones at most
 --       4 a worker that holds an entry for longer than these ms is taken for stuck
---       5 how many responses may be open   6 a random number from 0 to 1
+--       5 how many responses may be open   6 a random number from 0 to 1   7 how many surplus ones at most
 -- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise, history}
 --         low_water and history as in commit.lua
 
 local INPUT, OPEN, WAITING = KEYS[1], KEYS[2], KEYS[3]
 local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local STALLED_MS, OPEN_AT_MOST, PLACE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local STALLED_MS, OPEN_AT_MOST, PLACE, SURPLUS_AT_MOST = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]),
+  tonumber(ARGV[7])
 
 local function ms_of(id)
   return tonumber(string.match(id, '^%d+'))
@@ -47,8 +48,8 @@ local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0
 -- Those that were silent the longest are too many. If they are more than one look names, workers that look at the same
 -- time begin at different ones, so that they do not all do the same.
 local too_many = redis.call('ZCARD', OPEN) - OPEN_AT_MOST
-local first = math.floor(math.max(too_many - AT_MOST + 1, 0) * PLACE)
-local last = first + math.min(too_many, AT_MOST) - 1
-local surplus = too_many > 0 and redis.call('ZRANGE', OPEN, first, last, 'WITHSCORES') or {}
+local first = math.floor(math.max(too_many - SURPLUS_AT_MOST + 1, 0) * PLACE)
+local last = first + math.min(too_many, SURPLUS_AT_MOST) - 1
+local surplus = last >= first and redis.call('ZRANGE', OPEN, first, last, 'WITHSCORES') or {}
 local low_water = {oldest_pending, last_delivered, stalled}
 return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, history})

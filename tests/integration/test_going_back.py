@@ -201,7 +201,7 @@ async def test_a_text_is_not_finished_by_an_end_that_is_lost(past: Past) -> None
     await past.keep()
     await bench.publish(COMPLETED)
     await bench.storage.commit(bench.batch(await worker.read()).commit)
-    survey = await bench.storage.survey(10_000, 1000)
+    survey = await bench.storage.survey(10_000)
     loaded = await bench.storage.load(survey.ready)
     await past.come_back()
     table = RoutingTable(BUILT_IN.values())

@@ -106,7 +106,7 @@ async def test_two_workers_settle_it_at_once(bench: Bench) -> None:
     await bench.storage.commit(bench.batch(await bench.consumer("crashed").read()).commit)
     table = RoutingTable(BUILT_IN.values())
     key = StreamKey("response", "resp_1")
-    survey = await bench.storage.survey(10_000, 1000)
+    survey = await bench.storage.survey(10_000)
     loaded = [await bench.storage.load([key]) for _ in range(2)]
     low_water, history = survey.low_water, survey.history
     await asyncio.gather(*(settle(bench.storage, table, each, low_water, history) for each in loaded))
@@ -174,7 +174,7 @@ async def test_a_worker_that_goes_on_after_all_is_forgotten_says_nothing(bench: 
     """It was stopped between reading and settling for so long that others have done it, and forgotten."""
     await bench.publish(CREATED, BLOCKED)
     await bench.storage.commit(bench.batch(await bench.consumer("stopped").read()).commit)
-    survey = await bench.storage.survey(10_000, 1000)
+    survey = await bench.storage.survey(10_000)
     loaded = await bench.storage.load([StreamKey("response", "resp_1")])
     state = bench.names.name("state:response:resp_1")
     await bench.redis.delete(state)

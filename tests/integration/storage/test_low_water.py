@@ -138,7 +138,7 @@ async def test_a_look_names_all_that_is_closed_while_a_worker_is_stuck(bench: Be
     await bench.consumer("stuck").read()
     await bench.publish_at(now_ms - 1000, CREATED, delta(1, "a"), done("a"))
     await bench.commit(await bench.consumer("stopped").read())
-    survey = await bench.storage.survey(1000, 100)
+    survey = await bench.storage.survey(1000)
     assert (survey.ready, survey.low_water.stalled) == ([StreamKey("response", "resp_1")], True)
 
 
@@ -149,7 +149,7 @@ async def test_a_look_names_nothing_that_is_in_doubt(bench: Bench) -> None:
     await bench.consumer("slow").read()
     await bench.publish_at(now_ms - 1000, CREATED, delta(1, "a"), done("a"))
     await bench.commit(await bench.consumer("stopped").read())
-    survey = await bench.storage.survey(1000, 100)
+    survey = await bench.storage.survey(1000)
     assert (list(survey.ready), survey.low_water.stalled) == ([], False)
 
 

@@ -184,7 +184,7 @@ async def test_a_response_is_not_given_up_if_something_came_meanwhile(
     await bench.publish_at(long_ago, delta(1, "a"))
     await bench.consumer().work()
     (loaded,) = await bench.storage.load([RESPONSE])
-    survey = await bench.storage.survey(1000, 100)
+    survey = await bench.storage.survey(1000)
     await bench.publish(event)
     await bench.consumer("two").work()
     given_up = {RESPONSE: GivenUp(survey.idle[RESPONSE], survey.now_ms, "idle_timeout")}
@@ -204,7 +204,7 @@ async def test_only_the_silent_one_of_two_is_given_up(bench: Bench) -> None:
         await bench.publish_at(long_ago, delta(1, key.value), response_id=key.value)
     await bench.consumer().work()
     loaded = await bench.storage.load(keys)
-    survey = await bench.storage.survey(1000, 100)
+    survey = await bench.storage.survey(1000)
     await bench.publish(delta(2, "b"))
     await bench.consumer("two").work()
     given_up = {key: GivenUp(survey.idle[key], survey.now_ms, "idle_timeout") for key in keys}

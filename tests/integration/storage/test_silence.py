@@ -102,8 +102,8 @@ async def test_a_text_is_silent_when_more_than_the_timeout_has_passed(bench: Ben
     await bench.publish_at(long_ago + IDLE_MS, KEEPALIVE, response_id="resp_2")
     await bench.consumer("slow").read()  # so that the stream's time stands still
     passed_ms = IDLE_MS - commit_plan.IDLE_GRAIN_MS
-    assert not (await bench.storage.survey(passed_ms, 100)).idle
-    assert (await bench.storage.survey(passed_ms - 1, 100)).idle
+    assert not (await bench.storage.survey(passed_ms)).idle
+    assert (await bench.storage.survey(passed_ms - 1)).idle
 
 
 async def test_what_is_in_hand_does_not_make_time_of_what_is_unread(bench: Bench) -> None:
@@ -219,7 +219,7 @@ async def test_many_silent_texts_are_given_up_in_one_look(
     for number in range(4):
         await bench.publish_at(long_ago, delta(1, "a"), response_id=f"resp_{number}")
     await bench.consumer().work()
-    survey = await bench.storage.survey(IDLE_MS, 100)
+    survey = await bench.storage.survey(IDLE_MS)
     assert len(survey.idle) == 3
 
 
@@ -291,6 +291,33 @@ async def test_a_batch_that_opens_too_many_gives_up_as_many(
     assert len(await texts(bench.redis, bench.prefix)) == 11
 
 
+async def test_a_batch_gives_up_no_more_than_it_opens(redis: Redis, prefix: str) -> None:
+    """Otherwise one honest response that begins waits until a thousand hostile ones are given up."""
+    bench = Bench(redis, prefix, max_open_responses=100)
+    for number in range(8):
+        await bench.publish(delta(1, "a"), response_id=f"resp_{number}")
+    await bench.consumer().work()
+    few = Bench(redis, prefix, max_open_responses=2)
+    await few.publish(delta(1, "a"), response_id="resp_8")
+    await few.consumer().work()
+    assert len(await few.member_scores("open")) == 8
+    assert len(await texts(redis, prefix)) == 1
+
+
+async def test_giving_up_does_not_read_what_waits(redis: Redis, prefix: str) -> None:
+    """Otherwise each batch reads five hundred responses in doubt, which nobody can settle yet."""
+    bench = Bench(redis, prefix, max_open_responses=1)
+    await bench.publish(KEEPALIVE)
+    await bench.consumer("stuck").read()
+    consumer = bench.consumer()
+    await bench.publish(delta(1, "a"), done("another"), response_id="in doubt")
+    await consumer.work()
+    assert await bench.member_scores("waiting")
+    survey = await bench.storage.surplus(0)
+    assert (survey.ready, dict(survey.idle)) == ([], {})
+    assert [key.value for key in survey.surplus] == ["in doubt"]
+
+
 async def test_looks_begin_at_different_ones_of_too_many(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +329,7 @@ async def test_looks_begin_at_different_ones_of_too_many(
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     named: set[str] = set()
     while len(named) < 8:
-        some = (await bench.storage.survey(10**9, 2)).surplus
+        some = (await bench.storage.surplus(2)).surplus
         assert len(some) == 3
         named |= {key.value for key in some}
     assert named == {f"resp_{number}" for number in range(8)}, "the two latest may stay open"
@@ -313,7 +340,7 @@ async def test_a_look_does_not_copy_the_largest_entries(bench: Bench) -> None:
     await bench.publish({"type": "keepalive", "junk": "j" * 1_000_000}, KEEPALIVE)
     await bench.consumer().work()
     await bench.redis.config_resetstat()
-    await bench.storage.survey(IDLE_MS, 100)
+    await bench.storage.survey(IDLE_MS)
     called = await bench.redis.info("commandstats")
     assert "cmdstat_evalsha" in called
     assert "cmdstat_xinfo|stream" not in called
