@@ -171,7 +171,9 @@ def _patiences(settings: Settings) -> Iterator[Patience]:
 def _inputs_of(partitions: Iterable[Partition]) -> dict[str, Input]:
     """Return what is read, by the names of the streams."""
     return {
-        partition.names.deltas: Input(partition.group, partition.patience, partition.gathering)
+        partition.names.deltas: Input(
+            partition.group, partition.patience, partition.gathering, partition.entries_at_most
+        )
         for partition in partitions
     }
 

@@ -67,8 +67,9 @@ class Partition:
         )
         self._storage = RedisStorage(client, keys, settings)
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
-        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE)
-        self._one_by_one = settings.wait_aof or settings.wait_replicas > 0
+        # With either of these it has to be on disk, or on replicas, before the next batch is read.
+        one_by_one = settings.wait_aof or settings.wait_replicas > 0
+        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE, one_by_one=one_by_one)
         self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
         self._rounds = [
             Round(name, interval, step, names.deltas)
@@ -118,10 +119,11 @@ class Partition:
 
     async def take(self, gathering: Gathering) -> None:
         """Take a batch that was read; when this returns, the next one is."""
-        if self._one_by_one:  # it has to be on disk, or on replicas, before
-            await self._worker.take(gathering)
-        else:
-            await self._ahead.take(gathering)
+        await self._ahead.take(gathering)
+
+    def entries_at_most(self) -> int | None:
+        """How many entries the next batch should have at most; None: no limit."""
+        return self._ahead.entries_at_most
 
     async def end(self) -> None:
         """End the rounds, and have whoever reads wait for no batch any more."""

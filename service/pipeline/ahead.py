@@ -6,11 +6,16 @@ well be in the hands of two workers.
 
 A small batch is waited for. Whoever takes the next one at once takes a small one again, and pays for every
 batch what only large ones earn back: with what comes meanwhile there is less to do, and it is done sooner.
+
+A batch is to be done soon, since texts of later entries wait for it, in all workers. So a batch after a slow one
+has fewer entries.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import TYPE_CHECKING
 
 from service import logs
@@ -24,18 +29,39 @@ if TYPE_CHECKING:
 LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 """A batch of so many entries, or of so many bytes, is large."""
 
+BATCH_SECONDS = 0.25
+"""Seconds that a batch should take at most."""
+
+_CLOCK_TICK = 1e-6
+
+ENTRIES_AT_LEAST = 500
+"""Entries that a batch may have, however slow the latest one was."""
+
 
 class Ahead:
     """Takes batches, several at once."""
 
-    def __init__(self, take: Callable[[Gathering], Awaitable[None]], at_once: int) -> None:
+    def __init__(
+        self, take: Callable[[Gathering], Awaitable[None]], at_once: int, *, one_by_one: bool = False
+    ) -> None:
+        """Take so many at once; `one_by_one`: wait for the end of each, also of large ones."""
         self._take = take
         self._at_once = at_once
+        self._one_by_one = one_by_one
+        self._rate = math.inf
+        """Entries a second of the latest batch."""
         self._no_more = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def entries_at_most(self) -> int | None:
+        """How many entries the next batch should have at most, as fast as the latest one was; None: no limit."""
+        if math.isinf(self._rate):
+            return None
+        return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
+
     async def take(self, gathering: Gathering) -> None:
-        """Begin with a batch when fewer than `at_once` are in hand, and wait for its end if it is small.
+        """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small.
 
         After `wait_no_more`, begin with it at once and wait for nothing.
         """
@@ -44,7 +70,7 @@ class Ahead:
         task = asyncio.create_task(self._to_the_end(gathering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if not _is_large(gathering):
+        if self._one_by_one or not _is_large(gathering):
             # Who stops waiting does not stop it.
             await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
 
@@ -59,10 +85,13 @@ class Ahead:
             await asyncio.wait(self._tasks, timeout=timeout)
 
     async def _to_the_end(self, gathering: Gathering) -> None:
+        began = time.monotonic()
         try:
             await self._take(gathering)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending, and are taken over like a dead worker's
             logs.logger().exception("batch failed")
+        else:
+            self._rate = len(gathering) / max(time.monotonic() - began, _CLOCK_TICK)
 
 
 def _is_large(gathering: Gathering) -> bool:

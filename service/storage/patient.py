@@ -66,6 +66,8 @@ class Input(NamedTuple):
     group: Group
     patience: Patience
     new_batch: Callable[[], Collector] = list
+    entries_at_most: Callable[[], int | None] = lambda: None
+    """How many entries the next batch should have at most; None: as many as it may."""
 
 
 class Patient:
@@ -95,7 +97,7 @@ class Patient:
         latest = self.latest.get(stream, _NOTHING)
         # A batch is made before it is read, so that it notes no history that began after its first entry.
         options["taken"] = taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
-        commands = _commands(args, latest)
+        commands = _commands(args, latest, self.inputs[stream].entries_at_most())
         with logs.bound(stream=stream):
             if len(commands) == 1 or not await self._read_at_once(stream, commands, options):
                 await self.inputs[stream].patience.until_done(self._read, stream, commands[0], options)
@@ -188,14 +190,16 @@ def _order(entry_id: bytes) -> EntryId:
     return EntryId.parse(entry_id.decode())
 
 
-def _commands(args: tuple[Any, ...], latest: _Latest) -> list[tuple[Any, ...]]:
+def _commands(
+    args: tuple[Any, ...], latest: _Latest, entries_at_most: int | None = None
+) -> list[tuple[Any, ...]]:
     """The commands for a read: the first one waits, the others ask for what is there by then.
 
     Each asks for what fits into the cache, and all together for twice as much as the latest read has brought:
     the server is to have the next reply ready when one has been gathered.
     """
     at, block = args.index(b"COUNT") + 1, args.index(b"BLOCK")
-    count = max(1, min(int(args[at]), BATCH_BYTES // latest.entry_bytes))
+    count = max(1, min(int(args[at]), BATCH_BYTES // latest.entry_bytes, entries_at_most or int(args[at])))
     at_once = max(1, min(count, ENTRIES_AT_ONCE, _BYTES_AT_ONCE // latest.entry_bytes))
     first = (*args[:at], at_once, *args[at + 1 :])
     times = max(1, min(count, 2 * latest.entries) // at_once)

@@ -44,12 +44,15 @@ class Replies:
 
 @asynccontextmanager
 async def reader(
-    bench: Bench, redis_url: str, new_batch: Callable[[], Collector] = list
+    bench: Bench,
+    redis_url: str,
+    new_batch: Callable[[], Collector] = list,
+    entries_at_most: Callable[[], int | None] = lambda: None,
 ) -> AsyncIterator[PatientClient]:
     """A client that reads as FastStream does."""
     group = bench.consumer().group
     await group.ensure()
-    inputs = {bench.names.deltas: Input(group, Patience(), new_batch)}
+    inputs = {bench.names.deltas: Input(group, Patience(), new_batch, entries_at_most)}
     client = patient_client_of(Settings(redis_url=redis_url).address, inputs)
     try:
         yield client
@@ -193,3 +196,18 @@ async def test_nobody_waits_for_a_read_that_is_put_off(redis: Redis, prefix: str
             await wait_until(lambda: lines, message="the server is away")
         await asyncio.wait_for(client.reads.no_more(60), 30)
         reading.cancel()
+
+
+async def test_a_batch_has_no_more_entries_than_it_should(
+    redis: Redis, redis_url: str, prefix: str
+) -> None:
+    """Otherwise ten thousand dear entries are in one hand for ten seconds."""
+    bench = Bench(redis, prefix)
+    await bench.publish(*[delta(n, "x") for n in range(6 * ENTRIES_AT_ONCE)])
+    limit = 700
+    async with reader(bench, redis_url, entries_at_most=lambda: limit) as client:
+        sizes = [len((await read(client, bench.names.deltas))[0]) for _ in range(3)]
+        assert sizes == [ENTRIES_AT_ONCE, ENTRIES_AT_ONCE, ENTRIES_AT_ONCE]
+        limit = 2000
+        batch, _ = await read(client, bench.names.deltas)
+        assert len(batch) == 2 * ENTRIES_AT_ONCE

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import structlog
 
+from service.pipeline import ahead as ahead_module
 from service.pipeline.ahead import LARGE_BYTES, LARGE_ENTRIES, Ahead
 from service.pipeline.gathering import Gathering, Rules
 from service.ports import RawEntry
@@ -14,6 +16,8 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pytest
 
 RULES = Rules(frozenset(), frozenset(), LARGE_BYTES, 1)
 
@@ -145,3 +149,33 @@ async def test_a_batch_that_fails_is_told_and_takes_no_place() -> None:
             await ahead.take(large(number))
         await ahead.drain(10)
     assert [line["event"] for line in lines] == ["batch failed"] * 3
+
+
+async def test_after_a_slow_batch_the_next_one_has_fewer_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise ten thousand dear entries are in one hand for ten seconds, and all texts wait for them."""
+    now = 0.0
+
+    async def take(gathering: Gathering) -> None:
+        nonlocal now
+        now += seconds[len(gathering)]
+
+    monkeypatch.setattr(ahead_module, "time", SimpleNamespace(monotonic=lambda: now))
+    ahead = Ahead(take, 2)
+    assert ahead.entries_at_most is None
+    seconds = {LARGE_ENTRIES: LARGE_ENTRIES / 8000, 1: 1.0}
+    await ahead.take(large(1))
+    await ahead.drain(10)
+    assert ahead.entries_at_most == 8000 * ahead_module.BATCH_SECONDS
+    await ahead.take(small(2))
+    assert ahead.entries_at_most == ahead_module.ENTRIES_AT_LEAST
+
+
+async def test_one_by_one_a_large_batch_is_waited_for_too() -> None:
+    """Otherwise the next batch is read before this one is on disk, or on a replica."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2, one_by_one=True)
+    first = asyncio.create_task(ahead.take(large(1)))
+    await wait_until(lambda: bool(taking.begun), message="it is in hand")
+    assert not first.done()
+    taking.go_on.set()
+    await first
