@@ -129,6 +129,7 @@ class Bench:
             stream=self.names.deltas,
             max_event_bytes=2**20,
             max_array_length=1000,
+            max_response_parts=512,
         )
         return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1)
 

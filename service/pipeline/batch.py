@@ -130,26 +130,37 @@ class Batch:
             del parts[part]
         return places
 
-    def leave_out(self, parts: Iterable[PartKey], why: Unreadable) -> None:
-        """Leave out parts that are too many of their response; the first event of one tells why in a letter.
-
-        The others are counted only: whoever sends a thousand parts must not get a thousand letters.
-        """
+    def leave_out(self, parts: Iterable[PartKey]) -> None:
+        """Leave out parts that are too many of their response."""
         indexes = self.commit.indexes()
         for part in parts:
             change = self.commit.responses[part.stream_key].parts.pop(part)
-            places = list(zip(change.entries, change.positions or repeat(0), strict=False))
             arrivals = [*(closing.arrival for closing in change.closings), *change.copies]
-            places += [(indexes[arrival.entry], arrival.position) for arrival in arrivals]
-            self.commit.counts.setdefault(BEYOND_LIMIT, []).extend(entry for entry, _ in places)
-            if part.stream_key not in self.commit.crowded:
-                index, position = min(places)
-                letter = self._letters.letter(index, self._opened[index], position, why)
-                self.commit.crowded[part.stream_key] = index, letter
+            self._leave_out_events(
+                part.stream_key,
+                [*change.entries, *(indexes[arrival.entry] for arrival in arrivals)],
+                [*(change.positions or [0] * len(change.entries)), *(each.position for each in arrivals)],
+            )
 
-    def surplus_parts(self, most: int) -> list[PartKey]:
-        """Return the parts that are beyond `most` of their response in this batch alone."""
-        return [part for response in self.commit.responses.values() for part in [*response.parts][most:]]
+    def _leave_out_events(
+        self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
+    ) -> None:
+        """Count events of a part that is one too many; in a letter, the first one of a response tells why.
+
+        Whoever sends a thousand parts must not get a thousand letters.
+        """
+        self.commit.counts.setdefault(BEYOND_LIMIT, []).extend(entries)
+        if key not in self.commit.crowded:
+            index, position = min(zip(entries, positions or repeat(0), strict=False))
+            letter = self._letters.letter(index, self._opened[index], position, self._too_many())
+            self.commit.crowded[key] = index, letter
+
+    def _too_many(self) -> Unreadable:
+        most = self._reading.max_response_parts
+        error = (
+            f"this response has more than {most} parts; events of further ones are counted as {BEYOND_LIMIT}"
+        )
+        return Unreadable("oversized", error)
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
         """Add the alert about the earliest other text that this batch has for a finished part.
@@ -228,6 +239,9 @@ class Batch:
         self._count_truncated(source.said.context.truncated, entries)
         change = response.parts.get(part)
         if change is None:
+            if len(response.parts) >= self._reading.max_response_parts:
+                self._leave_out_events(part.stream_key, entries, positions)
+                return
             change = response.parts[part] = PartChange()
         ends = [n for n, _ in column.item_ids[1:]]
         for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
@@ -364,9 +378,9 @@ class Batch:
             if isinstance(effect, Fragment):
                 change = self._part(effect.part, effect.item_id, origin, index)
                 position = origin.arrival.position
-                change.add(
-                    [index], [position] if position else None, [effect.sequence_number], [effect.delta]
-                )
+                if change is not None:
+                    positions = [position] if position else None
+                    change.add([index], positions, [effect.sequence_number], [effect.delta])
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
                     self._close(effect, origin, index)
@@ -402,6 +416,8 @@ class Batch:
 
     def _close(self, closing: Closing, origin: Origin, index: int) -> None:
         change = self._part(closing.part, closing.item_id, origin, index)
+        if change is None:
+            return
         response = self.commit.responses[closing.part.stream_key]
         response.entries.add(index)
         note = Note(closing.checksum, closing.source, closing.redacted)
@@ -455,12 +471,15 @@ class Batch:
         response.say(origin.context, origin.arrival.entry)
         return response
 
-    def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange:
-        parts = self._response(part.stream_key, origin).parts
-        change = parts.get(part)
+    def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange | None:
+        """Return what the batch adds to a part; None, and the event is counted, if it is one too many."""
+        response = self._response(part.stream_key, origin)
+        change = response.parts.get(part)
         if change is None:
-            change = parts[part] = PartChange()
-        response = self.commit.responses[part.stream_key]
+            if len(response.parts) >= self._reading.max_response_parts:
+                self._leave_out_events(part.stream_key, [index], [origin.arrival.position])
+                return None
+            change = response.parts[part] = PartChange()
         self._name(response, change, item_id, [index], origin.arrival.position)
         return change
 

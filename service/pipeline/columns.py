@@ -57,15 +57,16 @@ class Column:
         self.item_id = item_id
         self.item_ids.append((len(self.entries), item_id))
 
-    def add_run(self, entry: int, first: int, run: Sequence[Frame]) -> None:
-        """Add events that stand one behind the other in an entry's array."""
+    def add_run(self, entry: int, first: int, run: Sequence[Frame], deltas: Sequence[str | None]) -> None:
+        """Add events that stand one behind the other in an entry's array, and their deltas."""
         if self.positions is None:
             self.positions = []
-        self.positions += [0] * (len(self.entries) - len(self.positions))
+        if len(self.positions) < len(self.entries):
+            self.positions += [0] * (len(self.entries) - len(self.positions))
         self.positions += range(first, first + len(run))
         self.entries += [entry] * len(run)
         self.numbers += [frame.sequence_number for frame in run]
-        self.deltas += [frame.delta for frame in run]
+        self.deltas += deltas
 
     @property
     def texts(self) -> list[str]:

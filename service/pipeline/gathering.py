@@ -195,17 +195,17 @@ class Gathered:
         if not 0 < len(events) <= at_most or not can_be_key(together, beside):
             self._leave(index, entry)
             return False
+        asked, added = self._rules.asked, self._rules.added
         first, all_in_columns = 0, True
         for (item_id, event_type, *indexes), frames in groupby(events, _like):
             run = list(frames)
-            if event_type in self._rules.asked or (
-                event_type in self._rules.added and any(frame.delta is None for frame in run)
-            ):
+            deltas = [frame.delta for frame in run]
+            if event_type in asked or (event_type in added and None in deltas):
                 self.asked += [Asked(index, first + n, event_type) for n in range(len(run))]
                 all_in_columns = False
             else:
                 self._column((together, len(beside), event_type, *indexes), beside, item_id).add_run(
-                    index, first, run
+                    index, first, run, deltas
                 )
             first += len(run)
         if not all_in_columns:

@@ -71,12 +71,14 @@ class Reading:
         stream: str,
         max_event_bytes: int,
         max_array_length: int,
+        max_response_parts: int,
     ) -> None:
         self.table = table
         self.open_entry = open_entry
         self.stream = stream
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
+        self.max_response_parts = max_response_parts
         self.max_entry_bytes = ENTRY_OF_EVENTS * max_event_bytes
         self._adds: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
@@ -110,7 +112,7 @@ class Reading:
 
     def _place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
         event_type, output_index, content_index, summary_index = where[2:]
-        source = self.source(beside)
+        source = self._source((where[0], where[1]), beside)
         if source is None:
             return None
         rule = self._adds.get(event_type)
@@ -130,8 +132,9 @@ class Reading:
             beside: the names and values that stand beside them, in turn.
         """
         key = (joined(beside), len(beside))
-        if not can_be_key(key[0], beside):
-            return None
+        return self._source(key, beside) if can_be_key(key[0], beside) else None
+
+    def _source(self, key: tuple[bytes, int], beside: Sequence[bytes]) -> Source | None:
         try:
             return self._sources[key]
         except KeyError:

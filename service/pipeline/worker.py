@@ -13,7 +13,7 @@ from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
 from service import logs
-from service.keys import BEYOND_LIMIT, LATE
+from service.keys import LATE
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered, Gathering
@@ -84,6 +84,7 @@ class Worker:
             stream=names.deltas,
             max_event_bytes=settings.max_event_bytes,
             max_array_length=settings.max_array_length,
+            max_response_parts=settings.max_response_parts,
         )
 
     @property
@@ -169,7 +170,7 @@ class Worker:
         return await self._settle_all(survey)
 
     async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
-        """Give up some responses beyond the limit of open ones; return them if there may be more, else nothing."""
+        """Give up some responses beyond the limit of open ones; return them if there may be more."""
         return await self._settle_all(await self._storage.surplus(self._settings.max_open_responses, at_most))
 
     async def _settle_all(self, survey: Survey) -> frozenset[StreamKey]:
@@ -194,11 +195,10 @@ class Worker:
         batch = Batch(
             hand.batch, self._reading, now_ms=self._storage.now_ms, deliveries=deliveries, bury=bury
         )
-        batch.leave_out(batch.surplus_parts(self._settings.max_response_parts), self._too_many())
         await self._open_alerts(batch, alerted)
         committed = await self._store(batch.commit, hand.history)
         while committed.overflowing or committed.crowded or committed.contradicted:
-            batch.leave_out(committed.crowded, self._too_many())
+            batch.leave_out(committed.crowded)
             crowded = set(committed.crowded)
             batch.take_out(
                 {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
@@ -245,13 +245,6 @@ class Worker:
         return Unreadable(
             "oversized", f"the {part.kind} of this response would exceed {size} bytes or {number} deltas"
         )
-
-    def _too_many(self) -> Unreadable:
-        most = self._settings.max_response_parts
-        error = (
-            f"this response has more than {most} parts; events of further ones are counted as {BEYOND_LIMIT}"
-        )
-        return Unreadable("oversized", error)
 
     async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
         """Give the parts that begin with this batch their alert, with what is known of their response.

@@ -198,9 +198,7 @@ async def test_nobody_waits_for_a_read_that_is_put_off(redis: Redis, prefix: str
         reading.cancel()
 
 
-async def test_a_batch_has_no_more_entries_than_it_should(
-    redis: Redis, redis_url: str, prefix: str
-) -> None:
+async def test_a_batch_has_no_more_entries_than_it_should(redis: Redis, redis_url: str, prefix: str) -> None:
     """Otherwise ten thousand dear entries are in one hand for ten seconds."""
     bench = Bench(redis, prefix)
     await bench.publish(*[delta(n, "x") for n in range(6 * ENTRIES_AT_ONCE)])

@@ -53,6 +53,7 @@ def batch_of(
         stream="deltas",
         max_event_bytes=max_event_bytes,
         max_array_length=MAX_ARRAY_LENGTH,
+        max_response_parts=512,
     )
     raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
     deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}

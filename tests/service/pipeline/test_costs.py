@@ -69,7 +69,9 @@ class Opens(Counter[bytes]):
 def read(*entries: Mapping[bytes, bytes], opens: Opens | None = None) -> Batch:
     """A batch of entries with these fields, as a worker reads it."""
     opener = Opens() if opens is None else opens
-    reading = Reading(TABLE, opener, stream="s", max_event_bytes=MAX_EVENT, max_array_length=10_000)
+    reading = Reading(
+        TABLE, opener, stream="s", max_event_bytes=MAX_EVENT, max_array_length=10_000, max_response_parts=512
+    )
     raws = [raw(f"{number}-0".encode(), dict(fields)) for number, fields in enumerate(entries, 1)]
     return Batch(Gathered.of(reading.rules, raws), reading, now_ms=1)
 

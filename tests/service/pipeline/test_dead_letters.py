@@ -36,7 +36,14 @@ values = st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode))
 def whole(fields: dict[bytes, bytes], deliveries: int = 1) -> DeadLetter:
     """The dead letter of all of an entry."""
     raw_entry = raw(b"5-1", fields)
-    reading = Reading(TABLE, open_entry, stream="deltaloom:deltas", max_event_bytes=9999, max_array_length=9)
+    reading = Reading(
+        TABLE,
+        open_entry,
+        stream="deltaloom:deltas",
+        max_event_bytes=9999,
+        max_array_length=9,
+        max_response_parts=512,
+    )
     gathered = Gathered.unread(reading.rules, [raw_entry])
     batch = Batch(gathered, reading, now_ms=NOW_MS, deliveries={b"5-1": deliveries}, bury=WHY)
     ((_, letter),) = batch.commit.dead_letters

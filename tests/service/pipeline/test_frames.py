@@ -95,7 +95,9 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 def read(entries: list[RawEntry]) -> Commit:
     """A batch, read."""
-    reading = Reading(TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST)
+    reading = Reading(
+        TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST, max_response_parts=512
+    )
     return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1).commit
 
 

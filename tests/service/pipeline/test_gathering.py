@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 _UNREADABLE = Unreadable("oversized", "too large")
 READING = Reading(
-    RoutingTable(BUILT_IN.values()), open_entry, stream="s", max_event_bytes=5000, max_array_length=5
+    RoutingTable(BUILT_IN.values()),
+    open_entry,
+    stream="s",
+    max_event_bytes=5000,
+    max_array_length=5,
+    max_response_parts=512,
 )
 
 _DELTA = {
