@@ -55,7 +55,7 @@ class Ahead:
 
     @property
     def entries_at_most(self) -> int | None:
-        """How many entries the next batch should have at most, as fast as the latest one was; None: no limit."""
+        """How many entries the next batch should have, as fast as the latest one was; None: as many as it may."""
         if math.isinf(self._rate):
             return None
         return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
