@@ -99,18 +99,18 @@ class UnreadableError(ValueError):
 
 
 def said_of(entry: Entry) -> Said:
-    """Return the response id and the context of an entry; leave out context values that are too long.
+    """Return the response id and the context of an entry, without context values that cannot be used.
 
     Raises:
-        UnreadableError: a value is not UTF-8, or the response id is too long.
+        UnreadableError: the response id is not UTF-8, or is too long.
     """
     response_id = _beside(entry, "response_id")
     if response_id is not None and len(response_id) > limits.ID:
         raise UnreadableError(
             "invalid_event", f"the field response_id has {len(response_id)} characters; at most {limits.ID}"
         )
-    values = {name: value for name in CONTEXT_NAMES if (value := _beside(entry, name)) is not None}
-    kept = {name: value for name, value in values.items() if len(value) <= limits.CONTEXT[name]}
+    values = {name: value for name in CONTEXT_NAMES if (value := _context(entry, name)) is not None}
+    kept = {name: value for name, value in values.items() if 0 < len(value) <= limits.CONTEXT[name]}
     sizes = {name: _bytes_of(value) for name, value in kept.items()}
     while sum(sizes.values()) > limits.CONTEXT_BYTES:
         longest = max(sizes, key=lambda name: sizes[name])
@@ -125,6 +125,14 @@ def _bytes_of(value: str) -> int:
     """Return the bytes of a value in JSON, at most."""
     data = value.encode("utf-8", "surrogatepass")
     return len(data) + 5 * (len(data) - len(data.translate(None, _CONTROL)))
+
+
+def _context(entry: Entry, name: str) -> str | None:
+    """Return a field of the context: None if it is empty or missing, an empty string if it is not UTF-8."""
+    try:
+        return _beside(entry, name)
+    except UnreadableError:
+        return ""
 
 
 def _beside(entry: Entry, name: str) -> str | None:

@@ -207,12 +207,22 @@ def test_context_has_a_limit_of_bytes(character: str, size: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["response_id", *CONTEXT_NAMES])
-def test_said_in_no_text(name: str) -> None:
+def test_a_response_id_that_is_no_text_is_refused() -> None:
     """Otherwise a key could not be written."""
     with pytest.raises(UnreadableError) as caught:
-        said_of(entry(event=JSON, **{name: b"\xffx"}))
-    assert caught.value.why == ("invalid_event", f"the field {name} is not UTF-8 at byte 0")
+        said_of(entry(event=JSON, response_id=b"\xffx"))
+    assert caught.value.why == ("invalid_event", "the field response_id is not UTF-8 at byte 0")
+
+
+@pytest.mark.parametrize("name", CONTEXT_NAMES)
+def test_a_context_value_that_is_no_text_is_left_out(name: str) -> None:
+    """Otherwise a refusal is lost because of a tenant's name in another encoding."""
+    others = {other: b"x" for other in CONTEXT_NAMES if other != name}
+    said = said_of(entry(event=JSON, response_id=b"r", **{name: b"\xffx"}, **others))
+    assert said.response_id == "r"
+    kept = {other: value for other, value in said.context.pairs() if other in CONTEXT_NAMES}
+    assert kept == dict.fromkeys(others, "x")
+    assert said.context.truncated == (name,)
 
 
 def test_response_id_that_is_too_long_is_refused() -> None:
