@@ -33,7 +33,7 @@ class Options:
     generators: tuple[str, ...] = _MIX
     rate: float = 1.2
     """Megabytes of hostile entries a second, of all generators together."""
-    honest: float = 30.0
+    honest: float = 20.0
     """Honest responses begun a second."""
     idle_timeout: float = 15.0
     settle_time: float = 60.0
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1.5,
         help="MB of hostile entries a second of the whole mix (default 1.2)",
     )
-    add("--honest", type=_positive, default=30.0, help="honest responses a second (default 30)")
+    add("--honest", type=_positive, default=30.0, help="honest responses a second (default 20)")
     add(
         "--idle-timeout",
         type=_positive,

@@ -30,7 +30,7 @@ class Generator(NamedTuple):
 
     name: str
     share: float
-    """Its share of all hostile bytes, by weight: of what is dear by its number, more."""
+    """Its share of all hostile bytes, by weight: less of what costs by its number than of what costs by its bytes."""
     make: Callable[[Mutator, Victims], Iterator[Entry]]
     opening: int = 1
     """Its first entries, known to have been too much: they are sent at the rate of the whole mix."""
@@ -63,19 +63,19 @@ def _alone(
 
 
 _ALL = (
-    _alone("envelope-headers", 4, envelope_headers, opening=2),
-    _alone("long-names", 8, long_names, opening=3),
-    _alone("letters-of-arrays", 4, letters_of_arrays, opening=2),
-    _alone("many-parts", 6, many_parts, opening=23),
-    _alone("card-numbers", 8, card_numbers, opening=3),
-    _alone("open-responses", 12, open_responses),
-    _alone("many-names", 12, many_names, opening=1000),
-    _alone("field-names", 6, field_names, opening=3),
+    _alone("envelope-headers", 8, envelope_headers, opening=2),
+    _alone("long-names", 16, long_names, opening=3),
+    _alone("letters-of-arrays", 6, letters_of_arrays, opening=2),
+    _alone("many-parts", 10, many_parts, opening=23),
+    _alone("card-numbers", 12, card_numbers, opening=3),
+    _alone("open-responses", 4, open_responses, opening=3000),
+    _alone("many-names", 4, many_names, opening=1000),
+    _alone("field-names", 8, field_names, opening=3),
     _alone("odd-fields", 4, odd_fields),
     _alone("endings", 4, endings, opening=100),
-    Generator("strangers", 4, strangers),
+    Generator("strangers", 1.5, strangers),
     _alone("future-ids", 0.01, future_ids, in_mix=False),
-    _alone("control-characters", 2, control_characters),
+    _alone("control-characters", 1, control_characters),
     _alone("bad-bytes", 2, bad_bytes),
     _alone("big-arrays", 48, big_arrays, opening=3),
 )
