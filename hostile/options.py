@@ -56,6 +56,9 @@ class Options:
         return min(max(least, self.seconds / 4), most)
 
 
+_DEFAULT = Options(seed="")
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name for name in text.split(",") if name)
     unknown = [name for name in names if name not in NAMES]
@@ -97,10 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--rate",
         type=_positive,
-        default=1.5,
-        help="MB of hostile entries a second of the whole mix (default 1.2)",
+        default=_DEFAULT.rate,
+        help=f"MB of hostile entries a second of the whole mix (default {_DEFAULT.rate:g})",
     )
-    add("--honest", type=_positive, default=30.0, help="honest responses a second (default 20)")
+    add(
+        "--honest",
+        type=_positive,
+        default=_DEFAULT.honest,
+        help=f"honest responses a second (default {_DEFAULT.honest:g})",
+    )
     add(
         "--idle-timeout",
         type=_positive,
