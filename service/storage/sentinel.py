@@ -6,6 +6,10 @@ redis-py's own asks them when it takes a connection, but not when it sends a com
 then it connects to the address it had. A master that died and is back takes writes for some seconds, until
 the sentinels make it a replica; whatever it was told in that time is lost.
 
+It also moves the sentinel that has answered to the front of a list that all calls share. When two calls do
+so at once, that sentinel is in the list twice, and another one is forgotten for good, with its connections
+open. So here each call has a list of its own.
+
 Where no sentinel answers, redis-py says that there is no master, and writes out its own clients in place of
 what is the matter: a password, a certificate, an address.
 """
@@ -13,6 +17,7 @@ what is the matter: a password, a certificate, an address.
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import Any, NoReturn, Self
 
 from redis.asyncio import Redis
@@ -50,11 +55,17 @@ def _raise_for(service: str, answers: list[Any]) -> NoReturn:
 
 class _Sentinels(Sentinel):
     async def discover_master(self, service_name: str) -> Any:
+        """Ask one sentinel after the other; the next call begins with the one that has answered."""
+        asked = copy(self)
+        asked.sentinels = [*self.sentinels]
         try:
-            return await super().discover_master(service_name)
+            address = await Sentinel.discover_master(asked, service_name)
         except MasterNotFoundError:
-            asking = [sentinel.ping() for sentinel in self.sentinels]
+            asking = [sentinel.ping() for sentinel in asked.sentinels]
             answers = await asyncio.gather(*asking, return_exceptions=True)
+        else:
+            self.sentinels = asked.sentinels
+            return address
         _raise_for(service_name, answers)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from chaos.processes import HOST
 from deltaloom import Partitions
 from service.address import Address
 from service.storage.connection import client_of
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream
 from tests.sentinel_servers import SERVICE, running_sentinels
+from tests.waiting import wait_until
 from tests.workers import running_workers
 
 if TYPE_CHECKING:
@@ -28,6 +30,51 @@ pytestmark = pytest.mark.timeout(240)
 
 WAITING = {"wait_replicas": 1, "batch_size": 3}
 """Batches are so small that two of them, which wait for the replica, leave something unread."""
+
+
+ALL_AT_ONCE: dict[str, Any] = {
+    "partitions": 4,
+    "sweep_interval": 0.5,
+    "claim_time": 1.5,
+    "trim_interval": 0.5,
+}
+"""Rounds that begin together, and so look for the master together when their connections were cut."""
+
+
+async def test_calls_at_once_forget_no_sentinel(tmp_path: Path) -> None:
+    """Whoever forgets a sentinel that knew no master for a while does not find the master by it later."""
+    async with running_sentinels(tmp_path, replicas=0) as group:
+        first, *others = group.sentinels
+        master = await group.master()
+        await first.ask("SENTINEL", "REMOVE", SERVICE)
+        address = Address.parse(f"redis+sentinel://{group.addresses}/{SERVICE}/0")
+        async with client_of(address, retry=Retry(NoBackoff(), 0)) as client:
+            await asyncio.gather(*(client.ping() for _ in range(5)))
+            await first.ask("SENTINEL", "MONITOR", SERVICE, HOST, master.port, 1)
+            for each in others:
+                await each.kill()
+            await client.connection_pool.disconnect()
+            assert await client.ping()
+
+
+async def test_a_stop_leaves_no_connection_to_a_sentinel_open(tmp_path: Path) -> None:
+    """Connections to a sentinel that was forgotten would keep the worker's event loop from closing."""
+    async with running_sentinels(tmp_path, replicas=0) as group:
+        first, master = group.sentinels[0], await group.master()
+        url = f"redis+sentinel://{group.addresses}/{SERVICE}/0"
+
+        async def rounds() -> set[str]:
+            """Return the connections by which rounds have asked something."""
+            clients = await master.ask("CLIENT LIST", "TYPE", "normal")
+            return {each["id"] for each in clients if each["cmd"] == "evalsha"}
+
+        async with running_workers(url, "deltaloom", **ALL_AT_ONCE) as (worker,):
+            await wait_until(rounds, 30, message="rounds have connections")
+            await first.ask("SENTINEL", "REMOVE", SERVICE)
+            await master.ask("CLIENT", "KILL", "TYPE", "normal")
+            await wait_until(rounds, 30, message="they have some again")
+            assert await worker.stop() == 0
+            assert "unclosed" not in worker.log.read_text()
 
 
 @pytest.mark.slow
