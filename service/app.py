@@ -16,12 +16,13 @@ from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
 from service import logs
 from service.alerts.spikes import SpikeWatch, thresholds_of
-from service.bus.broker import make_broker
+from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe
+from service.cancelling import cancelled
 from service.partition import Partition
 from service.patience import Patience
 from service.rehearsal import Rehearsals
-from service.rounds import Round, cancelled
+from service.rounds import Round
 from service.settings import Settings, SettingsError
 from service.storage.buckets import WINDOW_STEPS
 from service.storage.connection import client_of, patient_client_of
@@ -81,6 +82,7 @@ async def run_worker(settings: Settings) -> None:
 
     rehearsals, served = Rehearsals(client, table, settings), asyncio.Event()
     beginning: list[asyncio.Task[None]] = []
+    reading: list[asyncio.Task[None]] = []
 
     async def serve(partition: Partition) -> None:
         reads = subscribe(broker, partition.names, settings, partition.take)
@@ -108,11 +110,14 @@ async def run_worker(settings: Settings) -> None:
             app.exit()
 
     async def end() -> None:
-        await asyncio.gather(*map(cancelled, beginning))
+        await cancelled(*beginning)
         await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
         await reader.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
+        reading.extend(readers_of(broker))
 
     async def leave() -> None:
+        await cancelled(*reading)
+        await reader.aclose()
         timeout = settings.shutdown_timeout / 2
         await asyncio.gather(*(partition.leave(timeout) for partition in partitions))
 

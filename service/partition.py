@@ -6,12 +6,12 @@ is promised for each. Each begins when its own server is there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
 from service import logs
 from service.bus.envelope import open_entry
+from service.cancelling import done_within
 from service.keys import Keys
 from service.pipeline.ahead import Ahead
 from service.pipeline.reclaiming import Reclaimer
@@ -134,11 +134,10 @@ class Partition:
     async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left then is left to others
         """Finish what is in hand, and let go of what is still held, unless Redis is away."""
         await self._ahead.drain(timeout)
-        if not self._in_group:
-            return
-        with contextlib.suppress(StorageUnavailableError, TimeoutError):
-            async with asyncio.timeout(_LEAVES_WITHIN):
-                await self.group.leave()
+        await self._ahead.let_go()
+        if self._in_group:
+            with contextlib.suppress(StorageUnavailableError):
+                await done_within(_LEAVES_WITHIN, self.group.leave())
 
     async def _trim(self) -> None:
         await self.group.trim(self._retention_ms)

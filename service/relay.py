@@ -22,6 +22,7 @@ from service.alerts.lease import Lease
 from service.alerts.policy import load
 from service.alerts.relay import Relay
 from service.bus.alerts import reading
+from service.cancelling import cancelled
 from service.patience import Patience
 from service.ports import SetUpWronglyError, StorageUnavailableError
 from service.storage.connection import client_of, patient_client_of
@@ -156,8 +157,7 @@ class Relays:
                     service.abandon()
                 _, late = await asyncio.wait(ending, timeout=_ASK_AGAIN_AFTER)
             if late:
-                for service in self._serving.values():
-                    service.kill()
+                await asyncio.gather(*(service.kill() for service in self._serving.values()))
                 await asyncio.wait(ending)
         await self._client.aclose()
         logs.logger().info("relay stopped")
@@ -208,10 +208,10 @@ class _Service:
         if self._relay is not None:
             self._relay.abandon()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """Wait for nothing any more."""
         if self._task is not None:
-            self._task.cancel()
+            await cancelled(self._task, again_after=_ENDS_WITHIN)
 
     async def _serve(self) -> None:
         """Have the lease, or ask for it again and again."""
@@ -231,7 +231,7 @@ class _Service:
                     logs.logger().exception("relay failed, beginning again")
                 await asyncio.wait({stopped}, timeout=_ASK_AGAIN_AFTER)
         finally:
-            await _cancelled(preparing, stopped)
+            await cancelled(preparing, stopped, again_after=_ENDS_WITHIN)
             await self._destination.aclose()
 
     def _tell(self, error: SetUpWronglyError) -> None:
@@ -271,11 +271,11 @@ class _Service:
             if not (stopped.done() or self._lease.held):
                 logs.logger().warning("lease lost, another relay may send")
             relay.end_soon()
-            await _cancelled(receiving)
+            await cancelled(receiving, again_after=_ENDS_WITHIN)
             await relay.end()
         finally:
             self._relay = None
-            await _cancelled(receiving, sending, keeping)
+            await cancelled(receiving, sending, keeping, again_after=_ENDS_WITHIN)
             with contextlib.suppress(StorageUnavailableError):
                 await self._lease.release()
 
@@ -319,12 +319,3 @@ def _tell_of_failure(*tasks: asyncio.Task[None]) -> None:
                 task.result()
             except Exception:  # noqa: BLE001 - what was in hand is still owed, and taken up again
                 logs.logger().exception("relay failed, beginning again")
-
-
-async def _cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:
-    """Come back when they have ended."""
-    # More than once: a cancellation that reaches redis-py while it connects is lost.
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=_ENDS_WITHIN)

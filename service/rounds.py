@@ -6,18 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from service import logs
+from service.cancelling import cancelled
 from service.ports import SetUpWronglyError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-
-async def cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and come back when it has ended."""
-    # More than once: a cancellation that reaches redis-py while it connects is lost.
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
 
 
 class Round:

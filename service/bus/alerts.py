@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from faststream.redis import RedisBroker, StreamSub
 
 from handlers.core.identity import EntryId
-from service.bus.broker import make_broker
+from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe_to
+from service.cancelling import cancelled
 from service.outbox import CONSUMER, RELAY_PREFIX, Owed, Place
 
 if TYPE_CHECKING:
@@ -65,23 +66,13 @@ async def reading(
 
 
 async def _stopped(broker: RedisBroker, client: Any) -> None:
-    """Come back when nothing reads any more, and nothing is open.
-
-    FastStream cancels its readers and does not wait for them: one that was just connecting would leave the
-    connection open. More than once, since a cancellation that reaches redis-py while it connects is lost; and
-    a reader that goes on would open the client again.
-    """
-    readers = [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]
+    """Come back when nothing reads any more, and nothing is open."""
+    readers = readers_of(broker)
     try:
         await broker.stop()
     finally:  # whoever waits for this may lose patience
-        for task in readers:
-            task.cancel()
         try:
-            while running := [task for task in readers if not task.done()]:
-                await asyncio.wait(running, timeout=_READERS_END_WITHIN)
-                for task in running:
-                    task.cancel()
+            await cancelled(*readers, again_after=_READERS_END_WITHIN)
         finally:
             await client.aclose()
 

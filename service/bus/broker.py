@@ -13,6 +13,8 @@ from typing_extensions import override
 from service.logs import FASTSTREAM_LOGGER
 
 if TYPE_CHECKING:
+    import asyncio
+
     from service.settings import Settings
 
 
@@ -63,3 +65,12 @@ def make_broker(settings: Settings, client: Any) -> RedisBroker:
             address.urls[0], sentinels=address.hosts, sentinel_master_name=address.service, **common
         )
     return Broker(address.urls[0], **common)
+
+
+def readers_of(broker: RedisBroker) -> list[asyncio.Task[Any]]:
+    """Return the tasks that read, before the broker is stopped.
+
+    FastStream cancels them and does not wait for them: one that was just connecting would leave the
+    connection open, and one whose cancellation was lost would open the client again.
+    """
+    return [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from service import logs
+from service.cancelling import cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,6 +84,10 @@ class Ahead:
         """Wait for the batches in hand, so many seconds at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
+
+    async def let_go(self) -> None:
+        """End the batches in hand, which stay pending."""
+        await cancelled(*self._tasks)
 
     async def _to_the_end(self, gathering: Gathering) -> None:
         began = time.monotonic()

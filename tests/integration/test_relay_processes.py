@@ -251,7 +251,8 @@ async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receive
         await server.kill()
 
 
-async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: Receiver) -> None:
+@pytest.mark.parametrize("how", ["dead", "hung"])
+async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: Receiver, how: str) -> None:
     """What does not end when it is told to is killed, and an operator looks for the reason."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
@@ -261,7 +262,10 @@ async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: 
         async with Redis.from_url(server.url) as redis, relay_process(file, environment) as relay:
             name = await raise_alert(redis, "deltaloom", "opened", "resp_1")
             await wait_until(lambda: receiver.taken == [name])
-            await server.kill()
+            if how == "dead":
+                await server.kill()
+            else:
+                server.hang()
             receiver.answer = lambda _id, _count: web.Response(status=503)
             assert await relay.stop() == 0, relay.lines()[-10:]
     finally:

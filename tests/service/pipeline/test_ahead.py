@@ -80,6 +80,26 @@ async def test_a_small_batch_is_waited_for() -> None:
     await first
 
 
+async def test_what_is_not_done_when_a_stop_ends_is_let_go_of() -> None:
+    """It would go on while the worker leaves the group, and open connections that nobody closes."""
+    taking = Taking()
+    ended = asyncio.Event()
+
+    async def take(gathering: Gathering) -> None:
+        try:
+            await taking.take(gathering)
+        finally:
+            ended.set()
+
+    ahead = Ahead(take, 2)
+    await ahead.take(large(1))
+    await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
+    await ahead.drain(0)
+    assert not ended.is_set()
+    await ahead.let_go()
+    assert ended.is_set()
+
+
 async def test_who_waits_no_more_for_a_small_batch_does_not_end_it() -> None:
     """FastStream cancels its readers when it stops: the batch in hand would be left to others."""
     taking = Taking()

@@ -1,0 +1,77 @@
+"""A lost cancellation, and steps that take too long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from service.cancelling import cancelled, done_within
+from tests.waiting import wait_until
+
+
+class Stubborn:
+    """A step without end that loses its first cancellations, as one of redis-py may."""
+
+    def __init__(self, losses: int) -> None:
+        self._left = losses
+        self.begun = False
+
+    async def run(self) -> None:
+        """Wait until cancelled once more than it loses."""
+        self.begun = True
+        while self._left:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+            self._left -= 1
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("losses", [0, 1, 2])
+async def test_tasks_end_although_cancellations_are_lost(losses: int) -> None:
+    """A stop would wait for a connection to a server that hangs."""
+    steps = [Stubborn(0), Stubborn(losses)]
+    tasks = [asyncio.create_task(step.run()) for step in steps]
+    await wait_until(lambda: all(step.begun for step in steps), message="they have begun")
+    await asyncio.wait_for(cancelled(*tasks, again_after=0.001), 10)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_what_has_ended_is_no_trouble() -> None:
+    """A task may end, well or not, before anybody cancels it."""
+
+    async def fail() -> None:
+        raise KeyError
+
+    failed = asyncio.create_task(fail())
+    await asyncio.wait({failed})
+    await cancelled(failed)
+    await cancelled()
+    assert isinstance(failed.exception(), KeyError)
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+async def test_a_step_is_given_up_in_time(losses: int) -> None:
+    """`asyncio.timeout` cancels once: a worker would leave its group for as long as redis-py tries."""
+    assert not await asyncio.wait_for(done_within(0.001, Stubborn(losses).run()), 10)
+
+
+async def test_a_step_that_is_done_or_fails() -> None:
+    """Its error says why a consumer could not leave."""
+
+    async def fail() -> None:
+        raise KeyError
+
+    assert await done_within(10, asyncio.sleep(0))
+    with pytest.raises(KeyError):
+        await done_within(10, fail())
+
+
+async def test_a_step_ends_with_whoever_waits_for_it() -> None:
+    """It would go on beside what comes next."""
+    step = Stubborn(1)
+    waiting = asyncio.create_task(done_within(60, step.run()))
+    await wait_until(lambda: step.begun, message="it has begun")
+    await cancelled(waiting, again_after=10)
+    assert waiting.cancelled()
