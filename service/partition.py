@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 _BATCHES_AT_ONCE = 2
-"""One for the server, and one for Python."""
+"""One for the server, and one for Python; one where each has to be on disk, or on replicas, first."""
 
 _LEAVES_WITHIN = 2.0
 """Seconds: a server that hangs is left without a word."""
@@ -69,7 +69,7 @@ class Partition:
         self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
         # With either of these it has to be on disk, or on replicas, before the next batch is read.
         one_by_one = settings.wait_aof or settings.wait_replicas > 0
-        self._ahead = Ahead(self._worker.take, _BATCHES_AT_ONCE, one_by_one=one_by_one)
+        self._ahead = Ahead(self._worker.take, 1 if one_by_one else _BATCHES_AT_ONCE)
         self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
         self._rounds = [
             Round(name, interval, step, names.deltas)

@@ -6,6 +6,7 @@ well be in the hands of two workers.
 
 A small batch is waited for. Whoever takes the next one at once takes a small one again, and pays for every
 batch what only large ones earn back: with what comes meanwhile there is less to do, and it is done sooner.
+Where only one may be in hand, every batch is waited for.
 
 A batch is to be done soon, since texts of later entries wait for it, in all workers. So a batch after a slow one
 has fewer entries.
@@ -42,13 +43,9 @@ ENTRIES_AT_LEAST = 500
 class Ahead:
     """Takes batches, several at once."""
 
-    def __init__(
-        self, take: Callable[[Gathering], Awaitable[None]], at_once: int, *, one_by_one: bool = False
-    ) -> None:
-        """Take so many at once; `one_by_one`: wait for the end of each, also of large ones."""
+    def __init__(self, take: Callable[[Gathering], Awaitable[None]], at_once: int) -> None:
         self._take = take
         self._at_once = at_once
-        self._one_by_one = one_by_one
         self._rate = math.inf
         """Entries a second of the latest batch."""
         self._no_more = asyncio.get_running_loop().create_future()
@@ -62,16 +59,17 @@ class Ahead:
         return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
 
     async def take(self, gathering: Gathering) -> None:
-        """Begin with a batch when fewer than `at_once` are in hand; wait for its end if it is small.
+        """Begin with a batch when fewer than `at_once` are in hand.
 
-        After `wait_no_more`, begin with it at once and wait for nothing.
+        Wait for its end if it is small, or if there may be only one in hand. After
+        `wait_no_more`, begin with it at once and wait for nothing.
         """
         while len(self._tasks) >= self._at_once and not self._no_more.done():
             await asyncio.wait({*self._tasks, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._to_the_end(gathering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._one_by_one or not _is_large(gathering):
+        if self._at_once == 1 or not _is_large(gathering):
             # Who stops waiting does not stop it.
             await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
 

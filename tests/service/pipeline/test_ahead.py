@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pytest
 import structlog
 
 from service.pipeline import ahead as ahead_module
@@ -78,6 +79,20 @@ async def test_a_small_batch_is_waited_for() -> None:
     assert not first.done()
     taking.go_on.set()
     await first
+
+
+@pytest.mark.parametrize("batch", [small(1), large(1)], ids=["small", "large"])
+async def test_where_one_may_be_in_hand_it_is_waited_for(batch: Gathering) -> None:
+    """More would be read before it is on disk; and a stop would wait for it as long as FastStream does."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 1)
+    reading = asyncio.create_task(ahead.take(batch))
+    await wait_until(lambda: taking.begun == [b"1-0"], message="it is in hand")
+    assert not reading.done()
+    ahead.wait_no_more()
+    await reading
+    taking.go_on.set()
+    await ahead.drain(10)
 
 
 async def test_what_is_not_done_when_a_stop_ends_is_let_go_of() -> None:
@@ -188,14 +203,3 @@ async def test_after_a_slow_batch_the_next_one_has_fewer_entries(monkeypatch: py
     assert ahead.entries_at_most == 8000 * ahead_module.BATCH_SECONDS
     await ahead.take(small(2))
     assert ahead.entries_at_most == ahead_module.ENTRIES_AT_LEAST
-
-
-async def test_one_by_one_a_large_batch_is_waited_for_too() -> None:
-    """Otherwise the next batch is read before this one is on disk, or on a replica."""
-    taking = Taking()
-    ahead = Ahead(taking.take, 2, one_by_one=True)
-    first = asyncio.create_task(ahead.take(large(1)))
-    await wait_until(lambda: bool(taking.begun), message="it is in hand")
-    assert not first.done()
-    taking.go_on.set()
-    await first
