@@ -176,6 +176,37 @@ async def test_a_worker_that_is_told_to_stop_leaves_nothing_pending(mortal: Mort
         assert await redis.xinfo_consumers(NAMES.deltas, GROUP) == []
 
 
+async def hang_with_a_batch_in_hand(mortal: MortalServer, worker: WorkerProcess, redis: Redis) -> None:
+    """Let the server answer nothing any more in a moment in which the worker waits for it."""
+
+    async def is_stopped_with_a_batch_in_hand() -> bool:
+        worker.process.send_signal(signal.SIGSTOP)
+        (group,) = await redis.xinfo_groups(NAMES.deltas)
+        if group["pending"]:
+            return True
+        worker.process.send_signal(signal.SIGCONT)
+        return False
+
+    await wait_until(is_stopped_with_a_batch_in_hand, message="the worker has something in hand")
+    mortal.hang()
+    worker.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("waits", [{}, {"wait_aof": True}], ids=["ahead", "one by one"])
+async def test_a_worker_stops_while_the_server_hangs(mortal: MortalServer, waits: dict[str, Any]) -> None:
+    """A worker that is killed because it does not stop looks like one that has failed."""
+    settings = {"shutdown_timeout": 2, "batch_size": 1, **waits}
+    async with (
+        running_workers(mortal.url, PREFIX, **settings) as (worker,),
+        Redis.from_url(mortal.url) as redis,
+    ):
+        await publish(mortal.url, "resp_1", *[delta(n, "x") for n in range(2000)])
+        await hang_with_a_batch_in_hand(mortal, worker, redis)
+        assert await worker.stop() == 0
+        assert worker.said("worker stopped")
+        assert not any("exception" in line for line in worker.lines())
+
+
 async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> None:
     """Whoever asks twice does not want to wait for a server that hangs."""
     async with (
@@ -184,22 +215,12 @@ async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> No
     ):
         await publish(mortal.url, "resp_1", *[delta(n, "x") for n in range(2000)])
 
-        async def is_stopped_with_a_batch_in_hand() -> bool:
-            worker.process.send_signal(signal.SIGSTOP)
-            (group,) = await redis.xinfo_groups(NAMES.deltas)
-            if group["pending"]:
-                return True
-            worker.process.send_signal(signal.SIGCONT)
-            return False
-
         def has_left() -> bool:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGTERM)
             return worker.process.returncode is not None
 
-        await wait_until(is_stopped_with_a_batch_in_hand, message="the worker has something in hand")
-        mortal.hang()
-        worker.process.send_signal(signal.SIGCONT)
+        await hang_with_a_batch_in_hand(mortal, worker, redis)
         await wait_until(lambda: "away" in troubles(worker), 60, message="the worker is stuck")
         await wait_until(has_left, 5, message="the worker, asked again and again, has left")
         assert worker.process.returncode == 128 + signal.SIGTERM
