@@ -44,12 +44,12 @@ class Pace:
     @property
     def due(self) -> bool:
         """Whether more may be sent now."""
-        return self.sent <= self._rate * (self._clock() - self._began)
+        return self.due_in <= 0
 
-    async def wait(self, ends: Callable[[], bool]) -> None:
-        """Come back when more may be sent, or all is to end."""
-        while not self.due and not ends():
-            await asyncio.sleep(_PAUSE)
+    @property
+    def due_in(self) -> float:
+        """Seconds until more may be sent; below 0 if it was before."""
+        return self.sent / self._rate - (self._clock() - self._began)
 
 
 class Attacker:
@@ -96,7 +96,8 @@ class Attacker:
     ) -> None:
         while not ends() and (batch := _batch(entries, pace)):
             await self._store(client, batch)
-            await pace.wait(ends)
+            while not pace.due and not ends():
+                await asyncio.sleep(min(pace.due_in, _PAUSE))
 
     async def _store(self, client: Redis, batch: list[Entry]) -> None:
         streams = [self._stream_of(entry) for entry in batch]

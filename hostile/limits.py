@@ -52,7 +52,7 @@ LETTER_ERROR: Final = 2000
 STOP_SECONDS: Final = 10.0
 """A process ends within this time of SIGTERM."""
 
-OPEN_RESPONSES: Final = 2_000
+OPEN_RESPONSES: Final = 3_500
 """The workers' limit of open responses; more than twice as many are never seen."""
 
 MAX_RETRY_AFTER: Final = 3.0

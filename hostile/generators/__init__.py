@@ -30,7 +30,7 @@ class Generator(NamedTuple):
 
     name: str
     share: float
-    """Its share of all hostile bytes, by weight: less of what costs by its number than of what costs by its bytes."""
+    """Its share of all hostile bytes, by weight: less of what costs by its number."""
     make: Callable[[Mutator, Victims], Iterator[Entry]]
     opening: int = 1
     """Its first entries, known to have been too much: they are sent at the rate of the whole mix."""
@@ -68,7 +68,7 @@ _ALL = (
     _alone("letters-of-arrays", 6, letters_of_arrays, opening=2),
     _alone("many-parts", 10, many_parts, opening=23),
     _alone("card-numbers", 12, card_numbers, opening=3),
-    _alone("open-responses", 4, open_responses, opening=3000),
+    _alone("open-responses", 4, open_responses),
     _alone("many-names", 4, many_names, opening=1000),
     _alone("field-names", 8, field_names, opening=3),
     _alone("odd-fields", 4, odd_fields),

@@ -18,7 +18,6 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
 
 RULES = Rules(frozenset(), frozenset(), LARGE_BYTES, 1)
 
