@@ -53,7 +53,7 @@ class Ahead:
 
     @property
     def entries_at_most(self) -> int | None:
-        """How many entries the next batch should have, as fast as the latest one was; None: as many as it may."""
+        """How many entries the next batch should have, as fast as the latest one was; None: any number."""
         if math.isinf(self._rate):
             return None
         return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
