@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from deltaloom import limits
 from handlers.core.effects import CONTEXT_NAMES, Context
-from service.pipeline.arrays import elements_of
+from service.pipeline.arrays import MOST_STRUCTURE, TooMuchStructureError, elements_of
 from service.pipeline.fitting import NoFitError, fit
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ END_MARK = b"[DONE]"
 
 _NAME_LENGTH = 40
 """Characters of a field's name in an error."""
+
+_TOO_MUCH_STRUCTURE = (
+    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and is nested too deeply or broken; "
+    "publish fewer events in an entry"
+)
 
 _NESTED = ("response", "item", "part", "error")
 _ENTRY_FIELDS = "publish it as the field event (JSON), as __data__, or as flat fields with a type"
@@ -152,7 +157,10 @@ def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slot
     body = entry.body
     if body.strip() == END_MARK:
         return Slots([body], max_event_bytes, Slot({"type": END_MARK.decode()}))
-    raws = elements_of(body, max_array_length)
+    try:
+        raws = elements_of(body, max_array_length)
+    except TooMuchStructureError:
+        raise UnreadableError("oversized", _TOO_MUCH_STRUCTURE) from None
     if raws is None:
         return Slots([body], max_event_bytes, _slot(body, max_event_bytes))
     if len(raws) > max_array_length:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pipeline.arrays import elements_of, split_array
+from service.pipeline.arrays import TooMuchStructureError, elements_of, split_array
 from tests.service.pipeline.test_decode import json_values
 
 
@@ -42,5 +43,6 @@ def test_no_bytes_stop_it(body: bytes, text: str) -> None:
 @pytest.mark.parametrize("unit", [b"a", b'""', b'"', b'\\"', b'"",', b"[", b"[],", b"\\", b"\\\\"])
 def test_it_never_goes_back(unit: bytes) -> None:
     """Otherwise a megabyte could hold a worker for hours, which is what this test would take."""
-    split_array(b'["' + unit * 100_000, 200_000)
-    split_array(b"[" + unit * 100_000 + b"]", 200_000)
+    for body in (b'["' + unit * 100_000, b"[" + unit * 100_000 + b"]"):
+        with suppress(TooMuchStructureError):
+            split_array(body, 200_000)
