@@ -61,8 +61,10 @@ async def reading(
         await broker.start()
         yield
     finally:
-        hands.close()
-        await _stopped(broker, client)
+        try:
+            await hands.close()
+        finally:
+            await _stopped(broker, client)
 
 
 async def _stopped(broker: RedisBroker, client: Any) -> None:
@@ -102,11 +104,10 @@ class _Hands:
 
         return take_raw
 
-    def close(self) -> None:
-        """Hand on nothing more, and let go of what is in hand."""
+    async def close(self) -> None:
+        """Hand on nothing more; come back when what is in hand was let go of."""
         self._closed = True
-        for task in self._busy:
-            task.cancel()
+        await cancelled(*self._busy)
 
 
 def _owed(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Owed:

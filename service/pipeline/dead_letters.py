@@ -6,6 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from service.pipeline.decode import Said, Unreadable
     from service.pipeline.opened import Opened
     from service.ports import Entry
+
+_encode_json = msgspec.json.Encoder().encode
+"""Several times as fast as the standard library's: an entry may have tens of megabytes."""
 
 OWN_LETTERS = 100
 """Bad events of one array that have letters of their own. The others share one, or one for each reason."""
@@ -105,7 +109,7 @@ class Letters:
             entry_id=str(entry.id),
             deliveries=entry.deliveries,
             failed_at=time_of(self._now_ms),
-            entry=json.dumps(values, ensure_ascii=False),
+            entry=_encode_json(values).decode(),
         )
 
 

@@ -112,6 +112,22 @@ async def test_what_was_confirmed_is_not_sent_again(stage: Stage, receiver: Rece
     assert [request.id for request in receiver.requests] == [first, second]
 
 
+async def test_a_stop_with_a_full_room_is_no_outage(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each stop of a relay whose destination is paused tells that Redis is away."""
+    monkeypatch.setattr("service.alerts.relay.Room", lambda: room.Room(1))
+    receiver.answer = lambda _id, _count: web.Response(status=503, headers={"Retry-After": "60"})
+    for n in range(3):
+        await stage.raised("opened", f"resp_{n}")
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)):
+            await wait_until(lambda: receiver.came.total() > 0)
+            for n in range(3, 6):
+                await stage.raised("opened", f"resp_{n}")
+    assert not [line for line in lines if "redis is away" in line["event"]]
+
+
 async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> None:
     """Somebody who is told of a week of alerts when they set it up turns it off again."""
     await stage.raised("opened", "old")

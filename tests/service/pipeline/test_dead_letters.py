@@ -62,7 +62,7 @@ def test_fields_are_those_of_the_entry() -> None:
         "entry_id": "5-1",
         "deliveries": 3,
         "failed_at": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
-        "entry": '{"event": "{"}',
+        "entry": '{"event":"{"}',
     }
 
 
