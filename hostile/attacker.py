@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
-from hostile.generators import WHOLE
 from hostile.ledger import Place
 
 if TYPE_CHECKING:
@@ -44,12 +42,7 @@ class Pace:
     @property
     def due(self) -> bool:
         """Whether more may be sent now."""
-        return self.due_in <= 0
-
-    @property
-    def due_in(self) -> float:
-        """Seconds until more may be sent; below 0 if it was before."""
-        return self.sent / self._rate - (self._clock() - self._began)
+        return self.sent <= self._rate * (self._clock() - self._began)
 
 
 class Attacker:
@@ -61,7 +54,7 @@ class Attacker:
         server: takes them.
         stream_of: says the input that an entry goes to.
         ledger: is told of each.
-        rate: megabytes a second of the whole mix.
+        rate: megabytes a second.
     """
 
     def __init__(
@@ -80,24 +73,15 @@ class Attacker:
         self._ledger = ledger
         self._rate = rate * _MEGABYTE
 
-    async def run(self, turn: asyncio.Lock, ends: Callable[[], bool]) -> None:
-        """Send until `ends()`: the opening at the rate of the whole mix, in its turn; then at its share."""
+    async def run(self, ends: Callable[[], bool]) -> None:
+        """Send until `ends()`."""
         client = self._server.client(timeout=_REPLY_WITHIN)
         client.connection_pool.connection_kwargs["client_name"] = f"{CLIENT}-{self._generator.name}"
         async with client:
-            async with turn:
-                opening = itertools.islice(self._entries, self._generator.opening)
-                await self._send(client, opening, Pace(self._rate), ends)
-            share = Pace(self._rate * self._generator.share / WHOLE)
-            await self._send(client, self._entries, share, ends)
-
-    async def _send(
-        self, client: Redis, entries: Iterator[Entry], pace: Pace, ends: Callable[[], bool]
-    ) -> None:
-        while not ends() and (batch := _batch(entries, pace)):
-            await self._store(client, batch)
-            while not pace.due and not ends():
-                await asyncio.sleep(min(pace.due_in, _PAUSE))
+            pace = Pace(self._rate)
+            while not ends():
+                await self._store(client, _batch(self._entries, pace))
+                await _until(lambda: pace.due or ends())
 
     async def _store(self, client: Redis, batch: list[Entry]) -> None:
         streams = [self._stream_of(entry) for entry in batch]
@@ -114,8 +98,13 @@ class Attacker:
                 raise reply
 
 
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - time tells, no event
+        await asyncio.sleep(_PAUSE)
+
+
 def _batch(entries: Iterator[Entry], pace: Pace) -> list[Entry]:
-    """Return the next entries that are due, at least one of what is left."""
+    """Return the next entries that are due, at least one."""
     batch: list[Entry] = []
     size = 0
     for entry in entries:

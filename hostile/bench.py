@@ -213,7 +213,7 @@ class Bench:
         await self._end_processes()
         for observer in self.observers:
             await observer.drain()
-        verdict.judge_times(slowdown=limits.SLOWDOWN, floor_ms=limits.FLOOR_MS)
+        verdict.judge_times(slowdown=options.slowdown, floor_ms=limits.FLOOR_MS)
         if self.memory.too_much.is_set():  # nobody could know what is still to come
             return
         if options.relays:

@@ -15,7 +15,7 @@ from chaos.ending import end_tasks
 from chaos.generator import make_response
 from chaos.producer import Producer
 from hostile.attacker import Attacker
-from hostile.generators import GENERATORS, RETRY_AFTER
+from hostile.generators import GENERATORS, RETRY_AFTER, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hostile.victims import Victims
 
 _PROBE_AFTER = 12.0
+_ALONE = 4
+"""How many times its share a generator sends that is alone."""
 
 
 class Load:
@@ -99,11 +101,10 @@ class Load:
 
     async def _attack(self, ends: Callable[[], bool], probe: Probe | None) -> None:
         names = [name for name in self._options.generators if name != RETRY_AFTER]
-        turn = asyncio.Lock()
 
         async def attack(name: str) -> None:
             try:
-                await self._attacker(name).run(turn, ends)
+                await self._attacker(name).run(ends)
             except (RedisError, OSError) as error:
                 self._verdict.violate("not settled", f"the server did not take an entry: {error}")
 
@@ -122,7 +123,10 @@ class Load:
         generator, options = GENERATORS[name], self._options
         entries = generator.entries(options.seed, self._victims)
         ledger = self._verdict.ledger
-        return Attacker(generator, entries, self._server, self._stream_of(), ledger, options.rate)
+        share = generator.share / WHOLE
+        if len(options.generators) == 1:
+            share = min(1, _ALONE * share)
+        return Attacker(generator, entries, self._server, self._stream_of(), ledger, options.rate * share)
 
     def _stream_of(self) -> Callable[[Entry], str]:
         """Return who says the input of an entry: that of the response which it is near, or each in turn."""

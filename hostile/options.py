@@ -39,6 +39,7 @@ class Options:
     settle_time: float = 60.0
     late: float = limits.LATE_SECONDS
     late_delivery: float = limits.LATE_DELIVERY_SECONDS
+    slowdown: float = limits.SLOWDOWN
     per_byte: float = limits.STORED_PER_BYTE
     per_event: float = limits.STORED_PER_EVENT
     json: Path | None = None
@@ -134,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"seconds an honest alert may be on its way (default {limits.LATE_DELIVERY_SECONDS:g})",
     )
     add(
+        "--slowdown",
+        type=_positive,
+        default=_DEFAULT.slowdown,
+        help=f"how many times as long honest texts may take, at the 99th percentile (default {_DEFAULT.slowdown:g})",
+    )
+    add(
         "--stored-per-byte",
         type=_positive,
         default=limits.STORED_PER_BYTE,
@@ -179,6 +186,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         settle_time=given.settle_time,
         late=given.late,
         late_delivery=given.late_delivery,
+        slowdown=given.slowdown,
         per_byte=given.stored_per_byte,
         per_event=given.stored_per_event,
         json=given.json,

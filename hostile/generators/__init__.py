@@ -32,8 +32,6 @@ class Generator(NamedTuple):
     share: float
     """Its share of all hostile bytes, by weight: less of what costs by its number."""
     make: Callable[[Mutator, Victims], Iterator[Entry]]
-    opening: int = 1
-    """Its first entries, known to have been too much: they are sent at the rate of the whole mix."""
     in_mix: bool = True
     """Runs unless others are named; else only by its name."""
 
@@ -52,34 +50,32 @@ def _alone(
     share: float,
     make: Callable[[Mutator], Iterator[Entry]],
     *,
-    opening: int = 1,
     in_mix: bool = True,
 ) -> Generator:
     def without_victims(mutator: Mutator, _victims: Victims) -> Iterator[Entry]:
         return make(mutator)
 
     without_victims.__doc__ = make.__doc__
-    return Generator(name, share, without_victims, opening, in_mix)
+    return Generator(name, share, without_victims, in_mix)
 
 
 _ALL = (
-    _alone("envelope-headers", 8, envelope_headers, opening=2),
-    _alone("long-names", 16, long_names, opening=3),
-    _alone("letters-of-arrays", 6, letters_of_arrays, opening=2),
-    _alone("many-parts", 10, many_parts, opening=23),
-    _alone("card-numbers", 12, card_numbers, opening=3),
+    _alone("envelope-headers", 8, envelope_headers),
+    _alone("long-names", 16, long_names),
+    _alone("letters-of-arrays", 6, letters_of_arrays),
+    _alone("many-parts", 10, many_parts),
+    _alone("card-numbers", 12, card_numbers),
     _alone("open-responses", 4, open_responses),
-    _alone("many-names", 4, many_names, opening=1000),
-    _alone("field-names", 8, field_names, opening=3),
+    _alone("many-names", 4, many_names),
+    _alone("field-names", 8, field_names),
     _alone("odd-fields", 4, odd_fields),
-    _alone("endings", 4, endings, opening=100),
+    _alone("endings", 4, endings),
     Generator("strangers", 1.5, strangers),
     _alone("future-ids", 0.01, future_ids, in_mix=False),
     _alone("control-characters", 1, control_characters),
     _alone("bad-bytes", 2, bad_bytes),
-    _alone("big-arrays", 48, big_arrays, opening=3),
+    _alone("big-arrays", 48, big_arrays),
 )
-"""Their openings come in this order; the last one is so large that all others would wait for it."""
 
 RETRY_AFTER = "retry-after"
 """The one that sends nothing: a second destination answers every alert with a wish to be left alone."""

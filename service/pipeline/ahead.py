@@ -8,8 +8,8 @@ A small batch is waited for. Whoever takes the next one at once takes a small on
 batch what only large ones earn back: with what comes meanwhile there is less to do, and it is done sooner.
 Where only one may be in hand, every batch is waited for.
 
-A batch is to be done soon, since texts of later entries wait for it, in all workers. So a batch after a slow one
-has fewer entries.
+A batch is to be done soon, since texts of later entries wait for it, in all workers. So a batch after a slow
+one has fewer entries.
 """
 
 from __future__ import annotations

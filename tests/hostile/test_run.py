@@ -38,7 +38,7 @@ async def run(*arguments: str) -> tuple[int, str]:
 async def test_bad_bytes_cost_only_themselves(tmp_path: Path) -> None:
     """A few seconds of one generator; `make hostile` takes all of them."""
     file = tmp_path / "result.json"
-    short = ("--minutes", "0.05", "--idle-timeout", "2", "--honest", "10", "--late", "60")
+    short = ("--rate", "20", "--minutes", "0.05", "--idle-timeout", "2", "--honest", "10", "--late", "60")
     code, told = await run("--only", "bad-bytes", "--seed", "suite", "--json", str(file), *short)
     result = json.loads(file.read_text())
     slow = {"slow texts", "slow command", "slow stop"}  # others may use the machine meanwhile
