@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hostile.victims import Victims
 
 _PROBE_AFTER = 12.0
+_APART = 1.0
+"""Seconds between the beginnings of two generators, which are their worst: each is to be stood by itself."""
 _ALONE = 4
 """How many times its share a generator sends that is alone."""
 
@@ -102,7 +104,10 @@ class Load:
     async def _attack(self, ends: Callable[[], bool], probe: Probe | None) -> None:
         names = [name for name in self._options.generators if name != RETRY_AFTER]
 
-        async def attack(name: str) -> None:
+        apart = min(_APART, self._options.seconds / 2 / max(1, len(names)))
+
+        async def attack(place: int, name: str) -> None:
+            await asyncio.sleep(place * apart)
             try:
                 await self._attacker(name).run(ends)
             except (RedisError, OSError) as error:
@@ -117,7 +122,7 @@ class Load:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), self._options.seconds)
 
-        await asyncio.gather(probing(), until_the_end(), *map(attack, names))
+        await asyncio.gather(probing(), until_the_end(), *itertools.starmap(attack, enumerate(names)))
 
     def _attacker(self, name: str) -> Attacker:
         generator, options = GENERATORS[name], self._options

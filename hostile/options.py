@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "--slowdown",
         type=_positive,
         default=_DEFAULT.slowdown,
-        help=f"how many times as long honest texts may take, at the 99th percentile (default {_DEFAULT.slowdown:g})",
+        help=f"how many times as long honest texts may take, 99th percentile (default {_DEFAULT.slowdown:g})",
     )
     add(
         "--stored-per-byte",

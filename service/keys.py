@@ -7,6 +7,7 @@
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
+| `owners`                  | hash   | whose some large pending entries are         | acknowledged     |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
 | `counted-types`           | zset   | weights of the types in `counts`             | bounded in size  |
 | `counted-fields`          | zset   | weights of the fields left out in `counts`   | bounded in size  |
@@ -65,7 +66,7 @@ LOG = "log:"
 
 _TYPES = {
     **dict.fromkeys(("deltas", "assembled", "alerts", "dead-letters", "undelivered"), "stream"),
-    **dict.fromkeys(("state", "item", "rates", "counts", "format", "kind-retention"), "hash"),
+    **dict.fromkeys(("state", "item", "rates", "counts", "format", "kind-retention", "owners"), "hash"),
     **dict.fromkeys(("spikes", "provider-spikes", "relay", "gone"), "hash"),
     **dict.fromkeys(("open", "waiting", "counted-types", "counted-fields", "rate-names"), "zset"),
 }
@@ -94,6 +95,11 @@ class Keys:
     def waiting(self) -> str:
         """Responses with something closed that waits for the low-water mark."""
         return self.names.name("waiting")
+
+    @property
+    def owners(self) -> str:
+        """Which response pending entries are of that take long: nothing else waits for them."""
+        return self.names.name("owners")
 
     @property
     def counts(self) -> str:

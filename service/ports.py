@@ -286,6 +286,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+        """Note whose pending entries are, so that no text of others waits for them."""
+        ...
+
     async def confirm(self) -> None:
         """Come back when what was written is as safe as the operator wants it: on disk, on replicas."""
         ...

@@ -130,6 +130,7 @@ def resolve(
         idle_at_ms: server time, if everything that is open is given up.
         why: the reason for that.
     """
+    low_water = low_water.of(state.stream_key)
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
     result.contradictions = contradictions_of_finished(timeline)

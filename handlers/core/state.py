@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.context import RegisterName, context_of
@@ -23,6 +24,13 @@ class LowWater(NamedTuple):
     entry: EntryId = EntryId(0, 0)
     stalled: bool = False
     """True if the worker that holds `entry` seems to be stuck."""
+    owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
+    """The marks of responses that have an older entry which is not yet stored: it is known to be theirs, and holds
+    back no other mark."""
+
+    def of(self, stream_key: StreamKey) -> LowWater:
+        """Return the mark for one response."""
+        return self.owned.get(stream_key, self)
 
     def passed(self, entry: EntryId) -> bool:
         """Return whether the effects of an entry, and of all before it, are stored."""

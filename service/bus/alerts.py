@@ -32,6 +32,9 @@ AT_ONCE = 100
 _READERS_END_WITHIN = 0.2
 """Seconds."""
 
+_LAST_READ_WITHIN = 0.2
+"""Seconds that an answer may take, beyond those that a read waits for something to come."""
+
 
 @asynccontextmanager
 async def reading(
@@ -63,6 +66,8 @@ async def reading(
     finally:
         try:
             await hands.close()
+            # A read whose connection is closed would tell that Redis is away.
+            await client.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         finally:
             await _stopped(broker, client)
 

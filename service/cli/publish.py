@@ -120,7 +120,7 @@ def run(
     from service.cli.errors import CommandError
     from service.cli.event_source import EventReader, Packer, TooLargeError
     from service.cli.output import plural
-    from service.pipeline.reading import ENTRY_OF_EVENTS
+    from service.pipeline.gathering import ENTRY_OF_EVENTS
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]

@@ -32,7 +32,7 @@ _NAME_LENGTH = 40
 """Characters of a field's name in an error."""
 
 _TOO_MUCH_STRUCTURE = (
-    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and is nested too deeply or broken; "
+    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and no parser takes it; "
     "publish fewer events in an entry"
 )
 

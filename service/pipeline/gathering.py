@@ -16,6 +16,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from deltaloom import limits
+from handlers.core.identity import StreamKey
 from service.pipeline.bodies import Bodies
 from service.pipeline.columns import Column, can_be_key, joined
 from service.pipeline.frames import NotFrameError, decode_array, decode_one
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from service.pipeline.frames import Frame
 
 EVENT = b"event"
+
+ENTRY_OF_EVENTS = 8
+"""An entry has at most so many times the bytes of the largest event."""
+
 _ARRAY = ord("[")
 
 _like = attrgetter("item_id", "type", "output_index", "content_index", "summary_index")
@@ -43,6 +49,11 @@ class Rules(NamedTuple):
     """The types that add their delta to a text. All others are counted."""
     max_event_bytes: int
     max_array_length: int
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """Bytes of an entry that is looked into."""
+        return ENTRY_OF_EVENTS * self.max_event_bytes
 
 
 class Asked(NamedTuple):
@@ -221,43 +232,85 @@ class Gathered:
         return column
 
 
+DEAR_BYTES = 16 * 1024
+"""An entry with a larger body may take long: it is taken after the others of its read, its owner is noted."""
+
+NOBODY = StreamKey("item", "")
+"""The owner of an entry that is too large to be looked into: a dead letter concerns no response."""
+
+DEAR_AT_ONCE = 128 * 1024
+"""Bytes of a batch of dear entries."""
+
+
 class Gathering:
-    """What one read brings, gathered as it comes: a batch, or several of at most so many bytes."""
+    """What one read brings, gathered as it comes: a batch, or several of at most so many bytes.
+
+    Large entries come last, in batches of their own, so that the others need not wait for them: texts are the
+    same in whatever order entries are taken.
+    """
 
     def __init__(self, rules: Rules, max_bytes: int, history: str = "") -> None:
         self._rules = rules
         self._max_bytes = max_bytes
         self.history = history
         """Of storage's data, the one that was known when the read began; empty: none was."""
-        self.batches: list[Gathered] = []
+        self.ids: list[bytes] = []
+        """Of the entries, as the server gave them, in their order."""
+        self.owners: dict[bytes, StreamKey] = {}
+        """The responses of dear entries, by their ids; without those that do not say it."""
+        self._light: list[Gathered] = []
+        self._dear: list[RawEntry] = []
+        self._dear_size = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self.batches))
+        return len(self.ids)
 
     @property
-    def ids(self) -> list[bytes]:
-        """Of the entries, as the server gave them."""
-        if len(self.batches) == 1:
-            return self.batches[0].ids
-        return [entry_id for batch in self.batches for entry_id in batch.ids]
+    def batches(self) -> list[Gathered]:
+        """What is to be taken, one after the other."""
+        return [*self._light, *(Gathered.of(self._rules, some) for some in slices(self._dear, DEAR_AT_ONCE))]
 
     @property
     def size(self) -> int:
         """Bytes of what would be stored of all entries, at most."""
-        return sum(batch.size for batch in self.batches)
+        return self._dear_size + sum(batch.size for batch in self._light)
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
         """Add entries, in the order of their ids."""
+        self.ids += [entry_id for entry_id, _ in entries]
+        if dear := [entry for entry in entries if len(entry[1][1]) > DEAR_BYTES]:
+            self._put_back(dear)
+            entries = [entry for entry in entries if len(entry[1][1]) <= DEAR_BYTES]
         if not entries:
             return
-        if not self.batches:
-            self.batches.append(Gathered(self._rules))
-        last = self.batches[-1]
+        if not self._light:
+            self._light.append(Gathered(self._rules))
+        last = self._light[-1]
         last.add(entries)
         if last.size > self._max_bytes:
-            self.batches[-1:] = [
+            self._light[-1:] = [
                 Gathered.of(self._rules, some) for some in slices(last.raws(), self._max_bytes)
             ]
+
+    def _put_back(self, entries: Sequence[RawEntry]) -> None:
+        for entry in entries:
+            self._dear.append(entry)
+            self._dear_size += size_of(entry)
+            owner = NOBODY if size_of(entry) > self._rules.max_entry_bytes else _owner_of(entry)
+            if owner is not None:
+                self.owners[entry[0]] = owner
+
+
+def _owner_of(entry: RawEntry) -> StreamKey | None:
+    """Return the response that all events of an entry are of; None if the entry does not say it plainly."""
+    names, values = entry[1][::2], entry[1][1::2]
+    if names.count(b"response_id") != 1:
+        return None
+    value = values[names.index(b"response_id")]
+    if not 0 < len(value) <= limits.ID or not value.isascii():
+        return None
+    response_id = value.decode()
+    return StreamKey("response", response_id) if response_id.isprintable() else None
 
 
 def slices(entries: Sequence[RawEntry], max_bytes: int) -> Iterator[Sequence[RawEntry]]:

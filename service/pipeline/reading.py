@@ -28,9 +28,6 @@ _REMEMBERED = 1000
 """Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
 reading it again."""
 
-ENTRY_OF_EVENTS = 8
-"""An entry has at most so many times the bytes of the largest event."""
-
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
 """Opens an entry: its id, its fields, how often it was delivered."""
 
@@ -79,7 +76,6 @@ class Reading:
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
         self.max_response_parts = max_response_parts
-        self.max_entry_bytes = ENTRY_OF_EVENTS * max_event_bytes
         self._adds: Mapping[str, Rule] = {
             name: Rule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
@@ -92,6 +88,7 @@ class Reading:
             max_array_length=max_array_length,
         )
         """How the events of entries are gathered."""
+        self.max_entry_bytes = self.rules.max_entry_bytes
         self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
         self._places: Recent[Where, Place] = Recent(_REMEMBERED)
 

@@ -108,6 +108,8 @@ class Worker:
             deliveries: of entries that were delivered before, how often.
         """
         with self._batch_in_hand(gathering.ids):
+            if gathering.owners:
+                await self._patience.until_done(self._storage.note_owners, gathering.owners)
             batches = deque(gathering.batches)
             while batches:
                 hand = _InHand(batches.popleft(), gathering.history)

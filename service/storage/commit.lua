@@ -30,7 +30,8 @@
 --         acknowledged, late_events  how many
 --         opened        {{response, part}, …}: whose alert was raised
 --         low_water     {oldest pending entry or '', last delivered entry if nothing is pending,
---                       whether the oldest pending one is stuck}
+--                       whether a worker is stuck with the oldest pending one, and {{id, member, stuck}, …}: older ones
+--                       of which it is known whose they are}
 --         ready         responses to finish, but for those loaded
 --         surplus       how many more responses are open than may be; at most as many as this batch opened or let grow
 --         told_of_crowds  entries whose letter about a response with too many parts was written
@@ -44,7 +45,7 @@
 -- closings and endings that came.
 -- A marker takes the place of the state when a response is over: see settle.lua.
 
-local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS = unpack(KEYS, 1, 8)
+local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
   RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST =
@@ -131,6 +132,7 @@ local function check_rights_to_write_once(raises_alerts)
     must_be_a('stream', ALERTS)
     must_be_allowed('XADD', ALERTS, '*', '', '')
   end
+  must_be_a('hash', OWNERS)
   must_be_a('hash', COUNTS)
   must_be_a('zset', TYPE_WEIGHTS)
   must_be_a('zset', FIELD_WEIGHTS)
@@ -163,10 +165,13 @@ end
 -- Returns the numbers, from 0, of the entries that are still pending, as a set; nil if all of them are: nearly always.
 -- Others were acknowledged before, by a worker that took them over, or by a first run whose reply was lost.
 local function pending_among(ids)
-  local first = redis.call('XPENDING', INPUT, GROUP, ids[1] or '-', ids[#ids] or '+', math.max(#ids, 1), CONSUMER)
-  local all = #first >= #ids
-  for n, id in ipairs(ids) do all = all and first[n][1] == id end
-  if all then return nil end
+  -- Between them may be some that this worker has in another batch.
+  local count = #ids + OWNED_AT_MOST
+  local found = 0
+  for _, entry in ipairs(redis.call('XPENDING', INPUT, GROUP, ids[1] or '-', ids[#ids] or '+', count, CONSUMER)) do
+    if entry[1] == ids[found + 1] then found = found + 1 end
+  end
+  if found == #ids then return nil end
   local pending = {}
   for n, id in ipairs(ids) do
     if #redis.call('XPENDING', INPUT, GROUP, id, id, 1) > 0 then pending[n - 1] = true end
@@ -485,15 +490,17 @@ for _, letter in ipairs(LETTERS) do write_letter(unpack(letter)) end
 
 local acknowledged = 0
 in_slices(entry_ids, function(...) acknowledged = acknowledged + redis.call('XACK', INPUT, GROUP, ...) end)
+if redis.call('EXISTS', OWNERS) == 1 then in_slices(entry_ids, function(...) redis.call('HDEL', OWNERS, ...) end) end
 
 -- ------------------------------------------------------------------------------------------------------ report
 
 -- What can be finished now: what the low-water mark has passed and, while another worker is stuck with
 -- older entries, also what this batch touched, for it may be certain without them.
-local oldest_pending, stalled = oldest_pending_of(INPUT, GROUP, STALLED_MS)
+local oldest_pending, stalled, owned = oldest_pending_of(INPUT, GROUP, STALLED_MS, OWNERS)
 local last_delivered = oldest_pending == '' and last_delivered_of(INPUT, GROUP) or '0-0'
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
+ready = without_owned(ready, owned, true)
 if stalled then
   for l = 1, LOG_COUNT do
     candidates[#candidates + 1] = string.match(KEYS[FIRST_LOG + l], '^(.*):%d+:%d+:[%l_]+$', LOG_PREFIX + 1)
@@ -543,6 +550,6 @@ for _, member in ipairs(ready) do
 end
 return reply({
   history = history, acknowledged = acknowledged, opened = opened, late_events = late_events,
-  low_water = {oldest_pending, last_delivered, stalled}, ready = others, told_of_crowds = told_of_crowds,
+  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, told_of_crowds = told_of_crowds,
   surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
 }, loaded)

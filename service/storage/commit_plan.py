@@ -79,6 +79,7 @@ class CommitCall:
             keys.waiting,
             keys.counted_types,
             keys.counted_fields,
+            keys.owners,
         ]
         self._commit = commit
         self._names = keys

@@ -77,13 +77,38 @@ local function last_delivered_of(stream, group)
   return '0-0'
 end
 
--- Returns a group's oldest pending entry, and whether a worker is stuck with it: holds it for longer than some ms.
--- Returns '' and false if nothing is pending.
-local function oldest_pending_of(stream, group, stalled_ms)
+local OWNED_AT_MOST = 100
+
+-- Returns a group's oldest pending entry, or the oldest of which it is not known whose it is, and whether a worker is
+-- stuck with it: holds it for longer than some ms; '' and false if there is none. Besides, the older ones, of which it
+-- is known: {{id, member, whether a worker is stuck with it}, …}; and the oldest of all.
+-- OWNERS is a hash of the members by the entries' ids.
+local function oldest_pending_of(stream, group, stalled_ms, owners)
   local pending = redis.call('XPENDING', stream, group)
-  if pending[1] == 0 then return '', false end
-  local oldest = redis.call('XPENDING', stream, group, pending[2], pending[2], 1)[1]
-  return pending[2], oldest[3] > stalled_ms
+  if pending[1] == 0 then return '', false, {}, '' end
+  local count = redis.call('EXISTS', owners) == 1 and OWNED_AT_MOST + 1 or 1
+  local owned = {}
+  for n, entry in ipairs(redis.call('XPENDING', stream, group, '-', '+', count)) do
+    local id, stuck = entry[1], entry[3] > stalled_ms
+    local owner = n < count and redis.call('HGET', owners, id)
+    if not owner then return id, stuck, owned, pending[2] end
+    owned[#owned + 1] = {id, owner, stuck}
+  end
+  return '', false, owned, pending[2]
+end
+
+-- Returns a list of responses without those of owned entries. If one is stuck, others may be certain without it: then
+-- `even_stuck` says whether its response is left out too.
+local function without_owned(members, owned, even_stuck)
+  if #owned == 0 then return members end
+  local left_out, rest = {}, {}
+  for _, entry in ipairs(owned) do
+    if even_stuck or not entry[3] then left_out[entry[2]] = true end
+  end
+  for _, member in ipairs(members) do
+    if not left_out[member] then rest[#rest + 1] = member end
+  end
+  return rest
 end
 
 local ARGUMENTS_AT_MOST = 1000

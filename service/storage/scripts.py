@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-LowWaterReply = tuple[str, str, bool]
+LowWaterReply = tuple[str, str, bool, list[tuple[str, str, bool]]]
 Place = tuple[int, int]
 """A part: the numbers of its response in the plan, and of itself in that response."""
 
@@ -37,7 +37,7 @@ class CommitReply(msgspec.Struct):
     acknowledged: int = 0
     opened: list[Place] = []
     late_events: int = 0
-    low_water: LowWaterReply = ("", "0-0", False)
+    low_water: LowWaterReply = ("", "0-0", False, [])
     ready: list[str] = []
     told_of_crowds: list[int] = []
     surplus: int = 0

@@ -17,7 +17,7 @@ from service.storage.clock import ServerClock
 from service.storage.commit_plan import SERVER_US, CommitCall
 from service.storage.group import ConsumerGroup
 from service.storage.loading import Wanted, calls_of
-from service.storage.records import REGISTERS, marked_parts, open_fields, registers_of, state_of
+from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of, state_of
 from service.storage.settle_plan import SettleCall
 from service.storage.told import Told
 
@@ -39,14 +39,19 @@ CONFIRM_MS = 1000
 
 
 def _low_water(reply: scripts.LowWaterReply) -> LowWater:
-    """The entry before which all are acknowledged: the oldest pending, else the next to be delivered.
+    """Return the entry before which all are acknowledged: the oldest pending, else the next to be delivered.
 
+    Of pending entries that are known to be one response's, only that one's mark is held back.
     Not "infinity" where nothing is pending: others may have been given entries since the script ran.
     """
-    oldest_pending, last_delivered, stalled = reply
+    oldest_pending, last_delivered, stalled, owned_entries = reply
+    owned = {
+        StreamKey.parse(member): LowWater(EntryId.parse(entry), stuck)
+        for entry, member, stuck in reversed(owned_entries)  # of several the oldest
+    }
     if oldest_pending:
-        return LowWater(EntryId.parse(oldest_pending), stalled)
-    return LowWater(EntryId.parse(last_delivered).next())
+        return LowWater(EntryId.parse(oldest_pending), stalled, owned)
+    return LowWater(EntryId.parse(last_delivered).next(), owned=owned)
 
 
 class RedisStorage:
@@ -123,6 +128,14 @@ class RedisStorage:
         if not reply.overflowing and not reply.crowded and not reply.contradicted:
             call.stored()
         return _committed(commit, call, reply, found)
+
+    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+        """Note whose pending entries are, so that no text of others waits for them."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hset(self._keys.owners, mapping={entry: str(key) for entry, key in owners.items()})
+        pipeline.pexpire(self._keys.owners, in_ms(self._settings.state_ttl))
+        with unavailable_if_away(self._keys.owners):
+            await pipeline.execute()
 
     async def confirm(self) -> None:
         """Come back when all that was written is on as many replicas, and on disk, as the settings want.
@@ -255,7 +268,7 @@ class RedisStorage:
         return await self._look(0, 0, max_open, min(at_most or commit_plan.AT_MOST, commit_plan.AT_MOST))
 
     async def _look(self, idle_timeout_ms: int, at_most: int, max_open: int, surplus: int) -> Survey:
-        keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting]
+        keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting, self._keys.owners]
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
         reply = await self._in_group(self._survey, keys, args)

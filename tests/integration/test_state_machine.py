@@ -43,6 +43,7 @@ from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId
 from handlers.core.routing import RoutingTable
+from service.pipeline import gathering
 from service.storage import commit_plan, scripts
 from tests.bench import Bench, Consumer
 from tests.workers import alerts, counts, dead_letters, texts
@@ -716,6 +717,13 @@ class _seeming_stuck:  # noqa: N801 - reads as what it does, in a with statement
 
 
 @pytest.fixture
+def dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make many entries dear: they are taken last, and no other response waits for them."""
+    monkeypatch.setattr(gathering, "DEAR_BYTES", 120)
+    monkeypatch.setattr(gathering, "DEAR_AT_ONCE", 1)
+
+
+@pytest.fixture
 def quiet() -> Iterator[None]:
     """No log lines: there would be thousands."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -724,7 +732,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.timeout(3600 if THOROUGH else 300)
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("quiet", "dear")
 def test_whatever_is_done_between_any_two_steps_the_outputs_are_the_streams(
     redis_url: str, prefix: str
 ) -> None:

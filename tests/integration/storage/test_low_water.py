@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deltaloom import GROUP
 from handlers.core.identity import StreamKey
+from service.pipeline.gathering import DEAR_BYTES
 from service.storage import commit_plan
 from tests.bench import COMPLETED, KEEPALIVE, delta, done
+from tests.streams import add
 from tests.workers import texts
 
 if TYPE_CHECKING:
-    from service.ports import Committed
+    from collections.abc import Mapping
+
+    from service.ports import Committed, RawEntry, Storage
     from tests.bench import Bench
 
 CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
@@ -181,3 +187,145 @@ async def test_texts_of_a_response_that_a_batch_knows_in_part_are_all_finished(b
     assert (len(committed.loaded), committed.ready) == (0, [StreamKey("response", "resp_1")])
     await bench.consumer("sweeper").worker.sweep()
     assert sorted(text.text for text in await texts(bench.redis, bench.prefix)) == ["a", "b"]
+
+
+BIG = {**KEEPALIVE, "x": "x" * DEAR_BYTES}
+
+
+class Stopped:
+    """A worker's storage that lets nothing be committed, as long as it takes."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.noted: dict[bytes, StreamKey] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+        """Note them."""
+        self.noted |= owners
+        await self._storage.note_owners(owners)
+
+    async def commit(self, *_args: Any, **_more: Any) -> Committed:
+        """Do nothing."""
+        raise _StoppedError
+
+
+class _StoppedError(Exception):
+    pass
+
+
+async def hold(bench: Bench) -> list[RawEntry]:
+    """Have a worker begin with what is unread, and stop before it commits; returns what it holds."""
+    consumer = bench.consumer("slow")
+    entries = await consumer.read()
+    with pytest.raises(_StoppedError):
+        stopped: Any = Stopped(bench.storage)
+        await bench.consumer("slow", storage=stopped).take(entries)
+    return entries
+
+
+async def test_no_text_waits_for_a_large_entry_of_another_response(bench: Bench) -> None:
+    """Otherwise whoever sends arrays of thousands holds up the texts of all others meanwhile."""
+    at = await bench.now_ms()
+    await bench.publish_at(at - 3000, BIG, response_id="large")
+    held = await hold(bench)
+    await bench.publish_at(at - 2000, CREATED, delta(1, "a"), done("b"))
+    await bench.consumer("one").work()
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert (text.text, text.integrity) == ("b", "repaired")
+    await bench.consumer("slow").take(held)
+    assert not await bench.redis.exists(bench.names.name("owners"))
+
+
+async def test_a_text_waits_for_a_large_entry_of_its_own(bench: Bench) -> None:
+    """Otherwise it comes out without the deltas of an array that takes long."""
+    at = await bench.now_ms()
+    large = [delta(1, "a" * DEAR_BYTES), delta(2, "b")]
+    await bench.publish_at(at - 3000, json.dumps(large))
+    held = await hold(bench)
+    await bench.publish_at(at - 2000, CREATED, delta(3, "c"), done("a" * DEAR_BYTES + "bc"))
+    await bench.publish_at(at - 1000, CREATED, delta(1, "a"), done("b"), response_id="resp_2")
+    await bench.consumer("one").work()
+    await bench.consumer("one").worker.sweep()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
+    await bench.consumer("slow").take(held)
+    (_, text) = await texts(bench.redis, bench.prefix)
+    assert (text.response_id, text.integrity, text.delta_count) == ("resp_1", "verified", 3)
+
+
+async def test_a_text_waits_for_a_large_entry_that_does_not_say_whose_it_is(bench: Bench) -> None:
+    """Otherwise a text comes out without what an array of its item has."""
+    at = await bench.now_ms()
+    await add(bench.redis, bench.names.deltas, {"event": json.dumps(BIG)}, f"{at - 3000}-0")
+    held = await hold(bench)
+    await bench.publish_at(at - 2000, CREATED, delta(1, "a"), done("b"))
+    await bench.consumer("one").work()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("slow").take(held)
+    assert len(await texts(bench.redis, bench.prefix)) == 1
+
+
+async def test_a_text_waits_for_what_is_older_than_a_large_entry(bench: Bench) -> None:
+    """Otherwise one large entry hides all others in hand that may be of the text."""
+    at = await bench.now_ms()
+    await bench.publish_at(at - 4000, BIG, response_id="large")
+    await hold(bench)
+    await bench.publish_at(at - 3000, delta(1, "a"))
+    older = await bench.consumer("other").read()
+    await bench.publish_at(at - 2000, CREATED, delta(2, "b"), COMPLETED)
+    await bench.consumer("one").work()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("other").take(older)
+    (text,) = await texts(bench.redis, bench.prefix)
+    assert text.text == "ab"
+
+
+@pytest.mark.usefixtures("stalled")
+async def test_a_worker_that_is_stuck_with_a_large_entry_holds_up_nothing_certain(bench: Bench) -> None:
+    """Otherwise the texts of its response wait for a worker that hangs, though they are certain."""
+    at = await bench.now_ms()
+    await bench.publish_at(at - 3000, BIG)
+    await hold(bench)
+    await bench.publish_at(at - 2000, CREATED, delta(1, "a"), done("a"))
+    await bench.publish_at(at - 1000, CREATED, delta(1, "b"), done("c"), response_id="resp_2")
+    await bench.consumer("one").work()
+    await bench.consumer("one").worker.sweep()
+    assert sorted(text.text for text in await texts(bench.redis, bench.prefix)) == ["a", "c"]
+
+
+@pytest.mark.usefixtures("stalled")
+async def test_a_text_in_doubt_waits_for_the_oldest_large_entry_of_its_own(bench: Bench) -> None:
+    """Otherwise it comes out without what a stuck worker has of it, once another has a later entry of it."""
+    at = await bench.now_ms()
+    await bench.publish_at(at - 3000, BIG)
+    held = await hold(bench)
+    await bench.publish_at(at - 2000, CREATED, delta(1, "a"), done("b"))
+    await bench.consumer("one").work()
+    await bench.publish_at(at - 1000, BIG)
+    await hold(bench)
+    await bench.consumer("one").worker.sweep()
+    assert await texts(bench.redis, bench.prefix) == []
+    await bench.consumer("slow").take(held)
+    await bench.consumer("one").worker.sweep()
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
+
+
+async def test_what_a_worker_has_in_another_batch_is_no_trouble(bench: Bench) -> None:
+    """Otherwise each entry of a batch is looked up by itself because a large one was taken out of it."""
+    await bench.publish(delta(1, "a"))
+    await bench.publish(BIG)
+    await bench.publish(*[delta(number, "b") for number in range(2, 40)])
+    consumer = bench.consumer("one")
+    entries = await consumer.read()
+    await bench.redis.config_resetstat()
+    await consumer.take(entries)
+    stats = await bench.redis.info("commandstats")
+    assert stats["cmdstat_xpending"]["calls"] < 12
+    assert await bench.redis.xpending(bench.names.deltas, GROUP) == {
+        "pending": 0,
+        "min": None,
+        "max": None,
+        "consumers": [],
+    }

@@ -27,8 +27,8 @@ from service.change import PartChange
 from service.pipeline.batch import Batch
 from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS, fields_of
 from service.pipeline.decode import Unreadable
-from service.pipeline.gathering import Gathered
-from service.pipeline.reading import ENTRY_OF_EVENTS, Reading
+from service.pipeline.gathering import ENTRY_OF_EVENTS, Gathered
+from service.pipeline.reading import Reading
 from tests.streams import raw
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from deltaloom import limits
 from handlers import BUILT_IN
+from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.bodies import Bodies
 from service.pipeline.decode import Unreadable
-from service.pipeline.gathering import Gathered, Gathering, slices
+from service.pipeline.gathering import DEAR_BYTES, NOBODY, Gathered, Gathering, slices
 from service.pipeline.reading import Reading
 from service.ports import RawEntry
 
@@ -173,6 +174,46 @@ def test_too_much_for_one_batch_goes_into_several(entries: list[RawEntry], max_b
     assert gathering.ids == [entry.id for entry in entries]
     assert all(batch.size <= max_bytes or len(batch) == 1 for batch in gathering.batches)
     assert len(gathering.batches) <= 2 * len(list(slices(entries, max_bytes)))
+
+
+def large(number: int, *beside: bytes) -> RawEntry:
+    """Return an entry that may take long."""
+    body = json.dumps({**_DELTA, "x": "x" * DEAR_BYTES}).encode()
+    return RawEntry(b"1-%d" % number, [b"event", body, *beside])
+
+
+def test_large_entries_are_taken_last() -> None:
+    """Otherwise the others of their read wait for them."""
+    gathering = Gathering(READING.rules, 10**6)
+    gathering.extend([entry(0), large(1, b"response_id", b"r"), entry(2)])
+    gathering.extend([large(3), entry(4)])
+    assert gathering.ids == [b"1-0", b"1-1", b"1-2", b"1-3", b"1-4"]
+    assert [batch.ids for batch in gathering.batches] == [[b"1-0", b"1-2", b"1-4"], [b"1-1", b"1-3"]]
+    assert len(gathering) == 5
+    assert gathering.size == sum(batch.size for batch in gathering.batches)
+
+
+@pytest.mark.parametrize(
+    ("beside", "owner"),
+    [
+        ((b"response_id", b"r"), StreamKey("response", "r")),
+        ((b"tenant", b"t", b"response_id", b"r"), StreamKey("response", "r")),
+        ((), None),
+        ((b"response_id", b""), None),
+        ((b"response_id", b"a", b"response_id", b"b"), None),
+        ((b"response_id", b"\xff"), None),
+        ((b"response_id", b"a\n"), None),
+        ((b"response_id", b"r" * 1025), None),
+        ((b"tenant", b"response_id"), None),
+        ((b"x", b"x" * 40_000, b"response_id", b"r"), NOBODY),
+    ],
+)
+def test_the_owner_of_a_large_entry(beside: tuple[bytes, ...], owner: StreamKey | None) -> None:
+    """Otherwise a text comes out while something of it is on its way, or waits for what is not its own."""
+    rules = READING.rules._replace(max_event_bytes=DEAR_BYTES // 4)
+    gathering = Gathering(rules, 10**6)
+    gathering.extend([large(1, *beside)])
+    assert gathering.owners.get(b"1-1") == owner
 
 
 def test_what_is_left_is_not_looked_into() -> None:
