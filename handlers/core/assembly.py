@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.text import repair
+from handlers.core.text import repair, utf16_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +62,23 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
         last_sequence_number=ordered[-1].sequence_number if ordered else None,
         numbered=numbered is not None,
     )
+
+
+def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list[int]]:
+    """Return the arrivals of fragments, and the UTF-16 units of the text that is assembled until each."""
+    arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
+    lengths, by_number = [], dict[int, str]()
+    numbered, distinct, all_units = True, 0, 0
+    for _, number, delta in arrived:
+        units = utf16_length(delta)
+        all_units += units
+        if number is None or by_number.get(number, delta) != delta:
+            numbered = False
+        elif number not in by_number:
+            by_number[number] = delta
+            distinct += units
+        lengths.append(distinct if numbered else all_units)
+    return [fragment.arrival for fragment in arrived], lengths
 
 
 def _by_number(arrived: list[StoredFragment]) -> list[StoredFragment] | None:

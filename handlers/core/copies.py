@@ -16,12 +16,14 @@ Texts with deltas of their own never fold: two that are alike both come out.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.closes import Close
 from handlers.core.contradictions import Other
 from handlers.core.effects import Rank
 from handlers.core.text import repair, text_digest, utf16_length
+from handlers.core.timeline import is_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +43,13 @@ class Assigned(NamedTuple):
     """The places of these copies: no parts of their own."""
     others: list[tuple[PartKey, Other]]
     """Copies with another text than a part that was closed before."""
+    ended: Mapping[PartKey, tuple[Arrival, str]]
+    """When an end of the response, or what it gives up, closed other parts, and their texts."""
+
+    def is_closed(self, part: PartKey, before: Arrival) -> bool:
+        """Return whether a part that is not yet finished was closed before an event."""
+        ended, close = self.ended.get(part), self.closes.get(part)
+        return (ended is not None and ended[0] < before) or (close is not None and close.at < before)
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
@@ -48,15 +57,21 @@ def is_whole(log: PartLog, close: Close) -> bool:
     return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
 
-def assign_item_copies(timeline: Timeline, closes: Mapping[PartKey, Close], joined: Joined) -> Assigned:
+def assign_item_copies(
+    timeline: Timeline,
+    closes: Mapping[PartKey, Close],
+    joined: Joined,
+    ended: Mapping[PartKey, tuple[Arrival, str]] = MappingProxyType({}),
+) -> Assigned:
     """Give the misplaced copies of each item to the parts that they belong to.
 
     Args:
         timeline: the stored state of the response.
         closes: the closes of open parts, as far as the low-water mark has passed them.
         joined: the texts of open parts.
+        ended: as in `Assigned`.
     """
-    assigned = Assigned({**closes}, set(), [])
+    assigned = Assigned({**closes}, set(), [], ended)
     groups: dict[tuple[Arrival, Kind], list[PartKey]] = {}
     for part, close in closes.items():
         log = timeline.state.open_parts[part]
@@ -72,10 +87,10 @@ def _assign(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned, joined: Joined
 ) -> None:
     """Give the copies of one kind in one item's end to the parts that no copy stands at the place of."""
-    rest = _parts_without_copy(timeline, at, copies)
+    rest = _parts_without_copy(timeline, at, copies, assigned)
     if not rest:
         return
-    digests = {part: joined.digest(part, at, assigned.closes.get(part)) for part in rest}
+    digests = {part: _digest(part, at, assigned, joined) for part in rest}
     rest = [part for part in rest if digests[part] != _EMPTY or not _is_closed(timeline, part, at, assigned)]
     by_digest: dict[str | None, list[PartKey]] = {}
     for part in rest:
@@ -94,7 +109,15 @@ def _assign(
         _give(timeline, at, copy, part, assigned, joined)
 
 
-def _parts_without_copy(timeline: Timeline, at: Arrival, copies: Sequence[PartKey]) -> list[PartKey]:
+def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -> str | None:
+    if part in assigned.ended:
+        return text_digest(assigned.ended[part][1])
+    return joined.digest(part, until, assigned.closes.get(part))
+
+
+def _parts_without_copy(
+    timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned
+) -> list[PartKey]:
     """Return the parts of the item that came before its end, of the copies' kind, without a copy in place."""
     state, first = timeline.state, copies[0]
     ending = state.endings.get(at)
@@ -103,16 +126,22 @@ def _parts_without_copy(timeline: Timeline, at: Arrival, copies: Sequence[PartKe
         if ending
         else set()
     )
-    found = [part for part in timeline.parts_like(first) if _place(part) not in listed and part not in copies]
+    like = {*timeline.parts_like(first), *(part for part in assigned.ended if is_like(part, first))}
+    found = [part for part in like if _place(part) not in listed and part not in copies]
     if listed:
         return sorted(
-            part for part in found if part in state.finished_parts or state.open_parts[part].began < at
+            part
+            for part in found
+            if part in state.finished_parts
+            or assigned.is_closed(part, at)
+            or (part in state.open_parts and state.open_parts[part].began < at)
         )
     # v0.1.0 stored an end without the places of its texts: nothing tells which finished parts it lists.
     return sorted(
         part
         for part in found
         if part not in state.finished_parts
+        and part in state.open_parts
         and state.open_parts[part].began < at
         and all(closing.arrival != at for closing in state.open_parts[part].closings)
     )
@@ -126,7 +155,7 @@ def _give(
     if not _is_closed(timeline, part, at, assigned):
         assigned.closes[part] = Close(at, None, stated._replace(misplaced=True))
         return
-    known = joined.digest(part, at, assigned.closes.get(part))
+    known = _digest(part, at, assigned, joined)
     if known is not None and known != text_digest(repair(stated.text)):
         assigned.others.append((part, Other(at, stated.text)))
 
@@ -136,8 +165,7 @@ _EMPTY = text_digest("")
 
 
 def _is_closed(timeline: Timeline, part: PartKey, before: Arrival, assigned: Assigned) -> bool:
-    close = assigned.closes.get(part)
-    return part in timeline.state.finished_parts or (close is not None and close.at < before)
+    return part in timeline.state.finished_parts or assigned.is_closed(part, before)
 
 
 class Joined:

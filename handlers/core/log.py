@@ -22,16 +22,15 @@ is appended twice, or out of order, changes nothing: a log is read as a set.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, assemble
+from handlers.core.assembly import Assembly, StoredClosing, StoredFragment, assemble, lengths_of
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.text import from_bytes, repair, to_bytes, utf16_length
+from handlers.core.text import from_bytes, repair, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -238,10 +237,9 @@ class PartLog:
         return any(chunk.at(0) <= until for chunk in self._chunks if chunk.deltas)
 
     def length(self, until: Arrival) -> int:
-        """Return the UTF-16 units of the fragments that came until this event, repeats included."""
+        """Return the UTF-16 units of the text that came until this event."""
         if self._lengths is None:
-            sized = sorted({each.arrival: utf16_length(each.delta) for each in self.fragments}.items())
-            self._lengths = [at for at, _ in sized], [*accumulate(size for _, size in sized)]
+            self._lengths = lengths_of(self.fragments)
         arrivals, lengths = self._lengths
         count = bisect_right(arrivals, until)
         return lengths[count - 1] if count else 0

@@ -137,9 +137,9 @@ def resolve(
     found = _end_response(timeline, low_water, result)
     if idle_at_ms is not None and not timeline.terminals:
         found += _give_up(timeline, idle_at_ms, why, result)
-    copied = {finished.part for _, finished in found}  # these began when they were closed already
+    ended = {finished.part: (at, finished.assembly.text) for at, finished in found}  # closed when they began
     closes = {
-        part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in copied
+        part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
     }
     passed = {
         part: close
@@ -147,7 +147,7 @@ def resolve(
         if close is not None and low_water.passed(close.at.entry)
     }
     joined = Joined(timeline)
-    assigned = assign_item_copies(timeline, passed, joined)
+    assigned = assign_item_copies(timeline, passed, joined, ended)
     others = (earliest(state, part, [other]) for part, other in assigned.others)
     result.contradictions += [contradiction for contradiction in others if contradiction is not None]
     for part, close in closes.items():

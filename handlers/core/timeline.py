@@ -165,6 +165,11 @@ class Timeline:
         return found
 
 
+def is_like(part: PartKey, other: PartKey) -> bool:
+    """Return whether two parts are of one kind and item."""
+    return _item_of(part) == _item_of(other)
+
+
 def _item_of(part: PartKey) -> tuple[int | None, Kind]:
     """Return the item and kind of a part; without a response id, all parts are of one item."""
     return None if part.stream_key.by == "item" else part.output_index, part.kind

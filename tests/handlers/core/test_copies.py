@@ -132,6 +132,25 @@ def test_whole_text_that_others_continue_is_none_of_theirs() -> None:
     assert came_out(story.resolve()) == [(0, "No", "repaired")]
 
 
+def test_repeats_hide_no_earlier_text() -> None:
+    """A refusal would come twice where its producer stores an entry again."""
+    story = Story().delta(1, "No", place(1), number=1).delta(2, "No", place(1), number=1)
+    story.delta(3, ".", place(1), number=2).closing(4, "No.", part=place(0))
+    resolution = story.resolve()
+    assert (resolution.finished, [each.part for each in resolution.dropped]) == ([], [place(0)])
+
+
+def test_a_copy_behind_an_end_contradicts_the_text_that_the_end_gave() -> None:
+    """Somebody would be told of another text or not by how the producer cuts its events into arrays."""
+    story = Story()
+    story.notes[at(1)] = Note(announced=(Copy(None, 0, 1, "refusal", "a"),))
+    story.end(2, "incomplete")
+    resolution = item_done(story, 3, "b").resolve()
+    assert came_out(resolution) == [(1, "a", "unverified")]
+    assert [each.part for each in resolution.dropped] == [place(0)]
+    assert [(each.part, each.text) for each in resolution.contradictions] == [(place(1), "b")]
+
+
 def test_later_text_with_its_words_takes_nothing_away() -> None:
     """A text would come or not by whether another came with it."""
     story = (
