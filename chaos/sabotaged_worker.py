@@ -41,7 +41,7 @@ def finish_guard() -> None:
 
 def acknowledgement() -> None:
     """Acknowledge before, in a call of its own; the script takes every entry for its own."""
-    _change("commit", "if all then return nil end", "do return nil end")
+    _change("commit", "if found == #ids then return nil end", "do return nil end")
     commit = RedisStorage.commit
 
     async def in_two_steps(self: Any, batch: Commit, history: str = "", *, whole: bool = False) -> Committed:

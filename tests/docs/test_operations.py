@@ -118,6 +118,7 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
     unseen = [pattern.pattern for pattern in documented if not any(map(pattern.fullmatch, types))]
     seldom = (
         "waiting",
+        "owners",
         "counted-fields",
         "spikes",
         "provider-spikes",

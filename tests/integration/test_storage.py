@@ -130,7 +130,7 @@ async def test_a_response_without_our_texts_is_soon_forgotten(bench: Bench) -> N
     await bench.consumer().work()
     state = bench.names.name("state:response:resp_1")
     assert 0 < await bench.redis.pttl(state) <= settle_plan.OVER_MS
-    rates = await bench.redis.keys(bench.names.name("rates:*"))
+    rates = await bench.redis.keys(bench.names.name("rate*:*"))
     assert set(await bench.redis.keys(f"{bench.prefix}*")) == {
         bench.names.deltas.encode(),
         state.encode(),

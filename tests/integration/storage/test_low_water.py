@@ -220,8 +220,8 @@ async def hold(bench: Bench) -> list[RawEntry]:
     """Have a worker begin with what is unread, and stop before it commits; returns what it holds."""
     consumer = bench.consumer("slow")
     entries = await consumer.read()
+    stopped: Any = Stopped(bench.storage)
     with pytest.raises(_StoppedError):
-        stopped: Any = Stopped(bench.storage)
         await bench.consumer("slow", storage=stopped).take(entries)
     return entries
 

@@ -194,6 +194,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         "t:waiting",
         "t:counted-types",
         "t:counted-fields",
+        "t:owners",
     ]
     assert call.entries == b"1-0 2-5"
     assert call.plan == Planned(
