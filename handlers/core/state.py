@@ -25,8 +25,10 @@ class LowWater(NamedTuple):
     stalled: bool = False
     """True if the worker that holds `entry` seems to be stuck."""
     owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
-    """The marks of responses that have an older entry which is not yet stored: it is known to be theirs, and holds
-    back no other mark."""
+    """The marks of responses that have an older entry which is not yet stored.
+
+    It is known to be theirs, and so holds back no other mark.
+    """
 
     def of(self, stream_key: StreamKey) -> LowWater:
         """Return the mark for one response."""
