@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
@@ -11,8 +11,6 @@ from hostile.ledger import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from redis.asyncio import Redis
 
     from chaos.processes import Server
     from hostile.entry import Entry
@@ -83,7 +81,7 @@ class Attacker:
                 await self._store(client, _batch(self._entries, pace))
                 await _until(lambda: pace.due or ends())
 
-    async def _store(self, client: Redis, batch: list[Entry]) -> None:
+    async def _store(self, client: Any, batch: list[Entry]) -> None:
         streams = [self._stream_of(entry) for entry in batch]
         pipeline = client.pipeline(transaction=False)
         for stream, entry in zip(streams, batch, strict=True):
