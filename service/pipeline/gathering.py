@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom import limits
-from handlers.core.identity import StreamKey
+from handlers.core.identity import EntryId, StreamKey
 from service.pipeline.bodies import Bodies
 from service.pipeline.columns import Column, can_be_key, joined
 from service.pipeline.frames import NotFrameError, decode_array, decode_one
@@ -139,9 +139,18 @@ class Gathered:
         self._kept[index] = entry
         self._kept_size += size_of(entry)
 
-    def add(self, entries: Sequence[RawEntry]) -> None:
-        """Decode the events of entries; whether anything of it can be taken, the caller finds out."""
+    def add(  # noqa: C901, PLR0915 - one loop without calls: it runs for each event
+        self, entries: Sequence[RawEntry], dear: list[RawEntry] | None = None
+    ) -> None:
+        """Decode the events of entries; whether anything of it can be taken, the caller finds out.
+
+        Args:
+            entries: these.
+            dear: takes those that are large, which are not added then.
+        """
         asked, added, longest, most = self._rules
+        if dear is not None:
+            longest = min(longest, DEAR_BYTES)
         columns, known = self.columns, self.columns.get
         bodies: list[bytes] = []
         index = len(self.ids) - 1
@@ -150,6 +159,10 @@ class Gathered:
             _, fields = entry
             body = fields[1]
             if fields[0] != EVENT or not 0 < len(body) <= longest:
+                if dear is not None and len(body) > DEAR_BYTES:
+                    dear.append(entry)
+                    index -= 1
+                    continue
                 self._leave(index, entry)
                 bodies.append(b"")
                 continue
@@ -193,6 +206,8 @@ class Gathered:
             column.numbers.append(frame.sequence_number)
             column.deltas.append(delta)
             bodies.append(body)
+        if len(bodies) < len(entries):
+            entries = [entry for entry in entries if len(entry[1][1]) <= DEAR_BYTES]
         self.ids += [entry_id for entry_id, _ in entries]
         self._bodies.extend(bodies)
 
@@ -254,8 +269,6 @@ class Gathering:
         self._max_bytes = max_bytes
         self.history = history
         """Of storage's data, the one that was known when the read began; empty: none was."""
-        self.ids: list[bytes] = []
-        """Of the entries, as the server gave them, in their order."""
         self.owners: dict[bytes, StreamKey] = {}
         """The responses of dear entries, by their ids; without those that do not say it."""
         self._light: list[Gathered] = []
@@ -263,12 +276,21 @@ class Gathering:
         self._dear_size = 0
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._dear) + sum(map(len, self._light))
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Of the entries, as the server gave them, in their order."""
+        if len(self._light) == 1 and not self._dear:
+            return self._light[0].ids
+        ids = [*(each for batch in self._light for each in batch.ids), *(entry.id for entry in self._dear)]
+        return sorted(ids, key=lambda each: EntryId.parse(each.decode()))
 
     @property
     def batches(self) -> list[Gathered]:
         """What is to be taken, one after the other."""
-        return [*self._light, *(Gathered.of(self._rules, some) for some in slices(self._dear, DEAR_AT_ONCE))]
+        light = [batch for batch in self._light if len(batch)]
+        return [*light, *(Gathered.of(self._rules, some) for some in slices(self._dear, DEAR_AT_ONCE))]
 
     @property
     def size(self) -> int:
@@ -277,16 +299,11 @@ class Gathering:
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
         """Add entries, in the order of their ids."""
-        self.ids += [entry_id for entry_id, _ in entries]
-        if dear := [entry for entry in entries if len(entry[1][1]) > DEAR_BYTES]:
-            self._put_back(dear)
-            entries = [entry for entry in entries if len(entry[1][1]) <= DEAR_BYTES]
-        if not entries:
-            return
         if not self._light:
             self._light.append(Gathered(self._rules))
-        last = self._light[-1]
-        last.add(entries)
+        last, dear = self._light[-1], list[RawEntry]()
+        last.add(entries, dear)
+        self._put_back(dear)
         if last.size > self._max_bytes:
             self._light[-1:] = [
                 Gathered.of(self._rules, some) for some in slices(last.raws(), self._max_bytes)
