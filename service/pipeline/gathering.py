@@ -139,18 +139,19 @@ class Gathered:
         self._kept[index] = entry
         self._kept_size += size_of(entry)
 
-    def add(  # noqa: C901, PLR0915 - one loop without calls: it runs for each event
-        self, entries: Sequence[RawEntry], dear: list[RawEntry] | None = None
-    ) -> None:
+    def add(self, entries: Sequence[RawEntry], largest: int | None = None) -> int:  # noqa: C901 - for speed
         """Decode the events of entries; whether anything of it can be taken, the caller finds out.
 
         Args:
             entries: these.
-            dear: takes those that are large, which are not added then.
+            largest: bytes of a body; the first larger one, and all behind it, are not added.
+
+        Returns:
+            How many were added.
         """
         asked, added, longest, most = self._rules
-        if dear is not None:
-            longest = min(longest, DEAR_BYTES)
+        if largest is not None:
+            longest = min(longest, largest)
         columns, known = self.columns, self.columns.get
         bodies: list[bytes] = []
         index = len(self.ids) - 1
@@ -159,10 +160,8 @@ class Gathered:
             _, fields = entry
             body = fields[1]
             if fields[0] != EVENT or not 0 < len(body) <= longest:
-                if dear is not None and len(body) > DEAR_BYTES:
-                    dear.append(entry)
-                    index -= 1
-                    continue
+                if largest is not None and len(body) > largest:
+                    break
                 self._leave(index, entry)
                 bodies.append(b"")
                 continue
@@ -206,10 +205,10 @@ class Gathered:
             column.numbers.append(frame.sequence_number)
             column.deltas.append(delta)
             bodies.append(body)
-        if len(bodies) < len(entries):
-            entries = [entry for entry in entries if len(entry[1][1]) <= DEAR_BYTES]
-        self.ids += [entry_id for entry_id, _ in entries]
+        added_count = len(bodies)
+        self.ids += [entry_id for entry_id, _ in entries[:added_count]]
         self._bodies.extend(bodies)
+        return added_count
 
     def _add_array(self, index: int, entry: RawEntry, events: list[Frame], at_most: int) -> bool:
         """Add the events of an entry's array; whether all of them are in columns.
@@ -274,6 +273,11 @@ class Gathering:
         self._light: list[Gathered] = []
         self._dear: list[RawEntry] = []
         self._dear_size = 0
+        self._behind: set[StreamKey | None] = set()
+        """The owners of dear entries; None stands for all of which it is not known.
+
+        Their later entries stay behind them, so that the entries of a response are taken in their order.
+        """
 
     def __len__(self) -> int:
         return len(self._dear) + sum(map(len, self._light))
@@ -301,21 +305,31 @@ class Gathering:
         """Add entries, in the order of their ids."""
         if not self._light:
             self._light.append(Gathered(self._rules))
-        last, dear = self._light[-1], list[RawEntry]()
-        last.add(entries, dear)
-        self._put_back(dear)
+        last = self._light[-1]
+        count = 0 if self._dear else last.add(entries, DEAR_BYTES)
+        if count < len(entries):
+            last.add(self._put_back_some(entries[count:]))
         if last.size > self._max_bytes:
             self._light[-1:] = [
                 Gathered.of(self._rules, some) for some in slices(last.raws(), self._max_bytes)
             ]
 
-    def _put_back(self, entries: Sequence[RawEntry]) -> None:
+    def _put_back_some(self, entries: Sequence[RawEntry]) -> list[RawEntry]:
+        """Put back large entries, and those of the same owner that follow them; return the others."""
+        light = []
         for entry in entries:
+            owner = _owner_of(entry)
+            if len(entry[1][1]) <= DEAR_BYTES and owner not in self._behind:
+                light.append(entry)
+                continue
             self._dear.append(entry)
             self._dear_size += size_of(entry)
-            owner = NOBODY if size_of(entry) > self._rules.max_entry_bytes else _owner_of(entry)
-            if owner is not None:
-                self.owners[entry[0]] = owner
+            self._behind.add(owner)
+            if size_of(entry) > self._rules.max_entry_bytes:
+                self.owners[entry.id] = NOBODY
+            elif owner is not None:
+                self.owners[entry.id] = owner
+        return light
 
 
 def _owner_of(entry: RawEntry) -> StreamKey | None:

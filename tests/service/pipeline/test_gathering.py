@@ -186,11 +186,23 @@ def test_large_entries_are_taken_last() -> None:
     """Otherwise the others of their read wait for them."""
     gathering = Gathering(READING.rules, 10**6)
     gathering.extend([entry(0), large(1, b"response_id", b"r"), entry(2)])
-    gathering.extend([large(3), entry(4)])
+    gathering.extend([large(3, b"response_id", b"s"), entry(4)])
     assert gathering.ids == [b"1-0", b"1-1", b"1-2", b"1-3", b"1-4"]
     assert [batch.ids for batch in gathering.batches] == [[b"1-0", b"1-2", b"1-4"], [b"1-1", b"1-3"]]
     assert len(gathering) == 5
     assert gathering.size == sum(batch.size for batch in gathering.batches)
+
+
+def test_entries_of_a_response_keep_their_order() -> None:
+    """Otherwise a delta behind a large copy would be taken before it, and raise an alert."""
+    gathering = Gathering(READING.rules, 10**6)
+    own, other = (b"response_id", b"r"), (b"response_id", b"s")
+    gathering.extend([entry(0, *own), large(1, *own), entry(2, *other), entry(3, *own), entry(4)])
+    gathering.extend([entry(5, *own), large(6), entry(7), entry(8, *other)])
+    light, *behind = (batch.ids for batch in gathering.batches)
+    assert light == [b"1-0", b"1-2", b"1-4", b"1-8"]
+    assert [each for ids in behind for each in ids] == [b"1-1", b"1-3", b"1-5", b"1-6", b"1-7"]
+    assert gathering.owners.keys() == {b"1-1", b"1-3", b"1-5"}
 
 
 @pytest.mark.parametrize(
