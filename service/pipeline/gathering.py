@@ -139,7 +139,7 @@ class Gathered:
         self._kept[index] = entry
         self._kept_size += size_of(entry)
 
-    def add(self, entries: Sequence[RawEntry], largest: int | None = None) -> int:  # noqa: C901 - for speed
+    def add(self, entries: Sequence[RawEntry], largest: int | None = None) -> int:  # noqa: C901, PLR0915 - speed
         """Decode the events of entries; whether anything of it can be taken, the caller finds out.
 
         Args:
