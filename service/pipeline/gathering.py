@@ -287,7 +287,7 @@ class Gathering:
         """Of the entries, as the server gave them, in their order."""
         if len(self._light) == 1 and not self._dear:
             return self._light[0].ids
-        ids = [*(each for batch in self._light for each in batch.ids), *(entry.id for entry in self._dear)]
+        ids = [*(each for batch in self._light for each in batch.ids), *(entry_id for entry_id, _ in self._dear)]
         return sorted(ids, key=lambda each: EntryId.parse(each.decode()))
 
     @property
@@ -326,9 +326,9 @@ class Gathering:
             self._dear_size += size_of(entry)
             self._behind.add(owner)
             if size_of(entry) > self._rules.max_entry_bytes:
-                self.owners[entry.id] = NOBODY
+                self.owners[entry[0]] = NOBODY
             elif owner is not None:
-                self.owners[entry.id] = owner
+                self.owners[entry[0]] = owner
         return light
 
 

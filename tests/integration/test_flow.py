@@ -262,6 +262,21 @@ async def test_half_an_emoji_in_each_of_two_deltas(redis: Redis, redis_url: str,
     assert await dead_letters(redis, prefix) == []
 
 
+async def test_large_entries_among_others(redis: Redis, redis_url: str, prefix: str) -> None:
+    """What takes long is put back behind the others of its read; nothing of it may fail or be lost."""
+    async with running_workers(redis_url, prefix, claim_time=60) as workers:
+        for number in range(20):
+            name = f"resp_{number}"
+            large = [part(type="response.refusal.delta", delta="x" * 400) for _ in range(60)]
+            await publish(redis, prefix, *large[:2], large, response_id=name)
+            await publish(redis, prefix, part(type="response.refusal.done", refusal="No."), response_id=name)
+        await wait_until_settled(redis, prefix, 20)
+        assert "failed" not in workers[0].log.read_text()
+    found = await texts(redis, prefix)
+    assert {text.response_id: text.delta_count for text in found} == {f"resp_{n}": 62 for n in range(20)}
+    assert not await redis.exists(f"{prefix}:owners")
+
+
 async def test_the_answer_is_assembled_only_where_it_is_asked_for(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
