@@ -272,7 +272,9 @@ class Gathering:
         """The responses of dear entries, by their ids; without those that do not say it."""
         self._light: list[Gathered] = []
         self._dear: list[RawEntry] = []
-        self._dear_size = 0
+        self._too_large: list[RawEntry] = []
+        """Entries that are not looked into: they come last."""
+        self._size_behind = 0
         self._behind: set[StreamKey | None] = set()
         """The owners of dear entries; None stands for all of which it is not known.
 
@@ -280,33 +282,35 @@ class Gathering:
         """
 
     def __len__(self) -> int:
-        return len(self._dear) + sum(map(len, self._light))
+        return len(self._dear) + len(self._too_large) + sum(map(len, self._light))
 
     @property
     def ids(self) -> list[bytes]:
         """Of the entries, as the server gave them, in their order."""
-        if len(self._light) == 1 and not self._dear:
+        if len(self._light) == 1 and not self._size_behind:
             return self._light[0].ids
-        ids = [*(each for batch in self._light for each in batch.ids), *(entry_id for entry_id, _ in self._dear)]
+        ids = [each for batch in self._light for each in batch.ids]
+        ids += [entry_id for entry_id, _ in (*self._dear, *self._too_large)]
         return sorted(ids, key=lambda each: EntryId.parse(each.decode()))
 
     @property
     def batches(self) -> list[Gathered]:
         """What is to be taken, one after the other."""
+        behind = [*slices(self._dear, DEAR_AT_ONCE), *slices(self._too_large, DEAR_AT_ONCE)]
         light = [batch for batch in self._light if len(batch)]
-        return [*light, *(Gathered.of(self._rules, some) for some in slices(self._dear, DEAR_AT_ONCE))]
+        return [*light, *(Gathered.of(self._rules, some) for some in behind)]
 
     @property
     def size(self) -> int:
         """Bytes of what would be stored of all entries, at most."""
-        return self._dear_size + sum(batch.size for batch in self._light)
+        return self._size_behind + sum(batch.size for batch in self._light)
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
         """Add entries, in the order of their ids."""
         if not self._light:
             self._light.append(Gathered(self._rules))
         last = self._light[-1]
-        count = 0 if self._dear else last.add(entries, DEAR_BYTES)
+        count = 0 if self._size_behind else last.add(entries, DEAR_BYTES)
         if count < len(entries):
             last.add(self._put_back_some(entries[count:]))
         if last.size > self._max_bytes:
@@ -318,17 +322,19 @@ class Gathering:
         """Put back large entries, and those of the same owner that follow them; return the others."""
         light = []
         for entry in entries:
-            owner = _owner_of(entry)
-            if len(entry[1][1]) <= DEAR_BYTES and owner not in self._behind:
+            size, owner = size_of(entry), _owner_of(entry)
+            if size > self._rules.max_entry_bytes:
+                self._too_large.append(entry)
+                self.owners[entry[0]] = NOBODY
+            elif len(entry[1][1]) > DEAR_BYTES or owner in self._behind:
+                self._dear.append(entry)
+                self._behind.add(owner)
+                if owner is not None:
+                    self.owners[entry[0]] = owner
+            else:
                 light.append(entry)
                 continue
-            self._dear.append(entry)
-            self._dear_size += size_of(entry)
-            self._behind.add(owner)
-            if size_of(entry) > self._rules.max_entry_bytes:
-                self.owners[entry[0]] = NOBODY
-            elif owner is not None:
-                self.owners[entry[0]] = owner
+            self._size_behind += size
         return light
 
 

@@ -205,6 +205,15 @@ def test_entries_of_a_response_keep_their_order() -> None:
     assert gathering.owners.keys() == {b"1-1", b"1-3", b"1-5"}
 
 
+def test_nothing_stays_behind_an_entry_that_is_not_looked_into() -> None:
+    """Otherwise 45 MB that become a dead letter hold up all items that come with them."""
+    gathering = Gathering(READING.rules._replace(max_event_bytes=DEAR_BYTES), 10**6)
+    gathering.extend([large(0, b"x", b"x" * 8 * DEAR_BYTES), entry(1), large(2), entry(3)])
+    assert [batch.ids for batch in gathering.batches] == [[b"1-1"], [b"1-2", b"1-3"], [b"1-0"]]
+    assert gathering.owners == {b"1-0": NOBODY}
+    assert gathering.ids == [b"1-0", b"1-1", b"1-2", b"1-3"]
+
+
 @pytest.mark.parametrize(
     ("beside", "owner"),
     [
