@@ -23,7 +23,7 @@ from handlers.core.closes import Close
 from handlers.core.contradictions import Other
 from handlers.core.effects import Rank
 from handlers.core.text import repair, text_digest, utf16_length
-from handlers.core.timeline import is_like
+from handlers.core.timeline import is_like, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import Kind
     from handlers.core.identity import Arrival, PartKey
     from handlers.core.log import PartLog
-    from handlers.core.timeline import Timeline
+    from handlers.core.timeline import Place, Timeline
 
 
 class Assigned(NamedTuple):
@@ -205,6 +205,8 @@ class KnownTexts:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
+        self._listed: dict[Arrival, frozenset[Place]] = {}
+        """The places of the copies in endings."""
         for part, digest in timeline.state.finished_parts.items():
             if digest is not None:
                 self._closed.setdefault((part.kind, digest), []).append((part, None))
@@ -216,15 +218,18 @@ class KnownTexts:
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
         """Return whether another part had a whole text before; one event never repeats itself."""
         at = close.at
-        alike = self._closed.get((copy.kind, text_digest(text)), [])
-        ending = self._timeline.state.endings.get(at) if alike else None
-        listed = {(each.position, each.content_index, each.kind) for each in ending.copies} if ending else ()
-        return any(
-            _may_repeat(close, copy, part)
-            and (*_place(part), part.kind) not in listed
-            and (closed is None or closed < at)
-            for part, closed in alike
-        )
+        for part, closed in self._closed.get((copy.kind, text_digest(text)), []):
+            if closed is not None and closed >= at:  # and so are all that follow
+                return False
+            if _may_repeat(close, copy, part) and (*_place(part), part.kind) not in self._places(at):
+                return True
+        return False
+
+    def _places(self, at: Arrival) -> frozenset[Place]:
+        if at not in self._listed:
+            ending = self._timeline.state.endings.get(at)
+            self._listed[at] = frozenset(map(place_of, ending.copies if ending else ()))
+        return self._listed[at]
 
 
 def _place(part: PartKey) -> tuple[int, int]:

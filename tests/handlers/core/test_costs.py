@@ -107,6 +107,16 @@ STATES: dict[str, Callable[[int], ResponseState]] = {
     "copies of the same words": lambda n: ResponseState(
         KEY, {}, {}, {part(i): log_of([], [StoredClosing(at(i), Rank.DONE, "No.")]) for i in range(n)}
     ),
+    "copies of the same words in one end": lambda n: ResponseState(
+        KEY,
+        {},
+        {
+            at(2000): Ending(
+                KEY, 0, "completed", None, tuple(Copy(None, 0, i, "refusal", "") for i in range(8 * n))
+            )
+        },
+        {part(i): log_of([], [StoredClosing(at(2000), Rank.OUTPUT_ITEM, "No.")]) for i in range(n)},
+    ),
     "whole texts, finished parts": lambda n: ResponseState(
         KEY, {}, {}, whole(n, Rank.DONE), {part(i): text_digest(f"open {i}") for i in range(n)}
     ),
