@@ -98,7 +98,7 @@ class Keys:
 
     @property
     def owners(self) -> str:
-        """Which response pending entries are of that take long: nothing else waits for them."""
+        """The responses of large pending entries: no text of another response waits for these."""
         return self.names.name("owners")
 
     @property

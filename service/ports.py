@@ -200,7 +200,7 @@ class Survey:
     now_ms: int
     ready: Sequence[StreamKey]
     more: bool
-    """Of what was looked for there is more than was named, perhaps."""
+    """True if there may be more than this survey names."""
     idle: Mapping[StreamKey, int]
     """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
     surplus: Mapping[StreamKey, int]

@@ -106,13 +106,14 @@ class _Rehearsal:
         self._stream = keys.names.deltas
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._other = ConsumerGroup(client, keys, _OTHER)
-        storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(storage, table, keys.names, settings, _Impatience(), open_entry)
+        self._storage = RedisStorage(client, keys, settings)
+        self._worker = Worker(self._storage, table, keys.names, settings, _Impatience(), open_entry)
 
     async def run(self) -> None:
         """Do all of it."""
         await self._group.ensure()
         await self._publish(*_EVENTS)
+        await self._storage.note_owners({b"0-1": _RESPONSE})
         await self._take(await self._read(self._settings.consumer))
         await self._worker.sweep()
         await self._take_over()

@@ -160,7 +160,7 @@ class Gathered:
             _, fields = entry
             body = fields[1]
             if fields[0] != EVENT or not 0 < len(body) <= longest:
-                if largest is not None and len(body) > largest:
+                if largest is not None and size_of(entry) > largest:
                     break
                 self._leave(index, entry)
                 bodies.append(b"")
@@ -247,7 +247,7 @@ class Gathered:
 
 
 DEAR_BYTES = 16 * 1024
-"""An entry with a larger body may take long: it is taken after the others of its read, its owner is noted."""
+"""A larger entry may take long: it is taken after the others of its read, its owner is noted."""
 
 NOBODY = StreamKey("item", "")
 """The owner of an entry that is too large to be looked into: a dead letter concerns no response."""
@@ -325,8 +325,8 @@ class Gathering:
             size, owner = size_of(entry), _owner_of(entry)
             if size > self._rules.max_entry_bytes:
                 self._too_large.append(entry)
-                self.owners[entry[0]] = NOBODY
-            elif len(entry[1][1]) > DEAR_BYTES or owner in self._behind:
+                self.owners[entry[0]] = owner or NOBODY
+            elif size > DEAR_BYTES or owner in self._behind:
                 self._dear.append(entry)
                 self._behind.add(owner)
                 if owner is not None:

@@ -6,8 +6,8 @@
 -- ends it before the end leaves the entries pending, and the worker commits them again.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting   7 weights of types
---       8 weights of fields left out
---       9… states, markers and logs, by the numbers in the plan; then the logs that only grow
+--       8 weights of fields left out   9 owners of pending entries
+--       10… states, markers and logs, by the numbers in the plan; then the logs that only grow
 -- ARGV  1 consumer group   2 consumer
 --       3 the batch's entry ids, in order, separated by blanks
 --       4 the plan, MessagePack, everything in it by position (see the names below)
@@ -30,9 +30,10 @@
 --         acknowledged, late_events  how many
 --         opened        {{response, part}, …}: whose alert was raised
 --         low_water     {oldest pending entry or '', last delivered entry if nothing is pending,
---                       whether a worker is stuck with the oldest pending one, and {{id, member, stuck}, …}: older ones
---                       of which it is known whose they are}
+--                       whether a worker is stuck with the oldest pending one, and {{id, member, stuck}, …}: older
+--                       pending entries with a known owner}
 --         ready         responses to finish, but for those loaded
+--         more          whether the low-water mark has passed more than were looked at
 --         surplus       how many more responses are open than may be; at most as many as this batch opened or let grow
 --         told_of_crowds  entries whose letter about a response with too many parts was written
 --         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
@@ -110,6 +111,7 @@ for r, values in ipairs(RESPONSES) do responses[r] = response_of(values) end
 -- after that loses nothing: when the batch is committed again, all of it is stored.)
 local function check_rights()
   must_be_allowed('XACK', INPUT, GROUP, '0-1')
+  must_be_allowed('HDEL', OWNERS, '')
   must_be_allowed('ZADD', OPEN, '0', '')
   must_be_allowed('GET', OPEN)
   must_be_allowed('SET', OPEN, '', 'KEEPTTL')
@@ -132,7 +134,6 @@ local function check_rights_to_write_once(raises_alerts)
     must_be_a('stream', ALERTS)
     must_be_allowed('XADD', ALERTS, '*', '', '')
   end
-  must_be_a('hash', OWNERS)
   must_be_a('hash', COUNTS)
   must_be_a('zset', TYPE_WEIGHTS)
   must_be_a('zset', FIELD_WEIGHTS)
@@ -340,6 +341,7 @@ if #overflowing + #crowded + #forgotten + #refused + #contradicted > 0 then
 end
 must_be_a('zset', OPEN)
 must_be_a('zset', WAITING)
+must_be_a('hash', OWNERS)
 check_rights()
 if raises_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_write_once(raises_alerts) end
 
@@ -500,7 +502,8 @@ local oldest_pending, stalled, owned = oldest_pending_of(INPUT, GROUP, STALLED_M
 local last_delivered = oldest_pending == '' and last_delivered_of(INPUT, GROUP) or '0-0'
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
-ready = without_owned(ready, owned, true)
+local more = #ready >= READY_AT_MOST
+ready = without_owned(ready, owned, WAITING, true)
 if stalled then
   for l = 1, LOG_COUNT do
     candidates[#candidates + 1] = string.match(KEYS[FIRST_LOG + l], '^(.*):%d+:%d+:[%l_]+$', LOG_PREFIX + 1)
@@ -550,6 +553,6 @@ for _, member in ipairs(ready) do
 end
 return reply({
   history = history, acknowledged = acknowledged, opened = opened, late_events = late_events,
-  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, told_of_crowds = told_of_crowds,
+  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, more = more, told_of_crowds = told_of_crowds,
   surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
 }, loaded)

@@ -77,36 +77,37 @@ local function last_delivered_of(stream, group)
   return '0-0'
 end
 
-local OWNED_AT_MOST = 100
+local OWNED_AT_MOST = 1000
 
--- Returns a group's oldest pending entry, or the oldest of which it is not known whose it is, and whether a worker is
--- stuck with it: holds it for longer than some ms; '' and false if there is none. Besides, the older ones, of which it
--- is known: {{id, member, whether a worker is stuck with it}, …}; and the oldest of all.
+-- Returns a group's oldest pending entry, or the oldest without a known owner, and whether a worker is stuck with it:
+-- holds it for longer than some ms; '' and false if there is none. Besides, the older ones with a known owner:
+-- {{id, member, whether a worker is stuck with it}, …}; and the oldest of all.
 -- OWNERS is a hash of the members by the entries' ids.
 local function oldest_pending_of(stream, group, stalled_ms, owners)
   local pending = redis.call('XPENDING', stream, group)
   if pending[1] == 0 then return '', false, {}, '' end
-  local count = redis.call('EXISTS', owners) == 1 and OWNED_AT_MOST + 1 or 1
-  local owned = {}
-  for n, entry in ipairs(redis.call('XPENDING', stream, group, '-', '+', count)) do
-    local id, stuck = entry[1], entry[3] > stalled_ms
-    local owner = n < count and redis.call('HGET', owners, id)
-    if not owner then return id, stuck, owned, pending[2] end
-    owned[#owned + 1] = {id, owner, stuck}
+  local count = redis.call('EXISTS', owners) == 1 and OWNED_AT_MOST or 0
+  local entries, ids, owned = redis.call('XPENDING', stream, group, '-', '+', count + 1), {}, {}
+  for n = 1, math.min(count, #entries) do ids[n] = entries[n][1] end
+  local members = #ids > 0 and redis.call('HMGET', owners, unpack(ids)) or {}
+  for n, entry in ipairs(entries) do
+    local stuck = entry[3] > stalled_ms
+    if not members[n] then return entry[1], stuck, owned, pending[2] end
+    owned[#owned + 1] = {entry[1], members[n], stuck}
   end
   return '', false, owned, pending[2]
 end
 
--- Returns a list of responses without those of owned entries. If one is stuck, others may be certain without it: then
--- `even_stuck` says whether its response is left out too.
-local function without_owned(members, owned, even_stuck)
+-- Returns a list of responses without those that wait for an entry of their own. WAITING has the ms for which each
+-- waits. A response may have a text that is certain if a worker is stuck with that entry: `even_stuck` leaves it out too.
+local function without_owned(members, owned, waiting, even_stuck)
   if #owned == 0 then return members end
-  local left_out, rest = {}, {}
-  for _, entry in ipairs(owned) do
-    if even_stuck or not entry[3] then left_out[entry[2]] = true end
-  end
+  local oldest, rest = {}, {}
+  for _, entry in ipairs(owned) do oldest[entry[2]] = oldest[entry[2]] or entry end
   for _, member in ipairs(members) do
-    if not left_out[member] then rest[#rest + 1] = member end
+    local entry = oldest[member]
+    local waits = entry and tonumber(redis.call('ZSCORE', waiting, member)) > numbers_of(entry[1])
+    if not waits or (entry[3] and not even_stuck) then rest[#rest + 1] = member end
   end
   return rest
 end

@@ -40,11 +40,12 @@ class CommitReply(msgspec.Struct):
     low_water: LowWaterReply = ("", "0-0", False, [])
     ready: list[str] = []
     told_of_crowds: list[int] = []
+    more: bool = False
     surplus: int = 0
 
 
 SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str]
+SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str, bool]
 RatesReply = tuple[list[str], list[int]]
 
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode

@@ -272,14 +272,14 @@ class RedisStorage:
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
         reply = await self._in_group(self._survey, keys, args)
-        low_water, now_ms, ready, idle_scores, surplus_scores, history = scripts.decode_survey(reply)
+        low_water, now_ms, ready, idle_scores, surplus_scores, history, more = scripts.decode_survey(reply)
         idle, too_many = _scores(idle_scores), _scores(surplus_scores)
         self._clock.told(int(now_ms))
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
             ready=[StreamKey.parse(member) for member in ready],
-            more=max(map(len, (ready, idle, too_many))) >= commit_plan.AT_MOST,
+            more=more or max(len(idle), len(too_many)) >= commit_plan.AT_MOST,
             idle=idle,
             surplus=too_many,
             history=history,
@@ -312,7 +312,7 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
         loaded=[
             _loaded(call.responses[response], _pairs(state), _pairs(logs)) for response, state, logs in found
         ],
-        more=len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        more=reply.more or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
         surplus=reply.surplus,
         history=reply.history,
         now_ms=int(reply.now_ms),

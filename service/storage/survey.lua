@@ -8,7 +8,8 @@
 -- ARGV  1 consumer group   2 idle timeout in ms   3 how many ready ones and how many idle ones at most
 --       4 a worker that holds an entry for longer than these ms is taken for stuck
 --       5 how many responses may be open   6 a random number from 0 to 1   7 how many surplus ones at most
--- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise, history}
+-- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus likewise, history,
+--         whether there may be more ready ones}
 --         low_water and history as in commit.lua
 
 local INPUT, OPEN, WAITING, OWNERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -42,7 +43,8 @@ if oldest ~= '' then stream_ms = math.min(stream_ms, ms_of(oldest)) end
 
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)
-ready = without_owned(ready, owned, false)
+local more = AT_MOST > 0 and #ready >= AT_MOST
+ready = without_owned(ready, owned, WAITING, false)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
 
@@ -53,4 +55,4 @@ local first = math.floor(math.max(too_many - SURPLUS_AT_MOST + 1, 0) * PLACE)
 local last = first + math.min(too_many, SURPLUS_AT_MOST) - 1
 local surplus = last >= first and redis.call('ZRANGE', OPEN, first, last, 'WITHSCORES') or {}
 local low_water = {oldest_pending, last_delivered, stalled, owned}
-return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, history})
+return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, history, more})

@@ -10,6 +10,7 @@ import pytest
 from deltaloom import GROUP
 from handlers.core.identity import StreamKey
 from service.pipeline.gathering import DEAR_BYTES
+from service.ports import SetUpWronglyError
 from service.storage import commit_plan
 from tests.bench import COMPLETED, KEEPALIVE, delta, done
 from tests.streams import add
@@ -293,6 +294,45 @@ async def test_a_worker_that_is_stuck_with_a_large_entry_holds_up_nothing_certai
     await bench.consumer("one").work()
     await bench.consumer("one").worker.sweep()
     assert sorted(text.text for text in await texts(bench.redis, bench.prefix)) == ["a", "c"]
+
+
+async def test_a_text_does_not_wait_for_a_later_large_entry_of_its_own(bench: Bench) -> None:
+    """Otherwise a text waits as long as large entries of its response come behind its end."""
+    at = await bench.now_ms()
+    await bench.publish_at(at - 3000, CREATED, delta(1, "a"), done("b"))
+    closing = await bench.consumer("one").read()
+    await bench.publish_at(at - 1000, BIG)
+    await hold(bench)
+    await bench.consumer("one").take(closing)
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
+
+
+async def test_a_response_with_a_large_entry_does_not_end_the_look_at_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise those beyond the first ones that are ready wait for another sweep, or for many."""
+    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    at = await bench.now_ms()
+    await bench.publish_at(at - 4000, KEEPALIVE, response_id="resp_0")
+    held = await bench.consumer("other").read()
+    await bench.publish_at(at - 3000, BIG, response_id="resp_0")
+    await hold(bench)
+    for number in range(6):
+        await bench.publish_at(at - 2000 + number, delta(1, "a"), done("b"), response_id=f"resp_{number}")
+    await bench.commit(await bench.consumer("stopped").read())
+    await bench.commit(held)
+    survey = await bench.storage.survey(10**6)
+    assert ([key.value for key in survey.ready], survey.more) == (["resp_1", "resp_2"], True)
+
+
+async def test_nothing_is_acknowledged_while_the_owners_cannot_be_noted(bench: Bench) -> None:
+    """Otherwise a batch is gone from the worker's hands, and it is told that nothing was."""
+    await bench.redis.set(bench.names.name("owners"), "x", ex=60)
+    await bench.publish(delta(1, "a"))
+    entries = await bench.consumer("one").read()
+    with pytest.raises(SetUpWronglyError, match="owners"):
+        await bench.commit(entries)
+    assert (await bench.redis.xpending(bench.names.deltas, GROUP))["pending"] == 1
 
 
 @pytest.mark.usefixtures("stalled")

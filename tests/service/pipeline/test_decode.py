@@ -225,6 +225,13 @@ def test_a_context_value_that_is_no_text_is_left_out(name: str) -> None:
     assert said.context.truncated == (name,)
 
 
+def test_a_flat_event_does_without_a_context_value_that_is_no_text() -> None:
+    """Otherwise it depends on the shape of an entry whether a refusal is lost."""
+    flat = entry(type=b"response.completed", tenant=b"\xff", sequence_number=b"1")
+    (slot,) = events_of(flat, 1000, 10)
+    assert slot == Slot({"type": "response.completed", "sequence_number": "1"})
+
+
 def test_response_id_that_is_too_long_is_refused() -> None:
     """Otherwise a key would be as long as the producer likes."""
     longest = "é" * limits.ID

@@ -193,6 +193,17 @@ def test_large_entries_are_taken_last() -> None:
     assert gathering.size == sum(batch.size for batch in gathering.batches)
 
 
+@pytest.mark.parametrize("names", [[b"response_id", b"event"], [b"response_id", b"type", b"text"]])
+def test_a_large_entry_may_have_its_fields_in_any_order(names: list[bytes]) -> None:
+    """Otherwise others wait for it, because its producer names the response first, or writes flat fields."""
+    values = {b"response_id": b"r", b"type": b"x", names[-1]: b"x" * DEAR_BYTES}
+    fields = [each for name in names for each in (name, values[name])]
+    gathering = Gathering(READING.rules, 10**6)
+    gathering.extend([entry(0), RawEntry(b"1-1", fields), entry(2)])
+    assert [batch.ids for batch in gathering.batches] == [[b"1-0", b"1-2"], [b"1-1"]]
+    assert gathering.owners == {b"1-1": StreamKey("response", "r")}
+
+
 def test_entries_of_a_response_keep_their_order() -> None:
     """Otherwise a delta behind a large copy would be taken before it, and raise an alert."""
     gathering = Gathering(READING.rules, 10**6)
@@ -226,7 +237,8 @@ def test_nothing_stays_behind_an_entry_that_is_not_looked_into() -> None:
         ((b"response_id", b"a\n"), None),
         ((b"response_id", b"r" * 1025), None),
         ((b"tenant", b"response_id"), None),
-        ((b"x", b"x" * 40_000, b"response_id", b"r"), NOBODY),
+        ((b"x", b"x" * 40_000, b"response_id", b"r"), StreamKey("response", "r")),
+        ((b"x", b"x" * 40_000), NOBODY),
     ],
 )
 def test_the_owner_of_a_large_entry(beside: tuple[bytes, ...], owner: StreamKey | None) -> None:
