@@ -40,6 +40,7 @@ class Options:
     late: float = limits.LATE_SECONDS
     late_delivery: float = limits.LATE_DELIVERY_SECONDS
     slowdown: float = limits.SLOWDOWN
+    slow_command: float = limits.SLOW_COMMAND_MS
     per_byte: float = limits.STORED_PER_BYTE
     per_event: float = limits.STORED_PER_EVENT
     json: Path | None = None
@@ -141,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"how many times as long honest texts may take, 99th percentile (default {_DEFAULT.slowdown:g})",
     )
     add(
+        "--slow-command",
+        type=_positive,
+        default=_DEFAULT.slow_command,
+        help=f"ms that a command may take the server (default {_DEFAULT.slow_command:g})",
+    )
+    add(
         "--stored-per-byte",
         type=_positive,
         default=limits.STORED_PER_BYTE,
@@ -187,6 +194,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         late=given.late,
         late_delivery=given.late_delivery,
         slowdown=given.slowdown,
+        slow_command=given.slow_command,
         per_byte=given.stored_per_byte,
         per_event=given.stored_per_event,
         json=given.json,

@@ -167,14 +167,14 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
         "violations": {kind: verdict.violations[kind] for kind in KINDS},
         "examples": verdict.examples,
         "limits": {
-            "slowdown": limits.SLOWDOWN,
+            "slowdown": options.slowdown,
             "floor ms": limits.FLOOR_MS,
             "late s": options.late,
             "late delivery s": options.late_delivery,
             "stored per byte": options.per_byte,
             "stored per event": options.per_event,
             "memory MiB": limits.MEMORY // _MEBIBYTE,
-            "slow command ms": limits.SLOW_COMMAND_MS,
+            "slow command ms": options.slow_command,
         },
     }
 

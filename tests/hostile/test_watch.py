@@ -65,7 +65,11 @@ async def looked_at(workers: Workers, *, until_dead: bool = False) -> tuple[watc
     memory = watch.MemoryWatch([workers], lambda kind, _example: found.append(kind))
     task = asyncio.create_task(memory.follow())
     try:
-        await wait_until(lambda: not workers.slots[0].alive if until_dead else bool(memory.peaks))
+        await wait_until(
+            lambda: (
+                not workers.slots[0].alive if until_dead else memory.peaks.get("worker", 0) > 1_000_000
+            )  # before that it is about to begin
+        )
     finally:
         await end_tasks(task)
     return memory, found
@@ -150,7 +154,7 @@ async def test_an_attacker_stores_entries_and_notes_each(tmp_path: Path) -> None
         await attacker.run(lambda: ledger.entries >= 100)
         assert await client.xlen(NAMES.deltas) == ledger.entries == ledger.accounts["endings"].entries
     assert ledger.refused == 1
-    assert 100 <= ledger.entries <= 110
+    assert 100 <= ledger.entries <= 200, "one more batch at most"
 
 
 async def test_a_pace_lets_no_more_be_sent_than_is_due() -> None:
