@@ -7,7 +7,7 @@
 | `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
 | `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
 | `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
-| `owners`                  | hash   | whose some large pending entries are         | acknowledged     |
+| `owners`                  | hash   | responses of large pending entries           | acknowledged     |
 | `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
 | `counted-types`           | zset   | weights of the types in `counts`             | bounded in size  |
 | `counted-fields`          | zset   | weights of the fields left out in `counts`   | bounded in size  |
@@ -131,7 +131,7 @@ class Keys:
         return self.names.name(f"rates:{width_ms}:{start_ms}")
 
     def rate_names(self, width_ms: int, start_ms: int) -> str:
-        """The models, tenants and providers that these are counted for, by how often they come."""
+        """The models, tenants and providers in a bucket of rates, by how often they come."""
         return self.names.name(f"rate-names:{width_ms}:{start_ms}")
 
     @property

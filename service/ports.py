@@ -91,7 +91,7 @@ class Committed:
     more: bool = False
     """Whether there may be more of them: a survey finds those."""
     surplus: int = 0
-    """How many more responses are open than may be; at most as many as the batch opened or let grow."""
+    """How many more responses are open than may be; at most as many as the batch told something new of."""
     history: str = ""
     """Which history of the data this is true of: after a failover or a restart it is another one."""
     now_ms: int = 0

@@ -222,9 +222,12 @@ def _flat(entry: Entry, max_event_bytes: int) -> Slot:
     event: dict[str, Any] = {}
     for raw_name, raw in entry.fields.items():
         name = _utf8("name", raw_name)
-        if name in CONTEXT_NAMES and _is_no_text(raw):
-            continue  # `said_of` has left it out, and said so
-        value: Any = _utf8(name, raw)
+        try:
+            value: Any = _utf8(name, raw)
+        except UnreadableError:
+            if name in CONTEXT_NAMES:  # `said_of` has left it out, and noted that
+                continue
+            raise
         event[name] = _parsed(raw) if name in _NESTED and value.startswith("{") else value
     return _checked(event)
 
@@ -249,14 +252,6 @@ def _parsed(body: bytes) -> Any:
             raise UnreadableError("malformed_json", f"not JSON at character {error.pos}: {what}") from None
         except (ValueError, RecursionError) as error:
             raise UnreadableError("malformed_json", f"JSON beyond limits: {type(error).__name__}") from None
-
-
-def _is_no_text(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def _utf8(name: str, raw: bytes) -> str:

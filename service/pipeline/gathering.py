@@ -144,7 +144,7 @@ class Gathered:
 
         Args:
             entries: these.
-            largest: bytes of a body; the first larger one, and all behind it, are not added.
+            largest: bytes; the first entry that is larger, and all behind it, are not added.
 
         Returns:
             How many were added.
@@ -247,7 +247,7 @@ class Gathered:
 
 
 DEAR_BYTES = 16 * 1024
-"""A larger entry may take long: it is taken after the others of its read, its owner is noted."""
+"""A larger entry is dear: it may take long. It comes after the others of its read, and its owner is noted."""
 
 NOBODY = StreamKey("item", "")
 """The owner of an entry that is too large to be looked into: a dead letter concerns no response."""
@@ -269,7 +269,7 @@ class Gathering:
         self.history = history
         """Of storage's data, the one that was known when the read began; empty: none was."""
         self.owners: dict[bytes, StreamKey] = {}
-        """The responses of dear entries, by their ids; without those that do not say it."""
+        """The responses of dear entries that name one, by the ids of the entries."""
         self._light: list[Gathered] = []
         self._dear: list[RawEntry] = []
         self._too_large: list[RawEntry] = []
@@ -319,7 +319,7 @@ class Gathering:
             ]
 
     def _put_back_some(self, entries: Sequence[RawEntry]) -> list[RawEntry]:
-        """Put back large entries, and those of the same owner that follow them; return the others."""
+        """Put back dear entries, and those of the same owner that follow them; return the others."""
         light = []
         for entry in entries:
             size, owner = size_of(entry), _owner_of(entry)

@@ -34,7 +34,7 @@
 --                       pending entries with a known owner}
 --         ready         responses to finish, but for those loaded
 --         more          whether the low-water mark has passed more than were looked at
---         surplus       how many more responses are open than may be; at most as many as this batch opened or let grow
+--         surplus       how many more responses are open than may be; at most as many as this batch says more of than deltas
 --         told_of_crowds  entries whose letter about a response with too many parts was written
 --         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
 --                       values, {field, log, …}}
