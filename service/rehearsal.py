@@ -17,7 +17,7 @@ from service.bus.envelope import open_entry
 from service.patience import Patience, T
 from service.pipeline.worker import Worker
 from service.ports import RawEntry, SetUpWronglyError
-from service.storage.availability import without_script
+from service.storage.availability import unavailable_if_away, without_script
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
 from service.storage.rates import RedisRates
@@ -79,7 +79,7 @@ async def rehearse(client: Redis, table: RoutingTable, settings: Settings, names
     """
     scratch = scratch_settings(settings, names)
     try:
-        with logs.silent():
+        with logs.silent(), unavailable_if_away():
             async with scratch_keys(client, scratch) as keys:
                 await _Rehearsal(client, table, scratch, keys).run()
     except ResponseError as error:
