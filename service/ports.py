@@ -171,8 +171,8 @@ class Settlement:
 
     stream_key: StreamKey
     version: int
-    texts: Sequence[FinishedText]
-    """To be written in this order. If something has come for one without deltas, the rest is read again."""
+    closed: Sequence[FinishedText | Dropped]
+    """To be settled in this order. From the first for which something has come, all is read again."""
     spent: Sequence[Arrival]
     """Endings that nothing waits for any more."""
     doubtful_since: EntryId | None
@@ -184,12 +184,15 @@ class Settlement:
     """If it has ended, or is given up."""
     contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
     """Alerts about other authoritative texts of parts that were finished before, raised once a part."""
-    dropped: Sequence[Dropped] = ()
-    """Copies to forget once all of `texts` are written: they belong to one of them, or to one before."""
     partial: bool = False
-    """True if more texts of the response follow in a later call, and then what its end means."""
+    """True if more of the response's parts follow in a later call, and then what its end means."""
     earlier: Sequence[PartKey] = ()
-    """The parts whose texts were written in the calls before."""
+    """The parts that were settled in the calls before."""
+
+    @property
+    def texts(self) -> list[FinishedText]:
+        """The texts to be written."""
+        return [each for each in self.closed if isinstance(each, FinishedText)]
 
 
 @dataclass(frozen=True, slots=True)

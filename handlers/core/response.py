@@ -97,9 +97,8 @@ class ResponseEnd(NamedTuple):
 class Resolution:
     """What can be said of a response now."""
 
-    finished: list[FinishedPart] = field(default_factory=list)
-    """In the order in which they were closed."""
-    dropped: list[DroppedCopy] = field(default_factory=list)
+    closed: list[FinishedPart | DroppedCopy] = field(default_factory=list)
+    """In the order in which they were closed; a copy behind the text that it is of."""
     spent: list[Arrival] = field(default_factory=list)
     """Endings that have closed whatever began before them."""
     ended: bool = False
@@ -111,12 +110,25 @@ class Resolution:
     doubtful_since: EntryId | None = None
     """The earliest entry that closed something which is still in doubt."""
 
+    @property
+    def finished(self) -> list[FinishedPart]:
+        """The parts that came to an end."""
+        return [each for each in self.closed if isinstance(each, FinishedPart)]
+
+    @property
+    def dropped(self) -> list[DroppedCopy]:
+        """The parts of which nothing comes out."""
+        return [each for each in self.closed if isinstance(each, DroppedCopy)]
+
 
 _FIRST, _LAST = Arrival(EntryId(0, 0), 0), Arrival(EntryId(2**64, 0), 0)
 """Before and after every event. What is given up comes last."""
 
-_Found = tuple[Arrival, FinishedPart]
+_Finished = tuple[Arrival, FinishedPart]
 """A finished part, after the event that closed it."""
+
+_Closed = tuple[Arrival, FinishedPart | DroppedCopy]
+"""A part of which something comes out or nothing does, after the event that closed it."""
 
 
 def resolve(
@@ -134,10 +146,10 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
     result.contradictions = contradictions_of_finished(timeline)
-    found = _end_response(timeline, low_water, result)
+    at_ends = _end_response(timeline, low_water, result)
     if idle_at_ms is not None and not timeline.terminals:
-        found += _give_up(timeline, idle_at_ms, why, result)
-    ended = {finished.part: (at, finished.assembly.text) for at, finished in found}  # closed when they began
+        at_ends += _give_up(timeline, idle_at_ms, why, result)
+    ended = {finished.part: (at, finished.assembly.text) for at, finished in at_ends}  # when they began
     closes = {
         part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
     }
@@ -150,10 +162,12 @@ def resolve(
     assigned = assign_item_copies(timeline, passed, joined, ended)
     others = (earliest(state, part, [other]) for part, other in assigned.others)
     result.contradictions += [contradiction for contradiction in others if contradiction is not None]
+    found: list[_Closed] = [*at_ends]
     for part, close in closes.items():
         log = state.open_parts[part]
         if part in assigned.copies:
-            result.dropped.append(_dropped(part, log, assigned.closes[part]))
+            at = assigned.closes[part].at
+            found.append((at, DroppedCopy(part, log.assembled(at)[1])))
         elif part in assigned.closes:
             found.append((assigned.closes[part].at, _finished(timeline, part, log, assigned.closes[part])))
         elif close is not None:
@@ -165,7 +179,7 @@ def resolve(
         elif idle_at_ms is not None:
             found.append((_LAST, _abandoned(timeline, part, log, idle_at_ms, why)))
     _fold(timeline, found, assigned.closes, joined, result)
-    over = {*(each.part for each in result.finished), *(each.part for each in result.dropped)}
+    over = {each.part for each in result.closed}
     left = [(part, log) for part, log in state.open_parts.items() if part not in over]
     result.spent = timeline.spent(low_water, left)
     return result
@@ -173,35 +187,40 @@ def resolve(
 
 def _fold(
     timeline: Timeline,
-    found: list[_Found],
+    found: list[_Closed],
     closes: Mapping[PartKey, Close],
     joined: Joined,
     result: Resolution,
 ) -> None:
     """Add what was found to the result, in the order of the stream; drop whole texts that are copies."""
     known = KnownTexts(timeline)
-    for at, finished in sorted(found, key=lambda each: (each[0], each[1].part)):
-        part, text = finished.part, finished.assembly.text
+    for at, closed in sorted(found, key=_in_order):
+        if isinstance(closed, DroppedCopy):
+            result.closed.append(closed)
+            continue
+        part, text = closed.part, closed.assembly.text
         close, log = closes.get(part), timeline.state.open_parts.get(part)
         whole = close is not None and log is not None and is_whole(log, close)
         if close and whole and (known.has(part, text, close) or joined.is_spoken(part, text, closes)):
-            result.dropped.append(DroppedCopy(part, finished.late))
+            result.closed.append(DroppedCopy(part, closed.late))
             continue
         known.add(part, at, text)
-        result.finished.append(finished)
+        result.closed.append(closed)
 
 
-def _dropped(part: PartKey, log: PartLog, close: Close) -> DroppedCopy:
-    return DroppedCopy(part, log.assembled(close.at)[1])
+def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
+    """Return a part's place in the order of the stream; of those that one event closes, copies come last."""
+    at, closed = found
+    return at, isinstance(closed, DroppedCopy), closed.part
 
 
-def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -> list[_Found]:
+def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -> list[_Finished]:
     """Note how the response ended; return the texts that only its ends and its announcements have.
 
     Only of a kind the response showed no other part of: a copy's position is no proof that a text is a new
     one, and nothing may come twice.
     """
-    found: list[_Found] = []
+    found: list[_Finished] = []
     shown: set[Kind] = set()
     before = _FIRST
     for arrival, ending in timeline.terminals:
@@ -236,7 +255,7 @@ def _announced(
     ]
 
 
-def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Found]:
+def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Finished]:
     """Note that a response is given up; return the texts that were only announced."""
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))

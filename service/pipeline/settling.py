@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.reasons import STOPPED
 from handlers.core.outputs import assembled_text, contradiction_alert
-from handlers.core.response import FinishedPart, resolve
+from handlers.core.response import DroppedCopy, FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
 from service.pipeline.slices import calls_of
@@ -114,15 +114,22 @@ def _settlement(
     return Settlement(
         state.stream_key,
         loaded.version,
-        [_text(table, finished, loaded) for finished in resolution.finished],
+        [_closed(table, each, loaded) for each in resolution.closed],
         resolution.spent,
         resolution.doubtful_since,
         resolution.ended,
         None if given_up is None else given_up.latest_ms,
         _over(resolution.ends, table) if resolution.ends else None,
         {each.part: contradiction_alert(each) for each in resolution.contradictions},
-        [Dropped(part, loaded.log_bytes.get(part, 0), late) for part, late in resolution.dropped],
     )
+
+
+def _closed(
+    table: RoutingTable, closed: FinishedPart | DroppedCopy, loaded: Loaded
+) -> FinishedText | Dropped:
+    if isinstance(closed, FinishedPart):
+        return _text(table, closed, loaded)
+    return Dropped(closed.part, loaded.log_bytes.get(closed.part, 0), closed.late)
 
 
 def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:

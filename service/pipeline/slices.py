@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from service.ports import FinishedText
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from service.ports import FinishedText, Settlement
+    from service.ports import Dropped, Settlement
 
 _ITEMS_AT_ONCE = 200
 """Texts, settlements, and names that they are counted for, that one call writes. A name that is new in a full
@@ -26,7 +28,7 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
     items = characters = 0
     for piece in (piece for each in settlements for piece in _pieces(each)):
         counted_for = set(piece.over.counted_for) if piece.over is not None else set()
-        more_items = 1 + len(piece.texts) + len(piece.dropped) + len(counted_for - names)
+        more_items = 1 + len(piece.closed) + len(counted_for - names)
         more = sum(len(text.message.text) for text in piece.texts)
         if call and (items + more_items > _ITEMS_AT_ONCE or characters + more > _CHARACTERS_AT_ONCE):
             yield call
@@ -41,13 +43,12 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
 
 
 def _pieces(settlement: Settlement) -> Iterator[Settlement]:
-    """Yield a settlement in pieces with some of its texts each; the last one has the rest of it."""
-    groups = list(_groups(settlement.texts))
-    for texts in groups[:-1]:
+    """Yield a settlement in pieces with some of its parts each; the last one has the rest of it."""
+    groups = list(_groups(settlement.closed))
+    for closed in groups[:-1]:
         yield replace(
             settlement,
-            texts=texts,
-            dropped=(),
+            closed=closed,
             partial=True,
             spent=(),
             over=None,
@@ -57,20 +58,20 @@ def _pieces(settlement: Settlement) -> Iterator[Settlement]:
     if len(groups) <= 1:
         yield settlement
     else:
-        earlier = [text.part for texts in groups[:-1] for text in texts]
-        yield replace(settlement, texts=groups[-1], earlier=earlier)
+        earlier = [each.part for closed in groups[:-1] for each in closed]
+        yield replace(settlement, closed=groups[-1], earlier=earlier)
 
 
-def _groups(texts: Iterable[FinishedText]) -> Iterator[list[FinishedText]]:
-    """Yield texts in groups that fit into one call."""
-    group: list[FinishedText] = []
+def _groups(closed: Iterable[FinishedText | Dropped]) -> Iterator[list[FinishedText | Dropped]]:
+    """Yield closed parts in groups that fit into one call."""
+    group: list[FinishedText | Dropped] = []
     characters = 0
-    for text in texts:
-        size = len(text.message.text)
+    for each in closed:
+        size = len(each.message.text) if isinstance(each, FinishedText) else 0
         if group and (len(group) + 1 >= _ITEMS_AT_ONCE or characters + size > _CHARACTERS_AT_ONCE):
             yield group
             group, characters = [], 0
-        group.append(text)
+        group.append(each)
         characters += size
     if group:
         yield group

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handlers.core.response import FinishedPart
+
 if TYPE_CHECKING:
     from handlers.core.response import Resolution
 
@@ -18,17 +20,21 @@ def believed(ms: int, now_ms: int) -> int:
 
 def with_believed_times(resolution: Resolution, now_ms: int) -> Resolution:
     """Return what can be said of a response, with none of its times in the future."""
-    resolution.finished = [
-        part._replace(
-            started_ms=believed(part.started_ms, now_ms),
-            finished_ms=believed(part.finished_ms, now_ms),
-            contradiction=part.contradiction
-            and part.contradiction._replace(at_ms=believed(part.contradiction.at_ms, now_ms)),
-        )
-        for part in resolution.finished
+    resolution.closed = [
+        _with_believed_times(each, now_ms) if isinstance(each, FinishedPart) else each
+        for each in resolution.closed
     ]
     resolution.ends = [end._replace(at_ms=believed(end.at_ms, now_ms)) for end in resolution.ends]
     resolution.contradictions = [
         each._replace(at_ms=believed(each.at_ms, now_ms)) for each in resolution.contradictions
     ]
     return resolution
+
+
+def _with_believed_times(part: FinishedPart, now_ms: int) -> FinishedPart:
+    said = part.contradiction
+    return part._replace(
+        started_ms=believed(part.started_ms, now_ms),
+        finished_ms=believed(part.finished_ms, now_ms),
+        contradiction=said and said._replace(at_ms=believed(said.at_ms, now_ms)),
+    )

@@ -6,8 +6,8 @@
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, marker, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
 --                         partial, earlier {field, …},
---                         texts {field, log, log_bytes, late, item, item_field, id, message, json, whole, digest,
---                         opened, finished, contradicted} (a copy that is dropped has the first four),
+--                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
+--                         finished, contradicted} (a copy that is dropped has the first four),
 --                         contradictions {field, alert},
 --                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
@@ -261,16 +261,13 @@ local function wait_on(state, settlement)
 end
 
 local written = {}
--- Writes texts in their order. A copy goes with the text that it is of, once all before it are written. A text that
--- came whole, and has to be read again, would be taken for a copy of a later one. Returns true if all are finished.
+-- Finishes texts, and drops copies, up to the first for which something has come since it was read: what is finished
+-- was always closed before what is not. Returns true if that is all.
 local function finish_all(state, texts, written)
-  local all_finished = true
   for _, text in ipairs(texts) do
-    local finished = (text.message or all_finished) and finish(state, text, written)
-    all_finished = all_finished and finished
-    if text.whole and not finished then break end
+    if not finish(state, text, written) then return false end
   end
-  return all_finished
+  return true
 end
 
 local function settle(settlement)

@@ -8,6 +8,7 @@ import msgspec
 
 from handlers.core.text import text_digest
 from service.keys import OTHER
+from service.ports import FinishedText
 from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.keys import Keys
-    from service.ports import Over, Settlement
+    from service.ports import Dropped, Over, Settlement
     from service.settings import Settings
 
 OVER_MS = 600_000
@@ -70,7 +71,7 @@ class SettleCall:
             "ended": settlement.ended,
             "partial": settlement.partial,
             "earlier": [part.field for part in settlement.earlier],
-            "texts": [],
+            "texts": [self._closed(each) for each in settlement.closed],
             "contradictions": [
                 {"field": part.field, "alert": entry_of_alert(alert, self._source)}
                 for part, alert in settlement.contradictions.items()
@@ -82,36 +83,30 @@ class SettleCall:
             plan["idle_since_ms"] = settlement.idle_since_ms
         if settlement.over is not None:
             plan["over"] = self._over(settlement.over)
-        for text in settlement.texts:
-            json = stamped(text.message, self._source).model_dump_json()
-            plan["texts"].append(
-                {
-                    "field": text.part.field,
-                    "log": self._key(self._names.log(text.part)),
-                    "log_bytes": text.log_bytes,
-                    "item": self._key(self._names.item(text.part)),
-                    "item_field": f"{text.part.kind}:{text.part.content_index}",
-                    "id": text.message.id,
-                    "message": entry_of(text.message, json),
-                    "json": json,
-                    "late": text.late,
-                    "whole": text.message.delta_count == 0,
-                    "digest": text_digest(text.message.text),
-                    **self._alert("opened", text.opened),
-                    **self._alert("finished", text.finished),
-                    **self._alert("contradicted", text.contradicted),
-                }
-            )
-        plan["texts"] += [
-            {
-                "field": copy.part.field,
-                "log": self._key(self._names.log(copy.part)),
-                "log_bytes": copy.log_bytes,
-                "late": copy.late,
-            }
-            for copy in settlement.dropped
-        ]
         return plan
+
+    def _closed(self, closed: FinishedText | Dropped) -> dict[str, Any]:
+        plan = {
+            "field": closed.part.field,
+            "log": self._key(self._names.log(closed.part)),
+            "log_bytes": closed.log_bytes,
+            "late": closed.late,
+        }
+        return plan | self._text(closed) if isinstance(closed, FinishedText) else plan
+
+    def _text(self, text: FinishedText) -> dict[str, Any]:
+        json = stamped(text.message, self._source).model_dump_json()
+        return {
+            "item": self._key(self._names.item(text.part)),
+            "item_field": f"{text.part.kind}:{text.part.content_index}",
+            "id": text.message.id,
+            "message": entry_of(text.message, json),
+            "json": json,
+            "digest": text_digest(text.message.text),
+            **self._alert("opened", text.opened),
+            **self._alert("finished", text.finished),
+            **self._alert("contradicted", text.contradicted),
+        }
 
     def _over(self, over: Over) -> dict[str, Any]:
         return {

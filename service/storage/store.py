@@ -248,7 +248,7 @@ class RedisStorage:
         for settlement in settlements:
             if settlement.ended:
                 self._told.forget(settlement.stream_key)
-        return [settlements[s].texts[t].part for s, t in scripts.decode_settle(reply)]
+        return [settlements[s].closed[t].part for s, t in scripts.decode_settle(reply)]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
         """Give up settling a response: nobody looks at it again unless more comes; its keys expire."""

@@ -140,13 +140,15 @@ async def test_a_response_is_counted_with_the_text_that_grew_meanwhile(bench: Be
     assert counted == {b"responses:model:m": b"1", b"refused:model:m": b"1"}
 
 
-async def test_one_text_that_grew_meanwhile_holds_up_no_other_of_its_response(bench: Bench) -> None:
-    """Otherwise a text that is finished waits for its neighbour, or the neighbour is forgotten."""
+async def test_a_text_that_grew_meanwhile_is_read_again_with_all_that_was_closed_after_it(
+    bench: Bench,
+) -> None:
+    """Otherwise what was closed later is finished first, and counts as earlier from then on."""
     late = await committed(
         bench, delta(1, "a"), done("a"), second_part(delta(2, "b")), second_part(done("b"))
     )
     await committed(bench, delta(3, "late"))
-    assert await bench.settle(late) == 1
+    assert await bench.settle(late) == 0
     assert await settled(bench) == ["a", "b"]
 
 
@@ -166,6 +168,24 @@ async def test_copy_is_not_dropped_before_its_text_is_written(bench: Bench) -> N
     await committed(bench, delta(3, "late", "refusal"))
     assert await bench.settle(late) == 0
     assert await settled(bench) == ["ab"]
+
+
+async def test_copy_that_grew_meanwhile_counts_as_no_copy_of_a_later_text(bench: Bench) -> None:
+    """Otherwise the later text is finished first, and an alert says that the earlier copy contradicts it."""
+
+    def item(*refusals: str) -> dict[str, Any]:
+        content = [{"type": "refusal", "refusal": each} for each in refusals]
+        item = {"type": "message", "content": content}
+        return {"type": "response.output_item.done", "output_index": 0, "item": item}
+
+    elsewhere = done("b", "refusal") | {"output_index": 1}
+    late = await committed(bench, elsewhere, item("b"), delta(3, "", "refusal"), item("a", "a"))
+    await committed(bench, delta(5, "", "refusal"))
+    assert await bench.settle(late) == 1
+    assert await settled(bench) == ["a", "b"]
+    assert "deltaloom.text.contradicted" not in [
+        alert.type for alert in await alerts(bench.redis, bench.prefix)
+    ]
 
 
 async def test_late_events_of_a_text_are_all_counted(bench: Bench) -> None:

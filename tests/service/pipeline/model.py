@@ -14,7 +14,7 @@ from handlers.core.effects import Note
 from handlers.core.identity import EntryId
 from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
-from handlers.core.response import Resolution, resolve
+from handlers.core.response import FinishedPart, Resolution, resolve
 from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
@@ -139,30 +139,25 @@ class StoredSet:
         """
         response = self.responses.setdefault(state.stream_key, _Response())
         all_finished = True
-        for finished in resolution.finished:
-            part = finished.part
-            if part not in response.done:
+        for closed in resolution.closed:
+            part = closed.part
+            if part not in response.done and part not in response.dropped:
                 if _arrivals(state.open_parts.get(part)) != _arrivals(
                     decode_log(response.logs.get(part, b""))
                 ):
                     all_finished = False
-                    if finished.assembly.delta_count == 0:
-                        break
-                    continue
-                response.done[part] = finished.assembly.text
+                    break
                 response.logs.pop(part, None)
-                self.written[part] = assembled_text(finished)
-            if finished.contradiction is not None:
+                if isinstance(closed, FinishedPart):
+                    response.done[part] = closed.assembly.text
+                    self.written[part] = assembled_text(closed)
+                else:
+                    response.dropped.add(part)
+            if isinstance(closed, FinishedPart) and closed.contradiction is not None:
                 self.contradicted.add(part)
         self.contradicted.update(
             each.part for each in resolution.contradictions if each.part in response.done
         )
-        for part, _ in resolution.dropped if all_finished else ():
-            if _arrivals(state.open_parts.get(part)) != _arrivals(decode_log(response.logs.get(part, b""))):
-                all_finished = False
-                break
-            response.dropped.add(part)
-            response.logs.pop(part, None)
         for arrival in resolution.spent if all_finished else ():
             response.endings.pop(arrival, None)
 
