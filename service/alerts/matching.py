@@ -61,8 +61,10 @@ def mismatch(match: Match, judged: Judged) -> str | None:
     """Return the first thing in which an alert is not what is asked for; None if there is none."""
     for criterion, of in _ASKED.items():
         wanted: Sequence[str] | None = getattr(match, criterion)
+        if wanted is None:
+            continue
         value = of(judged)
-        if wanted is not None and not any(fits(name, value) for name in wanted):
+        if not any(fits(name, value) for name in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
     return unread(match.text, judged.alert.text) if match.text else None
 

@@ -7,6 +7,7 @@ are ever looked at.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import re2
@@ -66,15 +67,19 @@ class Pattern:
 
     def find(self, text: str) -> Span | None:
         """The first match."""
-        return next(self.spans(text), None)
+        match = self._compiled.search(_looked_at(text))
+        return None if match is None else Span(*match.span())
 
     def spans(self, text: str) -> Iterator[Span]:
         """All matches, as far as they do not overlap, from left to right."""
-        looked_at = (
-            text[:MOST_TEXT].encode("utf-8", "replace").decode()
-        )  # half a surrogate pair: RE2 reads UTF-8
-        for match in self._compiled.finditer(looked_at):
+        for match in self._compiled.finditer(_looked_at(text)):
             yield Span(*match.span())
+
+
+@lru_cache(maxsize=8)  # one pattern after the other looks at a text
+def _looked_at(text: str) -> str:
+    """Return what is looked at of a text, with a question mark for half a surrogate pair: RE2 reads UTF-8."""
+    return text[:MOST_TEXT].encode("utf-8", "replace").decode()
 
 
 def _explained(error: re2.error) -> str:

@@ -21,6 +21,7 @@ from service.alerts.privacy import Redactor, sha256_of
 from service.alerts.rules import judge, rules_of
 from service.alerts.schema import Mute, Route
 from service.alerts.severity import rank
+from service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import DestinationOptions
     from service.alerts.matching import Judged
     from service.alerts.schema import Config
+
+_REMEMBERED: Final = 500
+"""Alerts, or twice as many, that are remembered with what the rules say of them, ..."""
+
+_REMEMBERED_LENGTH: Final = 10_000
+"""... if their text has no more characters than this."""
 
 EVERYTHING_TO_EVERYBODY: Final = "everything"
 """The name of the route that is there where the file has none."""
@@ -64,6 +71,8 @@ class Policy:
         self.rules = rules_of(config)
         self.routes = tuple(_named(config))
         self._redactor = Redactor.of(config.redaction)
+        self._latest: Recent[ModerationAlert, Judged] = Recent(_REMEMBERED)
+        """Alerts with what the rules said: every destination asks for the same ones."""
 
     def decide(self, alert: ModerationAlert, now: datetime) -> Mapping[str, Decision]:
         """For each destination, by name: the message, or why there is none.
@@ -81,7 +90,12 @@ class Policy:
 
     def judge(self, alert: ModerationAlert) -> Judged:
         """What the rules say of an alert."""
-        return judge(alert, self.rules)
+        if len(alert.text) > _REMEMBERED_LENGTH:
+            return judge(alert, self.rules)
+        judged = self._latest.get(alert)
+        if judged is None:
+            judged = self._latest[alert] = judge(alert, self.rules)
+        return judged
 
     def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
         """The first route by which a destination gets this; None: none fits."""
