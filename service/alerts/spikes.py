@@ -6,6 +6,7 @@ another one has overtaken writes nothing. So each spike begins once and ends onc
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
@@ -132,13 +133,12 @@ def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
         outlasted = began.rate is not None and began.rate.until <= _time(rates.baseline_since_ms)
         if outlasted or is_calm(window_of(rate), baseline_of(rate), thresholds):
             found.append(Change(subject, _alert(subject, rate, began), begins=False))
-    for subject in sorted(rates.window):
+    for subject, window in sorted(rates.window.items()):
         if subject.scope not in _WATCHED:
             continue
-        rate = rates.rate(subject)
         known = subject in turn.spikes or subject.name == OTHER  # these are always others, so never a spike
-        if not known and is_spike(window_of(rate), baseline_of(rate), thresholds):
-            found.append(Change(subject, _alert(subject, rate), begins=True))
+        if not known and is_spike(window, rates.baseline.get(subject, _NOTHING), thresholds):
+            found.append(Change(subject, _alert(subject, rates.rate(subject)), begins=True))
     return found
 
 
@@ -168,7 +168,8 @@ class SpikeWatch:
         turn = await self._storage.take_turn(self._turn_ms)
         if turn is None:
             return
-        found = changes(turn, await self._storage.counted(turn.now_ms), self._thresholds)
+        rates = await self._storage.counted(turn.now_ms)
+        found = await asyncio.to_thread(changes, turn, rates, self._thresholds)  # batches go on meanwhile
         if found and await self._storage.write(turn, found):
             for change in found:
                 _log(change)
