@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from service.alerts.destinations.options import DestinationOptions
     from service.alerts.matching import Judged
-    from service.alerts.schema import Config
+    from service.alerts.schema import Config, TextLeaving
 
-_REMEMBERED: Final = 500
-"""Alerts, or twice as many, that are remembered with what the rules say of them, ..."""
+_REMEMBERED: Final = 1000
+"""Alerts, or twice as many, that are remembered with what is made of them, ..."""
 
-_REMEMBERED_LENGTH: Final = 10_000
+_REMEMBERED_LENGTH: Final = 5000
 """... if their text has no more characters than this."""
 
 EVERYTHING_TO_EVERYBODY: Final = "everything"
@@ -71,8 +71,9 @@ class Policy:
         self.rules = rules_of(config)
         self.routes = tuple(_named(config))
         self._redactor = Redactor.of(config.redaction)
-        self._latest: Recent[ModerationAlert, Judged] = Recent(_REMEMBERED)
-        """Alerts with what the rules said: every destination asks for the same ones."""
+        # Every destination asks for the same ones.
+        self._judged: Recent[ModerationAlert, Judged] = Recent(_REMEMBERED)
+        self._leaving: Recent[tuple[ModerationAlert, TextLeaving], ModerationAlert] = Recent(_REMEMBERED)
 
     def decide(self, alert: ModerationAlert, now: datetime) -> Mapping[str, Decision]:
         """For each destination, by name: the message, or why there is none.
@@ -92,10 +93,19 @@ class Policy:
         """What the rules say of an alert."""
         if len(alert.text) > _REMEMBERED_LENGTH:
             return judge(alert, self.rules)
-        judged = self._latest.get(alert)
+        judged = self._judged.get(alert)
         if judged is None:
-            judged = self._latest[alert] = judge(alert, self.rules)
+            judged = self._judged[alert] = judge(alert, self.rules)
         return judged
+
+    def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
+        """An alert as it may leave by a route that lets so much of the text leave."""
+        if len(alert.text) > _REMEMBERED_LENGTH:
+            return self._redactor.leaving(alert, how_much)
+        leaving = self._leaving.get((alert, how_much))
+        if leaving is None:
+            leaving = self._leaving[alert, how_much] = self._redactor.leaving(alert, how_much)
+        return leaving
 
     def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
         """The first route by which a destination gets this; None: none fits."""
@@ -122,7 +132,7 @@ class Policy:
         alert, how_much = judged.alert, named.route.text
         return Notification(
             id=alert.id,
-            alert=self._redactor.leaving(alert, how_much),
+            alert=self.leaving(alert, how_much),
             severity=judged.severity,
             category=judged.category,
             rule=judged.rule,

@@ -43,8 +43,10 @@ def line(said: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = 
 
 
 def _quotes(answer: str, text: str) -> bool:
-    beginning = text[:_LOOKED_THROUGH]
     written = _letters(answer)
+    if len(written) < _SHORTEST_QUOTE:  # as of most receivers, which say nothing
+        return False
+    beginning = text[:_LOOKED_THROUGH]
     for searched in (_letters(beginning), _letters(json.dumps(beginning))):  # as it is, and with \\u escapes
         length = min(_IN_A_ROW, len(searched))
         if length >= _SHORTEST_QUOTE and any(
