@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hostile.victims import Victims
 
 _PROBE_AFTER = 12.0
-_APART = 1.0
+_APART = 3.0
 """Seconds between the beginnings of two generators, which are their worst: each is to be stood by itself."""
 _ALONE = 4
 """How many times its share a generator sends that is alone."""
@@ -105,11 +105,14 @@ class Load:
         names = [name for name in self._options.generators if name != RETRY_AFTER]
 
         apart = min(_APART, self._options.seconds / 2 / max(1, len(names)))
+        waited = apart * (len(names) - 1) / 2
+        # Of the whole run: what the later ones do not send at first, all send from then on.
+        rate = self._options.rate * self._options.seconds / (self._options.seconds - waited)
 
         async def attack(place: int, name: str) -> None:
             await asyncio.sleep(place * apart)
             try:
-                await self._attacker(name).run(ends)
+                await self._attacker(name, rate).run(ends)
             except (RedisError, OSError) as error:
                 self._verdict.violate("not settled", f"the server did not take an entry: {error}")
 
@@ -124,14 +127,14 @@ class Load:
 
         await asyncio.gather(probing(), until_the_end(), *itertools.starmap(attack, enumerate(names)))
 
-    def _attacker(self, name: str) -> Attacker:
+    def _attacker(self, name: str, rate: float) -> Attacker:
         generator, options = GENERATORS[name], self._options
         entries = generator.entries(options.seed, self._victims)
         ledger = self._verdict.ledger
         share = generator.share / WHOLE
         if len(options.generators) == 1:
             share = min(1, _ALONE * share)
-        return Attacker(generator, entries, self._server, self._stream_of(), ledger, options.rate * share)
+        return Attacker(generator, entries, self._server, self._stream_of(), ledger, rate * share)
 
     def _stream_of(self) -> Callable[[Entry], str]:
         """Return who says the input of an entry: that of the response which it is near, or each in turn."""

@@ -31,7 +31,7 @@ class Options:
     producers: int = 3
     partitions: int = 0
     generators: tuple[str, ...] = _MIX
-    rate: float = 1.2
+    rate: float = 1.05
     """Megabytes of hostile entries a second, of all generators together."""
     honest: float = 20.0
     """Honest responses begun a second."""

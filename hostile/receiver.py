@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from chaos.receiver import Takes
 
+_DIGEST_WINDOW = 5.0
+"""Seconds for which similar alerts are held."""
+
 _RETRY_AFTER = ("1", "7200", "Wed, 21 Oct 2099 07:28:00 GMT", "4102444800", "1000000000000", "-1", "soon", "")
 _ANSWERS = ((429, 503), _RETRY_AFTER)
 _TRIES_AGAIN_WITHIN = limits.PAUSE + 10
@@ -29,7 +32,7 @@ class Receiver:
     """Listens for all destinations.
 
     Args:
-        told: of each alert at the honest destination; there is a second one, which only takes them.
+        told: of each alert at the honest destination; there is a second one, which gets digests of them.
         odd: whether there is one that asks to be left alone.
     """
 
@@ -46,7 +49,8 @@ class Receiver:
 
     def configuration(self) -> str:
         """Return an `alerts.toml` that sends everything to each destination, with its whole text."""
-        names = ["honest", "quiet", *(["odd"] if self._odd else [])]
+        names = ["honest", "digests", *(["odd"] if self._odd else [])]
+        options = {"digests": f"group = {{ window = {_DIGEST_WINDOW:g} }}\n"}
         destinations = "".join(
             f"[destinations.{name}]\n"
             'type = "webhook"\n'
@@ -54,7 +58,7 @@ class Receiver:
             f'secret_env = "{SECRET_VARIABLE}"\n'
             f'allow_addresses = ["{HOST}/32"]\n'
             f'begin = "all"\n'
-            f"max_retry_after = {limits.MAX_RETRY_AFTER:g}\n"
+            f"max_retry_after = {limits.MAX_RETRY_AFTER:g}\n{options.get(name, '')}"
             for name in names
         )
         return f'{destinations}[[routes]]\nname = "everything"\nto = {names}\ntext = "full"\n'
@@ -64,7 +68,7 @@ class Receiver:
         """Listen."""
         application = web.Application(client_max_size=64 * 2**20)
         application.router.add_post("/honest", self._honest)
-        application.router.add_post("/quiet", self._take)
+        application.router.add_post("/digests", self._take)
         application.router.add_post("/odd", self._leave_me_alone)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()

@@ -198,7 +198,8 @@ def test_the_configuration_is_for_all_destinations() -> None:
     assert "[destinations.odd]" not in Receiver(Told(), odd=False).configuration()
     written = Receiver(Told(), odd=True).configuration()
     assert "[destinations.odd]" in written
-    assert "to = ['honest', 'quiet', 'odd']" in written
+    assert "to = ['honest', 'digests', 'odd']" in written
+    assert "group = { window" in written
 
 
 def test_keys_of_other_partitions_are_no_leftovers() -> None:
