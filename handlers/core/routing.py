@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from handlers.core.effects import Effect, Origin
@@ -41,7 +42,12 @@ class Route(NamedTuple):
     @property
     def event_type(self) -> str:
         """The `type` literal of the model."""
-        return str(get_args(self.model.model_fields["type"].annotation)[0])
+        return _type_of(self.model)
+
+
+@cache
+def _type_of(model: type[Event]) -> str:
+    return str(get_args(model.model_fields["type"].annotation)[0])
 
 
 class Opening(NamedTuple):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
-"""A batch of so many entries, or of so many bytes, is large."""
+"""A batch of so many entries, or of so many bytes, is large; and one with dear entries, which take long."""
 
 BATCH_SECONDS = 0.25
 """Seconds that a batch should take at most."""
@@ -98,4 +98,4 @@ class Ahead:
 
 
 def _is_large(gathering: Gathering) -> bool:
-    return len(gathering) >= LARGE_ENTRIES or gathering.size >= LARGE_BYTES
+    return len(gathering) >= LARGE_ENTRIES or gathering.size >= LARGE_BYTES or gathering.has_dear

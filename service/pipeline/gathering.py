@@ -71,6 +71,8 @@ class Gathered:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        self.dear = False
+        """True if it has large entries: to read them may take long."""
         self.ids: list[bytes] = []
         """Of the entries, as the server gave them."""
         self.columns: dict[Where, Column] = {}
@@ -119,7 +121,10 @@ class Gathered:
         """Return so many smaller batches of the same entries."""
         raws = self.raws()
         size = max(1, -(-len(raws) // max(2, pieces)))
-        return [self.of(self._rules, raws[first : first + size]) for first in range(0, len(raws), size)]
+        cut = [self.of(self._rules, raws[first : first + size]) for first in range(0, len(raws), size)]
+        for piece in cut:
+            piece.dear = self.dear
+        return cut
 
     @classmethod
     def unread(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
@@ -271,6 +276,8 @@ class Gathering:
         self.owners: dict[bytes, StreamKey] = {}
         """The responses of dear entries that name one, by the ids of the entries."""
         self._light: list[Gathered] = []
+        self._anybodys: list[RawEntry] = []
+        """Dear entries that do not say whose they are: the texts of all responses wait for them."""
         self._dear: list[RawEntry] = []
         self._too_large: list[RawEntry] = []
         """Entries that are not looked into: they come last."""
@@ -282,7 +289,7 @@ class Gathering:
         """
 
     def __len__(self) -> int:
-        return len(self._dear) + len(self._too_large) + sum(map(len, self._light))
+        return sum(map(len, self._behind_the_light)) + sum(map(len, self._light))
 
     @property
     def ids(self) -> list[bytes]:
@@ -290,15 +297,27 @@ class Gathering:
         if len(self._light) == 1 and not self._size_behind:
             return self._light[0].ids
         ids = [each for batch in self._light for each in batch.ids]
-        ids += [entry_id for entry_id, _ in (*self._dear, *self._too_large)]
+        ids += [entry_id for some in self._behind_the_light for entry_id, _ in some]
         return sorted(ids, key=lambda each: EntryId.parse(each.decode()))
 
     @property
     def batches(self) -> list[Gathered]:
         """What is to be taken, one after the other."""
-        behind = [*slices(self._dear, DEAR_AT_ONCE), *slices(self._too_large, DEAR_AT_ONCE)]
         light = [batch for batch in self._light if len(batch)]
-        return [*light, *(Gathered.of(self._rules, some) for some in behind)]
+        cut = (some for entries in self._behind_the_light for some in slices(entries, DEAR_AT_ONCE))
+        dear = [Gathered.of(self._rules, some) for some in cut]
+        for batch in dear:
+            batch.dear = True
+        return [*light, *dear]
+
+    @property
+    def _behind_the_light(self) -> tuple[list[RawEntry], ...]:
+        return self._anybodys, self._dear, self._too_large
+
+    @property
+    def has_dear(self) -> bool:
+        """Whether some entries are dear, or wait behind one that is."""
+        return self._size_behind > 0
 
     @property
     def size(self) -> int:
@@ -327,7 +346,7 @@ class Gathering:
                 self._too_large.append(entry)
                 self.owners[entry[0]] = owner or NOBODY
             elif size > DEAR_BYTES or owner in self._behind:
-                self._dear.append(entry)
+                (self._anybodys if owner is None else self._dear).append(entry)
                 self._behind.add(owner)
                 if owner is not None:
                     self.owners[entry[0]] = owner

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from handlers.core.context import Registers, context_of
@@ -194,9 +196,11 @@ class Worker:
         self, hand: _InHand, deliveries: Mapping[bytes, int] | None, bury: Unreadable | None = None
     ) -> Committed:
         alerted = self._alerted
-        batch = Batch(
-            hand.batch, self._reading, now_ms=self._storage.now_ms, deliveries=deliveries, bury=bury
+        read = partial(
+            Batch, hand.batch, self._reading, now_ms=self._storage.now_ms, deliveries=deliveries, bury=bury
         )
+        # A large entry takes as long as thousands of others, which go on meanwhile.
+        batch = await asyncio.to_thread(read) if hand.batch.dear else read()
         await self._open_alerts(batch, alerted)
         committed = await self._store(batch.commit, hand.history)
         while committed.overflowing or committed.crowded or committed.contradicted:

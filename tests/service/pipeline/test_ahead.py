@@ -11,7 +11,7 @@ import structlog
 
 from service.pipeline import ahead as ahead_module
 from service.pipeline.ahead import LARGE_BYTES, LARGE_ENTRIES, Ahead
-from service.pipeline.gathering import Gathering, Rules
+from service.pipeline.gathering import DEAR_BYTES, Gathering, Rules
 from service.ports import RawEntry
 from tests.waiting import wait_until
 
@@ -54,6 +54,11 @@ def large(number: int) -> Gathering:
     return gathering(many if number % 2 else [one])
 
 
+def dear(number: int) -> Gathering:
+    """A batch with one entry that may take long."""
+    return gathering([RawEntry(f"{number}-0".encode(), [b"event", b" " * (DEAR_BYTES + 1)])])
+
+
 async def test_so_many_at_once_and_not_more() -> None:
     """The server would wait for Python and Python for the server; or all that is unread would be read."""
     taking = Taking()
@@ -78,6 +83,17 @@ async def test_a_small_batch_is_waited_for() -> None:
     assert not first.done()
     taking.go_on.set()
     await first
+
+
+async def test_a_dear_entry_is_not_waited_for() -> None:
+    """Texts of other responses would not even be read until it is done."""
+    taking = Taking()
+    ahead = Ahead(taking.take, 2)
+    await ahead.take(dear(1))
+    await ahead.take(dear(2))
+    taking.go_on.set()
+    await ahead.drain(10)
+    assert taking.begun == [b"1-0", b"2-0"]
 
 
 @pytest.mark.parametrize("batch", [small(1), large(1)], ids=["small", "large"])

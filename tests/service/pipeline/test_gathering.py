@@ -210,10 +210,13 @@ def test_entries_of_a_response_keep_their_order() -> None:
     own, other = (b"response_id", b"r"), (b"response_id", b"s")
     gathering.extend([entry(0, *own), large(1, *own), entry(2, *other), entry(3, *own), entry(4)])
     gathering.extend([entry(5, *own), large(6), entry(7), entry(8, *other)])
-    light, *behind = (batch.ids for batch in gathering.batches)
-    assert light == [b"1-0", b"1-2", b"1-4", b"1-8"]
-    assert [each for ids in behind for each in ids] == [b"1-1", b"1-3", b"1-5", b"1-6", b"1-7"]
-    assert gathering.owners.keys() == {b"1-1", b"1-3", b"1-5"}
+    light, *behind = gathering.batches
+    assert light.ids == [b"1-0", b"1-2", b"1-4", b"1-8"]
+    anybodys, own_ones = [b"1-6", b"1-7"], [b"1-1", b"1-3", b"1-5"]  # everybody waits for the former
+    assert [each for batch in behind for each in batch.ids] == anybodys + own_ones
+    assert (light.dear, *(batch.dear for batch in behind)) == (False, *(True for _ in behind))
+    assert gathering.owners.keys() == {*own_ones}
+    assert (len(gathering), gathering.has_dear) == (9, True)
 
 
 def test_nothing_stays_behind_an_entry_that_is_not_looked_into() -> None:
