@@ -75,6 +75,8 @@ class Committed:
     several, nothing at all was written."""
     crowded: Sequence[PartKey] = ()
     """Parts that would be too many of their response. If there are any, nothing at all was written."""
+    noted_too_often: Sequence[StreamKey] = ()
+    """Responses with too many endings of items, and notes. If there are any, nothing at all was written."""
     contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
     """Finished parts for which the batch has another text, and no alert yet. If there are any, nothing at all
     was written: commit again with an alert for each."""
@@ -103,8 +105,12 @@ class Committed:
     @property
     def stored(self) -> bool:
         """False if nothing was written."""
-        trouble = self.overflowing or self.crowded or self.contradicted or self.pieces > 1
-        return not trouble and self.still_there is None
+        return not self.refused and self.pieces == 1 and self.still_there is None
+
+    @property
+    def refused(self) -> bool:
+        """True if nothing was written, since something has to be taken out, or added."""
+        return bool(self.overflowing or self.crowded or self.noted_too_often or self.contradicted)
 
 
 @dataclass(frozen=True, slots=True)

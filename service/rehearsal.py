@@ -44,6 +44,7 @@ _EVENTS: tuple[bytes, ...] = (
     b'{"type": "rehearsal"}',
     b"no JSON",
     b'{"type": "response.refusal.done", "output_index": 0, "content_index": 0, "refusal": "No."}',
+    b'{"type": "response.output_item.done", "output_index": 0, "item": {}}',
     b'{"type": "response.completed", "response": {}}',
 )
 """The events of a response: they make a text with its alerts, a count and a dead letter."""

@@ -142,6 +142,20 @@ class Batch:
                 [*(change.positions or [0] * len(change.entries)), *(each.position for each in arrivals)],
             )
 
+    def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
+        """Leave out endings of items and notes of responses that have too many of them."""
+        indexes = self.commit.indexes()
+        for key in keys:
+            response = self.commit.responses[key]
+            item_ends = [at for at, ending in response.endings.items() if ending.output_index is not None]
+            arrivals = sorted({*response.notes, *item_ends})
+            for at in arrivals:
+                response.notes.pop(at, None)
+            for at in item_ends:
+                del response.endings[at]
+            entries = [indexes[at.entry] for at in arrivals]
+            self._leave_out_events(key, entries, [at.position for at in arrivals])
+
     def _leave_out_events(
         self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
     ) -> None:
@@ -401,11 +415,11 @@ class Batch:
     ) -> None:
         """Note an effect on a response as a whole."""
         if isinstance(effect, Ending):
-            response.endings[origin.arrival] = self._ending(response, effect, index)
+            response.endings[origin.arrival] = self._ending(response, effect, origin, index)
         elif isinstance(effect, Learned):
             self._learn(response, effect, index)
         elif isinstance(effect, Announced):
-            copies = self._copies(response, effect.copies, index)
+            copies = self._copies(response, effect, origin, index)
             if copies:
                 response.notes[origin.arrival] = Note(announced=copies)
             else:  # nothing else would show that it came
@@ -426,20 +440,24 @@ class Batch:
         stored = StoredClosing(origin.arrival, closing.rank, closing.text)
         change.close(stored, has_checksum=closing.checksum is not None)
 
-    def _copies(self, response: ResponseChange, copies: Sequence[Copy], index: int) -> tuple[Copy, ...]:
-        """Return the copies of enabled kinds, without ids that are too long."""
-        kinds = self._reading.table.kinds
+    def _copies(
+        self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
+    ) -> tuple[Copy, ...]:
+        """Return copies of enabled kinds, as many as a response may have parts, without ids that are too long."""
+        kinds, most = self._reading.table.kinds, self._reading.max_response_parts
+        copies = [copy for copy in effect.copies if copy.kind in kinds]
+        if len(copies) > most:
+            self._leave_out_events(effect.stream_key, [index], [origin.arrival.position])
         return tuple(
             copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
-            for copy in copies
-            if copy.kind in kinds
+            for copy in copies[:most]
         )
 
-    def _ending(self, response: ResponseChange, ending: Ending, index: int) -> Ending:
+    def _ending(self, response: ResponseChange, ending: Ending, origin: Origin, index: int) -> Ending:
         """Return an ending without what is too long, and with copies of the enabled kinds only."""
         category, explanation = ending.provider_category, ending.provider_explanation
         return ending._replace(
-            copies=self._copies(response, ending.copies, index),
+            copies=self._copies(response, ending, origin, index),
             reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
             reason_class=self._class_of(response, ending, index),
             provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),

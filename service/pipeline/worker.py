@@ -203,8 +203,9 @@ class Worker:
         batch = await asyncio.to_thread(read) if hand.batch.dear else read()
         await self._open_alerts(batch, alerted)
         committed = await self._store(batch.commit, hand.history)
-        while committed.overflowing or committed.crowded or committed.contradicted:
+        while committed.refused:
             batch.leave_out(committed.crowded)
+            batch.leave_out_notes(committed.noted_too_often)
             crowded = set(committed.crowded)
             batch.take_out(
                 {part: self._too_large(part) for part in committed.overflowing if part not in crowded}

@@ -19,6 +19,7 @@
 -- Returns {MessagePack of a map, loaded, …}. If the map has any of these, nothing was written:
 --         overflowing   {{response, part}, …}: parts that would have too many bytes or fragments
 --         crowded       {{response, part}, …}: parts that would be too many of their response
+--         noted_too_often  responses that would have too many endings of items and notes, or texts announced
 --         forgotten     responses of which the worker left out what it thought to be stored, and it is not
 --         refused       {{log, its bytes}, …}: logs that do not only grow: they are gone (0 bytes), or near a limit
 --         contradicted  {{response, part, digest, {register's field, value, …}}, …}: finished parts whose text has this
@@ -60,6 +61,9 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALL
 -- ACKNOWLEDGES: false for a piece of a batch that another piece follows, with the counts and the letters.
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
+-- A state has so many fields at most for each part that a response may have: whoever ends one item a million times
+-- would have all of that read with each batch.
+local FIELDS_A_PART = 8
 -- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
 local EXACT_BYTES = 2048
 -- So many bytes of responses are read along with a commit, about: the rest is `ready`.
@@ -91,14 +95,17 @@ local function part_of(values, p)
 end
 
 -- Returns a response. `told`: registers were left out, because they are stored. `latest_ms`: until when it is not idle.
--- `closing_ms`: when the first of its closings came, or false.
+-- `closing_ms`: when the first of its closings came, or false. `notes_count`: how many fields its notes and endings of
+-- items take; `announced`: how many texts these give for parts that have just begun.
 local function response_of(values)
-  local state, marker, member, latest_ms, told, closing_ms, part_values, registers, endings, notes = unpack(values)
+  local state, marker, member, latest_ms, told, closing_ms, part_values, registers, endings, notes, notes_count,
+    announced = unpack(values)
   local parts = {}
   for p = 1, #part_values, PART_WIDTH do parts[#parts + 1] = part_of(part_values, p) end
   return {
     state = KEYS[state], marker_key = KEYS[marker], member = member, latest_ms = latest_ms, told = told,
     closing_ms = closing_ms, parts = parts, registers = registers, endings = endings, notes = notes,
+    notes_count = notes_count, announced = announced,
   }
 end
 
@@ -119,6 +126,7 @@ local function check_rights()
   if #RESPONSES == 0 then return end
   must_be_allowed('ZCARD', OPEN)
   must_be_allowed('HGET', OPEN, '')
+  must_be_allowed('HLEN', OPEN)
   must_be_allowed('HSET', OPEN, '', '')
   must_be_allowed('HINCRBY', OPEN, '', '1')
   must_be_allowed('PEXPIRE', OPEN, TTL_MS)
@@ -277,7 +285,7 @@ local function registers_of(response)
   return registers
 end
 
-local overflowing, crowded, forgotten, refused, contradicted = {}, {}, {}, {}, {}
+local overflowing, crowded, noted_too_often, forgotten, refused, contradicted = {}, {}, {}, {}, {}, {}
 
 -- Adds a finished part to `contradicted` if the batch has another text for it, and no alert about that was raised.
 local function compare(r, response, p, part)
@@ -314,6 +322,16 @@ local function look_at(r, response, p, part)
   if bytes > part.limit or too_many then overflowing[#overflowing + 1] = {r - 1, p - 1} end
 end
 
+-- Returns whether a response would have too many notes. A text that is announced counts as a part, and so do its deltas.
+local function is_noted_too_often(response)
+  if response.notes_count == 0 then return false end
+  stored(response, 'over')
+  local fields = response.marker and 0 or redis.call('HLEN', response.state)
+  if fields + response.notes_count > FIELDS_A_PART * PARTS_LIMIT then return true end
+  response.new_parts = response.new_parts + response.announced
+  return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
+end
+
 local raises_alerts, late_events = false, 0
 for r, response in ipairs(responses) do
   response.new_parts = 0
@@ -326,6 +344,7 @@ for r, response in ipairs(responses) do
     stored(response, 'over')
     response.gone = response.told and redis.call('EXISTS', response.state) == 0
   end
+  if is_noted_too_often(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
   if response.gone then forgotten[#forgotten + 1] = r - 1 end
 end
 local sizes = {}
@@ -333,10 +352,10 @@ for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
   if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, sizes[l]} end
 end
-if #overflowing + #crowded + #forgotten + #refused + #contradicted > 0 then
+if #overflowing + #crowded + #noted_too_often + #forgotten + #refused + #contradicted > 0 then
   return reply({
-    history = history, overflowing = overflowing, crowded = crowded, forgotten = forgotten, refused = refused,
-    contradicted = contradicted,
+    history = history, overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often,
+    forgotten = forgotten, refused = refused, contradicted = contradicted,
   })
 end
 must_be_a('zset', OPEN)

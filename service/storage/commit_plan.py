@@ -251,6 +251,7 @@ class CommitCall:
             () if knows else _registers(change),
             self._endings(change) if change.endings else (),
             self._notes_of(change),
+            *_counts_of_notes(change),
         )
 
     def _part(
@@ -333,6 +334,12 @@ def _expected(ms: int) -> int:
 def _registers(change: ResponseChange) -> list[str]:
     registers = change.registers.items()
     return [value for name, at in registers for value in (register_field(name), register_value(at))]
+
+
+def _counts_of_notes(change: ResponseChange) -> tuple[int, int]:
+    """Return how many fields notes and endings of items take, and how many texts the notes announce."""
+    item_ends = sum(ending.output_index is not None for ending in change.endings.values())
+    return len(change.notes) + 2 * item_ends, sum(len(note.announced) for note in change.notes.values())
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:

@@ -31,6 +31,7 @@ class CommitReply(msgspec.Struct):
     still_there: list[int] | None = None
     overflowing: list[Place] = []
     crowded: list[Place] = []
+    noted_too_often: list[int] = []
     forgotten: list[int] = []
     refused: list[tuple[int, int]] = []
     contradicted: list[tuple[int, int, str, list[str]]] = []

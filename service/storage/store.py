@@ -125,9 +125,10 @@ class RedisStorage:
                 told.forget(key)
         if reply.forgotten or reply.refused:
             return await self.commit(commit, read_in, whole=whole)
-        if not reply.overflowing and not reply.crowded and not reply.contradicted:
+        committed = _committed(commit, call, reply, found)
+        if committed.stored:
             call.stored()
-        return _committed(commit, call, reply, found)
+        return committed
 
     async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Note whose pending entries are, so that no text of others waits for them."""
@@ -299,6 +300,7 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
     return Committed(
         overflowing=list(map(part_at, reply.overflowing)),
         crowded=list(map(part_at, reply.crowded)),
+        noted_too_often=[call.responses[response] for response in reply.noted_too_often],
         contradicted={
             part_at((response, part)): Contradicted(digest, registers_of(_text_pairs(context)))
             for response, part, digest, context in reply.contradicted

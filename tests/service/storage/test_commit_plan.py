@@ -66,6 +66,8 @@ class PlannedResponse(NamedTuple):
     registers: list[str]
     endings: list[Any]
     notes: list[Any]
+    notes_count: int
+    announced: int
 
 
 class PlannedPart(NamedTuple):

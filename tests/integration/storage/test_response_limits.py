@@ -1,0 +1,133 @@
+"""The limits of a response: whoever says a thing a million times must not have a million things stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from handlers.core.identity import StreamKey
+from service.keys import Keys
+from tests.bench import COMPLETED, Bench, delta, done
+from tests.workers import alerts, counts, dead_letters, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import Redis
+
+PARTS = 4
+FIELDS, ONCE = 8 * PARTS, 4
+"""Fields of a state, and those that it has once whatever comes."""
+
+RESPONSE = StreamKey("response", "resp_1")
+BEYOND = "parts_beyond_limit"
+
+
+@pytest.fixture
+def bench(redis: Redis, prefix: str) -> Bench:
+    """A partition whose responses have four parts at most."""
+    return Bench(redis, prefix, max_response_parts=PARTS)
+
+
+def message(*refusals: str) -> dict[str, Any]:
+    """Return an item with these refusals."""
+    return {"type": "message", "content": [{"type": "refusal", "refusal": each} for each in refusals]}
+
+
+def item_added(number: int) -> dict[str, Any]:
+    """Return the beginning of an item that has its text already."""
+    return {"type": "response.output_item.added", "output_index": number, "item": message(f"No {number}.")}
+
+
+def item_done(_: int) -> dict[str, Any]:
+    """Return the end of an item without texts."""
+    return {"type": "response.output_item.done", "output_index": 0, "item": message()}
+
+
+def redacted(number: int) -> dict[str, Any]:
+    """Return the redaction of one of four parts."""
+    place = {"output_index": number % PARTS, "content_index": 0, "kind": "refusal"}
+    return {"type": "deltaloom.part.redacted", **place}
+
+
+async def take(bench: Bench, events: Sequence[dict[str, Any]], at_once: int) -> None:
+    """Take events in batches of so many, each batch by a worker that knows nothing."""
+    for first in range(0, len(events), at_once):
+        await bench.publish(*events[first : first + at_once])
+        await bench.consumer().work()
+
+
+async def fields(bench: Bench) -> int:
+    """Return how many fields the state of the response has."""
+    return int(await bench.redis.hlen(Keys(bench.names).state(RESPONSE)))
+
+
+async def told(bench: Bench) -> int:
+    """Return how many dead letters say that there was too much of a response."""
+    letters = await dead_letters(bench.redis, bench.prefix)
+    return sum("more than 4 parts" in letter.error for letter in letters)
+
+
+async def test_final_copy_has_no_more_texts_than_a_response_parts(bench: Bench) -> None:
+    """Otherwise an event of a megabyte makes tens of thousands of alerts."""
+    output = [message("one", "two"), message("three", "four", "five", "six")]
+    await take(bench, [{"type": "response.completed", "response": {"output": output}}], 1)
+    got = [text.text for text in await texts(bench.redis, bench.prefix)]
+    assert got == ["one", "two", "three", "four"]
+    assert len(await alerts(bench.redis, bench.prefix)) == 2 * PARTS
+    assert (await counts(bench.redis, bench.prefix))[BEYOND] == 1
+    assert await told(bench) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 12])
+async def test_no_more_texts_are_announced_than_a_response_has_parts(bench: Bench, at_once: int) -> None:
+    """Otherwise all of them come out when the response ends, and its state grows until then."""
+    await take(bench, [item_added(number) for number in range(12)], at_once)
+    assert await fields(bench) <= FIELDS + ONCE
+    await take(bench, [COMPLETED], 1)
+    got = [text.text for text in await texts(bench.redis, bench.prefix)]
+    assert got == [f"No {number}." for number in range(PARTS if at_once < 12 else 0)]
+    assert await told(bench) == 1
+
+
+@pytest.mark.parametrize("make", [item_done, redacted])
+@pytest.mark.parametrize("at_once", [1, 7])
+async def test_state_has_a_limit_and_texts_come_out(
+    bench: Bench, make: Callable[[int], dict[str, Any]], at_once: int
+) -> None:
+    """Otherwise all that was said is read with each batch: the costs grow with the square of what is sent."""
+    await take(bench, [delta(1, "", "refusal")], 1)
+    await take(bench, [make(number) for number in range(3 * FIELDS)], at_once)
+    assert await fields(bench) <= FIELDS + ONCE
+    assert (await counts(bench.redis, bench.prefix))[BEYOND] > FIELDS
+    assert await told(bench) == 1
+    await take(bench, [COMPLETED], 1)
+    assert await bench.redis.exists(bench.names.name("open"), bench.names.name("waiting")) == 0
+
+
+async def test_one_batch_of_it_is_left_out_and_other_responses_are_not(bench: Bench) -> None:
+    """Otherwise what a stranger sends costs an honest response its alert."""
+    flood = [item_done(number) for number in range(3 * FIELDS)]
+    await bench.publish(delta(1, "", "refusal"), *flood)
+    await bench.publish(delta(1, "No", "refusal"), done("No", "refusal"), response_id="resp_2")
+    await bench.consumer().work()
+    got = [(text.response_id, text.text) for text in await texts(bench.redis, bench.prefix)]
+    assert got == [("resp_2", "No")]
+    assert await told(bench) == 1
+
+
+async def test_honest_response_says_one_thing_of_each_part(bench: Bench) -> None:
+    """Otherwise the limit costs a response with as many parts as it may have something."""
+    events: list[dict[str, Any]] = []
+    for number in range(PARTS):
+        part = {"output_index": number, "item_id": f"item_{number}"}
+        digest = {"algorithm": "sha256", "value": "0" * 64}
+        events += [
+            delta(number, "No", "refusal") | part,
+            done("", "refusal") | part | {"checksum": digest},
+            item_done(0) | {"output_index": number},
+        ]
+    await take(bench, [*events, COMPLETED], 1)
+    assert len(await texts(bench.redis, bench.prefix)) == PARTS
+    assert BEYOND not in await counts(bench.redis, bench.prefix)
