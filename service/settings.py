@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     max_part_fragments: int = Field(
         default=500_000, ge=1, description="Most deltas of a part; what goes beyond is a dead letter."
     )
+    max_response_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of a response, but for 64 KiB of each part; what goes beyond is a dead letter.",
+    )
     max_response_parts: int = Field(
         default=512, ge=1, le=100_000, description="Parts of one response at most; further ones are counted."
     )

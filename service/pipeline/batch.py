@@ -443,7 +443,7 @@ class Batch:
     def _copies(
         self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
     ) -> tuple[Copy, ...]:
-        """Return copies of enabled kinds, as many as a response may have parts, without ids that are too long."""
+        """Return copies of enabled kinds, as many as a response may have parts, without too long ids."""
         kinds, most = self._reading.table.kinds, self._reading.max_response_parts
         copies = [copy for copy in effect.copies if copy.kind in kinds]
         if len(copies) > most:

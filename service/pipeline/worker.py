@@ -248,9 +248,11 @@ class Worker:
         return replace(committed, opened=opened, late_events=late)
 
     def _too_large(self, part: PartKey) -> Unreadable:
-        size, number = self._settings.max_part_bytes, self._settings.max_part_fragments
+        settings = self._settings
         return Unreadable(
-            "oversized", f"the {part.kind} of this response would exceed {size} bytes or {number} deltas"
+            "oversized",
+            f"the {part.kind} of this response would exceed {settings.max_part_bytes} bytes or "
+            f"{settings.max_part_fragments} deltas, or the response {settings.max_response_bytes} bytes",
         )
 
     async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:

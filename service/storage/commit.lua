@@ -40,7 +40,8 @@
 --         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
 --                       values, {field, log, …}}
 --
--- A state's fields: part:<part> is open or done; parts counts them; size:<part> <bytes>:<fragments>, how far the log of
+-- A state's fields: part:<part> is open or done; parts counts them; large <bytes> of the response beyond LARGE_BYTES of
+-- each part; size:<part> <bytes>:<fragments>, how far the log of
 -- a huge part was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending;
 -- note:<arrival> rare attributes of a closing or an ending; digest:<part> of a finished text; contradicted:<part> if
 -- the alert about another text was raised; crowded if the letter about too many parts was written; version counts the
@@ -50,7 +51,7 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST =
+  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST, LARGE_BYTES, LARGE_LIMIT =
   unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's fields, its field `entry` (a blob), key of the state of a response that gets one such
 -- letter, or 0}.
@@ -58,12 +59,15 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALL
 -- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
 -- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
 -- HISTORY: the one of which the worker knows what is stored; '' if it knows nothing.
+-- LARGE_LIMIT: how many bytes a response may have, but for the first LARGE_BYTES of each part.
 -- ACKNOWLEDGES: false for a piece of a batch that another piece follows, with the counts and the letters.
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
 -- A state has so many fields at most for each part that a response may have: whoever ends one item a million times
 -- would have all of that read with each batch.
 local FIELDS_A_PART = 8
+-- Only the bytes of a note beyond these count for the bytes of its response.
+local NOTE_BYTES = 4096
 -- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
 local EXACT_BYTES = 2048
 -- So many bytes of responses are read along with a commit, about: the rest is `ready`.
@@ -299,6 +303,13 @@ local function compare(r, response, p, part)
   end
 end
 
+-- Adds to the bytes of a response; returns whether it would have too many.
+local function is_too_large(response, bytes)
+  if bytes <= 0 then return false end
+  response.more_large = response.more_large + bytes
+  return (tonumber(stored(response, 'large') or nil) or 0) + response.more_large > LARGE_LIMIT
+end
+
 -- Looks at a part: is it finished, is it there, is it within its limits?
 local function look_at(r, response, p, part)
   part.bytes = redis.call('STRLEN', part.log)
@@ -319,6 +330,7 @@ local function look_at(r, response, p, part)
     fragments, part.size = fragments_in(response, part)
     too_many = fragments + part.fragments > FRAGMENTS_LIMIT
   end
+  too_many = is_too_large(response, math.min(#part.chunk, bytes - LARGE_BYTES)) or too_many
   if bytes > part.limit or too_many then overflowing[#overflowing + 1] = {r - 1, p - 1} end
 end
 
@@ -328,13 +340,16 @@ local function is_noted_too_often(response)
   stored(response, 'over')
   local fields = response.marker and 0 or redis.call('HLEN', response.state)
   if fields + response.notes_count > FIELDS_A_PART * PARTS_LIMIT then return true end
+  for n = 2, #response.notes, 2 do
+    if is_too_large(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
+  end
   response.new_parts = response.new_parts + response.announced
   return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
 end
 
 local raises_alerts, late_events = false, 0
 for r, response in ipairs(responses) do
-  response.new_parts = 0
+  response.new_parts, response.more_large = 0, 0
   for p, part in ipairs(response.parts) do
     look_at(r, response, p, part)
     raises_alerts = raises_alerts or part.opened or part.contradicted
@@ -414,6 +429,7 @@ local function apply(response)
     end
   end
   if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
+  if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
   alive = note(state, response.registers) or alive
   for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
   if alive then

@@ -63,6 +63,9 @@ _Untold = list[tuple["PartKey", ToldPart, "PartChange"]]
 
 _encode = msgspec.msgpack.Encoder().encode
 
+LARGE_BYTES = 64 * 1024
+"""What a part has beyond these counts for the bytes of its response, all of which is read to settle it."""
+
 
 class CommitCall:
     """One call of commit.lua."""
@@ -120,12 +123,14 @@ class CommitCall:
             [value for key, ms in commit.touched.items() for value in (ms, str(key))],
             others,
             len(logs),
-            min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES),
+            min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES, LARGE_BYTES),
             len(names.name(LOG).encode()),
             [value for told, ms in self._expected for value in (ms, told.member)],
             history,
             commit.acknowledges,
             settings.max_open_responses,
+            LARGE_BYTES,
+            settings.max_response_bytes,
         )
         self.args: list[bytes] = [
             settings.consumer.encode(),

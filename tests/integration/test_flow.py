@@ -202,7 +202,7 @@ async def test_too_large_an_event_and_too_large_a_part(redis: Redis, redis_url: 
     letters = await dead_letters(redis, prefix)
     assert {letter.reason for letter in letters} == {"oversized"}
     assert letters[0].error == "the event has 3128 bytes; at most 2048"
-    assert letters[1].error == "the refusal of this response would exceed 4096 bytes or 500000 deltas"
+    assert "the refusal of this response would exceed 4096 bytes or 500000 deltas" in letters[1].error
     assert len(letters) > 5
     (text,) = await texts(redis, prefix)
     assert (text.text, text.integrity) == ("y" * 1900, "repaired")

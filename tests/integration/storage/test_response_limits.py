@@ -131,3 +131,34 @@ async def test_honest_response_says_one_thing_of_each_part(bench: Bench) -> None
     await take(bench, [*events, COMPLETED], 1)
     assert len(await texts(bench.redis, bench.prefix)) == PARTS
     assert BEYOND not in await counts(bench.redis, bench.prefix)
+
+
+async def test_response_has_a_limit_in_bytes(redis: Redis, prefix: str) -> None:
+    """Otherwise whoever settles it reads gigabytes at once, one part of 8 MiB after the other."""
+    large = 64 * 1024
+    bench = Bench(redis, prefix, max_response_bytes=3 * large)
+    consumer = bench.consumer()
+    for number in range(16):
+        await bench.publish(delta(number, "x" * large, "refusal") | {"output_index": number // 2})
+        await consumer.work()
+    await bench.publish(COMPLETED)
+    await consumer.work()
+    got = await texts(redis, prefix)
+    assert sum(len(text.text) - large for text in got) <= 3 * large
+    assert sum(text.delta_count for text in got) > 8
+    reasons = [letter.reason for letter in await dead_letters(redis, prefix)]
+    assert reasons == ["oversized"] * (16 - sum(text.delta_count for text in got))
+
+
+async def test_notes_of_a_response_have_a_limit_in_bytes(redis: Redis, prefix: str) -> None:
+    """Otherwise texts that are only announced fill what may not be filled by deltas."""
+    bench = Bench(redis, prefix, max_response_bytes=300_000)
+    for number in range(10):
+        item = message(str(number) * 100_000)
+        await bench.publish({"type": "response.output_item.added", "output_index": number, "item": item})
+        await bench.consumer().work()
+    state = Keys(bench.names).state(RESPONSE)
+    assert int(await redis.memory_usage(state) or 0) < 500_000
+    await bench.publish(COMPLETED)
+    await bench.consumer().work()
+    assert len(await texts(redis, prefix)) == 3

@@ -17,7 +17,7 @@ from handlers.core.log import FRAGMENT_BYTES, PartLog, decode_log
 from service.change import Commit, PartChange, ResponseChange
 from service.keys import Keys
 from service.settings import Settings
-from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, CommitCall
+from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, LARGE_BYTES, CommitCall
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
 from service.storage.told import Told
 
@@ -51,6 +51,8 @@ class Planned(NamedTuple):
     history: str
     acknowledges: bool
     open_at_most: int
+    large_bytes: int
+    large_limit: int
 
 
 class PlannedResponse(NamedTuple):
@@ -217,6 +219,8 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         history="history",
         acknowledges=True,
         open_at_most=SETTINGS.max_open_responses,
+        large_bytes=LARGE_BYTES,
+        large_limit=64 * 1024 * 1024,
     )
     assert call.whose == [[], [], []]
 
