@@ -117,7 +117,7 @@ class Resolution:
 
     @property
     def dropped(self) -> list[DroppedCopy]:
-        """The parts of which nothing comes out."""
+        """The copies of other parts: nothing comes out of them."""
         return [each for each in self.closed if isinstance(each, DroppedCopy)]
 
 
@@ -128,7 +128,7 @@ _Finished = tuple[Arrival, FinishedPart]
 """A finished part, after the event that closed it."""
 
 _Closed = tuple[Arrival, FinishedPart | DroppedCopy]
-"""A part of which something comes out or nothing does, after the event that closed it."""
+"""A finished part, or a copy that is dropped, after the event that closed it."""
 
 
 def resolve(
@@ -149,7 +149,7 @@ def resolve(
     at_ends = _end_response(timeline, low_water, result)
     if idle_at_ms is not None and not timeline.terminals:
         at_ends += _give_up(timeline, idle_at_ms, why, result)
-    ended = {finished.part: (at, finished.assembly.text) for at, finished in at_ends}  # when they began
+    ended = {finished.part: (at, finished.assembly.text) for at, finished in at_ends}
     closes = {
         part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
     }

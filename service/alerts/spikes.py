@@ -169,7 +169,7 @@ class SpikeWatch:
         if turn is None:
             return
         rates = await self._storage.counted(turn.now_ms)
-        found = await asyncio.to_thread(changes, turn, rates, self._thresholds)  # batches go on meanwhile
+        found = await asyncio.to_thread(changes, turn, rates, self._thresholds)  # as in `counted`
         if found and await self._storage.write(turn, found):
             for change in found:
                 _log(change)

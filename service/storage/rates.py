@@ -98,9 +98,8 @@ class RedisRates:
         for keys in self._partitions:
             await self._add_up(self._window.keys(keys, now_ms), window)
             await self._add_up(self._baseline.keys(keys, now_ms), both)
-        return await asyncio.to_thread(
-            self._rates, now_ms, window, both
-        )  # of ten thousands of names, perhaps
+        # There may be tens of thousands of names, and batches go on meanwhile.
+        return await asyncio.to_thread(self._rates, now_ms, window, both)
 
     def _rates(self, now_ms: int, window: Mapping[str, int], both: Mapping[str, int]) -> Rates:
         in_window, in_both = _counts(window), _counts(both)
