@@ -303,8 +303,12 @@ class _Service:
         """Notice what an operator does."""
         while True:
             await asyncio.sleep(_ASK_AGAIN_AFTER)
-            with contextlib.suppress(StorageUnavailableError):
+            try:
                 await relay.check_whether_gone()
+            except SetUpWronglyError as error:
+                self._tell(error)
+            except StorageUnavailableError:
+                pass  # the others tell
 
     def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
         decision = self._policy.decide_for(self.name, alert, now)

@@ -20,6 +20,7 @@ from deltaloom import StreamNames
 from handlers.core.identity import EntryId
 from service.alerts import health, room
 from service.alerts.privacy import Redactor
+from service.keys import RelayKeys
 from service.outbox import CONSUMER, KeptDigest, Place
 from service.relay import relaying
 from service.settings import Settings
@@ -263,6 +264,24 @@ async def test_gone_is_disabled_until_enabled(stage: Stage, receiver: Receiver) 
     again = await _in_thread("alerts", "enable", "here", env=stage.environment)
     assert again.returncode == 1
     assert "not disabled" in again.stderr
+
+
+async def test_whoever_cannot_ask_whether_a_destination_is_enabled_says_so(
+    stage: Stage, receiver: Receiver
+) -> None:
+    """An operator would enable a destination, and nobody would say why nothing is sent to it."""
+    receiver.answer = lambda _id, _count: web.Response(status=410)
+    gone = RelayKeys(stage.settings.names.all[0], "here").gone
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)):
+            await stage.raised("opened", "resp_1")
+            await stage.settled()
+            receiver.answer = lambda _id, _count: web.Response()
+            await stage.redis.delete(gone)
+            await stage.redis.set(gone, "not a hash")
+            await wait_until(lambda: any("WRONGTYPE" in str(line.get("state")) for line in lines))
+            await stage.redis.delete(gone)
+            await wait_until(_delivers(stage, receiver), message="it is sent to again")
 
 
 def _delivers(stage: Stage, receiver: Receiver) -> Callable[[], Awaitable[bool]]:
