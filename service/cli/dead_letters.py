@@ -193,7 +193,10 @@ async def _put_back(letters: AllLetters, stored: StoredLetter) -> str | None:
     from service.cli.errors import CommandError
     from service.pipeline.dead_letters import fields_of
     from service.storage.dead_letters import CannotReplayError
+    from service.storage.foreign import FOREIGN, WHAT_IT_IS
 
+    if stored.letter.reason == FOREIGN:
+        raise CommandError(f"{stored.id} cannot be put back: {WHAT_IT_IS}")
     try:
         fields = fields_of(stored.letter.entry)
     except ValueError:
@@ -238,20 +241,12 @@ async def _chosen(
 
 @asynccontextmanager
 async def _connected() -> AsyncIterator[AllLetters]:
-    from pydantic import ValidationError
-
     from service.cli.connection import connect, read_settings
-    from service.cli.errors import CommandError
     from service.cli.letters import AllLetters
-    from service.cli.partitions import together
 
     settings = read_settings()
     async with connect(settings) as client:
-        try:
-            yield AllLetters(client, settings.names)
-        except ValidationError as error:
-            name = together(settings, "dead-letters")
-            raise CommandError(f"{name} holds an entry that deltaloom did not write") from error
+        yield AllLetters(client, settings.names)
 
 
 def _gone(letter_ids: list[str]) -> Exception:

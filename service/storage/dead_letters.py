@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.messages import DeadLetter
-from service.storage import reading, scripts
+from service.storage import foreign, reading, scripts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,8 +33,8 @@ class StoredLetter(NamedTuple):
 class DeadLetters:
     """The dead letters of one partition.
 
-    Errors of the server come as redis-py raises them; an entry that another program wrote among the letters
-    is pydantic's `ValidationError`.
+    Errors of the server come as redis-py raises them. An entry that another program wrote among the letters
+    looks like one with the reason `FOREIGN`.
     """
 
     def __init__(self, client: Redis, names: StreamNames) -> None:
@@ -49,17 +49,17 @@ class DeadLetters:
     async def newest_first(self) -> AsyncIterator[StoredLetter]:
         """All of them."""
         async for entry in reading.backwards(self._client, self._names.dead_letters):
-            yield _stored(entry)
+            yield self._stored(entry)
 
     async def oldest_first(self) -> AsyncIterator[StoredLetter]:
         """Those that are there now; what becomes one meanwhile, by a replay for one, is left out."""
         async for entry in reading.forwards(self._client, self._names.dead_letters):
-            yield _stored(entry)
+            yield self._stored(entry)
 
     async def get(self, letter_id: str) -> StoredLetter | None:
         """One of them; None if there is no such letter (any more)."""
         entry = await reading.entry(self._client, self._names.dead_letters, letter_id)
-        return None if entry is None else _stored(entry)
+        return None if entry is None else self._stored(entry)
 
     async def replay(self, letter_id: str, fields: Mapping[str, bytes]) -> str | None:
         """Put a letter's original fields back on the input and remove it, once, whoever else tries too.
@@ -81,8 +81,19 @@ class DeadLetters:
         """Remove letters; returns how many there were."""
         return int(await self._client.xdel(self._names.dead_letters, *letter_ids)) if letter_ids else 0
 
-
-def _stored(entry: reading.StreamEntry) -> StoredLetter:
-    entry_id, fields = entry
-    values = {name.decode(): value.decode() for name, value in fields.items()}
-    return StoredLetter(entry_id, DeadLetter.model_validate(values))
+    def _stored(self, entry: reading.StreamEntry) -> StoredLetter:
+        entry_id, fields = entry
+        try:
+            values = {name.decode(): value.decode() for name, value in fields.items()}
+            return StoredLetter(entry_id, DeadLetter.model_validate(values))
+        except ValueError:  # no UTF-8, or pydantic's error
+            letter = DeadLetter(
+                reason=foreign.FOREIGN,
+                error=f"{foreign.WHAT_IT_IS}; drop removes it",
+                stream=self._names.dead_letters,
+                entry_id=entry_id,
+                deliveries=1,
+                failed_at=foreign.came_at(entry_id),
+                entry=foreign.as_text(fields),
+            )
+            return StoredLetter(entry_id, letter)

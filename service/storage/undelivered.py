@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import ValidationError
+
 from deltaloom.messages import UndeliveredAlert
-from service.storage import reading
+from service.storage import foreign, reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,8 +27,8 @@ class StoredUndelivered(NamedTuple):
 class Undelivered:
     """The undelivered alerts of one partition.
 
-    Errors of the server come as redis-py raises them; an entry that another program wrote among them is
-    pydantic's `ValidationError`.
+    Errors of the server come as redis-py raises them. An entry that another program wrote among them looks
+    like one without an alert, with the reason `FOREIGN`.
     """
 
     def __init__(self, client: Redis, names: StreamNames) -> None:
@@ -63,4 +65,15 @@ def _stored(entry: reading.StreamEntry) -> StoredUndelivered:
         name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
         for name, value in fields.items()
     }
-    return StoredUndelivered(entry_id, UndeliveredAlert.model_validate(values))
+    try:
+        return StoredUndelivered(entry_id, UndeliveredAlert.model_validate(values))
+    except ValidationError:
+        undelivered = UndeliveredAlert(
+            destination="",
+            reason=foreign.FOREIGN,
+            answer=foreign.WHAT_IT_IS,
+            attempts=0,
+            failed_at=foreign.came_at(entry_id),
+            entry_id=entry_id,
+        )
+        return StoredUndelivered(entry_id, undelivered)

@@ -232,10 +232,19 @@ async def test_drop_all_asks_on_a_terminal(redis: Redis, prefix: str, env: dict[
 
 
 async def test_entries_of_others(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """What another program wrote among the letters would end in a traceback."""
-    await redis.xadd(f"{prefix}:dead-letters", {"x": "y"})
+    """What another program wrote among the letters would keep an operator from all of them."""
+    await redis.xadd(f"{prefix}:dead-letters", {"x": "y"}, id="1-0")
+    await add(redis, prefix, "2-0")
+    await redis.xadd(f"{prefix}:dead-letters", {b"\xff": b"\xff", b"reason": b"x"}, id="99999999999999999-0")
     done = deltaloom("dead-letters", "list", env=env)
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"{prefix}:dead-letters holds an entry that deltaloom did not write\n",
-    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("deltaloom did not write this entry") == 2
+    shown = deltaloom("dead-letters", "show", "1-0", "--json", env=env)
+    assert json.loads(shown.stdout)["entry"] == '{"x": "y"}'
+    put_back = deltaloom("dead-letters", "replay", "--all", env=env)
+    assert put_back.returncode == 1
+    assert put_back.stdout == "1 back on the input\n"
+    assert "1-0 cannot be put back: deltaloom did not write this entry\n" in put_back.stderr
+    assert await left(redis, prefix) == ["1-0", "99999999999999999-0"]
+    assert deltaloom("dead-letters", "drop", "--all", "--yes", env=env).returncode == 0
+    assert await left(redis, prefix) == []

@@ -110,6 +110,17 @@ async def test_by_id(
     assert len(await undelivered(redis, prefix)) == 2
 
 
+async def test_entry_of_another_program_stops_nothing(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
+) -> None:
+    """What another program wrote among the undelivered alerts would keep an operator from all of them."""
+    await redis.xadd(StreamNames(prefix).undelivered, {b"\xff": b"\xff"}, id="99999999999999999-0")
+    done = await resend(redis_url, prefix, tmp_path, "--all")
+    assert "99999999999999999-0: holds no alert" in done.stderr
+    assert f"{len(missed)} delivered\n" in done.stdout
+    assert sorted(receiver.taken) == sorted(missed)
+
+
 async def test_to_nobody(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
 ) -> None:
