@@ -66,6 +66,8 @@ local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
 -- A state has so many fields at most for each part that a response may have: whoever ends one item a million times
 -- would have all of that read with each batch.
 local FIELDS_A_PART = 8
+-- So many more, for what a state has once: its context, its alerts, its counters.
+local FIELDS_ONCE = 64
 -- Only the bytes of a note beyond these count for the bytes of its response.
 local NOTE_BYTES = 4096
 -- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
@@ -337,9 +339,9 @@ end
 -- Returns whether a response would have too many notes. A text that is announced counts as a part, and so do its deltas.
 local function is_noted_too_often(response)
   if response.notes_count == 0 then return false end
-  stored(response, 'over')
+  stored(response, 'over') -- so that it is known whether a marker stands for the state
   local fields = response.marker and 0 or redis.call('HLEN', response.state)
-  if fields + response.notes_count > FIELDS_A_PART * PARTS_LIMIT then return true end
+  if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
   for n = 2, #response.notes, 2 do
     if is_too_large(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
   end

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PARTS = 4
-FIELDS, ONCE = 8 * PARTS, 4
-"""Fields of a state, and those that it has once whatever comes."""
+FIELDS, ONCE = 64 + 8 * PARTS, 4
+"""Fields that a state may have with notes, and those that come whatever it has."""
 
 RESPONSE = StreamKey("response", "resp_1")
 BEYOND = "parts_beyond_limit"
@@ -93,7 +93,7 @@ async def test_no_more_texts_are_announced_than_a_response_has_parts(bench: Benc
 
 @pytest.mark.parametrize("make", [item_done, redacted])
 @pytest.mark.parametrize("at_once", [1, 7])
-async def test_state_has_a_limit_and_texts_come_out(
+async def test_state_has_a_limit_and_its_response_ends(
     bench: Bench, make: Callable[[int], dict[str, Any]], at_once: int
 ) -> None:
     """Otherwise all that was said is read with each batch: the costs grow with the square of what is sent."""
@@ -162,3 +162,15 @@ async def test_notes_of_a_response_have_a_limit_in_bytes(redis: Redis, prefix: s
     await bench.publish(COMPLETED)
     await bench.consumer().work()
     assert len(await texts(redis, prefix)) == 3
+
+
+async def test_context_of_a_response_takes_no_room_from_its_notes(redis: Redis, prefix: str) -> None:
+    """Otherwise a response of one part, which is allowed no other, loses the checksum of that."""
+    bench = Bench(redis, prefix, max_response_parts=1)
+    said = dict.fromkeys(("tenant", "safety_identifier", "provider", "dialect", "reference", "model"), "x")
+    digest = {"algorithm": "sha256", "value": "0" * 64}
+    for event in (delta(1, "No", "refusal"), done("", "refusal") | {"checksum": digest}, item_done(0)):
+        await bench.publish(event, **said)
+        await bench.consumer().work()
+    assert len(await texts(redis, prefix)) == 1
+    assert BEYOND not in await counts(redis, prefix)
