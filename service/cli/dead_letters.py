@@ -191,7 +191,7 @@ async def _replay(letter_ids: list[str], reason: str | None) -> None:
 async def _put_back(letters: AllLetters, stored: StoredLetter) -> str | None:
     """Replay a letter; raise `CommandError` if its entry cannot be written again."""
     from service.cli.errors import CommandError
-    from service.pipeline.dead_letters import fields_of
+    from service.field_json import fields_of
     from service.storage.dead_letters import CannotReplayError
     from service.storage.foreign import FOREIGN, WHAT_IT_IS
 

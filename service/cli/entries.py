@@ -25,7 +25,7 @@ from service.cli.output import (
     styled,
 )
 from service.cli.partitions import SEPARATOR
-from service.pipeline.dead_letters import as_json
+from service.field_json import values_of
 from service.visible import shortened, visible
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def message_json(_entry_id: str, fields: Fields) -> str:
 
 def fields_json(entry_id: str, fields: Fields) -> str:
     """An entry of the input: its id and fields. A value that is not UTF-8 stands as `{"base64": "…"}`."""
-    shown = {name.decode("utf-8", "backslashreplace"): as_json(value) for name, value in fields.items()}
+    shown = values_of(fields)
     return json.dumps({"id": entry_id, "fields": shown}, ensure_ascii=False)
 
 

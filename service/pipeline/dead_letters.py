@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import TYPE_CHECKING
-
-import msgspec
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
 
 from deltaloom.messages import DeadLetter
 from handlers.core.effects import Context
 from handlers.core.outputs import time_of
+from service.field_json import json_of
 from service.pipeline.decode import UnreadableError
 from service.visible import shortened, visible
 
@@ -22,9 +17,6 @@ if TYPE_CHECKING:
     from service.pipeline.decode import Said, Unreadable
     from service.pipeline.opened import Opened
     from service.ports import Entry
-
-_encode_json = msgspec.json.Encoder().encode
-"""Several times as fast as the standard library's: an entry may have tens of megabytes."""
 
 OWN_LETTERS = 100
 """Bad events of one array that have letters of their own. The others share one, or one for each reason."""
@@ -101,7 +93,6 @@ class Letters:
             yield self._letter(opened.entry, why, {b"event": event, **said})
 
     def _letter(self, entry: Entry, why: Unreadable, fields: Mapping[bytes, bytes]) -> DeadLetter:
-        values = {_text(name): as_json(value) for name, value in fields.items()}
         return DeadLetter(
             reason=why.reason,
             error=shortened(visible(why.error), ERROR_LENGTH),  # names in it are the producer's
@@ -109,7 +100,7 @@ class Letters:
             entry_id=str(entry.id),
             deliveries=entry.deliveries,
             failed_at=time_of(self._now_ms),
-            entry=_encode_json(values).decode(),
+            entry=json_of(fields),
         )
 
 
@@ -122,42 +113,3 @@ def _fields_said(said: Said) -> dict[bytes, bytes]:
 
 def _size(fields: Mapping[bytes, bytes]) -> int:
     return sum(len(name) + len(value) for name, value in fields.items())
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
-
-
-def as_json(value: bytes) -> str | dict[str, str]:
-    """Return a field's value as JSON can hold it: text, or base64 where it is not UTF-8.
-
-    A control character takes six bytes in JSON. So a value that has many becomes base64 too.
-    """
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        return _binary(value)
-    return text if len(value) - len(value.translate(None, _SIX_BYTES)) <= len(value) // 8 else _binary(value)
-
-
-_SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
-
-
-def _binary(value: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(value).decode()}
-
-
-class _Binary(TypedDict):
-    base64: str
-
-
-_Value = str | _Binary
-_FIELDS = TypeAdapter(dict[str, _Value], config=ConfigDict(strict=True))
-
-
-def fields_of(entry: str) -> dict[str, bytes]:
-    """A dead letter's `entry` as the fields to write again; `ValueError` if it is no such thing."""
-    return {
-        name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value.encode()
-        for name, value in _FIELDS.validate_python(json.loads(entry)).items()
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.messages import DeadLetter
+from service.field_json import json_of
 from service.storage import foreign, reading, scripts
 
 if TYPE_CHECKING:
@@ -94,6 +95,6 @@ class DeadLetters:
                 entry_id=entry_id,
                 deliveries=1,
                 failed_at=foreign.came_at(entry_id),
-                entry=foreign.as_text(fields),
+                entry=json_of(fields),
             )
             return StoredLetter(entry_id, letter)

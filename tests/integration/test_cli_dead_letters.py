@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deltaloom import DeadLetter, StreamNames
-from service.pipeline.dead_letters import fields_of
+from service.field_json import fields_of
 from service.storage.dead_letters import MOST_FIELDS, DeadLetters
 from service.storage.reading import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
@@ -240,7 +240,7 @@ async def test_entries_of_others(redis: Redis, prefix: str, env: dict[str, str])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("deltaloom did not write this entry") == 2
     shown = deltaloom("dead-letters", "show", "1-0", "--json", env=env)
-    assert json.loads(shown.stdout)["entry"] == '{"x": "y"}'
+    assert json.loads(json.loads(shown.stdout)["entry"]) == {"x": "y"}
     put_back = deltaloom("dead-letters", "replay", "--all", env=env)
     assert put_back.returncode == 1
     assert put_back.stdout == "1 back on the input\n"

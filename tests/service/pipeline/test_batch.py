@@ -34,8 +34,8 @@ from handlers.core.routing import Handler, Route, RoutingTable
 from handlers.core.text import text_digest
 from service.bus.envelope import open_entry
 from service.change import PartChange
+from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.dead_letters import fields_of
 from service.pipeline.decode import Unreadable
 from service.ports import Contradicted, Entry
 from tests.client.test_events import BEGINNINGS, GOOD, INDEXES, REQUIRED

@@ -25,8 +25,9 @@ from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
 from service.change import PartChange
+from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS, fields_of
+from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import ENTRY_OF_EVENTS, Gathered
 from service.pipeline.reading import Reading

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
+from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.dead_letters import fields_of
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered
 from service.pipeline.reading import Reading

@@ -1,0 +1,62 @@
+"""An entry's fields as one JSON object, and back: as dead letters have them, and as the command shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_encode = msgspec.json.Encoder().encode
+"""Several times as fast as the standard library's: an entry may have tens of megabytes."""
+
+
+def json_of(fields: Mapping[bytes, bytes]) -> str:
+    """Return an entry's fields as a JSON object."""
+    return _encode(values_of(fields)).decode()
+
+
+def values_of(fields: Mapping[bytes, bytes]) -> dict[str, str | dict[str, str]]:
+    """Return an entry's fields as JSON can hold them: see `as_json`."""
+    return {name.decode("utf-8", "backslashreplace"): as_json(value) for name, value in fields.items()}
+
+
+def as_json(value: bytes) -> str | dict[str, str]:
+    """Return a field's value as JSON can hold it: text, or base64 where it is not UTF-8.
+
+    A control character takes six bytes in JSON. So a value that has many becomes base64 too.
+    """
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _binary(value)
+    return text if len(value) - len(value.translate(None, _SIX_BYTES)) <= len(value) // 8 else _binary(value)
+
+
+_SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
+
+
+def _binary(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+class _Binary(TypedDict):
+    base64: str
+
+
+_Value = str | _Binary
+_FIELDS = TypeAdapter(dict[str, _Value], config=ConfigDict(strict=True))
+
+
+def fields_of(text: str) -> dict[str, bytes]:
+    """Return the fields that `json_of` wrote; `ValueError` if a text is no such thing."""
+    return {
+        name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value.encode()
+        for name, value in _FIELDS.validate_python(json.loads(text)).items()
+    }
