@@ -105,11 +105,11 @@ class Committed:
     @property
     def stored(self) -> bool:
         """False if nothing was written."""
-        return not self.refused and self.pieces == 1 and self.still_there is None
+        return not self.must_change and self.pieces == 1 and self.still_there is None
 
     @property
-    def refused(self) -> bool:
-        """True if nothing was written, since something has to be taken out, or added."""
+    def must_change(self) -> bool:
+        """True if nothing was written: the batch has to be changed before it can be."""
         return bool(self.overflowing or self.crowded or self.noted_too_often or self.contradicted)
 
 

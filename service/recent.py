@@ -1,6 +1,7 @@
 """What was asked for lately, kept in two generations: the older one is dropped when the younger is full.
 
 What is asked for again and again stays, however much comes once and never again; and there is a limit.
+Several threads may use one: at worst something is forgotten that would have stayed.
 """
 
 from __future__ import annotations

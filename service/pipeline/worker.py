@@ -203,7 +203,7 @@ class Worker:
         batch = await asyncio.to_thread(read) if hand.batch.dear else read()
         await self._open_alerts(batch, alerted)
         committed = await self._store(batch.commit, hand.history)
-        while committed.refused:
+        while committed.must_change:
             batch.leave_out(committed.crowded)
             batch.leave_out_notes(committed.noted_too_often)
             crowded = set(committed.crowded)
