@@ -47,7 +47,7 @@ def acknowledgement() -> None:
     async def in_two_steps(self: Any, batch: Commit, history: str = "", *, whole: bool = False) -> Committed:
         with unavailable_if_away():
             await self._client.xack(self._keys.names.deltas, GROUP, *batch.entries)
-        await asyncio.sleep(0.02)  # so that crashes come in between, on a quick machine too
+        await asyncio.sleep(0.2)  # nearly all of a worker's time, so that a crash comes in between
         return await commit(self, batch, history, whole=whole)
 
     RedisStorage.commit = in_two_steps  # type: ignore[assignment,method-assign]
