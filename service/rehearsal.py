@@ -83,10 +83,19 @@ async def rehearse(client: Redis, table: RoutingTable, settings: Settings, names
         with logs.silent(), unavailable_if_away():
             async with scratch_keys(client, scratch) as keys:
                 await _Rehearsal(client, table, scratch, keys).run()
+            await _wait_for_nothing(client, settings)
     except ResponseError as error:
         said = without_script(str(error))
         remedy = "use Redis 7.0 or later, or Valkey"
         raise SetUpWronglyError("scripts", f"it cannot run what a worker runs: {said}; {remedy}") from error
+
+
+async def _wait_for_nothing(client: Redis, settings: Settings) -> None:
+    """Try what the settings have a worker wait by; of no replica and no disk, it answers at once."""
+    if settings.wait_aof:
+        await client.waitaof(0, 0, 0)
+    elif settings.wait_replicas:
+        await client.wait(0, 0)
 
 
 class _Impatience(Patience):
@@ -155,7 +164,7 @@ class _Rehearsal:
         inherited = await self._group.inherit(_OTHER)
         claimed = (await self._group.claim(0, "0-0")).deliveries
         ids = list({**inherited, **claimed})
-        await self._group.look_at(ids)
+        await self._group.look_at(ids[0], 1)
         await self._take(await self._group.deliver(ids, 1))
 
     async def _tidy_up(self) -> None:

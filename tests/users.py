@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ def switched_on(lines: str) -> str:
     return "\n".join(on) + "\n"
 
 
+def rules_of(user: str) -> list[str]:
+    """Return what `ACL SETUSER` takes after the user's name, for a user that is switched on."""
+    (line,) = [each for each in switched_on(FILE.read_text("utf-8")).splitlines() if each.split()[1] == user]
+    return re.findall(r"\([^)]*\)|\S+", line.removeprefix(f"user {user} "))
+
+
 def _is_redis_7_0(program: str) -> bool:
     said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
     return "Redis server v=7.0." in said
@@ -44,9 +51,9 @@ def _is_redis_7_0(program: str) -> bool:
 class NodeWithUsers(Node):
     """A server that has loaded the users' file, and nothing else."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, **options: str) -> None:
         self._file = folder.with_suffix(".acl")
-        super().__init__(folder, {"save": "", "aclfile": str(self._file)})
+        super().__init__(folder, {"save": "", "aclfile": str(self._file), **options})
         if kind == "redis-server":
             self._command[0] = need("redis-server", what="a redis-server", package="redis-server")
         self._write(switched_on(FILE.read_text("utf-8")))
