@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ _PAGE = 50
 """Entries of outputs that are read at once: hostile ones are large."""
 _PROBE_LASTS = 20.0
 """A run whose hostile phase is shorter has no probe: a worker must also look meanwhile."""
+_NICE = 10
+"""How much lower the priority of producers and destinations is than that of the worker, relay and server."""
 _SPIKE_WITHIN = 15.0
 _LOOK_EVERY = 1.0
 _SETTLED_EVERY = 0.2
@@ -126,6 +129,7 @@ class Bench:
             for group in self.groups:
                 for slot in group.slots:
                     await group.start(slot)
+            give_way()
             await self._wait_for_workers()
             watching = [
                 *(asyncio.create_task(observer.follow()) for observer in self.observers),
@@ -270,6 +274,11 @@ class Bench:
         if self.progress.most_open > 2 * limits.OPEN_RESPONSES:
             limit = f"the limit is {limits.OPEN_RESPONSES:,}"
             self.verdict.violate("too many open", f"{self.progress.most_open:,} responses were open; {limit}")
+
+
+def give_way() -> None:
+    """Let the processes that are tested go first: producers and destinations have machines of their own."""
+    os.nice(_NICE)
 
 
 def merged(endings: Sequence[Ending]) -> Ending:
