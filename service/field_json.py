@@ -39,6 +39,30 @@ def as_json(value: bytes) -> str | dict[str, str]:
     return text if len(value) - len(value.translate(None, _SIX_BYTES)) <= len(value) // 8 else _binary(value)
 
 
+def beginning_of(fields: Mapping[bytes, bytes], at_most: int) -> dict[bytes, bytes]:
+    """Return the first fields of an entry that have at most so many bytes; the last value may be cut."""
+    kept: dict[bytes, bytes] = {}
+    left = at_most
+    for name, value in fields.items():
+        left -= len(name)
+        if left <= 0:
+            break
+        kept[name] = value if len(value) <= left else _cut(value, left)
+        left -= len(value)
+    return kept
+
+
+def _cut(value: bytes, at_most: int) -> bytes:
+    """Return the first bytes of a value: of text, no part of a character, which would make it binary."""
+    end = at_most
+    while end > max(0, at_most - 3) and _CONTINUES[0] <= value[end] <= _CONTINUES[1]:
+        end -= 1
+    return value[:end]
+
+
+_CONTINUES = (0x80, 0xBF)
+"""The bytes of UTF-8 that continue a character, from and to."""
+
 _SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
 
 

@@ -9,6 +9,7 @@ from handlers.core.state import LowWater
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from typing import Self
 
     from deltaloom.messages import AssembledText, ModerationAlert, RateScope
     from handlers.core.context import Registers
@@ -41,6 +42,20 @@ class RawEntry(NamedTuple):
     """Names and values in turn."""
 
 
+class Beginning(RawEntry):
+    """The first fields of an entry that has more than somebody wanted to read; the last value may be cut."""
+
+    whole_bytes: int = 0
+    """Bytes of all its fields."""
+
+    @classmethod
+    def of(cls, entry_id: bytes, fields: list[bytes], whole_bytes: int) -> Self:
+        """Return what was read of an entry that has so many bytes."""
+        beginning = cls(entry_id, fields)
+        beginning.whole_bytes = whole_bytes
+        return beginning
+
+
 class Entry(NamedTuple):
     """An entry of the input stream.
 
@@ -53,6 +68,8 @@ class Entry(NamedTuple):
     body: bytes | None
     headers: Mapping[str, str]
     deliveries: int = 1
+    whole_bytes: int = 0
+    """Bytes of all its fields, if `fields` are only the first of them."""
 
 
 class Contradicted(NamedTuple):
@@ -248,8 +265,12 @@ class Group(Protocol):
         """Give this consumer entries it holds, as their delivery of this number."""
         ...
 
-    async def look_at(self, entry_ids: Sequence[str]) -> Sequence[RawEntry]:
-        """Read entries without delivering them."""
+    async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
+        """Read an entry without delivering it.
+
+        Returns:
+            The entry, or about `at_most` bytes of it as a `Beginning`; None if it is not there (any more).
+        """
         ...
 
     async def keep(self, entry_ids: Collection[bytes]) -> None:

@@ -249,6 +249,9 @@ class DeadLetter(Message):
     entry: str
     """The original fields as a JSON object, so that it can be replayed. A value that is not UTF-8
     stands as `{"base64": "…"}`."""
+    entry_bytes: int | None = None
+    """Bytes of the original fields, if they are too many to keep: then `entry` has only the first, and
+    cannot be replayed."""
 
 
 class UndeliveredAlert(Message):

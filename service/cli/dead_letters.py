@@ -197,6 +197,11 @@ async def _put_back(letters: AllLetters, stored: StoredLetter) -> str | None:
 
     if stored.letter.reason == FOREIGN:
         raise CommandError(f"{stored.id} cannot be put back: {WHAT_IT_IS}")
+    if size := stored.letter.entry_bytes:
+        raise CommandError(
+            f"{stored.id} cannot be put back: its entry had {size:,} bytes, and only the first are kept; "
+            "publish it again, in smaller entries"
+        )
     try:
         fields = fields_of(stored.letter.entry)
     except ValueError:
@@ -286,6 +291,7 @@ def _facts(stored: StoredLetter) -> Table:
     from service.visible import visible
 
     letter = stored.letter
+    size = letter.entry_bytes
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -296,6 +302,7 @@ def _facts(stored: StoredLetter) -> Table:
         ("failed at", letter.failed_at.isoformat(timespec="milliseconds")),
         ("came as", f"{letter.entry_id} of {letter.stream}"),
         ("deliveries", str(letter.deliveries)),
+        *((("bytes", f"{size:,}, of which the first are kept"),) if size else ()),
     ):
         table.add_row(name, Text(visible(value), style="red" if name == "reason" else ""))
     return table

@@ -101,6 +101,7 @@ class Letters:
             deliveries=entry.deliveries,
             failed_at=time_of(self._now_ms),
             entry=json_of(fields),
+            entry_bytes=entry.whole_bytes or None,
         )
 
 

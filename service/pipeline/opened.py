@@ -6,8 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from handlers.core.identity import EntryId
+from service.field_json import beginning_of
 from service.pipeline.decode import Unreadable, UnreadableError, events_of, said_of
-from service.ports import Entry
+from service.ports import Beginning, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,16 +65,20 @@ class Opener:
         return self._latest[1]
 
     def _open(self, index: int) -> Opened:
-        entry_id, fields = self._gathered.raw(index)
+        raw = self._gathered.raw(index)
+        entry_id, fields = raw
         named = dict(zip(fields[::2], fields[1::2], strict=True))
-        deliveries = self._deliveries.get(entry_id, 1)
-        size, at_most = sum(map(len, fields)), self._reading.max_entry_bytes
+        deliveries, whole_bytes = self._deliveries.get(entry_id, 1), 0
+        size = raw.whole_bytes if isinstance(raw, Beginning) else sum(map(len, fields))
+        at_most, kept = self._reading.max_entry_bytes, self._reading.max_kept_bytes
         if size > at_most:
             why = Unreadable("oversized", f"the entry has {size} bytes; at most {at_most}")
+            if size > kept:
+                named, whole_bytes = beginning_of(named, kept), size
         else:
             try:
                 return Opened(self._reading.open_entry(entry_id, named, deliveries), self._reading)
             except UnreadableError as error:
                 why = error.why
-        unopened = Entry(EntryId.parse(entry_id.decode()), named, None, {}, deliveries)
+        unopened = Entry(EntryId.parse(entry_id.decode()), named, None, {}, deliveries, whole_bytes)
         return Opened(unopened, self._reading, why)

@@ -16,7 +16,7 @@ from service import logs
 from service.pipeline.decode import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from service.patience import Patience
     from service.pipeline.worker import Worker
@@ -90,7 +90,8 @@ class Reclaimer:
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]
         rest = [entry for entry, n in deliveries.items() if 1 < n < self._settings.max_deliveries]
-        await self._give_up(worn_out, deliveries)
+        for entry in worn_out:
+            await self._give_up(entry, deliveries[entry])
         for entries in (once, *([entry] for entry in rest)):
             if entries:
                 number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
@@ -99,17 +100,17 @@ class Reclaimer:
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
                 await self._worker.take(gathering, again)
 
-    async def _give_up(self, entry_ids: Sequence[str], deliveries: Mapping[str, int]) -> None:
-        if entry_ids:
-            history = self._worker.history
-            raw = await self._patience.until_done(self._group.look_at, entry_ids)
+    async def _give_up(self, entry_id: str, deliveries: int) -> None:
+        history = self._worker.history
+        # Only the beginning: it may have killed its workers by its size.
+        entry = await self._patience.until_done(self._group.look_at, entry_id, self._worker.max_kept_bytes)
+        if entry is not None:
             limit = self._settings.max_deliveries
             why = Unreadable(
                 "max_deliveries",
                 f"delivered {limit} times, and each time its worker died or hung; see its log",
             )
-            before = {entry.encode(): n for entry, n in deliveries.items()}
-            await self._worker.bury(raw, before, why, history)
+            await self._worker.bury(entry, deliveries, why, history)
 
 
 _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]{1,19})-[0-9a-f]{6}$")

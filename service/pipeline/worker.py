@@ -128,14 +128,16 @@ class Worker:
                 if committed.surplus:
                     await self._patience.until_done(self._give_up_surplus, committed.surplus)
 
-    async def bury(
-        self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
-    ) -> None:
-        """Make entries dead letters without looking into them; the rest as in `take`."""
-        with self._batch_in_hand([entry.id for entry in entries]):
-            for entry in entries:
-                batch = Gathered.unread(self._reading.rules, [entry])
-                await self._patience.until_done(self._commit, _InHand(batch, history), deliveries, why)
+    @property
+    def max_kept_bytes(self) -> int:
+        """Bytes of an entry that its dead letter keeps."""
+        return self._reading.max_kept_bytes
+
+    async def bury(self, entry: RawEntry, deliveries: int, why: Unreadable, history: str) -> None:
+        """Make an entry a dead letter without looking into it; the rest as in `take`."""
+        with self._batch_in_hand([entry.id]):
+            hand = _InHand(Gathered.unread(self._reading.rules, [entry]), history)
+            await self._patience.until_done(self._commit, hand, {entry.id: deliveries}, why)
 
     @contextmanager
     def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:

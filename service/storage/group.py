@@ -11,7 +11,7 @@ from redis import exceptions
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId
 from service.outbox import RELAY_PREFIX
-from service.ports import Claim, RawEntry, StorageUnavailableError
+from service.ports import Beginning, Claim, RawEntry, StorageUnavailableError
 from service.storage import scripts
 from service.storage.availability import unavailable_if_away
 
@@ -31,6 +31,9 @@ OWED_MS = 25 * 3600 * 1000
 TRIMMED_AT_ONCE = 10_000
 """Entries of a stream that are trimmed in one call: it takes the server a few milliseconds."""
 
+_A_CHARACTER = 4
+"""Bytes of a character at most: whoever keeps so many bytes of a text can end with a whole one."""
+
 _ANSWERED_WITHOUT_IT = ("NOGROUP", "ERR no such key", "no such key")
 
 _decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
@@ -47,7 +50,7 @@ class ConsumerGroup:
         self._consumer = consumer
         self._scripts = {
             name: scripts.Script(client, name)
-            for name in ("claim", "inherit", "keep", "leave", "retire", "trim")
+            for name in ("claim", "inherit", "keep", "leave", "peek", "retire", "trim")
         }
 
     @asynccontextmanager
@@ -112,14 +115,16 @@ class ConsumerGroup:
         raw = [_raw(entry_id, fields) for entry_id, fields in entries if fields is not None]
         return sorted(raw, key=lambda entry: EntryId.parse(entry.id.decode()))
 
-    async def look_at(self, entry_ids: Sequence[str]) -> list[RawEntry]:
-        """Read entries without delivering them."""
-        pipeline = self._client.pipeline(transaction=False)
-        for entry_id in entry_ids:
-            pipeline.xrange(self._stream, entry_id, entry_id)
+    async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
+        """Read an entry without delivering it, or the beginning of one that has more than `at_most` bytes."""
         with unavailable_if_away(self._stream):
-            replies = await pipeline.execute()
-        return [_raw(entry_id, fields) for reply in replies for entry_id, fields in reply]
+            reply = await self._scripts["peek"](keys=[self._stream], args=[entry_id, at_most + _A_CHARACTER])
+        if reply is None:
+            return None
+        size, *fields = reply
+        if size > at_most:
+            return Beginning.of(entry_id.encode(), fields, size)
+        return RawEntry(entry_id.encode(), fields)
 
     async def keep(self, entry_ids: Collection[bytes]) -> None:
         """Say that this consumer still works on these entries; of tens of thousands, some at a time."""

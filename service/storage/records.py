@@ -72,7 +72,8 @@ def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
 
 def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
     """Return the fields of a dead letter's entry but one, with the prefix under which it is written."""
-    fields = stamped(letter, source).model_dump(mode="json", exclude={without} if without else None)
+    excluded = {without} if without else None
+    fields = stamped(letter, source).model_dump(mode="json", exclude=excluded, exclude_none=True)
     return [str(text) for pair in fields.items() for text in pair]
 
 

@@ -129,6 +129,7 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
         await add(redis, prefix, f"{number}-0", entry=json.dumps({f"f{n}": "x" for n in range(fields)}))
     await add(redis, prefix, "5-0", entry="changed")
     await add(redis, prefix, "6-0")
+    await add(redis, prefix, "7-0", entry_bytes=17_000_000)
     done = deltaloom("dead-letters", "replay", "--all", env=env)
     assert (done.returncode, done.stdout) == (1, "2 back on the input\n")
     why = "fields, and only 1 to 3900 can be"
@@ -137,10 +138,17 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
         f"2-0 cannot be put back: its entry has 10000 {why}",
         f"3-0 cannot be put back: its entry has 0 {why}",
         "5-0 cannot be put back: its entry cannot be read",
-        "4 dead letters cannot be put back (show has the entry)",
+        (
+            "7-0 cannot be put back: its entry had 17,000,000 bytes, and only the first are kept; "
+            "publish it again, in smaller entries"
+        ),
+        "5 dead letters cannot be put back (show has the entry)",
     ]
     assert [len(fields) for fields in await on_input(redis, prefix)] == [MOST_FIELDS, len(FIELDS)]
-    assert await left(redis, prefix) == ["1-0", "2-0", "3-0", "5-0"]
+    assert await left(redis, prefix) == ["1-0", "2-0", "3-0", "5-0", "7-0"]
+    assert (
+        "17,000,000, of which the first are kept" in deltaloom("dead-letters", "show", "7-0", env=env).stdout
+    )
 
 
 async def test_concurrent_replays(redis: Redis, prefix: str) -> None:

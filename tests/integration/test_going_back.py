@@ -180,14 +180,13 @@ async def test_what_killed_its_readers_is_not_looked_into_again(
     await bench.publish(delta(2, "kills"))
     await worker.read()
     await past.keep()
-    in_hand, history = (
-        await worker.group.look_at(list(await worker.group.inherit("one"))),
-        worker.worker.history,
-    )
+    (entry_id,) = await worker.group.inherit("one")
+    entry, history = await worker.group.look_at(entry_id, 1000), worker.worker.history
+    assert entry is not None
     await past.come_back()
     monkeypatch.delattr(Gathered, "add")
     why = Unreadable("max_deliveries", "it killed three")
-    await worker.worker.bury(in_hand, {in_hand[0].id: 3}, why, history)
+    await worker.worker.bury(entry, 3, why, history)
     (letter,) = await dead_letters(bench.redis, bench.prefix)
     assert (letter.reason, letter.deliveries) == ("max_deliveries", 3)
     assert await bench.pending() == {}

@@ -63,6 +63,7 @@ def test_fields_are_those_of_the_entry() -> None:
         "deliveries": 3,
         "failed_at": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
         "entry": '{"event":"{"}',
+        "entry_bytes": None,
     }
 
 

@@ -70,6 +70,7 @@ class Left:
         self.left_by = left_by or {}
         self.asked: list[tuple[object, ...]] = []
         self.removed: list[str] = []
+        self.trimmed: set[str] = set()
 
     async def consumers(self) -> list[str]:
         """Return who has left something."""
@@ -92,10 +93,10 @@ class Left:
         self.asked.append(("deliver", [*entry_ids], deliveries))
         return [RawEntry(entry.encode(), [b"event", b"{}"]) for entry in entry_ids]
 
-    async def look_at(self, entry_ids: Sequence[str]) -> list[RawEntry]:
-        """Return these entries."""
-        self.asked.append(("look at", [*entry_ids]))
-        return [RawEntry(entry.encode(), [b"event", b"{}"]) for entry in entry_ids]
+    async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
+        """Return this entry, unless it is trimmed."""
+        self.asked.append(("look at", entry_id, at_most))
+        return None if entry_id in self.trimmed else RawEntry(entry_id.encode(), [b"event", b"{}"])
 
     async def keep(self, entry_ids: Collection[bytes]) -> None:
         """Keep these entries."""
@@ -111,11 +112,12 @@ class Taker:
     """A worker that notes what it is given, and what it holds meanwhile."""
 
     history = "history"
+    max_kept_bytes = 77
 
     def __init__(self, *in_hand: bytes) -> None:
         self.in_hand = {*in_hand}
         self.taken: list[tuple[list[bytes], Mapping[bytes, int]]] = []
-        self.buried: list[tuple[list[bytes], Mapping[bytes, int], Unreadable, str]] = []
+        self.buried: list[tuple[bytes, int, Unreadable, str]] = []
         self.held: list[set[bytes]] = []
 
     def gathering(self) -> Gathering:
@@ -134,11 +136,9 @@ class Taker:
         self.taken.append(([*gathering.ids], deliveries))
         self.held.append({*self.in_hand})
 
-    async def bury(
-        self, entries: Sequence[RawEntry], deliveries: Mapping[bytes, int], why: Unreadable, history: str
-    ) -> None:
+    async def bury(self, entry: RawEntry, deliveries: int, why: Unreadable, history: str) -> None:
         """Note what becomes a dead letter."""
-        self.buried.append(([entry.id for entry in entries], deliveries, why, history))
+        self.buried.append((entry.id, deliveries, why, history))
         self.held.append({*self.in_hand})
 
 
@@ -177,12 +177,20 @@ async def test_an_entry_at_the_limit_becomes_a_dead_letter_without_another_deliv
     """An entry that kills its reader would kill one worker more than the operator allows."""
     group, worker = Left(claimed({"1-0": deliveries})), Taker()
     await reclaimer(group, worker).reclaim()
-    assert group.asked[1:] == [("look at", ["1-0"])]
-    ((ids, before, why, history),) = worker.buried
-    assert (ids, before, history) == ([b"1-0"], {b"1-0": deliveries}, "history")
+    assert group.asked[1:] == [("look at", "1-0", 77)]
+    ((entry, before, why, history),) = worker.buried
+    assert (entry, before, history) == (b"1-0", deliveries, "history")
     assert why.reason == "max_deliveries"
     assert f"delivered {MAX_DELIVERIES} times" in why.error
     assert worker.taken == []
+
+
+async def test_an_entry_at_the_limit_that_is_trimmed_holds_up_no_other() -> None:
+    """A worker would stop at what is no more."""
+    group, worker = Left(claimed({"1-0": MAX_DELIVERIES, "2-0": MAX_DELIVERIES})), Taker()
+    group.trimmed = {"1-0"}
+    await reclaimer(group, worker).reclaim()
+    assert [entry for entry, *_ in worker.buried] == [b"2-0"]
 
 
 async def test_all_that_is_taken_over_is_held_until_its_turn() -> None:
