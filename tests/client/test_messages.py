@@ -114,6 +114,7 @@ def test_fields_are_those_of_the_contract() -> None:
         "deliveries",
         "failed_at",
         "entry",
+        "entry_bytes",
     }
 
 
