@@ -30,13 +30,15 @@ def values_of(fields: Mapping[bytes, bytes]) -> dict[str, str | dict[str, str]]:
 def as_json(value: bytes) -> str | dict[str, str]:
     """Return a field's value as JSON can hold it: text, or base64 where it is not UTF-8.
 
-    A control character takes six bytes in JSON. So a value that has many becomes base64 too.
+    JSON takes two bytes for a quotation mark, and six for a control character. A value that it makes more
+    than twice as long becomes base64 too; a large one, if JSON would make it longer than base64 does.
     """
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         return _binary(value)
-    return text if len(value) - len(value.translate(None, _SIX_BYTES)) <= len(value) // 8 else _binary(value)
+    added_at_most = len(value) if len(value) < _LARGE else len(value) // 3
+    return text if _escapes(value) <= added_at_most else _binary(value)
 
 
 def beginning_of(fields: Mapping[bytes, bytes], at_most: int) -> dict[bytes, bytes]:
@@ -63,7 +65,15 @@ def _cut(value: bytes, at_most: int) -> bytes:
 _CONTINUES = (0x80, 0xBF)
 """The bytes of UTF-8 that continue a character, from and to."""
 
+_LARGE = 64 * 1024
 _SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
+_TWO_BYTES = b'"\\\b\t\n\f\r'
+
+
+def _escapes(value: bytes) -> int:
+    """Return how many bytes JSON adds to a text."""
+    size = len(value)
+    return 5 * (size - len(value.translate(None, _SIX_BYTES))) + size - len(value.translate(None, _TWO_BYTES))
 
 
 def _binary(value: bytes) -> dict[str, str]:

@@ -35,11 +35,6 @@ EVENT = b"event"
 ENTRY_OF_EVENTS = 8
 """An entry has at most so many times the bytes of the largest event."""
 
-KEPT_BYTES = 16 * 1024 * 1024
-"""A dead letter keeps so many bytes of an entry, or as many as an entry may have that is looked into. The
-server copies a letter several times while nobody else is served: 16 MiB take it 25 ms, and twice that if each
-character has to be escaped."""
-
 _ARRAY = ord("[")
 
 _like = attrgetter("item_id", "type", "output_index", "content_index", "summary_index")
@@ -57,13 +52,11 @@ class Rules(NamedTuple):
 
     @property
     def max_entry_bytes(self) -> int:
-        """Bytes of an entry that is looked into."""
-        return ENTRY_OF_EVENTS * self.max_event_bytes
+        """Bytes of an entry that is looked into. The dead letter of a larger one keeps as many.
 
-    @property
-    def max_kept_bytes(self) -> int:
-        """Bytes of an entry that its dead letter keeps."""
-        return max(KEPT_BYTES, self.max_entry_bytes)
+        The server copies a letter several times while nobody else is served.
+        """
+        return ENTRY_OF_EVENTS * self.max_event_bytes
 
 
 class Asked(NamedTuple):

@@ -70,11 +70,10 @@ class Opener:
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         deliveries, whole_bytes = self._deliveries.get(entry_id, 1), 0
         size = raw.whole_bytes if isinstance(raw, Beginning) else sum(map(len, fields))
-        at_most, kept = self._reading.max_entry_bytes, self._reading.max_kept_bytes
+        at_most = self._reading.max_entry_bytes
         if size > at_most:
             why = Unreadable("oversized", f"the entry has {size} bytes; at most {at_most}")
-            if size > kept:
-                named, whole_bytes = beginning_of(named, kept), size
+            named, whole_bytes = beginning_of(named, at_most), size
         else:
             try:
                 return Opened(self._reading.open_entry(entry_id, named, deliveries), self._reading)

@@ -89,7 +89,6 @@ class Reading:
         )
         """How the events of entries are gathered."""
         self.max_entry_bytes = self.rules.max_entry_bytes
-        self.max_kept_bytes = self.rules.max_kept_bytes
         self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
         self._places: Recent[Where, Place] = Recent(_REMEMBERED)
 

@@ -103,7 +103,7 @@ class Reclaimer:
     async def _give_up(self, entry_id: str, deliveries: int) -> None:
         history = self._worker.history
         # Only the beginning: it may have killed its workers by its size.
-        entry = await self._patience.until_done(self._group.look_at, entry_id, self._worker.max_kept_bytes)
+        entry = await self._patience.until_done(self._group.look_at, entry_id, self._worker.max_entry_bytes)
         if entry is not None:
             limit = self._settings.max_deliveries
             why = Unreadable(

@@ -129,9 +129,9 @@ class Worker:
                     await self._patience.until_done(self._give_up_surplus, committed.surplus)
 
     @property
-    def max_kept_bytes(self) -> int:
-        """Bytes of an entry that its dead letter keeps."""
-        return self._reading.max_kept_bytes
+    def max_entry_bytes(self) -> int:
+        """Bytes of an entry that it looks into, or keeps."""
+        return self._reading.max_entry_bytes
 
     async def bury(self, entry: RawEntry, deliveries: int, why: Unreadable, history: str) -> None:
         """Make an entry a dead letter without looking into it; the rest as in `take`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEGABYTE = 1_000_000
-KEPT = 16 * 1024 * 1024
+KEPT = 8 * 1024 * 1024
 REFUSAL = {"type": "response.refusal.done", "output_index": 0, "content_index": 0, "refusal": "No."}
 
 

@@ -112,7 +112,7 @@ class Taker:
     """A worker that notes what it is given, and what it holds meanwhile."""
 
     history = "history"
-    max_kept_bytes = 77
+    max_entry_bytes = 77
 
     def __init__(self, *in_hand: bytes) -> None:
         self.in_hand = {*in_hand}
