@@ -77,7 +77,7 @@ async def test_a_worker_that_does_not_look_whether_a_text_is_finished_is_found_o
 @pytest.mark.timeout(240)
 async def test_a_worker_that_acknowledges_first_is_found_out(tmp_path: Path) -> None:
     """If the bench passed this worker, it would not notice what a crash between two steps loses."""
-    faults = ("--faults", "worker-kill=2.5,oom=6")
+    faults = ("--faults", "oom=6")
     code, result, told = await run(tmp_path, *SABOTAGED, "--sabotage", "acknowledgement", *faults)
     assert code == 1, told
     assert result["violations"]["unaccounted"] > 0, told
