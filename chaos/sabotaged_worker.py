@@ -17,12 +17,12 @@ from deltaloom import GROUP
 from service.cli.worker import work
 from service.settings import Settings
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
-    from service.change import Commit
-    from service.ports import Committed
+    from service.ports.commit import Commit
+    from service.ports.storage import Committed
 
 
 _LAST_BATCH = 10

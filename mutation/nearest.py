@@ -28,9 +28,9 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "handlers": ("test_flow.py", "test_stopped_responses.py"),
     "service/alerts": _SENT,
     "service/cli": ("test_cli_*.py",),
-    "service/outbox.py": _SENT,
+    "service/ports/outbox.py": _SENT,
     "service/pipeline": _STORED,
-    "service/relay.py": _SENT,
+    "service/apps/relay.py": _SENT,
     "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
     "": ("test_flow.py",),
 }

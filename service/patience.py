@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from service import logs
-from service.ports import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetUpWronglyError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,8 +16,8 @@ from service import logs
 from service.bus.envelope import open_entry
 from service.patience import Patience, T
 from service.pipeline.worker import Worker
-from service.ports import RawEntry, SetUpWronglyError
-from service.storage.availability import unavailable_if_away, without_script
+from service.ports.storage import RawEntry, SetUpWronglyError
+from service.storage.client.availability import unavailable_if_away, without_script
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
 from service.storage.rates import RedisRates

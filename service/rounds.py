@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service import logs
 from service.cancelling import cancelled
-from service.ports import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetUpWronglyError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

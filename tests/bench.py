@@ -13,9 +13,9 @@ from service.keys import Keys
 from service.patience import Patience
 from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered
-from service.pipeline.reading import Reading
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.settling import settle
+from service.pipeline.sources import Reading
 from service.pipeline.worker import Worker
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from service.ports import Committed, RawEntry, Storage
+    from service.ports.storage import Committed, RawEntry, Storage
 
 
 class Consumer:

@@ -19,7 +19,7 @@ from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.log import Columns, PartLog, decode_log, encode_chunk
-from service.ports import Entry
+from service.ports.storage import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

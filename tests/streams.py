@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from service.ports import RawEntry
+from service.ports.storage import RawEntry
 from service.storage.records import entry_of_letter
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from handlers.core.identity import EntryId
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe_to
 from service.cancelling import cancelled
-from service.outbox import CONSUMER, RELAY_PREFIX, Owed, Place
+from service.ports.outbox import CONSUMER, RELAY_PREFIX, Owed, Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
     from service.settings import Settings
 
 Take = Callable[[Sequence[Owed]], Awaitable[None]]

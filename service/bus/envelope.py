@@ -10,7 +10,7 @@ from faststream.redis.parser.binary import FastStreamMessageVersion
 
 from handlers.core.identity import EntryId
 from service.pipeline.decode import UnreadableError
-from service.ports import Entry
+from service.ports.storage import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

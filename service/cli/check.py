@@ -13,7 +13,7 @@ from service.cli.help_text import examples
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from service.storage.server import Finding
+    from service.storage.client.server import Finding
 
 EXAMPLES = examples(
     "deltaloom check",

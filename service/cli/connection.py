@@ -16,10 +16,10 @@ from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
 from service.cli.errors import CommandError
-from service.ports import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetUpWronglyError, StorageUnavailableError
 from service.settings import Settings, SettingsError
-from service.storage.availability import distrust_of
-from service.storage.connection import blocking_client_of, client_of
+from service.storage.client.availability import distrust_of
+from service.storage.client.connection import blocking_client_of, client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

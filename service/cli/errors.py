@@ -27,8 +27,8 @@ def explanation(error: BaseException) -> Explanation | None:
     from redis.exceptions import RedisError
 
     from handlers.core.routing import HandlerConflictError
+    from service.alerts.deciding.findings import ConfigError
     from service.alerts.destinations.errors import DestinationError
-    from service.alerts.findings import ConfigError
     from service.embedded import EmbeddedServerError
     from service.settings import SettingsError
     from service.storage.state_format import StateFormatError

@@ -14,9 +14,9 @@ from service.cli.connection import address, connect
 from service.cli.errors import CommandError, explanation
 from service.cli.output import plural
 from service.keys import LEFT_OUT, Keys
-from service.ports import SetUpWronglyError, StorageUnavailableError
-from service.storage.availability import unavailable_if_away
-from service.storage.server import Finding, State, ask, assess
+from service.ports.storage import SetUpWronglyError, StorageUnavailableError
+from service.storage.client.availability import unavailable_if_away
+from service.storage.client.server import Finding, State, ask, assess
 from service.storage.state_format import FORMAT, FormatNote, StateFormat, StateFormatError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def state_format(client: Redis, partitions: Partitions) -> Finding:
 
 async def scripts(client: Redis, settings: Settings) -> Finding:
     """Return the finding whether this user may do here what a worker does."""
-    from service.app import routing_table
+    from service.apps.worker import routing_table
     from service.rehearsal import rehearse
 
     try:
@@ -196,7 +196,7 @@ async def _counts(client: Redis, names: StreamNames) -> Mapping[bytes, bytes] | 
 
 def handlers(settings: Settings) -> Finding:
     """Which handlers are on."""
-    from service.app import routing_table
+    from service.apps.worker import routing_table
 
     try:
         table = routing_table(settings)

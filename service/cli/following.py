@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from service.cli.output import note
-from service.ports import SetUpWronglyError, StorageUnavailableError
-from service.storage.availability import unavailable_if_away
-from service.storage.reading import entries_of
+from service.ports.storage import SetUpWronglyError, StorageUnavailableError
+from service.storage.client.availability import unavailable_if_away
+from service.storage.pages import entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from redis import Redis
 
-    from service.storage.reading import StreamEntry
+    from service.storage.pages import StreamEntry
 
 BEGINNING = "0-0"
 

@@ -15,7 +15,7 @@ from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import StreamKey
 from handlers.core.outputs import time_of
 from service.keys import Keys
-from service.storage.reading import backwards
+from service.storage.pages import backwards
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:

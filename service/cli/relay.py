@@ -39,8 +39,8 @@ def run(config: ConfigFile = DEFAULT) -> None:
 
 async def _until_told(settings: Settings, config: Path) -> None:
     """Relay until a first signal; a second one ends the process at once."""
+    from service.apps.relay import relaying
     from service.cli.hangup import on_hangup
-    from service.relay import relaying
 
     told = asyncio.Event()
 

@@ -83,7 +83,7 @@ def work(settings: Settings, alerts: Path | None = None, process: int | None = N
 def _supervise(settings: Settings, alerts: Path | None) -> int:
     """Run several processes of this very command; its exit code. A wrong setting is told once, here."""
     from service import logs
-    from service.app import routing_table
+    from service.apps.worker import routing_table
     from service.supervisor import LEAVING, Supervisor
 
     routing_table(settings)
@@ -116,7 +116,7 @@ def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) 
     `supervised` is whether it stops when the process that started it is gone.
     """
     from service import logs
-    from service.app import routing_table
+    from service.apps.worker import routing_table
     from service.cli.loop import run_in_loop
 
     routing_table(settings)
@@ -128,16 +128,16 @@ def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) 
 
 def check_alerts(file: Path) -> None:
     """Raise what is wrong with a file of alerts, before anything starts."""
-    from service.alerts.policy import load
+    from service.alerts.deciding.policy import load
 
     load(file, os.environ)
 
 
 async def _until_told(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
     """Run a worker. A closed terminal, and the end of its supervisor, tell it to stop as SIGTERM does."""
-    from service.app import run_worker
+    from service.apps.relay import relaying
+    from service.apps.worker import run_worker
     from service.cli.hangup import on_hangup, stop
-    from service.relay import relaying
     from service.supervisor import when_parent_is_gone
 
     if supervised:

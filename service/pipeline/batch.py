@@ -39,7 +39,6 @@ from handlers.core.effects import (
 from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
-from service.change import Commit, PartChange, ResponseChange
 from service.keys import BEYOND_LIMIT, LEFT_OUT, OTHER
 from service.pipeline.dead_letters import Letters
 from service.pipeline.decode import Said, Slot, Unreadable, UnreadableError, fitted
@@ -47,6 +46,7 @@ from service.pipeline.frames import decode_raw
 from service.pipeline.gathering import Asked, is_array
 from service.pipeline.opened import Opener
 from service.pipeline.times import believed
+from service.ports.commit import Commit, PartChange, ResponseChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from handlers.core.routing import Route
     from service.pipeline.columns import Column
     from service.pipeline.gathering import Gathered
-    from service.pipeline.reading import Reading, Source
-    from service.ports import Contradicted
+    from service.pipeline.sources import Reading, Source
+    from service.ports.storage import Contradicted
 
 _NAMES_AT_MOST = 1000
 """Names that a batch counts something by: each may take the place of another, at the server's cost."""

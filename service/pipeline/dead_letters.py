@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from service.pipeline.decode import Said, Unreadable
     from service.pipeline.opened import Opened
-    from service.ports import Entry
+    from service.ports.storage import Entry
 
 OWN_LETTERS = 100
 """Bad events of one array that have letters of their own. The others share one, or one for each reason."""

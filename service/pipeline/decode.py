@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import DeadLetterReason
     from handlers.core.routing import Route
     from service.pipeline.fitting import Fitted
-    from service.ports import Entry
+    from service.ports.storage import Entry
 
 END_MARK = b"[DONE]"
 """What closes a stream of server-sent events; a producer that forwards every line publishes it too."""

@@ -21,7 +21,7 @@ from handlers.core.identity import EntryId, StreamKey
 from service.pipeline.bodies import Bodies
 from service.pipeline.columns import Column, can_be_key, joined
 from service.pipeline.frames import NotFrameError, decode_array, decode_one
-from service.ports import RawEntry
+from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

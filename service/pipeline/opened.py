@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from handlers.core.identity import EntryId
 from service.field_json import beginning_of
 from service.pipeline.decode import Unreadable, UnreadableError, events_of, said_of
-from service.ports import Beginning, Entry
+from service.ports.storage import Beginning, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.pipeline.decode import Said, Slots
     from service.pipeline.gathering import Gathered
-    from service.pipeline.reading import Reading
+    from service.pipeline.sources import Reading
 
 
 class Opened:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from service.patience import Patience
     from service.pipeline.worker import Worker
-    from service.ports import Group
+    from service.ports.storage import Group
     from service.settings import Settings
 
 _BEGINNING = "0-0"

@@ -14,7 +14,7 @@ from handlers.core.routing import Opening
 from service import logs
 from service.pipeline.slices import calls_of
 from service.pipeline.times import with_believed_times
-from service.ports import Dropped, FinishedText, Loaded, Over, Settlement, StorageUnavailableError
+from service.ports.storage import Dropped, FinishedText, Loaded, Over, Settlement, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from handlers.core.response import ResponseEnd
     from handlers.core.routing import RoutingTable
     from handlers.core.state import LowWater
-    from service.ports import Storage
+    from service.ports.storage import Storage
 
 
 class GivenUp(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.ports import FinishedText
+from service.ports.storage import FinishedText
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from service.ports import Dropped, Settlement
+    from service.ports.storage import Dropped, Settlement
 
 _ITEMS_AT_ONCE = 200
 """Texts, settlements, and names that they are counted for, that one call writes. A name that is new in a full

@@ -19,8 +19,8 @@ from service.keys import LATE
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered, Gathering
-from service.pipeline.reading import Reading
 from service.pipeline.settling import GivenUp, settle
+from service.pipeline.sources import Reading
 from service.pipeline.times import believed
 from service.recent import Recent
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey, StreamKey
     from handlers.core.routing import RoutingTable
-    from service.change import Commit
     from service.patience import Patience
-    from service.pipeline.reading import OpenEntry
-    from service.ports import Committed, RawEntry, Storage, Survey
+    from service.pipeline.sources import OpenEntry
+    from service.ports.commit import Commit
+    from service.ports.storage import Committed, RawEntry, Storage, Survey
     from service.settings import Settings
 
 _ALERTS_REMEMBERED = 1000

@@ -26,15 +26,15 @@ from service.storage.records import (
     register_field,
     register_value,
 )
-from service.storage.told import ToldPart, ToldResponse
+from service.storage.sent_cache import ToldPart, ToldResponse
 
 if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from handlers.core.identity import PartKey, StreamKey
-    from service.change import Commit, PartChange, ResponseChange
     from service.keys import Keys
+    from service.ports.commit import Commit, PartChange, ResponseChange
     from service.settings import Settings
-    from service.storage.told import Told
+    from service.storage.sent_cache import Told
 
 STALLED_MS = 250
 """Milliseconds after which a worker that still holds an entry is taken for stuck: a batch takes a few.

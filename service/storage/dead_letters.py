@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deltaloom.messages import DeadLetter
 from service.field_json import json_of
-from service.storage import foreign, reading, scripts
+from service.storage import foreign, scripts
+from service.storage import pages as reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

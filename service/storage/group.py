@@ -10,10 +10,10 @@ from redis import exceptions
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId
-from service.outbox import RELAY_PREFIX
-from service.ports import Beginning, Claim, RawEntry, StorageUnavailableError
+from service.ports.outbox import RELAY_PREFIX
+from service.ports.storage import Beginning, Claim, RawEntry, StorageUnavailableError
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -41,7 +41,7 @@ _decode_inherit = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
 class ConsumerGroup:
-    """The worker's group on the input of one partition: see `service.ports.Group`."""
+    """The worker's group on the input of one partition: see `service.ports.storage.Group`."""
 
     def __init__(self, client: Redis, keys: Keys, consumer: str) -> None:
         self._client = client

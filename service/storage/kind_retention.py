@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from service.outbox import RELAY_PREFIX
-from service.ports import StorageUnavailableError
+from service.ports.outbox import RELAY_PREFIX
+from service.ports.storage import StorageUnavailableError
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 from service.storage.group import OWED_MS
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from redis import exceptions
 from deltaloom.messages import SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import RelayKeys
-from service.outbox import RELAY_PREFIX, KeptDigest, Owed, Page, Place
+from service.ports.outbox import RELAY_PREFIX, KeptDigest, Owed, Page, Place
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.streams import Partitions
-    from service.outbox import Failure
+    from service.ports.outbox import Failure
 
 PAGE = 100
 """Entries looked at in one call: of long texts they are some megabytes."""
@@ -60,7 +60,7 @@ class DestinationGroup:
 
 
 class RedisOutbox:
-    """See `service.outbox.Outbox`."""
+    """See `service.ports.outbox.Outbox`."""
 
     def __init__(self, client: Redis, partitions: Partitions, destination: str) -> None:
         self._client = client
@@ -177,7 +177,7 @@ class RedisOutbox:
 
 
 class RedisLease:
-    """See `service.outbox.LeaseStore`.
+    """See `service.ports.outbox.LeaseStore`.
 
     Args:
         client: of the server.

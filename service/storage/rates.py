@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from service.alerts.parsing import parse_alert
-from service.alerts.proportions import Count
-from service.alerts.spikes import Rates, Subject, Turn
 from service.keys import Keys
+from service.rates.proportions import Count
+from service.rates.spikes import Rates, Subject, Turn
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
 from service.storage.buckets import baseline_of, window_of
+from service.storage.client.availability import unavailable_if_away
 from service.storage.records import entry_of, stamped
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
-    from service.alerts.spikes import Change
+    from service.rates.spikes import Change
     from service.settings import Settings
 
 GOOD_FOR_MS = 10_000
@@ -43,7 +43,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class RedisRates:
-    """The port to Redis of whoever watches the rates: see `service.alerts.spikes.RateStorage`."""
+    """The port to Redis of whoever watches the rates: see `service.rates.spikes.RateStorage`."""
 
     def __init__(
         self, client: Redis, settings: Settings, partitions: Sequence[StreamNames] | None = None

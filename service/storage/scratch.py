@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from handlers.core.identity import StreamKey
 from service.keys import Keys, type_of
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
 from service.storage.buckets import baseline_of, window_of
+from service.storage.client.availability import unavailable_if_away
 from service.storage.clock import ServerClock
 
 if TYPE_CHECKING:

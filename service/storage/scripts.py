@@ -55,7 +55,7 @@ decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
 decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
 
-FOLDER = files("service.storage")
+FOLDER = files("service.storage").joinpath("lua")
 
 
 def source(name: str) -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from handlers.core.text import text_digest
 from service.keys import OTHER
-from service.ports import FinishedText
+from service.ports.storage import FinishedText
 from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
 from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.keys import Keys
-    from service.ports import Dropped, Over, Settlement
+    from service.ports.storage import Dropped, Over, Settlement
     from service.settings import Settings
 
 OVER_MS = 600_000

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
-from service.ports import StorageUnavailableError
+from service.ports.storage import StorageUnavailableError
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

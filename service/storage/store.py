@@ -10,16 +10,16 @@ from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.state import LowWater
 from service.keys import SET_ASIDE
-from service.ports import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
+from service.ports.storage import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
 from service.storage import commit_plan, scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 from service.storage.clock import ServerClock
 from service.storage.commit_plan import SERVER_US, CommitCall
 from service.storage.group import ConsumerGroup
 from service.storage.loading import Wanted, calls_of
 from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of, state_of
+from service.storage.sent_cache import Told
 from service.storage.settle_plan import SettleCall
-from service.storage.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from handlers.core.context import Registers
-    from service.change import Commit
     from service.keys import Keys
+    from service.ports.commit import Commit
     from service.settings import Settings
 
 _RESPONSES_AT_ONCE = 100
@@ -55,7 +55,7 @@ def _low_water(reply: scripts.LowWaterReply) -> LowWater:
 
 
 class RedisStorage:
-    """The worker's port to Redis: see `service.ports.Storage`."""
+    """The worker's port to Redis: see `service.ports.storage.Storage`."""
 
     def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
         self._client = client

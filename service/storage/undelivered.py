@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from deltaloom.messages import UndeliveredAlert
-from service.storage import foreign, reading
+from service.storage import foreign
+from service.storage import pages as reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

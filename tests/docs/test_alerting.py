@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.alerts.config import parse
-from service.alerts.findings import ConfigError
-from service.alerts.rules import shipped
-from service.alerts.schema import Match
+from service.alerts.deciding.config import parse
+from service.alerts.deciding.findings import ConfigError
+from service.alerts.deciding.rules import shipped
+from service.alerts.deciding.schema import Match
 from tests.docs.pages import ROOT, Page, quoted
 from tests.integration.test_cli_alerts import EXPLAINED
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 
 from deltaloom import ModerationAlert
-from service.alerts.proportions import Count
-from service.alerts.spikes import Rates, Subject
 from service.cli.alerts.rates import table_of
+from service.rates.proportions import Count
+from service.rates.spikes import Rates, Subject
 from tests.docs.pages import ROOT, Page
 
 COLUMNS = 80

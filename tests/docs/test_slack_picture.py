@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from service.alerts.config import parse
+from service.alerts.deciding.config import parse
+from service.alerts.deciding.policy import Policy
 from service.alerts.delivery import Notification
 from service.alerts.destinations.slack import message
-from service.alerts.policy import Policy
 from tests.docs.pages import ROOT
 from tests.notifications import RAISED_AT, alert
 

@@ -15,7 +15,7 @@ import pytest
 from deltaloom import DeadLetter, StreamNames
 from service.field_json import fields_of
 from service.storage.dead_letters import MOST_FIELDS, DeadLetters
-from service.storage.reading import PAGE, entries_of
+from service.storage.pages import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.streams import add as add_entry
 from tests.streams import letter_fields

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deltaloom import StreamNames
-from service.storage.reading import entries_of
+from service.storage.pages import entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.waiting import wait_until
 

@@ -21,9 +21,9 @@ from deltaloom import GROUP, Partitions
 from service.address import Address
 from service.keys import Keys
 from service.patience import Patience
-from service.storage.connection import client_of, patient_client_of
+from service.storage.client.connection import client_of, patient_client_of
+from service.storage.client.reading_client import ENTRIES_AT_ONCE, Input
 from service.storage.group import ConsumerGroup
-from service.storage.patient import ENTRIES_AT_ONCE, Input
 from service.storage.scripts import Script
 from tests.cluster_servers import PATIENT_MS, running_cluster
 from tests.generated import SETTINGS, Generated
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom import StreamNames
-    from service.storage.connection import PatientClient
+    from service.storage.client.connection import PatientClient
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
     from tests.workers import WorkerProcess

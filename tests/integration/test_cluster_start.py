@@ -12,7 +12,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from deltaloom import AssembledText, Partitions
 from service.address import Address
-from service.storage.connection import client_of
+from service.storage.client.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import entries

@@ -13,7 +13,7 @@ from handlers.core.routing import RoutingTable
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered
 from service.pipeline.settling import settle
-from service.ports import StorageUnavailableError
+from service.ports.storage import StorageUnavailableError
 from tests.bench import COMPLETED, Bench, delta, done
 from tests.mortal import MortalServer
 from tests.workers import alerts, dead_letters, texts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
     from tests.bench import Consumer
 
 SNAPSHOTS_ONLY = ("--appendonly", "no")

@@ -12,8 +12,8 @@ from deltaloom import AssembledText, ModerationAlert, Partitions, StreamNames
 from service.address import Address
 from service.embedded import EmbeddedServer
 from service.keys import Keys
-from service.ports import SetUpWronglyError
-from service.storage.connection import client_of
+from service.ports.storage import SetUpWronglyError
+from service.storage.client.connection import client_of
 from service.storage.group import OWED_MS
 from service.storage.kind_retention import PAGE, KindRetention
 from service.storage.records import entry_of_alert

@@ -13,12 +13,12 @@ from deltaloom import StreamNames
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
 from service.keys import Keys
-from service.ports import StorageUnavailableError
+from service.ports.storage import StorageUnavailableError
 from service.rehearsal import rehearse
 from service.settings import Settings
-from service.storage.connection import client_of
+from service.storage.client.connection import client_of
+from service.storage.client.server import ask
 from service.storage.group import ConsumerGroup
-from service.storage.server import ask
 from service.storage.state_format import StateFormat
 from service.storage.store import RedisStorage
 

@@ -11,7 +11,7 @@ from deltaloom import Partitions, StreamNames
 from deltaloom.messages import SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import Keys
-from service.outbox import BEGINNING, CONSUMER, Failure, KeptDigest, Place
+from service.ports.outbox import BEGINNING, CONSUMER, Failure, KeptDigest, Place
 from service.storage.group import ConsumerGroup
 from service.storage.outbox import PAGE, DestinationGroup, RedisLease, RedisOutbox
 from tests.relays import raise_alert, undelivered

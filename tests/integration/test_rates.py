@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deltaloom import Partitions
-from service.alerts.proportions import Count
-from service.alerts.spikes import SpikeWatch, Subject, Turn, changes, thresholds_of
 from service.keys import OTHER, Keys
+from service.rates.proportions import Count
+from service.rates.spikes import SpikeWatch, Subject, Turn, changes, thresholds_of
 from service.settings import Settings
 from service.storage import buckets, settle_plan
 from service.storage.buckets import Series, baseline_of, window_of
@@ -25,7 +25,7 @@ from tests.workers import alerts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from service.alerts.spikes import Change, Rates
+    from service.rates.spikes import Change, Rates
 
 MODEL, TENANT = Subject("model", "gpt-4o"), Subject("tenant", "acme")
 PROVIDER = Subject("provider", "openai")

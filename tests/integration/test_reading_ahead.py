@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from chaos.processes import free_port
 from deltaloom import GROUP
 from service.patience import Patience
-from service.ports import RawEntry
+from service.ports.storage import RawEntry
 from service.settings import Settings
-from service.storage.connection import patient_client_of
-from service.storage.patient import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
+from service.storage.client.connection import patient_client_of
+from service.storage.client.reading_client import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
 from tests.bench import Bench, delta
 from tests.waiting import wait_until
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from service.storage.connection import PatientClient
-    from service.storage.patient import Collector
+    from service.storage.client.connection import PatientClient
+    from service.storage.client.reading_client import Collector
 
 
 class Replies:

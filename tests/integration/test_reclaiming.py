@@ -10,7 +10,7 @@ import pytest
 from deltaloom import GROUP
 from deltaloom.events import RefusalDelta
 from handlers.core.routing import Handler, Route
-from service.ports import StorageUnavailableError
+from service.ports.storage import StorageUnavailableError
 from service.storage import group
 from tests.bench import KEEPALIVE, Bench, delta, done
 from tests.streams import entries

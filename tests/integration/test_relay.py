@@ -18,11 +18,12 @@ from structlog.testing import capture_logs
 from chaos.processes import free_port
 from deltaloom import StreamNames
 from handlers.core.identity import EntryId
-from service.alerts import health, room
-from service.alerts.privacy import Redactor
+from service.alerts.deciding.privacy import Redactor
+from service.alerts.sending import health
+from service.alerts.sending import in_flight as room
+from service.apps.relay import relaying
 from service.keys import RelayKeys
-from service.outbox import CONSUMER, KeptDigest, Place
-from service.relay import relaying
+from service.ports.outbox import CONSUMER, KeptDigest, Place
 from service.settings import Settings
 from service.storage.outbox import RedisOutbox
 from tests.relays import (
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.messages import ModerationAlert
-    from service.relay import Relays
+    from service.apps.relay import Relays
     from tests.webhook_receiver import Receiver
 
 
@@ -117,7 +118,7 @@ async def test_a_stop_with_a_full_room_is_no_outage(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each stop of a relay whose destination is paused tells that Redis is away."""
-    monkeypatch.setattr("service.alerts.relay.Room", lambda: room.Room(1))
+    monkeypatch.setattr("service.alerts.sending.relay.Room", lambda: room.Room(1))
     receiver.answer = lambda _id, _count: web.Response(status=503, headers={"Retry-After": "60"})
     for n in range(3):
         await stage.raised("opened", f"resp_{n}")

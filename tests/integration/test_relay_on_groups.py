@@ -17,7 +17,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from deltaloom import Partitions
 from service.address import Address
-from service.storage.connection import client_of
+from service.storage.client.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS
 from tests.relays import destination, relay_environment, relay_process

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from chaos.processes import HOST
 from deltaloom import Partitions
 from service.address import Address
-from service.storage.connection import client_of
+from service.storage.client.connection import client_of
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream
 from tests.sentinel_servers import SERVICE, running_sentinels

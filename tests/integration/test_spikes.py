@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deltaloom import Partitions, StreamNames
-from service.alerts.proportions import Count
-from service.alerts.spikes import Subject
+from service.rates.proportions import Count
+from service.rates.spikes import Subject
 from service.settings import Settings
 from service.storage.rates import RedisRates
 from tests.bench import COMPLETED, delta, done

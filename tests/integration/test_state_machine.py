@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Container, Coroutine, Iterable, Iterator
 
     from deltaloom import AssembledText
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
 
 THOROUGH = bool(os.environ.get("DELTALOOM_THOROUGH"))
 """Take minutes, and other examples every time.

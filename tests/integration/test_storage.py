@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.messages import AssembledText
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ NONE = Equivalents([])
 
 def test_a_seed_is_always_the_same_mutants() -> None:
     """A run could not be repeated."""
-    paths = ["handlers/core", "service/storage/settle.lua"]
+    paths = ["handlers/core", "service/storage/lua/settle.lua"]
     first = choose(ROOT, paths, "1", 5, NONE)
     assert choose(ROOT, paths, "1", 5, NONE) == first
     assert choose(ROOT, paths, "2", 5, NONE) != first
@@ -35,7 +35,7 @@ def test_equivalent_mutants_are_not_chosen(tmp_path: Path) -> None:
 def test_only_code_is_changed() -> None:
     """Recordings and rules would be mutated, and what no test looks at."""
     files = list(files_in(ROOT, ["service"]))
-    assert {"service/app.py", "service/storage/commit.lua"} <= set(files)
+    assert {"service/apps/worker.py", "service/storage/lua/commit.lua"} <= set(files)
     assert {Path(file).suffix for file in files} == {".py", ".lua"}
     assert not any(file.startswith("service/demo/") for file in files)
     assert list(files_in(ROOT, ["service/demo/clock.py"])) == ["service/demo/clock.py"]
@@ -48,7 +48,7 @@ def test_only_code_is_changed() -> None:
     [
         ("service/pipeline/decode.py", ["tests/service/pipeline/test_decode.py", "tests/service/pipeline"]),
         ("client/deltaloom/events.py", ["tests/client/test_events.py"]),
-        ("service/storage/settle.lua", ["tests/service/storage/test_settle_plan.py"]),
+        ("service/storage/lua/settle.lua", ["tests/service/storage/test_settle_plan.py"]),
         ("service/alerts/destinations/apprise_.py", ["tests/service/alerts/destinations/test_apprise.py"]),
     ],
 )

@@ -91,7 +91,7 @@ def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["service/storage/*.lua", "service/demo/streams/*.jsonl", "service/alerts/*.toml"]
+    "pattern", ["service/storage/lua/*.lua", "service/demo/streams/*.jsonl", "service/alerts/deciding/*.toml"]
 )
 def test_worker_holds_its_data(worker: Wheel, pattern: str) -> None:
     """The folder of the data would have moved, and the comparison above would compare nothing."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redis.connection import parse_url
 
 from service.address import _OF_SENTINELS, _OPTIONS, _OPTIONS_OF_TLS, Address, Mode
-from service.storage.connection import blocking_client_of, client_of
+from service.storage.client.connection import blocking_client_of, client_of
 
 PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("ZQX{}XQZ".format)
 

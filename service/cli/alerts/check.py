@@ -14,8 +14,8 @@ from service.cli.alerts.file import DEFAULT, VARIABLE
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from service.alerts.findings import Finding
-    from service.alerts.schema import Config
+    from service.alerts.deciding.findings import Finding
+    from service.alerts.deciding.schema import Config
 
 EXAMPLES = examples("deltaloom alerts check", "deltaloom alerts check staging.toml --no-secrets")
 
@@ -35,8 +35,8 @@ def run(
 
     Exit code 2 if the relay could not use it; warnings are 0. Nothing is sent, and no server is asked.
     """
-    from service.alerts.config import parse, read, secrets_missing, warnings
-    from service.alerts.findings import ConfigError
+    from service.alerts.deciding.config import parse, read, secrets_missing, warnings
+    from service.alerts.deciding.findings import ConfigError
     from service.cli.output import console, note
 
     text = read(file)
@@ -53,9 +53,9 @@ def run(
 
 async def _unusable(text: str, config: Config) -> list[Finding]:
     """Destinations that cannot be made of what their secrets turn out to be."""
+    from service.alerts.deciding.findings import Places
     from service.alerts.destinations.errors import DestinationError
     from service.alerts.destinations.kinds import made
-    from service.alerts.findings import Places
 
     places, found = Places(text), []
     for name, options in config.destinations.items():
@@ -69,7 +69,7 @@ async def _unusable(text: str, config: Config) -> list[Finding]:
 
 
 def _summary(config: Config) -> str:
-    from service.alerts.rules import rules_of
+    from service.alerts.deciding.rules import rules_of
     from service.cli.output import plural
 
     own = len(config.rules)

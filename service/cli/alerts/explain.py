@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.explain import Explanation
-    from service.alerts.policy import Decision
+    from service.alerts.deciding.explain import Explanation
+    from service.alerts.deciding.policy import Decision
 
 EXAMPLES = examples(
     "deltaloom alerts explain resp_42",
@@ -50,9 +50,9 @@ def run(
 
     Nothing is sent. It is as if the alert came now: what was muted then may not be any more.
     """
-    from service.alerts.config import parse, read
-    from service.alerts.explain import explain
-    from service.alerts.policy import Policy
+    from service.alerts.deciding.config import parse, read
+    from service.alerts.deciding.explain import explain
+    from service.alerts.deciding.policy import Policy
     from service.cli.output import console, write_json
 
     policy = Policy(parse(read(config), str(config)))

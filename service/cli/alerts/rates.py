@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deltaloom.messages import ModerationAlert, RefusalRate
-    from service.alerts.proportions import Count
-    from service.alerts.spikes import Rates, Subject
+    from service.rates.proportions import Count
+    from service.rates.spikes import Rates, Subject
 
 EXAMPLES = examples("deltaloom alerts rates", "deltaloom alerts rates --json | jq 'select(.spike != null)'")
 
@@ -32,10 +32,10 @@ def run(json: Annotated[bool, typer.Option("--json", help="One JSON object a lin
 
 
 async def _show(*, as_json: bool) -> None:
-    from service.alerts.spikes import thresholds_of
     from service.cli.connection import connect, read_settings
     from service.cli.errors import CommandError
     from service.cli.output import console, note, print_table, write_json
+    from service.rates.spikes import thresholds_of
     from service.settings import variable
     from service.storage.rates import RedisRates
 
@@ -76,8 +76,8 @@ def table_of(
     from rich.table import Table
     from rich.text import Text
 
-    from service.alerts.spikes import baseline_of, window_of
     from service.cli.entries import clock_time
+    from service.rates.spikes import baseline_of, window_of
     from service.visible import visible
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from deltaloom.messages import UndeliveredAlert
+    from service.alerts.deciding.policy import Loaded
     from service.alerts.delivery import Destination, Outcome
-    from service.alerts.policy import Loaded
     from service.cli.alerts.undelivered_alerts import AllUndelivered
     from service.storage.undelivered import StoredUndelivered
 
@@ -64,7 +64,7 @@ def run(
     What goes, and how much of the text, is what the file says now.
     """
     from service import logs
-    from service.alerts.policy import load
+    from service.alerts.deciding.policy import load
     from service.cli.connection import read_settings
 
     if bool(ids) == everything:

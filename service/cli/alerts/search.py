@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.alerts.parsing import NotAnAlertError, parse_alert
 from service.cli.partitions import located
-from service.storage.reading import backwards, entry
+from service.storage.pages import backwards, entry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -14,8 +14,8 @@ from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
+    from service.alerts.deciding.policy import Loaded
     from service.alerts.delivery import Notification, Outcome
-    from service.alerts.policy import Loaded
 
 EXAMPLES = examples("deltaloom alerts test on-call", "deltaloom alerts test on-call --phase blocked")
 
@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Send a test alert to a destination, marked as one, and say what it answers. No server is needed."""
     from service import logs
-    from service.alerts.policy import load
+    from service.alerts.deciding.policy import load
     from service.cli.connection import read_settings
 
     logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
@@ -61,9 +61,9 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
     import uuid
 
     from deltaloom.messages import ModerationAlert
+    from service.alerts.deciding.privacy import sha256_of
     from service.alerts.delivery import Notification
     from service.alerts.phases import PHASES, group_of
-    from service.alerts.privacy import sha256_of
 
     name = f"test_{uuid.uuid4().hex}"
     fields = {

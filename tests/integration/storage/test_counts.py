@@ -10,9 +10,9 @@ from pydantic import create_model
 from deltaloom import limits
 from deltaloom.events import Event
 from handlers.core.routing import Handler, Route
-from service.alerts.proportions import Count
-from service.alerts.spikes import Subject
 from service.keys import LEFT_OUT, OTHER, Keys
+from service.rates.proportions import Count
+from service.rates.spikes import Subject
 from service.storage import settle_plan
 from service.storage.buckets import baseline_of, window_of
 from service.storage.rates import RedisRates

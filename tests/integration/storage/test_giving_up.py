@@ -9,7 +9,7 @@ import pytest
 
 from deltaloom import Partitions
 from handlers.core.identity import EntryId
-from service.outbox import CONSUMER, Failure, Place
+from service.ports.outbox import CONSUMER, Failure, Place
 from service.storage.outbox import DestinationGroup, RedisLease, RedisOutbox
 from tests.relays import raise_alert
 from tests.streams import entries, read_as

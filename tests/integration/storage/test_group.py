@@ -10,7 +10,7 @@ from redis.exceptions import OutOfMemoryError
 
 from deltaloom import GROUP
 from handlers.core.identity import StreamKey
-from service.ports import Claim
+from service.ports.storage import Claim
 from service.storage import group
 from service.storage.rates import RedisRates
 from tests.bench import KEEPALIVE, Bench
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
     from tests.bench import Consumer
 
 HOUR_MS = 3_600_000

@@ -19,16 +19,16 @@ from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.routing import RoutingTable
-from service.alerts.spikes import Change, Subject
 from service.bus.envelope import open_entry
 from service.embedded import EmbeddedServer
 from service.keys import Keys
-from service.outbox import CONSUMER, Failure, Place
 from service.patience import Patience
 from service.pipeline.worker import Worker
-from service.ports import SetUpWronglyError
+from service.ports.outbox import CONSUMER, Failure, Place
+from service.ports.storage import SetUpWronglyError
+from service.rates.spikes import Change, Subject
 from service.storage import scripts
-from service.storage.availability import unavailable_if_away
+from service.storage.client.availability import unavailable_if_away
 from service.storage.dead_letters import DeadLetters
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
@@ -44,7 +44,7 @@ from tests.workers import alerts, counts, dead_letters, texts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from service.ports import RawEntry
+    from service.ports.storage import RawEntry
     from service.settings import Settings
 
     Step = Callable[[], Awaitable[None]]

@@ -10,7 +10,7 @@ import pytest
 from deltaloom import GROUP
 from handlers.core.identity import StreamKey
 from service.pipeline.gathering import DEAR_BYTES
-from service.ports import SetUpWronglyError
+from service.ports.storage import SetUpWronglyError
 from service.storage import commit_plan
 from tests.bench import COMPLETED, KEEPALIVE, delta, done
 from tests.streams import add
@@ -19,7 +19,7 @@ from tests.workers import texts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.ports import Committed, RawEntry, Storage
+    from service.ports.storage import Committed, RawEntry, Storage
     from tests.bench import Bench
 
 CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from handlers.core.identity import PartKey
-    from service.change import Commit
-    from service.ports import Committed
+    from service.ports.commit import Commit
+    from service.ports.storage import Committed
     from tests.bench import Bench
 
 

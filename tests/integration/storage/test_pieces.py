@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.keys import Keys
-from service.ports import StorageUnavailableError
+from service.ports.storage import StorageUnavailableError
 from service.storage import store
 from service.storage.store import RedisStorage
 from tests.bench import COMPLETED, Bench, delta, done
@@ -18,8 +18,8 @@ from tests.workers import alerts, counts, dead_letters, texts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from service.change import Commit
-    from service.ports import Committed
+    from service.ports.commit import Commit
+    from service.ports.storage import Committed
 
 ITEMS = 5
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handlers.core.identity import PartKey
-    from service.ports import Committed, Settlement
+    from service.ports.storage import Committed, Settlement
     from tests.bench import Bench
 
 TABLE = RoutingTable(BUILT_IN.values())

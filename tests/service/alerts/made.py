@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deltaloom import ModerationAlert, RefusalRate
-from service.alerts.config import parse
-from service.alerts.policy import Policy
+from service.alerts.deciding.config import parse
+from service.alerts.deciding.policy import Policy
 
 if TYPE_CHECKING:
-    from service.alerts.schema import Config
+    from service.alerts.deciding.schema import Config
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from handlers.core.identity import EntryId
 from service.alerts.delivery import Notification
-from service.alerts.message import Message
 from service.alerts.phases import group_of
-from service.outbox import Place
+from service.alerts.sending.message import Message
+from service.ports.outbox import Place
 from tests.service.alerts.made import alert
 
 STREAM = "deltaloom:alerts"

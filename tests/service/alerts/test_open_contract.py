@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deltaloom import ModerationAlert
+from service.alerts.deciding.explain import explain
 from service.alerts.delivery import Notification, Verdict
 from service.alerts.destinations import body, pagerduty, slack
 from service.alerts.destinations.alertmanager import labels_of
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import PagerDutyOptions
-from service.alerts.explain import explain
 from service.alerts.parsing import parse_alert
 from tests.notifications import OPEN_FIELDS
 from tests.receivers import receiving
@@ -23,8 +23,8 @@ from tests.service.alerts.made import alert, policy
 from tests.webhook_receiver import SECRET
 
 if TYPE_CHECKING:
+    from service.alerts.deciding.policy import Policy
     from service.alerts.destinations.options import DestinationOptions
-    from service.alerts.policy import Policy
     from tests.receivers import Receiver
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from service.alerts.deciding.policy import load
 from service.alerts.destinations.kinds import made
-from service.alerts.policy import load
 from service.demo.clock import Clock
 from service.demo.progress import Progress
 from service.demo.receiver import Webhooks

@@ -20,7 +20,7 @@ from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered
-from service.pipeline.reading import Reading
+from service.pipeline.sources import Reading
 from tests.streams import raw
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from handlers.core.identity import Arrival, PartKey, StreamKey
     from handlers.core.log import PartLog
     from handlers.core.routing import RoutingTable
-    from service.change import Commit
-    from service.ports import Entry
+    from service.ports.commit import Commit
+    from service.ports.storage import Entry
 
 NOW_MS = 1_800_000_000_000
 MAX_EVENT_BYTES = 1024 * 1024

@@ -12,7 +12,7 @@ import structlog
 from service.pipeline import ahead as ahead_module
 from service.pipeline.ahead import LARGE_BYTES, LARGE_ENTRIES, Ahead
 from service.pipeline.gathering import DEAR_BYTES, Gathering, Rules
-from service.ports import RawEntry
+from service.ports.storage import RawEntry
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

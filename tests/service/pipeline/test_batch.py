@@ -33,11 +33,11 @@ from handlers.core.outputs import time_of
 from handlers.core.routing import Handler, Route, RoutingTable
 from handlers.core.text import text_digest
 from service.bus.envelope import open_entry
-from service.change import PartChange
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
-from service.ports import Contradicted, Entry
+from service.ports.commit import PartChange
+from service.ports.storage import Contradicted, Entry
 from tests.client.test_events import BEGINNINGS, GOOD, INDEXES, REQUIRED
 from tests.service.pipeline.model import batch_of
 

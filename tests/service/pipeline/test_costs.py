@@ -24,20 +24,20 @@ from handlers.core.effects import CONTEXT_NAMES, Rank
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
-from service.change import PartChange
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import ENTRY_OF_EVENTS, Gathered
-from service.pipeline.reading import Reading
+from service.pipeline.sources import Reading
+from service.ports.commit import PartChange
 from tests.streams import raw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deltaloom.messages import DeadLetter
-    from service.ports import Entry
+    from service.ports.storage import Entry
 
 TABLE = RoutingTable(BUILT_IN.values())
 MAX_EVENT = 128 * 1024

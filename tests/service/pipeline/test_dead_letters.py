@@ -19,7 +19,7 @@ from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import Gathered
-from service.pipeline.reading import Reading
+from service.pipeline.sources import Reading
 from tests.service.pipeline.model import batch_of
 from tests.streams import raw
 

@@ -20,7 +20,7 @@ from service.bus.envelope import open_entry
 from service.pipeline.decode import Said, Slot, UnreadableError, events_of, fitted, said_of
 
 if TYPE_CHECKING:
-    from service.ports import Entry
+    from service.ports.storage import Entry
 
 MAX = 1024
 TABLE = RoutingTable(BUILT_IN.values())

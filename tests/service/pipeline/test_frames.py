@@ -16,15 +16,15 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.gathering import Gathered
-from service.pipeline.reading import Reading
-from service.ports import RawEntry
+from service.pipeline.sources import Reading
+from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pytest
 
-    from service.change import Commit
+    from service.ports.commit import Commit
 
 TABLE = RoutingTable(handler for name, handler in BUILT_IN.items() if name != "output_text")
 LONGEST, MOST = 12_000, 5

@@ -18,13 +18,13 @@ from service.pipeline.batch import Batch
 from service.pipeline.bodies import Bodies
 from service.pipeline.decode import Unreadable
 from service.pipeline.gathering import DEAR_BYTES, NOBODY, Gathered, Gathering, slices
-from service.pipeline.reading import Reading
-from service.ports import RawEntry
+from service.pipeline.sources import Reading
+from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.change import Commit
+    from service.ports.commit import Commit
 
 _UNREADABLE = Unreadable("oversized", "too large")
 READING = Reading(

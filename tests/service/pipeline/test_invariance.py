@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey
     from handlers.core.response import Resolution
     from handlers.core.state import ResponseState
-    from service.ports import Entry
+    from service.ports.storage import Entry
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from service.patience import Patience
 from service.pipeline.gathering import Gathering, Rules
 from service.pipeline.reclaiming import Reclaimer, is_gone
-from service.ports import Claim, RawEntry, StorageUnavailableError
+from service.ports.storage import Claim, RawEntry, StorageUnavailableError
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from service.pipeline.decode import Unreadable
     from service.pipeline.worker import Worker
-    from service.ports import Group
+    from service.ports.storage import Group
 
 
 def ended_process() -> int:

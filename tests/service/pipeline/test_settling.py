@@ -18,7 +18,7 @@ from handlers.core.response import IDLE_TIMEOUT
 from handlers.core.routing import RoutingTable
 from handlers.core.state import LowWater, ResponseState
 from service.pipeline.settling import GivenUp, settle
-from service.ports import Loaded
+from service.ports.storage import Loaded
 from tests.strategies import log_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import Kind, Status
     from handlers.core.context import Registers
-    from service.ports import Settlement, Storage
+    from service.ports.storage import Settlement, Storage
 
 TABLE = RoutingTable(BUILT_IN.values())
 ALL_STORED = LowWater(EntryId(1_000_000, 0))

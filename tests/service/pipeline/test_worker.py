@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.pipeline.gathering import slices
-from service.ports import RawEntry
+from service.ports.storage import RawEntry
 
 
 def entry(number: int, size: int) -> RawEntry:

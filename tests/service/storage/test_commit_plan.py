@@ -14,12 +14,12 @@ from handlers.core.assembly import StoredClosing
 from handlers.core.effects import Context, Ending, Rank
 from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.log import FRAGMENT_BYTES, PartLog, decode_log
-from service.change import Commit, PartChange, ResponseChange
 from service.keys import Keys
+from service.ports.commit import Commit, PartChange, ResponseChange
 from service.settings import Settings
 from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, LARGE_BYTES, CommitCall
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
-from service.storage.told import Told
+from service.storage.sent_cache import Told
 
 KEYS = Keys(StreamNames("t"))
 KEY = StreamKey("response", "resp_1")

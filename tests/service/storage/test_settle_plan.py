@@ -15,7 +15,7 @@ from handlers.core.outputs import assembled_text, time_of
 from handlers.core.response import FinishedPart
 from handlers.core.text import text_digest
 from service.keys import Keys
-from service.ports import FinishedText, Over, Settlement
+from service.ports.storage import FinishedText, Over, Settlement
 from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
 from service.storage.records import entry_of, entry_of_alert, stamped

@@ -1,0 +1,1 @@
+"""Decide which destinations an alert goes to, and with what words."""

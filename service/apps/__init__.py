@@ -1,0 +1,1 @@
+"""The programs: composition roots of the worker, its partitions and the relay."""

@@ -1,0 +1,1 @@
+"""Refusal rates: proportions, and spikes."""

@@ -1,0 +1,1 @@
+"""Clients of Redis: connections, clusters, sentinels, and errors that mean it is unavailable."""

@@ -1,0 +1,1 @@
+"""Mirrors service/alerts/deciding."""
