@@ -1,26 +1,26 @@
-"""The bench that measures the worker beside what one would write otherwise.
+"""A bench that compares the worker with what one would write otherwise.
 
-One program, one run, one machine: a server of its own, competitors in turn, and every text compared with what
-must come out. `python -m bench --help`, or `make bench`.
+One program measures all competitors in turn, in one run on one machine with its own server, and compares each
+text with the expected one. See `python -m bench --help`, or run `make bench`.
 
-| file              | what                                                                  |
+| file              | contents                                                              |
 |-------------------|-----------------------------------------------------------------------|
-| `competitors.py`  | who is compared: the table of competitors                             |
-| `peers/`          | those that are not ours, a program each                               |
-| `measurements/`   | what is measured: the table of measurements, a file each              |
-| `goals.py`        | what must be reached: ratios of figures                               |
-| `generator.py`    | responses with the shape of real ones, seeded                         |
+| `competitors.py`  | the table of competitors                                              |
+| `peers/`          | the competitors other than the worker, one program each               |
+| `measurements/`   | the table of measurements, one file each                              |
+| `goals.py`        | goals: ratios of figures                                              |
+| `generator.py`    | seeded responses with the shape of real ones                          |
 | `entries.py`      | responses as entries: interleaved, packed, ready to be sent           |
-| `ground.py`       | the server that all run on                                            |
-| `processes.py`    | competitors as processes                                              |
-| `drain.py`        | one run: reading what was published before, as fast as it goes        |
-| `live.py`         | publishing at a steady rate, and seeing what comes out                |
-| `verdict.py`      | what came out, compared with what must                                |
-| `stage.py`        | what a measurement is given                                           |
-| `results.py`      | every figure of every round, and what is made of them                 |
-| `report.py`       | the table, and the file for machines                                  |
+| `ground.py`       | the server that all competitors use                                   |
+| `processes.py`    | processes of a competitor                                             |
+| `drain.py`        | a run: a competitor reads a prepared input as fast as it can          |
+| `live.py`         | publishing at a steady rate, and observing the outputs                |
+| `verdict.py`      | comparison of the outputs with the expected ones                      |
+| `stage.py`        | the context of a measurement                                          |
+| `results.py`      | the figures of all rounds, and their statistics                       |
+| `report.py`       | the table for people, and the file for machines                       |
 | `plot.py`         | the plot                                                              |
-| `progress.py`     | how far it is                                                         |
+| `progress.py`     | progress output                                                       |
 
-Nothing here is shipped.
+This package is not shipped.
 """

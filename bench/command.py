@@ -1,4 +1,4 @@
-"""The command: measure, write, say how it went."""
+"""The command: run the measurements, write the results, report them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRONG, NOT_RUN, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the bench; returns the exit code."""
+    """Run the bench, and return the exit code."""
     options = command_line.parse(arguments, [each.name for each in MEASUREMENTS], [each.name for each in ALL])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options) -> Results:
-    """Make the measurements; each is written as soon as it is there."""
+    """Run the measurements, and write the results after each."""
     results = Results()
     with ground(options.redis) as place, Progress() as progress:
         described = report.environment(options, place)

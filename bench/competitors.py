@@ -1,4 +1,4 @@
-"""Who is compared: the table of competitors."""
+"""The table of competitors."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Competitor:
-    """A worker as it is started: a process of its own that reads the input in the group."""
+    """A worker that runs in a process of its own and reads the input in the group."""
 
     name: str
     says: str
     module: str
     arguments: tuple[str, ...] = ()
     rebuilds: bool = True
-    """Whether it writes texts and alerts, which then are checked."""
+    """True if it writes texts and alerts, which are then checked."""
     alerts: int = 1
-    """Alerts for a refusal: opened, or opened and finished."""
+    """Number of alerts per refusal: 1 (opened) or 2 (opened and finished)."""
     share: float = 1.0
-    """Of how much of the input it is given: one that is slow gets less, so that all take seconds."""
+    """Share of the input that it gets, smaller for slow ones, so that all runs take seconds."""
 
     @property
     def command(self) -> tuple[str, ...]:
-        """How it is started."""
+        """Return the command that starts it."""
         return (sys.executable, "-m", self.module, *self.arguments)
 
 

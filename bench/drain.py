@@ -1,9 +1,9 @@
-"""One run: a competitor reads what was published before, as fast as it can.
+"""A run: a competitor reads a prepared input as fast as it can.
 
-All get the same treatment. The input is filled under another name while the competitor already waits at an
-empty one; a RENAME puts it in place, for all its processes at once. That is when the clock starts. It stops
-when the group has nothing unread and nothing pending, and as many texts and alerts are out as must be.
-Starting is not in it, and finishing is.
+All competitors get the same treatment. The input is written under another name while the competitor already
+waits at an empty stream; a RENAME makes it visible to all its processes at once, and starts the clock. The
+clock stops when the group has no unread and no pending entries, and the expected number of texts and alerts
+is out. So the time includes finishing, but not starting.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.01
 _CHECK_EVERY = 100
 _GIVES_UP_AFTER = 30.0
-"""Seconds without any progress: longer than an entry waits to be taken over."""
+"""Seconds without progress after which a run is given up: longer than the claim time of an entry."""
 
 
 class Drain(NamedTuple):
-    """How it went."""
+    """The measurements of a run."""
 
     seconds: float
     events: int
     worker_cpu: float
-    """Seconds of processor time, of all its processes."""
+    """Processor time of all its processes, in seconds."""
     server_cpu: float
     rss: int
-    """Bytes of memory of all its processes at the end."""
+    """Memory of all its processes at the end, in bytes."""
     wrong: list[str]
 
     @property
     def events_per_second(self) -> float:
-        """Throughput."""
+        """Return the throughput."""
         return self.events / self.seconds
 
 
 def drain(place: Ground, competitor: Competitor, load: Load, processes: int = 1) -> Drain:
-    """Have a competitor drain an input."""
+    """Measure how a competitor drains an input."""
     place.clear()
     place.make_group(place.names.deltas)
     with Workers(competitor, place, processes) as workers:
@@ -66,7 +66,10 @@ def drain(place: Ground, competitor: Competitor, load: Load, processes: int = 1)
 def wait_until_done(
     place: Ground, competitor: Competitor, expected: Expected, entries: int, workers: Workers
 ) -> None:
-    """Wait until all is acknowledged and out; or until nothing happens any more: the texts will show it."""
+    """Wait until all entries are acknowledged and all outputs are there.
+
+    If there is no progress any more, return anyway: the comparison of texts will report what is missing.
+    """
     texts = len(expected.texts) if competitor.rebuilds else 0
     alerts = len(expected.refusals) * competitor.alerts if competitor.rebuilds else 0
     before, changed = place.state(), time.monotonic()

@@ -1,7 +1,7 @@
 """Responses as entries of the input: interleaved, packed, and ready to be sent.
 
-Entries go to the server as bytes that were made before: what is measured then is the server and its readers,
-not how fast this program can write commands.
+The commands are prepared as bytes, so that the bench measures the server and its readers, and not how fast
+this program writes commands.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ _CHUNK_ENTRIES = 500
 
 
 class Entry(NamedTuple):
-    """One entry of the input."""
+    """An entry of the input."""
 
     response_id: str
     body: str
-    """An event's JSON, or an array of them."""
+    """JSON of an event, or of an array of events."""
     events: int
     opens: tuple[PartName, ...]
-    """Refusals of which it holds the first delta."""
+    """Refusals with their first delta in this entry."""
     closes: tuple[PartName, ...]
-    """Texts that it closes."""
+    """Texts that this entry closes."""
 
 
 @dataclass(slots=True)
 class Expected:
-    """What must come out."""
+    """The expected outputs."""
 
     texts: dict[PartName, str] = field(default_factory=dict)
-    """Of texts that end."""
+    """Texts of all parts that end."""
     refusals: set[PartName] = field(default_factory=set)
-    """Of which a moderator must hear as soon as they begin."""
+    """Refusals that must raise an alert when they begin."""
 
     def add(self, response: Response) -> None:
-        """Expect what comes of a response."""
+        """Add the expected outputs of a response."""
         self.texts.update((name, response.texts[name]) for name in response.closing.values())
         self.refusals.update(response.opening.values())
 
 
 def entries(seed: str, shape: Shape, expected: Expected) -> Iterator[Entry]:
-    """All entries, in the order in which they are published.
+    """Yield all entries in the order of publication, and add their expected outputs to `expected`.
 
-    So many responses are open at once, and each round every one of them gives its next entry, in an order
-    drawn anew: nearly the hardest order for a worker that reads many at once. `expected` grows meanwhile.
+    A fixed number of responses is open at once. In each round, every open response yields its next entry, in
+    a new random order: almost the hardest order for a worker that reads many entries at once.
     """
     chance = random.Random(f"{seed}/order")
     author = Author(seed, shape)
@@ -88,20 +88,20 @@ def _packed(response: Response, size: int) -> Iterator[Entry]:
 
 @dataclass(slots=True)
 class Load:
-    """An input that was made before it is published."""
+    """A prepared input."""
 
     shape: Shape
     expected: Expected
     chunks: list[bytes]
-    """Commands for one stream, up to 500 in each."""
+    """Commands for one stream, up to 500 in each chunk."""
     entries: int
     events: int
     size: int
-    """Bytes of all bodies."""
+    """Total bytes of the bodies."""
 
 
 def load(seed: str, shape: Shape, stream: str) -> Load:
-    """Make all of an input."""
+    """Prepare an input."""
     result = Load(shape, Expected(), [], 0, 0, 0)
     add = Xadd(stream)
     commands: list[bytes] = []
@@ -119,7 +119,7 @@ def load(seed: str, shape: Shape, stream: str) -> Load:
 
 
 class Xadd:
-    """Writes the command that adds an entry, in Redis's protocol (RESP)."""
+    """An encoder of the command that adds an entry, in Redis's protocol (RESP)."""
 
     def __init__(self, stream: str) -> None:
         words = [b"XADD", stream.encode(), b"*", b"event"]
@@ -127,7 +127,7 @@ class Xadd:
         self._after = b"".join(map(_bulk, (b"tenant", b"acme")))
 
     def __call__(self, entry: Entry) -> bytes:
-        """The command for one entry, with the fields that a producer sets."""
+        """Return the command for an entry, with the fields that a producer sets."""
         body, response_id = entry.body.encode(), entry.response_id.encode()
         return b"%b%b%b%b%b" % (
             self._before,

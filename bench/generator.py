@@ -1,9 +1,9 @@
-"""Streamed responses with the shape of real ones, seeded, and the texts that must come of them.
+"""Seeded responses with the shape of real streams, and their expected texts.
 
-What the shape is taken from: deltas of 4 characters at the median, about 100 of them a text, events of about
-230 bytes with ids as the API makes them, and padding (`obfuscation`) on most streams. A response thinks, in
-the open or in summary, and then refuses; all the events around the deltas are there as well. The worker has
-to read every one of them: nothing here is of a type that it only counts, but for `.added`.
+The shape is that of real streams: deltas with a median of 4 characters, about 100 deltas per text, events of
+about 230 bytes with ids as the API makes them, and padding (`obfuscation`) in most streams. A response
+reasons, openly or in a summary, and then refuses; all events around the deltas are included. The worker has
+to process each of them: only the `.added` events have types that it merely counts.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _TEXT = """\
 ing|ed|ly|s|er|tion| question| request| answer| because| another| consider| therefore| information
  instruction| alternative| "|"| (|)|:|é|ü| 東京| 👋|😀"""
 _WORDS = ["\n", *(word for line in _TEXT.splitlines() for word in line.split("|"))]
-"""Deltas, with 4 characters at the median."""
+"""Deltas, with a median of 4 characters."""
 _ESCAPED = {word: json.dumps(word, ensure_ascii=False) for word in _WORDS}
 _PADDING = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7"
 _PADDED_SHARE = 0.75
-"""Responses of which the deltas carry `obfuscation`."""
+"""Share of responses with `obfuscation` in their deltas."""
 FOUR_CHARACTERS = " you"
 
 
 class PartName(NamedTuple):
-    """One text."""
+    """The identity of a text."""
 
     response_id: str
     kind: Kind
@@ -44,7 +44,7 @@ class PartName(NamedTuple):
 
 
 class Family(NamedTuple):
-    """How the API names the events of a kind of text."""
+    """The API's names for the events of a kind of text."""
 
     kind: Kind
     item_prefix: str
@@ -74,45 +74,45 @@ REFUSAL = Family(
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input is like."""
+    """The shape of an input."""
 
     open_responses: int
     events: int
-    """About so many in all."""
+    """Approximate total number of events."""
     entry_events: int = 1
-    """Events an entry; more than one go as a JSON array."""
+    """Number of events per entry; several are sent as a JSON array."""
     deltas: int = 100
-    """Of a text, at the mean."""
+    """Mean number of deltas per text."""
     refusals: bool = True
-    """Whether a response refuses when it has thought."""
+    """True if a response refuses after its reasoning."""
     closed: bool = True
-    """Whether texts and responses end; else the last thing that comes is a delta."""
+    """True if texts and responses end; else the last event is a delta."""
     uniform: bool = False
-    """All deltas have 4 characters, and all texts the same number of them."""
+    """True if all deltas have 4 characters, and all texts the same number of deltas."""
 
 
 @dataclass(slots=True)
 class Response:
-    """One response: its events as JSON, and what is known of them."""
+    """A response: its events as JSON, its texts, and its important events."""
 
     id: str
     events: list[str] = field(default_factory=list)
     texts: dict[PartName, str] = field(default_factory=dict)
     opening: dict[int, PartName] = field(default_factory=dict)
-    """Events that a moderator must hear of: the first delta of a refusal."""
+    """Numbers of events with the first delta of a refusal, which must raise an alert."""
     closing: dict[int, PartName] = field(default_factory=dict)
-    """Events that close a text."""
+    """Numbers of events that close a text."""
 
 
 class Author:
-    """Makes one response after the other."""
+    """A generator of successive responses."""
 
     def __init__(self, seed: str, shape: Shape) -> None:
         self._random = random.Random(seed)
         self._shape = shape
 
     def response(self, deltas: int) -> Response:
-        """A response with texts of about so many deltas."""
+        """Return a response with texts of about this number of deltas."""
         chance = self._random
         response = Response(f"resp_{chance.getrandbits(200):050x}")
         padded = chance.random() < _PADDED_SHARE
@@ -120,8 +120,8 @@ class Author:
         if self._shape.refusals:
             families.append(REFUSAL)
         snapshot = _snapshot(response.id)
-        _tell(response, "response.created", response={**snapshot, "status": "in_progress"})
-        _tell(response, "response.in_progress", response={**snapshot, "status": "in_progress"})
+        _append(response, "response.created", response={**snapshot, "status": "in_progress"})
+        _append(response, "response.in_progress", response={**snapshot, "status": "in_progress"})
         items = [
             self._item(response, family, index, deltas, padded=padded)
             for index, family in enumerate(families)
@@ -129,21 +129,21 @@ class Author:
         if self._shape.closed:
             usage = {"input_tokens": 328, "output_tokens": 2 * deltas, "total_tokens": 328 + 2 * deltas}
             end = {**snapshot, "status": "completed", "output": items, "usage": usage}
-            _tell(response, "response.completed", response=end)
+            _append(response, "response.completed", response=end)
         return response
 
     def _item(
         self, response: Response, family: Family, output_index: int, deltas: int, *, padded: bool
     ) -> dict[str, Any]:
-        """One output item with one text; returns the item as the response's end repeats it."""
+        """Add the events of an item with one text; return the item as the response's end repeats it."""
         item_id = f"{family.item_prefix}{self._random.getrandbits(200):050x}"
         name = PartName(response.id, family.kind, output_index, 0)
         place: dict[str, Any] = {"item_id": item_id, "output_index": output_index, family.index_field: 0}
         content = "summary" if family is SUMMARY else "content"
         item: dict[str, Any] = {"id": item_id, "type": family.item_type, "status": "in_progress", content: []}
         part = {"type": family.part_type, family.text_field: ""}
-        _tell(response, "response.output_item.added", output_index=output_index, item=item)
-        _tell(response, f"{family.part_event}.added", **place, part=part)
+        _append(response, "response.output_item.added", output_index=output_index, item=item)
+        _append(response, f"{family.part_event}.added", **place, part=part)
         if family is REFUSAL:
             response.opening[len(response.events)] = name
         text = self._deltas(response, family, place, deltas, padded=padded)
@@ -153,15 +153,15 @@ class Author:
         part = {**part, family.text_field: text}
         item = {**item, "status": "completed", content: [part]}
         response.closing[len(response.events)] = name
-        _tell(response, family.done, **place, **{family.text_field: text})
-        _tell(response, f"{family.part_event}.done", **place, part=part)
-        _tell(response, "response.output_item.done", output_index=output_index, item=item)
+        _append(response, family.done, **place, **{family.text_field: text})
+        _append(response, f"{family.part_event}.done", **place, part=part)
+        _append(response, "response.output_item.done", output_index=output_index, item=item)
         return item
 
     def _deltas(
         self, response: Response, family: Family, place: dict[str, Any], deltas: int, *, padded: bool
     ) -> str:
-        # By hand, since it is nearly all of what is generated.
+        # Deltas are formatted without json.dumps, since they are almost all of the events.
         words = [FOUR_CHARACTERS] * deltas if self._shape.uniform else self._random.choices(_WORDS, k=deltas)
         before = f'{{"type": "{family.delta}", "sequence_number": '
         after = f", {json.dumps(place)[1:-1]}, "
@@ -172,9 +172,9 @@ class Author:
         return "".join(words)
 
 
-def _tell(told: Response, kind: str, /, **fields: Any) -> None:
-    event = {"type": kind, "sequence_number": len(told.events), **fields}
-    told.events.append(json.dumps(event, ensure_ascii=False))
+def _append(response: Response, kind: str, /, **fields: Any) -> None:
+    event = {"type": kind, "sequence_number": len(response.events), **fields}
+    response.events.append(json.dumps(event, ensure_ascii=False))
 
 
 def _snapshot(response_id: str) -> dict[str, Any]:
@@ -209,10 +209,10 @@ def _snapshot(response_id: str) -> dict[str, Any]:
 
 
 def responses(author: Author, shape: Shape, chance: random.Random) -> Iterator[Response]:
-    """The responses of one of the places that are open at once, one after the other.
+    """Yield the successive responses of one of the concurrently open ones.
 
-    The first is cut short by chance, so that the places do not end theirs all at the same time; the last one
-    is as long as what is left.
+    The first one has a random shorter length, so that responses do not all end at the same time; the last one
+    has the remaining length.
     """
     texts = 2 if shape.refusals else 1
     around = 3 + 5 * texts

@@ -1,4 +1,4 @@
-"""What must be reached: ratios within one run, since figures of one machine say little of another."""
+"""Goals: ratios of figures within one run, since absolute figures depend on the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Ratio(NamedTuple):
-    """One figure over another, and where it should be."""
+    """A ratio of two figures, with a goal for it."""
 
     says: str
     over: Figure
@@ -25,13 +25,13 @@ class Ratio(NamedTuple):
 
     @property
     def goal(self) -> str:
-        """The goal as it is read; empty if there is none."""
+        """Return the goal as text; empty if there is none."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
         return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
     def reached(self, value: float) -> bool:
-        """Whether a ratio is where it should be."""
+        """Return whether a ratio meets the goal."""
         enough = self.at_least is None or value >= self.at_least
         return enough and (self.at_most is None or value <= self.at_most)
 
@@ -103,4 +103,4 @@ BESIDES = (
         for case in open_parts.CASES[2:]
     ),
 )
-"""What is worth knowing and has no goal."""
+"""Ratios of interest without a goal."""

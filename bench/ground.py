@@ -1,4 +1,4 @@
-"""The server that all run on, in turn: emptied before each, filled as fast as it can be, and asked."""
+"""The server that all competitors use in turn: emptied before each run, filled quickly, and observed."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _SETTLED_WITHIN = 10.0
 
 
 class BenchError(RuntimeError):
-    """The bench could not do what it wanted; says nothing of what it measures."""
+    """An error of the bench itself, without a result about the competitors."""
 
 
 class State(NamedTuple):
-    """How far a competitor has come."""
+    """The progress of a competitor."""
 
     read: int
-    """Entries delivered."""
+    """Number of delivered entries."""
     lag: int | None
-    """Entries not delivered yet; None: the server does not know."""
+    """Number of entries that are not delivered yet; None if the server does not know."""
     pending: int
-    """Entries delivered and not acknowledged."""
+    """Number of entries that are delivered but not acknowledged."""
     texts: int
     alerts: int
 
     @property
     def drained(self) -> bool:
-        """Whether all is acknowledged."""
+        """Return whether all entries are acknowledged."""
         return self.lag == 0 and self.pending == 0
 
 
 class Ground:
-    """One server, and the names under which everybody works on it."""
+    """The server of a run, with the names that all competitors use on it."""
 
     def __init__(self, url: str, prefix: str, *, owned: bool) -> None:
         self.url = url
@@ -50,7 +50,7 @@ class Ground:
         self.client = Redis.from_url(url, socket_timeout=60)
 
     def clear(self) -> None:
-        """Remove everything; on a server that was given, what is under the bench's prefix."""
+        """Delete all keys, or on an existing server only those with the bench's prefix."""
         if self._owned:
             self.client.flushall()
             return
@@ -58,11 +58,11 @@ class Ground:
             self.client.unlink(key)
 
     def make_group(self, stream: str) -> None:
-        """The workers' group, from the beginning."""
+        """Create the workers' group at the beginning of a stream."""
         self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
 
     def send(self, chunks: Iterable[bytes]) -> None:
-        """Have the server do commands that were written before; one chunk is always under way."""
+        """Send prepared commands to the server; one chunk is always in flight."""
         connection: Any = self.client.connection_pool.get_connection()
         try:
             before = 0
@@ -77,7 +77,7 @@ class Ground:
             self.client.connection_pool.release(connection)
 
     def state(self) -> State:
-        """How far the group has come, and what is out; in one round trip."""
+        """Return the group's progress and the numbers of outputs, in one round trip."""
         pipeline = self.client.pipeline(transaction=False)
         pipeline.xinfo_groups(self.names.deltas)
         pipeline.xlen(self.names.assembled)
@@ -86,24 +86,24 @@ class Ground:
         return State(group["entries-read"] or 0, group["lag"], group["pending"], texts, alerts)
 
     def reading(self) -> int:
-        """Clients that wait for entries of the input."""
+        """Return the number of clients that wait for entries of the input."""
         if not self.client.xinfo_consumers(self.names.deltas, GROUP):
             return 0
         waiting: Sequence[Mapping[str, Any]] = self.client.client_list()
         return sum(1 for each in waiting if each["cmd"] == "xreadgroup" and "b" in each["flags"])
 
     def cpu_seconds(self) -> float:
-        """Processor time that the server has used."""
+        """Return the processor time that the server has used, in seconds."""
         info: Mapping[str, Any] = self.client.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     def memory(self) -> int:
-        """Bytes the server uses, but for its clients' buffers."""
+        """Return the server's memory without its clients' buffers, in bytes."""
         info: Mapping[str, Any] = self.client.info("memory")
         return int(info["used_memory"]) - int(info["mem_clients_normal"])
 
     def settled_memory(self) -> int:
-        """The same, once it changes by no more than a thousandth: keys are freed in the background."""
+        """Return the same when it is stable within a thousandth, since keys are freed in the background."""
         deadline = time.monotonic() + _SETTLED_WITHIN
         before = self.memory()
         while True:
@@ -114,9 +114,9 @@ class Ground:
             before = now
 
     def memory_of_keys(self) -> int:
-        """Bytes of all keys and their values, as they are allocated, and of the tables that lead to them.
+        """Return the bytes allocated for all keys and values, and for the tables that index them.
 
-        Not what else the server has: the heap of its scripts grows and shrinks as it likes.
+        Other memory is not included: the heap of the scripts, for example, varies by itself.
         """
         pipeline = self.client.pipeline(transaction=False)
         for key in self.client.scan_iter(match=self.names.name("*"), count=1000):
@@ -129,7 +129,7 @@ class Ground:
         return int(keys + tables)
 
     def describe(self) -> str:
-        """Name and version."""
+        """Return name and version of the server."""
         info: Mapping[str, Any] = self.client.info("server")
         name, key = ("Valkey", "valkey_version") if "valkey_version" in info else ("Redis", "redis_version")
         return f"{name} {info[key]}"
@@ -137,7 +137,7 @@ class Ground:
 
 @contextmanager
 def ground(url: str | None) -> Iterator[Ground]:
-    """The server at an address; without one, our own, in memory only."""
+    """Yield the server at a URL, or an embedded one that keeps its data in memory only."""
     if url is not None:
         yield Ground(url, "deltaloom-bench", owned=False)
         return
@@ -146,10 +146,10 @@ def ground(url: str | None) -> Iterator[Ground]:
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str, *, every: float = 0.005) -> None:
-    """Ask again and again until it is so.
+    """Poll until a condition is true.
 
     Raises:
-        BenchError: it was not so in time; says what.
+        BenchError: it was not true in time; the message has `what`.
     """
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,4 +1,4 @@
-"""Publishing at a steady rate, and seeing what comes out when it does."""
+"""Publishing at a steady rate, and observing when the outputs come."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COUNT = 10_000
 
 
 def publish(place: Ground, commands: Sequence[bytes], rate: float) -> list[float]:
-    """Send commands at a rate, whatever becomes of them; returns when each was sent.
+    """Send commands at a steady rate without waiting for replies; return the time at which each was sent.
 
-    What is due goes out together, every millisecond. The schedule does not wait for anyone: who is slow gets
-    no rest.
+    Commands that are due are sent together, every millisecond. The schedule waits for no competitor, so that
+    a slow one cannot catch up.
     """
     connection: Any = place.client.connection_pool.get_connection()
     times: list[float] = []
@@ -44,7 +44,7 @@ def publish(place: Ground, commands: Sequence[bytes], rate: float) -> list[float
 
 @dataclass(slots=True)
 class Seen:
-    """What came out of one stream, and when."""
+    """The outputs of one stream, and the times at which they came."""
 
     at: list[float] = field(default_factory=list)
     entries: list[dict[bytes, bytes]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Seen:
 
 @contextmanager
 def watch(place: Ground, *streams: str) -> Iterator[dict[str, Seen]]:
-    """See what comes out of streams from now on, in a thread that waits for it."""
+    """Observe the outputs of streams in a thread, from now until the end of the block."""
     seen = {stream: Seen() for stream in streams}
     over = threading.Event()
     thread = threading.Thread(target=_look, args=(place, seen, over))
@@ -65,13 +65,13 @@ def watch(place: Ground, *streams: str) -> Iterator[dict[str, Seen]]:
 
 
 def _look(place: Ground, seen: dict[str, Seen], over: threading.Event) -> None:
-    # Replies are kept as they come, and taken apart when nothing is measured any more.
+    # Replies are stored as they come, and parsed after the measurement.
     raw: dict[str, list[tuple[float, list[Any]]]] = {stream: [] for stream in seen}
     after = dict.fromkeys(seen, b"0-0")
     connection: Any = place.client.connection_pool.get_connection()
     last, reply = False, None
     try:
-        while reply or not last:  # all that was there when it was over is read
+        while reply or not last:  # one more read after the end, for the remaining entries
             last = over.is_set()
             connection.send_command(
                 "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", *after, *after.values()

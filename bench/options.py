@@ -1,4 +1,4 @@
-"""What a run is asked for: read once from the command line."""
+"""Options of a run, parsed from the command line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _EVENTS, _QUICK_EVENTS = 400_000, 6_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A run."""
+    """Options of a run."""
 
     only: tuple[str, ...]
-    """Measurements to make."""
+    """Names of the measurements to make."""
     competitors: tuple[str, ...]
-    """Who takes part."""
+    """Names of the competitors that take part."""
     rounds: int = _ROUNDS
     events: int = _EVENTS
-    """Events that a fast competitor is given in a run; others get a share."""
+    """Number of events that a fast competitor gets per run; slower ones get a share of it."""
     output: Path = _RESULTS
     redis: str | None = None
     seed: str = "bench"
@@ -33,19 +33,19 @@ class Options:
     sabotage: bool = False
 
     def scaled(self, usual: int, quick: int) -> int:
-        """A size that `--events` does not touch: the usual one, or that of a quick run."""
+        """Return a size that `--events` does not change: the usual one, or that of a quick run."""
         return quick if self.quick else usual
 
 
 def parse(
     arguments: Sequence[str] | None, measurements: Sequence[str], competitors: Sequence[str]
 ) -> Options:
-    """Read the command line; ends the process with a message where it is wrong."""
+    """Parse the command line; exit with a message if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure the worker beside what one would write otherwise, in one run on this machine.",
-        epilog="Exit code: 0 all texts were right, 1 some were not, 2 the bench itself could not run. "
-        "Never is it about time.",
+        description="Compare the worker with what one would write otherwise, in one run on this machine.",
+        epilog="Exit code: 0 all texts were right, 1 some were wrong, 2 the bench itself could not run. "
+        "It does not depend on the measured times.",
     )
     add = parser.add_argument
     listed = ",".join
@@ -54,21 +54,31 @@ def parse(
         type=_some_of(measurements),
         default=tuple(measurements),
         metavar="NAME,…",
-        help=f"only these measurements: {listed(measurements)}",
+        help=f"run only these measurements: {listed(measurements)}",
     )
     add(
         "--competitors",
         type=_some_of(competitors),
         default=tuple(competitors),
         metavar="NAME,…",
-        help=f"only these competitors: {listed(competitors)}",
+        help=f"run only these competitors: {listed(competitors)}",
     )
-    add("--rounds", type=_positive, help=f"rounds, in each of which everyone has a turn (default {_ROUNDS})")
-    add("--events", type=_positive, help=f"events a run of a fast competitor (default {_EVENTS:,})")
-    add("--output", type=Path, default=_RESULTS, metavar="DIR", help="where the results go (bench/results)")
-    add("--redis", metavar="URL", help="a server that is there; default: one of its own, in memory")
-    add("--seed", default="bench", help="what is generated")
-    add("--quick", action="store_true", help="everything in small: does it work, are the texts right?")
+    add("--rounds", type=_positive, help=f"number of rounds, each with all competitors (default {_ROUNDS})")
+    add("--events", type=_positive, help=f"events per run of a fast competitor (default {_EVENTS:,})")
+    add(
+        "--output",
+        type=Path,
+        default=_RESULTS,
+        metavar="DIR",
+        help="folder for the results (default bench/results)",
+    )
+    add("--redis", metavar="URL", help="an existing server (default: an embedded one, in memory)")
+    add("--seed", default="bench", help="seed of the responses")
+    add(
+        "--quick",
+        action="store_true",
+        help="a small run that only checks that all works and the texts are right",
+    )
     add("--sabotage", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     return Options(
@@ -90,7 +100,7 @@ def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         unknown = given.difference(known)
         if unknown:
             listed = ", ".join(known)
-            raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}: {listed}")
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; use {listed}")
         return tuple(name for name in known if name in given)
 
     return names
@@ -99,5 +109,5 @@ def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 def _positive(text: str) -> int:
     number = int(text.replace("_", "").replace(",", ""))
     if number < 1:
-        raise argparse.ArgumentTypeError("it has to be at least 1")
+        raise argparse.ArgumentTypeError("use a number of at least 1")
     return number

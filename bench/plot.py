@@ -1,4 +1,4 @@
-"""The plot: what was compared, at a glance."""
+"""The plot of the comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # before pyplot: there may be no screen
+mpl.use("Agg")  # before pyplot is imported: there may be no screen
 
 from matplotlib import pyplot as plt
 
@@ -42,7 +42,7 @@ _STYLE: Any = {
 
 
 def draw(results: Results, described: dict[str, Any], file: Path) -> None:
-    """Draw a panel for each thing that was measured."""
+    """Draw a panel for each measurement."""
     panels = [panel for panel, wanted in _PANELS if wanted(results)]
     if not panels:
         return
@@ -59,7 +59,8 @@ def draw(results: Results, described: dict[str, Any], file: Path) -> None:
         note = " (a quick run: the figures say nothing)" if described["quick"] else ""
         figure.suptitle(
             f"deltaloom, measured side by side{note}\n{described['system']}, {described['cores']} cores, "
-            f"Python {described['python']}, {described['server']}; {report.told_rounds(described['rounds'])}",
+            f"Python {described['python']}, {described['server']}; "
+            f"{report.note_on_rounds(described['rounds'])}",
             fontsize=10,
         )
         figure.savefig(file, dpi=130)
@@ -106,8 +107,10 @@ def _goals(results: Results, axes: Axes) -> None:
         color = _REACHED if goal.reached(spread(values).median) else _MISSED
         axes.plot([least, most], [row, row], color=color, linewidth=2, alpha=0.5)
         axes.plot(median, row, "o", color=color, markersize=8)
-        told = f"{shown(spread(values).median)}  (goal {goal.goal})"
-        axes.annotate(told, (median, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        label = f"{shown(spread(values).median)}  (goal {goal.goal})"
+        axes.annotate(
+            label, (median, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
     axes.axvline(1, color="#24292f", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(measured)), [_wrapped(goal.says) for goal, _ in measured], fontsize=7.5)
     axes.set_ylim(len(measured) - 0.5, -0.7)
@@ -140,7 +143,7 @@ def _latency(results: Results, axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("ms")
-    axes.set_ylim(top=axes.get_ylim()[1] * 6)  # room for the legend
+    axes.set_ylim(top=axes.get_ylim()[1] * 6)  # space for the legend
     axes.legend(fontsize=7, loc="upper left", ncols=2)
     axes.set_title("From XADD to what comes out of it")
 
@@ -166,8 +169,8 @@ def _processes(results: Results, axes: Axes) -> None:
     errors = [[each.median - each.least for each in spreads], [each.most - each.median for each in spreads]]
     axes.bar(places, medians, yerr=errors, capsize=3, color=_OURS, width=0.55)
     for place, median in zip(places, medians, strict=True):
-        told = f"{shown(median)}\n{median / medians[0]:.2f} times one"
-        axes.annotate(told, (place, median / 2), ha="center", va="center", color="white", fontsize=9)
+        label = f"{shown(median)}\n{median / medians[0]:.2f} times one"
+        axes.annotate(label, (place, median / 2), ha="center", va="center", color="white", fontsize=9)
     axes.set_xticks(places, [processes.case_of(number) for number in numbers])
     axes.grid(visible=False, axis="x")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -1,4 +1,4 @@
-"""Competitors as processes: started, watched and ended by their handles."""
+"""Processes of a competitor: started, observed and killed by their handles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _STARTS_WITHIN = 60.0
-_LAST_WORDS = 2000
+_LOG_TAIL = 2000
 
 
 class Workers:
-    """Some processes of one competitor, for as long as the `with` block lasts."""
+    """The processes of one competitor, which run while the `with` block lasts."""
 
     def __init__(self, competitor: Competitor, place: Ground, number: int = 1) -> None:
         self._competitor = competitor
@@ -60,7 +60,7 @@ class Workers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # At once: what was to be measured is done, and a worker that is asked to end may wait for a read.
+        # Kill at once: the measurement is over, and a worker that is asked to stop may wait for a read.
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -68,7 +68,7 @@ class Workers:
         self._log.close()
 
     def wait_until_reading(self) -> None:
-        """Wait until all of them wait for entries."""
+        """Wait until all processes wait for entries."""
 
         def all_read() -> bool:
             self.check()
@@ -77,27 +77,27 @@ class Workers:
         wait(all_read, _STARTS_WITHIN, f"{self._competitor.name} reads the input")
 
     def check(self) -> None:
-        """See that all are alive.
+        """Check that all processes run.
 
         Raises:
-            BenchError: one is not; with what it said last.
+            BenchError: a process has ended; the message has the end of the log.
         """
         for process in self._processes:
             if process.poll() is not None:
                 raise BenchError(
-                    f"{self._competitor.name} ended, exit code {process.returncode}: {self.last_words()}"
+                    f"{self._competitor.name} ended, exit code {process.returncode}: {self.log_tail()}"
                 )
 
-    def last_words(self) -> str:
-        """The end of their log."""
+    def log_tail(self) -> str:
+        """Return the end of the processes' log."""
         self._log.seek(0)
-        return self._log.read()[-_LAST_WORDS:].decode(errors="replace")
+        return self._log.read()[-_LOG_TAIL:].decode(errors="replace")
 
     def cpu_seconds(self) -> float:
-        """Processor time that all of them have used."""
+        """Return the processor time that all processes have used, in seconds."""
         times = [psutil.Process(process.pid).cpu_times() for process in self._processes]
         return sum(each.user + each.system for each in times)
 
     def rss(self) -> int:
-        """Bytes of memory that all of them have."""
+        """Return the memory of all processes, in bytes."""
         return sum(psutil.Process(process.pid).memory_info().rss for process in self._processes)

@@ -1,4 +1,4 @@
-"""How far it is: on a terminal a live line under what is known already, else plain lines."""
+"""Progress output: on a terminal a live line below finished results, else plain lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Says what is going on, for as long as the `with` block lasts."""
+    """The progress display, active while the `with` block lasts."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -35,12 +35,12 @@ class Progress:
             self._status.stop()
 
     def at(self, what: str) -> None:
-        """What is being done now; only shown where it can be replaced."""
+        """Show the current step, if the output is a terminal."""
         if self._status is not None:
             self._status.update(f"{self._clock()}  {what}")
 
     def say(self, what: str) -> None:
-        """Something that is known now."""
+        """Print a finished result."""
         self.console.print(f"{self._clock()}  {what}", highlight=False, markup=False, soft_wrap=True)
 
     def _clock(self) -> str:

@@ -1,4 +1,4 @@
-"""What is written: a table to read, and all of it for a machine."""
+"""The written results: a table for people, and a file for machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = ("deltaloom-worker", "faststream", "hiredis", "msgspec", "pydantic",
 
 
 def environment(options: Options, place: Ground) -> dict[str, Any]:
-    """On what, with what, and how it was measured."""
+    """Return the environment of the run: machine, versions and options."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "system": f"{platform.system()} {platform.machine()}",
@@ -42,7 +42,7 @@ def environment(options: Options, place: Ground) -> dict[str, Any]:
 
 
 def as_dict(results: Results, described: dict[str, Any]) -> dict[str, Any]:
-    """Everything as plain data."""
+    """Return all results as plain data."""
     return {
         "environment": described,
         "goals": [
@@ -63,10 +63,10 @@ def as_dict(results: Results, described: dict[str, Any]) -> dict[str, Any]:
 
 def _ratio_as_dict(results: Results, ratio: Ratio) -> dict[str, Any]:
     values = results.ratios(ratio.over, ratio.under)
-    told: dict[str, Any] = {"what": ratio.says, **spread(values)._asdict(), "rounds": values}
+    described: dict[str, Any] = {"what": ratio.says, **spread(values)._asdict(), "rounds": values}
     if ratio.goal:
-        told |= {"goal": ratio.goal, "reached": ratio.reached(spread(values).median)}
-    return told
+        described |= {"goal": ratio.goal, "reached": ratio.reached(spread(values).median)}
+    return described
 
 
 def write(results: Results, described: dict[str, Any], folder: Path) -> None:
@@ -77,20 +77,20 @@ def write(results: Results, described: dict[str, Any], folder: Path) -> None:
     (folder / "table.md").write_text("\n".join(table(results, described)) + "\n", encoding="utf-8")
 
 
-def told_rounds(rounds: int) -> str:
-    """How the figures came about."""
+def note_on_rounds(rounds: int) -> str:
+    """Return a note about the rounds that the figures come from."""
     return "one round" if rounds == 1 else f"medians of {rounds} rounds, with minimum and maximum"
 
 
 def table(results: Results, described: dict[str, Any]) -> Iterator[str]:
-    """The Markdown page, line by line: ratios first."""
+    """Yield the lines of the Markdown page, ratios first."""
     packages = ", ".join(f"{name} {number}" for name, number in described["packages"].items())
     yield "# The bench"
     yield ""
     yield (
         f"{described['date']}, {described['system']}, {described['cores']} cores, "
         f"Python {described['python']}, {described['server']}; {packages}. "
-        f"In each round everyone had a turn; {told_rounds(described['rounds'])}. "
+        f"In each round everyone had a turn; {note_on_rounds(described['rounds'])}. "
         "Ratios are taken within a round."
     )
     if described["quick"]:
@@ -116,8 +116,8 @@ def _ratios(results: Results, title: str, ratios: Iterable[Ratio]) -> Iterator[s
         values = results.ratios(ratio.over, ratio.under)
         if values:
             median, least, most = spread(values)
-            told = "" if not ratio.goal else "reached" if ratio.reached(median) else "**missed**"
-            cells = (ratio.says, ratio.goal, shown(median), f"{shown(least)} - {shown(most)}", told)
+            verdict = "" if not ratio.goal else "reached" if ratio.reached(median) else "**missed**"
+            cells = (ratio.says, ratio.goal, shown(median), f"{shown(least)} - {shown(most)}", verdict)
             rows.append(f"| {' | '.join(cells)} |")
     if rows:
         yield from ("", f"## {title}", "")
@@ -126,7 +126,7 @@ def _ratios(results: Results, title: str, ratios: Iterable[Ratio]) -> Iterator[s
 
 
 def _figures(results: Results, measurement: str) -> Iterator[str]:
-    """A measurement: a line for each of those compared, a column for each figure."""
+    """Yield the table of a measurement: a row per case and competitor, a column per figure."""
     figures = {
         figure: values for figure, values in results.rounds.items() if figure.measurement == measurement
     }

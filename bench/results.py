@@ -1,4 +1,4 @@
-"""What was measured: every figure of every round, and what is made of them."""
+"""The figures of all rounds, and their statistics."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Figure(NamedTuple):
-    """What a number is about."""
+    """The subject of a number."""
 
     measurement: str
     case: str
     who: str
     what: str
-    """With its unit: `events/s`, `worker CPU, s per million events`."""
+    """Name with unit: `events/s`, `worker CPU, s per million events`."""
 
 
 class Spread(NamedTuple):
-    """The rounds of a figure in three numbers."""
+    """Statistics of a figure over its rounds."""
 
     median: float
     least: float
@@ -29,35 +29,35 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, minimum and maximum."""
+    """Return median, minimum and maximum."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 @dataclass(slots=True)
 class Results:
-    """All of a run."""
+    """The results of a run."""
 
     rounds: dict[Figure, list[float]] = field(default_factory=dict)
-    """Raw: one number a round, in the order in which they were measured."""
+    """Values of each figure, one per round in the order of measurement."""
     wrong: list[str] = field(default_factory=list)
-    """Who produced what wrong."""
+    """Descriptions of wrong outputs, with the competitor."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What has to be known of a measurement to read its figures."""
+    """Notes that are needed to read the figures of a measurement."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """For the plot: pairs of numbers by name."""
+    """Pairs of numbers for the plot, by name."""
 
     def add(self, figure: Figure, value: float) -> None:
-        """Note a round's number."""
+        """Record a figure's value in a round."""
         self.rounds.setdefault(figure, []).append(value)
 
     def ratios(self, over: Figure, under: Figure) -> list[float]:
-        """One figure over the other, round by round: what disturbs a round disturbs both."""
+        """Return the ratios of two figures by round, since a disturbance in a round affects both."""
         pairs = zip(self.rounds.get(over, ()), self.rounds.get(under, ()), strict=False)
         return [above / below for above, below in pairs if below]
 
 
 def shown(value: float) -> str:
-    """A number with three digits that count, or all of a large one's."""
-    if abs(value) >= 1000:  # noqa: PLR2004 - where thousands begin
+    """Return a number with three significant digits, or with all digits if it is large."""
+    if abs(value) >= 1000:  # noqa: PLR2004 - four digits and more
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004 - three digits
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004 - fewer than three digits

@@ -1,4 +1,4 @@
-"""What a measurement is given: the server, the wishes, a place for its figures."""
+"""The context of a measurement: server, options, results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.results import Results
 
 _EVENTS_OF_A_RESPONSE = 60
-"""At the least, so that few events are not spread over so many responses that nothing is left of each."""
+"""Minimum number of events per response: with few events, fewer responses are open."""
 
 
 @dataclass(slots=True)
@@ -35,40 +35,40 @@ class Stage:
     results: Results
     progress: Progress
     measurement: str = ""
-    """Which is being made."""
+    """Name of the current measurement."""
     _loads: dict[Shape, Load] = field(default_factory=dict)
 
     def takes_part(self, competitor: Competitor) -> bool:
-        """Whether it was asked for."""
+        """Return whether a competitor was chosen."""
         return competitor.name in self.options.competitors
 
     def rounds(self, case: str) -> Iterator[int]:
-        """Count the rounds, and say so."""
+        """Yield the numbers of the rounds, and show the progress."""
         for number in range(1, self.options.rounds + 1):
             self.progress.at(f"{self.measurement}, {case}, round {number} of {self.options.rounds}")
             yield number
         self._loads.clear()
 
     def shape(self, open_responses: int, events: int, entry_events: int = 1) -> Shape:
-        """An input of the usual shape; of few events, it has fewer responses open."""
+        """Return the usual shape of an input, with fewer open responses if there are few events."""
         return Shape(min(open_responses, max(1, events // _EVENTS_OF_A_RESPONSE)), events, entry_events)
 
     def load(self, shape: Shape) -> Load:
-        """An input, made once a case."""
+        """Return an input, which is prepared once per case."""
         if shape not in self._loads:
             self._loads[shape] = load(self.options.seed, shape, self.place.preloaded)
         return self._loads[shape]
 
     def add(self, case: str, who: str, what: str, value: float) -> None:
-        """Note a figure."""
+        """Record a figure."""
         self.results.add(Figure(self.measurement, case, who, what), value)
 
     def check(self, competitor: Competitor, case: str, wrong: list[str]) -> None:
-        """Note what came out wrong."""
+        """Record wrong outputs."""
         self.results.wrong += [f"{competitor.name}, {self.measurement}, {case}: {what}" for what in wrong]
 
     def drain(self, case: str, competitor: Competitor, input_: Load, processes: int = 1) -> Drain:
-        """Have a competitor drain an input, and check what it made of it."""
+        """Measure how a competitor drains an input, and check its outputs."""
         runner = SABOTAGED if self.options.sabotage and competitor.rebuilds else competitor
         result = drain(self.place, runner, input_, processes)
         self.check(competitor, case, result.wrong)

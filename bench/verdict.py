@@ -1,4 +1,4 @@
-"""What came out, compared with what must: a fast wrong answer is an error."""
+"""Comparison of the outputs with the expected ones: a fast but wrong result is an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPENED = "deltaloom.refusal.opened"
 
 
 class _Found:
-    """What is wrong: how often, and some examples."""
+    """Counts of the differences, with some examples."""
 
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
@@ -33,16 +33,16 @@ class _Found:
         if len(self._examples) < _EXAMPLES:
             self._examples.append(f"{what}: {' '.join(map(str, name))}")
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         return [f"{count} {what}" for what, count in self._kinds.items()] + self._examples
 
 
 def wrong(place: Ground, expected: Expected) -> list[str]:
-    """What is wrong with texts and alerts: how often, and some examples. Nothing, if nothing is."""
+    """Return the differences of texts and alerts with some examples; an empty list if there are none."""
     found = _Found()
     _compare_texts(place, expected, found)
     _compare_alerts(place, expected, found)
-    return found.told()
+    return found.lines()
 
 
 def _compare_texts(place: Ground, expected: Expected, found: _Found) -> None:
@@ -73,7 +73,7 @@ def _compare_alerts(place: Ground, expected: Expected, found: _Found) -> None:
 
 
 def messages(place: Ground, stream: str) -> Iterator[dict[str, Any]]:
-    """The messages of an output stream, whoever wrote them, as plain data."""
+    """Yield the messages of an output stream as plain data, in any competitor's format."""
     first = "-"
     while True:
         page: Any = place.client.xrange(stream, first, "+", _PAGE)
@@ -85,14 +85,14 @@ def messages(place: Ground, stream: str) -> Iterator[dict[str, Any]]:
 
 
 def message_of(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """The message of an entry, in FastStream's envelope or without."""
+    """Return the message of an entry, in FastStream's envelope or without."""
     body, _ = BinaryMessageFormatV1.parse(fields[b"__data__"])
     message: dict[str, Any] = json.loads(body)
     return message
 
 
 def name_of(message: dict[str, Any]) -> PartName:
-    """Which text a message is about."""
+    """Return the identity of a message's text."""
     return PartName(
         message["response_id"], message["kind"], message["output_index"], message["content_index"]
     )

@@ -1,26 +1,28 @@
-"""The bench that tries to break the promise: nothing lost, nothing twice, whatever dies.
+"""A bench that kills and disturbs workers, relays and server, and checks that nothing is lost or repeated.
 
-It has a server, workers and producers of its own, kills and disturbs them by a seeded plan, and compares
-what came out with what the generator knows. `python -m chaos --help`, or `make chaos`.
+It starts its own server, workers and producers, injects faults by a seeded plan, and compares the outputs
+with those that the generator expects. See `python -m chaos --help`, or run `make chaos`.
 
-| file           | what                                                                    |
-|----------------|-------------------------------------------------------------------------|
-| `model.py`     | the contract as a program of one reader: what must come out of a response |
-| `generator.py` | responses of every kind, seeded                                         |
-| `verdict.py`   | what came out, compared with what must                                  |
-| `plan.py`      | which fault when, seeded                                                |
-| `proxy.py`     | what stands between the workers and the server, and tears               |
-| `processes.py` | the server and the workers, started and ended by their handles          |
-| `faults.py`    | does what the plan says                                                 |
-| `producer.py`  | stores entries, and knows exactly which are stored                      |
-| `observer.py`  | reads the outputs while the run goes on                                 |
-| `bench.py`     | a whole run                                                             |
-| `ending.py`     | ends tasks for certain                                                  |
-| `takeover.py`   | after a kill: how long until others have what the dead one held         |
-| `sabotaged_worker.py` | a worker without a safeguard, which the bench must find out       |
-| `report.py`    | what a person sees of it                                                |
-| `program.py`   | what it shares with other benches as a program                          |
-| `live.py`      | how a run goes, shown while it goes                                     |
+| file                  | contents                                                         |
+|-----------------------|------------------------------------------------------------------|
+| `model.py`            | the contract as a program with one reader: a response's outputs  |
+| `generator.py`        | seeded responses of all kinds                                    |
+| `verdict.py`          | comparison of the outputs with the expectations                  |
+| `deliveries.py`       | comparison of delivered alerts with raised ones                  |
+| `plan.py`             | seeded plan of faults and their times                            |
+| `proxy.py`            | proxy between workers and server that disturbs connections       |
+| `processes.py`        | processes of server, workers and relays                          |
+| `faults.py`           | injection of the planned faults                                  |
+| `producer.py`         | producers that know exactly which entries are stored             |
+| `receiver.py`         | receiver of alerts that fails at random                          |
+| `observer.py`         | reader of the outputs during a run                               |
+| `bench.py`            | a whole run                                                      |
+| `ending.py`           | reliable cancellation of tasks and of the program                |
+| `takeover.py`         | time until others have taken over a killed worker's entries      |
+| `sabotaged_worker.py` | a worker without a safeguard, which the bench must detect        |
+| `report.py`           | the result for people and machines                               |
+| `program.py`          | the parts that all benches share as programs                     |
+| `live.py`             | progress output during a run                                     |
 
-Nothing here is shipped.
+This package is not shipped.
 """

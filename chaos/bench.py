@@ -1,4 +1,4 @@
-"""A whole run: begin, disturb, put right, wait until all is done, compare, end everything."""
+"""A whole run: start, disturb, repair, wait until all is processed, compare, stop everything."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from chaos.options import Options
 
 _QUIET = 1.0
-"""Seconds to listen for what should not come any more."""
+"""Seconds to listen at the end for outputs that should not come."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is: read by who shows it."""
+    """The state of a run, for the progress display."""
 
     verdict: Verdict
     deliveries: Deliveries
@@ -45,7 +45,7 @@ class Progress:
     phase: str = "starting"
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    """How long was published."""
+    """Seconds for which events were published."""
     faults: Counter[str] = field(default_factory=Counter)
     lag: int = 0
     workers: int = 0
@@ -55,32 +55,32 @@ class Progress:
     looked_up: int = 0
     folder: Path = Path()
     log_lines: Counter[str] = field(default_factory=Counter)
-    """Errors in the workers' logs, by their first words."""
+    """Counts of errors in the workers' logs, by event name and last line of the traceback."""
 
 
 class Bench:
-    """One run."""
+    """A run of the bench."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.folder = Path(mkdtemp(prefix="deltaloom-chaos-"))
         self.names = StreamNames()
-        # Half the idle timeout leaves room for what a worker may add to a gap of the producer's.
+        # Half the idle timeout: a worker may add to a gap of the producer.
         self.verdict = Verdict(widest_gap_ms=options.idle_timeout * 500)
         self.server = Server(self.folder)
         self.proxy = Proxy(self.server.port)
         self.deliveries = Deliveries(self.verdict.violate)
         self.grouped = Grouped(self.verdict.violate)
         self.receiver = Receiver(options.seed, self.deliveries, self.grouped)
-        told = (self.deliveries, self.grouped)
-        self.observer = Observer(self.server, self.names, self.verdict, told)
+        listeners = (self.deliveries, self.grouped)
+        self.observer = Observer(self.server, self.names, self.verdict, listeners)
         self.takeovers = Takeovers(self.server, self.names)
         self.progress = Progress(
             verdict=self.verdict, deliveries=self.deliveries, grouped=self.grouped, folder=self.folder
         )
 
     async def run(self) -> Progress:
-        """Do it; whatever happens, no process is left behind."""
+        """Run the bench. All processes are killed at the end, also after an error."""
         options = self.options
 
         def died(why: str) -> None:
@@ -111,7 +111,7 @@ class Bench:
         return self.progress
 
     def _intervals(self) -> dict[str, float]:
-        """Of the faults that there is something to do to."""
+        """Return the mean intervals of the faults, without relay faults if no relay runs."""
         intervals = self.options.intervals.items()
         return {kind: each for kind, each in intervals if self.options.relays or "relay" not in kind}
 
@@ -153,7 +153,7 @@ class Bench:
         def safe_id() -> str:
             return min((producer.last_id for producer in producers), key=_entry)
 
-        async def tell() -> None:
+        async def update_progress() -> None:
             while True:
                 progress.seconds = min(time.monotonic() - began, options.seconds)
                 progress.faults = faults.done
@@ -166,7 +166,7 @@ class Bench:
         watching = [
             asyncio.create_task(self.observer.follow()),
             asyncio.create_task(self.observer.watch_lag(safe_id)),
-            asyncio.create_task(tell()),
+            asyncio.create_task(update_progress()),
         ]
         disturbing = asyncio.create_task(faults.follow(plan))
         try:
@@ -179,7 +179,7 @@ class Bench:
                 await end_tasks(disturbing)
             else:
                 await disturbing
-            await faults.put_right()
+            await faults.repair()
             self.receiver.failing = False
             progress.phase = "settling"
             await self._wait_until_settled()
@@ -193,7 +193,7 @@ class Bench:
         if self.options.fail_fast and self.verdict.violations:
             return
         deadline = time.monotonic() + self.options.settle_time + self.options.idle_timeout
-        left: str | None = "not looked yet"
+        left: str | None = "not checked yet"
         while left is not None and time.monotonic() < deadline:
             with contextlib.suppress(RedisError, OSError):
                 left = await self.observer.settled(nothing_open=True)
@@ -235,7 +235,7 @@ class Bench:
 
 
 async def _first_failure_or_all(publishing: Awaitable[object], *watching: asyncio.Task[None]) -> None:
-    """Wait for the producers, but not longer than all who watch are well."""
+    """Wait for the producers, but fail at once if a watching task fails."""
     main = asyncio.ensure_future(publishing)
     done, _ = await asyncio.wait({main, *watching}, return_when=asyncio.FIRST_COMPLETED)
     try:

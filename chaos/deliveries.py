@@ -1,7 +1,7 @@
-"""Alerts raised, held against alerts that arrived. Pure: it is told everything, and asks nobody.
+"""Comparison of delivered alerts with raised ones. Pure: callers report each event.
 
-An alert may arrive twice: when a relay is killed between an answer and its note of it, or the note is lost.
-Then it has the same id, and whoever receives it drops it.
+An alert may arrive twice, if a relay is killed between an answer and its acknowledgement, or the
+acknowledgement is lost. It then has the same id, so that receivers can drop it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _OPENED = "deltaloom.refusal.opened"
 
 
 class Deliveries:
-    """Of a destination that gets every alert by itself.
+    """Deliveries to a destination that gets each alert separately.
 
     Args:
-        violate: is told what is wrong: the kind, and an example.
+        violate: called for each violation with its kind and an example.
     """
 
     def __init__(self, violate: Callable[[str, str], None]) -> None:
@@ -32,19 +32,19 @@ class Deliveries:
         self._opened: set[int] = set()
         self.attempts = 0
         self.repeats = 0
-        """Alerts that came again after they had been taken."""
+        """Number of alerts that came again after they had been accepted."""
 
     @property
     def arrived(self) -> int:
-        """Alerts that were taken, each counted once."""
+        """Return the number of accepted alerts, without repeats."""
         return len(self._arrived)
 
     def raised(self, fields: Mapping[str, Any]) -> None:
-        """An alert is on the stream."""
+        """Note that an alert is on the stream."""
         self._raised.add(fields["id"])
 
     def attempt(self, fields: Mapping[str, Any], *, taken: bool) -> None:
-        """An alert came, and was taken or not."""
+        """Note an attempt to deliver an alert, and whether it was accepted."""
         self.attempts += 1
         name, kind = fields["id"], fields["type"]
         if name in self._arrived:
@@ -52,14 +52,14 @@ class Deliveries:
             return
         part = hash(part_of(fields))
         if kind == _FINISHED and part not in self._opened:
-            self._violate("delivery out of order", f"{name} came before its opened alert was taken")
+            self._violate("delivery out of order", f"{name} came before its opened alert was accepted")
         if taken:
             self._arrived.add(name)
             if kind == _OPENED:
                 self._opened.add(part)
 
     def end(self) -> None:
-        """Everything is done: what is missing now is lost."""
+        """Report missing alerts as lost, when all deliveries have ended."""
         for name in sorted(self._raised - self._arrived):
             self._violate("lost delivery", f"{name} was raised and has not arrived")
         for name in sorted(self._arrived - self._raised):
@@ -67,13 +67,13 @@ class Deliveries:
 
 
 class Grouped:
-    """Of a destination that gets similar alerts as a digest, which says how many it has, and not which.
+    """Deliveries to a destination that gets similar alerts as a digest, which has counts but no ids.
 
-    So they are counted, by what a digest counts them as. What was on its way when a relay ended, and had been
-    taken, may be in the digest of the next one too: too many is no violation.
+    So alerts are counted by the names that a digest counts. An alert that was accepted just when a relay
+    ended may be in the digest of the next relay too: a count that is too high is not a violation.
 
     Args:
-        violate: is told what is wrong: the kind, and an example.
+        violate: called for each violation with its kind and an example.
     """
 
     def __init__(self, violate: Callable[[str, str], None]) -> None:
@@ -82,17 +82,17 @@ class Grouped:
         self._arrived: Counter[str] = Counter()
         self._seen: set[str] = set()
         self._ended: set[int] = set()
-        """Parts whose end arrived by itself."""
+        """Hashes of the parts with a separately delivered alert `finished`."""
         self.digests = 0
         self.in_digests = 0
-        """Alerts that arrived so."""
+        """Number of alerts delivered in digests."""
 
     def raised(self, fields: Mapping[str, Any]) -> None:
-        """An alert is on the stream."""
+        """Note that an alert is on the stream."""
         self._raised[_counted_as(fields)] += 1
 
     def attempt(self, fields: Mapping[str, Any], *, taken: bool) -> None:
-        """A message came, and was taken or not."""
+        """Note an attempt to deliver a message, and whether it was accepted."""
         name, digest = fields["delivery"]["id"], fields["delivery"]["digest"]
         if not taken or name in self._seen:
             return
@@ -100,7 +100,9 @@ class Grouped:
         if digest is not None:
             counts = dict(digest["counts"])
             if sum(counts.values()) != digest["count"]:
-                self._violate("unknown delivery", f"{name} counts {counts}, and says {digest['count']}")
+                self._violate(
+                    "unknown delivery", f"{name} has counts {counts}, but the total {digest['count']}"
+                )
             self._arrived.update(counts)
             self.digests += 1
             self.in_digests += digest["count"]
@@ -112,7 +114,7 @@ class Grouped:
             self._violate("delivery out of order", f"{name} came after its finished alert")
 
     def end(self) -> None:
-        """Everything is done: what is missing now is lost."""
+        """Report missing alerts as lost, when all deliveries have ended."""
         for what, count in (self._raised - self._arrived).items():
             self._violate("lost delivery", f"{count} of {self._raised[what]} {what}, grouped")
         for what in sorted(self._arrived.keys() - self._raised.keys()):
@@ -120,6 +122,6 @@ class Grouped:
 
 
 def _counted_as(fields: Mapping[str, Any]) -> str:
-    """As a digest has it."""
+    """Return the name under which a digest counts an alert."""
     names = (fields["type"].removeprefix("deltaloom."), fields["model"] or fields["tenant"])
     return " · ".join(name for name in names if name)

@@ -1,4 +1,4 @@
-"""Ending tasks, and the whole program, for certain."""
+"""Reliable cancellation of tasks, and of the whole program."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _AGAIN_AFTER = 0.1
 
 
 async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks until they have ended; what they raise is theirs.
+    """Cancel tasks repeatedly until they have ended, and ignore their exceptions.
 
-    Once may not be enough: before Python 3.12 `asyncio.wait_for`, which redis-py sends its commands by, can
-    swallow a cancellation that comes in the moment in which it is done.
+    A single cancellation may not be enough: before Python 3.12, `asyncio.wait_for`, which redis-py uses for
+    its commands, can swallow a cancellation that arrives at the moment of its completion.
     """
     unfinished = set(tasks)
     while unfinished:
@@ -29,19 +29,19 @@ async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
 
 
 def run_to_the_end(program: Coroutine[Any, Any, T]) -> T:
-    """Run a program such that SIGTERM ends it as Ctrl-C does: it ends its processes first.
+    """Run a program so that SIGTERM ends it like Ctrl-C, after it has ended its processes.
 
     Raises:
-        KeyboardInterrupt: it was told to end.
+        KeyboardInterrupt: SIGTERM or Ctrl-C has ended the program.
     """
 
-    async def until_told() -> T:
+    async def until_ended() -> T:
         main = asyncio.current_task()
         if main is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
         return await program
 
     try:
-        return asyncio.run(until_told())
+        return asyncio.run(until_ended())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

@@ -1,4 +1,4 @@
-"""Does what the plan says, counts what was done, and puts everything right at the end."""
+"""Injection of the planned faults, their counts, and the repair at the end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from chaos.proxy import Proxy
 
 _LATENCIES = (0.002, 0.3)
-"""Seconds that a delayed chunk of bytes takes, from and to."""
+"""Minimum and maximum delay of a chunk of bytes, in seconds."""
 
 _OOM_BYTES = 1
 
 _ALL_CLIENTS = 0.5
-"""Share of the times that not only waiting clients are closed."""
+"""Probability that the fault `client-kill` closes all connections instead of waiting ones only."""
 
 
 class Faults:
-    """The one who does it."""
+    """The injector of faults."""
 
     def __init__(
         self,
@@ -61,7 +61,10 @@ class Faults:
         }
 
     async def follow(self, plan: Sequence[Fault]) -> None:
-        """Inject every fault at its time; several may last at once. Ends with the last one over."""
+        """Inject each fault at its time, several at once if they overlap.
+
+        Return when the last one is over.
+        """
         clock = asyncio.get_running_loop().time
         began = clock()
         async with asyncio.TaskGroup() as group:
@@ -75,12 +78,12 @@ class Faults:
             if await self._kinds[fault.kind](fault):
                 self.done[fault.kind] += 1
         except (RedisError, OSError):
-            pass  # the server is away just now: that is a fault too
+            pass  # the server is down just now, which is a fault too
         finally:
             self.current[fault.kind] -= 1
 
-    async def put_right(self) -> None:
-        """Let the server have its memory, and every worker run."""
+    async def repair(self) -> None:
+        """Restore the server's memory limit, and let all workers and relays run."""
         await self._set_memory(0)
         for processes in (self._workers, self._relays):
             for slot in processes.slots:
@@ -156,7 +159,7 @@ class Faults:
             await asyncio.sleep(0.1)
 
     async def _kill_clients(self, fault: Fault) -> bool:
-        """The server closes connections: of readers that wait, or of all."""
+        """Close connections on the server: those of waiting readers, or all."""
         async with self._server.client() as client:
             own = str(await client.client_id())
             killed = 0

@@ -1,8 +1,8 @@
-"""Responses of every kind, as real servers stream them and real producers store them; seeded.
+"""Seeded responses of all kinds, as real servers stream them and real producers store them.
 
-A response is made whole before its first entry is stored: the entries in their order, and what must come
-out of them. The same seed and number give the same response, so that one that went wrong can be looked at
-again: `python -m chaos.generator SEED PRODUCER NUMBER` prints it.
+A response is made completely before its first entry is stored: its entries in order, and its expected
+outputs. The same seed and number give the same response, so that a failed one can be examined:
+`python -m chaos.generator SEED PRODUCER NUMBER` prints it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_EVENT_BYTES = 8192
-"""What the bench's workers take; a larger event is a dead letter."""
+"""Setting of the bench's workers: a larger event becomes a dead letter."""
 
 MAX_ARRAY_LENGTH = 64
-"""The same for an entry's array."""
+"""Setting of the bench's workers: an entry with a longer array becomes a dead letter."""
 
 TAG = "chaos"
-"""The field of an entry that names it: `<response>/<number>`. It is unique, so that a producer can look."""
+"""Name of the field that identifies an entry as `<response>/<number>`, so that a producer can look for it."""
 
-_WORDS = (  # separated by spaces; white space too is a word
+_WORDS = (  # separated by spaces; other white space counts as words
     "I can't help with that request . The user wants to know why , but first let me check each step \n "
     'carefully : maybe there is another way ? Größe naïve café 東京 привет не знаю 🙂 👩‍👩‍👧 ** 42 3.14 " \\ '
     "reasonable answer however policy safety weapon medical advice instead consider alternatives { } \t"
@@ -41,39 +41,39 @@ Step = Event | Bad
 
 
 class EntryToStore(NamedTuple):
-    """An entry of the input."""
+    """An entry to add to the input."""
 
     fields: dict[str, str | bytes]
     events: int
 
 
 class Content(NamedTuple):
-    """What a response is expected from."""
+    """The content from which a response's expected outputs follow."""
 
     groups: tuple[list[Step], ...] = ()
-    """The events of each entry."""
+    """Events of each entry."""
     response_id: str | None = None
     context: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One generated response."""
+    """A generated response."""
 
     name: str
     entries: tuple[EntryToStore, ...]
     expected: Expectation
     slow: bool
-    """Whether its producer takes its time, so that it meets many faults."""
+    """True if its producer is slow, so that the response meets many faults."""
     content: Content = field(default_factory=Content)
 
     @property
     def events(self) -> int:
-        """How many events its entries hold."""
+        """Return the number of events in its entries."""
         return sum(entry.events for entry in self.entries)
 
     def stored_as(self, numbers: Sequence[int]) -> Response:
-        """This response in the order in which its entries are stored, by their numbers: repeats and all."""
+        """Return this response with its entries in the order in which they are stored, with repeats."""
         groups, response_id, context = self.content
         expected = expected_of([groups[number] for number in numbers], response_id, dict(context))
         entries = tuple(self.entries[number] for number in numbers)
@@ -99,7 +99,7 @@ class _Item:
 
 
 class _Style(NamedTuple):
-    """How a server and its producer do things; the same for a whole response."""
+    """Habits of a server and its producer, constant within a response."""
 
     response_keyed: bool
     numbers: str
@@ -114,7 +114,7 @@ class _Style(NamedTuple):
     array_length: int
     shape: str
     shifted: bool
-    """Whether copies list a text at another place than its deltas."""
+    """True if copies list a text at a different place than its deltas."""
 
 
 _NAMES = {
@@ -123,11 +123,11 @@ _NAMES = {
     "reasoning_summary": ("response.reasoning_summary_text", "summary_index", "text", "summary_text"),
     "output_text": ("response.output_text", "content_index", "text", "output_text"),
 }
-"""Of a kind: its events' family, their index, the `.done`'s text, and the type of its copy."""
+"""Names of each kind: event family, index field, text field of `.done`, and type of its copy."""
 
 
 def make_response(seed: str, producer: int, number: int, *, sound: bool = False) -> Response:
-    """Return the response of this number; a sound one has no events that cannot be handled."""
+    """Return the response with this number. A `sound` one has only events that can be handled."""
     rng = random.Random(f"{seed}/{producer}/{number}")
     return _Maker(rng, f"r{seed}-{producer}-{number}", sound=sound).make()
 
@@ -147,8 +147,8 @@ class _Maker:
         context = self._context()
         response_id = self.name if self.style.response_keyed else None
         expected = expected_of(groups, response_id, context)
-        said = dict(context) if response_id is None else {**context, "response_id": response_id}
-        entries = tuple(self._stored(number, group, said) for number, group in enumerate(groups))
+        fields = dict(context) if response_id is None else {**context, "response_id": response_id}
+        entries = tuple(self._stored(number, group, fields) for number, group in enumerate(groups))
         content = Content(tuple(groups), response_id, context)
         return Response(self.name, entries, expected, slow=self._chance(0.1), content=content)
 
@@ -188,7 +188,7 @@ class _Maker:
             shifted=self._chance(0.1),
         )
 
-    # -------------------------------------------------------------------------- what is streamed
+    # ---------------------------------------------------------------------- streamed events
 
     def _items(self) -> list[_Item]:
         items = []
@@ -212,7 +212,7 @@ class _Maker:
             deltas = self._deltas()
             text = "".join(deltas)
             if self._chance(0.02) and len(deltas) > 1:
-                del deltas[self.rng.randrange(len(deltas))]  # the producer lost one
+                del deltas[self.rng.randrange(len(deltas))]  # lost by the producer
             item.pieces.append(_Piece(kind, index, text, deltas if self.style.deltas else []))
 
     def _deltas(self) -> list[str]:
@@ -248,7 +248,7 @@ class _Maker:
         yield from self._interleaved([list(self._piece(item, piece)) for piece in item.pieces])
 
     def _interleaved(self, sequences: Sequence[Sequence[Step]]) -> Iterable[Step]:
-        """Steps of each sequence in its order, the sequences in any."""
+        """Yield all steps in a random order that keeps the order of each sequence."""
         streams = [iter(sequence) for sequence in sequences]
         while streams:
             stream = self.rng.choice(streams)
@@ -318,7 +318,7 @@ class _Maker:
     def _ended(self, items: Sequence[_Item]) -> Iterable[Step]:
         ending = self.style.ending
         keyed = self.style.response_keyed
-        # Without a response id, the items of the final copy say what it ends.
+        # If there is no response id, the items of the final copy name what it ends.
         named = [] if keyed else [self._copy(item, full=False) for item in items]
         code = self.rng.choice(["server_error", "rate_limit_exceeded", "content_policy_violation"])
         error = {"code": code, "message": "sorry"}
@@ -343,7 +343,7 @@ class _Maker:
             yield {"type": "response.failed", "response": {"error": error, "output": named}}
 
     def _cut_short(self, steps: list[Step]) -> list[Step]:
-        """What does not complete mostly ends in the middle."""
+        """Cut most responses that do not complete at a random place."""
         ending = self.style.ending
         cut_short = {"incomplete", "failed", "cancelled", "error", "nested_error", "cut"}
         if ending not in cut_short or self._chance(0.2):
@@ -364,7 +364,7 @@ class _Maker:
             numbered.append(step)
         return numbered
 
-    # -------------------------------------------------------------------------- how it is stored
+    # ---------------------------------------------------------------------- stored entries
 
     def _grouped(self, steps: Sequence[Step]) -> list[list[Step]]:
         groups: list[list[Step]] = []
@@ -376,7 +376,7 @@ class _Maker:
         return groups or [[{"type": "keepalive"}]]
 
     def _with_noise(self, groups: list[list[Step]]) -> list[list[Step]]:
-        """Bad events and unknown types, alone and inside arrays."""
+        """Insert bad events and unknown types, alone and inside of arrays."""
         if self._chance(0.3):
             groups.insert(self.rng.randint(0, len(groups)), [self._unknown()])
         if self.sound:
@@ -411,13 +411,13 @@ class _Maker:
             "delta",
         ]
         if not self.style.response_keyed:
-            bad.append(delta)  # it belongs to nothing
+            bad.append(delta)  # has neither a response id nor an item id
         if self._chance(0.08):
             return Bad(json.dumps({**delta, **item, "delta": "x" * MAX_EVENT_BYTES}), "oversized")
         return Bad(json.dumps(self.rng.choice(bad)), "invalid_event")
 
     def _bad_entry(self) -> Bad:
-        """What makes its whole entry unreadable; always alone."""
+        """Return a body that makes its whole entry unreadable, to be stored alone."""
         good = '{"type":"keepalive"}'
         return self.rng.choice(
             [
@@ -429,7 +429,7 @@ class _Maker:
         )
 
     def _with_repeats(self, groups: list[list[Step]]) -> list[list[Step]]:
-        """Entries stored twice, as a client does that retries."""
+        """Repeat some entries, as a client does that retries."""
         if self._chance(0.25):
             for _ in range(self.rng.randint(1, 3)):
                 first = self.rng.randrange(len(groups))
@@ -447,7 +447,7 @@ class _Maker:
             context["traceparent"] = f"00-{self.rng.getrandbits(128):032x}-{self.rng.getrandbits(64):016x}-01"
         return context
 
-    def _stored(self, number: int, group: list[Step], said: dict[str, str]) -> EntryToStore:
+    def _stored(self, number: int, group: list[Step], context: dict[str, str]) -> EntryToStore:
         bodies = [step.json if isinstance(step, Bad) else json.dumps(step) for step in group]
         body = bodies[0] if len(bodies) == 1 else f"[{','.join(bodies)}]"
         tag = {TAG: f"{self.name}/{number}"}
@@ -456,15 +456,15 @@ class _Maker:
         fields: dict[str, str | bytes]
         if self.style.shape == "flat" and flat:
             event = group[0]
-            assert isinstance(event, dict)  # noqa: S101 - that is what `clean` says
+            assert isinstance(event, dict)  # noqa: S101 - `clean` means this
             fields = {name: _flat(value) for name, value in event.items()}
         elif self.style.shape == "data":
             fields = {"__data__": body}
         elif self.style.shape == "envelope":
-            return EntryToStore({"__data__": envelope(said, body), **tag}, len(group))
+            return EntryToStore({"__data__": envelope(context, body), **tag}, len(group))
         else:
             fields = {"event": body}
-        return EntryToStore({**fields, **said, **tag}, len(group))
+        return EntryToStore({**fields, **context, **tag}, len(group))
 
 
 def _flat(value: Any) -> str:
@@ -472,9 +472,9 @@ def _flat(value: Any) -> str:
 
 
 def envelope(headers: dict[str, str], body: str) -> bytes:
-    """What FastStream's broker writes into `__data__`: magic number, version, headers, body.
+    """Return the value that FastStream's broker writes into `__data__`: magic number, version, headers, body.
 
-    Big-endian; offsets count from the first byte (FastStream 0.7, `BinaryMessageFormatV1`).
+    Integers are big-endian; offsets count from the first byte (FastStream 0.7, `BinaryMessageFormatV1`).
     """
 
     def string(text: str) -> bytes:
@@ -488,7 +488,7 @@ def envelope(headers: dict[str, str], body: str) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print one response: its entries, and what must come out."""
+    """Print a response: its entries and its expected outputs."""
     seed, producer, number = arguments
     response = make_response(seed, int(producer), int(number))
     for entry in response.entries:

@@ -1,4 +1,4 @@
-"""How a run goes, while it goes: one live line on a terminal, else a line now and then."""
+"""Progress output during a run: one live line on a terminal, else a line from time to time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIVE_EVERY = 0.25
 
 
 async def follow(heading: str, line: Callable[[], str]) -> None:
-    """Show a heading, and then until cancelled what `line` returns."""
+    """Show a heading, and then the current result of `line` until cancelled."""
     console = Console()
     console.print(heading, highlight=False)
     if not console.is_terminal:

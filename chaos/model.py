@@ -1,11 +1,11 @@
-"""The contract as a program: one reader, one entry after the other, nothing ever fails.
+"""The contract as a program: one reader, one entry after the other, without failures.
 
-This is what the workers' output is held against. It is written from the contract, and shares no code with
-the worker: an entry's events are dictionaries as the API streams them, and a part is finished by the first
-event that closes it and leaves it with a text. A text that came without deltas and has the words of an
-earlier one is a copy of it, and comes to nothing.
+The workers' outputs are compared with this model. It is written from the contract, and shares no code with
+the worker: the events of an entry are dictionaries as the API streams them, and a part is finished by the
+first event that closes it and leaves it with a text. A text without deltas that equals an earlier one is a
+copy of it, and is dropped.
 
-It presumes what real servers keep to: whoever says a part's text twice says the same, and a producer gives
+The model presumes two rules that real servers keep: repeated texts of a part are equal, and a producer gives
 all entries of a response the same context.
 """
 
@@ -22,18 +22,18 @@ Event = dict[str, Any]
 
 
 class Bad(NamedTuple):
-    """Something in the place of an event that cannot be handled."""
+    """An item in place of an event that cannot be handled."""
 
     json: str
     reason: str
 
 
 class Silence:
-    """A pause in place of an entry: nothing came for the idle timeout, so open texts are given up."""
+    """A pause in place of an entry: no entry came for the idle timeout, so that open texts are abandoned."""
 
 
 class PartId(NamedTuple):
-    """One text, by the fields its message carries. `item_id` only where there is no response id."""
+    """The identity of a text, by fields of its message. `item_id` is set only without a response id."""
 
     response_id: str | None
     item_id: str | None
@@ -43,11 +43,11 @@ class PartId(NamedTuple):
 
 
 _FINAL_COPY = 3
-"""The rank of what the response's final copy says."""
+"""Rank of a text in the response's final copy."""
 
 
 class ExpectedText(NamedTuple):
-    """What must come out for one part."""
+    """The expected output for one part."""
 
     part: PartId
     item_id: str | None
@@ -56,38 +56,41 @@ class ExpectedText(NamedTuple):
     reason: str | None
     integrity: str
     fragments: int
-    """Deltas that went into it, repeats included."""
+    """Number of deltas in the text, repeats included."""
     late: int
-    """Deltas of it that came after it was finished."""
+    """Number of its deltas that came after it was finished."""
     context: dict[str, str]
     entries: tuple[int, ...]
-    """The numbers of the entries that have something of it. The first opens it; but while a worker is stuck
-    with that one, a text that is certain without it may come from repeats."""
+    """Numbers of the entries with events of the part.
+
+    The first entry opens the part. But while a worker is stuck with that entry, a text that is certain
+    without it may come from repeated events.
+    """
     closed_by: int | None
-    """The number of the entry that closes it; None if it is abandoned."""
+    """Number of the entry that closes it; None if it is abandoned."""
     copied: bool = False
-    """Whether only the response's final copy says its text."""
+    """True if only the response's final copy contains its text."""
     numbered: bool = False
-    """Whether the numbers of its deltas tell their order, and repeats."""
+    """True if the sequence numbers of its deltas give their order and identify repeats."""
 
     @property
     def certain(self) -> bool:
-        """Whether it does not wait for a stuck worker: it is confirmed, and known whose it is."""
+        """Return whether it does not wait for a stuck worker: it is verified, and its context is known."""
         confirmed = self.integrity == "verified" and self.numbered and not self.copied
         return confirmed and "safety_identifier" in self.context
 
 
 class Early(NamedTuple):
-    """In place of an entry: a text that came out without it, since a worker was stuck with it.
+    """A text in place of an entry: it came out without that entry, since a worker was stuck with it.
 
-    The text's own entries come later: it was certain without that one.
+    The text was certain without the entry. Its own entries come later.
     """
 
     text: ExpectedText
 
 
 class ExpectedStop(NamedTuple):
-    """An alert that must come because a filter or a policy ended a response (an item, where it has no id)."""
+    """An expected alert: a filter or a policy ended a response (or an item without a response id)."""
 
     type: str
     response_id: str | None
@@ -95,22 +98,22 @@ class ExpectedStop(NamedTuple):
 
 
 class Expectation(NamedTuple):
-    """What must come out of one response."""
+    """The expected outputs of one response."""
 
     texts: tuple[ExpectedText, ...]
     late: int
-    """Deltas that came after their part was finished."""
+    """Number of deltas that came after their part was finished."""
     fragments: int
     closings: int
-    """Events that close something, or say something of the response."""
+    """Number of events that close a part, or give information about the response."""
     types: Counter[str]
-    """Events of types that nobody handles."""
+    """Counts of events with types that no handler handles."""
     letters: Counter[tuple[int, str]]
     """Dead letters, by entry number and reason."""
     stops: dict[ExpectedStop, str]
-    """Alerts about how it ended, with their reasons."""
+    """Expected alerts about the response's end, with their reasons."""
     contradicted: frozenset[PartId]
-    """Parts for which some event has another text than the one that comes out."""
+    """Parts for which some event has a different text than the one that comes out."""
 
 
 class _Rule(NamedTuple):
@@ -134,7 +137,7 @@ _COPIES = {
     "reasoning_text": ("reasoning", "text"),
     "summary_text": ("reasoning_summary", "text"),
 }
-"""From a content part's type to its kind, and to the field with its text. Others are not for us."""
+"""Kind and text field of each type of content part. Other types are ignored."""
 
 _HANDLED_PARTS = {*_COPIES, "output_text"}
 _HANDLED_ITEMS = {"message", "reasoning"}
@@ -143,7 +146,7 @@ _STOPS: dict[tuple[str, str | None], str] = {
     ("incomplete", "content_filter"): "deltaloom.response.filtered",
     ("failed", "content_policy_violation"): "deltaloom.response.blocked",
 }
-"""From how a response ended, and why, to the alert of it."""
+"""Type of the alert for an end, by status and reason."""
 
 _STATUSES = {
     "response.completed": "completed",
@@ -152,7 +155,7 @@ _STATUSES = {
     "response.cancelled": "cancelled",
     "error": "failed",
 }
-"""The status of a response, by the type of the event that ends it."""
+"""Status of a response, by the type of the event that ends it."""
 
 
 @dataclass(slots=True)
@@ -161,23 +164,23 @@ class _Part:
     item_id: str | None
     entries: list[int]
     fragments: list[tuple[int | None, str]] = field(default_factory=list)
-    said: dict[int, str] = field(default_factory=dict)
-    """What this event says of its text, by rank."""
+    texts: dict[int, str] = field(default_factory=dict)
+    """Texts that the current event has for the part, by rank."""
     own_end: bool = False
     ends_now: bool = False
-    """Whether this event closes it."""
+    """True if the current event closes the part."""
     late: int = 0
     finished: ExpectedText | None = None
     finished_by: int = 0
-    """The number of the event that finished it."""
+    """Number of the event that finished the part."""
     misplaced: bool = False
-    """Whether an item's copy gives its text at another place."""
+    """True if an item's copy has its text at a different place."""
     dropped: bool = False
-    """Whether it is a copy of another."""
+    """True if the part is a copy of another one."""
 
 
 _Copied = tuple[str | None, int, int, str, str]
-"""A text in a final copy: its item's id, the item's position, its own, kind, text."""
+"""A text in a final copy: item id, position of the item, index of the text, kind, text."""
 
 
 class _Terminal(NamedTuple):
@@ -185,13 +188,13 @@ class _Terminal(NamedTuple):
     reason: str | None
     copies: list[_Copied]
     items: set[str | None]
-    """The ids of all items in the final copy."""
+    """Ids of all items in the final copy."""
 
 
 def expected_of(
     entries: Sequence[list[Event | Bad] | Silence | Early], response_id: str | None, context: dict[str, str]
 ) -> Expectation:
-    """What must come out of a response's entries; `response_id` and `context` as its entries give them."""
+    """Return the expected outputs of a response's entries, all with this response id and context."""
     reader = _Reader(response_id, context)
     for number, events in enumerate(entries):
         if isinstance(events, Silence):
@@ -214,16 +217,16 @@ class _Reader:
         self.terminals: dict[str | None, _Terminal] = {}
         self.ended_items: set[tuple[str | None, int | None]] = set()
         self.stops: dict[ExpectedStop, str] = {}
-        self.said: defaultdict[PartId, set[str]] = defaultdict(set)
-        """Every text that some event gives for a part, at any time."""
+        self.texts: defaultdict[PartId, set[str]] = defaultdict(set)
+        """Texts that any event has for a part."""
         self.copied: defaultdict[PartId, set[str]] = defaultdict(set)
-        """Every text that a final copy has at a part's place, as the only one of its kind."""
+        """Texts that a final copy has at a part's place, as the only one of its kind."""
         self.copies_now: list[tuple[str | None, list[_Copied]]] = []
-        """The final copies of the event that is being read, and what they are of."""
+        """Final copies of the current event, with their item ids (None for the response)."""
         self.stops_now: dict[ExpectedStop, str] = {}
-        """The stops of the event that is being read."""
+        """Alerts about the end that the current event causes."""
         self.listed: set[PartId] = set()
-        """The places of the texts in the item's copy that is being read."""
+        """Places of the texts in the item copy that is being read."""
         self.events = 0
 
     def read(self, number: int, events: list[Event | Bad]) -> None:
@@ -234,7 +237,7 @@ class _Reader:
                 self._read_event(number, event)
         for part in self.parts.values():
             if part.finished is not None and part.finished.closed_by == number:
-                # The context, and an item id, are those of the whole entry.
+                # Context and item id are those after the whole entry.
                 part.finished = part.finished._replace(context=dict(self.context), item_id=part.item_id)
 
     def _read_event(self, number: int, event: Event) -> None:
@@ -254,7 +257,7 @@ class _Reader:
         self.copies_now.clear()
 
     def _note_copied(self, owner: str | None, copies: list[_Copied]) -> None:
-        """Note what a final copy has of a part that is the only one of its kind, in it as in the response."""
+        """Note the copied texts of parts that are the only ones of their kind, in copy and response."""
         in_response = Counter(part.id.kind for part in self.parts.values() if part.id.item_id == owner)
         in_copy = Counter(kind for *_, kind, _ in copies)
         for _, position, index, kind, text in copies:
@@ -263,7 +266,7 @@ class _Reader:
                 self.copied[part].add(repaired(text))
 
     def _note_stops(self) -> None:
-        """Expect the alerts about the end, unless there is a refusal: that has alerts of its own."""
+        """Expect the alerts about the end, unless there is a refusal, which has alerts of its own."""
         refused = {part.id.item_id for part in self.parts.values() if part.id.kind == "refusal"}
         for stop, reason in self.stops_now.items():
             if stop.item_id not in refused:
@@ -280,7 +283,7 @@ class _Reader:
         part = self.parts.setdefault(text.part, _Part(text.part, text.item_id, [number]))
         if part.finished is None:
             part.finished = text
-            part.late = -text.fragments  # its own deltas are still to be read, and are not late
+            part.late = -text.fragments  # its own deltas are read later, and do not count as late
 
     def end(self) -> Expectation:
         self.give_up()
@@ -303,9 +306,9 @@ class _Reader:
         )
 
     def _others(self, part: PartId, text: str) -> set[str]:
-        """Return the texts that contradict a part's; a final copy contradicts no empty text."""
+        """Return the texts that contradict a part's text. A final copy does not contradict an empty text."""
         copied = self.copied[part] if text else set()
-        return (self.said[part] | copied) - {text}
+        return (self.texts[part] | copied) - {text}
 
     def _event(self, number: int, event: Event) -> None:
         name = event["type"]
@@ -325,7 +328,7 @@ class _Reader:
             part = self._part(
                 number, event.get("item_id"), event["output_index"], event[rule.place], rule.kind
             )
-            self._say(part, 0, event[rule.text])
+            self._add_text(part, 0, event[rule.text])
         elif name == "response.content_part.done":
             copy = _COPIES.get(event["part"]["type"])
             if copy is not None:
@@ -333,7 +336,7 @@ class _Reader:
                 part = self._part(
                     number, event.get("item_id"), event["output_index"], event["content_index"], kind
                 )
-                self._say(part, 1, text)
+                self._add_text(part, 1, text)
         elif name == "response.output_item.done":
             self._item_done(number, event)
         elif name in _STATUSES:
@@ -343,13 +346,13 @@ class _Reader:
         else:
             self.types[name] += 1
             return
-        if self._says_nothing(event):
+        if self._has_no_effect(event):
             self.types[name] += 1
         else:
             self.closings += 1
 
-    def _says_nothing(self, event: Event) -> bool:
-        """Return whether an event that somebody handles changes nothing, so that it is only counted."""
+    def _has_no_effect(self, event: Event) -> bool:
+        """Return whether an event of a known type has no effect, so that it is only counted."""
         name = event["type"]
         if name == "response.content_part.done":
             return event["part"]["type"] not in _HANDLED_PARTS
@@ -378,12 +381,12 @@ class _Reader:
         if self.response_id is not None:
             self.ended_items.add((None, event["output_index"]))
         elif item["type"] in {"message", "reasoning"}:
-            # Without a response id the item is all there is of the response: its end is the end.
+            # If there is no response id, the end of the item is the end of the response.
             self.ended_items.add((item["id"], None))
             self._ended(item["id"], _Terminal("completed", None, [], set()))
 
     def _item_copies(self, number: int, event: Event, copies: list[tuple[int, str]], kind: str) -> None:
-        """Give the texts of one kind in an item's copy to its parts: by place, by words, then in order."""
+        """Assign texts of one kind in an item's copy to parts: by place, by equal text, then in order."""
         item_id, output_index = event["item"].get("id"), event["output_index"]
         owner = None if self.response_id is not None else item_id
         like = [
@@ -402,37 +405,37 @@ class _Reader:
             if place in at_place:
                 if number not in at_place[place].entries[-1:]:
                     at_place[place].entries.append(number)
-                self._say(at_place[place], 2, text)
+                self._add_text(at_place[place], 2, text)
             else:
                 new.append((place, text))
-        by_words = {
+        by_text = {
             place: part
             for place, text in new
-            for part in [next((each for each in rest if self._words(each) == repaired(text)), None)]
-            if part is not None and not rest.remove(part)  # type: ignore[func-returns-value]  # it is taken
+            for part in [next((each for each in rest if self._current_text(each) == repaired(text)), None)]
+            if part is not None and not rest.remove(part)  # type: ignore[func-returns-value]  # remove() returns None: the part is assigned
         }
         for place, text in new:
-            part = by_words.get(place) or (rest.pop(0) if rest else None)
+            part = by_text.get(place) or (rest.pop(0) if rest else None)
             made = self._part(number, item_id, output_index, place.content_index, kind)
             if part is None:
-                self._say(made, 2, text)
+                self._add_text(made, 2, text)
                 continue
             made.dropped = True
             if part.dropped:
                 continue
             if part.finished is None:
                 part.misplaced = True
-                self._say(part, 2, text)
+                self._add_text(part, 2, text)
             else:
-                self.said[part.id].add(repaired(text))
+                self.texts[part.id].add(repaired(text))
 
-    def _words(self, part: _Part) -> str | None:
+    def _current_text(self, part: _Part) -> str | None:
         if part.dropped:
             return None
         return repaired(joined_text(part.fragments)) if part.finished is None else part.finished.text
 
     def _is_copy(self, part: _Part, rank: int, text: str) -> bool:
-        """Return whether a text without deltas has the words of an earlier one of its kind."""
+        """Return whether a text without deltas equals an earlier one of its kind."""
         return any(
             other.id.kind == part.id.kind
             and other.id.item_id == part.id.item_id
@@ -443,7 +446,7 @@ class _Reader:
                 and other.finished_by < self.events
                 and other.finished.text == text
                 if other.finished is not None
-                else bool(other.fragments) and self._words(other) == text
+                else bool(other.fragments) and self._current_text(other) == text
             )
             for other in self.parts.values()
             if not other.dropped
@@ -478,7 +481,10 @@ class _Reader:
                 self._ended(item["id"], _Terminal(status, reason, own, {item["id"]}))
 
     def _ended(self, owner: str | None, terminal: _Terminal) -> None:
-        """The first event of an entry that ends something says how; every one may say the texts."""
+        """Note the end of a response or an item.
+
+        The first end in an event gives the status; all copies count.
+        """
         stopped = _STOPS.get((terminal.status, terminal.reason))
         if stopped is not None:
             self.stops_now.setdefault(ExpectedStop(stopped, self.response_id, owner), str(terminal.reason))
@@ -499,11 +505,11 @@ class _Reader:
             part.item_id = item_id
         return part
 
-    def _say(self, part: _Part, rank: int, text: str) -> None:
+    def _add_text(self, part: _Part, rank: int, text: str) -> None:
         part.own_end = part.ends_now = True
         if text:
-            part.said.setdefault(rank, text)
-            self.said[part.id].add(repaired(text))
+            part.texts.setdefault(rank, text)
+            self.texts[part.id].add(repaired(text))
 
     def _close(self, number: int, part: _Part) -> None:
         owner = part.id.item_id
@@ -513,11 +519,11 @@ class _Reader:
         if terminal is not None:
             part.ends_now = True
             for item_id, position, index, kind, text in terminal.copies:
-                # By its item's id where the copy has that item at all, else by position.
+                # Match the copy by the id of the item if the copy has that item, else by position.
                 by_id = part.item_id is not None and part.item_id in terminal.items
                 there = item_id == part.item_id if by_id else position == part.id.output_index
                 if there and (index, kind) == (part.id.content_index, part.id.kind):
-                    part.said.setdefault(_FINAL_COPY, text)
+                    part.texts.setdefault(_FINAL_COPY, text)
                     break
             alike = [copy for copy in terminal.copies if copy[3] == part.id.kind]
             others = [
@@ -525,19 +531,19 @@ class _Reader:
                 for other in self.parts.values()
                 if other is not part and (other.id.kind, other.id.item_id) == (part.id.kind, owner)
             ]
-            if len(alike) == 1 and not others:  # the only one of its kind, wherever it stands
-                part.said.setdefault(_FINAL_COPY, alike[0][4])
+            if len(alike) == 1 and not others:  # the only one of its kind, at any place
+                part.texts.setdefault(_FINAL_COPY, alike[0][4])
         if part.ends_now and part.finished is None:
-            text = part.said[min(part.said)] if part.said else ""
-            whole = bool(part.said) and min(part.said) < _FINAL_COPY and not part.fragments
-            if whole and not part.misplaced and self._is_copy(part, min(part.said), repaired(text)):
+            text = part.texts[min(part.texts)] if part.texts else ""
+            whole = bool(part.texts) and min(part.texts) < _FINAL_COPY and not part.fragments
+            if whole and not part.misplaced and self._is_copy(part, min(part.texts), repaired(text)):
                 part.dropped = True
             elif text or terminal is not None or any(delta for _, delta in part.fragments):
                 own = part.own_end or terminal is None
-                status, reason = ("completed", None) if own else (terminal.status, terminal.reason)  # type: ignore[union-attr]  # not own: there is one
+                status, reason = ("completed", None) if own else (terminal.status, terminal.reason)  # type: ignore[union-attr]  # there is a terminal if not own
                 self._finish(number, part, status, reason, text)
         part.ends_now = False
-        part.said.clear()
+        part.texts.clear()
 
     def _only_in_final_copy(self, number: int, owner: str | None, terminal: _Terminal) -> None:
         shown = {part.id.kind for part in self.parts.values() if part.id.item_id == owner}
@@ -561,7 +567,7 @@ class _Reader:
             context=dict(self.context),
             entries=(),
             closed_by=number,
-            copied=part.misplaced or (bool(part.said) and min(part.said) == _FINAL_COPY),
+            copied=part.misplaced or (bool(part.texts) and min(part.texts) == _FINAL_COPY),
             numbered=_by_number(part.fragments) is not None,
         )
 
@@ -577,7 +583,7 @@ def _texts(item: Event) -> list[tuple[int, str, str]]:
 
 
 def joined_text(fragments: list[tuple[int | None, str]]) -> str:
-    """Deltas in their order of arrival, joined: by number where the numbers can be trusted."""
+    """Join deltas: by number if the numbers are reliable, else in order of arrival."""
     by_number = _by_number(fragments)
     if by_number is None:
         return "".join(delta for _, delta in fragments)
@@ -585,7 +591,7 @@ def joined_text(fragments: list[tuple[int | None, str]]) -> str:
 
 
 def _by_number(fragments: list[tuple[int | None, str]]) -> dict[int, str] | None:
-    """Distinct deltas by their numbers; None where those cannot be trusted."""
+    """Return the distinct deltas by number; None if the numbers are not reliable."""
     by_number: dict[int, str] = {}
     for number, delta in fragments:
         if number is None or by_number.setdefault(number, delta) != delta:
@@ -594,5 +600,5 @@ def _by_number(fragments: list[tuple[int | None, str]]) -> dict[int, str] | None
 
 
 def repaired(text: str) -> str:
-    """A text as it can be written: surrogate pairs joined, lone halves replaced."""
+    """Return the text as it can be written: surrogate pairs joined, lone surrogates replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,4 +1,4 @@
-"""Reads what comes out while the run goes on, and looks at what is stored."""
+"""Reader of the outputs during a run, and of the stored state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from chaos.processes import Server
     from chaos.verdict import Verdict
 
-    class Told(Protocol):
-        """Somebody who is told of alerts."""
+    class AlertListener(Protocol):
+        """A listener for alerts on the stream."""
 
         def raised(self, fields: Mapping[str, Any]) -> None:
             """Note that an alert is on the stream."""
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
 
 
 AUDIT = "chaos-audit"
-"""A group that reads nothing: what is behind it may be trimmed, what is before it must not be."""
+"""A consumer group that never reads: entries before its position may be trimmed, those after it not."""
 
 _PAGE = 1000
 _FOR_EVER = -1
-"""What PTTL says of a key that does not expire."""
+"""Reply of PTTL for a key that does not expire."""
 
 
 class Observer:
-    """Follows the outputs of one partition, each entry once."""
+    """A reader of the outputs of one partition, which reads each entry once."""
 
     def __init__(
         self,
         server: Server,
         names: StreamNames,
         verdict: Verdict,
-        deliveries: Sequence[Told],
+        deliveries: Sequence[AlertListener],
         *,
         page: int = 1000,
     ) -> None:
         """Begin with the oldest entries.
 
         Args:
-            server: has the streams.
-            names: of the partition.
-            verdict: is told of each entry of the outputs.
-            deliveries: are told of each alert.
-            page: entries that are read at once from each stream.
+            server: server with the streams.
+            names: names of the partition's streams.
+            verdict: receives each entry of the outputs.
+            deliveries: receive each alert.
+            page: number of entries to read at once from each stream.
         """
         self._server = server
         self._page = page
@@ -65,14 +65,14 @@ class Observer:
         self._deliveries = deliveries
         self._last = {names.assembled: "0", names.alerts: "0", names.dead_letters: "0"}
         self.lag = 0
-        """Entries that the workers have not read yet."""
+        """Number of entries that the workers have not read yet."""
         self.read = 0
-        """Entries of outputs read so far."""
+        """Number of entries read from the outputs so far."""
         self.delays: Counter[int] = Counter()
-        """Of finished texts: milliseconds from the closing entry to the text, as powers of two."""
+        """Counts of milliseconds from closing entry to text, rounded to powers of two."""
 
     async def follow(self) -> None:
-        """Read until cancelled, whatever happens to the server."""
+        """Read until cancelled, with retries while the server is down."""
         while True:
             with contextlib.suppress(RedisError, OSError):
                 async with self._server.client() as client:
@@ -82,7 +82,7 @@ class Observer:
             await asyncio.sleep(0.1)
 
     async def watch_lag(self, safe_id: Any) -> None:
-        """Keep `lag` up to date, and let go of what the producers need no more, until cancelled."""
+        """Update `lag`, and allow trimming of entries that the producers need no longer, until cancelled."""
         while True:
             with contextlib.suppress(RedisError, OSError):
                 async with self._server.client() as client:
@@ -96,12 +96,12 @@ class Observer:
             await asyncio.sleep(0.1)
 
     async def begin(self) -> None:
-        """Make the audit group, before anything is published."""
+        """Create the audit group before any entry is published."""
         async with self._server.client() as client:
             await client.xgroup_create(self.names.deltas, AUDIT, id="0", mkstream=True)
 
     async def drain(self) -> None:
-        """Read what is there now, to the end."""
+        """Read all remaining entries."""
         async with self._server.client() as client:
             while await self._read_some(client, block_ms=None):
                 pass
@@ -110,7 +110,7 @@ class Observer:
         reply = await client.xread(self._last, count=self._page, block=block_ms)
         pages = {name.decode(): entries for name, entries in reply}
         count = self._take_all(self.names.assembled, pages.pop(self.names.assembled, []))
-        while count and count % self._page == 0:  # an alert of this reply may be of a text on the next page
+        while count and count % self._page == 0:  # its text must be read before an alert
             after = {self.names.assembled: self._last[self.names.assembled]}
             more = await client.xread(after, count=self._page)
             if not more:
@@ -140,7 +140,7 @@ class Observer:
                 each.raised(message.fields)
 
     async def settled(self, *, nothing_open: bool) -> str | None:
-        """What there is still to do, in words; None when there is nothing."""
+        """Return a description of the work that remains; None if there is none."""
         async with self._server.client() as client:
             for group in await client.xinfo_groups(self.names.deltas):
                 if group["name"] != GROUP.encode():
@@ -157,7 +157,7 @@ class Observer:
         return "there is no group yet"
 
     async def delivered(self) -> str | None:
-        """What is still owed to a destination, in words; None when nothing is."""
+        """Return a description of the alerts that are not delivered yet; None if there are none."""
         async with self._server.client() as client:
             if not await client.exists(self.names.alerts):
                 return None
@@ -167,7 +167,7 @@ class Observer:
         return None
 
     async def ending(self) -> Ending:
-        """What is stored now."""
+        """Return the state that is stored now."""
         names = self.names
         stays = {names.deltas, names.assembled, names.alerts, names.dead_letters}
         stays |= {names.name(name) for name in ("counts", "counted-types", "counted-fields", "format")}
@@ -193,7 +193,7 @@ class Observer:
         )
 
     async def entries_out(self) -> int:
-        """Entries that were ever added to the outputs."""
+        """Return the number of entries that were ever added to the outputs."""
         total = 0
         async with self._server.client() as client:
             for name in self._last:
@@ -207,7 +207,7 @@ def _text(name: bytes | str) -> str:
 
 
 class Takeovers:
-    """How long the entries of killed workers stay theirs."""
+    """Measurements of the time until entries of killed workers are taken over."""
 
     def __init__(self, server: Server, names: StreamNames) -> None:
         self._server = server
@@ -217,13 +217,13 @@ class Takeovers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def watch(self, pid: int) -> None:
-        """A worker with this process id was killed now."""
+        """Start to measure for a worker that was just killed."""
         task = asyncio.create_task(self._until_taken_over(pid))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def end(self) -> None:
-        """Stop watching."""
+        """Stop measuring."""
         await end_tasks(*self._tasks)
 
     async def _until_taken_over(self, pid: int) -> None:
@@ -245,7 +245,7 @@ class Takeovers:
 
 
 async def pending_of(client: Any, stream: str, pid: int) -> int:
-    """How many entries a worker holds."""
+    """Return the number of pending entries of a worker."""
     summary = await client.xpending(stream, GROUP)
     part = f"-{pid}-"
     return sum(each["pending"] for each in summary["consumers"] if part in each["name"].decode())

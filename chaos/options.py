@@ -1,4 +1,4 @@
-"""What a run is asked for: read once from the command line."""
+"""Options of a run, parsed from the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A run. Times in seconds."""
+    """Options of a run. Times are in seconds."""
 
     seed: str
     minutes: float = 2.0
@@ -24,13 +24,13 @@ class Options:
     producers: int = 3
     relays: int = 2
     intervals: Mapping[str, float] = field(default_factory=lambda: dict(INTERVALS))
-    """Of each kind of fault, the mean time between two."""
+    """Mean time between two faults of each kind."""
     claim_time: float = 2.0
     idle_timeout: float = 15.0
     settle_time: float = 120.0
-    """How long texts may take to come out once the faults have ended, beyond the idle timeout."""
+    """Maximum time for texts to come out after the faults have ended, beyond the idle timeout."""
     backlog: int = 4000
-    """Entries unread beyond which no new response is begun."""
+    """Maximum number of unread entries; above it no new response is begun."""
     sabotage: str | None = None
     fail_fast: bool = False
     json: Path | None = None
@@ -38,7 +38,7 @@ class Options:
 
     @property
     def seconds(self) -> float:
-        """How long faults are injected and entries published."""
+        """Return how long faults are injected and entries published."""
         return self.minutes * 60
 
 
@@ -49,29 +49,27 @@ def _faults(text: str) -> dict[str, float]:
     for part in text.split(","):
         kind, _, seconds = part.partition("=")
         if kind not in INTERVALS:
-            raise argparse.ArgumentTypeError(f"{kind!r} is no fault; there are {', '.join(INTERVALS)}")
+            raise argparse.ArgumentTypeError(f"unknown fault {kind!r}: use {', '.join(INTERVALS)}")
         intervals[kind] = float(seconds) if seconds else INTERVALS[kind]
     return intervals
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Read the command line; ends the process with a message where it is wrong."""
+    """Parse the command line; exit with a message if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m chaos",
-        description="Kill and disturb workers and server, and see whether anything is lost or doubled.",
-        epilog="Exit code: 0 nothing was wrong, 1 something was, 2 the bench itself could not run.",
+        description="Kill and disturb workers and server, and check that nothing is lost or repeated.",
+        epilog="Exit code: 0 no violation, 1 violations, 2 the bench itself could not run.",
     )
     add = parser.add_argument
-    add(
-        "--seed", default=None, help="what is generated and what fails when; unset: a new one, which is named"
-    )
-    add("--minutes", type=float, default=2.0, help="how long (default 2); settling comes on top")
+    add("--seed", default=None, help="seed of responses and faults (default: a new one, which is printed)")
+    add("--minutes", type=float, default=2.0, help="duration of faults (default 2), followed by settling")
     add("--workers", type=int, default=3, help="worker processes (default 3)")
     add(
         "--relays",
         type=int,
         default=2,
-        help="relays, with a receiver that fails (default 2; 0: none)",
+        help="relay processes, with a receiver that fails (default 2)",
     )
     add("--producers", type=int, default=3, help="producers (default 3)")
     add(
@@ -79,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         type=_faults,
         default=dict(INTERVALS),
         metavar="KIND[=SECONDS],…",
-        help="only these, each with its mean interval; none: none. Default: "
+        help="inject only these, with this mean interval; none: no faults. Default: "
         + ",".join(f"{kind}={seconds:g}" for kind, seconds in INTERVALS.items()),
     )
     add("--claim-time", type=float, default=2.0, help="the workers' claim time in seconds (default 2)")
@@ -88,10 +86,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--settle-time",
         type=float,
         default=120.0,
-        help="how long texts may take at the end, in seconds beyond the idle timeout (default 120)",
+        help="maximum seconds for texts to come out at the end, beyond the idle timeout (default 120)",
     )
-    add("--json", type=Path, metavar="FILE", help="write the result there too")
-    add("--fail-fast", action="store_true", help="end at the first violation that shows before the end")
+    add("--json", type=Path, metavar="FILE", help="also write the result to this file, as JSON")
+    add("--fail-fast", action="store_true", help="stop at the first violation that is found during the run")
     add("--keep", action="store_true", help="keep the folder with the workers' logs")
     add("--sabotage", choices=("finish-guard", "acknowledgement"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

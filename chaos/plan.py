@@ -1,4 +1,4 @@
-"""Which fault when: a plan, made from the seed before the run begins. Pure."""
+"""The seeded plan of a run's faults and their times. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERVALS: Final = {
     "client-kill": 8.0,
     "script-flush": 8.0,
 }
-"""Kinds of faults, and the mean seconds between two of a kind."""
+"""Mean seconds between two faults of each kind."""
 
 _LENGTHS: Final = {
     "worker-kill": (0.0, 4.0),
@@ -38,22 +38,22 @@ _LENGTHS: Final = {
     "client-kill": (0.0, 0.0),
     "script-flush": (0.0, 0.0),
 }
-"""Seconds a fault lasts (a killed one is away), from and to."""
+"""Minimum and maximum duration of each kind of fault, in seconds. A killed process is down for as long."""
 
 
 class Fault(NamedTuple):
-    """One thing to do to them."""
+    """A planned fault."""
 
     at: float
-    """Seconds after the beginning."""
+    """Seconds after the start of the run."""
     kind: str
     seconds: float
     choice: float
-    """0 to 1: which worker, or how many connections."""
+    """Number from 0 to 1 that chooses a worker or a share of the connections."""
 
 
 def make_plan(seed: str, seconds: float, intervals: Mapping[str, float]) -> list[Fault]:
-    """Every kind at least once, evenly spread but never regular, in the order of time."""
+    """Return the faults in order of time: each kind at least once, evenly but irregularly distributed."""
     rng = random.Random(f"{seed}/plan")
     faults: list[Fault] = []
     for kind, interval in sorted(intervals.items()):

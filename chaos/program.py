@@ -1,4 +1,4 @@
-"""What benches have in common as programs: run, show how it goes, say how it went."""
+"""The parts that all benches share as programs: run, show the progress, report the result."""
 
 from __future__ import annotations
 
@@ -18,33 +18,36 @@ WRONG, NOT_RUN, INTERRUPTED = 1, 2, 130
 
 
 class Options(Protocol):
-    """What every run is asked for."""
+    """The options that all benches have."""
 
     @property
     def json(self) -> Path | None:
-        """Where the result goes."""
+        """Return the path for the result, or None."""
         ...
 
     @property
     def keep(self) -> bool:
-        """Whether to keep the folder of a run in which nothing was wrong."""
+        """Return whether to keep the folder of a run without violations."""
         ...
 
 
 class Bench(Protocol):
-    """A run that has not begun."""
+    """A bench that has not started."""
 
     folder: Path
     verdict: Any
     progress: Any
 
     async def run(self) -> Any:
-        """Run it; returns the progress that it has made."""
+        """Run the bench, and return its final progress."""
         ...
 
 
 def carry_out(name: str, make: Callable[[Any], Bench], options: Options, report: Any) -> int:
-    """Run a bench; returns the exit code."""
+    """Run a bench, and return the exit code.
+
+    0 without violations, else `WRONG`, `NOT_RUN` or `INTERRUPTED`.
+    """
     try:
         progress = run_to_the_end(_run(make, options, report))
     except BenchError as error:
@@ -59,7 +62,7 @@ def carry_out(name: str, make: Callable[[Any], Bench], options: Options, report:
 
 
 async def _run(make: Callable[[Any], Bench], options: Options, report: Any) -> Any:
-    """Run it, showing how it goes."""
+    """Run a bench while its progress is shown, and remove its folder unless it is to be kept."""
     bench = make(options)
     shown = asyncio.create_task(report.follow(options, bench.progress))
     try:

@@ -1,8 +1,8 @@
-"""What stands between the workers and the server: it passes bytes on, and can be told to fail.
+"""A proxy between the workers and the server that disturbs connections on request.
 
-A connection can be cut (both ends see a reset), muted (requests go through, replies are swallowed, then it
-is cut: the worker cannot know what was done), delayed, or stalled (nothing moves for a while, then all of it,
-so that a request can be executed long after the worker has given it up).
+A connection can be cut (both ends see a reset), muted (requests pass and replies are dropped until the
+connection is cut: the worker cannot know what was executed), delayed, or stalled (all bytes are held back for
+a while, so that a request can be executed long after the worker has given it up).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LIMIT = 2**20
 
 @dataclass(eq=False, slots=True)
 class _Connection:
-    """A worker's connection, and the one to the server that stands for it."""
+    """A worker's connection, with the proxy's connection to the server."""
 
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     muted: bool = False
@@ -46,7 +46,7 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
-        """Listen, for as long as the block lasts."""
+        """Listen while the block lasts."""
         listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_LIMIT)
         self.port = listener.sockets[0].getsockname()[1]
         try:
@@ -57,14 +57,14 @@ class Proxy:
             await end_tasks(*self._tasks)
 
     def cut(self, share: float) -> int:
-        """Reset this share of the connections, the longest open first (at least one)."""
+        """Reset this share of the connections, oldest first, at least one; return their number."""
         chosen = self._some(share)
         for connection in chosen:
             connection.abort()
         return len(chosen)
 
     async def mute(self, share: float, seconds: float) -> int:
-        """Swallow the replies of some connections for a while, then reset them."""
+        """Drop the replies of this share of the connections, then reset them; return their number."""
         chosen = self._some(share)
         for connection in chosen:
             connection.muted = True
@@ -76,7 +76,7 @@ class Proxy:
         return len(chosen)
 
     async def delay(self, seconds: float, latency: float) -> None:
-        """Let everything take longer for a while."""
+        """Delay all chunks by `latency` seconds for a while."""
         self._delay = latency
         try:
             await asyncio.sleep(seconds)
@@ -84,7 +84,7 @@ class Proxy:
             self._delay = 0.0
 
     async def stall(self, share: float, seconds: float) -> int:
-        """Hold everything back on some connections for a while."""
+        """Hold back all bytes on this share of the connections for a while; return their number."""
         chosen = [connection for connection in self._some(share) if connection.stalled is None]
         go_on = asyncio.Event()
         for connection in chosen:
@@ -122,7 +122,7 @@ class Proxy:
                 both.create_task(self._pass(connection, reader, server_writer, replies=False))
                 both.create_task(self._pass(connection, server_reader, writer, replies=True))
         except* (OSError, asyncio.CancelledError):
-            pass  # cut, or the end of the run
+            pass  # the connection is cut, or the run has ended
         finally:
             self._connections.remove(connection)
             connection.abort()
@@ -144,7 +144,7 @@ class Proxy:
                 continue
             writer.write(data)
             await writer.drain()
-        # A client that gave up closes its end; what it had sent is still executed, as on a real network.
+        # A client that gives up closes its end; its requests are still executed, as on a real network.
         if replies:
             connection.abort()
         else:

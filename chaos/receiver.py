@@ -1,4 +1,4 @@
-"""A receiver of alerts that fails at random: it refuses, hangs, cuts off, and answers when nobody waits."""
+"""A receiver of alerts that fails at random: it refuses, hangs, cuts connections, and answers too late."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SECRET_VARIABLE = "CHAOS_RECEIVER_SECRET"  # noqa: S105 - the name of a variable
 SECRET = f"whsec_{base64.b64encode(b'not a secret: the bench talks to itself').decode()}"
 
 _TIMEOUT = 2.0
-"""Seconds that a relay waits for an answer."""
+"""Timeout of a relay's request, in seconds."""
 
 
 _BEHAVIOUR = {"take": 88, "take, cut": 3, "take late": 1, "fail": 5, "cut": 3}
-"""What it does, and how often of a hundred. Where it cuts or is late, no relay can know what it has taken."""
+"""Behaviours with their weights (sum 100). After "cut" and "late" a relay cannot know what was accepted."""
 
 _FAILURES = (408, 429, 500, 502, 503, 504)
 
 
-class Takes(Protocol):
-    """What is told of each attempt."""
+class AttemptListener(Protocol):
+    """A listener for attempts to deliver messages."""
 
     def attempt(self, fields: Mapping[str, Any], *, taken: bool) -> None:
-        """A message came, and was taken or not."""
+        """Note an attempt to deliver a message, and whether it was accepted."""
         ...
 
 
@@ -43,28 +43,28 @@ _PATHS: dict[str, str] = {
         'group = { by = ["model"], window = 1, from = 3 }\nrate_limit = { per_minute = 3000, burst = 20 }\n'
     ),
 }
-"""Destinations, each with what is its own."""
+"""Destinations, with their additional options."""
 
 
 class Receiver:
-    """Takes alerts, or fails; tells what came, and whether it was taken.
+    """A receiver that accepts alerts or fails, and reports each attempt.
 
     Args:
-        seed: of what it does.
-        one_by_one: is told of what is sent to the destination that gets every alert by itself.
-        grouped: is told of what is sent to the one with digests and a rate limit.
+        seed: seed of its behaviour.
+        one_by_one: listener for the destination that gets each alert separately.
+        grouped: listener for the destination with digests and a rate limit.
     """
 
-    def __init__(self, seed: str, one_by_one: Takes, grouped: Takes) -> None:
+    def __init__(self, seed: str, one_by_one: AttemptListener, grouped: AttemptListener) -> None:
         self._rng = random.Random(f"{seed}/receiver")
-        self._told = {"one-by-one": one_by_one, "grouped": grouped}
+        self._listeners = {"one-by-one": one_by_one, "grouped": grouped}
         self._webhook = Webhook(SECRET)
         self.failing = True
-        """Until everything is put right."""
+        """False as soon as the faults have ended."""
         self.port = 0
 
     def configuration(self) -> str:
-        """An `alerts.toml` that sends everything here, twice."""
+        """Return an `alerts.toml` that sends each alert here, to two destinations."""
         return "".join(
             f"[destinations.{name}]\n"
             'type = "webhook"\n'
@@ -78,7 +78,7 @@ class Receiver:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen."""
+        """Listen while the block lasts."""
         application = web.Application()
         application.router.add_post("/{name}", self._handle)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
@@ -96,7 +96,7 @@ class Receiver:
         except WebhookVerificationError:
             return web.Response(status=400)
         what = self._rng.choices(tuple(_BEHAVIOUR), tuple(_BEHAVIOUR.values()))[0] if self.failing else "take"
-        self._told[request.match_info["name"]].attempt(alert, taken=what.startswith("take"))
+        self._listeners[request.match_info["name"]].attempt(alert, taken=what.startswith("take"))
         if what == "take late":
             await asyncio.sleep(_TIMEOUT * 1.5)
         if what.endswith("cut") and request.transport is not None:

@@ -1,4 +1,4 @@
-"""What a person sees of a run, and what a machine can read of it."""
+"""The result of a run, for people and for machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def follow(options: Options, progress: Progress) -> None:
-    """Show how it goes until cancelled."""
+    """Show the progress until cancelled."""
     heading = (
         f"chaos: seed {options.seed}, {options.minutes:g} min, {options.workers} workers, "
         f"{options.producers} producers"
@@ -43,7 +43,7 @@ def _line(progress: Progress) -> str:
 
 
 def show(options: Options, progress: Progress) -> None:
-    """The table at the end, and what was wrong."""
+    """Print the table of results, and examples of the violations."""
     console = Console()
     result = as_dict(options, progress)
     table = Table(title=f"chaos, seed {options.seed}", title_justify="left", show_header=False)
@@ -83,7 +83,7 @@ def show(options: Options, progress: Progress) -> None:
 
 
 def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
-    """The result as plain data."""
+    """Return the result as plain data."""
     totals = progress.verdict.totals
     delays = sorted(progress.takeover_delays)
     seconds = max(progress.seconds, 0.001)
@@ -133,6 +133,6 @@ def _shown(value: Any) -> str:
 
 
 def write(options: Options, progress: Progress, path: Path) -> None:
-    """The result as JSON."""
+    """Write the result as JSON."""
     text = json.dumps(as_dict(options, progress), indent=2, ensure_ascii=False)
     path.write_text(f"{text}\n", encoding="utf-8")

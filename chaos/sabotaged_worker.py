@@ -1,8 +1,8 @@
-"""A worker with one of its safeguards taken out, to show that the bench would notice.
+"""A worker without one of its safeguards, to show that the bench would detect that.
 
-`python -m chaos.sabotaged_worker finish-guard` writes a text although another worker has just written it;
-`… acknowledgement` acknowledges a batch first and stores its effects afterwards, in two calls. Nothing of
-this is in the service: its scripts and its storage are changed from here, before it starts.
+`python -m chaos.sabotaged_worker finish-guard` writes a text although another worker has just written it; `…
+acknowledgement` acknowledges a batch first and stores its effects afterwards, in two calls. The service has
+no code for this: this program changes its scripts and its storage before it starts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from service.ports.storage import Committed
 
 
-_LAST_BATCH = 10
+_CRASHES_AT = 10
+"""Number of the batch at which a process without `acknowledgement` crashes."""
 
 
 def _change(script: str, safeguard: str, instead: str) -> None:
@@ -38,27 +39,29 @@ def _change(script: str, safeguard: str, instead: str) -> None:
 
 
 def finish_guard() -> None:
-    """Take out the checks that a part is not finished yet, that its log is there, that its item is not."""
+    """Remove the checks that a part is unfinished, its log unchanged and its item unwritten."""
     _change("settle", "if redis.call('HGET', state, part) == 'done' then", "if false then")
     _change("settle", "if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end", "")
     _change("settle", "if text.message and not is_shown(text) then", "if text.message then")
 
 
 def acknowledgement() -> None:
-    """Acknowledge before, in a call of its own; the script takes every entry for its own.
+    """Acknowledge a batch in a separate call before its commit, which then treats all entries as new.
 
-    A process crashes between the two steps of its tenth batch: only then is something lost.
+    Each process crashes between the two steps of its tenth batch, so that the batch is lost.
     """
     _change("commit", "if found == #ids then return nil end", "do return nil end")
     commit = RedisStorage.commit
     batches = itertools.count(1)
 
-    async def in_two_steps(self: Any, batch: Commit, history: str = "", *, whole: bool = False) -> Committed:
+    async def in_two_steps(
+        self: Any, batch: Commit, replication_id: str = "", *, whole: bool = False
+    ) -> Committed:
         with unavailable_if_away():
             await self._client.xack(self._keys.names.deltas, GROUP, *batch.entries)
-        if next(batches) == _LAST_BATCH:
+        if next(batches) == _CRASHES_AT:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await commit(self, batch, history, whole=whole)
+        return await commit(self, batch, replication_id, whole=whole)
 
     RedisStorage.commit = in_two_steps  # type: ignore[assignment,method-assign]
 

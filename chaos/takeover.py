@@ -1,9 +1,9 @@
-"""After a `kill -9` of one of two workers at steady load: how long until others have what it held.
+"""Measurement: time until other workers have taken over the entries of a worker killed with `kill -9`.
 
-And which texts were late meanwhile.
+It also counts the texts that were late meanwhile. Only texts in doubt should be late: those with entries of
+the dead worker, and those without a confirmation.
 
-`python -m chaos.takeover [--kills N] [--claim-time SECONDS] [--rate EVENTS]`. Only texts in doubt should be
-late: those of which the dead worker held an entry, or which nothing authoritative confirms.
+`python -m chaos.takeover [--kills N] [--claim-time SECONDS] [--rate EVENTS]`
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 _SEED = "takeover"
 
 _LATE_MS = 2000
-"""A text that comes out later than this after its closing entry is late. Mostly it takes some
-milliseconds; what only a sweep finds, while another worker is stuck, up to the interval of sweeps more."""
+"""Milliseconds from its closing entry after which a text counts as late.
+
+Most texts take some milliseconds. A text that only a sweep finds, while another worker is stuck, takes up to
+the sweep interval longer.
+"""
 
 _REASONS = _HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
     "entries held",
@@ -49,9 +52,12 @@ _REASONS = _HELD, _UNSURE, _COPIED, _UNNUMBERED, _NAMED, _CONTEXT, _CERTAIN = (
     "context in doubt",
     "certain",
 )
-"""Why a text was late: the dead worker held entries of its response; nothing confirms it; nothing but the
-response's final copy does; its deltas have no numbers to tell a repeat by; its events have several item ids;
-it is not known whose it is, which `response.created` could tell; for no reason."""
+"""Reasons of a late text, in order:
+
+the dead worker held entries of its response; no event confirms it; only the response's final copy confirms
+it; its deltas have no numbers to identify repeats; its events have several item ids; its context may be
+incomplete without `response.created`; none of these.
+"""
 
 _HOLDS_WITHIN = 20.0
 _WARM_UP = 4.0
@@ -59,28 +65,28 @@ _WARM_UP = 4.0
 
 @dataclass(slots=True)
 class Kill:
-    """What one kill did."""
+    """The effects of one kill."""
 
     entries: int
     seconds: float = 0.0
     responses: set[str] = field(default_factory=set)
-    """Of which the dead worker held entries."""
+    """Names of the responses with entries that the dead worker held."""
     at_ms: int = 0
     until_ms: int = 0
     texts: int = 0
     late: Counter[str] = field(default_factory=Counter)
-    """Texts that were late, by why."""
+    """Counts of late texts, by reason."""
     latest_ms: int = 0
 
 
 async def _publish(client: Redis, stream: str, rate: float) -> None:
-    """Responses at a steady rate of entries, some at once, until cancelled."""
+    """Publish several responses at once, at a steady rate of entries, until cancelled."""
     rng = random.Random(1)
     number = 0
     streams: list[list[dict[Any, Any]]] = []
     began, sent = time.monotonic(), 0
     while True:
-        while len(streams) < 50:  # noqa: PLR2004 - responses open at once
+        while len(streams) < 50:  # noqa: PLR2004 - number of open responses
             streams.append([dict(entry.fields) for entry in make_response(_SEED, 0, number).entries][::-1])
             number += 1
         pipeline = client.pipeline(transaction=False)
@@ -98,7 +104,7 @@ async def _publish(client: Redis, stream: str, rate: float) -> None:
 
 
 async def _kill_one_with_entries(client: Any, workers: Workers, slot: WorkerSlot, stream: str) -> Kill:
-    """Stop it again and again until it holds entries, then kill it."""
+    """Suspend the worker repeatedly until it holds entries, then kill it."""
     deadline = time.monotonic() + _HOLDS_WITHIN
     process = slot.process
     if process is None:
@@ -138,7 +144,7 @@ async def _until_taken_over(client: Any, stream: str, pid: int, kill: Kill) -> N
 
 
 async def measure(kills: int, claim_time: float, rate: float) -> list[Kill]:
-    """Kill one of two workers so many times."""
+    """Kill one of two workers this many times, and return the effects."""
     done: list[Kill] = []
     names = StreamNames()
     with TemporaryDirectory(prefix="deltaloom-chaos-") as name:
@@ -210,8 +216,8 @@ def _why(text: Mapping[str, Any], owner: str, kill: Kill) -> str:
     published = [_bytes(value) for entry in response.entries for value in entry.fields.values()]
     if any(re.search(rf"item_{owner}_\d+_\d+".encode(), value) for value in published):
         return _NAMED
-    told = any(b"gpt-created" in value for value in published)
-    return _CERTAIN if told or text["response_id"] is None else _CONTEXT
+    created = any(b"gpt-created" in value for value in published)
+    return _CERTAIN if created or text["response_id"] is None else _CONTEXT
 
 
 def _bytes(value: str | bytes) -> bytes:
@@ -219,13 +225,16 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print a line a kill."""
+    """Measure, and print a line per kill. Return 1 if a certain text was late."""
     parser = argparse.ArgumentParser(prog="python -m chaos.takeover", description=__doc__)
-    parser.add_argument("--kills", type=int, default=6, help="how many (default 6)")
+    parser.add_argument("--kills", type=int, default=6, help="number of kills (default 6)")
     parser.add_argument(
-        "--claim-time", type=float, default=15.0, help="the workers' setting (default 15, theirs)"
+        "--claim-time",
+        type=float,
+        default=15.0,
+        help="the workers' claim time in seconds (default 15, as in production)",
     )
-    parser.add_argument("--rate", type=float, default=1000.0, help="entries a second (default 1000)")
+    parser.add_argument("--rate", type=float, default=1000.0, help="entries per second (default 1000)")
     given = parser.parse_args(arguments)
     kills = run_to_the_end(measure(given.kills, given.claim_time, given.rate))
     write = sys.stdout.write

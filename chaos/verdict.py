@@ -1,7 +1,7 @@
-"""What came out, held against what must come out. Pure: it is told everything, and asks nobody.
+"""Comparison of the outputs with the expectations. Pure: callers report all entries.
 
-Expectations are kept while something of them is outstanding; of what is complete only a hash stays, to
-know a second one by. So it takes millions of events.
+An expectation is kept until it is fulfilled; then only a hash stays, to detect repeats. So a run can have
+millions of events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chaos.model import ExpectedText
 
 EXAMPLES = 3
-"""Of each kind of violation, and of each thing that was wrong, how many are told in full."""
+"""Maximum number of examples of each kind of violation, and of each of its variants."""
 
 CONTEXT = ("tenant", "model", "safety_identifier", "traceparent")
 
@@ -44,27 +44,27 @@ KINDS = (
     "not settled",
     "worker died",
 )
-"""Everything that can be found wrong."""
+"""Kinds of violations."""
 
 
 class Message(NamedTuple):
-    """An entry of an output."""
+    """An entry of an output stream."""
 
     id: str
     fields: Mapping[str, Any]
     size: int = 0
-    """Bytes of all its fields, as they are stored."""
+    """Total bytes of its fields, as they are stored."""
 
 
 class Leftover(NamedTuple):
-    """A key at the end: its name, and whether it will expire by itself."""
+    """A key at the end of a run: its name, and whether it expires."""
 
     name: str
     expires: bool
 
 
 class Ending(NamedTuple):
-    """What is stored when everything is done."""
+    """The stored state at the end of a run."""
 
     counts: Mapping[str, int]
     keys: tuple[Leftover, ...]
@@ -75,7 +75,7 @@ class Ending(NamedTuple):
 
 @dataclass(slots=True)
 class _Part:
-    """A part of which something is outstanding."""
+    """A part with expectations that are not fulfilled yet."""
 
     response: str
     expected: ExpectedText
@@ -87,29 +87,29 @@ class _Part:
 
 @dataclass(slots=True)
 class _Response:
-    """A response of which something is outstanding."""
+    """A response with expectations that are not fulfilled yet."""
 
     response: Response
     parts: int
     letters: Counter[tuple[int, str]]
     ids_ms: list[int] = field(default_factory=list)
     owners: dict[int, set[str | None]] = field(default_factory=dict)
-    """By entry number, whose texts it has something of: the response's, or an item's where there is no id."""
+    """Owners of texts by entry number: None for the response, or item ids if there is no response id."""
     latest_ms: dict[str | None, int] = field(default_factory=dict)
-    """Of each owner's latest entry."""
+    """Time of each owner's latest entry, in milliseconds."""
     stored: bool = False
 
 
 class Verdict:
-    """Collects violations, by kind: how many, and the first examples."""
+    """The collected violations: their counts by kind, and the first examples."""
 
     def __init__(self, *, widest_gap_ms: float = float("inf")) -> None:
-        """Begin with nothing.
+        """Begin without expectations.
 
         Args:
-            widest_gap_ms: a response (an item, where there is no response id) whose producer was held up for
-                longer between two entries may have been given up meanwhile, and rightly: nothing is said of
-                it but that it was unclear.
+            widest_gap_ms: maximum gap between two entries of a response (or of an item without a response
+                id). After a longer gap, which a delayed producer may cause, the response may have been
+                abandoned rightly: it is only counted as unclear.
         """
         self.violations: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
@@ -121,29 +121,29 @@ class Verdict:
         self._parts: dict[PartId, _Part] = {}
         self._stops: dict[ExpectedStop, str] = {}
         self._entries: dict[tuple[str, str], tuple[str, int]] = {}
-        """By stream and id, the response and number of each entry that dead letters are expected of."""
+        """Response and entry number of each entry with expected dead letters, by stream and id."""
         self._early: dict[tuple[str, str], list[Message]] = {}
-        """Dead letters of entries that no producer knows to be stored, likewise."""
+        """Dead letters of entries that are not known to be stored yet, by stream and id."""
         self._may_be_contradicted: set[int] = set()
         self._complete: set[int] = set()
         self._ids: set[int] = set()
 
     @property
     def outstanding(self) -> int:
-        """Parts of which something is still to come."""
+        """Return the number of parts with expectations that are not fulfilled yet."""
         return len(self._parts)
 
     def violate(self, kind: str, example: str, sort: str = "") -> None:
-        """Note that something is wrong; `sort` tells apart what is wrong in different ways."""
+        """Count a violation, with an example; `sort` is its variant, which has examples of its own."""
         self.violations[kind] += 1
         self._sorts[kind, sort] += 1
         if self._sorts[kind, sort] <= EXAMPLES:
             self.examples.setdefault(kind, []).append(example)
 
-    # ------------------------------------------------------------------------------ what goes in
+    # ------------------------------------------------------------------------------ input
 
     def expect(self, response: Response) -> None:
-        """A response is about to be stored."""
+        """Add the expectations of a response that is about to be stored."""
         expected = response.expected
         letters = Counter(expected.letters)
         known = self._responses[response.name] = _Response(response, len(expected.texts), letters)
@@ -167,7 +167,7 @@ class Verdict:
             totals[f"type:{name}"] += count
 
     def stored(self, name: str, stream: str, entry_id: str, at_ms: int | None = None) -> None:
-        """Note that the next entry of a response is stored; `at_ms` says when, if its id does not."""
+        """Note that the next entry of a response is stored, at `at_ms` or else at the time of its id."""
         response = self._responses[name]
         ms = int(entry_id.partition("-")[0])
         at_ms = ms if at_ms is None else at_ms
@@ -184,10 +184,10 @@ class Verdict:
                 self._complete_if_all_there(text.part)
             self._forget_if_complete(name)
 
-    # ---------------------------------------------------------------------------- what comes out
+    # ------------------------------------------------------------------------------ outputs
 
     def text(self, message: Message) -> None:
-        """An entry of the stream of finished texts."""
+        """Check an entry of the stream of finished texts."""
         fields = message.fields
         self.totals["texts out"] += 1
         self.totals["deltas out"] += fields["delta_count"] + fields["duplicate_count"]
@@ -205,7 +205,7 @@ class Verdict:
             self._complete_if_all_there(key)
 
     def alert(self, message: Message) -> None:
-        """An entry of the stream of alerts."""
+        """Check an entry of the stream of alerts."""
         fields = message.fields
         self.totals["alerts out"] += 1
         if fields["type"].startswith("deltaloom.response."):
@@ -234,7 +234,7 @@ class Verdict:
         self._complete_if_all_there(key)
 
     def _contradiction(self, key: PartId, message: Message) -> None:
-        """Check an alert about another text: some event must have that text, and it comes once a part."""
+        """Check an alert about a contradiction: some event has another text, and it comes once per part."""
         self.totals["contradictions"] += 1
         unclear = {name for name, _ in self.unclear}
         identity = hash(message.fields["id"])
@@ -245,7 +245,7 @@ class Verdict:
         self._ids.add(identity)
 
     def _stop(self, message: Message) -> None:
-        """An alert about how a response ended."""
+        """Check an alert about the end of a response."""
         fields = message.fields
         response_id = fields.get("response_id")
         stop = ExpectedStop(fields["type"], response_id, None if response_id else fields.get("item_id"))
@@ -258,7 +258,7 @@ class Verdict:
         self._complete.add(hash(stop))
 
     def dead_letter(self, message: Message) -> None:
-        """Look at a dead letter: its entry must be one that such a letter is expected of."""
+        """Check a dead letter: its entry must be one with an expected dead letter."""
         fields = message.fields
         self.totals["dead letters out"] += 1
         entry = (fields["stream"], fields["entry_id"])
@@ -286,7 +286,7 @@ class Verdict:
         self.violate("unknown dead letter", example)
 
     def end(self, ending: Ending) -> None:
-        """Everything is done: what is missing now is lost."""
+        """Report unfulfilled expectations as violations, when all processing has ended."""
         for part in self._parts.values():
             if not self._is_unclear(part):
                 self._missing(part)
@@ -304,13 +304,16 @@ class Verdict:
         if ending.pending or ending.unread:
             self.violate("not settled", f"{ending.pending} entries pending, {ending.unread} unread")
 
-    # ---------------------------------------------------------------------------------- compared
+    # ------------------------------------------------------------------------------ comparison
 
     def _is_unclear(self, part: _Part) -> bool:
         return (part.response, part.expected.part.item_id) in self.unclear
 
     def _compare(self, part: _Part, message: Message) -> None:
-        """Once all entries are stored: before, nobody can say whether the response is unclear."""
+        """Compare a text with its expectation.
+
+        All entries must be stored, so that it is known to be clear.
+        """
         expected, fields = part.expected, message.fields
         part.compared = True
         if self._is_unclear(part):
@@ -327,7 +330,7 @@ class Verdict:
             )
             if fields.get(name) != value
         ]
-        # While a worker is stuck, a text that is certain may be closed by a later entry: late repeats count.
+        # While a worker is stuck, a later event may close a text that is certain: late repeats then count.
         if fields["delta_count"] + fields["duplicate_count"] > expected.fragments + expected.late:
             wrong.append(
                 f"{fields['delta_count']} + {fields['duplicate_count']} deltas of {expected.fragments}"
@@ -362,7 +365,7 @@ class Verdict:
                 self.violate("missing alert", f"{name}: {', '.join(missing)}")
 
     def _account(self, ending: Ending) -> None:
-        """Entries in = entries stored; deltas in = deltas in texts + late ones; unknown types = counted."""
+        """Check sums: entries, deltas in texts and late ones, contradictions, and events of unknown types."""
         counts, totals = dict(ending.counts), self.totals
         if ending.entries_added != totals["entries"]:
             self.violate(
@@ -407,12 +410,17 @@ class Verdict:
         expected, fields = part.expected, part.text.fields
         started, finished = ms_of(fields["started_at"]), ms_of(fields["finished_at"])
         if not self._is_time_of(response, expected.entries, started):
-            self.violate("wrong text", f"{named(expected.part)}: started_at is no entry's that opened it")
+            self.violate(
+                "wrong text", f"{named(expected.part)}: started_at is not the time of an entry that opened it"
+            )
         closed_by = expected.closed_by
         if closed_by is not None and not self._is_time_of(
             response, range(closed_by, len(response.ids_ms)), finished
         ):
-            self.violate("wrong text", f"{named(expected.part)}: finished_at is no entry's that closed it")
+            self.violate(
+                "wrong text",
+                f"{named(expected.part)}: finished_at is not the time of an entry that closed it",
+            )
 
     def _is_time_of(self, response: _Response, entries: Iterable[int], ms: int) -> bool:
         """Return whether a time is that of one of these entries of a response."""
@@ -425,14 +433,14 @@ class Verdict:
 
 
 def part_of(fields: Mapping[str, Any]) -> PartId:
-    """The part that a message is about."""
+    """Return the part of a message."""
     response_id = fields.get("response_id")
     item_id = None if response_id is not None else fields.get("item_id")
     return PartId(response_id, item_id, fields["output_index"], fields["content_index"], fields["kind"])
 
 
 def named(part: PartId) -> str:
-    """Return what a person calls a part."""
+    """Return a readable name of a part."""
     owner = part.response_id if part.response_id is not None else part.item_id
     return f"{owner} {part.kind} {part.output_index}.{part.content_index}"
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Publish a response's streaming events by hand: each entry is one event, its fields are the event's.
+# Publish a response's streaming events by hand, one event per entry, with the event's fields as the entry's.
 set -eu
 
 xadd() {

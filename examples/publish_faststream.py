@@ -1,4 +1,4 @@
-"""Publish a response's streaming events with FastStream: an array of events in one entry."""
+"""Publish a response's streaming events with FastStream, as an array in one entry."""
 
 import asyncio
 import os

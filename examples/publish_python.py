@@ -1,4 +1,4 @@
-"""Publish a response's streaming events with redis-py: one entry an event."""
+"""Publish a response's streaming events with redis-py, one event per entry."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import redis
 client = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost:6379"))
 stream = os.environ.get("DELTALOOM_PREFIX", "deltaloom") + ":deltas"
 
-# As the API streams them; with the openai package each is `event.model_dump()`.
+# Events as the API streams them; with the openai package, use `event.model_dump()`.
 part = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 events = [
     {"type": "response.refusal.delta", "sequence_number": 1, "delta": "I'm sorry,", **part},

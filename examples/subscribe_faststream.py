@@ -1,4 +1,4 @@
-"""Take every finished text, and every alert, with FastStream."""
+"""Read all new finished texts and alerts with FastStream."""
 
 import asyncio
 import os

@@ -1,10 +1,11 @@
-"""What to do with an event: one file a family of events, each pure.
+"""Handlers of events: one pure module for each family of events.
 
-A handler takes an event and returns what it wants done. A new one is a new file and a line in
-`BUILT_IN`, or a package of its own that names a `Handler` in the entry-point group `deltaloom.handlers`.
+A handler takes an event and returns effects. To add one, write a module and add it to `BUILT_IN`, or publish
+a package that names a `Handler` in the entry-point group `deltaloom.handlers`.
 """
 
-from handlers import lifecycle, loss, output_text, reasoning, redacted, refusal, stopped
+from handlers import content_filters as stopped
+from handlers import lifecycle, loss, output_text, reasoning, redacted, refusal
 from handlers.core.routing import Handler
 
 ENTRY_POINT_GROUP = "deltaloom.handlers"
@@ -15,6 +16,6 @@ BUILT_IN: dict[str, Handler] = {
 }
 
 OFF_BY_DEFAULT = frozenset({output_text.handler.name, redacted.handler.name})
-"""Only for those who name them in `DELTALOOM_HANDLERS`."""
+"""Built-in handlers that are enabled only if `DELTALOOM_HANDLERS` names them."""
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "OFF_BY_DEFAULT", "Handler"]

@@ -1,10 +1,11 @@
-"""What closes parts from outside: full copies of a part or an item, and the end of the response.
+"""Handle the events that close parts from outside: copies of a part or an item, and the end of the response.
 
-A copy counts for text too: some servers send no deltas, or no `.done`. What a part begins with counts only
-where nothing else of its kind comes: as a rule it is empty, or the deltas repeat it.
+A copy also gives the text, since some servers send no deltas or no `.done`. The text of an event that begins
+a part is used only if the response has no other text of its kind: normally it is empty, or the deltas
+repeat it.
 
-An event that ends a response closes whatever of it is open; where its producer gave no response id, the items
-in its final copy say which streams it ends.
+An event that ends a response closes all of its open parts. Without a response id from the producer, it closes
+the parts of the items in its final copy.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ _KINDS: dict[str, Kind] = {
     "reasoning_text": "reasoning",
     "summary_text": "reasoning_summary",
 }
-"""From the type of a content part to the kind of text in it."""
+"""Kind of text by the type of its content part."""
 
 
 _DECLINED = STOPPED | {"refusal"}
-"""The classes of responses that were refused, or stopped because of their content."""
+"""Reason classes of responses that were refused, or stopped because of their content."""
 
 _KNOWN_CLASSES = {name.casefold(): name for name in get_args(KnownReasonClass)}
 
@@ -93,7 +94,7 @@ def _text(part: Part) -> tuple[Kind, str] | None:
 
 
 def _texts(item: Item) -> Iterator[tuple[int, Kind, str]]:
-    """Every text in an item: its content index (or summary index), kind and text."""
+    """Yield each text in an item: content index (or summary index), kind and text."""
     if isinstance(item, MessageItem | ReasoningItem):
         groups = [item.content or [], (item.summary or []) if isinstance(item, ReasoningItem) else []]
         for group in groups:
@@ -108,13 +109,13 @@ def _item_id(item: Item) -> str | None:
 
 
 def on_created(event: ResponseCreated, origin: Origin) -> Iterator[Effect]:
-    """`response.created` says which model answers, and for whom."""
+    """Learn the model and the safety identifier from `response.created`."""
     if origin.response_id is not None:
         yield _learned(event.response, origin)
 
 
 def on_response(event: ResponseEvent, origin: Origin) -> Iterator[Effect]:
-    """Learn from an event with a response what the missed `response.created` would have said."""
+    """Learn the model and the safety identifier from a later event, in case `response.created` is missing."""
     response = event.response
     if origin.response_id is not None and (response.model or response.safety_identifier):
         yield _learned(response, origin)
@@ -129,7 +130,7 @@ def _learned(response: ResponseSnapshot, origin: Origin) -> Learned:
 
 
 def on_part_done(event: PartDone, origin: Origin) -> Iterator[Effect]:
-    """An event that ends a part has a full copy of it."""
+    """Close a part with the full copy in its `.done` event."""
     found = _text(event.part)
     if found is not None:
         kind, text = found
@@ -138,10 +139,10 @@ def on_part_done(event: PartDone, origin: Origin) -> Iterator[Effect]:
 
 
 def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effect]:
-    """`response.output_item.done` has full copies of an item's parts, and closes what it has none of."""
+    """Close an item's parts with the full copies in `response.output_item.done`; end the item."""
     item_id = _item_id(event.item)
     if origin.response_id is None and item_id is None and not any(_texts(event.item)):
-        return  # a tool call, or the like, of a producer that gives no response id: nothing of ours
+        return  # an item without texts or id, such as a tool call, and no response id: no effect
     key = origin.stream_key(item_id)
     places = []
     for index, kind, text in _texts(event.item):
@@ -153,14 +154,14 @@ def on_output_item_done(event: OutputItemDone, origin: Origin) -> Iterator[Effec
 
 
 def on_output_item_added(event: OutputItemAdded, origin: Origin) -> Iterator[Effect]:
-    """`response.output_item.added` may have texts that nothing else has."""
+    """Announce the texts of `response.output_item.added`, if it has any."""
     item_id = None if event.item is None else _item_id(event.item)
     texts = [] if event.item is None else _texts(event.item)
     yield from _announced(origin, item_id, event.output_index, texts)
 
 
 def on_part_added(event: PartAdded, origin: Origin) -> Iterator[Effect]:
-    """Take the text of an event that begins a part, if it has one."""
+    """Announce the text of an event that begins a part, if it has one."""
     found = None if event.part is None else _text(event.part)
     texts = [] if found is None else [(event.index, *found)]
     yield from _announced(origin, event.item_id, event.output_index, texts)
@@ -191,29 +192,34 @@ _STATUSES: dict[str, Status] = {
 
 
 def on_end(event: AnyEnd, origin: Origin) -> Iterator[Effect]:
-    """End the response as the type says, else as its status says; its output is a full copy."""
+    """End the response. The status follows from the event type, else from the response's own status.
+
+    The response's output is a full copy of its texts.
+    """
     response = event.response
     if response.error is None and event.error is not None:
         response = response.model_copy(update={"error": event.error})
-    said = (response.status or "").casefold()
-    status = _STATUS_OF_TYPE.get(event.type) or _STATUSES.get(said, "completed")
+    given = (response.status or "").casefold()
+    status = _STATUS_OF_TYPE.get(event.type) or _STATUSES.get(given, "completed")
     reasons = _reasons(response.error)
     if response.incomplete_details is not None:
         reason = [response.incomplete_details.reason, *_quoted(response.incomplete_details.reason)]
         reasons = reasons + reason if status == "failed" else reason + reasons
     yield from on_response(event, origin)
-    yield from _end(response, origin, status, _told(reasons, origin))
+    yield from _end(response, origin, status, _most_specific(reasons, origin))
 
 
 def on_error(event: ErrorEvent | ResponseErrorEvent, origin: Origin) -> Iterator[Effect]:
-    """`error` ends the response too; a `response.failed` that follows it is the same failure."""
+    """End the response as failed. A `response.failed` after it reports the same failure."""
     outer = ErrorDetail(code=event.code, message=event.message, innererror=event.innererror)
     reasons = _reasons(outer) + _reasons(event.error)
-    yield from _end(ResponseSnapshot(error=event.error or outer), origin, "failed", _told(reasons, origin))
+    yield from _end(
+        ResponseSnapshot(error=event.error or outer), origin, "failed", _most_specific(reasons, origin)
+    )
 
 
 def _reasons(error: ErrorCodes | None) -> list[str | None]:
-    """Return the values of an error that may say why a response ended, the outermost first."""
+    """Return the values of an error that may be the reason of a response's end, the outermost first."""
     if error is None:
         return []
     found = [error.code, error.type, *_quoted(error.code)]
@@ -229,25 +235,26 @@ def _reasons(error: ErrorCodes | None) -> list[str | None]:
 
 
 _QUOTED_AT_MOST: Final = 65_536
-"""Characters of a string that is read as JSON."""
+"""Maximum characters of a string that is parsed as JSON."""
 
 _QUOTED_DEPTH: Final = 4
+"""Maximum levels of nested errors that are searched."""
 _CODES = ("code", "type", "reason", "message")
 _CAUSES = ("error", "innererror", "provider_specific_fields")
 
 
 def _quoted(text: str | None) -> list[str]:
-    """Return the values that the table has of an error that a gateway quotes as JSON in a string."""
+    """Return the known reasons in an error that a gateway quotes as JSON in a string."""
     if text is None or len(text) > _QUOTED_AT_MOST or not text.lstrip().startswith("{"):
         return []
     try:
         return _known(_values(json.loads(text), _QUOTED_DEPTH))
-    except (ValueError, RecursionError):  # only looks like JSON
+    except (ValueError, RecursionError):  # not JSON after all
         return []
 
 
 def _values(error: Any, depth: int) -> Iterator[str]:
-    """Yield the values of a quoted error that may say why a response ended, the outermost first."""
+    """Yield the values of a quoted error that may be the reason of a response's end, the outermost first."""
     if not isinstance(error, dict) or not depth:
         return
     yield from (value for name in _CODES if isinstance(value := error.get(name), str))
@@ -256,26 +263,29 @@ def _values(error: Any, depth: int) -> Iterator[str]:
 
 
 def _known(values: Iterable[str | None]) -> list[str]:
-    """Return the values that the table has."""
+    """Return the values that the table of reasons has."""
     return [value for value in values if value and reason_class(value) != "unknown"]
 
 
-def _told(reasons: Sequence[str | None], origin: Origin) -> str | None:
-    """Return the value that says most of why a response ended.
+def _most_specific(reasons: Sequence[str | None], origin: Origin) -> str | None:
+    """Return the most specific reason of a response's end; None if there is none.
 
-    One that means that the response was refused or stopped counts wherever it stands: many gateways put the
-    HTTP status, or a general code, before it. A number counts only if nothing else is in the table.
+    A value that means a refusal or a stop is preferred at any position: many gateways put the HTTP status or
+    a general code before it. If the first value is a number, the first known value replaces it.
     """
-    said = [reason for reason in reasons if reason]
-    stopped = (each for each in said if reason_class(each, provider=origin.context.provider) in _DECLINED)
+    given = [reason for reason in reasons if reason]
+    stopped = (each for each in given if reason_class(each, provider=origin.context.provider) in _DECLINED)
     found = next(stopped, None)
-    if found is None and said and said[0].isdecimal():
-        found = next(iter(_known(said)), None)
-    return found or next(iter(said), None)
+    if found is None and given and given[0].isdecimal():
+        found = next(iter(_known(given)), None)
+    return found or next(iter(given), None)
 
 
 def _class_of(status: Status, reason: str | None, given: str | None, origin: Origin) -> ReasonClass | None:
-    """Return the class of a response's end: the one that the producer gives, else the table's."""
+    """Return the reason class of a response's end; None if it completed.
+
+    The class that the producer gives goes before the class of the table.
+    """
     if status == "completed":
         return None
     if status == "cancelled":
@@ -288,7 +298,7 @@ def _class_of(status: Status, reason: str | None, given: str | None, origin: Ori
 
 
 def _detail_of(response: ResponseSnapshot) -> ReasonDetail:
-    """Return what the producer added to a reason, of the detail that has anything of it."""
+    """Return the first detail with a class, category or explanation from the producer; else an empty one."""
     for detail in (response.incomplete_details, response.error):
         if detail and (detail.reason_class or detail.provider_category or detail.provider_explanation):
             return detail
@@ -333,7 +343,7 @@ def _end(
         return
     for item in response.output or []:
         item_id = _item_id(item)
-        if item_id is not None and len(item_id) <= limits.ID:  # a longer one never opened anything
+        if item_id is not None and len(item_id) <= limits.ID:  # no part has a longer one
             own = tuple(copy for copy in copies if copy.item_id == item_id)
             yield ending._replace(stream_key=StreamKey("item", item_id), copies=own)
 

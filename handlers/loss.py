@@ -1,4 +1,4 @@
-"""Producers' reports that they dropped events of a response."""
+"""Handle producers' reports that they dropped events of a response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def on_loss(event: ProducerLoss, origin: Origin) -> Iterator[Loss]:
-    """`deltaloom.producer.loss` keeps every text that is closed after it from being `verified`."""
+    """Record a loss: no text of the response that is closed after it is `verified`.
+
+    Raises:
+        UnattributableEventError: the response id is missing or too long.
+    """
     response_id = origin.response_id or event.response_id
     if response_id is None:
         raise UnattributableEventError("the event and its entry have no response_id")

@@ -1,4 +1,4 @@
-"""The answer itself. Off by default: most who answer for a model keep the answers elsewhere."""
+"""Handle the answer itself. Off by default: most operators store answers elsewhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def on_delta(event: OutputTextDelta, origin: Origin) -> Iterator[Fragment]:
-    """`response.output_text.delta`."""
+    """Return the fragment of a `response.output_text.delta`."""
     return fragment(event, origin, "output_text", event.content_index, event.delta)
 
 
 def on_done(event: OutputTextDone, origin: Origin) -> Iterator[Closing]:
-    """`response.output_text.done`."""
+    """Return the closing of a `response.output_text.done`."""
     return closing(event, origin, "output_text", event.content_index, event.text)
 
 

@@ -1,4 +1,4 @@
-"""Reasoning: what the model thought, in the open (`reasoning_text`) or summarised for the reader."""
+"""Handle reasoning: its full text (`reasoning_text`) and its summary (`reasoning_summary_text`)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def on_text_delta(event: ReasoningTextDelta, origin: Origin) -> Iterator[Fragment]:
-    """`response.reasoning_text.delta`."""
+    """Return the fragment of a `response.reasoning_text.delta`."""
     return fragment(event, origin, "reasoning", event.content_index, event.delta)
 
 
 def on_text_done(event: ReasoningTextDone, origin: Origin) -> Iterator[Closing]:
-    """`response.reasoning_text.done`."""
+    """Return the closing of a `response.reasoning_text.done`."""
     return closing(event, origin, "reasoning", event.content_index, event.text)
 
 
 def on_summary_delta(event: ReasoningSummaryTextDelta, origin: Origin) -> Iterator[Fragment]:
-    """`response.reasoning_summary_text.delta`."""
+    """Return the fragment of a `response.reasoning_summary_text.delta`."""
     return fragment(event, origin, "reasoning_summary", event.summary_index, event.delta)
 
 
 def on_summary_done(event: ReasoningSummaryTextDone, origin: Origin) -> Iterator[Closing]:
-    """`response.reasoning_summary_text.done`."""
+    """Return the closing of a `response.reasoning_summary_text.done`."""
     return closing(event, origin, "reasoning_summary", event.summary_index, event.text)
 
 

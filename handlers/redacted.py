@@ -1,4 +1,4 @@
-"""Parts that exist, but the provider does not give out their text. Off by default."""
+"""Handle parts with a text that the provider withholds. Off by default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def on_redacted(event: PartRedacted, origin: Origin) -> Iterator[Closing]:
-    """`deltaloom.part.redacted` closes its part without a text."""
+    """Close the part of a `deltaloom.part.redacted` without a text."""
     part = PartKey(origin.stream_key(event.item_id), event.output_index, event.content_index, event.kind)
     yield Closing(part, Rank.DONE, "", event.item_id, redacted=True)
 

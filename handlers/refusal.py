@@ -1,4 +1,4 @@
-"""Refusals: the model declined. The first delta raises an alert, the whole text another."""
+"""Handle refusals. The first delta raises one alert, the whole text another."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def on_delta(event: RefusalDelta, origin: Origin) -> Iterator[Fragment]:
-    """`response.refusal.delta`."""
+    """Return the fragment of a `response.refusal.delta`."""
     return fragment(event, origin, "refusal", event.content_index, event.delta)
 
 
 def on_done(event: RefusalDone, origin: Origin) -> Iterator[Closing]:
-    """`response.refusal.done`."""
+    """Return the closing of a `response.refusal.done`."""
     return closing(event, origin, "refusal", event.content_index, event.refusal)
 
 
 def opened(opening: Opening) -> ModerationAlert:
-    """The alert of a refusal that has just begun, with what is known so far."""
+    """Return the alert of a refusal that has just begun, with the text and context known so far."""
     return ModerationAlert.model_validate(
         {
             **part_fields(opening.part, opening.item_id, opening.context),
@@ -41,11 +41,11 @@ def opened(opening: Opening) -> ModerationAlert:
 
 
 _SHARED = (AssembledText.model_fields.keys() & ModerationAlert.model_fields.keys()) - {"id", "type"}
-"""What an alert says in the words of its text."""
+"""Fields that an alert copies from its text's message."""
 
 
 def finished(text: AssembledText) -> ModerationAlert:
-    """The alert of a refusal whose whole text is known."""
+    """Return the alert of a finished refusal, with its whole text."""
     return ModerationAlert.model_validate(
         {
             **{name: getattr(text, name) for name in _SHARED},

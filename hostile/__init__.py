@@ -1,29 +1,29 @@
-"""The bench that sends hostile input beside honest load: it must cost only itself.
+"""A bench that sends hostile input next to honest load, and checks that it harms only itself.
 
-It has a server, workers, a relay and producers of its own. Honest producers publish at a steady rate, first
-alone, then beside hostile ones; honest results, times, memory and what is stored are held against limits.
-`python -m hostile --help`, or `make hostile`.
+It starts its own server, workers, relay and producers. Honest producers publish at a steady rate, first
+alone, then next to hostile ones. The bench compares honest results, times, memory and stored bytes with
+limits. See `python -m hostile --help`, or run `make hostile`.
 
-| file            | what                                                               |
-|-----------------|--------------------------------------------------------------------|
-| `generators/`   | hostile entries, one generator a kind, seeded                      |
-| `entry.py`      | an entry, and the dice that generators make it with                |
-| `victims.py`    | honest responses that strangers come near to                       |
-| `load.py`       | honest producers, and hostile ones beside them                     |
-| `attacker.py`   | stores what a generator makes, at its rate                         |
-| `probe.py`      | an honest model that is suddenly refused, and an honest event type |
-| `limits.py`     | what hostile input may cost                                        |
-| `ledger.py`     | hostile entries, and what came of each                             |
-| `verdict.py`    | honest results, compared; how long they took                       |
-| `watch.py`      | memory of processes, commands of the server, bytes of keys         |
-| `output.py`     | the workers' logs, and what the command prints                     |
-| `receiver.py`   | takes alerts; as another destination it asks to be left alone      |
-| `deployment.py` | workers and relays, and their settings                             |
-| `deliveries.py` | alerts that were raised, and those that arrived                    |
-| `limited.py`    | the real command, with a limit of memory                           |
-| `bench.py`      | a whole run                                                        |
-| `report.py`     | what a person sees of it                                           |
+| file            | contents                                                            |
+|-----------------|---------------------------------------------------------------------|
+| `generators/`   | seeded generators of hostile entries, one per kind                  |
+| `entry.py`      | an entry, and the random choices of generators                      |
+| `victims.py`    | honest responses that hostile entries refer to                      |
+| `load.py`       | honest producers, with hostile ones next to them                    |
+| `attacker.py`   | producer that stores a generator's entries at its rate              |
+| `probe.py`      | an honest model that is suddenly refused, and an honest event type  |
+| `limits.py`     | limits of what hostile input may cost                               |
+| `ledger.py`     | hostile entries, and the outputs of each                            |
+| `verdict.py`    | comparison of honest results with expectations, and their times     |
+| `watch.py`      | memory of processes, slow commands of the server, bytes of keys     |
+| `output.py`     | checks of the workers' logs, and of the output of commands          |
+| `receiver.py`   | receiver of alerts, with a second destination that asks for pauses  |
+| `deployment.py` | workers and relays, and their settings                              |
+| `deliveries.py` | comparison of delivered alerts with raised ones                     |
+| `limited.py`    | the real command with a memory limit                                |
+| `bench.py`      | a whole run                                                         |
+| `report.py`     | the result for people and machines                                  |
 
-Load, processes, the model of what must come out, and its comparison are those of `chaos`. Nothing here is
+Load, processes, the model of the expected outputs and the comparison come from `chaos`. This package is not
 shipped.
 """

@@ -1,4 +1,4 @@
-"""`python -m hostile`."""
+"""Entry point of `python -m hostile`."""
 
 from __future__ import annotations
 

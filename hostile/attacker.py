@@ -1,4 +1,4 @@
-"""Stores what a generator makes, at its rate, and notes what is stored."""
+"""A producer that stores a generator's entries at its rate, and records them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hostile.ledger import Ledger
 
 CLIENT = "hostile-producer"
-"""How the names of these connections begin."""
+"""Prefix of these connections' names."""
 
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 256_000
@@ -28,10 +28,10 @@ _PAUSE = 0.02
 
 
 class Pace:
-    """So many bytes a second: more are sent only when all before were due."""
+    """A limit of bytes per second: more may be sent only when all earlier bytes were due."""
 
     def __init__(self, rate: float) -> None:
-        """Begin now, with this rate in bytes a second."""
+        """Begin now, with this rate in bytes per second."""
         self._clock = asyncio.get_running_loop().time
         self._rate = rate
         self._began = self._clock()
@@ -39,20 +39,20 @@ class Pace:
 
     @property
     def due(self) -> bool:
-        """Whether more may be sent now."""
+        """Return whether more may be sent now."""
         return self.sent <= self._rate * (self._clock() - self._began)
 
 
 class Attacker:
-    """One generator.
+    """The producer of one generator's entries.
 
     Args:
-        generator: makes the entries.
-        entries: what it makes.
-        server: takes them.
-        stream_of: says the input that an entry goes to.
-        ledger: is told of each.
-        rate: megabytes a second.
+        generator: description of the generator.
+        entries: its entries.
+        server: server to store them on.
+        stream_of: returns the input stream for an entry.
+        ledger: receives each stored entry.
+        rate: megabytes per second.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Attacker:
         self._rate = rate * _MEGABYTE
 
     async def run(self, ends: Callable[[], bool]) -> None:
-        """Send until `ends()`."""
+        """Send entries until `ends()`."""
         client = self._server.client(timeout=_REPLY_WITHIN)
         client.connection_pool.connection_kwargs["client_name"] = f"{CLIENT}-{self._generator.name}"
         async with client:
@@ -97,7 +97,7 @@ class Attacker:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - time tells, no event
+    while not condition():  # noqa: ASYNC110 - the condition depends on time, not on an event
         await asyncio.sleep(_PAUSE)
 
 

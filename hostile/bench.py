@@ -1,4 +1,4 @@
-"""A whole run: honest load alone, then beside hostile load, then wait, compare, end everything."""
+"""A whole run: honest load alone, then hostile load next to it, then wait, compare, stop everything."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from hostile.options import Options
 
 _PAGE = 50
-"""Entries of outputs that are read at once: hostile ones are large."""
+"""Number of entries of outputs to read at once; small, since hostile ones are large."""
 _PROBE_LASTS = 20.0
-"""A run whose hostile phase is shorter has no probe: a worker must also look meanwhile."""
+"""Minimum seconds of hostile load for a run with a probe, since a worker must check for spikes meanwhile."""
 _NICE = 10
-"""How much lower the priority of producers and destinations is than that of the worker, relay and server."""
+"""Niceness of the bench, so that producers and destinations yield to worker, relay and server."""
 _SPIKE_WITHIN = 15.0
 _LOOK_EVERY = 1.0
 _SETTLED_EVERY = 0.2
@@ -46,7 +46,7 @@ _SETTLED_EVERY = 0.2
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is: read by who shows it."""
+    """The state of a run, for the progress display."""
 
     verdict: Verdict
     deliveries: Deliveries
@@ -55,7 +55,7 @@ class Progress:
     phase: str = "starting"
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    """How long hostile entries were sent."""
+    """Seconds for which hostile entries were sent."""
     lag: int = 0
     most_open: int = 0
     server_peak: int = 0
@@ -66,7 +66,7 @@ class Progress:
 
 
 class Bench:
-    """One run."""
+    """A run of the bench."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -102,7 +102,7 @@ class Bench:
         )
 
     async def run(self) -> Progress:
-        """Do it; whatever happens, no process is left behind."""
+        """Run the bench. All processes are killed at the end, also after an error."""
         try:
             await self.server.start()
             async with self.receiver.running():
@@ -154,7 +154,7 @@ class Bench:
             await self._compare(prober)
 
     async def _wait_for_workers(self) -> None:
-        """Wait until all of them read: what they do before is no measure."""
+        """Wait until all workers read, since their start must not be measured."""
         deadline = time.monotonic() + self.options.settle_time
         async with self.server.client() as client:
             while time.monotonic() < deadline:
@@ -170,7 +170,7 @@ class Bench:
         self.progress.phase = "hostile"
 
     async def _look(self) -> None:
-        """Note how much is open and unread, until cancelled."""
+        """Record the numbers of open responses and unread entries, until cancelled."""
         async with self.server.client() as client:
             while True:
                 with contextlib.suppress(RedisError, OSError):
@@ -185,10 +185,10 @@ class Bench:
             self.verdict.ledger.keys(await watch.key_bytes(self.server, names))
 
     async def _settle(self) -> None:
-        """Wait until all is done: nothing unread, pending, waiting or open, all honest alerts delivered."""
+        """Wait until no work remains: no unread entries, no open responses, no undelivered honest alerts."""
         began = time.monotonic()
         deadline = began + self.options.settle_time + self.options.idle_timeout
-        left: str | None = "not looked yet"
+        left: str | None = "not checked yet"
         while left is not None and time.monotonic() < deadline and not self.memory.too_much.is_set():
             with contextlib.suppress(RedisError, OSError):
                 left = await self._left(began)
@@ -218,7 +218,7 @@ class Bench:
         for observer in self.observers:
             await observer.drain()
         verdict.judge_times(slowdown=options.slowdown, floor_ms=limits.FLOOR_MS)
-        if self.memory.too_much.is_set():  # nobody could know what is still to come
+        if self.memory.too_much.is_set():  # the outputs are incomplete
             return
         if options.relays:
             self.deliveries.end()
@@ -227,7 +227,7 @@ class Bench:
         for each in endings:
             verdict.judge_counts(each.counts)
         ending = merged(endings)
-        if verdict.violations["not settled"]:  # then keys of what is open are no leftovers
+        if verdict.violations["not settled"]:  # keys of open responses are not leftovers
             ending = ending._replace(keys=())
         verdict.end(ending)
         verdict.ledger.end(per_byte=options.per_byte, per_event=options.per_event)
@@ -247,7 +247,7 @@ class Bench:
             self.verdict.violate("slow stop", f"the last process ended {took:.1f} s after SIGTERM; {at_most}")
 
     async def _judge_items(self) -> None:
-        """Look up each honest text as an item."""
+        """Look up each honest text in its item."""
         async with self.server.client() as client:
             for text_id, item in self.verdict.items.items():
                 keys = [names.item(item.owner, item.output_index) for names in self.partitions.all]
@@ -255,7 +255,7 @@ class Bench:
                 self.verdict.judge_item(text_id, [json for json in found if json is not None])
 
     async def _lengths(self) -> dict[str, int]:
-        """Return how many entries each output has, by the name that the command has for it."""
+        """Return the number of entries of each output, by the stream's name in the command."""
         lengths: Counter[str] = Counter()
         async with self.server.client() as client:
             for names in self.partitions.all:
@@ -277,12 +277,12 @@ class Bench:
 
 
 def give_way() -> None:
-    """Let the processes that are tested go first: producers and destinations have machines of their own."""
+    """Lower the bench's priority, since real producers and destinations run on other machines."""
     os.nice(_NICE)
 
 
 def merged(endings: Sequence[Ending]) -> Ending:
-    """Return what is stored in all partitions together; of each, the keys of the others are no leftovers."""
+    """Return the state of all partitions together. A key is a leftover only if each partition reports it."""
     counts: Counter[str] = Counter()
     for ending in endings:
         counts.update(ending.counts)

@@ -1,4 +1,4 @@
-"""The command: run, show, say how it went."""
+"""The command: run the bench, show its progress, report the result."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the bench; returns the exit code."""
+    """Run the bench, and return the exit code."""
     return carry_out("hostile", Bench, command_line.parse(arguments), report)

@@ -1,4 +1,4 @@
-"""Alerts about honest responses, held against those that arrived. Pure."""
+"""Comparison of delivered alerts about honest responses with raised ones. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Deliveries(chaos.Deliveries):
-    """Of the honest destination: nothing is killed here, so each alert arrives once.
+    """Deliveries to the honest destination. No process is killed in this bench, so each alert arrives once.
 
     Args:
-        violate: is told what is wrong: the kind, and an example.
-        is_honest: whether an alert is about an honest response; others are only counted.
-        added: when alerts were added to their stream, in seconds since 1970; by their ids.
-        late: seconds that an alert may take from the stream to the destination.
-        clock: says the time in seconds since 1970.
+        violate: called for each violation with its kind and an example.
+        is_honest: returns whether an alert is about an honest response; others are only counted.
+        added: times at which alerts were added to their stream, in seconds since 1970, by id.
+        late: maximum seconds from the stream to the destination.
+        clock: returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Deliveries(chaos.Deliveries):
 
     @property
     def missing(self) -> int:
-        """Alerts that were raised and have not arrived."""
+        """Return the number of raised alerts that have not arrived."""
         return len(self._raised - self._arrived)
 
     def raised(self, fields: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Deliveries(chaos.Deliveries):
             super().raised(fields)
 
     def attempt(self, fields: Mapping[str, Any], *, taken: bool) -> None:
-        """Note that an alert came, and was taken or not."""
+        """Note an attempt to deliver an alert, and whether it was accepted."""
         if not self._is_honest(fields):
             self.hostile += 1
             return
@@ -60,11 +60,11 @@ class Deliveries(chaos.Deliveries):
         super().attempt(fields, taken=taken)
 
     def times(self) -> dict[str, float]:
-        """Return how many seconds each alert was on its way."""
+        """Return for each alert the seconds from its stream to its destination."""
         return {name: came - self._added[name] for name, came in self._came.items() if name in self._added}
 
     def end(self) -> None:
-        """Find what is missing, or was late."""
+        """Report missing and late alerts."""
         super().end()
         for name, took in self.times().items():
             if took > self._late:

@@ -1,4 +1,4 @@
-"""Workers and relays as deployed: child processes of the real command, with a limit of memory."""
+"""Workers and relays as deployed: child processes of the real command, with a memory limit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from hostile.options import Options
 
 ALERTS_FILE = "alerts.toml"
-"""What the relay is told, in the folder of the run."""
+"""Name of the relay's configuration in the folder of the run."""
 
 
 def environment(options: Options, port: int) -> dict[str, str]:
-    """Return settings as deployed, but for those with which a minute could not show anything."""
+    """Return settings as deployed, except those that must be small for a run of a minute."""
     return {
         "REDIS_URL": f"redis://127.0.0.1:{port}",
         "DELTALOOM_PARTITIONS": str(options.partitions),
@@ -36,7 +36,7 @@ def environment(options: Options, port: int) -> dict[str, str]:
 def processes(
     options: Options, folder: Path, settings: Mapping[str, str], violate: Callable[[str, str], None]
 ) -> list[Workers]:
-    """Return workers that log for machines, workers that log for people, and relays; none is started yet."""
+    """Return workers with JSON logs, workers with readable logs, and relays; none is started yet."""
 
     def died(why: str) -> None:
         violate("worker died", why)

@@ -1,4 +1,4 @@
-"""Hostile entries, and what came of each. Pure: it is told everything, and asks nobody."""
+"""Hostile entries, and the outputs of each. Pure: callers report all of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """An entry of a stream."""
+    """The position of an entry: stream and id."""
 
     stream: str
     id: str
 
 
 class Sent(NamedTuple):
-    """What was sent in one entry."""
+    """The properties of a stored hostile entry."""
 
     generator: str
     size: int
@@ -33,29 +33,29 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """A generator's: what it sent, and what was stored because of it."""
+    """The sums of a generator: what it sent, and what was stored because of it."""
 
     entries: int = 0
     events: int = 0
     bytes: int = 0
     letters: int = 0
     outputs: int = 0
-    """Texts and alerts."""
+    """Number of texts and alerts."""
     stored: int = 0
     """Bytes of dead letters, texts and alerts."""
     keys: int = 0
-    """Bytes of keys that bear its ids, the most that was found at once."""
+    """Bytes of keys with its ids: the maximum that was found at once."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """All hostile entries of a run.
+    """The hostile entries of a run.
 
     Attributes:
-        violate: is told what is wrong: the kind, an example, and what tells it apart from others of the kind.
-        accounts: by generator.
-        letters: dead letters of each entry, also of honest ones.
-        refused: entries that the server did not take; they are in no account.
+        violate: called for each violation with its kind, an example, and its variant.
+        accounts: accounts by generator.
+        letters: number of dead letters of each entry, honest ones included.
+        refused: number of entries that the server refused; they are in no account.
     """
 
     violate: Callable[[str, str, str], None]
@@ -67,12 +67,12 @@ class Ledger:
 
     @property
     def entries(self) -> int:
-        """Hostile entries that are stored."""
+        """Return the number of stored hostile entries."""
         return len(self._sent)
 
     @property
     def bytes(self) -> int:
-        """Bytes of them."""
+        """Return the bytes of stored hostile entries."""
         return sum(account.bytes for account in self.accounts.values())
 
     def sent(self, generator: str, place: Place, entry: Entry) -> None:
@@ -86,24 +86,24 @@ class Ledger:
         account.bytes += sent.size
 
     def letter(self, place: Place, size: int) -> None:
-        """Note a dead letter of an entry, hostile or not: its entry's reply may still be under way."""
+        """Note a dead letter of any entry. The reply to its entry's producer may still be on its way."""
         self.letters[place] += 1
         self._letter_bytes[place] += size
 
     def output(self, generator: str, size: int) -> None:
-        """Note a text or an alert of a generator's."""
+        """Note a text or an alert of a generator."""
         account = self.accounts[generator]
         account.outputs += 1
         account.stored += size
 
     def keys(self, sizes: Counter[str]) -> None:
-        """Note the bytes of keys by the generator that they belong to, as they are just now."""
+        """Note the current bytes of keys, by the generator that they belong to."""
         for generator, size in sizes.items():
             account = self.accounts[generator]
             account.keys = max(account.keys, size)
 
     def end(self, *, per_byte: float, per_event: float) -> None:
-        """Compare what came of everything with what may: of each entry, and of all entries of a generator."""
+        """Compare stored bytes with their limits, per entry for dead letters and per generator in total."""
         self._judge_letters()
 
         def compare(name: str, what: str, stored: int, size: int, events: int) -> None:
@@ -123,15 +123,19 @@ class Ledger:
         for place, size in self._letter_bytes.items():
             sent = self._sent.get(place)
             if sent is None:
-                self.violate("unknown dead letter", f"{place.stream} {place.id}: nobody hostile sent it", "")
+                self.violate(
+                    "unknown dead letter", f"{place.stream} {place.id}: no generator sent its entry", ""
+                )
                 continue
             account = self.accounts[sent.generator]
             account.letters += self.letters[place]
             account.stored += size
             if not sent.may_be_letter:
                 self.violate(
-                    "unknown dead letter", f"{sent.generator}: {place.id} can be handled", sent.generator
+                    "unknown dead letter", f"{sent.generator}: {place.id} is a valid entry", sent.generator
                 )
         for place, sent in self._sent.items():
             if sent.must_be_letter and not self.letters[place]:
-                self.violate("lost entry", f"{sent.generator}: {place.id} is no dead letter", sent.generator)
+                self.violate(
+                    "lost entry", f"{sent.generator}: {place.id} did not become a dead letter", sent.generator
+                )

@@ -1,4 +1,4 @@
-"""Runs the real command with a limit of memory, so that a run ends with a violation and not with the machine.
+"""The real command with a memory limit, so that a leak ends the run and not the machine.
 
 `python -m hostile.limited BYTES worker …` becomes `python -m service worker …`.
 """
@@ -11,7 +11,7 @@ import sys
 
 
 def main(at_most: str, *arguments: str) -> None:
-    """Become the command."""
+    """Set the limit of address space, and replace this process with the command."""
     resource.setrlimit(resource.RLIMIT_AS, (int(at_most), int(at_most)))
     os.execv(sys.executable, [sys.executable, "-m", "service", *arguments])  # noqa: S606 - our own program
 

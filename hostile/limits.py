@@ -1,62 +1,64 @@
-"""What hostile input may cost: the defaults of a run's limits."""
+"""Default limits of what hostile input may cost."""
 
 from __future__ import annotations
 
 from typing import Final
 
 STORED_PER_BYTE: Final = 8.0
-"""Bytes that may be stored for each byte of hostile entries, ..."""
+"""Maximum bytes stored for each byte of hostile entries, in addition to `STORED_PER_EVENT`."""
 
 STORED_PER_EVENT: Final = 16_384
-"""... and for each event in them."""
+"""Maximum bytes stored for each event of hostile entries, in addition to `STORED_PER_BYTE`."""
 
 SLOWDOWN: Final = 4.0
-"""How many times as long an honest text may take beside hostile load, at the 99th percentile."""
+"""Maximum ratio of the 99th percentiles of honest texts' times, with and without hostile load."""
 
 FLOOR_MS: Final = 50.0
-"""A shorter time without hostile load counts as this one: a multiple of it would be noise."""
+"""Minimum time without hostile load for that ratio, since a multiple of a shorter time would be noise."""
 
 LATE_SECONDS: Final = 5.0
-"""No honest text may take longer."""
+"""Maximum seconds for each honest text."""
 
 LATE_DELIVERY_SECONDS: Final = 30.0
-"""No honest alert may take longer from its stream to its destination."""
+"""Maximum seconds for each honest alert from its stream to its destination."""
 
 MEMORY: Final = 400 * 1024 * 1024
-"""Bytes of memory that a worker or relay may have."""
+"""Maximum bytes of memory of a worker or relay."""
 
 MEMORY_ENDS: Final = 1536 * 1024 * 1024
-"""Beyond this it is killed, and the run is over."""
+"""Bytes of memory at which a process is killed, and the run ends."""
 
 ADDRESS_SPACE: Final = 4 * 1024**3
-"""The operating system gives a process no more."""
+"""Limit of a process's address space, set in the operating system."""
 
 SLOW_COMMAND_MS: Final = 100
-"""No command of a worker or relay may take the server longer."""
+"""Maximum milliseconds of the server for a command of a worker or relay."""
 
 LOG_LINE: Final = 32_768
-"""Characters of a line in a log."""
+"""Maximum characters of a line in a log."""
 
 TYPES: Final = 1000
-"""Types of events that a partition counts by name. The others count together, under `OTHER_TYPES`; of a name
-that is kept, no more than the thousandth part of all that was counted may be missing."""
+"""Number of event types that a partition counts by name; further ones are counted under `OTHER_TYPES`.
+
+A count by name may lack at most a thousandth of all counted events.
+"""
 
 OTHER_TYPES: Final = "type:(other)"
 
 FIELDS: Final = 200
-"""Fields left out that a partition counts by name, in the same way."""
+"""Number of left-out fields that a partition counts by name, in the same way."""
 
 LETTER_ERROR: Final = 2000
-"""Characters of the line that a dead letter has for a person."""
+"""Maximum characters of a dead letter's error."""
 
 STOP_SECONDS: Final = 10.0
-"""A process ends within this time of SIGTERM."""
+"""Maximum seconds until a process ends after SIGTERM."""
 
 OPEN_RESPONSES: Final = 3_500
-"""The workers' limit of open responses; more than twice as many are never seen."""
+"""The workers' limit of open responses; there must never be more than twice as many."""
 
 MAX_RETRY_AFTER: Final = 3.0
-"""Seconds of pause that `alerts.toml` lets a destination ask for."""
+"""Maximum pause that a destination may request, in seconds (`max_retry_after` in `alerts.toml`)."""
 
 PAUSE: Final = 61.0
-"""Seconds that a destination is left alone at most: one that is down is tried once a minute."""
+"""Maximum seconds without an attempt to a destination: one that is down is tried once per minute."""

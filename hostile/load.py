@@ -1,4 +1,4 @@
-"""Honest load at a steady rate, and hostile load beside it."""
+"""Honest load at a steady rate, and hostile load next to it."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 _PROBE_AFTER = 12.0
 _APART = 3.0
-"""Seconds between the beginnings of two generators, which are their worst: each is to be stood by itself."""
+"""Seconds between the starts of two generators, so that their worst entries do not coincide."""
 _ALONE = 4
-"""How many times its share a generator sends that is alone."""
+"""Factor for the share of a generator that runs alone."""
 
 
 class Load:
-    """All producers of a run.
+    """The producers of a run.
 
     Args:
-        options: say how many, and how much.
-        server: takes the entries.
-        partitions: have the inputs.
-        verdict: is told of each entry.
-        victims: the honest responses that strangers come near to.
+        options: numbers and rates of the producers.
+        server: server to store the entries on.
+        partitions: names of the inputs.
+        verdict: receives each entry.
+        victims: honest responses that hostile entries refer to.
         over: set if the run has to end early.
     """
 
@@ -69,19 +69,22 @@ class Load:
             for place, names in enumerate(partitions.all)
         }
         self.seconds = 0.0
-        """How long hostile entries were sent."""
+        """Seconds for which hostile entries were sent."""
 
     def _producer(self, number: int, stream: str) -> Producer:
         make = partial(make_response, sound=True)
         return Producer(number, self._options.seed, self._server, stream, self._verdict, make=make)
 
     def safe_id(self, stream: str) -> str:
-        """Return the latest entry of a stream up to which no producer has to look again."""
+        """Return the entry of a stream up to which no producer has to look again after a lost reply."""
         ids = (producer.last_id for producer in self._producers[stream])
         return min(ids, key=lambda each: tuple(map(int, each.split("-"))))
 
     async def publish(self, begin_hostile: Callable[[], None], probe: Probe | None) -> None:
-        """Publish honestly all the time, and hostilely after the warm-up, of whose end is told."""
+        """Publish honest entries all the time, and hostile ones after the warm-up.
+
+        `begin_hostile` is called at the end of the warm-up.
+        """
         options = self._options
         ends_at = time.monotonic() + options.warm_up + options.seconds
 
@@ -106,7 +109,7 @@ class Load:
 
         apart = min(_APART, self._options.seconds / 2 / max(1, len(names)))
         waited = apart * (len(names) - 1) / 2
-        # Of the whole run: what the later ones do not send at first, all send from then on.
+        # Rate per generator for the remaining time, so that late starts do not reduce the total.
         rate = self._options.rate * self._options.seconds / (self._options.seconds - waited)
 
         async def attack(place: int, name: str) -> None:
@@ -137,7 +140,7 @@ class Load:
         return Attacker(generator, entries, self._server, self._stream_of(), ledger, rate * share)
 
     def _stream_of(self) -> Callable[[Entry], str]:
-        """Return who says the input of an entry: that of the response which it is near, or each in turn."""
+        """Return a function of an entry that gives its input: that of its response, or each in turn."""
         every = self._partitions.all
         turns = itertools.cycle(every)
 
@@ -151,7 +154,7 @@ class Load:
 
 
 def _steady(rate: float, ends: Callable[[], bool]) -> Callable[[], bool]:
-    """Return who says whether one more response may begin: so many a second, whatever was before."""
+    """Return a function that allows this number of new responses per second."""
     begun = 0
     began = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What a run is asked for: read once from the command line."""
+"""Options of a run, parsed from the command line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _MIX = (*(generator.name for generator in GENERATORS.values() if generator.in_mix), RETRY_AFTER)
 _WARM_UP = (3.0, 15.0)
-"""Seconds of the phase without hostile load, at least and at most; a quarter of the other one, in between."""
+"""Minimum and maximum seconds of the phase without hostile load, which is a quarter of the other one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A run. Times in seconds."""
+    """Options of a run. Times are in seconds."""
 
     seed: str
     minutes: float = 1.0
@@ -32,9 +32,9 @@ class Options:
     partitions: int = 0
     generators: tuple[str, ...] = _MIX
     rate: float = 1.05
-    """Megabytes of hostile entries a second, of all generators together."""
+    """Megabytes of hostile entries per second, of all generators together."""
     honest: float = 20.0
-    """Honest responses begun a second."""
+    """Honest responses begun per second."""
     idle_timeout: float = 15.0
     settle_time: float = 60.0
     late: float = limits.LATE_SECONDS
@@ -48,12 +48,12 @@ class Options:
 
     @property
     def seconds(self) -> float:
-        """How long hostile entries are published."""
+        """Return how long hostile entries are published."""
         return self.minutes * 60
 
     @property
     def warm_up(self) -> float:
-        """How long honest entries are published alone before."""
+        """Return how long honest entries are published alone first."""
         least, most = _WARM_UP
         return min(max(least, self.seconds / 4), most)
 
@@ -65,51 +65,49 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(name for name in text.split(",") if name)
     unknown = [name for name in names if name not in NAMES]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(
-            f"{','.join(unknown)!r} is no generator; there are {', '.join(NAMES)}"
-        )
+        raise argparse.ArgumentTypeError(f"unknown generator {','.join(unknown)!r}: use {', '.join(NAMES)}")
     return names
 
 
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: a number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: use a number above 0")
     return number
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hostile",
-        description="Send hostile entries beside honest load, and see whether they cost only themselves.",
-        epilog="Exit code: 0 nothing was wrong, 1 something was, 2 the bench itself could not run.",
+        description="Send hostile entries next to honest load, and check that they harm only themselves.",
+        epilog="Exit code: 0 no violation, 1 violations, 2 the bench itself could not run.",
     )
     add = parser.add_argument
-    add("--list", action="store_true", help="list the generators, and end")
-    add("--only", type=_names, default=_MIX, metavar="NAME[,NAME]", help="only these, each at its share")
-    add("--without", type=_names, default=(), metavar="NAME[,NAME]", help="all but these")
-    add("--seed", default=None, help="of what is generated; unset: a new one, which is named")
+    add("--list", action="store_true", help="list the generators, and exit")
+    add("--only", type=_names, default=_MIX, metavar="NAME[,NAME]", help="run only these, each at its share")
+    add("--without", type=_names, default=(), metavar="NAME[,NAME]", help="run all except these")
+    add("--seed", default=None, help="seed of all entries (default: a new one, which is printed)")
     add(
         "--minutes",
         type=_positive,
         default=1.0,
-        help="of hostile load (default 1); warming up and settling add to it",
+        help="duration of hostile load (default 1), after a warm-up and before settling",
     )
     add("--workers", type=int, default=2, help="worker processes (default 2)")
-    add("--relays", type=int, default=1, help="relays (default 1; 0: none)")
+    add("--relays", type=int, default=1, help="relay processes (default 1)")
     add("--producers", type=int, default=3, help="honest producers, in each partition (default 3)")
     add("--partitions", type=int, default=0, help="partitions (default 0: names without braces)")
     add(
         "--rate",
         type=_positive,
         default=_DEFAULT.rate,
-        help=f"MB of hostile entries a second of the whole mix (default {_DEFAULT.rate:g})",
+        help=f"MB of hostile entries per second, for the whole mix (default {_DEFAULT.rate:g})",
     )
     add(
         "--honest",
         type=_positive,
         default=_DEFAULT.honest,
-        help=f"honest responses a second (default {_DEFAULT.honest:g})",
+        help=f"honest responses per second (default {_DEFAULT.honest:g})",
     )
     add(
         "--idle-timeout",
@@ -121,53 +119,53 @@ def _parser() -> argparse.ArgumentParser:
         "--settle-time",
         type=_positive,
         default=60.0,
-        help="seconds in which all must be done, beyond the idle timeout (default 60)",
+        help="maximum seconds for processing all entries, beyond the idle timeout (default 60)",
     )
     add(
         "--late",
         type=_positive,
         default=limits.LATE_SECONDS,
-        help=f"seconds an honest text may take (default {limits.LATE_SECONDS:g})",
+        help=f"maximum seconds for an honest text (default {limits.LATE_SECONDS:g})",
     )
     add(
         "--late-delivery",
         type=_positive,
         default=limits.LATE_DELIVERY_SECONDS,
-        help=f"seconds an honest alert may be on its way (default {limits.LATE_DELIVERY_SECONDS:g})",
+        help=f"maximum seconds for delivering an honest alert (default {limits.LATE_DELIVERY_SECONDS:g})",
     )
     add(
         "--slowdown",
         type=_positive,
         default=_DEFAULT.slowdown,
-        help=f"how many times as long honest texts may take, 99th percentile (default {_DEFAULT.slowdown:g})",
+        help=f"maximum ratio of honest texts' times, 99th percentile (default {_DEFAULT.slowdown:g})",
     )
     add(
         "--slow-command",
         type=_positive,
         default=_DEFAULT.slow_command,
-        help=f"ms that a command may take the server (default {_DEFAULT.slow_command:g})",
+        help=f"maximum ms of the server for a command (default {_DEFAULT.slow_command:g})",
     )
     add(
         "--stored-per-byte",
         type=_positive,
         default=limits.STORED_PER_BYTE,
         metavar="A",
-        help=f"bytes stored for a hostile byte (default {limits.STORED_PER_BYTE:g})",
+        help=f"maximum bytes stored per hostile byte (default {limits.STORED_PER_BYTE:g})",
     )
     add(
         "--stored-per-event",
         type=_positive,
         default=limits.STORED_PER_EVENT,
         metavar="B",
-        help=f"and for a hostile event (default {limits.STORED_PER_EVENT})",
+        help=f"maximum bytes stored per hostile event, in addition (default {limits.STORED_PER_EVENT})",
     )
-    add("--json", type=Path, metavar="FILE", help="write the result there too")
+    add("--json", type=Path, metavar="FILE", help="also write the result to this file, as JSON")
     add("--keep", action="store_true", help="keep the folder with the workers' logs")
     return parser
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Read the command line; ends the process where it is wrong, or where only a list is asked for."""
+    """Parse the command line; exit if it is wrong, or after a list of the generators."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.list:
@@ -175,10 +173,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
             sys.stdout.write(f"{name:<20} {described(name)}\n")
         raise SystemExit(0)
     if given.workers < 1 or given.producers < 1 or given.relays < 0 or given.partitions < 0:
-        parser.error("at least one worker and one producer, and no negative number")
+        parser.error("use at least one worker and one producer, and no negative numbers")
     generators = tuple(name for name in given.only if name not in given.without)
     if not generators:
-        parser.error("no generator is left; --list names them")
+        parser.error("no generator is left: use --list to see all")
     return Options(
         seed=given.seed or secrets.token_hex(4),
         minutes=given.minutes,
@@ -203,8 +201,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def described(name: str) -> str:
-    """Return what a generator sends, in a line."""
+    """Return a description of a generator in one line."""
     if name == RETRY_AFTER:
-        return "A second destination that answers every alert with 429 or 503 and an odd Retry-After."
+        return "Answer each alert at a second destination with 429 or 503 and an odd Retry-After."
     generator = GENERATORS[name]
-    return generator.what if generator.in_mix else f"{generator.what} Only if named."
+    return generator.what if generator.in_mix else f"{generator.what} Runs only if named."

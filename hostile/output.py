@@ -1,4 +1,4 @@
-"""What processes logged, and what the command prints: no complaints, no characters that a terminal obeys."""
+"""Checks of logs and of the output of commands: no errors, and no characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u2065\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
-"""Characters of other categories that are not drawn."""
+"""Characters of other categories that are not displayed."""
 _SUSPECT = re.compile(r"[^\x20-\x7e\n]")
 _COMPLAINTS = ("redis is away", "redis unavailable", "Traceback", "batch failed", "round failed")
 _AT_MOST = 200
-"""Entries of a stream that are shown."""
+"""Maximum number of entries of a stream to print."""
 _COMMAND_WITHIN = 30.0
 _SHOWN = 160
 
 
 def hidden_in(line: str) -> set[str]:
-    """Return the characters of a line that a reader cannot see."""
+    """Return the invisible characters of a line."""
     return {
         each
         for each in set(_SUSPECT.findall(line))
@@ -40,7 +40,7 @@ def hidden_in(line: str) -> set[str]:
 
 
 def judge_logs(folder: Path, violate: Violate) -> int:
-    """Read all logs in a folder; returns their bytes."""
+    """Check all logs in a folder, and return their bytes."""
     size = 0
     for path in sorted((*folder.glob("worker*.log"), *folder.glob("relay*.log"))):
         size += path.stat().st_size
@@ -52,7 +52,7 @@ def judge_logs(folder: Path, violate: Violate) -> int:
 def judge_lines(
     name: str, lines: Iterable[str], violate: Violate, *, longest: float = limits.LOG_LINE
 ) -> None:
-    """Look at each line of a log; `name` is the file's, and no line has more characters than `longest`."""
+    """Check each line of a log named `name`, including its length in characters."""
     for line in lines:
         hidden = hidden_in(line)
         if hidden:
@@ -68,29 +68,29 @@ def judge_lines(
 
 
 def _about(line: str, complaint: str) -> str:
-    """Return what a line complains about, and of a traceback its last line."""
+    """Return the error of a line, or the last line of its traceback."""
     try:
-        said = json.loads(line)
+        logged = json.loads(line)
     except ValueError:
         return ascii(line.strip()[:_SHOWN])
-    last = str(said.get("exception") or said.get("error") or complaint).strip().rpartition("\n")[2]
-    return ascii(f"{said.get('event')}: {last}"[:_SHOWN])
+    last = str(logged.get("exception") or logged.get("error") or complaint).strip().rpartition("\n")[2]
+    return ascii(f"{logged.get('event')}: {last}"[:_SHOWN])
 
 
-def _judge_pause(name: str, said: Mapping[str, Any], violate: Violate) -> None:
-    """Find a pause that is longer than the relay takes by itself, because a destination asked for it."""
+def _judge_pause(name: str, logged: Mapping[str, Any], violate: Violate) -> None:
+    """Check that a pause requested by a destination does not exceed the relay's maximum."""
     seconds = (
-        datetime.fromisoformat(said["until"]) - datetime.fromisoformat(said["timestamp"])
+        datetime.fromisoformat(logged["until"]) - datetime.fromisoformat(logged["timestamp"])
     ).total_seconds()
     if seconds > limits.PAUSE:
-        violate("not tried again", f"{name}: {said.get('destination')} is paused for {seconds:.1f} s")
+        violate("not tried again", f"{name}: {logged.get('destination')} is paused for {seconds:.1f} s")
 
 
 def _commands(lengths: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
     yield ("check",)
     yield ("dead-letters", "list")
     for stream, length in lengths.items():
-        if length:  # it would wait for more
+        if length:  # an empty stream would make it wait
             tail = ("tail", stream, "--from-start", "--count", str(min(length, _AT_MOST)))
             yield tail if stream == "assembled" else (*tail, "--json")
 
@@ -98,7 +98,7 @@ def _commands(lengths: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
 async def judge_commands(
     environment: Mapping[str, str], lengths: Mapping[str, int], violate: Violate
 ) -> None:
-    """Run the commands that show streams, and look at what they print; `lengths` are those of the streams."""
+    """Run the commands that print streams, and check their output. `lengths` are those of the streams."""
     await asyncio.gather(
         *(_judge_command(arguments, environment, violate) for arguments in _commands(lengths))
     )
@@ -125,4 +125,4 @@ async def _judge_command(
             process.kill()
             await process.wait()
     lines = printed.decode("utf-8", "surrogateescape").split("\n")
-    judge_lines(command, lines, violate, longest=float("inf"))  # it shows whole entries
+    judge_lines(command, lines, violate, longest=float("inf"))  # the commands print whole entries

@@ -1,6 +1,6 @@
-"""An honest model that is suddenly refused, and an honest event type that is new: both must still show.
+"""An honest model that is suddenly refused, and a new honest event type: both must still be noticed.
 
-The model's good past is stored first, with ids of that time, so that no run has to wait for it.
+The model's earlier answers are stored with ids of that time, so that no run has to wait for them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 MODEL = "probe-model"
 TYPE = "probe.type"
 WINDOW = 60
-"""Seconds of the workers' window of refusals. Its buckets are a tenth of it wide."""
+"""Seconds of the workers' window of refusals. A bucket is a tenth of it."""
 BASELINE = 180
 RESPONSES = 20
-"""The workers' least number of responses for a spike."""
+"""The workers' minimum number of responses for a spike."""
 
 _PAST = 60
 _REFUSED = 30
@@ -30,15 +30,15 @@ _EVERY = 0.1
 
 
 def is_probe(response_id: Any) -> bool:
-    """Return whether a response is the probe's."""
+    """Return whether a response belongs to the probe."""
     return isinstance(response_id, str) and response_id.startswith(_ID)
 
 
 class Probe:
-    """Publishes them.
+    """The producer of the probe's entries.
 
     Args:
-        client: of the server.
+        client: client of the server.
         stream: the input.
     """
 
@@ -47,17 +47,17 @@ class Probe:
         self._stream = stream
         self.entries = 0
         self.counted: dict[str, int] = {}
-        """Counts that there must be."""
+        """Expected counts by name."""
 
     async def past(self) -> None:
-        """Store the model's answers of the time before the window; the stream must be empty."""
+        """Store the model's answers from before the window. The stream must be empty."""
         first = round((time.time() - 2 * WINDOW) * 1000)
         for number in range(_PAST):
             event = {"type": "response.completed", "response": {}}
             await self._store(event, f"past-{number}", entry_id=f"{first + number}-0")
 
     async def present(self, ends: Callable[[], bool]) -> None:
-        """Store refusals of the model for some seconds; then, until `ends()`, a type that is new."""
+        """Store refusals of the model for some seconds, then events of the new type until `ends()`."""
         details = {"reason": "refusal", "reason_class": "refusal"}
         for number in range(_REFUSED):
             event = {"type": "response.incomplete", "response": {"incomplete_details": details}}

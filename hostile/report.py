@@ -1,4 +1,4 @@
-"""What a person sees of a run, and what a machine can read of it."""
+"""The result of a run, for people and for machines."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _MEBIBYTE = 2**20
 _WIDTH = 110
-"""Characters of a line where nobody says how many there is room for."""
+"""Characters of a line if the output is not a terminal."""
 _EXAMPLE = 400
-"""Characters of an example that are shown."""
+"""Maximum characters of an example."""
 
 
 async def follow(options: Options, progress: Progress) -> None:
-    """Show how it goes until cancelled."""
+    """Show the progress until cancelled."""
     heading = (
         f"hostile: seed {options.seed}, {options.minutes:g} min, {options.workers} workers, "
         f"{len(options.generators)} generators, {options.honest:g} honest responses/s"
@@ -50,7 +50,7 @@ def _line(progress: Progress) -> str:
 
 
 def show(options: Options, progress: Progress) -> None:
-    """Print the tables at the end, and what was wrong."""
+    """Print the tables of results, and examples of the violations."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
@@ -116,7 +116,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
     """Return the result as plain data."""
     verdict, totals = progress.verdict, progress.verdict.totals
     ledger, slow = verdict.ledger, progress.slow
-    before, beside = quantile(verdict.times[True]), quantile(verdict.times[False])
+    before, loaded = quantile(verdict.times[True]), quantile(verdict.times[False])
     return {
         "seed": options.seed,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -148,7 +148,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             ),
             "responses unclear (producer held up)": len(verdict.unclear),
             "texts without hostile load, p99 ms": _rounded(before),
-            "texts beside hostile load, p99 ms": _rounded(beside),
+            "texts beside hostile load, p99 ms": _rounded(loaded),
             "slowest text, ms": _rounded(max(verdict.times[False], default=None)),
             **{
                 f"memory of a {name}, peak MiB": size // _MEBIBYTE

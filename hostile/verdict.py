@@ -1,7 +1,7 @@
-"""Honest results, held against what must come out, and how long each took. Pure.
+"""Comparison of honest results with expectations, and of their times with limits. Pure.
 
-What is hostile goes to the ledger. An output belongs to whoever's its response id is or, where it has none,
-its item id: strangers may choose an honest response's id as that of an item, and that text is theirs.
+Hostile outputs go to the ledger. The owner of an output is its response id or, if there is none, its item id.
+Hostile producers may use an honest response's id as an item id; such a text is hostile.
 """
 
 from __future__ import annotations
@@ -68,29 +68,29 @@ PROCESS_KINDS = (
     "not tried again",
 )
 KINDS = (*HONEST_KINDS, *HOSTILE_KINDS, *PROCESS_KINDS)
-"""Everything that can be found wrong."""
+"""Kinds of violations."""
 
 QUANTILE = 0.99
 
 _SAME_MS = 1000
-"""Clocks differ by less."""
+"""Maximum difference between the clocks, in milliseconds."""
 
 _CROWDED = "this response has more than "
-"""How the error of that letter begins."""
+"""Beginning of the error of a dead letter about too many parts."""
 
 
 class Item(NamedTuple):
-    """The place of a finished text: its owner's id, its output index, and the field of that hash."""
+    """The place of a finished text: its owner's id, its output index, and its field in the item's hash."""
 
     owner: str
     output_index: int
     field: str
     came: str
-    """The id of the text's entry."""
+    """Id of the text's entry."""
 
 
 class Verdict(chaos.Verdict):
-    """Collects violations, by kind: how many, and the first examples."""
+    """The collected violations: their counts by kind, and the first examples."""
 
     def __init__(
         self,
@@ -101,39 +101,39 @@ class Verdict(chaos.Verdict):
         late_ms: float = float("inf"),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin with nothing.
+        """Begin without expectations.
 
         Args:
-            seed: of the honest responses; their names say it.
-            victims: are told of honest responses that begin, and of those that are over.
+            seed: seed of the honest responses, which is part of their names.
+            victims: receives honest responses that begin, and those that are over.
             widest_gap_ms: see `chaos.verdict.Verdict`.
-            late_ms: no text may take longer.
-            clock: says the time in seconds since 1970, as the server's clock does.
+            late_ms: maximum milliseconds for a text.
+            clock: returns the time in seconds since 1970, like the server's clock.
         """
         super().__init__(widest_gap_ms=widest_gap_ms)
         self.ledger = Ledger(self.violate)
         self.warming_up = True
         self.times: dict[bool, list[float]] = {True: [], False: []}
-        """Milliseconds that texts took, by whether they were closed while warming up."""
+        """Milliseconds that texts took; the key is True for texts that were closed during the warm-up."""
         self.spikes: Counter[str] = Counter()
-        """Spikes that were raised, by the model."""
+        """Number of raised spikes by model."""
         self.added: dict[str, float] = {}
-        """The times at which honest alerts were added to their stream, in seconds since 1970."""
+        """Times at which honest alerts were added to their stream, in seconds since 1970."""
         self.items: dict[str, Item] = {}
-        """Where honest texts are to be looked up, by their ids."""
+        """Items with honest texts, by the texts' ids."""
         self._late_ms = late_ms
         self._victims = victims
         self._clock = clock
         self._honest = f"r{seed}-"
         self._published: dict[tuple[str, int], tuple[float, bool]] = {}
-        """When entries were stored, and if while warming up, by the response and the time in their id; ..."""
+        """Time and phase in which entries were stored, by response and time in the entry's id."""
         self._came: dict[tuple[str, int], tuple[float, bool]] = {}
-        """... and by their number in the response: behind an id of the future many have the same time."""
+        """The same by response and entry number, since many ids have one time after an id of the future."""
         self._whole: dict[str, Response] = {}
         self._strangers: dict[str, str] = {}
-        """Texts of bare items that bear an honest response's id, and the ids of their entries."""
+        """Entry ids of hostile texts of items with an honest response's id, by the texts' ids."""
         self._crowded: set[tuple[str, str]] = set()
-        """Responses, by their stream and id, of which a dead letter says that they have too many parts."""
+        """Responses, by stream and id, with a dead letter about too many parts."""
 
     def is_honest(self, fields: Mapping[str, Any]) -> bool:
         """Return whether a message is about an honest response."""
@@ -142,33 +142,33 @@ class Verdict(chaos.Verdict):
             return str(response_id).startswith(self._honest)
         return str(item_id).startswith(f"item_{self._honest}")
 
-    # ------------------------------------------------------------------------------ what goes in
+    # ------------------------------------------------------------------------------ input
 
     def expect(self, response: Response) -> None:
-        """Expect what must come of a response that is about to be stored."""
+        """Add the expectations of a response that is about to be stored."""
         super().expect(response)
         self._victims.begins(response)
         self._whole[response.name] = response
 
     def stored(self, name: str, stream: str, entry_id: str, at_ms: int | None = None) -> None:
-        """Note that the next entry of a response is stored, now at the latest, whatever its id says."""
+        """Note that the next entry of a response is stored now, or earlier if its id has an earlier time."""
         ms = int(entry_id.partition("-")[0])
         at_ms = min(ms, round(self._clock() * 1000)) if at_ms is None else at_ms
         self._published[name, ms] = (at_ms, self.warming_up)
         self._came[name, len(self._responses[name].ids_ms)] = (at_ms, self.warming_up)
         super().stored(name, stream, entry_id, at_ms)
 
-    # ---------------------------------------------------------------------------- what comes out
+    # ------------------------------------------------------------------------------ outputs
 
     def text(self, message: Message) -> None:
-        """Take an entry of the stream of finished texts."""
+        """Check an entry of the stream of finished texts."""
         if self.is_honest(message.fields):
             super().text(_given_up(message))
         else:
             self._output(message)
 
     def alert(self, message: Message) -> None:
-        """Take an entry of the stream of alerts."""
+        """Check an entry of the stream of alerts."""
         rate = message.fields.get("rate")
         if rate is not None:
             self.spikes[rate["name"]] += message.fields["type"] == "deltaloom.refusal.spike"
@@ -194,7 +194,7 @@ class Verdict(chaos.Verdict):
             self.ledger.output(generator, message.size)
 
     def dead_letter(self, message: Message) -> None:
-        """Take a dead letter; whose it is shows at the end, when all entries are known."""
+        """Note a dead letter. Its owner is found at the end, when all entries are known."""
         error = message.fields.get("error", "")
         if len(error) > limits.LETTER_ERROR:
             of = f"{message.id}: {len(error):,} characters; at most {limits.LETTER_ERROR:,}"
@@ -205,15 +205,17 @@ class Verdict(chaos.Verdict):
             self._judge_crowd(place, message)
 
     def _judge_crowd(self, place: Place, message: Message) -> None:
-        """Look whether the letter about a response with too many parts is its only one."""
+        """Check that a response has only one dead letter about too many parts."""
         owner = json.loads(message.fields["entry"]).get("response_id")
         if not isinstance(owner, str):
             return
         if (place.stream, owner) in self._crowded:
-            self.violate("doubled letter", f"{owner!a} has too many parts: {message.id} says so again")
+            self.violate(
+                "doubled letter", f"{owner!a} has too many parts: {message.id} repeats the dead letter"
+            )
         self._crowded.add((place.stream, owner))
 
-    # ---------------------------------------------------------------------------------- compared
+    # ------------------------------------------------------------------------------ comparison
 
     def _compare_times(self, part: Any, response: Any) -> None:
         super()._compare_times(part, response)
@@ -234,7 +236,10 @@ class Verdict(chaos.Verdict):
             self._judge_time(chaos.named(named), took)
 
     def _is_time_of(self, response: Any, entries: Iterable[int], ms: int) -> bool:
-        """Return whether a time is one of these entries'; one from the future may say any since it came."""
+        """Return whether a time is that of one of these entries.
+
+        For an entry with an id of the future, any time since it was stored is right.
+        """
         entries = list(entries)
         if super()._is_time_of(response, entries, ms):
             return True
@@ -246,7 +251,7 @@ class Verdict(chaos.Verdict):
         )
 
     def _is_ahead(self, response: Any, entry: int) -> bool:
-        """Return whether an entry's id is of a time that was still to come."""
+        """Return whether an entry's id has a time that was in the future."""
         return bool(response.ids_ms[entry] > self._came[response.response.name, entry][0])
 
     def _judge_time(self, name: str, took: float) -> None:
@@ -254,33 +259,34 @@ class Verdict(chaos.Verdict):
             self.violate("late text", f"{name} came {took:,.0f} ms after the entry that closes it")
 
     def judge_times(self, *, slowdown: float, floor_ms: float) -> None:
-        """Compare how long texts took beside hostile load with how long they took without it."""
-        before, beside = quantile(self.times[True]), quantile(self.times[False])
+        """Compare the times of texts with and without hostile load."""
+        before, loaded = quantile(self.times[True]), quantile(self.times[False])
         if before is None:
             return
-        if beside is None:
-            self.violate("slow texts", "none came that was closed beside hostile load")
+        if loaded is None:
+            self.violate("slow texts", "no text came that was closed under hostile load")
             return
         allowed = slowdown * max(before, floor_ms)
-        if beside > allowed:
+        if loaded > allowed:
             self.violate(
                 "slow texts",
-                f"p99 {beside:,.0f} ms, and {before:,.0f} ms without hostile load; at most {allowed:,.0f} ms",
+                f"p99 {loaded:,.0f} ms, and {before:,.0f} ms without hostile load; at most {allowed:,.0f} ms",
             )
 
     def judge_probe(self, model: str, counts: Mapping[str, int], types: Mapping[str, int]) -> None:
-        """Look for what must come of the probe: a spike of its model, and counts of its types."""
+        """Check the outputs of the probe: a spike of its model, and counts of its types."""
         if not self.spikes[model]:
-            self.violate("missing spike", f"{model}: all its responses were refused, and no spike was raised")
+            self.violate("missing spike", f"{model}: all its responses were refused, but no spike was raised")
         for name, count in types.items():
             self._judge_count(name, count, counts)
             if counts.get(name, 0) > count:
                 self.violate("uncounted type", f"{name}: {count} published, {counts[name]} counted")
 
     def judge_item(self, text_id: str, shown: Iterable[bytes]) -> None:
-        """Look for an honest text among those that are shown at its place.
+        """Check that an honest text is among those in its item.
 
-        The contract lets the text of a bare item with a response's id stand there if it was finished first.
+        The contract allows the text of an item without a response, but with a response's id, if it was
+        finished first.
         """
         item = self.items[text_id]
         for each in shown:
@@ -293,10 +299,10 @@ class Verdict(chaos.Verdict):
         self.violate("wrong item", f"{item.owner} {item.output_index} {item.field} is not {text_id}")
 
     def judge_counts(self, counts: Mapping[str, int]) -> None:
-        """Look how many names a partition counts by: strangers choose them."""
+        """Check the number of names that a partition counts by, since hostile producers choose them."""
         kinds = Counter(name.partition(":")[0] for name in counts if ":" in name)
         for kind, most in (("type", limits.TYPES), ("left_out", limits.FIELDS)):
-            if kinds[kind] > most + 1:  # all further ones are one more
+            if kinds[kind] > most + 1:  # further names share one more
                 self.violate("too many counts", f"{kinds[kind]} of {kind}; at most {most}", kind)
 
     def _forget_if_complete(self, name: str) -> None:
@@ -305,7 +311,7 @@ class Verdict(chaos.Verdict):
             self._victims.is_over(self._whole.pop(name))
 
     def _account(self, ending: chaos.Ending) -> None:
-        """Compare the accounts: entries sent and stored, and honest events of unknown types."""
+        """Compare sums: stored entries, and honest events of unknown types."""
         sent = self.totals["entries"] + self.totals["probes"] + self.ledger.entries
         if ending.entries_added != sent:
             self.violate("unaccounted", f"{sent} entries published, {ending.entries_added} in the stream")
@@ -314,7 +320,7 @@ class Verdict(chaos.Verdict):
                 self._judge_count(name, count, ending.counts)
 
     def _judge_count(self, name: str, published: int, counts: Mapping[str, int]) -> None:
-        """Compare a count with what was published; the others have what came before its name was kept."""
+        """Compare a count with the number published. Events before its name was kept count as "other"."""
         of_all = sum(count for each, count in counts.items() if each.startswith("type:"))
         may_miss = of_all // limits.TYPES if limits.OTHER_TYPES in counts else 0
         counted = counts.get(name, 0)
@@ -326,9 +332,9 @@ class Verdict(chaos.Verdict):
 
 
 def _given_up(message: Message) -> Message:
-    """Return a message as if what was given up for being one too many had been given up for being silent.
+    """Return the message with the reason `idle_timeout` in place of `open_limit`.
 
-    With many responses open, those that are silent go early. Of honest ones only those are that never end.
+    Silent responses are abandoned early if many are open. Only honest ones without an end are silent.
     """
     if message.fields.get("reason") != "open_limit":
         return message

@@ -1,4 +1,4 @@
-"""Honest responses that strangers may come near to."""
+"""Honest responses that hostile entries may refer to."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NEWEST = 10
 class Victims:
     """The latest honest responses, and those of them that are over.
 
-    Only of what is over an entry may come again: then it is late, and changes nothing. Before that, a repeat
-    of a delta without a number would be one more delta.
+    An entry may be repeated only if its response is over: then it is late, and has no effect. Before that, a
+    repeat of a delta without a number would be a new delta.
     """
 
     def __init__(self) -> None:
@@ -30,16 +30,16 @@ class Victims:
         self._latest.append(response)
 
     def is_over(self, response: Response) -> None:
-        """Note that all of it is stored, and has come out."""
+        """Note that a response is stored completely, and that its outputs have come."""
         self._ended.append(response)
 
     def pick(self, rng: random.Random) -> Response | None:
-        """Return one of the latest, mostly of those that are on their way."""
+        """Return one of the latest responses, mostly one in progress."""
         if not self._latest:
             return None
         newest = min(len(self._latest), rng.choice((_NEWEST, _NEWEST, _REMEMBERED)))
         return self._latest[-rng.randint(1, newest)]
 
     def over(self, rng: random.Random) -> Response | None:
-        """Return one that is over."""
+        """Return a response that is over, or None."""
         return rng.choice(self._ended) if self._ended else None

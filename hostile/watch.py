@@ -1,4 +1,4 @@
-"""What processes and server say of themselves: memory, slow commands, bytes of keys."""
+"""Measurements of processes and server: memory, slow commands, bytes of keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BENCH_CLIENTS = ("chaos-producer", _BENCH)
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most bytes of memory that a process has had; where that is not told, what it has now."""
+    """Return a process's peak memory in bytes, or its current memory if the peak is not available."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:
@@ -49,32 +49,32 @@ def peak_memory(pid: int) -> int:
 
 
 class MemoryWatch:
-    """Looks at the memory of all processes, and kills one that takes the machine's.
+    """A watch over the memory of all processes, which kills one that uses far too much.
 
     Args:
         processes: workers and relays.
-        violate: is told what is wrong: the kind, and an example.
+        violate: called for each violation with its kind and an example.
     """
 
     def __init__(self, processes: Sequence[Workers], violate: Callable[[str, str], None]) -> None:
         self._processes = processes
         self._violate = violate
         self.peaks: dict[str, int] = {}
-        """Bytes, by kind of process: the most that one of them has had."""
+        """Peak memory of a process in bytes, by kind of process."""
         self.too_much = asyncio.Event()
-        """One had to be killed: the run is over."""
+        """Set when a process had to be killed, so that the run is over."""
         self._named: set[int] = set()
 
     async def follow(self) -> None:
-        """Look until cancelled."""
+        """Check repeatedly until cancelled."""
         while True:
             for processes in self._processes:
                 for slot in processes.slots:
                     if slot.process is not None and slot.alive:
-                        await self._look(processes, slot)
+                        await self._check(processes, slot)
             await asyncio.sleep(_EVERY)
 
-    async def _look(self, processes: Workers, slot: Any) -> None:
+    async def _check(self, processes: Workers, slot: Any) -> None:
         pid = slot.process.pid
         peak = peak_memory(pid)
         name = processes.what.partition("-")[0]
@@ -91,35 +91,36 @@ class MemoryWatch:
 
 
 class NamedServer(Server):
-    """A server whose clients of the bench have a name, by which its own slow commands are told apart."""
+    """A server that names the bench's own clients, so that their slow commands can be ignored."""
 
     def client(self, *, timeout: float = 60.0) -> Redis:
-        """Return a client, named."""
+        """Return a client with the bench's name."""
         client = super().client(timeout=timeout)
         client.connection_pool.connection_kwargs["client_name"] = _BENCH
         return client
 
 
 class SlowCommands(NamedTuple):
-    """Commands that took the server long: how many, and the longest of each name in milliseconds."""
+    """The longest time of each slow command, in milliseconds, by the command's name."""
 
     ours: dict[str, float]
     hostile: dict[str, float]
 
 
 async def begin_slow_log(server: Server) -> None:
-    """Have the server note commands that take long."""
+    """Have the server log slow commands."""
     async with server.client() as client:
         await client.config_set("slowlog-log-slower-than", limits.SLOW_COMMAND_MS * 1000)
         await client.config_set("slowlog-max-len", _SLOWEST_KEPT)
-        # Nothing is killed here. To write its file anew would take the server a third of the machine's time.
+        # No process is killed, so that fsync is not tested; rewriting the file would use a third of the
+        # machine's time.
         await client.config_set("appendfsync", "everysec")
         await client.config_set("auto-aof-rewrite-percentage", 0)
         await client.slowlog_reset()
 
 
 async def slow_commands(server: Server) -> SlowCommands:
-    """Return them, without their arguments: those hold texts. Those of the bench itself are left out."""
+    """Return the slow commands without those of the bench, and without arguments, which contain texts."""
     found = SlowCommands({}, {})
     async with server.client() as client:
         entries: Any = await client.slowlog_get(_SLOWEST_KEPT)
@@ -134,7 +135,7 @@ async def slow_commands(server: Server) -> SlowCommands:
 
 
 def _named(command: bytes) -> str:
-    """Return the name of a command; of a script of ours, which one it is."""
+    """Return the name of a command, with the name of the script if it calls one of ours."""
     words = command.split(b" ", 2)
     name = words[0].decode("ascii", "replace")
     script = _scripts().get(words[1].decode("ascii", "replace")) if len(words) > 1 else None
@@ -143,7 +144,7 @@ def _named(command: bytes) -> str:
 
 @cache
 def _scripts() -> dict[str, str]:
-    """Return the scripts' names by the digests that they are called by."""
+    """Return the scripts' names by digest."""
     names = [file.name.removesuffix(".lua") for file in FOLDER.iterdir() if file.name.endswith(".lua")]
     return {
         sha1(source(name).encode(), usedforsecurity=False).hexdigest(): f"{name}.lua"
@@ -153,7 +154,7 @@ def _scripts() -> dict[str, str]:
 
 
 async def key_bytes(server: Server, names: StreamNames) -> Counter[str]:
-    """Return the bytes of keys that bear a hostile id, by generator."""
+    """Return the bytes of keys with a hostile id, by generator."""
     sizes: Counter[str] = Counter()
     async with server.client() as client:
         cursor = 0

@@ -1,4 +1,4 @@
-"""`python -m mutation`."""
+"""Entry point of `python -m mutation`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 
 from mutation.command import main
 
-for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores the first
+for number in (signal.SIGINT, signal.SIGTERM):  # background jobs of a shell ignore SIGINT
     signal.signal(number, signal.default_int_handler)
 sys.exit(main())

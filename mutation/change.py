@@ -1,4 +1,4 @@
-"""One change of one file."""
+"""A change of a file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
-    """Replace the characters from `start` to `end` of a file."""
+    """A replacement of the characters from `start` to `end` of a file."""
 
     file: str
-    """Its path in the tree."""
+    """Path of the file in the tree."""
     start: int
     end: int
     replacement: str
     rule: str
-    """The rule or the sabotage that made it."""
+    """Name of the rule or the sabotage that made the change."""
 
     def apply(self, source: str) -> str:
         """Return the changed source."""
         return source[: self.start] + self.replacement + source[self.end :]
 
     def line(self, source: str) -> int:
-        """Return the line on which it begins, from 1."""
+        """Return the line on which the change begins, counted from 1."""
         return source.count("\n", 0, self.start) + 1
 
     def place(self, source: str) -> str:
-        """Return its place, as editors read it."""
+        """Return file and line, in the form that editors read."""
         return f"{self.file}:{self.line(source)}"
 
     def lines(self, source: str) -> tuple[str, str]:
-        """Return the lines that it touches, before and after, without indentation."""
+        """Return the changed lines before and after the change, without indentation."""
         first = source.rfind("\n", 0, self.start) + 1
         last = source.find("\n", self.end)
         end = len(source) if last < 0 else last

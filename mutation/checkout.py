@@ -1,8 +1,8 @@
-"""A throw-away copy of the tree, with a virtual environment of its own.
+"""A temporary copy of the tree, with its own virtual environment.
 
-The environment has the packages of the one that runs this, but imports `deltaloom`, `handlers` and `service`
-from the copy: it lists the folder of packages as a path, so that the `.pth` files in there, which lead to the
-original tree, are not read.
+The environment uses the installed packages of the original one, but imports `deltaloom`, `handlers` and
+`service` from the copy. It lists the folder of packages as a path, so that the `.pth` files there, which
+point to the original tree, are not read.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ NOT_PASSED_ON = frozenset(
         "VIRTUAL_ENV",
     }
 )
-"""Variables that would lead tests to the original tree, slow them down, or are meant for this program."""
+"""Variables to leave out: they would make tests slow or use the original tree, or are for this program."""
 STAMPS = (".demo", ".dev")
-"""Files by which the Makefile knows that the environment is up to date."""
+"""Files that tell the Makefile that the environment is up to date."""
 
 
 class CheckoutError(Exception):
-    """The tree cannot be copied, or the tests would not import the copy."""
+    """An error: the tree cannot be copied, or the tests would not import the copy."""
 
 
 def _installed() -> Path:
     """Return the folder of the installed packages; in a copy, that of the original tree."""
     spec = importlib.util.find_spec("pytest")
     if spec is None or spec.origin is None:
-        raise CheckoutError("pytest is not installed here: make venv")
+        raise CheckoutError("pytest is not installed here: run make venv")
     return Path(spec.origin).parents[1]
 
 
 class Checkout:
-    """A copy. Use it as a context manager: at the end it is removed."""
+    """A copy of the tree, to be used as a context manager that removes it at the end."""
 
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
@@ -62,7 +62,11 @@ class Checkout:
         self.python = self.folder / ".venv" / "bin" / "python"
 
     def __enter__(self) -> Self:
-        """Copy the tree."""
+        """Copy the tree, make the environment, and check it.
+
+        Raises:
+            CheckoutError: the tree cannot be copied, or the tests would not import the copy.
+        """
         try:
             self._copy_files()
             self._make_environment()
@@ -76,7 +80,7 @@ class Checkout:
         self.remove()
 
     def remove(self) -> None:
-        """Remove it."""
+        """Remove the copy."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _copy_files(self) -> None:
@@ -95,8 +99,8 @@ class Checkout:
         try:
             run = subprocess.run(("git", *arguments), check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-            raise CheckoutError(f"git cannot copy {self._root}: {said}") from error
+            reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+            raise CheckoutError(f"git cannot copy {self._root}: {reason}") from error
         return run.stdout
 
     def _make_environment(self) -> None:
@@ -117,7 +121,7 @@ class Checkout:
             (folder / stamp).touch()
 
     def _check(self) -> None:
-        """Make sure that tests import the copy."""
+        """Check that tests import the copy."""
         code = f"import {', '.join(PACKAGES)}\nfor each in {', '.join(PACKAGES)}: print(each.__file__)"
         run = subprocess.run(
             [self.python, "-c", code],
@@ -129,16 +133,18 @@ class Checkout:
         )
         found = [Path(file) for file in run.stdout.splitlines()]
         if len(found) != len(PACKAGES) or not all(file.is_relative_to(self.folder) for file in found):
-            raise CheckoutError(f"tests would not import the copy, but {run.stdout or run.stderr}")
+            raise CheckoutError(
+                f"tests would import the original tree instead of the copy: {run.stdout or run.stderr}"
+            )
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables for what runs in it."""
+        """Return the environment variables for programs in the copy."""
         return {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
 
     @contextmanager
     def changed(self, change: Change) -> Iterator[None]:
-        """Change a file for the time of a block."""
+        """Change a file for the duration of a block."""
         path = self.folder / change.file
         source = path.read_text("utf-8")
         self._write(path, change.apply(source))
@@ -149,7 +155,7 @@ class Checkout:
 
     @staticmethod
     def _write(path: Path, source: str) -> None:
-        """Write a file, and remove its compiled form, which Python trusts within the same second."""
+        """Write a file, and remove its compiled form, which Python would still use within the same second."""
         path.write_text(source, "utf-8")
         if path.suffix == ".py":
             Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)

@@ -28,7 +28,7 @@ UNNOTICED, NOT_RUN, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command, and return the exit code."""
     options = _parser().parse_args(arguments)
     console = report.console_for_results()
     try:
@@ -44,27 +44,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mutation",
-        description="Break the code on purpose and see whether the tests notice.",
-        epilog="Exit code: 0 the tests notice enough, 1 they do not, 2 this could not be run.",
+        description="Break the code on purpose, and check that the tests notice.",
+        epilog="Exit code: 0 the tests notice enough, 1 they do not, 2 the program could not be run.",
     )
     commands = parser.add_subparsers(required=True)
-    sabotage = commands.add_parser("sabotage", help="the fixed list: each has to turn `make test` red")
-    sabotage.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    sabotage = commands.add_parser("sabotage", help="try the fixed list: each must turn `make test` red")
+    sabotage.add_argument("names", nargs="*", metavar="NAME", help="try only these")
     sabotage.set_defaults(run=_sabotage)
-    sample = commands.add_parser("sample", help="mutants, chosen at random")
-    sample.add_argument("--seed", default=None, help="which ones; unset: a new one, which is named")
-    sample.add_argument("--count", type=int, default=100, help="of each language, at most (default 100)")
+    sample = commands.add_parser("sample", help="try mutants that are chosen at random")
+    sample.add_argument(
+        "--seed", default=None, help="seed of the choice (default: a new one, which is printed)"
+    )
+    sample.add_argument(
+        "--count", type=int, default=100, help="maximum number of each language (default 100)"
+    )
     sample.add_argument("--path", action="append", help="files or folders to change (default: all code)")
     sample.add_argument(
         "--only", action="append", default=[], metavar="TESTS", help="run only these tests, not `make test`"
     )
     sample.add_argument(
-        "--quick", action="store_true", help="run the nearest tests of each, but not `make test` after them"
+        "--quick", action="store_true", help="run only the nearest tests of each, without `make test`"
     )
-    sample.add_argument("--list", action="store_true", help="show the mutants, run nothing")
+    sample.add_argument("--list", action="store_true", help="show the mutants without running tests")
     sample.set_defaults(run=_sample)
     for command in (sabotage, sample):
-        command.add_argument("--jobs", type=int, default=1, help="copies at work at once (default 1)")
+        command.add_argument(
+            "--jobs", type=int, default=1, help="number of copies to run in parallel (default 1)"
+        )
         command.add_argument("--json", type=Path, default=None, help="write the results to this file")
     return parser
 
@@ -77,7 +83,7 @@ def _sabotage(console: Console, options: argparse.Namespace) -> bool:
     sabotages = [each for each in read_sabotages() if not options.names or each.name in options.names]
     unknown = set(options.names) - {sabotage.name for sabotage in sabotages}
     if unknown:
-        raise SabotageError(f"no such sabotage: {', '.join(sorted(unknown))}")
+        raise SabotageError(f"unknown sabotage: {', '.join(sorted(unknown))}")
     trials = [Trial(sabotage.change(ROOT), sabotage.tests) for sabotage in sabotages]
     console.print(f"{len(trials)} sabotages", highlight=False)
     results = _run(trials, console, options)

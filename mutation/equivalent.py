@@ -1,4 +1,4 @@
-"""The mutants in `equivalent.toml`: they change no behaviour, each for a given reason."""
+"""The mutants in `equivalent.toml`, which change no behaviour, each for a given reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("equivalent.toml")
 
 @dataclass(frozen=True, slots=True)
 class Equivalent:
-    """A mutant that no test can notice: a line, and the line after the change."""
+    """A mutant that no test can notice, as a line before and after the change."""
 
     file: str
     before: str

@@ -1,6 +1,6 @@
-"""The mutants of a Lua script: small changes of its tokens that leave it a program.
+"""The mutants of a Lua script: small changes of its tokens that leave it syntactically valid.
 
-Local assignments are left alone: without one, the script would end in an error at once.
+Local assignments are not changed: without them the script would end in an error at once.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _tokens(source: str) -> list[_Token]:
     while at < len(source):
         found = _TOKEN.match(source, at)
         if found is None:
-            raise ValueError(f"no Lua at character {at}: {source[at : at + 20]!r}")
+            raise ValueError(f"not a Lua token at character {at}: {source[at : at + 20]!r}")
         at = found.end()
         if found.lastgroup == "skip":
             first = first or "\n" in found[0]
@@ -79,7 +79,7 @@ def _tokens(source: str) -> list[_Token]:
 
 
 def lua_mutants(file: str, source: str) -> list[Change]:
-    """Return all mutants of a Lua script, in no order."""
+    """Return all mutants of a Lua script, in no particular order."""
     return list(_Mutants(file, source).all())
 
 
@@ -93,12 +93,12 @@ class _Mutants:
         return self._tokens[index].text if 0 <= index < len(self._tokens) else ""
 
     def _change(self, first: int, last: int, replacement: str, rule: str) -> Change:
-        """Replace the tokens from `first` to `last`."""
+        """Return the replacement of the tokens from `first` to `last`."""
         start, end = self._tokens[first].start, self._tokens[last].end
         return Change(self._file, start, end, replacement, rule)
 
     def all(self) -> Iterator[Change]:
-        """Return the mutants of every token."""
+        """Yield the mutants of all tokens."""
         for index, token in enumerate(self._tokens):
             if token.kind != "string" and token.text in _SWAPPED and self._is_swappable(index):
                 yield self._change(index, index, _SWAPPED[token.text], f"swap {token.text}")
@@ -125,7 +125,7 @@ class _Mutants:
             yield self._change(index, index, str(number - 1), "subtract one")
 
     def _is_swappable(self, index: int) -> bool:
-        """Return whether a sign stands between two values: a minus may be one of its number."""
+        """Return whether a sign is between two values: a minus may also belong to a number."""
         before = self._tokens[index - 1]
         is_value = before.kind in {"number", "string", "word"} or before.text in {")", "]", "}"}
         return self._text(index) not in {"+", "-", "*", "/"} or (is_value and before.text not in _GOES_ON)
@@ -154,7 +154,7 @@ class _Mutants:
         return "function" in {self._text(index - 1), self._text(index - 2)}
 
     def _dropped(self, first: int) -> Iterator[Change]:
-        """Drop a call or an assignment."""
+        """Yield the removal of a call or an assignment."""
         depth, last, is_assignment = 0, first, False
         for index in range(first, len(self._tokens)):
             token = self._tokens[index]
@@ -168,6 +168,6 @@ class _Mutants:
             yield self._change(first, last, "", "drop statement")
 
     def _without_flag(self, index: int) -> Iterator[Change]:
-        """Drop an argument in capitals that is not the command's name."""
+        """Yield the removal of an argument in capitals that is not a command's name."""
         if self._text(index - 1) == ",":
             yield self._change(index - 1, index, "", f"drop {self._text(index)}")

@@ -30,7 +30,7 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
     "service/cli": ("test_cli_*.py",),
     "service/ports/outbox.py": _SENT,
     "service/pipeline": _STORED,
-    "service/apps/relay.py": _SENT,
+    "service/apps/relay_app.py": _SENT,
     "service/storage": (*_STORED, *_SENT, "test_partitions.py"),
     "": ("test_flow.py",),
 }
@@ -38,14 +38,14 @@ _INTEGRATION: Final[Mapping[str, Sequence[str]]] = {
 
 
 def nearest_tests(root: Path, file: str) -> list[str]:
-    """Return files and folders of tests, the nearest first, without those that do not exist."""
+    """Return the existing files and folders of tests, nearest first."""
     return list(dict.fromkeys(path.relative_to(root).as_posix() for path in _nearest(root, file)))
 
 
 def _nearest(root: Path, file: str) -> Iterator[Path]:
     path = PurePosixPath(file)
     tests, stem = root / "tests", path.stem.strip("_")
-    folder = tests / path.parent.as_posix().replace("client/deltaloom", "client")
+    folder = tests / path.parent.as_posix().replace("client/deltaloom", "client").removesuffix("/lua")
     if stem != "init":
         yield from sorted(folder.glob(f"test_{stem}.py"))
         yield from sorted(folder.glob(f"test_{stem}_*.py"))

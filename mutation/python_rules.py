@@ -1,7 +1,7 @@
 """The mutants of a Python file: small changes of its syntax tree, made in its text.
 
-Left alone is what no test should depend on, or what the type checker looks after: annotations, docstrings,
-imports, log lines, the words of errors and descriptions.
+Not changed are code that no test should depend on, and code that the type checker checks: annotations,
+docstrings, imports, log lines, texts of errors and descriptions.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ _OPERATORS: Final[Mapping[type[ast.operator], tuple[str, str]]] = {
 }
 _SWAPPED: Final = {"min": "max", "max": "min", "any": "all", "all": "any"}
 LARGE: Final = 100
-"""Numbers from here on are sizes and times, of which one more or less is no mistake."""
+"""Minimum of a number that is a size or a time, where a difference of one is harmless."""
 _LOG_CALL: Final = re.compile(r"\b(?:log|logger\(\))\.(?:debug|info|warning|error|exception)\(")
 _WORDS: Final = frozenset({"description", "help", "title", "metavar", "epilog"})
-"""Keyword arguments for people."""
+"""Keyword arguments with texts for people."""
 _TYPING: Final = frozenset({"TypeVar", "NewType", "ParamSpec", "cast"})
 
 
 def python_mutants(file: str, source: str) -> list[Change]:
-    """Return all mutants of a Python file, in no order; some of them may not compile (see `compiles`)."""
+    """Return all mutants of a Python file, in no particular order; some may not compile (see `compiles`)."""
     return list(_Mutants(file, source).of_body(ast.parse(source).body))
 
 
 def compiles(change: Change, source: str) -> bool:
-    """Return whether a mutant is a Python program, and another one than before."""
+    """Return whether a mutant is a valid Python program that differs from the original."""
     try:
         changed = ast.parse(change.apply(source))
         compile(changed, change.file, "exec")
@@ -63,7 +63,7 @@ def compiles(change: Change, source: str) -> bool:
 
 
 def _children(node: ast.stmt) -> Iterator[ast.AST]:
-    """Return what of a statement is looked at: neither annotations nor decorators."""
+    """Yield the parts of a statement to examine, without annotations and decorators."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield from (default for default in (*node.args.defaults, *node.args.kw_defaults) if default)
@@ -77,7 +77,10 @@ def _children(node: ast.stmt) -> Iterator[ast.AST]:
 
 
 class _Mutants:
-    """Goes through a tree. Offsets of the tree are bytes in a line; those of a change are characters."""
+    """A visitor of a syntax tree.
+
+    Offsets in the tree are bytes in a line, those of a change are characters.
+    """
 
     def __init__(self, file: str, source: str) -> None:
         self._file = file
@@ -109,17 +112,17 @@ class _Mutants:
     def _between(
         self, left: ast.expr, right: ast.expr, pattern: str, replacement: str, rule: str
     ) -> Iterator[Change]:
-        """Replace an operator between two expressions."""
+        """Yield the replacement of an operator between two expressions."""
         start = self._end(left)
         word = rf"\b{pattern}\b" if pattern[0].isalpha() else pattern
         found = re.search(word, self._source[start : self._start(right)])
         if found is not None:
             yield self._change(start + found.start(), start + found.end(), replacement, rule)
 
-    # ------------------------------------------------------------------------------------------ statements
+    # -------------------------------------------------------------------------------------- statements
 
     def of_body(self, body: Sequence[ast.stmt]) -> Iterator[Change]:
-        """Return the mutants of some statements."""
+        """Yield the mutants of some statements."""
         for statement in body:
             yield from self._of_statement(statement)
 
@@ -127,7 +130,7 @@ class _Mutants:
         if self._is_left_alone(node):
             return
         yield from self._changes_of_statement(node)
-        if isinstance(node, ast.Raise):  # its words are for people
+        if isinstance(node, ast.Raise):  # the error's text is for people
             return
         for child in _children(node):
             yield from self._of_node(child)
@@ -150,7 +153,7 @@ class _Mutants:
             case ast.Raise() | ast.Delete() | ast.AugAssign() | ast.Expr():
                 yield self._replace(node, "pass", "drop statement")
             case ast.Assign(targets=[ast.Name() | ast.Tuple(), *_]):
-                return  # without the name there would be an error at once
+                return  # a missing name would be an error at once
             case ast.Assign():
                 yield self._replace(node, "pass", "drop assignment")
             case ast.Return(value=ast.expr() as value) if self._text(value) not in {"None", "False"}:
@@ -170,11 +173,11 @@ class _Mutants:
             yield from self._of_statement(node)
         elif isinstance(node, ast.expr):
             yield from self._of_expression(node)
-        else:  # a handler of exceptions, a case of a match, an item of a with
+        else:  # an exception handler, a match case, a with item
             for child in ast.iter_child_nodes(node):
                 yield from self._of_node(child)
 
-    # ----------------------------------------------------------------------------------------- expressions
+    # ------------------------------------------------------------------------------------- expressions
 
     def _of_expression(self, node: ast.expr) -> Iterator[Change]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _TYPING:

@@ -25,13 +25,13 @@ _WIDE: Final = 160
 
 
 def console_for_results() -> Console:
-    """Return a console that cuts no names where there is no terminal."""
+    """Return a console that is wide enough for all names if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDE)
 
 
 class Progress:
-    """One line for each change."""
+    """A progress display with one line per change."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Progress:
         self._done = 0
 
     def __call__(self, result: Result) -> None:
-        """Show a result."""
+        """Print a result."""
         self._done += 1
         word, style = ("killed", "green") if result.killed else ("SURVIVED", "bold red")
         line = Text(f"{self._done:>4}/{self._total}  ")
@@ -51,7 +51,7 @@ class Progress:
 
 
 def show_sample(console: Console, results: Sequence[Result], seed: str) -> bool:
-    """Show the table and the survivors; returns whether the goals are met."""
+    """Print the table and the survivors; return whether the goals are met."""
     for result in results:
         if not result.killed:
             console.rule(Text(f"survived: {result.change.place(result.source)} ({result.change.rule})"))
@@ -92,7 +92,7 @@ def _numbers(results: Sequence[Result]) -> tuple[str, str, str, str]:
 
 
 def show_sabotages(console: Console, sabotages: Sequence[Sabotage], results: Sequence[Result]) -> bool:
-    """Show the table; returns whether each sabotage was noticed."""
+    """Print the table; return whether all sabotages were noticed."""
     table = Table("sabotage", "breaks")
     table.add_column("noticed by", overflow="fold")
     for sabotage, result in zip(sabotages, results, strict=True):

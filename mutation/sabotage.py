@@ -1,4 +1,4 @@
-"""The sabotages in `sabotages.toml`: fixed ways to break the code, each of which must turn the tests red."""
+"""The sabotages in `sabotages.toml`: fixed ways to break the code, which must turn the tests red."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("sabotages.toml")
 
 
 class SabotageError(Exception):
-    """A sabotage does not match the tree: change `sabotages.toml`."""
+    """An error: a sabotage does not match the tree, so that `sabotages.toml` must be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +22,28 @@ class Sabotage:
     name: str
     file: str
     find: str
-    """Text that is in the file exactly once."""
+    """Text that the file contains exactly once."""
     replace: str
     breaks: str
     """The damage that a user would see."""
     tests: tuple[str, ...]
-    """Run first; one of them should fail."""
+    """Tests to run first; at least one of them should fail."""
 
     def change(self, root: Path) -> Change:
-        """Return its change of the tree; `SabotageError` if its text is not there exactly once."""
+        """Return the sabotage as a change of the tree.
+
+        Raises:
+            SabotageError: the file cannot be read, or does not contain the text exactly once.
+        """
         try:
             source = (root / self.file).read_text("utf-8")
         except OSError as error:
             raise SabotageError(f"sabotage {self.name!r}: {self.file} cannot be read: {error}") from error
         count = source.count(self.find)
         if count != 1:
-            raise SabotageError(f"sabotage {self.name!r}: its text is {count} times in {self.file}, not once")
+            raise SabotageError(
+                f"sabotage {self.name!r}: its text occurs {count} times in {self.file}, not once"
+            )
         start = source.index(self.find)
         return Change(self.file, start, start + len(self.find), self.replace, self.name)
 

@@ -1,4 +1,4 @@
-"""The choice of mutants by a seed, and the share of them that must die."""
+"""The choice of mutants by a seed, and the share of them that must be killed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from mutation.equivalent import Equivalents
 
 SCOPE: Final = ("client/deltaloom", "handlers", "service")
-"""The folders to sample, unless the command line names others."""
+"""Folders to sample, unless the command line names others."""
 
 LEFT_OUT: Final = ("service/demo",)
-"""The demo is a show, and its tests compare only its output."""
+"""Folders without mutants: tests of the demo compare only its output."""
 
 GOALS: Final[Mapping[str, float]] = {"Python": 0.98, "Lua": 0.95}
-"""The share of mutants that have to die."""
+"""Minimum share of killed mutants, by language."""
 
 
 def language_of(file: str) -> str:
@@ -31,7 +31,11 @@ def language_of(file: str) -> str:
 
 
 def files_in(root: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Return the Python files and Lua scripts in these paths; `FileNotFoundError` if one is not there."""
+    """Yield the Python files and Lua scripts in these paths.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+    """
     for path in paths:
         found = root / path
         if not found.exists():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mutation.checkout import Checkout
 
 _GRACE: Final = 20.0
-"""Seconds in which tests that are interrupted may stop their servers."""
+"""Seconds that interrupted tests get to stop their servers."""
 
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 _NO_CONFTEST: Final = re.compile(r"ImportError while loading conftest|^INTERNALERROR>", re.MULTILINE)
@@ -32,31 +32,31 @@ _OPTIONS: Final = (
     "--hypothesis-seed=0",
     "--hypothesis-profile=mutants",
 )
-"""The same examples each time, so that the same tests notice the same change."""
+"""Options of pytest. The examples are the same each time, so that the same tests notice the same change."""
 
 
 class SuiteError(Exception):
-    """Tests could not be run: they neither passed nor failed."""
+    """An error: the tests could not be run, so that they neither passed nor failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended."""
+    """The result of a run."""
 
     red: bool
     test: str | None
-    """The test that failed first; None if none did, or if none came to an end."""
+    """The test that failed first; None if none failed, or if the time was over."""
     seconds: float
 
 
 async def run_tests(checkout: Checkout, tests: Sequence[str], limit: float, processes: int = 0) -> Outcome:
-    """Run these tests.
+    """Run tests.
 
     Args:
-        checkout: where they run.
+        checkout: copy to run them in.
         tests: files, folders or ids.
-        limit: seconds, after which they count as failed: a program that hangs is noticed.
-        processes: so many share the tests; with 0 they run one after the other, in this order.
+        limit: seconds after which they count as failed, so that a hanging program is noticed.
+        processes: number of processes that share the tests; 0 runs them one after the other, in this order.
     """
     parallel = (f"--numprocesses={processes}", "--dist=worksteal" if processes else "--dist=no")
     return await _run(checkout, (str(checkout.python), "-m", "pytest", *_OPTIONS, *parallel, *tests), limit)
@@ -86,8 +86,8 @@ async def _run(checkout: Checkout, command: Sequence[str], limit: float) -> Outc
         finally:
             await _end(process)
         output.seek(0)
-        said = output.read().decode(errors="replace")
-    return _outcome(command, code, said, time.monotonic() - began)
+        printed = output.read().decode(errors="replace")
+    return _outcome(command, code, printed, time.monotonic() - began)
 
 
 def _outcome(command: Sequence[str], code: int | None, output: str, seconds: float) -> Outcome:
@@ -103,7 +103,7 @@ def _outcome(command: Sequence[str], code: int | None, output: str, seconds: flo
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a run that is not over: interrupt it so that it cleans up, then kill it with all its children."""
+    """End a run that is not over: interrupt it to let it clean up, then kill it with its children."""
     for number, grace in ((signal.SIGINT, _GRACE), (signal.SIGKILL, None)):
         if process.returncode is not None:
             return

@@ -1,4 +1,4 @@
-"""Trials of changes, one by one, to see whether a test notices."""
+"""Trials of changes, to check whether a test notices them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ALL_LIMIT: Final = 1800.0
 """Seconds for `make test`."""
 
 _PROCESSES: Final = 4
-"""For many tests: most of them wait."""
+"""Number of processes for many tests, most of which wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A change to try, and the tests that are run first."""
+    """A change to try, with the tests to run first."""
 
     change: Change
     tests: tuple[str, ...]
     then_all: bool = True
-    """True if `make test` decides when those tests pass."""
+    """True if `make test` is run when those tests pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Result:
 
     change: Change
     source: str
-    """The file before."""
+    """Source of the file before the change."""
     outcome: Outcome
     by_first: bool
-    """True if the outcome is that of the tests that were run first, not of `make test`."""
+    """True if the outcome is that of the tests run first, not of `make test`."""
 
     @property
     def killed(self) -> bool:
@@ -55,18 +55,18 @@ class Result:
 
 
 def trial_of(change: Change, only: Sequence[str] = (), *, quick: bool = False) -> Trial:
-    """Return the trial of a mutant: by the tests in `only`, else by the nearest and, unless quick, by all."""
+    """Return the trial of a mutant: with the tests in `only`, or with the nearest and, unless quick, all."""
     tests = tuple(only or nearest_tests(ROOT, change.file))
     return Trial(change, tests, then_all=not (only or quick))
 
 
 async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], None]) -> list[Result]:
-    """Try changes, first with the tests of each trial, then with `make test` where those pass.
+    """Try changes, first with the tests of each trial, then with `make test` if those pass.
 
     Args:
-        trials: what to try.
-        jobs: copies at work at once.
-        done: is told each final result as it comes.
+        trials: trials to run.
+        jobs: number of copies to run in parallel.
+        done: called with each final result.
 
     Returns:
         The results in the order of the trials.
@@ -91,7 +91,7 @@ async def try_all(trials: Sequence[Trial], jobs: int, done: Callable[[Result], N
 
 
 async def _run_first(checkout: Checkout, trial: Trial) -> Outcome:
-    """Run the nearest tests, then the next two, then the others: collecting takes longer than running."""
+    """Run the nearest tests, then the next two, then the others, as collecting takes the most time."""
     outcome = await run_tests(checkout, trial.tests[:1], FIRST_LIMIT)
     for tests, processes in ((trial.tests[1:3], 0), (trial.tests[3:], _PROCESSES)):
         if tests and not outcome.red:
@@ -110,7 +110,7 @@ async def _try_each(
     run: Callable[[Checkout, Trial], Awaitable[Outcome]],
     note: Callable[[Trial, Result], None],
 ) -> None:
-    """Run tests for each trial, in as many copies at once as there are."""
+    """Run tests for each trial, in parallel in all copies."""
     left, known = iter(trials), set[str]()
 
     async def work(checkout: Checkout) -> None:
@@ -134,7 +134,11 @@ async def _try_each(
 
 
 async def check_unchanged(checkout: Checkout, test: str) -> None:
-    """Make sure that a test passes without any change; else it would seem to notice everything."""
+    """Check that a test passes without a change. Otherwise it would seem to notice all changes.
+
+    Raises:
+        SuiteError: the test fails.
+    """
     name, _, _ = test.partition("[")
     if (await run_tests(checkout, [name], FIRST_LIMIT)).red:
         raise SuiteError(f"{test} fails without any change")

@@ -1,1 +1,1 @@
-"""The worker: it does what the handlers ask for, with FastStream, Redis and a command line."""
+"""The worker and the relay: they connect the handlers to Redis, with FastStream and a command line."""

@@ -1,4 +1,4 @@
-"""`python -m service` is the command `deltaloom`."""
+"""Entry point of `python -m service`, which is the command `deltaloom`."""
 
 from service.cli import main
 

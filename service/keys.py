@@ -1,31 +1,31 @@
-"""Every key the worker keeps for itself, beside the public names of the contract.
+"""The private keys of the worker and the relay, in addition to the public names of the contract.
 
-| key                       | type   | what                                         | goes away        |
+| key                       | type   | content                                      | removed by       |
 |---------------------------|--------|----------------------------------------------|------------------|
 | `state:<stream key>`      | hash   | a response: parts, context, endings          | TTL              |
-| `log:<stream key>:<part>` | string | an open part's set of events, in chunks      | finished, or TTL |
-| `open`                    | zset   | responses not over, by latest entry's ms     | ended, or idle   |
-| `waiting`                 | zset   | responses in doubt, by closing entry's ms    | settled          |
-| `done:<digest>`           | string | a response that is over: digests of texts    | TTL              |
-| `owners`                  | hash   | responses of large pending entries           | acknowledged     |
-| `counts`                  | hash   | events without effect: by type, or late      | bounded in size  |
-| `counted-types`           | zset   | weights of the types in `counts`             | bounded in size  |
-| `counted-fields`          | zset   | weights of the fields left out in `counts`   | bounded in size  |
-| `format`                  | hash   | the format of the state                      | stays: 3 fields  |
-| `kind-retention`          | hash   | how far streams were searched for a kind     | TTL              |
-| `spikes`                  | hash   | what is refused far more than before         | TTL              |
-| `provider-spikes`         | hash   | the same for providers                       | TTL              |
-| `spike-turn`              | string | who looked for spikes last                   | TTL              |
-| `rates:<width>:<start>`   | hash   | responses that ended in some ms, and refused | TTL              |
-| `rate-names:<width>:<…>`  | zset   | weights of the names that these count for    | TTL              |
+| `log:<stream key>:<part>` | string | an open part's set of events, in chunks      | its end, or TTL  |
+| `open`                    | zset   | open responses, by ms of last activity       | end, or idleness |
+| `waiting`                 | zset   | unsettled responses, by ms of first closing  | settlement       |
+| `done:<digest>`           | string | marker of a response that is over            | TTL              |
+| `owners`                  | hash   | responses of large pending entries           | acknowledgement  |
+| `counts`                  | hash   | events without effect: by type, or late      | (bounded)        |
+| `counted-types`           | zset   | weights of the types in `counts`             | (bounded)        |
+| `counted-fields`          | zset   | weights of the fields left out in `counts`   | (bounded)        |
+| `format`                  | hash   | the format of the state                      | (3 fields)       |
+| `kind-retention`          | hash   | progress of the retention by kind            | TTL              |
+| `spikes`                  | hash   | current spikes of models and tenants         | TTL              |
+| `provider-spikes`         | hash   | current spikes of providers                  | TTL              |
+| `spike-turn`              | string | the worker with the right to look for spikes | TTL              |
+| `rates:<width>:<start>`   | hash   | responses that ended in a bucket of time     | TTL              |
+| `rate-names:<width>:<…>`  | zset   | weights of the names in such a bucket        | TTL              |
 
-And those of the relay; of all partitions in the first, where there are several.
+The relay's keys; with several partitions, the first one has those for all.
 
-| key                       | type   | what                                         | goes away        |
+| key                       | type   | content                                      | removed by       |
 |---------------------------|--------|----------------------------------------------|------------------|
-| `relay:<name>:lease`      | string | who sends to a destination                   | TTL              |
-| `relay:<name>:digests`    | hash   | which alerts became one message              | delivered, or TTL|
-| `gone`                    | hash   | destinations that said they are no more      | one each         |
+| `relay:<name>:lease`      | string | the process that sends to a destination      | TTL              |
+| `relay:<name>:digests`    | hash   | the alerts in each digest                    | delivery, or TTL |
+| `gone`                    | hash   | disabled destinations                        | (one field each) |
 
 The fields of a state are described in `commit.lua`.
 """
@@ -43,25 +43,25 @@ if TYPE_CHECKING:
 
 
 _MARKER_DIGEST_BYTES = 15
-"""Bytes of the digest in a marker's key: 20 characters, without padding."""
+"""Bytes of the digest in a marker's key, which gives 20 characters of base64 without padding."""
 
 OTHER = "(other)"
-"""The name of all whose own is not kept, because there are too many."""
+"""The name under which names beyond the limit are counted."""
 
 LEFT_OUT = "left_out:"
-"""How the name of a count begins that says how often a field was left out; type and field follow."""
+"""Prefix of the name of a count of left-out fields; event type and field follow."""
 
 BEYOND_LIMIT = "parts_beyond_limit"
-"""The name of the count of events whose parts were too many of their response."""
+"""The name of the count of events with parts beyond the limit of parts per response."""
 
 LATE = "late"
-"""The name of the count of events that came for finished texts."""
+"""The name of the count of events for finished texts."""
 
 SET_ASIDE = "set_aside"
-"""The name of the count of responses that cannot be settled."""
+"""The name of the count of responses that were set aside, because they cannot be settled."""
 
 LOG = "log:"
-"""How a log's key begins, after the prefix; the response and the part follow."""
+"""Beginning of a log's key, after the prefix; the response and the part follow."""
 
 
 _TYPES = {
@@ -73,7 +73,7 @@ _TYPES = {
 
 
 def type_of(key: str) -> str:
-    """Return the type that a key of ours should have, by its name."""
+    """Return the Redis type of one of our keys, by its name."""
     heads = key.split(":")[1:]
     if heads[-1] == "lease":
         return "string"
@@ -82,89 +82,89 @@ def type_of(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The worker's own keys of one partition."""
+    """The worker's private keys in one partition."""
 
     names: StreamNames
 
     @property
     def open(self) -> str:
-        """Responses with something open."""
+        """The key of the open responses."""
         return self.names.name("open")
 
     @property
     def waiting(self) -> str:
-        """Responses with something closed that waits for the low-water mark."""
+        """The key of the responses that wait for the low-water mark."""
         return self.names.name("waiting")
 
     @property
     def owners(self) -> str:
-        """The responses of large pending entries: no text of another response waits for these."""
+        """The key of the responses of large pending entries, for which other responses do not wait."""
         return self.names.name("owners")
 
     @property
     def counts(self) -> str:
-        """Events acknowledged without effect."""
+        """The key of the counts of events that were acknowledged without effect."""
         return self.names.name("counts")
 
     @property
     def counted_types(self) -> str:
-        """The types in the counts, by how often they come."""
+        """The key of the event types in the counts, by frequency."""
         return self.names.name("counted-types")
 
     @property
     def counted_fields(self) -> str:
-        """The fields left out in the counts, by how often they come."""
+        """The key of the left-out fields in the counts, by frequency."""
         return self.names.name("counted-fields")
 
     @property
     def format(self) -> str:
-        """The note of the state's format."""
+        """The key of the note of the state's format."""
         return self.names.name("format")
 
     @property
     def kind_retention(self) -> str:
-        """How far each output was searched for texts of kinds that have a retention of their own."""
+        """The key of the progress of the retention by kind."""
         return self.names.name("kind-retention")
 
     def rates(self, width_ms: int, start_ms: int) -> str:
-        """The responses that were over within so many milliseconds, from then on."""
+        """Return the key of a bucket: counts of responses that ended within `width_ms` from `start_ms` on."""
         return self.names.name(f"rates:{width_ms}:{start_ms}")
 
     def rate_names(self, width_ms: int, start_ms: int) -> str:
-        """The models, tenants and providers in a bucket of rates, by how often they come."""
+        """Return the key of the models, tenants and providers in a bucket, by frequency."""
         return self.names.name(f"rate-names:{width_ms}:{start_ms}")
 
     @property
     def spikes(self) -> str:
-        """What is refused far more than before: of all partitions, in the first."""
+        """The key of the current spikes of models and tenants; used in the first partition only."""
         return self.names.name("spikes")
 
     @property
     def provider_spikes(self) -> str:
-        """The same for providers, in a key of its own: workers of v0.1.0 would take them for tenants."""
+        """The key of the current spikes of providers, which workers of v0.1.0 would read as tenants."""
         return self.names.name("provider-spikes")
 
     @property
     def spike_turn(self) -> str:
-        """That a worker has looked for spikes just now: of all partitions, in the first."""
+        """The key of the right to look for spikes; used in the first partition only."""
         return self.names.name("spike-turn")
 
     def state(self, stream_key: StreamKey) -> str:
-        """A response."""
+        """Return the key of a response's state."""
         return self.names.name(f"state:{stream_key}")
 
     def marker(self, stream_key: StreamKey) -> str:
-        """Return the key of the marker of a response that is over; it is short, however long the id is."""
+        """Return the key of a response's marker, which has a fixed length."""
         name = str(stream_key).encode("utf-8", "surrogatepass")
         digest = blake2b(name, digest_size=_MARKER_DIGEST_BYTES).digest()
         return self.names.name(f"done:{urlsafe_b64encode(digest).decode()}")
 
     def log(self, part: PartKey) -> str:
-        """An open part's set."""
+        """Return the key of a part's log."""
         return self.names.name(f"{LOG}{part.stream_key}:{part.field}")
 
     def item(self, part: PartKey) -> str:
-        """The public hash of a finished item."""
+        """Return the key of the public hash of a part's item."""
         return self.names.item(part.stream_key.value, part.output_index)
 
 
@@ -173,20 +173,20 @@ class RelayKeys:
     """The relay's keys for one destination."""
 
     names: StreamNames
-    """Of the first partition."""
+    """The names of the first partition."""
     destination: str
 
     @property
     def lease(self) -> str:
-        """Who sends to it."""
+        """The key of the lease to send to the destination."""
         return self.names.name(f"relay:{self.destination}:lease")
 
     @property
     def digests(self) -> str:
-        """Digests on their way to it."""
+        """The key of the saved digests for the destination."""
         return self.names.name(f"relay:{self.destination}:digests")
 
     @property
     def gone(self) -> str:
-        """The destinations that are no more: this one or others."""
+        """The key of the disabled destinations, shared by all destinations."""
         return self.names.name("gone")

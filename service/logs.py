@@ -1,8 +1,8 @@
-"""Logs by structlog: pretty on a terminal, JSON lines otherwise; the standard library's go the same way.
+"""Logging with structlog: readable lines on a terminal, JSON lines otherwise, also for `logging`.
 
-No text of an event is logged at any level, unless `DELTALOOM_LOG_TEXT=true`: a line that carries one
-puts it under `text` or `provider_explanation`, and the processor here takes it out. Characters of ids and
-names that a terminal would obey, or not show, are escaped (`service/visible.py`).
+Texts of events are not logged at any level, unless `DELTALOOM_LOG_TEXT=true`: a line has such a text only
+under the keys `text` and `provider_explanation`, which a processor here removes. Control characters and
+invisible characters in ids and names are escaped (`service/visible.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 LOGGER = "deltaloom"
 FASTSTREAM_LOGGER = "deltaloom.faststream"
 _LIBRARIES = (FASTSTREAM_LOGGER, "redis", "asyncio")
-"""Loggers that tell of every step: heard in full only at the level debug."""
+"""Verbose loggers of libraries; below warnings, their lines are written only at the level debug."""
 _TEXTS = ("text", "provider_explanation")
-"""Keys of a line that hold a model's words, or a provider's words about a user's request."""
+"""Keys of a line with a text of a model, or of a provider about a user's request."""
 
 
 def _without_text(
@@ -59,7 +59,7 @@ def _dumps(event: object, **how: Any) -> str:
 def _visible(
     _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Escape what a terminal would obey, or not show; only a traceback keeps its lines."""
+    """Escape control characters and invisible characters; only a traceback keeps its line breaks."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = visible(value, keep="\n" if key == "exception" else "")
@@ -69,7 +69,7 @@ def _visible(
 
 
 def traceback_of(exc_info: ExcInfo) -> str:
-    """A traceback without local variables, and without the values that a model refused: both may be texts."""
+    """Return a traceback without local variables and without rejected values: both may be users' texts."""
     written = "".join(traceback.format_exception(*exc_info))
     error: BaseException | None = exc_info[1]
     while error is not None:
@@ -81,12 +81,12 @@ def traceback_of(exc_info: ExcInfo) -> str:
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """What is cancelled is ended by this program: FastStream would tell of it as of an error."""
+    """Return False for a cancellation, which this program has caused but FastStream logs as an error."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
-class _Lines:
-    """Where lines go. One that cannot be (a full disk, a pipe that nobody reads) is lost, no more."""
+class _LogLines:
+    """Writes lines to a stream. A line that cannot be written (full disk, closed pipe) is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -100,7 +100,7 @@ class _Lines:
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send every log line of this process to `stream` (default: stderr), once, in the one format."""
+    """Write all log lines of this process to `stream` (default: stderr), in the configured format."""
     stream = stream or sys.stderr
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -133,17 +133,17 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for chatty in _LIBRARIES:
         logging.getLogger(chatty).setLevel("DEBUG" if settings.log_level == "debug" else "WARNING")
-    # Our own lines do not go through the standard library, which takes as long for one again.
+    # Our own lines bypass the standard library, which would double the time for a line.
     structlog.configure(
         processors=[_with_our_name, *shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: _LogLines(stream),
         cache_logger_on_first_use=False,
     )
 
 
 bound = structlog.contextvars.bound_contextvars
-"""`with bound(stream=…):` every line of the block carries these, whoever writes it."""
+"""Context manager that adds key-value pairs to all lines of its block: `with bound(stream=…):`."""
 
 
 _silence: ContextVar[bool] = ContextVar("silence", default=False)
@@ -151,7 +151,7 @@ _silence: ContextVar[bool] = ContextVar("silence", default=False)
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Write no line of this block, from whatever it calls."""
+    """Suppress all of our log lines within the block."""
     token = _silence.set(True)
     try:
         yield
@@ -164,7 +164,7 @@ def _drop(_logger: WrappedLogger, _method: str, _event: MutableMapping[str, Any]
 
 
 def logger() -> FilteringBoundLogger:
-    """The worker's logger."""
+    """Return our logger, or one that drops all lines within `silent()`."""
     if _silence.get():
         nobody: FilteringBoundLogger = structlog.wrap_logger(None, processors=[_drop])
         return nobody
@@ -173,5 +173,5 @@ def logger() -> FilteringBoundLogger:
 
 
 def wanted(level: int) -> bool:
-    """Whether lines of this level (of `logging`) are written: asking costs less than a line for nobody."""
+    """Return whether lines of a level (of `logging`) are written, to avoid the cost of unused lines."""
     return logging.getLogger(LOGGER).isEnabledFor(level)

@@ -1,6 +1,6 @@
-"""Try what a worker does on scratch keys, before it reads an entry.
+"""Rehearse all operations of a worker on scratch keys, before it reads an entry.
 
-A missing right, command or option is one clear line then, and not the end of healthy entries.
+A missing permission, command or option then gives one clear error, instead of dead letters for valid entries.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from deltaloom.streams import GROUP
 from handlers.core.identity import PartKey, StreamKey
 from service import logs
 from service.bus.envelope import open_entry
-from service.patience import Patience, T
-from service.pipeline.worker import Worker
-from service.ports.storage import RawEntry, SetUpWronglyError
+from service.pipeline.processing import Worker
+from service.ports.storage import RawEntry, SetupError
+from service.retrying import RetryUntilAvailable, T
 from service.storage.client.availability import unavailable_if_away, without_script
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
-from service.storage.rates import RedisRates
+from service.storage.redis_rates import RedisRates
 from service.storage.scratch import scratch_keys, scratch_settings
 from service.storage.store import RedisStorage
 
@@ -47,11 +47,11 @@ _EVENTS: tuple[bytes, ...] = (
     b'{"type": "response.output_item.done", "output_index": 0, "item": {}}',
     b'{"type": "response.completed", "response": {}}',
 )
-"""The events of a response: they make a text with its alerts, a count and a dead letter."""
+"""The events of a response, which give a text with alerts, a count and a dead letter."""
 
 
 class Rehearsals:
-    """The rehearsals of a worker: one on its server; in a cluster one where each partition lies."""
+    """The rehearsals of a worker: one on a single server, one for each partition in a cluster."""
 
     def __init__(self, client: Redis, table: RoutingTable, settings: Settings) -> None:
         self._client = client
@@ -61,7 +61,11 @@ class Rehearsals:
         self._done = False
 
     async def rehearse(self, names: StreamNames) -> None:
-        """Rehearse for a partition, unless that was done on its server; raises what `rehearse` does."""
+        """Rehearse for a partition, unless that was done on its server.
+
+        Raises:
+            SetUpWronglyError, StorageUnavailableError: as in `rehearse`.
+        """
         if self._settings.address.mode == "cluster":
             await rehearse(self._client, self._table, self._settings, names)
             return
@@ -72,42 +76,44 @@ class Rehearsals:
 
 
 async def rehearse(client: Redis, table: RoutingTable, settings: Settings, names: StreamNames) -> None:
-    """Run all that a worker runs on a server, once, on keys that lie where those of a partition do.
+    """Run all commands and scripts of a worker once, on scratch keys on the server of a partition.
 
     Raises:
-        SetUpWronglyError: the server does not let it; the message is one line with the remedy.
-        StorageUnavailableError: the server is away.
+        SetUpWronglyError: the server refuses one; the message is one line with the remedy.
+        StorageUnavailableError: the server is unavailable.
     """
     scratch = scratch_settings(settings, names)
     try:
         with logs.silent(), unavailable_if_away():
             async with scratch_keys(client, scratch) as keys:
                 await _Rehearsal(client, table, scratch, keys).run()
-            await _wait_for_nothing(client, settings)
+            await _try_waiting(client, settings)
     except ResponseError as error:
-        said = without_script(str(error))
+        message = without_script(str(error))
         remedy = "use Redis 7.0 or later, or Valkey"
-        raise SetUpWronglyError("scripts", f"it cannot run what a worker runs: {said}; {remedy}") from error
+        raise SetupError(
+            "scripts", f"the server cannot run the scripts of a worker: {message}; {remedy}"
+        ) from error
 
 
-async def _wait_for_nothing(client: Redis, settings: Settings) -> None:
-    """Try what the settings have a worker wait by; of no replica and no disk, it answers at once."""
+async def _try_waiting(client: Redis, settings: Settings) -> None:
+    """Try WAITAOF or WAIT, if the settings require one; for 0 replicas, it returns at once."""
     if settings.wait_aof:
         await client.waitaof(0, 0, 0)
     elif settings.wait_replicas:
         await client.wait(0, 0)
 
 
-class _Impatience(Patience):
-    """Takes each step once."""
+class _SingleAttempt(RetryUntilAvailable):
+    """A substitute that runs each step once, without a retry."""
 
-    async def until_done(self, step: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Take it; whatever is wrong, say so."""
+    async def call(self, step: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run the step; raise any error."""
         return await step(*args)
 
 
 class _Rehearsal:
-    """One worker, and another one that leaves entries behind, on scratch keys."""
+    """A worker, and another one that leaves pending entries, on scratch keys."""
 
     def __init__(self, client: Redis, table: RoutingTable, settings: Settings, keys: Keys) -> None:
         self._client = client
@@ -117,17 +123,17 @@ class _Rehearsal:
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._other = ConsumerGroup(client, keys, _OTHER)
         self._storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(self._storage, table, keys.names, settings, _Impatience(), open_entry)
+        self._worker = Worker(self._storage, table, keys.names, settings, _SingleAttempt(), open_entry)
 
     async def run(self) -> None:
-        """Do all of it."""
+        """Run the whole rehearsal."""
         await self._group.ensure()
         await self._publish(*_EVENTS)
         await self._storage.note_owners({b"0-1": _RESPONSE})
-        await self._take(await self._read(self._settings.consumer))
+        await self._process(await self._read(self._settings.consumer))
         await self._worker.sweep()
         await self._take_over()
-        await self._tidy_up()
+        await self._maintain()
         await self._look_for_spikes()
         state, log, marker = (
             self._keys.state(_RESPONSE),
@@ -142,7 +148,7 @@ class _Rehearsal:
             await self._client.xadd(self._stream, each)
 
     async def _read(self, consumer: str) -> list[RawEntry]:
-        """Give a consumer all that is unread."""
+        """Read all new entries as a consumer."""
         reply: Any = await self._client.xreadgroup(GROUP, consumer, {self._stream: ">"}, count=100)
         streams = reply.items() if isinstance(reply, dict) else reply
         entries = [
@@ -153,32 +159,32 @@ class _Rehearsal:
             for entry_id, fields in entries
         ]
 
-    async def _take(self, entries: list[RawEntry]) -> None:
-        await self._worker.take(self._worker.gathering(entries))
+    async def _process(self, entries: list[RawEntry]) -> None:
+        await self._worker.process(self._worker.builder(entries))
 
     async def _take_over(self) -> None:
-        """Do what is done about entries that another worker has left."""
+        """Take over the pending entries of another consumer."""
         await self._publish(_EVENTS[2], _EVENTS[2])
         await self._read(_OTHER)
-        await self._other.keep([b"0-1"])
-        inherited = await self._group.inherit(_OTHER)
+        await self._other.renew([b"0-1"])
+        inherited = await self._group.adopt(_OTHER)
         claimed = (await self._group.claim(0, "0-0")).deliveries
         ids = list({**inherited, **claimed})
         await self._group.look_at(ids[0], 1)
-        await self._take(await self._group.deliver(ids, 1))
+        await self._process(await self._group.deliver(ids, 1))
 
-    async def _tidy_up(self) -> None:
-        """Do what is done now and then."""
+    async def _maintain(self) -> None:
+        """Run the maintenance of the group and the streams."""
         await self._group.consumers()
         await self._other.leave()
-        await self._group.retire(round(self._settings.claim_time * 1000))
+        await self._group.remove_idle_consumers(round(self._settings.claim_time * 1000))
         await self._group.trim(round(self._settings.retention * 1000))
         kinds = self._settings.kind_retentions
         await KindRetention(self._client, self._keys, kinds, self._settings.retention).remove_aged()
 
     async def _look_for_spikes(self) -> None:
         rates = RedisRates(self._client, self._settings, [self._keys.names])
-        turn = await rates.take_turn(1000)
+        turn = await rates.acquire_leader_lock(1000)
         if turn is not None:
             await rates.counted(turn.now_ms)
             await rates.write(turn, ())

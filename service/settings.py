@@ -1,4 +1,4 @@
-"""Settings: read once from `DELTALOOM_*` (and `REDIS_URL`), validated, frozen."""
+"""Settings from the environment variables `DELTALOOM_*` and `REDIS_URL`: read once, validated and frozen."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
 
 ENV_PREFIX = "DELTALOOM_"
-_OTHER_URL = "DELTALOOM_REDIS_URL"  # wins over REDIS_URL, which other programs may share
-_HIDDEN = ("redis_url",)  # an URL may hold a password
+_OTHER_URL = "DELTALOOM_REDIS_URL"  # takes precedence over REDIS_URL, which other programs may share
+_HIDDEN = ("redis_url",)  # a URL may have a password
 
 PARTITIONS_AT_MOST = 1024
-"""Each costs a worker that serves it a connection and some rounds."""
+"""Maximum partitions. A worker needs a connection and some periodic tasks for each one it serves."""
 
 
 KINDS: tuple[str, ...] = get_args(KnownKind)
 LONGEST = 100 * 365 * 86400
-"""Seconds: a century. Far longer times are beyond what Redis takes."""
+"""Longest time in seconds: a century. Redis rejects far longer TTLs."""
 
 SHORTEST_RETENTION = 60
-"""Seconds. The clocks of a server and of its successor may differ by some."""
+"""Shortest retention in seconds, since the clocks of a server and its successor may differ by some."""
 
 
 class SettingsError(ValueError):
-    """The operator set a variable to a value that is not allowed: one line for each, with the remedy."""
+    """Invalid settings; the message has one line for each, with the remedy."""
 
 
 def _names(text: str) -> str:
@@ -48,7 +48,7 @@ def _names(text: str) -> str:
 
 
 def _redis_url(url: str) -> str:
-    scheme_of(url)  # the rest is judged together with what DELTALOOM_REDIS_MODE says
+    scheme_of(url)  # the rest is checked later, together with DELTALOOM_REDIS_MODE
     return url
 
 
@@ -60,7 +60,7 @@ def _prefix(prefix: str) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    """The numbers in `0,2,5-7`, in order; `ValueError` if it is not written so."""
+    """Return the numbers in a text like `0,2,5-7`, sorted; raise `ValueError` for another form."""
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -75,14 +75,14 @@ def _numbers(text: str) -> list[int]:
 
 
 def _seconds_by_kind(text: str) -> dict[str, int]:
-    """Return the seconds in `reasoning=3600,refusal=86400`; `ValueError` if it is not written so."""
+    """Return the seconds by kind in a text like `reasoning=3600,refusal=86400`, or raise `ValueError`."""
     seconds: dict[str, int] = {}
     for part in text.split(","):
         kind, _, number = (word.strip() for word in part.partition("="))
         if kind not in KINDS:
             raise ValueError(f"kind=seconds, separated by commas; kinds are {', '.join(KINDS)}")
         if kind in seconds:
-            raise ValueError(f"{kind} once only")
+            raise ValueError(f"{kind} at most once")
         if not re.fullmatch("[0-9]{1,9}", number) or int(number) < SHORTEST_RETENTION:
             raise ValueError(f"{kind}=seconds, whole and at least {SHORTEST_RETENTION}")
         seconds[kind] = int(number)
@@ -98,7 +98,7 @@ def _partition_list(text: str | None) -> str | None:
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Times are in seconds, sizes in bytes."""
+    """The settings of an operator. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
@@ -108,21 +108,21 @@ class Settings(BaseSettings):
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices(_OTHER_URL, "REDIS_URL"),
         description="The server: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://host,host` or "
-        "`redis+sentinel://host,host/name`; `DELTALOOM_REDIS_URL` wins.",
+        "`redis+sentinel://host,host/name`. `DELTALOOM_REDIS_URL` takes precedence.",
     )
     redis_mode: Mode | None = Field(
         default=None,
-        description="What is at the URL: `standalone`, `cluster` or `sentinel`; unset: what it says.",
+        description="The mode of the server: `standalone`, `cluster` or `sentinel`; unset: as in the URL.",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
-        default="deltaloom", description="What every stream and key begins with."
+        default="deltaloom", description="Prefix of all streams and keys."
     )
     partitions: int = Field(
         default=0,
         ge=0,
         le=PARTITIONS_AT_MOST,
-        description="Into how many partitions the streams are cut; 0: one, and its names have no braces. "
-        "Producers have to know it too.",
+        description="Number of partitions of the streams; 0: a single one, with no braces in its names. "
+        "Producers need the same value.",
     )
     serve_partitions: Annotated[str | None, NoDecode, AfterValidator(_partition_list)] = Field(
         default=None,
@@ -131,138 +131,168 @@ class Settings(BaseSettings):
     handlers: Annotated[str | None, NoDecode, AfterValidator(lambda v: v if v is None else _names(v))] = (
         Field(
             default=None,
-            description="Handlers to run, separated by commas; unset: all but `output_text` and `redacted`.",
+            description="Handlers to run, separated by commas; unset: all except `output_text`, `redacted`.",
         )
     )
     consumer: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         min_length=1,
-        description="This process's name in the consumer group; unset: host, process id and a random part.",
+        description="Name of this process in the consumer group; unset: host, process id and a random part.",
     )
     processes: int = Field(
         default=1,
         ge=1,
         le=256,
-        description="Worker processes that `deltaloom worker`, or `run`, keeps running.",
+        description="Number of worker processes that `deltaloom worker` or `run` keeps running.",
     )
     batch_size: int = Field(
-        default=10_000, ge=1, le=20_000, description="Entries read at once; fewer if they are large."
+        default=10_000, ge=1, le=20_000, description="Maximum entries of a batch; fewer if they are large."
     )
     block_ms: int = Field(
-        default=1000, ge=10, le=2000, description="Milliseconds a read waits for the first entry."
+        default=1000, ge=10, le=2000, description="Milliseconds that a read waits for its first entry."
     )
     max_event_bytes: int = Field(
         default=1024 * 1024,
         ge=1024,
         le=64 * 1024 * 1024,
-        description="Largest event; a larger one is a dead letter, and so is an entry of 8 times that.",
+        description="Maximum bytes of an event; an entry may have 8 times as many. "
+        "A larger one becomes a dead letter.",
     )
     max_part_bytes: int = Field(
-        default=8 * 1024 * 1024, ge=1024, description="Largest part; what goes beyond is a dead letter."
+        default=8 * 1024 * 1024,
+        ge=1024,
+        description="Maximum bytes of a part; further events become dead letters.",
     )
     max_part_fragments: int = Field(
-        default=500_000, ge=1, description="Most deltas of a part; what goes beyond is a dead letter."
+        default=500_000, ge=1, description="Maximum deltas of a part; further ones become dead letters."
     )
     max_response_bytes: int = Field(
         default=64 * 1024 * 1024,
         ge=1024,
-        description="Bytes of a response, but for 64 KiB of each part; what goes beyond is a dead letter.",
+        description="Maximum bytes of a response, without the first 64 KiB of each part; "
+        "further events become dead letters.",
     )
     max_response_parts: int = Field(
-        default=512, ge=1, le=100_000, description="Parts of one response at most; further ones are counted."
+        default=512,
+        ge=1,
+        le=100_000,
+        description="Maximum parts of a response; events of further ones are only counted.",
     )
     max_array_length: int = Field(
         default=10_000,
         ge=1,
         le=100_000,
-        description="Most events in an entry's array; a longer one is a dead letter.",
+        description="Maximum events in an entry's array; a longer one becomes a dead letter.",
     )
     max_batch_bytes: int = Field(
-        default=32 * 1024 * 1024, ge=1024, description="Bytes committed at once; a larger batch is cut."
+        default=32 * 1024 * 1024, ge=1024, description="Maximum bytes of a commit; a larger batch is cut."
     )
     max_open_responses: int = Field(
-        default=100_000, ge=1, description="Most responses open at once; the longest silent are given up."
+        default=100_000,
+        ge=1,
+        description="Maximum open responses; beyond that, the longest idle are given up.",
     )
     idle_timeout: FiniteFloat = Field(
-        default=120, gt=0, description="An open text is given up when nothing came for so long."
+        default=120, gt=0, description="Seconds without an event after which an open text is given up."
     )
     sweep_interval: FiniteFloat = Field(
-        default=1.0, gt=0, le=60, description="How often to look for what is idle or was left over."
+        default=1.0, gt=0, le=60, description="Seconds between two searches for idle or unfinished responses."
     )
     claim_time: FiniteFloat = Field(
-        default=15, ge=1, description="Entries unacknowledged for so long are taken over by another worker."
+        default=15, ge=1, description="Seconds after which another worker takes over unacknowledged entries."
     )
     max_deliveries: int = Field(
-        default=5, ge=3, le=100, description="An entry delivered so often without an end is a dead letter."
+        default=5,
+        ge=3,
+        le=100,
+        description="Maximum deliveries of an entry; after that it becomes a dead letter.",
     )
     retention: FiniteFloat = Field(
         default=7 * 86400,
         ge=60,
         le=LONGEST,
-        description="How long texts, alerts and dead letters stay in their streams.",
+        description="Seconds for which texts, alerts and dead letters are kept in their streams.",
     )
     trim_interval: FiniteFloat = Field(
-        default=5, gt=0, le=3600, description="How often the input is trimmed behind what is acknowledged."
+        default=5,
+        gt=0,
+        le=3600,
+        description="Seconds between two trims of the acknowledged entries of the input.",
     )
     state_ttl: FiniteFloat = Field(
         default=7 * 86400,
         ge=60,
         le=LONGEST,
-        description="How long an open text is kept while no worker runs.",
+        description="Seconds for which an open text is kept while no worker runs.",
     )
     marker_ttl: FiniteFloat | None = Field(
         default=None,
         ge=60,
         le=LONGEST,
-        description="How long a finished text is remembered; unset: as long as anything of it is kept. "
-        "Less is not allowed.",
+        description="Seconds for which a finished text is remembered, at least as long as the text and its "
+        "item are kept; unset: exactly as long.",
     )
     item_ttl: FiniteFloat = Field(
-        default=7 * 86400, ge=60, le=LONGEST, description="How long finished items can be looked up."
+        default=7 * 86400, ge=60, le=LONGEST, description="Seconds for which finished items can be looked up."
     )
     kind_retention: Annotated[str | None, NoDecode, AfterValidator(_kind_retention)] = Field(
         default=None,
-        description="How long texts of some kinds are kept, like `reasoning=3600,reasoning_summary=3600`.",
+        description="Seconds for which some kinds are kept, like `reasoning=3600,reasoning_summary=3600`.",
     )
     spike_window: FiniteFloat = Field(
-        default=300, ge=0, le=86400, description="The window in which refusals are counted; 0: they are not."
+        default=300,
+        ge=0,
+        le=86400,
+        description="Seconds of the window in which refusals are counted; 0: not at all.",
     )
     spike_baseline: FiniteFloat = Field(
-        default=86400, ge=1, le=30 * 86400, description="The time before it that a window is compared with."
+        default=86400,
+        ge=1,
+        le=30 * 86400,
+        description="Seconds of the baseline with which the window is compared.",
     )
     spike_responses: int = Field(
-        default=50, ge=10, description="Fewer responses in a window, or before it, make no spike."
+        default=50,
+        ge=10,
+        description="Minimum responses for a spike, both in the window and in the baseline.",
     )
     spike_ratio: FiniteFloat = Field(
-        default=2, ge=1, description="So many times its baseline's share of refusals makes a spike, at least."
+        default=2,
+        ge=1,
+        description="Minimum ratio of the window's refusal share to the baseline's for a spike.",
     )
     spike_score: FiniteFloat = Field(
-        default=5, ge=2, description="So many standard errors above its baseline makes a spike, at least."
+        default=5, ge=2, description="Minimum difference of both shares for a spike, in standard errors."
     )
     wait_replicas: int = Field(
-        default=0, ge=0, le=10, description="Replicas that must have a batch before the next one is read."
+        default=0,
+        ge=0,
+        le=10,
+        description="Number of replicas that must have a batch before the next one is read.",
     )
     wait_aof: bool = Field(
         default=False,
-        description="A batch must be in the append-only file, on disk, before the next one is read.",
+        description="Wait until a batch is in the append-only file on disk before the next one is read.",
     )
     lease_time: FiniteFloat = Field(
         default=10,
         ge=1,
         le=300,
-        description="How long the relay that sends to a destination is waited for when it is not heard of.",
+        description="Seconds without a sign of life after which another relay takes over a destination.",
     )
-    shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="How long a stop may take.")
+    shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="Maximum seconds of a shutdown.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least severe lines to log."
+        default="info", description="Lowest level of log lines that are written."
     )
     log_format: Literal["auto", "pretty", "json"] = Field(
-        default="auto", description="`auto`: pretty on a terminal, JSON otherwise."
+        default="auto", description="Format of log lines; `auto`: `pretty` on a terminal, else `json`."
     )
-    log_text: bool = Field(default=False, description="Log the texts of models too. They are people's words.")
+    log_text: bool = Field(
+        default=False, description="Also log the texts of models, which may contain personal data."
+    )
 
     @model_validator(mode="after")
-    def _finds_the_server(self) -> Self:
+    def _check_address(self) -> Self:
         try:
             mode = self.address.mode
         except ValueError as error:
@@ -272,62 +302,62 @@ class Settings(BaseSettings):
         if not self.partitions:
             raise ValueError(
                 "DELTALOOM_PARTITIONS=0 is not allowed: in a cluster all keys of a partition must share a "
-                "slot, and only those with its number in braces do; set it to 1 or more"
+                "slot, so they need the number of the partition in braces; set it to 1 or more"
             )
         if self.wait_replicas or self.wait_aof:
             waits = "WAIT_REPLICAS" if self.wait_replicas else "WAIT_AOF"
             raise ValueError(
-                f"DELTALOOM_{waits} is not allowed in a cluster: WAIT speaks of one connection to one node, "
-                "and there are several; let the servers have min-replicas-to-write, or appendfsync always"
+                f"DELTALOOM_{waits} is not allowed in a cluster: WAIT covers one connection to one node, "
+                "and a cluster has several; set min-replicas-to-write or appendfsync always on the servers"
             )
         return self
 
     @model_validator(mode="after")
-    def _serves_what_is_there(self) -> Self:
+    def _check_served_partitions(self) -> Self:
         if self.serve_partitions is not None:
             allowed = f"partitions from 0 to {self.partitions - 1}, of DELTALOOM_PARTITIONS={self.partitions}"
             if not self.partitions:
-                allowed = "there are no partitions; DELTALOOM_PARTITIONS says how many"
+                allowed = "there are no partitions; set DELTALOOM_PARTITIONS first"
             if _numbers(self.serve_partitions)[-1] >= self.partitions:
                 name = variable("serve_partitions")
                 raise ValueError(f"{name}={self.serve_partitions!r} is not allowed: {allowed}")
         return self
 
     @model_validator(mode="after")
-    def _remembers_what_it_keeps(self) -> Self:
+    def _check_marker_ttl(self) -> Self:
         for kept in ("item_ttl", "retention"):
             seconds = getattr(self, kept)
             if self.marker_ttl is not None and self.marker_ttl < seconds:
                 marker = f"{variable('marker_ttl')}={self.marker_ttl:.15g}"
                 raise ValueError(
-                    f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, or an event that "
-                    "comes again would write a second text under the id of one that is still there"
+                    f"{marker} is not allowed: at least {variable(kept)}={seconds:.15g}, else a "
+                    "repeated event would write a second text with the id of an existing one"
                 )
         return self
 
     @model_validator(mode="after")
-    def _keeps_what_is_open(self) -> Self:
+    def _check_state_ttl(self) -> Self:
         if self.state_ttl <= self.idle_timeout:
             raise ValueError(
                 f"{variable('state_ttl')}={self.state_ttl:.15g} is not allowed: more than "
-                f"{variable('idle_timeout')}={self.idle_timeout:.15g}, or open texts would expire unseen"
+                f"{variable('idle_timeout')}={self.idle_timeout:.15g}, else open texts would expire unnoticed"
             )
         return self
 
     @model_validator(mode="after")
-    def _keeps_no_kind_for_longer(self) -> Self:
+    def _check_kind_retention(self) -> Self:
         longest = max(self.retention, self.item_ttl)
         for kind, seconds in self.kind_retentions.items():
             if seconds > longest:
                 name = f"{variable('kind_retention')}={self.kind_retention!r}"
                 raise ValueError(
-                    f"{name} is not allowed: {kind} is gone after {longest:g} seconds anyway "
+                    f"{name} is not allowed: {kind} is removed after {longest:g} seconds in any case "
                     f"({variable('retention')}, {variable('item_ttl')})"
                 )
         return self
 
     @model_validator(mode="after")
-    def _compares_with_more_than_a_window(self) -> Self:
+    def _check_spike_baseline(self) -> Self:
         if self.spike_baseline < 2 * self.spike_window:
             baseline = f"{variable('spike_baseline')}={self.spike_baseline:g}"
             window = f"{variable('spike_window')}={self.spike_window:g}"
@@ -336,17 +366,17 @@ class Settings(BaseSettings):
 
     @property
     def kind_retentions(self) -> Mapping[str, float]:
-        """Seconds for which texts are kept, by kind; the other settings hold for all other kinds."""
+        """The retention by kind in seconds; other kinds have the general retention."""
         return _seconds_by_kind(self.kind_retention) if self.kind_retention else {}
 
     @property
     def remembered(self) -> float:
-        """Seconds for which a finished text is remembered."""
+        """TTL in seconds of the marker of a finished text."""
         return max(self.item_ttl, self.retention) if self.marker_ttl is None else self.marker_ttl
 
     @property
     def address(self) -> Address:
-        """Where Redis is."""
+        """The parsed address of Redis."""
         return Address.parse(self.redis_url, self.redis_mode)
 
     @property
@@ -364,7 +394,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, **overrides: Any) -> Settings:
-        """Read the environment; `SettingsError` names every variable that is wrong."""
+        """Read the environment; `overrides` take precedence.
+
+        Raises:
+            SettingsError: one line for each invalid variable.
+        """
         try:
             return cls(**overrides)
         except ValidationError as error:
@@ -372,13 +406,13 @@ class Settings(BaseSettings):
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting."""
+    """Return the name of a setting's environment variable."""
     return "REDIS_URL" if name == "redis_url" else f"{ENV_PREFIX}{name.upper()}"
 
 
 def _line(error: ErrorDetails) -> str:
     allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if not error["loc"]:  # about several, and a whole line already
+    if not error["loc"]:  # about several variables: already a whole line
         return allowed
     field = str(error["loc"][0]).removeprefix(ENV_PREFIX).lower()
     value = "(not shown)" if field in _HIDDEN else repr(error["input"])

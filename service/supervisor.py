@@ -1,15 +1,16 @@
-"""Several worker processes under one: started, started again when they end, and stopped together.
+"""Supervise several processes: start them, restart those that end, and stop all together.
 
-- One that ends without having been told to is started again after a pause. The pause doubles with every end
-  that follows a short life, and is the first one again after a long life.
-- One that finds its settings wrong would find them wrong again: all are stopped, and its exit code is ours.
-- A first signal is passed on as SIGTERM, once, and all have some time to end. A second signal, or the end of
-  that time, kills who is left.
-- Each has a process group of its own, so Ctrl-C on a terminal reaches the parent alone, and a pipe from the
-  parent as its standard input: when that closes, the parent is gone, however that came about, and it stops
-  (`when_parent_is_gone`).
+- A process that ends without a request to stop is restarted after a pause. The pause doubles with each end
+  after a short life, and is reset after a long life.
+- A process with wrong settings would fail again. So all processes are stopped, and the supervisor ends with
+  the same exit code.
+- The first signal is passed on as SIGTERM, and the processes have a limited time to end. A second signal, or
+  the end of that time, kills the remaining ones.
+- Each process has a process group of its own, so that Ctrl-C on a terminal reaches only the parent. Its
+  standard input is a pipe from the parent, which closes when the parent has ended for any reason. The process
+  then stops (`when_parent_is_gone`).
 
-What they log goes where the parent's own lines go, and does not pass through it.
+The processes inherit the parent's standard error, so their log lines do not pass through the parent.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SETTINGS_ARE_WRONG: Final = 2
-"""The exit code of a process whose settings are wrong."""
+"""The exit code of a process with wrong settings."""
 
 _DID_NOT_END_WELL: Final = 1
 
 LEAVING: Final = 5.0
-"""Seconds that a worker may take beyond its shutdown timeout: to leave the consumer group, and to end."""
+"""Seconds that a worker may take after its shutdown timeout to leave the consumer group and to end."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STDIN = 0
@@ -42,28 +43,28 @@ _STDIN = 0
 
 @dataclass(frozen=True)
 class Pauses:
-    """How long to wait before a process is started again; in seconds."""
+    """The pauses before a process is restarted, in seconds."""
 
     first: float = 0.5
     longest: float = 30.0
     long_life: float = 10.0
-    """Whoever has lived so long was well: what ended it now has nothing to do with its last end."""
+    """Minimum life of a process after which its end is independent of earlier ones."""
 
     def after(self, short_lives: int) -> float:
-        """The pause after so many short lives in a row; jittered, lest all come back at one moment."""
+        """Return the pause after a number of consecutive short lives, with jitter to spread the restarts."""
         doubled = self.first * 2.0 ** min(short_lives, 30)
         return min(doubled, self.longest) * random.uniform(0.5, 1)  # noqa: S311 - not a secret
 
 
 class Supervisor:
-    """Keeps `count` processes running until it is told to stop.
+    """Keeps `count` processes running until a signal or `stop`.
 
     Args:
-        count: how many.
-        command: what to run as process number 1, 2, …
-        time_to_end: seconds that one takes to stop, at most.
-        pauses: before one is started again.
-        reloads: SIGHUP is passed on, for them to read their files again; else it stops them.
+        count: number of processes.
+        command: function from a process's number (1, 2, …) to its command line.
+        time_to_end: seconds that a process may take to stop; after that it is killed.
+        pauses: pauses before a restart.
+        reloads: True to pass SIGHUP on, so that processes reload their files; else SIGHUP stops them.
     """
 
     def __init__(
@@ -81,25 +82,25 @@ class Supervisor:
         self._pauses = pauses or Pauses()
         self._reloads = reloads
         self._running: dict[int, Process] = {}
-        self._told = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._exit_code = 0
         self._lifeline = -1
 
     async def run(self) -> int:
-        """Run until a signal, or until one finds its settings wrong; the exit code.
+        """Run until a signal, or until a process finds its settings wrong; return the exit code.
 
-        That is 0 if all ended well, 1 if one did not, 2 if the settings are wrong, and 128 and its number
-        after a second signal.
+        The code is 0 if all processes ended well, 1 if one did not, 2 if the settings are wrong, and 128 plus
+        the signal's number after a second signal.
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
-        self._lifeline, parents_end = os.pipe()  # nobody writes; it closes with this process
+        self._lifeline, parents_end = os.pipe()  # never written to; it closes with this process
         try:
-            keeping = [asyncio.create_task(self._keep(number)) for number in self._numbers]
-            telling = asyncio.create_task(self._kill_in_time())
+            keeping = [asyncio.create_task(self._keep_running(number)) for number in self._numbers]
+            killing = asyncio.create_task(self._kill_in_time())
             await asyncio.gather(*keeping)
-            telling.cancel()
+            killing.cancel()
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
@@ -109,8 +110,8 @@ class Supervisor:
         return self._exit_code
 
     def stop(self) -> None:
-        """Tell all to stop; none is started any more."""
-        self._told.set()
+        """Ask all processes to stop, and start no further ones."""
+        self._stopping.set()
         for process in self._running.values():
             _send(process, signal.SIGTERM)
 
@@ -119,19 +120,19 @@ class Supervisor:
             for process in self._running.values():
                 _send(process, signal.SIGHUP)
             return
-        if not self._told.is_set():
+        if not self._stopping.is_set():
             self.stop()
             return
         self._exit_code = 128 + number
         self._kill()
 
-    async def _keep(self, number: int) -> None:
-        """One process, its successors and the pauses between them."""
+    async def _keep_running(self, number: int) -> None:
+        """Run a process and its successors, with pauses between them."""
         loop, short_lives = asyncio.get_running_loop(), 0
-        while not self._told.is_set():
+        while not self._stopping.is_set():
             began = loop.time()
-            ended = await self._live(number)
-            if self._told.is_set():
+            ended = await self._run_once(number)
+            if self._stopping.is_set():
                 return
             if loop.time() - began >= self._pauses.long_life:
                 short_lives = 0
@@ -141,23 +142,23 @@ class Supervisor:
                 "process ended, starting it again", process=number, ended=ended, pause=round(pause, 2)
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), pause)
+                await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _live(self, number: int) -> str:
-        """Start one and wait for its end, which is told."""
+    async def _run_once(self, number: int) -> str:
+        """Start a process and wait for its end; return how it ended, as a phrase for the log."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command(number), stdin=self._lifeline, process_group=0
             )
-        except OSError as error:  # no memory, or no process left: for now
+        except OSError as error:  # temporary: no memory or no process ids left
             return f"not started: {error.strerror}"
         self._running[number] = process
         logs.logger().info("process started", process=number, pid=process.pid)
-        if self._told.is_set():  # while it was started
+        if self._stopping.is_set():  # stopped while the process was starting
             _send(process, signal.SIGTERM)
         code = await process.wait()
         del self._running[number]
-        if self._told.is_set():
+        if self._stopping.is_set():
             self._note_end(number, code)
         elif code == SETTINGS_ARE_WRONG:
             self._exit_code = code
@@ -165,13 +166,13 @@ class Supervisor:
         return _how(code)
 
     def _note_end(self, number: int, code: int) -> None:
-        """Whether one has done as it was told. SIGTERM ends it too, if it was too young to know better."""
+        """Record a process that did not end well. SIGTERM may kill one that has no handler for it yet."""
         if code not in {0, -signal.SIGTERM}:
             self._exit_code = self._exit_code or _DID_NOT_END_WELL
             logs.logger().error("process did not end well", process=number, ended=_how(code))
 
     async def _kill_in_time(self) -> None:
-        await self._told.wait()
+        await self._stopping.wait()
         await asyncio.sleep(self._time_to_end)
         self._kill()
 
@@ -181,7 +182,7 @@ class Supervisor:
 
 
 def when_parent_is_gone(do: Callable[[], object]) -> None:
-    """In a process of a supervisor, in its event loop: do this once when the supervisor is gone."""
+    """Call `do` once when the supervisor has ended; to be used in the event loop of a supervised process."""
     loop = asyncio.get_running_loop()
 
     def closed() -> None:
@@ -197,5 +198,5 @@ def _send(process: Process, number: signal.Signals) -> None:
 
 
 def _how(code: int) -> str:
-    """How a process ended, for a person."""
+    """Return how a process ended, as a phrase such as `exit code 1` or `SIGKILL`."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

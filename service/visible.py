@@ -1,8 +1,8 @@
-"""Makes text from outside safe to print: characters that a reader cannot see are written as escapes.
+"""Make untrusted text safe to print: replace invisible characters by escapes.
 
-A terminal obeys control characters: they can hide, move or retitle what it shows. Bidirectional characters
-show a text as another one, and zero-width and tag characters make two different ids look alike. So every
-text from outside passes one of these functions on its way to a terminal or a log.
+Control characters can hide or move what a terminal shows, or change its title. Bidirectional characters can
+make a text look like another one. Zero-width and tag characters can make two ids look alike. So all untrusted
+text passes one of these functions on its way to a terminal or a log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HIDDEN: Final = re.compile(
     "\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f"
     "\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd"
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    # What Unicode lists as "default ignorable" beside those: fillers, variation selectors, tags.
+    # Other characters that Unicode lists as "default ignorable": fillers, variation selectors, tags.
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\U000e0000-\U000e0fff"
     "]"
@@ -24,11 +24,11 @@ _HIDDEN: Final = re.compile(
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return `text` with each character that cannot be seen as its escape (`\x1b`, `\u202e`).
+    r"""Return `text` with invisible characters replaced by escapes such as `\x1b` and `\u202e`.
 
     Args:
-        text: what came from outside.
-        keep: characters that stay as they are, such as the line feeds of a text that is shown in lines.
+        text: an untrusted text.
+        keep: characters that are not replaced, such as line feeds in a text of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -36,12 +36,12 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return `text` if it has at most `most` characters, else its beginning and a mark."""
+    """Return `text`, cut to at most `most` characters with a final `…` if it is longer."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def visible_json(json: str) -> str:
-    r"""Return the same JSON value, with each character that cannot be seen as `\u…`."""
+    r"""Return the same JSON value, with invisible characters replaced by `\u…` escapes."""
     if json.isascii() and json.isprintable():
         return json
     return _HIDDEN.sub(lambda found: _json_escape(found[0]), json)

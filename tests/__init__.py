@@ -1,1 +1,4 @@
-"""Tests of deltaloom; they mirror the code. Those that need a server live in `integration`."""
+"""Tests of deltaloom, in folders that mirror the code.
+
+Tests of whole processes on a server are in `integration`.
+"""

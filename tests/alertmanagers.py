@@ -1,4 +1,4 @@
-"""A real Prometheus Alertmanager, for one test."""
+"""A Prometheus Alertmanager process for one test."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Alertmanager:
-    """A running one."""
+    """A running Alertmanager."""
 
     url: str
     session: aiohttp.ClientSession
 
     async def alerts(self) -> list[dict[str, Any]]:
-        """What it knows to be firing."""
+        """Return its firing alerts."""
         async with self.session.get(f"{self.url}/api/v2/alerts") as response:
             found: list[dict[str, Any]] = await response.json()
         return found
 
     async def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it is ready."""
         try:
             async with self.session.get(f"{self.url}/-/ready") as response:
                 return response.status == 200
@@ -44,12 +44,12 @@ class Alertmanager:
 
 @asynccontextmanager
 async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> AsyncIterator[Alertmanager]:
-    """Start one that tells `receiver_url` of its groups after 200 ms, and of their endings.
+    """Start an Alertmanager that notifies a webhook of firing groups after 200 ms, and of resolved ones.
 
     Args:
-        folder: for its configuration and its data.
-        receiver_url: of a webhook.
-        group_by: the labels by which it groups.
+        folder: folder for its configuration and its data.
+        receiver_url: URL of the webhook.
+        group_by: labels that it groups alerts by.
     """
     program = need(
         "prometheus-alertmanager",
@@ -70,7 +70,7 @@ async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> 
         f"--config.file={configuration}",
         f"--storage.path={folder}",
         f"--web.listen-address={url.removeprefix('http://')}",
-        "--cluster.listen-address=",  # alone
+        "--cluster.listen-address=",  # no cluster
         "--log.level=error",
         stdout=DEVNULL,
         stderr=DEVNULL,

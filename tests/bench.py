@@ -1,4 +1,4 @@
-"""One partition without processes: its storage, and as many consumers as a test wants, step by step."""
+"""A partition without worker processes: its storage and any number of consumers, to be run step by step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from handlers import BUILT_IN
 from handlers.core.routing import Handler, RoutingTable
 from service.bus.envelope import open_entry
 from service.keys import Keys
-from service.patience import Patience
 from service.pipeline.batch import Batch
-from service.pipeline.gathering import Gathered
+from service.pipeline.batch_builder import DecodedBatch
+from service.pipeline.processing import Worker
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.settling import settle
 from service.pipeline.sources import Reading
-from service.pipeline.worker import Worker
+from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
 from service.storage.store import RedisStorage
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Consumer:
-    """A worker and its part in the group, without a process around it."""
+    """A worker with its consumer group, without a process around it."""
 
     def __init__(
         self, redis: Redis, settings: Settings, table: RoutingTable, storage: Storage | None = None
@@ -40,30 +40,30 @@ class Consumer:
         self.redis = redis
         self.names = keys.names
         self.name = settings.consumer
-        patience = Patience()
+        retrying = RetryUntilAvailable()
         self.group = ConsumerGroup(redis, keys, self.name)
         self.worker = Worker(
-            storage or RedisStorage(redis, keys, settings), table, keys.names, settings, patience, open_entry
+            storage or RedisStorage(redis, keys, settings), table, keys.names, settings, retrying, open_entry
         )
-        self.reclaimer = Reclaimer(self.group, self.worker, settings, patience)
+        self.reclaimer = Reclaimer(self.group, self.worker, settings, retrying)
 
     async def read(self, count: int = 1000) -> list[RawEntry]:
-        """What the group gives this consumer."""
+        """Return the next entries that the group delivers to this consumer."""
         await self.group.ensure()
         read = await read_as(self.redis, self.names.deltas, GROUP, self.name, count)
         return [raw(entry_id, fields) for entry_id, fields in read]
 
-    async def take(self, entries: Sequence[RawEntry]) -> None:
-        """Take a batch that was read."""
-        await self.worker.take(self.worker.gathering(entries))
+    async def process(self, entries: Sequence[RawEntry]) -> None:
+        """Process a batch that was read."""
+        await self.worker.process(self.worker.builder(entries))
 
     async def work(self, count: int = 1000) -> None:
-        """Read a batch and take it."""
-        await self.take(await self.read(count))
+        """Read a batch and process it."""
+        await self.process(await self.read(count))
 
 
 class Bench:
-    """One partition."""
+    """A partition under one prefix, with the settings of its workers."""
 
     def __init__(self, redis: Redis, prefix: str, **settings: Any) -> None:
         self.redis = redis
@@ -78,20 +78,20 @@ class Bench:
         handlers: Iterable[Handler] = BUILT_IN.values(),
         storage: Storage | None = None,
     ) -> Consumer:
-        """Return a consumer, as another process would have one, with this storage or one of its own."""
+        """Return a consumer as another process would have it, with this storage or a new one."""
         settings = self.settings.model_copy(update={"consumer": name})
         return Consumer(self.redis, settings, RoutingTable(handlers), storage)
 
     async def publish(
         self, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
     ) -> None:
-        """Add one entry an event."""
+        """Publish each event as an entry."""
         await self._publish("*", events, response_id, context)
 
     async def publish_at(
         self, ms: int, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str
     ) -> None:
-        """Add one entry an event, with ids of this time in milliseconds since the epoch."""
+        """Publish each event as an entry with an id of this time, in milliseconds since the epoch."""
         await self._publish(f"{ms}-*", events, response_id, context)
 
     async def _publish(
@@ -108,21 +108,23 @@ class Bench:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def commit(self, entries: Sequence[RawEntry]) -> Committed:
-        """Commit a batch and settle nothing, as a worker that stops between the two scripts."""
+        """Commit a batch without settling it, like a worker that stops between the two scripts."""
         return await self.storage.commit(self.batch(entries).commit, whole=True)
 
     async def settle(self, committed: Committed) -> int:
-        """Settle what a commit has read, however long ago; returns how many texts were written."""
+        """Settle the responses that a commit loaded, and return the number of texts written."""
         table = RoutingTable(BUILT_IN.values())
-        return await settle(self.storage, table, committed.loaded, committed.low_water, committed.history)
+        return await settle(
+            self.storage, table, committed.loaded, committed.low_water, committed.replication_id
+        )
 
     async def member_scores(self, name: str) -> dict[str, int]:
-        """Return the members of a sorted set (`open`, `waiting`) with their milliseconds."""
+        """Return the members of a sorted set (`open`, `waiting`) with their scores in milliseconds."""
         found: Any = await self.redis.zrange(self.names.name(name), 0, -1, withscores=True)
         return {member.decode(): int(score) for member, score in found}
 
     def batch(self, entries: Sequence[RawEntry]) -> Batch:
-        """The entries, read by the built-in handlers."""
+        """Return the batch that the built-in handlers make of the entries."""
         reading = Reading(
             RoutingTable(BUILT_IN.values()),
             open_entry,
@@ -131,16 +133,16 @@ class Bench:
             max_array_length=1000,
             max_response_parts=512,
         )
-        return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1)
+        return Batch(DecodedBatch.of(reading.rules, entries), reading, now_ms=1)
 
     async def pending(self) -> dict[str, int]:
-        """How many entries each consumer holds."""
+        """Return the number of pending entries of each consumer."""
         summary = await self.redis.xpending(self.names.deltas, GROUP)
         return {each["name"].decode(): each["pending"] for each in summary["consumers"]}
 
 
 def delta(number: int, text: str, kind: str = "reasoning_text") -> dict[str, Any]:
-    """A numbered delta of the one part."""
+    """Return a numbered delta of the test's only part."""
     return {
         "type": f"response.{kind}.delta",
         "delta": text,
@@ -152,7 +154,7 @@ def delta(number: int, text: str, kind: str = "reasoning_text") -> dict[str, Any
 
 
 def done(text: str, kind: str = "reasoning_text") -> dict[str, Any]:
-    """The whole text of the one part."""
+    """Return the closing event of the test's only part, with its whole text."""
     event = delta(99, "", kind)
     del event["delta"]
     field = "refusal" if kind == "refusal" else "text"

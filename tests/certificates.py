@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, made when it is needed: it has no time to expire, and no key lies about."""
+"""Self-signed certificates for 127.0.0.1. A test makes its own, so that the repository contains no key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Signed by itself, so whoever trusts it trusts this one server."""
+    """A self-signed certificate: a client that trusts it trusts this one server."""
 
     certificate: Path
     key: Path
 
 
 def make(folder: Path) -> Certificate:
-    """Make one with openssl; without it, the test is skipped."""
+    """Make a certificate with openssl; skip the test if openssl is missing."""
     program = need("openssl", what="openssl", package="openssl")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
     command = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]

@@ -1,4 +1,4 @@
-"""A Redis Cluster as processes on this machine: real slots, real gossip, real failovers.
+"""A Redis Cluster as processes on this machine, with real slots, gossip and failovers.
 
 async with running_cluster(tmp_path, replicas=1) as cluster:
     await cluster.owner(slot).kill()
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1500
-"""After so long without a word a node is taken for dead; a second later its replica stands for election."""
+"""Milliseconds of silence after which a node counts as dead.
+
+Its replica stands for election a second later.
+"""
 
 PATIENT_MS = 15_000
-"""The same where nobody dies: so nobody is taken for dead because the machine is slow."""
+"""Node timeout for tests without failovers, so that no node counts as dead because the machine is slow."""
 
 _FAILOVER_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A line of CLUSTER NODES: https://redis.io/docs/latest/commands/cluster-nodes/."""
+    """A parsed line of CLUSTER NODES: https://redis.io/docs/latest/commands/cluster-nodes/."""
 
     node_id: str
     port: int
@@ -59,50 +62,50 @@ class _Place:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes of a cluster. The first three began as its masters; who is one now has to be asked."""
+    """The nodes of a cluster. The first three begin as masters; later the nodes know the masters."""
 
     nodes: tuple[Node, ...]
 
     @property
     def alive(self) -> list[Node]:
-        """Those that run."""
+        """Return the running nodes."""
         return [node for node in self.nodes if node.alive]
 
     @property
     def addresses(self) -> str:
-        """All nodes, as `host:port,host:port`."""
+        """Return all nodes as `host:port,host:port`."""
         return ",".join(node.address for node in self.nodes)
 
     @property
     def startup_nodes(self) -> list[tuple[str, int]]:
-        """Host and port of all nodes."""
+        """Return host and port of all nodes."""
         return [(HOST, node.port) for node in self.nodes]
 
     async def slot_of(self, key: str) -> int:
-        """The slot of a key, as a node computes it."""
+        """Return the slot of a key, as a node computes it."""
         return int(await self.alive[0].ask("CLUSTER", "KEYSLOT", key))
 
     async def masters(self) -> list[Node]:
-        """Those that serve slots, in the opinion of one that runs."""
+        """Return the nodes that serve slots, according to a running node."""
         return [self._at(place.port) for place in await self._places() if place.slots and _well(place)]
 
     async def owner(self, slot: int) -> Node:
-        """The master of a slot."""
+        """Return the master of a slot."""
         (owner,) = [place for place in await self._places() if any(slot in each for each in place.slots)]
         return self._at(owner.port)
 
     async def replicas_of(self, master: Node) -> list[Node]:
-        """The replicas that follow this master."""
+        """Return the replicas of this master."""
         places = await self._places()
         (own,) = [place for place in places if place.port == master.port]
         return [self._at(place.port) for place in places if place.master_id == own.node_id and _well(place)]
 
     async def wait_until_ok(self) -> None:
-        """Wait until all nodes that run agree on one map, and serve every slot of it."""
+        """Wait until all running nodes agree on one map that covers all slots."""
         await wait_until(self._is_ok, _FAILOVER_WITHIN, message="the cluster serves all slots", interval=0.05)
 
     async def wait_until_replaced(self, dead: Node) -> None:
-        """Wait until a replica has taken the place of a master that was killed, and the cluster is well."""
+        """Wait until a replica has replaced a killed master, and all slots are served."""
 
         async def replaced() -> bool:
             return await self._is_ok() and dead not in await self.masters()
@@ -110,17 +113,17 @@ class Cluster:
         await wait_until(replaced, _FAILOVER_WITHIN, message=f"a replica replaces {dead!r}", interval=0.05)
 
     async def wait_until_replicated(self) -> None:
-        """Wait until every replica that runs has all that its master has."""
+        """Wait until each running replica has all data of its master."""
         for master in await self.masters():
             await wait_until_caught_up(master, await self.replicas_of(master))
 
     async def start(self, node: Node) -> None:
-        """Start a killed node again, and wait until it has its place in the cluster."""
+        """Start a killed node again, and wait until it has rejoined the cluster."""
         await node.start()
         await self.wait_until_ok()
 
     async def migrate_slot(self, slot: int, target: Node) -> int:
-        """Move a slot with all its keys to another master, as `redis-cli --cluster` does; how many keys."""
+        """Move a slot to another master, as `redis-cli --cluster` does; return the number of its keys."""
         await self.begin_migration(slot, target)
         moved = 0
         while count := await self.move_keys(slot, target):
@@ -129,13 +132,13 @@ class Cluster:
         return moved
 
     async def begin_migration(self, slot: int, target: Node) -> None:
-        """Open the slot on both sides: from now on new keys are the target's, by ASK."""
+        """Mark the slot as migrating on both sides: clients get ASK redirects for keys not at the source."""
         source = await self.owner(slot)
         await target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", await _id_of(source))
         await source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", await _id_of(target))
 
     async def move_keys(self, slot: int, target: Node, limit: int = 100) -> int:
-        """Move some keys of an open slot; how many there were to move."""
+        """Move some keys of a migrating slot, and return their number."""
         source = await self.owner(slot)
         keys = await source.ask("CLUSTER", "GETKEYSINSLOT", slot, limit)
         if keys:
@@ -143,7 +146,7 @@ class Cluster:
         return len(keys)
 
     async def end_migration(self, slot: int, target: Node) -> None:
-        """Give the slot to the target, and tell everybody."""
+        """Assign the slot to the target, on all masters."""
         source = await self.owner(slot)
         target_id = await _id_of(target)
         others = [node for node in await self.masters() if node not in {source, target}]
@@ -170,10 +173,12 @@ class Cluster:
 async def running_cluster(
     folder: Path, replicas: int = 0, node_timeout_ms: int = NODE_TIMEOUT_MS, **options: str
 ) -> AsyncIterator[Cluster]:
-    """A cluster of three masters, each with so many replicas; `options` are the servers'.
+    """Run a cluster of three masters, each with this number of replicas.
+
+    `options` are configuration of the servers.
 
     Raises:
-        AssertionError: a node did not start, or they did not find together.
+        AssertionError: a node did not start, or the nodes did not form a cluster.
     """
     settings = {
         "cluster-enabled": "yes",
@@ -183,7 +188,7 @@ async def running_cluster(
         **PROMPT,
         **{name.replace("_", "-"): value for name, value in options.items()},
     }
-    # The bus is 10,000 above the port by default, and a free port may be too high for that.
+    # The cluster bus port is 10,000 above the port by default, which may be too high for a free port.
     nodes = tuple(
         Node(folder / f"node-{number}", settings | {"cluster-port": str(free_port())})
         for number in range(3 * (1 + replicas))
@@ -195,7 +200,7 @@ async def running_cluster(
 
 
 async def _join(cluster: Cluster) -> None:
-    """What `redis-cli --cluster create` does."""
+    """Form the cluster, as `redis-cli --cluster create` does."""
     first, *others = cluster.nodes
     for node in others:
         bus = (await node.ask("CONFIG", "GET", "cluster-port"))["cluster-port"]
@@ -220,7 +225,10 @@ async def _all_met(cluster: Cluster) -> bool:
 
 
 async def _map(node: Node) -> frozenset[tuple[str, tuple[range, ...]]] | None:
-    """Who serves which slots, as a node sees it; None if it would not serve, or a replica is not linked."""
+    """Return node ids with their slots, as a node sees them.
+
+    None if the node does not serve slots, or is a replica without a link to its master.
+    """
     if (await node.ask("CLUSTER INFO"))["cluster_state"] != "ok":
         return None
     replication = await replication_of(node)

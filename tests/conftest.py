@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a server, and the lines about a run: its server, and the tests left out."""
+"""Fixtures for tests that need a server, and the lines about the run: its server and the tests left out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests import tiers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-# A busy machine is no reason for a test to fail, so no example has a deadline.
-# `make test` runs `dev`, `make test-all` and CI run `ci`. The mutation program runs `mutants`: it looks for
-# an example that fails, and not for the smallest one.
+# No example has a deadline, so that no test fails because the machine is busy. `make test` runs the profile
+# `dev`, `make test-all` and CI run `ci`. The mutation program runs `mutants`, which does not shrink failing
+# examples.
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200)
 settings.register_profile("mutants", deadline=None, max_examples=50, phases=[Phase.explicit, Phase.generate])
@@ -32,24 +32,24 @@ _left_out = pytest.StashKey[Counter[str]]()
 
 
 def _server_of(config: pytest.Config) -> servers.Server:
-    """Return the server of this process, started when it is first asked for."""
+    """Return the server of this process; start it at the first call."""
     if _server not in config.stash:
         config.stash[_server] = servers.start()
     return config.stash[_server]
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the commands that tests start: what runs in a shell's background ignores it."""
+    """Set the default handler of SIGINT, which commands inherit: background jobs of a shell ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two processes a core, since many tests wait; 1 process if the server is a given one."""
+    """Return two processes per core, since many tests wait; 1 process if the server is shared."""
     return 1 if servers.is_given() else 2 * (os.cpu_count() or 1)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> str | None:
-    """Say which server the tests will run on, if any of them needs one."""
+    """Return a line that names the server, if any test needs one."""
     if config.option.collectonly or not any("server" in getattr(item, "fixturenames", ()) for item in items):
         return None
     return f"server: {_server_of(config).describe()}"
@@ -63,7 +63,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the counts and the server of this process to the process that reports (pytest-xdist)."""
+    """Send counts and server description of this process to the process that reports (pytest-xdist)."""
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
         counted = config.stash.get(_left_out, Counter[str]())
@@ -73,7 +73,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take the counts and the server of a process of the run; each has deselected the same tests."""
+    """Store counts and server of a finished process. All processes have deselected the same tests."""
     output = getattr(node, "workeroutput", {})
     node.config.stash[_left_out] = Counter(output.get("left_out", {}))
     if output.get("server"):
@@ -97,13 +97,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> servers.Server:
-    """Return the server of this process; `redis_url`, `redis` and `prefix` isolate tests on it."""
+    """Return the server of this process.
+
+    The fixtures `redis_url`, `redis` and `prefix` isolate tests on it.
+    """
     return _server_of(pytestconfig)
 
 
 @pytest.fixture
 def prefix(server: servers.Server) -> Iterator[str]:
-    """The prefix of all keys of one test; there is nothing under it when the test begins."""
+    """Yield the prefix for all keys of one test. No key has it when the test begins."""
     yield from server.isolated()
 
 
@@ -121,12 +124,12 @@ BOUNDED = (
     "undelivered",
     "gone",
 )
-"""Keys without a TTL that have a rule: streams are trimmed, the others hold what is open."""
+"""Keys without a TTL that have another rule: streams are trimmed, the others contain only what is open."""
 
 
 @pytest.fixture(autouse=True)
 def no_key_is_left_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail every test that leaves a key which neither expires nor has a rule that keeps it small."""
+    """Fail each test that leaves a key without a TTL and without a rule that bounds it."""
     if "prefix" not in request.fixturenames:
         yield
         return
@@ -143,12 +146,12 @@ def no_key_is_left_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def redis_url(server: servers.Server, prefix: str) -> str:  # noqa: ARG001 - the prefix isolates the test
-    """The server's URL, for one test that uses `prefix`."""
+    """Return the server's URL, for a test that uses `prefix`."""
     return server.url
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A client of the server that gives bytes, as the worker's does."""
+    """Yield a client that returns bytes, as the worker's does."""
     async with Redis.from_url(redis_url) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Real processes of `python -m service` that start within milliseconds.
+"""Processes of `python -m service` that start within milliseconds.
 
 Starting Python and importing the worker takes a second of CPU. A fork server does that once for each process
 of the tests; each command is a fork of it. A fork has its own signals, exit code, environment, folder and
@@ -8,9 +8,9 @@ started the usual way.
 Theory of operation:
 
 1. `start` sends a request with file descriptors over a socket: stdout, stderr and the status socket.
-2. The server forks. The child takes the descriptors and returns from `_serve` with what it has to run.
-3. The server writes the child's id on the status socket, and the exit code once the child has ended.
-4. When the tests' process goes, its end of the request socket closes: the server kills its children and ends.
+2. The server forks. The child takes the descriptors and returns from `_serve` with the command to run.
+3. The server writes the child's id to the status socket, and its exit code when it has ended.
+4. When the tests' process ends, its end of the request socket closes: the server kills its children and ends.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _NEVER_PRELOADED = ("service.__main__", "service.demo.__main__")
 
 
 class ForkedProcess:
-    """A command that runs in a fork, with methods like those of `subprocess.Popen`; `wait` is a coroutine."""
+    """A command in a fork, with methods like those of `subprocess.Popen`; `wait` is a coroutine."""
 
     def __init__(self, status: socket.socket) -> None:
         self._status = status
-        self._said = b""
+        self._received = b""
         self._returncode: int | None = None
-        while b"\n" not in self._said:
+        while b"\n" not in self._received:
             self._read(None)
-        self.pid = int(self._said.split(b"\n")[0])
+        self.pid = int(self._received.split(b"\n")[0])
 
     @property
     def returncode(self) -> int | None:
-        """Return its exit code, or the negative number of the signal that ended it; None if it runs."""
+        """Return the exit code, or the negative number of the signal that ended it; None while it runs."""
         if self._returncode is None:
             self._read(0)
         return self._returncode
@@ -66,27 +66,27 @@ class ForkedProcess:
         if select.select([self._status], [], [], timeout)[0]:
             data = self._status.recv(100)
             assert data, "the fork server has ended"
-            self._said += data
-            lines = self._said.split(b"\n")
+            self._received += data
+            lines = self._received.split(b"\n")
             if len(lines) > 2:
                 self._returncode = int(lines[1])
                 self._status.close()
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send a signal to the process if it runs."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
     def wait_blocking(self, timeout: float) -> int:
-        """Wait for its end and return its exit code.
+        """Wait for the end of the process, and return its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it has not ended in time.
+            subprocess.TimeoutExpired: the process has not ended in time.
         """
         if self._returncode is None:
             self._read(timeout)
@@ -95,7 +95,7 @@ class ForkedProcess:
         return self._returncode
 
     async def wait(self) -> int:
-        """Wait for its end, however long that takes, and return its exit code."""
+        """Wait without a limit for the end of the process, and return its exit code."""
         await wait_until(lambda: self.returncode is not None, float("inf"), interval=0.01)
         assert self._returncode is not None
         return self._returncode
@@ -108,7 +108,10 @@ def start(
     stderr: IO[bytes],
     cwd: Path | None = None,
 ) -> ForkedProcess:
-    """Start `python -m service` with these arguments and an empty stdin; stdout None is that of the tests."""
+    """Start `python -m service` with these arguments and an empty stdin.
+
+    `stdout=None` inherits that of the tests.
+    """
     ours, theirs = socket.socketpair()
     request = {"arguments": arguments, "env": dict(env), "cwd": str(cwd or Path.cwd())}
     descriptors = [stdout.fileno() if stdout else 1, stderr.fileno(), theirs.fileno()]
@@ -119,7 +122,7 @@ def start(
 
 @cache
 def _server() -> socket.socket:
-    """Start the fork server of this process; both end together."""
+    """Start the fork server of this process, which ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -146,7 +149,10 @@ class _Command(NamedTuple):
 
 
 def _serve(requests: socket.socket) -> _Command | None:
-    """Fork for each request; return what to run in a child, None in the server once the tests have ended."""
+    """Fork for each request.
+
+    Return the command to run in a child, or None in the server when the tests have ended.
+    """
     children: dict[int, socket.socket] = {}
     ended, wakeup = os.pipe()
     os.set_blocking(wakeup, False)

@@ -1,6 +1,6 @@
-"""Generated responses over several partitions, and the verdict on what came of them: the chaos bench's.
+"""Generated responses over several partitions, and the chaos bench's verdict on their outputs.
 
-What must come out is told from the input as it is stored at the end, so that a server may fail under them.
+The expectation is derived from the input that is stored at the end, so that servers may fail during a test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 IDLE_TIMEOUT = 20
 _WIDEST_GAP_MS = IDLE_TIMEOUT * 700
-"""A response without an entry for longer may be given up meanwhile."""
+"""Maximum gap between two entries of a response, in milliseconds; after a longer gap it may be abandoned."""
 
 SETTINGS: dict[str, object] = {
     "idle_timeout": IDLE_TIMEOUT,
@@ -41,26 +41,26 @@ SETTINGS: dict[str, object] = {
     "max_array_length": MAX_ARRAY_LENGTH,
     "block_ms": 200,
 }
-"""What the workers have to be told."""
+"""Settings of the workers."""
 
 AWAY = (RedisError, RedisClusterException, OSError)
-"""What a client is told while a server is away."""
+"""Errors that a client raises while a server is unavailable."""
 
 _AUDIT = "audit"
-"""A group that reads nothing, so that all of the input is there at the end."""
+"""A group that reads nothing, so that the input is never trimmed."""
 
 
 @dataclass
 class Lane:
-    """What one producer publishes to one partition: entries of its responses in turn, each in its order."""
+    """Entries of one producer for one partition: those of its responses in turn, each response in order."""
 
     names: StreamNames
     left: list[EntryToStore]
     confirmed: list[str] = field(default_factory=list)
-    """The ids under which entries were stored for certain."""
+    """Ids of the entries that are certainly stored."""
 
     def take(self, count: int) -> list[EntryToStore]:
-        """The next entries."""
+        """Remove and return the next entries."""
         now, self.left = self.left[:count], self.left[count:]
         return now
 
@@ -71,10 +71,10 @@ def _in_turn(responses: list[Response]) -> list[EntryToStore]:
 
 
 class Generated:
-    """So many responses, each in its partition.
+    """Generated responses, each in its partition.
 
-    A producer that does not know whether an entry is stored publishes it again. So what is expected depends
-    on what is stored in the end, and in which order.
+    A producer that does not know whether an entry is stored publishes it again. So the expectation depends on
+    the entries that are stored in the end, and on their order.
     """
 
     def __init__(self, partitions: Partitions, seed: str, count: int, producers: int = 1) -> None:
@@ -92,16 +92,16 @@ class Generated:
 
     @property
     def entries(self) -> int:
-        """How many there are to publish."""
+        """Return the number of entries to publish."""
         return sum(len(response.entries) for response in self._responses.values())
 
     async def keep_all(self, client: Redis) -> None:
-        """Have nothing trimmed of what is going to be published."""
+        """Create a group that keeps all published entries from being trimmed."""
         for names in self.partitions.all:
             await client.xgroup_create(names.deltas, _AUDIT, id="0", mkstream=True)
 
     async def publish(self, client: Redis, share: float = 1.0) -> None:
-        """Publish this share of what is left, in all lanes at once."""
+        """Publish this share of the remaining entries, concurrently in all lanes."""
         await asyncio.gather(*(self._publish(client, lane, share) for lane in self.lanes))
 
     async def _publish(self, client: Redis, lane: Lane, share: float) -> None:
@@ -116,22 +116,22 @@ class Generated:
             lane.confirmed.append(cast("str", entry_id))
 
     async def wait_until_read(self, client: Redis) -> None:
-        """Wait until the workers have acknowledged all that is published, also while a server is away."""
+        """Wait until workers have acknowledged all published entries. Unavailable servers are asked again."""
         await wait_until(lambda: self._is(client, _is_read), 120, message="everything is read", interval=0.05)
 
     async def wait_until_unread(self, client: Redis) -> None:
-        """Wait until something lies unread, likewise."""
+        """Wait until entries are unread. Unavailable servers are asked again."""
         await wait_until(lambda: self._is(client, _is_unread), 30, message="something is unread")
 
     async def _is(self, client: Redis, state: Callable[[Redis, StreamNames], Awaitable[bool]]) -> bool:
-        """Whether all partitions are in a state; not while a server is away."""
+        """Return whether all partitions are in a state; False while a server is unavailable."""
         try:
             return all([await state(client, names) for names in self.partitions.all])
         except AWAY:
             return False
 
     async def judge(self, client: Redis) -> None:
-        """Wait until all is done, and fail if anything was lost, wrong, doubled, or left behind."""
+        """Wait until all is processed, and fail if anything was lost, wrong, repeated or left behind."""
         await self.wait_until_read(client)
         await wait_until(lambda: self._is(client, _is_over), 120, message="nothing is open", interval=0.1)
         counts: Counter[str] = Counter()
@@ -147,7 +147,7 @@ class Generated:
         assert not self.verdict.unclear, "nothing was compared of what may have been given up rightly"
 
     async def _read_input(self, client: Redis, names: StreamNames) -> None:
-        """Expect what has to come out of the input as it is stored."""
+        """Add the expectation from the input as it is stored."""
         stored = await entries(client, names.deltas)
         confirmed = {entry_id for lane in self.lanes if lane.names == names for entry_id in lane.confirmed}
         assert confirmed <= {entry_id for entry_id, _ in stored}, "the servers have lost what they confirmed"
@@ -180,7 +180,7 @@ class Generated:
         return total
 
     async def _keys(self, client: Redis) -> Any:
-        """What is there beside what may stay."""
+        """Yield the keys that should not be there any more."""
         stays = {
             names.name(suffix)
             for names in self.partitions.all
@@ -196,11 +196,11 @@ class Generated:
 
 
 async def _left(client: Redis, names: StreamNames) -> tuple[int, int]:
-    """Entries that the workers have in hand, and those that they have not read."""
+    """Return the number of entries that are pending, and of those that are unread."""
     for group in await client.xinfo_groups(names.deltas):
         if group["name"] == GROUP.encode():
             return group["pending"], group["lag"]
-    return 0, await client.xlen(names.deltas)  # no worker has come to this partition yet
+    return 0, await client.xlen(names.deltas)  # no worker has read this partition yet
 
 
 async def _is_read(client: Redis, names: StreamNames) -> bool:
@@ -212,5 +212,5 @@ async def _is_unread(client: Redis, names: StreamNames) -> bool:
 
 
 async def _is_over(client: Redis, names: StreamNames) -> bool:
-    """Whether nothing is open, and nothing waits to be finished."""
+    """Return whether no response is open, and no text waits to be settled."""
     return not await client.zcard(names.name("open")) and not await client.zcard(names.name("waiting"))

@@ -1,4 +1,4 @@
-"""Characters that a reader cannot see, for tests of what is printed and logged."""
+"""Invisible characters, for tests of printed and logged output."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HIDDEN = "".join(
         ),
     )
 )
-"""Control, bidirectional, zero-width and tag characters, and some that are not drawn; all valid UTF-8."""
+"""Control, bidirectional, zero-width and tag characters, and some others without a glyph; all valid UTF-8."""
 
 NAME = f"\x1b]0;taken\x07\x1b[2J{HIDDEN}"
-"""An id as a stranger gives it: it would clear the screen and retitle the terminal."""
+"""A hostile id: printed as it is, it would clear the screen and change the terminal's title."""
 
 
 def hidden_in(written: str, *, but: str = "") -> set[str]:
-    """Return the characters of `written` that cannot be seen, those in `but` left out."""
+    """Return the invisible characters of `written`, except those in `but`."""
     return {
         each
         for each in written

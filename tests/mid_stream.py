@@ -1,8 +1,8 @@
-"""A master that dies in mid-stream, and producers that know what has outlived it.
+"""A master that dies in mid-stream, and producers that know which entries have survived.
 
-Replication is asynchronous: what a master has acknowledged may be lost with it. So a producer takes an entry
-for published when a replica has it too, and publishes again what may be lost. And the replica is cut off a
-moment before its master dies, so that something is lost for certain: entries, state, and what came of them.
+Replication is asynchronous: entries that a master has acknowledged may be lost with it. So a producer treats
+an entry as published when a replica has it too, and otherwise publishes it again. The replica is cut off
+shortly before its master dies, so that something is certainly lost: entries, state and outputs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from tests.nodes import Node
 
 _AT_ONCE = 24
-"""Entries that a producer publishes before it asks for them."""
+"""Number of entries that a producer publishes before it asks for replication."""
 
 _CONFIRM_MS = 300
-"""How long a producer waits for a replica before it publishes again."""
+"""Milliseconds that a producer waits for a replica before it publishes again."""
 
 _HELD_MS = 30_000
-"""How long a server may be held, if nobody lets it go on."""
+"""Maximum milliseconds for which writes to a server are paused."""
 
 
 class CarefulProducers:
-    """One for each lane. What no replica is known to have is published again."""
+    """Producers, one per lane, that publish entries again unless a replica is known to have them."""
 
     def __init__(self, generated: Generated, master_of: Callable[[StreamNames], Awaitable[Node]]) -> None:
         self._lanes = generated.lanes
@@ -43,16 +43,16 @@ class CarefulProducers:
 
     @property
     def published(self) -> int:
-        """Entries that a replica has, too."""
+        """Return the number of entries that a replica has too."""
         return sum(len(lane.confirmed) for lane in self._lanes)
 
     async def have_begun(self, lane: Lane) -> None:
-        """Wait until one of them has published a part of what it is going to publish."""
+        """Wait until a fifth of a lane's entries is published."""
         begun = partial(_has_begun, lane)
         await wait_until(begun, 30, message="a producer has begun", interval=0.005)
 
     async def publish(self) -> None:
-        """Publish all that is left."""
+        """Publish all remaining entries."""
         await asyncio.gather(*(self._publish(lane) for lane in self._lanes))
 
     async def _publish(self, lane: Lane) -> None:
@@ -61,9 +61,9 @@ class CarefulProducers:
             lane.confirmed += await wait_until(confirmed, 60, message="a replica has it", interval=0.05)
 
     async def _confirmed(self, names: StreamNames, some: list[EntryToStore]) -> list[str]:
-        """Publish some entries; their ids if a replica has them, else nothing.
+        """Publish some entries, and return their ids if a replica has them, or an empty list.
 
-        WAIT speaks of what was written on its own connection.
+        WAIT covers only writes of its own connection, so all commands share one.
         """
         try:
             master = await self._master_of(names)
@@ -82,7 +82,7 @@ def _has_begun(lane: Lane) -> bool:
 
 
 class Moment(NamedTuple):
-    """What a partition was like in one moment."""
+    """State of a partition at one moment: numbers of entries, and of open responses."""
 
     pending: int
     unread: int
@@ -91,15 +91,15 @@ class Moment(NamedTuple):
 
     @property
     def is_in_mid_stream(self) -> bool:
-        """Whether texts are open while workers still have something to do."""
+        """Return whether texts are open while workers still have entries to process."""
         return self.open > 0 and self.pending + self.unread > 0
 
 
 async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames) -> None:
-    """Kill a master while texts are open and workers have entries to take, or in hand.
+    """Kill a master while texts are open and workers have entries to process.
 
-    The replica that takes its place knows a moment in which workers were in the midst of a batch. What came
-    after that is lost: at the least, a batch that was acknowledged.
+    The replica that replaces it has a state in which workers were in the middle of a batch. All later changes
+    are lost: at least one acknowledged batch.
     """
     known = await _held(master, names, lambda moment: moment.open > 0 and moment.pending > 0)
     await wait_until_caught_up(master, [heir])
@@ -116,7 +116,7 @@ async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames) -> No
 
 
 async def _held(master: Node, names: StreamNames, wanted: Callable[[Moment], bool]) -> Moment:
-    """Wait for a moment, and hold the server in it: from then on it lets nobody write."""
+    """Wait until the partition is in a wanted state, and pause all writes to the server then."""
 
     async def held() -> Moment | None:
         moment = await _moment_held(master, names)
@@ -138,4 +138,4 @@ async def _moment_held(master: Node, names: StreamNames) -> Moment:
         if group["name"] == GROUP:
             pending, read = group["pending"], group["entries-read"] or 0
             return Moment(pending, group["lag"], read - pending, still_open)
-    return Moment(0, 0, 0, still_open)  # no worker has come to this partition yet
+    return Moment(0, 0, 0, still_open)  # no worker has read this partition yet

@@ -1,4 +1,4 @@
-"""A server that a test may kill, stop and start again; it writes every command to disk before it answers."""
+"""A server that a test can kill and start again; it writes each command to disk before it answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MortalServer:
-    """A Valkey server in a folder, on one port all its lives."""
+    """A Valkey server with one folder and one port through all its restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,11 +27,11 @@ class MortalServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Return its address."""
         return f"redis://127.0.0.1:{self._port}"
 
     async def start(self, *options: str) -> Self:
-        """Start it, and wait until it has read its file."""
+        """Start the server, and wait until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
             str(get_binary_path()),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
@@ -52,18 +52,18 @@ class MortalServer:
             return False
 
     async def kill(self) -> None:
-        """End it without a chance to write anything."""
+        """Kill the server, so that it cannot write anything more."""
         if self._process is not None:
             self._process.kill()
             await self._process.wait()
             self._process = None
 
     def hang(self) -> None:
-        """Let it answer nothing any more."""
+        """Suspend the server: it answers nothing any more."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it answer again."""
+        """Resume the server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""One server process of a group: started on a free port of this machine, killed, hung, and started again."""
+"""Server processes of a group, on free ports of this machine, to be killed, suspended and restarted."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
-"""A node that is killed and started again has all that it had answered."""
+"""Options of a node that keeps all acknowledged writes when it is killed."""
 
 PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "repl-timeout": "5"}
-"""Replicas that are complete, and missed, within seconds."""
+"""Options that make replicas synchronise, and be missed, within seconds."""
 
 
 class Node:
-    """A server in a folder of its own, on one port all its lives; out of the embedded server's package."""
+    """A server with one folder and one port through all its restarts, from the embedded server's package."""
 
     def __init__(self, folder: Path, options: dict[str, str], *arguments: str) -> None:
         self.port = free_port()
@@ -39,7 +39,7 @@ class Node:
         for name, value in (common | options).items():
             self._command += (f"--{name}", *value.split(" ")) if value else (f"--{name}", "")
         self.connects_with: dict[str, Any] = {}
-        """What its clients have to say beside its address: a password, a certificate."""
+        """Further arguments of its clients, such as a password or a certificate."""
         self.process: asyncio.subprocess.Process | None = None
 
     def __repr__(self) -> str:
@@ -47,27 +47,27 @@ class Node:
 
     @property
     def log(self) -> Path:
-        """What it says; in the temporary folder, for whoever looks into a failed test."""
+        """Path of its log, in the test's temporary folder, which is kept after a failure."""
         return self.folder / "server.log"
 
     @property
     def address(self) -> str:
-        """`host:port`."""
+        """Return `host:port`."""
         return f"{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Its address, as a server that stands alone has it."""
+        """Return the URL of the node as a standalone server."""
         return f"redis://{self.address}"
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Return whether its process runs."""
         return self.process is not None and self.process.returncode is None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
-        """A client of this node itself, which tries nothing twice; gives text."""
+        """Open a client of this node alone, which retries nothing and returns text."""
         client = Redis(
             host=HOST,
             port=self.port,
@@ -80,12 +80,12 @@ class Node:
             yield client
 
     async def ask(self, *command: str | int) -> Any:
-        """What it answers to a command, whatever that is."""
+        """Run a command on the node, and return its reply."""
         async with self.client() as client:
             return await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def start(self) -> None:
-        """Start it, with the data it had, and wait until it answers."""
+        """Start the node with its existing data, and wait until it answers."""
         self.process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
@@ -99,26 +99,26 @@ class Node:
             return False
 
     async def kill(self) -> None:
-        """End it without a chance to write anything, or to tell anybody."""
+        """Kill the node, so that it can neither write nor notify other nodes."""
         if self.process is not None:
             if self.process.returncode is None:
                 self.process.kill()
             await self.process.wait()
 
     def hang(self) -> None:
-        """Let it answer nothing any more."""
+        """Suspend the node: it answers nothing any more."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it answer again."""
+        """Resume the node."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
 async def running(nodes: Sequence[Node]) -> AsyncIterator[None]:
-    """All of them, until the block ends, however that comes about."""
+    """Start all nodes, and kill them at the end of the block."""
     try:
         await asyncio.gather(*(node.start() for node in nodes))
         yield
@@ -128,7 +128,7 @@ async def running(nodes: Sequence[Node]) -> AsyncIterator[None]:
 
 
 async def wait_until_caught_up(master: Node, replicas: Sequence[Node]) -> None:
-    """Wait until the replicas have all that the master has now."""
+    """Wait until the replicas have all current data of the master."""
     offset = (await replication_of(master))["master_repl_offset"]
 
     async def caught_up() -> bool:
@@ -144,6 +144,6 @@ async def wait_until_caught_up(master: Node, replicas: Sequence[Node]) -> None:
 
 
 async def replication_of(node: Node) -> dict[str, Any]:
-    """What a server says of its part in replication."""
+    """Return the section `replication` of a node's INFO."""
     async with node.client() as client:
         return dict(await client.info("replication"))

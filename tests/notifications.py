@@ -1,4 +1,4 @@
-"""Notifications as the policy makes them, and hypothesis strategies for others."""
+"""Example notifications, as the policy makes them, and hypothesis strategies for arbitrary ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = "I'm sorry, but I can't help with that."
 
 
 def alert(kind_of: AlertType = "deltaloom.refusal.opened", **fields: Any) -> ModerationAlert:
-    """An alert about a refusal, unless the fields say otherwise."""
+    """Return an alert about a refusal; `fields` override its values."""
     of_part = {"kind": "refusal", "output_index": 0, "content_index": 0, "text": TEXT}
     ids = {"id": f"{kind_of.rpartition('.')[2]}_1", "response_id": "resp_1", "item_id": "msg_1"}
     about = {"tenant": "acme", "model": "gpt-4o", "severity": "warning", "raised_at": RAISED_AT}
@@ -30,7 +30,7 @@ def alert(kind_of: AlertType = "deltaloom.refusal.opened", **fields: Any) -> Mod
 
 
 def notification(of: ModerationAlert | None = None, **fields: Any) -> Notification:
-    """What the policy makes of an alert, by and large."""
+    """Return a notification as the policy makes it of an alert; `fields` override its values."""
     of = of or alert()
     made = Notification(
         id=of.id,
@@ -48,12 +48,12 @@ def notification(of: ModerationAlert | None = None, **fields: Any) -> Notificati
 
 
 def finished(**fields: Any) -> Notification:
-    """The end of what `notification()` begins."""
+    """Return the notification that resolves `notification()`."""
     return notification(alert("deltaloom.refusal.finished", **fields))
 
 
 def spike(*, ended: bool = False) -> Notification:
-    """Too many refusals of a model, or their end."""
+    """Return a notification about a model's refusal spike, or about its end."""
     rate = RefusalRate(
         by="model",
         name="gpt-4o",
@@ -74,7 +74,7 @@ def spike(*, ended: bool = False) -> Notification:
 
 
 def digest(*examples: Notification, **fields: Any) -> Notification:
-    """Twelve alerts in one message."""
+    """Return a digest of twelve alerts."""
     of = Digest(
         count=12,
         since=RAISED_AT,
@@ -87,7 +87,7 @@ def digest(*examples: Notification, **fields: Any) -> Notification:
 
 WORDS = st.text(max_size=300)
 LONG = st.builds(lambda text, times: text * times, st.text(max_size=60), st.integers(0, 400))
-"""Texts of any characters, up to what a policy lets leave."""
+"""Texts of any characters, up to the length that a policy lets leave."""
 
 
 OPEN_FIELDS = (
@@ -111,12 +111,12 @@ OPEN_FIELDS = (
     "reference",
     "source",
 )
-"""Fields of an alert that may hold any string, or none."""
+"""Alert fields that accept any string or None."""
 
 
 @st.composite
 def notifications(draw: st.DrawFn) -> Notification:
-    """Any that could come: each type and unknown ones, long texts, odd names, digests."""
+    """Draw any valid notification: all types and unknown ones, long texts, odd names, digests."""
     one = st.builds(
         lambda of, severity, category, rule, identity, test: notification(
             of, severity=severity, category=category, rule=rule, id=identity, test=test

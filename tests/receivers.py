@@ -1,4 +1,4 @@
-"""Real HTTP servers for what is delivered: they keep what they were sent, and fail as they are told."""
+"""HTTP servers that record the requests they receive, and answer as a test specifies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 OVER = web.RequestKey("over", asyncio.Event)
-"""Set when the test is over: what hangs ends then."""
+"""Set at the end of the test, so that hanging requests end."""
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request."""
+    """A recorded request."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """Its body."""
+        """Return the parsed JSON body."""
         return json.loads(self.body)
 
 
@@ -41,17 +41,17 @@ class Receiver:
 
     url: str
     behaviours: list[Behaviour]
-    """For one request after the other; the last one stays."""
+    """Behaviours for successive requests; the last one stays in use."""
     received: list[Received] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return its port."""
         return int(self.url.rpartition(":")[2])
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep the request and behave."""
+        """Record the request, and answer it."""
         body = await request.read()
         self.received.append(Received(request.method, request.path_qs, dict(request.headers), body))
         behave = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
@@ -61,7 +61,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """A server on a free port of 127.0.0.1; without a behaviour it answers 200 and `ok`."""
+    """Run a server on a free port of 127.0.0.1. By default it answers 200 with the body `ok`."""
     receiver = Receiver("", list(behaviours) or [status(200, "ok")])
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", receiver.handle)
@@ -79,7 +79,7 @@ async def receiving(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) -
 
 
 def status(code: int, text: str = "", **headers: str) -> Behaviour:
-    """Answers so; `Retry_After` is the header `Retry-After`."""
+    """Return a behaviour with this status; a keyword such as `Retry_After` is the header `Retry-After`."""
 
     async def behave(_request: web.Request) -> web.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -89,13 +89,13 @@ def status(code: int, text: str = "", **headers: str) -> Behaviour:
 
 
 async def hang(request: web.Request) -> web.Response:
-    """Does not answer while the test lasts."""
+    """Wait until the test ends."""
     await request[OVER].wait()
     return web.Response()
 
 
 def late(may_answer: asyncio.Event) -> Behaviour:
-    """Answers 200 only when it may."""
+    """Return a behaviour that answers 200 when the event is set."""
 
     async def behave(_request: web.Request) -> web.Response:
         await may_answer.wait()
@@ -105,7 +105,7 @@ def late(may_answer: asyncio.Event) -> Behaviour:
 
 
 def raw(answer: bytes) -> Behaviour:
-    """Writes these bytes, whatever they are, and closes the connection."""
+    """Return a behaviour that writes these bytes, valid HTTP or not, and closes the connection."""
 
     async def behave(request: web.Request) -> web.Response:
         assert request.transport
@@ -117,7 +117,7 @@ def raw(answer: bytes) -> Behaviour:
 
 
 def endless(code: int) -> Behaviour:
-    """An answer whose body never ends."""
+    """Return a behaviour with a response body that never ends."""
 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=code)
@@ -133,7 +133,7 @@ def endless(code: int) -> Behaviour:
 
 
 def dripping(code: int) -> Behaviour:
-    """An answer whose body comes a byte at a time, for as long as the test lasts."""
+    """Return a behaviour that sends one byte of the body, and hangs until the test ends."""
 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=code)
@@ -146,5 +146,5 @@ def dripping(code: int) -> Behaviour:
 
 
 async def echo(request: web.Request) -> web.Response:
-    """Refuses, and repeats what it was sent and where."""
+    """Refuse with status 400, and repeat path and body of the request."""
     return web.Response(status=400, text=f"{request.path_qs} {(await request.read()).decode()}")

@@ -1,4 +1,4 @@
-"""Relays for the tests: what they are told, and what they are given to deliver."""
+"""Relay processes for tests: their configuration, and alerts for them to deliver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRETS = {"RECEIVER_SECRET": SECRET}
 
 
 def destination(name: str, url: str, **options: object) -> str:
-    """The table of a webhook on this machine."""
+    """Return the TOML table of a webhook destination on this machine."""
     given: dict[str, object] = {
         "type": "webhook",
         "url": url,
@@ -50,7 +50,7 @@ def _toml(value: object) -> str:
 async def raise_alert(
     redis: Redis, prefix: str, phase: str, response: str, name: str | None = None, **changed: Any
 ) -> str:
-    """Add an alert to the stream, as a worker does; returns its id, `opened_resp_1` or what it is named."""
+    """Add an alert to the stream, as a worker does; return its id: `name`, or else like `opened_resp_1`."""
     fields: dict[str, Any] = {
         "type": f"deltaloom.refusal.{phase}",
         "id": name or f"{phase}_{response}",
@@ -70,8 +70,8 @@ async def raise_alert(
     return alert.id
 
 
-async def owed(redis: Redis, prefix: str, name: str) -> int:
-    """How many alerts are not settled for a destination: unread, or unacknowledged. -1: it has no group."""
+async def pending_alerts(redis: Redis, prefix: str, name: str) -> int:
+    """Return the number of unread or unacknowledged alerts of a destination; -1 if it has no group."""
     stream = StreamNames(prefix).alerts
     for group in await redis.xinfo_groups(stream) if await redis.exists(stream) else ():
         if group["name"] == f"relay:{name}".encode():
@@ -80,25 +80,25 @@ async def owed(redis: Redis, prefix: str, name: str) -> int:
 
 
 async def wait_until_served(redis: Redis, prefix: str, name: str) -> None:
-    """Wait until a destination has its group."""
+    """Wait until a destination has its consumer group."""
 
     async def served() -> bool:
-        return await owed(redis, prefix, name) >= 0
+        return await pending_alerts(redis, prefix, name) >= 0
 
     await wait_until(served, 20, message=f"{name} has its group")
 
 
 async def wait_until_settled(redis: Redis, prefix: str, name: str, timeout: float = 60) -> None:
-    """Wait until a destination is owed nothing any more."""
+    """Wait until no alert is pending for a destination."""
 
     async def settled() -> bool:
-        return await owed(redis, prefix, name) == 0
+        return await pending_alerts(redis, prefix, name) == 0
 
-    await wait_until(settled, timeout, message=f"{name} is owed nothing")
+    await wait_until(settled, timeout, message=f"{name} has nothing pending")
 
 
 async def undelivered(redis: Redis, prefix: str) -> list[UndeliveredAlert]:
-    """What was given up, in this order."""
+    """Return the undelivered alerts in order."""
     written = await entries(redis, StreamNames(prefix).undelivered)
     return [
         UndeliveredAlert.model_validate({name.decode(): value.decode() for name, value in fields.items()})
@@ -107,7 +107,7 @@ async def undelivered(redis: Redis, prefix: str) -> list[UndeliveredAlert]:
 
 
 def relay_environment(redis_url: str, prefix: str, **settings: object) -> dict[str, str]:
-    """Of a relay process."""
+    """Return the environment of a relay process."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")},
         **SECRETS,
@@ -123,7 +123,7 @@ def relay_environment(redis_url: str, prefix: str, **settings: object) -> dict[s
 async def relay_process(
     file: Path, environment: Mapping[str, str], *command: str
 ) -> AsyncIterator[WorkerProcess]:
-    """A process of `deltaloom relay`, or of this command; stopped at the end if it still runs."""
+    """Run `deltaloom relay`, or another command, and stop it at the end if it still runs."""
     with TemporaryDirectory() as folder:
         arguments = (*(command or ("relay",)), "--config", str(file))
         relay = _started(arguments, environment, Path(folder, "log"))
@@ -146,5 +146,5 @@ def _started(arguments: Sequence[str], environment: Mapping[str, str], log: Path
 
 
 def hang_up(relay: WorkerProcess) -> None:
-    """Have it read its file again."""
+    """Send SIGHUP, so that the relay reads its file again."""
     relay.process.send_signal(signal.SIGHUP)

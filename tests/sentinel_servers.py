@@ -1,4 +1,4 @@
-"""A sentinel group as processes on this machine: a master, its replicas, and three sentinels that watch them.
+"""A sentinel group as processes on this machine: a master, its replicas and three sentinels.
 
 async with running_sentinels(tmp_path) as group:
     dead = await group.master()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE = "loom"
-"""The name under which the sentinels know the master."""
+"""Name of the master in the sentinels' configuration."""
 
 DOWN_AFTER_MS = 1000
 SENTINELS = 3
@@ -33,7 +33,7 @@ _FAILOVER_WITHIN = 60.0
 
 @dataclass(frozen=True)
 class Passwords:
-    """Of the default users. Servers and sentinels give them to each other."""
+    """Passwords of the default users, which servers and sentinels also use among themselves."""
 
     servers: str
     sentinels: str
@@ -41,39 +41,42 @@ class Passwords:
 
 @dataclass(frozen=True)
 class SentinelGroup:
-    """The servers and the sentinels. The first server began as the master; who is now, the sentinels know."""
+    """The servers and sentinels of a group.
+
+    The first server begins as master; later the sentinels know it.
+    """
 
     servers: tuple[Node, ...]
     sentinels: tuple[Node, ...]
 
     @property
     def addresses(self) -> str:
-        """All sentinels, as `host:port,host:port`."""
+        """Return all sentinels as `host:port,host:port`."""
         return ",".join(node.address for node in self.sentinels)
 
     @property
     def hosts(self) -> list[tuple[str, int]]:
-        """Host and port of all sentinels."""
+        """Return host and port of all sentinels."""
         return [(HOST, node.port) for node in self.sentinels]
 
     @property
     def alive(self) -> list[Node]:
-        """The servers that run."""
+        """Return the running servers."""
         return [node for node in self.servers if node.alive]
 
     async def master(self) -> Node:
-        """The master, in the opinion of a sentinel that runs."""
+        """Return the master, according to a running sentinel."""
         sentinel = next(node for node in self.sentinels if node.alive)
         _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         (master,) = [node for node in self.servers if node.port == int(port)]
         return master
 
     async def wait_until_ok(self) -> None:
-        """Wait until the sentinels agree on a master that runs, and the servers that run follow it."""
+        """Wait until the sentinels agree on a running master, and all running servers follow it."""
         await wait_until(self._is_ok, _FAILOVER_WITHIN, message="all follow one master", interval=0.05)
 
     async def wait_until_replaced(self, dead: Node) -> None:
-        """Wait until a replica has taken the place of a master that was killed, and all agree on it."""
+        """Wait until a replica has replaced a killed master, and all agree on it."""
 
         async def replaced() -> bool:
             return await self._is_ok() and await self.master() is not dead
@@ -81,14 +84,14 @@ class SentinelGroup:
         await wait_until(replaced, _FAILOVER_WITHIN, message=f"a replica replaces {dead!r}", interval=0.05)
 
     async def wait_until_replicated(self) -> None:
-        """Wait until every replica that runs has all that the master has."""
+        """Wait until each running replica has all data of the master."""
         master = await self.master()
         await wait_until_caught_up(master, [node for node in self.alive if node is not master])
 
     async def start(self, node: Node) -> None:
-        """Start a killed server again, as a replica of the master that there is now.
+        """Start a killed server again as a replica of the current master.
 
-        The sentinels would do that, too, but let a master that is back be one for eight seconds.
+        The sentinels would do that too, but only after the old master has been one again for eight seconds.
         """
         await node.start()
         await node.ask("REPLICAOF", HOST, (await self.master()).port)
@@ -113,10 +116,12 @@ class SentinelGroup:
 async def running_sentinels(
     folder: Path, replicas: int = 1, passwords: Passwords | None = None, **options: str
 ) -> AsyncIterator[SentinelGroup]:
-    """A master with so many replicas, and three sentinels; `options` are the servers'.
+    """Run a master with this number of replicas, and three sentinels.
+
+    `options` are configuration of the servers.
 
     Raises:
-        AssertionError: one did not start, or they did not find together.
+        AssertionError: a process did not start, or they did not form a group.
     """
     settings = DURABLE | PROMPT | {name.replace("_", "-"): value for name, value in options.items()}
     if passwords:
@@ -145,7 +150,7 @@ async def running_sentinels(
 
 
 def _sentinel(folder: Path, master: Node, passwords: Passwords | None) -> Node:
-    """A sentinel keeps what it knows in its configuration, so that has to be a file."""
+    """Return a sentinel with a configuration file, since sentinels store their state in it."""
     configuration = folder / "sentinel.conf"
     node = Node(folder, {}, str(configuration), "--sentinel")
     lines = [
@@ -170,7 +175,7 @@ async def _all_met(sentinels: tuple[Node, ...]) -> bool:
 
 
 async def _seen_by(sentinel: Node) -> tuple[int, set[int]]:
-    """The ports of the master and of its replicas that are well, as a sentinel sees them."""
+    """Return the ports of the master and of its healthy replicas, as a sentinel sees them."""
     state: dict[str, Any] = await sentinel.ask("SENTINEL MASTER", SERVICE)
     replicas: list[dict[str, Any]] = await sentinel.ask("SENTINEL SLAVES", SERVICE)
     return state["port"], {
@@ -178,8 +183,8 @@ async def _seen_by(sentinel: Node) -> tuple[int, set[int]]:
     }
 
 
-def _as_it_should(role: list[Any], is_master: bool, port: int) -> bool:  # noqa: FBT001 - one of two
-    """Whether a server's ROLE is the master, or a replica that is connected to this port."""
+def _as_it_should(role: list[Any], is_master: bool, port: int) -> bool:  # noqa: FBT001 - there is no better name for the argument
+    """Return whether a server's ROLE is master, or a replica that is connected to this port."""
     if is_master:
         return bool(role[0] == "master")
     return role[0] == "slave" and (role[2], role[3]) == (port, "connected")

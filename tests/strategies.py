@@ -1,7 +1,7 @@
 """Hypothesis strategies: texts as servers cut them, events, whole responses, and entries of the input.
 
-`responses()` gives a stream of events together with what must come out of it, worked out here from the
-plan of the response and not from the code under test.
+`responses()` draws a stream of events together with its expected texts, which are derived from the plan of
+the response and not from the code under test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deltaloom import limits
 from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.log import Columns, PartLog, decode_log, encode_chunk
+from handlers.core.part_log import Columns, PartLog, decode_log, encode_chunk
 from service.ports.storage import Entry
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 any_text = st.text(st.one_of(st.characters(), st.sampled_from("\ud83d\ude00\ud800\udc00")), max_size=12)
-"""Text with lone halves of surrogate pairs in it: what one delta may hold."""
+"""Text that may contain lone surrogates, as one delta may."""
 
 whole_text = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("😀𐀀é")), min_size=1, max_size=20
 )
-"""Text without lone halves, never empty: what a whole part holds."""
+"""Text without lone surrogates, never empty, as a whole part has."""
 
 
 @st.composite
 def cut_by_code_unit(draw: st.DrawFn, text: str, *, pieces: int = 4) -> list[str]:
-    """`text` in pieces that are not empty, cut anywhere in its UTF-16 form: a split emoji leaves halves."""
+    """Cut `text` into non-empty pieces anywhere in its UTF-16 form: a split emoji leaves surrogates."""
     units = text.encode("utf-16-le", "surrogatepass")
     cuts = sorted(
         draw(st.sets(st.integers(1, max(1, len(units) // 2 - 1)), max_size=pieces - 1))
@@ -51,7 +51,7 @@ def cut_by_code_unit(draw: st.DrawFn, text: str, *, pieces: int = 4) -> list[str
     return [units[2 * start : 2 * end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(edges)]
 
 
-# --------------------------------------------------------------------------------------------------- the core
+# ------------------------------------------------------------------------------------------------ the core
 
 entry_ids = st.builds(EntryId, st.integers(1, 2**48), st.integers(0, 2**32))
 near_entry_ids = st.builds(EntryId, st.integers(1, 3), st.integers(0, 2))
@@ -63,7 +63,7 @@ stored_closings = st.builds(StoredClosing, arrivals, st.sampled_from(Rank), any_
 
 @st.composite
 def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
-    """Fragments as a part may have them: one for an arrival, numbered in one way or another."""
+    """Draw the fragments of a part: one per arrival, with one of several ways of numbering."""
     fragments = draw(st.lists(stored_fragments, max_size=8, unique_by=lambda fragment: fragment.arrival))
     numbering = draw(st.sampled_from(["own", "none", "constant", "increasing"]))
     if numbering == "own":
@@ -77,24 +77,24 @@ def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
 def log_of(
     fragments: list[StoredFragment], closings: list[StoredClosing] | None = None, item_id: str | None = None
 ) -> PartLog:
-    """A log with these, in one chunk."""
+    """Return a log with these events, in one chunk."""
     return decode_log(encode_chunk(Columns.of(fragments), closings or [], item_id))
 
 
 class Chunk(NamedTuple):
-    """What a batch adds to a part."""
+    """The events that a batch adds to a part."""
 
     fragments: list[StoredFragment]
     closings: list[StoredClosing]
     item_id: str | None
 
     def encoded(self) -> bytes:
-        """As it is stored."""
+        """Return the chunk as it is stored."""
         return encode_chunk(Columns.of(self.fragments), self.closings, self.item_id)
 
     @property
     def began(self) -> Arrival:
-        """The arrival of its earliest event."""
+        """Return the arrival of the earliest event."""
         events: list[StoredFragment | StoredClosing] = [*self.fragments, *self.closings]
         return min(event.arrival for event in events)
 
@@ -115,7 +115,7 @@ stream_keys = st.builds(
 part_keys = st.builds(PartKey, stream_keys, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), kinds)
 
 
-# -------------------------------------------------------------------------------------------------- responses
+# ----------------------------------------------------------------------------------------------- responses
 
 Ids = Literal["stable", "changing", "missing", "long"]
 Numbers = Literal["increasing", "constant", "missing"]
@@ -136,23 +136,23 @@ _COPY: dict[Kind, str] = {
 
 @dataclass(slots=True)
 class PlannedPart:
-    """One text of a response, and how the server tells of it."""
+    """A text of a response, and the events by which the server sends it."""
 
     kind: Kind
     output_index: int
     content_index: int
     deltas: list[str]
     text: str
-    """The authoritative text; it differs from the deltas for some. Empty if it is withheld."""
+    """Authoritative text, which may differ from the deltas; empty if the text is withheld."""
     done: bool
     content_part: bool
     checksum: bool = False
-    """Its `.done` has a checksum in place of the text, which equals the deltas."""
+    """True if its `.done` has a checksum, equal to that of the deltas, in place of the text."""
     by_producer: bool = False
-    """Its `.done` was written by the producer."""
+    """True if the producer wrote its `.done`."""
     withheld: bool = False
     other: Literal["done", "checksum", "final copy"] | None = None
-    """How another text of it is told: after the first one, in no better place, so that the first counts."""
+    """Event with a different text, sent later and with no higher rank, so that the first text counts."""
 
     @property
     def final_text(self) -> str:
@@ -162,7 +162,7 @@ class PlannedPart:
 
 @dataclass(slots=True)
 class PlannedItem:
-    """One output item: its parts, and whether its end comes with full copies, without, or not at all."""
+    """An output item with its parts. Its end may have full copies or none, or be missing (`end=None`)."""
 
     type: Literal["message", "reasoning"]
     item_id: str
@@ -170,11 +170,11 @@ class PlannedItem:
     parts: list[PlannedPart]
     end: Literal["copies", "bare"] | None
     hidden: bool = False
-    """Only the response's final copy has it."""
+    """True if only the response's final copy contains the item."""
 
 
 class Expected(NamedTuple):
-    """What must be said of a finished part, whatever the schedule."""
+    """The expected output for a finished part, for any schedule."""
 
     text: str
     status: Status
@@ -187,26 +187,25 @@ class Expected(NamedTuple):
 
 @dataclass(slots=True)
 class PlannedResponse:
-    """A stream of events, and the texts that must come out of it.
+    """A stream of events, and its expected texts.
 
-    What holds of every one: the deltas of a part are not empty and come before whatever closes it; all
-    authoritative texts of a part agree, except where the plan says how another one is told; an item that ends
-    without copies gets none from its response; events are repeated only if they are numbered, and one right
-    after the other; where all events have the same number, a part's deltas are not all the same; losses are
-    reported first, or not at all.
+    For all of them: the deltas of a part are not empty, and come before its closing events; all authoritative
+    texts of a part are equal, except as `other` says; an item that ends without copies gets none from its
+    response; events are repeated only if they are numbered, and immediately; if all events have the same
+    number, the deltas of a part are not all the same; losses are reported first, or not at all.
     """
 
     response_id: str | None
     events: list[Json] = field(default_factory=list)
     expected: dict[PartKey, Expected] = field(default_factory=dict)
     contradicted: set[PartKey] = field(default_factory=set)
-    """The parts of which another text is told."""
+    """Parts for which a different text is sent too."""
     repeats: bool = False
-    """A producer's retry has stored some events twice."""
+    """True if a producer's retry has stored some events twice."""
 
 
 class _Ids:
-    """Item ids as a server gives them: the item's own, one too long, a new one with every event, or none."""
+    """Item ids as a server gives them: stable, too long, a new one with each event, or none."""
 
     def __init__(self, how: Ids) -> None:
         self._how = how
@@ -221,7 +220,7 @@ class _Ids:
         return {"item_id": item.item_id if self._how == "stable" else f"{item.item_id}.{self._count}"}
 
     def of_copy(self, item: PlannedItem) -> Json:
-        """The id of an item in a full copy."""
+        """Return the id of an item in a full copy, as a field."""
         return {"id": given} if (given := self(item).get("item_id")) is not None else {}
 
 
@@ -278,7 +277,7 @@ def _checksum_of(text: str) -> Json:
 
 
 _OTHER = "\N{DOUBLE DAGGER}"
-"""Ends another text than the first one, and one that comes after it in order."""
+"""Suffix of a different text, which also sorts after the first text."""
 
 
 @st.composite
@@ -294,8 +293,8 @@ def _planned_part(
     done = draw(st.booleans()) or (output_index != position and not deltas)
     checksum = done and bool(deltas) and draw(st.integers(0, 3)) == 0
     if not checksum and draw(st.integers(0, 4)) == 0:
-        text += "\N{REFERENCE MARK}"  # the deltas can never join to this
-    if not deltas:  # two whole texts that are alike may be one: see tests/handlers/core/test_copies.py
+        text += "\N{REFERENCE MARK}"  # no deltas contain this character
+    if not deltas:  # equal whole texts may be copies: see tests/handlers/core/test_copies.py
         text += f" {output_index}.{content_index}"
     has_content_part = kind != "reasoning_summary" and draw(st.booleans())
     part = PlannedPart(kind, output_index, content_index, deltas, text, done, has_content_part, checksum)
@@ -325,7 +324,7 @@ def _planned_item(draw: st.DrawFn, position: int, offset: int, *, may_hide: bool
 
 
 def _interleaved(draw: st.DrawFn, lists: Sequence[list[Json]]) -> list[Json]:
-    """All events, each list in its own order."""
+    """Return all events in a random order that keeps each list's order."""
     turns = draw(st.permutations([i for i, each in enumerate(lists) for _ in each]))
     iterators = [iter(each) for each in lists]
     return [next(iterators[turn]) for turn in turns]
@@ -352,11 +351,11 @@ def _repair(text: str) -> str:
 def responses(
     draw: st.DrawFn, *, repeats: bool = True, by_item: bool | None = None, losses: bool = True
 ) -> PlannedResponse:
-    """A response as one server or another streams it, with interleaved parts and its odd habits.
+    """Draw a response as some server streams it, with interleaved parts and odd habits.
 
     Args:
-        draw: hypothesis gives it.
-        repeats: whether a producer's retry may store an event twice, one right after the other.
+        draw: passed by hypothesis.
+        repeats: whether a producer's retry may store an event twice, immediately one after the other.
         by_item: whether the producer gives no response id; None for either.
         losses: whether the producer may report that it lost events.
     """
@@ -390,7 +389,7 @@ def responses(
     ]
     how_numbers: Numbers = draw(st.sampled_from(["increasing", "increasing", "constant", "missing"]))
     if any(len(part.deltas) > 1 == len(set(part.deltas)) for item in items for part in item.parts):
-        how_numbers = "increasing"  # the same delta under the same number again is taken for a repeat
+        how_numbers = "increasing"  # an equal delta with an equal number is a repeat
     events = _numbered(draw, events, how_numbers)
     plan = PlannedResponse(response_id)
     if repeats and how_numbers == "increasing":
@@ -418,7 +417,7 @@ def _events_of_item(draw: st.DrawFn, item: PlannedItem, offset: int, ids: _Ids) 
 
 
 _ENDS = ("incomplete", "failed", "error", "error+failed", "cancelled", "disconnected")
-"""Ends without copies."""
+"""Ends of a response without copies of its texts."""
 
 
 def _terminal(end: str | None, output: list[Json]) -> list[Json]:
@@ -449,7 +448,7 @@ def _terminal(end: str | None, output: list[Json]) -> list[Json]:
 
 
 def _expected(response_id: str | None, items: list[PlannedItem], end: str | None) -> dict[PartKey, Expected]:
-    """What must come out, from the plan: the first thing that closes a part and leaves it with a text."""
+    """Return the expected texts of the plan, by the first event that closes a part and gives it a text."""
     expected: dict[PartKey, Expected] = {}
     shown = {
         (item.item_id if response_id is None else None, part.kind)
@@ -481,20 +480,20 @@ def _expected(response_id: str | None, items: list[PlannedItem], end: str | None
 def _contradicted(
     response_id: str | None, items: list[PlannedItem], end: str | None, offset: int
 ) -> set[PartKey]:
-    """Return the parts of which another text is told than the one that comes out."""
+    """Return the parts for which a text is sent that differs from the one that comes out."""
     found = set()
     for item in items:
         key = StreamKey("item", item.item_id) if response_id is None else StreamKey("response", response_id)
-        # Without a response id, each item has only its own copies.
+        # If there is no response id, an item has only its own copies.
         kinds = [
             part.kind for each in items if response_id is not None or each is item for part in each.parts
         ]
         for part in item.parts:
-            # A final copy says something of a text only where that is the only one of its kind.
+            # A final copy can contradict a text only if that is the only one of its kind.
             alone = kinds.count(part.kind) == 1
             in_copy = part.other == "final copy" and end == "copies" and not offset and alone
-            told = part.other in {"done", "checksum"}
-            if not item.hidden and (told or (in_copy and _repair(part.final_text) != _repair(part.text))):
+            by_event = part.other in {"done", "checksum"}
+            if not item.hidden and (by_event or (in_copy and _repair(part.final_text) != _repair(part.text))):
                 found.add(PartKey(key, part.output_index, part.content_index, part.kind))
     return found
 
@@ -516,12 +515,12 @@ def _expected_of(
     bare = Expected(joined, "completed", None, "unverified", len(part.deltas))
     if part.done or part.content_part or item.end == "copies":
         return whole
-    if not part.deltas:  # nothing has been heard of it before the end of its response
+    if not part.deltas:  # no event of the part before the end of its response
         only_in_copy = end == "copies" and (item.item_id if by_item else None, part.kind) not in shown
         return whole if only_in_copy else None
     if item.end == "bare":
         return bare
-    if by_item and end in {"empty", "error"}:  # they do not say which items they end
+    if by_item and end in {"empty", "error"}:  # these ends name no items
         return None
     failed = bare._replace(status="failed", reason="server_error", reason_class="error")
     cancelled = bare._replace(status="cancelled", reason="cancelled", reason_class="cancelled")
@@ -538,14 +537,14 @@ def _expected_of(
     }[end]
 
 
-# ----------------------------------------------------------------------- streams that no server would send
+# --------------------------------------------------------------------- streams that no server would send
 
 
 @st.composite
 def unruly_events(draw: st.DrawFn) -> list[Json]:
-    """Events in any order: deltas after the end, closings that contradict each other, numbers at random.
+    """Draw events in any order: deltas after the end, contradicting closings, random numbers.
 
-    Two things hold: an item keeps its id, and nothing follows a `response.completed`.
+    Two rules hold: an item keeps its id, and no event follows a `response.completed`.
     """
     events = draw(st.lists(_unruly_event(), min_size=1, max_size=8))
     ends = [number for number, event in enumerate(events) if event["type"] == "response.completed"]
@@ -610,16 +609,16 @@ def _unruly_event(draw: st.DrawFn) -> Json:
     return event if number is None else event | {"sequence_number": number}
 
 
-# ---------------------------------------------------------------------------------------------------- entries
+# ------------------------------------------------------------------------------------------------- entries
 
 
 def entry_of(
-    events: Sequence[Json], at: EntryId, response_id: str | None, *, array: bool = False, **said: str
+    events: Sequence[Json], at: EntryId, response_id: str | None, *, array: bool = False, **context: str
 ) -> Entry:
-    """An entry as a producer writes it: one event, or an array of events (always, if there are several)."""
+    """Return an entry as a producer writes it, with one event or an array (always, if there are several)."""
     value = events if array or len(events) != 1 else events[0]
     body = json.dumps(value, separators=(",", ":")).encode()
-    fields = {name.encode(): text.encode() for name, text in said.items()}
+    fields = {name.encode(): text.encode() for name, text in context.items()}
     if response_id is not None:
         fields[b"response_id"] = response_id.encode()
     return Entry(at, {b"event": body, **fields}, body, {})
@@ -627,12 +626,12 @@ def entry_of(
 
 @st.composite
 def cut_into_entries(draw: st.DrawFn, plan: PlannedResponse, *, coalesce: int = 6) -> list[Entry]:
-    """The response's events as entries, in order: one by one, or several in an array.
+    """Draw a division of the response's events into entries, in order: one by one, or several in an array.
 
-    Beside them the same is said in every entry, or nothing.
+    All entries have the same context, which may be empty.
     """
     entries: list[Entry] = []
-    said = draw(
+    context = draw(
         st.sampled_from(
             [
                 {},
@@ -647,6 +646,6 @@ def cut_into_entries(draw: st.DrawFn, plan: PlannedResponse, *, coalesce: int = 
     while rest:
         size = draw(st.integers(1, coalesce))
         at = EntryId(1_700_000_000_000 + len(entries) // 3, len(entries) % 3)
-        entries.append(entry_of(rest[:size], at, plan.response_id, array=draw(st.booleans()), **said))
+        entries.append(entry_of(rest[:size], at, plan.response_id, array=draw(st.booleans()), **context))
         rest = rest[size:]
     return entries

@@ -1,4 +1,4 @@
-"""Streams as the tests read and write them: bytes in and out, whatever redis-py's types allow besides."""
+"""Access to streams in tests, with bytes in and out, where redis-py's types allow more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fields = dict[bytes, bytes]
 
 
 async def add(redis: Redis, stream: str, fields: Mapping[str, str | bytes], entry_id: str = "*") -> str:
-    """Append an entry; returns its id."""
+    """Append an entry, and return its id."""
     added = await redis.xadd(stream, cast("dict[Any, Any]", fields), id=entry_id)
     return cast("bytes", added).decode()
 
@@ -30,7 +30,7 @@ def letter_fields(letter: DeadLetter, prefix: str) -> dict[str, str]:
 
 
 async def entries(redis: Redis, stream: str) -> list[tuple[str, Fields]]:
-    """All entries of a stream."""
+    """Return all entries of a stream."""
     reply = cast("list[tuple[bytes, Fields]]", await redis.xrange(stream))
     return [(entry_id.decode(), fields) for entry_id, fields in reply]
 
@@ -38,12 +38,12 @@ async def entries(redis: Redis, stream: str) -> list[tuple[str, Fields]]:
 async def read_as(
     redis: Redis, stream: str, group: str, consumer: str, count: int
 ) -> list[tuple[bytes, Fields]]:
-    """What the group gives a consumer."""
+    """Return the next entries that the group delivers to a consumer."""
     reply = await redis.xreadgroup(group, consumer, {stream: ">"}, count=count)
     streams = cast("list[tuple[bytes, list[tuple[bytes, Fields]]]]", reply)
     return [entry for _, read in streams for entry in read]
 
 
 def raw(entry_id: bytes, fields: Fields) -> RawEntry:
-    """An entry as the server gives it."""
+    """Return an entry in the form that the server replies with."""
     return RawEntry(entry_id, [value for field in fields.items() for value in field])

@@ -1,4 +1,4 @@
-"""The line that says which tests were not run."""
+"""Tests of the line about tests that were not run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tests.tiers import not_run
 
 
 def skipped(reason: str) -> pytest.TestReport:
-    """Return the report of a test that was skipped."""
+    """Return the report of a skipped test."""
     where = ("tests/test_x.py", 1, f"Skipped: {reason}")
     return pytest.TestReport("tests/test_x.py::test_x", where, {}, "skipped", where, "call")
 
 
-def test_nothing_is_said_when_all_were_run() -> None:
-    """Otherwise every run ends with a line that tells nothing."""
+def test_no_line_when_all_were_run() -> None:
+    """Otherwise each run would end with a line without information."""
     assert not_run(Counter(), []) is None
 
 
 def test_tiers_and_missing_programs_are_one_line() -> None:
-    """Otherwise people take a run that left tests out for a whole one."""
+    """Otherwise a run that left tests out would be taken for a complete one."""
     reports = [skipped("needs Alertmanager (Debian: prometheus-alertmanager)")] * 3 + [
         skipped("another reason")
     ]

@@ -1,4 +1,4 @@
-"""The line at the end of a run that says which tests were not run, and how to run them.
+"""The line at the end of a run about the tests that were not run, and the commands that run them.
 
 The tests have three tiers: `make test` leaves out those marked `slow` and `prove`, `make test-all` those
 marked `prove`, and `make prove` runs nothing else. A test that needs a program of the machine calls `need`.
@@ -23,13 +23,13 @@ _NEEDS = re.compile(r"needs (.*)$")
 
 
 def need(*programs: str, what: str, package: str, variable: str | None = None) -> str:
-    """Return the path of the first of these programs that is there; skip the test if none is.
+    """Return the path of the first of these programs that exists; skip the test if none does.
 
     Args:
         programs: names to look for on the path.
-        what: a name of the program for people.
+        what: a readable name of the program.
         package: the Debian package that contains it.
-        variable: an environment variable with the program's path; if it is set, nothing else is looked for.
+        variable: an environment variable with the program's path, which takes precedence.
     """
     if variable and (given := os.environ.get(variable)):
         return given

@@ -1,4 +1,4 @@
-"""A server that speaks TLS and nothing else, with a certificate of its own."""
+"""A server that accepts only TLS, with its own certificate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _WHAT, _PACKAGE = "a redis-server with TLS", "redis-server"
 _VARIABLE = "DELTALOOM_TEST_TLS_SERVER"
-"""Names the program; where it is set, a test that cannot use it fails."""
+"""Environment variable with the program's path. If it is set, a test that cannot use the program fails."""
 
 
 class TlsNode(Node):
-    """The embedded server has no TLS, so this is a program of the machine."""
+    """A TLS server from a program of the machine, since the embedded server has no TLS."""
 
     def __init__(
         self,
@@ -47,7 +47,10 @@ class TlsNode(Node):
 async def running_with_tls(
     folder: Path, certificate: Certificate, *arguments: str, **options: str
 ) -> AsyncIterator[TlsNode]:
-    """One with this certificate; `options` are the server's. Without a program, the test is skipped."""
+    """Run a server with this certificate.
+
+    `options` are its configuration; skip the test if there is no program.
+    """
     program = need("redis-server", "valkey-server", what=_WHAT, package=_PACKAGE, variable=_VARIABLE)
     settings = {name.replace("_", "-"): value for name, value in options.items()}
     node = TlsNode(program, folder, certificate, settings, *arguments)

@@ -1,4 +1,4 @@
-"""The users of `deploy/users.acl`, switched on, on a server of a test's own."""
+"""The users of `deploy/users.acl`, enabled on a server for one test."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ USERS = ("producer", "worker", "relay", "subscriber", "operator")
 OWNER = "default"
 KINDS = ("embedded", "redis-server")
 _SETINFO = " +client|setinfo"
-"""Redis 7.0 does not know it."""
+"""A right that Redis 7.0 does not know."""
 
 
 def password(user: str) -> str:
-    """Return a user's password, on a server that lives as long as a test."""
+    """Return a user's password, on a server for one test."""
     return f"of-the-{user}"
 
 
 def switched_on(lines: str) -> str:
-    """Return the file as the page says to change it: each user on, with the digest of a password."""
+    """Return the file with all users enabled, each with the digest of its password."""
     on = []
     for line in lines.splitlines():
         user = line.split()[1]
@@ -38,18 +38,18 @@ def switched_on(lines: str) -> str:
 
 
 def rules_of(user: str) -> list[str]:
-    """Return what `ACL SETUSER` takes after the user's name, for a user that is switched on."""
+    """Return the arguments of `ACL SETUSER` after the user's name, for an enabled user."""
     (line,) = [each for each in switched_on(FILE.read_text("utf-8")).splitlines() if each.split()[1] == user]
     return re.findall(r"\([^)]*\)|\S+", line.removeprefix(f"user {user} "))
 
 
 def _is_redis_7_0(program: str) -> bool:
-    said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
-    return "Redis server v=7.0." in said
+    version = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
+    return "Redis server v=7.0." in version
 
 
 class NodeWithUsers(Node):
-    """A server that has loaded the users' file, and nothing else."""
+    """A server with the users of the file alone."""
 
     def __init__(self, folder: Path, kind: str, **options: str) -> None:
         self._file = folder.with_suffix(".acl")
@@ -60,13 +60,13 @@ class NodeWithUsers(Node):
         self.connects_with = {"username": OWNER, "password": password(OWNER)}
 
     def _write(self, text: str) -> None:
-        """Write the server's file."""
+        """Write the server's users file."""
         self._file.write_text(
             text.replace(_SETINFO, "") if _is_redis_7_0(self._command[0]) else text, "utf-8"
         )
 
     async def load(self, text: str) -> None:
-        """Have the server load another file."""
+        """Have the server load other users."""
         self._write(text)
         await self.ask("ACL", "LOAD")
 
@@ -75,13 +75,13 @@ class NodeWithUsers(Node):
         return f"redis://{user}:{password(user)}@{self.address}"
 
     async def used(self) -> set[str]:
-        """Return the commands that were run since this was last asked, as rules name them."""
+        """Return the commands that were run since the last call, in the form of ACL rules."""
         stats = await self.ask("INFO", "commandstats")
         await self.ask("CONFIG", "RESETSTAT")
         return {name.removeprefix("cmdstat_") for name, stat in stats.items() if stat["calls"]}
 
     async def refused(self) -> set[tuple[str, str]]:
-        """Return what the server has refused: users and commands, or keys."""
+        """Return the refusals of the server: user, and command or key."""
         return {(each["username"], each["object"]) for each in await self.ask("ACL", "LOG")}
 
     async def may(self, user: str, *command: str) -> bool:

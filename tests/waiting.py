@@ -1,4 +1,4 @@
-"""Waiting for something that another task, process or server does."""
+"""Waiting for another task, process or server."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ async def wait_until(
     message: str = "",
     interval: float = 0.02,
 ) -> T:
-    """Ask `condition` (plain or async) again and again until it is true, and return what it gave.
+    """Call `condition` (plain or async) repeatedly until its result is true, and return the result.
 
-    A test that waits so is as fast as the thing it waits for, and says what did not happen; a bare sleep is
-    neither fast nor clear.
+    Such a test takes no longer than necessary, and its failure names the missing condition, unlike a sleep.
 
     Raises:
         AssertionError: the condition was not true within `timeout` seconds.

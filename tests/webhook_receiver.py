@@ -1,4 +1,4 @@
-"""A receiver of webhooks that behaves as a test says, and remembers what came."""
+"""A webhook receiver that verifies and records messages, and answers as a test specifies."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 SECRET = f"whsec_{base64.b64encode(b'not a secret: what the tests sign with').decode()}"
 
 Answer = Callable[[str, int], "web.Response | None"]
-"""Given the id of what came and how often it has come: the response, or None to cut the connection."""
+"""Function of a message's id and its number of attempts: the response, or None to cut the connection."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request."""
+    """A recorded request."""
 
     id: str
     body: dict[str, Any]
     at: float
-    """Monotonic."""
+    """Time on the monotonic clock, in seconds."""
     status: int
-    """What it was answered; 0: nothing."""
+    """Status of the answer; 0 if the connection was cut."""
 
 
 def _ok(_id: str, _count: int) -> web.Response:
@@ -40,7 +40,7 @@ def _ok(_id: str, _count: int) -> web.Response:
 
 @dataclass
 class Receiver:
-    """What came, and how it is answered: 200, unless `answer` says otherwise."""
+    """Recorded requests, and the answer to give: 200, or the result of `answer`."""
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
@@ -49,11 +49,11 @@ class Receiver:
 
     @property
     def taken(self) -> list[str]:
-        """The ids of what was answered with 200, in order."""
+        """Return the ids of the messages that were answered with 200, in order."""
         return [request.id for request in self.requests if request.status == web.HTTPOk.status_code]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
+        """Verify, record and answer one request."""
         message_id = request.headers["webhook-id"]
         body = Webhook(SECRET).verify(await request.read(), dict(request.headers.items()))
         self.came[message_id] += 1
@@ -69,7 +69,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Receiver]:
-    """A receiver on a free port of this machine."""
+    """Run a receiver on a free port of this machine."""
     receiver = Receiver()
     application = web.Application()
     application.router.add_post("/", receiver.handle)

@@ -1,4 +1,4 @@
-"""Real workers for integration tests: processes of `python -m service worker`, and what they wrote."""
+"""Worker processes for integration tests (`python -m service worker`), and readers of their outputs."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
 
 
 def logged(text: str) -> list[dict[str, Any]]:
-    """The lines of a log; one that is being written is left out."""
+    """Return the parsed lines of a log, without an incomplete last one."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """One worker."""
+    """A worker process and its log."""
 
     process: ForkedProcess | Process
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
+        """Return the lines that it has logged so far."""
         return logged(self.log.read_text())
 
     def said(self, event: str) -> bool:
-        """Whether it has logged this event."""
+        """Return whether it has logged this event."""
         return any(line["event"] == event for line in self.lines())
 
     async def stop(self) -> int:
-        """Ask it to stop, and return its exit code.
+        """Stop the process by SIGTERM, and return its exit code.
 
         Raises:
-            AssertionError: it does not stop; the message has the end of its log.
+            AssertionError: the process does not stop within 20 s; the message has the end of its log.
         """
         self.process.send_signal(signal.SIGTERM)
         try:
             return await asyncio.wait_for(self.process.wait(), 20)
         except TimeoutError:
-            raise AssertionError(f"it does not stop: {self.log.read_text()[-4000:]}") from None
+            raise AssertionError(f"the worker does not stop: {self.log.read_text()[-4000:]}") from None
 
 
 @asynccontextmanager
 async def running_workers(
     redis_url: str, prefix: str, count: int = 1, **settings: object
 ) -> AsyncIterator[list[WorkerProcess]]:
-    """`count` workers with these settings, started and, at the end, stopped; each must exit with 0."""
+    """Run `count` workers with these settings; stop them at the end, and assert exit code 0."""
     async with beginning_workers(redis_url, prefix, count, **settings) as workers:
         for worker in workers:
             await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
@@ -75,13 +75,13 @@ async def running_workers(
 async def beginning_workers(
     redis_url: str, prefix: str, count: int = 1, **settings: object
 ) -> AsyncIterator[list[WorkerProcess]]:
-    """The same, but they may be waiting for what is not there, and have not started."""
+    """Run workers like `running_workers`, but without waiting until they have started."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")},
         "REDIS_URL": redis_url,
         "DELTALOOM_PREFIX": prefix,
         "DELTALOOM_LOG_FORMAT": "json",
-        "DELTALOOM_BLOCK_MS": "200",  # a worker that is told to stop waits for its last read
+        "DELTALOOM_BLOCK_MS": "200",  # a stopping worker waits for its last read
         **{f"DELTALOOM_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
 
 
 async def settled(redis: Redis, prefix: str) -> bool:
-    """Whether all that was published is read and acknowledged, and nothing closed waits any more."""
+    """Return whether all entries are acknowledged, and no closed text waits to be settled."""
     names = StreamNames(prefix)
     for group in await redis.xinfo_groups(names.deltas):
         if group["name"] == GROUP.encode():
@@ -114,24 +114,24 @@ async def settled(redis: Redis, prefix: str) -> bool:
 
 
 async def wait_until_settled(redis: Redis, prefix: str, timeout: float = 60) -> None:
-    """Wait until nothing is left to do but what only time would bring."""
+    """Wait until no entry is left to process, and no closed text waits to be settled."""
     await wait_until(lambda: settled(redis, prefix), timeout, message="everything is read and finished")
 
 
 async def texts(redis: Redis, prefix: str) -> list[AssembledText]:
-    """The finished texts, in the order they came out."""
+    """Return the finished texts, in the order in which they came out."""
     written = await entries(redis, StreamNames(prefix).assembled)
     return [AssembledText.model_validate_json(fields[b"__data__"]) for _, fields in written]
 
 
 async def alerts(redis: Redis, prefix: str) -> list[ModerationAlert]:
-    """The alerts, in the order they came out."""
+    """Return the alerts, in the order in which they came out."""
     written = await entries(redis, StreamNames(prefix).alerts)
     return [ModerationAlert.model_validate_json(fields[b"__data__"]) for _, fields in written]
 
 
 async def dead_letters(redis: Redis, prefix: str) -> list[DeadLetter]:
-    """The dead letters, in the order they came out."""
+    """Return the dead letters, in the order in which they came out."""
     written = await entries(redis, StreamNames(prefix).dead_letters)
     return [
         DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
@@ -140,6 +140,6 @@ async def dead_letters(redis: Redis, prefix: str) -> list[DeadLetter]:
 
 
 async def counts(redis: Redis, prefix: str) -> dict[str, int]:
-    """Events that were acknowledged without effect, by type, and late ones."""
+    """Return the counts of events without effect, by type, and of late events."""
     fields = cast("dict[bytes, bytes]", await redis.hgetall(StreamNames(prefix).name("counts")))
     return {name.decode(): int(value) for name, value in fields.items()}

@@ -1,4 +1,4 @@
-"""What is measured: the table of measurements, a file each."""
+"""The table of measurements, with one file for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Measurement(NamedTuple):
-    """One of them."""
+    """A measurement."""
 
     name: str
     says: str

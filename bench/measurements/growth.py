@@ -1,7 +1,7 @@
-"""The cost of a delta of a text that grows long, beside that of short texts.
+"""Measurement: cost of a delta in a text that grows long, compared with short texts.
 
-The same number of events, of responses open at once and of events an entry: a few texts of 100,000 deltas, or
-many of 100. What finishing them costs is in it.
+Number of events, open responses and events per entry are equal: a few texts of 100,000 deltas, or many of
+100. The cost of finishing the texts is included.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AROUND = 8
 
 
 def measure(stage: Stage) -> None:
-    """Drain long texts, and short ones."""
+    """Drain short texts and long texts."""
     if not stage.takes_part(OURS):
         return
     most = stage.options.scaled(_LONG_DELTAS, _QUICK_LONG_DELTAS)

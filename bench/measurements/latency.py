@@ -1,9 +1,9 @@
-"""From the XADD of the event that closes a text to the text, and from a refusal's first delta to its alert.
+"""Measurement: time from a closing event to its text, and from a refusal's first delta to its alert.
 
-At 10 % and at 50 % of what one process can drain, as just measured. Beside it a bare loop that reads an entry
-and XADDs one, at the same rates. If that loop can do less than ours, then 100 % are what it can do, and ours
-is measured at half of its own maximum as well. Times are of one clock, that of the program which publishes
-and watches.
+Rates are 10 % and 50 % of the maximum that one process can drain, as measured just before. A bare loop, which
+reads an entry and XADDs one, is measured at the same rates. If the maximum of that loop is lower than ours,
+it counts as 100 %, and ours is also measured at half of its own maximum. All times are from one clock, that
+of the program which publishes and observes.
 """
 
 from __future__ import annotations
@@ -39,25 +39,28 @@ TEXT, ALERT, ECHO = f"{OURS.name}, text", f"{OURS.name}, opened alert", BARE_ECH
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 _SECONDS, _QUICK_SECONDS = 5, 1
 _WARM_UP, _END = 0.2, 0.9
-"""The shares of a run before and after which nothing is looked at. At its end the last texts of all responses
-are closed within a moment, which no steady load does."""
+"""Shares of a run before and after which nothing is measured.
+
+At its end the last texts of all responses are closed within a moment, which does not happen under steady
+load.
+"""
 _OPEN = 50
 _OUT_WITHIN = 60.0
 
 
 class Span(NamedTuple):
-    """A part of a run, by the clock."""
+    """A period of a run, by the clock."""
 
     first: float
     last: float
 
     def has(self, at: float) -> bool:
-        """Whether something was sent in it."""
+        """Return whether a time is in the period."""
         return self.first <= at <= self.last
 
 
 def measure(stage: Stage) -> None:
-    """Publish at a steady rate, and see when what comes out."""
+    """Publish at steady rates, and measure the delays of the outputs."""
     ours, echo = _maximum(stage), _echo_maximum(stage)
     most = min(ours, echo)
     both: tuple[Competitor, ...] = (BARE_ECHO, OURS)
@@ -105,7 +108,7 @@ def _run(stage: Stage, case: str, competitor: Competitor, rate: float, number: i
     with Workers(competitor, place) as workers:
         workers.wait_until_reading()
         with watch(place, place.names.assembled, place.names.alerts) as seen:
-            gc.disable()  # nothing may stand between the clock and what it times
+            gc.disable()  # garbage collection would disturb the times
             try:
                 sent = publish(place, commands, rate)
             finally:
@@ -135,7 +138,7 @@ def _sent(
 
 
 def _seen(stream: Seen) -> dict[PartName, float]:
-    """When each text, or opened alert, was there first."""
+    """Return the time at which each text, or opened alert, was seen first."""
     first: dict[PartName, float] = {}
     for at, fields in zip(stream.at, stream.entries, strict=True):
         first.setdefault(verdict.name_of(verdict.message_of(fields)), at)
@@ -149,15 +152,15 @@ def _delays(sent: dict[PartName, float], seen: dict[PartName, float], looked_at:
 def _note(stage: Stage, case: str, who: str, delays: list[float]) -> None:
     if not delays:
         return
-    told = []
+    percentiles = []
     for name, share in PERCENTILES.items():
         milliseconds = 1000 * percentile(delays, share)
-        told.append(f"{name} {milliseconds:.2f}")
+        percentiles.append(f"{name} {milliseconds:.2f}")
         stage.add(case, who, f"{name}, ms", milliseconds)
     stage.add(case, who, "samples", len(delays))
-    stage.progress.say(f"{NAME}, {case}: {who}, {', '.join(told)} ms")
+    stage.progress.say(f"{NAME}, {case}: {who}, {', '.join(percentiles)} ms")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that no more than the share of all exceed."""
+    """Return the smallest value that at most `1 - share` of all values exceed."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]

@@ -1,8 +1,8 @@
-"""Server memory of what is open: of texts that have begun and not ended, over the bytes of their text.
+"""Measurement: server memory of texts that have begun and not ended, per byte of text.
 
-A worker reads deltas of 4 characters and no ending. When all is acknowledged, the input is trimmed to
-nothing; what the server's keys then take more than before is what open texts cost: bookkeeping and the
-numbers of the deltas, and what the allocator rounds up.
+A worker reads deltas of 4 characters and no ends. When all entries are acknowledged, the input is trimmed to
+zero entries. The increase of the keys' memory is then the cost of open texts: text, bookkeeping, numbers of
+the deltas, and rounding by the allocator.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ NAME = "open-parts"
 MEMORY = "server bytes"
 TEXT = "bytes of text"
 _AROUND = 8
-"""Events of a response of one text that are not deltas."""
+"""Number of events of a response with one text that are not deltas."""
 
 
 class Case(NamedTuple):
-    """How much is open."""
+    """The numbers of open responses, and of deltas in each."""
 
     open_responses: int
     deltas: int
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """Return the name of the case in the table."""
         return f"{self.open_responses:,} open, {self.deltas:,} deltas each"
 
 
@@ -45,7 +45,7 @@ _QUICK_CASES = (FIFTY,)
 
 
 def measure(stage: Stage) -> None:
-    """Once for each case: memory does not depend on who else uses the processor."""
+    """Measure each case once, since memory does not depend on other programs."""
     if stage.takes_part(OURS):
         for case in _QUICK_CASES if stage.options.quick else CASES:
             stage.progress.at(f"{NAME}, {case.name}")
@@ -53,7 +53,7 @@ def measure(stage: Stage) -> None:
 
 
 def _drain(place: Ground, input_: Load) -> None:
-    """Have a worker read what is there, and end: the buffers of its connections are not what is measured."""
+    """Have a worker read the input and end, so that buffers of its connections are not measured."""
     with Workers(OURS, place) as workers:
         wait_until_done(place, OURS, input_.expected, input_.entries, workers)
     place.client.xtrim(place.names.deltas, 0, approximate=False)

@@ -1,4 +1,4 @@
-"""Several worker processes that drain one stream: does more help, and what is used up first?"""
+"""Measurement: several worker processes that drain one stream, and the resource that limits them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _USED_UP = 0.85
 
 
 def case_of(number: int) -> str:
-    """As it stands in the table."""
+    """Return the name of the case in the table."""
     return "1 process" if number == 1 else f"{number} processes"
 
 
 def speed(number: int) -> Figure:
-    """The throughput of so many."""
+    """Return the figure for the throughput of this number of processes."""
     return Figure(NAME, case_of(number), OURS.name, throughput.EVENTS)
 
 
 def measure(stage: Stage) -> None:
-    """Drain the same input with 1, 2 and 4."""
+    """Drain the same input with 1, 2 and 4 processes."""
     if not stage.takes_part(OURS):
         return
     for _ in stage.rounds("1, 2 and 4"):
@@ -42,7 +42,7 @@ def measure(stage: Stage) -> None:
 
 
 def _limit(stage: Stage, number: int) -> str:
-    """What was used up, in a sentence."""
+    """Return a sentence about the resource that was the limit."""
     cores = os.cpu_count() or 1
     workers, server = (
         statistics.median(stage.results.rounds[Figure(NAME, case_of(number), OURS.name, what)])

@@ -1,4 +1,4 @@
-"""Events a second of a publisher that does as `deltaloom publish` does: 500 XADDs in one round trip."""
+"""Measurement: events per second of a publisher like `deltaloom publish`, with 500 XADDs per round trip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZES = (1, 16)
 
 
 def measure(stage: Stage) -> None:
-    """Publish events that were made before, with redis-py."""
+    """Publish prepared events with redis-py."""
     for size in _SIZES:
         case = f"entries of {size}"
         shape = stage.shape(_OPEN, stage.options.events // 4 * (1 if size == 1 else 2), size)

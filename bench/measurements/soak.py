@@ -1,8 +1,8 @@
-"""Memory of one worker process and of the server, while millions of events go through.
+"""Measurement: memory of one worker process and of the server while they process millions of events.
 
-Events are made and published all the time, never more than a few batches ahead of the worker, in entries of
-16, so that millions are a matter of a minute. The worker trims the input itself. Outputs, finished items and
-the memory that a text is finished stay for their retention: the server keeps them, and that is what grows.
+Events are made and published continuously, never more than a few batches ahead of the worker, in entries of
+16, so that millions take about a minute. The worker trims the input itself. Outputs, items and markers of
+finished texts stay on the server for their retention, which is the growth that is seen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MB = 1_000_000
 
 
 def measure(stage: Stage) -> None:
-    """Send all of it through one worker, once."""
+    """Send all events through one worker, once."""
     if not stage.takes_part(OURS):
         return
     events = stage.options.scaled(_EVENTS, _QUICK_EVENTS)
@@ -56,7 +56,7 @@ def measure(stage: Stage) -> None:
 
 
 class _Soak:
-    """The events on their way, and the memory meanwhile."""
+    """The published events, and the memory meanwhile."""
 
     def __init__(self, stage: Stage, workers: Workers, early: int) -> None:
         self._stage = stage
@@ -69,7 +69,7 @@ class _Soak:
         self.early: dict[str, float] = {}
 
     def run(self, shape: Shape) -> None:
-        """Have all of it made, published and read."""
+        """Make and publish all events, and wait until they are processed."""
         began = time.perf_counter()
         add = Xadd(self._place.names.deltas)
         commands: list[bytes] = []
@@ -87,17 +87,17 @@ class _Soak:
         self._stage.add(CASE, WORKER, RATE, rate)
 
     def note(self, when: str, memory: dict[str, float]) -> None:
-        """Memory, as figures."""
+        """Record memory as figures."""
         for who, size in memory.items():
             self._stage.add(CASE, who, when, size)
 
     def memory(self, server: int) -> dict[str, float]:
-        """Who has how much, in MB."""
-        told = {WORKER: self._workers.rss() / _MB, SERVER: server / _MB}
+        """Return the memory of worker, server and streams, in MB."""
+        sizes = {WORKER: self._workers.rss() / _MB, SERVER: server / _MB}
         for name in _STREAMS:
             size: Any = self._place.client.memory_usage(self._place.names.name(name))
-            told[f"server, of which the stream {name}"] = (size or 0) / _MB
-        return told
+            sizes[f"server, of which the stream {name}"] = (size or 0) / _MB
+        return sizes
 
     def _send(self, commands: list[bytes], events: int) -> None:
         self._place.send([b"".join(commands)])

@@ -1,4 +1,4 @@
-"""From the start of a process to its first acknowledged entry."""
+"""Measurement: time from the start of a process to its first acknowledged entry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WITHIN = 60.0
 
 
 def measure(stage: Stage) -> None:
-    """Start on an input that is there already."""
+    """Start competitors on an existing input."""
     case = "cold"
     for _ in stage.rounds(case):
         for competitor in filter(stage.takes_part, (BARE, FIRST_ATTEMPT, OURS)):

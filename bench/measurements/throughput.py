@@ -1,4 +1,4 @@
-"""Events a second of one worker process, and the processor time that they cost."""
+"""Measurement: events per second of one worker process, and the processor time that they cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "throughput"
 
 
 class Case(NamedTuple):
-    """What is drained, and by whom."""
+    """An input, and the competitors that drain it."""
 
     name: str
     open_responses: int
@@ -37,7 +37,7 @@ RSS = "worker RSS at the end, MB"
 
 
 def measure(stage: Stage) -> None:
-    """Drain what was published before."""
+    """Drain prepared inputs."""
     for case in CASES:
         for _ in stage.rounds(case.name):
             _turns(stage, case)
@@ -54,7 +54,7 @@ def _turns(stage: Stage, case: Case) -> None:
 
 
 def note(stage: Stage, case: str, who: str, drained: Drain) -> None:
-    """The figures of a run."""
+    """Record the figures of a run."""
     stage.add(case, who, EVENTS, drained.events_per_second)
     stage.add(case, who, WORKER_CPU, drained.worker_cpu / drained.events * 1e6)
     stage.add(case, who, SERVER_CPU, drained.server_cpu / drained.events * 1e6)

@@ -1,1 +1,1 @@
-"""What one would write instead of the worker, as well as someone who knows the libraries would."""
+"""Programs that an expert in the libraries would write instead of the worker."""

@@ -1,6 +1,6 @@
-"""The limit for this client: XREADGROUP and XACK, and nothing done with what was read.
+"""The limit for this client: XREADGROUP and XACK, without any processing.
 
-No guarantee at all, and no result: it is what redis-py with hiredis and uvloop can read at most.
+It gives no guarantee and no result: it is the maximum that redis-py with hiredis and uvloop can read.
 """
 
 from __future__ import annotations

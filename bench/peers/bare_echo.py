@@ -1,7 +1,7 @@
-"""The least that a worker can do to an entry: read it, XADD one with the same fields, acknowledge.
+"""The minimum that a worker can do: read an entry, XADD one with the same fields, acknowledge.
 
-A pipeline for each read, so that it too takes many at once when many are there. It is what latency is
-compared with: nothing that answers on a stream of its own can be much faster with this client.
+It uses one pipeline per read, so that it also processes many entries at once if they are there. Latencies are
+compared with it: a worker with this client that answers on a stream cannot be much faster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.peers.settings import CONSUMER, COUNT, GROUP, NAMES, URL
 
 
 async def main() -> None:
-    """Read, add, acknowledge, until the process is ended."""
+    """Read, add and acknowledge until the process is ended."""
     async with Redis.from_url(URL) as client:
         while True:
             reply: Any = await client.xreadgroup(GROUP, CONSUMER, {NAMES.deltas: ">"}, COUNT, 1000)

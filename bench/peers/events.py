@@ -1,4 +1,4 @@
-"""The events that a peer reads: the library's models, told apart by `type`, and all others as one."""
+"""The events that a peer reads: the library's models, selected by `type`, and one model for all others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES = {f"{family}.{what}" for family in KINDS for what in ("delta", "done")}
 
 
 class Other(BaseModel):
-    """An event of which a peer wants nothing."""
+    """An event that a peer ignores."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -53,7 +53,7 @@ Event = Annotated[
 
 
 def place_of(event: Delta | Done) -> tuple[Kind, int, int]:
-    """Kind, output index and content index."""
+    """Return kind, output index and content index of an event."""
     kind = KINDS[event.type.rpartition(".")[0]]
     index = (
         event.summary_index

@@ -1,10 +1,11 @@
-"""FastStream in batch mode with `list[Published]`: its models validate, pipelines do the rest.
+"""FastStream in batch mode with `list[Published]`: its models validate, and pipelines do the rest.
 
-The same as `hand_written.py`, read through FastStream: a parser and a decoder, as its documentation has them,
-take the event and the response id from an entry's fields; FastStream hands a list of models to the handler.
+It works like `hand_written.py`, but reads through FastStream: a parser and a decoder, as in its
+documentation, take the event and the response id from an entry's fields, and FastStream passes a list of
+models to the handler.
 
-What it does not have is what the hand-written one does not have; besides, one event that does not validate
-fails the batch of 500, and all of it stays pending.
+It lacks what the hand-written one lacks. In addition, one event that does not validate fails the batch of
+500, which then stays pending.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _stream = StreamSub(
 
 
 async def parse(message: Any) -> StreamMessage[Any]:
-    """The entries as they are."""
+    """Return the entries unchanged."""
     return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
 
 
 async def decode(message: StreamMessage[Any]) -> list[dict[str, Any]]:
-    """What the models are made of."""
+    """Return the data that the models validate."""
     return [
         {"response_id": fields[b"response_id"].decode(), "event": from_json(fields[b"event"])}
         for fields in message.raw_message["data"]
@@ -52,11 +53,11 @@ async def decode(message: StreamMessage[Any]) -> list[dict[str, Any]]:
 
 @broker.subscriber(stream=_stream, parser=parse, decoder=decode, ack_policy=AckPolicy.MANUAL, no_reply=True)
 async def take(published: list[Published], message: RedisMessage) -> None:
-    """Append, publish what is finished, acknowledge."""
+    """Append deltas, publish finished texts, acknowledge."""
     batch = Batch()
     for each in published:
         batch.add(each.response_id, each.event)
-    client: Any = broker._connection  # noqa: SLF001 - the connection it has is the one a user would take
+    client: Any = broker._connection  # noqa: SLF001 - a user would take the connection that it has
     raw: Any = message.raw_message
     await batch.store(client, raw["message_ids"])
 

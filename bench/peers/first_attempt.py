@@ -1,10 +1,10 @@
-"""What one writes first with FastStream: a handler for each type of event, and state in Redis by APPEND.
+"""A first attempt with FastStream: a handler per type of event, and state in Redis by APPEND.
 
 Each message is filtered by type, validated by its model, appended or published, and acknowledged by
 FastStream when its handler has returned.
 
-What it does not have: see `hand_written.py`; an entry whose handler fails stays pending, and is never read
-again.
+It lacks what `hand_written.py` lacks. In addition, an entry with a failed handler stays pending, and is never
+read again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ResponseId = Annotated[str, Header("response_id")]
 
 
 async def parse(message: Any, original: Callable[[Any], Awaitable[RedisStreamMessage]]) -> RedisStreamMessage:
-    """The event is in the field `event`, what it belongs to stands beside it."""
+    """Return the message with the field `event` as body, and the other fields as headers."""
     parsed = await original(message)
     fields = message["data"]
     parsed.body = fields[b"event"]
@@ -48,7 +48,7 @@ async def parse(message: Any, original: Callable[[Any], Awaitable[RedisStreamMes
 
 
 def of_type(name: str) -> Callable[[RedisStreamMessage], Awaitable[bool]]:
-    """A filter."""
+    """Return a filter for messages with this type."""
 
     async def is_it(message: RedisStreamMessage) -> bool:
         event: Any = await message.decode()
@@ -61,13 +61,13 @@ subscriber = broker.subscriber(stream=_stream, parser=parse, no_reply=True)
 
 
 async def append(response_id: str, delta: Delta) -> bool:
-    """Have a text grow; returns whether that was its beginning."""
+    """Append a delta to a text, and return whether it was the first."""
     length = await redis.append(state_key(response_id, *place_of(delta)), delta.delta)
     return int(length) == len(delta.delta.encode())
 
 
 async def publish(response_id: str, done: Done) -> None:
-    """Write a text out, and forget it."""
+    """Publish a text, and delete its state."""
     place = place_of(done)
     text: Any = await redis.getdel(state_key(response_id, *place)) or b""
     message = outputs.finished(response_id, done.item_id, *place, text.decode())
@@ -76,7 +76,7 @@ async def publish(response_id: str, done: Done) -> None:
 
 @subscriber(filter=of_type("response.refusal.delta"))
 async def refusal_delta(event: RefusalDelta, response_id: ResponseId) -> None:
-    """Append; tell a moderator when it is the first."""
+    """Append the delta, and raise an alert if it is the first."""
     if await append(response_id, event):
         alert = outputs.opened(
             response_id, event.item_id, event.output_index, event.content_index, event.delta
@@ -86,37 +86,37 @@ async def refusal_delta(event: RefusalDelta, response_id: ResponseId) -> None:
 
 @subscriber(filter=of_type("response.refusal.done"))
 async def refusal_done(event: RefusalDone, response_id: ResponseId) -> None:
-    """Publish."""
+    """Publish the refusal."""
     await publish(response_id, event)
 
 
 @subscriber(filter=of_type("response.reasoning_text.delta"))
 async def reasoning_delta(event: ReasoningTextDelta, response_id: ResponseId) -> None:
-    """Append."""
+    """Append the delta."""
     await append(response_id, event)
 
 
 @subscriber(filter=of_type("response.reasoning_text.done"))
 async def reasoning_done(event: ReasoningTextDone, response_id: ResponseId) -> None:
-    """Publish."""
+    """Publish the reasoning."""
     await publish(response_id, event)
 
 
 @subscriber(filter=of_type("response.reasoning_summary_text.delta"))
 async def summary_delta(event: ReasoningSummaryTextDelta, response_id: ResponseId) -> None:
-    """Append."""
+    """Append the delta."""
     await append(response_id, event)
 
 
 @subscriber(filter=of_type("response.reasoning_summary_text.done"))
 async def summary_done(event: ReasoningSummaryTextDone, response_id: ResponseId) -> None:
-    """Publish."""
+    """Publish the summary."""
     await publish(response_id, event)
 
 
 @subscriber
 async def anything_else() -> None:
-    """Acknowledge: a message that no filter lets through would stay pending."""
+    """Acknowledge other messages, which would stay pending without a matching handler."""
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What one writes by hand who knows Redis: a redis-py loop, pydantic models, pipelines for whole batches.
+"""The loop that someone writes who knows Redis: redis-py, pydantic models, pipelines for whole batches.
 
-The deltas of a batch are joined by text, and each text grows by one APPEND, all in one pipeline; a second one
-writes out what begins or ends, for which it takes the first one's replies, and acknowledges. uvloop, hiredis,
-500 entries at once.
+The deltas of a batch are joined by text, and each text grows by one APPEND, all in one pipeline. A second
+pipeline, which needs the first one's replies, writes opened alerts and finished texts, and acknowledges. It
+uses uvloop, hiredis and batches of 500 entries.
 
-What it does not have: an entry that is delivered again (a crash, a worker that takes over) is appended
-again, since nothing says what is in the text already. Nothing takes over what a dead worker left. Two
-workers mix up the deltas of a text that both have some of. A producer's retry doubles deltas. An event that
-cannot be read ends the loop. Texts without a `.done` are never written, and their keys stay. One event an
-entry.
+Its weaknesses: an entry that is delivered again (after a crash, or to another worker) is appended again,
+since the state does not record which deltas it has. Entries of a dead worker are never taken over. If two
+workers have deltas of one text, their order is lost. A producer's retry repeats deltas. An event that cannot
+be read ends the loop. Texts without a `.done` are never written, and their keys stay. An entry can have one
+event only.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _event: TypeAdapter[Delta | Done | Other] = TypeAdapter(Event)
 
 
 class Batch:
-    """What a batch does to texts."""
+    """The changes of a batch."""
 
     def __init__(self) -> None:
         self.deltas: defaultdict[str, list[str]] = defaultdict(list)
         self.refusals: dict[str, tuple[str, Delta]] = {}
-        """Refusals with deltas in this batch: the response, and the first of them."""
+        """Refusals with deltas in this batch: response id and first delta."""
         self.done: dict[str, tuple[str, Done]] = {}
 
     def add(self, response_id: str, event: Delta | Done | Other) -> None:
-        """Take in an event."""
+        """Add an event."""
         if isinstance(event, Other):
             return
         place = place_of(event)
@@ -50,7 +50,7 @@ class Batch:
             self.done[key] = (response_id, event)
 
     async def store(self, client: Redis, entry_ids: list[bytes]) -> None:
-        """Append, publish what is finished, acknowledge."""
+        """Append deltas, publish alerts and finished texts, acknowledge."""
         pipeline = client.pipeline(transaction=False)
         for key, deltas in self.deltas.items():
             pipeline.append(key, "".join(deltas))
@@ -62,20 +62,20 @@ class Batch:
         pipeline = client.pipeline(transaction=False)
         for key, (response_id, delta) in self.refusals.items():
             text = "".join(self.deltas[key])
-            if lengths[key] == len(text.encode()):  # there was nothing before
+            if lengths[key] == len(text.encode()):  # the text was empty before
                 _, output_index, index = place_of(delta)
                 alert = outputs.opened(response_id, delta.item_id, output_index, index, text)
-                pipeline.xadd(NAMES.alerts, outputs.fields(alert))  # type: ignore[arg-type]  # invariant
+                pipeline.xadd(NAMES.alerts, outputs.fields(alert))  # type: ignore[arg-type]  # the type of a dict is invariant
         for key, (response_id, done) in self.done.items():
             text = (texts[key] or b"").decode()
             message = outputs.finished(response_id, done.item_id, *place_of(done), text)
-            pipeline.xadd(NAMES.assembled, outputs.fields(message))  # type: ignore[arg-type]  # invariant
+            pipeline.xadd(NAMES.assembled, outputs.fields(message))  # type: ignore[arg-type]  # the type of a dict is invariant
         pipeline.xack(NAMES.deltas, GROUP, *entry_ids)
         await pipeline.execute()
 
 
 async def run(batch_type: type[Batch]) -> None:
-    """Read, do, acknowledge, until the process is ended."""
+    """Read, process and acknowledge until the process is ended."""
     async with Redis.from_url(URL) as client:
         while True:
             reply: Any = await client.xreadgroup(GROUP, CONSUMER, {NAMES.deltas: ">"}, COUNT, 1000)

@@ -1,4 +1,4 @@
-"""What the peers write: the library's messages, filled as far as a peer knows."""
+"""Outputs of the peers: the library's messages, with the values that a peer knows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def finished(
     response_id: str, item_id: str | None, kind: Kind, output_index: int, content_index: int, text: str
 ) -> AssembledText:
-    """A finished text. It says nothing of how it compares with the authoritative one."""
+    """Return a finished text, which is not compared with the authoritative one."""
     now = datetime.now(UTC)
     return AssembledText(
         id=f"{response_id}:{kind}:{output_index}:{content_index}",
@@ -36,7 +36,7 @@ def finished(
 def opened(
     response_id: str, item_id: str | None, output_index: int, content_index: int, text: str
 ) -> ModerationAlert:
-    """A refusal has begun."""
+    """Return the alert for the beginning of a refusal."""
     return ModerationAlert(
         type="deltaloom.refusal.opened",
         id=f"{response_id}:{output_index}:{content_index}:opened",
@@ -52,6 +52,6 @@ def opened(
 
 
 def fields(message: ResponseMessage) -> dict[str, str]:
-    """An entry's fields, as the contract has them."""
+    """Return the fields of an entry, according to the contract."""
     plain = message.model_dump(mode="json", include=set(PLAIN_FIELDS), exclude_none=True)
     return {"__data__": message.model_dump_json(), **plain}

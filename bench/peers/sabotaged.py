@@ -1,4 +1,4 @@
-"""The hand-written loop with a fault: it loses a delta now and then. The bench must find it out."""
+"""The hand-written loop with a fault: it loses a delta of each response, which the bench must detect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from bench.peers.events import Delta, Done, Other
 
 _LOST = 6
-"""A sequence number: in nearly every response it is a delta's."""
+"""Sequence number of the lost event, which is a delta in nearly every response."""
 
 
 class LossyBatch(Batch):
-    """Drops one delta of every response."""
+    """A batch that drops one delta of each response."""
 
     @override
     def add(self, response_id: str, event: Delta | Done | Other) -> None:

@@ -1,9 +1,8 @@
-"""deltaloom's contract for producers and subscribers: event models, output messages and stream names.
+"""Event models, output messages and stream names: deltaloom's contract for producers and subscribers.
 
-Nothing here talks to a server. A producer needs `StreamNames.deltas` and the event's JSON; a
-subscriber needs `StreamNames.assembled` or `.alerts` and the model to read what it finds there. Where
-there are several partitions, `Partitions(16).of(response_id)` has the names to write to, and `.all` those
-to read.
+The library makes no connections. A producer needs `StreamNames.deltas` and the event's JSON. A subscriber
+needs `StreamNames.assembled` or `.alerts`, and the model of the messages there. With several partitions,
+`Partitions(16).of(response_id)` has the names to write to, and `Partitions(16).all` the names to read from.
 """
 
 from deltaloom.messages import (

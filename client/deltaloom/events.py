@@ -1,8 +1,8 @@
-"""The streaming events that deltaloom reads, as the OpenAI Responses API defines them.
+"""Models of the streaming events that deltaloom reads, as the OpenAI Responses API defines them.
 
-Fields, names and literals follow the API reference ("Streaming events"). Unknown extra fields are
-allowed and ignored: servers add their own (`obfuscation`, `logprobs`, `copilot_usage`).
-`sequence_number` and `item_id` may be missing, because they are on real servers.
+Fields, names and literals follow the API reference ("Streaming events"). Unknown fields are ignored, since
+servers add their own (`obfuscation`, `logprobs`, `copilot_usage`). `sequence_number` and `item_id` may be
+missing, because some real servers leave them out.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pydantic import (
 from deltaloom.limits import ITEMS
 
 Index = Annotated[int, Field(ge=0, lt=2**31)]
-"""A position in the response's output, or in an item's content."""
+"""Position in the response's output, or in an item's content or summary, from 0."""
 
 SequenceNumber = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""Any 64-bit integer: servers number from 0 or 1, with gaps, or all alike."""
+"""Signed 64-bit integer: servers number events from 0 or 1, with gaps, or give all the same number."""
 
 Id = Annotated[str, Field(min_length=1)]
-"""An id of any length: `deltaloom.limits` says which are too long to keep."""
+"""Id of any length; `deltaloom.limits` has the maximum length that is kept."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
-"""A SHA-256 digest in hexadecimal."""
+"""SHA-256 digest in hexadecimal."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Event(BaseModel):
-    """What every event has."""
+    """The fields of every event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,16 +61,16 @@ class SummaryEvent(Event):
 
 
 class TextDone(BaseModel):
-    """The fields that every `.done` may have beside its text, or in place of it.
+    """Fields that every `.done` may have next to its text, or in place of it.
 
-    A producer that cannot send a long text again sends `text_sha256`, of its UTF-8, and `text_bytes`.
-    A `.done` with neither closes its part, and does not say what the text is.
+    A producer that cannot repeat a long text sends the SHA-256 (`text_sha256`) and the size (`text_bytes`) of
+    its UTF-8. A `.done` with neither text nor checksum closes its part without giving the text.
     """
 
     text_sha256: Sha256 | None = None
     text_bytes: Count | None = None
     integrity_source: str | None = None
-    """`producer`, if the producer wrote this event itself because its provider sends none."""
+    """`producer` if the producer wrote this event itself, because its provider does not send one."""
 
 
 class RefusalDelta(PartEvent):
@@ -130,7 +130,7 @@ class OutputTextDone(TextDone, PartEvent):
 
 
 class Copied(BaseModel):
-    """A piece of a full copy. Only what holds text is read; the rest may be anything."""
+    """An object in a full copy. Only the fields that hold text are validated."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -150,11 +150,11 @@ class TextPart(Copied):
 
 
 class OtherPart(Copied):
-    """A part without a text of ours (annotations, audio, a vendor's own)."""
+    """A part of any other type (audio, a vendor's own): it has no text that deltaloom reads."""
 
 
 class MessageItem(Copied):
-    """An output item with the answer, or the refusal of one."""
+    """An output item with an answer or a refusal."""
 
     type: Literal["message"]
     id: Id | None = None
@@ -162,7 +162,7 @@ class MessageItem(Copied):
 
 
 class ReasoningItem(Copied):
-    """An output item with what the model thought, in the open or summarised."""
+    """An output item with reasoning: the full text, a summary, or both."""
 
     type: Literal["reasoning"]
     id: Id | None = None
@@ -171,11 +171,11 @@ class ReasoningItem(Copied):
 
 
 class OtherItem(Copied):
-    """An output item without a text of ours (a tool call, a vendor's own)."""
+    """An output item of any other type (a tool call, a vendor's own): it has no text that deltaloom reads."""
 
 
 TAG = "#"
-"""The first character of what pydantic's errors name the members of a union by; no field begins with it."""
+"""First character of the union tags in the paths of pydantic's errors. No field begins with it."""
 
 _TAGS = {
     "refusal": "refusal",
@@ -210,25 +210,25 @@ Item = Annotated[
 
 
 class ContentPart(PartEvent):
-    """An event with a content part."""
+    """An event with a content part and its position."""
 
     @property
     def index(self) -> int:
-        """The part's position in its item."""
+        """Position of the part in its item."""
         return self.content_index
 
 
 class SummaryPart(SummaryEvent):
-    """An event with a part of a reasoning summary."""
+    """An event with a part of a reasoning summary and its position."""
 
     @property
     def index(self) -> int:
-        """The part's position in its summary."""
+        """Position of the part in its summary."""
         return self.summary_index
 
 
 class ContentPartAdded(ContentPart):
-    """A content part begins. As a rule it is empty."""
+    """The beginning of a content part. Normally the part is empty."""
 
     type: Literal["response.content_part.added"]
     output_index: Index = 0
@@ -237,7 +237,7 @@ class ContentPartAdded(ContentPart):
 
 
 class ReasoningPartAdded(ContentPart):
-    """A part of the reasoning begins, as vLLM says it."""
+    """The beginning of a part of the reasoning, as vLLM sends it."""
 
     type: Literal["response.reasoning_part.added"]
     output_index: Index = 0
@@ -246,7 +246,7 @@ class ReasoningPartAdded(ContentPart):
 
 
 class ReasoningSummaryPartAdded(SummaryPart):
-    """A part of a reasoning summary begins."""
+    """The beginning of a part of a reasoning summary."""
 
     type: Literal["response.reasoning_summary_part.added"]
     output_index: Index = 0
@@ -276,7 +276,7 @@ class ReasoningSummaryPartDone(SummaryPart):
 
 
 class OutputItemAdded(Event):
-    """An output item begins. As a rule it is empty."""
+    """The beginning of an output item. Normally the item is empty."""
 
     type: Literal["response.output_item.added"]
     output_index: Index = 0
@@ -296,14 +296,14 @@ def _as_text(value: Any) -> Any:
 
 
 ErrorCode = Annotated[str, BeforeValidator(_as_text)]
-"""An error's code; some gateways send the HTTP status as a number."""
+"""Code of an error. A number becomes a string: some gateways send the HTTP status as a number."""
 
 
 class ReasonDetail(Copied):
-    """The fields that a producer may add to a reason: its class, and the provider's own words."""
+    """Fields that a producer may add to a reason: its class, and the provider's category and explanation."""
 
     reason_class: str | None = None
-    """A class of `deltaloom.reasons`; without it, the table there decides."""
+    """Class of the reason; if null, the table in `deltaloom.reasons` decides."""
     provider_category: str | None = Field(  # type: ignore[pydantic-alias]
         default=None, validation_alias=AliasChoices("provider_category", "category")
     )
@@ -313,19 +313,19 @@ class ReasonDetail(Copied):
 
 
 def _string_is(field: str) -> BeforeValidator:
-    """Read a string in place of an object as one field of that object."""
+    """Return a validator that reads a string as an object with this one field."""
     return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
 
 
 class ErrorCodes(Copied):
-    """What names an error."""
+    """The code and type of an error."""
 
     code: ErrorCode | None = None
     type: str | None = None
 
 
 class ErrorCause(ErrorCodes):
-    """What a gateway quotes of the error of the server behind it."""
+    """An error of an upstream server, as a gateway quotes it."""
 
     innererror: Annotated[ErrorCodes, _string_is("code")] | None = None
     error: Annotated[ErrorCodes, _string_is("code")] | None = None
@@ -335,31 +335,31 @@ Cause = Annotated[ErrorCause, _string_is("code")]
 
 
 class ErrorDetail(ReasonDetail, ErrorCause):
-    """Why a response failed."""
+    """The error of a failed response."""
 
     message: str | None = None
     innererror: Cause | None = None
-    """As Azure sends it."""
+    """Cause, as Azure sends it."""
     error: Cause | None = None
     provider_specific_fields: ErrorCause | None = None
-    """As LiteLLM sends it."""
+    """Cause, as LiteLLM sends it."""
 
 
 class IncompleteDetail(ReasonDetail):
-    """Why a response ended early."""
+    """The reason of an incomplete response."""
 
     reason: str | None = None
 
 
 Error = Annotated[ErrorDetail, _string_is("message")]
-"""Some gateways send the message alone."""
+"""Error of a response. Some gateways send only the message, as a string."""
 
 Incomplete = Annotated[IncompleteDetail, _string_is("reason")]
-"""Some gateways send the reason alone."""
+"""Reason of an incomplete response. Some gateways send only the reason, as a string."""
 
 
 class ResponseSnapshot(Copied):
-    """The response as it stood when the event was sent."""
+    """A snapshot of the response at the time of the event."""
 
     id: Id | None = None
     status: str | None = None
@@ -371,25 +371,25 @@ class ResponseSnapshot(Copied):
 
 
 class ResponseEvent(Event):
-    """An event with the response as it stands."""
+    """An event with a snapshot of its response."""
 
     response: ResponseSnapshot = ResponseSnapshot()
 
 
 class ResponseCreated(ResponseEvent):
-    """A response began. Only what it says of model and user is read."""
+    """The beginning of a response. Only `model` and `safety_identifier` are read."""
 
     type: Literal["response.created"]
 
 
 class ResponseQueued(ResponseEvent):
-    """A response waits. Only what it says of model and user is read."""
+    """A response is queued. Only `model` and `safety_identifier` are read."""
 
     type: Literal["response.queued"]
 
 
 class ResponseInProgress(ResponseEvent):
-    """A response goes on. Only what it says of model and user is read."""
+    """A response is in progress. Only `model` and `safety_identifier` are read."""
 
     type: Literal["response.in_progress"]
 
@@ -398,63 +398,63 @@ class ResponseEnded(ResponseEvent):
     """The fields of every event that ends a response."""
 
     error: Error | None = None
-    """As some servers send it, beside the response and not in it."""
+    """Error of the response, if the server sends it next to the response instead of in it."""
 
 
 class ResponseCompleted(ResponseEnded):
-    """A response ended: as it should, unless its `status` says otherwise."""
+    """The end of a response: it completed, unless its `status` is another one."""
 
     type: Literal["response.completed"]
 
 
 class ResponseDone(ResponseEnded):
-    """A response ended, as its `status` says; some servers call every end so."""
+    """The end of a response with the `status` of the response. Some servers send this event for every end."""
 
     type: Literal["response.done"]
 
 
 class ResponseIncomplete(ResponseEnded):
-    """A response ended early: out of tokens, or filtered."""
+    """The early end of a response: it ran out of tokens, or was filtered."""
 
     type: Literal["response.incomplete"]
 
 
 class ResponseFailed(ResponseEnded):
-    """A response failed."""
+    """The failure of a response."""
 
     type: Literal["response.failed"]
 
 
 class ResponseCancelled(ResponseEnded):
-    """The end of a response that somebody cancelled: the client left, or asked for it."""
+    """The end of a cancelled response: the client disconnected, or requested it."""
 
     type: Literal["response.cancelled"]
 
 
 class ResponseCanceled(ResponseEnded):
-    """The same, in another spelling."""
+    """The end of a cancelled response, in another spelling."""
 
     type: Literal["response.canceled"]
 
 
 class PartRedacted(PartEvent):
-    """A part that exists, but the provider does not give out its text."""
+    """A part with a text that the provider withholds."""
 
     type: Literal["deltaloom.part.redacted"]
     kind: str
 
 
 class ProducerLoss(Event):
-    """A producer's report that it dropped events of a response, so its texts may lack pieces."""
+    """A producer's report that it dropped events of a response: its texts may be incomplete."""
 
     type: Literal["deltaloom.producer.loss"]
     response_id: Id | None = None
     dropped: Count | None = None
-    """How many events; null if the producer does not know."""
+    """Number of dropped events; null if the producer does not know it."""
 
 
 class StreamFailure(Event):
-    """The fields of an error; flat as the API documents it, or nested under `error` as servers send it."""
+    """The fields of an error: flat as the API documents it, or nested under `error` as servers send it."""
 
     code: ErrorCode | None = None
     message: str | None = None
@@ -463,12 +463,12 @@ class StreamFailure(Event):
 
 
 class ErrorEvent(StreamFailure):
-    """The stream failed. An object with an `error` and without a `type` is read as this event."""
+    """The failure of a stream. An object with an `error` and without a `type` is read as this event."""
 
     type: Literal["error"]
 
 
 class ResponseErrorEvent(StreamFailure):
-    """The same, as some servers call it."""
+    """The failure of a stream, under another name that some servers use."""
 
     type: Literal["response.error"]

@@ -1,8 +1,8 @@
-"""The longest values that the contract takes from producers, in characters.
+"""Limits of the values that producers send, in characters.
 
-The longest id in 1,018 recorded streams has 83 characters. A `response_id` beyond its limit, or an `item_id`
-that is the only identity, makes its event a dead letter. Any other value is left out, counted, and named in
-the output's `context_truncated`.
+The longest id in 1,018 recorded streams has 83 characters. A `response_id` beyond its limit makes its event a
+dead letter, and so does an `item_id` if there is no `response_id`. Any other value beyond its limit is left
+out, counted, and named in the output's `context_truncated`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ID: Final = 1024
-"""An id of a response or of an item."""
+"""Maximum characters of a response id or an item id."""
 
 NAME: Final = 256
-"""A name: a tenant, a model, a provider, a dialect, a user."""
+"""Maximum characters of a name: tenant, model, provider, dialect or user."""
 
 REFERENCE: Final = 512
-"""The producer's own link or request id."""
+"""Maximum characters of the producer's own link or request id."""
 
 TRACEPARENT: Final = 55
-"""A W3C `traceparent` of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+"""Characters of a W3C `traceparent`, version 00 (https://www.w3.org/TR/trace-context/#traceparent-header)."""
 
 REASON: Final = 256
-"""A reason, its class, and a provider's category of it."""
+"""Maximum characters of a reason, its class, and the provider's category of it."""
 
 EXPLANATION: Final = 4096
-"""A provider's explanation of a reason."""
+"""Maximum characters of a provider's explanation of a reason."""
 
 ITEMS: Final = 10_000
-"""The items of a response, and the parts of an item. A longer list is left out."""
+"""Maximum items of a response, and parts of an item. A longer list is left out."""
 
 CONTEXT: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -47,11 +47,11 @@ CONTEXT: Final[Mapping[str, int]] = MappingProxyType(
         "reference": REFERENCE,
     }
 )
-"""The limit of each context field."""
+"""Maximum characters of each context field."""
 
 CONTEXT_BYTES: Final = 5120
-"""The bytes of all context fields together, as UTF-8; a control character counts as six, as in JSON.
+"""Maximum bytes of all context fields together, as UTF-8; a control character counts as six, as in JSON.
 
-Each message of a response repeats its context. Fields of ASCII letters that are within their own limits are
-always within this one.
+Each message of a response repeats its context. ASCII letters within the limits of their fields are always
+within this limit.
 """

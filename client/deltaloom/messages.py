@@ -1,8 +1,8 @@
-"""What deltaloom writes: finished texts, moderation alerts and dead letters.
+"""Models of the messages that deltaloom writes: finished texts, moderation alerts and dead letters.
 
-Every message travels as one stream entry: `__data__` holds the model's JSON (so a FastStream
-subscriber annotated with the model just works), and a few plain fields (`PLAIN_FIELDS`) stand
-beside it for everyone who reads the stream by hand.
+A text or an alert is one stream entry. Its field `__data__` has the model's JSON, as a FastStream subscriber
+annotated with the model expects. A few plain fields (`PLAIN_FIELDS`) repeat values for people who read the
+stream by hand. Dead letters and undelivered alerts have plain fields only.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 from deltaloom.reasons import ReasonClass
 
 SCHEMA = 1
-"""The version of the messages. It rises only when a field goes, or changes its meaning.
+"""Version of the messages. It rises only when a field is removed or changes its meaning.
 
-New fields, and new values of an open type below, do not raise it: a reader ignores the fields and takes the
-values that it does not know.
+New fields, and new values of the open types below, do not raise it: a reader must ignore unknown fields and
+accept unknown values.
 """
 
 KnownKind = Literal["refusal", "reasoning", "reasoning_summary", "output_text"]
 Kind = KnownKind | str
-"""What a text is. `reasoning_summary` counts its parts by `summary_index`, the others by `content_index`."""
+"""Kind of a text. Parts of a `reasoning_summary` go by `summary_index`, all others by `content_index`."""
 
 KnownStatus = Literal["completed", "incomplete", "failed", "cancelled", "abandoned"]
 Status = KnownStatus | str
-"""How a text ended: closed by its own event, its part's, its item's or by `response.completed`; the
-response ended early; the response failed; somebody cancelled it; nothing came for the idle timeout."""
+"""Status of a text. `completed`: its own event, an event of its part or item, or `response.completed` closed
+it. `incomplete`: the response ended early. `failed`: the response failed. `cancelled`: somebody cancelled the
+response. `abandoned`: no event came for the idle timeout, or too many responses were open."""
 
 KnownIntegrity = Literal["verified", "repaired", "unverified", "redacted"]
 Integrity = KnownIntegrity | str
-"""The joined deltas equal the authoritative text; they differ (or there were none) and the
-authoritative text was taken; there was no authoritative text; the provider withheld the text."""
+"""Integrity of a text. `verified`: the joined deltas equal the authoritative text or match its checksum.
+`repaired`: they differ, or there were none, or the producer reported a loss; the text is the authoritative
+one. `unverified`: no authoritative text and no matching checksum came. `redacted`: the provider withheld the
+text."""
 
 KnownIntegritySource = Literal["provider", "producer"]
 IntegritySource = KnownIntegritySource | str
-"""The writer of the authoritative text: the provider, or the producer, which joined its own deltas."""
+"""Writer of the authoritative text: the provider, or the producer, which joined its own deltas."""
 
 KnownTextType = Literal["deltaloom.text.assembled"]
 
@@ -54,13 +57,13 @@ KnownAlertType = Literal[
     "deltaloom.refusal.spike.ended",
 ]
 AlertType = KnownAlertType | str
-"""A refusal has begun; its whole text is known; a response was refused without a text; a filter cut a
-response off; one failed because of a policy; another text came for a part that was finished; far more is
-refused than before; that is over."""
+"""Type of an alert, in the order of the literals: a refusal has begun; its whole text is known; a response
+was refused without a text; a filter cut off a response; a response failed because of a policy; a different
+text came for a finished part; far more responses are refused than before; that spike is over."""
 
 KnownRateScope = Literal["model", "tenant", "provider"]
 RateScope = KnownRateScope | str
-"""The value by which responses are counted together."""
+"""Property by which responses are counted together in refusal rates."""
 
 KnownDeadLetterReason = Literal[
     "malformed_json", "invalid_event", "oversized", "handler_error", "max_deliveries"
@@ -69,14 +72,15 @@ DeadLetterReason = KnownDeadLetterReason | str
 
 KnownUndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
 UndeliveredReason = KnownUndeliveredReason | str
-"""The destination declined it; it did not take it in time; it is no more; the entry holds no alert."""
+"""Reason of an undelivered alert. `refused`: the destination rejected it. `expired`: the destination did not
+accept it in time. `gone`: the destination is disabled. `unreadable`: the entry has no alert."""
 
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
-"""The fields that stand beside `__data__` in an entry; one that is null is left out."""
+"""Plain fields of an entry with `__data__`; a null value is left out."""
 
 
 class _Model(BaseModel):
-    """An immutable model that ignores the fields of a later version."""
+    """An immutable model that ignores unknown fields, such as those of a later version."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", serialize_by_alias=True, validate_by_alias=True, validate_by_name=True
@@ -87,50 +91,50 @@ class Message(_Model):
     """The fields of every message."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
-    """The `SCHEMA` of the program that wrote it."""
+    """Version of the message (`SCHEMA` of the program that wrote it)."""
     source: str | None = None
-    """The prefix under which it was written: ids are unique within a prefix only."""
+    """Prefix of the streams of the program that wrote it: ids are unique only within a prefix."""
 
 
 class Context(Message):
-    """Whose text it is: copied from the producer's fields, or learned from `response.created`."""
+    """The context of a response: copied from the producer's fields, or learned from `response.created`."""
 
     tenant: str | None = None
     model: str | None = None
     safety_identifier: str | None = None
     traceparent: str | None = None
     provider: str | None = None
-    """The provider asked, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `aws.bedrock`, …"""
+    """Provider that was called, as in OpenTelemetry's `gen_ai.provider.name`: `openai`, `aws.bedrock`, …"""
     upstream_provider: str | None = None
-    """The provider that answered, where `provider` is a gateway; the same names."""
+    """Provider that answered, if `provider` is a gateway; the same names."""
     dialect: str | None = None
-    """The wire format that the producer translated from, like `anthropic.messages`."""
+    """Wire format that the producer translated from, such as `anthropic.messages`."""
     upstream_response_id: str | None = None
-    """The provider's own id of the response."""
+    """Provider's own id of the response."""
     reference: str | None = None
-    """The producer's own link or request id: how a person finds what was asked."""
+    """Producer's own link or request id, by which a person finds the request."""
     context_truncated: tuple[str, ...] = ()
-    """The names of values that were left out because they were too long, sorted."""
+    """Sorted names of the values that were left out because they were too long."""
 
 
 class ResponseMessage(Context):
-    """A message about one response, or about many."""
+    """A message about one response, or (a spike) about many."""
 
     id: str
-    """Deterministic: the same thing always gives the same id, so a subscriber can drop repeats."""
+    """Deterministic id: a repeat of the message has the same id, so that a subscriber can drop it."""
     response_id: str | None = None
     item_id: str | None = None
-    """The first one seen: some servers change it on every event."""
+    """Item id of the earliest event: some servers change it on every event."""
     text: str
     reason: str | None = None
-    """Why it did not complete, in the provider's own value; or `cancelled`, `client_disconnected`,
-    `idle_timeout`, `open_limit`."""
+    """Reason why the response did not complete: the provider's own value, or `cancelled`,
+    `client_disconnected`, `idle_timeout` or `open_limit`. Null if it completed."""
     reason_class: ReasonClass | None = None
-    """The class of the reason (`deltaloom.reasons`); null if it completed."""
+    """Class of the reason (see `deltaloom.reasons`); null if the response completed."""
     provider_category: str | None = None
-    """The provider's own category of the reason."""
+    """Provider's own category of the reason."""
     provider_explanation: str | None = None
-    """The provider's words about the reason. They are about a user's request: treat them like a text."""
+    """Provider's explanation of the reason. It is about a user's request: protect it like a text."""
 
 
 class PartMessage(ResponseMessage):
@@ -139,7 +143,7 @@ class PartMessage(ResponseMessage):
     kind: Kind
     output_index: int
     content_index: int
-    """Holds `summary_index` for a reasoning summary."""
+    """Position of the part in its item; for a `reasoning_summary`, its `summary_index`."""
 
 
 class AssembledText(PartMessage):
@@ -149,61 +153,64 @@ class AssembledText(PartMessage):
     status: Status
     integrity: Integrity
     integrity_source: IntegritySource | None = None
-    """The writer of the authoritative text; null if there was none."""
+    """Writer of the authoritative text; null if there was none."""
     delta_count: int
-    """Distinct deltas used."""
+    """Number of distinct deltas that were joined."""
     duplicate_count: int
-    """Repeats dropped: a producer's retry stores an event twice."""
+    """Number of repeated deltas that were dropped: a producer's retry stores an event twice."""
     first_sequence_number: int | None = None
     last_sequence_number: int | None = None
     started_at: AwareDatetime
-    """When the entry that opened it was added to the input (from its id)."""
+    """Time at which the entry that began the text was added to the input (from the entry's id)."""
     finished_at: AwareDatetime
-    """When the entry that closed it was added; server time for `abandoned`."""
+    """Time at which the entry that closed the text was added to the input; server time for `abandoned`."""
 
 
 class RefusalRate(_Model):
-    """How many responses of a model, a tenant or a provider were refused: in a window, and before it.
+    """The refusals of a model, a tenant or a provider: in a window, and in the baseline before it.
 
-    A response counts once, when it is over, and as refused if any part of it was a refusal.
+    A response is counted once, when it is over. It counts as refused if the model declined, in a refusal part
+    or by the reason of its end.
     """
 
     by: RateScope
     name: str
-    """The name of the model, the tenant or the provider."""
+    """Name of the model, the tenant or the provider."""
     since: AwareDatetime
-    """Where the window begins."""
+    """Beginning of the window."""
     until: AwareDatetime
+    """End of the window."""
     responses: int
-    """In the window."""
+    """Number of responses in the window."""
     refused: int
+    """Number of refused responses in the window."""
     baseline_since: AwareDatetime
-    """Where what it is compared with begins; it ends where the window begins. Of a spike that goes on, the
-    baseline stays what it was when the spike began."""
+    """Beginning of the baseline, which ends where the window begins. During a spike, the baseline stays as it
+    was when the spike began."""
     baseline_responses: int
     baseline_refused: int
     blocked: int = 0
-    """Responses in the window that a filter, a policy or a guardrail stopped; none is in `refused`."""
+    """Number of responses in the window that a filter, policy or guardrail stopped; not in `refused`."""
     baseline_blocked: int = 0
     score: float
-    """How far the two shares are apart, in standard errors: the z of a two-proportion test."""
+    """Distance of the two shares in standard errors: the z score of a two-proportion test."""
 
     @property
     def share(self) -> float:
-        """Of the window's responses, how many were refused: from 0 to 1."""
+        """Share of refused responses in the window, from 0 to 1; 0 without responses."""
         return self.refused / self.responses if self.responses else 0.0
 
     @property
     def baseline_share(self) -> float:
-        """The same of the baseline."""
+        """Share of refused responses in the baseline, from 0 to 1; 0 without responses."""
         return self.baseline_refused / self.baseline_responses if self.baseline_responses else 0.0
 
 
 class ModerationAlert(ResponseMessage):
-    """A response was refused or stopped, or more is refused than usual.
+    """An alert: a response was refused or stopped, or more responses are refused than usual.
 
-    `kind`, `output_index` and `content_index` are those of the text; the types that are about no single part
-    have None there, and an empty text.
+    `kind`, `output_index` and `content_index` identify the text. Alerts that are not about a single part have
+    null there, and an empty text.
     """
 
     type: AlertType
@@ -212,19 +219,21 @@ class ModerationAlert(ResponseMessage):
     output_index: int | None = None
     content_index: int | None = None
     status: Status | None = None
-    """How it ended; None while it is open, and where many are spoken of. `reason` likewise."""
+    """Status of the response or text; null on `deltaloom.refusal.opened`, `deltaloom.text.contradicted` and
+    spikes. `reason` is null there too."""
     integrity: Integrity | None = None
-    """On `deltaloom.refusal.finished` only."""
+    """Integrity of the text, on `deltaloom.refusal.finished` only; else null."""
     integrity_source: IntegritySource | None = None
-    """On `deltaloom.refusal.finished` only."""
+    """Writer of the authoritative text, on `deltaloom.refusal.finished` only; else null."""
     rate: RefusalRate | None = None
-    """On `deltaloom.refusal.spike` and its end only."""
+    """Refusal rate, on `deltaloom.refusal.spike` and `deltaloom.refusal.spike.ended` only; else null."""
     raised_at: AwareDatetime
-    """When the event that raised it was added to the input; server time for `abandoned`, and for spikes."""
+    """Time at which the event that raised the alert was added to the input; server time for `abandoned` and
+    for spikes."""
 
 
 def _message_kind(value: Any) -> str:
-    """Tell a text from an alert of any version: only alerts have a severity."""
+    """Return the tag of a message of any version: only alerts have a severity."""
     has_severity = "severity" in value if isinstance(value, dict) else hasattr(value, "severity")
     return "alert" if has_severity else "text"
 
@@ -233,39 +242,39 @@ OutputMessage = Annotated[
     Annotated[AssembledText, Tag("text")] | Annotated[ModerationAlert, Tag("alert")],
     Discriminator(_message_kind),
 ]
-"""Either message; one with a `severity` is an alert."""
+"""A text or an alert; a message with a `severity` is an alert."""
 
 
 class DeadLetter(Message):
-    """An entry, or one event of an entry's array, that could not be handled. Plain fields, no `__data__`."""
+    """An entry that could not be handled, or events of an entry's array. Plain fields, no `__data__`."""
 
     reason: DeadLetterReason
     error: str
-    """One line a person can act on; never the text of the event."""
+    """Error with its remedy, in one line; it never contains the text of the event."""
     stream: str
     entry_id: str
     deliveries: int
     failed_at: AwareDatetime
     entry: str
-    """The original fields as a JSON object, so that it can be replayed. A value that is not UTF-8
-    stands as `{"base64": "…"}`."""
+    """Original fields as a JSON object, so that the entry can be replayed. A value that is not UTF-8, or has
+    many control characters, is `{"base64": "…"}`."""
     entry_bytes: int | None = None
-    """Bytes of the original fields, if they are too many to keep: then `entry` has only the first, and
-    cannot be replayed."""
+    """Bytes of the original fields if they were too large to keep, else null. Then `entry` has only their
+    beginning, and cannot be replayed."""
 
 
 class UndeliveredAlert(Message):
-    """An alert that a destination did not get. Plain fields, beside those of the alert's own entry."""
+    """An alert that a destination did not get. Plain fields, next to those of the alert's own entry."""
 
     destination: str
-    """Its name in `alerts.toml`."""
+    """Name of the destination in `alerts.toml`."""
     reason: UndeliveredReason
     answer: str
-    """The last one: status and the beginning of the answer, or what went wrong."""
+    """Last answer of the destination: status and beginning of the body; or the error of the attempt."""
     attempts: int
-    """By the relay that gave up."""
+    """Number of attempts by the relay that gave up."""
     failed_at: AwareDatetime
     entry_id: str
-    """Of the alert, in its stream."""
+    """Id of the alert's entry in its stream."""
     alert: str | None = Field(default=None, alias="__data__")
-    """The alert's JSON."""
+    """JSON of the alert."""

@@ -1,10 +1,10 @@
-"""The table of the reasons for which responses end early, of all providers, with the class of each.
+"""Classify the reasons for which responses end early: a table of the values of all providers.
 
-A provider's own value stays verbatim in `reason`. Its class says what the value means to the people who
-operate a model. A value that is not in the table is `unknown`, never guessed. Standard library only.
+A provider's own value stays verbatim in `reason`. The class is its meaning to the people who operate a model.
+A value that is not in the table is `unknown`, never guessed. This module needs only the standard library.
 
-Values are compared without regard to case: gateways change it. `field` is the path to the value in the
-provider's own answer, so that a translator can tell two meanings of one value apart.
+Values are compared case-insensitively, since gateways change the case. `field` is the path to the value in
+the provider's own answer, so that a translator can distinguish two meanings of one value.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ KnownReasonClass = Literal[
     "refusal", "safety", "policy", "guardrail", "recitation", "length", "cancelled", "error", "unknown"
 ]
 ReasonClass = KnownReasonClass | str
-"""The model declined; a safety filter, a usage policy, a guardrail that the operator set up, or a filter of
-copied material stopped the response; it reached a limit of its length; somebody cancelled it; it failed for a
-technical reason; the table does not know the value. Later versions may add values."""
+"""Class of a reason, in the order of the literals: the model declined; a safety filter, a usage policy, an
+operator's guardrail, or a filter of copied material stopped the response; the response reached a length
+limit; somebody cancelled it; it failed for a technical reason; the table does not have the value. Later
+versions may add classes."""
 
 STOPPED: frozenset[ReasonClass] = frozenset({"safety", "policy", "guardrail", "recitation"})
-"""The classes of responses that something other than the model stopped because of their content."""
+"""Classes of responses that a filter, policy or guardrail stopped because of their content."""
 
 
 class Reason(NamedTuple):
-    """A row of the table: a value that a provider gives in a field, its class, and the source of that."""
+    """A row of the table: a provider's value in a field, its class, and the page that documents it."""
 
     provider: str
-    """The name in OpenTelemetry's `gen_ai.provider.name`, if the provider has one there."""
+    """Name of the provider, as in OpenTelemetry's `gen_ai.provider.name` if it is listed there."""
     field: str
     value: str
     reason_class: KnownReasonClass
@@ -75,7 +76,7 @@ _vercel = _Field("vercel", "finishReason", "https://ai-sdk.dev/docs/ai-sdk-ui/st
 _deltaloom = _Field("deltaloom", "reason", "docs/contract.md")
 
 REASONS: tuple[Reason, ...] = (
-    # The Responses API stands first: where only the value is known, the first row decides.
+    # The Responses API comes first: if only the value is known, the first row decides.
     *_incomplete("length", "max_output_tokens", "max_tokens"),
     *_incomplete("safety", "content_filter"),
     *_code(
@@ -146,12 +147,13 @@ for _row in REASONS:
 
 
 def reason_class(value: str, *, provider: str | None = None, field: str | None = None) -> KnownReasonClass:
-    """Return the class of a provider's value; `unknown` if the table does not have it.
+    """Return the class of a provider's value; `unknown` if the value is not in the table.
 
     Args:
-        value: the value as the provider gave it, in any case.
+        value: the provider's value, in upper or lower case.
         provider: prefer the rows of this provider.
-        field: prefer the rows of this field. Without a preference the first row counts.
+        field: prefer the rows of this field, more than those of the provider. Among equal rows, the first
+            one counts.
     """
     rows = _BY_VALUE.get(value.casefold())
     if not rows:

@@ -1,4 +1,4 @@
-"""Acme's gateway streams what a model thinks as `acme.thought.delta` and `.done`: that is reasoning too."""
+"""Handler of `acme.thought.delta` and `.done`, with which Acme's gateway streams a model's reasoning."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -24,12 +24,12 @@ class ThoughtDone(PartEvent):
 
 
 def on_delta(event: ThoughtDelta, origin: Origin) -> Iterator[Fragment]:
-    """`acme.thought.delta`."""
+    """Return the fragment of an `acme.thought.delta`."""
     return fragment(event, origin, "reasoning", event.content_index, event.thought)
 
 
 def on_done(event: ThoughtDone, origin: Origin) -> Iterator[Closing]:
-    """`acme.thought.done`."""
+    """Return the closing of an `acme.thought.done`."""
     return closing(event, origin, "reasoning", event.content_index, event.thought)
 
 

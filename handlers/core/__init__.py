@@ -1,4 +1,4 @@
-"""What the handlers share: identities, effects, the set that a text is, and when it is finished.
+"""The pure core of the handlers: identities, effects, the set of a text's fragments, and the closing rules.
 
-Pure: nothing here reads a clock, an environment or a socket.
+The core does no I/O: no module reads a clock, the environment or a socket.
 """

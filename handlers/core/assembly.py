@@ -1,11 +1,12 @@
-"""The state of a text is a set: numbered fragments, without order of arrival and without repeats.
+"""Assemble a text from its state: a set of numbered fragments, in any order and with any repeats.
 
-Order and repeats, after the rules of the Responses API's `sequence_number` and what servers make of it:
+Rules for order and repeats, from the Responses API's `sequence_number` and its use by real servers:
 
-- The same arrival is always one fragment: an entry that is delivered twice changes nothing.
-- If every fragment has a sequence number and no number names two different deltas, the numbers give
-  the order, and the same number again is a repeat: a producer's retry stores an event twice.
-- Otherwise (no numbers, or the same for all) the order is that of arrival, and nothing is a repeat.
+1. Two fragments with the same arrival are one: a redelivered entry changes nothing.
+2. The numbers decide if every fragment has one, and no number has two different deltas. Then the fragments
+   are joined in the order of their numbers, and a second fragment with the same number is a repeat (a
+   producer's retry stores an event twice).
+3. In any other case the fragments are joined in the order of their arrivals, and none counts as a repeat.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StoredFragment(NamedTuple):
-    """A fragment of a known part."""
+    """A fragment as stored in its part's log."""
 
     arrival: Arrival
     sequence_number: int | None
@@ -30,7 +31,7 @@ class StoredFragment(NamedTuple):
 
 
 class StoredClosing(NamedTuple):
-    """A closing of a known part."""
+    """A closing as stored in its part's log."""
 
     arrival: Arrival
     rank: Rank
@@ -38,7 +39,7 @@ class StoredClosing(NamedTuple):
 
 
 class Assembly(NamedTuple):
-    """Fragments, joined."""
+    """A text joined from fragments."""
 
     text: str
     delta_count: int
@@ -46,11 +47,11 @@ class Assembly(NamedTuple):
     first_sequence_number: int | None
     last_sequence_number: int | None
     numbered: bool = True
-    """Whether numbers told order and repeats: then a repeat that is still to come changes no text."""
+    """True if sequence numbers decided order and repeats: then a later repeat cannot change the text."""
 
 
 def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
-    """Join a set of fragments, given in any order and any number of times."""
+    """Join fragments, given in any order and with any repeats."""
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     numbered = _by_number(arrived)
     ordered = arrived if numbered is None else numbered
@@ -65,7 +66,7 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
 
 
 def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list[int]]:
-    """Return the arrivals of fragments, and the UTF-16 units of the text that is assembled until each."""
+    """Return the sorted arrivals, and for each the UTF-16 length of the text assembled up to it."""
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     lengths, by_number = [], dict[int, str]()
     numbered, distinct, all_units = True, 0, 0
@@ -82,7 +83,7 @@ def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list
 
 
 def _by_number(arrived: list[StoredFragment]) -> list[StoredFragment] | None:
-    """Distinct fragments by sequence number; None where the numbers cannot be trusted."""
+    """Return the distinct fragments in the order of their numbers; None if the numbers do not decide."""
     by_number: dict[int, StoredFragment] = {}
     for fragment in arrived:
         number = fragment.sequence_number

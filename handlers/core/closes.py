@@ -1,4 +1,4 @@
-"""The event that closes a part, and the text that this event gives."""
+"""Find the event that closes a part, and the text that this event gives."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from handlers.core.effects import Note, Rank
 if TYPE_CHECKING:
     from handlers.core.effects import Copy, Ending
     from handlers.core.identity import Arrival, PartKey
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
     from handlers.core.timeline import Timeline
 
 
 class StatedText(NamedTuple):
-    """The text of a part as a closing, or the response's final copy, gives it."""
+    """A text of a part (may be empty) from a closing or from the response's final copy."""
 
     rank: Rank
     text: str
     note: Note = Note()
     misplaced: bool = False
-    """The item's copy has it at another place than the part's."""
+    """True if the item's copy lists the text at another place than the part's."""
 
 
 class Close(NamedTuple):
-    """The event that closes a part, with the text that it gives."""
+    """An event that closes a part, with the text that it gives."""
 
     at: Arrival
     ending: Ending | None
-    """The response's end, if that closes the part."""
+    """The end of the response, if it closes the part; None if a closing or the item's end came by then."""
     stated: StatedText
 
     @property
     def own(self) -> bool:
-        """Return whether the part or its item has the text at its place, not only a copy elsewhere."""
+        """Return whether the text comes from the part itself, or from its item at the part's place."""
         return self.stated.rank is not Rank.RESPONSE and not self.stated.misplaced
 
 
 def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
-    """Return the first event that closes a part and leaves it with a text; None if the part is open."""
+    """Return the first event that closes a part and leaves it with a text; None if the part stays open.
+
+    Candidates are the part's closings, the first end of its item after a non-empty delta, and the first end
+    of the response. The part has a text if the event gives one or marks it as redacted, or if a non-empty
+    delta came by then. The end of the response closes the part in any case.
+    """
     stated: dict[Arrival, list[StatedText]] = {}
     for arrival, rank, text in log.closings:
         note = timeline.state.notes.get(arrival, Note())
@@ -50,9 +55,9 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
             StatedText(Rank.RESPONSE, "" if copy is None else copy.text)
         )
     item_end = timeline.item_end_from(part.output_index, log.began)
-    speaks = log.speaks_since
-    if item_end is not None and speaks is not None:
-        closing_end = timeline.item_end_from(part.output_index, max(log.began, speaks))
+    text_since = log.text_since
+    if item_end is not None and text_since is not None:
+        closing_end = timeline.item_end_from(part.output_index, max(log.began, text_since))
         if closing_end is not None:
             stated.setdefault(closing_end, [])
     own = False
@@ -62,21 +67,27 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
         own = own or any(each.rank is not Rank.RESPONSE for each in here)
         best = _best(here)
         ends = terminal is not None and terminal[0] == arrival
-        if best.text or ends or best.note.redacted or (speaks is not None and speaks <= arrival):
+        if best.text or ends or best.note.redacted or (text_since is not None and text_since <= arrival):
             ending = terminal[1] if terminal is not None and ends and not own else None
             return Close(arrival, ending, best)
     return None
 
 
 def ended_without_text(timeline: Timeline, part: PartKey, log: PartLog) -> Arrival | None:
-    """Return the first closing of a part, or end of its item, of a part that no event leaves with a text."""
+    """Return the first closing of a part, or the end of its item, if earlier. None if neither came.
+
+    For parts without a text: `close_of` has returned None.
+    """
     item_end = timeline.item_end_from(part.output_index, log.began)
     ends = [closing.arrival for closing in log.closings]
     return min(ends if item_end is None else [*ends, item_end], default=None)
 
 
 def _best(stated: list[StatedText]) -> StatedText:
-    """Return the text that counts of those that one event gives."""
+    """Return the stated text that counts among those of one event, sorted by rank.
+
+    A text goes before a checksum, a checksum before a redaction; then the best rank counts.
+    """
     return (
         next((each for each in stated if each.text), None)
         or next((each for each in stated if each.note.checksum), None)
@@ -85,13 +96,13 @@ def _best(stated: list[StatedText]) -> StatedText:
 
 
 def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, terminal: Arrival) -> Copy | None:
-    """Return the copy of a part in the response's end.
+    """Return the copy of a part in an end of the response; None if it lists none.
 
-    A text that is the only one of its kind, in the copy as in the response, needs no place.
+    The place may differ if the copy has only one text of the part's kind, and the response only one part.
     """
     copies = timeline.copies(terminal)
     copy = copies.of(part, log.item_id)
     if copy is not None and copy.text:
         return copy
     sole = copies.sole(part.kind)
-    return sole if sole is not None and timeline.shows_only(part, terminal) else copy
+    return sole if sole is not None and timeline.is_only_part(part, terminal) else copy

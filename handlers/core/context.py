@@ -1,15 +1,16 @@
-"""Whose text it is: what a response's entries say of it, as registers that may be stored in any order.
+"""Merge the context of a response into registers, which give the same result in any order of writes.
 
-For each name there are two: what the producer says, and what was learned from `response.created`. The
-earliest entry that says something wins, and the producer's word goes before what was learned. A text
-carries what had been said when it was closed: what comes later is too late for it.
+1. Each name has two registers: the producer's value, and the value learned from the response's own events.
+2. Within a register, the value of the earliest entry wins.
+3. The producer's value takes precedence over the learned one.
+4. A text has the context known when it was closed. Values from later entries do not change it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.effects import TRUNCATED, Context
+from handlers.core.effects import TRUNCATED, ContextValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class RegisterName(NamedTuple):
-    """Of what a register tells, and who says it."""
+    """The name of a register: a context field, and whether its value was learned from an event."""
 
     name: str
     learned: bool = False
 
 
 class Register(NamedTuple):
-    """What was said, and in which entry. Of two, the smaller one is kept."""
+    """A value and the entry that gave it. The smaller of two registers is kept."""
 
     entry: EntryId
     value: str
@@ -34,20 +35,20 @@ class Register(NamedTuple):
 Registers = dict[RegisterName, Register]
 
 
-def note(registers: Registers, context: Context, entry: EntryId, *, learned: bool = False) -> None:
-    """Add what an entry says."""
+def note(registers: Registers, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
+    """Merge the context values of an entry into the registers, in place."""
     for name, value in context.pairs():
         register = RegisterName(name, learned)
         registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
 
 
-def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> Context:
-    """What had been said with the entry `until`; all there is without one."""
-    said: dict[str, str] = {}
+def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> ContextValues:
+    """Return the context from entries up to and including `until`; None means all entries."""
+    values: dict[str, str] = {}
     for learned in (True, False):
         for (name, was_learned), (entry, value) in registers.items():
             if was_learned is learned and (until is None or entry <= until):
-                said[name] = value
-    truncated = sorted(name.removeprefix(TRUNCATED) for name in said if name.startswith(TRUNCATED))
-    known = {name: value for name, value in said.items() if not name.startswith(TRUNCATED)}
-    return Context(**known, truncated=tuple(truncated))
+                values[name] = value
+    truncated = sorted(name.removeprefix(TRUNCATED) for name in values if name.startswith(TRUNCATED))
+    known = {name: value for name, value in values.items() if not name.startswith(TRUNCATED)}
+    return ContextValues(**known, truncated=tuple(truncated))

@@ -1,7 +1,7 @@
-"""Contradictions: another authoritative text for a part. No text is ever revised, so an alert tells people.
+"""Find contradictions: authoritative texts that differ from the text of a finished part.
 
-Any authoritative text that differs from the one that came out counts, whenever it comes: in a closing, as a
-checksum, or in the response's final copy.
+A finished text is never revised, so a contradiction raises an alert. It may be the text of a closing, a
+checksum, or a text in the response's final copy, at any time.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from handlers.core.text import repair, sha256_digest, text_digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from handlers.core.effects import Context
+    from handlers.core.effects import ContextValues
     from handlers.core.identity import Arrival, PartKey
     from handlers.core.state import ResponseState
     from handlers.core.timeline import Timeline
 
 
 class Contradiction(NamedTuple):
-    """Another authoritative text of a part than the one that came out."""
+    """An authoritative text of a part that differs from its finished text."""
 
     part: PartKey
     text: str
-    """Empty where only its checksum is known."""
+    """The other text; empty if only its checksum is known."""
     item_id: str | None
-    context: Context
+    context: ContextValues
     at_ms: int
 
 
 def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arrival) -> Contradiction | None:
-    """Return the earliest authoritative text of a part that differs from this one.
+    """Return the earliest authoritative text of a part that differs from `text`; None if there is none.
 
     Args:
         timeline: the stored state of the response.
         part: the part.
-        text: the text that comes out.
-        since: the event with which the part began; earlier final copies do not contradict it.
+        text: the finished text of the part.
+        since: the event with which the part began; earlier final copies are ignored.
     """
     state = timeline.state
     log = state.open_parts.get(part)
     found: list[Other] = []
     if log is not None:
-        for arrival, _, said in log.closings:
-            checksum = None if said else state.notes.get(arrival, Note()).checksum
-            # Compare digests only: nothing else is remembered of the text of a finished part.
+        for arrival, _, stated in log.closings:
+            checksum = None if stated else state.notes.get(arrival, Note()).checksum
+            # Digests, as for a finished part, of which only the digest is stored.
             differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
-            if (said and repair(said) != text) or differs:
-                found.append(Other(arrival, said))  # as of a finished part, whose item id is forgotten
+            if (stated and repair(stated) != text) or differs:
+                found.append(Other(arrival, stated))  # no item id: a finished part has none stored
     if text:
         found += (other for other in _other_copies(timeline, part, text.__eq__) if since <= other.arrival)
     return earliest(state, part, found)
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
-    """Return the texts in final copies that differ from those of parts that were finished before."""
+    """Return the contradictions by final copies of parts that were finished before."""
     found = []
     for part, digest in timeline.state.finished_parts.items():
         if digest is not None and digest != _EMPTY:
@@ -75,7 +75,7 @@ def _has_digest(digest: str, text: str) -> bool:
 
 
 class Other(NamedTuple):
-    """Another text of a part."""
+    """A text of a part that differs from its finished text."""
 
     arrival: Arrival
     text: str
@@ -83,19 +83,19 @@ class Other(NamedTuple):
 
 
 def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], bool]) -> Iterator[Other]:
-    """Yield the texts that final copies have of a part, where they are other ones.
+    """Yield the texts of a part in final copies that differ from its finished text.
 
-    The position alone is no proof, since some servers count from 1. So only a text that is the only one of
-    its kind counts, in the copy as in the response until then. A part without a text, as one that was
-    redacted, is contradicted by no final copy.
+    The position alone does not identify the part, since some servers count from 1. So a copy counts only if
+    its kind has one text in the copy and one part in the response so far. Callers skip parts without a text,
+    such as redacted ones: a final copy does not contradict them.
     """
     for arrival, copy in timeline.sole_copies(part):
-        if timeline.shows_only(part, arrival) and not is_known(repair(copy.text)):
+        if timeline.is_only_part(part, arrival) and not is_known(repair(copy.text)):
             yield Other(arrival, copy.text, copy.item_id)
 
 
 def earliest(state: ResponseState, part: PartKey, others: Iterable[Other]) -> Contradiction | None:
-    """Return the contradiction of a part by the earliest of some other texts; None if there are none."""
+    """Return the contradiction of a part by the earliest of these texts; None if there are none."""
     first = min(others, default=None, key=lambda other: other.arrival)
     if first is None:
         return None

@@ -1,17 +1,17 @@
-"""Copies that stand at another place than their text: they close that text, and make none of their own.
+"""Find misplaced copies: texts listed at another place than their original. They make no text of their own.
 
-Servers count positions in more than one way: vLLM and Doubao list a text in `output_item.done` at another
-index than its deltas had, and gateways count the items of one response twice from 0. So a place where
-nothing was streamed is no proof of a new text. A text is *whole* if no delta of it came before it was closed.
+Servers count positions in different ways. vLLM and Doubao list a text in `output_item.done` at another index
+than its deltas had. Some gateways count the items of one response from 0 twice. So a text at a place without
+deltas is not always a new text. A text is *whole* if none of its deltas came before its closing event.
 
-1. An item's copy lists all texts of the item. Of each kind, what is listed at the place of a part is that
-   part's. The whole texts that are left belong to the parts of the item that are left: first those with
-   equal texts, then in order. A text for which no part is left is a new one.
-2. Any other whole text is a copy if its words are those of an earlier text of its kind: of one that is
-   closed, or of the deltas until then of one that is open. The other text of a `.done` must be in the same
-   item; that of a copy may be anywhere in the response.
+1. An item's copy lists all texts of the item. Each kind is matched separately. A text listed at the place of
+   a part belongs to that part. The remaining whole texts belong to the remaining parts of the item: first to
+   parts with an equal text, then in order. A text without a remaining part is new.
+2. Any other whole text is a copy if it equals an earlier text of its kind: a closed text, or the deltas so
+   far of an open part. If the whole text comes from a `.done`, the original must be in the same item. If it
+   comes from a copy, the original may be anywhere in the response.
 
-Texts with deltas of their own never fold: two that are alike both come out.
+A text with deltas is never dropped: two equal ones are both written.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import Kind
     from handlers.core.identity import Arrival, PartKey
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
     from handlers.core.timeline import Place, Timeline
 
 
 class Assigned(NamedTuple):
-    """The parts that misplaced copies of items belong to."""
+    """The result of matching misplaced item copies to their parts."""
 
     closes: dict[PartKey, Close]
-    """Of all open parts that are closed, some of them by a misplaced copy."""
+    """Closes of open parts, those by a misplaced copy included."""
     copies: set[PartKey]
-    """The places of these copies: no parts of their own."""
+    """Parts that are only the places of misplaced copies."""
     others: list[tuple[PartKey, Other]]
-    """Copies with another text than a part that was closed before."""
+    """Closed parts for which a misplaced copy has a different text, with that text."""
     ended: Mapping[PartKey, tuple[Arrival, str]]
-    """When an end of the response, or what it gives up, closed other parts, and their texts."""
+    """Parts with a text from a final copy or an announcement only: the closing arrival, and the text."""
 
     def is_closed(self, part: PartKey, before: Arrival) -> bool:
-        """Return whether a part that is not yet finished was closed before an event."""
+        """Return whether a part that is not stored as finished was closed before an event."""
         ended, close = self.ended.get(part), self.closes.get(part)
         return (ended is not None and ended[0] < before) or (close is not None and close.at < before)
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
-    """Return whether a part's text came without deltas."""
+    """Return whether a part's text is whole: given at its own place, with no delta by then."""
     return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
 
@@ -63,12 +63,12 @@ def assign_item_copies(
     joined: Joined,
     ended: Mapping[PartKey, tuple[Arrival, str]] = MappingProxyType({}),
 ) -> Assigned:
-    """Give the misplaced copies of each item to the parts that they belong to.
+    """Match the misplaced copies of each item to the parts that they belong to.
 
     Args:
         timeline: the stored state of the response.
-        closes: the closes of open parts, as far as the low-water mark has passed them.
-        joined: the texts of open parts.
+        closes: closes of open parts that the low-water mark has passed.
+        joined: the joined texts of open parts.
         ended: as in `Assigned`.
     """
     assigned = Assigned({**closes}, set(), [], ended)
@@ -86,7 +86,7 @@ def assign_item_copies(
 def _assign(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned, joined: Joined
 ) -> None:
-    """Give the copies of one kind in one item's end to the parts that no copy stands at the place of."""
+    """Match the misplaced copies of one kind in one item's end to the parts without a copy at their place."""
     rest = _parts_without_copy(timeline, at, copies, assigned)
     if not rest:
         return
@@ -106,7 +106,7 @@ def _assign(
     taken = {part for _, part in pairs}
     pairs += zip(left, [part for part in rest if part not in taken], strict=False)
     for copy, part in pairs:
-        _give(timeline, at, copy, part, assigned, joined)
+        _assign_copy(timeline, at, copy, part, assigned, joined)
 
 
 def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -> str | None:
@@ -118,7 +118,7 @@ def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -
 def _parts_without_copy(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned
 ) -> list[PartKey]:
-    """Return the parts of the item that came before its end, of the copies' kind, without a copy in place."""
+    """Return the parts of the copies' item and kind, begun before `at`, without a copy at their place."""
     state, first = timeline.state, copies[0]
     ending = state.endings.get(at)
     listed = (
@@ -136,7 +136,7 @@ def _parts_without_copy(
             or assigned.is_closed(part, at)
             or (part in state.open_parts and state.open_parts[part].began < at)
         )
-    # v0.1.0 stored an end without the places of its texts: nothing tells which finished parts it lists.
+    # v0.1.0 stored an end without the places of its texts, so the finished parts that it lists are unknown.
     return sorted(
         part
         for part in found
@@ -147,7 +147,7 @@ def _parts_without_copy(
     )
 
 
-def _give(
+def _assign_copy(
     timeline: Timeline, at: Arrival, copy: PartKey, part: PartKey, assigned: Assigned, joined: Joined
 ) -> None:
     stated = assigned.closes[copy].stated
@@ -161,7 +161,7 @@ def _give(
 
 
 _EMPTY = text_digest("")
-"""The digest of a part that was closed without a text: no copy is of that."""
+"""Digest of an empty text. A part that was closed without a text has no copies."""
 
 
 def _is_closed(timeline: Timeline, part: PartKey, before: Arrival, assigned: Assigned) -> bool:
@@ -169,17 +169,17 @@ def _is_closed(timeline: Timeline, part: PartKey, before: Arrival, assigned: Ass
 
 
 class Joined:
-    """The texts of a response's parts at some point of its stream."""
+    """The joined texts of a response's parts up to an event."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._state = timeline.state
         self._by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
         for part, log in timeline.state.open_parts.items():
-            if log.speaks_since is not None:
+            if log.text_since is not None:
                 self._by_kind.setdefault(part.kind, []).append((part, log))
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
-        """Return the digest of a part's text; None if it is not known."""
+        """Return the digest of a part's text up to an event; None if v0.1.0 finished the part."""
         if part in self._state.finished_parts:
             return self._state.finished_parts[part]
         if close is not None and close.at < until and close.stated.text:
@@ -187,8 +187,8 @@ class Joined:
         end = until if close is None else min(until, close.at)
         return text_digest(self._state.open_parts[part].assembled(end)[0].text)
 
-    def is_spoken(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
-        """Return whether a whole text has the words, until then, of another part that is open then."""
+    def is_open_text(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
+        """Return whether a whole text equals the deltas so far of another part that is open at that time."""
         at, length = closes[copy].at, utf16_length(text)
         return any(
             log.length(at) == length and log.assembled(at)[0].text == text
@@ -200,26 +200,30 @@ class Joined:
 
 
 class KnownTexts:
-    """The texts of a response that are closed, in the order of their closes."""
+    """The closed texts of a response, added in the order of their closing events."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
         self._listed: dict[Arrival, frozenset[Place]] = {}
-        """The places of the copies in endings."""
+        """Places of the copies in each ending, by its arrival."""
         for part, digest in timeline.state.finished_parts.items():
             if digest is not None:
                 self._closed.setdefault((part.kind, digest), []).append((part, None))
 
     def add(self, part: PartKey, at: Arrival, text: str) -> None:
-        """Add a text that is closed now."""
+        """Add a text that the event `at` closed."""
         self._closed.setdefault((part.kind, text_digest(text)), []).append((part, at))
 
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
-        """Return whether another part had a whole text before; one event never repeats itself."""
+        """Return whether another part was closed earlier with the same text.
+
+        An event never repeats its own texts, and an ending lists no text at two places: a part with a copy of
+        its own in the ending is no original.
+        """
         at = close.at
         for part, closed in self._closed.get((copy.kind, text_digest(text)), []):
-            if closed is not None and closed >= at:  # and so are all that follow
+            if closed is not None and closed >= at:  # so are all that follow
                 return False
             if _may_repeat(close, copy, part) and (*_place(part), part.kind) not in self._places(at):
                 return True
@@ -237,6 +241,6 @@ def _place(part: PartKey) -> tuple[int, int]:
 
 
 def _may_repeat(close: Close, copy: PartKey, part: PartKey) -> bool:
-    """Return whether a whole text can be a copy of a part's."""
+    """Return whether a whole text may be a copy of a part's: the same item, or not from a `.done`."""
     same_item = copy.stream_key.by == "item" or copy.output_index == part.output_index
     return same_item or close.stated.rank is not Rank.DONE

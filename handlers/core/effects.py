@@ -1,4 +1,4 @@
-"""What a handler may ask for. A handler returns effects; it never does anything itself."""
+"""Define the effects that a handler returns. The worker applies them; a handler does no I/O."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class UnattributableEventError(ValueError):
-    """The producer sent an event that belongs to no response: give `response_id`, or an `item_id`."""
+    """An event cannot be attributed to a response: it has no usable `response_id` or `item_id`."""
 
     def __init__(
         self,
-        what: str = "the event has no item_id and its entry no response_id, so it belongs to nothing",
+        what: str = "the event has no item_id, and its entry has no response_id",
     ) -> None:
         super().__init__(f"{what}; publish it with the field response_id")
 
 
-class Context(NamedTuple):
-    """The producer context of a text: who asked for it, and where it came from."""
+class ContextValues(NamedTuple):
+    """The producer context of a text: tenant, model, provider and references."""
 
     tenant: str | None = None
     model: str | None = None
@@ -39,10 +39,10 @@ class Context(NamedTuple):
     upstream_response_id: str | None = None
     reference: str | None = None
     truncated: tuple[str, ...] = ()
-    """The names of values that were left out because they were too long, sorted."""
+    """Names of the values that were left out because they were too long, sorted."""
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield the names and values that are set; each name in `truncated` makes a pair of its own."""
+        """Yield the names and values that are set, and a pair with an empty value for each truncated name."""
         for name in CONTEXT_NAMES:
             value = getattr(self, name)
             if value is not None:
@@ -52,10 +52,10 @@ class Context(NamedTuple):
 
 
 TRUNCATED = "truncated:"
-"""The prefix of a name whose value was left out, in `Context.pairs`."""
+"""Prefix of the names in `truncated`, in the pairs of `ContextValues.pairs`."""
 
-CONTEXT_NAMES = Context._fields[:-1]
-"""The fields that a producer may set."""
+CONTEXT_NAMES = ContextValues._fields[:-1]
+"""Context fields that a producer may set."""
 
 TRUNCATABLE = (
     *CONTEXT_NAMES,
@@ -65,18 +65,22 @@ TRUNCATABLE = (
     "provider_category",
     "provider_explanation",
 )
-"""The names of the values that are left out if they are too long."""
+"""Names of the values that are left out if they are too long."""
 
 
 class Origin(NamedTuple):
-    """Where an event came from: its arrival, and what its producer said of it."""
+    """The origin of an event: its arrival, and the producer context of its entry."""
 
     arrival: Arrival
     response_id: str | None = None
-    context: Context = Context()
+    context: ContextValues = ContextValues()
 
     def stream_key(self, item_id: str | None) -> StreamKey:
-        """What the event belongs to; `UnattributableEventError` if there is neither id."""
+        """Return the stream key of the event.
+
+        Raises:
+            UnattributableEventError: the entry has no response id, and the item id is missing or too long.
+        """
         if self.response_id is not None:
             return StreamKey("response", self.response_id)
         if item_id is None:
@@ -89,7 +93,7 @@ class Origin(NamedTuple):
 
 
 class Rank(IntEnum):
-    """How much an authoritative text is worth; the lower number wins."""
+    """The precedence of authoritative texts of one event by their source; the lower number wins."""
 
     DONE = 0
     CONTENT_PART = 1
@@ -98,7 +102,7 @@ class Rank(IntEnum):
 
 
 class Fragment(NamedTuple):
-    """A piece of a part's text."""
+    """A delta of a part's text."""
 
     part: PartKey
     delta: str
@@ -107,12 +111,12 @@ class Fragment(NamedTuple):
 
 
 class Checksum(NamedTuple):
-    """A checksum that an event gives in place of a text."""
+    """A checksum of a text, given by an event in place of the text."""
 
     sha256: str
-    """The SHA-256 of the text's UTF-8, in hexadecimal."""
+    """SHA-256 of the text's UTF-8, in hexadecimal."""
     size: int | None = None
-    """The bytes of the text's UTF-8."""
+    """Bytes of the text's UTF-8; None if not given."""
 
     def fits(self, text: str) -> bool:
         """Return whether a text has this checksum."""
@@ -122,7 +126,7 @@ class Checksum(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """An event that closes one part and says what its text is (empty if it does not say)."""
+    """An event that closes one part and gives its text; the text is empty if the event gives none."""
 
     part: PartKey
     rank: Rank
@@ -130,15 +134,15 @@ class Closing(NamedTuple):
     item_id: str | None = None
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
-    """The writer of the text."""
+    """Writer of the text."""
     redacted: bool = False
-    """The provider withheld the text."""
+    """True if the provider withholds the text."""
 
 
 class Copy(NamedTuple):
-    """A part as a copy of its response or of its item has it.
+    """A text in a copy of its response or item.
 
-    `position` is the item's index in the response's final copy, elsewhere its `output_index`.
+    `position` is the item's index in a response's final copy; in other events it is the `output_index`.
     """
 
     item_id: str | None
@@ -149,9 +153,10 @@ class Copy(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """An event that closes whatever is still open: of one output item, or of the whole response.
+    """An event that closes all open parts of one output item, or of the whole response.
 
-    The `copies` of an item's end say where its texts are, and leave out the texts: closings have those.
+    `output_index` is None for the response. The `copies` of an item's end have the places of its texts, with
+    empty texts: the texts are in closings of the same event.
     """
 
     stream_key: StreamKey
@@ -163,11 +168,11 @@ class Ending(NamedTuple):
     provider_category: str | None = None
     provider_explanation: str | None = None
     class_left_out: bool = False
-    """The producer's class is too long, so the table's stands in its place."""
+    """True if the producer's class was too long, and the class of the table is used."""
 
 
 class Learned(NamedTuple):
-    """What an event says of its response, for producers that do not say it themselves."""
+    """Context values learned from an event; they apply if the producer gives none in the entry's metadata."""
 
     stream_key: StreamKey
     model: str | None = None
@@ -175,13 +180,13 @@ class Learned(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A producer's report that events of a response were dropped before they reached the stream."""
+    """A producer's report that it dropped events of a response before they reached the stream."""
 
     stream_key: StreamKey
 
 
 class Announced(NamedTuple):
-    """Texts that an event gives for parts that have just begun: whole, or a piece that deltas repeat."""
+    """Texts that an event gives for parts that it begins. Normally the deltas of the part repeat them."""
 
     stream_key: StreamKey
     copies: tuple[Copy, ...]
@@ -191,16 +196,16 @@ Effect = Fragment | Closing | Ending | Learned | Loss | Announced
 
 
 class Note(NamedTuple):
-    """The rare attributes of an event, stored apart from its closing or ending."""
+    """Rare attributes of an event, stored separately from its closing or ending."""
 
     checksum: Checksum | None = None
     source: IntegritySource = "provider"
     redacted: bool = False
     loss: bool = False
     status: Status | None = None
-    """The status of an ending that is stored with another one, which workers of v0.1.0 can read."""
+    """Status of an ending that is stored with another status, which workers of v0.1.0 can read."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     announced: tuple[Copy, ...] = ()
-    """Texts of parts that have just begun."""
+    """Texts of parts that the event begins."""

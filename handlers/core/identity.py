@@ -1,8 +1,8 @@
-"""Who is who: entries, arrivals, responses and parts.
+"""Identify entries, arrivals, responses and parts.
 
-A *part* is one text: (stream key, output index, content index, kind). The stream key is the
-producer's response id, else the event's item id; with a response id the item id is only an attribute,
-because servers change it from event to event, or use one twice.
+A *part* is one text: (stream key, output index, content index, kind). The stream key is the producer's
+response id, or the event's item id if there is none. With a response id, the item id is only an attribute:
+some servers change it from event to event, or use one id twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def digest(purpose: str, name: str) -> str:
-    """A deterministic id of what has this name, for one purpose: `<purpose>_` and 32 hexadecimal digits."""
+    """Return a deterministic id for a name and a purpose: `<purpose>_` and 32 hexadecimal digits."""
     data = name.encode("utf-8", "surrogatepass")
     return f"{purpose}_{hashlib.blake2b(data, digest_size=16, person=purpose.encode()).hexdigest()}"
 
@@ -28,7 +28,11 @@ class EntryId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> EntryId:
-        """Read `<ms>-<seq>`; `ValueError` for anything else."""
+        """Parse `<ms>-<seq>`.
+
+        Raises:
+            ValueError: the text has another form.
+        """
         ms, _, seq = text.partition("-")
         return cls(int(ms), int(seq))
 
@@ -36,26 +40,29 @@ class EntryId(NamedTuple):
         return f"{self.ms}-{self.seq}"
 
     def next(self) -> EntryId:
-        """The smallest id after this one."""
+        """Return the smallest id after this one."""
         return EntryId(self.ms, self.seq + 1)
 
 
 class Arrival(NamedTuple):
-    """When an event came: its entry, and its position in the entry's array. Unique, and ordered."""
+    """The place of an event in the stream: its entry, and its position in the entry's array from 0.
+
+    Arrivals are unique, and sorted in the order of the stream.
+    """
 
     entry: EntryId
     position: int
 
 
 class StreamKey(NamedTuple):
-    """What ties the events of one response together."""
+    """The identity of a response: its response id, or an item id if the producer gave no response id."""
 
     by: Literal["response", "item"]
     value: str
 
     @classmethod
     def parse(cls, text: str) -> StreamKey:
-        """Read back what `str()` wrote."""
+        """Parse the result of `str()`."""
         by, _, value = text.partition(":")
         return cls("response" if by == "response" else "item", value)
 
@@ -64,7 +71,7 @@ class StreamKey(NamedTuple):
 
 
 class PartKey(NamedTuple):
-    """One text of one response."""
+    """The identity of a part: one text of one response."""
 
     stream_key: StreamKey
     output_index: int
@@ -73,15 +80,15 @@ class PartKey(NamedTuple):
 
     @property
     def field(self) -> str:
-        """Its name within its response."""
+        """Name of the part within its response."""
         return f"{self.output_index}:{self.content_index}:{self.kind}"
 
     @classmethod
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
-        """Read back what `field` wrote."""
+        """Parse the result of `field`."""
         output_index, content_index, kind = field.split(":", 2)
         return cls(stream_key, int(output_index), int(content_index), kind)
 
     def digest(self, purpose: str) -> str:
-        """A deterministic id of this part for one purpose."""
+        """Return a deterministic id of this part for a purpose."""
         return digest(purpose, f"{self.stream_key}\n{self.field}")

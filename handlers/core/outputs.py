@@ -1,4 +1,4 @@
-"""From a finished part to the messages that go out."""
+"""Build output messages from finished parts and contradictions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from deltaloom.messages import AssembledText, ModerationAlert
 
 if TYPE_CHECKING:
     from handlers.core.contradictions import Contradiction
-    from handlers.core.effects import Context
+    from handlers.core.effects import ContextValues
     from handlers.core.identity import PartKey
     from handlers.core.response import FinishedPart
 
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
+"""Latest time of a message, in ms since the epoch: `datetime` ends with the year 9999."""
 
 
 class ContextFields(TypedDict):
-    """The context that every message carries."""
+    """The context fields of every message."""
 
     tenant: str | None
     model: str | None
@@ -32,7 +33,7 @@ class ContextFields(TypedDict):
 
 
 class PartFields(ContextFields):
-    """The ids and the context that every message about a part carries."""
+    """The ids and context fields of every message about a part."""
 
     kind: str
     response_id: str | None
@@ -41,7 +42,7 @@ class PartFields(ContextFields):
     content_index: int
 
 
-def context_fields(context: Context) -> ContextFields:
+def context_fields(context: ContextValues) -> ContextFields:
     """Return a context as the fields of a message."""
     return ContextFields(
         tenant=context.tenant,
@@ -58,12 +59,12 @@ def context_fields(context: Context) -> ContextFields:
 
 
 def time_of(ms: int) -> datetime:
-    """Milliseconds since the epoch as a UTC time. Explicit entry ids may be absurd: the year ends at 9999."""
+    """Convert ms since the epoch to a UTC time, at most 9999-12-31: producers may choose absurd entry ids."""
     return datetime.fromtimestamp(min(ms, _LAST_MS) / 1000, UTC)
 
 
-def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFields:
-    """What every message about this part says of it."""
+def part_fields(part: PartKey, item_id: str | None, context: ContextValues) -> PartFields:
+    """Return the fields that every message about this part has."""
     key = part.stream_key
     return PartFields(
         kind=part.kind,
@@ -76,7 +77,7 @@ def part_fields(part: PartKey, item_id: str | None, context: Context) -> PartFie
 
 
 def assembled_text(finished: FinishedPart) -> AssembledText:
-    """The message about a finished part."""
+    """Return the message about a finished part."""
     assembly = finished.assembly
     return AssembledText.model_validate(
         {
@@ -101,7 +102,7 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
 
 
 def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
-    """Return the alert about a contradiction; its id is the part's, since it is raised once a part."""
+    """Return the alert about a contradiction. Its id depends on the part alone: it is raised once a part."""
     part = contradiction.part
     return ModerationAlert.model_validate(
         {

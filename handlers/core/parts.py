@@ -1,4 +1,4 @@
-"""The two events that most parts consist of: a delta, and the whole text."""
+"""Effects of the two events that most parts consist of: a delta and a `.done`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _part(event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: in
 def fragment(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, delta: str
 ) -> Iterator[Fragment]:
-    """A delta adds a fragment to its part."""
+    """Return the fragment that a delta adds to its part. `index` is the content or summary index."""
     yield Fragment(_part(event, origin, kind, index), delta, event.sequence_number, event.item_id)
 
 
 def closing(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """Close a part with the text of its `.done`, or with the checksum in place of it."""
+    """Return the closing of a part by its `.done`, with the text or the checksum in place of it."""
     checksum, source = None, "provider"
     if isinstance(event, TextDone):
         if text is None and event.text_sha256 is not None:

@@ -1,19 +1,19 @@
-"""When is a text finished, and with what?
+"""The closing rules: decide when a text is finished, and with which text.
 
-1. The first event that closes a part and leaves it with a text decides: its own `.done`, its part's or item's
-   copy, or the end of its response. One that says nothing, of a part that has no deltas yet, is only
-   remembered: a later copy may know the text.
-2. What came later is late and changes nothing. What ends an item or a response closes only what began before
-   it. Only the order of the events counts, also within an array: how they were cut into entries and batches
+1. A part is closed by the first event that closes it and leaves it with a text: its own `.done`, a copy of
+   the part or its item, or the end of its response. A closing without a text, of a part without deltas, is
+   only stored: a later copy may have the text.
+2. Later events are late and change nothing. The end of an item or a response closes only the parts that began
+   before it. Only the order of events counts, also within an array. Their division into entries and batches
    does not.
-3. A text that came whole, without deltas, may be a copy that stands at another place than its text. Such a
-   copy makes no text of its own: see `handlers.core.copies`.
-4. Events before the closing one may still be in another worker's hands, for some milliseconds. Therefore a
-   closed part waits until the group's low-water mark has passed the closing entry. If that worker is stuck,
-   or dead, only the texts in doubt wait for it: what is certain without it (the authoritative text equals
-   the joined, numbered deltas, and it is known whose text it is) is finished at once.
-5. No text is ever revised. Another authoritative text that comes for a part, whenever it comes, contradicts
-   it.
+3. A whole text (one without deltas) may be a copy at another place than its original. Such a copy makes no
+   text of its own: see `handlers.core.copies`.
+4. Events before the closing one may still be pending in another worker, normally for milliseconds. So a
+   closed part waits until the group's low-water mark has passed the closing entry. If the other worker is
+   stuck or dead, texts that are certain are finished at once, and only the others wait. A text is certain if
+   the authoritative text equals the joined, numbered deltas, and its context is known (see `_is_certain`).
+5. A finished text is never revised. A different authoritative text for the same part is a contradiction,
+   whenever it comes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from handlers.core.closes import close_of, ended_without_text
 from handlers.core.context import context_of
 from handlers.core.contradictions import contradiction_of, contradictions_of_finished, earliest
 from handlers.core.copies import Joined, KnownTexts, assign_item_copies, is_whole
-from handlers.core.effects import Context, Copy, Ending
+from handlers.core.effects import ContextValues, Copy, Ending
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.text import repair
 from handlers.core.timeline import Timeline
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from deltaloom.reasons import ReasonClass
     from handlers.core.closes import Close, StatedText
     from handlers.core.contradictions import Contradiction
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
 IDLE_TIMEOUT = "idle_timeout"
-"""The reason of a text that was abandoned because nothing came any more."""
+"""Reason of a text that was abandoned because its response had no new entry for the idle timeout."""
 
 OPEN_LIMIT = "open_limit"
-"""The reason of one that was abandoned because too many were open, and it was silent the longest."""
+"""Reason of a text that was abandoned because too many responses were open, and this one was idle longest."""
 
 
 class FinishedPart(NamedTuple):
-    """A part as it ended."""
+    """A finished part, with its text and all values of its message."""
 
     part: PartKey
     assembly: Assembly
@@ -58,11 +58,11 @@ class FinishedPart(NamedTuple):
     reason: str | None
     integrity: Integrity
     item_id: str | None
-    context: Context
+    context: ContextValues
     started_ms: int
     finished_ms: int
     late: int = 0
-    """Fragments that came after the event that closed it."""
+    """Number of fragments that came after the closing event."""
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
@@ -71,76 +71,76 @@ class FinishedPart(NamedTuple):
 
 
 class DroppedCopy(NamedTuple):
-    """A part that is the copy of another: nothing comes out of it."""
+    """A part that is a copy of another one: no message is written for it."""
 
     part: PartKey
     late: int = 0
-    """Fragments that came after the event that closed it."""
+    """Number of fragments that came after the closing event."""
 
 
 class ResponseEnd(NamedTuple):
-    """How a response ended, as one event says. There may be two: an `error`, then `response.failed`."""
+    """An end of a response. A response may have two: an `error`, then `response.failed`."""
 
     stream_key: StreamKey
     status: Status
     reason: str | None
-    context: Context
+    context: ContextValues
     at_ms: int
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
     has_refusal: bool = False
-    """True if a part of the response is a refusal: its alerts say what an alert about the end would."""
+    """True if the response has a refusal part: that part has alerts of its own."""
 
 
 @dataclass(slots=True)
 class Resolution:
-    """What can be said of a response now."""
+    """The parts, ends and contradictions of a response that can be settled now."""
 
     closed: list[FinishedPart | DroppedCopy] = field(default_factory=list)
-    """In the order in which they were closed; a copy behind the text that it is of."""
-    spent: list[Arrival] = field(default_factory=list)
-    """Endings that have closed whatever began before them."""
+    """Closed parts in the order of their closing events; a copy comes after its original."""
+    applied_endings: list[Arrival] = field(default_factory=list)
+    """Endings with nothing left to close: no open part began before them."""
     ended: bool = False
-    """The response has ended, or is given up."""
+    """True if the response has ended or is given up."""
     ends: list[ResponseEnd] = field(default_factory=list)
-    """How, the first one first."""
+    """Ends of the response, in the order of the stream."""
     contradictions: list[Contradiction] = field(default_factory=list)
-    """Texts in copies that differ from those of parts finished before."""
-    doubtful_since: EntryId | None = None
-    """The earliest entry that closed something which is still in doubt."""
+    """Texts in copies that differ from the texts of parts that were finished before."""
+    unsettled_since: EntryId | None = None
+    """Earliest entry that closed a part, or ended the response, and is not yet settled; None if none is."""
 
     @property
     def finished(self) -> list[FinishedPart]:
-        """The parts that came to an end."""
+        """Finished parts."""
         return [each for each in self.closed if isinstance(each, FinishedPart)]
 
     @property
     def dropped(self) -> list[DroppedCopy]:
-        """The copies of other parts: nothing comes out of them."""
+        """Copies of other parts: no message is written for them."""
         return [each for each in self.closed if isinstance(each, DroppedCopy)]
 
 
 _FIRST, _LAST = Arrival(EntryId(0, 0), 0), Arrival(EntryId(2**64, 0), 0)
-"""Before and after every event. What is given up comes last."""
+"""Arrivals before and after every event. Parts that are given up have `_LAST`."""
 
 _Finished = tuple[Arrival, FinishedPart]
-"""A finished part, after the event that closed it."""
+"""Arrival of the closing event, and the finished part."""
 
 _Closed = tuple[Arrival, FinishedPart | DroppedCopy]
-"""A finished part, or a copy that is dropped, after the event that closed it."""
+"""Arrival of the closing event, and the finished part or dropped copy."""
 
 
 def resolve(
     state: ResponseState, low_water: LowWater, *, idle_at_ms: int | None = None, why: str = IDLE_TIMEOUT
 ) -> Resolution:
-    """Finish what can be finished.
+    """Apply the closing rules to the stored state of a response.
 
     Args:
-        state: what is stored of the response; read after `low_water` was.
-        low_water: how far the group had come.
-        idle_at_ms: server time, if everything that is open is given up.
-        why: the reason for that.
+        state: the stored state; it must have been read after `low_water`.
+        low_water: the low-water mark of the group.
+        idle_at_ms: give up all open parts at this server time, in ms since the epoch. None: keep them open.
+        why: the reason for giving up.
     """
     low_water = low_water.of(state.stream_key)
     result = Resolution(ended=idle_at_ms is not None)
@@ -175,24 +175,24 @@ def resolve(
             if low_water.stalled and _is_certain(timeline, log, close, finished):
                 found.append((close.at, finished))
             else:
-                _doubt(result, close.at.entry)
+                _note_unsettled(result, close.at.entry)
         elif idle_at_ms is not None:
             found.append((_LAST, _abandoned(timeline, part, log, idle_at_ms, why)))
-    _fold(timeline, found, assigned.closes, joined, result)
+    _add_closed(timeline, found, assigned.closes, joined, result)
     over = {each.part for each in result.closed}
     left = [(part, log) for part, log in state.open_parts.items() if part not in over]
-    result.spent = timeline.spent(low_water, left)
+    result.applied_endings = timeline.applied_endings(low_water, left)
     return result
 
 
-def _fold(
+def _add_closed(
     timeline: Timeline,
     found: list[_Closed],
     closes: Mapping[PartKey, Close],
     joined: Joined,
     result: Resolution,
 ) -> None:
-    """Add what was found to the result, in the order of the stream; drop whole texts that are copies."""
+    """Add closed parts to the result, in the order of the stream; drop whole texts that are copies."""
     known = KnownTexts(timeline)
     for at, closed in sorted(found, key=_in_order):
         if isinstance(closed, DroppedCopy):
@@ -201,7 +201,7 @@ def _fold(
         part, text = closed.part, closed.assembly.text
         close, log = closes.get(part), timeline.state.open_parts.get(part)
         whole = close is not None and log is not None and is_whole(log, close)
-        if close and whole and (known.has(part, text, close) or joined.is_spoken(part, text, closes)):
+        if close and whole and (known.has(part, text, close) or joined.is_open_text(part, text, closes)):
             result.closed.append(DroppedCopy(part, closed.late))
             continue
         known.add(part, at, text)
@@ -209,28 +209,28 @@ def _fold(
 
 
 def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
-    """Return a part's place in the order of the stream; of those that one event closes, copies come last."""
+    """Return the sort key of a closed part; among parts that one event closes, copies come last."""
     at, closed = found
     return at, isinstance(closed, DroppedCopy), closed.part
 
 
 def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -> list[_Finished]:
-    """Note how the response ended; return the texts that only its ends and its announcements have.
+    """Record the ends of the response; return the texts that only its final copies or announcements have.
 
-    Only of a kind the response showed no other part of: a copy's position is no proof that a text is a new
-    one, and nothing may come twice.
+    A kind gives such texts only if the response had no part of that kind. The position of a copy does not
+    prove that its text is new, and no text may be written twice.
     """
     found: list[_Finished] = []
     shown: set[Kind] = set()
     before = _FIRST
     for arrival, ending in timeline.terminals:
         if not low_water.passed(arrival.entry):
-            _doubt(result, arrival.entry)
+            _note_unsettled(result, arrival.entry)
             continue
         new = [
             _copied(timeline, arrival, ending, copy)
             for copy in ending.copies
-            if copy.text and copy.kind not in shown and not timeline.shows(copy.kind, arrival)
+            if copy.text and copy.kind not in shown and not timeline.has_part(copy.kind, arrival)
         ]
         shown |= {finished.part.kind for finished in new}
         new += _announced(timeline, before, arrival, ending, shown)
@@ -245,18 +245,18 @@ def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -
 def _announced(
     timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, shown: Collection[Kind]
 ) -> list[FinishedPart]:
-    """Return the texts that only the beginnings of their parts gave, between two ends of the response."""
+    """Return texts that only the events that begin their parts gave, between two ends of the response."""
     return [
         _copied(timeline, until, ending, copy)._replace(
             integrity="unverified", integrity_source=None, started_ms=at.entry.ms
         )
         for at, copy in timeline.announced(since, until)
-        if copy.kind not in shown and not timeline.shows(copy.kind, until)
+        if copy.kind not in shown and not timeline.has_part(copy.kind, until)
     ]
 
 
 def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Finished]:
-    """Note that a response is given up; return the texts that were only announced."""
+    """Record that a response is given up; return the texts that were only announced."""
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
     context = context_of(state.registers)
@@ -266,7 +266,7 @@ def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> l
 
 
 def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collection[Kind]) -> ResponseEnd:
-    """Return how a response ended; `copied` are the kinds of text that only final copies had until then."""
+    """Return an end of a response; `copied` are the kinds of texts that `_end_response` has found so far."""
     state = timeline.state
     return ResponseEnd(
         state.stream_key,
@@ -277,30 +277,34 @@ def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collectio
         ending.reason_class,
         ending.provider_category,
         ending.provider_explanation,
-        timeline.shows("refusal", arrival) or "refusal" in copied,
+        timeline.has_part("refusal", arrival) or "refusal" in copied,
     )
 
 
 def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: FinishedPart) -> bool:
-    """Return whether nothing that is still to come of earlier entries could change what comes out.
+    """Return whether no earlier entry that is still pending can change the message of a finished part.
 
-    Before the response's final copy an entry may still come that ends the item and has no text: then nothing
-    confirms the deltas, whatever the copy says. Where item ids differ, the text has the first event's,
-    which may still come although its producer has sent it again meanwhile. And of a part that began after its
-    response had ended, that end's final copy may already have the text.
+    All of these must hold:
+
+    1. The text is verified by the part or its item at the part's place. The final copy alone does not do: a
+       pending entry may end the item without a text, and then nothing verifies the deltas.
+    2. Sequence numbers order the fragments, so that a pending repeat changes nothing.
+    3. The item ids agree. If they differ, the message has that of the first event, which may be pending.
+    4. No pending `response.created` can change the context.
+    5. No unapplied end of the response came before the part: its final copy may already have the text.
     """
     confirmed = finished.integrity == "verified" and close.own and finished.assembly.numbered
     known = confirmed and not log.ids_differ and timeline.state.context_known(close.at.entry)
     return known and not timeline.has_ended(before=log.began)
 
 
-def _doubt(result: Resolution, entry: EntryId) -> None:
-    if result.doubtful_since is None or entry < result.doubtful_since:
-        result.doubtful_since = entry
+def _note_unsettled(result: Resolution, entry: EntryId) -> None:
+    if result.unsettled_since is None or entry < result.unsettled_since:
+        result.unsettled_since = entry
 
 
 def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
-    """Return the finished part that a copy's text makes when its response ends."""
+    """Return the finished part for a text that only a copy has, at an end of its response."""
     state = timeline.state
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
     log = state.open_parts.get(part)
@@ -327,7 +331,7 @@ def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) ->
 def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> FinishedPart:
     joined, late = log.assembled(close.at)
     stated, ending = close.stated, close.ending
-    text, integrity = _judged(joined.text, stated, lost=timeline.has_loss(close.at))
+    text, integrity = _text_and_integrity(joined.text, stated, lost=timeline.has_loss(close.at))
     return FinishedPart(
         part,
         joined._replace(text=text),
@@ -347,8 +351,8 @@ def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> 
     )
 
 
-def _judged(joined: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
-    """Return a part's text, and how far to trust it; `lost`: its producer has reported a loss."""
+def _text_and_integrity(joined: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
+    """Return a part's text and its integrity; `lost` means that the producer reported a loss."""
     text, checksum = repair(stated.text), stated.note.checksum
     if text:
         return text, "verified" if text == joined and not lost else "repaired"
@@ -359,7 +363,7 @@ def _judged(joined: str, stated: StatedText, *, lost: bool) -> tuple[str, Integr
 
 
 def _abandoned(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
-    # Its end may have come without any text, from a server that says nothing: then it did complete.
+    # Some servers send the end of a part without any text: then the part did complete.
     ended = ended_without_text(timeline, part, log)
     joined = log.assembled()[0]
     return FinishedPart(

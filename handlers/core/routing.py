@@ -1,4 +1,4 @@
-"""A handler, and the table that leads from an event's `type` to it."""
+"""Define handlers, routes, and the table from event types to routes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from handlers.core.effects import Effect, Origin
 if TYPE_CHECKING:
     from deltaloom.events import Event
     from deltaloom.messages import AssembledText, Kind, ModerationAlert
-    from handlers.core.effects import Context
+    from handlers.core.effects import ContextValues
     from handlers.core.identity import PartKey
     from handlers.core.response import ResponseEnd
 
 HandleEvent = Callable[[Any, Origin], Iterable[Effect]]
-"""Takes an event of the route's model and where it came from; returns what should be done."""
+"""A function from an event of the route's model and its origin to effects."""
 
 
 class HandlerConflictError(ValueError):
-    """The operator enabled two handlers that claim one event type: take one out of DELTALOOM_HANDLERS."""
+    """Two enabled handlers claim one event type; the remedy is to remove one from DELTALOOM_HANDLERS."""
 
     def __init__(self, event_type: str, first: str, second: str) -> None:
         super().__init__(
@@ -31,17 +31,20 @@ class HandlerConflictError(ValueError):
 
 
 class Route(NamedTuple):
-    """One event type: the model that reads it (its `type` literal is the key) and what is done with it."""
+    """A route of one event type: the model that validates the event, and the function that handles it.
+
+    The `type` literal of the model is the event type.
+    """
 
     model: type[Event]
     handle: HandleEvent
     adds: Kind | None = None
-    """The kind of text, if all that `handle` ever does is add the event's `delta` to its part, a fragment of
-    that kind: nearly all events are deltas, and the worker can add one without asking."""
+    """Kind of text, if `handle` only ever adds the event's `delta` to its part as a fragment of that kind.
+    The worker then adds deltas without calling `handle`, on the fast path. None: always call `handle`."""
 
     @property
     def event_type(self) -> str:
-        """The `type` literal of the model."""
+        """Event type: the `type` literal of the model."""
         return _type_of(self.model)
 
 
@@ -51,22 +54,22 @@ def _type_of(model: type[Event]) -> str:
 
 
 class Opening(NamedTuple):
-    """A part that has just begun: what is known of it so far."""
+    """A part that has just begun, with the values known so far."""
 
     part: PartKey
     text: str
     item_id: str | None
-    context: Context
+    context: ContextValues
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """What to do with one family of events.
+    """A handler of one family of events.
 
-    `kinds` names the texts it rebuilds: full copies of other kinds are passed over. `opened` and
-    `finished` make the alerts that its texts raise, if they raise any. `ended` is asked of every end of a
-    response, and makes the alert that this raises, if it raises one; of each type, the first is written.
+    `kinds` are the kinds of text that it rebuilds; copies of kinds that no handler rebuilds are skipped.
+    `opened` and `finished` make the alerts of its texts; None means no alert. `ended` is called with every
+    end of a response, and returns an alert or None; only the first alert of each type is written.
     """
 
     name: str
@@ -78,12 +81,16 @@ class Handler:
 
 
 class RoutingTable:
-    """All enabled handlers: which takes an event type, and which takes a kind of text."""
+    """The enabled handlers, by event type and by kind of text."""
 
     __slots__ = ("handlers", "kinds", "routes")
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
-        """Build the table; `HandlerConflictError` if two handlers claim one type."""
+        """Build the table.
+
+        Raises:
+            HandlerConflictError: two handlers claim one event type.
+        """
         self.handlers = tuple(handlers)
         self.kinds: Mapping[Kind, Handler] = {kind: h for h in self.handlers for kind in h.kinds}
         claimed: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The stored state of a response, as the closing rules read it, and the group's low-water mark."""
+"""Define the stored state of a response, and the low-water mark of the consumer group."""
 
 from __future__ import annotations
 
@@ -15,48 +15,46 @@ if TYPE_CHECKING:
     from handlers.core.context import Register
     from handlers.core.effects import Ending, Note
     from handlers.core.identity import Arrival, PartKey, StreamKey
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
 
 
 class LowWater(NamedTuple):
-    """The group's progress: the effects of every entry before `entry` are stored."""
+    """The low-water mark of the consumer group: the effects of every entry before `entry` are stored."""
 
     entry: EntryId = EntryId(0, 0)
     stalled: bool = False
-    """True if the worker that holds `entry` seems to be stuck."""
+    """True if the worker with the pending entry `entry` seems stuck: texts that are certain need not wait."""
     owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
-    """The marks of responses that have an older entry which is not yet stored.
-
-    It is known to be theirs, and so holds back no other mark.
-    """
+    """Marks of the responses that are known to own an older pending entry. It holds back only their mark."""
 
     def of(self, stream_key: StreamKey) -> LowWater:
-        """Return the mark for one response."""
+        """Return the low-water mark of one response."""
         return self.owned.get(stream_key, self)
 
     def passed(self, entry: EntryId) -> bool:
-        """Return whether the effects of an entry, and of all before it, are stored."""
+        """Return whether the effects of an entry, and of all entries before it, are stored."""
         return entry < self.entry
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseState:
-    """The stored state of one response."""
+    """The stored state of one response, as the closing rules read it."""
 
     stream_key: StreamKey
     registers: Mapping[RegisterName, Register] = field(default_factory=dict)
     endings: Mapping[Arrival, Ending] = field(default_factory=dict)
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
-    """The digest of each part's text; None where v0.1.0 finished the part."""
+    """Digest of each finished part's text; None if v0.1.0 finished the part."""
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def context_known(self, until: EntryId) -> bool:
-        """Return whether no `response.created` can add to the context of a text that this entry closes.
+        """Return whether no later `response.created` can change the context of a text that `until` closes.
 
-        A repeat of it that comes later is too late for the text, and nothing ties one to a bare item.
+        That holds if the context already has a model and a safety identifier, or if the `response.created`
+        came by then. It also holds for a bare item: no `response.created` refers to it.
         """
         learned = self.registers.get(RegisterName("model", learned=True))
         context = context_of(self.registers, until)
-        told = None not in {context.model, context.safety_identifier}
-        return self.stream_key.by == "item" or told or (learned is not None and learned.entry <= until)
+        complete = None not in {context.model, context.safety_identifier}
+        return self.stream_key.by == "item" or complete or (learned is not None and learned.entry <= until)

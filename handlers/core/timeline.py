@@ -1,7 +1,7 @@
-"""The stored state of a response in the order of its stream: what came before an event, without a search.
+"""Index the stored state of a response in the order of its stream, for the closing rules.
 
-The closing rules ask the same few things of every part and of every copy. Each answer is prepared once, so
-that a settlement costs the sum of parts, copies and endings, not a product of them.
+The closing rules ask the same questions about every part and every copy. The indexes are built once, so that
+a settlement costs the sum of parts, copies and endings, not their product.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from deltaloom.messages import Kind
     from handlers.core.effects import Copy, Ending
     from handlers.core.identity import Arrival, PartKey
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
     Place = tuple[int, int, Kind]
-    """An item's position, a part's position in it, and its kind."""
+    """Output index, content index, and kind."""
 
 
 class CopyIndex:
-    """The copies in one ending, by id, by place and by kind."""
+    """An index of the copies in one ending, by item id, by place and by kind."""
 
     def __init__(self, copies: Iterable[Copy]) -> None:
         self._positions: dict[str, int | None] = {}
@@ -40,28 +40,28 @@ class CopyIndex:
                 self._sole[copy.kind] = None if copy.kind in self._sole else copy
 
     def of(self, part: PartKey, item_id: str | None) -> Copy | None:
-        """Return the copy of a part.
+        """Return the copy of a part; None if there is none.
 
-        Its item's id finds it where the copies have that id at one position; else its position does. (Some
-        servers count `output_index` from 1, others give new ids in the copy, or use one twice.)
+        The item is found by its id if the copies have that id at exactly one position, else by its
+        `output_index`. (Some servers count `output_index` from 1, change ids in the copy, or use one twice.)
         """
         position = None if item_id is None else self._positions.get(item_id)
         position = part.output_index if position is None else position
         return self._places.get((position, part.content_index, part.kind))
 
     def sole(self, kind: Kind) -> Copy | None:
-        """Return the only copy of a kind that has a text; None if there are more, or none."""
+        """Return the copy of a kind that has a text, if it is the only one; else None."""
         return self._sole.get(kind)
 
 
 class Timeline:
-    """A response's endings, and the beginnings of its parts, sorted."""
+    """The endings of a response and the beginnings of its parts, sorted by arrival."""
 
     def __init__(self, state: ResponseState, low_water: LowWater) -> None:
-        """Sort them.
+        """Build the indexes.
 
-        A final copy beyond the low-water mark contradicts nothing yet: another text of its kind may still
-        come from before it.
+        Final copies beyond the low-water mark are left out of `sole_copies`: an earlier entry that is still
+        pending may have another text of the same kind.
         """
         self.state = state
         ordered = sorted(state.endings.items(), key=itemgetter(0))
@@ -97,42 +97,42 @@ class Timeline:
         self._lost_since = min((at for at, note in state.notes.items() if note.loss), default=None)
 
     def terminal_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
-        """Return the first end of the response that came with this event, or after it."""
+        """Return the first end of the response at or after this event; None if there is none."""
         index = bisect_left(self._terminal_arrivals, arrival)
         return self.terminals[index] if index < len(self.terminals) else None
 
     def item_end_from(self, output_index: int, arrival: Arrival) -> Arrival | None:
-        """Return the first end of an item that came with this event, or after it."""
+        """Return the first end of an item at or after this event; None if there is none."""
         arrivals = self._item_ends.get(output_index, [])
         index = bisect_left(arrivals, arrival)
         return arrivals[index] if index < len(arrivals) else None
 
     def copies(self, terminal: Arrival) -> CopyIndex:
-        """Return the copies in an end of the response."""
+        """Return the copies in the end of the response at this arrival."""
         return self._copies[terminal]
 
     def sole_copies(self, part: PartKey) -> list[tuple[Arrival, Copy]]:
-        """Return the copies at a part's place that are the only ones of its kind in their final copy."""
+        """Return the copies at a part's place that are the only text of its kind in their final copy."""
         return self._sole.get((part.output_index, part.content_index, part.kind), [])
 
-    def shows(self, kind: Kind, until: Arrival) -> bool:
-        """Return whether a part of a kind is finished, or began with this event or before it."""
+    def has_part(self, kind: Kind, until: Arrival) -> bool:
+        """Return whether a part of a kind is finished, or began at or before this event."""
         arrivals = self._began.get(kind)
         return kind in self._finished_kinds or (arrivals is not None and arrivals[0] <= until)
 
-    def shows_only(self, part: PartKey, until: Arrival) -> bool:
-        """Return whether no other part of its kind is finished, or began with this event or before it."""
+    def is_only_part(self, part: PartKey, until: Arrival) -> bool:
+        """Return whether no other part of its kind is finished, or began at or before this event."""
         log = self.state.open_parts.get(part)
         itself = part in self.state.finished_parts or (log is not None and log.began <= until)
         began = bisect_right(self._began.get(part.kind, []), until)
         return self._finished_kinds[part.kind] + began - itself <= 0
 
     def parts_like(self, part: PartKey) -> list[PartKey]:
-        """Return the parts of a part's kind and item, finished or open."""
+        """Return the finished and open parts of the same kind and item, the part itself included."""
         return self._alike.get(_item_of(part), [])
 
     def announced(self, since: Arrival, until: Arrival) -> list[tuple[Arrival, Copy]]:
-        """Return the texts announced from one event to before another: the first at each place, each once."""
+        """Return texts announced from `since` to before `until`: the first of each place, equal ones once."""
         first, end = (bisect_left(self._announced, at, key=itemgetter(0)) for at in (since, until))
         by_place: dict[Place, tuple[Arrival, Copy]] = {}
         for at, copy in self._announced[first:end]:
@@ -143,15 +143,20 @@ class Timeline:
         return list(by_text.values())
 
     def has_loss(self, until: Arrival) -> bool:
-        """Return whether the producer reported a loss with this event, or before it."""
+        """Return whether the producer reported a loss at or before this event."""
         return self._lost_since is not None and self._lost_since <= until
 
     def has_ended(self, before: Arrival) -> bool:
-        """Return whether the response ended before this event, as far as that is still to be settled."""
+        """Return whether an end of the response that is not yet applied came before this event."""
         return bool(self.terminals) and self.terminals[0][0] < before
 
-    def spent(self, low_water: LowWater, still_open: Iterable[tuple[PartKey, PartLog]]) -> list[Arrival]:
-        """Return the endings that have closed whatever began before them."""
+    def applied_endings(
+        self, low_water: LowWater, still_open: Iterable[tuple[PartKey, PartLog]]
+    ) -> list[Arrival]:
+        """Return the endings behind the low-water mark with nothing left to close.
+
+        `still_open` has the parts that stay open: an ending is kept while one of them began before it.
+        """
         first: Arrival | None = None
         first_of: dict[int, Arrival] = {}
         for part, log in still_open:
@@ -166,15 +171,15 @@ class Timeline:
 
 
 def is_like(part: PartKey, other: PartKey) -> bool:
-    """Return whether two parts are of one kind and item."""
+    """Return whether two parts have the same kind and item."""
     return _item_of(part) == _item_of(other)
 
 
 def _item_of(part: PartKey) -> tuple[int | None, Kind]:
-    """Return the item and kind of a part; without a response id, all parts are of one item."""
+    """Return the item (None without a response id: all parts are of one item) and kind of a part."""
     return None if part.stream_key.by == "item" else part.output_index, part.kind
 
 
 def place_of(copy: Copy) -> Place:
-    """Return where a copy stands."""
+    """Return the place of a copy."""
     return copy.position, copy.content_index, copy.kind

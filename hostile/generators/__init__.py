@@ -1,4 +1,4 @@
-"""The generators of hostile entries, by their names; each in a file with others of its family."""
+"""The generators of hostile entries by name, in one module per family."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 
 class Generator(NamedTuple):
-    """One kind of hostility."""
+    """A generator of one kind of hostile entries."""
 
     name: str
     share: float
-    """Its share of all hostile bytes, by weight: less of what costs by its number."""
+    """Weight of its share in all hostile bytes, smaller if its cost depends on the number of entries."""
     make: Callable[[Mutator, Victims], Iterator[Entry]]
     in_mix: bool = True
-    """Runs unless others are named; else only by its name."""
+    """True if it runs by default; else it runs only if it is named."""
 
     @property
     def what(self) -> str:
-        """What it sends, in a line."""
+        """Return a description in one line."""
         return (self.make.__doc__ or "").partition("\n")[0]
 
     def entries(self, seed: str, victims: Victims) -> Iterator[Entry]:
-        """Yield entries without an end; the same ones for the same seed."""
+        """Yield entries without end; the same seed gives the same entries."""
         return self.make(Mutator(seed, self.name), victims)
 
 
@@ -78,7 +78,7 @@ _ALL = (
 )
 
 RETRY_AFTER = "retry-after"
-"""The one that sends nothing: a second destination answers every alert with a wish to be left alone."""
+"""Name of a kind without entries: a second destination answers each alert with a request for a pause."""
 
 GENERATORS = {generator.name: generator for generator in _ALL}
 WHOLE = sum(generator.share for generator in _ALL)

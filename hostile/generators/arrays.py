@@ -15,7 +15,7 @@ _MEGABYTE = 1_000_000
 
 
 def big_arrays(mutator: Mutator) -> Iterator[Entry]:
-    """Up to 45 MB of empty arrays, deep nesting, repeated keys, numbers of a million digits."""
+    """Send up to 45 MB of empty arrays, deep nesting, repeated keys, numbers of a million digits."""
     yield _of(b"[]", 5 * _MEGABYTE)
     yield entry(_deep(mutator, 1000), events=1000, ends=REFUSED)
     yield _of(b"[]", 45 * _MEGABYTE)
@@ -43,7 +43,7 @@ def _of(element: bytes, size: int) -> Entry:
 
 
 def _deep(mutator: Mutator, count: int) -> bytes:
-    """Return an array of events with values that are nested deeply, half of a surrogate pair among them."""
+    """Return an array of events with deeply nested values that contain a lone surrogate."""
     depth = mutator.rng.randint(100, 900)
     event = b'{"type":"response.refusal.delta","x":' + b"[" * depth + b'"\\ud800"' + b"]" * depth + b"}"
     return b"[" + b",".join([event] * count) + b"]"

@@ -1,4 +1,4 @@
-"""Characters that a terminal obeys or does not show, and bytes that are no text."""
+"""Characters that control a terminal or are invisible, and bytes that are not text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ HIDDEN = "\x1b[2J\x1b]0;taken\x07\x9b\x7f\x00\r\n\u202e\u2066\u200b\u2060\ufeff\
 
 
 def control_characters(mutator: Mutator) -> Iterator[Entry]:
-    """Control, bidirectional, zero-width and tag characters in ids, names, models and types."""
+    """Send control, bidirectional, zero-width and tag characters in ids, names, models and types."""
     while True:
         name = mutator.id() + "".join(mutator.rng.choices(HIDDEN, k=20))
-        said = dict.fromkeys(("tenant", "model", "provider", "reference"), name)
-        yield entry([mutator.delta(item_id=name), mutator.done(item_id=name)], response_id=name, said=said)
+        context = dict.fromkeys(("tenant", "model", "provider", "reference"), name)
+        yield entry(
+            [mutator.delta(item_id=name), mutator.done(item_id=name)], response_id=name, context=context
+        )
         yield entry({"type": f"h.{name}"}, ends=USED, response_id=name)
         details = {"reason": name, "explanation": name, "category": name}
         event = {"type": "response.incomplete", "response": {"incomplete_details": details, "model": name}}
@@ -34,7 +36,7 @@ _GOOD = '{"type":"response.refusal.delta","output_index":0,"content_index":0,"de
 
 
 def bad_bytes(mutator: Mutator) -> Iterator[Entry]:
-    """Bytes that are no UTF-8, halves of surrogate pairs, marks of byte order, cut-off and packed JSON."""
+    """Send bytes that are not UTF-8, lone surrogates, byte order marks, incomplete and compressed JSON."""
     yield _halves(mutator, 10_000)
     good = _GOOD.encode()
     while True:
@@ -62,6 +64,6 @@ def bad_bytes(mutator: Mutator) -> Iterator[Entry]:
 
 
 def _halves(mutator: Mutator, count: int) -> Entry:
-    """Return an array of deltas, each with half of a surrogate pair: no fast parser takes it."""
+    """Return an array of deltas with a lone surrogate each, which no fast parser accepts."""
     half = mutator.delta(delta="x") | {"delta": "\ud83d"}
     return entry([half] * count, response_id=mutator.id(), ends=USED)

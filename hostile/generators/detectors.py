@@ -1,4 +1,4 @@
-"""Texts that make those work hard who look for numbers and addresses in them."""
+"""Texts that make the detectors of numbers and addresses slow."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ _PIECES = ("3 ", "4-", "a@a", "a@a.a ", "+4 ", "00-", "0", "(1) ", "٣ ", "=Zm9v
 
 
 def card_numbers(mutator: Mutator) -> Iterator[Entry]:
-    """Texts and reasons of digits, addresses and dashes without an end."""
+    """Send texts and reasons of endless digits, addresses and dashes."""
     piece, length = "3 ", _LONGEST
     while True:
         text = (piece * length)[:length]
         owner = mutator.id()
-        yield entry(mutator.done(refusal=text), response_id=owner, ends=USED, said={"reference": text[:512]})
+        yield entry(
+            mutator.done(refusal=text), response_id=owner, ends=USED, context={"reference": text[:512]}
+        )
         details = {"reason": text[:256], "explanation": text[:4096], "category": text[:256]}
         yield entry(
             {"type": "response.incomplete", "response": {"incomplete_details": details}},

@@ -1,4 +1,4 @@
-"""Ends of every spelling, in every order."""
+"""Ends of all spellings, in any order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDS = ("completed", "done", "incomplete", "failed", "cancelled", "error")
 
 
 def endings(mutator: Mutator) -> Iterator[Entry]:
-    """Ends that come twice, before the deltas, or for nothing; copies at other positions."""
+    """Send ends that are repeated, precede the deltas, or end nothing; copies at other positions."""
     yield from _same_end(mutator, 100, 1000)
     while True:
         if mutator.chance(0.02):
@@ -30,7 +30,7 @@ def endings(mutator: Mutator) -> Iterator[Entry]:
 
 
 def _same_end(mutator: Mutator, times: int, texts: int) -> Iterator[Entry]:
-    """Yield ends of one response, each with a large copy that says something else."""
+    """Yield ends of one response, each with a large copy of different texts."""
     owner = mutator.id()
     for number in range(times):
         part = {"type": "refusal", "refusal": f"{number}"}

@@ -1,4 +1,4 @@
-"""FastStream envelopes that are dear to open."""
+"""FastStream envelopes that are expensive to open."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MAGIC = b"\x89BIN\x0d\x0a\x1a\x0a"
 
 
 def envelope(table: bytes, body: bytes, *, count: int) -> bytes:
-    """Return an envelope with this table of headers, whatever `count` says of it."""
+    """Return an envelope with this table of headers, and this count of them, right or wrong."""
     start = len(_MAGIC) + 2 + 8
     head = struct.pack(">H", count) + table
     return _MAGIC + struct.pack(">HII", 1, start, start + len(head)) + head + body
 
 
 def envelope_headers(mutator: Mutator) -> Iterator[Entry]:
-    """Thousands of empty headers before thousands of bad events."""
+    """Send thousands of empty headers before thousands of bad events."""
     yield _many_headers(5000, 2000)
     yield _many_headers(65_535, 2000)
     while True:
@@ -42,7 +42,7 @@ def _many_headers(headers: int, events: int, event: bytes = b"1") -> Entry:
 
 
 def _lying_headers(mutator: Mutator, headers: int) -> Entry:
-    """Return headers with lengths and counts that do not come out even, before a bad event."""
+    """Return headers with wrong lengths and counts, before a bad event."""
     name = mutator.pick("é", "x", "東").encode() * mutator.size(3)
     table = (struct.pack(">H", len(name) - mutator.pick(0, 1)) + name + b"\0\0") * min(headers, 20_000)
     body = json.dumps({"type": 5}).encode()

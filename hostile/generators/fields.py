@@ -16,7 +16,7 @@ _NAMES = (b"\xff\xfe", b"\0", b"a\0b", b"\xed\xa0\x80", b"\x1b[2J", "é".encode(
 
 
 def field_names(mutator: Mutator) -> Iterator[Entry]:
-    """Thousands of fields, names of 100 kB, names that are no text, and no event among them."""
+    """Send thousands of fields, names of 100 kB, names that are not text, and no event."""
     yield Entry({b"%d" % n: b"" for n in range(4000)}, 1, REFUSED)
     yield Entry({b"n" * 100_000: b"", **dict.fromkeys(_NAMES, b"\xff")}, 1, REFUSED)
     yield Entry({b"type": b"response.refusal.delta", b"\xff" * 100_000: b"x"}, 1, REFUSED)
@@ -46,7 +46,7 @@ _CONTENTS: tuple[Any, ...] = (
 
 
 def odd_fields(mutator: Mutator) -> Iterator[Entry]:
-    """Events with fields of other types than the API's, one by one and by the hundred thousand."""
+    """Send events with fields of wrong types, singly and by the hundred thousand."""
     yield _odd_list(mutator, 180_000)
     while True:
         if mutator.chance(0.02):
@@ -75,7 +75,7 @@ def odd_fields(mutator: Mutator) -> Iterator[Entry]:
 
 
 def _odd_list(mutator: Mutator, length: int) -> Entry:
-    """Return a full copy whose parts are all odd; at 180,000 it is as large as an event may be."""
+    """Return a full copy with only odd parts; with 180,000 parts it has the maximum size of an event."""
     item = {"type": "message", "id": "i", "content": [mutator.pick(None, 5)] * length}
     body = json.dumps(
         {"type": "response.output_item.done", "output_index": 0, "item": item}, separators=(",", ":")

@@ -1,4 +1,4 @@
-"""Entry ids that are no time of today."""
+"""Entry ids with times far from now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HOUR_MS = 3_600_000
 
 
 def future_ids(mutator: Mutator) -> Iterator[Entry]:
-    """Explicit ids an hour and more ahead; every later entry gets such an id, also the honest ones."""
+    """Send explicit ids an hour or more ahead; all later entries get such ids, honest ones included."""
     latest = round(time.time() * 1000)
     while True:
         latest += _HOUR_MS + mutator.rng.randrange(1000)

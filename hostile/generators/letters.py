@@ -1,4 +1,4 @@
-"""Entries from which many large dead letters could come."""
+"""Entries that could cause many large dead letters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FIELDS = ("tenant", "model", "safety_identifier", "traceparent", "reference")
 
 
 def letters_of_arrays(mutator: Mutator) -> Iterator[Entry]:
-    """An array of thousands of bad events, and much beside it that each dead letter would repeat."""
-    yield entry([1] * 2500, ends=REFUSED, said=dict.fromkeys(_FIELDS, "😀" * 4096))
-    yield entry([1] * 2500, ends=REFUSED, said={"junk": "j" * 100_000})
+    """Send arrays of thousands of bad events with large fields, which each dead letter would repeat."""
+    yield entry([1] * 2500, ends=REFUSED, context=dict.fromkeys(_FIELDS, "😀" * 4096))
+    yield entry([1] * 2500, ends=REFUSED, context={"junk": "j" * 100_000})
     while True:
         bad = mutator.pick(1, "x", [], {}, {"type": "response.refusal.delta"}, {"type": 1})
-        beside = dict.fromkeys(_FIELDS[: mutator.rng.randint(1, 5)], mutator.pick("😀", "x", "\\") * 4096)
+        context = dict.fromkeys(_FIELDS[: mutator.rng.randint(1, 5)], mutator.pick("😀", "x", "\\") * 4096)
         junk = {f"junk{n}": "j" * mutator.size(20_000) for n in range(mutator.rng.randint(0, 5))}
-        yield entry([bad] * mutator.size(2500), ends=REFUSED, said={**beside, **junk})
+        yield entry([bad] * mutator.size(2500), ends=REFUSED, context={**context, **junk})

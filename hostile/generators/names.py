@@ -15,19 +15,19 @@ _LONG = 100_000
 
 
 def long_names(mutator: Mutator) -> Iterator[Entry]:
-    """A name of 100,000 characters, then thousands of texts that would carry it."""
+    """Send a name of 100,000 characters, then thousands of texts that would carry it."""
     length, parts = _LONG, 2000
     while True:
         owner = mutator.id()
         name = mutator.pick("n", "名", "🙂") * length
         user = {"safety_identifier": name} if mutator.chance(0.5) else {}
         created = {"type": "response.created", "response": {"model": name, **user}}
-        yield entry(created, response_id=owner, ends=ANY)  # in JSON it may be larger than an event may be
+        yield entry(created, response_id=owner, ends=ANY)  # its JSON may exceed the maximum size of an event
         closings: list[Any] = [mutator.done(index, item_id=name) for index in range(1)]
         closings += [mutator.done(index, item_id="i" * min(length, 1024)) for index in range(1, parts)]
-        yield entry(closings, response_id=owner, said=mutator.beside())
+        yield entry(closings, response_id=owner, context=mutator.context())
         yield entry(
-            _long_end(mutator, name), response_id=owner, said={"tenant": name[:300], "model": name[:256]}
+            _long_end(mutator, name), response_id=owner, context={"tenant": name[:300], "model": name[:256]}
         )
         length, parts = mutator.size(_LONG), mutator.size(500)
 
@@ -42,7 +42,7 @@ def _long_end(mutator: Mutator, name: str) -> dict[str, Any]:
 
 
 def many_names(mutator: Mutator) -> Iterator[Entry]:
-    """Thousands of models, tenants, providers and types that nobody has."""
+    """Send thousands of made-up models, tenants, providers and types."""
     number = 0
     while True:
         number += 1
@@ -50,7 +50,10 @@ def many_names(mutator: Mutator) -> Iterator[Entry]:
         if number % 4 == 0:
             yield entry([{"type": f"junk.{name}.{n}"} for n in range(5)], ends=USED)
             continue
-        said = {"model": name, "tenant": f"t{name}", "provider": f"p{name}"}
+        context = {"model": name, "tenant": f"t{name}", "provider": f"p{name}"}
         yield entry(
-            {"type": "response.completed", "response": {}}, response_id=mutator.id(), ends=ANY, said=said
+            {"type": "response.completed", "response": {}},
+            response_id=mutator.id(),
+            ends=ANY,
+            context=context,
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def many_parts(mutator: Mutator) -> Iterator[Entry]:
-    """Items with 30,000 parts; 100,000 parts over many entries; a new part with each delta."""
+    """Send items with 30,000 parts; 100,000 parts over many entries; a new part with each delta."""
     yield _item(mutator, 30_000)
     yield from _growing(mutator, entries=20, at_once=5000, ends=True)
     yield _copy(mutator, 30_000)
@@ -61,7 +61,7 @@ def _delta(index: int) -> dict[str, Any]:
 
 
 def _growing(mutator: Mutator, *, entries: int, at_once: int, ends: bool) -> Iterator[Entry]:
-    """Yield entries of one response, in which no index comes twice."""
+    """Yield entries of one response, each with new parts only."""
     owner = mutator.id()
     for number in range(entries):
         first = number * at_once

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def open_responses(mutator: Mutator) -> Iterator[Entry]:
-    """Thousands of new responses a second, each with one delta."""
+    """Send thousands of new responses per second, each with one delta."""
     while True:
-        kind = "refusal" if mutator.chance(0.02) else "reasoning_text"  # an alert is no state
+        kind = (
+            "refusal" if mutator.chance(0.02) else "reasoning_text"
+        )  # few refusals, since alerts are not the aim
         where = {"output_index": 0, "content_index": 0, "delta": "n"}
         yield entry({"type": f"response.{kind}.delta", **where}, response_id=mutator.id(), ends=USED)

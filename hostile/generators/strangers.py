@@ -1,4 +1,4 @@
-"""Events that come near to somebody else's response, without being of it."""
+"""Events that refer to honest responses without belonging to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUMMARY = ("reasoning_summary_text", "summary_index", "text")
 
 
 def _all_places(item_id: str) -> list[dict[str, Any]]:
-    """Return the ends of texts in every place in which the response of this name may have one."""
+    """Return closing events of texts at all places where the response of this name may have one."""
     return [
         {
             "type": f"response.{kind}.done",
@@ -34,13 +34,13 @@ def _all_places(item_id: str) -> list[dict[str, Any]]:
 
 
 def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
-    """Items that bear the id of an honest response, its items under another id, its entries once more."""
+    """Send items with an honest response's id, its items under another id, and repeats of its entries."""
     while True:
         victim = victims.pick(mutator.rng)
         if victim is None:
             yield entry({"type": "h.nobody-there"}, ends=USED)
             continue
-        for each in _beside(mutator, victim.name):
+        for each in _near(mutator, victim.name):
             yield each._replace(near=victim.name)
         over = victims.over(mutator.rng)
         if over is not None:
@@ -49,8 +49,8 @@ def strangers(mutator: Mutator, victims: Victims) -> Iterator[Entry]:
                 yield Entry(fields, again.events, USED, near=over.name)
 
 
-def _beside(mutator: Mutator, name: str) -> Iterator[Entry]:
-    """Yield entries that have the name of an honest response where it says nothing of whose they are."""
+def _near(mutator: Mutator, name: str) -> Iterator[Entry]:
+    """Yield entries that contain an honest response's name, but do not belong to it."""
     item, other = f"item_{name}_0", mutator.id()
     yield entry(mutator.delta(item_id=name), ends=USED)
     yield entry(mutator.rng.sample(_all_places(name), 6), ends=USED)

@@ -1,1 +1,1 @@
-"""Alerts that reach people: what is sent where (`alerts.toml`), and the sending."""
+"""Route alerts to destinations as `alerts.toml` configures, and deliver them."""

@@ -1,8 +1,8 @@
-"""What a destination is handed, and what it answers: the border between deciding and sending.
+"""Types shared by routing and delivery: notifications, destinations and outcomes.
 
-Deciding (`alerts.toml`: routes, rules, privacy) makes a `Notification` of an alert. The relay hands it to a
-`Destination`, again and again until the `Outcome` is final. A destination does one attempt and knows nothing
-of retries; the relay knows nothing of what is sent.
+Routing (`alerts.toml`: routes, rules, privacy) turns an alert into a `Notification`. The relay passes it to a
+`Destination` and repeats that until the `Outcome` is final. A destination makes one attempt and knows nothing
+of retries; the relay knows nothing of the contents.
 """
 
 from __future__ import annotations
@@ -18,84 +18,84 @@ if TYPE_CHECKING:
     from deltaloom.messages import AlertSeverity, ModerationAlert
 
 Privacy = Literal["full", "excerpt", "none"]
-"""How much of the text leaves: all of it, its first characters, or its hash only."""
+"""Share of the text that is sent: all of it, an excerpt of its beginning, or only its hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Several similar alerts that became one message."""
+    """A summary of several similar alerts that are sent as one message."""
 
     count: int
-    """Alerts in it."""
+    """Number of alerts summarized."""
     since: datetime
     until: datetime
     counts: Sequence[tuple[str, int]]
-    """How many of what, most first, such as `("refusal.opened · gpt-4o", 12)`."""
+    """Label and number of alerts, largest number first, such as `("refusal.opened · gpt-4o", 12)`."""
     examples: Sequence[Notification]
-    """Three of them, at most."""
+    """Up to three of the summarized notifications."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message to one destination. Whatever must not leave is not in it any more."""
+    """A message to one destination. The text that must not be sent has already been removed."""
 
     id: str
-    """Stable: every attempt, of every process, has the same. A receiver drops repeats by it."""
+    """Stable id: the same for every attempt by every process. A receiver drops repeats by it."""
     alert: ModerationAlert
-    """As it may leave: its text redacted, cut or empty. Of a digest, the first of its alerts."""
+    """The alert as it is sent: its text redacted, cut or empty. A digest holds the first of its alerts."""
     severity: AlertSeverity
-    """The severity that the rules give; `alert.severity` is the worker's. A later version may add values."""
+    """The severity given by the rules; `alert.severity` is the worker's. A later version may add values."""
     category: str
     rule: str | None
-    """The rule that gave severity and category, if one did."""
+    """Name of the rule that gave severity and category; None if no rule fits."""
     route: str
     privacy: Privacy
     text_sha256: str | None
-    """Of the whole text as UTF-8, before redaction; None where there is none."""
+    """SHA-256 of the whole text as UTF-8, before redaction; None for a digest or an alert without text."""
     group: str
-    """What belongs together: a part's alerts share it, and a digest's key is its group's. A dedup key."""
+    """Deduplication key: shared by all alerts of a part, or derived from a digest's grouping key."""
     resolves: bool = False
-    """Whether this ends what an earlier one of the same group began (`finished`, the end of a spike)."""
+    """True if this ends what an earlier message of the group began (`finished`, the end of a spike)."""
     digest: Digest | None = None
     test: bool = False
-    """Sent by `deltaloom alerts test`, and marked so wherever a person looks."""
+    """True if sent by `deltaloom alerts test`; every human-readable form marks it as a test."""
 
 
 class Verdict(Enum):
-    """What becomes of a notification after an attempt."""
+    """The result of one attempt."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
-    """Not now: no answer, a server error, 408, 425, 429."""
+    """Temporary failure: no answer, a server error, or status 408, 425 or 429."""
     REFUSED = "refused"
-    """Never: the destination understood and declined (any other 4xx), or the notification cannot be sent."""
-    GONE = "gone"
-    """The destination is no more (410): nothing else may be sent to it."""
+    """Permanent failure: the destination declined (any other 4xx), or the notification cannot be sent."""
+    DISABLED = "gone"
+    """The destination no longer exists (410); nothing else may be sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt ended."""
+    """The verdict on one attempt, with its details."""
 
     verdict: Verdict
     answer: str
-    """One line for a person: status and the beginning of the answer, or the error. Holds no secret."""
+    """Status and beginning of the answer, or the error, in one line for a person. Contains no secret."""
     retry_after: float | None = None
-    """Seconds that the destination asked to wait, where it did."""
+    """Seconds that the destination asked to wait; None if it did not ask."""
 
 
 class Destination(Protocol):
-    """Somewhere alerts go."""
+    """A receiver of notifications."""
 
     @property
     def name(self) -> str:
-        """Its name in `alerts.toml`."""
+        """Return the destination's name in `alerts.toml`."""
         ...
 
     async def deliver(self, notification: Notification) -> Outcome:
-        """Make one attempt. Does not raise for anything the network or the receiver does."""
+        """Make one attempt. Do not raise for anything that the network or the receiver does."""
         ...
 
     async def aclose(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         ...

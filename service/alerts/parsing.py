@@ -1,7 +1,7 @@
-"""Read alerts of any version: the id, the severity and the time must be valid, all other fields may be odd.
+"""Read alerts of any version: id, severity and time must be valid; all other fields may be invalid.
 
-An alert that this version cannot read in full is still somebody's alarm, so it is sent without the odd
-fields. A message without a valid id, severity or time is no alert.
+An alert that this version cannot read in full still matters to somebody, so it is sent without the invalid
+fields. A message without a valid id, severity or time is not an alert.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _NEEDED: Final = frozenset({"id", "severity", "raised_at"})
 
 
 class NotAnAlertError(ValueError):
-    """A message is not JSON, or has no valid id, severity or time; the text says which, in one phrase."""
+    """The message is not JSON, or has no valid id, severity or time; the text names the problem."""
 
 
 class ParsedAlert(NamedTuple):
-    """An alert, and the fields that were left out because this version cannot read them."""
+    """An alert, and the names of the fields that were omitted because this version cannot read them."""
 
     alert: ModerationAlert
     left_out: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ def parse_alert(data: str | bytes) -> ParsedAlert:
     """Read an alert from its JSON.
 
     Raises:
-        NotAnAlertError: the data is no alert of any version.
+        NotAnAlertError: the data is not an alert of any version.
     """
     try:
         return ParsedAlert(ModerationAlert.model_validate_json(data))
@@ -40,7 +40,10 @@ def parse_alert(data: str | bytes) -> ParsedAlert:
 
 
 def _object_in(data: str | bytes) -> dict[str, Any]:
-    """Read a JSON object; half of a surrogate pair, which UTF-8 cannot have, becomes a question mark."""
+    """Return the JSON object in the data.
+
+    An unpaired surrogate, which UTF-8 cannot encode, becomes a question mark.
+    """
     try:
         written = json.dumps(json.loads(data), ensure_ascii=False).encode("utf-8", "replace")
     except (ValueError, RecursionError):
@@ -52,11 +55,11 @@ def _object_in(data: str | bytes) -> dict[str, Any]:
 
 
 def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
-    """Leave out one odd field after the other until the rest is an alert."""
+    """Omit invalid fields until the rest is a valid alert."""
     left_out: set[str] = set()
     while True:
         try:
-            # As an object, since the JSON reader of the model refuses deep nesting even in unknown fields.
+            # Validate an object: the model's own JSON reader refuses deep nesting even in unknown fields.
             alert = ModerationAlert.model_validate({"type": "", "text": "", **fields})
         except ValidationError as error:
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}

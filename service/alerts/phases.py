@@ -1,4 +1,4 @@
-"""The words for types of alerts in `alerts.toml`, and the types that end others."""
+"""Define the names of alert types in `alerts.toml`, and which types end others."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ BEGUN_BY: Final[Mapping[AlertType, AlertType]] = {
     "deltaloom.refusal.finished": "deltaloom.refusal.opened",
     "deltaloom.refusal.spike.ended": "deltaloom.refusal.spike",
 }
-"""The type that an ending type ends."""
+"""Map each ending type to the type that it ends."""
 
 _ON_THE_PART: Final = frozenset({"opened", "finished"})
 _ON_THE_RATE: Final = frozenset({"spike", "spike_ended"})
 
 
 def phase_of(alert: ModerationAlert) -> Phase | None:
-    """Return the word for an alert's type; None for a type that this version does not know."""
+    """Return the name of an alert's type in `alerts.toml`; None if this version does not know the type."""
     return PHASES.get(alert.type)
 
 
 def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
-    """Return the alert that this one ends, without values that are known only now; None if it ends none."""
+    """Return the alert that this one ends, without values known only at its end; None if it ends none."""
     began = BEGUN_BY.get(alert.type)
     if began is None:
         return None
@@ -49,7 +49,7 @@ def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
 
 
 def group_of(alert: ModerationAlert) -> str:
-    """Return the deduplication key: an alert's beginning and its end share it, and nothing else does."""
+    """Return the deduplication key, shared only by an alert's beginning and its end."""
     phase = phase_of(alert)
     what = phase or alert.type
     response = alert.response_id or alert.item_id or (None if phase else alert.id)

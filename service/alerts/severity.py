@@ -1,7 +1,7 @@
-"""The three severities that every destination knows, and their order.
+"""Define the three severities that every destination knows, and their order.
 
-A later version of the worker may write another word. Messages show that word, but it counts as a warning
-wherever an order or one of the three is needed: nobody may miss an alert because of a new word.
+A later version of the worker may write another severity. Messages show that word, but wherever one of the
+three or their order is needed it counts as a warning, so that nobody misses an alert with a new severity.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _KNOWN: Final = frozenset(get_args(KnownAlertSeverity))
 
 
 def known(severity: AlertSeverity) -> KnownAlertSeverity:
-    """Return a severity as one of the three; a word that this version does not know becomes `warning`."""
+    """Return one of the three severities; an unknown one becomes `warning`."""
     return cast("KnownAlertSeverity", severity) if severity in _KNOWN else "warning"
 
 
 def rank(severity: AlertSeverity) -> int:
-    """Return the rank of a severity: 0 for the gravest."""
+    """Return the rank of a severity; 0 is the most severe."""
     return GRAVEST_FIRST.index(known(severity))

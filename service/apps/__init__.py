@@ -1,1 +1,1 @@
-"""The programs: composition roots of the worker, its partitions and the relay."""
+"""Composition roots of the programs: the worker, one of its partitions, and the relay."""

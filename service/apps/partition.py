@@ -1,7 +1,7 @@
-"""One partition, as a worker serves it: its group, its batches, and the rounds beside them.
+"""Serve one partition: its consumer group, its batches and its periodic tasks.
 
-Partitions know nothing of each other. Each has its own group and low-water mark, and all that is promised
-is promised for each. Each begins when its own server is there.
+Partitions are independent. Each has its own group and low-water mark, all guarantees hold per partition, and
+each starts as soon as its own server is available.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from service import logs
 from service.bus.envelope import open_entry
 from service.cancelling import done_within
 from service.keys import Keys
-from service.pipeline.ahead import Ahead
+from service.periodic import PeriodicTask
+from service.pipeline.processing import Worker
 from service.pipeline.reclaiming import Reclaimer
-from service.pipeline.worker import Worker
+from service.pipeline.scheduler import BatchScheduler
 from service.ports.storage import StorageUnavailableError
-from service.rounds import Round
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
 from service.storage.state_format import StateFormat
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
     from deltaloom.streams import StreamNames
     from handlers.core.routing import RoutingTable
-    from service.patience import Patience
-    from service.pipeline.gathering import Gathering
+    from service.pipeline.batch_builder import BatchBuilder
+    from service.retrying import RetryUntilAvailable
     from service.settings import Settings
 
 
 _BATCHES_AT_ONCE = 2
-"""One for the server, and one for Python; one where each has to be on disk, or on replicas, first."""
+"""Batches in progress: one at the server, one in Python. The limit is one if each must be durable first."""
 
 _LEAVES_WITHIN = 2.0
-"""Seconds: a server that hangs is left without a word."""
+"""Maximum seconds for leaving the group; a server that hangs is not waited for longer."""
 
 
 class Partition:
-    """What serves one partition."""
+    """A partition as served by this worker."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Partition:
         client: Redis,
         table: RoutingTable,
         settings: Settings,
-        patience: Patience,
+        retrying: RetryUntilAvailable,
     ) -> None:
         keys = Keys(names)
         self.names = names
-        self.patience = patience
+        self.retrying = retrying
         self.group = ConsumerGroup(client, keys, settings.consumer)
         self._format = StateFormat(client, keys.format)
         self._claim_time = settings.claim_time
@@ -66,18 +66,18 @@ class Partition:
             client, keys, settings.kind_retentions, max(settings.retention, settings.item_ttl)
         )
         self._storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(self._storage, table, names, settings, patience, open_entry)
-        # With either of these it has to be on disk, or on replicas, before the next batch is read.
+        self._worker = Worker(self._storage, table, names, settings, retrying, open_entry)
+        # With either setting, a batch must be on disk or on replicas before the next one is read.
         one_by_one = settings.wait_aof or settings.wait_replicas > 0
-        self._ahead = Ahead(self._worker.take, 1 if one_by_one else _BATCHES_AT_ONCE)
-        self._reclaimer = Reclaimer(self.group, self._worker, settings, patience)
+        self._scheduler = BatchScheduler(self._worker.process, 1 if one_by_one else _BATCHES_AT_ONCE)
+        self._reclaimer = Reclaimer(self.group, self._worker, settings, retrying)
         self._rounds = [
-            Round(name, interval, step, names.deltas)
+            PeriodicTask(name, interval, step, names.deltas)
             for name, interval, step in (
                 ("sweep", settings.sweep_interval, self._worker.sweep),
                 ("reclaim", settings.claim_time / 3, self._reclaimer.reclaim),
-                ("keep", settings.claim_time / 3, self._reclaimer.keep),
-                ("retire", settings.claim_time * 4, self._reclaimer.retire),
+                ("renew", settings.claim_time / 3, self._reclaimer.renew),
+                ("remove_idle_consumers", settings.claim_time * 4, self._reclaimer.remove_idle_consumers),
                 ("trim", settings.trim_interval, self._trim),
             )
         ]
@@ -85,56 +85,59 @@ class Partition:
     async def begin(
         self, read: Callable[[], Awaitable[None]], rehearse: Callable[[StreamNames], Awaitable[None]]
     ) -> None:
-        """Begin, as soon as the server is there.
+        """Start serving as soon as the server is available.
 
         Args:
-            read: has batches come.
-            rehearse: tries what a worker does on keys that lie where the partition's do.
+            read: starts reading batches.
+            rehearse: tries the worker's commands on scratch keys, stored where the partition's keys are.
 
         Raises:
-            StateFormatError: this worker cannot read the state of this partition.
+            StateFormatError: this worker cannot read the partition's state.
         """
         with logs.bound(stream=self.names.deltas):
-            await self.patience.until_done(self._format.claim)
-            await self.patience.until_done(self.group.ensure)
+            await self.retrying.call(self._format.claim)
+            await self.retrying.call(self.group.ensure)
             self._in_group = True
-            await self.patience.until_done(rehearse, self.names)
-            await self.patience.until_done(self._storage.load_scripts)
-            await self._reclaimer.inherit()  # before it reads: what it holds now is its former self's
+            await self.retrying.call(rehearse, self.names)
+            await self.retrying.call(self._storage.load_scripts)
+            await self._reclaimer.adopt()  # before the first read: all it holds now is from a former run
             await read()
         for each in self._rounds:
             each.start()
 
     async def watch_format(self) -> NoReturn:
-        """Check once a claim time that this worker can still read the state of this partition.
+        """Check once per claim time that this worker can still read the partition's state; never return.
 
         Raises:
-            StateFormatError: it cannot.
+            StateFormatError: this worker cannot read it.
         """
         await self._format.watch(self._claim_time)
 
-    def gathering(self) -> Gathering:
-        """Where entries are put as they are read."""
-        return self._worker.gathering()
+    def builder(self) -> BatchBuilder:
+        """Return a builder for the next batch."""
+        return self._worker.builder()
 
-    async def take(self, gathering: Gathering) -> None:
-        """Take a batch that was read; when this returns, the next one is."""
-        await self._ahead.take(gathering)
+    async def process(self, builder: BatchBuilder) -> None:
+        """Schedule a batch that was read; return when the next one may be read."""
+        await self._scheduler.schedule(builder)
 
     def entries_at_most(self) -> int | None:
-        """How many entries the next batch should have at most; None: no limit."""
-        return self._ahead.entries_at_most
+        """Return the maximum number of entries of the next batch; None if unlimited."""
+        return self._scheduler.entries_at_most
 
     async def end(self) -> None:
-        """End the rounds, and have whoever reads wait for no batch any more."""
-        self._ahead.wait_no_more()
+        """Stop the periodic tasks, and let `process` return without waiting for a batch."""
+        self._scheduler.stop_waiting()
         for each in self._rounds:
             await each.stop()
 
-    async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left then is left to others
-        """Finish what is in hand, and let go of what is still held, unless Redis is away."""
-        await self._ahead.drain(timeout)
-        await self._ahead.let_go()
+    async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - other workers take over the rest
+        """Wait up to `timeout` seconds for the batches in progress, cancel the rest, and leave the group.
+
+        Entries of cancelled batches stay pending. An unavailable Redis is not waited for.
+        """
+        await self._scheduler.drain(timeout)
+        await self._scheduler.cancel()
         if self._in_group:
             with contextlib.suppress(StorageUnavailableError):
                 await done_within(_LEAVES_WITHIN, self.group.leave())

@@ -1,1 +1,1 @@
-"""FastStream: the broker, the batch subscriber, and what its messages look like on the stream."""
+"""The FastStream layer: broker, batch subscriber, and the format of messages on the stream."""

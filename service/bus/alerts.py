@@ -1,6 +1,6 @@
-"""The streams of alerts as FastStream subscribers, in the consumer group of one destination.
+"""Subscribe to the alert streams as the consumer group of one destination.
 
-A broker lives as long as the destination's lease is held: whoever does not hold it must not be given entries.
+A broker exists only while the destination's lease is held, because no other process may receive entries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from handlers.core.identity import EntryId
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe_to
 from service.cancelling import cancelled
-from service.ports.outbox import CONSUMER, RELAY_PREFIX, Owed, Place
+from service.ports.outbox import CONSUMER, RELAY_PREFIX, EntryRef, PendingAlert
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from service.ports.storage import RawEntry
     from service.settings import Settings
 
-Take = Callable[[Sequence[Owed]], Awaitable[None]]
+Take = Callable[[Sequence[PendingAlert]], Awaitable[None]]
 
 AT_ONCE = 100
-"""Alerts read at once; fewer if they are large."""
+"""Maximum number of alerts per read; fewer if they are large."""
 
-_READERS_END_WITHIN = 0.2
-"""Seconds."""
+_CANCEL_AGAIN_AFTER = 0.2
+"""Seconds before a cancelled reader that has not ended is cancelled again."""
 
 _LAST_READ_WITHIN = 0.2
-"""Seconds that an answer may take, beyond those that a read waits for something to come."""
+"""Seconds beyond the blocking time of a read for its reply to arrive."""
 
 
 @asynccontextmanager
 async def reading(
     settings: Settings, client: Any, destination: str, takers: Mapping[str, Take]
 ) -> AsyncIterator[None]:
-    """Have what comes be taken, within the block.
+    """Pass entries to the takers as they arrive, within the block.
 
     Args:
-        settings: where the server is.
-        client: reads; it is closed in the end.
-        destination: whose group it is, which is there.
-        takers: by stream, what takes the entries.
+        settings: address of the server, and timeouts.
+        client: client that reads; it is closed at the end.
+        destination: name of the destination; its consumer group must exist.
+        takers: receiver of the entries, by stream.
     """
     broker = make_broker(settings, client)
-    hands = _Hands()
+    deliveries = _Deliveries()
     for stream, take in takers.items():
         subscription = StreamSub(
             stream,
@@ -59,48 +59,48 @@ async def reading(
             max_records=AT_ONCE,
             polling_interval=settings.block_ms,
         )
-        subscribe_to(broker, subscription, hands.taker(stream, take))
+        subscribe_to(broker, subscription, deliveries.taker(stream, take))
     try:
         await broker.start()
         yield
     finally:
         try:
-            await hands.close()
-            # A read whose connection is closed would tell that Redis is away.
+            await deliveries.close()
+            # Closing the connection of a read would look like an unavailable Redis.
             await client.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         finally:
             await _stopped(broker, client)
 
 
 async def _stopped(broker: RedisBroker, client: Any) -> None:
-    """Come back when nothing reads any more, and nothing is open."""
+    """Stop the broker, and return when all readers have ended and the client is closed."""
     readers = readers_of(broker)
     try:
         await broker.stop()
-    finally:  # whoever waits for this may lose patience
+    finally:  # the caller may cancel this
         try:
-            await cancelled(*readers, again_after=_READERS_END_WITHIN)
+            await cancelled(*readers, again_after=_CANCEL_AGAIN_AFTER)
         finally:
             await client.aclose()
 
 
-class _Hands:
-    """What hands entries on, until it is told to stop: FastStream waits for them, and Redis may be away."""
+class _Deliveries:
+    """Cancellable deliveries to takers: FastStream waits for takers, and Redis may be unavailable."""
 
     def __init__(self) -> None:
         self._closed = False
         self._busy: set[asyncio.Task[None]] = set()
 
     def taker(self, stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
-        """What hands the entries of a stream on."""
+        """Return a function that passes raw entries of a stream to a taker."""
 
-        async def hand_on(entries: Sequence[RawEntry]) -> None:
-            await take([_owed(stream, entry_id, fields) for entry_id, fields in entries])
+        async def pass_on(entries: Sequence[RawEntry]) -> None:
+            await take([_pending_alert(stream, entry_id, fields) for entry_id, fields in entries])
 
         async def take_raw(entries: Sequence[RawEntry]) -> None:
             if self._closed:
-                return  # they stay owed
-            task = asyncio.create_task(hand_on(entries))
+                return  # they stay pending
+            task = asyncio.create_task(pass_on(entries))
             self._busy.add(task)
             await asyncio.wait({task})
             self._busy.discard(task)
@@ -110,11 +110,11 @@ class _Hands:
         return take_raw
 
     async def close(self) -> None:
-        """Hand on nothing more; come back when what is in hand was let go of."""
+        """Pass on nothing more, and cancel the deliveries under way."""
         self._closed = True
         await cancelled(*self._busy)
 
 
-def _owed(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Owed:
+def _pending_alert(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> PendingAlert:
     data = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"__data__")
-    return Owed(Place(stream, EntryId.parse(entry_id.decode())), data)
+    return PendingAlert(EntryRef(stream, EntryId.parse(entry_id.decode())), data)

@@ -1,4 +1,4 @@
-"""FastStream's broker for each kind of server, reading by our client and logging to our logger."""
+"""Create FastStream's broker for each mode of Redis, with deltaloom's client and logger."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def make_broker(settings: Settings, client: Any) -> RedisBroker:
-    """The broker of a server, a sentinel group or a cluster. Of each message it logs at the level debug.
+    """Return a broker for a single server, a sentinel group or a cluster; it logs messages at level debug.
 
     Args:
-        settings: what is at the URL, and how long a stop may take.
-        client: reads in place of the client that FastStream would make; of the same kind.
+        settings: address and mode of the server, and the shutdown timeout.
+        client: client to read with, instead of one made by FastStream; it must be of the same mode.
     """
     address = settings.address
     common: dict[str, Any] = {
@@ -68,9 +68,9 @@ def make_broker(settings: Settings, client: Any) -> RedisBroker:
 
 
 def readers_of(broker: RedisBroker) -> list[asyncio.Task[Any]]:
-    """Return the tasks that read, before the broker is stopped.
+    """Return the broker's reading tasks; call this before the broker is stopped.
 
-    FastStream cancels them and does not wait for them: one that was just connecting would leave the
-    connection open, and one whose cancellation was lost would open the client again.
+    FastStream cancels them but does not wait for them. A task that was just connecting would leave its
+    connection open, and a task that lost the cancellation would open the client again.
     """
     return [task for subscriber in broker.subscribers for task in getattr(subscriber, "tasks", ())]

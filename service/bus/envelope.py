@@ -1,4 +1,4 @@
-"""What a producer wrote into an entry, whichever way it did: the body and the headers."""
+"""Extract the body and headers of an entry, in any of the formats that producers use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_HEADERS = 1000
-"""Headers of one envelope."""
+"""Maximum number of headers in an envelope."""
 
 MOST_HEADER_BYTES = 64 * 1024
-"""Bytes of all of them, with their names. The longest context that the contract takes has 21 kB."""
+"""Maximum bytes of an envelope's headers, names included. The longest valid context takes 21 kB."""
 
 
 def open_entry(entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int = 1) -> Entry:
@@ -36,8 +36,8 @@ def open_entry(entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int =
 
 
 def _open_envelope(data: bytes) -> tuple[bytes, dict[str, str]]:
-    # Without the magic number it is plain JSON. FastStream's own reader would take that for its old
-    # envelope if the event happens to have a key `data`.
+    # Data without the magic number is plain JSON. FastStream's own parser would take JSON with a key `data`
+    # for its old envelope.
     magic = BinaryMessageFormatV1.IDENTITY_HEADER
     if not data.startswith(magic):
         return data, {}
@@ -46,19 +46,19 @@ def _open_envelope(data: bytes) -> tuple[bytes, dict[str, str]]:
         if version == FastStreamMessageVersion.v1.value:
             return data[body_start:], _headers(data[headers_start:body_start])
     except (struct.error, UnicodeDecodeError):
-        pass  # cut off: as a body it is no JSON, and so becomes a dead letter
+        pass  # truncated: used as a body it is not JSON, and becomes a dead letter
     return data, {}
 
 
-_FRAME = struct.Struct(">HII")  # version, where the headers begin, where the body does
+_FRAME = struct.Struct(">HII")  # version, offset of the headers, offset of the body
 _COUNT = struct.Struct(">H")
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """Return the headers: a count, then names and values, each with its length before it.
+    """Return the headers: a count, then names and values, each preceded by its length.
 
-    FastStream writes a length in characters and reads it in bytes, so that it cannot read its own
-    headers beyond ASCII. Here a length is taken for bytes where that comes out even, else for characters.
+    FastStream writes lengths in characters but reads them in bytes, so it cannot read its own headers if they
+    are not ASCII. This function takes lengths as bytes if they fill the data exactly, else as characters.
 
     Raises:
         UnreadableError: there are too many headers, or too many bytes of them.
@@ -76,7 +76,7 @@ def _headers(data: bytes) -> dict[str, str]:
 
 
 def _counted_in_bytes(data: bytes, count: int) -> list[str]:
-    """Return `count` strings that fill `data`, their lengths in bytes; none if they do not fill it."""
+    """Return `count` strings with lengths in bytes; an empty list if they do not fill `data` exactly."""
     strings, at = [], 0
     try:
         for _ in range(count):
@@ -89,13 +89,13 @@ def _counted_in_bytes(data: bytes, count: int) -> list[str]:
 
 
 def _counted_in_characters(data: bytes, count: int) -> list[str]:
-    """Return the same, with the lengths in characters."""
+    """Return `count` strings with lengths in characters; an empty list if they do not fill `data` exactly."""
     strings, at = [], 0
     try:
         for _ in range(count):
             (length,) = _COUNT.unpack_from(data, at)
             at += _COUNT.size
-            # A character has four bytes at most, so no string is looked at beyond its own end by far.
+            # A character has at most four bytes, so decode no more than that of the rest.
             string = data[at : at + 4 * length].decode("utf-8", "replace")[:length]
             strings.append(string)
             at += len(string.encode())

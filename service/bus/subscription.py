@@ -1,8 +1,8 @@
-"""A stream as a FastStream batch subscriber: manual acknowledgement, decoding of our own.
+"""Subscribe to a stream in batches, with manual acknowledgement and a decoder of our own.
 
-FastStream's default would decode a batch as one JSON array, so that one bad item fails all; here a batch is
-passed on as the client gathered it. The group is not created here: FastStream would let it begin at the
-stream's end (`ConsumerGroup.ensure` lets it begin at 0).
+FastStream's default decodes a batch as one JSON array, so one bad item fails them all; here a batch is passed
+on as the client gathered it. The group is not created here, because FastStream would start it at the end of
+the stream (`ConsumerGroup.ensure` starts it at 0).
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ def subscribe(
     broker: RedisBroker,
     names: StreamNames,
     settings: Settings,
-    take: Callable[[_Batch], Awaitable[None]],
+    process: Callable[[_Batch], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
-    """Have every batch of the input taken by `take`, which acknowledges it; returns what begins to read."""
+    """Pass every batch of the input to `process`, which acknowledges it.
+
+    Return the function that starts reading.
+    """
     stream = StreamSub(
         names.deltas,
         group=GROUP,
@@ -40,17 +43,17 @@ def subscribe(
         max_records=settings.batch_size,
         polling_interval=settings.block_ms,
     )
-    return subscribe_to(broker, stream, take)
+    return subscribe_to(broker, stream, process)
 
 
 def subscribe_to(
     broker: RedisBroker,
     stream: StreamSub[Literal[True]],
-    take: Callable[[_Batch], Awaitable[None]],
+    process: Callable[[_Batch], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
-    """Have every batch of a stream taken by `take`, which acknowledges it.
+    """Pass every batch of a stream to `process`, which acknowledges it.
 
-    Returns what begins to read; before the broker has started, its start does.
+    Return the function that starts reading. Before the broker has started, its own start does this.
     """
 
     async def parse(message: Any) -> StreamMessage[Any]:
@@ -66,6 +69,6 @@ def subscribe_to(
 
     @subscriber
     async def handle(batch: Any) -> None:
-        await take(batch)
+        await process(batch)
 
     return subscriber.start

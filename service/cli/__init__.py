@@ -1,6 +1,6 @@
-"""The command `deltaloom`: one file a sub-command, put together here.
+"""The command `deltaloom`, composed of one module per sub-command.
 
-A sub-command imports what it needs when it runs, so that `--help` answers at once.
+Sub-commands import what they need when they run, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from service.cli import alerts, check, dead_letters, publish, relay, run, show, tail, worker
 from service.cli.help_text import examples, prose
-from service.demo import command as demo
+from service.demo import demo_command as demo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _OPERATE = "Operate"
 
 
 class _Command(TyperGroup):
-    """Ends with one line and an exit code where the user, or the operator, can do something about it."""
+    """A command group that turns errors which a user can correct into one line and an exit code."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         try:
@@ -35,33 +35,33 @@ class _Command(TyperGroup):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        from service.cli.errors import explanation
+        from service.cli.command_errors import explanation
         from service.cli.output import note
 
         try:
             return super().invoke(ctx)
         except Exception as error:
-            told = explanation(error)
-            if told is None and _is_typers(error):
+            explained = explanation(error)
+            if explained is None and _is_typers(error):
                 _make_visible(error)
                 raise
-            if told is None:
-                _show_mistake(error)
+            if explained is None:
+                _show_traceback(error)
                 raise typer.Exit(1) from error
-            for line in told.lines:
+            for line in explained.lines:
                 note(line, style="red")
-            raise typer.Exit(told.exit_code) from error
+            raise typer.Exit(explained.exit_code) from error
 
 
 def _is_typers(error: Exception) -> bool:
-    """Return whether Typer makes an exit code, or a message, of an error."""
+    """Return whether Typer handles an error itself, by an exit code or a message."""
     return isinstance(error, typer.Exit | typer.Abort | EOFError | OSError) or hasattr(
         error, "format_message"
     )
 
 
-def _show_mistake(error: Exception) -> None:
-    """Show a traceback without what a stranger may have put into it: a text, or characters not to be seen."""
+def _show_traceback(error: Exception) -> None:
+    """Print a traceback without model texts and with invisible characters made visible."""
     from service.logs import traceback_of
     from service.visible import visible
 
@@ -69,7 +69,7 @@ def _show_mistake(error: Exception) -> None:
 
 
 def _make_visible(error: Exception) -> None:
-    """Typer prints its own errors: they repeat arguments, which may be what somebody else wrote."""
+    """Make the message of a Typer error visible, since it may repeat an argument that a stranger wrote."""
     from service.visible import visible
 
     message = getattr(error, "message", None)
@@ -82,7 +82,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,  # they hold people's words
+    pretty_exceptions_show_locals=False,  # locals may contain model texts
     epilog=examples("deltaloom run", "deltaloom publish stream.jsonl", "deltaloom tail alerts"),
 )
 
@@ -96,10 +96,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Finished texts and moderation alerts from streams of model-output deltas on Redis Streams."""
+    """Rebuild finished texts and moderation alerts from streams of model-output deltas on Redis Streams."""
 
 
 def _add(name: str, function: Callable[..., None], how: str, panel: str) -> None:
@@ -114,14 +114,14 @@ _add("show", show.run, show.EXAMPLES, _LOOK)
 app.add_typer(
     dead_letters.app,
     name="dead-letters",
-    help="Look at what could not be handled, replay it or drop it.",
+    help="List, replay or drop entries that could not be handled.",
     epilog=dead_letters.EXAMPLES,
     rich_help_panel=_LOOK,
 )
 app.add_typer(
     alerts.app,
     name="alerts",
-    help="Look at what alerts whom, and why.",
+    help="Check, test and explain alerting, and resend undelivered alerts.",
     epilog=alerts.EXAMPLES,
     rich_help_panel=_LOOK,
 )

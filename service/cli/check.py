@@ -1,4 +1,4 @@
-"""`deltaloom check`: is everything as the worker needs it? Also the health check of the image."""
+"""`deltaloom check`: check the server and the installation. Also the health check of the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.cli.help_text import examples
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from service.storage.client.server import Finding
+    from service.storage.client.server import ServerFinding
 
 EXAMPLES = examples(
     "deltaloom check",
@@ -25,17 +25,17 @@ _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "bold yellow"), "fail": ("FAIL
 
 
 def run(
-    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     read_only: Annotated[
         bool,
         typer.Option(
-            "--read-only", help="Do not try what a worker does: for a user that may not write as it does."
+            "--read-only", help="Do not try the worker's commands, for a user without the right to write."
         ),
     ] = False,
 ) -> None:
-    """Check the server and this installation. Exit code 1 if the worker could not work; warnings are 0."""
-    from service.cli.connection import read_settings
-    from service.cli.findings import found
+    """Check the server and this installation. The exit code is 1 if a worker could not work, else 0."""
+    from service.cli.connect import read_settings
+    from service.cli.finding_table import found
     from service.cli.output import console, print_table, write_json
 
     findings = asyncio.run(found(read_settings(), read_only=read_only))
@@ -48,7 +48,7 @@ def run(
     raise typer.Exit(int(failed))
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[ServerFinding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`deltaloom dead-letters`: look at what could not be handled, put it back on the input, or drop it."""
+"""`deltaloom dead-letters`: list, show, replay or drop entries that could not be handled."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from service.cli.letters import AllLetters
-    from service.storage.dead_letters import StoredLetter
+    from service.cli.all_letters import AllLetters
+    from service.storage.letter_store import StoredLetter
 
 EXAMPLES = examples(
     "deltaloom dead-letters list",
@@ -42,12 +42,14 @@ _AT_ONCE = 500
 
 
 _ID = re.compile(r"(\d+:)?\d+-\d+")
-"""Of an entry; with its partition before it, where there are several."""
+"""Pattern of an entry id, with its partition in front if there are several."""
 
 
 def _letter_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no dead letter's id; the list has them, like 1763764863123-0")
+        raise typer.BadParameter(
+            f"{text!r} is not the id of a dead letter; the list shows them, like 1763764863123-0"
+        )
     return text
 
 
@@ -58,11 +60,11 @@ def _reason(text: str) -> str:
 
 
 _Id = Annotated[
-    str, typer.Argument(metavar="ID", help="From the list.", parser=_letter_id, show_default=False)
+    str, typer.Argument(metavar="ID", help="Id from the list.", parser=_letter_id, show_default=False)
 ]
 _Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID…", help="From the list.", parser=_letter_id, show_default=False),
+    typer.Argument(metavar="ID…", help="Id from the list.", parser=_letter_id, show_default=False),
 ]
 _Reason = Annotated[
     str | None,
@@ -73,22 +75,22 @@ _Reason = Annotated[
         show_default=False,
     ),
 ]
-_All = Annotated[bool, typer.Option("--all", help="Every one that is there now.")]
+_All = Annotated[bool, typer.Option("--all", help="All present ones.")]
 
 
 def list_(
     reason: _Reason = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 50,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most the newest N.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List dead letters, the newest first."""
     asyncio.run(_list(reason, limit, as_json=json))
 
 
 def show(
-    letter: _Id, json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False
+    letter: _Id, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
 ) -> None:
-    """Show a dead letter with its original entry, which holds people's words."""
+    """Show a dead letter with its original entry, which may contain users' and models' texts."""
     asyncio.run(_show(letter, as_json=json))
 
 
@@ -161,7 +163,7 @@ async def _show(letter_id: str, *, as_json: bool) -> None:
 
 
 async def _replay(letter_ids: list[str], reason: str | None) -> None:
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
     from service.cli.output import console, note, plural
 
     replayed, gone, stuck = 0, list[str](), 0
@@ -189,11 +191,15 @@ async def _replay(letter_ids: list[str], reason: str | None) -> None:
 
 
 async def _put_back(letters: AllLetters, stored: StoredLetter) -> str | None:
-    """Replay a letter; raise `CommandError` if its entry cannot be written again."""
-    from service.cli.errors import CommandError
+    """Replay a letter; return the new entry's id, or None if the letter is gone.
+
+    Raises:
+        CommandError: the original entry cannot be written again.
+    """
+    from service.cli.command_errors import CommandError
     from service.field_json import fields_of
-    from service.storage.dead_letters import CannotReplayError
     from service.storage.foreign import FOREIGN, WHAT_IT_IS
+    from service.storage.letter_store import CannotReplayError
 
     if stored.letter.reason == FOREIGN:
         raise CommandError(f"{stored.id} cannot be put back: {WHAT_IT_IS}")
@@ -234,7 +240,7 @@ async def _drop(letter_ids: list[str], reason: str | None) -> None:
 async def _chosen(
     letters: AllLetters, letter_ids: list[str], reason: str | None
 ) -> AsyncIterator[tuple[str, StoredLetter | None]]:
-    """The letters with these ids; without ids, all that are there now."""
+    """Yield the letters with these ids, None for a missing one; without ids, yield all present letters."""
     if letter_ids:
         for letter_id in letter_ids:
             yield letter_id, await letters.get(letter_id)
@@ -246,8 +252,8 @@ async def _chosen(
 
 @asynccontextmanager
 async def _connected() -> AsyncIterator[AllLetters]:
-    from service.cli.connection import connect, read_settings
-    from service.cli.letters import AllLetters
+    from service.cli.all_letters import AllLetters
+    from service.cli.connect import connect, read_settings
 
     settings = read_settings()
     async with connect(settings) as client:
@@ -255,7 +261,7 @@ async def _connected() -> AsyncIterator[AllLetters]:
 
 
 def _gone(letter_ids: list[str]) -> Exception:
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
 
     return CommandError(f"no such dead letter (any more): {', '.join(letter_ids)}")
 
@@ -302,7 +308,7 @@ def _facts(stored: StoredLetter) -> Table:
         ("failed at", letter.failed_at.isoformat(timespec="milliseconds")),
         ("came as", f"{letter.entry_id} of {letter.stream}"),
         ("deliveries", str(letter.deliveries)),
-        *((("bytes", f"{size:,}, of which the first are kept"),) if size else ()),
+        *((("bytes", f"{size:,}, of which only the first are kept"),) if size else ()),
     ):
         table.add_row(name, Text(visible(value), style="red" if name == "reason" else ""))
     return table

@@ -1,4 +1,4 @@
-"""Entries of the public streams as a person reads them, and as JSON."""
+"""Format entries of the public streams for people and as JSON."""
 
 from __future__ import annotations
 
@@ -43,43 +43,51 @@ UNLIMITED = 2**63
 _DETAIL_CHARACTERS = 60
 
 _MOST_EVENTS = 100
-"""Events of one entry that are shown."""
+"""Maximum number of an entry's events that are shown."""
 
 _MOST_BRACKETS = 1000
-"""JSON with more of them is not laid out: each may have a line, indented by all those around it."""
+"""Maximum brackets in JSON that is pretty-printed; with nesting, the output could grow quadratically."""
 
 
 def clock_time(at: datetime) -> str:
-    """A time of day as the person at the terminal has it."""
+    """Return the local time of day."""
     return at.astimezone().strftime("%H:%M:%S")
 
 
 def message_json(_entry_id: str, fields: Fields) -> str:
-    """The message of an entry of `assembled` or `alerts`, as it is; `ValueError` if there is none."""
+    """Return the JSON message of an entry of `assembled` or `alerts`, unchanged.
+
+    Raises:
+        ValueError: the entry has no message.
+    """
     if b"__data__" not in fields:
         raise ValueError("it has no field __data__")
     return fields[b"__data__"].decode("utf-8")
 
 
 def fields_json(entry_id: str, fields: Fields) -> str:
-    """An entry of the input: its id and fields. A value that is not UTF-8 stands as `{"base64": "…"}`."""
+    """Return an input entry as JSON: id and fields; a value that is not UTF-8 becomes `{"base64": "…"}`."""
     shown = values_of(fields)
     return json.dumps({"id": entry_id, "fields": shown}, ensure_ascii=False)
 
 
 def letter_json(entry_id: str, fields: Fields) -> str:
-    """A dead letter with its id."""
+    """Return a dead letter and its id as JSON."""
     letter = letter_of(fields).model_dump(mode="json")
     return json.dumps({"id": entry_id, **letter}, ensure_ascii=False)
 
 
 def letter_of(fields: Fields) -> DeadLetter:
-    """The dead letter in an entry; `ValueError` if another program wrote it."""
+    """Return the dead letter in an entry.
+
+    Raises:
+        ValueError: the entry is not a dead letter; another program wrote it.
+    """
     return DeadLetter.model_validate({name.decode(): value.decode() for name, value in fields.items()})
 
 
 def text_of(target: Console, message: AssembledText, *, response: bool = True) -> RenderableType:
-    """A finished text; of which `response`, unless that is said already."""
+    """Format a finished text; omit the response's id and context if `response` is false."""
     title = facts(
         (
             Text(clock_time(message.finished_at), style="dim"),
@@ -96,17 +104,25 @@ def text_of(target: Console, message: AssembledText, *, response: bool = True) -
 
 
 def text_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
-    """An entry of `assembled`; `ValueError` if another program wrote it."""
+    """Format an entry of `assembled`.
+
+    Raises:
+        ValueError: the entry is not a finished text; another program wrote it.
+    """
     return text_of(target, AssembledText.model_validate_json(message_json(entry_id, fields)))
 
 
 def alert_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
-    """An entry of `alerts`; `ValueError` if another program wrote it."""
+    """Format an entry of `alerts`.
+
+    Raises:
+        ValueError: the entry is not an alert; another program wrote it.
+    """
     return alert_of(target, parse_alert(message_json(entry_id, fields)).alert)
 
 
 def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
-    """A moderation alert."""
+    """Format a moderation alert."""
     title = facts(
         (
             Text(clock_time(message.raised_at), style="dim"),
@@ -125,7 +141,7 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
 
 
 def rate_in_words(rate: RefusalRate) -> str:
-    """Return a rate in words: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, then the blocked."""
+    """Return a rate in words: `40 of 100 refused (40.0%), before 12 of 2,400 (0.5%)`, then any blocked."""
     blocked = f"; blocked {rate.blocked:,}, before {rate.baseline_blocked:,}"
     return (
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
@@ -160,14 +176,14 @@ def _place(message: PartMessage) -> RenderableType:
 
 
 def _index(message: PartMessage | ModerationAlert) -> Text | None:
-    """Where the part stands in its response; None of an alert that is about no single part."""
+    """Return the position of the part in its response; None for an alert that is not about a single part."""
     if message.output_index is None:
         return None
     return Text(f"{message.output_index}:{message.content_index}")
 
 
 def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
-    """A dead letter in short."""
+    """Format a dead letter in short."""
     letter = letter_of(fields)
     title = facts(
         (
@@ -182,7 +198,7 @@ def letter_line(target: Console, entry_id: str, fields: Fields) -> RenderableTyp
 
 
 def entry_in_full(target: Console, entry: str) -> RenderableType:
-    """The original fields of a dead letter, JSON laid out."""
+    """Format the original fields of a dead letter, with pretty-printed JSON."""
     rows: list[RenderableType] = []
     for name, value in json.loads(entry).items():
         rows.append(Text(fact(name), style="bold"))
@@ -200,15 +216,15 @@ def _laid_out(value: str) -> str:
 
 
 def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
-    """An entry of the input, a line for each of its events."""
+    """Format an input entry, with a line for each of its events."""
     from service.bus.envelope import open_entry
-    from service.pipeline.decode import UnreadableError, events_of, said_of
+    from service.pipeline.decode import UnreadableError, events_of, producer_context_of
 
     lines: list[Text] = []
     said: list[Text | None] = []
     try:
         entry = open_entry(entry_id.rpartition(SEPARATOR)[2].encode(), fields)
-        origin = said_of(entry)
+        origin = producer_context_of(entry)
         said = [labelled(name, value) for name, value in origin.context.pairs()]
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
         slots = events_of(entry, UNLIMITED, UNLIMITED)

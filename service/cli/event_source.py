@@ -1,16 +1,16 @@
-r"""Streaming events out of a file or a pipe, each exactly as it was written there.
+r"""Split a file or pipe into streaming events, each byte for byte as it was written.
 
-Three forms, told apart by the first line:
+The first line decides between three formats:
 
-- JSON lines: one event a line;
+- JSON lines: one event per line;
 - server-sent events: `data:` lines, several of them joined by line feeds, an empty line after each event;
-  `id:`, `retry:`, comments and unknown fields are passed over. `event:` gives the type where data have none.
+  `id:`, `retry:`, comments and unknown fields are ignored. `event:` gives the type if the data have none.
   (https://html.spec.whatwg.org/multipage/server-sent-events.html)
-- a JSON document over several lines, as error bodies and exports are: one event, or one array of events.
+- a JSON document over several lines, such as error bodies and exports: one event, or one array of events.
 
 Lines end in LF, CRLF or CR. The text is UTF-8, with or without a byte order mark, or UTF-16 with one.
-`[DONE]`, which ends a stream, is no event. Nothing here reads or writes: bytes go in, events and entries come
-out.
+`[DONE]`, which ends a stream, is not an event. This module does no I/O: it turns bytes into events, and these
+into entries.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 END_MARK = b"[DONE]"
 LOOK_AHEAD = 20
-"""Events that are held back at most, to see whether one of them says the response's id."""
+"""Maximum events held back to see whether one of them contains the response's id."""
 
 STREAMS = 10_000
-"""Streams of one connection that are kept apart at most, by their `stream_id`."""
+"""Maximum streams of one connection that are distinguished by their `stream_id`."""
 
 _TRIES = 20
-"""How often a document over several lines is looked at, to see whether it is complete, before its end."""
+"""Maximum attempts to parse an unfinished document over several lines, as each parses it from the start."""
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -47,15 +47,15 @@ _BEGINS_JSON = (b"{", b"[")
 
 
 class TooLargeError(ValueError):
-    """A line, or an event over several lines, is larger than an entry may be; the text names the line."""
+    """A line, or an event over several lines, exceeds the size of an entry; the text names the line."""
 
 
 class EventReader:
-    """Splits what is fed to it into events.
+    """A parser that splits input into events.
 
     Args:
-        most_bytes: of a line or an event. One that is larger is not held in memory: once what comes before
-            it was returned, `feed` and `close` raise `TooLargeError`.
+        most_bytes: maximum size of a line or an event. A larger one is not held in memory: once the events
+            before it were returned, `feed` and `close` raise `TooLargeError`.
     """
 
     def __init__(self, most_bytes: int = sys.maxsize) -> None:
@@ -63,9 +63,9 @@ class EventReader:
         self._lines = _Lines()
         self._form: _JsonLines | _ServerSent | _Document | None = None
         self._number = 0
-        """Of the latest line."""
+        """Number of the latest line."""
         self._began = 1
-        """The number of the line with which the latest event begins."""
+        """Number of the line on which the latest event begins."""
         self._too_large: str | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -77,7 +77,7 @@ class EventReader:
         return events
 
     def close(self) -> list[bytes]:
-        """Return what is left when the input has ended, with or without a last line feed."""
+        """Return the remaining events at the end of the input, with or without a last line feed."""
         self._check()
         events = list(self._events(self._lines.close()))
         self._check()
@@ -103,25 +103,25 @@ class EventReader:
 
 
 class _Lines:
-    """Splits bytes into lines, without their ends, in UTF-8."""
+    """A parser that splits bytes into lines in UTF-8, without line ends."""
 
     def __init__(self) -> None:
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._begun = b""
-        """The first bytes, until they tell the encoding."""
-        self._told = False
+        self._head = b""
+        """First bytes, until they are enough to detect the encoding."""
+        self._detected = False
         self._rest: list[bytes] = []
-        """The pieces of the line that has not ended."""
+        """Pieces of the unfinished line."""
         self.held = 0
-        """Bytes of that line so far."""
+        """Size of the unfinished line in bytes."""
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that end in `data`."""
-        if not self._told:
-            data = self._begun + data
+        if not self._detected:
+            data = self._head + data
             if len(data) < len(codecs.BOM_UTF8):
-                self._begun = data
+                self._head = data
                 return []
             data = self._begin(data)
         if self._decoder is not None:
@@ -142,46 +142,46 @@ class _Lines:
         return lines
 
     def _begin(self, data: bytes) -> bytes:
-        """Note the encoding; return the bytes without a mark of UTF-8."""
-        self._told, self._begun = True, b""
+        """Detect the encoding; return the bytes without a UTF-8 byte order mark."""
+        self._detected, self._head = True, b""
         if data.startswith(_UTF_16):
             self._decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
         return data.removeprefix(codecs.BOM_UTF8)
 
     def close(self) -> list[bytes]:
-        """Return the last line, which has no end."""
-        begun, self._begun, self._told = self._begun.removeprefix(codecs.BOM_UTF8), b"", True
+        """Return the remaining lines, including the last, unterminated one."""
+        begun, self._head, self._detected = self._head.removeprefix(codecs.BOM_UTF8), b"", True
         lines = self.feed(begun) if begun else []
         last, self._rest = b"".join(self._rest), []
         return [*lines, last]
 
 
 def _form_of(first: bytes) -> _JsonLines | _ServerSent | _Document:
-    """Tell the form by the first line that is not empty."""
+    """Return a parser for the format, detected by the first line that is not empty."""
     if _OPENS_DOCUMENT.match(first):
         return _Document()
     return _ServerSent() if _SSE_LINE.match(first) else _JsonLines()
 
 
 class _JsonLines:
-    """An event a line."""
+    """A parser of JSON lines: one event per line."""
 
     held = 0
-    """Bytes of an event that has not ended."""
+    """Size of an unfinished event in bytes."""
 
     def feed(self, line: bytes) -> Iterator[bytes]:
-        """Return the event of a line, if it has one."""
+        """Yield the event of a line, if it has one."""
         event = line.strip()
         if event and event != END_MARK:
             yield event
 
     def close(self) -> Iterator[bytes]:
-        """Return nothing: no line is held back."""
+        """Yield nothing: no line is held back."""
         yield from ()
 
 
 class _Document:
-    """JSON over several lines: events one behind the other, each of which may be an array."""
+    """A parser of JSON over several lines: consecutive events, each of which may be an array."""
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
@@ -189,7 +189,7 @@ class _Document:
         self.held = 0
 
     def feed(self, line: bytes) -> Iterator[bytes]:
-        """Return the event that a line ends: writers that indent close an event in the first column."""
+        """Yield the event that this line completes; indented JSON closes an event in the first column."""
         self._lines.append(line)
         self.held += 1 + len(line)
         if line.startswith((b"}", b"]")) and self._tries < _TRIES:
@@ -200,14 +200,14 @@ class _Document:
                 yield text
 
     def close(self) -> Iterator[bytes]:
-        """Return what is left, as it is."""
+        """Yield the rest unchanged."""
         text, self._lines = b"\n".join(self._lines).strip(), []
         if text and text != END_MARK:
             yield text
 
 
 class _ServerSent:
-    """Server-sent events, and what servers make of them."""
+    """A parser of server-sent events that tolerates common deviations of servers."""
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
@@ -215,18 +215,18 @@ class _ServerSent:
         self.held = 0
 
     def feed(self, line: bytes) -> Iterator[bytes]:
-        """Return the events that a line ends."""
+        """Yield the events that this line completes."""
         if not line.strip():
             yield from self.close()
             return
         name, colon, value = line.strip().partition(b":")
-        if line.strip().startswith(_BEGINS_JSON):  # the data stand on a line of their own
+        if line.strip().startswith(_BEGINS_JSON):  # data on a line without `data:`
             self._hold(line.strip())
         elif name == b"event":
             self._name = value.strip()
         elif name == b"data" and colon:
             value = value.removeprefix(b" ")
-            # Some servers leave out the empty line. Data over several lines begin with no whole event.
+            # Some servers omit the empty line. In data over several lines, the first is not a whole event.
             if len(self._data) == 1 and value.startswith(_BEGINS_JSON) and _is_json(self._data[0]):
                 yield from self.close()
             self._hold(value)
@@ -236,11 +236,11 @@ class _ServerSent:
         self.held += 1 + len(data)
 
     def close(self) -> Iterator[bytes]:
-        """Return the events that an empty line, or the end, ends."""
+        """Yield the events that an empty line, or the end of the input, completes."""
         lines, self._data, self.held = self._data, [], 0
         name, self._name = self._name, b""
         whole = b"\n".join(lines).strip()
-        # Where a line was cut off, or the empty lines are missing, each line is an event of its own.
+        # If a line was cut off, or empty lines are missing, treat each line as an event.
         apart = len(lines) > 1 and not _is_json(whole)
         for event in [line.strip() for line in lines] if apart else [whole]:
             if event and event != END_MARK:
@@ -248,7 +248,7 @@ class _ServerSent:
 
 
 def _typed(event: bytes, name: str) -> bytes:
-    """Return an event with the type that its `event:` line has, if it is an object without one."""
+    """Return an event with the type of its `event:` line, if it is an object without a type."""
     quoted = json.dumps(name).encode()
     if name in ("", "message") or re.search(rb'"type"\s*:\s*' + re.escape(quoted), event):
         return event
@@ -270,22 +270,22 @@ def _is_json(text: bytes) -> bool:
 
 
 class Look(NamedTuple):
-    """What a producer needs to know of an event; the worker looks closer."""
+    """The properties of an event that a producer needs; the worker examines it fully."""
 
     response_id: str | None = None
-    """The id of the response that begins here."""
+    """Id of the response that this event begins, or None."""
     is_object: bool = False
-    """One event, and not an array of events, or no JSON at all."""
+    """True for a JSON object, false for an array of events or invalid JSON."""
     broken: bool = False
-    """The worker will not be able to read it."""
+    """True if the worker will not be able to read the event."""
     mentions: str | None = None
-    """The id of the response that it belongs to, if it has one."""
+    """Id of the response that the event belongs to, if it names one."""
     stream_id: str | None = None
-    """Which of the responses on one connection it belongs to."""
+    """Identifies the response among several on one connection, if present."""
 
 
 def look_at(event: bytes) -> Look:
-    """Look whether an event can be read, and to which response it belongs."""
+    """Examine whether an event is readable, and which response it belongs to."""
     try:
         value = _parsed(event)
     except (ValueError, RecursionError):
@@ -312,15 +312,15 @@ def _parsed(event: bytes) -> Any:
     try:
         return from_json(event)
     except ValueError:
-        return json.loads(event.decode())  # half a surrogate pair, which the fast parser refuses
+        return json.loads(event.decode())  # the fast parser refuses unpaired surrogates
 
 
 def _has_type(value: Any) -> bool:
     return isinstance(value, dict) and (isinstance(value.get("type"), str) or is_error(value))
 
 
-class Entry(NamedTuple):
-    """What goes into one stream entry."""
+class PackedEntry(NamedTuple):
+    """The contents of a stream entry."""
 
     response_id: str
     body: bytes
@@ -328,15 +328,15 @@ class Entry(NamedTuple):
 
 
 class Packer:
-    """Packs events into entries, and finds out which response they belong to.
+    """A packer of events into entries, which also determines their response.
 
     Args:
-        response_id: of all events. None: the one that the latest `response.created` has, on the same
-            `stream_id` if there are several. Events before the first one belong to it too. If there is none,
-            the first event with a response's id says it; if none has, a fresh one is made.
-        coalesce: how many events an entry holds, as a JSON array if it is more than one. What is no JSON
-            object goes alone: it would spoil the array.
-        most_bytes: of an array. One that would be larger is cut.
+        response_id: id for all events. None: the id in the latest `response.created`, on the same
+            `stream_id` if there are several. Earlier events get the first such id. If there is none, the
+            first event with a response's id decides; if none has one, a new id is made.
+        coalesce: maximum events per entry, as a JSON array if there are several. An event that is not a JSON
+            object gets an entry of its own, since it would make the array invalid.
+        most_bytes: maximum size of an array; a larger one is split.
     """
 
     def __init__(
@@ -351,8 +351,8 @@ class Packer:
         self._held: list[tuple[bytes, Look]] = []
         self._packed: list[bytes] = []
 
-    def add(self, event: bytes, look: Look) -> list[Entry]:
-        """Return the entries that are complete with this event."""
+    def add(self, event: bytes, look: Look) -> list[PackedEntry]:
+        """Add an event, and return the entries that are now complete."""
         if self._response_id is not None:
             return list(self._pack(event, look))
         self._held.append((event, look))
@@ -360,18 +360,18 @@ class Packer:
             return []
         return self._let_go(look.response_id)
 
-    def close(self) -> list[Entry]:
-        """Return the entries that are left when the input has ended."""
+    def close(self) -> list[PackedEntry]:
+        """Return the remaining entries at the end of the input."""
         return [*self._let_go(None), *self._complete()]
 
-    def _let_go(self, response_id: str | None) -> list[Entry]:
+    def _let_go(self, response_id: str | None) -> list[PackedEntry]:
         held, self._held = self._held, []
         if held:
             mentioned = next((look.mentions for _, look in held if look.mentions), None)
             self._response_id = response_id or mentioned or f"resp_{secrets.token_hex(12)}"
         return [entry for event, look in held for entry in self._pack(event, look)]
 
-    def _pack(self, event: bytes, look: Look) -> Iterator[Entry]:
+    def _pack(self, event: bytes, look: Look) -> Iterator[PackedEntry]:
         response_id = self._response_of(look)
         if response_id != self._response_id:
             yield from self._complete()
@@ -398,14 +398,14 @@ class Packer:
             self._by_stream[stream] = look.response_id
         return look.response_id
 
-    def _complete(self) -> Iterator[Entry]:
+    def _complete(self) -> Iterator[PackedEntry]:
         packed, self._packed, self._packed_bytes = self._packed, [], 0
         if len(packed) == 1:
             yield self._entry(packed[0], 1)
         elif packed:
             yield self._entry(b"[" + b",".join(packed) + b"]", len(packed))
 
-    def _entry(self, body: bytes, events: int) -> Entry:
-        if self._response_id is None:  # pragma: no cover - `add` and `_let_go` see to it
+    def _entry(self, body: bytes, events: int) -> PackedEntry:
+        if self._response_id is None:  # pragma: no cover - `add` and `_let_go` set it
             raise AssertionError
-        return Entry(self._response_id, body, events)
+        return PackedEntry(self._response_id, body, events)

@@ -1,4 +1,4 @@
-"""Follow streams: every entry from a place on, for ever, also across a restart of the server."""
+"""Follow streams: yield every entry after a position, forever and across restarts of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from service.cli.output import note
-from service.ports.storage import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
 from service.storage.pages import entries_of
 
@@ -26,7 +26,7 @@ _LOOK_AGAIN_AFTER = 0.1
 
 
 def ends_of(client: Redis, streams: Iterable[str]) -> dict[str, str]:
-    """The id of each stream's last entry: what comes after it is new."""
+    """Return the id of each stream's last entry; later entries are new."""
     return {stream: _end_of(client, stream) for stream in streams}
 
 
@@ -36,25 +36,25 @@ def _end_of(client: Redis, stream: str) -> str:
 
 
 def follow(client: Redis, after: dict[str, str], *, apart: bool = False) -> Iterator[tuple[str, StreamEntry]]:
-    """The entries of streams after an id of each, as they come: the stream, and the entry.
+    """Yield entries of several streams, each with its stream, as they arrive.
 
-    While the server is away it waits, and says so once.
+    While the server is unavailable, wait, and print a note once.
 
     Args:
-        client: of the server.
-        after: the streams, and where to begin in each.
-        apart: they may be on different servers, so that one command cannot wait for all of them.
+        client: client of the server.
+        after: streams, and the entry id after which to begin in each.
+        apart: true if the streams may be on different servers, so that one command cannot wait for all.
     """
     places, away = dict(after), False
     while True:
         try:
             with unavailable_if_away():
                 found = _look(client, places) if apart else _wait(client, places)
-        except SetUpWronglyError:
+        except SetupError:
             raise
         except StorageUnavailableError:
             if not away:
-                note("the server is away, waiting for it")
+                note("the server is unavailable, waiting for it")
             away = True
             time.sleep(_RETRY_AFTER)
             continue
@@ -65,14 +65,14 @@ def follow(client: Redis, after: dict[str, str], *, apart: bool = False) -> Iter
 
 
 def _wait(client: Redis, places: dict[str, str]) -> list[tuple[str, StreamEntry]]:
-    """What comes next in any of the streams."""
+    """Wait for the next entries of any of the streams, up to a second."""
     asked: Any = dict(places)
     replies: Any = client.xread(asked, count=_AT_ONCE, block=_BLOCK_MS)
     return [(name.decode(), entry) for name, entries in replies for entry in entries_of(entries)]
 
 
 def _look(client: Redis, places: dict[str, str]) -> list[tuple[str, StreamEntry]]:
-    """What is there in each of the streams, after a moment if that is nothing."""
+    """Return the present entries of each stream; if there are none, pause briefly."""
     found = [
         (stream, entry)
         for stream, after in places.items()

@@ -1,4 +1,4 @@
-"""SIGHUP: to a program without a terminal it says "read your file again", else that the terminal is gone."""
+"""Handle SIGHUP: reload if the process has no terminal, stop if its terminal was closed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ _STDIN = 0
 
 
 def stop() -> None:
-    """Tell this process to stop, as an operator does."""
+    """Stop this process as an operator would, by SIGTERM."""
     signal.raise_signal(signal.SIGTERM)
 
 
 def on_hangup(reload: Callable[[], None] | None) -> None:
-    """In an event loop: on SIGHUP reload; stop if there is nothing to reload, or the terminal is gone."""
+    """Install a SIGHUP handler that reloads, or stops if `reload` is None or the terminal was closed.
+
+    Call this inside an event loop. It does nothing on Windows.
+    """
     if sys.platform == "win32":
         return
     had_terminal = os.isatty(_STDIN)

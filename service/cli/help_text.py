@@ -1,4 +1,4 @@
-"""What `--help` says beside the options: prose out of the docstring, and examples, which the tests run."""
+"""Build the text of `--help`: prose from docstrings, and examples, which the tests run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PROMPT = "$ "
 
 
 def prose(function: Callable[..., Any]) -> str:
-    """A docstring with its lines joined, paragraph by paragraph: the terminal has a width of its own."""
+    """Return a docstring with the lines of each paragraph joined, since terminals differ in width."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def examples(*commands: str) -> str:
-    """Command lines as the last paragraph of a help text."""
+    """Return command lines formatted as the last paragraph of a help text."""
     lines = [f"  [dim]{PROMPT}[/][cyan]{escape(command)}[/]" for command in commands]
     return "\n".join(["[bold]Examples[/]", *lines])

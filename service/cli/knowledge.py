@@ -1,4 +1,4 @@
-"""What Redis knows of a response: by the worker's record of it, its finished items, and the output."""
+"""Collect what Redis knows of a response: the worker's state, finished items, and the output stream."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 ITEMS_LOOKED_FOR = 64
-"""Output items that are looked for by number when the marker that names them has expired."""
+"""Output items that are looked up by number when the marker that names them has expired."""
 
 TEXTS_LOOKED_THROUGH = 10_000
-"""Entries of `assembled`, newest first, that are looked through for an id that is not a response's."""
+"""Maximum entries of `assembled`, newest first, that are searched for an id."""
 
 RESPONSES_LOOKED_THROUGH = 200
-"""Responses with something open, latest first, that are looked through in the end."""
+"""Maximum responses with open parts, latest first, that are searched for an item id."""
 
 _CONTEXT = ("model", "tenant", *(name for name in CONTEXT_NAMES if name not in {"model", "tenant"}))
 
 
 @dataclass(frozen=True)
 class OpenPart:
-    """A text that is not finished."""
+    """An unfinished text."""
 
     kind: str
     output_index: int
     content_index: int
     item_id: str | None
     events: int
-    """Fragments, and what closes it, as far as they came."""
+    """Number of fragments and closing events received so far."""
     text_bytes: int
-    """Of the text as it is so far, in UTF-8."""
+    """Size in bytes of the text so far, in UTF-8."""
     since: datetime
 
 
 @dataclass
 class Known:
-    """Everything that is known of a response, or of an item that no response was named for."""
+    """The knowledge about a response, or about an item without a response id."""
 
     id: str
     context: dict[str, str] = field(default_factory=dict)
@@ -67,14 +67,14 @@ class Known:
         return bool(self.texts or self.open)
 
     def to_json(self) -> str:
-        """As one JSON object: id, context, texts (each an AssembledText), open."""
+        """Return a JSON object: id, context, texts (each an AssembledText), open."""
         return TypeAdapter(Known).dump_json(self).decode()
 
 
 async def known_in(partitions: Partitions, client: Redis, settings: Settings, wanted: str) -> Known:
-    """What is known under a response's id, else under an item's, in whichever partition; or empty.
+    """Search all partitions by a response's id, else by an item's; the result may be empty.
 
-    A response is in the partition of its id. An item of a response is where that is: it may be in any.
+    A response is in the partition of its id. An item is in its response's partition, which may be any.
     """
     likely = partitions.of(wanted)
     for names in (likely, *(each for each in partitions.all if each != likely)):
@@ -85,7 +85,7 @@ async def known_in(partitions: Partitions, client: Redis, settings: Settings, wa
 
 
 class Knowledge:
-    """Looks in one partition for what is known, and only reads."""
+    """A read-only search in one partition."""
 
     def __init__(self, client: Redis, names: StreamNames, settings: Settings) -> None:
         self._client = client
@@ -94,7 +94,7 @@ class Knowledge:
         self._storage = RedisStorage(client, self._keys, settings)
 
     async def of(self, wanted: str) -> Known:
-        """What is known under a response's id, else under an item's; empty if nothing is."""
+        """Search by a response's id, else by an item's; the result may be empty."""
         return (
             await self._named(wanted)
             or await self._written(wanted)
@@ -103,7 +103,7 @@ class Knowledge:
         )
 
     async def _named(self, name: str) -> Known:
-        """By the worker's record and the finished items, whose keys carry the name."""
+        """Search the worker's state and the finished items, whose keys contain the name."""
         known = Known(name)
         indexes = set(range(ITEMS_LOOKED_FOR))
         keys = [StreamKey("response", name), StreamKey("item", name)]
@@ -112,7 +112,7 @@ class Knowledge:
             state = loaded.state
             indexes.update(part.output_index for part in state.finished_parts)
             known.open.extend(_open_parts(state))
-            known.context.update(_said(dict(context_of(state.registers).pairs())))
+            known.context.update(_context_fields(dict(context_of(state.registers).pairs())))
         pipeline = self._client.pipeline(transaction=False)
         for index in sorted(indexes):
             pipeline.hvals(self._names.item(name, index))
@@ -121,7 +121,7 @@ class Knowledge:
         return _in_order(known)
 
     async def _written(self, wanted: str) -> Known:
-        """By what was written to the output: for an item of a response, or when the rest has expired."""
+        """Search the output stream: for an item of a response, or when the keys have expired."""
         known = Known(wanted)
         looked_through = 0
         async for _, fields in backwards(self._client, self._names.assembled):
@@ -138,7 +138,7 @@ class Knowledge:
         return _in_order(known)
 
     async def _open_with_item(self, item_id: str) -> Known | None:
-        """By the item ids of texts that are still open."""
+        """Search the open parts for an item id."""
         members: Any = await self._client.zrevrange(self._keys.open, 0, RESPONSES_LOOKED_THROUGH - 1)
         if not members:
             return None
@@ -165,7 +165,7 @@ def _open_parts(state: ResponseState) -> list[OpenPart]:
     ]
 
 
-def _said(values: Mapping[str, str | None]) -> dict[str, str]:
+def _context_fields(values: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name in _CONTEXT if (value := values.get(name)) is not None}
 
 
@@ -173,5 +173,5 @@ def _in_order(known: Known) -> Known:
     known.texts.sort(key=lambda text: (text.output_index, text.kind, text.content_index))
     known.open.sort(key=lambda part: (part.output_index, part.kind, part.content_index))
     for text in known.texts:
-        known.context = {**_said(text.model_dump()), **known.context}
+        known.context = {**_context_fields(text.model_dump()), **known.context}
     return known

@@ -1,4 +1,4 @@
-"""The event loop that the long-running sub-commands run in: uvloop, where it is there."""
+"""Run long-lived sub-commands in an event loop: uvloop if it is installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end."""
+    """Run a coroutine to its end in a new event loop."""
     try:
         import uvloop
-    except ImportError:  # it is not there on Windows
+    except ImportError:  # not available on Windows
         asyncio.run(main)
     else:
         uvloop.run(main)

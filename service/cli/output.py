@@ -1,7 +1,7 @@
-"""How the command writes: to people in colour and wrapped, to pipes plain, and never what a model chose.
+"""Print results: coloured and wrapped on a terminal, plain into a pipe, and always safe to display.
 
-What models and producers wrote passes `visible()` before it is laid out. The console does so once more with
-all that it prints, so that nothing can be forgotten.
+Text from models and producers passes `visible()` before layout. The console applies it again to all that it
+prints, so that no caller can forget it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 INDENT = 2
 MOST_CHARACTERS = 20_000
-"""Characters of a text that a terminal is shown: laying out a megabyte takes seconds."""
+"""Maximum characters of a text shown on a terminal; laying out a megabyte takes seconds."""
 
 MOST_OF_A_FACT = 1200
-"""Characters of an id, a name or another fact in a line; an id may have 1,024."""
+"""Maximum characters of an id, a name or another fact in a line; an id may have 1,024."""
 
 UNBOUNDED = 10_000
-"""The width of what is not a terminal: whoever reads it wraps it as they like."""
+"""Width used if the output is not a terminal; the reader wraps lines."""
 
 SEVERITY_STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold white on red"}
 STATUS_STYLES = {"completed": "green", "incomplete": "yellow", "failed": "red", "abandoned": "yellow"}
@@ -39,10 +39,10 @@ KIND_STYLES = {"refusal": "bold red", "reasoning": "bold blue", "reasoning_summa
 
 
 class _SafeConsole(Console):
-    """A console that never prints what a reader cannot see, whoever made the text."""
+    """A console that escapes invisible characters in everything it prints."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Render to segments. Control codes are those of rich itself."""
+        """Yield segments with visible text; control codes come from rich only and pass unchanged."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -51,7 +51,7 @@ class _SafeConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console of stdout or stderr. Nothing is taken for markup, an emoji code or a number to colour."""
+    """Return a console for stdout or stderr that interprets no markup, emoji codes or numbers."""
     made = _SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = UNBOUNDED
@@ -59,7 +59,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_table(target: Console, table: Table) -> None:
-    """A table; without the blanks at the ends of its lines if it goes to a pipe."""
+    """Print a table; into a pipe, without trailing blanks."""
     if target.is_terminal:
         target.print(table)
         return
@@ -70,52 +70,52 @@ def print_table(target: Console, table: Table) -> None:
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
-    """`1 event`, `1,234 events`."""
+    """Return a number with its noun: `1 event`, `1,234 events`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def write_json(json: str) -> None:
-    """One JSON value on a line of its own, at once."""
+    """Print a JSON value on a line of its own, and flush."""
     sys.stdout.write(f"{visible_json(json)}\n")
     sys.stdout.flush()
 
 
 def note(text: str, *, style: str = "yellow") -> None:
-    """A line beside the result: a warning, or a hint."""
+    """Print a warning or hint on stderr."""
     console(stderr=True).print(Text(visible(text), style=style))
 
 
 def facts(values: Iterable[object | None]) -> Text:
-    """A line of short facts; those that are not known are left out."""
+    """Return a line of short facts, without None and empty values."""
     known = [value if isinstance(value, Text) else Text(fact(value)) for value in values if value]
     separated = (part for value in known for part in (Text(" · ", style="dim"), value))
     return Text().join(list(separated)[1:])
 
 
 def fact(value: object) -> str:
-    """Return a value from outside as it may stand in a line."""
+    """Return an external value, shortened and safe to display in a line."""
     return visible(shortened(str(value), MOST_OF_A_FACT))
 
 
 def labelled(name: str, value: str | int | None) -> Text | None:
-    """A fact with its name; None if it is not known."""
+    """Return a fact with its label; None if the value is None."""
     if value is None:
         return None
     return Text.assemble((f"{name} ", "dim"), fact(value))
 
 
 def styled(value: str | None, styles: dict[str, str]) -> Text | None:
-    """A word in the style that belongs to it."""
+    """Return a word in its style; None if the value is None."""
     return None if value is None else Text(fact(value), style=styles.get(value, ""))
 
 
 def indented(text: Text) -> RenderableType:
-    """A line below a title; if it is wrapped, all of it is indented."""
+    """Return an indented line; continuation lines are indented too."""
     return Padding(text, (0, 0, 0, INDENT), expand=False)
 
 
 def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> Text:
-    """A text in lines, indented; wrapped, and cut if it is very long, if it goes to a terminal."""
+    """Return an indented text; on a terminal it is wrapped, and cut after `MOST_CHARACTERS`."""
     left_out = len(text) - MOST_CHARACTERS if target.is_terminal else 0
     if left_out > 0:
         text = f"{text[:MOST_CHARACTERS]}…\n({left_out:,} more characters; --json shows all)"

@@ -1,14 +1,14 @@
-"""How the command names what is in several partitions.
+"""Convert between entry ids and the ids that the command shows if there are several partitions.
 
-An entry's id says which one it is only within its stream. Where there are partitions, the command therefore
-writes and takes `3:1763764863123-0`: the partition, and the id in it.
+An entry id is unique only within its stream. With partitions, the command therefore prints and accepts
+`3:1763764863123-0`: the partition, and the entry id in it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.cli.errors import CommandError
+from service.cli.command_errors import CommandError
 
 if TYPE_CHECKING:
     from deltaloom.streams import Partitions, StreamNames
@@ -18,15 +18,15 @@ SEPARATOR = ":"
 
 
 def qualified(names: StreamNames, entry_id: str) -> str:
-    """An entry's id as it is shown: with its partition before it, if there is one."""
+    """Return the shown id of an entry: with its partition in front, if there are partitions."""
     return entry_id if names.partition is None else f"{names.partition}{SEPARATOR}{entry_id}"
 
 
 def located(partitions: Partitions, shown_id: str) -> tuple[StreamNames, str]:
-    """The partition and the id in it that were shown so.
+    """Return the partition and entry id of a shown id.
 
     Raises:
-        CommandError: a partition is named and there are none, or none and there are, or it is not there.
+        CommandError: the partition is missing, unexpected, or does not exist.
     """
     number, separator, entry_id = shown_id.rpartition(SEPARATOR)
     if bool(separator) != bool(partitions.count):
@@ -40,6 +40,6 @@ def located(partitions: Partitions, shown_id: str) -> tuple[StreamNames, str]:
 
 
 def together(settings: Settings, suffix: str) -> str:
-    """The streams of all partitions in one name: `deltaloom:alerts`, or `deltaloom:{0-15}:alerts`."""
+    """Return a name for the streams of all partitions: `deltaloom:alerts`, or `deltaloom:{0-15}:alerts`."""
     first, *others = settings.names.all
     return f"{settings.prefix}:{{0-{len(others)}}}:{suffix}" if others else first.name(suffix)

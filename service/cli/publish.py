@@ -1,4 +1,4 @@
-"""`deltaloom publish`: put the events of a file or a pipe on the input, exactly as they are."""
+"""`deltaloom publish`: write the events of a file or pipe to the input, unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from deltaloom.streams import Partitions
-    from service.cli.event_source import Entry, EventReader, Packer
+    from service.cli.event_source import EventReader, PackedEntry, Packer
 
 EXAMPLES = examples(
     "deltaloom publish stream.jsonl",
@@ -64,8 +64,8 @@ def run(
         Path,
         typer.Argument(
             metavar="FILE|-",
-            help="JSON lines (an event a line), server-sent events or a JSON document, told apart by "
-            "themselves; - is stdin.",
+            help="JSON lines (an event per line), server-sent events or a JSON document; the format is "
+            "detected. - is stdin.",
             parser=_file,
             show_default=False,
         ),
@@ -74,53 +74,53 @@ def run(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Which response the events belong to. Default: the id in the stream's response.created, "
-            "else in any event, else a fresh one.",
+            help="Response that the events belong to. Default: the id in the stream's response.created, "
+            "else in any event, else a new one.",
             show_default=False,
         ),
     ] = None,
     tenant: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Whose response it is: copied to what comes out.", show_default=False
+            metavar="NAME", help="Tenant of the response; copied to the output.", show_default=False
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which model's: copied to what comes out.", show_default=False),
+        typer.Option(metavar="NAME", help="Model of the response; copied to the output.", show_default=False),
     ] = None,
     context: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Another context field, like provider=openai or reference=https://…; may be given again.",
+            help="Another context field, like provider=openai or reference=https://…; repeatable.",
             parser=_context,
             show_default=False,
         ),
     ] = None,
     coalesce: Annotated[
-        int, typer.Option(min=1, max=100_000, metavar="N", help="Events an entry, as a JSON array.")
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Events per entry, as a JSON array.")
     ] = 1,
     rate: Annotated[
         float | None,
         typer.Option(
             min=0.001,
             metavar="PER_SECOND",
-            help="Events a second. Default: as fast as it goes.",
+            help="Events per second. Default: as fast as possible.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Publish a response's streaming events from a file or a pipe.
 
-    The events go out exactly as they are written, broken ones too: it is the worker that judges them. The
-    file is read piece by piece, and what comes out of a pipe goes out at once.
+    Events are published unchanged, even invalid ones, which the worker turns into dead letters. The file is
+    read in chunks, and events from a pipe are published at once.
     """
-    from service.cli.connection import connect_blocking, read_settings
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
+    from service.cli.connect import connect_blocking, read_settings
     from service.cli.event_source import EventReader, Packer, TooLargeError
     from service.cli.output import plural
-    from service.pipeline.gathering import ENTRY_OF_EVENTS
+    from service.pipeline.batch_builder import ENTRY_OF_EVENTS
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]
@@ -152,7 +152,7 @@ def run(
 
 
 class _Publication:
-    """Entries on their way to the input, many in one round trip."""
+    """Entries being written to the input, many per round trip."""
 
     def __init__(
         self, client: Redis, partitions: Partitions, fields: dict[str, str], rate: float | None
@@ -171,21 +171,21 @@ class _Publication:
         self._responses: dict[str, None] = {}
         self._entries = 0
         self._held = 0
-        """Bytes of the entries that are not on the input yet."""
+        """Bytes of entries not yet sent."""
         self.events = 0
 
     def see(self, *, broken: bool) -> None:
-        """Count an event as it is read."""
+        """Count an event that was read."""
         self._read += 1
         if broken:
             self._broken += 1
             self._first_broken = self._first_broken or self._read
 
-    def add(self, entry: Entry) -> None:
-        """Put an entry on the input, soon; at its time, if there is a rate."""
+    def add(self, entry: PackedEntry) -> None:
+        """Queue an entry for the input; if there is a rate, wait until it is due."""
         if entry.response_id not in self._responses:
             self._responses[entry.response_id] = None
-            self._look_back(entry.response_id)
+            self._check_published_before(entry.response_id)
         self._pace(entry.events)
         fields: Any = {"event": entry.body, "response_id": entry.response_id, **self._fields}
         self._pipeline.xadd(self._partitions.of(entry.response_id).deltas, fields)
@@ -196,7 +196,7 @@ class _Publication:
             self.flush()
 
     def flush(self) -> None:
-        """Have everything on the input."""
+        """Send all queued entries."""
         if len(self._pipeline):
             self._pipeline.execute()
             self._held = 0
@@ -209,8 +209,8 @@ class _Publication:
                 time.sleep(wait)
             self._paced += events
 
-    def _look_back(self, response_id: str) -> None:
-        """Notice whether the response was published before."""
+    def _check_published_before(self, response_id: str) -> None:
+        """Record whether the response was published before."""
         from redis.exceptions import NoPermissionError
 
         from handlers.core.identity import StreamKey
@@ -223,11 +223,11 @@ class _Publication:
                 self._sent_before.append(response_id)
 
     def report(self, *, interrupted: bool = False) -> None:
-        """Say what was done."""
+        """Print what was published, with warnings."""
         from service.cli.output import console, note, plural
         from service.visible import visible
 
-        told = "interrupted: published" if interrupted else "published"
+        done = "interrupted: published" if interrupted else "published"
         named = [visible(each) for each in islice(self._responses, _RESPONSES_NAMED)]
         more = len(self._responses) - len(named)
         ids = ", ".join([*named, *([f"and {more:,} more"] if more else [])]) or "nothing"
@@ -235,7 +235,7 @@ class _Publication:
         streams = list(dict.fromkeys(self._partitions.of(each).deltas for each in self._responses))
         where = plural(len(streams), "partition") if len(streams) > _STREAMS_NAMED else ", ".join(streams)
         console().print(
-            f"{told} {plural(self.events, 'event')} in {plural(self._entries, 'entry', 'entries')} "
+            f"{done} {plural(self.events, 'event')} in {plural(self._entries, 'entry', 'entries')} "
             f"to {where or 'no stream'} as {what} {ids}",
             soft_wrap=True,
         )
@@ -282,7 +282,7 @@ def _publish(
 
 
 def _finish(publication: _Publication, packer: Packer) -> None:
-    """Publish what is held back."""
+    """Publish the events held back in the packer."""
     for entry in packer.close():
         publication.add(entry)
     publication.flush()
@@ -293,7 +293,7 @@ def _open(file: Path) -> IO[bytes]:
 
 
 def _size(source: IO[bytes]) -> int | None:
-    """The bytes of a file; None for a pipe."""
+    """Return the size of a file in bytes; None for a pipe."""
     status = os.fstat(source.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 

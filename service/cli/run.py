@@ -1,4 +1,4 @@
-"""`deltaloom run`: a worker, and a server of its own unless there is one. The first thing one tries."""
+"""`deltaloom run`: run a worker, with an embedded server if none is configured. Meant for a first try."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EXAMPLES = examples("deltaloom run", "REDIS_URL=redis://localhost:6379 deltaloom
 
 FOLDER = Path(".deltaloom")
 _STREAM = Path(demo.__file__).parent / "streams" / "storefront.jsonl"
-"""A refusal, to try it with."""
+"""Recorded stream of a refusal, for the suggested commands."""
 
 
 def run(
     folder: Annotated[
-        Path, typer.Option(help="Where the embedded server keeps its data.", file_okay=False)
+        Path, typer.Option(help="Folder of the embedded server's data.", file_okay=False)
     ] = FOLDER,
     config: ConfigFile = DEFAULT,
     process: Annotated[
@@ -37,12 +37,12 @@ def run(
 ) -> None:
     """Run a worker on REDIS_URL if that is set, else on an embedded server that keeps its data.
 
-    The embedded server listens on this machine only, wants the password that is in its folder, writes to disk
-    every second, and has everything again the next time, at the same address if that is free. Where there is
-    an alerts.toml, alerts are sent as it says. DELTALOOM_PROCESSES and the other settings are as for
+    The embedded server listens on this machine only, requires the password in its folder, and writes to disk
+    every second. The next run has the same data, and the same address if that is free. If there is an
+    alerts.toml, alerts are sent as it configures. DELTALOOM_PROCESSES and the other settings are as for
     `deltaloom worker`.
     """
-    from service.cli.connection import read_settings
+    from service.cli.connect import read_settings
     from service.cli.worker import work
     from service.embedded import PASSWORD_FILE, EmbeddedServer
 
@@ -64,17 +64,17 @@ def run(
 
 
 def _stop_in_order() -> None:
-    """Until the worker has taken over the signals: a server that has just been started is not left behind."""
+    """Exit cleanly on signals until the worker handles them, so that the embedded server is stopped too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
 
 
 def _introduce(settings: Settings, origin: str, password: Path | None = None) -> None:
-    """Say where the server is, and what to try from another terminal; its password stands in a file."""
+    """Print the server's address and commands to try from another terminal; they read its password file."""
     from rich.text import Text
 
-    from service.cli.connection import address
+    from service.cli.connect import address
     from service.cli.output import console
 
     where = address(settings.redis_url)
@@ -99,7 +99,7 @@ def _introduce(settings: Settings, origin: str, password: Path | None = None) ->
 
 
 def _shared(settings: Settings) -> list[str]:
-    """What all who read or write the streams have to be told, as it is written before a command."""
+    """Return environment assignments that other programs on these streams need, quoted for a shell."""
     from service.settings import variable
 
     names = [name for name in ("redis_mode", "prefix", "partitions") if name in settings.model_fields_set]
@@ -107,7 +107,7 @@ def _shared(settings: Settings) -> list[str]:
 
 
 def own_command() -> str:
-    """How this program was called, so that it can be called again from the same folder."""
+    """Return the command by which this program can be called again from the same folder."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return f"{_from_here(Path(sys.executable))} -m service"

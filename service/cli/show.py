@@ -1,4 +1,4 @@
-"""`deltaloom show`: everything that is known of one response."""
+"""`deltaloom show`: show everything known of a response."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def run(
     of: Annotated[
         str,
         typer.Argument(
-            metavar="RESPONSE_ID|ITEM_ID", help="As the producer, or the API, gave it.", show_default=False
+            metavar="RESPONSE_ID|ITEM_ID", help="Id as the producer or the API gave it.", show_default=False
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a response: its finished texts, what is still open, and whose it is."""
+    """Show a response: its finished texts, what is still open, and its context."""
     asyncio.run(_show(of, as_json=json))
 
 
 async def _show(of: str, *, as_json: bool) -> None:
-    from service.cli.connection import connect, read_settings
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
+    from service.cli.connect import connect, read_settings
     from service.cli.knowledge import known_in
     from service.cli.output import console, write_json
 

@@ -23,8 +23,8 @@ EXAMPLES = examples(
 )
 
 
-class Stream(StrEnum):
-    """What can be followed."""
+class StreamChoice(StrEnum):
+    """The streams that can be followed."""
 
     ASSEMBLED = "assembled"
     ALERTS = "alerts"
@@ -33,27 +33,27 @@ class Stream(StrEnum):
 
 
 class _View(NamedTuple):
-    """How the entries of a stream are shown; both raise `ValueError` for one that another program wrote."""
+    """The formatters of a stream; both raise `ValueError` for an entry that another program wrote."""
 
     pretty: Callable[[Console, str, dict[bytes, bytes]], RenderableType]
     json: Callable[[str, dict[bytes, bytes]], str]
 
 
 def run(
-    stream: Annotated[Stream, typer.Argument(help="What to follow.", show_default=False)],
+    stream: Annotated[StreamChoice, typer.Argument(help="Stream to follow.", show_default=False)],
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Begin with the oldest entry, not with the next one.")
     ] = False,
     count: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N entries.", show_default=False)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Follow the finished texts, the alerts, the input or the dead letters, until Ctrl-C.
 
-    Of all partitions, where there are several: each in its own order.
+    With several partitions, all are followed, each in its own order.
     """
-    from service.cli.connection import read_settings
+    from service.cli.connect import read_settings
 
     settings = read_settings()
     try:
@@ -62,19 +62,21 @@ def run(
         raise typer.Exit from None
 
 
-def _view(stream: Stream) -> _View:
+def _view(stream: StreamChoice) -> _View:
     from service.cli import entries
 
     return {
-        Stream.ASSEMBLED: _View(entries.text_line, entries.message_json),
-        Stream.ALERTS: _View(entries.alert_line, entries.message_json),
-        Stream.DELTAS: _View(entries.input_of, entries.fields_json),
-        Stream.DEAD_LETTERS: _View(entries.letter_line, entries.letter_json),
+        StreamChoice.ASSEMBLED: _View(entries.text_line, entries.message_json),
+        StreamChoice.ALERTS: _View(entries.alert_line, entries.message_json),
+        StreamChoice.DELTAS: _View(entries.input_of, entries.fields_json),
+        StreamChoice.DEAD_LETTERS: _View(entries.letter_line, entries.letter_json),
     }[stream]
 
 
-def _tail(settings: Settings, stream: Stream, *, from_start: bool, count: int | None, as_json: bool) -> None:
-    from service.cli.connection import connect_blocking
+def _tail(
+    settings: Settings, stream: StreamChoice, *, from_start: bool, count: int | None, as_json: bool
+) -> None:
+    from service.cli.connect import connect_blocking
     from service.cli.following import BEGINNING, ends_of, follow
     from service.cli.output import console, note, write_json
     from service.cli.partitions import qualified, together
@@ -95,7 +97,7 @@ def _tail(settings: Settings, stream: Stream, *, from_start: bool, count: int | 
                 else:
                     target.print(view.pretty(target, entry_id, fields))
             except ValueError:
-                note(f"entry {plain_id} of {name} was not written by deltaloom: passed over")
+                note(f"entry {plain_id} of {name} was not written by deltaloom: skipped")
             shown += 1
             if shown == count:
                 return

@@ -1,4 +1,4 @@
-"""`deltaloom worker`: run a worker in the foreground, or several processes of it."""
+"""`deltaloom worker`: run a worker in the foreground, in one or several processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
         typer.Option(
             min=1,
             metavar="N",
-            help="Run N of them, each in a process of its own, and start again what ends.",
+            help="Run N worker processes, and restart those that end.",
             show_default="DELTALOOM_PROCESSES, or 1",
         ),
     ] = None,
@@ -55,9 +55,9 @@ def run(
     """Run a worker until SIGTERM or Ctrl-C. Start as many as you like.
 
     Settings come from the environment: REDIS_URL, and DELTALOOM_… (the README lists them). If the server is
-    away, the worker waits for it. Of several with a relay, one sends to a destination at a time.
+    unavailable, the worker waits for it. Among workers with a relay, one sends to a destination at a time.
     """
-    from service.cli.connection import read_settings
+    from service.cli.connect import read_settings
 
     given = {"processes": processes, "serve_partitions": partitions}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
@@ -65,12 +65,12 @@ def run(
 
 
 def work(settings: Settings, alerts: Path | None = None, process: int | None = None) -> None:
-    """Run a worker, or as many processes of it as the settings say, until it is told to stop.
+    """Run a worker, in as many processes as the settings say, until it is stopped.
 
     Args:
-        settings: of the worker.
-        alerts: the file by which a relay beside it sends alerts; None: none does.
-        process: which of several this one is; None: it is the only one, or the one that starts them.
+        settings: settings of the worker.
+        alerts: alerts file for a relay in the same process; None for no relay.
+        process: number of this process among several; None if it is the only one, or starts the others.
     """
     if process is not None:
         _work_as(process, settings, alerts)
@@ -81,9 +81,9 @@ def work(settings: Settings, alerts: Path | None = None, process: int | None = N
 
 
 def _supervise(settings: Settings, alerts: Path | None) -> int:
-    """Run several processes of this very command; its exit code. A wrong setting is told once, here."""
+    """Run several processes of this command, and return the exit code. Report wrong settings once, here."""
     from service import logs
-    from service.apps.worker import routing_table
+    from service.apps.worker_app import routing_table
     from service.supervisor import LEAVING, Supervisor
 
     routing_table(settings)
@@ -101,7 +101,7 @@ def _supervise(settings: Settings, alerts: Path | None) -> int:
 
 
 def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
-    """Be one of several: with a name of its own in the group, and its number in every line that it logs."""
+    """Run as one of several processes, with its own consumer name and its number in every log line."""
     from service import logs
 
     if "consumer" in settings.model_fields_set:
@@ -111,32 +111,36 @@ def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
 
 
 def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) -> None:
-    """Run a worker in this process; what is set up wrongly is told before it starts.
+    """Run a worker in this process; report wrong configuration before it starts.
 
-    `supervised` is whether it stops when the process that started it is gone.
+    If `supervised`, stop when the parent process ends.
     """
     from service import logs
-    from service.apps.worker import routing_table
+    from service.apps.worker_app import routing_table
     from service.cli.loop import run_in_loop
 
     routing_table(settings)
     if alerts is not None:
         check_alerts(alerts)
     logs.configure(settings)
-    run_in_loop(_until_told(settings, alerts, supervised=supervised))
+    run_in_loop(_until_stopped(settings, alerts, supervised=supervised))
 
 
 def check_alerts(file: Path) -> None:
-    """Raise what is wrong with a file of alerts, before anything starts."""
+    """Check a file of alerts before anything starts.
+
+    Raises:
+        ConfigError: the file has mistakes.
+    """
     from service.alerts.deciding.policy import load
 
     load(file, os.environ)
 
 
-async def _until_told(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
-    """Run a worker. A closed terminal, and the end of its supervisor, tell it to stop as SIGTERM does."""
-    from service.apps.relay import relaying
-    from service.apps.worker import run_worker
+async def _until_stopped(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
+    """Run a worker until SIGTERM, a closed terminal, or the end of its supervisor."""
+    from service.apps.relay_app import relaying
+    from service.apps.worker_app import run_worker
     from service.cli.hangup import on_hangup, stop
     from service.supervisor import when_parent_is_gone
 

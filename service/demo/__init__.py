@@ -1,1 +1,1 @@
-"""`deltaloom demo`: the newcomer's first minute: a server, a worker, a relay and eight streams."""
+"""`deltaloom demo`: a first look, with a server, a worker, a relay and eight streams."""

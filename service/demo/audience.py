@@ -1,4 +1,4 @@
-"""Who watches: a person at a terminal, or a program that reads lines."""
+"""Show a run to its audience: a person at a terminal, or a program that reads lines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from service.demo.phrases import words
 from service.demo.summary import as_lines, as_tables, summarised
 from service.demo.view import LEAST_HEIGHT, LEAST_WIDTH, picture
-from service.demo.wording import words
 from service.visible import visible
 
 if TYPE_CHECKING:
@@ -30,28 +30,28 @@ NOT_WELL = "Not everything came out as it should:"
 
 
 class Audience(Protocol):
-    """What a run is shown to."""
+    """A display of a run."""
 
     @property
     def lingers(self) -> float:
-        """Seconds to leave the end in view."""
+        """Return the seconds for which the end stays in view."""
         ...
 
     def heard(self, happening: Happening) -> None:
-        """Something has happened."""
+        """Show a happening."""
         ...
 
     async def watch(self, progress: Progress, clock: Clock) -> None:
-        """Look on until cancelled."""
+        """Show the progress until cancelled."""
         ...
 
     def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:
-        """See the summary, and what went wrong."""
+        """Show the summary, and what went wrong."""
         ...
 
 
 class Reader:
-    """Gets plain lines, without control codes: one a happening, then the summary."""
+    """A display of plain lines without control codes: one per happening, then the summary."""
 
     lingers = 0.0
 
@@ -64,11 +64,11 @@ class Reader:
         line = f"{happening.at:6.1f} s  {happening.stream:<12} {said.label:<14} {said.detail}"
         self._say(line.rstrip())
 
-    async def watch(self, progress: Progress, clock: Clock) -> None:  # noqa: ARG002 - told of everything anyway
-        """Nothing to do: `heard` writes."""
+    async def watch(self, progress: Progress, clock: Clock) -> None:  # noqa: ARG002 - `heard` shows everything
+        """Wait until cancelled; `heard` writes the lines."""
         await asyncio.get_running_loop().create_future()
 
-    def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:  # noqa: ARG002 - no picture
+    def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:  # noqa: ARG002 - nothing to draw
         """Write the summary."""
         if progress.entries:
             for line in ["", *as_lines(summarised(progress)), ""]:
@@ -82,7 +82,7 @@ class Reader:
 
 
 class Spectator:
-    """Sees the texts grow."""
+    """A live display of growing texts."""
 
     lingers = 1.2
 
@@ -90,17 +90,17 @@ class Spectator:
         self._console = console
 
     def heard(self, happening: Happening) -> None:
-        """Nothing to do: the next frame shows it."""
+        """Do nothing; the next frame shows it."""
 
     async def watch(self, progress: Progress, clock: Clock) -> None:
-        """Draw a frame, again and again."""
+        """Draw frames until cancelled."""
         with Live(console=self._console, screen=True, auto_refresh=False) as live:
             while True:
                 live.update(self._picture(progress, clock), refresh=True)
                 await asyncio.sleep(1 / _FRAMES_PER_SECOND)
 
     def conclude(self, progress: Progress, clock: Clock, wrong: Sequence[str]) -> None:
-        """Leave the last frame on the terminal, and the summary below it."""
+        """Print the last frame, and the summary below it."""
         console = self._console
         if progress.entries:
             console.print(self._picture(progress, clock), height=console.height)
@@ -121,7 +121,7 @@ def _conclusion(wrong: Sequence[str]) -> list[str]:
 
 
 def audience() -> Audience:
-    """Who is there: a spectator, if standard output is a terminal that can show the view."""
+    """Return a spectator if standard output is a terminal that can show the view, else a reader."""
     out = sys.stdout
     if out.isatty():
         console = Console()

@@ -1,4 +1,4 @@
-"""The time of the demo: seconds since its programme began, and the pace at which that runs."""
+"""Measure the time of the demo in seconds since its programme began, and its pace."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Clock:
-    """Stands at 0 until it is started."""
+    """A clock that stands at 0 until it is started."""
 
     pace: float = 1.0
-    """How many times faster than natural the programme runs."""
+    """Factor by which the programme runs faster than natural."""
     _started: float | None = None
 
     def start(self) -> None:
-        """Let the programme begin."""
+        """Start the programme's time."""
         self._started = time.monotonic()
 
     @property
     def now(self) -> float:
-        """Real seconds since the beginning."""
+        """Return the real seconds since the start."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def until(self, at: float) -> float:
-        """Real seconds to wait for a moment of the programme; 0 if it has passed."""
+        """Return the real seconds until `at` seconds of the programme; 0 if that has passed."""
         return max(0.0, at / self.pace - self.now)

@@ -1,4 +1,4 @@
-"""The observer: reads what the worker writes, as any subscriber would, and whether all is done."""
+"""The observer: reads the worker's output as any subscriber would, and detects when all is done."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _take(
 
 
 async def all_read(client: Redis, names: StreamNames) -> bool:
-    """Whether a worker has begun to read the input, and a relay the alerts."""
+    """Return whether a worker has begun to read the input, and a relay the alerts."""
     for stream in (names.deltas, names.alerts):
         groups = await client.xinfo_groups(stream) if await client.exists(stream) else ()
         if not any(group["consumers"] for group in groups):
@@ -57,7 +57,7 @@ async def all_read(client: Redis, names: StreamNames) -> bool:
 
 
 async def settled(client: Redis, names: StreamNames, progress: Progress) -> bool:
-    """Whether the input and the alerts are acknowledged, and the observer has seen all that came of them."""
+    """Return whether all input and alerts are acknowledged, and the observer has seen all the output."""
     for stream in (names.deltas, names.alerts):
         newest = (await client.xinfo_stream(stream))["last-generated-id"]
         for group in await client.xinfo_groups(stream):

@@ -1,4 +1,4 @@
-"""When to publish what: the rhythm of a model that thinks, speaks, and draws breath after a sentence."""
+"""Schedule the publication of entries in the rhythm of a model, with pauses after sentences."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from service.demo.stream import Line, Stream
 
 _BREATH = 3.0
-"""A pause after a sentence, in deltas."""
+"""Length of a pause after a sentence, in deltas."""
 
 
 class Publication(NamedTuple):
-    """One entry of the input stream."""
+    """An entry of the input stream, with its time."""
 
     at: float
-    """Seconds after the programme's beginning, at pace 1."""
+    """Seconds after the beginning of the programme, at pace 1."""
     lines: tuple[Line, ...]
     body: str
-    """The field `event`: an event, or an array of them."""
+    """Contents of the field `event`: an event, or an array of events."""
 
 
 def publications(stream: Stream) -> list[Publication]:
-    """A stream's entries with their times: the same every time, and never quite regular."""
+    """Return a stream's entries with their times: irregular, but the same every time."""
     plan = stream.plan
     first = next(number for number, line in enumerate(stream.lines) if line.part)
     weights = [_weight(stream, number) if number > first else 0.0 for number in range(len(stream.lines))]
@@ -42,7 +42,7 @@ def publications(stream: Stream) -> list[Publication]:
 
 
 def _weight(stream: Stream, number: int) -> float:
-    """How long to wait before a line: only before a delta, longer after a sentence."""
+    """Return the relative wait before a line: 0 unless it is a delta, longer after a sentence."""
     line, before = stream.lines[number], stream.lines[number - 1]
     if line.part is None and not line.broken:
         return 0.0

@@ -1,7 +1,7 @@
-"""The programme: which stream begins when, how fast it goes, and how its texts have to end.
+"""The programme: start, speed and expected outcome of each stream.
 
-The files in `streams/` are what the API would have sent, line by line. What a file cannot say stands here.
-The texts themselves are not in this table: they are read from the files (see `service.demo.stream`).
+The files in `streams/` hold the events of the API, line by line. This table holds what a file cannot express.
+The expected texts are not in it: `service.demo.stream` reads them from the files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from deltaloom.messages import DeadLetterReason, Integrity, Kind, Status
 
 
-class Outcome(NamedTuple):
-    """How one text has to end."""
+class ExpectedOutcome(NamedTuple):
+    """The expected outcome of a text."""
 
     kind: Kind
     status: Status = "completed"
@@ -25,47 +25,53 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One stream of the programme. Times are in seconds at pace 1."""
+    """A stream of the programme. Times are in seconds at pace 1."""
 
     name: str
-    """The file's name, and the tenant's."""
+    """Name of the file and of the tenant."""
     begins: float
-    """When its `response.created` is published."""
+    """Time at which `response.created` is published."""
     thinks: float
-    """From there to its first delta."""
+    """Seconds from there to the first delta."""
     speaks: float
-    """From the first delta to the last."""
-    outcomes: tuple[Outcome, ...]
-    """One for each text, in the order in which they begin."""
+    """Seconds from the first delta to the last."""
+    outcomes: tuple[ExpectedOutcome, ...]
+    """Expected outcome of each text, in the order in which the texts begin."""
     dead_letters: tuple[DeadLetterReason, ...] = ()
     coalesce: int = 1
-    """How many events its producer puts into one entry."""
+    """Number of events that the producer puts into one entry."""
 
 
 PROGRAMME = (
-    Plan("observatory", 0.0, 0.4, 11.2, (Outcome("reasoning"),), coalesce=3),
-    Plan("storefront", 1.2, 0.9, 4.5, (Outcome("refusal"),)),
+    Plan("observatory", 0.0, 0.4, 11.2, (ExpectedOutcome("reasoning"),), coalesce=3),
+    Plan("storefront", 1.2, 0.9, 4.5, (ExpectedOutcome("refusal"),)),
     Plan(
         "style-guide",
         0.3,
         0.6,
         9.6,
         (
-            Outcome("reasoning_summary"),
-            Outcome("reasoning_summary"),
-            Outcome("reasoning_summary", "incomplete", "max_output_tokens", "verified"),
+            ExpectedOutcome("reasoning_summary"),
+            ExpectedOutcome("reasoning_summary"),
+            ExpectedOutcome("reasoning_summary", "incomplete", "max_output_tokens", "verified"),
         ),
     ),
-    Plan("helpdesk", 5.0, 0.9, 4.8, (Outcome("refusal"),)),
-    Plan("schoolbook", 0.9, 0.5, 8.2, (Outcome("reasoning"), Outcome("output_text"))),
-    Plan("night-train", 0.6, 0.5, 4.6, (Outcome("reasoning", "abandoned", "idle_timeout", "unverified"),)),
+    Plan("helpdesk", 5.0, 0.9, 4.8, (ExpectedOutcome("refusal"),)),
+    Plan("schoolbook", 0.9, 0.5, 8.2, (ExpectedOutcome("reasoning"), ExpectedOutcome("output_text"))),
+    Plan(
+        "night-train",
+        0.6,
+        0.5,
+        4.6,
+        (ExpectedOutcome("reasoning", "abandoned", "idle_timeout", "unverified"),),
+    ),
     Plan(
         "post-office",
         1.6,
         0.6,
         6.0,
-        (Outcome("reasoning", integrity="repaired"),),
+        (ExpectedOutcome("reasoning", integrity="repaired"),),
         dead_letters=("malformed_json",),
     ),
-    Plan("echo-valley", 2.4, 0.6, 5.2, (Outcome("output_text", duplicates=6),)),
+    Plan("echo-valley", 2.4, 0.6, 5.2, (ExpectedOutcome("output_text", duplicates=6),)),
 )

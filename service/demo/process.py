@@ -1,4 +1,4 @@
-"""The worker and the relay: each a process of its own, as in real life."""
+"""Run the worker and the relay, each in a process of its own as in production."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _IMPORTED_FROM = Path(service.__file__).parents[1]
 
 
 class ServiceProcess:
-    """`deltaloom worker` or `deltaloom relay`, for as long as the `with` block lasts.
+    """A process of `deltaloom worker` or `deltaloom relay`, which runs within a `with` block.
 
     Args:
-        command: the sub-command, which is its name too, and its arguments.
-        log: the file for what it says.
-        settings: its variables. The `DELTALOOM_*` of this process are not handed on: the demo is the same
-            everywhere.
+        command: sub-command, which is also the process's name, and its arguments.
+        log: file for the process's output.
+        settings: environment variables to set. `DELTALOOM_*` of this process are not inherited, so that the
+            demo is the same everywhere.
     """
 
     def __init__(self, command: Sequence[str], log: Path, settings: Mapping[str, str]) -> None:
@@ -65,22 +65,22 @@ class ServiceProcess:
                 self._output.close()
 
     def ask_to_stop(self) -> None:
-        """So that several stop at the same time; the end of the block waits."""
+        """Begin to stop, so that several processes stop concurrently; the end of the block waits."""
         if self._process is not None:
             self._process.terminate()
 
     @property
     def exit_code(self) -> int | None:
-        """With what it ended; None while it runs."""
+        """Return the exit code; None while the process runs."""
         return None if self._process is None else self._process.poll()
 
-    def last_words(self, lines: int = 20) -> list[str]:
-        """The end of its log."""
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """Return the last lines of the log."""
         return self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to stop; make it stop if it does not, or if nobody wants to wait."""
+    """Terminate a process; kill it if it does not end in time, or if the wait is interrupted."""
     process.terminate()
     try:
         process.wait(_STOPPED_WITHIN)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def replay(client: Redis, names: StreamNames, stream: Stream, progress: Progress, clock: Clock) -> None:
     """Publish a stream's events, each at its time.
 
-    It says which response they belong to and for whom it is; the worker learns the model by itself.
+    Entries carry the response id and the tenant; the worker learns the model from the events.
     """
     for publication in publications(stream):
         await asyncio.sleep(clock.until(publication.at))

@@ -1,6 +1,7 @@
-"""What has happened so far: what the producer has sent, and what has come of it.
+"""Record the progress of the demo: the producer's events, and the output.
 
-The producer, the observer and the receiver write here; the view, the lines, the checks and the summary read.
+The producer, the observer and the receiver write to it; the view, the lines, the checks and the summary read
+it.
 """
 
 from __future__ import annotations
@@ -21,64 +22,64 @@ T = TypeVar("T")
 
 
 class Arrived(NamedTuple, Generic[T]):
-    """A message, and the id of the entry that it came in."""
+    """A message, and the id of its entry."""
 
     entry_id: str
     message: T
 
     @property
     def ms(self) -> int:
-        """When the entry was added, in milliseconds since the epoch."""
+        """Return when the entry was added, in milliseconds since the epoch."""
         return int(self.entry_id.partition("-")[0])
 
 
 class Rang(NamedTuple):
-    """An alert that has reached the webhook, its signature verified."""
+    """An alert that reached the webhook with a valid signature."""
 
     ms: int
-    """When, in milliseconds since the epoch."""
+    """Time of arrival, in milliseconds since the epoch."""
     message: ModerationAlert
     severity: str
-    """As the relay's rules have it, and so the category."""
+    """Severity that the relay's rules give, as they do the category."""
     category: str
 
 
 class Piece(NamedTuple):
-    """Something the producer has sent of a text."""
+    """A piece of a text that the producer has sent."""
 
     text: str
     mark: Literal["new", "repeat", "broken"] = "new"
 
 
 class Happening(NamedTuple):
-    """Something worth a line: a stream began, a message came, or the webhook rang."""
+    """An event to show: a stream began, a message came, or the webhook was called."""
 
     at: float
     """Seconds since the programme began."""
     stream: str
     message: Arrived[AssembledText] | Arrived[ModerationAlert] | Arrived[DeadLetter] | Rang | None = None
-    """None: the stream began."""
+    """Message or webhook call; None if the stream began."""
 
 
 @dataclass(slots=True)
 class Track:
-    """One stream, as far as it has come."""
+    """The progress of one stream."""
 
     stream: Stream
     began: bool = False
     all_sent: bool = False
     latest: float = 0.0
-    """When something of it was last published."""
+    """Time of the latest publication."""
     deltas: int = 0
     sent: dict[PartName, list[Piece]] = field(default_factory=dict)
     texts: dict[PartName, Arrived[AssembledText]] = field(default_factory=dict)
     opened: Arrived[ModerationAlert] | None = None
     rang: Rang | None = None
-    """Of the alert that opened."""
+    """Webhook call for the alert that opened."""
 
     @property
     def finished(self) -> bool:
-        """Whether each of its texts has come."""
+        """Return whether all expected texts have come."""
         return len(self.texts) >= len(self.stream.expected)
 
 
@@ -88,30 +89,30 @@ def _ignore(_happening: Happening) -> None:
 
 @dataclass(slots=True)
 class Progress:
-    """All streams, and all that came out."""
+    """The progress of all streams, and all output."""
 
     streams: Sequence[Stream]
     listener: Callable[[Happening], None] = _ignore
-    """Told of each happening at once."""
+    """Function that is called with each happening at once."""
     tracks: dict[str, Track] = field(init=False)
-    """By response id."""
+    """Progress of each stream, by response id."""
     events: int = 0
     entries: int = 0
     broken_entries: dict[str, str] = field(default_factory=dict)
-    """Entry ids of what was published broken, with the name of its stream."""
+    """Name of the stream of each intentionally broken entry, by entry id."""
     texts: list[Arrived[AssembledText]] = field(default_factory=list)
     alerts: list[Arrived[ModerationAlert]] = field(default_factory=list)
     letters: list[Arrived[DeadLetter]] = field(default_factory=list)
     rings: list[Rang] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    """Why the receiver did not take something."""
+    """Reasons for which the receiver refused requests."""
     happenings: list[Happening] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tracks = {stream.response_id: Track(stream) for stream in self.streams}
 
     def published(self, stream: Stream, publication: Publication, entry_id: str, now: float) -> None:
-        """An entry has been added to the input."""
+        """Record an entry that was added to the input."""
         track = self.tracks[stream.response_id]
         if not track.began:
             track.began = True
@@ -130,7 +131,7 @@ class Progress:
                     pieces.append(Piece("", "broken"))
 
     def text_came(self, arrived: Arrived[AssembledText], now: float) -> None:
-        """The worker has finished a text."""
+        """Record a finished text."""
         self.texts.append(arrived)
         text = arrived.message
         track = self.tracks.get(text.response_id or "")
@@ -139,7 +140,7 @@ class Progress:
         self._happened(Happening(now, self._name(text.response_id), arrived))
 
     def alert_came(self, arrived: Arrived[ModerationAlert], now: float) -> None:
-        """The worker has raised an alert."""
+        """Record an alert on the stream."""
         self.alerts.append(arrived)
         alert = arrived.message
         track = self.tracks.get(alert.response_id or "")
@@ -148,12 +149,12 @@ class Progress:
         self._happened(Happening(now, self._name(alert.response_id), arrived))
 
     def letter_came(self, arrived: Arrived[DeadLetter], response_id: str | None, now: float) -> None:
-        """The worker has set something aside."""
+        """Record a dead letter."""
         self.letters.append(arrived)
         self._happened(Happening(now, self._name(response_id), arrived))
 
     def webhook_rang(self, rang: Rang, now: float) -> None:
-        """The relay has delivered an alert."""
+        """Record an alert that the webhook received."""
         self.rings.append(rang)
         track = self.tracks.get(rang.message.response_id or "")
         if track is not None and track.rang is None:
@@ -162,7 +163,7 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether everything has been sent, and as much has come as must come."""
+        """Return whether all has been sent, and at least the expected number of messages has come."""
         texts = sum(len(stream.expected) for stream in self.streams)
         refusals = sum(each.part.kind == "refusal" for stream in self.streams for each in stream.expected)
         letters = sum(len(stream.plan.dead_letters) for stream in self.streams)

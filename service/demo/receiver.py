@@ -1,4 +1,4 @@
-"""The receiver: takes the alerts as signed webhooks, as a program of the people on call would."""
+"""The receiver: accepts alerts as signed webhooks, as an on-call system would."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _HOST: Final = "127.0.0.1"
 SECRET: Final = "DEMO_WEBHOOK_SECRET"  # noqa: S105 - the name of the variable
-"""The environment variable from which the relay takes the secret to sign with."""
+"""Name of the environment variable with the relay's signing secret."""
 
 
 class Webhooks:
-    """Where the alerts go. It can be connected to from the beginning, and answers within `taking`."""
+    """A webhook receiver. Connections are possible from the start, and answered within `taking`."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server((_HOST, 0))
@@ -36,11 +36,11 @@ class Webhooks:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the relay needs to sign."""
+        """Return the environment variables that the relay needs for signing."""
         return {SECRET: self._signed}
 
     def configure(self, file: Path) -> Path:
-        """Write the relay's `alerts.toml`; returns it."""
+        """Write the relay's `alerts.toml`, and return its path."""
         port = self._socket.getsockname()[1]
         file.write_text(
             "[destinations.webhook]\n"
@@ -56,12 +56,12 @@ class Webhooks:
         return file
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Close the socket."""
         self._socket.close()
 
     @asynccontextmanager
     async def taking(self, progress: Progress, clock: Clock) -> AsyncIterator[None]:
-        """Take what comes, within the block."""
+        """Accept requests within the block."""
         verifier = Webhook(self._signed)
 
         async def take(request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
-"""The stage: a server, a worker, a relay, producers, an observer and a receiver of webhooks, for one run.
+"""The stage: server, worker, relay, producers, observer and webhook receiver of one run.
 
-All of them are ended when it is over, however it ends.
+All of them are stopped at the end of the run, even if it fails.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from redis.exceptions import RedisError
 
 from deltaloom.streams import StreamNames
 from handlers import BUILT_IN
-from service.demo.check import problems
 from service.demo.observer import all_read, follow, settled
 from service.demo.pacing import publications
 from service.demo.process import ServiceProcess
 from service.demo.producer import replay
 from service.demo.receiver import Webhooks
+from service.demo.verification import problems
 from service.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from service.demo.progress import Progress
 
 _IDLE_TIMEOUT = 3.0
-"""Seconds after which a stream that was cut off is given up; longer at a slow pace."""
+"""Seconds after which a stream that was cut off is abandoned; longer at a slow pace."""
 _GRACE = 20.0
-"""Seconds that the worker and the relay may take to start, and to finish what they have."""
+"""Seconds for the worker and the relay to start, and to finish their pending work."""
 _LOOK_EVERY = 0.03
 
 
 class StageError(RuntimeError):
-    """The demo could not go on: its worker, its relay or its server failed."""
+    """The demo cannot continue: its worker, its relay or its server failed."""
 
 
 def perform(progress: Progress, clock: Clock, audience: Audience) -> list[str]:
-    """Run the programme; returns what went wrong, and then the end of the logs."""
+    """Run the programme; return the problems, followed by the end of the logs if there are any."""
     idle_timeout = max(_IDLE_TIMEOUT, _IDLE_TIMEOUT / clock.pace)
     settings = {
         "DELTALOOM_HANDLERS": ",".join(BUILT_IN),
@@ -76,7 +76,7 @@ def perform(progress: Progress, clock: Clock, audience: Audience) -> list[str]:
             process.ask_to_stop()
         if wrong:
             for process in processes:
-                wrong += ["", f"The {process.name}'s last words:", *process.last_words()]
+                wrong += ["", f"The {process.name}'s last words:", *process.log_tail()]
         return wrong
 
 
@@ -120,7 +120,7 @@ async def _perform(
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they are done: redis-py loses a cancellation that comes while it connects."""
+    """Cancel tasks repeatedly until they end: redis-py loses a cancellation that comes while it connects."""
     running = set(tasks)
     while running:
         for task in running:
@@ -135,7 +135,7 @@ async def _until(
     processes: Sequence[ServiceProcess],
     tasks: Sequence[asyncio.Task[None]],
 ) -> bool:
-    """Wait for it; False if it took too long. What fails meanwhile is raised here."""
+    """Wait for a condition; return False on a timeout. Raise errors of tasks and unexpected exits."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
     while not await condition():

@@ -1,9 +1,9 @@
-"""A stream of the demo: what its producer publishes, and the texts that must come of it.
+"""Streams of the demo: the events to publish, and the texts that must result.
 
-A file in `streams/` holds one streamed response, one event a line, in the order in which it was sent. A line
-that stands there twice is published twice, as a producer does that was not sure of the first time; a line
-that is no JSON is published as it is. What must come out is worked out from the file alone, by the plainest
-means there are: nothing of the worker is used to tell whether the worker is right.
+A file in `streams/` holds one streamed response, one event per line, in the order of sending. A repeated line
+is published twice, as by a producer that retries; a line that is not JSON is published unchanged. The
+expected texts are derived from the file by the simplest code possible, without any code of the worker, which
+they verify.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deltaloom.messages import Kind
-    from service.demo.plan import Outcome, Plan
+    from service.demo.plan import ExpectedOutcome, Plan
 
 _FAMILIES: dict[str, tuple[Kind, str, str]] = {
     "response.refusal": ("refusal", "content_index", "refusal"),
@@ -27,11 +27,11 @@ _FAMILIES: dict[str, tuple[Kind, str, str]] = {
     "response.reasoning_summary_text": ("reasoning_summary", "summary_index", "text"),
     "response.output_text": ("output_text", "content_index", "text"),
 }
-"""For each family of events: the kind of its text, what counts its parts, where `.done` has the whole."""
+"""Kind, index field and field of the whole text in `.done`, for each family of events."""
 
 
 class PartName(NamedTuple):
-    """One text of a response."""
+    """The position and kind of a text in its response."""
 
     output_index: int
     content_index: int
@@ -39,16 +39,16 @@ class PartName(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a stream's file."""
+    """A line of a stream's file."""
 
     raw: str
     part: PartName | None = None
-    """The text that it adds a delta to."""
+    """Text that the line adds a delta to; None if it adds none."""
     delta: str = ""
     repeat: bool = False
-    """It has been sent before."""
+    """True if an equal line came before."""
     broken: bool = False
-    """It is no JSON."""
+    """True if the line is not JSON."""
 
 
 class Expected(NamedTuple):
@@ -57,12 +57,12 @@ class Expected(NamedTuple):
     part: PartName
     text: str
     delta_count: int
-    outcome: Outcome
+    outcome: ExpectedOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One response, as its producer publishes it."""
+    """A response as its producer publishes it."""
 
     plan: Plan
     response_id: str
@@ -73,13 +73,13 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """Its name in the programme."""
+        """Return the name in the programme."""
         return self.plan.name
 
 
 @dataclass(slots=True)
 class _Part:
-    """What the file says of one text."""
+    """The deltas and the whole text that the file contains for one text."""
 
     deltas: dict[int, str] = field(default_factory=dict)
     whole: str | None = None
@@ -94,12 +94,12 @@ class _Part:
 
 
 def joined_halves(text: str) -> str:
-    """`text` with the two halves of a split emoji made one; a half alone shows as U+FFFD."""
+    """Return `text` with split surrogate pairs joined; an unpaired surrogate becomes U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def load() -> tuple[Stream, ...]:
-    """The programme's streams, with what must come of them."""
+    """Return the programme's streams with their expected texts."""
     folder = resources.files("service.demo") / "streams"
     return tuple(
         parse(plan, (folder / f"{plan.name}.jsonl").read_text(encoding="utf-8")) for plan in PROGRAMME
@@ -107,10 +107,10 @@ def load() -> tuple[Stream, ...]:
 
 
 def parse(plan: Plan, content: str) -> Stream:
-    """Read a stream's file.
+    """Parse a stream's file.
 
     Raises:
-        ValueError: it has not as many texts as the programme has outcomes for it, or other kinds of texts.
+        ValueError: the number or kinds of its texts differ from the programme's outcomes.
     """
     parts: dict[PartName, _Part] = {}
     lines: list[Line] = []

@@ -1,4 +1,4 @@
-"""The summary: what went in, what came out, and how long it took."""
+"""Summarize a run: input, output and latencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deltaloom.messages import KnownIntegrity, KnownKind
-from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, RING_TONE, after_ms, plural
+from service.demo.phrases import ALERT_TONE, INTEGRITY_TONES, LETTER_TONE, RING_TONE, after_ms, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _OPENED = "deltaloom.refusal.opened"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures."""
+    """The figures of a run."""
 
     events: int
     entries: int
@@ -39,16 +39,16 @@ class Summary:
     alerts_finished: int
     dead_letters: Counter[str]
     to_text_ms: Sequence[int]
-    """From the entry that closed a text to the text's own; for those that an entry closed."""
+    """Milliseconds from the entry that closed a text to the text's entry; abandoned texts are omitted."""
     to_alert_ms: Sequence[int]
-    """From the entry with a refusal's first delta to its alert's."""
+    """Milliseconds from the entry with a refusal's first delta to its alert's entry."""
     rings: int
     to_webhook_ms: Sequence[int]
-    """From the entry with a refusal's first delta to the webhook's request."""
+    """Milliseconds from the entry with a refusal's first delta to the webhook's request."""
 
 
 def summarised(progress: Progress) -> Summary:
-    """Count."""
+    """Return the figures of a run."""
     opened = [alert for alert in progress.alerts if alert.message.type == _OPENED]
     to_text = (after_ms(text) for text in progress.texts)
     to_alert = (after_ms(alert) for alert in opened)
@@ -69,13 +69,13 @@ def summarised(progress: Progress) -> Summary:
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """The nearest-rank percentile of values in order: the least that `percent` % of them do not exceed."""
+    """Return the nearest-rank percentile of ordered values: the least that `percent` % do not exceed."""
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(rank, 1) - 1]
 
 
 def _numbers(summary: Summary) -> list[tuple[str, str, str]]:
-    """Rows of a name, a value and a style."""
+    """Return rows of a name, a value and a style."""
     letters = ", ".join(f"{count} {reason}" for reason, count in summary.dead_letters.items())
     return [
         ("events in", f"{summary.events} in {plural(summary.entries, 'entry')}", ""),
@@ -91,7 +91,7 @@ def _numbers(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _latencies(summary: Summary) -> list[tuple[str, str, str]]:
-    """Rows of a name, the median and the 99th percentile."""
+    """Return rows of a name, the median and the 99th percentile."""
     return [
         ("closing event to text", *_percentiles(summary.to_text_ms)),
         ("first delta to alert", *_percentiles(summary.to_alert_ms)),
@@ -106,7 +106,7 @@ def _percentiles(values: Sequence[int]) -> tuple[str, str]:
 
 
 def as_lines(summary: Summary) -> list[str]:
-    """The summary as aligned plain text."""
+    """Return the summary as aligned plain text."""
     return [
         *(f"{name:<24}{value}" for name, value, _ in _numbers(summary)),
         "",
@@ -122,7 +122,7 @@ def as_lines(summary: Summary) -> list[str]:
 
 
 def as_tables(summary: Summary) -> RenderableType:
-    """The summary for a terminal at least 80 wide."""
+    """Return the summary for a terminal of at least 80 columns."""
     numbers = Table.grid(padding=(0, 2))
     for name, value, style in _numbers(summary):
         numbers.add_row(Text(name, "bold"), Text(value, style))

@@ -1,8 +1,8 @@
-"""The live view: from what has happened to a picture of exactly the terminal's size.
+"""Draw the live view: a picture of the progress in exactly the size of the terminal.
 
-Two columns of panels, one a stream. While a text grows, its panel shows the end of what the producer has
-sent, with repeats and gaps as they are; when the worker has finished it, the panel shows the worker's text in
-their place. Below is what an operator would be told of: alerts, the webhook's ringing, and dead letters.
+Panels in two columns show one stream each. While a text grows, its panel shows the end of the sent text,
+with repeats and gaps; when the worker has finished the text, the panel shows that instead. The feed below
+shows what an operator would receive: alerts, webhook calls and dead letters.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deltaloom.messages import AssembledText
+from service.demo.phrases import ALERT_TONE, INTEGRITY_TONES, after_ms, plural, words
 from service.demo.stream import joined_halves
-from service.demo.wording import ALERT_TONE, INTEGRITY_TONES, after_ms, plural, words
 from service.visible import visible
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from service.demo.progress import Happening, Piece, Progress, Track
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 20
-"""In a smaller terminal there is nothing to see; a plain run says it better."""
+"""Minimum size of the terminal in columns and rows; a smaller one gets a plain run."""
 
 _COLUMNS = 2
 _TALLEST = 11
 _ROOMY = 30
 _SILENCE: Final = 1.0
-"""Seconds after which a stream that has not ended is said to be silent."""
+"""Seconds without a publication after which an unfinished stream is shown as silent."""
 
 _MARKS = {"verified": "✓", "repaired": "✓", "unverified": "○"}
 _PIECES = {"new": "", "repeat": "yellow strike", "broken": "bold yellow"}
@@ -51,11 +51,11 @@ _FINISHED = {"refusal": "bright_red"}
 _SHORT_KINDS = {"reasoning_summary": "summary", "output_text": "answer"}
 _MODEL_FITS = 46
 _FRAME = 4
-"""Columns of a panel's frame that a subtitle leaves free."""
+"""Columns of a panel's width that its frame takes from the subtitle."""
 
 
 class Tail:
-    """The last lines of a text that fit."""
+    """The last lines of a text that fit into the available height."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
@@ -66,7 +66,7 @@ class Tail:
 
 
 def picture(progress: Progress, now: float, width: int, height: int) -> Layout:
-    """The whole screen of a terminal of that size."""
+    """Return the whole screen for a terminal of this size."""
     tracks = list(progress.tracks.values())
     rows = -(-len(tracks) // _COLUMNS)
     least_feed = 3 if height < _ROOMY else 5
@@ -125,7 +125,7 @@ def _panel(track: Track, now: float, width: int) -> Panel:
 
 
 def _title(track: Track, width: int) -> Text:
-    """Whose stream it is, what it is saying now, and which model says it if there is room."""
+    """Return the name of the stream, the kind of its latest text, and the model if it fits."""
     title = Text(track.stream.name, "bold" if track.began else "dim")
     kind = next(reversed(track.sent)).kind if track.sent else None
     if kind is not None:
@@ -136,7 +136,7 @@ def _title(track: Track, width: int) -> Text:
 
 
 def _tone(track: Track) -> str:
-    """The border of a stream without an alert: its worst text's, once all have come."""
+    """Return the border style of a stream without an alert: that of its worst text, once all have come."""
     if not track.finished:
         return "cyan"
     integrities = {arrived.message.integrity for arrived in track.texts.values()}
@@ -162,19 +162,19 @@ def _text(track: Track) -> Text:
 
 
 def _sent(pieces: Sequence[Piece]) -> Iterator[tuple[str, str]]:
-    """What was sent of a text, in runs of one style."""
+    """Yield the sent pieces of a text, joined into runs of one style."""
     for mark, run in groupby(pieces, key=lambda piece: piece.mark):
         text = _GAP if mark == "broken" else _lines(joined_halves("".join(piece.text for piece in run)))
         yield text, _PIECES[mark]
 
 
 def _lines(text: str) -> str:
-    """A text as it can be shown: without what moves the cursor, without empty lines."""
+    """Return a text without empty lines and with invisible characters escaped."""
     return visible(text.replace("\n\n", "\n"), keep="\n")
 
 
 def _state(track: Track, now: float, width: int) -> Text:
-    """What has come of it so far; when the webhook rang only if there is room, since the feed says it too."""
+    """Return a panel's subtitle; omit the webhook's time if it does not fit, since the feed shows it."""
     said = Text("  ").join([*_alerted(track, rang=True), *_came(track, now)])
     return said if said.cell_len <= width else Text("  ").join([*_alerted(track), *_came(track, now)])
 
@@ -208,8 +208,8 @@ def _verdict(texts: Sequence[AssembledText], integrity: str, status: str) -> str
 
 
 def _feed(happenings: Sequence[Happening], height: int) -> Table:
-    """The latest alerts, webhook calls and dead letters, one a line."""
-    told = [
+    """Return the latest alerts, webhook calls and dead letters, one per line."""
+    shown = [
         happening
         for happening in happenings
         if happening.message is not None and not isinstance(happening.message.message, AssembledText)
@@ -218,7 +218,7 @@ def _feed(happenings: Sequence[Happening], height: int) -> Table:
     for style in ("dim", "", "bold"):
         feed.add_column(no_wrap=True, style=style)
     feed.add_column(no_wrap=True, ratio=1, overflow="ellipsis", style="dim")
-    for happening in told[-height:]:
+    for happening in shown[-height:]:
         said = words(happening)
         feed.add_row(
             f" {happening.at:4.1f} s",
@@ -226,6 +226,6 @@ def _feed(happenings: Sequence[Happening], height: int) -> Table:
             happening.stream,
             said.detail,
         )
-    if not told:
+    if not shown:
         feed.add_row("", Text("alerts, webhook calls and dead letters will stand here", "dim"))
     return feed

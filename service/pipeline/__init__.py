@@ -1,1 +1,1 @@
-"""A batch's way: read its events, ask the handlers, store the effects, finish what can be finished."""
+"""Process batches: decode events, call handlers, store their effects, write the texts that are finished."""

@@ -1,8 +1,10 @@
-"""From a batch of entries to what is to be stored: events to handlers, effects to parts.
+"""Turn a batch of decoded entries into a commit: events go to handlers, effects go to parts.
 
-Nearly all events are deltas, and a delta always adds a fragment to its part. So deltas go a short way: they
-are gathered, and added all at once. (So is what nobody handles: it is only counted.) Everything else is read
-by its model, and its handler says what to do.
+Fast path: nearly all events are deltas, and a delta only adds a fragment to its part. A whole column of
+deltas is added at once, without models or handlers. Events that no handler takes are only counted.
+
+Slow path: all other events are validated by their models, and their handlers return the effects. Whatever
+cannot be read becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from handlers.core.effects import (
     TRUNCATED,
     Announced,
     Closing,
-    Context,
+    ContextValues,
     Copy,
     Effect,
     Ending,
@@ -40,11 +42,11 @@ from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
 from service.keys import BEYOND_LIMIT, LEFT_OUT, OTHER
-from service.pipeline.dead_letters import Letters
-from service.pipeline.decode import Said, Slot, Unreadable, UnreadableError, fitted
+from service.pipeline.batch_builder import SlowEvent, is_array
+from service.pipeline.decode import ProducerContext, Slot, Unreadable, UnreadableError, fitted
 from service.pipeline.frames import decode_raw
-from service.pipeline.gathering import Asked, is_array
-from service.pipeline.opened import Opener
+from service.pipeline.letters import Letters
+from service.pipeline.opened import EntryOpener
 from service.pipeline.times import believed
 from service.ports.commit import Commit, PartChange, ResponseChange
 
@@ -54,67 +56,67 @@ if TYPE_CHECKING:
     from deltaloom.events import Event
     from deltaloom.reasons import ReasonClass
     from handlers.core.routing import Route
+    from service.pipeline.batch_builder import DecodedBatch
     from service.pipeline.columns import Column
-    from service.pipeline.gathering import Gathered
     from service.pipeline.sources import Reading, Source
     from service.ports.storage import Contradicted
 
 _NAMES_AT_MOST = 1000
-"""Names that a batch counts something by: each may take the place of another, at the server's cost."""
+"""Maximum names of counts in a batch. A new name may evict another one, which costs server time."""
 
 _TYPE_LENGTH = 100
-"""Characters of an unknown event type that are kept, to count it by."""
+"""Maximum characters of an unknown event type in the name of its count."""
 
 
 class Batch:
-    """Some entries of the input, read into one commit."""
+    """A batch of input entries, read into one commit."""
 
     def __init__(
         self,
-        gathered: Gathered,
+        decoded: DecodedBatch,
         reading: Reading,
         *,
         now_ms: int,
         deliveries: Mapping[bytes, int] | None = None,
-        bury: Unreadable | None = None,
+        dead_letter: Unreadable | None = None,
     ) -> None:
         """Read the entries.
 
         Args:
-            gathered: the entries, in the order of their ids.
-            reading: how to read them.
-            now_ms: the time that dead letters tell.
-            deliveries: how often an entry was delivered, by its id; once where it is left out.
-            bury: make all of them dead letters, for this reason, without looking into them.
+            decoded: the entries, in the order of their ids.
+            reading: the handlers and limits.
+            now_ms: server time in ms since the epoch; the `failed_at` of dead letters.
+            deliveries: number of deliveries by entry id. None or a missing id means 1.
+            dead_letter: make every entry a dead letter with this reason, undecoded. None: read them.
         """
         self._reading = reading
-        self._gathered = gathered
-        self._opened = Opener(gathered, reading, deliveries or {})
+        self._decoded = decoded
+        self._opened = EntryOpener(decoded, reading, deliveries or {})
         self._now_ms = now_ms
         self._letters = Letters(reading.stream, now_ms)
-        self.commit = _commit_of(gathered.ids)
-        if bury is None:
+        self.commit = _commit_of(decoded.ids)
+        if dead_letter is None:
             self._read_all()
         else:
-            for index in range(len(gathered)):
-                self._letters.add(index, None, bury)
+            for index in range(len(decoded)):
+                self._letters.add(index, None, dead_letter)
                 self._write_letters(index)
         self.commit.dead_letters = self._letters.all()
 
     def __len__(self) -> int:
-        return len(self._gathered)
+        return len(self._decoded)
 
-    def take_out(self, parts: Mapping[PartKey, Unreadable]) -> None:
-        """Make the fragments of parts dead letters or, where one has none left, its closings."""
-        places = [(*place, why) for part, why in parts.items() for place in self._taken_out(part)]
+    def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
+        """Make the fragments of each part dead letters or, if it has no fragments, its closings."""
+        places = [(*target, why) for part, why in parts.items() for target in self._removed_events(part)]
         for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
             for _, position, why in some:
-                self._bury(index, position, why)
+                self._reject(index, position, why)
             self._write_letters(index)
         self.commit.dead_letters = self._letters.all()
 
-    def _taken_out(self, part: PartKey) -> list[tuple[int, int]]:
-        """Take events out of a part; return their entries and positions."""
+    def _removed_events(self, part: PartKey) -> list[tuple[int, int]]:
+        """Remove a part's fragments or, if it has none, its closings; return their entries and positions."""
         parts = self.commit.responses[part.stream_key].parts
         change = parts[part]
         if change.entries:
@@ -131,7 +133,7 @@ class Batch:
         return places
 
     def leave_out(self, parts: Iterable[PartKey]) -> None:
-        """Leave out parts that are too many of their response."""
+        """Remove parts beyond the limit of their response, and count their events."""
         indexes = self.commit.indexes()
         for part in parts:
             change = self.commit.responses[part.stream_key].parts.pop(part)
@@ -143,7 +145,7 @@ class Batch:
             )
 
     def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
-        """Leave out endings of items and notes of responses that have too many of them."""
+        """Remove item endings and notes of responses that have too many of them, and count their events."""
         indexes = self.commit.indexes()
         for key in keys:
             response = self.commit.responses[key]
@@ -159,9 +161,9 @@ class Batch:
     def _leave_out_events(
         self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
     ) -> None:
-        """Count events of a part that is one too many; in a letter, the first one of a response tells why.
+        """Count events that are left out because their response has too many parts.
 
-        Whoever sends a thousand parts must not get a thousand letters.
+        The first one of each response also becomes a dead letter with the reason: one letter, not thousands.
         """
         self.commit.counts.setdefault(BEYOND_LIMIT, []).extend(entries)
         if key not in self.commit.crowded:
@@ -172,21 +174,23 @@ class Batch:
     def _too_many(self) -> Unreadable:
         most = self._reading.max_response_parts
         error = (
-            f"this response has more than {most} parts; events of further ones are counted as {BEYOND_LIMIT}"
+            f"this response has more than {most} parts; events of further parts are counted as {BEYOND_LIMIT}"
         )
         return Unreadable("oversized", error)
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
-        """Add the alert about the earliest other text that this batch has for a finished part.
+        """Add an alert about the earliest text in this batch that contradicts a finished part.
 
-        There is none if the batch has since lost the part's closings because they were too large.
+        Do nothing if the part's closings have been rejected meanwhile because they were too large.
         """
         response = self.commit.responses[part.stream_key]
         change = response.parts.get(part)
         if change is None:
             return
         others = [
-            closing for digest, closing in self.commit.says(response, change) if digest != stored.digest
+            closing
+            for digest, closing in self.commit.stated_texts(response, change)
+            if digest != stored.digest
         ]
         if others:
             first = min(others)
@@ -197,60 +201,62 @@ class Batch:
                 )
             )
 
-    def said(self, index: int) -> Said:
-        """What the producer said beside the events of an entry; nothing, if that cannot be read either."""
+    def producer_context(self, index: int) -> ProducerContext:
+        """Return the producer context of an entry; an empty one if the entry cannot be read."""
         try:
-            return self._opened[index].said
+            return self._opened[index].producer
         except UnreadableError:
-            return Said(None, Context())
+            return ProducerContext(None, ContextValues())
 
-    def _bury(self, index: int, position: int, why: Unreadable) -> None:
-        """Make an event of an entry a dead letter; all of the entry, if it has no other."""
+    def _reject(self, index: int, position: int, why: Unreadable) -> None:
+        """Make an event a dead letter, or its whole entry if that has no other event."""
         try:
             alone = len(self._opened[index].slots) == 1
-        except UnreadableError:  # the quick way of reading takes a little more than the slow one does
+        except UnreadableError:  # the fast path accepts slightly more than the slow path
             alone = True
         self._letters.add(index, None if alone else position, why)
 
     def _write_letters(self, index: int) -> None:
-        """Write the dead letters of an entry while it is open."""
+        """Write the dead letters of an entry, if it has errors, while the entry is open."""
         if self._letters.wants(index):
             self._letters.write(index, self._opened[index])
 
-    # ------------------------------------------------------------------------------------- the short way
+    # ------------------------------------------------------------------------------------- the fast path
 
     def _read_all(self) -> None:
-        asked, others = list(self._gathered.asked), set(self._gathered.others)
-        for where, column in self._gathered.columns.items():
-            place = self._reading.place(where, column.beside)
-            if place is None:
-                others.update(column.entries)
-            elif place.counted:
-                self._count_type(place.event_type, place.source.stream_key, column.entries)
-            elif place.part is None:
+        needs_handler, slow_path = list(self._decoded.needs_handler), set(self._decoded.slow_path)
+        for key, column in self._decoded.columns.items():
+            target = self._reading.target(key, column.metadata)
+            if target is None:
+                slow_path.update(column.entries)
+            elif target.counted:
+                self._count_type(target.event_type, target.source.stream_key, column.entries)
+            elif target.part is None:
                 positions = column.all_positions() or repeat(0)
-                asked += map(Asked, column.entries, positions, repeat(place.event_type))
+                needs_handler += map(SlowEvent, column.entries, positions, repeat(target.event_type))
             else:
-                self._add(place.source, place.event_type, place.part, column)
-        by_entry = {index: list(some) for index, some in groupby(sorted(asked), key=attrgetter("entry"))}
-        for index in sorted({*by_entry, *others}):
-            if index in others:
+                self._add(target.source, target.event_type, target.part, column)
+        by_entry = {
+            index: list(some) for index, some in groupby(sorted(needs_handler), key=attrgetter("entry"))
+        }
+        for index in sorted({*by_entry, *slow_path}):
+            if index in slow_path:
                 self._read(index)
             else:
-                self._ask_models(index, by_entry[index])
+                self._validate(index, by_entry[index])
             self._write_letters(index)
         for response in self.commit.responses.values():
             for change in response.parts.values():
                 change.put_in_order()
 
     def _add(self, source: Source, event_type: str, part: PartKey, column: Column) -> None:
-        """Add deltas to their part."""
+        """Add a column of deltas to its part."""
         response = self.commit.responses.get(part.stream_key)
         if response is None:
             response = self.commit.responses[part.stream_key] = ResponseChange()
         entries, positions = column.entries, column.all_positions()
-        response.say(source.said.context, self.commit.entry(entries[0]))
-        self._count_truncated(source.said.context.truncated, entries)
+        response.add_context(source.producer.context, self.commit.entry(entries[0]))
+        self._count_truncated(source.producer.context.truncated, entries)
         change = response.parts.get(part)
         if change is None:
             if len(response.parts) >= self._reading.max_response_parts:
@@ -265,14 +271,15 @@ class Batch:
                 self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
         change.add(entries, positions, column.numbers, column.texts)
 
-    # -------------------------------------------------------------------------------------- the long way
+    # ------------------------------------------------------------------------------------- the slow path
 
-    def _ask_models(self, index: int, events: Iterable[Asked]) -> None:
-        """Have events of an entry handled.
+    def _validate(self, index: int, events: Iterable[SlowEvent]) -> None:
+        """Validate events of an entry by their models, and handle them.
 
-        The models read the JSON themselves: the quickest way as long as nobody wants to know what is wrong.
+        The models parse the JSON themselves, which is fastest. An event that its model refuses is read again
+        by `_read`, which leaves out odd fields or finds the error.
         """
-        _, fields = self._gathered.raw(index)
+        _, fields = self._decoded.raw(index)
         source = self._reading.source(fields[2:])
         if source is None:
             self._read(index)
@@ -287,28 +294,32 @@ class Batch:
             except ValidationError:
                 refused.append(position)
             else:
-                self._handle(index, position, source.said, route, event)
+                self._handle(index, position, source.producer, route, event)
         if refused:
             self._read(index, refused)
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
-        """Read an entry, or the events in some places of it; bury what cannot be read."""
+        """Read an entry, or only its events at some positions; make dead letters of unreadable events."""
         opened = self._opened[index]
         try:
-            said, slots = opened.said, opened.slots
+            producer, slots = opened.producer, opened.slots
         except UnreadableError as error:
             self._letters.add(index, None, error.why)
             return
         for position in range(len(slots)) if only is None else only:
-            self._ask(index, position, said, slots[position], strict=opened.entry.body is not None)
+            self._handle_slot(
+                index, position, producer, slots[position], strict=opened.entry.body is not None
+            )
 
-    def _ask(self, index: int, position: int, said: Said, slot: Slot, *, strict: bool) -> None:
-        """Have an event handled, or counted; bury it if it cannot be."""
+    def _handle_slot(
+        self, index: int, position: int, producer: ProducerContext, slot: Slot, *, strict: bool
+    ) -> None:
+        """Handle an event, or count it if its type has no handler; make it a dead letter if it is invalid."""
         why = slot.why
         if why is None:
             route = self._reading.table.routes.get(slot.value["type"])
             if route is None:
-                self._count_type(slot.value["type"], _owner(said, slot.value), [index])
+                self._count_type(slot.value["type"], _owner(producer, slot.value), [index])
                 return
             try:
                 event, left_out = fitted(route, slot.value, strict=strict)
@@ -317,35 +328,37 @@ class Batch:
             else:
                 for name in left_out:
                     self._count_left_out(route.event_type, name, [index])
-                self._handle(index, position, said, route, event)
+                self._handle(index, position, producer, route, event)
                 return
-        self._bury(index, position, why)
+        self._reject(index, position, why)
 
-    def _handle(self, index: int, position: int, said: Said, route: Route, event: Event) -> None:
-        """Do what the handler of an event wants; bury the event if its handler cannot say."""
-        origin = Origin(Arrival(self.commit.entry(index), position), said.response_id, said.context)
-        self._count_truncated(said.context.truncated, [index])
+    def _handle(
+        self, index: int, position: int, producer: ProducerContext, route: Route, event: Event
+    ) -> None:
+        """Add the effects that an event's handler returns; make the event a dead letter if that fails."""
+        origin = Origin(Arrival(self.commit.entry(index), position), producer.response_id, producer.context)
+        self._count_truncated(producer.context.truncated, [index])
         try:
             effects = _effects(route, event, origin)
         except UnreadableError as error:
-            self._bury(index, position, error.why)
+            self._reject(index, position, error.why)
         else:
             self._note_all(effects, origin, index, route.event_type)
-            if not effects:  # nothing else would say that it came
-                key = None if said.response_id is None else StreamKey("response", said.response_id)
+            if not effects:  # the count is the only trace of the event
+                key = None if producer.response_id is None else StreamKey("response", producer.response_id)
                 self._count_type(route.event_type, key, [index])
 
     def _count_truncated(self, names: Iterable[str], entries: Sequence[int]) -> None:
-        """Count values that were left out of these entries because they were too long."""
+        """Count context values of these entries that were left out because they were too long."""
         for name in names:
             self.commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
 
     def _count_left_out(self, event_type: str, field: str, entries: Sequence[int]) -> None:
-        """Count a field of an event in each entry that was left out because it cannot be used."""
+        """Count an invalid field that was left out of one event in each of these entries."""
         self._count(f"{LEFT_OUT}{event_type}:{field}", f"{LEFT_OUT}{OTHER}", entries)
 
     def _count(self, name: str, other: str, entries: Sequence[int]) -> None:
-        """Count entries under a name that strangers chose, or as `other` if a batch has too many names."""
+        """Count entries under a producer's name, or under `other` if the batch has too many names."""
         counts = self.commit.counts
         if name not in counts and len(counts) >= _NAMES_AT_MOST:
             name = other
@@ -354,14 +367,14 @@ class Batch:
     def _leave_out(
         self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
     ) -> None:
-        """Note and count that a value of one event in each entry is left out because it is too long."""
-        response.say(Context(truncated=(name,)), self.commit.entry(entries[0]), learned=learned)
+        """Record and count a value that was left out of one event in each entry because it is too long."""
+        response.add_context(ContextValues(truncated=(name,)), self.commit.entry(entries[0]), learned=learned)
         self._count_truncated([name], entries)
 
     def _fitting(
         self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
     ) -> str | None:
-        """Return a value of at most `most` characters; note and count a longer one, and return None."""
+        """Return a value of at most `most` characters; record and count a longer one, and return None."""
         if value is None or len(value) <= most:
             return value
         self._leave_out(response, name, entries)
@@ -375,11 +388,11 @@ class Batch:
         entries: Sequence[int],
         position: int,
     ) -> None:
-        """Name a part by the item id of events in these entries; `position` is that of the first event."""
+        """Record the item id of events in these entries; `position` is that of the first event."""
         change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
 
     def _count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
-        """Count events of one type, in the order in which they came."""
+        """Count events of one type. `entries` must be in ascending order."""
         name = event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
         self._count(f"type:{name}", f"type:{OTHER}", entries)
         if key is not None:
@@ -398,7 +411,7 @@ class Batch:
             elif isinstance(effect, Closing):
                 if effect.part.kind in kinds:
                     self._close(effect, origin, index)
-                elif effect.redacted:  # nothing else would show that it came
+                elif effect.redacted:  # the count is the only trace of the event
                     self._count_type(event_type, None, [index])
             else:
                 response = self._response(effect.stream_key, origin)
@@ -413,7 +426,7 @@ class Batch:
         index: int,
         event_type: str,
     ) -> None:
-        """Note an effect on a response as a whole."""
+        """Add an effect on a response as a whole."""
         if isinstance(effect, Ending):
             response.endings[origin.arrival] = self._ending(response, effect, origin, index)
         elif isinstance(effect, Learned):
@@ -422,7 +435,7 @@ class Batch:
             copies = self._copies(response, effect, origin, index)
             if copies:
                 response.notes[origin.arrival] = Note(announced=copies)
-            else:  # nothing else would show that it came
+            else:  # the count is the only trace of the event
                 self._count_type(event_type, None, [index])
         elif not response.lost:
             response.notes[origin.arrival] = Note(loss=True)
@@ -443,7 +456,7 @@ class Batch:
     def _copies(
         self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
     ) -> tuple[Copy, ...]:
-        """Return copies of enabled kinds, as many as a response may have parts, without too long ids."""
+        """Return at most `max_response_parts` copies of enabled kinds, without item ids that are too long."""
         kinds, most = self._reading.table.kinds, self._reading.max_response_parts
         copies = [copy for copy in effect.copies if copy.kind in kinds]
         if len(copies) > most:
@@ -454,7 +467,7 @@ class Batch:
         )
 
     def _ending(self, response: ResponseChange, ending: Ending, origin: Origin, index: int) -> Ending:
-        """Return an ending without what is too long, and with copies of the enabled kinds only."""
+        """Return an ending with copies of enabled kinds only, and without values that are too long."""
         category, explanation = ending.provider_category, ending.provider_explanation
         return ending._replace(
             copies=self._copies(response, ending, origin, index),
@@ -467,30 +480,34 @@ class Batch:
         )
 
     def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
-        """Return the class of an ending's reason; the table's if the one given is too long."""
+        """Return the class of an ending's reason; the table's class if the given one is too long."""
         if ending.class_left_out:
             self._leave_out(response, "reason_class", [index])
         given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
         return reason_class(ending.reason or "") if given is None and ending.reason_class else given
 
     def _learn(self, response: ResponseChange, learned: Learned, index: int) -> None:
-        """Note the values that an event gives for its response, without those that are too long."""
-        said = Context(model=learned.model, safety_identifier=learned.safety_identifier)
-        for name, value in said.pairs():
+        """Add the context values that an event gives for its response, without those that are too long."""
+        context = ContextValues(model=learned.model, safety_identifier=learned.safety_identifier)
+        for name, value in context.pairs():
             if len(value) > limits.NAME:
                 self._leave_out(response, name, [index], learned=True)
-                said = said._replace(model=None) if name == "model" else said._replace(safety_identifier=None)
-        response.say(said, self.commit.entry(index), learned=True)
+                context = (
+                    context._replace(model=None)
+                    if name == "model"
+                    else context._replace(safety_identifier=None)
+                )
+        response.add_context(context, self.commit.entry(index), learned=True)
 
     def _response(self, key: StreamKey, origin: Origin) -> ResponseChange:
         response = self.commit.responses.get(key)
         if response is None:
             response = self.commit.responses[key] = ResponseChange()
-        response.say(origin.context, origin.arrival.entry)
+        response.add_context(origin.context, origin.arrival.entry)
         return response
 
     def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange | None:
-        """Return what the batch adds to a part; None, and the event is counted, if it is one too many."""
+        """Return the change of a part; None if the response has too many parts, and the event is counted."""
         response = self._response(part.stream_key, origin)
         change = response.parts.get(part)
         if change is None:
@@ -503,28 +520,32 @@ class Batch:
 
 
 def _effects(route: Route, event: Event, origin: Origin) -> list[Effect]:
-    """What the handler wants; `UnreadableError` if it is broken, or has nobody to do it for."""
+    """Call a handler and return its effects.
+
+    Raises:
+        UnreadableError: the event belongs to no response, or the handler raised an error.
+    """
     try:
         return list(route.handle(event, origin))
     except UnattributableEventError as error:
         raise UnreadableError("invalid_event", str(error)) from None
-    except Exception as error:  # noqa: BLE001  # whatever a handler raises costs its event only
+    except Exception as error:  # noqa: BLE001  # any error of a handler costs only its event
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{PurePath(frame.filename).name}:{frame.lineno}"
-        what = f"the handler of {route.event_type} raised {type(error).__name__} at {place}"
+        target = f"{PurePath(frame.filename).name}:{frame.lineno}"
+        what = f"the handler of {route.event_type} raised {type(error).__name__} at {target}"
         raise UnreadableError("handler_error", what) from None
 
 
-def _owner(said: Said, event: dict[str, Any]) -> StreamKey | None:
-    """What an event belongs to that no handler reads; None if it does not say, or in no way to count on."""
-    owner = said.response_id or event.get("item_id")
+def _owner(producer: ProducerContext, event: dict[str, Any]) -> StreamKey | None:
+    """Return the stream key of an event without a handler; None if it has no usable id."""
+    owner = producer.response_id or event.get("item_id")
     if isinstance(owner, str) and owner.isprintable():
-        return StreamKey("response" if said.response_id else "item", owner)
+        return StreamKey("response" if producer.response_id else "item", owner)
     return None
 
 
 def _commit_of(entry_ids: list[bytes]) -> Commit:
-    # As JSON, since no other way of reading so many numbers is as quick.
+    # A JSON array of integers is the fastest way to parse that many ids.
     numbers = _decode_numbers(b"[%b]" % b",".join(entry_ids).replace(b"-", b","))
     return Commit(entry_ids, numbers[::2], numbers[1::2])
 

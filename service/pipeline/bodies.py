@@ -1,7 +1,7 @@
-"""Many small byte strings, kept as a few large ones.
+"""Store many small byte strings as a few large ones.
 
-A batch keeps the JSON of its entries until it is committed, and hardly ever looks at it again. Kept as it
-came, it is what fills the processor's caches: thousands of objects, each in a place of its own.
+A batch keeps the JSON of its entries until it is committed, and hardly ever reads it again. As thousands of
+separate objects it would displace other data from the processor's caches.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 class Bodies:
-    """Byte strings, numbered from 0 in the order in which they were added."""
+    """A sequence of byte strings, stored in chunks and numbered from 0 in the order of addition."""
 
     def __init__(self) -> None:
         self._ends = array("Q")
-        """Of each, in the chunk that it is in."""
+        """End offset of each string in its chunk."""
         self._starts: list[int] = []
+        """Number of the first string of each chunk."""
         self._joined: list[bytes] = []
         self.size = 0
-        """Bytes of all of them."""
+        """Bytes of all strings."""
 
     def extend(self, bodies: Sequence[bytes]) -> None:
-        """Add some; those that are added together are kept together."""
+        """Add byte strings as one chunk."""
         self._starts.append(len(self._ends))
         self._joined.append(b"".join(bodies))
         self._ends.extend(accumulate(map(len, bodies)))

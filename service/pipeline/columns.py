@@ -1,4 +1,4 @@
-"""Events that are alike, in columns: most differ in nothing but their number and their delta."""
+"""Columns of events with the same key: most events differ only in their sequence number and delta."""
 
 from __future__ import annotations
 
@@ -11,54 +11,52 @@ if TYPE_CHECKING:
 
     from service.pipeline.frames import Frame
 
-    Where = tuple[bytes, int, str, int | UnsetType, int | UnsetType, int | UnsetType]
-    """What events that are gathered together have in common: all that stands beside the events of their
-    entries, joined, and how many names and values that is; their type, output index, content index and
-    summary index."""
+    ColumnKey = tuple[bytes, int, str, int | UnsetType, int | UnsetType, int | UnsetType]
+    """The values that all events of a column share: the metadata of their entries, joined; the number of
+    names and values in that metadata; the event type, output index, content index and summary index."""
 
 _SEPARATOR = b"\0"
 
 joined = _SEPARATOR.join
-"""What stands beside the events of an entry, as in a `Where`."""
+"""Join the metadata of an entry (all names and values but the event's) as in a `ColumnKey`."""
+
+METADATA_BYTES = 2048
+"""Maximum bytes of joined metadata on the fast path: it stays in memory as long as its source is cached."""
 
 
-BESIDE_BYTES = 2048
-"""Most bytes beside an event that are joined; they are held in memory for as long as a source is known."""
-
-
-def can_be_key(together: bytes, beside: Sequence[bytes]) -> bool:
-    """Return whether the joined bytes are short, and unambiguous: no value has a zero byte of its own."""
-    return len(together) <= BESIDE_BYTES and together.count(_SEPARATOR) == max(0, len(beside) - 1)
+def can_be_key(together: bytes, metadata: Sequence[bytes]) -> bool:
+    """Return whether joined metadata is short enough and unambiguous (no name or value has a NUL byte)."""
+    return len(together) <= METADATA_BYTES and together.count(_SEPARATOR) == max(0, len(metadata) - 1)
 
 
 class Column:
-    """Events that have the same `Where`, in the order in which they came."""
+    """A column of events with the same `ColumnKey`, in the order of their arrivals."""
 
-    __slots__ = ("beside", "deltas", "entries", "item_id", "item_ids", "numbers", "positions")
+    __slots__ = ("deltas", "entries", "item_id", "item_ids", "metadata", "numbers", "positions")
 
-    def __init__(self, beside: list[bytes], item_id: str | None) -> None:
-        self.beside = beside
-        """The names and values that stand beside each of them, in turn."""
+    def __init__(self, metadata: list[bytes], item_id: str | None) -> None:
+        self.metadata = metadata
+        """Metadata of each entry: names and values alternate."""
         self.entries: list[int] = []
-        """The batch's entry index of each."""
+        """Entry index of each event in the batch."""
         self.numbers: list[int | None] = []
-        """Their sequence numbers."""
+        """Sequence number of each event; None if it has none."""
         self.deltas: list[str | None] = []
-        """None is where an event has none: of a type that is only counted."""
+        """Delta of each event; None if it has none, which only counted types may."""
         self.positions: list[int] | None = None
-        """In their entries' arrays, 0 for what is left out at the end; None as long as all are 0."""
+        """Position of each event in its entry's array; None if all are 0. Zeros at the end may be missing."""
         self.item_id = item_id
-        """The latest one's."""
+        """Item id of the latest event."""
         self.item_ids = [(0, item_id)]
-        """From which one on they have which item id."""
+        """Changes of the item id: index of the first event that has it, and the id."""
 
     def rename(self, item_id: str | None) -> None:
-        """Note that what comes next has another item id."""
+        """Record that the next event has another item id."""
         self.item_id = item_id
         self.item_ids.append((len(self.entries), item_id))
 
     def add_run(self, entry: int, first: int, run: Sequence[Frame], deltas: Sequence[str | None]) -> None:
-        """Add events that stand one behind the other in an entry's array, and their deltas."""
+        """Add consecutive events of an entry's array, beginning at position `first`, with their deltas."""
         if self.positions is None:
             self.positions = []
         if len(self.positions) < len(self.entries):
@@ -70,11 +68,11 @@ class Column:
 
     @property
     def texts(self) -> list[str]:
-        """The deltas, of a type that adds them."""
-        return self.deltas  # type: ignore[return-value]  # those without were not added
+        """Deltas of a column of delta events: none of them is None."""
+        return self.deltas  # type: ignore[return-value]  # events without a delta were not added
 
     def all_positions(self) -> list[int] | None:
-        """The position of each; None if all are 0."""
+        """Return the position of each event in its entry's array; None if all are 0."""
         if self.positions is None:
             return None
         return self.positions + [0] * (len(self.entries) - len(self.positions))

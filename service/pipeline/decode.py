@@ -1,7 +1,7 @@
-"""From an entry to its events, one by one: what cannot be read is set aside, its neighbours go on.
+"""Decode an entry into its events, one by one: the slow path. A bad event does not affect the others.
 
 An entry holds one event or an array of events as JSON, or one event as flat fields. Flat fields are all
-strings, so numbers are read from their digits. `service/pipeline/fitting.py` leaves out what is odd.
+strings, so numbers are parsed from their digits. `service.pipeline.fitting` leaves out odd fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from pydantic_core import from_json
 
 from deltaloom import limits
-from handlers.core.effects import CONTEXT_NAMES, Context
+from handlers.core.effects import CONTEXT_NAMES, ContextValues
 from service.pipeline.arrays import MOST_STRUCTURE, TooMuchStructureError, elements_of
 from service.pipeline.fitting import NoFitError, fit
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from service.ports.storage import Entry
 
 END_MARK = b"[DONE]"
-"""What closes a stream of server-sent events; a producer that forwards every line publishes it too."""
+"""The last data line of a stream of server-sent events. Producers that forward every line publish it too."""
 
 _NAME_LENGTH = 40
-"""Characters of a field's name in an error."""
+"""Maximum characters of a field's name in an error."""
 
 _TOO_MUCH_STRUCTURE = (
-    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and no parser takes it; "
+    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and cannot be parsed; "
     "publish fewer events in an entry"
 )
 
@@ -41,29 +41,29 @@ _ENTRY_FIELDS = "publish it as the field event (JSON), as __data__, or as flat f
 
 
 class Unreadable(NamedTuple):
-    """Why an entry, or one event of it, cannot be read: for the dead letter."""
+    """The reason and error of a dead letter about an entry or event that cannot be read."""
 
     reason: DeadLetterReason
     error: str
 
 
 class Slot(NamedTuple):
-    """One place in an entry: what stands there, and why that is no event, if it is none."""
+    """An element of an entry's array. If it is not an event, `why` is the error, else None."""
 
     value: Any
     why: Unreadable | None = None
 
 
 class Slots(Sequence[Slot]):
-    """The places in an entry, in order. Each of an array is read when it is asked for, and let go of."""
+    """The elements of an entry, in order. An array's element is parsed at each access and not kept."""
 
     def __init__(self, raws: Sequence[bytes], max_event_bytes: int, only: Slot | None = None) -> None:
-        """Hold the places.
+        """Hold the elements.
 
         Args:
-            raws: what stands at each, as the producer wrote it.
-            max_event_bytes: of an event.
-            only: the one place of an entry that is no array.
+            raws: each element, as the producer wrote it.
+            max_event_bytes: maximum bytes of an event.
+            only: the parsed element of an entry that holds a single event; None for an array.
         """
         self.raws = raws
         self._max_event_bytes = max_event_bytes
@@ -88,28 +88,28 @@ class Slots(Sequence[Slot]):
             return Slot(None, error.why)
 
 
-class Said(NamedTuple):
-    """What the producer said beside the events."""
+class ProducerContext(NamedTuple):
+    """The response id and context that a producer gave in an entry's metadata."""
 
     response_id: str | None
-    context: Context
+    context: ContextValues
 
 
 class UnreadableError(ValueError):
-    """The producer wrote an entry that cannot be read; `why` says what to change."""
+    """An entry or event cannot be read; `why` has the reason and the error for its dead letter."""
 
     def __init__(self, reason: DeadLetterReason, error: str) -> None:
         super().__init__(error)
         self.why = Unreadable(reason, error)
 
 
-def said_of(entry: Entry) -> Said:
-    """Return the response id and the context of an entry, without context values that cannot be used.
+def producer_context_of(entry: Entry) -> ProducerContext:
+    """Return the response id and context of an entry. Context values that cannot be used are left out.
 
     Raises:
         UnreadableError: the response id is not UTF-8, or is too long.
     """
-    response_id = _beside(entry, "response_id")
+    response_id = _metadata(entry, "response_id")
     if response_id is not None and len(response_id) > limits.ID:
         raise UnreadableError(
             "invalid_event", f"the field response_id has {len(response_id)} characters; at most {limits.ID}"
@@ -120,37 +120,39 @@ def said_of(entry: Entry) -> Said:
     while sum(sizes.values()) > limits.CONTEXT_BYTES:
         longest = max(sizes, key=lambda name: sizes[name])
         del sizes[longest], kept[longest]
-    return Said(response_id, Context(**kept, truncated=tuple(sorted(values.keys() - kept.keys()))))
+    return ProducerContext(
+        response_id, ContextValues(**kept, truncated=tuple(sorted(values.keys() - kept.keys())))
+    )
 
 
 _CONTROL = bytes(range(32))
 
 
 def _bytes_of(value: str) -> int:
-    """Return the bytes of a value in JSON, at most."""
+    """Return an upper bound of a value's bytes in JSON."""
     data = value.encode("utf-8", "surrogatepass")
     return len(data) + 5 * (len(data) - len(data.translate(None, _CONTROL)))
 
 
 def _context(entry: Entry, name: str) -> str | None:
-    """Return a field of the context: None if it is empty or missing, an empty string if it is not UTF-8."""
+    """Return a context field; None if it is empty or missing, an empty string if it is not UTF-8."""
     try:
-        return _beside(entry, name)
+        return _metadata(entry, name)
     except UnreadableError:
         return ""
 
 
-def _beside(entry: Entry, name: str) -> str | None:
-    """Return a field of the entry, else the header of that name; None if it is empty or missing."""
+def _metadata(entry: Entry, name: str) -> str | None:
+    """Return the entry's field of this name, else its header of this name; None if it is empty or missing."""
     raw = entry.fields.get(name.encode())
     return (entry.headers.get(name) if raw is None else _utf8(name, raw)) or None
 
 
 def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slots:
-    """Return an entry's events in order.
+    """Return an entry's events, in order.
 
     Raises:
-        UnreadableError: it has none that could be told apart.
+        UnreadableError: the entry cannot be split into events.
     """
     if entry.body is None:
         return Slots([b""], max_event_bytes, _flat(entry, max_event_bytes))
@@ -169,7 +171,7 @@ def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slot
 
 
 def _slot(raw: bytes, max_event_bytes: int) -> Slot:
-    """Return what stands at one place; too large an event is not looked into."""
+    """Parse one event; one with more than `max_event_bytes` is rejected unparsed."""
     if len(raw) > max_event_bytes:
         return Slot(None, _oversized(len(raw), max_event_bytes))
     return _checked(_parsed(raw))
@@ -180,15 +182,15 @@ def _oversized(size: int, max_event_bytes: int) -> Unreadable:
 
 
 def fitted(route: Route, event: dict[str, Any], *, strict: bool) -> Fitted:
-    """Return an event as its model reads it, and what was left out of it.
+    """Validate an event by its model; return it with the names of the fields that were left out.
 
     Args:
-        route: the event's.
+        route: the route of the event's type.
         event: the event.
         strict: false for flat fields, which are all strings.
 
     Raises:
-        UnreadableError: a field that the event must have is missing or mistyped; the error names it.
+        UnreadableError: a required field is missing or has a wrong type; the error names it.
     """
     try:
         return fit(route.model, event, strict=strict)
@@ -207,7 +209,7 @@ def _checked(value: Any) -> Slot:
 
 
 def is_error(value: Mapping[str, Any]) -> bool:
-    """Return whether an object without a type is an error: gateways send one as the end of a stream."""
+    """Return whether an event is an error without a type; gateways end a stream with one."""
     error = value.get("error")
     return not isinstance(value.get("type"), str) and isinstance(error, dict | str) and error != ""
 
@@ -225,7 +227,7 @@ def _flat(entry: Entry, max_event_bytes: int) -> Slot:
         try:
             value: Any = _utf8(name, raw)
         except UnreadableError:
-            if name in CONTEXT_NAMES:  # `said_of` has left it out, and noted that
+            if name in CONTEXT_NAMES:  # `producer_context_of` has left it out and recorded that
                 continue
             raise
         event[name] = _parsed(raw) if name in _NESTED and value.startswith("{") else value
@@ -233,7 +235,7 @@ def _flat(entry: Entry, max_event_bytes: int) -> Slot:
 
 
 def _identifier(name: bytes) -> str:
-    """Return a field's name for an error; a mark in place of one that a person would not choose."""
+    """Return a field's name for an error; `…` in place of a name that is long or not an identifier."""
     text = name[: _NAME_LENGTH + 1].decode(errors="replace")
     return text if text.isidentifier() and len(text) <= _NAME_LENGTH else "…"
 
@@ -242,7 +244,7 @@ def _parsed(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError:
-        # The fast parser refuses half a surrogate pair, which a split emoji leaves in a delta.
+        # The fast parser refuses a lone surrogate, which a split emoji leaves in a delta.
         try:
             return json.loads(body.decode("utf-8"))
         except UnicodeDecodeError as error:

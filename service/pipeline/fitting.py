@@ -1,14 +1,14 @@
-"""Read an event by its model, and leave out what cannot be used.
+"""Validate an event by its model, and leave out the fields that the model refuses.
 
-The models say what a good event looks like. Real servers send odd fields beside good ones: an empty id, an
-object in place of an empty list, a number as a string. An odd field costs nothing but itself:
+Real servers send odd fields next to good ones: an empty id, an object in place of an empty list, a number as
+a string. An odd field must not cost the whole event:
 
-1. A number that is written as `1.0` or `"1"` is read as 1.
-2. A position that is null is 0.
-3. Any other value that the model refuses is left out. In a list, an empty object takes its place, so that
-   its neighbours keep their positions.
-4. An object without a field that it must have is left out itself. If that object is the event, the event
-   is refused, with the first error about that field.
+1. An integer that is written as `1.0` or `"1"` is read as 1.
+2. A position that is null is read as 0.
+3. Any other value that the model refuses is left out. In a list, an empty object replaces it, so that the
+   other elements keep their positions.
+4. An object that lacks a required field is left out as a whole. If that object is the event itself, the event
+   is refused with the first error about the field.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ if TYPE_CHECKING:
     from deltaloom.events import Event
 
     Path = tuple[str | int, ...]
-    """The keys and indexes from an event to a value in it."""
+    """Keys and list indexes that lead from an event to a value in it."""
 
 POSITIONS: Final = frozenset({"output_index", "content_index", "summary_index"})
 
 _DIGITS: Final = re.compile("-?[0-9]{1,19}")
 
 _PASSES_AT_MOST: Final = 20
-"""Our models are six levels deep, and each level takes at most two passes."""
+"""Maximum validation passes: the models are six levels deep, and each level takes at most two passes."""
 
 
 class NoFitError(ValueError):
-    """An event lacks a field that it must have; the text names the field and says what is wrong with it."""
+    """An event lacks a required field; the text names the field and says what is wrong with it."""
 
 
 class Fitted(NamedTuple):
-    """An event as its model reads it, and the fields that were left out, sorted, without indexes."""
+    """A validated event, and the sorted dotted names (without list indexes) of the fields left out."""
 
     event: Event
     left_out: Sequence[str]
 
 
 def fit(model: type[Event], value: Mapping[str, Any], *, strict: bool) -> Fitted:
-    """Read an event.
+    """Validate an event; leave out fields that its model refuses.
 
     Args:
         model: the event's model.
-        value: the event; it stays as it is.
-        strict: false if the fields are strings, all of them.
+        value: the event; it is not changed.
+        strict: false for flat fields, which are all strings.
 
     Raises:
-        NoFitError: the event lacks a field that it must have.
+        NoFitError: the event lacks a required field.
     """
     fitting = _Fitting(value)
     while True:
@@ -72,19 +72,20 @@ def fit(model: type[Event], value: Mapping[str, Any], *, strict: bool) -> Fitted
 
 
 class _Fitting:
-    """An event while it is being fitted; containers are copied before they are changed."""
+    """A copy of an event, changed until its model accepts it. Containers are copied before a change."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self.value: Any = dict(value)
         self.left_out: dict[Path, str] = {}
-        """Paths of what was left out, each with the error about it."""
+        """Paths of the values that were left out, each with its first error."""
         self.null: set[Path] = set()
-        """Paths of null in place of a field that may be missing: there was nothing to leave out."""
+        """Paths of null values in optional fields: they count as missing, not as left out."""
         self._own: dict[int, Any] = {}
+        """Containers that were copied and may be changed, by their `id()`."""
         self._passes = 0
 
     def mend(self, errors: Sequence[ErrorDetails]) -> None:
-        """Change what the errors are about."""
+        """Change or leave out each value that an error is about."""
         self._passes += 1
         for error in errors:
             path: Path = tuple(step for step in error["loc"] if not str(step).startswith(TAG))
@@ -100,7 +101,7 @@ class _Fitting:
             path = path[:-1]
         holder = self._holder(path)
         name: Any = path[-1]
-        if holder is None:  # it was left out with the object that it is in
+        if holder is None:  # it was left out together with its object
             return
         value = holder[name] if isinstance(holder, list) else holder.get(name)
         number = _integer(value) if error["type"].startswith("int_") else None
@@ -109,7 +110,7 @@ class _Fitting:
         elif name in POSITIONS and value is None:
             holder[name] = 0
             self.left_out[path] = message
-        elif path in self.left_out:  # the object or the list that it is in cannot do without it
+        elif path in self.left_out:  # its object or list is invalid without it
             self._leave_out(path[:-1], message)
         else:
             self._leave_out(path, message)
@@ -126,7 +127,7 @@ class _Fitting:
         self.left_out.setdefault(path, message)
 
     def _holder(self, path: Path) -> Any:
-        """Return the container of a value, which may be changed; None if it has been left out."""
+        """Return a changeable copy of a value's container; None if the container was left out."""
         holder = self.value
         for step in path[:-1]:
             try:
@@ -141,7 +142,7 @@ class _Fitting:
 
 
 def _integer(value: Any) -> int | None:
-    """Return the integer that a float or a string stands for, if it stands for one."""
+    """Return the integer that a float or a decimal string denotes; None if it denotes none."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and _DIGITS.fullmatch(value):

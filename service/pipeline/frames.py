@@ -1,8 +1,8 @@
-"""The fast way to read what nearly all events are: deltas, and events that nobody handles.
+"""Decode nearly all events with msgspec: deltas, and events without a handler.
 
-The contract is the pydantic models of `deltaloom.events`; they read everything else, and everything that
-this does not take. What it does take, it reads as they do: same fields, same limits. (Tested with whatever
-hypothesis thinks of, `tests/service/pipeline/test_frames.py`.)
+The contract is the pydantic models of `deltaloom.events`. They read all other events, and every event that
+this decoder refuses. An event that it accepts is read exactly as the models read it: same fields, same
+limits. `tests/service/pipeline/test_frames.py` proves that with hypothesis.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Frame(msgspec.Struct, gc=False):
-    """An event, as far as a delta has fields."""
+    """The fields that a delta event may have, of any event."""
 
     type: str
     delta: str | None = None
     item_id: str | None = None
-    """Empty is none; whoever reads it counts that it was left out."""
+    """Item id; an empty string counts as missing, and the batch counts it as left out."""
     output_index: _Index | UnsetType = UNSET
     content_index: _Index | UnsetType = UNSET
     summary_index: _Index | UnsetType = UNSET
@@ -32,7 +32,7 @@ class Frame(msgspec.Struct, gc=False):
 decode_one = msgspec.json.Decoder(Frame).decode
 decode_array = msgspec.json.Decoder(list[Frame]).decode
 decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
-"""An array's events, each as its JSON."""
+"""Decode an array into its events, each as raw JSON."""
 
 NotFrameError = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What is raised for a body that has to be read the other way."""
+"""Errors that the decoders raise for a body that has to take the slow path."""

@@ -1,4 +1,4 @@
-"""Entries that are being read: each is opened once, and let go of when the next one is."""
+"""Open entries for the slow path. Only the latest one is held, so that two large ones never are."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import TYPE_CHECKING
 
 from handlers.core.identity import EntryId
 from service.field_json import beginning_of
-from service.pipeline.decode import Unreadable, UnreadableError, events_of, said_of
+from service.pipeline.decode import Unreadable, UnreadableError, events_of, producer_context_of
 from service.ports.storage import Beginning, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.pipeline.decode import Said, Slots
-    from service.pipeline.gathering import Gathered
+    from service.pipeline.batch_builder import DecodedBatch
+    from service.pipeline.decode import ProducerContext, Slots
     from service.pipeline.sources import Reading
 
 
-class Opened:
-    """An entry with what was found in it. What cannot be read raises `UnreadableError` each time."""
+class OpenedEntry:
+    """An opened entry, decoded on first use. A property raises `UnreadableError` if it cannot be read."""
 
     def __init__(self, entry: Entry, reading: Reading, why: Unreadable | None = None) -> None:
-        """Hold an entry; `why` says that it was not opened."""
+        """Hold an entry. If it could not be opened, `why` is the error that every property raises."""
         self.entry = entry
         self._reading = reading
         self._why = why
 
     @cached_property
-    def said(self) -> Said:
-        """The producer's words beside the events."""
+    def producer(self) -> ProducerContext:
+        """Producer context: the response id and the context fields of the entry."""
         self._check()
-        return said_of(self.entry)
+        return producer_context_of(self.entry)
 
     @cached_property
     def slots(self) -> Slots:
-        """The events, in order."""
+        """Events of the entry, in order."""
         self._check()
         try:
             return events_of(self.entry, self._reading.max_event_bytes, self._reading.max_array_length)
@@ -48,24 +48,24 @@ class Opened:
             raise UnreadableError(*self._why)
 
 
-class Opener:
-    """Opens the entries of a batch, and keeps the latest one."""
+class EntryOpener:
+    """Opener of a batch's entries by index. It keeps only the latest one."""
 
-    def __init__(self, gathered: Gathered, reading: Reading, deliveries: Mapping[bytes, int]) -> None:
-        self._gathered = gathered
+    def __init__(self, decoded: DecodedBatch, reading: Reading, deliveries: Mapping[bytes, int]) -> None:
+        self._decoded = decoded
         self._reading = reading
         self._deliveries = deliveries
-        self._latest: tuple[int, Opened] | None = None
+        self._latest: tuple[int, OpenedEntry] | None = None
 
-    def __getitem__(self, index: int) -> Opened:
-        """Return the entry that has this index in the batch."""
+    def __getitem__(self, index: int) -> OpenedEntry:
+        """Open the entry that has this index in the batch."""
         if self._latest is None or self._latest[0] != index:
-            self._latest = None  # two large ones are not held at once
+            self._latest = None  # released first: two large entries are never held at once
             self._latest = index, self._open(index)
         return self._latest[1]
 
-    def _open(self, index: int) -> Opened:
-        raw = self._gathered.raw(index)
+    def _open(self, index: int) -> OpenedEntry:
+        raw = self._decoded.raw(index)
         entry_id, fields = raw
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         deliveries, whole_bytes = self._deliveries.get(entry_id, 1), 0
@@ -76,8 +76,8 @@ class Opener:
             named, whole_bytes = beginning_of(named, at_most), size
         else:
             try:
-                return Opened(self._reading.open_entry(entry_id, named, deliveries), self._reading)
+                return OpenedEntry(self._reading.open_entry(entry_id, named, deliveries), self._reading)
             except UnreadableError as error:
                 why = error.why
         unopened = Entry(EntryId.parse(entry_id.decode()), named, None, {}, deliveries, whole_bytes)
-        return Opened(unopened, self._reading, why)
+        return OpenedEntry(unopened, self._reading, why)

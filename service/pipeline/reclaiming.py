@@ -1,9 +1,11 @@
-"""What other workers left behind: take it over, in a way that no single entry can take others down with it.
+"""Take over pending entries of dead and stuck workers, so that no entry can harm its neighbours.
 
-Ownership and delivery are two steps. Entries are taken over many at a time, which counts as nothing; a
-delivery is counted when an entry is really given to the handlers. What was delivered once before goes as a
-batch: its worker was probably just stopped. What was delivered more often goes one by one, so that an
-entry that kills its reader is alone when it does, and its neighbours never come near the limit with it.
+1. Ownership and delivery are separate steps. Entries are claimed many at a time, which counts no delivery. A
+   delivery is counted when an entry is given to the handlers.
+2. Entries that were delivered once are processed as a batch: their worker was probably just stopped.
+3. Entries that were delivered more often are processed one by one. An entry that kills its worker is then
+   alone, and brings no other entry closer to the limit.
+4. An entry that was delivered `max_deliveries` times becomes a dead letter, undecoded.
 """
 
 from __future__ import annotations
@@ -18,36 +20,38 @@ from service.pipeline.decode import Unreadable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.patience import Patience
-    from service.pipeline.worker import Worker
+    from service.pipeline.processing import Worker
     from service.ports.storage import Group
+    from service.retrying import RetryUntilAvailable
     from service.settings import Settings
 
 _BEGINNING = "0-0"
 _GONE_AFTER = 20
-"""Claim times after which a consumer that was not heard of is gone."""
+"""Claim times of silence after which a consumer without pending entries is removed."""
 
 
 class Reclaimer:
-    """Takes over entries of workers that are gone, or stuck."""
+    """A worker's task of taking over entries from dead or stuck workers."""
 
-    def __init__(self, group: Group, worker: Worker, settings: Settings, patience: Patience) -> None:
+    def __init__(
+        self, group: Group, worker: Worker, settings: Settings, retrying: RetryUntilAvailable
+    ) -> None:
         self._group = group
         self._worker = worker
         self._settings = settings
-        self._patience = patience
+        self._retrying = retrying
         self._cursor = _BEGINNING
 
-    async def inherit(self) -> None:
-        """Go on at once with what this worker's former selves left: the same name, or a dead process's."""
+    async def adopt(self) -> None:
+        """Process the pending entries of this consumer name and of dead processes on this host."""
         own = self._settings.consumer
-        for name in await self._patience.until_done(self._group.consumers):
+        for name in await self._retrying.call(self._group.consumers):
             if name == own or is_gone(name, own):
-                while deliveries := await self._patience.until_done(self._group.inherit, name):
-                    await self._take(deliveries, whose=name)
+                while deliveries := await self._retrying.call(self._group.adopt, name):
+                    await self._process(deliveries, whose=name)
 
     async def reclaim(self) -> None:
-        """Take over what nobody has acknowledged for the claim time."""
+        """Take over all entries that have been pending for longer than the claim time."""
         idle_ms = round(self._settings.claim_time * 1000)
         while True:
             claim = await self._group.claim(idle_ms, self._cursor)
@@ -59,33 +63,33 @@ class Reclaimer:
                     first_entry=claim.lost[0],
                     last_entry=claim.lost[-1],
                 )
-            # A worker that was only waiting for Redis may claim what it has in hand itself.
+            # A worker that has waited for Redis may claim entries that it is still processing.
             in_hand = self._worker.in_hand
-            await self._take(
+            await self._process(
                 {entry: n for entry, n in claim.deliveries.items() if entry.encode() not in in_hand}
             )
             if claim.cursor == _BEGINNING:
                 return
 
-    async def keep(self) -> None:
-        """Hold on to what the worker works on, lest others take a live worker for a dead one."""
+    async def renew(self) -> None:
+        """Reset the idle time of the entries in progress, so that no other worker claims them."""
         if in_hand := self._worker.in_hand:
-            await self._group.keep(in_hand)
+            await self._group.renew(in_hand)
 
-    async def retire(self) -> None:
-        """Remove consumers that are gone and hold nothing."""
+    async def remove_idle_consumers(self) -> None:
+        """Remove consumers that have long been silent and have no pending entries."""
         idle_ms = round(self._settings.claim_time * _GONE_AFTER * 1000)
-        removed = await self._group.retire(idle_ms)
+        removed = await self._group.remove_idle_consumers(idle_ms)
         if removed:
             logs.logger().info("consumers removed", consumers=removed)
 
-    async def _take(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
+    async def _process(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
         if deliveries:
-            # Held from the first to the last: those at the end would seem abandoned to the others meanwhile.
+            # All are held until the last is done: otherwise other workers would claim the later ones.
             with self._worker.holding([entry.encode() for entry in deliveries]):
-                await self._take_held(deliveries, whose)
+                await self._process_held(deliveries, whose)
 
-    async def _take_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
+    async def _process_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
         logs.logger().info("entries taken over", entries=len(deliveries), whose=whose)
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]
@@ -94,30 +98,30 @@ class Reclaimer:
             await self._give_up(entry, deliveries[entry])
         for entries in (once, *([entry] for entry in rest)):
             if entries:
-                number = deliveries[entries[0]] + 1  # of a batch, all were delivered once
-                gathering = self._worker.gathering()
-                gathering.extend(await self._patience.until_done(self._group.deliver, entries, number))
+                number = deliveries[entries[0]] + 1  # equal for all entries of a batch
+                builder = self._worker.builder()
+                builder.extend(await self._retrying.call(self._group.deliver, entries, number))
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
-                await self._worker.take(gathering, again)
+                await self._worker.process(builder, again)
 
     async def _give_up(self, entry_id: str, deliveries: int) -> None:
-        history = self._worker.history
-        # Only the beginning: it may have killed its workers by its size.
-        entry = await self._patience.until_done(self._group.look_at, entry_id, self._worker.max_entry_bytes)
+        replication_id = self._worker.replication_id
+        # Its size may have killed its workers, so only the beginning is read.
+        entry = await self._retrying.call(self._group.look_at, entry_id, self._worker.max_entry_bytes)
         if entry is not None:
             limit = self._settings.max_deliveries
             why = Unreadable(
                 "max_deliveries",
-                f"delivered {limit} times, and each time its worker died or hung; see its log",
+                f"delivered {limit} times, and each time the worker died or hung; see the worker's log",
             )
-            await self._worker.bury(entry, deliveries, why, history)
+            await self._worker.dead_letter(entry, deliveries, why, replication_id)
 
 
 _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]{1,19})-[0-9a-f]{6}$")
 
 
 def is_gone(name: str, own: str) -> bool:
-    """Whether a consumer is a former process of this host (see `Settings.consumer`) that runs no more."""
+    """Return whether a consumer was a process of this host (see `Settings.consumer`) that has ended."""
     theirs, ours = _NAME.match(name), _NAME.match(own)
     if theirs is None or ours is None or theirs["host"] != ours["host"] or name == own:
         return False

@@ -1,4 +1,4 @@
-"""Finish what can be finished: of the responses that a commit or a survey named."""
+"""Settle responses that a commit or a survey named: write the texts that can be finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from handlers.core.routing import Opening
 from service import logs
 from service.pipeline.slices import calls_of
 from service.pipeline.times import with_believed_times
-from service.ports.storage import Dropped, FinishedText, Loaded, Over, Settlement, StorageUnavailableError
+from service.ports.storage import (
+    Dropped,
+    FinishedText,
+    LoadedResponse,
+    ResponseOutcome,
+    Settlement,
+    StorageUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,31 +35,36 @@ if TYPE_CHECKING:
 
 
 class GivenUp(NamedTuple):
-    """Why everything that is open of a response is given up, unless something comes just now."""
+    """A decision to give up all open parts of a response. Storage drops it if a newer entry has come."""
 
     latest_ms: int
-    """Of its latest entry, as it was when this was decided."""
+    """Time of the latest entry when this was decided, in ms since the epoch."""
     now_ms: int
+    """Server time of the decision, in ms since the epoch."""
     why: str
+    """Reason of the abandoned texts: `IDLE_TIMEOUT` or `OPEN_LIMIT`."""
 
 
 async def settle(
     storage: Storage,
     table: RoutingTable,
-    responses: Sequence[Loaded],
+    responses: Sequence[LoadedResponse],
     low_water: LowWater,
-    history: str,
+    replication_id: str,
     given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
 ) -> int:
-    """Write every text of these responses that can be finished; returns how many were.
+    """Write every text of these responses that can be finished; return the number of texts and copies closed.
 
     Args:
-        storage: where the responses are.
-        table: whose handlers raise the alerts.
-        responses: as they are stored.
-        low_water: the group's low-water mark, as it was before they were read.
-        history: the one of the data that the low-water mark is of.
-        given_up: those of which nothing more is waited for.
+        storage: the storage of the responses.
+        table: the handlers that raise the alerts.
+        responses: the responses as stored.
+        low_water: the group's low-water mark, read before the responses were.
+        replication_id: the replication id of the data that the low-water mark is of.
+        given_up: responses to give up, by stream key.
+
+    Raises:
+        StorageUnavailableError: the server is unavailable; settle again, with responses read anew.
     """
     if not responses:
         return 0
@@ -62,8 +74,8 @@ async def settle(
     )
     written = 0
     aside: set[StreamKey] = set()
-    for call in calls_of(settlements):  # made call by call, so that batches get their turn in between
-        parts = await _write(storage, call, history, aside)
+    for call in calls_of(settlements):  # lazily, so that batches run between two calls
+        parts = await _write(storage, call, replication_id, aside)
         written += len(parts)
         if logs.wanted(logging.INFO):
             for text in (text for settlement in call for text in settlement.texts):
@@ -73,18 +85,21 @@ async def settle(
 
 
 async def _write(
-    storage: Storage, settlements: Sequence[Settlement], history: str, aside: set[StreamKey]
+    storage: Storage, settlements: Sequence[Settlement], replication_id: str, aside: set[StreamKey]
 ) -> set[PartKey]:
-    """Write settlements; one that cannot be is put `aside`, with its later pieces, and holds up no other."""
+    """Write settlements; return the parts that were written.
+
+    A settlement that fails is given up: its key goes into `aside`, and its later pieces are skipped.
+    """
     written: set[PartKey] = set()
     calls = deque([settlements])
     while calls:
         call = [each for each in calls.popleft() if each.stream_key not in aside]
         try:
-            written |= set(await storage.settle(call, history))
+            written |= set(await storage.settle(call, replication_id))
         except StorageUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it comes again each time that this is tried
+        except Exception as error:  # noqa: BLE001 - any error would recur at every attempt
             if len(call) > 1:
                 half = len(call) // 2
                 calls.extendleft((call[half:], call[:half]))
@@ -95,7 +110,7 @@ async def _write(
 
 
 async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) -> None:
-    """Give up a response whose texts cannot be written, and say so: its events are acknowledged already."""
+    """Give up a response with texts that cannot be written, and log the error."""
     logs.logger().error(
         "response set aside", response=stream_key.value, error=f"{type(error).__name__}: {error}"
     )
@@ -103,7 +118,7 @@ async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) 
 
 
 def _settlement(
-    loaded: Loaded, table: RoutingTable, low_water: LowWater, given_up: GivenUp | None, now_ms: int
+    loaded: LoadedResponse, table: RoutingTable, low_water: LowWater, given_up: GivenUp | None, now_ms: int
 ) -> Settlement:
     state = loaded.state
     if given_up is None:
@@ -115,48 +130,48 @@ def _settlement(
         state.stream_key,
         loaded.version,
         [_closed(table, each, loaded) for each in resolution.closed],
-        resolution.spent,
-        resolution.doubtful_since,
+        resolution.applied_endings,
+        resolution.unsettled_since,
         resolution.ended,
         None if given_up is None else given_up.latest_ms,
-        _over(resolution.ends, table) if resolution.ends else None,
+        _outcome(resolution.ends, table) if resolution.ends else None,
         {each.part: contradiction_alert(each) for each in resolution.contradictions},
     )
 
 
 def _closed(
-    table: RoutingTable, closed: FinishedPart | DroppedCopy, loaded: Loaded
+    table: RoutingTable, closed: FinishedPart | DroppedCopy, loaded: LoadedResponse
 ) -> FinishedText | Dropped:
     if isinstance(closed, FinishedPart):
         return _text(table, closed, loaded)
     return Dropped(closed.part, loaded.log_bytes.get(closed.part, 0), closed.late)
 
 
-def _over(ends: Sequence[ResponseEnd], table: RoutingTable) -> Over:
-    asked = [handler.ended for handler in table.handlers if handler.ended is not None]
-    raised = (ask(end) for end in ends for ask in asked)
+def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcome:
+    deciders = [handler.ended for handler in table.handlers if handler.ended is not None]
+    raised = (decide(end) for end in ends for decide in deciders)
     first = next(
         (end for end in ends if end.context.model or end.context.tenant or end.context.provider), ends[0]
     )
     context = first.context
-    whose: dict[RateScope, str | None] = {
+    scopes: dict[RateScope, str | None] = {
         "model": context.model,
         "tenant": context.tenant,
         "provider": context.provider,
     }
-    by_response = first.stream_key.by == "response"  # an item is not a response, and may be one of several
-    return Over(
+    by_response = first.stream_key.by == "response"  # an item is not a response: a response may have several
+    return ResponseOutcome(
         first.at_ms,
-        [(scope, name) for scope, name in whose.items() if name and by_response],
+        [(scope, name) for scope, name in scopes.items() if name and by_response],
         [alert for alert in raised if alert is not None],
-        # By that end alone: the others may be settled later, when the response is counted already.
+        # By the first end alone: later ends may be settled when the response is already counted.
         refused=first.reason_class == "refusal",
         blocked=first.reason_class in STOPPED,
         cancelled=first.status == "cancelled",
     )
 
 
-def _text(table: RoutingTable, finished: FinishedPart, loaded: Loaded) -> FinishedText:
+def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -> FinishedText:
     message = assembled_text(finished)
     part, handler = finished.part, table.kinds.get(finished.part.kind)
     opened = None

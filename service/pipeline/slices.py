@@ -1,4 +1,4 @@
-"""Cut settlements into calls of some texts and a few megabytes, so that none holds up the server."""
+"""Split settlements into calls of limited size, so that no call blocks the server for long."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from service.ports.storage import Dropped, Settlement
 
 _ITEMS_AT_ONCE = 200
-"""Texts, settlements, and names that they are counted for, that one call writes. A name that is new in a full
-bucket takes the server as long as a text."""
+"""Maximum items of one call: settlements, closed parts, and names that responses are counted for. A new name
+in a full bucket takes the server as long as a text."""
 
 _CHARACTERS_AT_ONCE = 1024 * 1024
-"""Characters of their texts, about: one text may have more. Each is stored up to four times: in the output,
-in its alerts, and in the item, which holds the output's JSON."""
+"""Characters of the texts that one call writes, unless a single text is longer. Each text is stored up to
+four times: in the output, in two alerts, and in the item, which holds the output's JSON."""
 
 
 def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
-    """Yield what each call writes. A settlement with too many texts is written in several calls, in order."""
+    """Yield the settlements of each call. A settlement with many texts is split across calls, in order."""
     call: list[Settlement] = []
     names: set[tuple[str, str]] = set()
     items = characters = 0
     for piece in (piece for each in settlements for piece in _pieces(each)):
-        counted_for = set(piece.over.counted_for) if piece.over is not None else set()
+        counted_for = set(piece.outcome.counted_for) if piece.outcome is not None else set()
         more_items = 1 + len(piece.closed) + len(counted_for - names)
         more = sum(len(text.message.text) for text in piece.texts)
         if call and (items + more_items > _ITEMS_AT_ONCE or characters + more > _CHARACTERS_AT_ONCE):
@@ -43,15 +43,15 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
 
 
 def _pieces(settlement: Settlement) -> Iterator[Settlement]:
-    """Yield a settlement in pieces with some of its parts each; the last one has the rest of it."""
+    """Yield a settlement in pieces of some parts each. Only the last piece has endings and outcome."""
     groups = list(_groups(settlement.closed))
     for closed in groups[:-1]:
         yield replace(
             settlement,
             closed=closed,
             partial=True,
-            spent=(),
-            over=None,
+            applied_endings=(),
+            outcome=None,
             ended=False,
             contradictions={},
         )
@@ -63,7 +63,7 @@ def _pieces(settlement: Settlement) -> Iterator[Settlement]:
 
 
 def _groups(closed: Iterable[FinishedText | Dropped]) -> Iterator[list[FinishedText | Dropped]]:
-    """Yield closed parts in groups that fit into one call."""
+    """Yield closed parts in groups that each fit into one call."""
     group: list[FinishedText | Dropped] = []
     characters = 0
     for each in closed:

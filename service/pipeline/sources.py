@@ -1,7 +1,7 @@
-"""How entries are read: handlers, limits, and what the producers said before, so that it is read once.
+"""Map the metadata of entries to responses and parts, with a cache.
 
-Nearly every entry of a response says the same beside its event (`response_id`, `tenant`, …). Whatever stands
-there is looked up as it is, byte for byte.
+Nearly all entries of a response have the same metadata (`response_id`, `tenant`, …). It is looked up byte for
+byte, so that it is decoded once.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
+from service.pipeline.batch_builder import EVENT, Rules
 from service.pipeline.columns import can_be_key, joined
-from service.pipeline.decode import UnreadableError, said_of
-from service.pipeline.gathering import EVENT, Rules
+from service.pipeline.decode import UnreadableError, producer_context_of
 from service.ports.storage import Entry
-from service.recent import Recent
+from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
     from deltaloom.messages import Kind
     from handlers.core.routing import RoutingTable
-    from service.pipeline.columns import Where
-    from service.pipeline.decode import Said
+    from service.pipeline.columns import ColumnKey
+    from service.pipeline.decode import ProducerContext
 
 _REMEMBERED = 1000
-"""Of so many sources and places, or twice as many, it is remembered what they are; forgetting one costs
-reading it again."""
+"""Size of each cache generation, for sources and for targets. A cache holds up to twice as many; a miss costs
+decoding the metadata again."""
 
 OpenEntry = Callable[[bytes, Mapping[bytes, bytes], int], Entry]
-"""Opens an entry: its id, its fields, how often it was delivered."""
+"""A function from an entry's id, fields and number of deliveries to the opened entry."""
 
 
-class Rule(NamedTuple):
-    """What a delta adds to."""
+class DeltaRule(NamedTuple):
+    """The kind of text that a delta type adds to, and whether its parts go by `summary_index`."""
 
     kind: Kind
     by_summary_index: bool
 
 
 class Source(NamedTuple):
-    """What stands beside the events of some entries: whose they are."""
+    """The response that an entry's metadata names, with the producer context."""
 
     stream_key: StreamKey
-    said: Said
+    producer: ProducerContext
 
 
-class Place(NamedTuple):
-    """Where events of one type from one source go."""
+class Target(NamedTuple):
+    """The part or counter that events of one type from one source go to."""
 
     source: Source
     event_type: str
     part: PartKey | None
-    """What they are added to; None where they are counted, or where that is not so simple."""
+    """Part that their deltas are added to; None if they are counted, or need their models."""
     counted: bool
-    """Whether there is no handler for them."""
+    """True if no handler takes their type: they are only counted."""
 
 
 class Reading:
-    """What all batches of a worker share."""
+    """The handlers, limits and caches that all batches of a worker share."""
 
     def __init__(
         self,
@@ -76,76 +76,78 @@ class Reading:
         self.max_event_bytes = max_event_bytes
         self.max_array_length = max_array_length
         self.max_response_parts = max_response_parts
-        self._adds: Mapping[str, Rule] = {
-            name: Rule(route.adds, "summary_index" in route.model.model_fields)
+        self._adds: Mapping[str, DeltaRule] = {
+            name: DeltaRule(route.adds, "summary_index" in route.model.model_fields)
             for name, route in table.routes.items()
             if route.adds is not None
         }
         self.rules = Rules(
-            asked=table.routes.keys() - self._adds.keys(),
+            needs_handler=table.routes.keys() - self._adds.keys(),
             added=self._adds.keys(),
             max_event_bytes=max_event_bytes,
             max_array_length=max_array_length,
         )
-        """How the events of entries are gathered."""
+        """Rules for the decoding of entries."""
         self.max_entry_bytes = self.rules.max_entry_bytes
-        self._sources: Recent[tuple[bytes, int], Source | None] = Recent(_REMEMBERED)
-        self._places: Recent[Where, Place] = Recent(_REMEMBERED)
+        self._sources: TwoGenerationCache[tuple[bytes, int], Source | None] = TwoGenerationCache(_REMEMBERED)
+        self._targets: TwoGenerationCache[ColumnKey, Target] = TwoGenerationCache(_REMEMBERED)
 
-    def place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
-        """Where events go that were gathered; None if all of their entries have to be read the long way.
+    def target(self, key: ColumnKey, metadata: Sequence[bytes]) -> Target | None:
+        """Return the target of a column's events; None if all of its entries have to take the slow path.
 
         Args:
-            where: what they have in common.
-            beside: the names and values that stand beside them, in turn.
+            key: the key of the column.
+            metadata: the metadata of its entries; names and values alternate.
         """
         try:
-            return self._places[where]
+            return self._targets[key]
         except KeyError:
-            place = self._place(where, beside)
-            if place is not None and place.part is not None:  # others hardly ever come again
-                self._places[where] = place
-            return place
+            target = self._target(key, metadata)
+            if target is not None and target.part is not None:  # other types hardly ever repeat
+                self._targets[key] = target
+            return target
 
-    def _place(self, where: Where, beside: Sequence[bytes]) -> Place | None:
-        event_type, output_index, content_index, summary_index = where[2:]
-        source = self._source((where[0], where[1]), beside)
+    def _target(self, key: ColumnKey, metadata: Sequence[bytes]) -> Target | None:
+        event_type, output_index, content_index, summary_index = key[2:]
+        source = self._source((key[0], key[1]), metadata)
         if source is None:
             return None
         rule = self._adds.get(event_type)
         if rule is None:
-            return Place(source, event_type, None, event_type not in self.table.routes)
+            return Target(source, event_type, None, event_type not in self.table.routes)
         index = summary_index if rule.by_summary_index else content_index
         if isinstance(index, UnsetType) or isinstance(output_index, UnsetType):
-            return Place(source, event_type, None, counted=False)
-        return Place(
+            return Target(source, event_type, None, counted=False)
+        return Target(
             source, event_type, PartKey(source.stream_key, output_index, index, rule.kind), counted=False
         )
 
-    def source(self, beside: Sequence[bytes]) -> Source | None:
-        """Whose events are; None if their entries have to be read the long way.
+    def source(self, metadata: Sequence[bytes]) -> Source | None:
+        """Return the response that an entry's metadata identifies; None if it has to take the slow path.
 
         Args:
-            beside: the names and values that stand beside them, in turn.
+            metadata: the metadata of the entry; names and values alternate.
         """
-        key = (joined(beside), len(beside))
-        return self._source(key, beside) if can_be_key(key[0], beside) else None
+        key = (joined(metadata), len(metadata))
+        return self._source(key, metadata) if can_be_key(key[0], metadata) else None
 
-    def _source(self, key: tuple[bytes, int], beside: Sequence[bytes]) -> Source | None:
+    def _source(self, key: tuple[bytes, int], metadata: Sequence[bytes]) -> Source | None:
         try:
             return self._sources[key]
         except KeyError:
-            source = self._sources[key] = self._source_of(beside)
+            source = self._sources[key] = self._source_of(metadata)
             return source
 
-    def _source_of(self, beside: Sequence[bytes]) -> Source | None:
-        names, values = beside[::2], beside[1::2]
-        if EVENT in names:  # a name that is there twice: the last one counts
+    def _source_of(self, metadata: Sequence[bytes]) -> Source | None:
+        names, values = metadata[::2], metadata[1::2]
+        if EVENT in names:  # the field is repeated: the last value counts
             return None
         try:
-            said = said_of(self.open_entry(b"0-0", {EVENT: b"", **dict(zip(names, values, strict=True))}, 1))
+            producer = producer_context_of(
+                self.open_entry(b"0-0", {EVENT: b"", **dict(zip(names, values, strict=True))}, 1)
+            )
         except UnreadableError:
             return None
-        if said.response_id is None or not said.response_id.isprintable():
+        if producer.response_id is None or not producer.response_id.isprintable():
             return None
-        return Source(StreamKey("response", said.response_id), said)
+        return Source(StreamKey("response", producer.response_id), producer)

@@ -1,4 +1,4 @@
-"""How far the times in entry ids are believed: a producer may choose its entries' ids."""
+"""Limit the times in entry ids to the present: producers may choose the ids of their entries."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from handlers.core.response import Resolution
 
 _TOLERANCE_MS = 1000
-"""Milliseconds that an id may be ahead: how well the server's time is known here."""
+"""Milliseconds that an id may be ahead of the estimated server time: the error of that estimate."""
 
 
 def believed(ms: int, now_ms: int) -> int:
-    """Return the time of an entry, or the server's time now if the entry claims to come from the future."""
+    """Return an entry's time in milliseconds since the epoch, or `now_ms` if that time is in the future."""
     return ms if ms <= now_ms + _TOLERANCE_MS else now_ms
 
 
 def with_believed_times(resolution: Resolution, now_ms: int) -> Resolution:
-    """Return what can be said of a response, with none of its times in the future."""
+    """Replace the future times of a resolution by the present, in place; return the resolution."""
     resolution.closed = [
         _with_believed_times(each, now_ms) if isinstance(each, FinishedPart) else each
         for each in resolution.closed
@@ -32,9 +32,9 @@ def with_believed_times(resolution: Resolution, now_ms: int) -> Resolution:
 
 
 def _with_believed_times(part: FinishedPart, now_ms: int) -> FinishedPart:
-    said = part.contradiction
+    contradiction = part.contradiction
     return part._replace(
         started_ms=believed(part.started_ms, now_ms),
         finished_ms=believed(part.finished_ms, now_ms),
-        contradiction=said and said._replace(at_ms=believed(said.at_ms, now_ms)),
+        contradiction=contradiction and contradiction._replace(at_ms=believed(contradiction.at_ms, now_ms)),
     )

@@ -1,1 +1,1 @@
-"""What the pipeline and the relay need of storage, and the plain data that goes to and fro."""
+"""The ports of storage for the pipeline and the relay, and the plain data that they exchange."""

@@ -1,4 +1,4 @@
-"""What a batch adds: to each part, to each response, and in all."""
+"""The effects of a batch: on each part, on each response, and in total."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from handlers.core.assembly import StoredFragment, assemble
 from handlers.core.context import note
-from handlers.core.effects import Context
+from handlers.core.effects import ContextValues
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.log import Columns
+from handlers.core.part_log import Columns
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey, StreamKey
 
 
-_NOTHING_SAID = Context()
+_NOTHING_SAID = ContextValues()
 
 
 class PartChange:
-    """What a batch adds to one part: fragments in columns, and closings."""
+    """The fragments (in columns) and closings that a batch adds to one part."""
 
     __slots__ = (
         "_first",
@@ -46,33 +46,33 @@ class PartChange:
 
     def __init__(self) -> None:
         self.entries: list[int] = []
-        """The batch's entry index of each fragment."""
+        """The index in the batch of each fragment's entry."""
         self.numbers: list[int | None] = []
         self.deltas: list[str] = []
         self.positions: list[int] | None = None
-        """In their entries' arrays; None as long as all are 0."""
+        """The position of each fragment in its entry's array of events; None while all are 0."""
         self.in_order = True
         self.closings: list[StoredClosing] = []
         self._first: dict[str, tuple[Arrival, Rank]] = {}
-        """The first closing that has each text; under the empty text, the first one that has any."""
+        """The first closing by text; the key "" has the first closing with any text."""
         self.copies: list[Arrival] = []
-        """Of closings that are not stored, since one that is goes before them."""
+        """The arrivals of closings that are not stored because an earlier one has the same text."""
         self.item_id: str | None = None
-        """Of the earliest event that has one."""
+        """The item id of the earliest event with one."""
         self._named: tuple[int, int] | None = None
         self.ids_differ = False
-        """Whether others have another one."""
+        """True if events of the batch have different item ids for the part."""
         self.opened: ModerationAlert | None = None
         self.contradicted: ModerationAlert | None = None
-        """The alert that a closing here has another text than the finished part; None if there is none."""
+        """The alert about a closing with another text than the finished part's, or None."""
 
     @property
     def named_by(self) -> int:
-        """The batch's index of the entry that has the item id; 0 if none has."""
+        """The index in the batch of the earliest entry with an item id; 0 if none has one."""
         return 0 if self._named is None else self._named[0]
 
     def name(self, item_id: str | None, entry: int, position: int) -> None:
-        """Note an event's item id."""
+        """Record an event's item id; `entry` is its index in the batch, `position` its index in the entry."""
         if item_id is None:
             return
         if self._named is not None and item_id != self.item_id:
@@ -87,14 +87,14 @@ class PartChange:
         numbers: list[int | None],
         deltas: list[str],
     ) -> None:
-        """Add fragments that stand in the order in which they came; the part may keep the lists as they are.
+        """Add fragments, given as columns in the order of their arrivals. The part may keep the lists.
 
-        What is added later may have come earlier: `put_in_order` when all is added.
+        Later calls may add earlier fragments, so call `put_in_order` after the last one.
         """
         if not self.entries:
             self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
             return
-        if self.in_order:  # these lists are still others' too
+        if self.in_order:  # the caller still owns these lists
             self.entries, self.numbers, self.deltas = [*self.entries], [*self.numbers], [*self.deltas]
             self.positions = None if self.positions is None else [*self.positions]
         self.in_order = False
@@ -107,7 +107,7 @@ class PartChange:
         self.deltas += deltas
 
     def put_in_order(self) -> None:
-        """Put the fragments into the order in which they came."""
+        """Sort the fragments by arrival."""
         if self.in_order:
             return
         at = list(zip(self.entries, self.positions or [0] * len(self.entries), strict=True))
@@ -120,10 +120,11 @@ class PartChange:
         self.in_order = True
 
     def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
-        """Add a closing, unless one before it has the same text: only one copy of a text is stored.
+        """Add a closing, unless an earlier one has the same text: a text is stored once.
 
-        The first event that has the text closes a part, and of one event the closing of the lowest rank.
-        A closing with another text is stored too, since it contradicts the first.
+        The first event with a text closes a part; among the closings of one event, the one with the lowest
+        rank does. A closing with another text is stored too, because it contradicts the first. A closing with
+        a checksum is always stored.
         """
         at = closing.arrival, closing.rank
         first = self._first.get(closing.text)
@@ -135,72 +136,72 @@ class PartChange:
             self._first[text] = min(at, self._first.get(text, at))
 
     def clear(self) -> None:
-        """Take its fragments out."""
+        """Remove the fragments."""
         self.entries, self.numbers, self.deltas, self.positions = [], [], [], None
 
 
 class ResponseChange:
-    """What a batch adds to one response."""
+    """The effects of a batch on one response."""
 
-    __slots__ = ("endings", "entries", "lost", "notes", "parts", "said")
+    __slots__ = ("context_claims", "endings", "entries", "lost", "notes", "parts")
 
     def __init__(self) -> None:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.notes: dict[Arrival, Note] = {}
-        """The notes of closings, and of the first loss."""
+        """The notes of closings and of the first loss, by arrival."""
         self.lost = False
-        """True if a loss is among the notes: later ones change nothing."""
-        self.said: dict[Said, EntryId] = {}
-        """What its entries say of its context, and the earliest one that says so."""
+        """True if a loss is among the notes; later losses change nothing."""
+        self.context_claims: dict[ContextClaim, EntryId] = {}
+        """The context claims of the response's entries, each with its earliest entry."""
         self.entries: set[int] = set()
-        """The batch's entry indexes of all but the fragments."""
+        """The indexes in the batch of all entries with effects other than fragments."""
 
-    def say(self, context: Context, entry: EntryId, *, learned: bool = False) -> None:
-        """Add what an entry says, if it says anything."""
+    def add_context(self, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
+        """Add an entry's context claim, unless it is empty."""
         if context == _NOTHING_SAID:
             return
-        before = self.said.setdefault((context, learned), entry)
+        before = self.context_claims.setdefault((context, learned), entry)
         if entry < before:
-            self.said[context, learned] = entry
+            self.context_claims[context, learned] = entry
 
     @property
     def registers(self) -> Registers:
-        """What its entries say of its context."""
+        """The registers that result from the context claims."""
         registers: Registers = {}
-        for (context, learned), entry in self.said.items():
+        for (context, learned), entry in self.context_claims.items():
             note(registers, context, entry, learned=learned)
         return registers
 
 
-Said = tuple[Context, bool]
-"""A context, and whether it was learned from an event and not told by the producer."""
+ContextClaim = tuple[ContextValues, bool]
+"""A context, and True if it was learned from an event instead of the producer's own context."""
 
 
 @dataclass(slots=True)
 class Commit:
-    """A batch: what it adds, and the entries to acknowledge with it, in the order of their ids."""
+    """The effects of a batch, and the entries to acknowledge with them, in the order of their ids."""
 
     entries: list[bytes]
-    """Their ids, as the server gave them."""
+    """The ids of the entries, as the server sent them."""
     milliseconds: list[int]
-    """Of these ids; `counters` likewise."""
+    """The milliseconds of these ids; `counters` has their sequence numbers."""
     counters: list[int]
     responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
-    """For each name in the counts, like `type:keepalive`, the batch's entry indexes, one an event."""
+    """The entry indexes of counted events, one per event, by name of the count, like `type:keepalive`."""
     touched: dict[StreamKey, int] = field(default_factory=dict)
-    """Responses that such events came of, with the latest entry's milliseconds."""
+    """Responses with counted events, each with the milliseconds of its latest entry."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
-    """With the batch's entry index of each."""
+    """Dead letters, each with the index of its entry."""
     crowded: dict[StreamKey, tuple[int, DeadLetter]] = field(default_factory=dict)
-    """The dead letter about a response that has too many parts, likewise; it gets only one."""
+    """The only dead letter about a response with too many parts, with the index of its entry."""
 
     acknowledges: bool = True
-    """False of a piece of a batch that only stores what some responses get; the last piece has the rest."""
+    """False for a piece that only stores the effects on some responses; the last piece has all else."""
 
     def pieces(self, number: int) -> Iterator[Commit]:
-        """Yield commits of so many responses each that there are about so many; the last acknowledges."""
+        """Yield about `number` commits, each with some of the responses; the last one acknowledges."""
         keys = list(self.responses)
         size = max(1, -(-len(keys) // number))
         firsts = list(range(0, len(keys), size)) or [0]
@@ -212,15 +213,15 @@ class Commit:
                 yield Commit(self.entries, self.milliseconds, self.counters, responses, acknowledges=False)
 
     def entry(self, index: int) -> EntryId:
-        """The id of an entry."""
+        """Return the id of the entry at an index."""
         return EntryId(self.milliseconds[index], self.counters[index])
 
     def indexes(self) -> dict[EntryId, int]:
-        """Where each entry stands."""
+        """Return the index of each entry, by id."""
         return {self.entry(index): index for index in range(len(self.entries))}
 
     def columns(self, change: PartChange) -> Columns:
-        """A part's fragments, as a chunk stores them."""
+        """Return a part's fragments in columns, as a chunk stores them."""
         milliseconds, counters = self.milliseconds, self.counters
         return Columns(
             [milliseconds[entry] for entry in change.entries],
@@ -231,7 +232,7 @@ class Commit:
         )
 
     def fragments(self, change: PartChange) -> list[StoredFragment]:
-        """A part's fragments, one by one."""
+        """Return a part's fragments as a list of objects."""
         positions = change.positions or [0] * len(change.entries)
         return [
             StoredFragment(Arrival(self.entry(entry), position), number, delta)
@@ -241,24 +242,24 @@ class Commit:
         ]
 
     def text_of(self, change: PartChange) -> str:
-        """A part's fragments, joined."""
-        if self.columns(change).first_number is not None:  # they are in order, and none is there twice
+        """Return the text of a part's fragments."""
+        if self.columns(change).first_number is not None:  # consecutive numbers: in order and without repeats
             return "".join(change.deltas)
         return assemble(self.fragments(change)).text
 
     def begins_with_delta(self, change: PartChange) -> bool:
-        """Return whether a part gets fragments, and none of its closings with a text came before them."""
+        """Return whether a part has fragments, and none of its closings with a text came before them."""
         if not change.entries:
             return False
         first = Arrival(self.entry(change.entries[0]), change.positions[0] if change.positions else 0)
         return all(first < closing.arrival for closing in change.closings if closing.text)
 
     def named(self, change: PartChange) -> EntryId:
-        """The entry that has a part's item id; there has to be one."""
+        """Return the id of the entry with a part's item id; the part must have one."""
         return self.entry(change.named_by)
 
-    def says(self, response: ResponseChange, change: PartChange) -> list[tuple[str, StoredClosing]]:
-        """Return the closings that have a part's text or a checksum, each after the digest of that text."""
+    def stated_texts(self, response: ResponseChange, change: PartChange) -> list[tuple[str, StoredClosing]]:
+        """Return the closings with a text or a checksum of the part, as (digest of the text, closing)."""
         found = []
         for closing in change.closings:
             if closing.text:
@@ -268,7 +269,7 @@ class Commit:
         return found
 
     def began(self, change: PartChange) -> EntryId:
-        """The earliest entry of what is added to a part."""
+        """Return the id of the earliest entry with a fragment or a closing of a part."""
         if not change.closings:
             return self.entry(change.entries[0])
         entries = [closing.arrival.entry for closing in change.closings]

@@ -1,7 +1,7 @@
-"""What the relay needs of the world: what is owed to a destination, and the right to pay it.
+"""The relay's port of storage: the alerts that are pending for a destination, and their acknowledgement.
 
-The stream of alerts is the outbox. Each destination has a consumer group of its own on it, and an alert that
-was read and not acknowledged there is owed to the destination. `service/storage/outbox.py` keeps it in Redis.
+The stream of alerts is the outbox. Each destination has its own consumer group on the stream. An alert that
+was read through the group and not acknowledged is pending. `service/storage/redis_outbox.py` implements it.
 """
 
 from __future__ import annotations
@@ -18,112 +18,122 @@ if TYPE_CHECKING:
     from deltaloom.messages import UndeliveredReason
 
 RELAY_PREFIX = "relay:"
-"""Of the names of all the relay's groups, which `trim.lua` knows them by."""
+"""Prefix of the relay's consumer groups, by which `trim.lua` recognizes them."""
 
 CONSUMER = "relay"
-"""The one consumer of a destination's group: a lease says who that is, so there is nobody to tell apart."""
+"""Name of the only consumer of a destination's group; the lease decides which process that is."""
 
 BEGINNING = EntryId(0, 0)
-"""Before every entry."""
+"""An id less than that of any entry."""
 
 
-class Place(NamedTuple):
-    """Where an alert is: its stream, and its id there."""
+class EntryRef(NamedTuple):
+    """The position of an alert: its stream and its id."""
 
     stream: str
     id: EntryId
 
 
-class Owed(NamedTuple):
+class PendingAlert(NamedTuple):
     """An alert that was read for a destination and not acknowledged."""
 
-    place: Place
+    ref: EntryRef
     data: bytes | None
-    """The alert's JSON; None if another program wrote an entry without."""
+    """The alert's JSON; None for an entry of another program without the field."""
 
 
 class Page(NamedTuple):
-    """Some of what is owed, in the order of the stream."""
+    """A page of pending alerts, in the order of the stream."""
 
-    entries: Sequence[Owed]
+    entries: Sequence[PendingAlert]
     upto: EntryId
-    """Everything up to here was looked at."""
+    """The id of the last entry on the page; the next page begins after it."""
     more: bool
+    """True if another page may follow."""
     lost: int
-    """Of those looked at, how many were trimmed from the stream while they were owed; they are let go of."""
+    """Number of alerts on the page that were trimmed while pending; they were acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a destination does not get an alert."""
+    """The reason why a destination cannot get an alert."""
 
     reason: UndeliveredReason
     answer: str
-    """The last one, in a line that holds no secret."""
+    """The destination's last answer, in one line without secrets."""
     attempts: int
-    """By the relay that gave up."""
+    """Number of attempts by the relay that gave up."""
     failed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class KeptDigest:
-    """Which alerts became one message: kept, so that whoever tries again sends the same one."""
+class SavedDigest:
+    """A saved digest: the alerts in one message, saved so that a retry sends the same message."""
 
-    places: Sequence[Place]
+    refs: Sequence[EntryRef]
     confirmed: bool
-    """Whether it has arrived, and its alerts have only to be acknowledged."""
+    """True if the message was delivered, so that its alerts need only be acknowledged."""
 
 
 class Outbox(Protocol):
-    """What is owed to one destination, on all partitions.
+    """The pending alerts of one destination, on all partitions.
 
-    Every method may raise `StorageUnavailableError`, having written all or nothing of what concerns a place.
+    Any method may raise `StorageUnavailableError`. For each alert, it has then written either all or nothing.
     """
 
-    async def owed(self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0) -> Page:
-        """What is owed between two entries, both left out (None: to the end), and was read so long ago."""
+    async def pending_page(
+        self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0
+    ) -> Page:
+        """Return a page of pending alerts, and acknowledge those that were trimmed from the stream.
+
+        Args:
+            stream: the stream of alerts.
+            after: id after which the page begins.
+            before: id before which the page ends, or None for the end of the stream.
+            idle_ms: minimum milliseconds since an alert was read.
+        """
         ...
 
-    async def still_owed(self, places: Sequence[Place]) -> Sequence[Owed]:
-        """Of these, what is owed."""
+    async def still_pending(self, refs: Sequence[EntryRef]) -> Sequence[PendingAlert]:
+        """Return the alerts among these entries that are still pending."""
         ...
 
-    async def settle(self, places: Collection[Place]) -> None:
-        """They are owed no more: delivered, or not meant for this destination."""
+    async def settle(self, refs: Collection[EntryRef]) -> None:
+        """Acknowledge alerts that were delivered or are not routed to this destination."""
         ...
 
-    async def give_up(self, place: Place, failure: Failure) -> None:
-        """Put an alert among the undelivered and owe it no more, in one step and once."""
+    async def give_up(self, ref: EntryRef, failure: Failure) -> None:
+        """Move an alert to the undelivered alerts and acknowledge it, atomically and once."""
         ...
 
-    async def digests(self) -> Mapping[str, KeptDigest]:
-        """The digests that are kept, by their ids."""
+    async def digests(self) -> Mapping[str, SavedDigest]:
+        """Return the saved digests, by id."""
         ...
 
-    async def keep_digest(self, digest_id: str, digest: KeptDigest) -> None:
-        """Keep a digest."""
+    async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
+        """Save a digest."""
         ...
 
-    async def drop_digest(self, digest_id: str) -> None:
-        """Keep it no longer."""
+    async def delete_digest(self, digest_id: str) -> None:
+        """Delete a saved digest."""
         ...
 
-    async def gone(self) -> str | None:
-        """What the destination answered when it said that it is no more; None: it did not."""
+    async def disabled_answer(self) -> str | None:
+        """Return the answer with which the destination disabled itself, or None if it is enabled."""
         ...
 
-    async def note_gone(self, answer: str, at: datetime) -> None:
-        """Note that it is no more, until an operator says otherwise."""
+    async def disable(self, answer: str, at: datetime) -> None:
+        """Mark the destination as disabled until an operator enables it."""
         ...
 
 
 class LeaseStore(Protocol):
-    """Who may send to one destination. Every method may raise `StorageUnavailableError`."""
+    """The lease to send to one destination. Any method may raise `StorageUnavailableError`."""
 
     async def hold(self, ttl_ms: int) -> bool:
-        """Take the lease, or keep it for so much longer; whether it is this process's."""
+        """Acquire or extend the lease for `ttl_ms`; return whether this process holds it."""
         ...
 
     async def release(self) -> None:
-        """Let go of it, if it is this process's."""
+        """Release the lease, if this process holds it."""
         ...

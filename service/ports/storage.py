@@ -1,4 +1,4 @@
-"""What the pipeline needs of the world, and the plain data that goes to and fro."""
+"""The pipeline's port of storage, and the plain data that it exchanges with it."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 
 
 class StorageUnavailableError(ConnectionError):
-    """The server is away, or cannot take writes now: nothing was acknowledged, so try again."""
+    """The server is unavailable or refuses writes. Nothing was acknowledged, so retry."""
 
     def __init__(self, state: str, detail: str = "") -> None:
         super().__init__(f"{state}: {detail}" if detail else state)
         self.state = state
-        """What is the matter, in a word: the same for every attempt that fails for the same reason."""
+        """The cause in a word; the same for all attempts that fail for the same reason."""
 
 
-class SetUpWronglyError(StorageUnavailableError):
-    """The server does not let us do it until somebody mends how it, or what is in it, is set up.
+class SetupError(StorageUnavailableError):
+    """The server refuses a command until an operator corrects its setup or its data.
 
-    Nothing was acknowledged. The message names what is wrong and what to do.
+    Nothing was acknowledged. The message has the cause and the remedy.
     """
 
 
 class RawEntry(NamedTuple):
-    """An entry as the server gives it (which may be a plain list of the two)."""
+    """An entry as the server sends it. The reading client passes a plain list of the two values."""
 
     id: bytes
     fields: list[bytes]
-    """Names and values in turn."""
+    """Names and values, alternating."""
 
 
 class Beginning(RawEntry):
-    """The first fields of an entry that has more than somebody wanted to read; the last value may be cut."""
+    """The first fields of an entry that is larger than requested; the last value may be truncated."""
 
     whole_bytes: int = 0
-    """Bytes of all its fields."""
+    """Bytes of all names and values of the entry."""
 
     @classmethod
     def of(cls, entry_id: bytes, fields: list[bytes], whole_bytes: int) -> Self:
-        """Return what was read of an entry that has so many bytes."""
+        """Return the beginning of an entry of `whole_bytes` bytes."""
         beginning = cls(entry_id, fields)
         beginning.whole_bytes = whole_bytes
         return beginning
@@ -59,8 +59,8 @@ class Beginning(RawEntry):
 class Entry(NamedTuple):
     """An entry of the input stream.
 
-    `body` is the JSON of an event or of an array of events, None where the entry holds one event as flat
-    fields. `headers` is what its producer said of it in the message's envelope.
+    `body` is the JSON of an event or of an array of events; None if the entry has one event as flat fields.
+    `headers` are the headers in the envelope of the producer's message.
     """
 
     id: EntryId
@@ -69,284 +69,297 @@ class Entry(NamedTuple):
     headers: Mapping[str, str]
     deliveries: int = 1
     whole_bytes: int = 0
-    """Bytes of all its fields, if `fields` are only the first of them."""
+    """Bytes of the whole entry if `fields` is only its beginning, else 0."""
 
 
 class Contradicted(NamedTuple):
-    """The stored facts about a finished part for which a commit has another text."""
+    """The stored data of a finished part for which a commit has another text."""
 
     digest: str
     """The digest of the part's text."""
     registers: Registers
-    """The context of its response, as far as it is still stored."""
+    """The context of its response; empty if it is no longer stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of a commit."""
+    """The result of a commit."""
 
     overflowing: Sequence[PartKey] = ()
-    """Parts that would grow beyond their limit. If there are any, nothing at all was written."""
+    """Parts that would exceed the limits of a part. If there are any, nothing was written."""
     pieces: int = 1
-    """In how many commits it has to be made, because one would hold up the server for too long. If there are
-    several, nothing at all was written."""
+    """Number of commits into which the batch must be cut, because one would block the server for too long. If
+    it is above 1, nothing was written."""
     crowded: Sequence[PartKey] = ()
-    """Parts that would be too many of their response. If there are any, nothing at all was written."""
+    """New parts beyond the limit of parts per response. If there are any, nothing was written."""
     noted_too_often: Sequence[StreamKey] = ()
-    """Responses with too many endings of items, and notes. If there are any, nothing at all was written."""
+    """Responses with too many notes or endings of items. If there are any, nothing was written."""
     contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
-    """Finished parts for which the batch has another text, and no alert yet. If there are any, nothing at all
-    was written: commit again with an alert for each."""
-    told_of_crowds: Sequence[int] = ()
-    """The batch's entries whose letter about a response with too many parts was written."""
+    """Finished parts for which the batch has another text but no alert. If there are any, nothing was
+    written: commit again with an alert for each."""
+    reported_crowds: Sequence[int] = ()
+    """Indexes of the entries for which the dead letter about a response with too many parts was written."""
     acknowledged: int = 0
+    """Number of acknowledged entries."""
     opened: Sequence[PartKey] = ()
+    """Parts for which the opening alert was raised."""
     late_events: int = 0
+    """Number of events for finished parts."""
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
-    """Responses with something closed behind the low-water mark; this batch's too, if that is stalled."""
-    loaded: Sequence[Loaded] = ()
-    """Those of them that the commit could read at once; `ready` has the others."""
+    """Responses with a closing that the low-water mark has passed. If the mark is stalled, also the waiting
+    responses of this batch."""
+    loaded: Sequence[LoadedResponse] = ()
+    """Ready responses that the commit has loaded; `ready` has the others."""
     more: bool = False
-    """Whether there may be more of them: a survey finds those."""
+    """True if more responses may be ready; a survey finds them."""
     surplus: int = 0
-    """How many more responses are open than may be; at most as many as the batch told something new of."""
-    history: str = ""
-    """Which history of the data this is true of: after a failover or a restart it is another one."""
+    """Number of open responses beyond the limit, at most the number changed on the slow path."""
+    replication_id: str = ""
+    """The server's replication id, which changes with a failover or a restart."""
     now_ms: int = 0
-    """The server's time."""
-    still_there: Sequence[int] | None = None
-    """Where the history is another than at the last commit, nothing was written, and some of what was written
-    before may be lost; this names the batch's entries that are still there, by their numbers."""
+    """The server's time in milliseconds since the epoch."""
+    surviving_entries: Sequence[int] | None = None
+    """Set if the replication id has changed since the last commit: nothing was written, and earlier writes
+    may be lost. The value has the indexes of the batch's entries that the server still has."""
 
     @property
     def stored(self) -> bool:
-        """False if nothing was written."""
-        return not self.must_change and self.pieces == 1 and self.still_there is None
+        """True if the batch was written."""
+        return not self.must_change and self.pieces == 1 and self.surviving_entries is None
 
     @property
     def must_change(self) -> bool:
-        """True if nothing was written: the batch has to be changed before it can be."""
+        """True if nothing was written because the batch exceeds a limit or lacks an alert."""
         return bool(self.overflowing or self.crowded or self.noted_too_often or self.contradicted)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A response as stored, and the version that a later write must still find."""
+class LoadedResponse:
+    """A stored response, and the version that a settlement of it must still find."""
 
     state: ResponseState
     version: int
     log_bytes: Mapping[PartKey, int]
-    """How long the logs of its open parts were."""
+    """Bytes of the logs of its open parts."""
     alerted: Collection[PartKey]
-    """Open parts of which the alert was raised."""
+    """Open parts for which the opening alert was raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedText:
-    """A text to write, with the alerts that go with it."""
+    """A finished text to write, with its alerts."""
 
     part: PartKey
     message: AssembledText
     opened: ModerationAlert | None
-    """To be raised if it was not yet."""
+    """The opening alert, raised unless it was before; None if the part needs none."""
     finished: ModerationAlert | None
+    """The finishing alert; None if the part needs none."""
     log_bytes: int
-    """How long its log was: if it has grown since, the text has to be read again."""
+    """Bytes of the log when it was read; if it has changed since, nothing is written and it is read again."""
     late: int
-    """Events of the log that came too late for it."""
+    """Number of events in the log that came too late for the text."""
     contradicted: ModerationAlert | None = None
-    """The alert that another authoritative text came for the part; None: none came."""
+    """The alert about another authoritative text for the part; None if none came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A part that is a copy of another: nothing is written of it."""
+    """A part that is a copy of another one: its log is deleted and no text is written."""
 
     part: PartKey
     log_bytes: int
-    """How long its log was: if it has grown since, it has to be read again."""
+    """Bytes of the log when it was read; if it has changed since, the part is read again."""
     late: int
-    """Events of the log that came too late for it."""
+    """Number of events in the log that came too late for the text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
-    """What follows from the end of a response, once, however often and by whomever it is said."""
+class ResponseOutcome:
+    """The effects of a response's end, applied once even if several events end the response."""
 
     at_ms: int
-    """When the first event that ended it was added to the input; server time if it was given up."""
+    """Milliseconds of the first event that ended the response; the server's time if it was given up."""
     counted_for: Sequence[tuple[RateScope, str]]
-    """Whose response it was: the model's, the tenant's. Nobody's if nobody can say which response it is."""
+    """The models, tenants and providers to count the response for; empty if its id is unknown."""
     alerts: Sequence[ModerationAlert]
-    """Raised because of how it ended, each type once."""
+    """Alerts about the way it ended; each type is raised once."""
     refused: bool = False
-    """True if the reason means that the model declined. Storage itself knows of refusal parts."""
+    """True if the reason means that the model refused. Storage adds refusal parts by itself."""
     blocked: bool = False
     """True if a filter, a policy or a guardrail stopped it."""
     cancelled: bool = False
-    """True if it was cancelled: then it does not count, unless it was refused."""
+    """True if it was cancelled; it is then counted only if it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What to write for one response."""
+    """The changes to write for one response."""
 
     stream_key: StreamKey
     version: int
     closed: Sequence[FinishedText | Dropped]
-    """To be settled in this order. From the first for which something has come, all is read again."""
-    spent: Sequence[Arrival]
-    """Endings that nothing waits for any more."""
-    doubtful_since: EntryId | None
+    """Parts to finish, in this order. From the first one with a changed log on, they are read again."""
+    applied_endings: Sequence[Arrival]
+    """Applied endings, to be deleted."""
+    unsettled_since: EntryId | None
+    """Earliest entry that closed a part, or ended the response, and is not yet settled; None if none is."""
     ended: bool
-    """Nothing more is expected: forget the response once nothing of it is open."""
+    """True if no more events are expected: replace the state by a marker once no part is open."""
     idle_since_ms: int | None = None
-    """Only if its latest entry is still of this time."""
-    over: Over | None = None
-    """If it has ended, or is given up."""
+    """Milliseconds of the last activity; if changed, nothing is written. None to skip this check."""
+    outcome: ResponseOutcome | None = None
+    """The effects of its end; None if it has not ended and is not given up."""
     contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
-    """Alerts about other authoritative texts of parts that were finished before, raised once a part."""
+    """Alerts about other authoritative texts of parts finished before, raised once per part."""
     partial: bool = False
-    """True if more of the response's parts follow in a later call, and then what its end means."""
+    """True if a later call has more parts of the response and the effects of its end."""
     earlier: Sequence[PartKey] = ()
-    """The parts that were settled in the calls before."""
+    """The parts that earlier calls have settled."""
 
     @property
     def texts(self) -> list[FinishedText]:
-        """The texts to be written."""
+        """The finished texts to write, without dropped copies."""
         return [each for each in self.closed if isinstance(each, FinishedText)]
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look at the whole stream finds to do."""
+    """The responses that can be settled without a batch."""
 
     low_water: LowWater
     now_ms: int
     ready: Sequence[StreamKey]
     more: bool
-    """True if there may be more than this survey names."""
+    """True if there may be more responses than this survey returns."""
     idle: Mapping[StreamKey, int]
-    """Responses of which nothing came for the idle timeout, with their latest entry's milliseconds."""
+    """Responses without an entry for the idle timeout, with the milliseconds of their last activity."""
     surplus: Mapping[StreamKey, int]
-    """Those beyond the limit of open responses that were silent the longest, likewise."""
-    history: str = ""
-    """As in `Committed`."""
+    """Longest idle responses beyond the limit of open ones, with the milliseconds of their last activity."""
+    replication_id: str = ""
+    """The server's replication id."""
 
 
 class Claim(NamedTuple):
-    """What was taken over from others."""
+    """The result of a claim."""
 
     cursor: str
-    """Where to go on; `0-0` when all have been looked at."""
+    """The cursor of the next claim; `0-0` after the last page."""
     lost: Sequence[str]
-    """Entries that were trimmed from the input while they were pending."""
+    """Ids of entries that were trimmed from the input while pending."""
     deliveries: Mapping[str, int]
-    """Of each entry that is now this consumer's, how often it was delivered."""
+    """The delivery count of each claimed entry, by id."""
 
 
 class Group(Protocol):
-    """Who holds which entries. Every method may raise `StorageUnavailableError`."""
+    """The worker's consumer group. Any method may raise `StorageUnavailableError`."""
 
     async def consumers(self) -> Sequence[str]:
-        """The names of all consumers."""
+        """Return the names of all consumers."""
         ...
 
     async def claim(self, idle_ms: int, cursor: str) -> Claim:
-        """Take over entries that nobody has acknowledged for `idle_ms`."""
+        """Claim entries that have been idle for `idle_ms`, from `cursor` on (`0-0` to begin).
+
+        The delivery counts stay unchanged.
+        """
         ...
 
-    async def inherit(self, gone: str) -> Mapping[str, int]:
-        """Take over some of what a consumer that is gone left; with how often each was delivered."""
+    async def adopt(self, gone: str) -> Mapping[str, int]:
+        """Claim some pending entries of the stopped consumer `gone`; return their delivery counts by id."""
         ...
 
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> Sequence[RawEntry]:
-        """Give this consumer entries it holds, as their delivery of this number."""
+        """Deliver pending entries of this consumer, with `deliveries` as their new delivery count."""
         ...
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
         """Read an entry without delivering it.
 
         Returns:
-            The entry, or about `at_most` bytes of it as a `Beginning`; None if it is not there (any more).
+            The entry, or a `Beginning` with about `at_most` bytes if it is larger; None if it does not exist.
         """
         ...
 
-    async def keep(self, entry_ids: Collection[bytes]) -> None:
-        """Say that this consumer still works on these entries."""
+    async def renew(self, entry_ids: Collection[bytes]) -> None:
+        """Reset the idle time of this consumer's entries, so that no other worker claims them."""
         ...
 
     async def leave(self) -> int:
-        """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""
+        """Release this consumer's pending entries to other workers at once; return their number."""
         ...
 
-    async def retire(self, idle_ms: int) -> Sequence[str]:
-        """Remove consumers that were not heard of for so long and hold nothing."""
+    async def remove_idle_consumers(self, idle_ms: int) -> Sequence[str]:
+        """Remove consumers without pending entries that have been idle for `idle_ms`; return their names."""
         ...
 
     async def trim(self, retention_ms: int) -> int:
-        """Trim the input behind what every group has acknowledged, the outputs by age."""
+        """Trim the input up to the first entry that a group needs, the outputs by age.
+
+        Return the number of entries trimmed from the input.
+        """
         ...
 
 
 class Storage(Protocol):
-    """Where the sets live.
+    """The storage of one partition.
 
-    Every method may raise `StorageUnavailableError`, having written all or nothing.
+    Any method may raise `StorageUnavailableError`; it has then written either all or nothing.
     """
 
     @property
-    def history(self) -> str:
-        """Which history of its data it was in when it was last asked; empty: not yet."""
+    def replication_id(self) -> str:
+        """The server's replication id at the last commit; empty before the first."""
         ...
 
     @property
     def now_ms(self) -> int:
-        """The server's time, in milliseconds since the epoch."""
+        """The estimated time of the server, in milliseconds since the epoch."""
         ...
 
-    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
-        """Make a batch's effects durable and acknowledge it, in one step.
+    async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
+        """Store a batch's effects and acknowledge its entries, atomically.
 
         Args:
             commit: the batch, or a piece of one.
-            history: what it was when the batch was read, if that is known.
-            whole: try it however long it takes.
+            replication_id: the one before the batch was read, or empty for the one of the last commit.
+            whole: True to commit even if that blocks the server for long; else `pieces` of the result may
+                be above 1.
         """
         ...
 
     async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
-        """Note whose pending entries are, so that no text of others waits for them."""
+        """Record the responses of pending entries, so that texts of other responses do not wait for them."""
         ...
 
     async def confirm(self) -> None:
-        """Come back when what was written is as safe as the operator wants it: on disk, on replicas."""
+        """Wait until all writes are on the disk and the replicas that the settings require."""
         ...
 
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """For parts about to raise an alert, what is known of their response; None if it was raised."""
+        """Return the stored context for parts about to raise an alert; None if it was raised before."""
         ...
 
-    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
-        """Read responses."""
+    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
+        """Read responses, in the order of their keys."""
         ...
 
-    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
-        """Write finished texts with their alerts, once each; returns the parts that were not yet written.
+    async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
+        """Write finished texts and their alerts, once each; return the parts that this call has written.
 
-        Nothing is written if the history of the data is another than the one that all this was read from.
+        Nothing is written if the replication id is not `replication_id`, under which the responses were read.
         """
         ...
 
     async def set_aside(self, stream_key: StreamKey) -> None:
-        """Give up settling a response: nobody looks at it again unless more comes."""
+        """Set a response aside: it is settled again only if more events come."""
         ...
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
-        """Look for responses that can be settled though no batch says so: ready or idle ones."""
+        """Return the responses that are ready or idle, independent of a batch."""
         ...
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
-        """Look for responses beyond the limit of open ones, so many at most, if that is given."""
+        """Return at most `at_most` of the responses beyond `max_open` open ones."""
         ...

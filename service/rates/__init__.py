@@ -1,1 +1,1 @@
-"""Refusal rates: proportions, and spikes."""
+"""Refusal rates: proportions and spikes."""

@@ -1,15 +1,16 @@
-"""Is far more refused than before? Two shares, compared by a test that a textbook has.
+"""Compare the refusal share of a window with that of its baseline, by a standard two-proportion test.
 
-A *spike* is a window in which all of this holds:
+A window is a *spike* if all of these conditions hold:
 
-1. there are enough responses to speak of a share, in the window and before it, and at least ten refusals;
-2. the two shares are further apart than chance makes them: the z of the two-proportion test with pooled
-   variance (https://www.itl.nist.gov/div898/handbook/prc/section3/prc33.htm) has reached the score asked for;
-3. the difference matters: refusals have at least doubled (say), or what is answered has halved. Among a
-   million responses, 1.1 % is significantly more than 1.0 %, and nobody should get up for it.
+1. The window and the baseline each have enough responses, and the window has at least ten refusals.
+2. The difference is significant: the z of the two-proportion test with pooled variance
+   (https://www.itl.nist.gov/div898/handbook/prc/section3/prc33.htm) reaches the configured score.
+3. The difference is large: with a ratio of 2, the share of refusals has doubled, or the share of other
+   responses has halved. Among a million responses, 1.1 % is significantly more than 1.0 %, but too little
+   for an alert.
 
-It is *calm* again when 2 or 3 does not hold even by half: with half the score, or with the square root of the
-ratio. So what hovers at the border does not begin and end with every look.
+A spike is *calm* if condition 2 fails with half the score, or condition 3 with the square root of the ratio.
+So a share near a threshold does not begin and end a spike at every look.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 REFUSED_AT_LEAST = 10
-"""Refusals in a window: with fewer the normal distribution is no picture of what chance does."""
+"""Minimum refusals in a window; with fewer, the normal distribution is a poor approximation."""
 
 
 class Count(NamedTuple):
-    """Responses that were over in some time, and how many of them were refused or blocked."""
+    """The number of responses that ended in a time span, and of those that were refused or blocked."""
 
     responses: int = 0
     refused: int = 0
     blocked: int = 0
-    """Responses that a filter, a policy or a guardrail stopped; none is in `refused`."""
+    """Responses that a filter, a policy or a guardrail stopped; `refused` does not include them."""
 
     @property
     def share(self) -> float:
@@ -41,11 +42,11 @@ class Count(NamedTuple):
         return self._share_of(self.blocked)
 
     def plus(self, other: Count) -> Count:
-        """Return the sum of both."""
+        """Return the sum of both counts."""
         return Count(*(mine + others for mine, others in zip(self, other, strict=True)))
 
     def without(self, part: Count) -> Count:
-        """Return the rest, if `part` is a part of it; never less than nothing."""
+        """Return the count without `part`; no value is below 0."""
         return Count(*(max(0, mine - others) for mine, others in zip(self, part, strict=True)))
 
     def _share_of(self, some: int) -> float:
@@ -54,18 +55,18 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What makes a spike."""
+    """The thresholds of a spike."""
 
     responses: int
-    """At least so many, in the window and in the baseline."""
+    """Minimum responses, both in the window and in the baseline."""
     ratio: float
-    """Refusals are at least so many times as frequent; or what is answered, at most one part in so many."""
+    """Minimum factor by which the refusal share grows, or by which the share of other responses shrinks."""
     score: float
-    """At least so many standard errors."""
+    """Minimum difference in standard errors."""
 
 
 def score(window: Count, baseline: Count) -> float:
-    """How many standard errors the window's share is above the baseline's; 0 without anything to compare."""
+    """Return the difference of the refusal shares in standard errors; 0 if there is nothing to compare."""
     if not window.responses or not baseline.responses:
         return 0.0
     pooled = window.plus(baseline).share
@@ -74,7 +75,7 @@ def score(window: Count, baseline: Count) -> float:
 
 
 def is_spike(window: Count, baseline: Count, thresholds: Thresholds) -> bool:
-    """Whether far more was refused in the window than before it."""
+    """Return whether the window is a spike: see the module's docstring."""
     enough = (
         min(window.responses, baseline.responses) >= thresholds.responses
         and window.refused >= REFUSED_AT_LEAST
@@ -87,7 +88,7 @@ def is_spike(window: Count, baseline: Count, thresholds: Thresholds) -> bool:
 
 
 def is_calm(window: Count, baseline: Count, thresholds: Thresholds) -> bool:
-    """Whether a spike is over: hardly more is refused than before it, or nothing comes any more."""
+    """Return whether a spike is over: the share is near the baseline's again, or no responses come."""
     return score(window, baseline) < thresholds.score / 2 or not _matters(
         window.share, baseline.share, math.sqrt(thresholds.ratio)
     )

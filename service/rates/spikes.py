@@ -1,7 +1,7 @@
-"""Watch the refusals of each model, tenant and provider, and alert when they are far more than before.
+"""Watch the refusal share of each model, tenant and provider, and raise an alert for a spike.
 
-Every worker watches, one at a time. What is counted, and which spikes last, is in storage, and a look that
-another one has overtaken writes nothing. So each spike begins once and ends once, whichever workers die.
+All workers watch, one at a time. The counts and the current spikes are in storage, and a worker whose read
+spikes are outdated writes nothing. So each spike begins once and ends once, even if workers die.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WATCHED = frozenset(get_args(KnownRateScope))
 
 
 class Subject(NamedTuple):
-    """Whose responses are counted together."""
+    """A model, tenant or provider with its own counts."""
 
     scope: RateScope
     name: str
@@ -37,29 +37,29 @@ class Subject(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Subject:
-        """Read back what `str()` wrote."""
+        """Parse the output of `str()`."""
         scope, _, name = text.partition(":")
         return cls(scope, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was counted, up to a time; all of it in milliseconds since the epoch."""
+    """The counts up to a time; all times are in milliseconds since the epoch."""
 
     now_ms: int
     window_since_ms: int
     baseline_since_ms: int
     window: Mapping[Subject, Count]
     baseline: Mapping[Subject, Count]
-    """Of the time before the window."""
+    """The counts of the time before the window."""
 
     @property
     def subjects(self) -> list[Subject]:
-        """All of whom something was counted, by name."""
+        """The subjects with counts, sorted."""
         return sorted({*self.window, *self.baseline})
 
     def rate(self, subject: Subject, *, since_spike: RefusalRate | None = None) -> RefusalRate:
-        """Window and baseline of one; the baseline of `since_spike`, if one lasts."""
+        """Return the window and baseline of a subject; during a spike, with the baseline of `since_spike`."""
         window = self.window.get(subject, _NOTHING)
         baseline, baseline_since = self.baseline.get(subject, _NOTHING), _time(self.baseline_since_ms)
         if since_spike is not None:
@@ -82,20 +82,20 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """The right to look, for now."""
+class LeaderLock:
+    """The right to look for spikes, and the spikes at that time."""
 
     now_ms: int
-    """Server time."""
+    """The server's time in milliseconds since the epoch."""
     version: int
-    """Of the spikes below: when they are another's, what was seen is out of date."""
+    """The version of `spikes`; once it has changed, this turn cannot write any more."""
     spikes: Mapping[Subject, ModerationAlert]
-    """Those that last, as the alerts that began them."""
+    """The current spikes, with the alerts that began them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A spike that begins, or ends."""
+    """The beginning or the end of a spike."""
 
     subject: Subject
     alert: ModerationAlert
@@ -103,30 +103,33 @@ class Change:
 
 
 class RateStorage(Protocol):
-    """Where responses are counted. Every method may raise `StorageUnavailableError`."""
+    """The storage of counts and spikes. Any method may raise `StorageUnavailableError`."""
 
-    async def take_turn(self, lasts_ms: int) -> Turn | None:
-        """The turn to look, for so long; None if another worker has it."""
+    async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
+        """Acquire the right to look for `lasts_ms`; None if another worker holds it."""
         ...
 
     async def counted(self, now_ms: int) -> Rates:
-        """What was counted up to now, in all partitions."""
+        """Return the counts of all partitions up to now."""
         ...
 
-    async def write(self, turn: Turn, changes: Sequence[Change]) -> bool:
-        """Raise the alerts, unless another worker has written since this turn, or it is long past."""
+    async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
+        """Raise the alerts and store the changes; return whether it was done.
+
+        Write nothing if another worker has written since this turn, or the turn is too old.
+        """
         ...
 
 
-def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
-    """The spikes that begin, and those that end.
+def changes(lock: LeaderLock, rates: Rates, thresholds: Thresholds) -> list[Change]:
+    """Return the spikes that begin, and those that end.
 
-    A spike is compared with what was before it. It is over at the latest when that is longer ago than any
-    baseline reaches: what has been so for a day is how things are. Only a later version changes spikes of the
-    scopes that it added.
+    A spike is compared with the baseline from before it began. It ends at the latest when a new baseline
+    would begin after it: a share that has lasted for a day (by default) is normal. Spikes with an unknown
+    scope, which a later version has added, are left alone.
     """
     found = []
-    for subject, began in turn.spikes.items():
+    for subject, began in lock.spikes.items():
         if subject.scope not in _WATCHED:
             continue
         rate = rates.rate(subject, since_spike=began.rate)
@@ -136,57 +139,57 @@ def changes(turn: Turn, rates: Rates, thresholds: Thresholds) -> list[Change]:
     for subject, window in sorted(rates.window.items()):
         if subject.scope not in _WATCHED:
             continue
-        known = subject in turn.spikes or subject.name == OTHER  # these are always others, so never a spike
+        known = subject in lock.spikes or subject.name == OTHER  # its members change, so it is never a spike
         if not known and is_spike(window, rates.baseline.get(subject, _NOTHING), thresholds):
             found.append(Change(subject, _alert(subject, rates.rate(subject)), begins=True))
     return found
 
 
 def thresholds_of(settings: Settings) -> Thresholds:
-    """As the operator wants them."""
+    """Return the configured thresholds."""
     return Thresholds(settings.spike_responses, settings.spike_ratio, settings.spike_score)
 
 
 class SpikeWatch:
-    """Looks, again and again.
+    """Looks for spikes.
 
     Args:
-        storage: where the responses are counted.
-        thresholds: what makes a spike.
+        storage: storage of the counts and spikes.
+        thresholds: thresholds of a spike.
         every: seconds between two looks of this worker.
     """
 
     def __init__(self, storage: RateStorage, thresholds: Thresholds, every: float) -> None:
         self._storage = storage
         self._thresholds = thresholds
-        self._turn_ms = round(
-            every * 500
-        )  # half of it: a worker that is alone gets each turn, however it jitters
+        # Half the interval, so that a single worker gets each turn in spite of jitter.
+        self._turn_ms = round(every * 500)
 
     async def look(self) -> None:
-        """Look, if it is this worker's turn, and raise an alert for each spike that begins or ends."""
-        turn = await self._storage.take_turn(self._turn_ms)
-        if turn is None:
+        """Raise an alert for each spike that begins or ends, if no other worker holds the right to look."""
+        lock = await self._storage.acquire_leader_lock(self._turn_ms)
+        if lock is None:
             return
-        rates = await self._storage.counted(turn.now_ms)
-        found = await asyncio.to_thread(changes, turn, rates, self._thresholds)  # as in `counted`
-        if found and await self._storage.write(turn, found):
+        rates = await self._storage.counted(lock.now_ms)
+        # With tens of thousands of names this would block the event loop.
+        found = await asyncio.to_thread(changes, lock, rates, self._thresholds)
+        if found and await self._storage.write(lock, found):
             for change in found:
                 _log(change)
 
 
 def window_of(rate: RefusalRate) -> Count:
-    """Return what was counted in the window."""
+    """Return the count of the window."""
     return Count(rate.responses, rate.refused, rate.blocked)
 
 
 def baseline_of(rate: RefusalRate) -> Count:
-    """Return what was counted before it."""
+    """Return the count of the baseline."""
     return Count(rate.baseline_responses, rate.baseline_refused, rate.baseline_blocked)
 
 
 def _alert(subject: Subject, rate: RefusalRate, began: ModerationAlert | None = None) -> ModerationAlert:
-    """That a spike begins, or that the one is over which `began`."""
+    """Return the alert that a spike begins, or, if `began` is its first alert, that it has ended."""
     begins_id = digest("spike", f"{subject}\n{rate.until.isoformat()}")
     return ModerationAlert(
         type="deltaloom.refusal.spike" if began is None else "deltaloom.refusal.spike.ended",

@@ -1,1 +1,1 @@
-"""The sets, in Redis: each script is one atomic step, called through one typed method."""
+"""The storage in Redis: one typed method for each script, and one atomic step in each script."""

@@ -1,8 +1,8 @@
-"""How responses are counted by time: in narrow buckets for a sliding window, in wide ones for its baseline.
+"""Time buckets that count responses: narrow ones for a sliding window, wide ones for its baseline.
 
-Each response that is over counts in one bucket of either width, by when it ended. The window is the narrow
-buckets since its beginning; the baseline is what the wide ones have beyond that. So both are exact sums, the
-same for every worker, and only the window's beginning moves in steps.
+Each response that is over counts in one bucket of each width, by the time of its end. The window is the sum
+of the narrow buckets since its beginning. The baseline is the sum of the wide buckets minus the window. So
+both sums are exact and the same for every worker; only the window's beginning moves in steps.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 WINDOW_STEPS = 10
-"""Buckets in a window: it slides by a tenth of itself."""
+"""Number of buckets in a window; the window slides by a tenth of its length."""
 
 BASELINE_STEPS = 24
-"""Buckets in a baseline: with a day, one for each hour."""
+"""Number of buckets in a baseline: one per hour for a baseline of a day."""
 
 NAMES_AT_MOST = 1000
-"""Models, tenants and providers counted by name in a bucket; what is beyond counts as `(other)`."""
+"""Maximum number of models, tenants and providers in a bucket; further ones count as `(other)`."""
 
 NAME_LENGTH = 200
-"""Characters of a name that are kept."""
+"""Maximum characters of a name; the rest is cut off."""
 
 
 class Series(NamedTuple):
-    """Buckets of one width, of which the last so many milliseconds are of interest."""
+    """Buckets of one width (`width_ms`), of which the last `span_ms` are read."""
 
     width_ms: int
     span_ms: int
 
     def start(self, at_ms: int) -> int:
-        """Where the bucket of a time begins."""
+        """Return the beginning of the bucket that contains a time."""
         return at_ms - at_ms % self.width_ms
 
     def expires(self, start_ms: int) -> int:
-        """When nobody will ask for a bucket any more."""
+        """Return the time at which a bucket may be deleted, because it is no longer read."""
         return start_ms + self.span_ms + 2 * self.width_ms
 
     def since(self, now_ms: int) -> int:
-        """Where the first bucket of interest begins."""
+        """Return the beginning of the first bucket that is read."""
         return self.start(now_ms) - self.span_ms
 
     def keys(self, keys: Keys, now_ms: int) -> list[str]:
-        """The buckets of interest, the one of now too."""
+        """Return the keys of the buckets that are read, including the current one."""
         return [keys.rates(self.width_ms, start) for start in self._starts(now_ms)]
 
     def keys_of_names(self, keys: Keys, now_ms: int) -> list[str]:
-        """Return the keys that have the names in these buckets."""
+        """Return the keys of the sorted sets with the names in these buckets."""
         return [keys.rate_names(self.width_ms, start) for start in self._starts(now_ms)]
 
     def _starts(self, now_ms: int) -> range:
@@ -57,12 +57,12 @@ class Series(NamedTuple):
 
 
 def window_of(settings: Settings) -> Series:
-    """The narrow buckets."""
+    """Return the series of narrow buckets."""
     return _series(settings.spike_window, WINDOW_STEPS)
 
 
 def baseline_of(settings: Settings) -> Series:
-    """The wide buckets."""
+    """Return the series of wide buckets."""
     return _series(settings.spike_baseline, BASELINE_STEPS)
 
 

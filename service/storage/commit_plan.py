@@ -1,8 +1,8 @@
-"""What commit.lua is called with: keys, a plan in MessagePack, and blobs beside it.
+"""Build the arguments of commit.lua: keys, a plan in MessagePack, and blobs.
 
-Scripts declare every key, and the plan names keys and blobs by number. Binary values stand beside the plan,
-because the servers' MessagePack reader knows text only. Everything in it goes by position, not by name: there
-is one for every part of every batch.
+Scripts declare every key, so the plan refers to keys and blobs by index. Blobs hold the binary values,
+because the server's MessagePack decoder reads text only. Items of the plan are identified by position, not by
+name, to keep it small: it has one for each part in a batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.effects import Note
-from handlers.core.log import FRAGMENT_BYTES, encode_chunk
+from handlers.core.part_log import FRAGMENT_BYTES, encode_chunk
 from service.keys import LOG
 from service.storage.records import (
     arrival_field,
@@ -26,7 +26,7 @@ from service.storage.records import (
     register_field,
     register_value,
 )
-from service.storage.sent_cache import ToldPart, ToldResponse
+from service.storage.sent_cache import SentPart, SentResponse
 
 if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
@@ -34,44 +34,47 @@ if TYPE_CHECKING:
     from service.keys import Keys
     from service.ports.commit import Commit, PartChange, ResponseChange
     from service.settings import Settings
-    from service.storage.sent_cache import Told
+    from service.storage.sent_cache import SentStates
 
 STALLED_MS = 250
-"""Milliseconds after which a worker that still holds an entry is taken for stuck: a batch takes a few.
+"""Milliseconds after which a worker that still holds an entry counts as stuck; a batch takes a few.
 
-Texts that are certain without that entry are finished from then on; those in doubt wait for it.
+Texts that are certain without the entry are finished from then on. The others wait for it.
 """
 
 AT_MOST = 500
-"""Responses that a commit or a survey names as ready; the next survey names the rest."""
+"""Maximum responses that a commit or a survey reports as ready; the next survey reports the rest."""
 
 IDLE_GRAIN_MS = 1000
-"""An open response is noted as if its latest entry had come so many milliseconds later. So it need be noted
-only once a second, not with every batch; and nothing is given up too early, but up to a second late."""
+"""Milliseconds added to a response's last activity, so that it is rewritten once a second instead of with
+every batch. A response is given up at most this much late, never early."""
 
 SERVER_US = 25_000
-"""Microseconds that a commit may take the server, by an estimate; a larger batch is cut."""
+"""Maximum estimated server time of a commit, in microseconds; a larger batch is cut into pieces."""
 
-_ENTRY_US, _GROWN_US, _RESPONSE_US, _PART_US, _LETTER_US, _COUNT_US = 2.0, 1.5, 15.0, 12.0, 6.0, 9.0
-"""What an entry, a log that only grows, another response, a part of it, a dead letter and a count take it."""
+_ENTRY_US, _FAST_LOG_US, _RESPONSE_US, _PART_US, _LETTER_US, _COUNT_US = 2.0, 1.5, 15.0, 12.0, 6.0, 9.0
+"""Estimated server time, in microseconds, of an entry, a log on the fast path, a response on the slow path, a
+part of such a response, a dead letter, and a count."""
 
 _BYTES_A_US = 450
-"""Bytes of a call that it takes in a microsecond."""
+"""Estimated bytes of arguments that the server processes in a microsecond."""
 
-_Untold = list[tuple["PartKey", ToldPart, "PartChange"]]
-"""Parts of which not all was told before."""
+_Unsent = list[tuple["PartKey", SentPart, "PartChange"]]
+"""Parts with data that was not sent before."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 LARGE_BYTES = 64 * 1024
-"""What a part has beyond these counts for the bytes of its response, all of which is read to settle it."""
+"""Bytes of a part that do not count for the bytes of its response, all of which is read to settle it."""
 
 
 class CommitCall:
-    """One call of commit.lua."""
+    """The keys and arguments of one call of commit.lua."""
 
-    def __init__(self, commit: Commit, keys: Keys, settings: Settings, told: Told, history: str) -> None:
-        """Plan it, leaving out what storage was told before, in this history of its data."""
+    def __init__(
+        self, commit: Commit, keys: Keys, settings: Settings, sent: SentStates, replication_id: str
+    ) -> None:
+        """Build the call, without the data that was sent before under the replication id `replication_id`."""
         names = keys.names
         self.keys: list[str] = [
             names.deltas,
@@ -86,27 +89,27 @@ class CommitCall:
         ]
         self._commit = commit
         self._names = keys
-        self._told = told
+        self._sent = sent
         self._now = time.monotonic()
         self._due = self._now + settings.state_ttl / 4
         self._bytes_limit = settings.max_part_bytes
-        # What closes a full part still fits: its text, and its copies.
+        # The closings of a full part still fit: its text and the copies of it.
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
         self._blobs: list[bytes] = []
         self._parts = 0
-        self._untold: list[tuple[ToldResponse, StreamKey, ResponseChange, _Untold]] = []
-        self.grown: list[tuple[StreamKey, ToldPart]] = []
-        """Logs that only grow, in the order of their keys, and whose they are."""
+        self._unsent: list[tuple[SentResponse, StreamKey, ResponseChange, _Unsent]] = []
+        self.grown: list[tuple[StreamKey, SentPart]] = []
+        """Logs on the fast path with their responses, in the order of their keys."""
         self.responses: list[StreamKey] = []
-        """All other responses, in the order of the plan."""
-        self._expected: list[tuple[ToldResponse, int]] = []
-        """Responses to be noted as not idle, and until when."""
+        """Responses on the slow path, in the order of the plan."""
+        self._expected: list[tuple[SentResponse, int]] = []
+        """Responses on the fast path, each with the milliseconds until which it is not idle."""
         chunks: list[bytes] = []
         logs: list[str] = []
         others = []
         for key, change in commit.responses.items():
-            response = self._told.get(key) or ToldResponse(str(key), keys.state(key))
-            if not self._plan_growth(response, key, change, logs, chunks):
+            response = self._sent.get(key) or SentResponse(str(key), keys.state(key))
+            if not self._plan_fast_path(response, key, change, logs, chunks):
                 self.responses.append(key)
                 others.append(self._response(response, key, change))
         letters = self._letters(commit)
@@ -125,8 +128,8 @@ class CommitCall:
             len(logs),
             min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES, LARGE_BYTES),
             len(names.name(LOG).encode()),
-            [value for told, ms in self._expected for value in (ms, told.member)],
-            history,
+            [value for sent, ms in self._expected for value in (ms, sent.member)],
+            replication_id,
             commit.acknowledges,
             settings.max_open_responses,
             LARGE_BYTES,
@@ -136,20 +139,20 @@ class CommitCall:
             settings.consumer.encode(),
             b" ".join(commit.entries),
             _encode(plan),
-            self._whose(commit),
+            self._entries_of_effects(commit),
             *self._blobs,
             *chunks,
         ]
 
     @property
     def server_us(self) -> float:
-        """How long the script will take, in microseconds, about."""
+        """Estimated server time of the script, in microseconds."""
         commit = self._commit
         letters = len(commit.dead_letters) + len(commit.crowded)
         size = sum(map(len, self.args))
         return (
             _ENTRY_US * len(commit.entries)
-            + _GROWN_US * len(self.grown)
+            + _FAST_LOG_US * len(self.grown)
             + _RESPONSE_US * len(self.responses)
             + _PART_US * self._parts
             + _LETTER_US * letters
@@ -158,21 +161,22 @@ class CommitCall:
         )
 
     def stored(self) -> None:
-        """Remember what storage was told."""
-        for told, key, change, parts in self._untold:
-            told.tell(change.said)
-            for part, told_part, added in parts:
-                told_part.due = self._due
-                told_part.tell_name(added.item_id, self._commit.named(added), ids_differ=added.ids_differ)
-                told.parts[part] = told_part
-            self._told.keep(key, told)
-        for told, ms in self._expected:
-            told.expected_ms = ms
+        """Record the sent data, once storage has it."""
+        for sent, key, change, parts in self._unsent:
+            sent.record(change.context_claims)
+            for part, sent_part, added in parts:
+                sent_part.due = self._due
+                sent_part.record_name(added.item_id, self._commit.named(added), ids_differ=added.ids_differ)
+                sent.parts[part] = sent_part
+            self._sent.keep(key, sent)
+        for sent, ms in self._expected:
+            sent.expected_ms = ms
 
     def _letters(self, commit: Commit) -> list[tuple[int, list[str], int, int]]:
-        """Return each letter: its entry, its fields, `entry` as a blob, and where only one may be written.
+        """Return each dead letter as (entry, fields, index of the blob for `entry`, index of a state).
 
-        That is the key of its response's state, or 0. The blob may be large: in the plan it would be copied.
+        The state is that of a response that gets the letter once, or 0. The field `entry` is a blob: it may
+        be large, and decoding the plan would copy it.
         """
         prefix = self._names.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]
@@ -192,65 +196,65 @@ class CommitCall:
         self._blobs.append(value)
         return len(self._blobs)
 
-    def _plan_growth(
+    def _plan_fast_path(
         self,
-        told: ToldResponse,
+        sent: SentResponse,
         key: StreamKey,
         change: ResponseChange,
         logs: list[str],
         chunks: list[bytes],
     ) -> bool:
-        """Plan a response of which nothing is new but fragments of texts that storage knows: nearly all.
+        """Plan a response on the fast path: the batch has only new fragments of parts that storage has.
 
-        False, and nothing is planned, if there is more to tell.
+        Return False, with nothing planned, if the response needs the slow path.
         """
-        if not change.parts or change.endings or change.entries or not told.knows(change.said):
+        if not change.parts or change.endings or change.entries or not sent.knows(change.context_claims):
             return False
         commit, now = self._commit, self._now
         parts = []
         for part, added in change.parts.items():
-            told_part = told.parts.get(part)
+            sent_part = sent.parts.get(part)
             if (
-                told_part is None
-                or told_part.large
-                or now >= told_part.due
+                sent_part is None
+                or sent_part.large
+                or now >= sent_part.due
                 or added.opened is not None
-                or not told_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
+                or not sent_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
             ):
                 return False
-            parts.append((told_part, added))
+            parts.append((sent_part, added))
         last = 0
-        for told_part, added in parts:
-            self.grown.append((key, told_part))
-            logs.append(told_part.log)
+        for sent_part, added in parts:
+            self.grown.append((key, sent_part))
+            logs.append(sent_part.log)
             chunks.append(encode_chunk(commit.columns(added), (), None))
             last = max(last, added.entries[-1])
-        self._touch(told, commit.milliseconds[last])
+        self._touch(sent, commit.milliseconds[last])
         return True
 
-    def _touch(self, told: ToldResponse, ms: int) -> None:
-        """Say when a response's latest entry came, unless it was said that one would come about now."""
-        if ms > told.expected_ms:
-            self._expected.append((told, _expected(ms)))
+    def _touch(self, sent: SentResponse, ms: int) -> None:
+        """Plan to record a response's last activity, unless the recorded time is later."""
+        if ms > sent.expected_ms:
+            self._expected.append((sent, _expected(ms)))
 
-    def _response(self, told: ToldResponse, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
-        knows = told.knows(change.said)
-        state = self._key(told.state)
+    def _response(self, sent: SentResponse, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
+        knows = sent.knows(change.context_claims)
+        state = self._key(sent.state)
         last = max(change.entries, default=0)
         parts: list[Any] = []
-        untold: _Untold = []
+        unsent: _Unsent = []
         for part, added in change.parts.items():
             if added.entries and added.entries[-1] > last:
                 last = added.entries[-1]
-            self._part(told, part, change, parts, untold)
-        if untold or not knows:
-            self._untold.append((told, key, change, untold))
+            self._part(sent, part, change, parts, unsent)
+        if unsent or not knows:
+            self._unsent.append((sent, key, change, unsent))
         return (
             state,
             self._key(self._names.marker(key)),
-            told.member,
+            sent.member,
             _expected(self._commit.milliseconds[last]),
-            knows and bool(change.said),
+            knows and bool(change.context_claims),
             _closing_ms(change),
             parts,
             () if knows else _registers(change),
@@ -261,33 +265,33 @@ class CommitCall:
 
     def _part(
         self,
-        response: ToldResponse,
+        response: SentResponse,
         part: PartKey,
         change: ResponseChange,
         plan: list[Any],
-        untold: _Untold,
+        unsent: _Unsent,
     ) -> None:
-        """Append what commit.lua takes of a part: nine values."""
+        """Append the nine values of a part to the plan."""
         self._parts += 1
         added = change.parts[part]
-        told = response.parts.get(part) or ToldPart(part.field, self._names.log(part))
+        sent = response.parts.get(part) or SentPart(part.field, self._names.log(part))
         columns, named = self._commit.columns(added), self._commit.named(added)
-        known = self._now < told.due and told.has_name(added.item_id, named, ids_differ=added.ids_differ)
+        known = self._now < sent.due and sent.has_name(added.item_id, named, ids_differ=added.ids_differ)
         if known:
             chunk = encode_chunk(columns, added.closings, None)
         else:
-            untold.append((part, told, added))
+            unsent.append((part, sent, added))
             at = None if added.item_id is None or named == self._commit.began(added) else named
             chunk = encode_chunk(columns, added.closings, added.item_id, at, ids_differ=added.ids_differ)
         plan += (
-            self._key(told.log),
+            self._key(sent.log),
             self._blob(chunk),
-            told.field,
+            sent.field,
             len(added.deltas),
             known,
             self._bytes_limit if added.deltas else self._closing_bytes_limit,
             self._alert(added.opened),
-            added.closings and [digest for digest, _ in self._commit.says(change, added)],
+            added.closings and [digest for digest, _ in self._commit.stated_texts(change, added)],
             self._alert(added.contradicted),
         )
 
@@ -313,8 +317,8 @@ class CommitCall:
             for value in (arrival_field(at), self._blob(encode_ending(ending)))
         ]
 
-    def _whose(self, commit: Commit) -> bytes:
-        """Which entries each response, each count and each log that only grows is made of."""
+    def _entries_of_effects(self, commit: Commit) -> bytes:
+        """Return the entries of each response, each count and each log on the fast path, in MessagePack."""
         others = [commit.responses[key] for key in self.responses]
         whole = set(self.responses)
         return _encode(
@@ -332,7 +336,7 @@ class CommitCall:
 
 
 def _expected(ms: int) -> int:
-    """Until when a response is not idle of which an entry came; entry ids may be as late as can be."""
+    """Return the milliseconds until which a response is not idle after an entry, at most 2**64 - 1."""
     return min(ms + IDLE_GRAIN_MS, 2**64 - 1)
 
 
@@ -342,13 +346,13 @@ def _registers(change: ResponseChange) -> list[str]:
 
 
 def _counts_of_notes(change: ResponseChange) -> tuple[int, int]:
-    """Return how many fields notes and endings of items take, and how many texts the notes announce."""
+    """Return the number of fields for notes and endings of items, and of texts that the notes announce."""
     item_ends = sum(ending.output_index is not None for ending in change.endings.values())
     return len(change.notes) + 2 * item_ends, sum(len(note.announced) for note in change.notes.values())
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:
-    """When the first of its closings and endings came; False if it has none."""
+    """Return the milliseconds of the first closing or ending, or False if there is none."""
     arrivals = list(change.endings)
     for part in change.parts.values():
         if part.closings:

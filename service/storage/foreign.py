@@ -1,4 +1,4 @@
-"""Entries that another program wrote where only deltaloom should: they are shown, and hold up nothing."""
+"""Foreign entries: those that another program wrote to a stream that only deltaloom should write to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 FOREIGN: Final = "foreign"
-"""The reason that such an entry is shown with."""
+"""The reason with which a foreign entry is shown."""
 
 WHAT_IT_IS: Final = "deltaloom did not write this entry"
 

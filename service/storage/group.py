@@ -1,4 +1,4 @@
-"""The consumer group: who holds which entries, what was left behind, what nobody needs any more."""
+"""The worker's consumer group: claiming, delivering, renewing and releasing entries, and trimming streams."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 AT_MOST = 500
-"""Entries taken over at once."""
+"""Maximum entries in one call."""
 
-OWED_MS = 25 * 3600 * 1000
-"""Milliseconds that an alert is kept for a relay: an hour longer than it tries at most."""
+KEPT_FOR_RELAYS_MS = 25 * 3600 * 1000
+"""Milliseconds for which an alert is kept for a relay: an hour longer than the relay retries."""
 
 TRIMMED_AT_ONCE = 10_000
-"""Entries of a stream that are trimmed in one call: it takes the server a few milliseconds."""
+"""Maximum entries trimmed from a stream in one call, which takes the server a few milliseconds."""
 
-_A_CHARACTER = 4
-"""Bytes of a character at most: whoever keeps so many bytes of a text can end with a whole one."""
+_CHARACTER_BYTES = 4
+"""Maximum bytes of a UTF-8 character, read in addition so that a cut text can end with a whole one."""
 
-_ANSWERED_WITHOUT_IT = ("NOGROUP", "ERR no such key", "no such key")
+_MISSING_GROUP_REPLIES = ("NOGROUP", "ERR no such key", "no such key")
 
 _decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
-_decode_inherit = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
+_decode_adopted = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
 class ConsumerGroup:
-    """The worker's group on the input of one partition: see `service.ports.storage.Group`."""
+    """The worker's consumer group on the input of one partition; implements `service.ports.storage.Group`."""
 
     def __init__(self, client: Redis, keys: Keys, consumer: str) -> None:
         self._client = client
@@ -50,27 +50,32 @@ class ConsumerGroup:
         self._consumer = consumer
         self._scripts = {
             name: scripts.Script(client, name)
-            for name in ("claim", "inherit", "keep", "leave", "peek", "retire", "trim")
+            for name in ("claim", "adopt", "renew", "leave", "peek", "remove_idle_consumers", "trim")
         }
 
     @asynccontextmanager
-    async def there(self) -> AsyncIterator[None]:
-        """Ask for what needs the group: if it is gone (FLUSHALL), make it again, and ask to try again."""
+    async def recreating_group(self) -> AsyncIterator[None]:
+        """Create the group again if a command in this block fails because it is missing (FLUSHALL).
+
+        Raises:
+            StorageUnavailableError: the group was missing, so the command must be retried; or the server is
+                unavailable.
+        """
         try:
             with unavailable_if_away(self._stream):
                 yield
         except exceptions.ResponseError as error:
-            if not str(error).startswith(_ANSWERED_WITHOUT_IT):
+            if not str(error).startswith(_MISSING_GROUP_REPLIES):
                 raise
         else:
             return
         await self.ensure()
         raise StorageUnavailableError(
-            "NOGROUP", f"the group {GROUP} of {self._stream} was gone, and is made again"
+            "NOGROUP", f"the group {GROUP} of {self._stream} was missing and has been created again"
         )
 
     async def ensure(self) -> None:
-        """Create the group at the stream's beginning: what was published before is read too."""
+        """Create the group at the beginning of the stream, so that earlier entries are read too."""
         with unavailable_if_away(self._stream):
             try:
                 await self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
@@ -79,14 +84,14 @@ class ConsumerGroup:
                     raise
 
     async def consumers(self) -> list[str]:
-        """The names in the group."""
-        async with self.there():
+        """Return the names of the consumers in the group."""
+        async with self.recreating_group():
             infos = await self._client.xinfo_consumers(self._stream, GROUP)
         return [info["name"].decode() for info in infos]
 
     async def claim(self, idle_ms: int, cursor: str) -> Claim:
-        """Take over entries that nobody has acknowledged for `idle_ms`."""
-        async with self.there():
+        """Claim entries that have been idle for `idle_ms`; see `service.ports.storage.Group.claim`."""
+        async with self.recreating_group():
             reply = await self._scripts["claim"](
                 keys=[self._stream, self._keys.counts],
                 args=[GROUP, self._consumer, idle_ms, cursor, AT_MOST],
@@ -94,21 +99,21 @@ class ConsumerGroup:
         cursor, lost, claimed = _decode_claim(reply)
         return Claim(cursor, lost, dict(claimed))
 
-    async def inherit(self, gone: str) -> dict[str, int]:
-        """Take over what a consumer that is gone left pending; with how often each was delivered."""
-        async with self.there():
-            reply = await self._scripts["inherit"](
+    async def adopt(self, gone: str) -> dict[str, int]:
+        """Claim pending entries of the stopped consumer `gone`; return their delivery counts by id."""
+        async with self.recreating_group():
+            reply = await self._scripts["adopt"](
                 keys=[self._stream], args=[GROUP, self._consumer, gone, AT_MOST]
             )
-        return dict(_decode_inherit(reply))
+        return dict(_decode_adopted(reply))
 
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
-        """Give this consumer entries it holds, as their delivery of this number; in the order of their ids.
+        """Deliver pending entries to this consumer and set their delivery count; return them in id order.
 
-        The number is set, not added to: redis-py sends a command again when its reply is lost, and that
-        must not bring an innocent entry nearer to its last delivery.
+        The count is set, not incremented, because redis-py retries a command with a lost reply. Such a retry
+        must not bring an entry closer to its last delivery. Trimmed entries are left out.
         """
-        async with self.there():
+        async with self.recreating_group():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
                 self._stream, GROUP, self._consumer, 0, list(entry_ids), retrycount=deliveries
             )
@@ -116,9 +121,11 @@ class ConsumerGroup:
         return sorted(raw, key=lambda entry: EntryId.parse(entry.id.decode()))
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
-        """Read an entry without delivering it, or the beginning of one that has more than `at_most` bytes."""
+        """Read an entry without delivering it; see `service.ports.storage.Group.look_at`."""
         with unavailable_if_away(self._stream):
-            reply = await self._scripts["peek"](keys=[self._stream], args=[entry_id, at_most + _A_CHARACTER])
+            reply = await self._scripts["peek"](
+                keys=[self._stream], args=[entry_id, at_most + _CHARACTER_BYTES]
+            )
         if reply is None:
             return None
         size, *fields = reply
@@ -126,44 +133,49 @@ class ConsumerGroup:
             return Beginning.of(entry_id.encode(), fields, size)
         return RawEntry(entry_id.encode(), fields)
 
-    async def keep(self, entry_ids: Collection[bytes]) -> None:
-        """Say that this consumer still works on these entries; of tens of thousands, some at a time."""
+    async def renew(self, entry_ids: Collection[bytes]) -> None:
+        """Reset the idle time of these pending entries, in calls of at most `AT_MOST` entries."""
         ids = list(entry_ids)
         for first in range(0, len(ids), AT_MOST):
             some = ids[first : first + AT_MOST]
-            async with self.there():
-                await self._scripts["keep"](keys=[self._stream], args=[GROUP, self._consumer, *some])
+            async with self.recreating_group():
+                await self._scripts["renew"](keys=[self._stream], args=[GROUP, self._consumer, *some])
 
     async def leave(self) -> int:
-        """Say good-bye: what this consumer still holds may be taken over at once. Returns how many."""
+        """Release this consumer's pending entries to other workers at once; return their number."""
         left, more, first = 0, AT_MOST, "-"
         while more == AT_MOST:
-            async with self.there():
+            async with self.recreating_group():
                 more, last = await self._scripts["leave"](
                     keys=[self._stream], args=[GROUP, self._consumer, AT_MOST, first]
                 )
             left, first = left + more, f"({last.decode()}"
         return left
 
-    async def retire(self, idle_ms: int) -> list[str]:
-        """Remove consumers that have not been heard of for `idle_ms` and hold nothing."""
-        async with self.there():
-            removed: list[bytes] = await self._scripts["retire"](keys=[self._stream], args=[GROUP, idle_ms])
+    async def remove_idle_consumers(self, idle_ms: int) -> list[str]:
+        """Remove consumers without pending entries that have been idle for `idle_ms`; return their names."""
+        async with self.recreating_group():
+            removed: list[bytes] = await self._scripts["remove_idle_consumers"](
+                keys=[self._stream], args=[GROUP, idle_ms]
+            )
         return [name.decode() for name in removed]
 
     async def trim(self, retention_ms: int) -> int:
-        """Trim the input behind what every group has acknowledged, the outputs by age."""
+        """Trim the input up to the first entry that a group needs, the outputs by age.
+
+        Return the number of entries trimmed from the input.
+        """
         names = self._keys.names
         keys = [self._stream, names.assembled, names.alerts, names.dead_letters, names.undelivered]
         trimmed = 0
         while True:
-            async with self.there():
+            async with self.recreating_group():
                 reply: list[int] = await self._scripts["trim"](
-                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, OWED_MS]
+                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS]
                 )
             of_input, of_outputs = reply
             trimmed += of_input
-            if max(of_input, of_outputs) < TRIMMED_AT_ONCE // 2:  # the server trims by whole nodes
+            if max(of_input, of_outputs) < TRIMMED_AT_ONCE // 2:  # the server trims whole nodes only
                 return trimmed
 
 

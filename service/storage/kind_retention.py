@@ -1,14 +1,14 @@
-"""Removal of texts of some kinds before the others: reasoning, for example, often may not be kept for long.
+"""Retention by kind: remove texts of some kinds, such as reasoning, earlier than others.
 
 Theory of operation:
 
 1. A text is in its stream, in its item and, for some kinds, in alerts and undelivered alerts. Each of these
-   streams is searched once for each kind, page by page, up to the first entry that is not old enough.
-2. A worker removes the fields of a page's items, then the page's entries, then notes its progress. If it dies
-   in between, the page is done again.
-3. The progress is in Redis and shared by all workers. Two workers that do the same page do no harm.
-4. An alert that a relay has yet to deliver is kept, with all alerts after it, until it is delivered, for 25
-   hours at most.
+   streams is searched for each kind, page by page, up to the first entry that is not old enough.
+2. A worker removes the fields of a page's items, then the page's entries, then stores its progress. If it
+   dies in between, the page is processed again.
+3. The progress is in Redis and shared by all workers. Two workers may process the same page without harm.
+4. An alert that a relay has yet to deliver is kept, with all alerts after it, until it is delivered, for at
+   most 25 hours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.ports.outbox import RELAY_PREFIX
 from service.ports.storage import StorageUnavailableError
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.group import OWED_MS
+from service.storage.group import KEPT_FOR_RELAYS_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 PAGE = 100
-"""Entries looked at in one call: of long texts they are some megabytes."""
+"""Entries of a page, which one call reads; with long texts they are a few megabytes."""
 
 _BEGINNING = "0-0"
 
@@ -45,7 +45,7 @@ class _TextPosition(BaseModel):
 
 
 class _Old(NamedTuple):
-    """An entry that is old enough."""
+    """An entry that is old enough to be removed."""
 
     entry_id: bytes
     response_id: bytes
@@ -57,10 +57,10 @@ class KindRetention:
     """Removes texts by kind and age, in one partition.
 
     Args:
-        client: of the server.
-        keys: of the partition.
-        seconds: how long texts are kept, by kind; other kinds are left alone.
-        longest: seconds after which all texts are gone anyway, and with them the noted progress.
+        client: client of the server.
+        keys: keys of the partition.
+        seconds: retention by kind, in seconds; other kinds are not removed.
+        longest: retention of all texts, in seconds; also the TTL of the stored progress.
     """
 
     def __init__(self, client: Redis, keys: Keys, seconds: Mapping[str, float], longest: float) -> None:
@@ -77,7 +77,7 @@ class KindRetention:
         self._aged = scripts.Script(client, "aged")
 
     async def remove_aged(self) -> int:
-        """Remove every text that is older than its kind allows; return how many entries were removed."""
+        """Remove all texts that are older than the retention of their kind; return the number removed."""
         removed = 0
         for kind, age_ms in self._ages_ms.items():
             for output, stream in self._streams.items():
@@ -92,7 +92,7 @@ class KindRetention:
         while True:
             with unavailable_if_away():
                 last, looked_at, *entries = await self._aged(
-                    keys=[stream], args=[kind, after, age_ms, PAGE, RELAY_PREFIX, OWED_MS]
+                    keys=[stream], args=[kind, after, age_ms, PAGE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS]
                 )
             old = [_Old(*entry) for entry in entries]
             if output == "assembled":
@@ -112,7 +112,7 @@ class KindRetention:
             stream_key = (each.response_id or each.item_id).decode()
             try:
                 position = _TextPosition.model_validate_json(each.data)
-            except ValidationError:  # another program wrote the entry, and no item
+            except ValidationError:  # another program wrote the entry, so it has no item
                 continue
             item = self._names.item(stream_key, position.output_index)
             pipeline.hdel(item, f"{kind}:{position.content_index}")
@@ -121,7 +121,7 @@ class KindRetention:
                 await pipeline.execute()
 
     async def _note(self, field: str, entry_id: str) -> None:
-        """Note how far a stream was searched. If a full server refuses, the next search begins earlier."""
+        """Store how far a stream was searched. If a full server refuses, the next search begins earlier."""
         with contextlib.suppress(StorageUnavailableError), unavailable_if_away(self._progress):
             await self._client.hset(self._progress, field, entry_id)
             await self._client.expire(self._progress, self._longest)

@@ -1,4 +1,4 @@
-"""How responses are read: in calls of a few megabytes each, so that none of them holds up the server."""
+"""Split the reading of responses into calls of a few megabytes, so that none blocks the server for long."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ if TYPE_CHECKING:
     from handlers.core.identity import StreamKey
 
 _BYTES_AT_ONCE = 4 * 1024 * 1024
-"""Bytes that a call reads, about: a key may have more."""
+"""Approximate maximum bytes that a call reads; a single key may have more."""
 
 _KEYS_AT_ONCE = 1000
-"""Keys that a call reads."""
+"""Maximum keys that a call reads."""
 
 
 class Wanted(NamedTuple):
-    """What there is to read of a response."""
+    """The keys to read for one response, with their sizes."""
 
     stream_key: StreamKey
     state: str
     """The key of its state."""
     state_bytes: int
     logs: Mapping[str, str]
-    """The keys of its open logs, by their parts' fields."""
+    """The keys of its open logs, by the field of their part."""
     log_bytes: Sequence[int]
-    """How long these were."""
+    """The bytes of these logs, in the same order."""
 
 
 def calls_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:
-    """Yield the calls: for each its keys, with what they are. Of each response the state comes last."""
+    """Yield the calls, each a list of (key, `state` or `log`). The state of a response follows its logs."""
     call: list[tuple[str, str]] = []
     filled = 0
     for response in responses:

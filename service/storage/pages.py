@@ -1,4 +1,4 @@
-"""Read a stream in pages, however long it is."""
+"""Read a stream of any length, page by page."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ StreamEntry = tuple[str, dict[bytes, bytes]]
 """An entry's id and fields."""
 
 PAGE = 500
-"""Entries of a page, at most."""
+"""Maximum entries of a page."""
 
 _FIRST_PAGE, _PAGE_BYTES = 20, 4 * 1024 * 1024
-"""Entries of the first page, and the bytes of a later one, about: an entry may have megabytes."""
+"""Entries of the first page, and approximate bytes of a later one, as an entry may have megabytes."""
 
 
 def entries_of(reply: Any) -> list[StreamEntry]:
-    """The entries in a reply of a client that gives bytes."""
+    """Return the entries in an XRANGE reply of a client without `decode_responses`."""
     return [(entry_id.decode(), fields) for entry_id, fields in reply]
 
 
 async def newest_id(client: Redis, stream: str) -> str | None:
-    """The id of the last entry; None if there is none."""
+    """Return the id of the last entry, or None if the stream is empty."""
     newest = entries_of(await client.xrevrange(stream, count=1))
     return newest[0][0] if newest else None
 
 
 async def entry(client: Redis, stream: str, entry_id: str) -> StreamEntry | None:
-    """One entry; None if it is not there (any more)."""
+    """Return an entry, or None if it does not exist."""
     found = entries_of(await client.xrange(stream, min=entry_id, max=entry_id))
     return found[0] if found else None
 
 
 async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """The entries that are there now, the oldest first; what is added meanwhile is left out."""
+    """Yield the current entries, the oldest first, without those added meanwhile."""
     first, last, count = "-", await newest_id(client, stream), _FIRST_PAGE
     while last is not None:
         page = entries_of(await client.xrange(stream, min=first, max=last, count=count))
@@ -49,7 +49,7 @@ async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """The entries, the newest first."""
+    """Yield the entries, the newest first."""
     last, count = "+", _FIRST_PAGE
     while True:
         page = entries_of(await client.xrevrange(stream, max=last, count=count))
@@ -61,6 +61,6 @@ async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 def _next_count(page: Sequence[StreamEntry]) -> int:
-    """Return how many entries the page behind this one should have."""
+    """Return the number of entries to request for the page after this one."""
     size = sum(len(value) for _, fields in page for value in fields.values())
     return max(1, min(PAGE, _PAGE_BYTES * len(page) // (size + 1)))

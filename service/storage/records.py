@@ -1,4 +1,4 @@
-"""How values are written in a response's state, and messages in a stream entry."""
+"""Encode and decode the values of a response's state, and the fields of a message's stream entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deltaloom.messages import PLAIN_FIELDS, Message
 from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.log import CorruptLogError, PartLog, decode_log
+from handlers.core.part_log import CorruptLogError, PartLog, decode_log
 from handlers.core.state import ResponseState
 from handlers.core.text import from_bytes, to_bytes
 from service import logs
@@ -42,7 +42,7 @@ class _NoteRecord(msgspec.Struct, omit_defaults=True):
 
 
 _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
-"""The status that is stored in an ending in place of one that workers of v0.1.0 cannot read."""
+"""The status stored in an ending, by a status that workers of v0.1.0 cannot read."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
@@ -51,12 +51,12 @@ _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 
 
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
-    """Return a message with the prefix under which it is written."""
+    """Return a message with its `source` set to the key prefix `source`."""
     return message.model_copy(update={"source": source})
 
 
 def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
-    """The fields of a stream entry: the JSON for FastStream, and plain fields for everyone else."""
+    """Return the fields of a message's entry: its JSON for FastStream, and plain fields for other clients."""
     fields: list[str] = ["__data__", json]
     for name in PLAIN_FIELDS:
         value = getattr(message, name)
@@ -66,30 +66,30 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
 
 
 def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
-    """Return the fields of an alert's entry, with the prefix under which it is written."""
+    """Return the fields of an alert's entry, with the key prefix as its source."""
     return entry_of(alert, stamped(alert, source).model_dump_json())
 
 
 def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
-    """Return the fields of a dead letter's entry but one, with the prefix under which it is written."""
+    """Return the fields of a dead letter's entry, except `without`, with the key prefix as its source."""
     excluded = {without} if without else None
     fields = stamped(letter, source).model_dump(mode="json", exclude=excluded, exclude_none=True)
     return [str(text) for pair in fields.items() for text in pair]
 
 
 def arrival_field(arrival: Arrival) -> str:
-    """An arrival as (part of) a field's name."""
+    """Return an arrival as a field's name or a part of one."""
     return f"{arrival.entry}:{arrival.position}"
 
 
 def register_value(register: Register) -> str:
-    """A register such that the earliest is the smallest in byte order."""
+    """Return a register as text whose byte order is the order of the entries."""
     ms, seq = register.entry
     return f"{_sortable(ms)}-{_sortable(seq)} {register.value}"
 
 
 def _sortable(number: int) -> str:
-    """A number from 0 to 2**64 - 1 in decimal, behind a letter that says how many digits it has."""
+    """Return a number from 0 to 2**64 - 1 in decimal, after a letter that encodes its number of digits."""
     digits = str(number)
     return chr(ord("a") + len(digits)) + digits
 
@@ -100,7 +100,7 @@ def _entry_in(text: str) -> EntryId:
 
 
 def register_field(name: RegisterName) -> str:
-    """A register's name, as (part of) a field's."""
+    """Return a register's name as a part of a field's name."""
     return f"{name.name}:learned" if name.learned else name.name
 
 
@@ -112,18 +112,18 @@ REGISTERS = {
         for learned in (False, True)
     )
 }
-"""From a state's fields to the registers in them."""
+"""The registers in a state, by the names of their fields."""
 
 
 def encode_ending(ending: Ending) -> bytes:
-    """An ending as a field's value."""
-    copies = _copies_out(ending.copies)
+    """Return an ending as a field's value."""
+    copies = _encode_copies(ending.copies)
     status = _STATUS_OF_V0_1.get(ending.status, ending.status)
     return _encode((ending.output_index, status, ending.reason, copies))
 
 
 def note_of(ending: Ending) -> Note:
-    """Return the note that is stored beside an ending."""
+    """Return the note that is stored with an ending."""
     return Note(
         status=ending.status if ending.status in _STATUS_OF_V0_1 else None,
         reason_class=ending.reason_class,
@@ -146,23 +146,23 @@ def encode_note(note: Note) -> bytes:
             note.reason_class,
             note.provider_category,
             note.provider_explanation,
-            _copies_out(note.announced),
+            _encode_copies(note.announced),
         )
     )
 
 
-def _copies_out(copies: Iterable[Copy]) -> list[_Copy]:
+def _encode_copies(copies: Iterable[Copy]) -> list[_Copy]:
     return [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in copies]
 
 
-def _copies_in(copies: Iterable[_Copy]) -> tuple[Copy, ...]:
+def _decode_copies(copies: Iterable[_Copy]) -> tuple[Copy, ...]:
     return tuple(
         Copy(item_id, position, content_index, kind, from_bytes(text))
         for item_id, position, content_index, kind, text in copies
     )
 
 
-def _note_in(data: bytes) -> Note:
+def _note_from(data: bytes) -> Note:
     record = _decode_note(data)
     return Note(
         None if record.sha256 is None else Checksum(record.sha256, record.bytes),
@@ -173,7 +173,7 @@ def _note_in(data: bytes) -> Note:
         record.reason_class,
         record.category,
         record.explanation,
-        _copies_in(record.announced),
+        _decode_copies(record.announced),
     )
 
 
@@ -195,12 +195,12 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
         output_index,
         status,
         reason,
-        _copies_in(copies),
+        _decode_copies(copies),
     )
 
 
 def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
-    """What a state's fields say of the context."""
+    """Return the registers in a state's fields; a field with None is not set."""
     registers: Registers = {}
     for field, name in REGISTERS.items():
         stored = fields.get(field)
@@ -215,27 +215,31 @@ def _register_of(stored: bytes) -> Register:
 
 
 def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
-    """Return the finished parts that a marker remembers, see settle.lua."""
+    """Return the finished parts in a marker; see settle.lua."""
     _, _, *flat = _decode_marker(marker)
     return [PartKey.from_field(stream_key, field) for field in flat[::2]]
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
-    """The open parts in a state's fields."""
+    """Return the fields of the open parts in a state, such as `0:0:refusal`."""
     return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
 
 
 def state_of(
     stream_key: StreamKey, fields: Mapping[str, bytes], chunks: Mapping[str, bytes | None]
 ) -> ResponseState:
-    """A response as stored. A part without a log was finished by another worker while this was read."""
+    """Return a response from its state's fields and its open logs.
+
+    A part without a log was finished by another worker after the state was read. A part with a corrupt log is
+    logged and left out.
+    """
     open_parts: dict[PartKey, PartLog] = {}
     for field, log in chunks.items():
         part = PartKey.from_field(stream_key, field)
         try:
             if log is not None:
                 open_parts[part] = decode_log(log)
-        except CorruptLogError as error:  # it must not hold up the others; its TTL removes it
+        except CorruptLogError as error:  # it must not block the others; its TTL removes it
             logs.logger().error("part set aside", response=str(stream_key), part=field, error=str(error))
     registers: Registers = {}
     endings: dict[Arrival, Ending] = {}
@@ -248,7 +252,7 @@ def state_of(
         elif what == "end":
             endings[_arrival_in(which)] = _decode_end(stream_key, value)
         elif what == "note":
-            notes[_arrival_in(which)] = _note_in(value)
+            notes[_arrival_in(which)] = _note_from(value)
         elif what == "part" and (value == b"done" or chunks.get(which) is None):
             digest = fields.get(f"digest:{which}")
             finished[PartKey.from_field(stream_key, which)] = None if digest is None else digest.decode()
@@ -258,11 +262,11 @@ def state_of(
 
 
 def _arrival_in(field: str) -> Arrival:
-    """Read back what `arrival_field` wrote."""
+    """Parse the output of `arrival_field`."""
     entry, _, position = field.partition(":")
     return Arrival(EntryId.parse(entry), int(position))
 
 
 def in_ms(seconds: float) -> int:
-    """Seconds as whole milliseconds, as scripts take them."""
+    """Return seconds as whole milliseconds, the unit of the scripts."""
     return round(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Keys to try things on: under a prefix of their own, and gone in seconds whatever happens."""
+"""Scratch keys for a rehearsal: they have their own prefix and expire within seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.keys import Keys, type_of
 from service.storage import scripts
 from service.storage.buckets import baseline_of, window_of
 from service.storage.client.availability import unavailable_if_away
-from service.storage.clock import ServerClock
+from service.storage.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 TTL = 10.0
-"""Seconds after which the keys are gone."""
+"""TTL of the scratch keys in seconds."""
 
 _NOBODY = StreamKey("response", "nobody")
 
 
 def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
-    """Return the settings with a prefix to try things under, below their own: the same rights apply to it.
+    """Return settings with a scratch prefix below the real one, so that the same ACL rules apply.
 
-    They serve one partition, whose keys lie where those of `names` do, and wait for no replica and no disk.
+    The settings serve one partition, with its keys on the server that has those of `names`, and wait for no
+    replica and no disk.
     """
     token = blake2b(settings.consumer.encode(), digest_size=6).hexdigest()
     times = {"state_ttl": TTL, "marker_ttl": TTL, "item_ttl": TTL, "spike_window": 1.0, "spike_baseline": 2.0}
@@ -42,11 +43,11 @@ def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
 
 @asynccontextmanager
 async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]:
-    """Yield the keys of a partition that nobody else uses; when this ends they are deleted.
+    """Yield the scratch keys of one partition, and delete them at the end.
 
     Args:
-        client: of the server.
-        settings: from `scratch_settings`.
+        client: client of the server.
+        settings: result of `scratch_settings`.
     """
     keys = Keys(settings.served[0])
     names = keys.names

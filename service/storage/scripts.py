@@ -1,4 +1,4 @@
-"""The Lua files, loaded as package data, and what they answer in MessagePack."""
+"""Load and call the Lua scripts, which are package data, and decode their MessagePack replies."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LowWaterReply = tuple[str, str, bool, list[tuple[str, str, bool]]]
-Place = tuple[int, int]
-"""A part: the numbers of its response in the plan, and of itself in that response."""
+PartNumbers = tuple[int, int]
+"""A part: the index of its response in the plan, and its own index in that response."""
 
 
 class CommitReply(msgspec.Struct):
-    """The answer of `commit.lua`, which describes the fields."""
+    """The reply of `commit.lua`; the header of that file describes the fields."""
 
-    history: str
+    replication_id: str
     now_ms: str
-    still_there: list[int] | None = None
-    overflowing: list[Place] = []
-    crowded: list[Place] = []
+    surviving_entries: list[int] | None = None
+    overflowing: list[PartNumbers] = []
+    crowded: list[PartNumbers] = []
     noted_too_often: list[int] = []
     forgotten: list[int] = []
     refused: list[tuple[int, int]] = []
     contradicted: list[tuple[int, int, str, list[str]]] = []
     acknowledged: int = 0
-    opened: list[Place] = []
+    opened: list[PartNumbers] = []
     late_events: int = 0
     low_water: LowWaterReply = ("", "0-0", False, [])
     ready: list[str] = []
-    told_of_crowds: list[int] = []
+    reported_crowds: list[int] = []
     more: bool = False
     surplus: int = 0
 
@@ -59,16 +59,16 @@ FOLDER = files("service.storage").joinpath("lua")
 
 
 def source(name: str) -> str:
-    """Return the text of a script: its first line, which has its flags, what all share, and its own."""
+    """Return the text of a script: its first line with the flags, the prelude, and the rest of its file."""
     flags, own = FOLDER.joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n", 1)
     shared = FOLDER.joinpath("prelude.lua").read_text(encoding="utf-8")
     return f"{flags}\n{shared}\n{own}"
 
 
 class Script:
-    """One script, called by its digest, or by its source where the server does not know it (any more).
+    """A script, called by its digest, or by its source if the server does not have it.
 
-    In a cluster redis-py's own would be loaded on every master, and so on none while one of them is away.
+    redis-py's own class loads a script on all masters of a cluster, and fails while one of them is down.
     """
 
     def __init__(self, client: Redis, name: str) -> None:
@@ -77,10 +77,10 @@ class Script:
         self._digest = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run it where the keys are: or where they go, while their slot is on its way to another master.
+        """Run the script on the server that has the keys.
 
         Raises:
-            ResponseError: the server's answer; it names the key if one has another type.
+            ResponseError: the server's answer; a WRONGTYPE error names the key.
         """
         try:
             return await self._run(keys, args)
@@ -96,7 +96,7 @@ class Script:
             return await self._client.eval(self._source, len(keys), *keys, *args)
 
     async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
-        """Return the error with the name of the first key that has another type than it should."""
+        """Return the error with the name of the first key of a wrong type, or unchanged if no key has one."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.type(key)
@@ -107,10 +107,10 @@ class Script:
         return error
 
     async def load(self, key: str) -> None:
-        """Have the server of a key know it."""
+        """Load the script on the server that has a key."""
         client: Any = self._client
         where: dict[str, Any] = {}
         if isinstance(client, RedisCluster):
-            await client.initialize()  # the map, if it has to be read anew
+            await client.initialize()  # reads the slot map again, if that is necessary
             (where["target_nodes"],) = await client.get_nodes_from_slot("EXISTS", key)
         await client.execute_command("SCRIPT LOAD", self._source, **where)

@@ -1,10 +1,9 @@
-"""What storage was told already, so that it need not be told with every batch.
+"""A cache of the data that storage already has, so that batches need not send it again.
 
-Nearly all that comes is one more delta of a part that is there. Of such a part neither the item id nor the
-context has to be sent, nor the time to live be set: if this process has sent them, and lately. The script
-says so if what was left out is not there after all (the server lost its memory): then it is told again.
-Forgetting costs a few bytes more on the way. So a response is forgotten when it has ended, and so are those
-that are not in use where there are too many.
+Nearly every event is one more delta of a part that is stored. Such a delta needs neither the item id nor the
+context nor a new TTL, if this process has sent them recently. If the omitted data is missing after all, as
+after a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
+more bytes. So a response leaves the cache when it ends, or when it is unused and the cache is full.
 """
 
 from __future__ import annotations
@@ -12,53 +11,53 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from handlers.core.identity import EntryId
-from service.recent import Recent
+from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from handlers.core.identity import PartKey, StreamKey
-    from service.ports.commit import Said
+    from service.ports.commit import ContextClaim
 
 _RESPONSES = 10_000
-"""Of so many responses it is remembered, or of twice as many."""
+"""Size of a generation of the cache; at most twice as many responses are cached."""
 
-_SAID = 8
-"""Of so many things that were said of a response it is known at one look that they were told. There are two
-or three; but some producers say another `traceparent` with each event."""
+_CLAIMS = 8
+"""Maximum context claims of a response that are compared as a whole. Two or three are usual, but some
+producers send a new `traceparent` with each event."""
 
 _NEVER = EntryId(2**64, 0)
-"""Later than any entry."""
+"""An id greater than that of any entry."""
 
 
-class ToldPart:
-    """A part that this process has added to."""
+class SentPart:
+    """The sent data of a part."""
 
     __slots__ = ("_ids_differ", "_item_id", "_named", "due", "field", "large", "log")
 
     def __init__(self, field: str, log: str) -> None:
         self.field = field
         self.log = log
-        """Its log's key."""
+        """The key of its log."""
         self._item_id: str | None = None
         self._named: EntryId | None = None
-        """The earliest entry whose item id the log has from this process."""
+        """The earliest entry with an item id that was sent; None if none was."""
         self._ids_differ = False
         self.due = 0.0
-        """When its time to live has to be set again, on the monotonic clock; 0: it never was."""
+        """Monotonic time in seconds at which the TTL must be set again; 0 if it never was set."""
         self.large = False
-        """Whether its log may be near its limits, so that every chunk has to be looked at."""
+        """True if the log may be near a limit, so that each chunk needs the slow path."""
 
     def has_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
-        """Whether storage has all that some events say by their item ids; the earliest one's is given."""
+        """Return whether storage has the item ids of some events; the earliest id and its entry are given."""
         if item_id is None:
             return True
         if self._named is None or entry < self._named:
             return False
         return self._ids_differ or (item_id == self._item_id and not ids_differ)
 
-    def tell_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
-        """Remember that this was sent."""
+    def record_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
+        """Record that the item ids of some events were sent."""
         if item_id is None:
             return
         self._ids_differ = self._ids_differ or ids_differ or self._item_id not in {None, item_id}
@@ -66,60 +65,60 @@ class ToldPart:
             self._item_id, self._named = item_id, entry
 
 
-class ToldResponse:
-    """A response that this process has added to."""
+class SentResponse:
+    """The sent data of a response."""
 
-    __slots__ = ("_said", "_since", "expected_ms", "member", "parts", "state")
+    __slots__ = ("_claims", "_since", "expected_ms", "member", "parts", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
         self.state = state
-        """Its state's key."""
+        """The key of its state."""
         self.expected_ms = 0
-        """Until when it is noted as not idle, without another word."""
-        self.parts: dict[PartKey, ToldPart] = {}
+        """Milliseconds until which storage has it as not idle."""
+        self.parts: dict[PartKey, SentPart] = {}
         self._since: dict[tuple[str, bool], EntryId] = {}
-        """Of each of its registers, the earliest entry that was sent: a later one changes nothing."""
-        self._said: dict[Said, EntryId] = {}
-        """What was sent, as it was said: nearly always the same."""
+        """The earliest entry that was sent for each register; a later one changes nothing."""
+        self._claims: dict[ContextClaim, EntryId] = {}
+        """The context claims that were sent, each with its earliest entry."""
 
-    def knows(self, said: Mapping[Said, EntryId]) -> bool:
-        """Whether all this was sent before, or changes nothing."""
-        for each, entry in said.items():
-            before = self._said.get(each)
-            if (before is None or entry < before) and not self._has_earlier(each, entry):
+    def knows(self, claims: Mapping[ContextClaim, EntryId]) -> bool:
+        """Return whether all these claims were sent before or change no register."""
+        for claim, entry in claims.items():
+            before = self._claims.get(claim)
+            if (before is None or entry < before) and not self._has_earlier(claim, entry):
                 return False
         return True
 
-    def _has_earlier(self, said: Said, entry: EntryId) -> bool:
-        """Whether each of its registers was sent with an entry that is as early."""
-        context, learned = said
+    def _has_earlier(self, claim: ContextClaim, entry: EntryId) -> bool:
+        """Return whether each register of a claim was sent with this entry or an earlier one."""
+        context, learned = claim
         return all(self._since.get((name, learned), _NEVER) <= entry for name, _ in context.pairs())
 
-    def tell(self, said: Mapping[Said, EntryId]) -> None:
-        """Remember that all this was sent."""
-        for each, entry in said.items():
-            context, learned = each
-            if each in self._said or len(self._said) < _SAID:
-                self._said[each] = min(entry, self._said.get(each, entry))
+    def record(self, claims: Mapping[ContextClaim, EntryId]) -> None:
+        """Record that these claims were sent."""
+        for claim, entry in claims.items():
+            context, learned = claim
+            if claim in self._claims or len(self._claims) < _CLAIMS:
+                self._claims[claim] = min(entry, self._claims.get(claim, entry))
             for name, _ in context.pairs():
                 self._since[name, learned] = min(entry, self._since.get((name, learned), entry))
 
 
-class Told:
-    """All of them."""
+class SentStates:
+    """The cached responses."""
 
     def __init__(self) -> None:
-        self._responses: Recent[StreamKey, ToldResponse] = Recent(_RESPONSES)
+        self._responses: TwoGenerationCache[StreamKey, SentResponse] = TwoGenerationCache(_RESPONSES)
 
-    def get(self, key: StreamKey) -> ToldResponse | None:
-        """A response, if something of it was sent."""
+    def get(self, key: StreamKey) -> SentResponse | None:
+        """Return the sent data of a response, or None if it is not cached."""
         return self._responses.get(key)
 
-    def keep(self, key: StreamKey, response: ToldResponse) -> None:
-        """Remember one."""
+    def keep(self, key: StreamKey, response: SentResponse) -> None:
+        """Cache the sent data of a response."""
         self._responses[key] = response
 
     def forget(self, key: StreamKey) -> None:
-        """Tell everything of a response again."""
+        """Remove a response, so that all its data is sent again."""
         self._responses.discard(key)

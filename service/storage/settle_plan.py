@@ -1,4 +1,4 @@
-"""What settle.lua is called with: keys, and a plan in MessagePack that names them by number."""
+"""Build the arguments of settle.lua: keys, and a plan in MessagePack that refers to them by index."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.keys import Keys
-    from service.ports.storage import Dropped, Over, Settlement
+    from service.ports.storage import Dropped, ResponseOutcome, Settlement
     from service.settings import Settings
 
 OVER_MS = 600_000
-"""Milliseconds for which it is remembered that a response without any text of ours is over.
+"""TTL in milliseconds of the state of a response that is over.
 
-Its end may be said again, by a producer's retry or by a second event, and counts once. Most responses are
-such, so that they are not remembered for as long as texts are.
+Its end may come again, by a producer's retry or in a second event, and must count once. Most responses have
+no text here and so no marker, and need not be remembered for as long as texts are.
 """
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class SettleCall:
-    """One call of settle.lua."""
+    """The keys and arguments of one call of settle.lua."""
 
     def __init__(
-        self, settlements: Sequence[Settlement], history: str, keys: Keys, settings: Settings
+        self, settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
     ) -> None:
-        """Plan it."""
+        """Build the call; storage applies it only under the replication id `replication_id`."""
         names = keys.names
         self._names = keys
         self._source = names.prefix
@@ -50,7 +50,7 @@ class SettleCall:
             "over_ttl_ms": min(OVER_MS, in_ms(settings.remembered)),
             "item_ttl_ms": in_ms(settings.item_ttl),
             "buckets": self._buckets,
-            "history": history,
+            "replication_id": replication_id,
             "names_at_most": NAMES_AT_MOST,
             "other": OTHER,
         }
@@ -61,13 +61,13 @@ class SettleCall:
         return len(self.keys)
 
     def _settlement(self, settlement: Settlement) -> dict[str, Any]:
-        doubtful = settlement.doubtful_since
+        doubtful = settlement.unsettled_since
         plan: dict[str, Any] = {
             "state": self._key(self._names.state(settlement.stream_key)),
             "marker": self._key(self._names.marker(settlement.stream_key)),
             "member": str(settlement.stream_key),
             "version": settlement.version,
-            "spent": [arrival_field(arrival) for arrival in settlement.spent],
+            "applied_endings": [arrival_field(arrival) for arrival in settlement.applied_endings],
             "ended": settlement.ended,
             "partial": settlement.partial,
             "earlier": [part.field for part in settlement.earlier],
@@ -78,11 +78,11 @@ class SettleCall:
             ],
         }
         if doubtful is not None:
-            plan["doubtful_ms"] = doubtful.ms
+            plan["unsettled_ms"] = doubtful.ms
         if settlement.idle_since_ms is not None:
             plan["idle_since_ms"] = settlement.idle_since_ms
-        if settlement.over is not None:
-            plan["over"] = self._over(settlement.over)
+        if settlement.outcome is not None:
+            plan["outcome"] = self._outcome(settlement.outcome)
         return plan
 
     def _closed(self, closed: FinishedText | Dropped) -> dict[str, Any]:
@@ -108,20 +108,20 @@ class SettleCall:
             **self._alert("contradicted", text.contradicted),
         }
 
-    def _over(self, over: Over) -> dict[str, Any]:
+    def _outcome(self, outcome: ResponseOutcome) -> dict[str, Any]:
         return {
             "alerts": [
-                {"type": alert.type, "entry": entry_of_alert(alert, self._source)} for alert in over.alerts
+                {"type": alert.type, "entry": entry_of_alert(alert, self._source)} for alert in outcome.alerts
             ],
-            "refused": over.refused,
-            "blocked": over.blocked,
-            "cancelled": over.cancelled,
-            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in over.counted_for],
-            "buckets": self._buckets_of(over.at_ms) if over.counted_for else [],
+            "refused": outcome.refused,
+            "blocked": outcome.blocked,
+            "cancelled": outcome.cancelled,
+            "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in outcome.counted_for],
+            "buckets": self._buckets_of(outcome.at_ms) if outcome.counted_for else [],
         }
 
     def _buckets_of(self, at_ms: int) -> list[int]:
-        """The numbers of the buckets that a time belongs to, from 1."""
+        """Return the indexes, from 1, of the buckets that contain a time."""
         numbers = []
         for series in self._series:
             start = series.start(at_ms)

@@ -1,13 +1,13 @@
-"""The note in Redis of the state's format: no worker works on state that it cannot read.
+"""The note in Redis of the state's format, which keeps a worker from using state that it cannot read.
 
 Theory of operation:
 
 1. `version` is the format that is written, `min_reader` the oldest format whose readers can read it. Each
-   partition has a note of its own, since each may lie on another server.
-2. A worker writes the note where there is none, and raises a lower version to its own.
-3. It refuses to start if `min_reader` is above its own format, or if it cannot read the note.
-4. It looks again once a claim time: a newer worker may have raised the format, or somebody may have emptied
-   the server. v0.1.0 does not know the note; it stores format 1.
+   partition has a note of its own, since each may be on another server.
+2. A worker writes the note if it is missing, and raises a lower version to its own.
+3. A worker refuses to start if `min_reader` is above its own format, or if it cannot read the note.
+4. A worker checks the note again once per claim time: a newer worker may have raised the format, or the
+   server may have been flushed. v0.1.0 does not know the note; it stores format 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 FORMAT = 1
-"""The format that this worker writes. It rises when a field or key of the state changes its meaning."""
+"""The format that this worker writes; raised when a field or key of the state changes its meaning."""
 
 MIN_READER = 1
 """The oldest format whose readers can read what this worker writes."""
@@ -42,7 +42,7 @@ _NAME_AT_MOST = 80
 
 
 class StateFormatError(Exception):
-    """This worker cannot read the state; the message is one line with the cause and the remedy."""
+    """The state cannot be read by this worker; the message is one line with the cause and the remedy."""
 
 
 class FormatNote(NamedTuple):
@@ -57,8 +57,8 @@ class StateFormat:
     """The format of one partition's state.
 
     Args:
-        client: of the server.
-        key: of the note.
+        client: client of the server.
+        key: key of the note.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -79,10 +79,10 @@ class StateFormat:
             raise _unreadable(self._key, f"it is a {reply.decode()}, not a hash")
         if reply:
             fields = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
-            _judged(self._key, fields)
+            _parsed(self._key, fields)
 
     async def watch(self, interval: float) -> NoReturn:
-        """Claim the note again every `interval` seconds; a server that is away is asked again later.
+        """Claim the note again every `interval` seconds; skip a round while the server is unavailable.
 
         Raises:
             StateFormatError: this worker can no longer read the state of this partition.
@@ -106,12 +106,12 @@ class StateFormat:
                     raise
                 raise _unreadable(self._key, "it is not a hash") from error
         return (
-            _judged(self._key, {name.decode(): value for name, value in fields.items()}) if fields else None
+            _parsed(self._key, {name.decode(): value for name, value in fields.items()}) if fields else None
         )
 
 
-def _judged(key: str, fields: Mapping[str, bytes]) -> FormatNote:
-    """Return the note; `StateFormatError` if it cannot be read, or does not allow this version to go on."""
+def _parsed(key: str, fields: Mapping[str, bytes]) -> FormatNote:
+    """Return the parsed note; raise `StateFormatError` if it is invalid or requires a newer reader."""
     note = {name: fields.get(name, b"").decode(errors="replace") for name in _FIELDS}
     for name in ("version", "min_reader"):
         if not re.fullmatch("[0-9]{1,9}", note[name]):
@@ -129,6 +129,6 @@ def _judged(key: str, fields: Mapping[str, bytes]) -> FormatNote:
 
 def _unreadable(key: str, why: str) -> StateFormatError:
     return StateFormatError(
-        f"{key}: not a note of a state format that this worker, which reads format {FORMAT}, understands "
+        f"{key}: this worker, which reads format {FORMAT}, cannot read this note of the state's format "
         f"({why}): {_REMEDY}"
     )

@@ -1,4 +1,4 @@
-"""The sets, in one partition of one Redis."""
+"""The storage of one partition in Redis."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from deltaloom.streams import GROUP
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.state import LowWater
 from service.keys import SET_ASIDE
-from service.ports.storage import Committed, Contradicted, Loaded, Settlement, StorageUnavailableError, Survey
+from service.ports.storage import (
+    Committed,
+    Contradicted,
+    LoadedResponse,
+    Settlement,
+    StorageUnavailableError,
+    Survey,
+)
 from service.storage import commit_plan, scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.clock import ServerClock
 from service.storage.commit_plan import SERVER_US, CommitCall
 from service.storage.group import ConsumerGroup
 from service.storage.loading import Wanted, calls_of
 from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of, state_of
-from service.storage.sent_cache import Told
+from service.storage.sent_cache import SentStates
+from service.storage.server_clock import ServerClock
 from service.storage.settle_plan import SettleCall
 
 if TYPE_CHECKING:
@@ -32,22 +39,22 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _RESPONSES_AT_ONCE = 100
-"""Responses whose states are read at once."""
+"""Maximum responses with states that are read in one pipeline."""
 
 CONFIRM_MS = 1000
-"""Milliseconds that one question to the replicas may take; it is asked again."""
+"""Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
 
 
 def _low_water(reply: scripts.LowWaterReply) -> LowWater:
-    """Return the entry before which all are acknowledged: the oldest pending, else the next to be delivered.
+    """Return the low-water mark: the oldest pending entry, or the next one to deliver if none is pending.
 
-    Of pending entries that are known to be one response's, only that one's mark is held back.
-    Not "infinity" where nothing is pending: others may have been given entries since the script ran.
+    A pending entry that is known to belong to one response holds back the mark of that response only. Even
+    without pending entries the mark is finite: others may have read entries since the script ran.
     """
     oldest_pending, last_delivered, stalled, owned_entries = reply
     owned = {
         StreamKey.parse(member): LowWater(EntryId.parse(entry), stuck)
-        for entry, member, stuck in reversed(owned_entries)  # of several the oldest
+        for entry, member, stuck in reversed(owned_entries)  # the oldest entry of a response wins
     }
     if oldest_pending:
         return LowWater(EntryId.parse(oldest_pending), stalled, owned)
@@ -55,7 +62,7 @@ def _low_water(reply: scripts.LowWaterReply) -> LowWater:
 
 
 class RedisStorage:
-    """The worker's port to Redis: see `service.ports.storage.Storage`."""
+    """Implementation of `service.ports.storage.Storage` in Redis."""
 
     def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
         self._client = client
@@ -66,63 +73,57 @@ class RedisStorage:
         self._settle = scripts.Script(client, "settle")
         self._survey = scripts.Script(client, "survey")
         self._read = scripts.Script(client, "load")
-        self._told = Told()
+        self._sent = SentStates()
         self._clock = ServerClock()
-        self._history = ""
-        """Of the data to which it was told: a replication id, which a failover or a restart replaces."""
+        self._replication_id = ""
+        """The replication id under which the cached data was sent; a failover or a restart changes it."""
 
     async def load_scripts(self) -> None:
-        """Have the server know the scripts, so that the first batch is no slower than the second.
+        """Load the scripts on the server, so that the first batch is no slower than the second.
 
-        It would be overtaken, and a refusal's alert begin with its second word.
+        Otherwise the second batch could overtake it, and a refusal's alert would begin with its second word.
         """
         with unavailable_if_away():
             for script in (self._commit, self._settle, self._survey, self._read):
                 await script.load(self._keys.names.deltas)
 
     async def _in_group(self, script: scripts.Script, keys: list[str], args: Sequence[Any]) -> Any:
-        """Run a script that needs the group."""
-        async with self._group.there():
+        """Run a script that needs the consumer group."""
+        async with self._group.recreating_group():
             return await script(keys=keys, args=[GROUP, *args])
 
     @property
-    def history(self) -> str:
-        """Which history of its data the server was in when it was last asked; empty: not yet."""
-        return self._history
+    def replication_id(self) -> str:
+        """The server's replication id at the last commit; empty before the first."""
+        return self._replication_id
 
     @property
     def now_ms(self) -> int:
-        """The server's time in milliseconds since the epoch, as far as its answers told it."""
+        """The estimated time of the server, in milliseconds since the epoch."""
         return self._clock.now_ms
 
-    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
-        """Make a batch's effects durable and acknowledge it, in one step.
-
-        Args:
-            commit: the batch, or a piece of one.
-            history: what it was when the batch was read, if that is known.
-            whole: try it however long the script takes.
-        """
-        told, read_in = self._told, history or self._history
-        call = CommitCall(commit, self._keys, self._settings, told, read_in)
+    async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
+        """Store a batch's effects and acknowledge its entries: see `service.ports.storage.Storage.commit`."""
+        sent, read_in = self._sent, replication_id or self._replication_id
+        call = CommitCall(commit, self._keys, self._settings, sent, read_in)
         if not whole and call.server_us > SERVER_US:
             return Committed(pieces=ceil(call.server_us / SERVER_US))
         packed, *found = await self._in_group(self._commit, call.keys, call.args)
         reply = scripts.decode_commit(packed)
-        self._clock.told(int(reply.now_ms))
-        if reply.still_there is not None:
-            if reply.history != self._history:
-                # What is on its way to the old one may still be noted as told, in the old memory.
-                self._told, self._history = Told(), reply.history
-            return Committed(still_there=reply.still_there, history=reply.history)
-        self._history = self._history or reply.history
+        self._clock.observe(int(reply.now_ms))
+        if reply.surviving_entries is not None:
+            if reply.replication_id != self._replication_id:
+                # A new cache: commits that are under way still record their data in the old one.
+                self._sent, self._replication_id = SentStates(), reply.replication_id
+            return Committed(surviving_entries=reply.surviving_entries, replication_id=reply.replication_id)
+        self._replication_id = self._replication_id or reply.replication_id
         for response in reply.forgotten:
-            told.forget(call.responses[response])
+            sent.forget(call.responses[response])
         for log, size in reply.refused:
             key, part = call.grown[log]
             part.large = size > 0
             if not size:
-                told.forget(key)
+                sent.forget(key)
         if reply.forgotten or reply.refused:
             return await self.commit(commit, read_in, whole=whole)
         committed = _committed(commit, call, reply, found)
@@ -131,7 +132,7 @@ class RedisStorage:
         return committed
 
     async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
-        """Note whose pending entries are, so that no text of others waits for them."""
+        """Record the responses of pending entries, so that texts of other responses do not wait for them."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hset(self._keys.owners, mapping={entry: str(key) for entry, key in owners.items()})
         pipeline.pexpire(self._keys.owners, in_ms(self._settings.state_ttl))
@@ -139,9 +140,12 @@ class RedisStorage:
             await pipeline.execute()
 
     async def confirm(self) -> None:
-        """Come back when all that was written is on as many replicas, and on disk, as the settings want.
+        """Wait until all writes are on the replicas and the disk that the settings require.
 
-        WAIT and WAITAOF speak of their own connection's writes, so that the client must have but one.
+        WAIT and WAITAOF cover the writes of their own connection, so the client must have a single one.
+
+        Raises:
+            StorageUnavailableError: the writes are not there within `CONFIRM_MS`; call again.
         """
         replicas, on_disk = self._settings.wait_replicas, self._settings.wait_aof
         if not replicas and not on_disk:
@@ -157,10 +161,10 @@ class RedisStorage:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """For parts about to raise an alert, what is known of their response.
+        """Return the stored context of the parts' responses: see `service.ports.storage.Storage.registers`.
 
-        None if it was raised, or is raised when the part is finished: of one that is stored without an alert,
-        the text came whole.
+        None means that the opening alert was raised before, or is raised when the part is finished: a part
+        that is stored without an alert began with its whole text.
         """
         names = list(REGISTERS)
         pipeline = self._client.pipeline(transaction=False)
@@ -177,10 +181,10 @@ class RedisStorage:
             for part, (alerted, state, *values) in zip(parts, replies, strict=True)
         }
 
-    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[Loaded]:
-        """Read responses: first which parts are open, and how large, then those and what else is known."""
+    async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
+        """Read responses: first their states and the sizes of their open logs, then both together."""
         if not stream_keys:
-            return []  # a script without keys would run on any server
+            return []  # a script without keys would run on a random server
         wanted = [
             each
             for first in range(0, len(stream_keys), _RESPONSES_AT_ONCE)
@@ -201,7 +205,7 @@ class RedisStorage:
         ]
 
     async def _wanted(self, stream_keys: Sequence[StreamKey]) -> list[Wanted]:
-        """Return what there is to read of responses."""
+        """Return the keys to read for these responses, with their sizes."""
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.hgetall(self._keys.state(key))
@@ -228,7 +232,7 @@ class RedisStorage:
         ]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
-        """Return the finished parts that the markers of these responses remember."""
+        """Return the finished parts in the markers of these responses."""
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.get(self._keys.marker(key))
@@ -241,18 +245,18 @@ class RedisStorage:
             for part in marked_parts(key, marker)
         ]
 
-    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
-        """Write finished texts with their alerts, once each; returns the parts that were not yet written."""
-        call = SettleCall(settlements, history, self._keys, self._settings)
+    async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
+        """Write finished texts and their alerts: see `service.ports.storage.Storage.settle`."""
+        call = SettleCall(settlements, replication_id, self._keys, self._settings)
         with unavailable_if_away():
             reply = await self._settle(keys=call.keys, args=call.args)
         for settlement in settlements:
             if settlement.ended:
-                self._told.forget(settlement.stream_key)
+                self._sent.forget(settlement.stream_key)
         return [settlements[s].closed[t].part for s, t in scripts.decode_settle(reply)]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
-        """Give up settling a response: nobody looks at it again unless more comes; its keys expire."""
+        """Set a response aside: it is settled again only if more events come. Its keys expire."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.zrem(self._keys.waiting, str(stream_key))
         pipeline.zrem(self._keys.open, str(stream_key))
@@ -261,11 +265,11 @@ class RedisStorage:
             await pipeline.execute()
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
-        """Look for responses that can be settled though no batch says so: ready or idle ones."""
+        """Return the responses that are ready or idle, independent of a batch."""
         return await self._look(idle_timeout_ms, commit_plan.AT_MOST, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
-        """Look for responses beyond the limit of open ones, so many at most, if that is given."""
+        """Return at most `at_most` of the responses beyond `max_open` open ones."""
         return await self._look(0, 0, max_open, min(at_most or commit_plan.AT_MOST, commit_plan.AT_MOST))
 
     async def _look(self, idle_timeout_ms: int, at_most: int, max_open: int, surplus: int) -> Survey:
@@ -273,9 +277,11 @@ class RedisStorage:
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
         reply = await self._in_group(self._survey, keys, args)
-        low_water, now_ms, ready, idle_scores, surplus_scores, history, more = scripts.decode_survey(reply)
+        low_water, now_ms, ready, idle_scores, surplus_scores, replication_id, more = scripts.decode_survey(
+            reply
+        )
         idle, too_many = _scores(idle_scores), _scores(surplus_scores)
-        self._clock.told(int(now_ms))
+        self._clock.observe(int(now_ms))
         return Survey(
             low_water=_low_water(low_water),
             now_ms=int(now_ms),
@@ -283,14 +289,14 @@ class RedisStorage:
             more=more or max(len(idle), len(too_many)) >= commit_plan.AT_MOST,
             idle=idle,
             surplus=too_many,
-            history=history,
+            replication_id=replication_id,
         )
 
 
 def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, found: list[Any]) -> Committed:
-    """Return what became of a commit from the script's answer, and the responses that it loaded."""
+    """Return the result of a commit from the script's reply and the responses that it loaded."""
 
-    def part_at(place: scripts.Place) -> PartKey:
+    def part_at(place: scripts.PartNumbers) -> PartKey:
         response, part = place
         return parts_of[response][part]
 
@@ -308,7 +314,7 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
         acknowledged=reply.acknowledged,
         opened=list(map(part_at, reply.opened)),
         late_events=reply.late_events,
-        told_of_crowds=reply.told_of_crowds,
+        reported_crowds=reply.reported_crowds,
         low_water=_low_water(reply.low_water),
         ready=[StreamKey.parse(member) for member in reply.ready],
         loaded=[
@@ -316,15 +322,15 @@ def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, fou
         ],
         more=reply.more or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
         surplus=reply.surplus,
-        history=reply.history,
+        replication_id=reply.replication_id,
         now_ms=int(reply.now_ms),
     )
 
 
-def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> Loaded:
+def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> LoadedResponse:
     sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
     alerted = [part for part in sizes if f"alerted:{part.field}" in state]
-    return Loaded(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
+    return LoadedResponse(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
 
 
 def _pairs(reply: list[bytes]) -> dict[str, bytes]:

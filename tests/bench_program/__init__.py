@@ -1,1 +1,1 @@
-"""Tests of the bench."""
+"""Test the benchmark."""

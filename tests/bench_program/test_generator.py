@@ -1,4 +1,4 @@
-"""What the bench generates: the shape of real streams, and what must come of them."""
+"""Test the generated input: it has the shape of real streams, with correct expectations."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SHAPE = Shape(open_responses=20, events=12_000)
 
 
 def generated(shape: Shape) -> tuple[list[Entry], Expected]:
-    """All entries of an input, and what must come of them."""
+    """Return all entries of an input, and the expected outputs."""
     expected = Expected()
     return list(entries("test", shape, expected)), expected
 
 
 def events_of(entry: Entry) -> list[dict[str, Any]]:
-    """An entry's events."""
+    """Return an entry's events."""
     body = json.loads(entry.body)
     return body if isinstance(body, list) else [body]
 
 
 def deltas(published: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All deltas, with their responses."""
+    """Yield all deltas with their response ids."""
     for entry in published:
         for event in events_of(entry):
             if "delta" in event:
@@ -41,7 +41,7 @@ def deltas(published: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_it_has_the_shape_of_real_streams() -> None:
-    """What is measured would say nothing of what is met in production."""
+    """Generate sizes and kinds as in production. Otherwise the measurements would not apply to it."""
     published, expected = generated(SHAPE)
     lengths = [len(event["delta"]) for _, event in deltas(published)]
     assert statistics.median(lengths) == 4
@@ -54,7 +54,7 @@ def test_it_has_the_shape_of_real_streams() -> None:
 
 @pytest.mark.parametrize("entry_events", [1, 16])
 def test_texts_are_their_deltas(entry_events: int) -> None:
-    """The bench would call a right text wrong."""
+    """Expect the joined deltas. Otherwise the benchmark would report correct texts as wrong."""
     published, expected = generated(Shape(10, 6000, entry_events))
     joined: defaultdict[tuple[str, int], str] = defaultdict(str)
     for response_id, event in deltas(published):
@@ -64,16 +64,16 @@ def test_texts_are_their_deltas(entry_events: int) -> None:
     assert {name for entry in published for name in entry.opens} == expected.refusals
 
 
-def test_so_many_are_open_at_once() -> None:
-    """Fifty open responses would be measured as a thousand."""
+def test_the_given_number_of_responses_is_open() -> None:
+    """Keep the given number of responses open at once."""
     published, _ = generated(SHAPE)
     two_rounds = published[len(published) // 2 :][: 2 * SHAPE.open_responses]
     ids = {entry.response_id for entry in two_rounds}
-    assert SHAPE.open_responses <= len(ids) < SHAPE.open_responses * 1.5  # one may end, and the next begin
+    assert SHAPE.open_responses <= len(ids) < SHAPE.open_responses * 1.5  # some end, and others begin
 
 
-def test_what_does_not_end_closes_nothing() -> None:
-    """The memory of open texts would be that of none."""
+def test_open_texts_have_no_closings() -> None:
+    """Generate open texts only, for the measurement of their memory."""
     shape = Shape(5, 5 * 48, deltas=40, refusals=False, closed=False, uniform=True)
     published, expected = generated(shape)
     assert not expected.texts
@@ -82,6 +82,6 @@ def test_what_does_not_end_closes_nothing() -> None:
 
 
 def test_the_same_seed_gives_the_same_input() -> None:
-    """Two runs could not be compared."""
+    """Generate the same input from one seed, so that runs can be compared."""
     assert load("1", SHAPE, "stream").chunks == load("1", SHAPE, "stream").chunks
     assert load("1", SHAPE, "stream").chunks != load("2", SHAPE, "stream").chunks

@@ -1,4 +1,4 @@
-"""Ratios, goals and numbers as they are shown."""
+"""Test ratios, goals and the display of numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BARE = Figure("throughput", "50 open", "bare", "events/s")
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """A slow minute of the machine, which slows all, would show as a ratio."""
+    """Compute ratios within a round. Otherwise a slow minute of the machine would change them."""
     results = Results()
     for ours, bare in ((10, 20), (1, 2), (30, 40)):
         results.add(OURS, ours)
@@ -21,15 +21,15 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert spread(results.ratios(OURS, BARE)) == (0.5, 0.5, 0.75)
 
 
-def test_what_was_not_measured_has_no_ratio() -> None:
-    """A run of some measurements would fail at the end."""
+def test_missing_measurements_have_no_ratio() -> None:
+    """Return no ratio without measurements, as in a partial run."""
     results = Results()
     results.add(OURS, 10)
     assert results.ratios(OURS, BARE) == []
 
 
 def test_a_goal_is_reached_on_its_side() -> None:
-    """Less memory than allowed would count as missed."""
+    """Compare a ratio with its minimum or its maximum."""
     assert Ratio("", OURS, BARE, at_least=0.75).reached(0.75)
     assert not Ratio("", OURS, BARE, at_least=0.75).reached(0.74)
     assert Ratio("", OURS, BARE, at_most=4).reached(4)
@@ -41,5 +41,5 @@ def test_a_goal_is_reached_on_its_side() -> None:
     ("number", "text"), [(1234567.8, "1,234,568"), (123.4, "123"), (12.34, "12.3"), (0.5, "0.5"), (0, "0")]
 )
 def test_numbers_are_short(number: float, text: str) -> None:
-    """A table of digits that mean nothing is read by nobody."""
+    """Show at most three significant digits below 1000."""
     assert shown(number) == text

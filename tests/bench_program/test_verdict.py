@@ -1,4 +1,4 @@
-"""What came out, compared with what must: each way to be wrong is found."""
+"""Test the comparison of outputs with expectations: it finds each kind of error."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ALERT, TEXT, REFUSAL = SOUND
 
 @pytest.fixture
 def place(redis_url: str, prefix: str) -> Ground:
-    """The test's part of the server."""
+    """Return the test's area of the server."""
     return Ground(redis_url, prefix, owned=False)
 
 
 def found(place: Ground, *messages: ResponseMessage) -> list[str]:
-    """What is wrong with these messages."""
+    """Return the errors that are found in these messages."""
     for message in messages:
         stream = place.names.alerts if "opened" in message.id else place.names.assembled
         place.client.xadd(stream, outputs.fields(message))  # type: ignore[arg-type]  # a dict is invariant
@@ -43,8 +43,8 @@ def found(place: Ground, *messages: ResponseMessage) -> list[str]:
     return answer
 
 
-def test_right_is_right(place: Ground) -> None:
-    """Every run would fail."""
+def test_correct_outputs_have_no_errors(place: Ground) -> None:
+    """Find no error in correct outputs."""
     assert found(place, *SOUND) == []
 
 
@@ -60,8 +60,6 @@ def test_right_is_right(place: Ground) -> None:
         ((*SOUND, ALERT.model_copy(update={"output_index": 0})), "1 doubled or false alert"),
     ],
 )
-def test_each_way_to_be_wrong_is_found(
-    place: Ground, messages: tuple[ResponseMessage, ...], what: str
-) -> None:
-    """A fast wrong answer would pass for a fast one."""
+def test_each_kind_of_error_is_found(place: Ground, messages: tuple[ResponseMessage, ...], what: str) -> None:
+    """Find each kind of error. Otherwise a fast wrong result would win."""
     assert found(place, *messages)[0] == what

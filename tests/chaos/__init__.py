@@ -1,1 +1,1 @@
-"""Tests of the bench itself: that what it expects is right, and that it would notice."""
+"""Test the chaos bench itself: its expectations are correct, and it finds violations."""

@@ -1,4 +1,4 @@
-"""The bench finds each thing that can go wrong with a delivery, and nothing where nothing does."""
+"""Test that the bench finds each fault of deliveries, and reports none without a fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TAKEN, NOT_TAKEN = True, False
     ],
 )
 def test_deliveries(attempts: list[tuple[dict[str, Any], bool]], found: list[str]) -> None:
-    """A bench that sees nothing wrong anywhere proves nothing."""
+    """Find each kind of fault in a sequence of attempts."""
     violations: list[str] = []
     deliveries = Deliveries(lambda kind, _example: violations.append(kind))
     deliveries.raised(OPENED)
@@ -47,7 +47,7 @@ def test_deliveries(attempts: list[tuple[dict[str, Any], bool]], found: list[str
 
 
 def test_repeats_are_counted() -> None:
-    """They are allowed, and yet one wants to know how many there are."""
+    """Count repeats, which are allowed."""
     deliveries = Deliveries(lambda _kind, _example: None)
     for _ in range(3):
         deliveries.attempt(OPENED, taken=TAKEN)
@@ -55,15 +55,15 @@ def test_repeats_are_counted() -> None:
 
 
 def alone(fields: dict[str, Any]) -> dict[str, Any]:
-    """As it arrives by itself."""
+    """Return an alert's fields as delivered singly."""
     return {**fields, "model": None, "delivery": {"id": fields["id"], "digest": None}}
 
 
 def digest(name: str, **counts: int) -> dict[str, Any]:
-    """As several arrive in one."""
+    """Return the fields of a digest with these counts."""
     counted = [[f"refusal.{phase}", count] for phase, count in counts.items()]
-    told = {"count": sum(counts.values()), "counts": counted}
-    return {**OPENED, "model": None, "delivery": {"id": name, "digest": told}}
+    described = {"count": sum(counts.values()), "counts": counted}
+    return {**OPENED, "model": None, "delivery": {"id": name, "digest": described}}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def digest(name: str, **counts: int) -> dict[str, Any]:
     ],
 )
 def test_grouped(attempts: list[tuple[dict[str, Any], bool]], found: list[str]) -> None:
-    """A digest that swallows an alert would look like one that has it."""
+    """Find an alert that a digest does not count."""
     violations: list[str] = []
     grouped = Grouped(lambda kind, _example: violations.append(kind))
     for fields in (OPENED, FINISHED):
@@ -93,7 +93,7 @@ def test_grouped(attempts: list[tuple[dict[str, Any], bool]], found: list[str]) 
 
 
 def test_digest_that_does_not_add_up() -> None:
-    """What says that it has four and counts three has lost one."""
+    """Report a digest with a total that differs from its counts."""
     violations: list[str] = []
     wrong = digest("d", opened=3)
     wrong["delivery"]["digest"]["count"] = 4

@@ -1,4 +1,4 @@
-"""The generator: what it makes is varied, and what it expects of it is what the contract says."""
+"""Test the generator: its responses are varied, and its expectations follow the contract."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def responses() -> list[Response]:
-    """Return enough responses that each kind of trouble is among them."""
+    """Return enough responses to include all kinds of faults."""
     return [make_response("test", 0, number) for number in range(2000)]
 
 
 def delta(number: int | None, text: str, output_index: int = 0) -> Event:
-    """A delta of a refusal."""
+    """Return a delta of a refusal."""
     where = {"item_id": f"item_{output_index}", "output_index": output_index, "content_index": 0}
     return {"type": "response.refusal.delta", **where, "delta": text, "sequence_number": number}
 
 
 def done(text: str) -> Event:
-    """A refusal's `.done`."""
+    """Return the `.done` of a refusal."""
     where = {"item_id": "item_0", "output_index": 0, "content_index": 0}
     return {"type": "response.refusal.done", **where, "refusal": text}
 
 
 def completed(*refusals: str) -> Event:
-    """The end of a response, with a final copy of these refusals, an item each."""
+    """Return the end of a response with a final copy of these refusals, one item each."""
     output = [{"type": "message", "content": [{"type": "refusal", "refusal": text}]} for text in refusals]
     return {"type": "response.completed", "response": {"output": output}}
 
 
 def test_the_same_seed_gives_the_same_responses(responses: list[Response]) -> None:
-    """A violation that cannot be made again cannot be understood."""
+    """Make the same responses from one seed, so that a violation can be reproduced."""
     assert [make_response("test", 0, number) for number in range(50)] == responses[:50]
     assert make_response("other", 0, 1) != responses[1]
 
 
 def test_every_kind_of_response_is_made(responses: list[Response]) -> None:
-    """A bench that never makes a kind of trouble proves nothing about it."""
+    """Make all kinds of texts, endings, dead letters and entries."""
     texts = [text for response in responses for text in response.expected.texts]
     assert {text.part.kind for text in texts} == {"refusal", "reasoning", "reasoning_summary"}
     assert {text.status for text in texts} == {
@@ -70,8 +70,8 @@ def test_every_kind_of_response_is_made(responses: list[Response]) -> None:
     assert {"event", "__data__", "type"} <= shapes
 
 
-def test_every_event_is_expected_to_become_something(responses: list[Response]) -> None:
-    """What is not accounted for in the expectation cannot be missed in the result."""
+def test_every_event_is_accounted_for(responses: list[Response]) -> None:
+    """Account for each event in the expectations. Otherwise a lost event would go unnoticed."""
     for response in responses:
         expected = response.expected
         becomes = expected.fragments + expected.closings + expected.types.total() + expected.letters.total()
@@ -79,21 +79,21 @@ def test_every_event_is_expected_to_become_something(responses: list[Response]) 
         assert expected.fragments == sum(text.fragments for text in expected.texts) + expected.late
 
 
-def test_every_entry_has_a_name_of_its_own(responses: list[Response]) -> None:
-    """A producer that cannot tell its entries apart cannot say which are stored."""
+def test_every_entry_has_a_unique_tag(responses: list[Response]) -> None:
+    """Tag each entry uniquely, so that a producer can find the stored ones."""
     tags = [entry.fields[TAG] for response in responses for entry in response.entries]
     assert len(set(tags)) == len(tags)
 
 
 def test_the_envelope_is_faststreams() -> None:
-    """Else the bench would test a format that nobody writes."""
+    """Write envelopes in FastStream's format."""
     headers = {"response_id": "resp_1", "tenant": "bücher"}
     raw = envelope(headers, '{"type":"keepalive"}')
     assert BinaryMessageFormatV1.parse(raw) == (b'{"type":"keepalive"}', headers)
 
 
 def copied(place: int, text: str) -> Event:
-    """The end of an item whose copy has a refusal at this place."""
+    """Return the end of an item with a copy of a refusal at this content index."""
     content = [*[{"type": "vendor_part"}] * place, {"type": "refusal", "refusal": text}]
     item = {"type": "message", "id": "item_0", "content": content}
     return {"type": "response.output_item.done", "output_index": 0, "item": item}
@@ -122,7 +122,7 @@ def copied(place: int, text: str) -> Event:
 def test_the_model_knows_the_contract(
     entries: list[list[Event | Bad]], text: str, status: str, integrity: str, late: int
 ) -> None:
-    """What the workers are held against must itself be right."""
+    """Expect the results of the contract in simple cases."""
     expected = expected_of(entries, "resp_1", {})
     (only,) = expected.texts
     assert (only.text, only.status, only.integrity, expected.late) == (text, status, integrity, late)
@@ -141,13 +141,13 @@ def test_the_model_knows_the_contract(
         ([[delta(1, "b", 1)], [completed("a")], [delta(1, "b")]], 0),
     ],
 )
-def test_the_model_knows_what_contradicts_a_text(entries: list[list[Event | Bad]], contradicted: int) -> None:
-    """A final copy contradicts only a text that is the only one of its kind when it comes."""
+def test_the_model_expects_contradictions(entries: list[list[Event | Bad]], contradicted: int) -> None:
+    """Expect a contradiction by a final copy only if the text is the only one of its kind."""
     assert len(expected_of(entries, "resp_1", {}).contradicted) == contradicted
 
 
-def test_the_model_knows_what_does_not_wait_for_a_stuck_worker() -> None:
-    """A text that is certain comes out without what that worker holds; so this is late."""
+def test_certain_texts_do_not_wait_for_a_stuck_worker() -> None:
+    """Expect a certain text to come out without a stuck worker's entries, which are then late."""
     created = {"type": "response.created", "response": {"safety_identifier": "user"}}
     held, begins, ends = delta(None, "b"), delta(1, "a"), done("a")
     (text,) = expected_of([[created], [begins], [ends]], "resp_1", {}).texts
@@ -169,16 +169,16 @@ def test_the_model_knows_what_does_not_wait_for_a_stuck_worker() -> None:
         [[delta(1, "a")], [done("b")]],
     ],
 )
-def test_the_model_knows_what_waits_for_a_stuck_worker(entries: list[list[Event | Bad]]) -> None:
-    """A text whose user is not known, that only the final copy confirms, or whose deltas prove nothing."""
+def test_uncertain_texts_wait_for_a_stuck_worker(entries: list[list[Event | Bad]]) -> None:
+    """Expect an uncertain text to wait: unknown user, only a final copy, or unreliable deltas."""
     user = {"safety_identifier": "user"}
     context = {} if entries == [[delta(1, "a")], [done("a")]] else user
     (text,) = expected_of(entries, "resp_1", context).texts
     assert not text.certain
 
 
-def test_as_it_was_stored_is_as_it_was_made(responses: list[Response]) -> None:
-    """What is expected of repeats that nobody planned would not be what is expected of planned ones."""
+def test_planned_and_unplanned_repeats_are_expected_alike(responses: list[Response]) -> None:
+    """Expect the same result for planned and unplanned repeats."""
     for response in responses[:200]:
         numbers = range(len(response.entries))
         assert response.stored_as(numbers) == response
@@ -191,8 +191,8 @@ def test_as_it_was_stored_is_as_it_was_made(responses: list[Response]) -> None:
         assert {text.part for text in twice.expected.texts} == {text.part for text in response.expected.texts}
 
 
-def test_halves_are_stored_as_json_can_hold_them(responses: list[Response]) -> None:
-    """Half a surrogate pair must reach the worker, not die in the producer."""
+def test_lone_surrogates_are_escaped(responses: list[Response]) -> None:
+    """Encode lone surrogates as JSON escapes, so that they reach the worker."""
     for response in responses:
         for entry in response.entries:
             for value in entry.fields.values():

@@ -1,4 +1,4 @@
-"""What the observer tells the verdict, and in which order."""
+"""Test the order in which the observer reports outputs."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from chaos.verdict import Message
 
 
-class Told:
-    """In place of the verdict and the deliveries: what they were told."""
+class RecordingVerdict:
+    """A verdict that records its calls."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
 
     def text(self, message: Message) -> None:
-        """A text came out."""
+        """Record a text."""
         self.order.append(f"text {message.fields['n']}")
 
     def alert(self, message: Message) -> None:
-        """An alert did."""
+        """Record an alert."""
         self.order.append(f"alert {message.fields['n']}")
 
     def raised(self, _fields: Any) -> None:
-        """An alert is to be delivered."""
+        """Ignore an alert that is to be delivered."""
 
 
 async def test_an_alert_is_never_shown_before_its_text(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind many texts and few alerts, the bench would call right alerts wrong."""
+    """Report a text before its alert. Otherwise the bench would report correct alerts as wrong."""
     monkeypatch.setattr(observer, "_PAGE", 10)
-    names, told = StreamNames(prefix), Told()
+    names, recorder = StreamNames(prefix), RecordingVerdict()
 
     class Server:
         @asynccontextmanager
@@ -52,9 +52,9 @@ async def test_an_alert_is_never_shown_before_its_text(
     for number in range(50):
         for stream in (names.assembled, names.alerts)[: 2 if number % 10 == 0 else 1]:
             await redis.xadd(stream, {"__data__": json.dumps({"n": number})})
-    watching: Any = Observer(Server(), names, told, [told])  # type: ignore[arg-type]
+    watching: Any = Observer(Server(), names, recorder, [recorder])  # type: ignore[arg-type]
     await watching.drain()
-    assert len(told.order) == watching.read == 55
+    assert len(recorder.order) == watching.read == 55
     for number in range(0, 50, 10):
-        assert told.order.index(f"text {number}") < told.order.index(f"alert {number}")
+        assert recorder.order.index(f"text {number}") < recorder.order.index(f"alert {number}")
     await redis.delete(names.assembled, names.alerts)

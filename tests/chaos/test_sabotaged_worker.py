@@ -1,4 +1,4 @@
-"""The sabotages of the chaos bench fit the scripts and the code that they change."""
+"""Test that the chaos sabotages match the scripts and the code that they change."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES.values(), ids=SABOTAGES)
-def test_a_sabotage_fits_what_it_changes(
-    sabotage: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise no sabotaged worker starts, and the bench seems to notice what nobody did."""
+def test_a_sabotage_changes_a_script(sabotage: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change a script.
+
+    Otherwise the sabotaged worker would not start, and the bench would seem to find it.
+    """
     monkeypatch.setattr(scripts, "source", scripts.source)
     monkeypatch.setattr(RedisStorage, "commit", RedisStorage.commit)
     before = {name: scripts.source(name) for name in ("commit", "settle")}

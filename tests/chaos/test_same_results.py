@@ -1,4 +1,4 @@
-"""One input, any number of workers, with kills and without: the same results."""
+"""Test that any number of workers, with and without kills, gives the same results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESPONSES = 250
 
 
 async def publish(redis: Redis, prefix: str) -> None:
-    """The one input: many responses, their entries interleaved."""
+    """Publish many responses with interleaved entries."""
     order = random.Random("same results")
     waiting = [list(make_response("same", 0, n).entries)[::-1] for n in range(RESPONSES)]
     pipeline = redis.pipeline(transaction=False)
@@ -38,7 +38,7 @@ async def publish(redis: Redis, prefix: str) -> None:
 
 
 def results(got: list[AssembledText]) -> dict[str, tuple[object, ...]]:
-    """What must be the same, by id."""
+    """Return the fields that must be equal, by text id."""
     assert len({text.id for text in got}) == len(got), "a text came twice"
     return {
         text.id: (
@@ -57,7 +57,7 @@ def results(got: list[AssembledText]) -> dict[str, tuple[object, ...]]:
 async def run(
     redis: Redis, url: str, prefix: str, folder: Path, count: int, *, kills: bool
 ) -> dict[str, tuple[object, ...]]:
-    """The input, taken by so many workers; with kills, one dies every half second and another comes."""
+    """Process the input with `count` workers. With `kills`, a worker is killed and replaced six times."""
     environment = {
         "REDIS_URL": url,
         "DELTALOOM_PREFIX": prefix,
@@ -93,7 +93,7 @@ async def run(
         async def all_done() -> bool:
             return await settled(redis, prefix) and not await redis.zcard(StreamNames(prefix).name("open"))
 
-        await wait_until(all_done, 60, message="everything is read, finished or given up")
+        await wait_until(all_done, 60, message="all entries are read, all texts finished or abandoned")
         assert await workers.end() == []
         assert died == []
     finally:
@@ -106,7 +106,7 @@ async def run(
 async def test_the_same_results_with_any_number_of_workers_and_kills(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    """Output is a function of the input: who worked on it, and who died of it, must not show."""
+    """Give the same results for one, two and four workers, with and without kills."""
     names = [(count, kills) for count in (1, 2, 4) for kills in (False, True)]
     all_results = {}
     for count, kills in names:

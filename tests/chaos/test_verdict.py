@@ -1,4 +1,4 @@
-"""The verdict finds each kind of violation when it is given one, and none where there is none."""
+"""Test that the verdict finds each kind of violation, and reports none without one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ENTRIES: list[list[Event | Bad]] = [
 
 
 class Outputs:
-    """What comes out of one response with a refusal, a keepalive and a broken entry; as it should."""
+    """The correct outputs of a response with a refusal, a keepalive and a broken entry."""
 
     def __init__(self) -> None:
         self.texts: list[dict[str, Any]] = [
@@ -67,11 +67,11 @@ class Outputs:
                 "finished_at": AT,
             }
         ]
-        told = {**IDS, **NOTHING, "text": "no"}
+        shared = {**IDS, **NOTHING, "text": "no"}
         self.alerts: list[dict[str, Any]] = [
-            {**told, "type": "deltaloom.refusal.opened"},
+            {**shared, "type": "deltaloom.refusal.opened"},
             {
-                **told,
+                **shared,
                 "type": "deltaloom.refusal.finished",
                 "status": "completed",
                 "reason": None,
@@ -86,9 +86,9 @@ class Outputs:
 
 
 def judged(change: Callable[[Outputs], object], *, early: bool = False) -> Counter[str]:
-    """Return the violations that the verdict finds after this change to what comes out.
+    """Return the violations that the verdict finds after this change of the outputs.
 
-    Dead letters may be early: seen before their producer knows that their entry is stored.
+    With `early`, dead letters are seen before their producer knows that their entry is stored.
     """
     outputs = Outputs()
     change(outputs)
@@ -96,17 +96,17 @@ def judged(change: Callable[[Outputs], object], *, early: bool = False) -> Count
     response = Response("r1", entries, expected_of(ENTRIES, "r1", {}), slow=False)
     verdict = Verdict()
 
-    def tell_letters() -> None:
+    def send_letters() -> None:
         for fields in outputs.letters:
             verdict.dead_letter(Message("1-1", fields))
 
     verdict.expect(response)
     if early:
-        tell_letters()
+        send_letters()
     for number in range(len(ENTRIES)):
         verdict.stored("r1", "in", f"1000-{number}")
     if not early:
-        tell_letters()
+        send_letters()
     for fields in outputs.alerts[:1]:
         verdict.alert(Message("1-1", fields))
     for fields in outputs.texts:
@@ -118,14 +118,14 @@ def judged(change: Callable[[Outputs], object], *, early: bool = False) -> Count
     return verdict.violations
 
 
-def test_what_is_right_is_found_right() -> None:
-    """A verdict that cries wolf is switched off."""
+def test_correct_outputs_have_no_violations() -> None:
+    """Find no violation in correct outputs."""
     assert judged(lambda _: None) == Counter()
     assert judged(lambda _: None, early=True) == Counter()
 
 
 def with_field(name: str, value: object) -> Callable[[Outputs], object]:
-    """A change to the text that came out."""
+    """Return a change of one field of the text."""
     return lambda outputs: outputs.texts[0].update({name: value})
 
 
@@ -166,14 +166,14 @@ WRONGS: list[tuple[str, Callable[[Outputs], object]]] = [
 @pytest.mark.parametrize(
     ("kind", "change"), WRONGS, ids=[f"{kind} {n}" for n, (kind, _) in enumerate(WRONGS)]
 )
-def test_what_is_wrong_is_found(kind: str, change: Callable[[Outputs], object]) -> None:
-    """A bench that cannot fail proves nothing."""
+def test_each_violation_is_found(kind: str, change: Callable[[Outputs], object]) -> None:
+    """Find each kind of violation."""
     assert judged(change)[kind] > 0
     assert judged(change, early=True)[kind] > 0
 
 
-def test_there_is_a_wrong_of_every_kind_here() -> None:
-    """Each kind of violation that the bench reports has been seen to be found."""
+def test_every_kind_of_violation_is_tested() -> None:
+    """Include all kinds of violations in the tests."""
     elsewhere = {"worker died", "lost delivery", "unknown delivery", "delivery out of order"}
     assert {kind for kind, _ in WRONGS} | elsewhere == set(KINDS)
 
@@ -201,7 +201,7 @@ STOP = {
     ],
 )
 def test_alerts_about_the_end_of_a_response(alerts: list[dict[str, Any]], kind: str | None) -> None:
-    """A filtered response could go unseen, or ring twice, and the bench would be content."""
+    """Find a missing, doubled or wrong alert about a response's end."""
     verdict = Verdict()
     entries = (EntryToStore({TAG: "r1/0"}, 1),)
     verdict.expect(Response("r1", entries, expected_of(FILTERED, "r1", {}), slow=False))
@@ -218,14 +218,12 @@ TOLD_APART_BY_ITEM: list[list[Event | Bad]] = [
     [{"type": "response.refusal.delta", "delta": "go on", **REFUSAL, "item_id": "item_1"}],
     [{"type": "response.refusal.done", "refusal": "no", **REFUSAL}],
 ]
-"""One response without an id: of `item_0` nothing comes while `item_1` goes on."""
+"""A response without an id, in which `item_0` is silent while `item_1` continues."""
 
 
 @pytest.mark.parametrize(("second_ms", "third_ms", "unclear"), [(900, 1800, True), (400, 800, False)])
-def test_each_item_idles_by_itself_where_there_is_no_response_id(
-    second_ms: int, third_ms: int, *, unclear: bool
-) -> None:
-    """Else a text that a worker gave up rightly is called wrong because another item went on meanwhile."""
+def test_items_without_a_response_id_idle_separately(second_ms: int, third_ms: int, *, unclear: bool) -> None:
+    """Measure idle time by item if there is no response id. Otherwise correct texts would be reported."""
     expected = expected_of(TOLD_APART_BY_ITEM, None, {})
     entries = tuple(EntryToStore({TAG: f"r1/{n}"}, 1) for n in range(3))
     verdict = Verdict(widest_gap_ms=1000)

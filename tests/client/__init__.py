@@ -1,1 +1,1 @@
-"""Tests of the library that producers and subscribers install."""
+"""Test the library that producers and subscribers install."""

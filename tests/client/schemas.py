@@ -1,6 +1,7 @@
-"""The JSON Schemas in the library's wheel, as the models have them: `python -m tests.client.schemas`.
+"""Generate the library's JSON Schemas from its models: `python -m tests.client.schemas`.
 
-One file a message, since each output stream holds one kind of message, and one file for all input events.
+Each message has its own file, since each output stream holds one kind of message. One file describes all
+input events.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ EVENTS: tuple[type[BaseModel], ...] = tuple(
 
 
 class _Untitled(GenerateJsonSchema):
-    """Leaves out titles of fields: code generators would make a type of each."""
+    """A generator without titles of fields, which code generators would turn into types."""
 
     def field_title_should_be_set(self, _schema: Any) -> bool:
         return False
@@ -51,7 +52,7 @@ def schemas() -> dict[str, str]:
 
 
 def validator(name: str) -> Draft202012Validator:
-    """Return a validator of one file, as the library ships it."""
+    """Return a validator of one file of the installed library."""
     schema = json.loads(files("deltaloom").joinpath("schemas", f"{name}.json").read_text("utf-8"))
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
@@ -69,7 +70,7 @@ def _message(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _event() -> dict[str, Any]:
-    """Return the schema of any event that the worker reads; by `type` it is one of the definitions."""
+    """Return the schema of all input events, with one definition for each `type`."""
     _, together = models_json_schema([(model, "validation") for model in EVENTS], schema_generator=_Untitled)
     return {
         "$schema": DIALECT,
@@ -81,10 +82,10 @@ def _event() -> dict[str, Any]:
 
 
 def _described(definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return definitions with the docstrings of fields, and with unions that take what the models take.
+    """Return the definitions with the docstrings of fields, and with `anyOf` in place of `oneOf`.
 
-    Pydantic writes a union told apart by a function as `oneOf`; but a part of a known type would also match
-    "any other part", so that only `anyOf` is true.
+    Pydantic writes a union with a discriminator function as `oneOf`. A part of a known type also matches "any
+    other part", so that only `anyOf` is correct.
     """
     docstrings = dict(_docstrings())
     for name, definition in definitions.items():
@@ -95,7 +96,7 @@ def _described(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _docstrings() -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield (model, field), as named in JSON, with the string below the field; inherited ones too."""
+    """Yield ((model, field as named in JSON), docstring) for own and inherited fields."""
     own: dict[str, dict[str, str]] = {}
     for module in (events, inspect.getmodule(AssembledText)):
         assert module is not None

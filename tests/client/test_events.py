@@ -1,4 +1,4 @@
-"""The event models: what they take as real servers send it, and what they refuse."""
+"""Test the event models: which events of real servers they accept, and which they refuse."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ GOOD: dict[type[Event], Json] = {
         "sequence_number": 1,
     },
 }
-"""One good event for each model."""
+"""A good event for each model."""
 
 
 def _models() -> set[type[Event]]:
@@ -130,14 +130,14 @@ TEXTS: dict[type[Event], str] = {
     events.ReasoningSummaryTextDone: "text",
     events.OutputTextDone: "text",
 }
-"""The field of each `.done` that holds its text; a checksum may stand in place of it."""
+"""The text field of each `.done` event. A checksum may replace it."""
 BEGINNINGS = {
     events.OutputItemAdded,
     events.ContentPartAdded,
     events.ReasoningPartAdded,
     events.ReasoningSummaryPartAdded,
 }
-"""Events that are as a rule empty: they need nothing but their type."""
+"""Events that are usually empty and require only their type."""
 REQUIRED = [
     (model, name)
     for model, event in GOOD.items()
@@ -152,13 +152,13 @@ INDEXES = [(model, name) for model, event in GOOD.items() for name in event if n
 
 
 def test_every_model_has_an_example() -> None:
-    """A new event model would escape the tests below."""
+    """Include each model in the tests below."""
     assert set(GOOD) == _models()
 
 
 @pytest.mark.parametrize("model", GOOD)
 def test_good_event_with_extra_fields_is_read(model: type[Event]) -> None:
-    """Events with fields that a server adds (`obfuscation`, `logprobs`) would be dead letters."""
+    """Accept additional fields, such as `obfuscation` and `logprobs`."""
     event = model.model_validate(GOOD[model] | {"obfuscation": "xyz", "logprobs": []}, strict=True)
     assert get_args(model.model_fields["type"].annotation) == (GOOD[model]["type"],)
     assert event.sequence_number == GOOD[model]["sequence_number"]
@@ -166,14 +166,14 @@ def test_good_event_with_extra_fields_is_read(model: type[Event]) -> None:
 
 @pytest.mark.parametrize("model", GOOD)
 def test_no_number_and_no_item_id_is_needed(model: type[Event]) -> None:
-    """Events of servers that send neither would be dead letters."""
+    """Accept events without sequence number and item id, as some servers send them."""
     bare = {name: value for name, value in GOOD[model].items() if name not in {"sequence_number", "item_id"}}
     assert model.model_validate(bare, strict=True).sequence_number is None
 
 
 @pytest.mark.parametrize(("model", "name"), REQUIRED)
 def test_missing_field_is_refused(model: type[Event], name: str) -> None:
-    """An event without the field would be taken for something it is not."""
+    """Refuse an event without a required field."""
     event = {key: value for key, value in GOOD[model].items() if key != name}
     with pytest.raises(ValidationError, match=r"(?i)missing|required"):
         model.model_validate(event)
@@ -182,7 +182,7 @@ def test_missing_field_is_refused(model: type[Event], name: str) -> None:
 @pytest.mark.parametrize(("model", "name"), TYPED)
 @pytest.mark.parametrize("wrong", [True, 1.5, ["x"]], ids=["bool", "float", "list"])
 def test_mistyped_field_is_refused(model: type[Event], name: str, wrong: object) -> None:
-    """A wrong value would go into a text or into an identity."""
+    """Refuse a mistyped field. Otherwise a wrong value could become part of a text or an identity."""
     with pytest.raises(ValidationError):
         model.model_validate(GOOD[model] | {name: wrong}, strict=True)
 
@@ -190,21 +190,21 @@ def test_mistyped_field_is_refused(model: type[Event], name: str, wrong: object)
 @pytest.mark.parametrize(("model", "name"), INDEXES)
 @pytest.mark.parametrize("wrong", [-1, 2**31, 10**400, "0", None])
 def test_index_is_a_small_number(model: type[Event], name: str, wrong: object) -> None:
-    """An index that no server means would make a part of its own."""
+    """Refuse an index that is negative, too large, a string or null."""
     with pytest.raises(ValidationError):
         model.model_validate(GOOD[model] | {name: wrong}, strict=True)
 
 
 @pytest.mark.parametrize("number", [-(2**63), -1, 0, 2**63 - 1])
 def test_sequence_number_is_any_64_bit_integer(number: int) -> None:
-    """A server that numbers from -1, or by nanoseconds, would be refused."""
+    """Accept any signed 64-bit sequence number."""
     event = GOOD[events.RefusalDelta] | {"sequence_number": number}
     assert events.RefusalDelta.model_validate(event, strict=True).sequence_number == number
 
 
 @pytest.mark.parametrize("number", [-(2**63) - 1, 2**63, 10**400])
 def test_larger_sequence_number_is_refused(number: int) -> None:
-    """A number that cannot be stored would stop the worker."""
+    """Refuse larger sequence numbers, which cannot be stored."""
     with pytest.raises(ValidationError):
         events.RefusalDelta.model_validate(
             GOOD[events.RefusalDelta] | {"sequence_number": number}, strict=True
@@ -212,32 +212,32 @@ def test_larger_sequence_number_is_refused(number: int) -> None:
 
 
 def test_lone_half_of_a_surrogate_pair_is_kept() -> None:
-    """A split emoji would be lost, or its event would be a dead letter."""
+    """Keep a lone surrogate, since an emoji may be split between deltas."""
     event = GOOD[events.RefusalDelta] | {"delta": "a\ud83d"}
     assert events.RefusalDelta.model_validate(event, strict=True).delta == "a\ud83d"
 
 
 @pytest.mark.parametrize("item_id", ["", "\ud800"], ids=["empty", "half"])
 def test_item_id_that_cannot_be_a_key_is_refused(item_id: str) -> None:
-    """Otherwise a key could not be written."""
+    """Refuse an item id that cannot be part of a key."""
     with pytest.raises(ValidationError):
         events.RefusalDelta.model_validate(GOOD[events.RefusalDelta] | {"item_id": item_id}, strict=True)
 
 
 def test_item_id_of_any_length_is_read() -> None:
-    """Otherwise an id that is only too long to keep would cost its event."""
+    """Accept an item id of any length. Otherwise a long id would cost its event."""
     event = GOOD[events.RefusalDelta] | {"item_id": "x" * 5000}
     assert events.RefusalDelta.model_validate(event, strict=True).item_id == "x" * 5000
 
 
-# ----------------------------------------------------------------------------------- checksums and their like
+# ------------------------------------------------------------------------------ checksums and other additions
 
 SHA256 = "0123456789abcdefABCDEF" + "0" * 42
 
 
 @pytest.mark.parametrize(("model", "name"), TEXTS.items())
 def test_done_may_have_a_checksum_in_place_of_its_text(model: type[Event], name: str) -> None:
-    """Otherwise a producer that cannot send a long text twice could not close it."""
+    """Accept a checksum in place of a long text."""
     bare = {key: value for key, value in GOOD[model].items() if key != name}
     event = model.model_validate(bare | {"text_sha256": SHA256, "text_bytes": 7}, strict=True)
     assert isinstance(event, events.TextDone)
@@ -246,8 +246,8 @@ def test_done_may_have_a_checksum_in_place_of_its_text(model: type[Event], name:
 
 @pytest.mark.parametrize(("model", "name"), TEXTS.items())
 @pytest.mark.parametrize("text", ["missing", None])
-def test_done_need_not_say_its_text(model: type[Event], name: str, text: str | None) -> None:
-    """Otherwise a part whose server ends it without a text would stay open until the idle timeout."""
+def test_done_may_lack_its_text(model: type[Event], name: str, text: str | None) -> None:
+    """Accept a `.done` without a text. Otherwise its part would stay open until the idle timeout."""
     bare = {key: value for key, value in GOOD[model].items() if key != name}
     event = model.model_validate(bare if text else bare | {name: None}, strict=True)
     assert isinstance(event, events.TextDone)
@@ -256,7 +256,7 @@ def test_done_need_not_say_its_text(model: type[Event], name: str, text: str | N
 
 @pytest.mark.parametrize("count", [0, 2**63 - 1])
 def test_count_is_any_that_can_be_stored(count: int) -> None:
-    """Otherwise the size of an empty text, or of a huge one, would be left out."""
+    """Accept a size of 0 and the largest size that can be stored."""
     event = {"text_bytes": count, "integrity_source": "producer"} | GOOD[events.RefusalDone]
     read = events.RefusalDone.model_validate(event, strict=True)
     assert (read.text_bytes, read.integrity_source) == (count, "producer")
@@ -264,14 +264,14 @@ def test_count_is_any_that_can_be_stored(count: int) -> None:
 
 @pytest.mark.parametrize("model", [model for model, event in GOOD.items() if "response" in event])
 def test_response_object_may_be_missing(model: type[Event]) -> None:
-    """Otherwise the end of a response that a server does not show would be lost."""
+    """Accept an end without a response object."""
     event = model.model_validate({"type": GOOD[model]["type"]}, strict=True)
     assert event.response == ResponseSnapshot()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("prefix", ["", "provider_"])
-def test_provider_says_more_of_a_reason(prefix: str) -> None:
-    """Otherwise the provider's category and words would be lost under one of their two names."""
+def test_category_and_explanation_have_two_names(prefix: str) -> None:
+    """Read category and explanation under either name."""
     words = {
         f"{prefix}category": "cyber",
         f"{prefix}explanation": "asked for malware",
@@ -297,8 +297,8 @@ def test_provider_says_more_of_a_reason(prefix: str) -> None:
         ({}, OtherPart),
     ],
 )
-def test_part_is_told_by_its_type(part: Json, model: type) -> None:
-    """A copy's text would be missed, or a part of a vendor's own would be a dead letter."""
+def test_part_model_is_chosen_by_type(part: Json, model: type) -> None:
+    """Choose a part's model by its type."""
     event = ContentPartDone.model_validate(GOOD[ContentPartDone] | {"part": part}, strict=True)
     assert type(event.part) is model
 
@@ -318,15 +318,15 @@ def test_part_is_told_by_its_type(part: Json, model: type) -> None:
         ({"id": 7}, OtherItem),
     ],
 )
-def test_item_is_told_by_its_type(item: Json, model: type) -> None:
-    """A copy's texts would be missed, or a tool call would be a dead letter."""
+def test_item_model_is_chosen_by_type(item: Json, model: type) -> None:
+    """Choose an item's model by its type."""
     event = OutputItemDone.model_validate(GOOD[OutputItemDone] | {"item": item}, strict=True)
     assert type(event.item) is model
 
 
 @pytest.mark.parametrize("code", ["rate_limit", 429, None])
 def test_error_code_may_be_a_number(code: object) -> None:
-    """The end of a response would be a dead letter, and its texts would wait for the idle timeout."""
+    """Accept a number as error code. Otherwise the response's end would be a dead letter."""
     expected = None if code is None else str(code)
     flat = ErrorEvent.model_validate({"type": "error", "code": code}, strict=True)
     nested = ErrorEvent.model_validate({"type": "error", "error": {"code": code}}, strict=True)
@@ -336,21 +336,21 @@ def test_error_code_may_be_a_number(code: object) -> None:
 
 
 def test_string_may_stand_for_an_error_or_a_reason() -> None:
-    """Otherwise the end of a response, or why it ended, would be lost with what a gateway makes short."""
+    """Accept strings in place of an error and a reason, as some gateways send them."""
     read = ResponseSnapshot.model_validate({"error": "boom", "incomplete_details": "length"}, strict=True)
     assert read.error == events.ErrorDetail(message="boom")
     assert read.incomplete_details == events.IncompleteDetail(reason="length")
 
 
 def test_copied_text_may_be_null() -> None:
-    """Otherwise the copy of a refusal would be lost because the answer beside it is null."""
+    """Accept null as a copied text."""
     content = [{"type": "output_text", "text": None}, {"type": "refusal", "refusal": "no"}]
     read = MessageItem.model_validate({"type": "message", "content": content}, strict=True)
     assert read.content == [TextPart(type="output_text"), RefusalPart(type="refusal", refusal="no")]
 
 
-def test_snapshot_may_be_empty_or_full_of_strangers() -> None:
-    """The end of a response would be a dead letter because of an item that is not ours."""
+def test_snapshot_may_be_empty_or_have_unknown_items() -> None:
+    """Accept a snapshot that is empty or has unknown items."""
     snapshot = {"output": [{"type": "web_search_call"}, {"type": "message", "content": [{"type": "new"}]}]}
     event = ResponseCompleted.model_validate(
         {"type": "response.completed", "response": snapshot}, strict=True
@@ -360,8 +360,8 @@ def test_snapshot_may_be_empty_or_full_of_strangers() -> None:
     assert empty.response == ResponseSnapshot()
 
 
-def test_events_do_not_change() -> None:
-    """One handler could change what another sees."""
+def test_events_are_frozen() -> None:
+    """Freeze events. Otherwise one handler could change the event of another."""
     event = events.RefusalDelta.model_validate(GOOD[events.RefusalDelta])
     with pytest.raises(ValidationError, match="frozen"):
         event.delta = "other"  # type: ignore[misc]  # which is what mypy says too

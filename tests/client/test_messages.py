@@ -1,4 +1,4 @@
-"""What goes out: fields, literals, and what a reader may rely on."""
+"""Test the output messages: fields, literals and compatibility."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ EARLIER_ALERT = (
 
 
 def test_fields_are_those_of_the_contract() -> None:
-    """A field would be missing, renamed or unknown to whoever reads by the contract."""
+    """Define exactly the fields of the contract."""
     ids = {"id", "kind", "response_id", "item_id", "output_index", "content_index", "text"}
     context = {
         "tenant",
@@ -162,24 +162,24 @@ def test_fields_are_those_of_the_contract() -> None:
     ],
 )
 def test_literals_are_those_of_the_contract(literal: Any, values: set[str]) -> None:
-    """A subscriber's `match` would miss a value."""
+    """Define exactly the literals of the contract."""
     assert set(get_args(literal)) == values
 
 
 @pytest.mark.parametrize("message", [TEXT, ALERT, SPIKE])
 def test_either_message_is_read_back(message: AssembledText | ModerationAlert) -> None:
-    """A subscriber to both streams could not tell the messages apart."""
+    """Parse a message of either type from its JSON."""
     adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
     assert adapter.validate_json(message.model_dump_json()) == message
 
 
 def test_alerts_of_an_earlier_version_are_read() -> None:
-    """What was on the stream before the update could not be delivered after it."""
+    """Parse alerts of v0.1.0, which may wait on the stream during an upgrade."""
     assert ModerationAlert.model_validate_json(EARLIER_ALERT) == ALERT
 
 
 def test_shares_are_of_the_responses() -> None:
-    """A message would say 0 % or divide by nothing."""
+    """Compute shares, and 0 without responses."""
     rate = SPIKE.rate
     assert rate is not None
     assert (rate.share, rate.baseline_share) == (0.25, 0.01)
@@ -188,24 +188,24 @@ def test_shares_are_of_the_responses() -> None:
 
 
 def test_times_are_rfc_3339_in_utc() -> None:
-    """A reader in another language could not parse the time."""
+    """Write times in RFC 3339 format and UTC."""
     assert TEXT.model_dump(mode="json")["started_at"] == "2026-01-02T03:04:05Z"
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    """A message would leave it open which time it means."""
+    """Refuse a time without a zone."""
     with pytest.raises(ValidationError, match="timezone"):
         AssembledText.model_validate(TEXT.model_dump() | {"started_at": datetime(2026, 1, 1)})  # noqa: DTZ001
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
-    """A subscriber would break the day the worker is updated."""
+    """Ignore fields of later versions. Otherwise an upgrade of the worker would break subscribers."""
     assert AssembledText.model_validate(TEXT.model_dump() | {"new": 1}) == TEXT
 
 
 @pytest.mark.parametrize("name", ["kind", "status", "integrity", "integrity_source", "reason_class", "type"])
 def test_values_of_a_later_version_are_read(name: str) -> None:
-    """Otherwise a new value would be unreadable to every subscriber that is not yet updated."""
+    """Accept unknown values. Otherwise an upgrade of the worker would break subscribers."""
     for message in (TEXT, ALERT):
         new = message.model_dump() | {name: "new"}
         adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
@@ -215,25 +215,25 @@ def test_values_of_a_later_version_are_read(name: str) -> None:
 
 
 def test_alert_of_a_new_severity_is_an_alert() -> None:
-    """Otherwise it would be taken for a text, and refused."""
+    """Accept an unknown severity. Otherwise the alert would be parsed as a text and refused."""
     adapter: TypeAdapter[AssembledText | ModerationAlert] = TypeAdapter(OutputMessage)
     assert adapter.validate_python(ALERT.model_dump() | {"severity": "new"}).severity == "new"  # type: ignore[union-attr]
 
 
-def test_schema_is_said() -> None:
-    """Otherwise a reader could not tell messages in which a field has another meaning."""
+def test_schema_version_is_written() -> None:
+    """Write the schema's version."""
     assert [json.loads(message.model_dump_json())["schema"] for message in (TEXT, ALERT, SPIKE)] == [1, 1, 1]
     assert AssembledText.model_validate(TEXT.model_dump() | {"schema": 2}).schema_version == 2
 
 
-def test_messages_do_not_change() -> None:
-    """One subscriber in a process could change what another sees."""
+def test_messages_are_frozen() -> None:
+    """Freeze messages. Otherwise one subscriber could change the message of another."""
     with pytest.raises(ValidationError, match="frozen"):
         TEXT.text = "other"  # type: ignore[misc]  # which is what mypy says too
 
 
 @pytest.mark.parametrize("name", PLAIN_FIELDS)
 def test_plain_fields_exist_in_both_messages(name: str) -> None:
-    """Writing the entry of a message would fail."""
+    """Define each plain field in both messages."""
     assert name in AssembledText.model_fields
     assert name in ModerationAlert.model_fields

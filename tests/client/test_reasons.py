@@ -1,4 +1,4 @@
-"""The table of reasons: which class each provider's value has."""
+"""Test the table of reasons: the class of each provider's value."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BLOCKED_SINCE_0_1 = (
 
 @pytest.mark.parametrize("code", BLOCKED_SINCE_0_1)
 def test_codes_that_raised_an_alert_still_do(code: str) -> None:
-    """Otherwise an upgrade would silence the alerts of a provider's code."""
+    """Keep all codes that raised an alert in v0.1. Otherwise an upgrade would suppress alerts."""
     assert reason_class(code) in STOPPED
 
 
@@ -60,12 +60,12 @@ def test_codes_that_raised_an_alert_still_do(code: str) -> None:
     ],
 )
 def test_class_of_a_value(value: str, expected: str) -> None:
-    """Otherwise a response would raise the wrong alert, or an unknown value would be guessed."""
+    """Look up a value in any letter case, and return `unknown` for others."""
     assert reason_class(value) == expected
 
 
-def test_provider_and_field_tell_two_meanings_apart() -> None:
-    """Otherwise a translator could not say what it knows."""
+def test_provider_and_field_distinguish_meanings() -> None:
+    """Distinguish a value's meanings by provider and field."""
     assert reason_class("OTHER") == "unknown"
     assert reason_class("OTHER", provider="gcp.gemini", field="promptFeedback.blockReason") == "policy"
     assert reason_class("OTHER", field="finishReason") == "unknown"
@@ -73,7 +73,7 @@ def test_provider_and_field_tell_two_meanings_apart() -> None:
 
 @pytest.mark.parametrize("row", REASONS, ids=lambda row: f"{row.provider}-{row.field}-{row.value}")
 def test_every_row_is_found_and_has_a_source(row: Reason) -> None:
-    """Otherwise a row would be dead, or nobody could check it."""
+    """Find each row by its own key, and name its source."""
     assert reason_class(row.value, provider=row.provider, field=row.field) == row.reason_class
     assert reason_class(row.value.swapcase(), provider=row.provider, field=row.field) == row.reason_class
     assert row.reason_class in get_args(KnownReasonClass)
@@ -81,8 +81,8 @@ def test_every_row_is_found_and_has_a_source(row: Reason) -> None:
     assert len(row.value) <= limits.REASON
 
 
-def test_no_row_is_there_twice() -> None:
-    """Otherwise two rows could say two classes of one value."""
+def test_every_key_is_unique() -> None:
+    """Define each key once."""
     keys = [(row.provider, row.field, row.value.casefold()) for row in REASONS]
     doubled = {key for key in keys if keys.count(key) > 1}
     assert doubled <= {("alibaba_cloud", "error.code", "datainspectionfailed")}

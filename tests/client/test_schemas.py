@@ -1,4 +1,4 @@
-"""The JSON Schemas in the library's wheel: a reader in another language has nothing else to go by."""
+"""Test the JSON Schemas in the library's wheel, which readers in other languages rely on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNDELIVERED = UndeliveredAlert(
 
 
 def test_files_are_those_of_the_models() -> None:
-    """A reader would be written to a contract that is no more. `make schemas` writes them anew."""
+    """Ship the schemas of the current models. `make schemas` updates them."""
     assert {path.name: path.read_bytes() for path in FOLDER.glob("*.json")} == {
         name: text.encode() for name, text in schemas().items()
     }
@@ -65,7 +65,7 @@ def test_files_are_those_of_the_models() -> None:
     ids=["text", "alert", "spike", "alert of v0.1.0", "dead letter", "undelivered"],
 )
 def test_messages_are_valid(name: str, message: str) -> None:
-    """A reader that validates would refuse what a worker of this or an earlier version writes."""
+    """Accept messages of this and of earlier versions."""
     validator(name).validate(json.loads(message))
 
 
@@ -79,8 +79,8 @@ def test_messages_are_valid(name: str, message: str) -> None:
         ("ModerationAlert", "severity", KnownAlertSeverity),
     ],
 )
-def test_open_values_name_the_known_ones_and_take_others(name: str, field: str, known: Any) -> None:
-    """A reader would refuse next year's value, or not learn which values there are today."""
+def test_open_values_list_known_ones_and_accept_others(name: str, field: str, known: Any) -> None:
+    """List the known values, and accept others."""
     schema = validator(name)
     message = json.loads((TEXT if name == "AssembledText" else ALERT).model_dump_json())
     schema.validate({**message, field: "of-next-year"})
@@ -91,34 +91,34 @@ def test_open_values_name_the_known_ones_and_take_others(name: str, field: str, 
 
 
 def test_message_with_other_fields_is_valid() -> None:
-    """A reader would refuse a version that has a field more, or an optional one less."""
+    """Accept an additional field and a missing optional one."""
     message = json.loads(TEXT.model_dump_json(exclude_defaults=True))
     validator("AssembledText").validate({**message, "field_of_next_year": 1})
 
 
 @pytest.mark.parametrize("field", ["id", "text", "status", "kind", "output_index"])
 def test_missing_field_is_found(field: str) -> None:
-    """A schema that takes anything would help nobody."""
+    """Refuse a message without a required field."""
     message = json.loads(TEXT.model_dump_json())
     del message[field]
     assert not validator("AssembledText").is_valid(message)
 
 
 def test_events_of_every_handler_are_described() -> None:
-    """A producer would not learn of an event that the worker reads."""
+    """Describe the events of all handlers."""
     read = {route.model for handler in BUILT_IN.values() for route in handler.routes}
     assert read <= set(EVENTS)
 
 
 @pytest.mark.parametrize("event", GOOD.values(), ids=lambda event: str(event["type"]))
 def test_events_are_valid(event: dict[str, Any]) -> None:
-    """A producer that validates would hold back what the worker takes."""
+    """Accept good events."""
     validator("Event").validate(event)
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda path: path.stem)
 def test_streamed_events_are_valid(stream: Path) -> None:
-    """A whole stream has copies with parts and items of other types, which a schema may refuse."""
+    """Accept whole recorded streams, with copies, parts and items of other types."""
     schema = validator("Event")
     types = {value for model in EVENTS for value in get_args(model.model_fields["type"].annotation)}
     events = [json.loads(line) for line in stream.read_text("utf-8").splitlines() if line.strip()]
@@ -130,7 +130,7 @@ def test_streamed_events_are_valid(stream: Path) -> None:
 
 @pytest.mark.parametrize("field", ["output_index", "content_index", "delta"])
 def test_event_without_a_field_is_found(field: str) -> None:
-    """A producer's mistake would show only as a dead letter."""
+    """Refuse an event without a required field."""
     delta = {"type": "response.refusal.delta", "output_index": 0, "content_index": 0, "delta": "No."}
     assert validator("Event").is_valid(delta)
     assert not validator("Event").is_valid({name: value for name, value in delta.items() if name != field})

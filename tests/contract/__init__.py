@@ -1,1 +1,1 @@
-"""Tests of our contract against what others ship."""
+"""Test the contract against the packages of others."""

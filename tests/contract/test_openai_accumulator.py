@@ -1,8 +1,8 @@
-"""Our texts against what the accumulator of the installed `openai` package makes of the same stream.
+"""Compare texts with those of the accumulator in the installed `openai` package.
 
-`ResponseStreamState` is what stands behind `client.responses.stream()`. It joins the deltas of answers
-itself. Refusals, reasoning and summaries it does not join (the last test holds it to that, so that we
-learn when it does): of these it knows what the final response says.
+`ResponseStreamState` implements `client.responses.stream()`. It joins the deltas of answers. It does not join
+refusals, reasoning and summaries, but copies them from the final response. The last test fails if that
+changes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _PARTS: dict[Kind, tuple[str, str, str]] = {
     "reasoning": ("reasoning_text", "text", "response.reasoning_text"),
     "reasoning_summary": ("summary_text", "text", "response.reasoning_summary_text"),
 }
-"""For each kind: a part's type, the name of its text, and what its events' types begin with."""
+"""A part's type, the name of its text and the prefix of its events' types, by kind."""
 
 
 class Text(NamedTuple):
-    """One text of a response."""
+    """A text of a response."""
 
     output_index: int
     content_index: int
@@ -48,16 +48,16 @@ class Text(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The whole of it."""
+        """Return the whole text."""
         return "".join(self.pieces)
 
     def part(self, text: str) -> Json:
-        """A copy of it, with as much text as it has by now."""
+        """Return a copy of the part with this text."""
         part_type, name, _ = _PARTS[self.kind]
         return {"type": part_type, name: text} | ({"annotations": []} if self.kind == "output_text" else {})
 
     def events(self, item_id: str) -> list[Json]:
-        """Its events, as the API sends them."""
+        """Return the part's events in the API's form."""
         _, name, prefix = _PARTS[self.kind]
         summary = self.kind == "reasoning_summary"
         place = {
@@ -76,14 +76,14 @@ class Text(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One output item and its texts."""
+    """An output item and its texts."""
 
     item_id: str
     type: str
     texts: list[Text]
 
     def copy(self, *, empty: bool = False) -> Json:
-        """A full copy of it, or how it began."""
+        """Return a full copy of the item, or its beginning."""
         parts = [] if empty else [(text.kind, text.part(text.text)) for text in self.texts]
         content = [part for kind, part in parts if kind != "reasoning_summary"]
         base = {"id": self.item_id, "type": self.type, "status": "completed", "content": content}
@@ -94,7 +94,7 @@ class Item(NamedTuple):
 
 @st.composite
 def whole_pieces(draw: st.DrawFn) -> list[str]:
-    """A text in pieces, none of which ends within a character: the accumulator joins no halves."""
+    """Draw a text in pieces that split no character, since the accumulator does not join halves."""
     text = draw(whole_text)
     pieces = draw(cut_by_code_unit(text))
     return pieces if all(piece.isprintable() or piece.isascii() for piece in pieces) else [text]
@@ -102,7 +102,7 @@ def whole_pieces(draw: st.DrawFn) -> list[str]:
 
 @st.composite
 def items(draw: st.DrawFn) -> list[Item]:
-    """A response's output as the API gives it."""
+    """Draw a response's output in the API's form."""
     output = []
     for index in range(draw(st.integers(1, 3))):
         kind_lists: list[list[Kind]] = (
@@ -120,7 +120,7 @@ def items(draw: st.DrawFn) -> list[Item]:
 
 
 def stream_of(output: list[Item]) -> list[Json]:
-    """All events of a response, numbered."""
+    """Return all events of a response, numbered."""
     response: Json = {
         "id": "resp_1",
         "created_at": 1,
@@ -145,20 +145,20 @@ def stream_of(output: list[Item]) -> list[Json]:
 
 
 def _theirs(event: Json) -> Any:
-    """The event as the package makes it of what the API sends."""
+    """Return the event as the package parses it."""
     return construct_type_unchecked(value=event, type_=ResponseStreamEvent)  # type: ignore[arg-type]
 
 
 def accumulated(events: list[Json]) -> tuple[Any, list[str]]:
-    """The package's final response, and its snapshots of the answer's text as it grew."""
+    """Return the package's final response, and its snapshots of the growing answer."""
     state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
     given_out = [each for event in events for each in state.handle_event(_theirs(event))]
     snapshots = [each.snapshot for each in given_out if each.type == "response.output_text.delta"]
-    return state._completed_response, snapshots  # noqa: SLF001 - what get_final_response() returns
+    return state._completed_response, snapshots  # noqa: SLF001 - the value that get_final_response() returns
 
 
 def texts_of(response: Any) -> dict[tuple[int, int, Kind], str]:
-    """Every text in a final response."""
+    """Return all texts of a final response by position and kind."""
     kinds = {part_type: (kind, name) for kind, (part_type, name, _) in _PARTS.items()}
     return {
         (index, content_index, kinds[part.type][0]): getattr(part, kinds[part.type][1])
@@ -169,10 +169,10 @@ def texts_of(response: Any) -> dict[tuple[int, int, Kind], str]:
 
 
 def assembled(events: list[Json]) -> dict[tuple[int, int, Kind], str]:
-    """Every text that our chain makes of the stream."""
+    """Return all texts that deltaloom assembles from the stream."""
     stored = StoredSet()
     for number, event in enumerate(events):
-        stored.take([entry_of([event], EntryId(1, number), "resp_1")], TABLE, ALL_STORED)
+        stored.process([entry_of([event], EntryId(1, number), "resp_1")], TABLE, ALL_STORED)
     texts = stored.written.values()
     assert all(text.integrity == "verified" for text in texts)
     return {(text.output_index, text.content_index, text.kind): text.text for text in texts}
@@ -180,7 +180,7 @@ def assembled(events: list[Json]) -> dict[tuple[int, int, Kind], str]:
 
 @given(items())
 def test_texts_are_those_of_their_final_response(output: list[Item]) -> None:
-    """A text of ours would differ from what a producer sees at its end of the same stream."""
+    """Assemble the texts of the package's final response."""
     events = stream_of(output)
     response, _ = accumulated(events)
     assert assembled(events) == texts_of(response)
@@ -188,7 +188,7 @@ def test_texts_are_those_of_their_final_response(output: list[Item]) -> None:
 
 @given(items())
 def test_answers_are_those_that_their_deltas_make(output: list[Item]) -> None:
-    """The same, for the text that the accumulator joins itself, delta by delta."""
+    """Assemble answers from deltas alone as the accumulator does."""
     events = stream_of(output)
     _, snapshots = accumulated(events)
     answers = [text for item in output for text in item.texts if text.kind == "output_text"]
@@ -205,10 +205,11 @@ def test_answers_are_those_that_their_deltas_make(output: list[Item]) -> None:
     ("kind", "joined"),
     [("output_text", "I'm sorry"), ("refusal", ""), ("reasoning", ""), ("reasoning_summary", "")],
 )
-def test_of_other_kinds_they_join_no_deltas(kind: Kind, joined: str) -> None:
-    """The tests above could compare more than they do: this says what the accumulator joins by itself.
+def test_the_accumulator_joins_answers_only(kind: Kind, joined: str) -> None:
+    """Check which kinds the accumulator joins by itself, since the tests above rely on it.
 
-    The response fails before any copy is sent; the accumulator then gives what it has joined.
+    The response fails before a copy is sent, so that the accumulator returns only the texts that it has
+    joined.
     """
     item_type = "message" if kind in {"output_text", "refusal"} else "reasoning"
     events = stream_of([Item("it_0", item_type, [Text(0, 0, kind, ["I'm", " sorry"])])])[:-2]

@@ -1,6 +1,6 @@
-"""Our event models against the classes of the installed `openai` package: same fields, same literals.
+"""Compare the event models with the classes of the installed `openai` package: fields and literals.
 
-The package is a test dependency only. It is what producers in Python have in their hands.
+The package is a test dependency only. Producers in Python use it.
 """
 
 from __future__ import annotations
@@ -82,40 +82,42 @@ NOT_IN_THE_REFERENCE = {
         for name in ours.ReasonDetail.model_fields
     ),
 }
-"""Fields that the API does not have: errors in the other places where servers put them all the same, and what
-producers may add to a `.done` and to a reason."""
+"""Fields that the API does not have.
+
+Servers put errors at other places, and producers add fields to a `.done` and to a reason.
+"""
 
 
 def _literals(model: type[BaseModel]) -> set[str]:
     return set(get_args(model.model_fields["type"].annotation))
 
 
-def test_every_event_is_held_against_theirs() -> None:
-    """A new event model of ours would not be tested against the API."""
+def test_every_event_model_is_compared() -> None:
+    """Compare each event model with the API's."""
     assert set(EVENTS) == set(GOOD) - OUR_OWN
 
 
 @pytest.mark.parametrize("own", sorted(OUR_OWN, key=str))
-def test_events_of_our_own_are_not_theirs(own: type[ours.Event]) -> None:
-    """Otherwise an event that the API has by now would be read as our own, and not as theirs."""
+def test_own_types_are_not_in_the_api(own: type[ours.Event]) -> None:
+    """Use types for deltaloom's own events that the API does not have."""
     assert not _literals(own) & {event["type"] for event in _their_events()}
 
 
 @pytest.mark.parametrize(("own", "theirs"), [*EVENTS.items(), *PIECES])
-def test_fields_that_we_read_are_theirs(own: type[BaseModel], theirs: type[BaseModel]) -> None:
-    """A field that the API does not have, or no longer, would never be read."""
+def test_fields_are_in_the_api(own: type[BaseModel], theirs: type[BaseModel]) -> None:
+    """Read only fields that the API has."""
     read = {name for name in own.model_fields if (own, name) not in NOT_IN_THE_REFERENCE}
     assert read <= set(theirs.model_fields)
 
 
 @pytest.mark.parametrize(("own", "theirs"), EVENTS.items())
-def test_type_literals_are_theirs(own: type[BaseModel], theirs: type[BaseModel]) -> None:
-    """An event would not find its handler."""
+def test_event_types_are_in_the_api(own: type[BaseModel], theirs: type[BaseModel]) -> None:
+    """Use the API's type literals for events."""
     assert _literals(own) == _literals(theirs)
 
 
-def test_type_literals_of_parts_and_items_are_theirs() -> None:
-    """A copy's text would not be seen."""
+def test_part_and_item_types_are_in_the_api() -> None:
+    """Use the API's type literals for parts and items."""
     assert _literals(ours.RefusalPart) == _literals(openai.ResponseOutputRefusal)
     assert _literals(ours.MessageItem) == _literals(openai.ResponseOutputMessage)
     assert _literals(ours.ReasoningItem) == _literals(openai.ResponseReasoningItem)
@@ -126,13 +128,13 @@ def test_type_literals_of_parts_and_items_are_theirs() -> None:
 
 
 def _their_events() -> Iterator[dict[str, Any]]:
-    """An event of every type that the package knows, with as little in it as it may have."""
+    """Yield a minimal event of each type that the package knows."""
     for theirs in get_args(get_args(openai.ResponseStreamEvent)[0]):
         yield {"type": next(iter(_literals(theirs)))}
 
 
-def test_every_type_of_theirs_is_handled_or_counted() -> None:
-    """An event of the API that is not ours would be a dead letter."""
+def test_every_type_of_the_api_is_handled_or_counted() -> None:
+    """Handle or count each event type of the API. Otherwise unhandled ones would be dead letters."""
     table = RoutingTable(BUILT_IN.values())
     entries = [
         entry_of([event], EntryId(1, number), "resp_1") for number, event in enumerate(_their_events())
@@ -142,15 +144,12 @@ def test_every_type_of_theirs_is_handled_or_counted() -> None:
     types = {event["type"] for event in _their_events()}
     assert known <= types
     beginnings = {next(iter(_literals(own))) for own in EVENTS if own in BEGINNINGS}
-    tell_nothing = {"response.queued", "response.in_progress", *beginnings}  # since nothing is in them here
+    tell_nothing = {"response.queued", "response.in_progress", *beginnings}  # these events are empty here
     assert set(commit.counts) == {f"type:{name}" for name in types - known | tell_nothing}
 
 
-def test_no_delta_of_theirs_that_holds_words_of_a_model_is_overlooked() -> None:
-    """A new kind of text in the API would be counted and never assembled, and nobody would know.
-
-    A type that is new here needs a look: is it a text that a handler should rebuild?
-    """
+def test_new_delta_types_of_the_api_are_noticed() -> None:
+    """Fail on a new delta type of the API, which may be a text that a handler should rebuild."""
     known = {next(iter(_literals(own))) for own in EVENTS}
     others = {event["type"] for event in _their_events() if event["type"].endswith(".delta")} - known
     assert others == {
@@ -165,7 +164,7 @@ def test_no_delta_of_theirs_that_holds_words_of_a_model_is_overlooked() -> None:
     }
 
 
-# ------------------------------------------------------------------------------ ours take what theirs produce
+# -------------------------------------------------------------------------------------- events of the package
 
 
 _REFUSAL = openai.ResponseOutputRefusal(type="refusal", refusal="I'm sorry")
@@ -277,7 +276,7 @@ THEIRS: dict[type[ours.Event], BaseModel] = {
 
 
 def _only_what_we_read(value: Any, model: BaseModel) -> Any:
-    """Of their JSON, what our model has a field for."""
+    """Return the values of their JSON for which our model has fields."""
     read = {}
     for name in type(model).model_fields:
         ours_value, theirs = getattr(model, name), value.get(name)
@@ -290,21 +289,21 @@ def _only_what_we_read(value: Any, model: BaseModel) -> Any:
 
 
 @pytest.mark.parametrize("own", EVENTS)
-def test_ours_read_what_theirs_write(own: type[ours.Event]) -> None:
-    """A producer that publishes `event.model_dump_json()` would have dead letters, or lose values."""
+def test_events_of_the_package_are_accepted(own: type[ours.Event]) -> None:
+    """Accept `event.model_dump_json()` without loss."""
     theirs = THEIRS[own].model_dump(mode="json")
     event = own.model_validate(theirs, strict=True)
     assert event.model_dump() == _only_what_we_read(theirs, event)
 
 
 @pytest.mark.parametrize("own", EVENTS)
-def test_ours_are_complete_where_theirs_leave_out_what_is_unset(own: type[ours.Event]) -> None:
-    """A producer that publishes `event.to_json()` would have dead letters."""
+def test_events_without_unset_fields_are_accepted(own: type[ours.Event]) -> None:
+    """Accept `event.to_json()`, which omits unset fields."""
     own.model_validate(THEIRS[own].model_dump(mode="json", exclude_unset=True), strict=True)
 
 
-def test_snapshot_tells_model_user_and_texts() -> None:
-    """What is learned from a response would be empty."""
+def test_snapshot_has_model_user_and_texts() -> None:
+    """Read the model, the user and the texts of a snapshot."""
     event = ours.ResponseCompleted.model_validate(THEIRS[ours.ResponseCompleted].model_dump(mode="json"))
     assert (event.response.model, event.response.safety_identifier) == ("m-1", "u-1")
     reasoning, call, message = event.response.output or []

@@ -1,7 +1,7 @@
-"""Recorded streams of real servers through the pure chain: each text equals the stream's own `.done`.
+"""Compare the texts of recorded streams with the streams' own `.done` events.
 
-Only where the environment variable RECORDINGS names a folder of them (`*.jsonl`, one event a line); the
-name of the one test that there is else says so.
+The environment variable RECORDINGS names a folder of recordings (`*.jsonl`, one event a line). Without it, a
+single test runs, and its id shows that the variable is not set.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ def _events(recording: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in recording.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _said(events: list[dict[str, Any]]) -> dict[tuple[int, int, str], str]:
-    """What each part's own `.done` says."""
+def _expected(events: list[dict[str, Any]]) -> dict[tuple[int, int, str], str]:
+    """Return the texts of the parts' `.done` events."""
     kinds = {
         "refusal": "refusal",
         "reasoning_text": "reasoning",
         "reasoning_summary_text": "reasoning_summary",
     }
     kinds["output_text"] = "output_text"
-    said: dict[tuple[int, int, str], str] = {}
+    expected: dict[tuple[int, int, str], str] = {}
     for event in events:
         _, _, name = str(event.get("type")).partition(".")
         kind = kinds.get(name.removesuffix(".done")) if name.endswith(".done") else None
         text = event.get("refusal" if kind == "refusal" else "text")
         if kind is not None and text:
             index = event["summary_index" if kind == "reasoning_summary" else "content_index"]
-            said.setdefault((event["output_index"], index, kind), text)
-    return said
+            expected.setdefault((event["output_index"], index, kind), text)
+    return expected
 
 
 def _settled(stored: StoredSet) -> StoredSet:
-    """Everything that can be finished, and then what is given up."""
+    """Finish all closed parts, and then abandon the rest."""
     stored.settle_all(list(stored.responses), ALL_STORED)
     for key in stored.responses:
         state = stored.state(key)
@@ -61,7 +61,7 @@ def _settled(stored: StoredSet) -> StoredSet:
     "recording", RECORDINGS or [None], ids=lambda path: path.stem if path else "RECORDINGS is not set"
 )
 def test_texts_of_a_recorded_stream(recording: Path | None) -> None:
-    """A real server's text would come out wrong, twice, or not at all; alone, coalesced or backwards."""
+    """Assemble a real server's texts from single entries, from arrays, and in reverse order."""
     if recording is None:
         assert not FOLDER, f"RECORDINGS={FOLDER}: there is no *.jsonl"
         return
@@ -69,17 +69,19 @@ def test_texts_of_a_recorded_stream(recording: Path | None) -> None:
     entries = [entry_of([event], EntryId(1, number), "resp_1") for number, event in enumerate(events)]
     alone = StoredSet()
     for entry in entries:
-        alone.take([entry], TABLE, ALL_STORED)
+        alone.process([entry], TABLE, ALL_STORED)
     backwards = StoredSet()
     for entry in reversed(entries):
         backwards.commit(batch_of([entry], TABLE).commit)
     coalesced = StoredSet()
     for start in range(0, len(events), 16):
-        coalesced.take([entry_of(events[start : start + 16], EntryId(1, start), "resp_1")], TABLE, ALL_STORED)
+        coalesced.process(
+            [entry_of(events[start : start + 16], EntryId(1, start), "resp_1")], TABLE, ALL_STORED
+        )
     for stored in (alone, backwards, coalesced):
         written = _settled(stored).written.values()
         texts = {(text.output_index, text.content_index, str(text.kind)): text for text in written}
-        said = _said(events)
-        assert {place: texts[place].text for place in said} == said
-        assert all(texts[place].status == "completed" for place in said)
+        expected = _expected(events)
+        assert {place: texts[place].text for place in expected} == expected
+        assert all(texts[place].status == "completed" for place in expected)
     assert _settled(backwards).written == _settled(alone).written

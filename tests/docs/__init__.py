@@ -1,1 +1,1 @@
-"""The README, the pages in docs/ and the examples: what they say is so, and what they show runs."""
+"""Test the README, the pages in docs/ and the examples: claims are true, and code runs."""

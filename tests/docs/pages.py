@@ -1,4 +1,4 @@
-"""The pages as data: their code, links, tables and headings, as CommonMark reads them."""
+"""Parse the pages into code, links, tables and headings, with CommonMark."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HTML_TARGET = re.compile(r'(?:src|srcset|href)="([^"]+)"')
 
 
 class Block(NamedTuple):
-    """A fenced block: the language it names, and what stands in it."""
+    """A fenced block: its language and its content."""
 
     language: str
     text: str
 
 
 class Page:
-    """One page."""
+    """A page of the documentation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,17 +37,17 @@ class Page:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Its fenced blocks."""
+        """Return its fenced blocks."""
         return [Block(token.info, token.content) for token in self._tokens if token.type == "fence"]
 
     @cached_property
     def code(self) -> list[str]:
-        """What stands between backquotes in its sentences, tables and headings."""
+        """Return the inline code of its sentences, tables and headings."""
         return [token.content for token in self._inline() if token.type == "code_inline"]
 
     @cached_property
     def targets(self) -> list[str]:
-        """Where its links and pictures lead."""
+        """Return the targets of its links and pictures."""
         found: list[str] = []
         for token in [*self._tokens, *self._inline()]:
             if token.type in {"link_open", "image"}:
@@ -58,17 +58,17 @@ class Page:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """What `#…` may name: its headings, as code hosts make anchors of them."""
+        """Return its headings' anchors, as code hosts make them."""
         return {
             re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).replace(" ", "-")
             for title in self._titles()
         }
 
     def table(self, heading: str) -> list[list[str]]:
-        """The rows of the first table below a heading, without its head; cells as they are written.
+        """Return the rows of the first table below a heading, without its header; cells are Markdown.
 
         Raises:
-            LookupError: there is no such heading, or no table below it.
+            LookupError: The heading does not exist or has no table.
         """
         below = False
         rows: list[list[str]] = []
@@ -100,7 +100,7 @@ class Page:
 
 
 def quoted(cell: str) -> list[str]:
-    """What stands between backquotes in a cell."""
+    """Return the inline code of a cell."""
     return _CODE.findall(cell)
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for redis-cli where there is none: sends one command by redis-py and prints the reply.
+"""Send a command with redis-py and print the reply, as a substitute for redis-cli.
 
 Usage: redis_cli.py -u URL COMMAND [ARGUMENT…]
 """

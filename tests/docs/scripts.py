@@ -1,4 +1,4 @@
-"""Running an example as its reader does: a process, with the server in REDIS_URL."""
+"""Run an example as a reader would: in a process, with the server in REDIS_URL."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ PYTHON = (sys.executable, "-W", "error")
 
 
 def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
-    """What an example finds in its environment."""
+    """Return the environment of an example."""
     return {**os.environ, "REDIS_URL": redis_url, "DELTALOOM_PREFIX": prefix, **more}
 
 
 async def run(*command: str | Path, env: dict[str, str], folder: Path = ROOT) -> str:
-    """Run a program to its end and return what it said; AssertionError if it failed."""
+    """Run a program to its end and return its output; AssertionError if it failed."""
     process = await asyncio.create_subprocess_exec(*command, env=env, cwd=folder, stdout=PIPE, stderr=STDOUT)
-    said, _ = await asyncio.wait_for(process.communicate(), 100)
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    output, _ = await asyncio.wait_for(process.communicate(), 100)
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 async def run_example(name: str, redis_url: str, prefix: str, folder: Path) -> str:
-    """Run one of the examples that publish; `folder` is for what it needs."""
+    """Run one of the publishing examples; `folder` is for its dependencies."""
     env = environment(redis_url, prefix)
     if name.endswith(".mjs"):
         shutil.copy(EXAMPLES / name, folder)
@@ -56,7 +56,7 @@ def _stand_in(path: Path) -> None:
 
 
 def events_in_javascript(source: str) -> list[dict[str, Any]]:
-    """The events in a script's `const events = […]`, with its `...part` put in."""
+    """Return the events in a script's `const events = […]`, with `...part` expanded."""
     part = _literal(source, "part", "{", "}").strip("{} ")
     events = _literal(source, "events", "[", "]").replace("...part", part)
     quoted = re.sub(r"([{,]\s*)(\w+):", r'\1"\2":', events)

@@ -1,4 +1,4 @@
-"""The settings table of the README, as the code has it: `python -m tests.docs.settings_table --write`."""
+"""Generate the README's settings table from the code: `python -m tests.docs.settings_table --write`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADING = "## Settings\n"
 
 
 def settings_table() -> list[str]:
-    """The table's lines: variable, default, meaning."""
+    """Return the table's lines: variable, default, meaning."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         computed = field.default is None or field.default_factory is not None
@@ -22,14 +22,14 @@ def settings_table() -> list[str]:
 
 
 def _written(value: object) -> str:
-    """A value as one sets it in the environment."""
+    """Return a value as written in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def written_table(page: str) -> list[str]:
-    """The lines of the first table below the heading."""
+    """Return the lines of the first table below the heading."""
     below = page.partition(HEADING)[2].splitlines()
     start = next(number for number, line in enumerate(below) if line.startswith("|"))
     length = next((n for n, line in enumerate(below[start:]) if not line.startswith("|")), len(below) - start)

@@ -1,4 +1,4 @@
-"""What the page on alerting says is what the rules, the check and the explanation say."""
+"""Test docs/alerting.md against the rules, the check and the explanation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ txt = "full"
 
 
 def texts() -> list[str]:
-    """What programs print, as the page has it."""
+    """Return the program output that the page shows."""
     return [block.text for block in ALERTING.blocks if block.language == "text"]
 
 
 def test_the_rules_that_ship() -> None:
-    """Whoever reads the page would ask for a category that is never given."""
+    """List the shipped rules with severity and category."""
     rows = [(name, severity, category) for name, severity, category, _ in ALERTING.table("Rules")]
     assert rows == [
         (f"`{rule.name}`", rule.severity or "the worker's", f"`{rule.category or rule.name}`")
@@ -39,14 +39,14 @@ def test_the_rules_that_ship() -> None:
     ]
 
 
-def test_what_can_be_matched() -> None:
-    """A key would be missing from the page, or be refused by the file."""
+def test_the_keys_of_a_match() -> None:
+    """List the keys of a `match`."""
     keys = [key for keys, _ in ALERTING.table("Routes") for key in quoted(keys)]
     assert keys == list(Match.model_fields)
 
 
 def test_mistakes_and_explanations() -> None:
-    """The page would show what nobody ever sees."""
+    """Show the program's real errors and explanations."""
     with pytest.raises(ConfigError) as raised:
         parse(MISTAKEN, "alerts.toml")
     assert f"{raised.value}\n" in texts()

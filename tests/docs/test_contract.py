@@ -1,4 +1,4 @@
-"""The contract's tables are the models': what a page promises, the code keeps."""
+"""Test the contract's tables against the models."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ MESSAGES: dict[str, type[BaseModel]] = {
 
 
 def first_column(heading: str) -> list[str]:
-    """The name in each row."""
+    """Return the name in each row."""
     return [quoted(row[0])[0] for row in CONTRACT.table(heading)]
 
 
 def described(schema: dict[str, Any]) -> str:
-    """A field's type, as the page writes it."""
+    """Return a field's type as the page writes it."""
     match schema:
         case {"anyOf": [known, {"type": "string"}, *rest]} if "enum" in known or "const" in known:
-            # An open type: the page lists the known values.
+            # For an open type, the page lists the known values.
             return described({"anyOf": [known, *rest]} if rest else known)
         case {"anyOf": [value, {"type": "null"}]}:
             literals = value.get("enum")
@@ -66,14 +66,14 @@ def described(schema: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("heading", MESSAGES)
 def test_fields_of_messages(heading: str) -> None:
-    """A subscriber in another language is written from this table, and would miss a field or a value."""
+    """List all fields of messages with their types, since subscribers in other languages rely on them."""
     properties = MESSAGES[heading].model_json_schema(mode="serialization")["properties"]
     written = {quoted(name)[0]: kind for name, kind, _ in CONTRACT.table(heading)}
     assert written == {name: described(schema) for name, schema in properties.items()}
 
 
 def test_sample_is_a_message() -> None:
-    """The sample is what people copy into their tests."""
+    """Show a valid sample message, since readers copy it."""
     (sample,) = [block.text for block in CONTRACT.blocks if block.language == "json"]
     message = TypeAdapter[Any](OutputMessage).validate_json(sample)
     assert json.loads(message.model_dump_json()) == json.loads(sample)
@@ -89,12 +89,12 @@ def test_sample_is_a_message() -> None:
     ],
 )
 def test_literals(heading: str, literal: Any) -> None:
-    """A value that no table explains would be read as a mistake."""
+    """Explain all values of the literals."""
     assert first_column(heading) == list(get_args(literal))
 
 
 def test_events() -> None:
-    """A producer leaves out what the table does not ask for, and its events would be dead letters."""
+    """List the required and optional fields of events, since producers rely on them."""
     written = {
         quoted(kind)[0]: (set(quoted(must)), set(quoted(may)))
         for kind, must, may, _ in CONTRACT.table("Events that matter")
@@ -110,14 +110,14 @@ def test_events() -> None:
 
 
 def test_context() -> None:
-    """A field that is passed on, but not written down, is used by nobody."""
+    """List the context fields and their limits."""
     assert first_column("Context") == ["response_id", *CONTEXT_NAMES]
     stated = {quoted(row[0])[0]: int(row[1].replace(",", "")) for row in CONTRACT.table("Context")}
     assert stated == {"response_id": limits.ID, **limits.CONTEXT}
 
 
 def test_fields_of_an_entry() -> None:
-    """Whoever reads a stream without a model relies on the plain fields."""
+    """List the plain fields of an entry."""
     assert first_column("Out: an entry of assembled and of alerts") == ["__data__", *PLAIN_FIELDS]
 
 
@@ -127,7 +127,7 @@ def test_fields_of_an_entry() -> None:
     ids=["contract", "readme"],
 )
 def test_names(page: Any, heading: str) -> None:
-    """Producers and subscribers would use a stream that the worker does not."""
+    """List the streams and keys."""
     names = StreamNames()
     item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
     streams = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
@@ -136,7 +136,7 @@ def test_names(page: Any, heading: str) -> None:
 
 
 def test_partitions() -> None:
-    """A producer in another language, written to this table, would write where no worker looks."""
+    """Show correct partitions, which producers in other languages rely on."""
     rows = CONTRACT.table("Partitions")
     assert any(not quoted(row[0])[0].isascii() for row in rows)
     for response_id, size, checksum, of_4, of_16 in rows:

@@ -1,4 +1,4 @@
-"""What the page on alerting shows of messages and tables, against what is sent and what is read."""
+"""Test the messages and tables in docs/alerting.md against the destinations."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ FINISHED = MESSAGES[1][0]
 
 
 def shown() -> dict[str, dict[str, Any]]:
-    """The page's JSON, by a key that only one of them has."""
+    """Return the page's JSON blocks, each by a key that only it has."""
     blocks = [json.loads(block.text) for block in ALERTING.blocks if block.language == "json"]
     return {key: block for block in blocks for key in ("delivery", "routing_key", "labels") if key in block}
 
 
 def test_the_body_of_a_webhook() -> None:
-    """Whoever writes a receiver by the page would look for fields that never come."""
+    """Show the body of a webhook."""
     assert shown()["delivery"] == body.as_object(FINISHED)
 
 
 def test_the_event_for_pagerduty() -> None:
-    """Whoever writes event rules by the page would match nothing."""
+    """Show the event for PagerDuty."""
     table = {"type": "pagerduty", "routing_key_env": "KEY", "link": LINK}
     assert shown()["routing_key"] == event(FINISHED, PagerDutyOptions.model_validate(table), "…")
 
 
 async def test_the_alert_for_an_alertmanager() -> None:
-    """Whoever writes routes by the page would match nothing."""
+    """Show the alert for Alertmanager."""
     async with receiving() as receiver:
         table = {"type": "alertmanager", "url": receiver.url, "allow_addresses": ["127.0.0.1"], "link": LINK}
         options = AlertmanagerOptions.model_validate({**table, "labels": {"team": "trust-and-safety"}})
@@ -51,12 +51,12 @@ async def test_the_alert_for_an_alertmanager() -> None:
         await destination.aclose()
     (sent,) = receiver.received[0].json
     expected = shown()["labels"]
-    del sent["endsAt"], expected["endsAt"]  # counted from now
+    del sent["endsAt"], expected["endsAt"]  # relative to the current time
     assert sent == expected
 
 
 async def test_the_message_of_apprise() -> None:
-    """Whoever has mail filters by the page would miss what comes."""
+    """Show the message of apprise."""
     async with receiving() as receiver:
         table = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], "link": LINK}
         environment = {"URL": f"json://127.0.0.1:{receiver.port}"}
@@ -69,7 +69,7 @@ async def test_the_message_of_apprise() -> None:
 
 
 def test_the_keys_of_every_destination() -> None:
-    """A key would be missing from the page, or be refused by the file."""
+    """List the options of destinations and their kinds."""
     keys = [key for keys, *_ in ALERTING.table("Where alerts go") for key in quoted(keys)]
     common, http = list(CommonOptions.model_fields), list(HttpOptions.model_fields)
     assert keys == ["type", *common, *http[len(common) :]]
@@ -78,6 +78,6 @@ def test_the_keys_of_every_destination() -> None:
 
 
 def test_every_name_of_an_alert_is_listed() -> None:
-    """Routes of an Alertmanager would miss some."""
+    """List the names of alerts in Alertmanager."""
     assert {*NAMES.values(), DIGEST} <= set(ALERTING.code)
     assert get_args(AlertmanagerOptions.model_fields["resolve"].annotation) == ("spikes", "all")

@@ -1,4 +1,4 @@
-"""The examples, as their readers run them: against a real server, with a real worker."""
+"""Test the examples against a real server and a real worker."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ PUBLISHERS = {
     "name",
     [pytest.param(name, marks=pytest.mark.prove if name.endswith(".mjs") else ()) for name in PUBLISHERS],
 )
-async def test_what_an_example_publishes_becomes_a_text_and_two_alerts(
+async def test_published_events_become_a_text_and_two_alerts(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, name: str
 ) -> None:
-    """Whoever copies the example would publish something that the worker does not understand."""
+    """Publish events that become a text and two alerts."""
     async with running_workers(redis_url, prefix):
         await run_example(name, redis_url, prefix, tmp_path)
         await wait_until_settled(redis, prefix)
@@ -63,10 +63,10 @@ async def test_what_an_example_publishes_becomes_a_text_and_two_alerts(
     assert await counts(redis, prefix) == {}
 
 
-async def test_the_node_example_sends_what_the_python_one_sends(
+async def test_the_node_and_python_examples_send_equal_events(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    """Where no Node is at hand, nothing else would notice that its example has fallen behind."""
+    """Compare the events in the Node example's source with the Python example's, also without Node."""
     await run_example("publish_python.py", redis_url, prefix, tmp_path)
     entries: Any = await redis.xrange(StreamNames(prefix).deltas)
     source = (EXAMPLES / "publish.mjs").read_text("utf-8")
@@ -80,7 +80,7 @@ async def test_the_node_example_sends_what_the_python_one_sends(
 
 
 def test_every_example_is_run() -> None:
-    """A new example would be shown to people without ever having run."""
+    """Include each example in the tests."""
     known = {
         *PUBLISHERS,
         "receive_webhook.py",
@@ -96,7 +96,7 @@ def test_every_example_is_run() -> None:
 async def subscriber(
     name: str, redis_url: str, prefix: str, output: Path
 ) -> AsyncIterator[Callable[[str], bool]]:
-    """A running subscriber; gives the question whether it has printed a line that begins so."""
+    """Run a subscriber, and yield a function that returns whether it has printed a line with this prefix."""
     with output.open("wb") as stdout:
         process = await asyncio.create_subprocess_exec(
             *PYTHON, EXAMPLES / name, env=environment(redis_url, prefix), stdout=stdout
@@ -109,7 +109,7 @@ async def subscriber(
 
 
 async def groups(redis: Redis, stream: str) -> set[bytes]:
-    """The consumer groups of a stream; none if there is no such stream yet."""
+    """Return the names of a stream's consumer groups, or an empty set if the stream does not exist."""
     if not await redis.exists(stream):
         return set()
     return {group["name"] for group in await redis.xinfo_groups(stream)}
@@ -118,7 +118,7 @@ async def groups(redis: Redis, stream: str) -> set[bytes]:
 async def test_a_faststream_subscriber_gets_texts_and_alerts(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    """Whoever copies the example would wait for messages that never come, or cannot be read."""
+    """Receive texts and alerts with the FastStream example."""
     names = StreamNames(prefix)
 
     async def listening() -> bool:
@@ -143,7 +143,7 @@ async def test_a_faststream_subscriber_gets_texts_and_alerts(
 async def test_a_redis_subscriber_begins_with_the_oldest_text(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    """What was finished before the subscriber's first start would be lost to it, or come again and again."""
+    """Read texts that were finished before the subscriber's first start, and acknowledge them."""
     async with running_workers(redis_url, prefix):
         await run_example("publish_python.py", redis_url, prefix, tmp_path)
         await wait_until_settled(redis, prefix)
@@ -162,7 +162,7 @@ async def test_a_redis_subscriber_begins_with_the_oldest_text(
 async def test_a_handler_of_another_package_handles_its_events(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way in for other people's handlers would be closed, or the example would not go through it."""
+    """Install the example package's handler and process its events."""
     install = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
     env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     await run(sys.executable, *install, "--target", tmp_path, EXAMPLES / "handler_package", env=env)

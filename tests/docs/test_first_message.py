@@ -1,4 +1,4 @@
-"""The first five minutes with alerts, as the pages have them."""
+"""Test the first steps with alerts in the README and in docs/alerting.md."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def first_table(page: Page) -> str:
-    """The first `alerts.toml` of a page."""
+    """Return the first `alerts.toml` of a page."""
     return next(block.text for block in page.blocks if block.text.startswith("[destinations."))
 
 
 async def test_five_lines_ring_the_receiver_of_the_examples(tmp_path: Path) -> None:
-    """Whoever follows the README would wait for an alert that never comes."""
+    """Send the README's test alert to the example receiver."""
     async with receiver() as (url, printed):
         table = first_table(README)
         assert len(table.splitlines()) == 5
@@ -35,17 +35,17 @@ async def test_five_lines_ring_the_receiver_of_the_examples(tmp_path: Path) -> N
 
 
 async def test_first_message_to_slack(tmp_path: Path) -> None:
-    """The page would begin with a file that cannot be used, or promise other words than are said."""
-    async with receiving() as slack:  # which answers as Slack does
+    """Send the page's test message to Slack, with the output that the page shows."""
+    async with receiving() as slack:  # the receiver's default answer is Slack's
         table = first_table(ALERTING)
         here = 'url_env = "SLACK_WEBHOOK_URL"\nallow_addresses = ["127.0.0.1"]\n'
         (tmp_path / "alerts.toml").write_text(table.replace('url_env = "SLACK_WEBHOOK_URL"\n', here))
         env = environment(SLACK_WEBHOOK_URL=slack.url)
-        said = ""
+        output = ""
         for arguments in (("check",), ("test", "team")):
             done = await asyncio.to_thread(deltaloom, "alerts", *arguments, env=env, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
-            said += done.stdout
-    assert said in texts()
+            output += done.stdout
+    assert output in texts()
     (sent,) = slack.received
     assert "[TEST]" in sent.json["text"]

@@ -1,4 +1,4 @@
-"""What an operator reads of logs and keys is what a worker writes."""
+"""Test the log lines and keys in docs/operations.md against a worker's."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 PART = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 EVERY_DAY = {"worker started", "batch committed", "refusal opened", "text finished", "dead letter"}
 LEFT_OUT = {"logger", "timestamp"}
-"""What every line has, and the page shows of none."""
+"""Fields of each line that the page's samples omit."""
 
 
 async def publish(redis: Redis, prefix: str) -> None:
-    """A refusal that ends, one that does not, events unknown and broken, and a whole response."""
+    """Publish a finished and an open refusal, an unknown and a broken event, and a whole response."""
     delta = {"type": "response.refusal.delta", "sequence_number": 1, "delta": "No.", **PART}
     done = {"type": "response.refusal.done", "sequence_number": 2, "refusal": "No.", **PART}
     for event, response_id in (
@@ -43,7 +43,7 @@ async def publish(redis: Redis, prefix: str) -> None:
 
 
 def samples() -> dict[str, Mapping[str, object]]:
-    """The log lines of the page, by their event."""
+    """Return the page's log lines by their event."""
     lines = [
         json.loads(line)
         for block in OPERATIONS.blocks
@@ -54,7 +54,7 @@ def samples() -> dict[str, Mapping[str, object]]:
 
 
 async def test_log_lines_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Whoever makes a dashboard or an alarm of a line would look for fields that are not there."""
+    """Show the fields and levels of a worker's log lines."""
     async with running_workers(redis_url, prefix, log_level="debug") as (worker,):
         await publish(redis, prefix)
         await wait_until_settled(redis, prefix)
@@ -68,7 +68,7 @@ async def test_log_lines_are_those_of_a_worker(redis: Redis, redis_url: str, pre
 
 
 def test_fields_of_log_lines_are_explained() -> None:
-    """A field that nobody explains is guessed at, in the night when it matters."""
+    """Explain each field of the log lines."""
     explained = [name for row in OPERATIONS.table("Logs") for name in quoted(row[0])]
     assert sorted(explained) == sorted(
         {name for line in samples().values() for name in line} - {"event", "level"}
@@ -76,7 +76,7 @@ def test_fields_of_log_lines_are_explained() -> None:
 
 
 def test_every_log_line_is_on_the_page() -> None:
-    """A new line would come as a surprise to whoever reads the logs."""
+    """Show each log line of the code."""
     fields = {event: names for path in (ROOT / "service").rglob("*.py") for event, names in logged(path)}
     assert fields.keys() == samples().keys()
     for event, names in fields.items():
@@ -84,7 +84,7 @@ def test_every_log_line_is_on_the_page() -> None:
 
 
 def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
-    """The lines that a module logs: the event, and the fields that are named in the call."""
+    """Yield the event and the field names of each log call in a module."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         match node:
             case ast.Call(
@@ -98,7 +98,7 @@ def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
 
 
 async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A key that is on no page is one that nobody knows the end of."""
+    """List each key with its type."""
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix)
         await wait_until_settled(redis, prefix)
@@ -134,7 +134,7 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
 
 
 def test_users_are_those_of_the_file() -> None:
-    """Whoever reads the page would think that others' rights are other ones."""
+    """Show the users of `deploy/users.acl`."""
     (block,) = [block for block in OPERATIONS.blocks if block.text.startswith("user default ")]
     shown = block.text.replace("\n    ", " ").splitlines()
     assert shown == (ROOT / "deploy/users.acl").read_text("utf-8").splitlines()

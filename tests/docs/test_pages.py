@@ -1,4 +1,4 @@
-"""What the pages name has to be there: links, files, commands, make targets, code, settings."""
+"""Test that all links, files, commands, make targets, code and settings on the pages exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 @every_page
 def test_links_lead_somewhere(page: Page) -> None:
-    """A reader would click on a link and find nothing."""
+    """Resolve all links and anchors."""
     for target in page.targets:
         if target.startswith("https://"):
             continue
@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page: Page) -> None:
 
 @every_page
 def test_files_that_are_named_are_there(page: Page) -> None:
-    """A page would send a reader to a file that was renamed or removed."""
+    """Name only files that exist."""
     named = {word for text in [*page.code, *_command_lines(page)] for word in re.split(r"[\s=\[\]]+", text)}
     for word in named:
         path = word.removeprefix("./")
@@ -51,7 +51,7 @@ def test_files_that_are_named_are_there(page: Page) -> None:
 
 @every_page
 def test_make_targets_that_are_named_are_there(page: Page) -> None:
-    """A page would tell a newcomer to make something that cannot be made."""
+    """Name only existing make targets."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for words in _calls(page, "make"):
         assert set(words[1:2]) <= targets, words
@@ -59,7 +59,7 @@ def test_make_targets_that_are_named_are_there(page: Page) -> None:
 
 @every_page
 def test_commands_that_are_named_are_there(page: Page) -> None:
-    """A page would tell an operator to type something that the command refuses."""
+    """Name only existing commands and options."""
     for words in _calls(page, "deltaloom"):
         command: Any = get_command(app)
         rest = words[1:]
@@ -72,7 +72,7 @@ def test_commands_that_are_named_are_there(page: Page) -> None:
 
 @every_page
 def test_code_is_an_excerpt_of_what_runs(page: Page) -> None:
-    """Code that stands only in a page is never run, and one day no longer works."""
+    """Show only code that is an excerpt of an example, since examples are run."""
     for block in page.blocks:
         assert block.language in LANGUAGES, block
         if block.language in EXCERPTS_OF:
@@ -83,12 +83,12 @@ def test_code_is_an_excerpt_of_what_runs(page: Page) -> None:
 
 
 def test_settings_are_those_of_the_code() -> None:
-    """An operator would set a variable that nobody reads. `python -m tests.docs.settings_table --write`."""
+    """List the settings of the code. `python -m tests.docs.settings_table --write` updates the table."""
     assert written_table(README.path.read_text("utf-8")) == settings_table()
 
 
-def test_floors_are_those_that_are_checked() -> None:
-    """A newcomer would import upwards, on the word of the page, and fail the checks."""
+def test_layers_are_those_that_are_checked() -> None:
+    """Show the layers that import-linter checks."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
     contracts = tools["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["service"]]
@@ -100,8 +100,8 @@ def _is_module(name: str) -> bool:
     return (ROOT / "service" / name).is_dir() or (ROOT / "service" / f"{name}.py").is_file()
 
 
-def test_the_picture_says_in_words_what_it_shows() -> None:
-    """Whoever cannot see it, or loads no pictures, would miss how the whole thing works."""
+def test_the_picture_has_an_alternative_text() -> None:
+    """Describe the picture in its alternative text, for readers who cannot see it."""
     markdown = README.path.read_text("utf-8")
     assert re.search(r"!\[[^\]]{100,}\]\(docs/flow\.svg\)", markdown)
     picture = (ROOT / "docs/flow.svg").read_text("utf-8")
@@ -116,7 +116,7 @@ def _command_lines(page: Page) -> Iterator[str]:
 
 
 def _calls(page: Page, program: str) -> Iterator[list[str]]:
-    """Calls of a program, as words, in the page's blocks and sentences; without variables before them."""
+    """Yield the calls of a program on a page as words, without variable assignments before them."""
     for text in [*page.code, *_command_lines(page)]:
         if not re.match(rf"(?:\w+=\S+ )*(?:\S*/)?{program}(?: |$)", text):
             continue

@@ -1,4 +1,4 @@
-"""What the page on performance shows is what the bench wrote."""
+"""Test docs/performance.md against the benchmark's results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ RESULTS = ROOT / "bench" / "results"
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
-def test_the_tables_are_the_benchs() -> None:
-    """A figure would be told that nobody measured, or one of another run than the rest."""
+def test_the_tables_are_the_benchmarks() -> None:
+    """Show the rows of the benchmark's table."""
     table = (RESULTS / "table.md").read_text(encoding="utf-8")
     rows = [line for line in table.splitlines() if line.startswith(("| ours", "| 2 worker", "| 4 worker"))]
     assert len(rows) > 5
@@ -20,7 +20,7 @@ def test_the_tables_are_the_benchs() -> None:
 
 
 def test_the_results_are_whole() -> None:
-    """The table would be there without the figures behind it, or without its picture."""
+    """Keep the raw results and the picture with the table."""
     results = json.loads((RESULTS / "results.json").read_text(encoding="utf-8"))
     assert results
     assert (RESULTS / "plot.png").read_bytes().startswith(b"\x89PNG")

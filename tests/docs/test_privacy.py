@@ -1,4 +1,4 @@
-"""The page on privacy names every key: one that is missing holds data that nobody would erase."""
+"""Test that docs/privacy.md lists all keys. Otherwise data could be left when a person's are erased."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 TEXT = "ZQXMARKERXQZ"
 PLACE = "<>"
-"""Stands for what differs from key to key."""
+"""The placeholder of a variable part of a key."""
 
 
 async def kept(redis: Redis) -> str:
-    """Return what the server has kept of commands."""
+    """Return the server's logs of commands."""
     logs: list[tuple[str, ...]] = [("SLOWLOG",)]
-    if await redis.config_get("commandlog-*"):  # Valkey
+    if await redis.config_get("commandlog-*"):  # Valkey has further logs
         logs += [("COMMANDLOG", "large-request"), ("COMMANDLOG", "large-reply")]
     return str([await command(redis, name, "GET", "-1", *which) for name, *which in logs])
 
 
 async def command(redis: Redis, *words: str) -> Any:
-    """Call a command that redis-py may have no method for."""
+    """Send a command for which redis-py may have no method."""
     return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-async def test_the_server_keeps_no_text_where_it_is_told_so(redis: Redis) -> None:
-    """Who follows the page on operations would still have people's words in the logs of the server."""
+async def test_the_server_keeps_no_text_with_its_logs_disabled(redis: Redis) -> None:
+    """Disable the server's logs of commands as docs/operations.md shows. Otherwise they would keep texts."""
     blocks = [each.text.split() for each in OPERATIONS.blocks if "-than -1" in each.text]
     there: dict[Any, Any] = await redis.config_get("*log-*")
     off = {name: "-1" for words in blocks for name in words[::2] if name in there}
@@ -54,12 +54,12 @@ async def test_the_server_keeps_no_text_where_it_is_told_so(redis: Redis) -> Non
 
 
 def named_in_code() -> set[str]:
-    """Return each key without its prefix, as the one function that makes names is called."""
+    """Return all keys in the code without their prefix, found by calls of `name`."""
     found: set[str] = set()
     for path in (ROOT / "client/deltaloom", ROOT / "service", ROOT / "handlers"):
         for file in path.rglob("*.py"):
             found |= set(_names(ast.parse(file.read_text("utf-8"))))
-    return found - {PLACE}  # the command names any suffix that it is given
+    return found - {PLACE}  # the command line names any suffix
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
@@ -82,19 +82,19 @@ def _pattern(node: ast.expr) -> str:
 
 
 def named_on(page: Page, heading: str) -> set[str]:
-    """Return each key of a page's table without its prefix."""
+    """Return the keys of a page's table without their prefix."""
     names = [quoted(row[0])[0] for row in page.table(heading)]
     return {re.sub("<[^>]+>", PLACE, name.removeprefix("deltaloom:")) for name in names}
 
 
 def test_every_key_is_on_the_page() -> None:
-    """Whoever has to erase a person's data would leave some of it."""
+    """List all keys of the code."""
     code = named_in_code()
     assert {"deltas", "item:<>:<>", "log:<>:<>", "relay:<>:lease", "rates:<>:<>"} <= code
     assert named_on(PRIVACY, "The keys") == code
 
 
 def test_pages_name_the_same_keys() -> None:
-    """One of the two pages would be wrong."""
+    """List the same keys on both pages."""
     operations = named_on(OPERATIONS, "The keys it writes")
     assert operations == named_on(PRIVACY, "The keys")

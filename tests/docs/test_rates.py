@@ -1,4 +1,4 @@
-"""Tests that the page on rates shows the table that the command prints, at 80 columns."""
+"""Test that docs/rates.md shows the table that the command prints at 80 columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BEFORE = {
 
 
 def printed() -> str:
-    """Return the table as a terminal of 80 columns has it."""
+    """Return the table at 80 columns."""
     now_ms = round(NOW.timestamp() * 1000)
     rates = Rates(now_ms, now_ms - 300_000, now_ms - 86_400_000, WINDOW, BEFORE)
     began = ModerationAlert(
@@ -50,7 +50,7 @@ def printed() -> str:
 
 
 def test_the_table() -> None:
-    """The page would show what nobody sees, or the table would be too wide for a terminal."""
+    """Show the printed table."""
     shown = printed()
     assert max(map(len, shown.splitlines())) <= COLUMNS
     page = Page(ROOT / "docs/rates.md")

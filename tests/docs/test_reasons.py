@@ -1,4 +1,4 @@
-"""docs/reasons.md: the table of reasons, row by row."""
+"""Test docs/reasons.md against the table of reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTRACT = "[contract](contract.md)"
 
 
 def test_the_table_is_that_of_the_library() -> None:
-    """People would look for a field that no provider has, or rely on another class."""
+    """List the table's rows in order."""
     written: list[tuple[str, ...]] = []
     for *names, values, source in Page(ROOT / "docs/reasons.md").table("Values"):
         provider, field, reason_class = (quoted(cell)[0] for cell in names)

@@ -1,4 +1,4 @@
-"""The webhook receiver of the examples, as its readers run it: a process, and real alerts."""
+"""Test the webhook receiver of the examples: a process that receives real alerts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OURS, ANOTHER = ("whsec_" + base64.b64encode(each * 32).decode() for each in (b"
 
 @asynccontextmanager
 async def receiver() -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
-    """The running example: where it listens, and what it prints."""
+    """Run the example, and yield its address and its output."""
     env = {**os.environ, "WEBHOOK_SECRET": OURS, "PORT": "0"}
     process = await asyncio.create_subprocess_exec(
         *PYTHON, EXAMPLES / "receive_webhook.py", env=env, stdout=PIPE
@@ -40,13 +40,13 @@ async def receiver() -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
 
 
 def webhook(url: str, secret: str) -> Destination:
-    """A destination that posts there."""
+    """Return a destination that posts to this URL."""
     table = {"type": "webhook", "url": url, "secret_env": "SECRET", "allow_addresses": ["127.0.0.1"]}
     return made("example", WebhookOptions.model_validate(table), {"SECRET": secret})
 
 
-async def test_it_takes_what_is_signed_once_and_nothing_else() -> None:
-    """Whoever copies the example would take alerts from anybody, or count one twice."""
+async def test_signed_alerts_are_accepted_once() -> None:
+    """Accept signed alerts once, and refuse others."""
     first = notification(alert(text="no"))
     async with receiver() as (url, printed):
         right, wrong = webhook(url, OURS), webhook(url, ANOTHER)

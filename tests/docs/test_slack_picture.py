@@ -1,4 +1,4 @@
-"""The picture of what Slack shows, against what Slack is sent."""
+"""Test the picture of Slack messages against the messages that are sent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POLICY = Policy(
 
 
 def judged(of: ModerationAlert) -> Notification:
-    """What the rules that ship make of an alert."""
+    """Return the notification of an alert by the shipped rules."""
     made = POLICY.decide(of, of.raised_at)["trust-and-safety"]
     assert isinstance(made, Notification)
     return made
@@ -45,21 +45,21 @@ def judged(of: ModerationAlert) -> Notification:
 OPENED = alert(text="I can't", **IDS)
 FINISHED = alert("deltaloom.refusal.finished", text=TEXT, raised_at=RAISED_AT + timedelta(seconds=2), **IDS)
 MESSAGES = ((judged(OPENED), "5:06:07 AM"), (judged(FINISHED), "5:06:09 AM"))
-"""What is shown, and the time of day at which."""
+"""The notifications in the picture, and their times of day."""
 
 _DATE = re.compile(r"<!date\^[^>]*>")
 _LINK = re.compile(r"<https[^|]*\|([^>]*)>")
 
 
 def shown(text: str, time_of_day: str) -> str:
-    """A text of ours as Slack renders it."""
+    """Return a message's text as Slack renders it."""
     plain = _LINK.sub(r"\1", _DATE.sub(f"Mar 4th, {time_of_day}", text))
     return plain.replace("*", "").removeprefix(">").removeprefix("🔴 ").removeprefix("🟠 ")
 
 
-def test_the_picture_shows_what_is_sent() -> None:
-    """The manual would promise another message than the one that comes."""
-    picture = ET.parse(ROOT / "docs/slack.svg").getroot()  # noqa: S314 - our own
+def test_the_picture_shows_the_sent_messages() -> None:
+    """Show all texts of the messages."""
+    picture = ET.parse(ROOT / "docs/slack.svg").getroot()  # noqa: S314 - our own file
     lines = ["".join(element.itertext()) for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     for sent, time_of_day in MESSAGES:
         header, fields, quotation, context = message(sent, LINK)["blocks"]

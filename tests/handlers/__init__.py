@@ -1,1 +1,1 @@
-"""Tests of the pure core, without a server."""
+"""Test the pure core, without a server."""

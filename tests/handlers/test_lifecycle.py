@@ -1,4 +1,4 @@
-"""Full copies, and the end of a response, as one server or another sends them."""
+"""Test full copies and response ends in the forms that different servers send."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deltaloom import limits
 from handlers.core.effects import (
     Announced,
     Closing,
-    Context,
+    ContextValues,
     Copy,
     Effect,
     Ending,
@@ -50,34 +50,34 @@ COPIES = (
     Copy("msg_1", 2, 1, "refusal", "no"),
 )
 PLACES = tuple(copy._replace(item_id=None, text="") for copy in COPIES[:3])
-"""Where the texts of the reasoning are, in its own end."""
+"""Positions of the reasoning's texts, as its own end lists them."""
 
 
 def effects(origin: Origin, **fields: Any) -> list[Effect]:
-    """What the handler asks for, the event read as JSON would be."""
+    """Return the effects of an event, validated like JSON."""
     route = next(route for route in handler.routes if route.event_type == fields["type"])
     return list(route.handle(route.model.model_validate(fields, strict=True), origin))
 
 
 def ended(event_type: str, origin: Origin = NAMED, **response: Any) -> list[Effect]:
-    """What an event with a response in it asks for."""
+    """Return the effects of an event with this response object."""
     return effects(origin, type=event_type, response=response)
 
 
-def test_created_tells_of_model_and_user() -> None:
-    """Texts would not say which model wrote them, or for whom."""
+def test_created_gives_model_and_user() -> None:
+    """Learn the model and the user."""
     learned = ended("response.created", model="m-1", safety_identifier="u-1", id="resp_other")
     assert learned == [Learned(KEY, "m-1", "u-1")]
     assert ended("response.created") == [Learned(KEY, None, None)]
 
 
-def test_created_repairs_what_it_tells() -> None:
-    """A half of a surrogate pair in a model's name would stop the worker."""
+def test_created_repairs_its_values() -> None:
+    """Replace lone surrogates in learned values."""
     assert ended("response.created", model="m\ud83d") == [Learned(KEY, "m\ufffd", None)]
 
 
-def test_created_of_nobody_is_passed_over() -> None:
-    """A producer that gives no response id would have a dead letter for each response."""
+def test_created_without_a_response_id_is_ignored() -> None:
+    """Ignore `response.created` without a response id. Otherwise each response would make a dead letter."""
     assert ended("response.created", UNNAMED, model="m-1") == []
 
 
@@ -92,22 +92,22 @@ def test_created_of_nobody_is_passed_over() -> None:
     ],
 )
 def test_copy_of_a_part_closes_it(part: dict[str, Any], kind: Any, text: str) -> None:
-    """A server without `.done` would leave its texts open."""
+    """Close a part with its copy, for servers without `.done`."""
     found = effects(
         NAMED, type="response.content_part.done", part=part, item_id="it_1", output_index=1, content_index=2
     )
     assert found == [Closing(PartKey(KEY, 1, 2, kind), Rank.CONTENT_PART, text, "it_1")]
 
 
-def test_copy_of_a_part_that_is_not_ours_closes_nothing() -> None:
-    """A vendor's own part would end a text at its place."""
+def test_copy_of_a_part_of_unknown_type_closes_nothing() -> None:
+    """Ignore a vendor's own kind of part."""
     part = {"type": "output_audio", "data": "…"}
     found = effects(NAMED, type="response.content_part.done", part=part, output_index=0, content_index=0)
     assert found == []
 
 
 def test_copy_of_an_item_closes_its_parts_and_the_rest() -> None:
-    """A server that sends copies of items only would leave its texts open, or lose them."""
+    """Close all parts of an item with its copy."""
     assert effects(NAMED, type="response.output_item.done", output_index=3, item=REASONING) == [
         Closing(PartKey(KEY, 3, 0, "reasoning"), Rank.OUTPUT_ITEM, "hm", "rs_1"),
         Closing(PartKey(KEY, 3, 0, "reasoning_summary"), Rank.OUTPUT_ITEM, "one", "rs_1"),
@@ -117,40 +117,40 @@ def test_copy_of_an_item_closes_its_parts_and_the_rest() -> None:
 
 
 def test_index_in_an_item_counts_every_part() -> None:
-    """A refusal that follows an answer would be taken for another one."""
+    """Count all parts of an item, also those of other kinds."""
     found = effects(NAMED, type="response.output_item.done", output_index=0, item=MESSAGE)
     assert [effect.part.content_index for effect in found if isinstance(effect, Closing)] == [0, 1]
 
 
 @pytest.mark.parametrize("content", [None, [], [{"type": "refusal", "refusal": ""}]])
 def test_item_without_texts_only_ends(content: Any) -> None:
-    """An empty copy would replace what the deltas say."""
+    """Ignore empty texts in a copy. Otherwise they would replace the deltas."""
     item = {"type": "message", "id": "msg_1", "content": content}
     found = effects(NAMED, type="response.output_item.done", output_index=0, item=item)
     assert found == [Ending(KEY, 0, "completed")]
 
 
 def test_item_of_another_type_ends_its_place() -> None:
-    """Its index could not be told from that of a text which is still open."""
+    """End the output index of an item of any type."""
     found = effects(NAMED, type="response.output_item.done", output_index=1, item=CALL)
     assert found == [Ending(KEY, 1, "completed")]
 
 
 def test_without_a_response_id_an_item_ends_itself() -> None:
-    """The texts of a producer that gives no response id would wait for the idle timeout."""
+    """End the item itself if there is no response id."""
     key = StreamKey("item", "rs_1")
     found = effects(UNNAMED, type="response.output_item.done", output_index=0, item=REASONING)
     assert found[-1] == Ending(key, None, "completed", copies=PLACES)
     assert all(effect.part.stream_key == key for effect in found if isinstance(effect, Closing))
 
 
-def test_without_a_response_id_a_tool_call_is_nobodys() -> None:
-    """Every tool call would be a dead letter."""
+def test_without_a_response_id_a_tool_call_is_ignored() -> None:
+    """Ignore a tool call without a response id. Otherwise each would make a dead letter."""
     assert effects(UNNAMED, type="response.output_item.done", output_index=0, item=CALL) == []
 
 
 def test_completed_has_the_final_copy() -> None:
-    """A text that only the final copy has would be lost; an item's position would be another's."""
+    """Return the final copy with each text's position."""
     found = ended("response.completed", output=[REASONING, CALL, MESSAGE])
     assert found == [Ending(KEY, None, "completed", None, COPIES)]
 
@@ -166,7 +166,7 @@ def test_completed_has_the_final_copy() -> None:
     ],
 )
 def test_every_end_has_the_final_copy(event_type: str, status: str) -> None:
-    """Otherwise the text of a response that was cut off would be lost, or be cut shorter."""
+    """Return the final copy of all kinds of ends."""
     ending = only_ending(ended(event_type, output=[REASONING, CALL, MESSAGE]))
     assert (ending.status, ending.copies) == (status, COPIES)
 
@@ -183,10 +183,10 @@ def test_every_end_has_the_final_copy(event_type: str, status: str) -> None:
         ({}, "canceled", "cancelled", "cancelled"),
     ],
 )
-def test_response_ends_as_its_status_says(
+def test_response_ends_with_its_status(
     event_type: str, response: dict[str, Any], status: str, reason: str | None, reason_class: str
 ) -> None:
-    """Otherwise a response that a filter stopped would look complete, and raise no alert."""
+    """Use the response's own status. Otherwise a filtered response would look complete."""
     expected = "cancelled" if status == "canceled" else status.casefold()
     assert ended(event_type, status=status, **response) == [
         Ending(KEY, None, expected, reason, (), reason_class)
@@ -195,25 +195,25 @@ def test_response_ends_as_its_status_says(
 
 @pytest.mark.parametrize("status", [None, "completed", "in_progress", "new"])
 def test_response_of_another_status_is_completed(status: str | None) -> None:
-    """Otherwise the end of a response whose status nobody knows would be lost."""
+    """Treat unknown statuses as completed."""
     assert ended("response.completed", status=status) == [Ending(KEY, None, "completed")]
 
 
 @pytest.mark.parametrize("event_type", ["response.incomplete", "response.failed"])
-def test_type_of_an_end_goes_before_its_status(event_type: str) -> None:
-    """Otherwise an end would turn into another one where a server does not keep its status."""
+def test_type_of_an_end_is_preferred_to_its_status(event_type: str) -> None:
+    """Prefer the event's type to the response's status, which some servers do not update."""
     ending = only_ending(ended(event_type, status="completed"))
     assert ending.status == event_type.removeprefix("response.")
 
 
 @pytest.mark.parametrize("event_type", ["error", "response.error"])
 def test_error_of_either_name_ends_the_response(event_type: str) -> None:
-    """Otherwise a response would stay open because its server has a name of its own for errors."""
+    """End the response with an error event of either name."""
     assert only_ending(effects(NAMED, type=event_type, code="server_error")).status == "failed"
 
 
-def test_error_beside_the_response_says_why_it_failed() -> None:
-    """Otherwise nobody would learn why a policy stopped the response."""
+def test_error_next_to_the_response_gives_the_reason() -> None:
+    """Read an error next to the response object."""
     error = {"code": "content_filter", "message": "no"}
     ending = only_ending(effects(NAMED, type="response.failed", error=error))
     assert (ending.reason, ending.reason_class, ending.provider_explanation) == (
@@ -260,15 +260,15 @@ _INNER = {"innererror": {"code": "ResponsibleAIPolicyViolation"}}
     ],
 )
 def test_policy_code_is_found_wherever_servers_put_it(error: Any, reason: str | None) -> None:
-    """Otherwise a gateway that puts the HTTP status first would hide that a policy stopped the response."""
+    """Find a policy's code at any place in an error. Otherwise an HTTP status would hide it."""
     assert only_ending(ended("response.failed", error=error)).reason == reason
     assert only_ending(effects(NAMED, type="error", error=error)).reason == reason
     if isinstance(error, dict) and not {"type", "error", "provider_specific_fields"} & error.keys():
         assert only_ending(effects(NAMED, type="error", **error)).reason == reason
 
 
-def test_incomplete_response_may_say_why_in_its_error() -> None:
-    """Otherwise a filter that a server names in the other place would raise no alert."""
+def test_incomplete_response_may_have_its_reason_in_its_error() -> None:
+    """Read the reason from `error` if `incomplete_details` has none that is known."""
     details = {"reason": "other"}
     ending = only_ending(
         ended("response.incomplete", incomplete_details=details, error={"code": "content_filter"})
@@ -279,8 +279,8 @@ def test_incomplete_response_may_say_why_in_its_error() -> None:
 @pytest.mark.parametrize(
     "event_type", ["response.queued", "response.in_progress", "response.completed", "response.failed"]
 )
-def test_any_response_tells_of_model_and_user(event_type: str) -> None:
-    """Otherwise a text whose `response.created` was missed would not say which model wrote it."""
+def test_any_response_gives_model_and_user(event_type: str) -> None:
+    """Learn model and user from all response events, since `response.created` may be missing."""
     learned, *rest = ended(event_type, model="m-1", safety_identifier="u-1")
     assert learned == Learned(KEY, "m-1", "u-1")
     assert rest == [] or isinstance(rest[0], Ending)
@@ -289,20 +289,20 @@ def test_any_response_tells_of_model_and_user(event_type: str) -> None:
 
 
 @pytest.mark.parametrize("output", [[], None])
-def test_empty_final_copy_says_nothing(output: Any) -> None:
-    """`output: []` would erase what the deltas said."""
+def test_empty_final_copy_is_ignored(output: Any) -> None:
+    """Ignore an empty final copy."""
     assert ended("response.completed", output=output) == [Ending(KEY, None, "completed")]
 
 
 def test_empty_text_in_the_final_copy_is_kept() -> None:
-    """Its item's id tells which part is empty; without it the part would get its neighbour's text."""
+    """Keep empty texts in the final copy, since their item ids identify the empty parts."""
     output = [{"type": "message", "id": "it", "content": [{"type": "refusal", "refusal": ""}]}]
     copies = (Copy("it", 0, 0, "refusal", ""),)
     assert ended("response.completed", output=output) == [Ending(KEY, None, "completed", None, copies)]
 
 
-def test_incomplete_says_why() -> None:
-    """A text that was cut off would look complete, or not say why it is not."""
+def test_incomplete_has_a_reason() -> None:
+    """Return the reason of an incomplete response."""
     found = ended("response.incomplete", incomplete_details={"reason": "max_output_tokens"}, output=[])
     assert found == [Ending(KEY, None, "incomplete", "max_output_tokens", (), "length")]
     assert ended("response.incomplete") == [Ending(KEY, None, "incomplete", None, (), "unknown")]
@@ -320,8 +320,8 @@ def test_incomplete_says_why() -> None:
         (None, None, "error"),
     ],
 )
-def test_failed_says_why(error: Any, reason: str | None, reason_class: str) -> None:
-    """Otherwise a text that failed would not say why."""
+def test_failed_has_a_reason(error: Any, reason: str | None, reason_class: str) -> None:
+    """Return the reason of a failed response."""
     assert ended("response.failed", error=error) == [Ending(KEY, None, "failed", reason, (), reason_class)]
 
 
@@ -345,7 +345,7 @@ def test_failed_says_why(error: Any, reason: str | None, reason_class: str) -> N
 def test_error_ends_the_response_flat_or_nested(
     event: dict[str, Any], reason: str | None, reason_class: str
 ) -> None:
-    """Otherwise a response that failed would stay open until the idle timeout."""
+    """Read flat and nested errors."""
     assert effects(NAMED, type="error", **event) == [Ending(KEY, None, "failed", reason, (), reason_class)]
 
 
@@ -353,7 +353,7 @@ def test_error_ends_the_response_flat_or_nested(
 
 
 def only_ending(found: list[Effect]) -> Ending:
-    """Return the one ending among the effects."""
+    """Return the only effect, which must be an ending."""
     (ending,) = found
     assert isinstance(ending, Ending)
     return ending
@@ -361,8 +361,8 @@ def only_ending(found: list[Effect]) -> Ending:
 
 @pytest.mark.parametrize("code", ["cyber_policy", "content_filter"])
 @pytest.mark.parametrize("nested", [True, False])
-def test_message_of_what_stopped_a_response_is_kept(code: str, *, nested: bool) -> None:
-    """Otherwise nobody would learn which words made a provider stop the response."""
+def test_message_of_a_policy_is_kept(code: str, *, nested: bool) -> None:
+    """Keep the error message of a policy as explanation."""
     error = {"code": code, "message": "asked for \ud83d"}
     event = {"error": error} if nested else error
     ending = only_ending(effects(NAMED, type="error", **event))
@@ -372,21 +372,21 @@ def test_message_of_what_stopped_a_response_is_kept(code: str, *, nested: bool) 
 
 @pytest.mark.parametrize("code", ["server_error", "never_heard_of", None])
 def test_message_of_a_fault_is_not_kept(code: str | None) -> None:
-    """Otherwise a technical message, with whatever it quotes, would go out with every text that failed."""
+    """Drop the message of a technical error, since it may quote anything."""
     error = {"code": code, "message": "no"}
     assert only_ending(ended("response.failed", error=error)).provider_explanation is None
     assert only_ending(effects(NAMED, type="error", **error)).provider_explanation is None
 
 
 def test_message_of_a_refusal_is_kept() -> None:
-    """Otherwise a response that was refused without a text would not say why."""
+    """Keep the error message of a refusal as explanation."""
     error = {"code": "x", "message": "declined", "reason_class": "refusal"}
     ending = only_ending(ended("response.failed", error=error))
     assert (ending.reason_class, ending.provider_explanation) == ("refusal", "declined")
 
 
-def test_producer_may_say_class_category_and_words() -> None:
-    """Otherwise a producer that knows better than the table could not say so."""
+def test_producer_may_send_class_category_and_explanation() -> None:
+    """Use the class, category and explanation that a producer sends."""
     details = {
         "reason": "stop\ud83d",
         "reason_class": "new\ud83d",
@@ -398,8 +398,8 @@ def test_producer_may_say_class_category_and_words() -> None:
     assert ending == Ending(KEY, None, "incomplete", *repaired)
 
 
-def test_explanation_goes_before_the_message() -> None:
-    """Otherwise a general message would replace the provider's words about this request."""
+def test_explanation_is_preferred_to_the_message() -> None:
+    """Prefer an explanation to the general message."""
     error = {"code": "cyber_policy", "message": "general", "provider_explanation": "particular"}
     assert only_ending(ended("response.failed", error=error)).provider_explanation == "particular"
 
@@ -416,14 +416,14 @@ def test_explanation_goes_before_the_message() -> None:
     ],
 )
 def test_class_is_that_of_the_table(provider: str | None, value: str, reason_class: str) -> None:
-    """Otherwise a provider's word would be guessed at, or be known in one way of writing it only."""
-    origin = NAMED._replace(context=Context(provider=provider))
+    """Look up the class by provider and value, in any letter case."""
+    origin = NAMED._replace(context=ContextValues(provider=provider))
     ending = only_ending(ended("response.incomplete", origin, incomplete_details={"reason": value}))
     assert (ending.reason, ending.reason_class) == (value, reason_class)
 
 
 def test_completed_has_no_class() -> None:
-    """Otherwise a response that ended as it should would have a reason."""
+    """Record no reason for a completed response."""
     details = {"reason": "content_filter", "reason_class": "safety"}
     ending = only_ending(ended("response.completed", incomplete_details=details))
     assert (ending.status, ending.reason, ending.reason_class) == ("completed", None, None)
@@ -439,8 +439,8 @@ def test_completed_has_no_class() -> None:
         ({"incomplete_details": {"reason": "user", "reason_class": "safety"}}, "user"),
     ],
 )
-def test_cancelled_says_who_left(response: dict[str, Any], reason: str) -> None:
-    """Otherwise a response that somebody cancelled would look like one that failed."""
+def test_cancelled_has_a_reason(response: dict[str, Any], reason: str) -> None:
+    """Record the reason of a cancelled response."""
     assert ended("response.cancelled", **response) == [
         Ending(KEY, None, "cancelled", reason, (), "cancelled"),
     ]
@@ -451,7 +451,7 @@ def test_cancelled_says_who_left(response: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize("reason", ["cancelled", "client_disconnected"])
 def test_other_ends_for_a_cancellation_are_cancelled_too(reason: str) -> None:
-    """Otherwise a cancellation would count as a failure where the provider has no event of its own for it."""
+    """Treat other ends with a cancellation's reason as cancelled."""
     ending = Ending(KEY, None, "cancelled", reason, (), "cancelled")
     assert ended("response.incomplete", incomplete_details={"reason": reason}) == [ending]
     assert ended("response.failed", error={"code": reason}) == [ending]
@@ -459,15 +459,15 @@ def test_other_ends_for_a_cancellation_are_cancelled_too(reason: str) -> None:
 
 
 @pytest.mark.parametrize("length", [limits.ID, limits.ID + 1])
-def test_item_whose_id_is_too_long_to_keep_has_nothing_to_end(length: int) -> None:
-    """Otherwise an end would make a key as long as the producer likes."""
+def test_item_id_beyond_its_limit_is_not_ended(length: int) -> None:
+    """Ignore an item whose id exceeds the limit."""
     item = MESSAGE | {"id": "x" * length}
     keys = [_key(effect) for effect in ended("response.completed", UNNAMED, output=[item])]
     assert keys == ([StreamKey("item", "x" * length)] if length == limits.ID else [])
 
 
-def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
-    """The end of one response would close the texts of another, or none."""
+def test_without_a_response_id_the_items_of_the_final_copy_end() -> None:
+    """End the items of the final copy if there is no response id."""
     reasoning, message = StreamKey("item", "rs_1"), StreamKey("item", "msg_1")
     assert ended("response.completed", UNNAMED, output=[REASONING, CALL, MESSAGE]) == [
         Ending(reasoning, None, "completed", None, COPIES[:3]),
@@ -480,21 +480,21 @@ def test_without_a_response_id_the_final_copy_says_which_items_end() -> None:
 
 
 def test_without_any_id_an_end_closes_nothing() -> None:
-    """The end of a stranger's response would close ours."""
+    """Ignore an end without any id."""
     assert ended("response.completed", UNNAMED, output=[]) == []
     assert ended("response.failed", UNNAMED, output=[{"type": "message"}]) == []
     assert effects(UNNAMED, type="error", code="x") == []
 
 
-def test_copy_of_a_part_without_any_id_belongs_to_nothing() -> None:
-    """Its producer would not learn that its texts go nowhere."""
+def test_copy_of_a_part_without_any_id_is_refused() -> None:
+    """Refuse a part's copy without any id. Otherwise its producer would not learn that it is lost."""
     part = {"type": "refusal", "refusal": "no"}
     with pytest.raises(UnattributableEventError):
         effects(UNNAMED, type="response.content_part.done", part=part, output_index=0, content_index=0)
 
 
-def test_copy_of_an_item_without_any_id_belongs_to_nothing() -> None:
-    """The same, for an item: its text would vanish, neither handled nor counted nor a dead letter."""
+def test_copy_of_an_item_without_any_id_is_refused() -> None:
+    """Refuse an item's copy without any id."""
     item = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
     with pytest.raises(UnattributableEventError):
         effects(UNNAMED, type="response.output_item.done", output_index=0, item=item)
@@ -513,7 +513,7 @@ def test_copy_of_an_item_without_any_id_belongs_to_nothing() -> None:
 def test_ids_of_a_copy_do_not_matter_where_there_is_a_response_id(
     event: dict[str, Any], reason: str | None
 ) -> None:
-    """A server that gives new ids in its copies (OpenRouter) would have every text twice, or open."""
+    """Ignore a copy's item ids if there is a response id, since OpenRouter sends new ids."""
     found = effects(NAMED, **event)
     assert {effect.part.stream_key if isinstance(effect, Closing) else _key(effect) for effect in found} == {
         KEY
@@ -527,12 +527,12 @@ def _key(effect: Effect) -> StreamKey:
 
 
 def test_handler_has_no_texts_of_its_own() -> None:
-    """Copies of kinds that nobody asked for would be kept."""
+    """Claim no kinds. Otherwise copies of disabled kinds would be stored."""
     assert handler.kinds == frozenset()
     assert len(handler.routes) == 19
 
 
-# ------------------------------------------------------------------------- what the beginning of a part has
+# -------------------------------------------------------------------------------------- beginnings of parts
 
 PART = {"type": "refusal", "refusal": "no"}
 BEGINNINGS: list[tuple[dict[str, Any], Copy]] = [
@@ -567,21 +567,21 @@ BEGINNINGS: list[tuple[dict[str, Any], Copy]] = [
 
 @pytest.mark.parametrize(("event", "copy"), BEGINNINGS)
 def test_beginning_of_a_part_announces_its_text(event: dict[str, Any], copy: Copy) -> None:
-    """A text that nothing else has would be lost."""
+    """Announce the text of a part's beginning."""
     assert effects(NAMED, **event) == [Announced(KEY, (copy,))]
 
 
 @pytest.mark.parametrize("event_type", [event["type"] for event, _ in BEGINNINGS])
 @pytest.mark.parametrize("origin", [NAMED, UNNAMED])
-def test_beginning_without_a_text_says_nothing(event_type: str, origin: Origin) -> None:
-    """An event that every server sends would be stored, or be a dead letter."""
+def test_beginning_without_a_text_is_ignored(event_type: str, origin: Origin) -> None:
+    """Ignore a beginning without a text, as all servers send it."""
     assert effects(origin, type=event_type) == []
     empty = {"part": {"type": "refusal", "refusal": ""}, "item": {**MESSAGE, "id": None}}
     assert effects(origin, type=event_type, **{**empty, "item": {"type": "message"}}) == []
 
 
-def test_beginning_without_any_id_belongs_to_nothing() -> None:
-    """It would be a dead letter, and was never one."""
+def test_beginning_without_any_id_is_ignored() -> None:
+    """Ignore a beginning without any id. Otherwise it would make a dead letter."""
     event = {"type": "response.content_part.added", "output_index": 0, "content_index": 0, "part": PART}
     assert effects(UNNAMED, **event) == []
     assert effects(UNNAMED, **event, item_id="i" * (limits.ID + 1)) == []
@@ -610,6 +610,6 @@ def test_beginning_without_any_id_belongs_to_nothing() -> None:
 def test_end_of_a_part_of_reasoning_has_its_copy(
     event_type: str, index: str, part: dict[str, str], kind: Kind
 ) -> None:
-    """A text that nothing else has would be lost."""
+    """Close a part of reasoning with its copy."""
     found = effects(NAMED, type=event_type, output_index=1, part=part, **{index: 2})
     assert found == [Closing(PartKey(KEY, 1, 2, kind), Rank.CONTENT_PART, "hm")]

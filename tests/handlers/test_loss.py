@@ -1,4 +1,4 @@
-"""Losses that a producer reports."""
+"""Test losses that a producer reports."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ AT = Arrival(EntryId(1, 0), 0)
 
 
 def lost(response_id: str | None, entry_id: str | None = None) -> list[Loss]:
-    """Return what an event with this response id asks for, in an entry with that one."""
+    """Return the effects of a loss with this response id, in an entry with `entry_id`."""
     event = ProducerLoss(type="deltaloom.producer.loss", response_id=response_id, dropped=3)
     return list(on_loss(event, Origin(AT, entry_id)))
 
 
 def test_loss_is_that_of_a_response() -> None:
-    """Otherwise a producer's loss would leave its texts verified."""
+    """Assign a loss to the response of its event or its entry."""
     assert lost("resp_1") == [Loss(StreamKey("response", "resp_1"))]
     assert lost(None, "resp_2") == [Loss(StreamKey("response", "resp_2"))]
 
 
-def test_id_of_the_entry_goes_before_that_of_the_event() -> None:
-    """Otherwise the loss would be noted of another response than the one its texts belong to."""
+def test_id_of_the_entry_is_preferred_to_that_of_the_event() -> None:
+    """Prefer the entry's response id."""
     assert lost("resp_1", "resp_2") == [Loss(StreamKey("response", "resp_2"))]
 
 
-def test_loss_of_nobody_is_refused() -> None:
-    """Otherwise its producer would not learn that the report goes nowhere."""
+def test_loss_without_a_response_id_is_refused() -> None:
+    """Refuse a loss without a response id, and name the remedy."""
     with pytest.raises(
         UnattributableEventError, match="no response_id; publish it with the field response_id"
     ):
@@ -39,13 +39,13 @@ def test_loss_of_nobody_is_refused() -> None:
 
 
 def test_loss_of_a_response_with_too_long_an_id_is_refused() -> None:
-    """Otherwise a key would be as long as the producer likes."""
+    """Refuse a response id beyond the limit."""
     assert lost("x" * limits.ID) == [Loss(StreamKey("response", "x" * limits.ID))]
     with pytest.raises(UnattributableEventError, match="response_id has 1025 characters; at most 1024"):
         lost("x" * (limits.ID + 1))
 
 
 def test_handler_takes_losses_only() -> None:
-    """Otherwise events would go to the wrong handler."""
+    """Handle losses only."""
     assert [route.event_type for route in handler.routes] == ["deltaloom.producer.loss"]
     assert handler.kinds == frozenset()

@@ -1,4 +1,4 @@
-"""The answer itself."""
+"""Test answer texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PART = PartKey(StreamKey("response", "resp_1"), 0, 0, "output_text")
 
 
 def test_delta_and_done() -> None:
-    """An answer would lack a piece, or never end."""
+    """Turn a delta into a fragment and a `.done` into a closing."""
     delta = OutputTextDelta(type="response.output_text.delta", delta="4", output_index=0, content_index=0)
     done = OutputTextDone(type="response.output_text.done", text="42", output_index=0, content_index=0)
     assert list(on_delta(delta, ORIGIN)) == [Fragment(PART, "4", None, None)]
@@ -20,7 +20,7 @@ def test_delta_and_done() -> None:
 
 
 def test_handler_takes_answers_and_raises_no_alert() -> None:
-    """An answer would be reported as a refusal."""
+    """Handle answers without alerts."""
     assert handler.kinds == {"output_text"}
     assert {route.event_type for route in handler.routes} == {
         "response.output_text.delta",

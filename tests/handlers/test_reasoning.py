@@ -1,4 +1,4 @@
-"""Reasoning text and reasoning summaries."""
+"""Test reasoning texts and reasoning summaries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = StreamKey("response", "resp_1")
 
 
 def test_text_is_counted_by_content_index() -> None:
-    """Reasoning would be joined with its summary, or parts of it with each other."""
+    """Use `content_index` for reasoning."""
     part = PartKey(KEY, 1, 2, "reasoning")
     delta = ReasoningTextDelta(
         type="response.reasoning_text.delta", delta="so", output_index=1, content_index=2, sequence_number=3
@@ -30,7 +30,7 @@ def test_text_is_counted_by_content_index() -> None:
 
 
 def test_summary_is_counted_by_summary_index() -> None:
-    """The parts of a summary would be joined with each other, or with the reasoning itself."""
+    """Use `summary_index` for summaries. Otherwise their parts would be joined."""
     part = PartKey(KEY, 1, 2, "reasoning_summary")
     delta = ReasoningSummaryTextDelta(
         type="response.reasoning_summary_text.delta", delta="so", output_index=1, summary_index=2
@@ -43,7 +43,7 @@ def test_summary_is_counted_by_summary_index() -> None:
 
 
 def test_handler_takes_both_and_raises_no_alert() -> None:
-    """Thinking aloud would be reported as a refusal, or not be kept."""
+    """Handle both kinds without alerts."""
     assert handler.kinds == {"reasoning", "reasoning_summary"}
     assert len(handler.routes) == 4
     assert (handler.opened, handler.finished) == (None, None)

@@ -1,4 +1,4 @@
-"""Withheld parts."""
+"""Test redacted parts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ EVENT = PartRedacted(
 )
 
 
-def test_withheld_part_is_closed() -> None:
-    """Otherwise nobody would learn that the provider has a text which it does not give out."""
+def test_redacted_part_is_closed() -> None:
+    """Close a redacted part with an empty text."""
     part = PartKey(StreamKey("response", "resp_1"), 1, 2, "reasoning")
     assert list(on_redacted(EVENT, ORIGIN)) == [Closing(part, Rank.DONE, "", "it_1", redacted=True)]
 
 
-def test_without_any_id_it_belongs_to_nothing() -> None:
-    """Otherwise a stranger's part would be withheld."""
+def test_event_without_any_id_is_refused() -> None:
+    """Refuse an event without any id."""
     with pytest.raises(UnattributableEventError):
         list(on_redacted(EVENT.model_copy(update={"item_id": None}), Origin(ORIGIN.arrival)))
 
 
 def test_handler_has_no_texts_of_its_own() -> None:
-    """Otherwise it would switch on kinds that nobody asked for."""
+    """Claim no kinds. Otherwise disabled kinds would be enabled."""
     assert [route.event_type for route in handler.routes] == ["deltaloom.part.redacted"]
     assert handler.kinds == frozenset()

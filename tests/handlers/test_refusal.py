@@ -1,4 +1,4 @@
-"""Refusals, and the alerts they raise."""
+"""Test refusals and their alerts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from deltaloom.events import RefusalDelta, RefusalDone
 from deltaloom.messages import AssembledText, ModerationAlert
-from handlers.core.effects import Closing, Context, Fragment, Origin, Rank, UnattributableEventError
+from handlers.core.effects import Closing, ContextValues, Fragment, Origin, Rank, UnattributableEventError
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.outputs import time_of
 from handlers.core.routing import Opening
@@ -28,30 +28,30 @@ DONE = RefusalDone(
 
 
 def test_a_delta_is_a_fragment() -> None:
-    """A refusal's text would lack a piece."""
+    """Turn a delta into a fragment."""
     assert list(on_delta(DELTA, ORIGIN)) == [Fragment(PART, "I'm", 7, "it_1")]
 
 
 def test_done_closes_with_the_whole_text() -> None:
-    """A refusal would stay open until the idle timeout."""
+    """Turn a `.done` into a closing."""
     assert list(on_done(DONE, ORIGIN)) == [Closing(PART, Rank.DONE, "I'm sorry", "it_1")]
 
 
 def test_without_a_response_id_the_item_is_the_key() -> None:
-    """Refusals of different items would be joined."""
+    """Use the item id if there is no response id."""
     key = StreamKey("item", "it_1")
     assert next(iter(on_delta(DELTA, ORIGIN._replace(response_id=None)))).part.stream_key == key
 
 
-def test_without_any_id_it_belongs_to_nothing() -> None:
-    """The refusals of strangers would be joined."""
+def test_event_without_any_id_is_refused() -> None:
+    """Refuse an event without any id. Otherwise unrelated refusals would be joined."""
     with pytest.raises(UnattributableEventError):
         list(on_delta(DELTA.model_copy(update={"item_id": None}), ORIGIN._replace(response_id=None)))
 
 
-def test_opened_says_what_is_known() -> None:
-    """A moderator would not learn at once that a model refused, or whose it was."""
-    context = Context(tenant="acme", model="m-1")
+def test_opened_alert_has_identity_and_context() -> None:
+    """Fill the opened alert with the identity and the context."""
+    context = ContextValues(tenant="acme", model="m-1")
     alert = opened(Opening(PART, "I'm", "it_1", context, 1_700_000_000_000))
     assert alert == ModerationAlert(
         type="deltaloom.refusal.opened",
@@ -70,8 +70,8 @@ def test_opened_says_what_is_known() -> None:
     assert (alert.status, alert.integrity, alert.reason) == (None, None, None)
 
 
-def test_finished_says_it_all() -> None:
-    """The second alert would lack the text, how it ended, or an id of its own."""
+def test_finished_alert_has_text_and_status() -> None:
+    """Fill the finished alert with the text and its status, under its own id."""
     text = AssembledText(
         id=PART.digest("text"),
         kind="refusal",
@@ -99,7 +99,7 @@ def test_finished_says_it_all() -> None:
 
 
 def test_handler_takes_refusals_only() -> None:
-    """Events would go to the wrong handler, or alerts would not be raised."""
+    """Handle refusals only, with both alerts."""
     assert {route.event_type for route in handler.routes} == {
         "response.refusal.delta",
         "response.refusal.done",

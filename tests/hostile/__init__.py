@@ -1,1 +1,1 @@
-"""Tests of the bench that sends hostile input."""
+"""Test the bench that sends hostile input."""

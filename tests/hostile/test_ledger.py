@@ -1,4 +1,4 @@
-"""The ledger finds each hostile entry that came out as it must not, and nothing where all is well."""
+"""Test that the ledger finds each hostile entry with a wrong result, and reports none otherwise."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Case:
         self.examples.append(example)
 
     def end(self) -> Counter[str]:
-        """Return what is wrong, where 8 bytes a byte and 100 an event may be stored: 1,000."""
+        """Return the violations with limits of 8 bytes per byte and 100 per event: 1,000 bytes."""
         self.ledger.end(per_byte=8, per_event=100)
         return self.violations
 
 
 @pytest.mark.parametrize("ends", [ANY, REFUSED])
-def test_a_dead_letter_where_one_may_be(ends: frozenset[str]) -> None:
-    """Nothing is wrong, and the account has it."""
+def test_an_allowed_dead_letter_is_accepted(ends: frozenset[str]) -> None:
+    """Accept an expected dead letter, and add it to the account."""
     case = Case(ends)
     case.ledger.letter(PLACE, 400)
     case.ledger.letter(PLACE, 400)
@@ -49,32 +49,32 @@ def test_a_dead_letter_where_one_may_be(ends: frozenset[str]) -> None:
 
 
 @pytest.mark.parametrize("ends", [ANY, USED])
-def test_no_dead_letter_where_none_must_be(ends: frozenset[str]) -> None:
-    """It ended as a count or an effect."""
+def test_a_missing_dead_letter_is_accepted(ends: frozenset[str]) -> None:
+    """Accept an entry without a dead letter."""
     assert not Case(ends).end()
 
 
-def test_an_entry_that_vanished() -> None:
-    """It can only end as a dead letter, and there is none."""
+def test_a_lost_entry_is_found() -> None:
+    """Report an entry that must become a dead letter and did not."""
     assert Case(REFUSED).end() == {"lost entry": 1}
 
 
-def test_a_dead_letter_of_what_can_be_handled() -> None:
-    """It should have had an effect."""
+def test_a_dead_letter_of_a_valid_entry_is_found() -> None:
+    """Report a dead letter of an entry that must be processed."""
     case = Case(USED)
     case.ledger.letter(PLACE, 10)
     assert case.end() == {"unknown dead letter": 1}
 
 
-def test_a_dead_letter_of_an_entry_that_nobody_hostile_sent() -> None:
-    """It is an honest one, and honest entries are sound."""
+def test_a_dead_letter_of_an_honest_entry_is_found() -> None:
+    """Report a dead letter of an unknown entry, since honest entries are valid."""
     case = Case(ANY)
     case.ledger.letter(Place("deltaloom:deltas", "2-0"), 10)
     assert case.end() == {"unknown dead letter": 1}
 
 
 def test_letters_of_one_entry_that_are_too_large() -> None:
-    """Also where others of the generator store little."""
+    """Report too many bytes for one entry, even if the generator's other entries store little."""
     case = Case(ANY)
     for number in range(2, 100):
         case.ledger.sent("big-arrays", Place(PLACE.stream, f"{number}-0"), Entry({b"event": b"x" * 95}, 2))
@@ -86,7 +86,7 @@ def test_letters_of_one_entry_that_are_too_large() -> None:
 
 
 def test_outputs_and_keys_count_too() -> None:
-    """Of the keys the most that there was at once."""
+    """Add outputs and the largest observed size of keys."""
     case = Case(ANY)
     case.ledger.output("big-arrays", 500)
     case.ledger.keys(Counter({"big-arrays": 501}))
@@ -95,7 +95,7 @@ def test_outputs_and_keys_count_too() -> None:
 
 
 def test_outputs_within_the_limit() -> None:
-    """Exactly as much as may be."""
+    """Accept exactly the maximum."""
     case = Case(ANY)
     case.ledger.output("big-arrays", 500)
     case.ledger.keys(Counter({"big-arrays": 500}))

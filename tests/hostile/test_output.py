@@ -1,4 +1,4 @@
-"""Logs and printed lines are searched for complaints, and for characters that a terminal obeys."""
+"""Test the search of logs and output for complaints and hidden characters."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PAUSED = (
 
 @pytest.mark.parametrize("character", [each for each in HIDDEN if each != "\n"])
 def test_hidden_characters_are_found(character: str) -> None:
-    """In the middle of a line that looks well."""
+    """Find each hidden character."""
     assert hidden_in(f"response=h.{character}x") == {character}
 
 
-def test_what_is_shown_is_not_hidden() -> None:
-    """Words of any language, and escapes."""
+def test_visible_characters_are_accepted() -> None:
+    """Accept any language, and escaped characters."""
     assert not hidden_in('{"response": "Größe 東京 🙂 \\u202e \\x1b"}')
 
 
@@ -40,14 +40,14 @@ def test_what_is_shown_is_not_hidden() -> None:
     ],
 )
 def test_lines_of_a_log(line: str, found: list[str]) -> None:
-    """Each line is judged by itself."""
+    """Judge each line by itself."""
     violations: list[str] = []
     judge_lines("worker-0.log", [line], lambda kind, _example: violations.append(kind))
     assert violations == found
 
 
-def test_a_complaint_is_told_with_its_cause() -> None:
-    """The first words and the error, but no more of the line."""
-    told: list[str] = []
-    judge_lines("worker-0.log", [AWAY], lambda _kind, example: told.append(example))
-    assert told == ["worker-0.log: 'redis is away, waiting for it: ConnectionError: no'"]
+def test_a_complaint_is_reported_with_its_cause() -> None:
+    """Report the event and the error of a complaint, without the rest of the line."""
+    examples: list[str] = []
+    judge_lines("worker-0.log", [AWAY], lambda _kind, example: examples.append(example))
+    assert examples == ["worker-0.log: 'redis is away, waiting for it: ConnectionError: no'"]

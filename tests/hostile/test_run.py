@@ -1,4 +1,4 @@
-"""The bench, run: a sound kind of input passes, and the table says so."""
+"""Run the bench: a harmless generator passes, and the report shows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 async def run(*arguments: str) -> tuple[int, str]:
-    """Run the bench; returns its exit code and what it printed."""
+    """Run the bench. Return its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hostile", *arguments),
         cwd=ROOT,
@@ -36,35 +36,35 @@ async def run(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 async def test_bad_bytes_cost_only_themselves(tmp_path: Path) -> None:
-    """A few seconds of one generator; `make hostile` takes all of them."""
+    """Run one generator for a few seconds; `make hostile` runs all of them."""
     file = tmp_path / "result.json"
     short = ("--rate", "20", "--minutes", "0.05", "--idle-timeout", "2", "--honest", "10", "--late", "60")
-    code, told = await run("--only", "bad-bytes", "--seed", "suite", "--json", str(file), *short)
+    code, output = await run("--only", "bad-bytes", "--seed", "suite", "--json", str(file), *short)
     result = json.loads(file.read_text())
-    slow = {"slow texts", "slow command", "slow stop"}  # others may use the machine meanwhile
+    slow = {"slow texts", "slow command", "slow stop"}  # other processes may slow the machine down
     assert {
         kind: count for kind, count in result["violations"].items() if count and kind not in slow
-    } == {}, told
+    } == {}, output
     assert code == any(result["violations"].values())
     assert result["counts"]["honest texts"] > 50
     assert result["counts"]["honest alerts delivered"] == result["counts"]["honest alerts"]
     assert result["generators"]["bad-bytes"]["dead letters"] > 20
-    assert "hostile, seed suite" in told
+    assert "hostile, seed suite" in output
 
 
 def test_the_list_names_every_generator(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line each, with what it sends."""
+    """List all generators, one line each."""
     with pytest.raises(SystemExit) as ended:
         parse(["--list"])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == 0
-    assert [line.split()[0] for line in told.splitlines()] == list(NAMES)
+    assert [line.split()[0] for line in output.splitlines()] == list(NAMES)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--only", "no-such"), "'no-such' is no generator; there are envelope-headers,"),
+        (("--only", "no-such"), "unknown generator 'no-such': use envelope-headers,"),
         (("--minutes", "0"), "a number above 0"),
         (("--workers", "0"), "at least one worker"),
         (("--only", "endings", "--without", "endings"), "no generator is left"),
@@ -73,7 +73,7 @@ def test_the_list_names_every_generator(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_wrong_command_line_ends_with_2(
     arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error says what to do."""
+    """Exit with code 2 and name the remedy."""
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2
@@ -81,7 +81,7 @@ def test_a_wrong_command_line_ends_with_2(
 
 
 def test_only_some_generators() -> None:
-    """One that moves the stream's clock runs only where it is named."""
+    """Select and exclude generators; the one that moves the stream's clock must be named."""
     assert "future-ids" not in parse([]).generators
     assert parse(["--only", "future-ids"]).generators == ("future-ids",)
     assert "endings" not in parse(["--without", "endings"]).generators

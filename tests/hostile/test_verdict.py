@@ -1,4 +1,4 @@
-"""The verdict finds each violation of honest results that it is given, and none where there is none."""
+"""Test that the verdict finds each violation of honest results, and reports none otherwise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ENTRIES: list[list[Event | Bad] | Silence | Early] = [
 
 
 class Run:
-    """One honest response beside one hostile entry, and what comes of them; as it should."""
+    """The correct outputs of one honest response and one hostile entry."""
 
     def __init__(self) -> None:
         self.entries = ENTRIES
@@ -85,7 +85,7 @@ class Run:
         self.verdict.ledger.sent("big-arrays", Place(STREAM, "1000001-0"), Entry({b"event": b"[]"}, 1, ANY))
 
     def end(self) -> dict[str, int]:
-        """Let all come out, and return the violations."""
+        """Deliver all outputs to the verdict and return the violations."""
         verdict = self.verdict
         for message in self.texts:
             verdict.text(message)
@@ -98,8 +98,8 @@ class Run:
         return dict(verdict.violations)
 
 
-def test_nothing_is_wrong() -> None:
-    """The response is over then, so that strangers may send its entries again."""
+def test_correct_outputs_have_no_violations() -> None:
+    """Find no violation, and let strangers repeat the entries of the finished response."""
     run = Run()
     run.publish()
     assert run.end() == {}
@@ -117,8 +117,8 @@ def _hostile(run: Run) -> None:
     run.letters.append(Message("1-0", {"stream": STREAM, "entry_id": "1000001-0", "reason": "x"}, 25))
 
 
-def test_what_is_hostile_goes_to_its_account() -> None:
-    """It is no unknown text, and no wrong alert."""
+def test_hostile_outputs_are_added_to_their_account() -> None:
+    """Add hostile outputs to their generator's account, without violations."""
     run = Run()
     run.publish()
     _hostile(run)
@@ -128,7 +128,7 @@ def test_what_is_hostile_goes_to_its_account() -> None:
 
 
 def test_an_item_with_the_id_of_an_honest_response_is_a_strangers() -> None:
-    """Only the response's own id makes a text the response's."""
+    """Treat an item as hostile if its id equals an honest response's id."""
     run = Run()
     run.publish()
     fields = {**run.texts[0].fields, "id": "text_3", "response_id": None, "item_id": NAME}
@@ -140,7 +140,7 @@ def test_an_item_with_the_id_of_an_honest_response_is_a_strangers() -> None:
 
 
 def test_a_silent_response_may_be_given_up_early() -> None:
-    """Where too many are open, that is how it must be."""
+    """Accept an abandoned response if too many are open."""
     run = Run()
     run.entries = ENTRIES[:1]
     run.publish()
@@ -213,7 +213,7 @@ def _one_entry_less(run: Run) -> None:
     ],
 )
 def test_a_planted_violation_is_found(plant: Callable[[Run], None], kind: str) -> None:
-    """Exactly one, beside hostile outputs."""
+    """Find exactly the planted violation, among hostile outputs."""
     run = Run()
     run.publish()
     _hostile(run)
@@ -222,26 +222,26 @@ def test_a_planted_violation_is_found(plant: Callable[[Run], None], kind: str) -
 
 
 def test_times_are_compared_with_those_of_the_warm_up() -> None:
-    """Four times as long is allowed, and a short time counts as the floor."""
+    """Allow four times the latency of the warm-up, with a minimum."""
 
-    def slow(before: float, beside: float) -> bool:
+    def slow(before: float, under_load: float) -> bool:
         verdict = Run().verdict
-        verdict.times = {True: [before] * 100, False: [beside] * 100}
+        verdict.times = {True: [before] * 100, False: [under_load] * 100}
         verdict.judge_times(slowdown=4, floor_ms=50)
         return verdict.violations["slow texts"] == 1
 
-    assert not slow(before=100, beside=400)
-    assert slow(before=100, beside=401)
-    assert not slow(before=1, beside=200)
+    assert not slow(before=100, under_load=400)
+    assert slow(before=100, under_load=401)
+    assert not slow(before=1, under_load=200)
     silent = Run().verdict
     silent.times[True] = [1.0]
     silent.judge_times(slowdown=4, floor_ms=50)
     assert silent.violations == {"slow texts": 1}
-    assert slow(before=1, beside=201)
+    assert slow(before=1, under_load=201)
 
 
 def test_a_time_is_put_to_the_phase_in_which_the_text_was_closed() -> None:
-    """An id of the future says nothing of when its entry was published."""
+    """Assign a latency to the phase in which its closing was stored, not by entry id."""
     run = Run()
     run.publish(warming_up=True)
     run.verdict.warming_up = False
@@ -250,14 +250,14 @@ def test_a_time_is_put_to_the_phase_in_which_the_text_was_closed() -> None:
 
 
 def test_a_probe_that_is_not_noticed() -> None:
-    """A spike and the count of a type must be there."""
+    """Report a missing spike and a missing count of the probe."""
     verdict = Run().verdict
     verdict.judge_probe("m", {"type:probe": 4}, {"type:probe": 5})
     assert verdict.violations == {"missing spike": 1, "uncounted type": 1}
 
 
 def test_a_probe_that_is_noticed() -> None:
-    """The end of a spike is none."""
+    """Accept the spike of the probe, and ignore the end of a spike."""
     verdict = Run().verdict
     for kind in ("deltaloom.refusal.spike.ended", "deltaloom.refusal.spike"):
         verdict.alert(Message("1-0", {**NOTHING, "type": kind, "id": kind, "rate": {"name": "m"}}))
@@ -266,8 +266,8 @@ def test_a_probe_that_is_noticed() -> None:
     assert not verdict.violations
 
 
-def test_an_item_shows_its_text_or_that_of_a_stranger_who_came_before() -> None:
-    """A bare item with a response's id has the same place, and who is finished first stands there."""
+def test_an_item_has_its_own_text_or_an_earlier_strangers() -> None:
+    """Accept another text in an honest item only if a stranger with the same id was finished earlier."""
 
     def is_wrong(*shown: str, stranger_came: str = "1000009-9") -> bool:
         run = Run()
@@ -286,7 +286,7 @@ def test_an_item_shows_its_text_or_that_of_a_stranger_who_came_before() -> None:
 
 
 def test_an_entry_from_the_future_has_the_time_at_which_it_came() -> None:
-    """Nobody believes a time that is still to come."""
+    """Expect the time of arrival for an entry with an id in the future."""
 
     def is_wrong(at: str) -> bool:
         run = Run()
@@ -299,8 +299,8 @@ def test_an_entry_from_the_future_has_the_time_at_which_it_came() -> None:
     assert is_wrong("1970-01-01T01:00:00Z")
 
 
-def test_a_count_may_miss_what_came_before_its_name_was_kept() -> None:
-    """Of 20,000 events, 20 may be counted under another name, and only where there is another name."""
+def test_a_count_may_miss_events_before_its_name_was_kept() -> None:
+    """Accept a small number of events under "(other)", counted before the type's name was kept."""
 
     def missing(counted: int, others: str) -> bool:
         verdict = Run().verdict
@@ -317,7 +317,7 @@ def test_a_count_may_miss_what_came_before_its_name_was_kept() -> None:
 
 
 def test_only_so_many_types_and_fields_are_counted_by_name() -> None:
-    """The others are one more name."""
+    """Limit the names of counted types and fields, with one more for the others."""
 
     def too_many(name: str, number: int) -> bool:
         verdict = Run().verdict
@@ -333,14 +333,14 @@ def test_only_so_many_types_and_fields_are_counted_by_name() -> None:
 
 
 def test_a_response_with_too_many_parts_has_one_letter_about_that() -> None:
-    """Of each response; other letters may come as often as they like."""
+    """Report a second dead letter about too many parts of one response."""
 
     def letter(error: str, response_id: str) -> Message:
         entry = json.dumps({"event": "{}", "response_id": response_id})
         fields = {"stream": STREAM, "entry_id": "1-0", "reason": "oversized", "error": error, "entry": entry}
         return Message("1-0", fields)
 
-    crowd = "this response has more than 512 parts; events of further ones are counted as parts_beyond_limit"
+    crowd = "this response has more than 512 parts; events of further parts are counted as parts_beyond_limit"
     verdict = Run().verdict
     for each in (
         letter(crowd, "h.a"),
@@ -355,7 +355,7 @@ def test_a_response_with_too_many_parts_has_one_letter_about_that() -> None:
 
 
 def test_each_honest_alert_arrives_once_and_in_time() -> None:
-    """What is hostile may arrive late, twice or never."""
+    """Report honest alerts that are late, doubled or lost, and ignore hostile ones."""
     violations: list[str] = []
     now = [100.0]
     deliveries = Deliveries(
@@ -383,7 +383,7 @@ def test_each_honest_alert_arrives_once_and_in_time() -> None:
 
 
 def test_quantiles() -> None:
-    """The smallest value that so many do not exceed."""
+    """Return the nearest-rank quantile, or None without values."""
     assert quantile([]) is None
     assert quantile([1.0]) == 1
     assert quantile([float(n) for n in range(1, 101)]) == 99
@@ -391,5 +391,5 @@ def test_quantiles() -> None:
 
 
 def test_every_kind_is_in_one_section() -> None:
-    """The report shows three."""
+    """Assign each kind of violation to exactly one section of the report."""
     assert len(set(KINDS)) == len(KINDS) == len(HONEST_KINDS) + len(HOSTILE_KINDS) + len(PROCESS_KINDS)

@@ -1,4 +1,4 @@
-"""Memory of processes, slow commands, keys and destinations: each violation is noticed on the real thing."""
+"""Test the watches of memory, slow commands, keys and destinations on real processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def sleeping(folder: Path) -> AsyncIterator[Workers]:
 
 
 async def looked_at(workers: Workers, *, until_dead: bool = False) -> tuple[watch.MemoryWatch, list[str]]:
-    """Let the watch look until it has seen the process, or killed it; returns it and what it found."""
+    """Run the watch until it has seen or killed the process. Return it and the violations."""
     found: list[str] = []
     memory = watch.MemoryWatch([workers], lambda kind, _example: found.append(kind))
     task = asyncio.create_task(memory.follow())
@@ -68,7 +68,7 @@ async def looked_at(workers: Workers, *, until_dead: bool = False) -> tuple[watc
         await wait_until(
             lambda: (
                 not workers.slots[0].alive if until_dead else memory.peaks.get("worker", 0) > 1_000_000
-            )  # before that it is about to begin
+            )  # below that, the process is still starting
         )
     finally:
         await end_tasks(task)
@@ -76,7 +76,7 @@ async def looked_at(workers: Workers, *, until_dead: bool = False) -> tuple[watc
 
 
 async def test_little_memory_is_no_violation(tmp_path: Path) -> None:
-    """A sleeping process has some megabytes."""
+    """Report no violation for a sleeping process."""
     async with sleeping(tmp_path) as workers:
         memory, found = await looked_at(workers)
         assert not found
@@ -87,7 +87,7 @@ async def test_little_memory_is_no_violation(tmp_path: Path) -> None:
 async def test_much_memory_is_found_and_far_too_much_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process is killed, and not started again."""
+    """Report memory above the limit, and kill the process above the second limit."""
     monkeypatch.setattr(limits, "MEMORY", 1000)
     async with sleeping(tmp_path) as workers:
         memory, found = await looked_at(workers)
@@ -99,10 +99,8 @@ async def test_much_memory_is_found_and_far_too_much_ends_the_run(
         assert not workers.slots[0].alive
 
 
-async def test_slow_commands_are_told_apart_by_whose_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of workers, those of hostile producers, and not those of the bench; never their arguments."""
+async def test_slow_commands_are_separated_by_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separate slow commands of workers, hostile producers and the bench, and show no arguments."""
     monkeypatch.setattr(limits, "SLOW_COMMAND_MS", 0)
     async with serving(tmp_path) as server:
         await watch.begin_slow_log(server)
@@ -119,7 +117,7 @@ async def test_slow_commands_are_told_apart_by_whose_they_are(
 
 
 async def test_a_slow_script_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise nobody knows where to look."""
+    """Name the script of a slow command."""
     monkeypatch.setattr(limits, "SLOW_COMMAND_MS", 0)
     async with serving(tmp_path) as server:
         await watch.begin_slow_log(server)
@@ -134,7 +132,7 @@ async def test_a_slow_script_has_its_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_bytes_of_keys_by_generator(tmp_path: Path) -> None:
-    """Only keys that bear a hostile id, as large as the server says they are."""
+    """Sum the memory of keys with a hostile id by generator."""
     async with serving(tmp_path) as server, server.client() as client:
         await client.set(NAMES.name("log:response:h.endings.s-1:0:0:refusal"), "x" * 10_000)
         await client.set(NAMES.name("log:item:h.many-parts.s-1:0:0:refusal"), "x" * 100)
@@ -145,7 +143,7 @@ async def test_bytes_of_keys_by_generator(tmp_path: Path) -> None:
 
 
 async def test_an_attacker_stores_entries_and_notes_each(tmp_path: Path) -> None:
-    """At its rate; what the server refuses is counted apart."""
+    """Store entries at the given rate, and count the refused ones separately."""
     entries = iter([Entry({b"event": b"%d" % n}, 1, id="5-0" if n < 2 else "*") for n in range(1000)])
     ledger = Ledger(lambda _kind, _example, _sort: None)
     async with serving(tmp_path) as server, server.client() as client:
@@ -154,11 +152,11 @@ async def test_an_attacker_stores_entries_and_notes_each(tmp_path: Path) -> None
         await attacker.run(lambda: ledger.entries >= 100)
         assert await client.xlen(NAMES.deltas) == ledger.entries == ledger.accounts["endings"].entries
     assert ledger.refused == 1
-    assert 100 <= ledger.entries <= 200, "one more batch at most"
+    assert 100 <= ledger.entries <= 200, "at most one more batch"
 
 
 async def test_a_pace_lets_no_more_be_sent_than_is_due() -> None:
-    """Twelve megabytes within a second are no load of one megabyte a second."""
+    """Limit the average rate of sending in bytes."""
     pace = Pace(1000)
     assert pace.due
     pace.sent = 1_000_000
@@ -167,16 +165,16 @@ async def test_a_pace_lets_no_more_be_sent_than_is_due() -> None:
     assert pace.due
 
 
-class Told:
-    """In place of the deliveries."""
+class IgnoredDeliveries:
+    """Deliveries that ignore their calls."""
 
     def attempt(self, fields: Any, *, taken: bool) -> None:
-        """Take note of nothing."""
+        """Ignore an attempt."""
 
 
 async def test_a_destination_that_is_left_alone_for_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers each time with another wish; the relay must try again all the same."""
-    receiver = Receiver(Told(), odd=True)
+    """Report a destination that the relay has not retried in time, despite odd Retry-After values."""
+    receiver = Receiver(IgnoredDeliveries(), odd=True)
     found: list[str] = []
     async with receiver.running(), aiohttp.ClientSession() as session:
         receiver.judge(lambda kind, _example: found.append(kind))
@@ -194,16 +192,16 @@ async def test_a_destination_that_is_left_alone_for_long_is_found(monkeypatch: p
 
 
 def test_the_configuration_is_for_all_destinations() -> None:
-    """Each gets the whole text: what looks for numbers in it has all the work."""
-    assert "[destinations.odd]" not in Receiver(Told(), odd=False).configuration()
-    written = Receiver(Told(), odd=True).configuration()
+    """Send whole texts to all destinations, so that redaction has the most work."""
+    assert "[destinations.odd]" not in Receiver(IgnoredDeliveries(), odd=False).configuration()
+    written = Receiver(IgnoredDeliveries(), odd=True).configuration()
     assert "[destinations.odd]" in written
     assert "to = ['honest', 'digests', 'odd']" in written
     assert "group = { window" in written
 
 
 def test_keys_of_other_partitions_are_no_leftovers() -> None:
-    """A key is left behind if no partition knows it as its own."""
+    """Report a key as left over only if no partition knows it."""
     mine, other, stray = (Leftover(name, expires=False) for name in ("a", "b", "stray"))
     whole = merged([Ending({"x": 1}, (other, stray), 2, 0, 0), Ending({"x": 2}, (mine, stray), 3, 1, None)])
     assert whole == Ending({"x": 3}, (stray,), 5, 1, 0)

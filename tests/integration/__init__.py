@@ -1,1 +1,1 @@
-"""The whole flow over a real server; tests/server.py says which."""
+"""Tests of the whole flow on a real server, which `tests/server.py` chooses."""

@@ -1,4 +1,4 @@
-"""What the commands that send alerts write of a text, where the destination is the log."""
+"""Privacy of the commands that send alerts: the log destination writes texts only if that is allowed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ to = "here"
 text = "full"
 """
 
-whether_allowed = pytest.mark.parametrize("allowed", [False, True])
+with_and_without_texts = pytest.mark.parametrize("allowed", [False, True])
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Everything to the log, with its text."""
+    """Return an alerts file that routes everything to the log, with full texts."""
     path = tmp_path / "alerts.toml"
     path.write_text(CONFIG)
     return path
 
 
-@whether_allowed
+@with_and_without_texts
 def test_test_alert(file: Path, allowed: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """What `alerts test` shows would not be what the relay logs."""
+    """`alerts test` writes the same line as the relay would: the text only with `DELTALOOM_LOG_TEXT`."""
     env = environment(DELTALOOM_LOG_TEXT=str(allowed))
     done = deltaloom("alerts", "test", "here", "--config", str(file), env=env)
     assert done.stdout == "here took it: written\n"
@@ -50,7 +50,7 @@ def test_test_alert(file: Path, allowed: bool) -> None:  # noqa: FBT001 - a para
 
 @pytest.mark.parametrize("phase", PHASES.values())
 def test_test_alert_of_every_phase(file: Path, phase: str) -> None:
-    """Whoever sets up a route could not see what it brings."""
+    """`alerts test --phase` sends an example of each alert kind, so that a new route can be tried."""
     env = environment(DELTALOOM_LOG_FORMAT="json")
     done = deltaloom("alerts", "test", "here", "--phase", phase, "--config", str(file), env=env)
     assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def test_test_alert_of_every_phase(file: Path, phase: str) -> None:
     assert line["event"].startswith("[TEST] ")
 
 
-@whether_allowed
+@with_and_without_texts
 async def test_resent_alert(
     redis: Redis,
     redis_url: str,
@@ -67,7 +67,7 @@ async def test_resent_alert(
     file: Path,
     allowed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """People's words would stand in a terminal's log though nobody allowed it."""
+    """`alerts resend` writes texts of users to the terminal only with `DELTALOOM_LOG_TEXT`."""
     why = {"destination": "here", "reason": "expired", "answer": "503", "attempts": "9", "entry_id": "1-1"}
     when = {"failed_at": "2026-05-04T12:00:00Z"}
     stored = {"__data__": alert().model_dump_json(), **why, **when}

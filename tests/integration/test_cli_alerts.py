@@ -41,25 +41,27 @@ FINISHED = alert(
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file that can be used, with something in vain."""
+    """Return a valid file with one destination that no route uses."""
     path = tmp_path / "alerts.toml"
     path.write_text(CONFIG)
     return path
 
 
 def test_check(file: Path) -> None:
-    """A mistake in the file would be found by the relay, and by no one before."""
+    """`alerts check` finds mistakes before a relay is started, and warns of an unused destination."""
     env = environment(SLACK="https://hooks.example/x")
     done = deltaloom("alerts", "check", env=env, cwd=file.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "alerts.toml: 2 destinations, 1 route, 0 rules of its own and 22 that ship, 0 mutes\n"
+        "alerts.toml: 2 destinations, 1 route, 0 rules of its own and 22 shipped, 0 mutes\n"
     )
-    assert done.stderr == "warning: alerts.toml:6: destinations.idle: no route leads here: it gets nothing\n"
+    assert done.stderr == (
+        "warning: alerts.toml:6: destinations.idle: no route leads here, so it gets no alerts\n"
+    )
 
 
 def test_check_of_a_broken_file(file: Path) -> None:
-    """A script could not tell that a file is broken, or a person where."""
+    """A broken file ends in exit code 2 and one line with its place for each mistake."""
     file.write_text(f"{CONFIG}too = 1\n[[routes]]\n")
     done = deltaloom("alerts", "check", str(file))
     assert (done.returncode, done.stdout) == (2, "")
@@ -73,11 +75,11 @@ def test_check_of_a_broken_file(file: Path) -> None:
     ("secret", "says"),
     [
         ({}, "4: destinations.on-call.url_env: the environment variable SLACK is not set"),
-        ({"SLACK": "hunter2"}, "2: destinations.on-call: what stands in SLACK is no URL"),
+        ({"SLACK": "hunter2"}, "2: destinations.on-call: SLACK does not hold a URL"),
     ],
 )
 def test_check_of_secrets(file: Path, secret: dict[str, str], says: str) -> None:
-    """A relay would start that can send nothing; or a file could not be checked where its secrets are not."""
+    """A missing or wrong secret is an error, unless `--no-secrets` checks the file only."""
     env = environment(DELTALOOM_ALERTS_FILE=str(file), **secret)
     done = deltaloom("alerts", "check", env=env)
     assert done.returncode == 2
@@ -90,7 +92,7 @@ EXPLAINED = """\
 finished_1 · refusal finished · critical · self-harm
   the rule self-harm fits: text matches (?i)\\bsuicid|\\bself[- ]?(?:harm|injur)
 rules asked before
-  child-safety: text has nothing that matches one of the 3 patterns
+  child-safety: text matches none of the 3 patterns
 routes
   grave → on-call: fits
 destinations
@@ -102,7 +104,7 @@ destinations
 
 
 def test_explain_a_file(file: Path) -> None:
-    """Nobody could try a file on an alert before it is used."""
+    """`alerts explain` shows which rules, routes and destinations apply to an alert in a file."""
     one = file.with_name("alert.json")
     one.write_text(FINISHED.model_dump_json(indent=2))
     done = deltaloom("alerts", "explain", str(one), "--config", str(file))
@@ -110,27 +112,30 @@ def test_explain_a_file(file: Path) -> None:
 
 
 def test_explain_what_is_piped(file: Path) -> None:
-    """What `deltaloom tail alerts --json` shows could not be explained, or not by a program."""
+    """The output of `deltaloom tail alerts --json` can be piped into `alerts explain --json`."""
     lines = f"{OPENED.model_dump_json()}\n\n{FINISHED.model_dump_json()}\n"
     env = environment(DELTALOOM_ALERTS_FILE=str(file))
     done = deltaloom("alerts", "explain", "-", "--json", env=env, stdin=lines.encode())
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(each["id"], each["rule"]) for each in told] == [("opened_1", None), ("finished_1", "self-harm")]
+    explained = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(each["id"], each["rule"]) for each in explained] == [
+        ("opened_1", None),
+        ("finished_1", "self-harm"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "holds no alert"),
-        ("{}\n", "holds something that is no alert: id: Field required"),
+        ("{}\n", "holds something that is not an alert: id: Field required"),
         (
             '{"type": "deltaloom.refusal.opened", "text": "hunter2"}\nhunter2\n',
-            "holds something that is no alert",
+            "holds something that is not an alert",
         ),
     ],
 )
 def test_explain_what_is_no_alert(file: Path, content: str, says: str) -> None:
-    """A traceback, with people's words in it, would be the answer to a wrong file."""
+    """A file without alerts ends in one line, without a traceback and without words of a text."""
     other = file.with_name("other.json")
     other.write_text(content)
     done = deltaloom("alerts", "explain", str(other), "--config", str(file))
@@ -141,7 +146,7 @@ def test_explain_what_is_no_alert(file: Path, content: str, says: str) -> None:
 
 
 async def write(redis: Redis, names: StreamNames, message: ModerationAlert) -> str:
-    """As the worker does."""
+    """Add an alert to the stream with the fields that the worker writes."""
     ids = {name: value for name in ("id", "response_id", "item_id") if (value := getattr(message, name))}
     entry: Any = {"__data__": message.model_dump_json(), **ids}
     entry_id: Any = await redis.xadd(names.alerts, entry)
@@ -150,7 +155,7 @@ async def write(redis: Redis, names: StreamNames, message: ModerationAlert) -> s
 
 @pytest.mark.parametrize("partitions", [0, 3])
 async def test_explain_an_id(redis: Redis, redis_url: str, prefix: str, file: Path, partitions: int) -> None:
-    """An alert that somebody asks about would have to be fished out of the stream first."""
+    """`alerts explain` finds alerts on the stream by response id, item id, alert id or entry id."""
     names = Partitions(partitions, prefix).of("resp_1")
     opened = await write(redis, names, OPENED)
     await write(redis, names, alert("Another.", response_id="resp_2", item_id="msg_2", id="opened_2"))
@@ -169,4 +174,4 @@ async def test_explain_an_id(redis: Redis, redis_url: str, prefix: str, file: Pa
     assert explained(opened if not partitions else f"{names.partition}:{opened}") == ["opened_1"]
     done = deltaloom("alerts", "explain", "resp_9", env=env)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("resp_9 is no file, and the stream of alerts has no alert, entry, response")
+    assert done.stderr.startswith("resp_9 is not a file, and the stream of alerts has no alert, entry")

@@ -1,4 +1,4 @@
-"""`deltaloom check` on real servers."""
+"""Tests of `deltaloom check` on real servers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def checked(env: dict[str, str]) -> tuple[int, dict[str, tuple[str, str]]]:
-    """The exit code, and of each question the state and the sentence."""
+    """Return the exit code, and the state and sentence of each check by its name."""
     done = deltaloom("check", "--json", env=env)
-    told = json.loads(done.stdout)
-    assert told["ok"] is (done.returncode == 0)
-    return done.returncode, {each["what"]: (each["state"], each["says"]) for each in told["checks"]}
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.returncode == 0)
+    return done.returncode, {each["what"]: (each["state"], each["says"]) for each in report["checks"]}
 
 
 async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
-    """One could not see whether the workers keep up."""
+    """The check reports the number of consumers, pending entries, lag and dead letters."""
     env = environment(redis_url, prefix)
     code, before = checked(env)
     assert (code, before["workers"][0]) == (0, "warn")
@@ -42,7 +42,7 @@ async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
 
 
 async def test_fields_that_were_left_out_are_named(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Otherwise nobody would see that a server sends what cannot be used."""
+    """Otherwise an operator would not notice that a server sends fields that cannot be used."""
     bench, env = Bench(redis, prefix), environment(redis_url, prefix)
     assert checked(env)[1]["left out"] == ("ok", "no field of an event")
     odd = {"type": "response.completed", "response": {"output": {}, **dict.fromkeys(("model", "id"), 5)}}
@@ -63,7 +63,7 @@ async def test_fields_that_were_left_out_are_named(redis: Redis, redis_url: str,
 
 
 def test_pretty(redis_url: str, prefix: str) -> None:
-    """A person would have to read JSON."""
+    """The default output is readable text."""
     done = deltaloom("check", env=environment(redis_url, prefix))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split()[0] == "ok"
@@ -71,7 +71,7 @@ def test_pretty(redis_url: str, prefix: str) -> None:
 
 
 def test_what_may_not_be_asked_is_unknown() -> None:
-    """On a managed server, which forbids INFO and CONFIG, the check would fail."""
+    """Managed servers forbid INFO and CONFIG: the check then warns about these questions, and succeeds."""
     with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
         client.acl_setuser(
             "narrow",
@@ -81,27 +81,27 @@ def test_what_may_not_be_asked_is_unknown() -> None:
             categories=["+@all"],
             commands=["-info", "-config"],
         )
-        code, told = checked(environment(server.url.replace("redis://", "redis://narrow:s3cret@")))
+        code, checks = checked(environment(server.url.replace("redis://", "redis://narrow:s3cret@")))
     assert code == 0
-    assert told["server"][0] == "ok"
-    assert "may not be asked" in told["server"][1]
-    assert "s3cret" not in json.dumps(told)
-    assert [told[what][0] for what in ("eviction", "durability")] == ["warn", "warn"]
+    assert checks["server"][0] == "ok"
+    assert "is not permitted" in checks["server"][1]
+    assert "s3cret" not in json.dumps(checks)
+    assert [checks[what][0] for what in ("eviction", "durability")] == ["warn", "warn"]
 
 
 def test_wrong_password() -> None:
-    """A wrong password would look like a server that is away."""
+    """A wrong password is reported as such, not as a server that does not answer."""
     with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
         client.config_set("requirepass", "s3cret")
-        code, told = checked(environment(server.url.replace("redis://", "redis://:wrong@")))
+        code, checks = checked(environment(server.url.replace("redis://", "redis://:wrong@")))
         client.execute_command("AUTH", "s3cret")
     assert code == 1
-    assert told["server"][0] == "fail"
-    assert "password" in told["server"][1]
+    assert checks["server"][0] == "fail"
+    assert "password" in checks["server"][1]
 
 
 async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A worker would be called healthy that cannot read its input."""
+    """An input key of another type fails the check, because no worker could read it."""
     await redis.set(f"{prefix}:deltas", "x", ex=60)
-    code, told = checked(environment(redis_url, prefix))
-    assert (code, told["workers"][0]) == (1, "fail")
+    code, checks = checked(environment(redis_url, prefix))
+    assert (code, checks["workers"][0]) == (1, "fail")

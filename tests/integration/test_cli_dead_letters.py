@@ -1,4 +1,4 @@
-"""`deltaloom dead-letters` on a real server."""
+"""Tests of `deltaloom dead-letters` on a real server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from deltaloom import DeadLetter, StreamNames
 from service.field_json import fields_of
-from service.storage.dead_letters import MOST_FIELDS, DeadLetters
+from service.storage.letter_store import MOST_FIELDS, DeadLetters
 from service.storage.pages import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.streams import add as add_entry
@@ -30,12 +30,12 @@ FIELDS = {b"event": b'{"type":', b"response_id": b"resp_1", b"raw": b"\xff"}
 
 @pytest.fixture
 def env(redis_url: str, prefix: str) -> dict[str, str]:
-    """The command's environment."""
+    """Return the environment of the command."""
     return environment(redis_url, prefix)
 
 
 async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None:
-    """One dead letter."""
+    """Add a dead letter; `changed` replaces some of its fields."""
     letter = DeadLetter(
         source="deltaloom",
         **{
@@ -53,17 +53,17 @@ async def add(redis: Redis, prefix: str, letter_id: str, **changed: Any) -> None
 
 
 async def left(redis: Redis, prefix: str) -> list[str]:
-    """The letters that are there."""
+    """Return the ids of the dead letters that remain."""
     return [letter_id for letter_id, _ in entries_of(await redis.xrange(f"{prefix}:dead-letters"))]
 
 
 async def on_input(redis: Redis, prefix: str) -> list[dict[bytes, bytes]]:
-    """What is on the input."""
+    """Return the fields of the entries on the input."""
     return [fields for _, fields in entries_of(await redis.xrange(f"{prefix}:deltas"))]
 
 
 async def test_list(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """Nobody could see what went wrong, the latest first, or pick out one kind of it."""
+    """`list` shows the newest dead letters first, and can be limited to a number or a reason."""
     await add(redis, prefix, "1-0")
     await add(redis, prefix, "2-0", reason="invalid_event", error="bad\x1b[2J")
     await add(redis, prefix, "3-0")
@@ -79,13 +79,13 @@ async def test_list(redis: Redis, prefix: str, env: dict[str, str]) -> None:
 
 
 def test_list_of_none(env: dict[str, str]) -> None:
-    """That nothing is wrong would look like an error."""
+    """`list` without dead letters succeeds, and prints that there are none."""
     done = deltaloom("dead-letters", "list", env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "no dead letters\n", "")
 
 
 async def test_show(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """Who has to repair a producer could not see what it sent."""
+    """`show` prints the entry that the producer sent, with control characters escaped."""
     await add(redis, prefix, "1-0", entry=json.dumps({"event": '{"type":"x","delta":"\\u001b[2J"}'}))
     shown = deltaloom("dead-letters", "show", "1-0", env=env).stdout
     assert "malformed_json" in shown
@@ -99,7 +99,7 @@ async def test_show(redis: Redis, prefix: str, env: dict[str, str]) -> None:
 
 
 async def test_replay_by_id(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """A replayed entry would differ from the original, or come twice."""
+    """`replay` puts the original fields back on the input once, and removes the dead letter."""
     await add(redis, prefix, "1-0")
     await add(redis, prefix, "2-0")
     done = deltaloom("dead-letters", "replay", "1-0", env=env)
@@ -113,7 +113,7 @@ async def test_replay_by_id(redis: Redis, prefix: str, env: dict[str, str]) -> N
 
 
 async def test_replay_all_of_a_reason(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """One would have to replay what is still broken to get back what is not."""
+    """`replay --all --reason` leaves the dead letters of other reasons alone."""
     await add(redis, prefix, "1-0")
     await add(redis, prefix, "2-0", reason="handler_error")
     done = deltaloom("dead-letters", "replay", "--all", "--reason", "handler_error", env=env)
@@ -124,7 +124,7 @@ async def test_replay_all_of_a_reason(redis: Redis, prefix: str, env: dict[str, 
 async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
     redis: Redis, prefix: str, env: dict[str, str]
 ) -> None:
-    """One letter would block the replay of all others for good."""
+    """A dead letter that cannot be replayed is named with the reason, and does not block the others."""
     for number, fields in enumerate((MOST_FIELDS + 1, 10_000, 0, MOST_FIELDS), 1):
         await add(redis, prefix, f"{number}-0", entry=json.dumps({f"f{n}": "x" for n in range(fields)}))
     await add(redis, prefix, "5-0", entry="changed")
@@ -132,7 +132,7 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
     await add(redis, prefix, "7-0", entry_bytes=17_000_000)
     done = deltaloom("dead-letters", "replay", "--all", env=env)
     assert (done.returncode, done.stdout) == (1, "2 back on the input\n")
-    why = "fields, and only 1 to 3900 can be"
+    why = "fields; only 1 to 3900 are possible"
     assert done.stderr.splitlines() == [
         f"1-0 cannot be put back: its entry has 3901 {why}",
         f"2-0 cannot be put back: its entry has 10000 {why}",
@@ -152,7 +152,7 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
 
 
 async def test_concurrent_replays(redis: Redis, prefix: str) -> None:
-    """Two people who replay at once would bring the entry back twice."""
+    """Otherwise two people who replay at the same time would put the entry back twice."""
     await add(redis, prefix, "1-0")
     letters = DeadLetters(redis, StreamNames(prefix))
     fields = fields_of(json.dumps(ORIGINAL))
@@ -162,7 +162,7 @@ async def test_concurrent_replays(redis: Redis, prefix: str) -> None:
 
 
 async def test_a_replay_that_fails_keeps_the_letter(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """A letter would be gone though its entry is not back on the input."""
+    """A dead letter is removed only if its entry is back on the input."""
     await add(redis, prefix, "1-0")
     await redis.set(f"{prefix}:deltas", "no stream", ex=60)
     done = deltaloom("dead-letters", "replay", "--all", env=env)
@@ -172,7 +172,10 @@ async def test_a_replay_that_fails_keeps_the_letter(redis: Redis, prefix: str, e
 
 
 async def test_all_means_those_that_are_there_now(redis: Redis, prefix: str) -> None:
-    """A replay of what is still broken would run for ever."""
+    """`--all` stops at the letters present at its start.
+
+    Otherwise replaying broken entries would never end.
+    """
     for number in range(1, PAGE + 3):
         await add(redis, prefix, f"{number}-0")
     letters = DeadLetters(redis, StreamNames(prefix))
@@ -187,7 +190,7 @@ async def test_all_means_those_that_are_there_now(redis: Redis, prefix: str) -> 
 async def test_a_worker_takes_what_was_replayed(
     redis: Redis, redis_url: str, prefix: str, env: dict[str, str]
 ) -> None:
-    """A text that was held up by a mistake on our side could not be had after it is repaired."""
+    """A worker handles a replayed entry like a new one."""
     event = (
         '{"type":"response.refusal.done","refusal":"No.","item_id":"m","output_index":0,"content_index":0}'
     )
@@ -200,7 +203,7 @@ async def test_a_worker_takes_what_was_replayed(
 
 
 async def test_drop(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """Letters would be dropped that nobody named, or without being asked."""
+    """`drop` removes only the letters that were named or chosen; `--all` without a terminal needs `--yes`."""
     for number in (1, 2, 3):
         await add(redis, prefix, f"{number}-0", reason="oversized" if number == 2 else "malformed_json")
     done = deltaloom("dead-letters", "drop", "1-0", "9-0", env=env)
@@ -218,7 +221,7 @@ async def test_drop(redis: Redis, prefix: str, env: dict[str, str]) -> None:
 
 
 def answered(env: dict[str, str], answer: bytes) -> int:
-    """`drop --all` on a terminal where this is typed; returns its exit code."""
+    """Run `drop --all` on a terminal, type this answer, and return the exit code."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, "dead-letters", "drop", "--all"], env=env, stdin=theirs, stdout=theirs, stderr=theirs
@@ -231,7 +234,7 @@ def answered(env: dict[str, str], answer: bytes) -> int:
 
 
 async def test_drop_all_asks_on_a_terminal(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """A slip of the finger would remove everything."""
+    """`drop --all` asks for confirmation on a terminal."""
     await add(redis, prefix, "1-0")
     assert answered(env, b"n\n") == 1
     assert await left(redis, prefix) == ["1-0"]
@@ -240,7 +243,7 @@ async def test_drop_all_asks_on_a_terminal(redis: Redis, prefix: str, env: dict[
 
 
 async def test_entries_of_others(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """What another program wrote among the letters would keep an operator from all of them."""
+    """Foreign entries on the stream are listed as such, and never block the commands."""
     await redis.xadd(f"{prefix}:dead-letters", {"x": "y"}, id="1-0")
     await add(redis, prefix, "2-0")
     await redis.xadd(f"{prefix}:dead-letters", {b"\xff": b"\xff", b"reason": b"x"}, id="99999999999999999-0")

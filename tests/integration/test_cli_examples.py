@@ -1,4 +1,4 @@
-"""Every example in the help, run as it stands there."""
+"""Run every example of the help texts exactly as written."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ LETTER = {
 
 @pytest.fixture
 async def world(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Path:
-    """The files, the response and the dead letter that the examples are about."""
+    """Create the files, the response and the dead letter that the examples use."""
     (tmp_path / "stream.jsonl").write_text(json.dumps(DONE))
     (tmp_path / "alerts.toml").write_text('[destinations.log]\ntype = "log"\n')
     (tmp_path / "stream.sse").write_text(f"event: x\ndata: {json.dumps(DONE)}\n\n")
@@ -77,32 +77,32 @@ async def world(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Pa
         await wait_until_settled(redis, prefix)
     letter: Any = LETTER
     await redis.xadd(names.dead_letters, letter, id="1763764863123-0")
-    for _ in range(5):  # `tail --count 10` has ten to show
+    for _ in range(5):  # `tail --count 10` needs ten texts
         await again(redis, names.assembled)
     return tmp_path
 
 
 async def again(redis: Redis, stream: str) -> None:
-    """Add a stream's last entry once more."""
+    """Add a stream's newest entry once more."""
     newest: Any = await redis.xrevrange(stream, count=1)
     await redis.xadd(stream, newest[0][1])
 
 
 def parsed(example: str) -> tuple[dict[str, str], list[str]]:
-    """The variables and the arguments of the `deltaloom` in an example, without the programs around it."""
+    """Return the variables and the arguments of the `deltaloom` command in an example with pipes."""
     part = next(part for part in example.split(" | ") if re.search(r"(^|\s)deltaloom\s", part))
     before, _, after = part.partition("deltaloom ")
     return dict(word.split("=", 1) for word in before.split()), shlex.split(after)
 
 
 def test_there_are_examples() -> None:
-    """All examples would be tested, and none be there."""
+    """Otherwise the test of the examples would pass without running any."""
     assert len(EXAMPLES) > 15
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_example(redis: Redis, redis_url: str, prefix: str, world: Path, example: str) -> None:
-    """Who copies an example out of the help would get an error."""
+    """Examples work when they are copied out of the help."""
     variables, arguments = parsed(example)
     variables.pop("REDIS_URL", None)
     url = None if example == "deltaloom run" else redis_url

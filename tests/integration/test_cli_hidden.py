@@ -1,4 +1,4 @@
-"""No command prints, and no worker logs, a character that a reader cannot see, whatever was published."""
+"""Commands and workers never print published control or invisible characters."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ begin = "all"
 give_up_after = 0.001
 """
 LONG_RUNNING = {"demo", "run", "worker", "relay"}
-"""Commands that print what happens; what they log goes the way of the worker's log."""
+"""Commands that run until they are stopped. Their output is the log, which `test_worker_log` covers."""
 
 
 @pytest.fixture
 def env(redis_url: str, prefix: str) -> dict[str, str]:
-    """The environment of commands."""
+    """Return the environment of the commands."""
     return environment(redis_url, prefix)
 
 
 async def publish(redis: Redis, prefix: str) -> None:
-    """Publish a response whose every name is hostile."""
+    """Publish a response with hostile characters in every name and value."""
     for event in EVENTS:
         await add(redis, StreamNames(prefix).deltas, {"event": json.dumps(event), **CONTEXT, NAME: NAME})
     await add(redis, StreamNames(prefix).deltas, {"event": NAME, **CONTEXT})
 
 
 def commands(group: Any, before: str = "") -> Iterator[str]:
-    """Yield the names of all commands of a group."""
+    """Yield the full names of a group's commands, those of its sub-groups included."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{before}{name} ")
@@ -74,7 +74,7 @@ def commands(group: Any, before: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 async def test_worker_log(redis: Redis, redis_url: str, prefix: str, log_format: str) -> None:
-    """An operator looks at the log on a terminal."""
+    """The worker's log escapes hostile characters in both formats, since operators read it on a terminal."""
     settings: dict[str, Any] = {"log_format": log_format, "log_level": "debug", "log_text": True}
     async with beginning_workers(redis_url, prefix, **settings) as (worker,):
         await wait_until(lambda: "worker started" in worker.log.read_text(), 30)
@@ -90,7 +90,7 @@ async def test_worker_log(redis: Redis, redis_url: str, prefix: str, log_format:
 async def test_every_command(
     redis: Redis, redis_url: str, prefix: str, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """One command that prints a name as it came gives a stranger the operator's terminal."""
+    """Commands escape what they print. Otherwise a stranger could control the operator's terminal."""
     (tmp_path / "alerts.toml").write_text(ALERTS)
     (tmp_path / "stream.jsonl").write_text("\n".join(map(json.dumps, EVENTS)))
     async with beginning_workers(redis_url, prefix):
@@ -132,14 +132,14 @@ async def test_every_command(
     for command, variants in calls.items():
         for arguments in variants:
             done = deltaloom(*command.split(), *arguments, env=env, cwd=tmp_path)
-            told = f"{command} {arguments!a} exited with {done.returncode}"
-            assert "Traceback" not in done.stderr, told
-            assert done.stdout or done.stderr or command == "alerts rates", told
-            assert hidden_in(done.stdout + done.stderr, but="\n") == set(), told
+            message = f"{command} {arguments!a} exited with {done.returncode}"
+            assert "Traceback" not in done.stderr, message
+            assert done.stdout or done.stderr or command == "alerts rates", message
+            assert hidden_in(done.stdout + done.stderr, but="\n") == set(), message
 
 
 async def test_a_mistake_of_ours(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """The traceback would show the text that another program wrote, and have the terminal obey it."""
+    """A traceback neither contains stored texts nor prints their control characters."""
     broken = json.dumps({"kind": NAME, "text": f"ZQXMARKERXQZ{NAME}", NAME: 1})
     await redis.hset(StreamNames(prefix).item("resp_1", 0), "refusal:0", broken)
     await redis.expire(StreamNames(prefix).item("resp_1", 0), 60)
@@ -152,7 +152,7 @@ async def test_a_mistake_of_ours(redis: Redis, prefix: str, env: dict[str, str])
 
 @pytest.mark.parametrize("arguments", [(NAME,), (f"--{NAME}",), ("tail", NAME), ("alerts", NAME)])
 def test_mistakes_on_the_command_line(arguments: tuple[str, ...]) -> None:
-    """An argument may be somebody else's words, pasted."""
+    """An error message escapes the wrong argument, which may be pasted from elsewhere."""
     done = deltaloom(*arguments)
     assert done.returncode == 2
     assert hidden_in(done.stderr, but="\n") == set()

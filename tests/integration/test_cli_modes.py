@@ -1,4 +1,4 @@
-"""The sub-commands on a real cluster and on a real sentinel group."""
+"""Tests of the sub-commands on a real cluster and on a real sentinel group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @asynccontextmanager
 async def environment_of(mode: str, folder: Path) -> AsyncIterator[dict[str, str]]:
-    """A server of this kind, and the variables that name it."""
+    """Run a server group of this mode, and yield the variables that address it."""
     if mode == "cluster":
         async with running_cluster(folder, replicas=1, node_timeout_ms=PATIENT_MS) as cluster:
             yield {"REDIS_URL": f"redis+cluster://{cluster.addresses}", "DELTALOOM_PARTITIONS": "4"}
@@ -38,7 +38,7 @@ async def environment_of(mode: str, folder: Path) -> AsyncIterator[dict[str, str
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cluster", "sentinel"])
 async def test_every_command(tmp_path: Path, mode: str) -> None:
-    """What runs in a cluster could be looked at only with tools that know nothing of it."""
+    """Commands work on a cluster and on a sentinel group as on one server."""
     part = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     file = tmp_path / "stream.jsonl"
     file.write_text(
@@ -61,8 +61,8 @@ async def test_every_command(tmp_path: Path, mode: str) -> None:
         async with running_workers(url, "deltaloom", 1, **settings):
             done = deltaloom("publish", str(file), env=env)
             assert (done.returncode, done.stdout.split(" to ")[0]) == (0, "published 17 events in 17 entries")
-            told = deltaloom("tail", "assembled", "--from-start", "--count", "8", "--json", env=env)
-            assert sorted(json.loads(line)["text"] for line in told.stdout.splitlines()) == [
+            tail = deltaloom("tail", "assembled", "--from-start", "--count", "8", "--json", env=env)
+            assert sorted(json.loads(line)["text"] for line in tail.stdout.splitlines()) == [
                 f"No, {each}." for each in IDS
             ]
             shown = json.loads(deltaloom("show", "resp_5", "--json", env=env).stdout)
@@ -95,7 +95,7 @@ async def test_every_command(tmp_path: Path, mode: str) -> None:
     ],
 )
 def test_nobody_there(url: str, says: str) -> None:
-    """A wrong address would end in a traceback, or show a password."""
+    """An address without a server ends in one line, without a traceback and without the password."""
     for command in (("tail", "alerts"), ("show", "x"), ("dead-letters", "list")):
         done = deltaloom(*command, env=environment(url, DELTALOOM_PARTITIONS="2"))
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
@@ -104,7 +104,7 @@ def test_nobody_there(url: str, says: str) -> None:
 
 
 def test_one_server_is_no_cluster(redis_url: str) -> None:
-    """It would look as if nobody were there."""
+    """A single server at a cluster URL is named as the mistake, instead of an unreachable cluster."""
     url = redis_url.replace("redis://", "redis+cluster://")
     done = deltaloom("tail", "alerts", env=environment(url, DELTALOOM_PARTITIONS="2"))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
@@ -112,7 +112,7 @@ def test_one_server_is_no_cluster(redis_url: str) -> None:
 
 
 def test_a_cluster_without_partitions_is_refused() -> None:
-    """A worker would start, and fail at its first batch."""
+    """A worker on a cluster without partitions refuses to start, rather than to fail at its first batch."""
     done = deltaloom("worker", env=environment("redis+cluster://127.0.0.1:1"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("DELTALOOM_PARTITIONS=0 is not allowed: in a cluster")

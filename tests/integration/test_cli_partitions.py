@@ -1,4 +1,4 @@
-"""The sub-commands where there are several partitions."""
+"""Tests of the sub-commands with several partitions."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ PART: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 
 
 @pytest.fixture
 def partitions(prefix: str) -> Partitions:
-    """The names."""
+    """Return the names of the streams of all partitions."""
     return Partitions(COUNT, prefix)
 
 
 @pytest.fixture
 def env(redis_url: str, prefix: str) -> dict[str, str]:
-    """The command's environment."""
+    """Return the environment of the command."""
     return environment(redis_url, prefix, DELTALOOM_PARTITIONS=str(COUNT))
 
 
 def refusal(text: str, **more: Any) -> str:
-    """A whole refusal, as JSON."""
+    """Return a `response.refusal.done` event as JSON."""
     return json.dumps({"type": "response.refusal.done", "refusal": text, **PART, **more})
 
 
 async def test_publish_picks_the_partition(
     redis: Redis, partitions: Partitions, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """A response's events would lie where no worker looks for them, or in several partitions."""
+    """`publish` writes each response to its own partition, which is the one its workers read."""
     file = tmp_path / "stream.jsonl"
     lines = [line for each in IDS for line in (_created(each), refusal(each))]
     file.write_text("\n".join(lines))
@@ -65,7 +65,7 @@ def _created(response_id: str) -> str:
 async def test_show_and_tail(
     redis: Redis, redis_url: str, partitions: Partitions, env: dict[str, str]
 ) -> None:
-    """What is in another partition than the first could not be seen."""
+    """`show` and `tail` read all partitions."""
     async with running_workers(redis_url, partitions.prefix, partitions=COUNT):
         for each in IDS:
             fields = {"event": refusal(each, item_id=f"msg_of_{each}"), "response_id": each}
@@ -76,18 +76,18 @@ async def test_show_and_tail(
         known = json.loads(deltaloom("show", name, "--json", env=env).stdout)
         assert (known["id"], [text["text"] for text in known["texts"]]) == ("resp_2", ["resp_2"])
     assert deltaloom("show", "nobody", env=env).returncode == 1
-    told = deltaloom("tail", "assembled", "--from-start", "--count", str(len(IDS)), "--json", env=env)
-    assert sorted(json.loads(line)["text"] for line in told.stdout.splitlines()) == IDS
+    tail = deltaloom("tail", "assembled", "--from-start", "--count", str(len(IDS)), "--json", env=env)
+    assert sorted(json.loads(line)["text"] for line in tail.stdout.splitlines()) == IDS
     for arguments in (("--json",), ()):
-        told = deltaloom("tail", "deltas", "--from-start", "--count", str(len(IDS)), *arguments, env=env)
-        assert (told.returncode, told.stderr) == (0, "")
+        tail = deltaloom("tail", "deltas", "--from-start", "--count", str(len(IDS)), *arguments, env=env)
+        assert (tail.returncode, tail.stderr) == (0, "")
         for each in IDS:
-            assert f"{partitions.of(each).partition}:" in told.stdout
-            assert each in told.stdout
+            assert f"{partitions.of(each).partition}:" in tail.stdout
+            assert each in tail.stdout
 
 
 async def test_check(redis: Redis, redis_url: str, partitions: Partitions, env: dict[str, str]) -> None:
-    """A partition that nobody serves would not be noticed."""
+    """`check` names the partitions that no worker serves."""
 
     def workers() -> dict[str, str]:
         checks = json.loads(deltaloom("check", "--json", env=env).stdout)["checks"]
@@ -112,7 +112,7 @@ async def test_check(redis: Redis, redis_url: str, partitions: Partitions, env: 
 async def test_dead_letters(
     redis: Redis, redis_url: str, partitions: Partitions, env: dict[str, str]
 ) -> None:
-    """A letter of one partition could be taken for that of another, and replayed in the wrong one."""
+    """The partition is part of a dead letter's id, so that it is replayed into its own partition."""
     async with running_workers(redis_url, partitions.prefix, partitions=COUNT):
         for number, names in enumerate(partitions.all):
             await add(redis, names.deltas, {"event": "{", "tenant": str(number)})
@@ -147,7 +147,7 @@ async def test_dead_letters(
     ],
 )
 def test_wrong_partitions_end_the_worker(given: str, says: str) -> None:
-    """A worker would start, and serve nothing."""
+    """A worker with partitions that do not exist ends with exit code 2 and one line."""
     done = deltaloom("worker", "--partitions", given, env=environment(DELTALOOM_PARTITIONS="4"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert says in done.stderr

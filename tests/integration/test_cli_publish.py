@@ -1,4 +1,4 @@
-"""`deltaloom publish` on a real server."""
+"""Tests of `deltaloom publish` on a real server."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ EVENTS = [
 
 @pytest.fixture
 def env(redis_url: str, prefix: str) -> dict[str, str]:
-    """The command's environment."""
+    """Return the environment of the command."""
     return environment(redis_url, prefix)
 
 
 async def entries(redis: Redis, prefix: str) -> list[Fields]:
-    """What is on the input."""
+    """Return the fields of the entries on the input."""
     return [fields for _, fields in entries_of(await redis.xrange(StreamNames(prefix).deltas))]
 
 
 async def test_a_file_goes_out_as_it_is(
     redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Events would be changed on their way, or belong to another response."""
+    """The events of a file are published byte for byte, with the file's response id and the given context."""
     file = tmp_path / "stream.jsonl"
     file.write_bytes(b"\n".join(EVENTS))
     done = deltaloom("publish", str(file), "--tenant", "acme", "--model", "gpt-x", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"published 3 events in 3 entries to {prefix}:deltas as response resp_1\n"
-    beside = {b"response_id": b"resp_1", b"tenant": b"acme", b"model": b"gpt-x"}
-    assert await entries(redis, prefix) == [{b"event": event, **beside} for event in EVENTS]
+    context = {b"response_id": b"resp_1", b"tenant": b"acme", b"model": b"gpt-x"}
+    assert await entries(redis, prefix) == [{b"event": event, **context} for event in EVENTS]
 
 
-async def test_any_context_can_be_said(
+async def test_any_context_can_be_given(
     redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Nobody could try how a reference, or a provider, comes out."""
+    """`--context NAME=VALUE` sets any context field, and refuses unknown names."""
     file = tmp_path / "stream.jsonl"
     file.write_bytes(EVENTS[0])
-    said = ["--context", "provider=openai", "--context", "reference=https://r.example/?a=b"]
-    assert deltaloom("publish", str(file), *said, env=env).returncode == 0
+    options = ["--context", "provider=openai", "--context", "reference=https://r.example/?a=b"]
+    assert deltaloom("publish", str(file), *options, env=env).returncode == 0
     (fields,) = await entries(redis, prefix)
     assert (fields[b"provider"], fields[b"reference"]) == (b"openai", b"https://r.example/?a=b")
     for wrong in ("provider", "supplier=openai"):
@@ -72,7 +72,7 @@ async def test_any_context_can_be_said(
 
 
 async def test_server_sent_events_from_a_pipe(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """What `curl` gives could not be published without a program in between."""
+    """Server-sent events can be piped in, for example from `curl`."""
     body = b"".join(b"event: x\ndata: " + event + b"\n\n" for event in EVENTS) + b"data: [DONE]\n\n"
     done = deltaloom("publish", "-", "--coalesce", "2", "--response-id", "mine", env=env, stdin=body)
     assert done.stdout == f"published 3 events in 2 entries to {prefix}:deltas as response mine\n"
@@ -83,7 +83,7 @@ async def test_server_sent_events_from_a_pipe(redis: Redis, prefix: str, env: di
 
 
 async def test_a_long_file(redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path) -> None:
-    """Events would be lost or change places where one read, or one round trip, ends."""
+    """Events keep their order and completeness across reads and round trips."""
     file = tmp_path / "long.jsonl"
     lines = [json.dumps({"type": "x", "n": n, "pad": "·" * (n % 700)}) for n in range(3000)]
     file.write_text("\n".join(lines))
@@ -95,7 +95,7 @@ async def test_a_long_file(redis: Redis, prefix: str, env: dict[str, str], tmp_p
 async def test_broken_events_are_published_and_counted(
     redis: Redis, prefix: str, env: dict[str, str]
 ) -> None:
-    """A broken line would stop its neighbours, or would vanish with nobody told."""
+    """A broken line is published like its neighbours, and reported on stderr."""
     lines = [EVENTS[0], b'{"type":', b"\xff", EVENTS[1]]
     done = deltaloom("publish", "-", env=env, stdin=b"\n".join(lines))
     assert done.returncode == 0
@@ -105,14 +105,14 @@ async def test_broken_events_are_published_and_counted(
 
 @pytest.mark.parametrize("nothing", [b"", b"\n\n", b": a comment\n\ndata: [DONE]\n\n"])
 async def test_nothing_to_publish_is_a_failure(env: dict[str, str], nothing: bytes) -> None:
-    """A script would go on as if the model had answered."""
+    """Otherwise a script would go on as if the model had answered."""
     done = deltaloom("publish", "-", env=env, stdin=nothing)
     assert (done.returncode, done.stdout) == (1, "")
     assert "standard input has no event: nothing was published" in done.stderr
 
 
 async def test_the_right_to_add_is_enough(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """A producer would need rights that it must not have."""
+    """A producer's user needs the right to XADD only."""
     user = prefix.replace(":", "-")
     await redis.acl_setuser(user, enabled=True, passwords=["+pass"], keys=[f"{prefix}:*"], commands=["+xadd"])
     try:
@@ -124,8 +124,8 @@ async def test_the_right_to_add_is_enough(redis: Redis, prefix: str, env: dict[s
     assert len(await entries(redis, prefix)) == 1
 
 
-async def test_a_fresh_id_is_told(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """Nobody could look up what was published without an id."""
+async def test_a_generated_id_is_printed(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """`publish` makes a missing response id and prints it, so that the result can be looked up."""
     done = deltaloom("publish", "-", env=env, stdin=EVENTS[1])
     response_id = done.stdout.rpartition(" ")[2].strip()
     assert response_id.startswith("resp_")
@@ -133,8 +133,8 @@ async def test_a_fresh_id_is_told(redis: Redis, prefix: str, env: dict[str, str]
     assert fields[b"response_id"].decode() == response_id
 
 
-async def test_the_same_id_twice_is_told(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """Who publishes a file again would wonder why nothing comes out."""
+async def test_a_repeated_id_causes_a_warning(redis: Redis, prefix: str, env: dict[str, str]) -> None:
+    """A response id that was published before causes a warning, since its texts do not come out again."""
     await redis.hset(f"{prefix}:item:resp_1:0", "refusal:0", "{}")
     await redis.expire(f"{prefix}:item:resp_1:0", TIMEOUT)
     done = deltaloom("publish", "-", env=env, stdin=EVENTS[0])
@@ -144,18 +144,18 @@ async def test_the_same_id_twice_is_told(redis: Redis, prefix: str, env: dict[st
 
 
 async def test_the_rate_is_kept(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """A stream could not be replayed at the pace of a model."""
+    """`--rate` limits the events per second, so that a stream can be replayed at a model's pace."""
     done = deltaloom("publish", "-", "--rate", "20", env=env, stdin=b"\n".join(EVENTS[:1] * 26))
     assert done.returncode == 0
     published = entries_of(await redis.xrange(f"{prefix}:deltas"))
     times = [int(entry_id.partition("-")[0]) for entry_id, _ in published]
-    assert times[-1] - times[0] >= 1050  # 25 pauses of 50 ms; the first entry may be late, the last may not
+    assert times[-1] - times[0] >= 1050  # 25 pauses of 50 ms, less one in which the first entry may be late
 
 
 async def test_a_pipe_is_followed_until_it_is_interrupted(
     redis: Redis, prefix: str, env: dict[str, str]
 ) -> None:
-    """A stream that is still coming would be held back, or Ctrl-C would lose what was read."""
+    """Events of an open pipe go out as they come, and Ctrl-C reports what was published."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         "publish",
@@ -175,18 +175,18 @@ async def test_a_pipe_is_followed_until_it_is_interrupted(
         await wait_until(published, TIMEOUT, message="the events go out while the pipe is open")
         process.send_signal(signal.SIGINT)
         assert process.stdout
-        said = await process.stdout.read()
+        output = await process.stdout.read()
         assert await process.wait() == 130
         process.stdin.close()
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()
-    assert said.startswith(b"interrupted: published 2 events")
+    assert output.startswith(b"interrupted: published 2 events")
 
 
 def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
-    """A long file would be published behind a blank screen, or the bar would be written into a log."""
+    """A terminal shows a progress bar, and redirected output does not contain it."""
     file = tmp_path / "stream.jsonl"
     file.write_bytes(b"\n".join(EVENTS[:1] * 20))
     ours, theirs = pty.openpty()
@@ -207,7 +207,7 @@ def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(env: dict[str, str], tmp_path: Path) -> None:
-    """A mistyped name would end in a traceback."""
+    """A file that does not exist, or is a folder, ends in exit code 2 without a traceback."""
     for name in (str(tmp_path / "nothing"), str(tmp_path)):
         done = deltaloom("publish", name, env=env)
         assert (done.returncode, done.stdout) == (2, "")
@@ -217,7 +217,7 @@ def test_a_file_that_is_not_there(env: dict[str, str], tmp_path: Path) -> None:
 async def test_a_file_without_line_ends(
     redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The file would be held in memory as a whole, and nobody would learn what to do."""
+    """A line longer than an entry may be is refused without loading it whole, with a remedy."""
     file = tmp_path / "stream.jsonl"
     file.write_bytes(EVENTS[1] + b"\n" + EVENTS[2] * 1000)
     limited = {**env, "DELTALOOM_MAX_EVENT_BYTES": "1024"}

@@ -1,4 +1,4 @@
-"""`deltaloom run`, the newcomer's worker with a server of its own."""
+"""Tests of `deltaloom run`: a worker with an embedded server."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def own_port(tmp_path: Path) -> None:
-    """A port that only this test's server has; the first choice may be somebody else's when it comes back."""
+    """Reserve a port for this test's server. The default port may be taken by another test at a restart."""
     folder = tmp_path / ".deltaloom"
     folder.mkdir()
     (folder / "port").write_text(f"{free_port()}")
 
 
 def password(folder: Path) -> str:
-    """What the shell would put into the lines to try."""
+    """Return the password of the embedded server in a data folder, as the suggested commands read it."""
     return (folder / "password").read_text().strip()
 
 
 def with_password(address: str, folder: Path) -> str:
-    """The URL of the embedded server in a folder."""
+    """Return an embedded server's URL with the password from a working folder."""
     return address.replace("://", f"://:{password(folder / '.deltaloom')}@")
 
 
 def lines_to_try(run: Running, address: str) -> list[str]:
-    """The lines to try that a shell would understand."""
+    """Return the suggested commands of the output, without the address that a shell would expand."""
     begin = f'  REDIS_URL="{address.replace("://", "://:$(cat .deltaloom/password)@")}" '
     return [line.removeprefix(begin) for line in run.stderr.splitlines() if line.startswith(begin)]
 
 
 async def started(run: Running) -> str:
-    """Wait until the worker has started; returns the server's address, without its password."""
+    """Wait until the worker has started, and return the server's address without its password."""
     await wait_until(lambda: "worker started" in run.stderr, TIMEOUT, message="the worker starts")
     address = re.search(r"redis://\S+", run.stderr)
     assert address
@@ -55,7 +55,7 @@ async def started(run: Running) -> str:
 
 @pytest.mark.usefixtures("own_port")
 async def test_the_lines_to_try_work(tmp_path: Path) -> None:
-    """The first thing a newcomer does would fail."""
+    """The commands that `run` suggests work as printed, without showing the password."""
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
@@ -83,7 +83,7 @@ async def test_the_lines_to_try_work(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_port")
 async def test_several_processes_and_partitions(tmp_path: Path) -> None:
-    """A worker's settings would be ignored, or missing in the lines to try, which then show nothing."""
+    """`run` uses the settings for processes and partitions, and repeats them in the suggested commands."""
     settings = {"DELTALOOM_PROCESSES": "2", "DELTALOOM_PARTITIONS": "3", "DELTALOOM_PREFIX": "loom"}
     with running("run", env=environment(**settings), cwd=tmp_path) as run:
         url = await started(run)
@@ -95,8 +95,8 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
         publish = shlex.split(lines[-1].partition(" -m service ")[2])
         env = environment(url, "loom", DELTALOOM_PARTITIONS="3")
         assert deltaloom(*publish, env=env, cwd=tmp_path).returncode == 0
-        told = deltaloom("tail", "alerts", "--from-start", "--count", "2", env=env)
-        assert told.returncode == 0, told.stderr
+        tail = deltaloom("tail", "alerts", "--from-start", "--count", "2", env=env)
+        assert tail.returncode == 0, tail.stderr
         await wait_until(lambda: run.stderr.count("worker started") == 2, TIMEOUT, message="both start")
         assert run.end(signal.SIGINT) == 0
         assert run.stderr.count("worker stopped") == 2
@@ -107,7 +107,7 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_port")
 async def test_it_survives_a_restart(tmp_path: Path) -> None:
-    """What was published to it would be gone the next day, or be at another address."""
+    """Data and address survive a restart."""
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
@@ -124,7 +124,7 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_port")
 async def test_one_a_folder(tmp_path: Path) -> None:
-    """Two would write one file; and the second one's user would not learn why it does not start."""
+    """A second `run` in one folder is refused with the address of the first; in another folder it starts."""
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
@@ -141,7 +141,7 @@ async def test_one_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_port")
 async def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
-    """After `kill -9`, its server would keep the folder until somebody finds it."""
+    """`run` can be started again after `kill -9`, which leaves its server behind."""
     env = environment()
     with running("run", env=env, cwd=tmp_path) as run:
         url = await started(run)
@@ -152,7 +152,7 @@ async def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
 
 
 async def test_on_a_server_that_is_there(tmp_path: Path) -> None:
-    """REDIS_URL would be ignored, or its password shown."""
+    """`run` uses `REDIS_URL` instead of an embedded server, and never prints its password."""
     with EmbeddedServer(protected=False) as server:
         url = server.url.replace("redis://", "redis://default:s3cret@")
         async with Redis.from_url(server.url) as client:
@@ -161,4 +161,4 @@ async def test_on_a_server_that_is_there(tmp_path: Path) -> None:
             assert await started(run) == server.url
             assert "s3cret" not in run.stderr
             assert run.end(signal.SIGINT) == 0
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - it takes no time
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a local folder is listed at once

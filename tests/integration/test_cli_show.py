@@ -1,4 +1,4 @@
-"""`deltaloom show` on what real workers wrote."""
+"""Tests of `deltaloom show` on the output of real workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def part(kind: str, item: str, index: int, **more: Any) -> dict[str, Any]:
-    """An event about a part."""
+    """Return an event about a part."""
     return {"type": f"response.{kind}", "item_id": item, "output_index": index, "content_index": 0, **more}
 
 
@@ -31,13 +31,13 @@ STREAM = [
 
 
 async def publish(redis: Redis, prefix: str, events: list[dict[str, Any]], **fields: str) -> None:
-    """One entry with all events."""
+    """Publish all events in one entry."""
     entry: Any = {"event": json.dumps(events), **fields}
     await redis.xadd(StreamNames(prefix).deltas, entry)
 
 
 def shown(redis_url: str, prefix: str, name: str) -> dict[str, Any]:
-    """What is known, as JSON."""
+    """Return the JSON output of `show` for an id."""
     done = deltaloom("show", name, "--json", env=environment(redis_url, prefix))
     assert done.returncode == 0, done.stderr
     known: dict[str, Any] = json.loads(done.stdout)
@@ -45,7 +45,7 @@ def shown(redis_url: str, prefix: str, name: str) -> dict[str, Any]:
 
 
 async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> None:
-    """One could not look up what a response said so far, by any id one has of it."""
+    """`show` finds finished and open texts of a response by its id or the id of any of its items."""
     names = StreamNames(prefix)
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, STREAM, response_id="resp_1", tenant="acme")
@@ -73,7 +73,7 @@ async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> N
 
 
 async def test_without_a_response_id(redis: Redis, redis_url: str, prefix: str) -> None:
-    """What was published without a response id could not be looked up."""
+    """`show` finds a text without a response id by its item id."""
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, [part("refusal.done", "msg_9", 0, refusal="No.")])
         await wait_until_settled(redis, prefix)
@@ -82,7 +82,7 @@ async def test_without_a_response_id(redis: Redis, redis_url: str, prefix: str) 
 
 
 async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A text could be read from the output stream, but not looked up."""
+    """A finished text can be looked up after the response's record or its item has expired."""
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, STREAM[:3], response_id="resp_1", tenant="acme")
         await wait_until_settled(redis, prefix)
@@ -97,7 +97,7 @@ async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix:
 
 
 async def test_an_item_far_back_is_found_by_the_marker(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A text of a long response could not be looked up any more, though it is there."""
+    """A text at a high output index is found through the marker of the finished response."""
     async with running_workers(redis_url, prefix):
         event = part("refusal.done", "msg_9", 0, refusal="No.", output_index=700)
         completed = {"type": "response.completed", "response": {"output": []}}
@@ -110,7 +110,7 @@ async def test_an_item_far_back_is_found_by_the_marker(redis: Redis, redis_url: 
 
 
 def test_nothing_is_known(redis_url: str, prefix: str) -> None:
-    """A mistyped id would look like a response that said nothing."""
+    """An unknown id ends in exit code 1 and one line, unlike a response without texts."""
     done = deltaloom("show", "nobody\x1b[2J", env=environment(redis_url, prefix))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("nothing is known of nobody\\x1b[2J: ")

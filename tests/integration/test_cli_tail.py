@@ -1,4 +1,4 @@
-"""`deltaloom tail` on a real server."""
+"""Tests of `deltaloom tail` on a real server."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ EVENTS = [
 
 @pytest.fixture
 def env(redis_url: str, prefix: str) -> dict[str, str]:
-    """The command's environment."""
+    """Return the environment of the command."""
     return environment(redis_url, prefix)
 
 
 @pytest.fixture
 async def written(redis: Redis, prefix: str) -> None:
-    """One entry on every stream."""
+    """Write one entry to every stream."""
     names = StreamNames(prefix)
     await redis.xadd(names.assembled, {"__data__": TEXT.model_dump_json(), "id": TEXT.id})
     await redis.xadd(names.alerts, {"__data__": ALERT.model_dump_json(), "id": ALERT.id})
@@ -93,7 +93,7 @@ async def written(redis: Redis, prefix: str) -> None:
 
 
 def shown(env: dict[str, str], *arguments: str) -> str:
-    """What it prints of one entry that is there, into a pipe."""
+    """Return the output of `tail` for one existing entry."""
     done = deltaloom("tail", *arguments, "--from-start", "--count", "1", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -101,7 +101,7 @@ def shown(env: dict[str, str], *arguments: str) -> str:
 
 @pytest.mark.usefixtures("written")
 def test_pretty(env: dict[str, str]) -> None:
-    """A person could not see what was said and how it ended; or the model would steer the terminal."""
+    """The readable form shows text, state and context, and escapes control characters of the model."""
     assert (
         shown(env, "assembled")
         .splitlines()[0]
@@ -122,7 +122,7 @@ def test_pretty(env: dict[str, str]) -> None:
 
 
 async def test_pretty_without_a_text(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """An alert that is about no single part would show as `None:None`, or not say how bad it is."""
+    """An alert without a part shows its severity and numbers, and no empty position such as `None:None`."""
     names = StreamNames(prefix)
     rate = RefusalRate(
         by="model",
@@ -167,7 +167,7 @@ async def test_pretty_without_a_text(redis: Redis, prefix: str, env: dict[str, s
 
 @pytest.mark.usefixtures("written")
 def test_json(env: dict[str, str], prefix: str) -> None:
-    """A program could not read what people read."""
+    """`--json` prints each entry as its message, which a program can parse."""
     assert AssembledText.model_validate_json(shown(env, "assembled", "--json")) == TEXT
     assert ModerationAlert.model_validate_json(shown(env, "alerts", "--json")) == ALERT
     letter = json.loads(shown(env, "dead-letters", "--json"))
@@ -179,7 +179,7 @@ def test_json(env: dict[str, str], prefix: str) -> None:
 
 
 async def test_from_now_until_ctrl_c(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """It would show what is long past, miss what comes, or end with a traceback."""
+    """`tail` prints only new entries without `--from-start`, and Ctrl-C ends it without a traceback."""
     names = StreamNames(prefix)
     await redis.xadd(names.alerts, {"__data__": '"past"'})
     with running("tail", "alerts", "--json", env=env) as tail:
@@ -195,7 +195,7 @@ async def test_from_now_until_ctrl_c(redis: Redis, prefix: str, env: dict[str, s
 
 
 async def test_across_a_restart_of_the_server(tmp_path: Path) -> None:
-    """Who watches alerts would have to notice that the watching has ended."""
+    """`tail` waits for a server that restarts, and goes on without loss or repeats."""
     port = free_port()
     with EmbeddedServer(tmp_path, port=port) as server:
         url = server.url
@@ -205,7 +205,7 @@ async def test_across_a_restart_of_the_server(tmp_path: Path) -> None:
                 await client.xadd("deltaloom:alerts", {"__data__": '"before"'})
                 await wait_until(lambda: "before" in tail.stdout, TIMEOUT)
             server.__exit__(None, None, None)
-            await wait_until(lambda: "the server is away" in tail.stderr, TIMEOUT)
+            await wait_until(lambda: "the server is unavailable" in tail.stderr, TIMEOUT)
             with EmbeddedServer(tmp_path, port=port):
                 async with Redis.from_url(url) as client:
                     await client.xadd("deltaloom:alerts", {"__data__": '"after"'})
@@ -216,7 +216,7 @@ async def test_across_a_restart_of_the_server(tmp_path: Path) -> None:
 
 
 async def test_entries_of_others_are_passed_over(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """One entry that another program wrote would end the watching."""
+    """An entry of another program is skipped with a warning."""
     names = StreamNames(prefix)
     for stream in ("assembled", "alerts", "dead-letters"):
         await redis.xadd(names.name(stream), {"x": "y"})
@@ -228,7 +228,7 @@ async def test_entries_of_others_are_passed_over(redis: Redis, prefix: str, env:
 
 @pytest.mark.usefixtures("written")
 async def test_a_closed_pipe_ends_it(redis: Redis, prefix: str, env: dict[str, str]) -> None:
-    """`deltaloom tail … | head -1` would hang, or end in a traceback."""
+    """`deltaloom tail … | head -1` ends without a traceback."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         "tail",
@@ -258,7 +258,7 @@ async def test_a_closed_pipe_ends_it(redis: Redis, prefix: str, env: dict[str, s
 
 @pytest.mark.usefixtures("written")
 def test_colour_on_a_terminal_but_not_with_no_color(env: dict[str, str]) -> None:
-    """An alert would not stand out; or NO_COLOR would not be respected."""
+    """Severity is coloured on a terminal, unless `NO_COLOR` is set."""
     outputs = []
     for more in ({}, {"NO_COLOR": "1"}):
         ours, theirs = pty.openpty()

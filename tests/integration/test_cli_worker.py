@@ -1,4 +1,4 @@
-"""`deltaloom worker` as an operator starts it."""
+"""Tests of `deltaloom worker` as an operator starts it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from tests.service.cli.command import Running
 
 
-def said(worker: Running) -> list[str]:
-    """What it has logged."""
+def events_logged(worker: Running) -> list[str]:
+    """Return the event names that the worker has logged."""
     return [line["event"] for line in logged(worker.stderr)]
 
 
 async def test_a_server_that_comes_later() -> None:
-    """A worker that is started before its server would have to be started again, or would flood the log."""
+    """A worker that starts before its server waits for it, without flooding the log."""
     port = free_port()
     with running("worker", env=environment(f"redis://127.0.0.1:{port}")) as worker:
-        await wait_until(lambda: "redis is away, waiting for it" in said(worker), TIMEOUT)
+        await wait_until(lambda: "redis is away, waiting for it" in events_logged(worker), TIMEOUT)
         with EmbeddedServer(port=port, protected=False) as server:
             async with Redis.from_url(server.url) as client:
                 await client.xadd(
@@ -45,15 +45,16 @@ async def test_a_server_that_comes_later() -> None:
 
                 await wait_until(written, TIMEOUT, message="the worker goes on by itself")
             assert worker.end(signal.SIGTERM) == 0
-        # Another one if the reason changes: the server may be there, and not answer yet.
-        assert said(worker).count("redis is away, waiting for it") <= 2
+        # A second line is possible if the reason changes: the server may accept connections before it
+        # answers.
+        assert events_logged(worker).count("redis is away, waiting for it") <= 2
         assert "Traceback" not in worker.stderr
         assert worker.stdout == ""
 
 
 async def test_it_can_be_stopped_while_the_server_is_away() -> None:
-    """A worker that waits for its server could only be killed."""
+    """A worker that waits for its server can be stopped by SIGTERM."""
     with running("worker", env=environment(f"redis://127.0.0.1:{free_port()}")) as worker:
-        await wait_until(lambda: "redis is away, waiting for it" in said(worker), TIMEOUT)
+        await wait_until(lambda: "redis is away, waiting for it" in events_logged(worker), TIMEOUT)
         assert worker.end(signal.SIGTERM) == 0
         assert "Traceback" not in worker.stderr

@@ -1,4 +1,4 @@
-"""`deltaloom worker --processes N` as an operator starts it: several workers, and one to stop."""
+"""Tests of `deltaloom worker --processes N`: several workers under one supervisor."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ RESPONSES = 200
 
 
 def lines(command: Running) -> list[dict[str, Any]]:
-    """What it and its workers have logged."""
+    """Return the lines that the supervisor and its workers have logged."""
     return logged(command.stderr)
 
 
-def said(command: Running, event: str) -> list[dict[str, Any]]:
-    """The lines of one kind."""
+def logged_as(command: Running, event: str) -> list[dict[str, Any]]:
+    """Return the logged lines with this event name."""
     return [line for line in lines(command) if line["event"] == event]
 
 
 async def until_started(command: Running, count: int) -> list[dict[str, Any]]:
-    """Wait for so many starts of workers; their lines."""
+    """Wait until this many workers have started, and return the lines that report it."""
     return await wait_until(
-        lambda: found if len(found := said(command, "worker started")) >= count else [],
+        lambda: found if len(found := logged_as(command, "worker started")) >= count else [],
         TIMEOUT,
         message=f"{count} workers have started",
     )
 
 
 async def publish(redis: Redis, prefix: str, begin: int) -> None:
-    """Responses of three deltas and an end each."""
+    """Publish responses with three deltas and a closing event each."""
     part = {"item_id": "msg", "output_index": 0, "content_index": 0}
     for number in range(begin, begin + RESPONSES):
         events: list[dict[str, Any]] = [
@@ -58,7 +58,7 @@ async def publish(redis: Redis, prefix: str, begin: int) -> None:
 
 
 async def all_texts(redis: Redis, prefix: str, count: int) -> None:
-    """Every response must have its text, once."""
+    """Assert that each response has its text exactly once."""
     await wait_until_settled(redis, prefix)
     written = await texts(redis, prefix)
     assert sorted(text.response_id or "" for text in written) == sorted(f"resp_{n}" for n in range(count))
@@ -68,43 +68,49 @@ async def all_texts(redis: Redis, prefix: str, count: int) -> None:
 async def test_a_killed_worker_is_back_and_nothing_is_missing(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """A worker that is killed would be missing, or would take texts with it."""
+    """A killed worker is started again under its name, and no text is lost."""
     settings = environment(redis_url, prefix, DELTALOOM_CONSUMER="loom", DELTALOOM_BATCH_SIZE="20")
     with running("worker", "--processes", "2", env=settings) as command:
         started = await until_started(command, 2)
         assert {(line["process"], line["consumer"]) for line in started} == {(1, "loom-1"), (2, "loom-2")}
         await publish(redis, prefix, 0)
-        victim = next(line["pid"] for line in said(command, "process started") if line["process"] == 2)
+        victim = next(line["pid"] for line in logged_as(command, "process started") if line["process"] == 2)
         os.kill(victim, signal.SIGKILL)
         await publish(redis, prefix, RESPONSES)
         again = await until_started(command, 3)
         assert again[-1]["consumer"] == "loom-2"
         await all_texts(redis, prefix, 2 * RESPONSES)
         assert command.end(signal.SIGTERM) == 0
-        (end,) = said(command, "process ended, starting it again")
+        (end,) = logged_as(command, "process ended, starting it again")
         assert (end["process"], end["ended"]) == (2, "SIGKILL")
-        assert sorted(line["process"] for line in said(command, "worker stopped")) == [1, 2]
+        assert sorted(line["process"] for line in logged_as(command, "worker stopped")) == [1, 2]
     assert (await redis.xpending(StreamNames(prefix).deltas, GROUP))["pending"] == 0
 
 
 async def test_workers_end_in_order_when_their_supervisor_is_killed(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """Workers that nobody knows of would go on for ever beside the next ones."""
+    """Workers stop by themselves when their supervisor is killed.
+
+    Otherwise they would run next to their successors.
+    """
     with running("worker", "--processes", "2", env=environment(redis_url, prefix)) as command:
         await until_started(command, 2)
         await publish(redis, prefix, 0)
         command.process.kill()
         await wait_until(
-            lambda: {line["process"] for line in said(command, "worker stopped")} == {1, 2},
+            lambda: {line["process"] for line in logged_as(command, "worker stopped")} == {1, 2},
             TIMEOUT,
             message="both workers stop by themselves",
         )
     assert (await redis.xpending(StreamNames(prefix).deltas, GROUP))["pending"] == 0
 
 
-async def test_an_own_name_is_kept_apart_from_the_others(redis_url: str, prefix: str) -> None:
-    """Two processes of one name would take each other's entries for their own."""
+async def test_each_process_has_its_own_consumer_name(redis_url: str, prefix: str) -> None:
+    """The worker processes have different consumer names.
+
+    Otherwise one would acknowledge another's entries.
+    """
     settings = environment(redis_url, prefix, DELTALOOM_PROCESSES="2")
     with running("worker", env=settings) as command:
         started = await until_started(command, 2)
@@ -121,10 +127,10 @@ async def test_an_own_name_is_kept_apart_from_the_others(redis_url: str, prefix:
         (("--processes", "2"), {"DELTALOOM_HANDLERS": "nobody"}, "DELTALOOM_HANDLERS='nobody' is not"),
     ],
 )
-def test_wrong_settings_are_told_once(
+def test_wrong_settings_are_reported_once(
     arguments: tuple[str, ...], settings: dict[str, str], line: str
 ) -> None:
-    """An operator would have to find out from a restart loop, or from as many copies as processes."""
+    """A wrong setting is reported once, by the supervisor, and ends it."""
     done = deltaloom("worker", *arguments, env=environment(**settings))
     assert done.returncode == 2
     assert done.stderr.count(line) == 1

@@ -1,4 +1,4 @@
-"""Workers on a real Redis Cluster: the whole flow, a slot that moves, a master that dies."""
+"""Tests of workers on a real Redis Cluster: the whole flow, a slot that moves, a master that dies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from structlog.testing import capture_logs
 from deltaloom import GROUP, Partitions
 from service.address import Address
 from service.keys import Keys
-from service.patience import Patience
-from service.storage.client.connection import client_of, patient_client_of
+from service.retrying import RetryUntilAvailable
+from service.storage.client.connection import client_of, reading_client_of
 from service.storage.client.reading_client import ENTRIES_AT_ONCE, Input
 from service.storage.group import ConsumerGroup
 from service.storage.scripts import Script
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom import StreamNames
-    from service.storage.client.connection import PatientClient
+    from service.storage.client.connection import ReadingClient
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
     from tests.workers import WorkerProcess
 
 COUNT = 6
-"""Partitions: enough that each of the three masters has some."""
+"""Number of partitions: enough that each of the three masters has some."""
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def url_of(cluster: Cluster) -> str:
-    """As an operator writes it."""
+    """Return the cluster's URL as an operator writes it."""
     return f"redis+cluster://{cluster.addresses}"
 
 
 @asynccontextmanager
 async def connected(cluster: Cluster) -> AsyncIterator[Redis]:
-    """A client that tries nothing twice."""
+    """Open a client that retries no command."""
     client = client_of(Address.parse(url_of(cluster)), retry=Retry(NoBackoff(), 0))
     try:
         yield client
@@ -65,12 +65,12 @@ async def connected(cluster: Cluster) -> AsyncIterator[Redis]:
 
 
 async def owner_of(cluster: Cluster, names: StreamNames) -> Node:
-    """The master that has a partition."""
+    """Return the master that holds a partition."""
     return await cluster.owner(await cluster.slot_of(names.deltas))
 
 
 def assert_nothing_failed(workers: list[WorkerProcess]) -> None:
-    """A worker in trouble waits. It has no error to log, and no traceback."""
+    """Assert that no worker has logged an error: while a server is away, a worker waits."""
     for worker in workers:
         for line in worker.lines():
             assert line["level"] != "error", line.get("exception", line)
@@ -78,7 +78,7 @@ def assert_nothing_failed(workers: list[WorkerProcess]) -> None:
 
 @pytest.mark.slow
 async def test_the_whole_flow(tmp_path: Path) -> None:
-    """Keys that lie in several slots, or commands that go to the wrong node, would stop everything."""
+    """Workers with different partitions process all of them on a cluster with three masters."""
     generated = Generated(Partitions(COUNT), "cluster", 40)
     async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
         owners = {await owner_of(cluster, names) for names in Partitions(COUNT).all}
@@ -92,14 +92,14 @@ async def test_the_whole_flow(tmp_path: Path) -> None:
             await generated.publish(client)
             await generated.judge(client)
             assert_nothing_failed([*first, *second])
-        # That would be a question to one of the nodes before each read.
+        # `COMMAND GETKEYS` would be a round trip to one of the nodes before each read.
         for node in cluster.nodes:
             assert "cmdstat_command|getkeys" not in await node.ask("INFO", "commandstats")
 
 
 @pytest.mark.slow
 async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
-    """Adding a node to a cluster would lose what is on its way, or stop the workers."""
+    """Slots move to another master while events arrive, without loss and without an error."""
     generated = Generated(Partitions(COUNT), "migration", 60)
     async with (
         running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster,
@@ -118,7 +118,7 @@ async def test_slots_move_in_mid_stream(tmp_path: Path) -> None:
 
 
 async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
-    """A reader that asks a node for many replies would not find the node that has them now."""
+    """A reader that asks for many replies at once follows its slot to another master."""
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
         published = await backlog(client, names, 7 * ENTRIES_AT_ONCE // 2)
@@ -135,7 +135,7 @@ async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
 async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py would ask again for all that a cluster has given out already, and get what comes after it."""
+    """redis-py would repeat the whole command after a lost reply, and so leave a gap inside of a batch."""
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
         ids = await backlog(client, names, 10 * ENTRIES_AT_ONCE)
@@ -159,8 +159,11 @@ async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
             assert (await reader.read())[0] == ids[given_out]
 
 
-async def test_a_reader_in_full_swing_waits_for_its_cluster(tmp_path: Path) -> None:
-    """It would log an error every five seconds instead, and drop what it had read."""
+async def test_a_reader_with_a_backlog_waits_for_its_cluster(tmp_path: Path) -> None:
+    """A reader waits silently for its cluster.
+
+    Otherwise it would log an error every five seconds, and lose its batch.
+    """
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
         await backlog(client, names, 4 * ENTRIES_AT_ONCE)
@@ -169,7 +172,7 @@ async def test_a_reader_in_full_swing_waits_for_its_cluster(tmp_path: Path) -> N
                 assert await reader.read()
             for node in cluster.nodes:
                 await node.kill()
-            await reader.client.aclose()  # as the reader of another partition does, who has found out
+            await reader.client.aclose()  # as the reader of another partition does when it notices
             with capture_logs() as lines:
                 goes_on = asyncio.create_task(reader.read())
                 await wait_until(lambda: lines, message="it waits")
@@ -180,10 +183,10 @@ async def test_a_reader_in_full_swing_waits_for_its_cluster(tmp_path: Path) -> N
         assert [line["event"] for line in lines] == ["redis is away, waiting for it"] * len(lines)
 
 
-async def test_a_connection_that_is_lost_means_nothing(tmp_path: Path) -> None:
-    """Whoever is woken when a server is away would be woken by each proxy that drops what is idle."""
+async def test_a_closed_idle_connection_is_not_reported(tmp_path: Path) -> None:
+    """A closed idle connection is not reported as Redis being down, since proxies drop idle connections."""
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
-        # Few rounds: a command that is cut off on its way is another matter than a connection that waits.
+        # With few sweeps, only waiting connections are closed. A command that is cut off is a different case.
         settings = {"partitions": COUNT, "block_ms": 2000, "sweep_interval": 20}
         async with running_workers(url_of(cluster), "deltaloom", 1, **settings) as (worker,):
             for _ in range(3):
@@ -197,7 +200,7 @@ async def test_a_connection_that_is_lost_means_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_worker_leaves_a_cluster_that_hangs(tmp_path: Path) -> None:
-    """A worker that has nothing in hand would have to be killed."""
+    """A worker without entries in hand stops on SIGTERM although its cluster does not answer."""
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
         async with running_workers(url_of(cluster), "deltaloom", 1, partitions=COUNT) as (worker,):
             await wait_until(partial(all_are_read, cluster), message="all partitions are read")
@@ -209,13 +212,13 @@ async def test_a_worker_leaves_a_cluster_that_hangs(tmp_path: Path) -> None:
 
 
 async def all_are_read(cluster: Cluster) -> bool:
-    """Whether a client waits for an entry of each partition."""
+    """Return whether a client waits for new entries on each partition."""
     clients = [await node.ask("INFO", "clients") for node in cluster.nodes]
     return bool(sum(each["blocked_clients"] for each in clients) == COUNT)
 
 
 async def nothing_is_asked(cluster: Cluster) -> bool:
-    """Whether no client but those that wait for entries has asked for anything within the last second."""
+    """Return whether all other clients were idle for the last second."""
     for node in cluster.nodes:
         for line in str(await node.ask("CLIENT", "LIST", "TYPE", "normal")).splitlines():
             client = dict(pair.partition("=")[::2] for pair in line.split())
@@ -226,7 +229,7 @@ async def nothing_is_asked(cluster: Cluster) -> bool:
 
 
 async def backlog(client: Redis, names: StreamNames, count: int) -> list[bytes]:
-    """So many entries, unread; their ids."""
+    """Add this many unread entries, and return their ids."""
     ids: list[bytes] = []
     for _ in range(0, count, 100):
         async with client.pipeline(transaction=False) as pipeline:
@@ -238,23 +241,25 @@ async def backlog(client: Redis, names: StreamNames, count: int) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a stream as FastStream does."""
+    """A reader with the client and the call that FastStream uses."""
 
-    client: PatientClient
+    client: ReadingClient
     stream: str
 
     async def read(self) -> list[bytes]:
-        """A batch; the ids of its entries."""
+        """Read a batch, and return the ids of its entries."""
         reply: Any = await self.client.xreadgroup(GROUP, "one", {self.stream: ">"}, count=5000, block=100)
         return [entry_id for _, ((_, entries),) in reply for entry_id, _ in entries]
 
 
 @asynccontextmanager
 async def reading(cluster: Cluster, client: Redis, names: StreamNames) -> AsyncIterator[Reader]:
-    """A reader of a partition."""
+    """Create the group of a partition, and open a reader on it."""
     group = ConsumerGroup(client, Keys(names), "one")
     await group.ensure()
-    reader = patient_client_of(Address.parse(url_of(cluster)), {names.deltas: Input(group, Patience())})
+    reader = reading_client_of(
+        Address.parse(url_of(cluster)), {names.deltas: Input(group, RetryUntilAvailable())}
+    )
     try:
         yield Reader(reader, names.deltas)
     finally:
@@ -262,7 +267,7 @@ async def reading(cluster: Cluster, client: Redis, names: StreamNames) -> AsyncI
 
 
 async def move(cluster: Cluster, slot: int) -> None:
-    """Move a slot to the next master, a few keys at a time, while others use them."""
+    """Move a slot to the next master, two keys at a time, while clients use them."""
     owner, masters = await cluster.owner(slot), await cluster.masters()
     target = masters[(masters.index(owner) + 1) % len(masters)]
     await cluster.begin_migration(slot, target)
@@ -276,7 +281,7 @@ async def move(cluster: Cluster, slot: int) -> None:
 
 @pytest.mark.slow
 async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
-    """A failover would stop the workers for good, or have them take what is lost with it for done."""
+    """Workers survive a failover, and read again what the dead master had not replicated."""
     generated = Generated(Partitions(COUNT), "failover", 120)
     async with running_cluster(tmp_path, replicas=1) as cluster:
         producers = CarefulProducers(generated, partial(owner_of, cluster))
@@ -291,7 +296,7 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
             await kill_in_mid_stream(dead, heir, lane.names)
             published = producers.published
             await cluster.wait_until_replaced(dead)
-            await cluster.start(dead)  # as the replica
+            await cluster.start(dead)  # it joins as the replica
             await publishing
             assert producers.published == generated.entries > published
             async with connected(cluster) as client:
@@ -301,7 +306,7 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
 
 
 async def test_a_script_runs_where_its_slot_goes(tmp_path: Path) -> None:
-    """A partition would stand still for as long as its slot is on its way to a master that is new."""
+    """A script runs during a migration even if the target master has never seen it."""
     async with running_cluster(tmp_path) as cluster:
         client = client_of(Address.parse(url_of(cluster)))
         try:

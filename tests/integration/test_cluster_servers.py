@@ -1,4 +1,4 @@
-"""The groups of servers that other tests rely on: their slots move, and their masters are replaced."""
+"""Tests of the server groups that other tests rely on: slots move, and masters are replaced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = [f"{{7}}:{number}" for number in range(250)]
 
 
 def client_of(cluster: Cluster) -> RedisCluster:
-    """A client that knows the cluster by all its nodes."""
+    """Return a client that knows all nodes of the cluster."""
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in cluster.startup_nodes],
         decode_responses=True,
@@ -28,7 +28,7 @@ def client_of(cluster: Cluster) -> RedisCluster:
 
 
 async def test_a_slot_moves_with_its_keys(tmp_path: Path) -> None:
-    """A migration that moves nothing would test nothing."""
+    """Keys can be read in the middle of a migration and after it. Other tests rely on a real migration."""
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, client_of(cluster) as client:
         for key in KEYS:
             await client.set(key, key)
@@ -45,7 +45,7 @@ async def test_a_slot_moves_with_its_keys(tmp_path: Path) -> None:
 
 
 async def test_a_replica_takes_the_place_of_a_dead_master(tmp_path: Path) -> None:
-    """A cluster that does not recover would fail whatever is tested with it."""
+    """A replica replaces a dead master, which comes back as a replica. Other tests rely on it."""
     async with running_cluster(tmp_path, replicas=1) as cluster, client_of(cluster) as client:
         slot = await cluster.slot_of(KEYS[0])
         dead = await cluster.owner(slot)
@@ -66,13 +66,13 @@ async def test_a_replica_takes_the_place_of_a_dead_master(tmp_path: Path) -> Non
 
 
 async def slots_of(cluster: Cluster) -> list[range]:
-    """The ranges of slots that are served."""
+    """Return the ranges of slots that are served."""
     answer = await cluster.alive[0].ask("CLUSTER", "SLOTS")
     return [range(first, last + 1) for first, last, *_ in answer]
 
 
 async def test_sentinels_replace_a_dead_master(tmp_path: Path) -> None:
-    """The same, for a sentinel group."""
+    """Sentinels replace a dead master without loss of replicated keys."""
     async with running_sentinels(tmp_path, replicas=2) as group:
         sentinel = Sentinel(group.hosts, decode_responses=True)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(SERVICE)

@@ -1,4 +1,4 @@
-"""Reading on only when what was written is on disk, or on replicas."""
+"""Tests of `wait_replicas` and `wait_aof`: a worker reads on only after writes are confirmed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Path) -> None:
-    """Without it a failover loses what was acknowledged to nobody but the old master."""
+    """Otherwise a failover would lose entries that only the old master had seen acknowledged."""
     (tmp_path / "primary").mkdir()
     (tmp_path / "replica").mkdir()
     primary = await MortalServer(tmp_path / "primary").start("--repl-diskless-sync-delay", "0")
@@ -41,12 +41,12 @@ async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Pat
 
 
 async def unread(redis: Redis, bench: Bench) -> int:
-    """Entries that the group was not given yet."""
+    """Return the number of entries that were not yet delivered to the group."""
     (group,) = await redis.xinfo_groups(bench.names.deltas)
     assert group["name"] == GROUP.encode()
     return int(group["lag"])
 
 
 async def nothing_unread(redis: Redis, bench: Bench) -> bool:
-    """Whether the group was given all there is."""
+    """Return whether all entries were delivered to the group."""
     return await unread(redis, bench) == 0

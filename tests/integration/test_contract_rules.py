@@ -1,4 +1,4 @@
-"""The rules of docs/contract.md that say what comes out, one by one, on a real server."""
+"""Tests of the output rules of docs/contract.md, one by one, on a real server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"r
 
 
 def ended_with_copy(text: str) -> dict[str, Any]:
-    """Return the end of a response whose final copy has this refusal."""
+    """Return the end of a response with a final copy that has this refusal."""
     item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": text}]}
     return {"type": "response.completed", "response": {"output": [item]}}
 
@@ -40,25 +40,25 @@ FINAL = ended_with_copy("never")
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """A partition of its own."""
+    """Return a test bench on a prefix of its own."""
     return Bench(redis, prefix)
 
 
 async def written(bench: Bench) -> list[AssembledText]:
-    """Everything is read, and these texts came out."""
+    """Process all entries, sweep once, and return the texts that came out."""
     await bench.consumer().work()
     await bench.consumer().worker.sweep()
     return await texts(bench.redis, bench.prefix)
 
 
 async def raised(bench: Bench, kind: str) -> list[ModerationAlert]:
-    """The alerts of one type."""
+    """Return the alerts of one type."""
     found = await alerts(bench.redis, bench.prefix)
     return [alert for alert in found if alert.type == f"deltaloom.{kind}"]
 
 
 def with_checksum(text: str, kind: str = "refusal", **fields: Any) -> dict[str, Any]:
-    """A `.done` that has a checksum in place of its text."""
+    """Return a `.done` event with a checksum in place of its text."""
     event = done(text, kind)
     del event["refusal" if kind == "refusal" else "text"]
     data = text.encode()
@@ -66,17 +66,17 @@ def with_checksum(text: str, kind: str = "refusal", **fields: Any) -> dict[str, 
 
 
 def ended(status: str, reason: str | None, **details: str) -> dict[str, Any]:
-    """The end of a response, for a reason."""
+    """Return the end of a response with a reason."""
     if status == "failed":
         return {"type": "response.failed", "response": {"error": {"code": reason, **details}}}
     return {"type": "response.incomplete", "response": {"incomplete_details": {"reason": reason, **details}}}
 
 
-# ------------------------------------------------------------------------------------------------ context
+# -------------------------------------------------------------------------------- context
 
 
 async def test_context_is_copied_to_every_output(bench: Bench) -> None:
-    """A person who gets an alert could not find the request, or the provider."""
+    """Texts and alerts carry the context, so that its request and provider can be found."""
     context = {name: f"the {name}" for name in CONTEXT_NAMES}
     await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), **context)
     await bench.publish(ended("failed", "cyber_policy"), response_id="resp_2", **context)
@@ -89,7 +89,7 @@ async def test_context_is_copied_to_every_output(bench: Bench) -> None:
 
 
 async def test_dead_letters_say_schema_and_source(bench: Bench) -> None:
-    """A reader of several prefixes could not tell whose letter it is."""
+    """A dead letter names its schema version and source, the prefix that the letter belongs to."""
     await bench.publish("{")
     await bench.consumer().work()
     ((_, fields),) = await entries(bench.redis, bench.names.dead_letters)
@@ -98,7 +98,7 @@ async def test_dead_letters_say_schema_and_source(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", CONTEXT_NAMES)
 async def test_context_at_its_limit_and_beyond(bench: Bench, name: str) -> None:
-    """A long value would cost the event, or grow everything that comes out, or vanish unseen."""
+    """A value beyond its limit is left out, named in `context_truncated` and counted; the event is used."""
     most = limits.CONTEXT[name]
     await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), **{name: "x" * most})
     await bench.publish(
@@ -111,7 +111,7 @@ async def test_context_at_its_limit_and_beyond(bench: Bench, name: str) -> None:
 
 
 async def test_response_id_beyond_its_limit_is_a_dead_letter_that_names_it(bench: Bench) -> None:
-    """The producer would not learn why its texts are missing; one at the limit has to work."""
+    """A response id at the limit works, and a longer one makes a dead letter that names the field."""
     await bench.publish(done("no", "refusal"), response_id="r" * limits.ID)
     await bench.publish(done("no", "refusal"), response_id="r" * (limits.ID + 1))
     (text,) = await written(bench)
@@ -122,7 +122,7 @@ async def test_response_id_beyond_its_limit_is_a_dead_letter_that_names_it(bench
 
 @pytest.mark.parametrize("length", [limits.ID, limits.ID + 1])
 async def test_item_id_that_is_the_only_identity(bench: Bench, length: int) -> None:
-    """Two items whose ids differ late would become one, or the text vanish without a word."""
+    """An item id that identifies the text is never shortened: a longer one makes a dead letter."""
     event = {**done("no", "refusal"), "item_id": "i" * length}
     await add(bench.redis, bench.names.deltas, {"event": json.dumps(event)})
     found = await written(bench)
@@ -136,7 +136,7 @@ async def test_item_id_that_is_the_only_identity(bench: Bench, length: int) -> N
 
 @pytest.mark.parametrize("fast", [True, False])
 async def test_item_id_beside_a_response_id_is_left_out(bench: Bench, *, fast: bool) -> None:
-    """An attribute that nobody needs would cost the text."""
+    """An item id beyond the limit is left out if the response id identifies the text."""
     long = {"item_id": "i" * (limits.ID + 1)}
     first = {**delta(1, "no", "refusal"), **long} if fast else {**done("no", "refusal"), **long}
     await bench.publish(first, {**done("no", "refusal"), **long})
@@ -146,7 +146,7 @@ async def test_item_id_beside_a_response_id_is_left_out(bench: Bench, *, fast: b
 
 
 async def test_learned_values_have_the_same_limits(bench: Bench) -> None:
-    """A model's name of a megabyte would come out with every text."""
+    """Values learned from `response.created` have the same limits as those of the producer."""
     created = {"model": "m" * 257, "safety_identifier": "s" * 256}
     await bench.publish({"type": "response.created", "response": created}, done("no", "refusal"))
     (text,) = await written(bench)
@@ -155,7 +155,7 @@ async def test_learned_values_have_the_same_limits(bench: Bench) -> None:
 
 
 async def test_reasons_have_limits(bench: Bench) -> None:
-    """An error's code of a megabyte would go to people's phones."""
+    """Reasons and explanations beyond their limits are left out, and named in `context_truncated`."""
     end = ended("failed", "c" * 257, category="k" * 257, explanation="e" * 4097, reason_class="r" * 257)
     await bench.publish(delta(1, "no", "refusal"), end)
     (text,) = await written(bench)
@@ -169,11 +169,11 @@ async def test_reasons_have_limits(bench: Bench) -> None:
     assert text.context_truncated == ("provider_category", "provider_explanation", "reason", "reason_class")
 
 
-# ------------------------------------------------------------------------------- statuses and integrity
+# ----------------------------------------------------------------- statuses and integrity
 
 
 async def test_a_cancelled_response_ends_at_once(bench: Bench) -> None:
-    """Its text would come two minutes later, as abandoned."""
+    """A cancelled response finishes its open texts at once, without the idle timeout."""
     await bench.publish(delta(1, "I ", "refusal"), delta(2, "ca", "refusal"), CANCELLED)
     (text,) = await written(bench)
     assert (text.text, text.status, text.reason) == ("I ca", "cancelled", "cancelled")
@@ -184,14 +184,14 @@ async def test_a_cancelled_response_ends_at_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("status", ["incomplete", "failed"])
 async def test_a_client_that_left_cancels_the_response(bench: Bench, status: str) -> None:
-    """A producer that sends no `response.cancelled` could not say so."""
+    """The reason `client_disconnected` makes a response cancelled, even without `response.cancelled`."""
     await bench.publish(delta(1, "I ", "refusal"), ended(status, "client_disconnected"))
     (text,) = await written(bench)
     assert (text.status, text.reason) == ("cancelled", "client_disconnected")
 
 
 async def test_a_redacted_part_is_counted_unless_asked_for(bench: Bench) -> None:
-    """An empty text would come to subscribers that never asked for it."""
+    """A redacted part is only counted by default, and yields no empty text."""
     await bench.publish(REDACTED, COMPLETED)
     default = [handler for name, handler in BUILT_IN.items() if name != "redacted"]
     await bench.consumer(handlers=default).work()
@@ -200,21 +200,21 @@ async def test_a_redacted_part_is_counted_unless_asked_for(bench: Bench) -> None
 
 
 async def test_a_redacted_part_has_no_text(bench: Bench) -> None:
-    """Nobody would learn that there was reasoning which the provider withheld."""
+    """A redacted part yields an empty text with the integrity `redacted`, if its handler is on."""
     await bench.publish(REDACTED)
     (text,) = await written(bench)
     assert (text.kind, text.text, text.status, text.integrity) == ("reasoning", "", "completed", "redacted")
 
 
 async def test_a_redacted_part_of_an_unknown_kind_is_counted(bench: Bench) -> None:
-    """It would be acknowledged, and leave no trace."""
+    """A redacted part of an unknown kind is counted by its type."""
     await bench.publish({**REDACTED, "kind": "thoughts"})
     assert await written(bench) == []
     assert (await counts(bench.redis, bench.prefix))["type:deltaloom.part.redacted"] == 1
 
 
 async def test_a_part_with_words_is_not_redacted(bench: Bench) -> None:
-    """Words that did come would vanish."""
+    """A redacted part that has deltas keeps their text."""
     await bench.publish(delta(1, "I think"), REDACTED)
     (text,) = await written(bench)
     assert (text.text, text.integrity) == ("I think", "unverified")
@@ -230,7 +230,7 @@ async def test_a_part_with_words_is_not_redacted(bench: Bench) -> None:
     ids=["equal", "other length", "other text"],
 )
 async def test_a_checksum_in_place_of_the_text(bench: Bench, closing: dict[str, Any], integrity: str) -> None:
-    """A producer that cannot send a long text again could not say whether the text is whole."""
+    """A checksum and a length verify the joined deltas in place of the whole text."""
     await bench.publish(delta(1, "I can't", "refusal"), delta(2, ".é", "refusal"), closing)
     (text,) = await written(bench)
     assert (text.text, text.status, text.integrity) == ("I can't.é", "completed", integrity)
@@ -239,7 +239,7 @@ async def test_a_checksum_in_place_of_the_text(bench: Bench, closing: dict[str, 
 
 @pytest.mark.parametrize("array", [False, True], ids=["entries", "array"])
 async def test_a_text_behind_a_checksum_is_late(bench: Bench, *, array: bool) -> None:
-    """What comes out would depend on how a producer cuts its events into entries."""
+    """A text after the checksum is late, no matter how the events are cut into entries."""
     part = {"type": "refusal", "refusal": "I can't."}
     copy = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "part": part}
     events = [delta(1, "I can", "refusal"), with_checksum("I can't."), copy]
@@ -247,11 +247,11 @@ async def test_a_text_behind_a_checksum_is_late(bench: Bench, *, array: bool) ->
     (text,) = await written(bench)
     assert (text.text, text.integrity) == ("I can", "unverified")
     (other,) = await raised(bench, "text.contradicted")
-    assert other.text == ""  # the checksum came first, and has no words
+    assert other.text == ""  # the checksum came first, and has no text
 
 
 async def test_who_wrote_the_authoritative_text(bench: Bench) -> None:
-    """A text that a producer joined itself would look as if the provider had confirmed it."""
+    """`integrity_source` distinguishes texts that the producer joined from texts of the provider."""
     await bench.publish(delta(1, "no", "refusal"), {**done("no", "refusal"), "integrity_source": "producer"})
     await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), response_id="resp_2")
     by_producer, by_provider = await written(bench)
@@ -271,21 +271,21 @@ async def test_who_wrote_the_authoritative_text(bench: Bench) -> None:
 async def test_after_a_loss_nothing_is_verified(
     bench: Bench, closing: dict[str, Any], integrity: str
 ) -> None:
-    """A text that lacks what the producer dropped would pass for complete."""
+    """A text that is closed after a reported loss is never `verified`, since deltas may be missing."""
     await bench.publish(delta(1, "I can", "refusal"), LOSS, closing)
     (text,) = await written(bench)
     assert (text.text, text.integrity) == ("I can", integrity)
 
 
 async def test_a_loss_concerns_what_is_closed_after_it(bench: Bench) -> None:
-    """A text that was whole before would be doubted, and another response's too."""
+    """A reported loss affects neither texts closed before it nor other responses."""
     await bench.publish(delta(1, "I can", "refusal"), done("I can", "refusal"), LOSS, COMPLETED)
     await bench.publish({**LOSS, "response_id": "resp_3"}, response_id="")
     await bench.publish(delta(1, "I can", "refusal"), done("I can", "refusal"), response_id="resp_2")
     assert [text.integrity for text in await written(bench)] == ["verified", "verified"]
 
 
-# ------------------------------------------------------------------------------------------------ reasons
+# -------------------------------------------------------------------------------- reasons
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ async def test_a_loss_concerns_what_is_closed_after_it(bench: Bench) -> None:
 async def test_alert_of_a_reason(
     bench: Bench, end: dict[str, Any], alert_type: str, reason_class: str
 ) -> None:
-    """A provider's way to decline would raise nothing, or the wrong alert."""
+    """A known reason raises the alert of its class."""
     await bench.publish(end)
     await bench.consumer().work()
     (alert,) = await alerts(bench.redis, bench.prefix)
@@ -313,7 +313,7 @@ async def test_alert_of_a_reason(
 
 @pytest.mark.parametrize("reason", ["refusal", "content_filter", "SAFETY", "guardrail_intervened"])
 async def test_a_response_with_a_refusal_has_no_second_alert(bench: Bench, reason: str) -> None:
-    """One refusal would ring twice."""
+    """A refusal that also ends its response raises no alert of the response."""
     await bench.publish(delta(1, "no", "refusal"), ended("incomplete", reason))
     await bench.consumer().work()
     found = [alert.type for alert in await alerts(bench.redis, bench.prefix)]
@@ -322,7 +322,7 @@ async def test_a_response_with_a_refusal_has_no_second_alert(bench: Bench, reaso
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_refusal_that_only_the_final_copy_has_counts(bench: Bench, *, together: bool) -> None:
-    """It would depend on how the stream was cut whether the response rings twice."""
+    """A refusal known only from the final copy counts too, no matter how the stream is cut."""
     events = (FINAL, ended("failed", "cyber_policy"))
     for each in [events] if together else [(event,) for event in events]:
         await bench.publish(*each)
@@ -333,14 +333,14 @@ async def test_a_refusal_that_only_the_final_copy_has_counts(bench: Bench, *, to
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "server_error", "something new", None])
 async def test_other_reasons_raise_nothing(bench: Bench, reason: str | None) -> None:
-    """A limit, or a value that nobody knows, would page whoever is on call for moderation."""
+    """Limits, errors and unknown reasons raise no moderation alert."""
     await bench.publish(ended("incomplete", reason))
     await bench.consumer().work()
     assert await alerts(bench.redis, bench.prefix) == []
 
 
 async def test_a_provider_explains_its_reason(bench: Bench) -> None:
-    """People would see a code, and not the category and the words that came with it."""
+    """The provider's category and explanation are copied to the alert, except for errors."""
     await bench.publish(ended("incomplete", "refusal", category="cyber", explanation="It asked for malware."))
     await bench.publish(ended("failed", "cyber_policy", message="Not allowed."), response_id="resp_2")
     await bench.publish(
@@ -354,7 +354,7 @@ async def test_a_provider_explains_its_reason(bench: Bench) -> None:
 
 
 async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
-    """A filter that somebody tightened would look like a model that refuses more."""
+    """Refused and blocked responses are counted separately, by model, tenant and provider."""
     context = {"model": "m", "tenant": "t", "provider": "p"}
     ends = [
         [REFUSED],
@@ -397,7 +397,7 @@ async def test_refused_and_blocked_are_counted_apart(bench: Bench) -> None:
 async def test_the_first_end_counts(
     bench: Bench, events: list[dict[str, Any]], expected: dict[str, int], *, together: bool
 ) -> None:
-    """It would depend on how the stream was cut how often a model refuses."""
+    """A response is counted by its first end event, no matter how the stream is cut."""
     for each in [events] if together else [[event] for event in events]:
         await bench.publish(*each, model="m")
         await bench.consumer().work()
@@ -407,16 +407,16 @@ async def test_the_first_end_counts(
     assert {name.decode(): int(value) for name, value in counted.items()} == expected
 
 
-# -------------------------------------------------------------------------------------------- ids are final
+# ------------------------------------------------------------------------ ids are final
 
 
 async def forget_state(bench: Bench, response_id: str = "resp_1") -> None:
-    """Ten minutes later only the marker is left."""
+    """Delete a response's state, as its expiry does after ten minutes; the marker stays."""
     assert await bench.redis.delete(bench.names.name(f"state:response:{response_id}")) == 1
 
 
 async def test_a_marker_is_small_and_outlives_what_it_guards(bench: Bench) -> None:
-    """A million finished responses would fill the server, or an id be used again while its text is kept."""
+    """The marker of a finished response has at most 200 bytes, and outlives texts and items."""
     name = "resp_" + "0" * 64
     await bench.publish(
         delta(1, "thinking"), delta(1, "no", "refusal"), done("no", "refusal"), COMPLETED, response_id=name
@@ -431,7 +431,7 @@ async def test_a_marker_is_small_and_outlives_what_it_guards(bench: Bench) -> No
 
 @pytest.mark.parametrize("with_state", [True, False], ids=["at once", "days later"])
 async def test_a_response_id_that_is_used_twice_is_seen(bench: Bench, *, with_state: bool) -> None:
-    """A second text under the same id would take the first one's place, or vanish with its refusal."""
+    """A second text under a finished id is not written, and raises `text.contradicted` once."""
     await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), COMPLETED, tenant="acme")
     await written(bench)
     if not with_state:
@@ -451,7 +451,7 @@ async def test_a_response_id_that_is_used_twice_is_seen(bench: Bench, *, with_st
 
 @pytest.mark.parametrize("with_state", [True, False], ids=["at once", "days later"])
 async def test_the_same_text_again_contradicts_nothing(bench: Bench, *, with_state: bool) -> None:
-    """Every producer's retry would be an alert."""
+    """An identical text under a finished id raises nothing, since producers retry."""
     events = [delta(1, "no", "refusal"), done("no", "refusal"), with_checksum("no"), COMPLETED]
     await bench.publish(*events)
     await written(bench)
@@ -463,8 +463,8 @@ async def test_the_same_text_again_contradicts_nothing(bench: Bench, *, with_sta
     assert len(await alerts(bench.redis, bench.prefix)) == 2
 
 
-async def test_an_end_that_is_said_again_days_later_counts_once(bench: Bench) -> None:
-    """A dead letter that is replayed would count its response twice, and ring again."""
+async def test_an_end_that_is_repeated_days_later_counts_once(bench: Bench) -> None:
+    """An end event that is replayed days later neither counts nor raises an alert again."""
     end = ended("failed", "cyber_policy")
     await bench.publish(end, model="m")
     await written(bench)
@@ -485,7 +485,7 @@ async def test_an_end_that_is_said_again_days_later_counts_once(bench: Bench) ->
 async def test_another_text_of_one_stream_is_seen(
     bench: Bench, other: dict[str, Any], *, together: bool
 ) -> None:
-    """It would depend on how the stream was cut whether anybody learns of it."""
+    """A different text for a finished part raises `text.contradicted`, no matter how the stream is cut."""
     events = (delta(1, "no", "refusal"), done("no", "refusal"), other)
     for each in [events] if together else [(event,) for event in events]:
         await bench.publish(*each)
@@ -497,7 +497,7 @@ async def test_another_text_of_one_stream_is_seen(
 
 
 async def test_a_late_text_of_a_text_that_was_given_up(redis: Redis, prefix: str) -> None:
-    """The text that came at last would be counted as late, and nobody would know that there was one."""
+    """An authoritative text that comes after its part was abandoned raises `text.contradicted`."""
     bench = Bench(redis, prefix, idle_timeout=0.001)
     await bench.publish(delta(1, "I", "refusal"))
     await wait_until(lambda: written(bench), message="the text is given up")
@@ -508,7 +508,7 @@ async def test_a_late_text_of_a_text_that_was_given_up(redis: Redis, prefix: str
 
 
 async def test_an_item_is_written_once(bench: Bench) -> None:
-    """Where all memory of a part is lost, its id would carry a second text over the first."""
+    """An item field is never overwritten, even if all state of its part is lost."""
     await bench.publish(done("no", "refusal"), COMPLETED)
     await written(bench)
     await forget_state(bench)
@@ -546,7 +546,7 @@ async def test_outputs_do_not_depend_on_how_the_stream_is_cut(
     *,
     together: bool,
 ) -> None:
-    """Two deployments would write different messages under one id."""
+    """Otherwise two deployments would write different messages under one id."""
     for each in [events] if together else [(event,) for event in events]:
         await bench.publish(*each)
         await bench.consumer().work()
@@ -562,7 +562,7 @@ async def test_outputs_do_not_depend_on_how_the_stream_is_cut(
 async def test_a_copy_at_another_position_contradicts_no_redacted_part(
     bench: Bench, *, together: bool
 ) -> None:
-    """A server that counts from 1 would raise an alert for each part that it withholds."""
+    """A server that counts output items from 1 raises no alert for a redacted part."""
     redacted = {**REDACTED, "kind": "refusal", "output_index": 1}
     events = (redacted, {**done("never", "refusal"), "output_index": 2})
     output = [{"type": "reasoning"}, *ended_with_copy("never")["response"]["output"]]
@@ -581,7 +581,7 @@ async def test_a_copy_at_another_position_contradicts_no_redacted_part(
 async def test_a_known_class_in_any_case(
     bench: Bench, given: str, alert_type: str, reason_class: str
 ) -> None:
-    """A response that something stopped would raise nothing because of a capital letter."""
+    """`reason_class` is compared without regard to case."""
     await bench.publish(ended("incomplete", "x", reason_class=given))
     await bench.consumer().work()
     (alert,) = await alerts(bench.redis, bench.prefix)
@@ -589,7 +589,7 @@ async def test_a_known_class_in_any_case(
 
 
 async def test_a_class_beside_an_empty_incomplete_details(bench: Bench) -> None:
-    """What the error says of its class would be lost where a server fills in all fields."""
+    """The class in `error` is used even if a serializer adds an empty `incomplete_details`."""
     error = {"code": "x", "reason_class": "policy"}
     await bench.publish({"type": "response.failed", "response": {"incomplete_details": {}, "error": error}})
     await bench.consumer().work()
@@ -598,7 +598,7 @@ async def test_a_class_beside_an_empty_incomplete_details(bench: Bench) -> None:
 
 
 async def test_a_class_that_is_too_long_leaves_the_status_to_the_table(bench: Bench) -> None:
-    """A text would have the class `cancelled`, and not that status."""
+    """Status and class both come from the table of reasons if `reason_class` is too long."""
     await bench.publish(delta(1, "no", "refusal"), ended("failed", "cancelled", reason_class="r" * 257))
     (text,) = await written(bench)
     assert (text.status, text.reason_class, text.context_truncated) == (
@@ -610,7 +610,7 @@ async def test_a_class_that_is_too_long_leaves_the_status_to_the_table(bench: Be
 
 
 async def test_a_cancellation_whose_response_is_null(bench: Bench) -> None:
-    """A serializer that writes null for what is missing would leave the text open."""
+    """An end event with `"response": null` finishes the texts."""
     await bench.publish(delta(1, "no", "refusal"), {**CANCELLED, "response": None})
     (text,) = await written(bench)
     assert text.status == "cancelled"
@@ -622,14 +622,14 @@ async def test_a_cancellation_whose_response_is_null(bench: Bench) -> None:
     ids=lambda event: event["type"],
 )
 async def test_an_end_that_nothing_identifies_is_counted(bench: Bench, event: dict[str, Any]) -> None:
-    """It would be acknowledged and leave no trace."""
+    """An end event without a response id is counted by its type."""
     await add(bench.redis, bench.names.deltas, {"event": json.dumps(event)})
     assert await written(bench) == []
     assert await counts(bench.redis, bench.prefix) == {f"type:{event['type']}": 1}
 
 
 async def test_values_left_out_are_counted_beside_a_thousand_types(bench: Bench) -> None:
-    """A producer that makes up types would hide which values are too long."""
+    """The counts of truncated values are kept apart from the limited number of counted types."""
     await bench.publish(*({"type": f"made.up.{number}"} for number in range(1000)))
     await bench.consumer().work()
     await bench.publish(done("no", "refusal"), {"type": "new"}, tenant="t" * 257)
@@ -639,7 +639,7 @@ async def test_values_left_out_are_counted_beside_a_thousand_types(bench: Bench)
 
 
 async def test_losses_of_a_batch_are_stored_once(bench: Bench) -> None:
-    """A producer that reports each event it drops would fill the server."""
+    """Repeated losses of one batch are stored as one note. Otherwise they could fill the server."""
     await bench.publish(delta(1, "no", "refusal"), *[LOSS] * 20)
     await bench.consumer().work()
     fields = cast("list[bytes]", await bench.redis.hkeys(bench.names.name("state:response:resp_1")))

@@ -1,4 +1,4 @@
-"""`deltaloom demo` as a newcomer runs it: a real server, a real worker, real processes."""
+"""Tests of `deltaloom demo` with a real server, a real worker and a real relay."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _command(pace: float) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Temporary files go into `folder`, so that one sees what is left of them."""
+    """Return an environment that puts temporary files into `folder`, where leftovers can be seen."""
     return {**os.environ, "TMPDIR": str(folder), "TERM": "xterm-256color"}
 
 
 @contextmanager
 def _demo(folder: Path, pace: float, out: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    """A demo in a process group of its own, which its worker and its relay join."""
+    """Start a demo in its own process group, which its worker and its relay join."""
     with subprocess.Popen(
         _command(pace),
         env=_environment(folder),
@@ -61,7 +61,7 @@ def _something_runs(group: int) -> bool:
 
 
 def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
-    """`make demo` would fail on a fresh clone, or fill a log with control codes."""
+    """The demo prints plain lines as README.md shows them if there is no terminal, and leaves no files."""
     with _demo(tmp_path, pace=20) as demo:
         out, err = demo.communicate(timeout=60)
         assert (demo.returncode, err) == (0, "")
@@ -84,7 +84,10 @@ def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
 
 
 def _pattern(line: str) -> str:
-    """A line of the page as an expression: other figures fit, what it leaves out, and more of a quotation."""
+    """Return a regular expression for a line of README.md.
+
+    It accepts other numbers, the omissions ("…") and longer quotations.
+    """
     pieces = {"…": ".*", " ": " +"}
     return (
         "".join(
@@ -97,7 +100,7 @@ def _pattern(line: str) -> str:
 
 
 def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:
-    """The newcomer's first minute would be a wall of text, or leave the terminal in another state."""
+    """The demo draws on a terminal's alternate screen, and leaves only the summary."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     with _demo(tmp_path, pace=20, out=theirs) as demo:
@@ -112,7 +115,7 @@ def test_on_a_terminal_it_draws_and_leaves_the_summary(tmp_path: Path) -> None:
 
 
 def _read_all(terminal: int) -> str:
-    """Until the other side is closed, which Linux reports as an error."""
+    """Read until the other side is closed, which Linux reports as an error."""
     seen = bytearray()
     try:
         while chunk := os.read(terminal, 65536):
@@ -127,8 +130,8 @@ def _read_all(terminal: int) -> str:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """Ctrl-C in the demo would leave a worker or a relay running, or a folder, or end in a traceback."""
+def test_a_signal_ends_it_without_leftovers(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """SIGINT and SIGTERM end the demo with its worker and relay, without leftovers or a traceback."""
     with _demo(tmp_path, pace=1) as demo:
         assert demo.stdout is not None
         assert "begins" in demo.stdout.readline()
@@ -140,8 +143,8 @@ def test_when_told_to_end_it_leaves_nothing_behind(tmp_path: Path, number: signa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_worker_that_fails_is_told_of(tmp_path: Path) -> None:
-    """The demo would hang, or end well, when its worker and its relay cannot run."""
+def test_worker_that_fails_is_reported(tmp_path: Path) -> None:
+    """A worker or relay that cannot start ends the demo with its error."""
     (tmp_path / "faststream.py").write_text("raise ImportError('no such package')")
     environment = {**_environment(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(

@@ -1,4 +1,7 @@
-"""The server dies, hangs, is full, forgets, or takes no writes: the worker says so once, and goes on."""
+"""Faults of the server: it dies, hangs, is full, loses data or is read-only.
+
+The worker reports it once, and recovers.
+"""
 
 from __future__ import annotations
 
@@ -26,33 +29,33 @@ NAMES = StreamNames(PREFIX)
 
 @pytest.fixture
 async def mortal(tmp_path: Path) -> AsyncIterator[MortalServer]:
-    """A server of this test alone."""
+    """Run a server for one test alone."""
     server = MortalServer(tmp_path)
     yield await server.start()
     await server.kill()
 
 
 async def publish(url: str, response_id: str, *events: object) -> None:
-    """One entry an event."""
+    """Publish each event as an entry."""
     async with Redis.from_url(url) as redis:
         for event in events:
             await redis.xadd(NAMES.deltas, {"event": json.dumps(event), "response_id": response_id})
 
 
 async def finished(url: str) -> list[str]:
-    """The texts that have come out."""
+    """Return the texts that have come out."""
     async with Redis.from_url(url) as redis:
         return [text.text for text in await texts(redis, PREFIX)]
 
 
 def troubles(worker: WorkerProcess) -> list[str]:
-    """What a worker has said of the server, a word a line."""
+    """Return "away" or "back" for each line in which the worker reports the server's state."""
     words = {"redis is away, waiting for it": "away", "redis is back": "back"}
     return [words[line["event"]] for line in worker.lines() if line["event"] in words]
 
 
 async def comes_out(url: str, text: str) -> None:
-    """Wait until a text has come out, once."""
+    """Wait until a text has come out, and assert that it came out once."""
 
     async def came_out() -> bool:
         return text in await finished(url)
@@ -62,7 +65,7 @@ async def comes_out(url: str, text: str) -> None:
 
 
 async def test_the_server_is_killed_and_starts_again(mortal: MortalServer) -> None:
-    """A restart of Redis must need nobody, lose nothing, and fill no log."""
+    """A worker recovers from a restart of Redis by itself, without loss and with few log lines."""
     async with running_workers(mortal.url, PREFIX) as (worker,):
         await publish(mortal.url, "resp_1", delta(1, "be"))
         await mortal.kill()
@@ -76,7 +79,7 @@ async def test_the_server_is_killed_and_starts_again(mortal: MortalServer) -> No
 
 
 async def test_the_server_hangs_and_wakes_up(mortal: MortalServer) -> None:
-    """A server that answers nothing is as good as none: no traceback, no loss, no twice."""
+    """A hanging server is treated like a dead one: no traceback, no loss, no repeats."""
     async with running_workers(mortal.url, PREFIX) as (worker,):
         await publish(mortal.url, "resp_1", delta(1, "a"))
         mortal.hang()
@@ -88,7 +91,7 @@ async def test_the_server_hangs_and_wakes_up(mortal: MortalServer) -> None:
 
 
 async def test_the_server_is_out_of_memory(mortal: MortalServer) -> None:
-    """A script that runs on half way at the memory limit would acknowledge what it has not stored."""
+    """Otherwise a script that stops half way at the memory limit would acknowledge what it has not stored."""
     async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
         await publish(mortal.url, "resp_1", delta(1, "a"))
         worker.process.send_signal(signal.SIGSTOP)
@@ -102,14 +105,14 @@ async def test_the_server_is_out_of_memory(mortal: MortalServer) -> None:
 
 
 async def test_what_a_worker_holds_is_kept_and_given_back_without_memory(mortal: MortalServer) -> None:
-    """Others would take it away from a live worker, and wait in vain for one that has stopped."""
+    """A worker can renew and release its pending entries on a server that is out of memory."""
     async with Redis.from_url(mortal.url) as redis:
         worker, other = Bench(redis, PREFIX).consumer("one"), Bench(redis, PREFIX).consumer("other")
         await publish(mortal.url, "resp_1", delta(1, "a"), done("a"))
         in_hand: list[Any] = [entry.id for entry in await worker.read()]
         await redis.xclaim(NAMES.deltas, GROUP, "one", 0, in_hand, idle=100_000, justid=True)
         await redis.config_set("maxmemory", "1")
-        await worker.group.keep(in_hand)
+        await worker.group.renew(in_hand)
         pending: Any = await redis.xpending_range(NAMES.deltas, GROUP, "-", "+", 10)
         assert all(each["time_since_delivered"] < 100_000 for each in pending)
         assert await worker.group.leave() == 2
@@ -120,7 +123,10 @@ async def test_what_a_worker_holds_is_kept_and_given_back_without_memory(mortal:
 
 @pytest.mark.parametrize("loss", ["flushall", "group", "stream"])
 async def test_the_stream_or_its_group_is_lost(mortal: MortalServer, loss: str) -> None:
-    """FastStream would stop for good; a worker that runs for months makes the group again, at 0."""
+    """A worker creates a lost consumer group again, from the stream's beginning.
+
+    FastStream alone would stop.
+    """
     async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
         await publish(mortal.url, "resp_1", delta(1, "one"), done("one"))
         await comes_out(mortal.url, "one")
@@ -137,7 +143,7 @@ async def test_the_stream_or_its_group_is_lost(mortal: MortalServer, loss: str) 
 
 
 async def test_the_server_takes_no_writes(mortal: MortalServer) -> None:
-    """After a failover the old master is a replica: the worker waits instead of losing its batch."""
+    """A worker waits while its server is read-only, as an old master is after a failover."""
     async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
         worker.process.send_signal(signal.SIGSTOP)
         await publish(mortal.url, "resp_1", delta(1, "a"), done("a"))
@@ -150,7 +156,7 @@ async def test_the_server_takes_no_writes(mortal: MortalServer) -> None:
 
 
 async def test_scripts_are_flushed_and_connections_killed(mortal: MortalServer) -> None:
-    """Both happen in the life of a server; neither may show in the results."""
+    """Flushed scripts and killed connections do not change the results."""
     async with (
         running_workers(mortal.url, PREFIX, claim_time=2) as (worker,),
         Redis.from_url(mortal.url) as redis,
@@ -163,8 +169,8 @@ async def test_scripts_are_flushed_and_connections_killed(mortal: MortalServer) 
         assert not any("exception" in line for line in worker.lines())
 
 
-async def test_a_worker_that_is_told_to_stop_leaves_nothing_pending(mortal: MortalServer) -> None:
-    """A rolling restart under load should delay nothing, and lose nothing."""
+async def test_a_worker_that_stops_leaves_nothing_pending(mortal: MortalServer) -> None:
+    """SIGTERM under load ends a worker without pending entries and without its consumer."""
     async with (
         running_workers(mortal.url, PREFIX, batch_size=5) as (worker,),
         Redis.from_url(mortal.url) as redis,
@@ -177,7 +183,7 @@ async def test_a_worker_that_is_told_to_stop_leaves_nothing_pending(mortal: Mort
 
 
 async def hang_with_a_batch_in_hand(mortal: MortalServer, worker: WorkerProcess, redis: Redis) -> None:
-    """Let the server answer nothing any more in a moment in which the worker waits for it."""
+    """Make the server hang while the worker has a batch in hand."""
 
     async def is_stopped_with_a_batch_in_hand() -> bool:
         worker.process.send_signal(signal.SIGSTOP)
@@ -194,7 +200,7 @@ async def hang_with_a_batch_in_hand(mortal: MortalServer, worker: WorkerProcess,
 
 @pytest.mark.parametrize("waits", [{}, {"wait_aof": True}], ids=["ahead", "one by one"])
 async def test_a_worker_stops_while_the_server_hangs(mortal: MortalServer, waits: dict[str, Any]) -> None:
-    """A worker that is killed because it does not stop looks like one that has failed."""
+    """A worker stops within its shutdown timeout although the server hangs with a batch in hand."""
     settings = {"shutdown_timeout": 2, "batch_size": 1, **waits}
     async with (
         running_workers(mortal.url, PREFIX, **settings) as (worker,),
@@ -208,7 +214,7 @@ async def test_a_worker_stops_while_the_server_hangs(mortal: MortalServer, waits
 
 
 async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> None:
-    """Whoever asks twice does not want to wait for a server that hangs."""
+    """A second SIGTERM ends a worker at once, before its shutdown timeout."""
     async with (
         running_workers(mortal.url, PREFIX, shutdown_timeout=60, batch_size=1) as (worker,),
         Redis.from_url(mortal.url) as redis,
@@ -222,5 +228,5 @@ async def test_a_second_signal_ends_a_worker_at_once(mortal: MortalServer) -> No
 
         await hang_with_a_batch_in_hand(mortal, worker, redis)
         await wait_until(lambda: "away" in troubles(worker), 60, message="the worker is stuck")
-        await wait_until(has_left, 5, message="the worker, asked again and again, has left")
+        await wait_until(has_left, 5, message="the worker has left after repeated signals")
         assert worker.process.returncode == 128 + signal.SIGTERM

@@ -1,4 +1,4 @@
-"""One worker process on a real server: an event's whole way, in every shape of the contract."""
+"""Tests of one worker on a real server: the whole path of an event, in every shape of the contract."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ REFUSAL = "".join(WORDS)
 
 
 def part(**more: Any) -> dict[str, Any]:
-    """The fields that every event about the one part has."""
+    """Return the fields that all events of the test's part have, updated with `more`."""
     return {"item_id": "msg_1", "output_index": 0, "content_index": 0, **more}
 
 
 def refusal() -> Iterator[dict[str, Any]]:
-    """A response that is a refusal, as the API streams it."""
+    """Yield the events of a refused response, as the API streams them."""
     yield {"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1", "model": "gpt-x"}}
     yield {"type": "response.in_progress", "sequence_number": 1, "response": {"id": "resp_1"}}
     for number, word in enumerate(WORDS, 2):
@@ -54,7 +54,7 @@ def refusal() -> Iterator[dict[str, Any]]:
 
 
 async def publish(redis: Redis, prefix: str, *events: dict[str, Any] | list[Any], **context: str) -> None:
-    """One entry an event, or an array of them."""
+    """Publish each event, or each array of events, as an entry."""
     for event in events:
         await add(redis, StreamNames(prefix).deltas, {"event": json.dumps(event), **context})
 
@@ -62,7 +62,7 @@ async def publish(redis: Redis, prefix: str, *events: dict[str, Any] | list[Any]
 async def test_refusal_raises_two_alerts_and_gives_one_text(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """The main job: without it nobody is told of a refusal, or its text is lost."""
+    """A refusal raises two alerts, and its text comes out on the stream and in its item."""
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, *refusal(), response_id="resp_1", tenant="acme")
         await wait_until_settled(redis, prefix)
@@ -85,7 +85,7 @@ async def test_refusal_raises_two_alerts_and_gives_one_text(
 
 
 async def test_opened_alert_comes_with_the_first_delta(redis: Redis, redis_url: str, prefix: str) -> None:
-    """An alert that waits for the end of a refusal comes too late for whoever is to look."""
+    """The alert `opened` is raised with the first delta, long before the refusal ends."""
     async with running_workers(redis_url, prefix):
         created, _, first, *_ = refusal()
         await publish(redis, prefix, created, first, response_id="resp_1")
@@ -95,7 +95,7 @@ async def test_opened_alert_comes_with_the_first_delta(redis: Redis, redis_url: 
 
 
 async def test_events_written_by_hand(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Flat fields, as `redis-cli XADD` writes them, are how an operator tries the worker."""
+    """Flat fields, as `redis-cli XADD` writes them, work like events in JSON."""
     flat = {"item_id": "msg_1", "output_index": "0", "content_index": "0"}
     async with running_workers(redis_url, prefix):
         deltas = StreamNames(prefix).deltas
@@ -116,12 +116,12 @@ async def test_events_written_by_hand(redis: Redis, redis_url: str, prefix: str)
 async def test_published_and_subscribed_with_faststream(
     redis: Redis, redis_url: str, prefix: str, *, coalesced: bool
 ) -> None:
-    """A producer and a subscriber that know only FastStream must need nothing of ours but the models."""
+    """Producers and subscribers need only FastStream and the library's models."""
     names = StreamNames(prefix)
     got: list[AssembledText | ModerationAlert] = []
     broker = RedisBroker(redis_url)
 
-    # From the stream's beginning: of one that begins at its end, FastStream's reads do not join up.
+    # `last_id="0"`: FastStream's reads from a stream's end (`$`) can miss entries between two reads.
     @broker.subscriber(stream=StreamSub(names.assembled, last_id="0"))
     async def on_text(text: AssembledText) -> None:
         got.append(text)
@@ -149,7 +149,7 @@ async def test_published_and_subscribed_with_faststream(
 async def test_what_was_published_before_the_first_worker_is_read(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """A group made at the stream's end would lose every event from before the first deployment."""
+    """A new consumer group begins at the stream's start, and so reads what came before the first worker."""
     await publish(redis, prefix, *refusal(), response_id="resp_1")
     async with running_workers(redis_url, prefix):
         await wait_until_settled(redis, prefix)
@@ -159,7 +159,7 @@ async def test_what_was_published_before_the_first_worker_is_read(
 async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """One bad entry that holds up or fails its batch would stop everybody's alerts."""
+    """A bad entry or event becomes a dead letter, and the rest of its batch is processed."""
     created, _, one, two, three, four, done, *_ = refusal()
     bad = {"type": "response.refusal.delta", "delta": 5, "item_id": "msg_1", "output_index": 0}
     deltas = StreamNames(prefix).deltas
@@ -188,7 +188,7 @@ async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
 
 
 async def test_too_large_an_event_and_too_large_a_part(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Without limits one runaway producer fills Redis for everyone."""
+    """Events and parts beyond their limits become dead letters. Otherwise one producer could fill Redis."""
     created, _, one, two, *_ = refusal()
     async with running_workers(redis_url, prefix, max_event_bytes=2048, max_part_bytes=4096):
         await publish(redis, prefix, {**one, "delta": "x" * 3000}, response_id="large_event")
@@ -230,7 +230,7 @@ async def test_too_large_an_event_and_too_large_a_part(redis: Redis, redis_url: 
 async def test_the_end_of_a_response_closes_what_is_open(
     redis: Redis, redis_url: str, prefix: str, end: dict[str, Any], status: str, reason: str | None
 ) -> None:
-    """A text whose own end never comes must come out with its response's, and say how that ended."""
+    """The end of a response finishes its open texts with the status of that end."""
     created, _, *words = list(refusal())[:6]
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, created, *words, end, response_id="resp_1")
@@ -240,17 +240,18 @@ async def test_the_end_of_a_response_closes_what_is_open(
 
 
 async def test_a_response_that_is_cut_off_is_given_up(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Connections are cut all the time; their texts must come out, not wait for ever."""
+    """A text without an end is abandoned after the idle timeout."""
     created, _, *words = list(refusal())[:6]
     async with running_workers(redis_url, prefix, idle_timeout=0.5, sweep_interval=0.1):
-        await publish(redis, prefix, [created, *words], response_id="resp_1")  # however slow this process is
+        # All in one entry, so that a slow test process causes no idle time between events.
+        await publish(redis, prefix, [created, *words], response_id="resp_1")
         (text,) = await wait_until(lambda: texts(redis, prefix), message="the text is given up")
     assert (text.text, text.status, text.reason) == (REFUSAL, "abandoned", "idle_timeout")
     assert [alert.status for alert in await alerts(redis, prefix)] == [None, "abandoned"]
 
 
 async def test_half_an_emoji_in_each_of_two_deltas(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A tokeniser may split an emoji; both halves must survive every JSON and UTF-8 step between."""
+    """A surrogate pair that is split between two deltas survives each JSON and UTF-8 step."""
     _, _, one, two, *_ = refusal()
     done = part(type="response.refusal.done", refusal="no \U0001f600")
     async with running_workers(redis_url, prefix):
@@ -263,7 +264,7 @@ async def test_half_an_emoji_in_each_of_two_deltas(redis: Redis, redis_url: str,
 
 
 async def test_large_entries_among_others(redis: Redis, redis_url: str, prefix: str) -> None:
-    """What takes long is put back behind the others of its read; nothing of it may fail or be lost."""
+    """Large entries, which are processed after the others of their read, are neither lost nor fail."""
     async with running_workers(redis_url, prefix, claim_time=60) as workers:
         for number in range(20):
             name = f"resp_{number}"
@@ -277,10 +278,10 @@ async def test_large_entries_among_others(redis: Redis, redis_url: str, prefix: 
     assert not await redis.exists(f"{prefix}:owners")
 
 
-async def test_the_answer_is_assembled_only_where_it_is_asked_for(
+async def test_the_answer_is_assembled_only_if_it_is_enabled(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """Answers are not ours to keep, unless DELTALOOM_HANDLERS says so."""
+    """Answers are assembled only if `DELTALOOM_HANDLERS` contains `output_text`."""
     answer = [
         part(type="response.output_text.delta", delta="Hi", sequence_number=1),
         part(type="response.output_text.done", text="Hi", sequence_number=2),
@@ -296,7 +297,7 @@ async def test_the_answer_is_assembled_only_where_it_is_asked_for(
 
 
 async def test_late_and_repeated_events_change_nothing(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A producer's retry after the end must not bring a text or an alert twice, and must be counted."""
+    """Events that are repeated after the end only increase the count `late`."""
     async with running_workers(redis_url, prefix):
         await publish(redis, prefix, *refusal(), response_id="resp_1")
         await wait_until_settled(redis, prefix)
@@ -310,7 +311,7 @@ async def test_late_and_repeated_events_change_nothing(redis: Redis, redis_url: 
 async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """People's words in a log are a leak; a line without ids helps nobody at three in the morning."""
+    """Logs contain no text by default, and each line has the ids needed to find its entry."""
     async with running_workers(redis_url, prefix, log_level="debug") as (worker,):
         await publish(redis, prefix, *refusal(), response_id="resp_1")
         await redis.xadd(StreamNames(prefix).deltas, {"event": '{"sorry": "but'})
@@ -336,8 +337,8 @@ async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
     assert lines["dead letter"].keys() >= {"entry", "reason", "error", "stream"}
 
 
-async def test_texts_are_logged_where_that_is_asked_for(redis: Redis, redis_url: str, prefix: str) -> None:
-    """DELTALOOM_LOG_TEXT=true is for those who may read the texts; it must work when it is needed."""
+async def test_texts_are_logged_if_that_is_enabled(redis: Redis, redis_url: str, prefix: str) -> None:
+    """The log contains the texts with `DELTALOOM_LOG_TEXT=true`."""
     async with running_workers(redis_url, prefix, log_text="true") as (worker,):
         await publish(redis, prefix, *refusal(), response_id="resp_1")
         await wait_until(lambda: worker.said("text finished"), message="the text is logged")

@@ -1,4 +1,4 @@
-"""Redis goes back to an earlier moment, as in a failover: what workers remember is not there any more."""
+"""Redis returns to an earlier state, as in a failover: the workers' caches of it are then wrong."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
+from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.decode import Unreadable
-from service.pipeline.gathering import Gathered
 from service.pipeline.settling import settle
 from service.ports.storage import StorageUnavailableError
 from tests.bench import COMPLETED, Bench, delta, done
@@ -29,19 +29,19 @@ SNAPSHOTS_ONLY = ("--appendonly", "no")
 
 
 class Past:
-    """A partition on a server that goes back to its last snapshot."""
+    """A partition on a server that can return to its last snapshot."""
 
     def __init__(self, server: MortalServer, redis: Redis) -> None:
         self._server = server
         self._redis = redis
         self.bench = Bench(redis, "deltaloom")
 
-    async def keep(self) -> None:
-        """Have everything as it is now outlive the server."""
+    async def save(self) -> None:
+        """Save a snapshot of the current state."""
         await self._redis.save()
 
-    async def come_back(self) -> None:
-        """Lose everything since."""
+    async def restore(self) -> None:
+        """Restart the server with its last snapshot, without the changes since."""
         await self._server.kill()
         await self._server.start(*SNAPSHOTS_ONLY)
         await self._redis.connection_pool.disconnect()
@@ -49,22 +49,22 @@ class Past:
 
 @pytest.fixture
 async def past(tmp_path: Path) -> AsyncIterator[Past]:
-    """A server of this test alone."""
+    """Run a server without an append-only file for one test alone."""
     server = await MortalServer(tmp_path).start(*SNAPSHOTS_ONLY)
     async with Redis.from_url(server.url) as redis:
         yield Past(server, redis)
     await server.kill()
 
 
-async def test_what_is_lost_of_a_response_is_told_again(past: Past) -> None:
-    """A worker that thinks it stored whose a text is would never store it again."""
+async def test_lost_context_is_sent_again(past: Past) -> None:
+    """Context that was lost with the server's state is sent again. Otherwise the text would lack it."""
     bench, worker = past.bench, past.bench.consumer()
     await bench.publish(delta(1, "a"))
     await worker.work()
     await bench.publish({"type": "response.created", "response": {"safety_identifier": "user"}})
-    await past.keep()
+    await past.save()
     await worker.work()
-    await past.come_back()
+    await past.restore()
     await worker.work()
     await bench.publish(done("a"))
     await worker.work()
@@ -73,31 +73,31 @@ async def test_what_is_lost_of_a_response_is_told_again(past: Past) -> None:
 
 
 async def test_an_alert_that_is_lost_is_raised_again_at_once(past: Past) -> None:
-    """A worker that thinks it raised it would leave the refusal unnoticed until its end."""
+    """An alert that was lost with the server's state is raised again with its redelivered entry."""
     bench, worker = past.bench, past.bench.consumer()
     await bench.publish(delta(1, "I'm", "refusal"))
-    await past.keep()
+    await past.save()
     await worker.work()
-    await past.come_back()
+    await past.restore()
     await worker.work()
     (alert,) = await alerts(bench.redis, bench.prefix)
     assert (alert.type, alert.text) == ("deltaloom.refusal.opened", "I'm")
 
 
 async def lose_c(past: Past, worker: Consumer, other: Consumer) -> tuple[list[RawEntry], list[RawEntry]]:
-    """The first one has b and c in hand when c is lost; the second one reads what is left."""
+    """Lose entry c while one consumer holds b and c; return its entries, and those that `other` reads."""
     await past.bench.publish(delta(1, "a"))
     await worker.work()
     await past.bench.publish(delta(2, "b"))
-    await past.keep()
+    await past.save()
     await past.bench.publish(delta(3, "c"))
     in_hand = await worker.read()
-    await past.come_back()
+    await past.restore()
     return in_hand, await other.read()
 
 
 async def assert_c_is_new(bench: Bench, worker: Consumer) -> None:
-    """Its producer publishes it again, and it is no repeat."""
+    """Publish c again, and assert that it is counted as new, not as a repeat."""
     await bench.publish(delta(3, "c"), done("abc"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -105,29 +105,29 @@ async def assert_c_is_new(bench: Bench, worker: Consumer) -> None:
 
 
 async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
-    """A worker would add an entry that it has in hand, and its producer publishes it again."""
+    """A worker does not store an entry that the server has lost, since its producer may publish it again."""
     worker, other = past.bench.consumer("one"), past.bench.consumer("two")
     in_hand, again = await lose_c(past, worker, other)
-    await worker.take(in_hand)
-    await other.take(again)
+    await worker.process(in_hand)
+    await other.process(again)
     await assert_c_is_new(past.bench, worker)
 
 
 async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> None:
-    """Two are in hand, and the first one finds out: the second would be taken for one of the new history."""
+    """A lost entry is not stored either if the worker noticed the lost state in an earlier batch."""
     bench, worker, other = past.bench, past.bench.consumer("one"), past.bench.consumer("two")
     await bench.publish(delta(1, "a"))
     await worker.work()
     await bench.publish(delta(2, "b"), delta(3, "c"))
-    await past.keep()
+    await past.save()
     await bench.publish(delta(4, "d"))
     in_hand = await worker.read()
-    first, second = worker.worker.gathering(in_hand[:1]), worker.worker.gathering(in_hand[1:])
-    await past.come_back()
+    first, second = worker.worker.builder(in_hand[:1]), worker.worker.builder(in_hand[1:])
+    await past.restore()
     again = await other.read()
-    await worker.worker.take(first)
-    await worker.worker.take(second)
-    await other.take(again)
+    await worker.worker.process(first)
+    await worker.worker.process(second)
+    await other.process(again)
     await bench.publish(delta(4, "d"), done("abcd"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -137,7 +137,7 @@ async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> N
 async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
     past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failover is when attempts fail: the next one would begin with the whole batch again."""
+    """A retried commit leaves out the lost entries too, although it begins with the whole batch again."""
     worker, other = past.bench.consumer("one"), past.bench.consumer("two")
     in_hand, again = await lose_c(past, worker, other)
     storage: Any = worker.worker._storage  # noqa: SLF001
@@ -149,60 +149,60 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
         return await commit(*args)
 
     monkeypatch.setattr(storage, "commit", fails_once)
-    await worker.take(in_hand)
-    await other.take(again)
+    await worker.process(in_hand)
+    await other.process(again)
     await assert_c_is_new(past.bench, worker)
 
 
-async def test_a_batch_that_is_lost_is_let_go(past: Past) -> None:
-    """A worker would try for ever to store what nobody has any more, or store it."""
+async def test_a_batch_that_is_lost_is_dropped(past: Past) -> None:
+    """A batch of lost entries only is dropped, instead of retried forever."""
     bench, worker = past.bench, past.bench.consumer()
     await bench.publish(delta(1, "a"))
     await worker.work()
-    await past.keep()
+    await past.save()
     await bench.publish(delta(2, "b"))
     in_hand = await worker.read()
-    await past.come_back()
-    await worker.take(in_hand)
+    await past.restore()
+    await worker.process(in_hand)
     await bench.publish(done("a"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("a", "verified")
 
 
-async def test_what_killed_its_readers_is_not_looked_into_again(
+async def test_an_entry_that_killed_its_readers_is_not_decoded_again(
     past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a failover, of all moments, it would kill this one too."""
+    """A dead letter is made without decoding the entry again, since decoding may have killed workers."""
     bench, worker = past.bench, past.bench.consumer()
     await bench.publish(delta(1, "a"))
     await worker.work()
     await bench.publish(delta(2, "kills"))
     await worker.read()
-    await past.keep()
-    (entry_id,) = await worker.group.inherit("one")
-    entry, history = await worker.group.look_at(entry_id, 1000), worker.worker.history
+    await past.save()
+    (entry_id,) = await worker.group.adopt("one")
+    entry, replication_id = await worker.group.look_at(entry_id, 1000), worker.worker.replication_id
     assert entry is not None
-    await past.come_back()
-    monkeypatch.delattr(Gathered, "add")
+    await past.restore()
+    monkeypatch.delattr(DecodedBatch, "add")
     why = Unreadable("max_deliveries", "it killed three")
-    await worker.worker.bury(entry, 3, why, history)
+    await worker.worker.dead_letter(entry, 3, why, replication_id)
     (letter,) = await dead_letters(bench.redis, bench.prefix)
     assert (letter.reason, letter.deliveries) == ("max_deliveries", 3)
     assert await bench.pending() == {}
 
 
 async def test_a_text_is_not_finished_by_an_end_that_is_lost(past: Past) -> None:
-    """A text would come out that the stream, as it is now, does not close."""
+    """A text is not finished by an end event that the server has lost."""
     bench, worker = past.bench, past.bench.consumer()
     await bench.publish(delta(1, "a"))
     await worker.work()
-    await past.keep()
+    await past.save()
     await bench.publish(COMPLETED)
     await bench.storage.commit(bench.batch(await worker.read()).commit)
     survey = await bench.storage.survey(10_000)
     loaded = await bench.storage.load(survey.ready)
-    await past.come_back()
+    await past.restore()
     table = RoutingTable(BUILT_IN.values())
-    assert await settle(bench.storage, table, loaded, survey.low_water, survey.history) == 0
+    assert await settle(bench.storage, table, loaded, survey.low_water, survey.replication_id) == 0
     assert await texts(bench.redis, bench.prefix) == []

@@ -1,4 +1,4 @@
-"""Entries that are too large to be kept whole, or to be read at all."""
+"""Entries that are too large to be stored whole, or to be read at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def publish(client: Redis, prefix: str, response: str, event: str | bytes)
 async def test_the_letter_of_a_large_entry_has_its_beginning(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """The server would copy it several times, and nobody else would be served meanwhile."""
+    """The dead letter of an oversized entry has only its first 16 MiB, to keep the server responsive."""
     body = "[" + "é" * (10 * MEGABYTE)
     await publish(redis, prefix, "resp_large", body)
     await publish(redis, prefix, "resp_1", json.dumps(REFUSAL))
@@ -61,7 +61,7 @@ async def test_the_letter_of_a_large_entry_has_its_beginning(
 async def test_an_entry_larger_than_the_memory_of_its_workers_stops_them_for_a_while_only(
     tmp_path: Path,
 ) -> None:
-    """Whoever may add one entry would stop all workers for good."""
+    """An entry that exceeds its workers' memory becomes a dead letter after `max_deliveries` crashes."""
     server = Node(tmp_path / "server", {"save": ""})
     environment = relay_environment(server.url, "deltaloom", claim_time=1, max_deliveries=3, block_ms=200)
     command = [sys.executable, "-m", "service", "worker"]
@@ -76,7 +76,7 @@ async def test_an_entry_larger_than_the_memory_of_its_workers_stops_them_for_a_w
 
         while not await done():
             started += 1
-            assert started < 8, "they are stopped for good"
+            assert started < 8, "the workers are stopped for good"
             with (tmp_path / f"{started}.log").open("wb") as log:
                 worker = await asyncio.create_subprocess_exec(
                     *command, env=environment, stdout=log, stderr=log, preexec_fn=limit
@@ -95,5 +95,5 @@ async def test_an_entry_larger_than_the_memory_of_its_workers_stops_them_for_a_w
 
 
 async def done_or_ended(done: Any, ended: asyncio.Task[int]) -> bool:
-    """Return whether there is nothing left to do for a worker, or it has ended."""
+    """Return whether the expected output has come out, or the worker has ended."""
     return ended.done() or bool(await done())

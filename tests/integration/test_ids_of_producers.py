@@ -1,4 +1,4 @@
-"""Ids of entries that producers choose: what they can break, and how it is mended."""
+"""Entry ids that producers choose: the harm they can do, and the remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def entry(event: dict[str, Any]) -> dict[Any, Any]:
 async def test_a_stream_whose_ids_are_used_up_goes_on_when_it_is_deleted(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """One entry would end a stream for good, as no ACL forbids an id."""
+    """A stream with the highest possible entry id accepts no more entries; deleting the stream repairs it."""
     stream, highest = StreamNames(prefix).deltas, str(2**64 - 1)
     first, last = map(entry, REFUSAL)
     async with running_workers(redis_url, prefix) as (worker,):
@@ -49,7 +49,7 @@ async def test_a_stream_whose_ids_are_used_up_goes_on_when_it_is_deleted(
 
 
 async def test_an_id_in_the_future_holds_nothing_open(redis: Redis, redis_url: str, prefix: str) -> None:
-    """All later entries would have its time, and no text of theirs would ever fall idle."""
+    """An id in the future delays no later text: times of activity are limited to the server's time."""
     stream = StreamNames(prefix).deltas
     async with running_workers(redis_url, prefix, idle_timeout=1, sweep_interval=0.2):
         await redis.xadd(stream, {"event": json.dumps({"type": "other"})}, id="99999999999999-0")

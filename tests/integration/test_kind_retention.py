@@ -1,4 +1,4 @@
-"""Texts of some kinds go before the others: from streams, items and alerts, and nothing goes with them."""
+"""Tests of `kind_retention`: texts of some kinds are removed early from streams, items and alerts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from deltaloom import AssembledText, ModerationAlert, Partitions, StreamNames
 from service.address import Address
 from service.embedded import EmbeddedServer
 from service.keys import Keys
-from service.ports.storage import SetUpWronglyError
+from service.ports.storage import SetupError
 from service.storage.client.connection import client_of
-from service.storage.group import OWED_MS
+from service.storage.group import KEPT_FOR_RELAYS_MS
 from service.storage.kind_retention import PAGE, KindRetention
 from service.storage.records import entry_of_alert
 from tests.client.test_messages import ALERT, TEXT
@@ -34,7 +34,7 @@ RELAY = "relay:here"
 
 
 class Outputs:
-    """The outputs of one partition, written as a worker does, but at any time."""
+    """The outputs of one partition, written as a worker does, but with any age."""
 
     def __init__(self, redis: Redis, names: StreamNames) -> None:
         self.redis = redis
@@ -42,11 +42,11 @@ class Outputs:
         self.now_ms = round(time.time() * 1000)
 
     def retention(self, seconds: float = HOUR, kind: str = "reasoning") -> KindRetention:
-        """Return what removes a kind."""
+        """Return a `KindRetention` for one kind, with the retention in seconds."""
         return KindRetention(self.redis, Keys(self.names), {kind: seconds}, WEEK)
 
     async def text(self, name: str, kind: str, age_ms: int, **changed: Any) -> None:
-        """Write a text, into the stream and into its item."""
+        """Write a text to the stream and to its item."""
         text = TEXT.model_copy(update={"id": f"{kind}_{name}", "kind": kind, "response_id": name, **changed})
         fields = {"__data__": text.model_dump_json(), "kind": kind, "id": text.id}
         if text.response_id is not None:
@@ -60,7 +60,7 @@ class Outputs:
         await self.redis.expire(item, WEEK)
 
     async def alert(self, name: str, kind: str | None, age_ms: int, stream: str | None = None) -> str:
-        """Write an alert; return the id of its entry."""
+        """Write an alert, and return the id of its entry."""
         alert = ModerationAlert.model_validate(ALERT.model_dump() | {"id": name, "kind": kind})
         flat = entry_of_alert(alert, self.names.prefix)
         fields: Any = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -74,7 +74,7 @@ class Outputs:
         return await self.ids(self.names.assembled)
 
     async def alerts(self) -> list[str]:
-        """Return the ids of the alerts."""
+        """Return the ids of the alerts in the stream."""
         return await self.ids(self.names.alerts)
 
     async def ids(self, stream: str) -> list[str]:
@@ -82,19 +82,19 @@ class Outputs:
         return [fields[b"id"].decode() for _, fields in await entries(self.redis, stream)]
 
     async def item(self, response_id: str, output_index: int = 0) -> list[str]:
-        """Return the fields of an item."""
+        """Return the names of an item's fields, sorted."""
         fields: Any = await self.redis.hkeys(self.names.item(response_id, output_index))
         return sorted(field.decode() for field in fields)
 
 
 @pytest.fixture(params=[None, 3], ids=["plain", "partition"])
 def outputs(redis: Redis, prefix: str, request: pytest.FixtureRequest) -> Outputs:
-    """Return the outputs of this test."""
+    """Return the outputs of this test, without and with partitions."""
     return Outputs(redis, StreamNames(prefix, request.param))
 
 
 async def test_old_texts_of_the_kind_are_gone(outputs: Outputs) -> None:
-    """Reasoning would be kept for as long as refusals, or these for as short as reasoning."""
+    """Old texts of the kind are removed; younger texts and other kinds stay."""
     await outputs.text("old", "reasoning", 2 * HOUR * 1000)
     await outputs.text("old", "refusal", 2 * HOUR * 1000)
     await outputs.text("item", "reasoning", 2 * HOUR * 1000, response_id=None, item_id="rs_1")
@@ -109,7 +109,7 @@ async def test_old_texts_of_the_kind_are_gone(outputs: Outputs) -> None:
 
 
 async def test_old_alerts_of_the_kind_are_gone(outputs: Outputs) -> None:
-    """A text would go on in the alert about it, or in what a destination did not get."""
+    """Old alerts with texts of the kind are removed, also from the undelivered alerts."""
     for stream in (outputs.names.alerts, outputs.names.undelivered):
         await outputs.alert("old", "reasoning", 2 * HOUR * 1000, stream)
         await outputs.alert("other", "refusal", 2 * HOUR * 1000, stream)
@@ -121,7 +121,7 @@ async def test_old_alerts_of_the_kind_are_gone(outputs: Outputs) -> None:
 
 
 async def test_what_a_relay_has_to_deliver_stays(outputs: Outputs) -> None:
-    """Nobody would be told of an alert that waits for its destination."""
+    """An alert that a relay has not delivered yet is kept."""
     redis, stream = outputs.redis, outputs.names.alerts
     ids = [await outputs.alert(f"alert_{n}", "reasoning", 3 * HOUR * 1000 - n) for n in range(4)]
     await redis.xgroup_create(stream, RELAY, id="0")
@@ -144,7 +144,7 @@ async def test_what_a_relay_has_to_deliver_stays(outputs: Outputs) -> None:
 
 @pytest.mark.parametrize("pending", [(1, 2), (2, 1)], ids=["first", "second"])
 async def test_the_slower_of_two_relays_counts(outputs: Outputs, pending: tuple[int, int]) -> None:
-    """Of two destinations, the one that is behind would not be told. All alerts are of one millisecond."""
+    """The slowest of several relays decides what is kept, also among alerts of one millisecond."""
     stream = outputs.names.alerts
     ids = [await outputs.alert(f"alert_{n}", "reasoning", 3 * HOUR * 1000) for n in range(4)]
     for name, first in zip("ab", pending, strict=True):
@@ -155,20 +155,20 @@ async def test_the_slower_of_two_relays_counts(outputs: Outputs, pending: tuple[
 
 
 async def test_nothing_waits_for_a_relay_for_ever(outputs: Outputs) -> None:
-    """A relay that was given up would keep the texts."""
-    await outputs.alert("very old", "reasoning", OWED_MS + 60_000)
-    await outputs.alert("old", "reasoning", OWED_MS - 60_000)
+    """Alerts are removed after a day even if a relay has not read them."""
+    await outputs.alert("very old", "reasoning", KEPT_FOR_RELAYS_MS + 60_000)
+    await outputs.alert("old", "reasoning", KEPT_FOR_RELAYS_MS - 60_000)
     await outputs.redis.xgroup_create(outputs.names.alerts, RELAY, id="0")
     await outputs.retention().remove_aged()
     assert await outputs.alerts() == ["old"]
 
 
 async def test_many_pages(outputs: Outputs) -> None:
-    """What is behind the first page would stay, or everything would be read anew each time."""
+    """Removal works across pages, and remembers its position between calls."""
     for number in range(2 * PAGE + 10):
         kind = "reasoning" if number % 2 else "refusal"
         await outputs.text(str(number), kind, 2 * HOUR * 1000 - number)
-    await outputs.retention(kind="output_text").remove_aged()  # the server knows the script from here on
+    await outputs.retention(kind="output_text").remove_aged()  # loads the script into the server
     before = await calls(outputs.redis)
     assert await outputs.retention().remove_aged() == PAGE + 5
     after = await calls(outputs.redis)
@@ -181,13 +181,13 @@ async def test_many_pages(outputs: Outputs) -> None:
 
 
 async def calls(redis: Redis) -> dict[str, int]:
-    """Return how often the server was given each command."""
+    """Return the number of calls of each command that the server has counted."""
     stats = await redis.info("commandstats")
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
 
 
-async def test_another_programs_entries_stay_in_nobodys_way(outputs: Outputs) -> None:
-    """One odd entry would stop the removal of all that follow."""
+async def test_another_programs_entries_block_nothing(outputs: Outputs) -> None:
+    """Foreign or damaged entries do not stop the removal of others."""
     age = 2 * HOUR * 1000
     odd: Sequence[Any] = (
         {"kind": "reasoning"},
@@ -204,7 +204,7 @@ async def test_another_programs_entries_stay_in_nobodys_way(outputs: Outputs) ->
 
 
 async def test_nothing_happens_without_the_setting(redis: Redis, prefix: str) -> None:
-    """Whoever did not ask for it would lose texts, or pay for it."""
+    """The server gets no extra commands, and nothing is removed, without the setting."""
     outputs = Outputs(redis, StreamNames(prefix))
     await outputs.text("old", "reasoning", DAY_MS)
     before = await calls(redis)
@@ -213,8 +213,8 @@ async def test_nothing_happens_without_the_setting(redis: Redis, prefix: str) ->
     assert {name for name in after if after[name] != before.get(name)} <= {"info"}
 
 
-async def test_whoever_ends_in_between_leaves_it_to_the_next() -> None:
-    """Half of a page would be noted as done, and its texts stay for as long as all others."""
+async def test_an_interrupted_removal_is_completed_by_the_next() -> None:
+    """A removal that fails half way is repeated by the next call."""
     with EmbeddedServer(protected=False) as server:
         async with Redis.from_url(server.url) as owner:
             await owner.acl_setuser(
@@ -224,7 +224,7 @@ async def test_whoever_ends_in_between_leaves_it_to_the_next() -> None:
             async with Redis.from_url(url) as half:
                 outputs = Outputs(owner, StreamNames())
                 await outputs.text("old", "reasoning", 2 * HOUR * 1000)
-                with pytest.raises(SetUpWronglyError, match="NOPERM"):
+                with pytest.raises(SetupError, match="NOPERM"):
                     await Outputs(half, outputs.names).retention().remove_aged()
             assert await outputs.item("old") == []
             assert await outputs.texts() == ["reasoning_old"]
@@ -233,7 +233,7 @@ async def test_whoever_ends_in_between_leaves_it_to_the_next() -> None:
 
 
 async def test_in_a_cluster(tmp_path: Path) -> None:
-    """Streams and items of several partitions lie on several servers."""
+    """Removal works on a cluster with partitions on several masters."""
     async with (
         running_cluster(tmp_path, replicas=False) as cluster,
         client_of(Address.parse(f"redis+cluster://{cluster.addresses}", None)) as redis,
@@ -251,7 +251,7 @@ async def test_in_a_cluster(tmp_path: Path) -> None:
 
 
 async def test_to_the_byte_where_a_node_holds_one_entry() -> None:
-    """The page on privacy would promise what the server does not do."""
+    """Removed texts leave the server's memory only with one entry per node, as docs/privacy.md states."""
     with EmbeddedServer() as server:
         async with Redis.from_url(server.url) as redis:
             await redis.config_set("rdbcompression", "no")
@@ -272,7 +272,7 @@ async def test_to_the_byte_where_a_node_holds_one_entry() -> None:
 
 @pytest.mark.timeout(120)
 async def test_a_worker_that_is_killed_meanwhile(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A crash would leave texts, or take others with it."""
+    """A worker that is killed during removal neither loses other texts nor leaves old ones."""
     outputs = Outputs(redis, StreamNames(prefix))
     text = AssembledText.model_validate(TEXT.model_dump() | {"kind": "reasoning"}).model_dump_json()
     pipeline = redis.pipeline(transaction=False)
@@ -299,7 +299,7 @@ async def test_a_worker_that_is_killed_meanwhile(redis: Redis, redis_url: str, p
 async def test_a_subscribers_lag_is_unknown_and_a_worker_goes_on(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """Whatever reads the lag of a group would fail, or take it for 0."""
+    """Removal makes a subscriber group's lag unknown (`None`), which the worker tolerates."""
     outputs = Outputs(redis, StreamNames(prefix))
     await redis.xgroup_create(outputs.names.assembled, "archive", id="0", mkstream=True)
     await outputs.text("1", "refusal", 3 * HOUR * 1000)

@@ -1,4 +1,4 @@
-"""Odd fields, as real servers send them, cost nothing but themselves: on a real server."""
+"""Odd fields, as real servers send them, are left out without further harm: tests on a real server."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ DONE: Json = {"type": "response.refusal.done", "output_index": 0, "content_index
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """One partition of the test's own."""
+    """Return a test bench on a prefix of its own."""
     return Bench(redis, prefix)
 
 
 def deltas(**odd: Any) -> list[Json]:
-    """A refusal in two deltas, each with these fields."""
+    """Return a refusal in two deltas, each with these extra fields."""
     return [{**DELTA, "delta": delta, **odd} for delta in ("I can", "not")]
 
 
 def completed(**response: Any) -> Json:
-    """The end of a response that says this."""
+    """Return the end event of a response with these fields."""
     return {"type": "response.completed", "response": response}
 
 
 def message(*content: Any, **odd: Any) -> Json:
-    """An output item with this content."""
+    """Return an output item with this content."""
     return {"type": "message", "id": "msg_1", "content": [*content], **odd}
 
 
@@ -101,7 +101,7 @@ async def test_odd_field_costs_nothing_else(bench: Bench, case: str, *, array: b
 
 
 async def test_event_that_is_nested_too_deeply_costs_only_itself(bench: Bench) -> None:
-    """Otherwise it would take the refusal in the same array with it."""
+    """Otherwise the refusal in the same array would be lost with it."""
     deep = '{"type": "x", "a": ' + "[" * 1000 + "]" * 1000 + "}"
     await bench.publish(json.dumps([*deltas(), DONE]).replace("[", f"[{deep},", 1))
     await bench.consumer().work()
@@ -113,7 +113,7 @@ async def test_event_that_is_nested_too_deeply_costs_only_itself(bench: Bench) -
 
 
 async def test_what_was_left_out_is_counted_for_each_event(bench: Bench) -> None:
-    """Otherwise nobody would see how often a server sends what cannot be used."""
+    """Otherwise an operator would not see how often a server sends fields that cannot be used."""
     await bench.publish(*deltas(item_id=""))
     await bench.publish(json.dumps(deltas(item_id="", sequence_number="x")))
     await bench.consumer().work()
@@ -122,7 +122,7 @@ async def test_what_was_left_out_is_counted_for_each_event(bench: Bench) -> None
     assert counted == {f"{name}:item_id": 4, f"{name}:sequence_number": 2}
 
 
-# ---------------------------------------------------------------------------------------- spellings of an end
+# ------------------------------------------------------------------------ spellings of an end
 
 FILTERED = {"incomplete_details": {"reason": "content_filter"}}
 ENDS: dict[str, tuple[Json, str, str | None, str | None]] = {
@@ -168,7 +168,7 @@ ENDS: dict[str, tuple[Json, str, str | None, str | None]] = {
 
 @pytest.mark.parametrize("case", ENDS)
 async def test_every_spelling_of_an_end_ends_at_once(bench: Bench, case: str) -> None:
-    """Otherwise a text would wait for the idle timeout, and nobody would learn that it was cut off."""
+    """Otherwise a text would wait for the idle timeout, and its status would be wrong."""
     end, status, reason, _ = ENDS[case]
     await bench.publish(*deltas(), end)
     await bench.consumer().work()
@@ -179,7 +179,7 @@ async def test_every_spelling_of_an_end_ends_at_once(bench: Bench, case: str) ->
 
 @pytest.mark.parametrize("case", ENDS)
 async def test_every_spelling_of_a_stop_raises_its_alert(bench: Bench, case: str) -> None:
-    """Otherwise a filter or a policy could stop a response without anybody being told."""
+    """Otherwise a filter or a policy could stop a response without an alert."""
     end, status, reason, alert = ENDS[case]
     await bench.publish(end)
     await bench.consumer().work()
@@ -189,7 +189,7 @@ async def test_every_spelling_of_a_stop_raises_its_alert(bench: Bench, case: str
 
 @pytest.mark.parametrize("event_type", ["response.incomplete", "response.failed"])
 async def test_copies_of_a_response_that_did_not_complete_count(bench: Bench, event_type: str) -> None:
-    """Otherwise the refusal that only the copy has, or has in full, would be lost."""
+    """Otherwise a refusal would be lost if only the final copy has it, or has it in full."""
     end = {"type": event_type, "response": {"output": [message(REFUSAL)]}}
     await bench.publish(deltas()[0], end)
     await bench.publish(end, response_id="resp_2")
@@ -203,7 +203,7 @@ async def test_copies_of_a_response_that_did_not_complete_count(bench: Bench, ev
 
 @pytest.mark.parametrize("event_type", ["response.queued", "response.in_progress", "response.completed"])
 async def test_model_is_learned_from_any_response(bench: Bench, event_type: str) -> None:
-    """Otherwise a refusal whose `response.created` was missed would count for no model."""
+    """Otherwise a refusal without `response.created` would be counted for no model."""
     await bench.publish({"type": event_type, "response": {"model": "m-1"}}, *deltas(), completed(model="m-2"))
     await bench.publish(*deltas(), completed(model="m-1"), response_id="resp_2")
     await bench.consumer().work()

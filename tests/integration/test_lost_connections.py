@@ -1,4 +1,4 @@
-"""A connection that is lost while a worker starts: it waits for the server, and does not end."""
+"""A connection is lost while a worker starts: the worker waits for the server, and does not end."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 class CuttingProxy:
-    """Passes bytes on to a server, and cuts the connection in place of one request."""
+    """A proxy in front of a server that cuts the connection in place of one request."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = host, port
         self._tasks: set[asyncio.Task[None]] = set()
         self.cut_at = 0
-        """The number of that request; 0: none."""
+        """Number of the request to cut, counted from 1; 0 means none."""
         self.requests = 0
-        """How many have come."""
+        """Number of requests received so far."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
-        """Listen while the block lasts; yields the port."""
+        """Listen while the block lasts, and yield the port."""
         listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
             yield listener.sockets[0].getsockname()[1]
@@ -72,17 +72,17 @@ class CuttingProxy:
 
 
 def rehearsal(client: Redis, settings: Settings) -> Awaitable[object]:
-    """All that a worker runs on the server, once."""
+    """Run each command and script of a worker once, on scratch keys."""
     return rehearse(client, RoutingTable(BUILT_IN.values()), settings, settings.names.all[0])
 
 
 def claim(client: Redis, settings: Settings) -> Awaitable[object]:
-    """Look whether this worker can read the state that is there."""
+    """Check that this worker can read the stored state."""
     return StateFormat(client, Keys(StreamNames(settings.prefix)).format).claim()
 
 
 def group(client: Redis, settings: Settings) -> Awaitable[object]:
-    """Make the consumer group."""
+    """Create the consumer group."""
     return ConsumerGroup(client, Keys(StreamNames(settings.prefix)), "one").ensure()
 
 
@@ -92,7 +92,7 @@ def scripts(client: Redis, settings: Settings) -> Awaitable[object]:
 
 
 def server(client: Redis, settings: Settings) -> Awaitable[object]:
-    """Ask the server what it promises."""
+    """Ask the server about its settings."""
     return ask(client, settings.prefix)
 
 
@@ -100,13 +100,13 @@ def server(client: Redis, settings: Settings) -> Awaitable[object]:
 async def test_each_request_of_a_start_may_be_lost(
     redis_url: str, prefix: str, step: Callable[[Redis, Settings], Awaitable[object]]
 ) -> None:
-    """Whoever starts a worker beside a server that restarts would find it ended, with a traceback."""
+    """Otherwise a worker that starts while its server restarts would end with a traceback."""
     at = urlsplit(redis_url)
     proxy = CuttingProxy(at.hostname or "127.0.0.1", at.port or 6379)
     async with proxy.running() as port:
         settings = Settings(redis_url=f"redis://127.0.0.1:{port}", prefix=prefix)
         lost = 0
-        # Until a step needs fewer requests than it would take to reach the one that is cut.
+        # Cut one request later each time, until the step ends before the request to cut.
         while proxy.requests >= proxy.cut_at:
             proxy.requests, proxy.cut_at = 0, proxy.cut_at + 1
             async with client_of(settings.address) as client:

@@ -1,4 +1,4 @@
-"""A text comes once wherever its copies stand, and only the order of the events decides: on a real server."""
+"""Tests of copies and of the order of events: a text comes out once, wherever its copies are."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ COMPLETED: Json = {"type": "response.completed", "response": {"output": []}}
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """One partition of the test's own."""
+    """Return a test bench on a prefix of its own."""
     return Bench(redis, prefix)
 
 
 def delta(text: str, content_index: int = 1, **odd: Any) -> Json:
-    """A piece of a refusal."""
+    """Return a delta of a refusal."""
     place = {"output_index": 0, "content_index": content_index}
     return {"type": "response.refusal.delta", "delta": text, **place, **odd}
 
 
 def done(text: str, content_index: int = 1, **odd: Any) -> Json:
-    """The whole refusal."""
+    """Return the closing event of a refusal, with its whole text."""
     place = {"output_index": 0, "content_index": content_index}
     return {"type": "response.refusal.done", "refusal": text, **place, **odd}
 
 
 def part_done(text: str, content_index: int = 0) -> Json:
-    """A copy of the part."""
+    """Return a `response.content_part.done` event with a copy of the refusal."""
     part = {"type": "refusal", "refusal": text}
     place = {"output_index": 0, "content_index": content_index}
     return {"type": "response.content_part.done", "part": part, **place}
 
 
 def item(*refusals: str) -> Json:
-    """An item with these refusals."""
+    """Return an item with these refusals."""
     return {"type": "message", "content": [{"type": "refusal", "refusal": text} for text in refusals]}
 
 
 def item_done(*refusals: str, output_index: int = 0) -> Json:
-    """The end of an item that has these refusals."""
+    """Return the closing event of an item with these refusals."""
     return {"type": "response.output_item.done", "output_index": output_index, "item": item(*refusals)}
 
 
 def completed(*items: Json) -> Json:
-    """The end of a response that has these items."""
+    """Return the end event of a response with these items."""
     return {"type": "response.completed", "response": {"output": [*items]}}
 
 
@@ -69,7 +69,7 @@ async def publish(bench: Bench, events: list[Json], cut: str) -> None:
 
 
 async def work(consumer: Consumer) -> None:
-    """Read what there is, entry by entry, and look around."""
+    """Process all entries one by one, and sweep once."""
     await consumer.work()
     await consumer.worker.sweep()
 
@@ -106,7 +106,7 @@ ONCE: dict[str, list[Json]] = {
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("case", ONCE)
 async def test_refusal_comes_once_wherever_its_copies_stand(bench: Bench, case: str, cut: str) -> None:
-    """Otherwise one refusal would be two, with four alerts (vLLM, Doubao)."""
+    """Otherwise one refusal would become two texts with four alerts (seen with vLLM and Doubao)."""
     await publish(bench, [*ONCE[case], COMPLETED], cut)
     await work(bench.consumer())
     assert [text for text, *_ in await came_out(bench)] == ["No."]
@@ -115,14 +115,14 @@ async def test_refusal_comes_once_wherever_its_copies_stand(bench: Bench, case: 
 
 @pytest.mark.parametrize("case", ONCE)
 async def test_refusal_comes_once_whoever_is_faster(bench: Bench, case: str) -> None:
-    """Otherwise a copy would be a text of its own where its worker is faster than the text's."""
+    """Otherwise a copy would become a second text if its worker is faster than the text's worker."""
     await bench.publish(*ONCE[case], COMPLETED)
     one, two = bench.consumer("one"), bench.consumer("two")
     first, rest = await one.read(1), await two.read()
-    await two.take(rest)
+    await two.process(rest)
     await two.worker.sweep()
     assert [text for text, *_ in await came_out(bench)] in ([], ["No."])
-    await one.take(first)
+    await one.process(first)
     await one.worker.sweep()
     assert [text for text, *_ in await came_out(bench)] == ["No."]
     assert sorted(await alert_types(bench)) == ["refusal.finished", "refusal.opened"]
@@ -130,7 +130,7 @@ async def test_refusal_comes_once_whoever_is_faster(bench: Bench, case: str) -> 
 
 @pytest.mark.parametrize("cut", CUTS)
 async def test_two_refusals_with_the_same_words_both_come(bench: Bench, cut: str) -> None:
-    """Otherwise the second one would vanish with its alerts."""
+    """Otherwise the second refusal would be lost together with its alerts."""
     two = [delta("No.", 1), done("No.", 1), delta("No.", 2), done("No.", 2)]
     await publish(bench, [*two, item_done("No.", "No."), COMPLETED], cut)
     await work(bench.consumer())
@@ -140,14 +140,14 @@ async def test_two_refusals_with_the_same_words_both_come(bench: Bench, cut: str
 
 @pytest.mark.parametrize("cut", CUTS)
 async def test_refusal_that_came_whole_raises_both_alerts(bench: Bench, cut: str) -> None:
-    """Otherwise nobody would be told of a refusal of a server without deltas."""
+    """Otherwise refusals of a server without deltas would raise no alert."""
     await publish(bench, [item_done("No.", "Never.")], cut)
     await work(bench.consumer())
     assert await alert_types(bench) == ["refusal.opened", "refusal.finished"] * 2
 
 
 async def test_a_copy_leaves_nothing_behind(bench: Bench) -> None:
-    """Otherwise every such response would stay open until it is given up."""
+    """Otherwise each such response would stay open until the idle timeout."""
     await bench.publish(done("No."), item_done("No."), COMPLETED, delta("x", 0))
     await work(bench.consumer())
     names = bench.names
@@ -158,17 +158,17 @@ async def test_a_copy_leaves_nothing_behind(bench: Bench) -> None:
 
 
 async def test_delta_that_follows_a_copy_raises_no_alert_of_its_own(bench: Bench) -> None:
-    """Otherwise a refusal would be opened that nothing ever finishes."""
+    """Otherwise an alert `opened` would never be followed by `finished`."""
     await bench.publish(done("No."), item_done("No."), delta("x", 0), delta("y", 0))
     await bench.consumer("holds").read(1)
     two = bench.consumer("two")
-    await two.take(await two.read(1))
-    await two.take(await two.read(1))
-    await two.take(await two.read())
+    await two.process(await two.read(1))
+    await two.process(await two.read(1))
+    await two.process(await two.read())
     assert "refusal.opened" not in await alert_types(bench)
 
 
-# ---------------------------------------------------------------------------------------- order in an array
+# ------------------------------------------------------------------------ order in an array
 
 
 @pytest.mark.parametrize("first", [item_done(), {"type": "response.incomplete"}, item_done("")])
@@ -181,7 +181,7 @@ async def test_end_that_stands_before_the_first_delta_does_not_close_it(bench: B
 
 
 async def test_text_of_the_first_event_counts_also_within_an_array(bench: Bench) -> None:
-    """Otherwise the same events would give another text in another entry."""
+    """Otherwise the same events would give a different text if they are cut into other entries."""
     events = [delta("I", 0), part_done("I can", 0), done("I can not", 0)]
     await bench.publish(json.dumps(events))
     await bench.publish(*events, response_id="resp_2")
@@ -192,7 +192,7 @@ async def test_text_of_the_first_event_counts_also_within_an_array(bench: Bench)
 
 @pytest.mark.parametrize("cut", CUTS)
 async def test_early_done_is_contradicted_by_the_fuller_copy(bench: Bench, cut: str) -> None:
-    """Otherwise nobody would learn that there is more of a text than came out."""
+    """Otherwise nobody would learn that the text which came out is not complete."""
     events = [delta("I ", 0), done("I ", 0), delta("cannot ", 0), delta("help.", 0)]
     await publish(bench, [*events, completed(item("I cannot help."))], cut)
     await work(bench.consumer())
@@ -202,7 +202,7 @@ async def test_early_done_is_contradicted_by_the_fuller_copy(bench: Bench, cut: 
     assert (await counts(bench.redis, bench.prefix))["late"] == 2
 
 
-# ------------------------------------------------------------------------------------- said in one place only
+# ------------------------------------------------------------ text in a single event only
 
 PLACE: Json = {"output_index": 0, "content_index": 0}
 SUMMARY: Json = {"output_index": 0, "summary_index": 0}
@@ -251,7 +251,7 @@ ONLY: dict[str, tuple[Json, str]] = {
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("case", ONLY)
 async def test_text_that_one_event_alone_has_comes_out(bench: Bench, case: str, cut: str) -> None:
-    """Otherwise it would be lost."""
+    """Otherwise a text that only one kind of event contains would be lost."""
     event, integrity = ONLY[case]
     await publish(bench, [event, item_done(), COMPLETED], cut)
     await work(bench.consumer())
@@ -261,7 +261,7 @@ async def test_text_that_one_event_alone_has_comes_out(bench: Bench, case: str, 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("case", ["item added", "part added"])
 async def test_text_that_deltas_repeat_comes_once(bench: Bench, case: str, cut: str) -> None:
-    """Otherwise a text would come twice, or its first piece would be there twice."""
+    """Otherwise the text would come out twice, or begin twice."""
     await publish(bench, [ONLY[case][0], delta("No.", 0), delta(" Never.", 0), COMPLETED], cut)
     await work(bench.consumer())
     assert await came_out(bench) == [("No. Never.", "completed", "unverified")]
@@ -269,7 +269,7 @@ async def test_text_that_deltas_repeat_comes_once(bench: Bench, case: str, cut: 
 
 
 async def test_beginning_without_a_text_is_only_counted(bench: Bench) -> None:
-    """Otherwise events that every server sends would be stored, or be dead letters."""
+    """Otherwise events that all servers send would fill the state or become dead letters."""
     for event_type in ("output_item", "content_part", "reasoning_part", "reasoning_summary_part"):
         await bench.publish({"type": f"response.{event_type}.added"})
     await work(bench.consumer())
@@ -279,7 +279,7 @@ async def test_beginning_without_a_text_is_only_counted(bench: Bench) -> None:
 
 
 async def test_index_that_grows_with_every_delta_makes_a_text_of_each(bench: Bench) -> None:
-    """What comes out of such a server must be known: nothing tells its pieces from texts of their own."""
+    """Known limit: if a server increases the index with each delta, each delta becomes a text of its own."""
     kind = {"output_index": 0, "item_id": "msg_1"}
     events = [
         *(
@@ -304,12 +304,12 @@ async def test_index_that_grows_with_every_delta_makes_a_text_of_each(bench: Ben
     ]
 
 
-# ------------------------------------------------------------------------- an item id that is a response's id
+# ---------------------------------------------------- an item id equal to a response's id
 
 
 @pytest.mark.parametrize("item_first", [True, False])
 async def test_item_with_the_id_of_a_response_costs_no_text(bench: Bench, *, item_first: bool) -> None:
-    """Otherwise what was looked up would change, or one of the two would vanish."""
+    """Otherwise one of the two texts would be lost, or the item to look up would change."""
     event: Any = {"event": json.dumps(done("by item", 0, item_id="resp_1"))}
     consumer = bench.consumer()
     if not item_first:

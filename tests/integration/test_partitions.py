@@ -1,4 +1,4 @@
-"""The whole flow over several partitions: what comes out of them together is what comes out of one."""
+"""Tests of the whole flow with several partitions: together they yield the same output as one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS: dict[str, object] = {"idle_timeout": 2, "sweep_interval": 0.2, "trim_i
 
 
 async def publish(redis: Redis, partitions: Partitions) -> None:
-    """All streams, event by event in turn."""
+    """Publish all streams, in turn one event of each."""
     pipeline = redis.pipeline(transaction=False)
     left = {name: iter(lines) for name, lines in STREAMS.items()}
     while left:
@@ -40,7 +40,7 @@ async def publish(redis: Redis, partitions: Partitions) -> None:
 
 
 async def all_finished(redis: Redis, partitions: Partitions) -> bool:
-    """Whether everything is read, and nothing is open or waiting, in any partition."""
+    """Return whether all entries of all partitions are processed, and no response is open or waiting."""
     for names in partitions.all:
         groups = await redis.xinfo_groups(names.deltas) if await redis.exists(names.deltas) else []
         read = [group["lag"] == group["pending"] == 0 for group in groups if group["name"] == GROUP.encode()]
@@ -50,7 +50,7 @@ async def all_finished(redis: Redis, partitions: Partitions) -> bool:
 
 
 async def outputs(redis: Redis, partitions: Partitions) -> dict[str, dict[str, Any]]:
-    """What came out, by id, each in the partition of its response; without what depends on time."""
+    """Return the outputs by id, without times, and assert that each is in its response's partition."""
     found: dict[str, dict[str, Any]] = {}
     for names in partitions.all:
         for _, fields in await entries(redis, names.assembled):
@@ -64,7 +64,7 @@ async def outputs(redis: Redis, partitions: Partitions) -> dict[str, dict[str, A
             alert = ModerationAlert.model_validate_json(fields[b"__data__"])
             assert partitions.of(str(alert.response_id)) == names
             assert alert.id not in found
-            # What an opened alert knows so far depends on what came in one batch with the first delta.
+            # The text of an opened alert depends on the deltas in its first batch.
             found[alert.id] = alert.model_dump(include={"type", "response_id", "status", "integrity"})
     return found
 
@@ -73,7 +73,7 @@ async def outputs(redis: Redis, partitions: Partitions) -> dict[str, dict[str, A
 async def test_two_workers_with_half_of_the_partitions_each(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """A text would be missing, come twice, or depend on how the streams are cut into partitions."""
+    """Two workers with half of the partitions each give the same output as one partition."""
     results = []
     for run, count, halves in (("one", 0, [None]), ("four", COUNT, ["0-1", "2,3"])):
         partitions = Partitions(count, f"{prefix}-{run}")
@@ -94,17 +94,17 @@ async def test_two_workers_with_half_of_the_partitions_each(
 
 
 def served(partitions: str | None) -> dict[str, object]:
-    """The setting of a worker that serves these."""
+    """Return the setting that makes a worker serve these partitions."""
     return {} if partitions is None else {"serve_partitions": partitions}
 
 
 async def test_one_worker_with_all_partitions(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A worker would serve one partition and leave the others; or not go on with what it left in them."""
+    """A single worker serves all partitions, and takes over the entries of its predecessor in each."""
     partitions = Partitions(COUNT, prefix)
     await publish(redis, partitions)
     left: Any = {}
     for names in partitions.all:
-        # A former self that read and died.
+        # A previous process with the same consumer name reads entries, and dies.
         await redis.xgroup_create(names.deltas, GROUP, id="0", mkstream=True)
         left[names] = await redis.xreadgroup(GROUP, "me", {names.deltas: ">"}, count=3)
     assert all(left.values())
@@ -121,8 +121,8 @@ async def test_one_worker_with_all_partitions(redis: Redis, redis_url: str, pref
         assert await redis.xinfo_consumers(names.deltas, GROUP) == []
 
 
-async def test_groups_that_are_gone_are_made_again(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A flush would stop the worker in every partition but one."""
+async def test_deleted_groups_are_created_again(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Deleted streams and groups are created again in each partition."""
     partitions = Partitions(COUNT, prefix)
     async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT):
         for names in partitions.all:
@@ -133,7 +133,7 @@ async def test_groups_that_are_gone_are_made_again(redis: Redis, redis_url: str,
 
 
 async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A worker would serve as many partitions as redis-py allows connections, which is 100."""
+    """A worker can serve more partitions than redis-py's default of 100 connections."""
     partitions = Partitions(150, prefix)
     async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=150) as (worker,):
         for names in partitions.all:
@@ -148,16 +148,16 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
 
 
 async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A worker that ends would not serve the other partitions, and would be started again for ever."""
+    """A partition with an input key of another type waits for its repair, while the others are served."""
     partitions = Partitions(COUNT, prefix)
     wrong, right = partitions.all[1], partitions.all[0]
     await redis.set(wrong.deltas, "x")
     async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
         event = "redis is set up wrongly, waiting for somebody"
         await wait_until(partial(worker.said, event), 30, message="it says what is wrong")
-        (told,) = [line["error"] for line in worker.lines() if line["event"] == event]
-        assert wrong.deltas in told
-        assert "move the key or delete it" in told
+        (error,) = [line["error"] for line in worker.lines() if line["event"] == event]
+        assert wrong.deltas in error
+        assert "move the key or delete it" in error
         for names in (right, wrong):
             if names is wrong:
                 await redis.delete(wrong.deltas)

@@ -1,4 +1,4 @@
-"""How much a worker reads at once."""
+"""Tests of how many entries a worker reads at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from chaos.processes import free_port
 from deltaloom import GROUP
-from service.patience import Patience
 from service.ports.storage import RawEntry
+from service.retrying import RetryUntilAvailable
 from service.settings import Settings
-from service.storage.client.connection import patient_client_of
-from service.storage.client.reading_client import BATCH_BYTES, ENTRIES_AT_ONCE, Input, Taken
+from service.storage.client.connection import reading_client_of
+from service.storage.client.reading_client import BATCH_BYTES, ENTRIES_AT_ONCE, Input, ReadBatch
 from tests.bench import Bench, delta
 from tests.waiting import wait_until
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from service.storage.client.connection import PatientClient
+    from service.storage.client.connection import ReadingClient
     from service.storage.client.reading_client import Collector
 
 
 class Replies:
-    """A batch that remembers how it came."""
+    """A batch that records the sizes of the replies and the ids of their entries."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -48,20 +48,20 @@ async def reader(
     redis_url: str,
     new_batch: Callable[[], Collector] = list,
     entries_at_most: Callable[[], int | None] = lambda: None,
-) -> AsyncIterator[PatientClient]:
-    """A client that reads as FastStream does."""
+) -> AsyncIterator[ReadingClient]:
+    """Open a client that reads as FastStream does."""
     group = bench.consumer().group
     await group.ensure()
-    inputs = {bench.names.deltas: Input(group, Patience(), new_batch, entries_at_most)}
-    client = patient_client_of(Settings(redis_url=redis_url).address, inputs)
+    inputs = {bench.names.deltas: Input(group, RetryUntilAvailable(), new_batch, entries_at_most)}
+    client = reading_client_of(Settings(redis_url=redis_url).address, inputs)
     try:
         yield client
     finally:
         await client.aclose()
 
 
-async def read(client: PatientClient, stream: str, count: int = 5000, block: int = 10) -> Any:
-    """A batch, and the id that FastStream is told; None if there is nothing."""
+async def read(client: ReadingClient, stream: str, count: int = 5000, block: int = 10) -> Any:
+    """Return a batch and the last entry id that FastStream gets, or None if there are no entries."""
     reply: Any = await client.xreadgroup(GROUP, "one", {stream: ">"}, count=count, block=block)
     if not reply:
         return None
@@ -70,19 +70,22 @@ async def read(client: PatientClient, stream: str, count: int = 5000, block: int
 
 
 async def ids_in(redis: Redis, stream: str) -> list[bytes]:
-    """The ids of all entries of a stream."""
+    """Return the ids of all entries of a stream."""
     entries: Any = await redis.xrange(stream)
     return [entry_id for entry_id, _ in entries]
 
 
 async def calls(redis: Redis) -> int:
-    """How often the server was asked to read."""
+    """Return the number of XREADGROUP calls that the server has counted."""
     stats = await redis.info("commandstats")
     return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
 
 
 async def test_fewer_large_entries_are_read_at_once(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A batch of arrays would keep the server, and who waits for a text, for long."""
+    """Batches of large entries are limited in bytes.
+
+    Otherwise they would block the server and delay texts.
+    """
     bench = Bench(redis, prefix)
     large = [delta(n, "x" * (BATCH_BYTES // 10 - 1000)) for n in range(40)]
     async with reader(bench, redis_url) as client:
@@ -99,7 +102,7 @@ async def test_fewer_large_entries_are_read_at_once(redis: Redis, redis_url: str
 
 
 async def test_a_backlog_is_read_reply_by_reply(redis: Redis, redis_url: str, prefix: str) -> None:
-    """All at once it would not fit into the processor's cache, and be gathered half as fast."""
+    """A backlog is read in several replies per batch, which fit into the processor's cache."""
     bench = Bench(redis, prefix)
     total = 9 * ENTRIES_AT_ONCE // 2
     await bench.publish(*[delta(n, "x") for n in range(total)])
@@ -116,13 +119,13 @@ async def test_a_backlog_is_read_reply_by_reply(redis: Redis, redis_url: str, pr
 
         before = await calls(redis)
         assert await read(client, bench.names.deltas) is None
-        assert await calls(redis) == before + 1, "who waits asks once"
+        assert await calls(redis) == before + 1, "an idle reader sends one request"
 
 
-async def test_who_asked_for_much_and_got_nothing_does_not_wait_twice(
+async def test_a_read_with_fewer_replies_than_requested_does_not_block(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """A worker that stops would wait in vain for a read that has ended."""
+    """A reader that gets fewer replies than it requested does not block, and leaves no read open."""
     bench = Bench(redis, prefix)
     await bench.publish(*[delta(n, "x") for n in range(ENTRIES_AT_ONCE)])
     async with reader(bench, redis_url) as client:
@@ -130,12 +133,12 @@ async def test_who_asked_for_much_and_got_nothing_does_not_wait_twice(
         assert len(batch) == ENTRIES_AT_ONCE
         before = await calls(redis)
         assert await read(client, bench.names.deltas) is None
-        assert await calls(redis) == before + 2, "it asked for twice as much as there was"
+        assert await calls(redis) == before + 2, "it requested twice the number of replies"
         await asyncio.wait_for(client.reads.no_more(60), 30)
 
 
 async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A reader that asks for many replies would not see why it gets none, and wait for ever."""
+    """A reader with several requests in flight recovers when its consumer group is deleted."""
     bench = Bench(redis, prefix)
     await bench.publish(*[delta(n, "x") for n in range(3 * ENTRIES_AT_ONCE)])
     async with reader(bench, redis_url, Replies) as client:
@@ -147,8 +150,8 @@ async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url:
 
 
 async def test_what_comes_again_within_a_read_is_left_out() -> None:
-    """A group that is made again gives some again; a batch has each once, and in order."""
-    taken = Taken(Replies(), 1)
+    """Entries that a recreated group delivers again within one read are dropped; order is kept."""
+    taken = ReadBatch(Replies(), 1)
     for numbers in ([2, 10], [1, 2, 10], [3, 11], [12]):
         taken.add([RawEntry(b"7-%d" % number, [b"event", b"{}"]) for number in numbers])
     assert isinstance(taken.batch, Replies)
@@ -156,8 +159,11 @@ async def test_what_comes_again_within_a_read_is_left_out() -> None:
     assert (taken.entries, taken.last_id) == (4, b"7-12")
 
 
-async def test_the_last_read_is_waited_for(redis: Redis, redis_url: str, prefix: str) -> None:
-    """What the server gives to a worker that stops just then would wait for others, and count as a retry."""
+async def test_shutdown_waits_for_the_last_read(redis: Redis, redis_url: str, prefix: str) -> None:
+    """A worker that stops still takes the entries of its last read.
+
+    Otherwise they would count as redelivered.
+    """
     bench, taken = Bench(redis, prefix), []
     may_take = asyncio.Event()
     async with reader(bench, redis_url, Replies) as client:
@@ -168,11 +174,11 @@ async def test_the_last_read_is_waited_for(redis: Redis, redis_url: str, prefix:
                 taken.append(batch)
 
         reading = asyncio.create_task(read_on())
-        await wait_until(partial(somebody_waits, redis), message="it waits for a first entry")
+        await wait_until(partial(a_client_waits, redis), message="it waits for a first entry")
         ending = asyncio.create_task(client.reads.no_more(60))
         await bench.publish(delta(1, "a"))
         await wait_until(bench.pending, message="the server has given it out")
-        assert not ending.done(), "nobody has taken it yet"
+        assert not ending.done(), "the entry is not taken yet"
         may_take.set()
         await ending
         assert len(taken) == 1
@@ -182,13 +188,13 @@ async def test_the_last_read_is_waited_for(redis: Redis, redis_url: str, prefix:
         assert await bench.pending() == {"one": 1}, "it reads no more"
 
 
-async def somebody_waits(redis: Redis) -> bool:
-    """Whether a client waits for an entry."""
+async def a_client_waits(redis: Redis) -> bool:
+    """Return whether a client waits for an entry."""
     return bool((await redis.info("clients"))["blocked_clients"])
 
 
-async def test_nobody_waits_for_a_read_that_is_put_off(redis: Redis, prefix: str) -> None:
-    """A worker whose server is away could not be stopped."""
+async def test_shutdown_does_not_wait_for_a_retried_read(redis: Redis, prefix: str) -> None:
+    """A worker without a server can be stopped while its read is retried."""
     bench = Bench(redis, prefix)
     async with reader(bench, f"redis://127.0.0.1:{free_port()}") as client:
         reading = asyncio.create_task(read(client, bench.names.deltas))
@@ -199,7 +205,7 @@ async def test_nobody_waits_for_a_read_that_is_put_off(redis: Redis, prefix: str
 
 
 async def test_a_batch_has_no_more_entries_than_it_should(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Otherwise ten thousand dear entries are in one hand for ten seconds."""
+    """Otherwise one worker would hold ten thousand slow entries for ten seconds."""
     bench = Bench(redis, prefix)
     await bench.publish(*[delta(n, "x") for n in range(6 * ENTRIES_AT_ONCE)])
     limit = 700

@@ -1,4 +1,4 @@
-"""What workers leave behind when they die, hang or are stopped, and who takes it over."""
+"""Entries of workers that die, hang or are stopped, and the workers that take them over."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CLAIM_TIME = 1.0
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """A partition with the shortest claim time there is."""
+    """Return a test bench with the shortest possible claim time."""
     return Bench(redis, prefix, claim_time=CLAIM_TIME)
 
 
 async def reclaim_until(consumer: Consumer, condition: Callable[[], Awaitable[object]], message: str) -> None:
-    """Reclaim again and again, as a worker does, until something is so."""
+    """Reclaim repeatedly, as a worker does, until a condition holds."""
 
     async def reclaimed() -> object:
         await consumer.reclaimer.reclaim()
@@ -44,7 +44,7 @@ async def reclaim_until(consumer: Consumer, condition: Callable[[], Awaitable[ob
 
 
 async def test_a_dead_workers_entries_are_taken_over(bench: Bench) -> None:
-    """Without it a text whose worker died never comes out."""
+    """Pending entries of a dead worker are taken over after the claim time."""
     await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"))
     await bench.consumer("dead").read(2)
     survivor = bench.consumer("alive")
@@ -57,7 +57,7 @@ async def test_a_dead_workers_entries_are_taken_over(bench: Bench) -> None:
 
 
 async def test_a_live_workers_entries_are_left_to_it(redis: Redis, prefix: str) -> None:
-    """Two workers that steal one long batch from each other would never finish it."""
+    """A live worker renews its entries, so that no other worker claims them."""
     bench = Bench(redis, prefix, claim_time=30)
     await bench.publish(delta(1, "a"), KEEPALIVE)
     slow, dead, other = bench.consumer("slow"), bench.consumer("dead"), bench.consumer("other")
@@ -65,23 +65,23 @@ async def test_a_live_workers_entries_are_left_to_it(redis: Redis, prefix: str) 
     for consumer, entry in ((slow, kept), (dead, left)):
         await redis.xclaim(bench.names.deltas, GROUP, consumer.name, 0, [entry.id], idle=60_000, justid=True)
     with slow.worker.holding([kept.id]):
-        await slow.reclaimer.keep()
+        await slow.reclaimer.renew()
         await other.reclaimer.reclaim()
     assert await bench.pending() == {"slow": 1}
 
 
 async def test_a_restarted_worker_goes_on_with_its_own_entries_at_once(bench: Bench) -> None:
-    """A restart under the same name should not wait for the claim time."""
+    """A worker that restarts under the same name takes over its entries at once, without the claim time."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer("pod-0").read()
-    await bench.consumer("pod-0").reclaimer.inherit()
+    await bench.consumer("pod-0").reclaimer.adopt()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
 
 
 async def test_entries_trimmed_while_pending_are_reported_as_lost(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A loss that is passed over in silence is the worst kind."""
+    """Pending entries that were trimmed are counted and logged as lost."""
     await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"))
     await bench.consumer("dead").read()
     await bench.redis.xtrim(bench.names.deltas, maxlen=1, approximate=False)
@@ -94,11 +94,11 @@ async def test_entries_trimmed_while_pending_are_reported_as_lost(
 
 
 class ReaderDiedError(BaseException):
-    """What a handler of these tests raises to end its reader, as a crash would."""
+    """An error that ends the reader of an entry, as a crash would."""
 
 
 def deadly(event: RefusalDelta, _origin: Any) -> list[Any]:
-    """A handler that kills whoever reads the wrong word."""
+    """Raise `ReaderDiedError` for the delta "poison"; otherwise return no effects."""
     if event.delta == "poison":
         raise ReaderDiedError
     return []
@@ -108,21 +108,21 @@ DEADLY = Handler("deadly", (Route(RefusalDelta, deadly),))
 
 
 async def test_an_entry_that_kills_its_readers_takes_no_other_with_it(bench: Bench) -> None:
-    """A poisoned entry must end as a dead letter, and the rest of its batch as if it had not been there."""
+    """An entry that kills its readers becomes a dead letter, and the rest of its batch is processed."""
     words = ["one", "two", "poison", "four", "five"]
     await bench.publish(*(delta(n, word, "refusal") for n, word in enumerate(words)), KEEPALIVE)
     deaths = 0
     with pytest.raises(ReaderDiedError):
         await bench.consumer("reader 0", [DEADLY]).work()
 
-    async def buried() -> bool:
+    async def made_a_dead_letter() -> bool:
         return bool(await dead_letters(bench.redis, bench.prefix))
 
-    while not await buried():
+    while not await made_a_dead_letter():
         deaths += 1
         reader = bench.consumer(f"reader {deaths}", [DEADLY])
         try:
-            await reclaim_until(reader, buried, "the entry is buried")
+            await reclaim_until(reader, made_a_dead_letter, "the entry is a dead letter")
         except ReaderDiedError:
             continue
     (letter,) = await dead_letters(bench.redis, bench.prefix)
@@ -130,7 +130,7 @@ async def test_an_entry_that_kills_its_readers_takes_no_other_with_it(bench: Ben
     assert '"poison' in letter.entry.replace("\\", "")
     assert deaths == 5
     await reclaim_until(bench.consumer("last"), lambda: _nothing_pending(bench), "the rest is done")
-    # The handler, where it does not kill, wants nothing done: its events are only counted.
+    # The handler returns no effects, so that its events are only counted.
     assert (await counts(bench.redis, bench.prefix)) == {
         "type:keepalive": 1,
         "type:response.refusal.delta": 4,
@@ -144,23 +144,23 @@ async def _nothing_pending(bench: Bench) -> bool:
 async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
     redis: Redis, prefix: str
 ) -> None:
-    """Every restart leaves a name behind; removing one that holds entries would lose them."""
+    """Idle consumers without pending entries are removed; those with pending entries stay."""
     bench = Bench(redis, prefix, claim_time=1)
     await bench.publish(delta(1, "a"))
     await bench.consumer("holds").read(1)
     await bench.consumer("empty").read(1)
 
-    async def retired() -> list[str]:
-        return await bench.consumer("alive").group.retire(1)
+    async def removed() -> list[str]:
+        return await bench.consumer("alive").group.remove_idle_consumers(1)
 
-    assert await wait_until(retired, message="a consumer is removed") == ["empty"]
+    assert await wait_until(removed, message="a consumer is removed") == ["empty"]
     assert [info["name"] for info in await redis.xinfo_consumers(bench.names.deltas, GROUP)] == [b"holds"]
 
 
-async def test_a_worker_that_leaves_gives_back_what_it_holds(
+async def test_a_worker_that_leaves_releases_its_entries(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a rolling restart nothing should wait for the claim time, however much it is."""
+    """A worker that stops releases all its entries, so that others take them without waiting."""
     monkeypatch.setattr(group, "AT_MOST", 2)
     await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"), KEEPALIVE, KEEPALIVE)
     leaving = bench.consumer("leaving")
@@ -174,19 +174,19 @@ async def test_a_worker_that_leaves_gives_back_what_it_holds(
 
 
 @pytest.mark.parametrize("loss", ["group", "stream"])
-async def test_a_round_in_the_moment_when_the_group_is_lost(bench: Bench, loss: str) -> None:
-    """Somebody's FLUSHALL would be a traceback in the log, or end a worker that begins just then."""
+async def test_periodic_tasks_while_the_group_is_lost(bench: Bench, loss: str) -> None:
+    """A lost stream or group is created again by any periodic task, without a traceback."""
     consumer = bench.consumer()
     in_hand = [b"1-1"]
     for ask in (
         consumer.group.consumers,
         consumer.reclaimer.reclaim,
-        partial(consumer.group.keep, in_hand),
-        partial(consumer.group.inherit, "gone"),
+        partial(consumer.group.renew, in_hand),
+        partial(consumer.group.adopt, "gone"),
         partial(consumer.group.deliver, ["1-1"], 2),
         partial(consumer.group.trim, 1000),
         consumer.group.leave,
-        consumer.reclaimer.retire,
+        consumer.reclaimer.remove_idle_consumers,
     ):
         await consumer.group.ensure()
         if loss == "group":
@@ -200,7 +200,7 @@ async def test_a_round_in_the_moment_when_the_group_is_lost(bench: Bench, loss: 
 
 
 async def test_the_input_is_trimmed_only_behind_every_group(bench: Bench) -> None:
-    """Trimming what somebody has yet to read is loss; never trimming fills Redis."""
+    """The input is trimmed only up to the entry that all groups have acknowledged."""
     await bench.publish(*[KEEPALIVE] * 500)
     consumer = bench.consumer()
     await consumer.group.ensure()
@@ -215,11 +215,13 @@ async def test_the_input_is_trimmed_only_behind_every_group(bench: Bench) -> Non
     ]
     await bench.redis.xack(bench.names.deltas, "audit", *ids)
     assert 0 < await consumer.group.trim(10**9) < 300
-    assert len(await entries(bench.redis, bench.names.deltas)) >= 200, "what nobody has read is there"
+    assert len(await entries(bench.redis, bench.names.deltas)) >= 200, (
+        "entries that a group has not read stay"
+    )
 
 
 async def test_the_outputs_are_trimmed_by_age(bench: Bench) -> None:
-    """Texts and alerts are people's words: they must not stay for ever."""
+    """Texts and alerts are removed after the retention."""
     for n in range(250):
         await bench.publish(delta(1, "no", "refusal"), done("no", "refusal"), response_id=f"resp_{n}")
     consumer = bench.consumer()
@@ -237,7 +239,7 @@ async def test_the_outputs_are_trimmed_by_age(bench: Bench) -> None:
 
 
 async def test_too_many_open_responses_give_up_the_longest_silent(redis: Redis, prefix: str) -> None:
-    """One producer that never ends its responses must not fill Redis with half texts."""
+    """The responses that were silent for longest are abandoned beyond `max_open_responses`."""
     bench = Bench(redis, prefix, max_open_responses=3)
     for n in range(5):
         await bench.publish(delta(1, f"text {n}"), response_id=f"resp_{n}")

@@ -1,4 +1,4 @@
-"""One relay, a receiver that fails in every way, and what becomes of the alerts."""
+"""Tests of one relay with a receiver that fails in many ways."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from handlers.core.identity import EntryId
 from service.alerts.deciding.privacy import Redactor
 from service.alerts.sending import health
 from service.alerts.sending import in_flight as room
-from service.apps.relay import relaying
+from service.apps.relay_app import relaying
 from service.keys import RelayKeys
-from service.ports.outbox import CONSUMER, KeptDigest, Place
+from service.ports.outbox import CONSUMER, EntryRef, SavedDigest
 from service.settings import Settings
-from service.storage.outbox import RedisOutbox
+from service.storage.redis_outbox import RedisOutbox
 from tests.relays import (
     SECRETS,
     destination,
-    owed,
+    pending_alerts,
     raise_alert,
     undelivered,
     wait_until_served,
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.messages import ModerationAlert
-    from service.apps.relay import Relays
+    from service.apps.relay_app import Relays
     from tests.webhook_receiver import Receiver
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Somewhere alerts go."""
+    """Run a receiver of alerts."""
     async with receiving() as made:
         yield made
 
 
 class Stage:
-    """What a test has: a server, a file, and relays by it."""
+    """The server, alerts file and relays of a test."""
 
     def __init__(self, redis: Redis, redis_url: str, prefix: str, folder: Path) -> None:
         self.redis = redis
@@ -71,29 +71,29 @@ class Stage:
 
     @asynccontextmanager
     async def relay(self, *tables: str) -> AsyncIterator[Relays]:
-        """A relay, by these tables."""
+        """Run a relay with these TOML tables as its alerts file."""
         self.file.write_text("\n".join(tables))
         async with relaying(self.settings, self.file, SECRETS) as relays:
             relays.start()
             yield relays
 
     async def raised(self, phase: str, response: str, **changed: Any) -> str:
-        """An alert is raised; its id."""
+        """Raise an alert, and return its id."""
         return await raise_alert(self.redis, self.prefix, phase, response, **changed)
 
     async def settled(self, name: str = "here") -> None:
-        """Come back when a destination is owed nothing."""
+        """Wait until no alert is pending for a destination."""
         await wait_until_settled(self.redis, self.prefix, name)
 
 
 @pytest.fixture
 def stage(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Stage:
-    """The stage of one test."""
+    """Return the stage of one test."""
     return Stage(redis, redis_url, prefix, tmp_path)
 
 
-async def test_alerts_arrive_and_are_owed_no_more(stage: Stage, receiver: Receiver) -> None:
-    """What was raised before the relay started, and what comes while it runs."""
+async def test_alerts_arrive_and_are_acknowledged(stage: Stage, receiver: Receiver) -> None:
+    """Alerts raised before the relay started and while it runs are delivered once, and acknowledged."""
     before = await stage.raised("opened", "resp_1")
     async with stage.relay(destination("here", receiver.url)):
         await stage.settled()
@@ -104,7 +104,7 @@ async def test_alerts_arrive_and_are_owed_no_more(stage: Stage, receiver: Receiv
 
 
 async def test_what_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
-    """A relay that is restarted would wake everybody up once more."""
+    """Delivered alerts are not sent again after a restart of the relay."""
     first = await stage.raised("opened", "resp_1")
     async with stage.relay(destination("here", receiver.url)):
         await stage.settled()
@@ -114,11 +114,12 @@ async def test_what_was_confirmed_is_not_sent_again(stage: Stage, receiver: Rece
     assert [request.id for request in receiver.requests] == [first, second]
 
 
-async def test_a_stop_with_a_full_room_is_no_outage(
+async def test_a_stop_at_the_limit_in_flight_is_no_outage(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise each stop of a relay whose destination is paused tells that Redis is away."""
-    monkeypatch.setattr("service.alerts.sending.relay.Room", lambda: room.Room(1))
+    """Otherwise each stop of a relay with a paused destination would report that Redis is down."""
+    one = room.InFlightLimit
+    monkeypatch.setattr("service.alerts.sending.destination_relay.InFlightLimit", lambda: one(1))
     receiver.answer = lambda _id, _count: web.Response(status=503, headers={"Retry-After": "60"})
     for n in range(3):
         await stage.raised("opened", f"resp_{n}")
@@ -131,7 +132,7 @@ async def test_a_stop_with_a_full_room_is_no_outage(
 
 
 async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> None:
-    """Somebody who is told of a week of alerts when they set it up turns it off again."""
+    """A new destination with `begin = "now"` gets no older alerts."""
     await stage.raised("opened", "old")
     async with stage.relay(destination("here", receiver.url, begin="now")):
         await wait_until_served(stage.redis, stage.prefix, "here")
@@ -142,7 +143,7 @@ async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> N
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
 async def test_tried_again_in_order(stage: Stage, receiver: Receiver, status: int) -> None:
-    """A server that hiccups costs an alert, or shows the end before the beginning."""
+    """A failed delivery is retried, and later alerts of the same part wait for it."""
     receiver.answer = lambda _id, count: (
         web.Response() if count > 2 else web.Response(status=status) if status else None
     )
@@ -155,8 +156,8 @@ async def test_tried_again_in_order(stage: Stage, receiver: Receiver, status: in
     assert await undelivered(stage.redis, stage.prefix) == []
 
 
-async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None:
-    """A receiver that limits its senders locks out whoever does not listen."""
+async def test_pause_that_is_requested(stage: Stage, receiver: Receiver) -> None:
+    """A relay pauses for as long as the receiver's `Retry-After` requests."""
     asks = {"Retry-After": "3"}
     receiver.answer = lambda _id, _count: (
         web.Response() if len(receiver.requests) else web.Response(status=429, headers=asks)
@@ -174,7 +175,7 @@ async def test_pause_that_is_asked_for(stage: Stage, receiver: Receiver) -> None
 async def test_critical_alert_does_not_wait_for_a_long_pause(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A receiver that is busy for five minutes would hold back what somebody has to be woken for."""
+    """A critical alert is sent during a long pause; alerts of the same part before it are sent first."""
     monkeypatch.setattr(health, "LONGEST_CRITICAL_PAUSE", 0.01)
     asks = {"Retry-After": "86400"}
     receiver.answer = lambda _id, _count: (
@@ -190,10 +191,10 @@ async def test_critical_alert_does_not_wait_for_a_long_pause(
             critical = await stage.raised("finished", "resp_3", severity="critical")
             await wait_until(lambda: receiver.taken == [opened, critical])
 
-            async def two_owed() -> bool:
-                return await owed(stage.redis, stage.prefix, "here") == 2
+            async def two_pending() -> bool:
+                return await pending_alerts(stage.redis, stage.prefix, "here") == 2
 
-            await wait_until(two_owed)
+            await wait_until(two_pending)
     assert [request.id for request in receiver.requests] == [first, opened, opened, critical]
     paused = [line for line in lines if "paused" in line["event"]]
     assert {line["log_level"] for line in paused} == {"warning"}
@@ -202,7 +203,7 @@ async def test_critical_alert_does_not_wait_for_a_long_pause(
 
 
 async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Receiver) -> None:
-    """A message that the receiver declines must neither block the others nor vanish."""
+    """A message that the receiver refuses is stored as undelivered, and blocks no other."""
     receiver.answer = lambda name, _count: web.Response(
         status=400 if name == "opened_bad" else 200, text="no such field"
     )
@@ -221,7 +222,7 @@ async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Rec
 
 
 async def test_resend(stage: Stage, receiver: Receiver) -> None:
-    """Whoever mends the receiver wants what it missed, with the ids it knows."""
+    """`resend` sends undelivered alerts again under their ids, and keeps those that fail."""
     receiver.answer = lambda _id, _count: web.Response(status=400)
     missed = [await stage.raised("opened", f"resp_{n}") for n in range(2)]
     async with stage.relay(destination("here", receiver.url)):
@@ -234,12 +235,12 @@ async def test_resend(stage: Stage, receiver: Receiver) -> None:
     receiver.answer = lambda _id, _count: web.Response()
     done = await _in_thread(*command, env=stage.environment)
     assert (done.returncode, done.stdout) == (0, "2 delivered\n"), done.stderr
-    assert sorted(receiver.taken) == missed  # they are of two responses, which do not wait for each other
+    assert sorted(receiver.taken) == missed  # alerts of two responses have no order
     assert await undelivered(stage.redis, stage.prefix) == []
 
 
-async def test_gone_is_disabled_until_enabled(stage: Stage, receiver: Receiver) -> None:
-    """410 means never again: whoever goes on is a nuisance, and whoever drops the alerts loses them."""
+async def test_status_410_disables_until_enabled(stage: Stage, receiver: Receiver) -> None:
+    """HTTP 410 disables a destination until it is enabled; its alerts are stored as undelivered."""
     receiver.answer = lambda _id, _count: web.Response(status=410)
     first = await stage.raised("opened", "resp_1")
     async with stage.relay(destination("here", receiver.url)):
@@ -258,7 +259,7 @@ async def test_gone_is_disabled_until_enabled(stage: Stage, receiver: Receiver) 
         assert enabled.returncode == 0, enabled.stderr
 
         async def enabled_here() -> bool:
-            return await RedisOutbox(stage.redis, stage.settings.names, "here").gone() is None
+            return await RedisOutbox(stage.redis, stage.settings.names, "here").disabled_answer() is None
 
         await wait_until(enabled_here)
         await wait_until(_delivers(stage, receiver), message="it is sent to again")
@@ -267,10 +268,8 @@ async def test_gone_is_disabled_until_enabled(stage: Stage, receiver: Receiver) 
     assert "not disabled" in again.stderr
 
 
-async def test_whoever_cannot_ask_whether_a_destination_is_enabled_says_so(
-    stage: Stage, receiver: Receiver
-) -> None:
-    """An operator would enable a destination, and nobody would say why nothing is sent to it."""
+async def test_a_failed_lookup_of_a_disabled_destination_is_logged(stage: Stage, receiver: Receiver) -> None:
+    """An error while the relay looks up whether a destination is enabled is logged."""
     receiver.answer = lambda _id, _count: web.Response(status=410)
     gone = RelayKeys(stage.settings.names.all[0], "here").gone
     with capture_logs() as lines:
@@ -295,7 +294,7 @@ def _delivers(stage: Stage, receiver: Receiver) -> Callable[[], Awaitable[bool]]
 
 
 async def test_given_up_after_its_time(stage: Stage) -> None:
-    """An alert of yesterday for a receiver that is away helps nobody; but it must not vanish."""
+    """Alerts that cannot be delivered within `give_up_after` are stored as undelivered."""
     await stage.raised("opened", "resp_1")
     await stage.raised("finished", "resp_1")
     async with stage.relay(destination("here", f"http://127.0.0.1:{free_port()}/", give_up_after=5)):
@@ -306,17 +305,17 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
 
 
 async def test_dead_destination_delays_no_other(stage: Stage, receiver: Receiver) -> None:
-    """One team's broken webhook must not be everybody's silence."""
+    """A destination that does not answer delays no other destination."""
     names = [await stage.raised("opened", f"resp_{n}") for n in range(20)]
     dead = destination("dead", f"http://127.0.0.1:{free_port()}/")
     async with stage.relay(dead, destination("here", receiver.url)):
         await stage.settled("here")
-        assert await owed(stage.redis, stage.prefix, "dead") == 20
+        assert await pending_alerts(stage.redis, stage.prefix, "dead") == 20
     assert sorted(receiver.taken) == sorted(names)
 
 
 async def test_only_what_is_routed_and_not_muted(stage: Stage, receiver: Receiver) -> None:
-    """What a destination does not get must not stay owed to it."""
+    """Alerts that are not routed to a destination, or muted, do not stay pending."""
     route = '[[routes]]\nmatch = { tenant = "acme" }\nto = ["here"]\n'
     mute = '[[mutes]]\nmatch = { model = "old" }\nuntil = 2126-01-01T00:00:00Z\nwhy = "known"\n'
     await stage.raised("opened", "other")
@@ -331,7 +330,10 @@ async def test_only_what_is_routed_and_not_muted(stage: Stage, receiver: Receive
 async def test_each_destination_searches_a_text_for_itself_alone(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text of numbers would be searched as often as the square of the destinations, and leases be lost."""
+    """A text is searched once per destination, in a thread.
+
+    Otherwise a long text would block, and leases be lost.
+    """
     threads, leaving = [], Redactor.leaving
 
     def counted(redactor: Redactor, *arguments: Any) -> ModerationAlert:
@@ -352,7 +354,7 @@ async def test_each_destination_searches_a_text_for_itself_alone(
 
 
 async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:
-    """What another program wrote to the stream must not stop what comes behind it."""
+    """An entry that is not an alert is stored as undelivered, and blocks no other."""
     await add(stage.redis, StreamNames(stage.prefix).alerts, {"hello": "world"})
     good = await stage.raised("opened", "resp_1")
     async with stage.relay(destination("here", receiver.url)):
@@ -362,7 +364,7 @@ async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:
 
 
 async def test_alert_of_a_later_version(stage: Stage, receiver: Receiver) -> None:
-    """A relay that is older than the workers would file what is new as unreadable, and nobody is told."""
+    """A relay delivers alerts with unknown types, values and fields, which newer workers may write."""
     new = await stage.raised(
         "opened", "resp_1", type="deltaloom.prompt.flagged", kind="prompt", severity="severe", status="held"
     )
@@ -378,7 +380,7 @@ async def test_alert_of_a_later_version(stage: Stage, receiver: Receiver) -> Non
 
 
 async def test_undelivered_of_a_later_version_is_listed(stage: Stage) -> None:
-    """One reason that is new, or one alert that is no JSON, would hide all others."""
+    """Undelivered alerts with an unknown reason or invalid JSON are listed like the others."""
     stored = {"destination": "here", "answer": "no", "attempts": "1", "entry_id": "1-1"}
     stored |= {"failed_at": "2026-05-04T12:00:00Z", "reason": "quota\x1b[2J"}
     for data in (b"\xff{", b"{}"):
@@ -390,21 +392,21 @@ async def test_undelivered_of_a_later_version_is_listed(stage: Stage) -> None:
 
 
 async def test_digest(stage: Stage, receiver: Receiver) -> None:
-    """Ten refusals of one kind within a second are one piece of news."""
+    """Similar alerts within a window are sent as one digest."""
     names = [await stage.raised("opened", f"resp_{n}") for n in range(10)]
     group = {"by": ["model"], "window": 1, "from": 3}
     async with stage.relay(destination("here", receiver.url, group=group)):
         await stage.settled()
     *alone, digest = receiver.requests
     assert sorted(each.id for each in alone) == sorted(names[:2])
-    told = digest.body["delivery"]["digest"]
-    assert (told["count"], len(told["examples"])) == (8, 3)
+    summary = digest.body["delivery"]["digest"]
+    assert (summary["count"], len(summary["examples"])) == (8, 3)
     assert digest.id.startswith("digest_")
     assert await stage.redis.exists(f"{stage.prefix}:relay:here:digests") == 0
 
 
 async def test_digest_is_the_same_after_a_restart(stage: Stage, receiver: Receiver) -> None:
-    """A digest that arrived and whose answer was lost must not come again as something else."""
+    """A digest that was not confirmed is sent again unchanged after a restart."""
     receiver.answer = lambda name, _count: web.Response(status=503 if name.startswith("digest") else 200)
     for n in range(5):
         await stage.raised("opened", f"resp_{n}")
@@ -422,8 +424,8 @@ async def test_digest_is_the_same_after_a_restart(stage: Stage, receiver: Receiv
 
 
 @pytest.mark.slow
-async def test_a_full_room_sends_what_a_window_holds(stage: Stage, receiver: Receiver) -> None:
-    """Thousands of similar alerts would keep a graver one out until their window ends."""
+async def test_a_full_relay_closes_windows_early(stage: Stage, receiver: Receiver) -> None:
+    """A relay with the maximum of waiting messages closes windows early, to make room for urgent alerts."""
     for n in range(room.MESSAGES + 2):
         await stage.raised("opened", f"resp_{n}")
     group = {"by": ["model"], "window": 3600, "from": 2}
@@ -434,18 +436,18 @@ async def test_a_full_room_sends_what_a_window_holds(stage: Stage, receiver: Rec
 
 
 async def test_rate_limit(stage: Stage, receiver: Receiver) -> None:
-    """What exceeds the rate waits; nothing is dropped."""
+    """Alerts beyond the rate limit are delayed, not dropped."""
     names = [await stage.raised("opened", f"resp_{n}") for n in range(8)]
     limit = {"per_minute": 100, "burst": 3}
     async with stage.relay(destination("here", receiver.url, rate_limit=limit)):
         await stage.settled()
     assert sorted(receiver.taken) == sorted(names)
     times = [request.at for request in receiver.requests]
-    assert times[7] - times[0] > 2.5  # five of them wait 0.6 s each; the first one may be slow to arrive
+    assert times[7] - times[0] > 2.5  # five of them wait 0.6 s each, less a late first one
 
 
 async def test_reload(stage: Stage, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
-    """A broken file must not silence what runs, and a good one must not need a restart."""
+    """A valid file is loaded at SIGHUP; an invalid one is reported, and the former stays."""
     async with stage.relay(destination("here", receiver.url)) as relays:
         stage.file.write_text("[destinations.here]\ntype = 'webook'\n")
         relays.reload()
@@ -462,7 +464,7 @@ async def test_reload(stage: Stage, receiver: Receiver, capsys: pytest.CaptureFi
 
 
 async def test_group_that_is_gone_is_made_again(stage: Stage, receiver: Receiver) -> None:
-    """After a FLUSHALL a relay that reads nothing any more looks as if nothing happened."""
+    """A deleted stream's consumer group is created again."""
     async with stage.relay(destination("here", receiver.url)):
         await stage.raised("opened", "resp_1")
         await stage.settled()
@@ -472,7 +474,7 @@ async def test_group_that_is_gone_is_made_again(stage: Stage, receiver: Receiver
 
 
 def test_test_alert(stage: Stage) -> None:
-    """Whoever sets a destination up wants to know that it works before it has to."""
+    """`alerts test` shows whether a destination works before it is needed."""
     stage.file.write_text('[destinations.here]\ntype = "command"\ncommand = ["/bin/cat"]\n')
     done = deltaloom("alerts", "test", "here", "--config", str(stage.file), env=dict(os.environ))
     assert (done.returncode, done.stdout) == (0, "here took it: exit status 0\n"), done.stderr
@@ -482,12 +484,12 @@ def test_test_alert(stage: Stage) -> None:
 
 
 async def _in_thread(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:
-    """Run the command while this loop goes on receiving."""
+    """Run the command in a thread while this event loop serves the receiver."""
     return await asyncio.to_thread(deltaloom, *arguments, env=env)
 
 
 async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
-    """What is raised in a partition that nobody reads reaches nobody."""
+    """A relay delivers the alerts of all partitions, and collects their digests together."""
     settings = Settings(**{**stage.settings.model_dump(exclude_none=True), "partitions": 3})
     prefixes = [each.alerts.removesuffix(":alerts") for each in settings.names.all]
     names = [
@@ -502,7 +504,7 @@ async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
         await wait_until(lambda: any(name.startswith("digest") for name in receiver.taken))
 
         async def all_settled() -> bool:
-            return not any([await owed(stage.redis, each, "here") for each in prefixes])
+            return not any([await pending_alerts(stage.redis, each, "here") for each in prefixes])
 
         await wait_until(all_settled)
     alone = [request.id for request in receiver.requests if not request.id.startswith("digest")]
@@ -511,15 +513,15 @@ async def test_all_partitions(stage: Stage, receiver: Receiver) -> None:
 
 
 async def test_digest_that_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
-    """A relay killed between the answer and the last acknowledgement leaves that to the next one."""
+    """A confirmed digest is not sent again if the relay was killed before all acknowledgements."""
     for n in range(3):
         await stage.raised("opened", f"resp_{n}")
     alerts = StreamNames(stage.prefix).alerts
     await stage.redis.xgroup_create(alerts, "relay:here", id="0")
     read = await read_as(stage.redis, alerts, "relay:here", CONSUMER, 10)
-    places = [Place(alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
+    places = [EntryRef(alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
     outbox = RedisOutbox(stage.redis, stage.settings.names, "here")
-    await outbox.keep_digest("digest_1", KeptDigest(places, confirmed=True))
+    await outbox.save_digest("digest_1", SavedDigest(places, confirmed=True))
     async with stage.relay(destination("here", receiver.url)):
         await stage.settled()
         late = await stage.raised("opened", "late")

@@ -1,4 +1,4 @@
-"""Relays on a real Redis Cluster, and on the master that sentinels know: killed, and their server too."""
+"""Relays on a Redis Cluster and on a sentinel group: the sending relay is killed, then the master."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from tests.workers import WorkerProcess
 
 COUNT = 6
-"""Partitions: enough that each of a cluster's three masters has some."""
+"""Number of partitions: enough that each of a cluster's three masters has some."""
 
 AT_ONCE = 20
-"""Refusals that are published together."""
+"""Number of refusals that are published together."""
 
 GROUP = b"relay:here"
 PHASES = ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @dataclass
 class Stage:
-    """A server, a worker and two relays on it, and where alerts go."""
+    """A server group with a worker and two relays, and a receiver."""
 
     client: Redis
     partitions: Partitions
@@ -62,7 +62,7 @@ class Stage:
     refused: int = 0
 
     async def refuse(self) -> None:
-        """Publish some refusals, each in its partition; an event goes again where its answer was lost."""
+        """Publish some refusals, each to its partition; publish an event again if its reply is lost."""
         for number in range(self.refused, self.refused + AT_ONCE):
             for event in _refusal(f"msg_{number}"):
                 await self._publish({"event": json.dumps(event), "response_id": f"resp_{number}"})
@@ -80,16 +80,16 @@ class Stage:
         await wait_until(stored, 60, message="an event is stored", interval=0.05)
 
     async def settled(self) -> None:
-        """Wait until all that was refused has arrived, and is owed no more."""
+        """Wait until all alerts of the refusals have arrived and are acknowledged."""
         expected = self.refused * len(PHASES)
         await wait_until(
             lambda: len(set(self.receiver.taken)) == expected,
             90,
             message=f"{expected} alerts arrive",
         )
-        await wait_until(self._nothing_is_owed, 60, message="nothing is owed any more")
+        await wait_until(self._nothing_is_pending, 60, message="no alert is pending any more")
 
-    async def _nothing_is_owed(self) -> bool:
+    async def _nothing_is_pending(self) -> bool:
         try:
             groups = [await self.client.xinfo_groups(names.alerts) for names in self.partitions.all]
         except (RedisError, RedisClusterException, OSError):
@@ -98,12 +98,12 @@ class Stage:
         return len(of_relay) == len(groups) and not any(each["pending"] or each["lag"] for each in of_relay)
 
     def sends(self) -> WorkerProcess:
-        """The relay that has the lease, or had it last."""
+        """Return the relay that acquired the lease."""
         (relay,) = [relay for relay in self.relays if relay.said("relay sends")]
         return relay
 
     def judge(self) -> None:
-        """Each alert arrived once, and of each refusal the beginning before the end."""
+        """Assert that each alert arrived once, and `opened` before `finished`."""
         requests = self.receiver.requests
         taken = [request.body for request in requests if request.status == web.HTTPOk.status_code]
         for number in range(self.refused):
@@ -111,7 +111,7 @@ class Stage:
         assert len(taken) == self.refused * len(PHASES)
 
     def assert_nothing_failed(self) -> None:
-        """A relay in trouble waits. It has no error to log, and no traceback."""
+        """Assert that no relay has logged an error: while a server is away, a relay waits."""
         for relay in self.relays:
             for line in relay.lines():
                 assert line["level"] != "error", line.get("exception", line)
@@ -126,7 +126,7 @@ def _refusal(item: str) -> Iterable[dict[str, object]]:
 
 @asynccontextmanager
 async def staged(url: str, partitions: int, folder: Path) -> AsyncIterator[Stage]:
-    """Everything that runs, on a server that runs already."""
+    """Start a receiver, a worker and two relays on a running server group."""
     settings: dict[str, object] = {"partitions": partitions} if partitions else {}
     environment = relay_environment(url, "deltaloom", **settings, block_ms=200, lease_time=5)
     client = client_of(Address.parse(url), retry=Retry(NoBackoff(), 0))
@@ -143,7 +143,7 @@ async def staged(url: str, partitions: int, folder: Path) -> AsyncIterator[Stage
 async def relays_die_and_servers_too(
     stage: Stage, group: Cluster | SentinelGroup, master: Callable[[], Awaitable[Node]]
 ) -> None:
-    """Refusals are delivered; by another relay when one is killed; by that one when the server is."""
+    """Assert deliveries in normal operation, after the sending relay is killed, and after the master is."""
     await stage.refuse()
     await stage.settled()
     stage.judge()
@@ -158,7 +158,7 @@ async def relays_die_and_servers_too(
     stage.judge()
     stage.relays.remove(killed)
     stage.sends()
-    # A failover loses what the replica has not yet, so the master dies in a quiet moment.
+    # A failover loses entries that are not replicated yet, so the master is killed after replication.
     await group.wait_until_replicated()
     dead = await master()
     await dead.kill()
@@ -172,7 +172,7 @@ async def relays_die_and_servers_too(
 
 @pytest.mark.slow
 async def test_cluster(tmp_path: Path) -> None:
-    """What is kept for all partitions together, or asked of several at once, fails only on a cluster."""
+    """Keys for all partitions, and calls about several of them, work on a cluster."""
     async with (
         running_cluster(tmp_path, replicas=1) as cluster,
         staged(f"redis+cluster://{cluster.addresses}", COUNT, tmp_path) as stage,
@@ -184,7 +184,7 @@ async def test_cluster(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_sentinels(tmp_path: Path) -> None:
-    """A relay that stays with a master that is no more brings nothing to anybody."""
+    """Relays follow a failover to the new master."""
     async with (
         running_sentinels(tmp_path) as group,
         staged(f"redis+sentinel://{group.addresses}/{SERVICE}/0", 0, tmp_path) as stage,

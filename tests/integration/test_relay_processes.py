@@ -1,4 +1,4 @@
-"""Relays as processes: killed in the middle of anything, several at a time, beside workers."""
+"""Tests of relay processes: killed at any moment, several at a time, in the same process as a worker."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from tests.workers import WorkerProcess
 
 TOGETHER = 60
-"""Responses whose alerts are raised while relays are killed."""
+"""Number of responses with alerts that are raised while relays are killed."""
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Somewhere alerts go."""
+    """Run a receiver of alerts."""
     async with receiving() as made:
         yield made
 
 
 def fails_at_random(seed: int) -> Answer:
-    """Answers of every kind; but 200 from the fifth time on, since each failure doubles a message's pause."""
+    """Return random answers for the first four attempts, then 200, since each failure doubles the pause."""
     chance = random.Random(seed)
 
     def answer(_id: str, count: int) -> web.Response | None:
@@ -68,7 +68,7 @@ def fails_at_random(seed: int) -> Answer:
 async def test_relays_killed_in_the_middle(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """Nothing lost, nothing out of order within a part, and twice only what a killed relay had not noted."""
+    """Killed relays lose no alert and keep their order; only deliveries in flight may be repeated."""
     seed = random.randrange(1 << 30)
     receiver.answer = fails_at_random(seed)
     file = tmp_path / "alerts.toml"
@@ -101,7 +101,7 @@ async def test_relays_killed_in_the_middle(
     assert await undelivered(redis, prefix) == []
     assert set(receiver.taken) == set(raised), f"seed {seed}"
     twice = {name for name in receiver.taken if receiver.taken.count(name) > 1}
-    assert len(twice) <= 8 * 3, f"seed {seed}: only what was under way when a relay was killed"
+    assert len(twice) <= 8 * 3, f"seed {seed}: only deliveries in flight at a kill"
     for number in range(TOGETHER):
         of_part = [request.id for request in receiver.requests if request.id.endswith(f"_resp_{number}")]
         kinds = [kind for kind, _ in groupby(of_part)]
@@ -115,7 +115,7 @@ def _more_was_taken(receiver: Receiver, before: int) -> bool:
 async def test_standby_sends_nothing_and_takes_over(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """Two relays that both send wake people twice; one that does not take over lets them sleep."""
+    """A standby relay sends nothing, and takes over when the sending one dies."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix, lease_time=5)
@@ -137,11 +137,11 @@ async def test_standby_sends_nothing_and_takes_over(
 async def test_relay_that_was_frozen_sends_nothing(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """A process that sleeps through its lease must not go on where it was: another one has."""
+    """A relay that was suspended beyond its lease stops sending, since another relay has taken over."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
-    # It is frozen while it waits, not while it is about to send.
+    # The relay is suspended while it waits for its retry, not in the middle of a delivery.
     asks = {"Retry-After": "60"}
     receiver.answer = lambda _id, _count: (
         web.Response() if receiver.requests else web.Response(status=503, headers=asks)
@@ -164,7 +164,7 @@ async def test_relay_that_was_frozen_sends_nothing(
 async def test_hangup_reloads(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """An operator who has to restart a relay for every change of a route does not change routes."""
+    """SIGHUP reloads a valid alerts file; an invalid one is reported, and the former stays."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     async with relay_process(file, relay_environment(redis_url, prefix)) as relay:
@@ -179,10 +179,10 @@ async def test_hangup_reloads(
         await wait_until(lambda: receiver.taken == [name])
 
 
-async def test_run_relays_where_there_is_a_file(
+async def test_run_starts_a_relay_if_there_is_a_file(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """Who tries it out writes an alerts.toml, and expects that something comes of it."""
+    """`deltaloom run` starts a relay if an `alerts.toml` exists."""
     (tmp_path / "alerts.toml").write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
     with running("run", env=environment, cwd=tmp_path) as run:
@@ -194,7 +194,7 @@ async def test_run_relays_where_there_is_a_file(
 async def test_worker_with_relay(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """From a delta to the receiver in one process, in the order in which it happened."""
+    """`worker --with-relay` delivers alerts from one process, and reloads its file on SIGHUP."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
@@ -215,7 +215,7 @@ async def test_worker_with_relay(
 
 
 async def test_wrong_file_ends_it_before_it_starts(redis_url: str, prefix: str, tmp_path: Path) -> None:
-    """A relay that starts with half a file looks as if all were well."""
+    """An invalid alerts file ends a relay at start, with exit code 2 and the line of the mistake."""
     file = tmp_path / "alerts.toml"
     file.write_text("[destinations.here]\ntype = 'webook'\n")
     environment = relay_environment(redis_url, prefix)
@@ -230,7 +230,7 @@ async def test_wrong_file_ends_it_before_it_starts(redis_url: str, prefix: str, 
 
 
 async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receiver) -> None:
-    """A relay that gives up with the server, or forgets what it had in hand, is none."""
+    """A relay survives a restart of its server, and delivers what was pending."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     server = await MortalServer(tmp_path).start()
@@ -253,7 +253,7 @@ async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receive
 
 @pytest.mark.parametrize("how", ["dead", "hung"])
 async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: Receiver, how: str) -> None:
-    """What does not end when it is told to is killed, and an operator looks for the reason."""
+    """A relay stops within its shutdown timeout although the server is down or hangs."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     server = await MortalServer(tmp_path).start()
@@ -272,8 +272,8 @@ async def test_stops_in_time_while_the_server_is_away(tmp_path: Path, receiver: 
         await server.kill()
 
 
-async def test_secret_that_is_none_is_told_with_its_line(redis_url: str, prefix: str, tmp_path: Path) -> None:
-    """Of twenty destinations, whoever reads the log would have to guess which one it is."""
+async def test_invalid_secret_is_reported_with_its_line(redis_url: str, prefix: str, tmp_path: Path) -> None:
+    """A wrong secret ends a relay at start, with the line and name of its destination."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", "https://hooks.example/"))
     wrong = {**relay_environment(redis_url, prefix), "RECEIVER_SECRET": "hunter2"}
@@ -284,5 +284,6 @@ async def test_secret_that_is_none_is_told_with_its_line(redis_url: str, prefix:
         )
         _, stderr = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 2
-        assert f"{file}:1: destinations.here: what stands in RECEIVER_SECRET is no secret" in stderr.decode()
+        error = f"{file}:1: destinations.here: RECEIVER_SECRET does not hold a signing secret"
+        assert error in stderr.decode()
         assert b"hunter2" not in stderr

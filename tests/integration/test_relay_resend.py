@@ -1,4 +1,4 @@
-"""`deltaloom alerts resend`: by id, to another destination, and what stays where it is."""
+"""Tests of `deltaloom alerts resend`: by id, to another destination, and the alerts that stay."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ text = { excerpt = 4 }
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Takes what comes to /, and refuses it at first."""
+    """Run a receiver of alerts."""
     async with receiving() as made:
         yield made
 
 
 @pytest.fixture
 async def missed(redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver) -> list[str]:
-    """Alerts that the destination `broken` has refused; `spare` got nothing yet."""
+    """Return the ids of alerts that the destination `broken` has refused; `spare` got none."""
     file = tmp_path / "alerts.toml"
     names = [
         await raise_alert(redis, prefix, "opened", "resp_1", text="I must decline this."),
@@ -71,7 +71,7 @@ async def missed(redis: Redis, redis_url: str, prefix: str, tmp_path: Path, rece
 
 
 async def resend(redis_url: str, prefix: str, folder: Path, *arguments: str) -> CompletedProcess[str]:
-    """Run the command in a thread, since the receiver is in this one."""
+    """Run the command in a thread, since the receiver runs in this one."""
     env = environment(redis_url, prefix, DELTALOOM_ALERTS_FILE=str(folder / "alerts.toml"), **SECRETS)
     return await asyncio.to_thread(deltaloom, "alerts", "resend", *arguments, env=env)
 
@@ -79,12 +79,12 @@ async def resend(redis_url: str, prefix: str, folder: Path, *arguments: str) -> 
 async def test_to_another_destination(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
 ) -> None:
-    """What a broken channel missed could not go to those who stand in, or by the wrong rules."""
+    """`--to` sends alerts to another destination, with its routes, mutes and privacy."""
     done = await resend(redis_url, prefix, tmp_path, "--all", "--of", "broken", "--to", "spare")
     assert done.returncode == 1
     assert done.stdout == "2 delivered\n"
     assert "spare does not get it: known (until " in done.stderr
-    assert "1 not delivered: they stay where they are" in done.stderr
+    assert "1 not delivered: they are kept" in done.stderr
     assert receiver.taken == missed[:2]
     bodies = [request.body for request in receiver.requests if request.status == 200]
     assert [body["text"] for body in bodies] == ["I mu…", "I mu…"]
@@ -100,7 +100,7 @@ async def test_to_another_destination(
 async def test_by_id(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
 ) -> None:
-    """Who wants one of them would have to send all."""
+    """Single alerts can be sent again by their entry ids."""
     found = await entries(redis, StreamNames(prefix).undelivered)
     ids = {fields[b"id"].decode(): entry_id for entry_id, fields in found}
     done = await resend(redis_url, prefix, tmp_path, ids[missed[1]], "1-1")
@@ -113,7 +113,7 @@ async def test_by_id(
 async def test_entry_of_another_program_stops_nothing(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
 ) -> None:
-    """What another program wrote among the undelivered alerts would keep an operator from all of them."""
+    """A foreign entry among the undelivered alerts is reported, and blocks no other."""
     await redis.xadd(StreamNames(prefix).undelivered, {b"\xff": b"\xff"}, id="99999999999999999-0")
     done = await resend(redis_url, prefix, tmp_path, "--all")
     assert "99999999999999999-0: holds no alert" in done.stderr
@@ -124,7 +124,7 @@ async def test_entry_of_another_program_stops_nothing(
 async def test_to_nobody(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver, missed: list[str]
 ) -> None:
-    """A slip of the pen would remove what was not delivered."""
+    """Alerts stay if the destination in `--to` does not exist."""
     done = await resend(redis_url, prefix, tmp_path, "--all", "--to", "sapre")
     assert (done.returncode, done.stdout) == (1, "0 delivered\n")
     assert done.stderr.count("there is no destination sapre in the file") == len(missed)

@@ -1,6 +1,7 @@
-"""What a worker and a relay log at the level of every day: neither a word of a refusal nor a secret.
+"""Logs of a worker and a relay at the default level contain neither words of a refusal nor secrets.
 
-Every kind of destination fails, and repeats what it was sent and where: so all is said that is ever said.
+Each kind of destination fails, and the receiver repeats the request in its answer, so that each message that
+could contain them is logged.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.workers import WorkerProcess
 
 MARKER = "Zwetschgenkuchenrezept"
-"""A word of the refusal that nobody else says."""
+"""A word of the refusal that occurs nowhere else."""
 WHSEC = "whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rLXRlc3Q="
 SECRETS = {
     "HOOK_SECRET": WHSEC,
@@ -47,7 +48,7 @@ PROGRAM = "import os, sys; sys.stderr.write(os.environ['PROGRAM_TOKEN'] + sys.st
 
 
 def configuration(receiver: Receiver) -> str:
-    """One destination of each kind, full of secrets, and answered with all that it sends."""
+    """Return an alerts file with one destination of each kind, each with secrets."""
     here = f"http://127.0.0.1:{receiver.port}"
     allowed = {"allow_addresses": ["127.0.0.0/8"], "begin": "all"}
     tables: dict[str, dict[str, object]] = {
@@ -68,7 +69,7 @@ def configuration(receiver: Receiver) -> str:
         },
         "log": {"type": "log", "begin": "all"},
     }
-    hook = destination("hook", f"{here}/hook", secret_env="HOOK_SECRET")  # noqa: S106 - a variable's name
+    hook = destination("hook", f"{here}/hook", secret_env="HOOK_SECRET")  # noqa: S106 - the name of a variable
     written = (
         f"[destinations.{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
         for name, table in tables.items()
@@ -77,7 +78,7 @@ def configuration(receiver: Receiver) -> str:
 
 
 async def refuse(redis: Redis, response: str = "resp_1") -> None:
-    """Have a model refuse, with the marker in what it says; and publish something that is no event."""
+    """Publish a refusal that contains the marker, an invalid event and an entry that is not JSON."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     words = f"I will not tell you of the {MARKER}."
     for event in (
@@ -100,7 +101,7 @@ def _given_up(worker: WorkerProcess) -> int:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Node]:
-    """A server with a password that only the user `loom` has to know."""
+    """Run a server with the user `loom`, who needs a password."""
     node = Node(tmp_path / "server", {"save": ""})
     await node.start()
     try:
@@ -110,8 +111,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Node]:
         await node.kill()
 
 
-async def test_nothing_is_told(tmp_path: Path, server: Node) -> None:
-    """Logs go to places, and to people, whom neither texts nor passwords are meant for."""
+async def test_logs_contain_no_text_and_no_secret(tmp_path: Path, server: Node) -> None:
+    """Logs and stored answers never contain texts or secrets, also after errors and reloads."""
     url = f"redis://loom:{SECRETS['REDIS_PASSWORD']}@{server.address}"
     file = tmp_path / "alerts.toml"
     async with receiving(echo) as receiver, Redis.from_url(server.url) as redis:
@@ -137,10 +138,10 @@ async def test_nothing_is_told(tmp_path: Path, server: Node) -> None:
             await refuse(redis, "resp_2")
             await wait_until(lambda: _given_up(worker) >= 24, 30, message="they go on")
             assert await worker.stop() == 0
-            told = worker.log.read_text()
+            log = worker.log.read_text()
         answers = [alert.answer for alert in await undelivered(redis, "deltaloom")]
     assert receiver.received
     assert all(MARKER in request.body.decode() for request in receiver.received)
     for secret in (MARKER, *SECRETS.values()):
-        assert secret not in told
+        assert secret not in log
         assert not [answer for answer in answers if secret in answer]

@@ -1,4 +1,4 @@
-"""`deltaloom worker --with-relay --processes 2`: one parent, two relays, a file that changes."""
+"""Tests of `deltaloom worker --with-relay --processes 2`: one supervisor, two relays, a file that changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.test_cli_worker_processes import said, until_started
+from tests.integration.test_cli_worker_processes import logged_as, until_started
 from tests.relays import destination, raise_alert, relay_environment, wait_until_served, wait_until_settled
 from tests.service.cli.command import TIMEOUT, running
 from tests.waiting import wait_until
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Somewhere alerts go."""
+    """Run a receiver of alerts."""
     async with receiving() as made:
         yield made
 
 
 async def both(command: Running, event: str) -> None:
-    """Wait until both processes have said something."""
+    """Wait until both processes have logged this event."""
     await wait_until(
-        lambda: {line["process"] for line in said(command, event)} == {1, 2},
+        lambda: {line["process"] for line in logged_as(command, event)} == {1, 2},
         TIMEOUT,
-        message=f"both say {event!r}",
+        message=f"both log {event!r}",
     )
 
 
 async def test_hangup_reaches_every_relay(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """The process that stands by would go on by the former file as soon as the other one stops."""
+    """SIGHUP reloads the file in the standby relay too. Otherwise it would take over with the old file."""
     file = tmp_path / "alerts.toml"
     file.write_text(destination("here", receiver.url))
     arguments = ("worker", "--with-relay", "--processes", "2", "--config", str(file))
@@ -62,9 +62,11 @@ async def test_hangup_reaches_every_relay(
         await wait_until(lambda: _senders(command, "there"), TIMEOUT, message="one of them sends")
         second = await raise_alert(redis, prefix, "opened", "resp_2")
         await wait_until_settled(redis, prefix, "there")
-        # Whoever stood by has the new file too: it sends when the other one is gone.
+        # The standby relay has the new file too: it sends when the sending one is killed.
         sender = _senders(command, "there")[-1]
-        victim = next(line["pid"] for line in said(command, "process started") if line["process"] == sender)
+        victim = next(
+            line["pid"] for line in logged_as(command, "process started") if line["process"] == sender
+        )
         os.kill(victim, signal.SIGKILL)
         await wait_until(
             lambda: set(_senders(command, "there")) == {1, 2}, TIMEOUT, message="the other one sends"
@@ -76,5 +78,5 @@ async def test_hangup_reaches_every_relay(
 
 
 def _senders(command: Running, name: str) -> list[int]:
-    """The processes that have sent to a destination, in the order in which they began."""
-    return [line["process"] for line in said(command, "relay sends") if line["destination"] == name]
+    """Return the numbers of the processes that sent to a destination, in the order in which they began."""
+    return [line["process"] for line in logged_as(command, "relay sends") if line["destination"] == name]

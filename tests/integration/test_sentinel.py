@@ -1,4 +1,4 @@
-"""Workers on the master that a real sentinel group knows: the whole flow, and its death."""
+"""Tests of workers on a sentinel group: the whole flow, and the master's death."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 WAITING = {"wait_replicas": 1, "batch_size": 3}
-"""Batches are so small that two of them, which wait for the replica, leave something unread."""
+"""Small batches: while two of them wait for the replica, entries stay unread."""
 
 
 ALL_AT_ONCE: dict[str, Any] = {
@@ -38,11 +38,11 @@ ALL_AT_ONCE: dict[str, Any] = {
     "claim_time": 1.5,
     "trim_interval": 0.5,
 }
-"""Rounds that begin together, and so look for the master together when their connections were cut."""
+"""Periodic tasks with equal intervals, which all look for the master at once when connections are cut."""
 
 
-async def test_calls_at_once_forget_no_sentinel(tmp_path: Path) -> None:
-    """Whoever forgets a sentinel that knew no master for a while does not find the master by it later."""
+async def test_concurrent_calls_forget_no_sentinel(tmp_path: Path) -> None:
+    """A sentinel that knows no master for a while is asked again later, also after concurrent calls."""
     async with running_sentinels(tmp_path, replicas=0) as group:
         first, *others = group.sentinels
         master = await group.master()
@@ -58,21 +58,21 @@ async def test_calls_at_once_forget_no_sentinel(tmp_path: Path) -> None:
 
 
 async def test_a_stop_leaves_no_connection_to_a_sentinel_open(tmp_path: Path) -> None:
-    """Connections to a sentinel that was forgotten would keep the worker's event loop from closing."""
+    """Unclosed connections to a removed sentinel would keep the worker's event loop from closing."""
     async with running_sentinels(tmp_path, replicas=0) as group:
         first, master = group.sentinels[0], await group.master()
         url = f"redis+sentinel://{group.addresses}/{SERVICE}/0"
 
-        async def rounds() -> set[str]:
-            """Return the connections by which rounds have asked something."""
+        async def task_connections() -> set[str]:
+            """Return the ids of connections that have run a periodic task."""
             clients = await master.ask("CLIENT LIST", "TYPE", "normal")
             return {each["id"] for each in clients if each["cmd"] == "evalsha"}
 
         async with running_workers(url, "deltaloom", **ALL_AT_ONCE) as (worker,):
-            await wait_until(rounds, 30, message="rounds have connections")
+            await wait_until(task_connections, 30, message="periodic tasks have connections")
             await first.ask("SENTINEL", "REMOVE", SERVICE)
             await master.ask("CLIENT", "KILL", "TYPE", "normal")
-            await wait_until(rounds, 30, message="they have some again")
+            await wait_until(task_connections, 30, message="they have connections again")
             assert await worker.stop() == 0
             assert "unclosed" not in worker.log.read_text()
 
@@ -80,8 +80,8 @@ async def test_a_stop_leaves_no_connection_to_a_sentinel_open(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("waits", [{}, WAITING], ids=["asynchronous", "waiting for the replica"])
 async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, object]) -> None:
-    """A failover would stop the workers for good, or have them take what is lost with it for done."""
-    # Few, where each small batch is waited for, and all is published again as long as there is no replica.
+    """Workers survive a failover, and read again what the dead master had not replicated."""
+    # Few events: each small batch waits, and all is published again while there is no replica.
     generated = Generated(Partitions(), "sentinel", 30 if waits else 60, producers=4)
     async with running_sentinels(tmp_path) as group:
         url = f"redis+sentinel://{group.addresses}/{SERVICE}/0"
@@ -102,8 +102,8 @@ async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, ob
             await group.wait_until_replaced(dead)
             if waits:
                 await generated.wait_until_unread(client)
-            assert producers.published == published, "nothing is, without a replica"
-            await group.start(dead)  # as the replica
+            assert producers.published == published, "nothing is published without a replica"
+            await group.start(dead)  # it joins as the replica
             await publishing
             assert producers.published == generated.entries > published
             await generated.judge(client)

@@ -1,4 +1,4 @@
-"""Workers where everybody wants a password: the sentinels one of their own, the servers that of a user."""
+"""Tests of workers with passwords: one for the sentinels, and a user's for the servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.sentinel_servers import SentinelGroup
 
 PASSWORDS = Passwords("servers-only", "sentinels-only")
-PASSWORD = "workers-only"  # noqa: S105 - of servers that live as long as one test
+PASSWORD = "workers-only"  # noqa: S105 - the servers exist for one test
 SECRETS = (PASSWORDS.servers, PASSWORDS.sentinels, PASSWORD)
 AWAY = "redis is away, waiting for it"
 
@@ -29,20 +29,20 @@ pytestmark = pytest.mark.timeout(240)
 
 @asynccontextmanager
 async def running_group(folder: Path) -> AsyncIterator[SentinelGroup]:
-    """A group whose servers know the worker's user."""
+    """Run a group of servers that know the worker's user."""
     user = f"worker on >{PASSWORD} ~deltaloom:* +@all -@admin"
     async with running_sentinels(folder, passwords=PASSWORDS, user=user) as group:
         yield group
 
 
 def url_of(group: SentinelGroup, password: str = PASSWORD, sentinels: str = PASSWORDS.sentinels) -> str:
-    """As an operator writes it."""
+    """Return the group's URL as an operator writes it."""
     servers = f"redis+sentinel://worker:{password}@{group.addresses}/{SERVICE}/0"
     return f"{servers}?sentinel_password={sentinels}"
 
 
 def publish(env: dict[str, str], folder: Path, response_id: str) -> None:
-    """A refusal that comes whole."""
+    """Publish a refusal in a single event."""
     part = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
     file = folder / f"{response_id}.jsonl"
     file.write_text(json.dumps({"type": "response.refusal.done", "refusal": f"No, {response_id}.", **part}))
@@ -51,14 +51,14 @@ def publish(env: dict[str, str], folder: Path, response_id: str) -> None:
 
 
 def come_out(env: dict[str, str], stream: str, count: int) -> list[str]:
-    """So many texts, or texts of alerts."""
-    told = deltaloom("tail", stream, "--from-start", "--count", str(count), "--json", env=env)
-    assert told.returncode == 0, told.stderr
-    return [json.loads(line)["text"] for line in told.stdout.splitlines()]
+    """Wait for this many messages of a stream, and return their texts."""
+    done = deltaloom("tail", stream, "--from-start", "--count", str(count), "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["text"] for line in done.stdout.splitlines()]
 
 
 async def test_the_whole_flow(tmp_path: Path) -> None:
-    """A password would go to the wrong one of the two, or be forgotten for the next master."""
+    """Passwords go to the right kind of server, also after a failover, and are never logged."""
     async with running_group(tmp_path / "servers") as group:
         url = url_of(group)
         env = environment(url)
@@ -91,7 +91,7 @@ async def test_the_whole_flow(tmp_path: Path) -> None:
     ids=["the servers'", "the sentinels'"],
 )
 async def test_a_wrong_password(tmp_path: Path, password: str, sentinels: str, says: str) -> None:
-    """It would look like a server that is away, or be written down."""
+    """A wrong password is reported as such, not as a server that is down, and never logged."""
     async with running_group(tmp_path) as group:
         url = url_of(group, password, sentinels)
         checked = deltaloom("check", env=environment(url))
@@ -101,8 +101,8 @@ async def test_a_wrong_password(tmp_path: Path, password: str, sentinels: str, s
             assert await worker.stop() == 0
             lines = [line for line in worker.lines() if line["event"] == AWAY]
             log = worker.log.read_text()
-        told = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
-        assert f"/{SERVICE}/0 wants another user or password: " in told
-        assert "?sentinel_password= for the sentinels" in told
+        failure = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
+        assert f"/{SERVICE}/0 does not accept this user or password: " in failure
+        assert "?sentinel_password= for the sentinels" in failure
         assert any(line["error"].startswith(says) for line in lines), lines
         assert not [secret for secret in (*SECRETS, "s3cret") if secret in log + checked.stdout]

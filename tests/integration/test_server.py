@@ -1,4 +1,4 @@
-"""The test server itself: if these fail, no other integration test says anything."""
+"""Tests of the test server itself: the other integration tests depend on them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 OLDEST = (7, 0)
-"""`#!lua` scripts and XAUTOCLAIM's list of deleted entries are what we need of it."""
+"""The oldest version with `#!lua` scripts and the list of deleted entries in XAUTOCLAIM's reply."""
 
 
 async def test_server_is_new_enough(redis: Redis) -> None:
-    """The run would be about a server that is not supported."""
+    """Otherwise all tests would run against an unsupported server."""
     info = await redis.info("server")
     assert tuple(int(n) for n in info["redis_version"].split(".")[:2]) >= OLDEST
 
 
 async def test_server_knows_flagged_scripts(redis: Redis, prefix: str) -> None:
-    """The worker's scripts could not be loaded."""
+    """Otherwise the worker's scripts could not be loaded."""
     script = "#!lua\nreturn redis.call('INCR', KEYS[1])"
     assert await redis.eval(script, 1, f"{prefix}:counter") == 1
     await redis.expire(f"{prefix}:counter", 60)
@@ -33,20 +33,20 @@ async def test_server_knows_flagged_scripts(redis: Redis, prefix: str) -> None:
 
 @pytest.mark.parametrize("turn", ["first", "second"])
 async def test_nothing_is_left_by_another_test(redis: Redis, prefix: str, turn: str) -> None:
-    """Tests would see each other's keys, and pass or fail by their order."""
+    """Otherwise tests would see keys of other tests, and depend on their order."""
     assert [key async for key in redis.scan_iter(match=f"{prefix}*")] == []
     await redis.set(f"{prefix}:left-behind", turn, ex=60)
 
 
 async def test_waiting_says_what_did_not_happen() -> None:
-    """A test that waits in vain would not tell for what."""
+    """A wait that times out names the condition that it waited for."""
     with pytest.raises(AssertionError, match="the moon is full"):
         await wait_until(lambda: False, timeout=0.05, message="the moon is full")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a server listen where a socket is bound")
 def test_a_free_port_is_for_one_server_only() -> None:
-    """Otherwise two tests that run at the same time start two servers on one port."""
+    """Otherwise two tests that run at the same time could start servers on one port."""
     port = free_port()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((HOST, port))

@@ -1,6 +1,7 @@
-"""Output is a function of the input stream alone: not of how many workers, nor of how events are grouped.
+"""The output depends on the input stream alone, not on the number of workers or the cuts between entries.
 
-Real streams make this worth something, so the test also takes those in the folder that RECORDINGS names.
+The test also uses the recorded streams in the folder that RECORDINGS names, since real streams are the better
+test.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ TEXT_FIELDS = {
     "response.reasoning_summary_text": ("reasoning_summary", "summary_index", "text"),
     "response.output_text": ("output_text", "content_index", "text"),
 }
-"""From an event's family to its kind, and to the fields with its index and its whole text."""
+"""Kind, name of the index field, and name of the text field of each family of events."""
 
 
 class Part(NamedTuple):
-    """A part, as its events name it."""
+    """A part, identified as in its events."""
 
     stream: str
     output_index: int
@@ -56,18 +57,18 @@ class Part(NamedTuple):
 
 
 def streams_in(folder: Path) -> dict[str, list[str]]:
-    """The events of every stream in a folder, each as it came, by the stream's name."""
+    """Return the events of all streams in a folder, unparsed, by the stream's name."""
     streams = {path.stem: path.read_text().splitlines() for path in sorted(folder.glob("*.jsonl"))}
     assert streams, f"no *.jsonl in {folder}"
     return streams
 
 
-def said(streams: dict[str, list[str]]) -> dict[Part, str]:
-    """What each part's own `.done` says its text is."""
-    return {part: text for stream, lines in streams.items() for part, text in _said(stream, lines)}
+def declared_texts(streams: dict[str, list[str]]) -> dict[Part, str]:
+    """Return the text of each part according to its own `.done` event."""
+    return {part: text for stream, lines in streams.items() for part, text in _declared_texts(stream, lines)}
 
 
-def _said(stream: str, lines: list[str]) -> Iterator[tuple[Part, str]]:
+def _declared_texts(stream: str, lines: list[str]) -> Iterator[tuple[Part, str]]:
     for line in lines:
         try:
             event = json.loads(line)
@@ -82,9 +83,9 @@ def _said(stream: str, lines: list[str]) -> Iterator[tuple[Part, str]]:
 async def publish(
     redis: Redis, prefix: str, streams: dict[str, list[str]], *, coalesce: int, seed: int
 ) -> None:
-    """Publish all streams, interleaved at random, `coalesce` events an entry, and a batch at a time.
+    """Publish all streams, interleaved at random, with `coalesce` events per entry, in batches.
 
-    Workers that wait for a first entry are given one each.
+    Workers that wait for a first entry get one batch each.
     """
     order = random.Random(seed)
     left = {name: list(lines) for name, lines in streams.items()}
@@ -101,14 +102,14 @@ async def publish(
     await pipeline.execute()
 
 
-async def so_many_wait(redis: Redis, count: int) -> bool:
-    """Whether so many clients wait for an entry."""
+async def this_many_wait(redis: Redis, count: int) -> bool:
+    """Return whether this many clients wait for an entry."""
     clients = await redis.info("clients")
     return bool(clients["blocked_clients"] == count)
 
 
 def without_times(text: AssembledText) -> dict[str, Any]:
-    """Return all that must be the same in every run; each run has a prefix of its own."""
+    """Return the fields that must be the same in each run; each run has its own prefix."""
     return text.model_dump(exclude={"started_at", "finished_at", "source"})
 
 
@@ -118,7 +119,7 @@ def without_times(text: AssembledText) -> dict[str, Any]:
 async def test_same_texts_whatever_the_workers_and_the_grouping(
     redis: Redis, redis_url: str, prefix: str, folder: Path
 ) -> None:
-    """A text that depends on who read which entry is wrong for somebody."""
+    """The texts are the same for any number of workers and any grouping of events."""
     streams = streams_in(folder)
     broken = {name for name, lines in streams.items() if any(not _is_json(line) for line in lines)}
     results: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
@@ -127,13 +128,13 @@ async def test_same_texts_whatever_the_workers_and_the_grouping(
             run = f"{prefix}-{workers}-{coalesce}"
             whole = {name: lines for name, lines in streams.items() if name not in broken}
             async with running_workers(redis_url, run, workers, **SETTINGS) as processes:
-                all_wait = partial(so_many_wait, redis, workers)
+                all_wait = partial(this_many_wait, redis, workers)
                 await wait_until(all_wait, message="all wait for a first entry", interval=0.001)
                 await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
                 await wait_until_settled(redis, run)
                 await wait_until_nothing_is_open(redis, run)
                 had_some = [process for process in processes if process.said("batch committed")]
-                assert len(had_some) >= min(workers, 2), "one did all there was to do"
+                assert len(had_some) >= min(workers, 2), "one worker processed everything"
             got = await texts(redis, run)
             assert len({text.id for text in got}) == len(got), "a text came twice"
             assert {text.source for text in got} == {run}
@@ -141,7 +142,7 @@ async def test_same_texts_whatever_the_workers_and_the_grouping(
                 Part(str(text.response_id), text.output_index, text.content_index, text.kind): text.text
                 for text in got
             }
-            expected = said(whole)
+            expected = declared_texts(whole)
             assert {part: by_part.get(part) for part in expected} == expected
             raised = [(alert.type, alert.id) for alert in await alerts(redis, run)]
             assert len(set(raised)) == len(raised) == 2 * sum(text.kind == "refusal" for text in got)
@@ -161,7 +162,7 @@ def _is_json(line: str) -> bool:
 
 
 async def wait_until_nothing_is_open(redis: Redis, prefix: str) -> None:
-    """Wait until what was cut off is given up too."""
+    """Wait until responses without an end are abandoned."""
 
     async def none_open() -> bool:
         return not await redis.zcard(StreamNames(prefix).name("open"))

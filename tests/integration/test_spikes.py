@@ -1,4 +1,4 @@
-"""Rates and spikes with real workers: counted exactly, raised once, through a kill and a restart."""
+"""Tests of rates and spikes with real workers: exact counts and single alerts, despite kills and restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deltaloom import Partitions, StreamNames
 from service.rates.proportions import Count
 from service.rates.spikes import Subject
 from service.settings import Settings
-from service.storage.rates import RedisRates
+from service.storage.redis_rates import RedisRates
 from tests.bench import COMPLETED, delta, done
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import entries
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 MODEL = Subject("model", "gpt-4o")
 QUICK: dict[str, Any] = {"claim_time": 1, "sweep_interval": 0.2, "batch_size": 7}
 SPIKES: dict[str, Any] = {"spike_window": 8, "spike_baseline": 3600, "spike_responses": 20}
-"""A window that a worker can be late in, and no longer than a test can wait for its end."""
+"""A window long enough for delays of a worker, and short enough for a test to wait until it ends."""
 
 REFUSAL = [delta(1, "I can't", "refusal"), done("I can't", "refusal")]
 
 
 async def publish(redis: Redis, *names: str, stream: str, refused: bool, model: str = "gpt-4o") -> None:
-    """Whole responses, an entry an event; each end twice, as a producer's retry stores it."""
+    """Publish whole responses, one event per entry; repeat each end event, as a producer's retry does."""
     pipeline = redis.pipeline(transaction=False)
     for name in names:
         for event in [*(REFUSAL if refused else []), COMPLETED, COMPLETED]:
-            whose = {"response_id": name, "model": model, "tenant": f"of-{model}"}
-            fields: dict[Any, Any] = {"event": json.dumps(event), **whose}
+            context = {"response_id": name, "model": model, "tenant": f"of-{model}"}
+            fields: dict[Any, Any] = {"event": json.dumps(event), **context}
             pipeline.xadd(stream, fields)
     await pipeline.execute()
 
 
 async def counted(redis: Redis, settings: Settings) -> dict[Subject, Count]:
-    """What is counted, in the window and before it."""
+    """Return the counts of window and baseline together, by subject."""
     rates = RedisRates(redis, settings)
     found = await rates.counted(await rates.now_ms())
     return {
@@ -54,7 +54,7 @@ async def counted(redis: Redis, settings: Settings) -> dict[Subject, Count]:
 
 
 async def test_every_response_counts_once_whoever_dies(redis: Redis, redis_url: str, prefix: str) -> None:
-    """A worker that is killed would take its counts with it, or the next one count them again."""
+    """Responses are counted once, although a worker is killed and responses are repeated."""
     names, settings = StreamNames(prefix), Settings(prefix=prefix)
     expected: Counter[Subject] = Counter()
     refused: Counter[Subject] = Counter()
@@ -78,7 +78,7 @@ async def test_every_response_counts_once_whoever_dies(redis: Redis, redis_url: 
 
 
 async def spikes(redis: Redis, prefix: str) -> list[ModerationAlert]:
-    """The alerts about rates."""
+    """Return the alerts about spikes."""
     return [alert for alert in await alerts(redis, prefix) if alert.rate is not None]
 
 
@@ -86,7 +86,7 @@ async def spikes(redis: Redis, prefix: str) -> list[ModerationAlert]:
 async def test_a_spike_rings_once_and_ends_once_through_a_kill(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """Two workers would both raise it, and one that is killed would take its end along."""
+    """A spike raises one alert at its begin and one at its end, although a worker is killed between them."""
     stream = StreamNames(prefix).deltas
     settings = {**QUICK, **SPIKES}
     async with running_workers(redis_url, prefix, 2, **settings) as workers:
@@ -126,7 +126,7 @@ async def _came(redis: Redis, prefix: str, number: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> None:
-    """Each partition would have a share of its own, and its own alert, or none would have enough."""
+    """The counts of all partitions are added: a spike raises one alert, in the first partition."""
     partitions = Partitions(4, prefix)
     settings = {**QUICK, **SPIKES, "partitions": 4}
     rates = RedisRates(redis, Settings(prefix=prefix, partitions=4, **SPIKES))
@@ -158,7 +158,7 @@ async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> 
 
 
 async def test_the_command_shows_them(redis: Redis, redis_url: str, prefix: str) -> None:
-    """An operator who is told of a spike could not see how bad it is, or whether it goes on."""
+    """`alerts rates` shows the current rates and spikes."""
     env = environment(redis_url, prefix)
     nothing = deltaloom("alerts", "rates", env=env)
     assert (nothing.returncode, nothing.stdout) == (0, "")

@@ -1,4 +1,4 @@
-"""The note of the state's format: no worker works on what it cannot read, and `check` says which it is."""
+"""Tests of the note of the state's format: workers refuse a newer state, and `check` shows the format."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ NEWER: Any = {
 
 
 async def noted(redis: Redis, key: str) -> dict[str, str]:
-    """Return what is noted."""
+    """Return the fields of the format note."""
     fields: Any = await redis.hgetall(key)
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
 @pytest.fixture
 def key(prefix: str) -> str:
-    """Return the key of the note."""
+    """Return the key of the format note."""
     return StreamNames(prefix).name("format")
 
 
 async def test_the_first_worker_notes_it_and_again_after_a_flush(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
-    """A later worker would take the state of an earlier one for its own."""
+    """The first worker writes the format note, and workers write it again after a flush."""
     async with running_workers(redis_url, prefix, partitions=2, claim_time=1):
         keys = [names.name("format") for names in Partitions(2, prefix).all]
         for each in keys:
@@ -79,7 +79,7 @@ async def test_the_first_worker_notes_it_and_again_after_a_flush(
     ],
 )
 async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any) -> None:
-    """A worker would take what it does not understand for a text, or write over it."""
+    """A worker refuses a note that it cannot read or does not understand, and leaves it unchanged."""
     if isinstance(there, str):
         await redis.set(key, there, ex=60)
     else:
@@ -96,7 +96,7 @@ async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any
 
 
 async def test_a_lower_version_is_raised(redis: Redis, key: str) -> None:
-    """An earlier worker, which cannot read the state any more, would not be told."""
+    """A worker raises a lower version, so that older workers stop."""
     earlier: Any = {"version": "0", "min_reader": "0", "written_by": "an earlier one"}
     await redis.hset(key, mapping=earlier)
     await StateFormat(redis, key).claim()
@@ -107,7 +107,7 @@ async def test_a_lower_version_is_raised(redis: Redis, key: str) -> None:
 
 
 async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -> None:
-    """An earlier worker beside a newer one would note a format that is no longer true."""
+    """A worker keeps a higher version that allows it to read."""
     later = FormatNote(FORMAT + 1, MIN_READER, "a later one")
     fields: Any = later._asdict()
     await redis.hset(key, mapping=fields)
@@ -133,7 +133,7 @@ async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -
 async def test_what_a_worker_of_format_3_for_readers_of_2_notes(
     redis: Redis, key: str, before: tuple[str, str, str] | None, after: tuple[str, str, str]
 ) -> None:
-    """The next format would be noted wrongly, and workers run that cannot read it."""
+    """The script writes the note only over a readable lower version, and never lowers `min_reader`."""
     names = ("version", "min_reader", "written_by")
     if before is not None:
         fields: Any = dict(zip(names, before, strict=True))
@@ -144,7 +144,7 @@ async def test_what_a_worker_of_format_3_for_readers_of_2_notes(
 
 
 async def test_a_worker_does_not_start(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
-    """It would run on, and what it does not understand would be lost."""
+    """A worker does not start with a newer format, and names both formats in one line."""
     await redis.hset(key, mapping=NEWER)
     done = await asyncio.to_thread(deltaloom_process, "worker", env=environment(redis_url, prefix))
     assert done.returncode == 2
@@ -156,7 +156,7 @@ async def test_a_worker_does_not_start(redis: Redis, redis_url: str, prefix: str
 
 
 async def test_a_running_worker_stops(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
-    """A newer worker would raise the format under an older one, which would go on."""
+    """A running worker stops when a newer worker raises the format."""
     async with beginning_workers(redis_url, prefix, claim_time=1) as (worker,):
         await wait_until(lambda: "worker started" in worker.log.read_text(), 30)
         await redis.hset(key, mapping=NEWER)
@@ -165,7 +165,7 @@ async def test_a_running_worker_stops(redis: Redis, redis_url: str, prefix: str,
 
 
 async def test_check(redis: Redis, redis_url: str, prefix: str, key: str) -> None:
-    """An operator would learn only from a worker that does not start."""
+    """`deltaloom check` shows the format, and fails if this version cannot read it."""
 
     async def found() -> tuple[int, str, str]:
         done = await asyncio.to_thread(deltaloom, "check", "--json", env=environment(redis_url, prefix))

@@ -1,11 +1,13 @@
-"""The workers, script by script: hypothesis chooses what is published, who reads, who goes on and who dies.
+"""State machine test of the workers, script by script: hypothesis chooses events, readers, order and crashes.
 
-A worker stops before each script that it runs, and others may go on meanwhile: two have planned their commits
-before either commits; one has read what it may finish, and writes it later; another looks around in between.
-Whatever is chosen, once everything is read and settled the outputs are those that the stream alone asks for.
+A worker stops before each script that it runs, and others may run meanwhile. So two workers can plan their
+commits before either commits; a worker can load what it may finish, and write it later; a sweep of another
+can run in between. For all choices, after everything is read and settled, the outputs must equal those that
+the stream alone determines.
 
-The entries have ids of an hour ago, a good second apart. So whoever looks around while everything is handled
-finds every open response silent and gives it up. Who looks while anything is unread or in hand may not.
+The ids of the entries are an hour old, and a good second apart. So a sweep while all entries are handled
+finds each open response silent, and abandons it. A sweep while an entry is unread or pending must not abandon
+any.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from deltaloom import GROUP
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId
 from handlers.core.routing import RoutingTable
-from service.pipeline import gathering
+from service.pipeline import batch_builder
 from service.storage import commit_plan, scripts
 from tests.bench import Bench, Consumer
 from tests.workers import alerts, counts, dead_letters, texts
@@ -55,25 +57,25 @@ if TYPE_CHECKING:
     from service.ports.storage import RawEntry
 
 THOROUGH = bool(os.environ.get("DELTALOOM_THOROUGH"))
-"""Take minutes, and other examples every time.
+"""Run for minutes, with other examples in each run.
 
-Else the examples are nearly the same every time. They still vary a little between processes: hypothesis also
-draws constants that it finds in the modules that are loaded, and those depend on the tests that ran before.
+By default the examples are almost the same in each run. They vary a little between processes: hypothesis also
+draws constants of the loaded modules, which depend on the tests that ran before.
 """
 
 HOUR_MS = 3_600_000
 IDLE_MS = 600_000
 APART_MS = 1100
-"""Milliseconds between two entries: more than the second that a response's latest entry is rounded up by."""
+"""Milliseconds between two entries, longer than the second by which last activity is rounded up."""
 
 _HANDLERS = [handler for name, handler in BUILT_IN.items() if name != "output_text"]
 _RESPONSES = ("resp_a", "resp_b")
 _NAMES = st.sampled_from([_RESPONSES[0]] * 3 + [_RESPONSES[1]])
 _WORKERS = st.sampled_from(["one", "two", "three"])
 _STEPS = st.integers(0, 2)
-"""How many scripts a worker runs before it stops: none, a batch's commit, or what is read after it too."""
+"""Number of scripts that a worker runs before it stops: none, the batch's commit, or also the load."""
 _SOME = st.sampled_from([slice(None), slice(1), slice(2), slice(1, None)])
-"""Which entries of a batch."""
+"""Slices that choose entries of a batch."""
 
 
 def _part(event_type: str, output_index: int, number: int | None, **fields: Any) -> Event:
@@ -84,7 +86,7 @@ def _part(event_type: str, output_index: int, number: int | None, **fields: Any)
 
 @st.composite
 def _final_outputs(draw: st.DrawFn) -> list[Event]:
-    """Draw a response's final output: each item at its position, with or without its id and its texts."""
+    """Draw a response's final output: items at their positions, with or without their ids and texts."""
     message = {"type": "message", "content": [{"type": "refusal", "refusal": "ab"}]}
     reasoning = {
         "type": "reasoning",
@@ -99,7 +101,7 @@ def _final_outputs(draw: st.DrawFn) -> list[Event]:
 
 @st.composite
 def _events(draw: st.DrawFn) -> list[Event]:
-    """An entry's events: of three parts, each with one text, which whoever closes it says as it is."""
+    """Draw the events of an entry about one of three parts; its closing events have the same text."""
     family, output_index, field, copy_type = draw(
         st.sampled_from(
             [
@@ -159,7 +161,7 @@ def _events(draw: st.DrawFn) -> list[Event]:
 
 
 def _with_one_end(events: Iterable[Event]) -> list[Event]:
-    """Return the events with the first end of the response only: a second one would contradict it."""
+    """Return the events with only the first end of the response, since a second one would contradict it."""
     ends = ("response.completed", "response.incomplete", "response.failed")
     kept: list[Event] = []
     for event in events:
@@ -175,22 +177,22 @@ _CREATED: Event = {
 
 
 class _Work:
-    """The progress of a worker that stops before every script until it is let go on."""
+    """The progress of a worker that stops before each script until it is resumed."""
 
     def __init__(self, *, stuck: bool) -> None:
         self.script = ""
-        """The one it has stopped before; empty when it is done."""
+        """Name of the script before which it has stopped; empty when the work is done."""
         self.twice = False
         """Run the next script twice, as if the first reply had been lost."""
         self.quiet_at: dict[str, tuple[int, int | None]] | None = None
-        """The state of each response when the worker looked around, if all entries were handled."""
+        """State of each response at the last sweep, or None unless all entries were handled."""
         self.missing: list[set[int]] = []
-        """While others seem stuck: the entries of which nothing was stored when it read what to finish."""
+        """Ids (in milliseconds) of the entries that were unhandled at each load, if others seem stuck."""
         self.stuck = stuck
         self._stopped, self._go_on = asyncio.Event(), asyncio.Event()
 
     async def begin(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Begin, and come back when it has stopped."""
+        """Start the work, and return when it has stopped."""
         with _seeming_stuck(self.stuck):
             self._task = asyncio.create_task(self._do(doing))
             await self._stopped.wait()
@@ -206,14 +208,14 @@ class _Work:
             self._stopped.set()
 
     async def stop_before(self, script: str) -> None:
-        """Stop here, in the worker, until it is let go on."""
+        """Stop the calling worker before a script until it is resumed."""
         self.script = script
         self._go_on.clear()
         self._stopped.set()
         await self._go_on.wait()
 
     async def step(self) -> None:
-        """Let it run one script, and come back when it has stopped again."""
+        """Run one script, and return when the worker has stopped again."""
         self._stopped.clear()
         self._go_on.set()
         with _seeming_stuck(self.stuck):
@@ -222,7 +224,7 @@ class _Work:
             await self._task
 
     async def crash(self) -> None:
-        """End it where it is."""
+        """Cancel the work at its current position."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -232,13 +234,13 @@ _WORK: ContextVar[_Work] = ContextVar("work")
 
 @cache
 def _name_of(digest: str) -> str:
-    """Return the name of the script that has this digest."""
+    """Return the name of the script with this digest."""
     names = ("commit", "load", "settle", "survey")
-    return next(name for name in names if sha1(scripts.source(name).encode()).hexdigest() == digest)  # noqa: S324 - Redis's digest
+    return next(name for name in names if sha1(scripts.source(name).encode()).hexdigest() == digest)  # noqa: S324 - the digest that Redis uses
 
 
 class _Gate:
-    """A worker's client: before each script it stops the work that runs it."""
+    """A worker's client that stops the worker before each script."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -247,7 +249,7 @@ class _Gate:
         return getattr(self._redis, name)
 
     async def evalsha(self, digest: str, *args: Any) -> Any:
-        """Run a script when it is time."""
+        """Stop the worker, then run the script, twice if requested."""
         work = _WORK.get(None)
         if work is not None:
             await work.stop_before(_name_of(digest))
@@ -257,7 +259,7 @@ class _Gate:
 
 
 class Machine(RuleBasedStateMachine):
-    """One partition, three workers, and everything that can happen between two scripts of theirs."""
+    """A partition with three workers, and all that can happen between two of their scripts."""
 
     url: str
     prefix: str
@@ -271,11 +273,11 @@ class Machine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.published: dict[str, list[list[Event]]] = {name: [] for name in _RESPONSES}
         self.ids: dict[str, list[int]] = {name: [] for name in _RESPONSES}
-        """The milliseconds of each entry's id."""
+        """Time in each entry's id, in milliseconds."""
         self.silences: dict[str, set[int]] = {name: set() for name in _RESPONSES}
-        """After how many of its entries a response was given up."""
+        """Numbers of entries after which a response was abandoned."""
         self.early: dict[str, list[tuple[int, ExpectedText]]] = {name: [] for name in _RESPONSES}
-        """Texts that came out without entries before their end, and the number of the first of those."""
+        """Texts that came out without some of their entries, with the number of the first missing entry."""
         self.begun: list[_Work] = []
         self.unread = 0
         self.runner.run(self._begin())
@@ -288,7 +290,7 @@ class Machine(RuleBasedStateMachine):
             idle_timeout=IDLE_MS / 1000,
             max_deliveries=100,
         )
-        # Every worker takes over what any other holds: as if all of them had been stopped for long.
+        # Claim time 0: a worker takes over all pending entries, as if the others had stopped long ago.
         self.bench.settings = self.bench.settings.model_copy(update={"claim_time": 0})
         self.now_ms = await self.bench.now_ms() - HOUR_MS
         self.workers = {name: self._worker(name) for name in ("one", "two", "three")}
@@ -300,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         return Consumer(gate, settings, RoutingTable(_HANDLERS))
 
     def run(self, step: Awaitable[Any]) -> Any:
-        """Do one thing to the end; nobody seems stuck because this process is slow."""
+        """Run one step to its end. No worker seems stuck because this process is slow."""
 
         async def to_the_end() -> Any:
             return await step
@@ -312,7 +314,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(created=st.booleans(), groups=st.lists(_events(), max_size=4))
     def begin_with(self, created: bool, groups: list[list[Event]]) -> None:  # noqa: FBT001
-        """Something is there already."""
+        """Publish some entries before the first step."""
         for events in [[_CREATED]] * created + groups:
             self._publish(_RESPONSES[0], events)
 
@@ -322,7 +324,7 @@ class Machine(RuleBasedStateMachine):
         together=st.booleans(),
     )
     def publish(self, name: str, groups: list[list[Event]], together: bool) -> None:  # noqa: FBT001
-        """A producer stores entries of one event or more."""
+        """Publish entries with one or several events."""
         if together:
             groups = [_with_one_end(itertools.chain(*groups))]
         for events in groups:
@@ -342,7 +344,7 @@ class Machine(RuleBasedStateMachine):
         created=st.booleans(),
         repeated=st.sampled_from([None, 0, 1, 2]),
         distance=st.integers(1, 2),
-        meanwhile=st.lists(st.sampled_from(["", "take", "look", "stop", "stop looking"]), max_size=5),
+        meanwhile=st.lists(st.sampled_from(["", "process", "sweep", "stop", "stop in sweep"]), max_size=5),
         late=st.booleans(),
     )
     def publish_a_text(
@@ -355,10 +357,10 @@ class Machine(RuleBasedStateMachine):
         meanwhile: list[str],
         late: bool,  # noqa: FBT001
     ) -> MultipleResults[_Work]:
-        """A producer stores a whole text, numbered or not, one of its entries perhaps twice.
+        """Publish a whole text, numbered or not, with one of its entries perhaps repeated.
 
-        After each entry a worker may take what is there, look around, or stop before it settles; if `late`,
-        it goes on when another has taken the rest.
+        After each entry a worker may process what is there, sweep, or stop before it settles. If `late`, it
+        continues after another worker has processed the rest.
         """
         worker = "two"
         numbers = [1, 2, 3] if name == _RESPONSES[0] else [None] * 3
@@ -370,22 +372,22 @@ class Machine(RuleBasedStateMachine):
         ]
         if repeated is not None:
             events.insert(repeated + distance, events[repeated])
-        if created and not self.published[name]:  # a response is created once, at its beginning
+        if created and not self.published[name]:  # only the first event of a response can create it
             events.insert(0, _CREATED)
         stopped: list[_Work] = []
         for event, doing in zip(events, itertools.chain(meanwhile, itertools.repeat("")), strict=False):
             self._publish(name, [event])
-            if doing == "take":
-                self.run(self.workers[worker].take(self._read(worker, 10)))
+            if doing == "process":
+                self.run(self.workers[worker].process(self._read(worker, 10)))
             elif doing == "stop":
-                stopped.append(self._begin_work(self.workers[worker].take(self._read(worker, 10)), 1))
-            elif doing == "look":
+                stopped.append(self._begin_work(self.workers[worker].process(self._read(worker, 10)), 1))
+            elif doing == "sweep":
                 self._begin_work(self.workers[worker].worker.sweep(), 5)
-            elif doing == "stop looking":
-                self.run(self.workers[worker].take(self._read(worker, 10)))
+            elif doing == "stop in sweep":
+                self.run(self.workers[worker].process(self._read(worker, 10)))
                 stopped.append(self._begin_work(self.workers[worker].worker.sweep(), 2))
         if late:
-            self.run(self.workers["one"].take(self._read("one", 10)))
+            self.run(self.workers["one"].process(self._read("one", 10)))
             for work in stopped:
                 self._finish(work)
         works: MultipleResults[_Work] = multiple(*stopped)
@@ -393,7 +395,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=_NAMES)
     def publish_again(self, name: str) -> None:
-        """A producer stores its last entry twice."""
+        """Publish the last entry of a response again."""
         if self.published[name]:
             self._publish(name, self.published[name][-1])
 
@@ -402,7 +404,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.unread)
     @rule(target=batches, worker=_WORKERS, count=st.integers(1, 4))
     def read(self, worker: str, count: int) -> tuple[str, list[RawEntry]]:
-        """A worker is given entries, and has not yet done anything with them."""
+        """Deliver entries to a worker, which does nothing with them yet."""
         return worker, self._read(worker, count)
 
     def _read(self, worker: str, count: int) -> list[RawEntry]:
@@ -412,9 +414,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=works, batch=consumes(batches), steps=_STEPS, stuck=st.booleans())
     def begin(self, batch: tuple[str, list[RawEntry]], steps: int, stuck: bool) -> _Work:  # noqa: FBT001
-        """It begins with a batch; others may seem to be stuck with theirs."""
+        """Start to process a batch; other workers may seem stuck with theirs."""
         worker, entries = batch
-        return self._begin_work(self.workers[worker].take(entries), steps, stuck=stuck)
+        return self._begin_work(self.workers[worker].process(entries), steps, stuck=stuck)
 
     @rule(target=works, batch=batches, worker=_WORKERS, some=_SOME, steps=_STEPS, stuck=st.booleans())
     def take_over(
@@ -425,14 +427,14 @@ class Machine(RuleBasedStateMachine):
         steps: int,
         stuck: bool,  # noqa: FBT001
     ) -> _Work:
-        """Another, or the same again, begins with some of a batch that is still in somebody's hands."""
-        return self._begin_work(self.workers[worker].take(batch[1][some]), steps, stuck=stuck)
+        """Start to process some entries of a pending batch, by its own or another worker."""
+        return self._begin_work(self.workers[worker].process(batch[1][some]), steps, stuck=stuck)
 
     @precondition(lambda self: self.unread)
     @rule(target=works, worker=_WORKERS, count=st.integers(1, 6), steps=_STEPS, stuck=st.booleans())
     def read_and_begin(self, worker: str, count: int, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
-        """A worker is given entries, and begins with them."""
-        return self._begin_work(self.workers[worker].take(self._read(worker, count)), steps, stuck=stuck)
+        """Deliver entries to a worker, and start to process them."""
+        return self._begin_work(self.workers[worker].process(self._read(worker, count)), steps, stuck=stuck)
 
     @precondition(lambda self: self.unread)
     @rule(
@@ -450,20 +452,20 @@ class Machine(RuleBasedStateMachine):
         some: slice,
         stuck: bool,  # noqa: FBT001
     ) -> None:
-        """A worker is given entries, and does all it does with them; another may be faster with some."""
+        """Process entries completely; another worker may process some of them first."""
         entries = self._read(worker, count)
         if faster is not None:
-            self._finish(self._begin_work(self.workers[faster].take(entries[some]), 0, stuck=stuck))
-        self._finish(self._begin_work(self.workers[worker].take(entries), 0, stuck=stuck))
+            self._finish(self._begin_work(self.workers[faster].process(entries[some]), 0, stuck=stuck))
+        self._finish(self._begin_work(self.workers[worker].process(entries), 0, stuck=stuck))
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5), stuck=st.booleans())
-    def look(self, worker: str, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
-        """A worker looks around, and perhaps does not come to the end."""
+    def sweep(self, worker: str, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
+        """Start a sweep, and run some of its scripts."""
         return self._begin_work(self.workers[worker].worker.sweep(), steps, stuck=stuck)
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5))
-    def catch_up_and_look(self, worker: str, steps: int) -> _Work:
-        """A worker reads all that is left, and takes over what others hold; then it looks around."""
+    def catch_up_and_sweep(self, worker: str, steps: int) -> _Work:
+        """Read all new entries, take over all pending ones, and start a sweep."""
         self.run(self._catch_up(self.workers[worker]))
         self.unread = 0
         return self._begin_work(self.workers[worker].worker.sweep(), steps)
@@ -471,7 +473,7 @@ class Machine(RuleBasedStateMachine):
     @staticmethod
     async def _catch_up(consumer: Consumer) -> None:
         while entries := await consumer.read():
-            await consumer.take(entries)
+            await consumer.process(entries)
         await consumer.reclaimer.reclaim()
 
     def _begin_work(self, doing: Coroutine[Any, Any, None], steps: int, *, stuck: bool = False) -> _Work:
@@ -484,13 +486,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(work=works, steps=st.integers(1, 2), twice=st.booleans())
     def go_on(self, work: _Work, steps: int, twice: bool) -> None:  # noqa: FBT001
-        """Somebody goes on, script by script; perhaps a reply is lost, and the script runs again."""
+        """Continue some work by a few scripts, each perhaps twice, as after a lost reply."""
         for _ in range(steps):
             self._step(work, twice=twice)
 
     @rule(work=consumes(works))
     def finish(self, work: _Work) -> None:
-        """Somebody goes on to the end."""
+        """Continue some work to its end."""
         self._finish(work)
 
     def _finish(self, work: _Work) -> None:
@@ -511,7 +513,7 @@ class Machine(RuleBasedStateMachine):
             self.run(work.step())
 
     def _step_past_stuck(self, work: _Work) -> None:
-        """Let it run a script while others seem stuck, and note which texts come out without some entries."""
+        """Run one script while others seem stuck, and record texts that come out without some entries."""
         script, before = work.script, len(self._texts())
         self.run(work.step())
         if script in {"commit", "survey"}:
@@ -526,9 +528,9 @@ class Machine(RuleBasedStateMachine):
         return found
 
     def _note_early(self, text: AssembledText, missing: list[set[int]]) -> None:
-        """Note a text that is certain, and what comes out, without some entries of its response.
+        """Record a text that is certain although some entries of its response are unhandled.
 
-        Whatever else comes out is held against all entries.
+        Any other text is compared with the expectation from all entries.
         """
         name = str(text.response_id)
         for ids in missing:
@@ -546,25 +548,25 @@ class Machine(RuleBasedStateMachine):
             self.early[name] += [(numbers[0], each) for each in same[:1]]
 
     def _quiet(self) -> dict[str, tuple[int, int | None]] | None:
-        """Return how many entries each response has and how late it was noted as open, if all are handled."""
+        """Return number of entries and `open` score of each response, or None if an entry is unhandled."""
         if self._unhandled():
             return None
         noted = self.run(self.bench.member_scores("open"))
         return {name: (len(ids), noted.get(f"response:{name}")) for name, ids in self.ids.items()}
 
     def _note_given_up(self, quiet: dict[str, tuple[int, int | None]]) -> None:
-        """Note which responses are given up: those of which nothing came but late events since the look."""
+        """Record the abandoned responses: since the sweep they received no events other than late ones."""
         noted = self.run(self.bench.member_scores("open"))
         for name, (count, at) in quiet.items():
             if noted.get(f"response:{name}") == at:
                 self.silences[name].add(count)
 
     def _unhandled(self) -> set[int]:
-        """Return the milliseconds of the entries that are unread, or in somebody's hands."""
-        unhandled: set[int] = self.run(self._ask_for_unhandled())
+        """Return the ids (in milliseconds) of the entries that are unread or pending."""
+        unhandled: set[int] = self.run(self._load_unhandled())
         return unhandled
 
-    async def _ask_for_unhandled(self) -> set[int]:
+    async def _load_unhandled(self) -> set[int]:
         deltas = self.bench.names.deltas
         (group,) = await self.redis.xinfo_groups(deltas)
         pending: Any = await self.redis.xpending_range(deltas, GROUP, "-", "+", 1000)
@@ -574,7 +576,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(work=consumes(works), worker=_WORKERS, forgets=st.booleans())
     def crash(self, work: _Work, worker: str, forgets: bool) -> None:  # noqa: FBT001
-        """Somebody dies in the middle, and a worker begins anew; perhaps the server forgets the scripts."""
+        """Cancel some work, and start a worker again; perhaps flush the server's scripts."""
         self.run(work.crash())
         self.workers[worker] = self._worker(worker)
         if forgets:
@@ -582,13 +584,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(worker=_WORKERS)
     def reclaim(self, worker: str) -> None:
-        """A worker takes over whatever anybody holds."""
+        """Take over all pending entries."""
         self.run(self.workers[worker].reclaimer.reclaim())
 
     # ---------------------------------------------------------------------------------------------- the end
 
     def teardown(self) -> None:
-        """Everything is read, taken over and settled; then the outputs are what the stream asks for."""
+        """Read, take over and settle everything, then compare the outputs with those of the model."""
         try:
             self.run(self._drain())
             self.run(self._compare())
@@ -606,7 +608,7 @@ class Machine(RuleBasedStateMachine):
         await self._worker("last").worker.sweep()
 
     async def _compare_closed(self) -> None:
-        """All that was closed has come out, though nothing was given up yet."""
+        """Assert that all closed texts have come out before any text is abandoned."""
         got = {
             (text.response_id, text.output_index, text.kind)
             for text in await texts(self.redis, self.bench.prefix)
@@ -633,7 +635,7 @@ class Machine(RuleBasedStateMachine):
         )
         raised = Counter(alert.type for alert in await alerts(self.redis, prefix))
         too_many = raised["deltaloom.refusal.opened"] - refusals
-        assert 0 <= too_many <= self._refusals_that_may_seem_new(expected)
+        assert 0 <= too_many <= self._refusals_opened_by_copies(expected)
         raised["deltaloom.refusal.opened"] = refusals
         contradicted = sum(len(response.contradicted) for response in expected.values())
         stopped = Counter(stop.type for response in expected.values() for stop in response.stops)
@@ -653,10 +655,10 @@ class Machine(RuleBasedStateMachine):
         )
         used = sum(text.delta_count + text.duplicate_count for text in got)
         assert used + counted.get("late", 0) == deltas
-        await self._nothing_is_left()
+        await self._assert_no_state_is_left()
 
-    def _refusals_that_may_seem_new(self, expected: dict[str, Expectation]) -> int:
-        """Return at how many places deltas may be taken before the copy that they follow."""
+    def _refusals_opened_by_copies(self, expected: dict[str, Expectation]) -> int:
+        """Return the number of parts with deltas that may be processed before the copy which they follow."""
         deltas = {
             (name, event["output_index"], event["content_index"])
             for name in _RESPONSES
@@ -675,7 +677,7 @@ class Machine(RuleBasedStateMachine):
     def _entries(
         self, name: str, *, without: Container[int] = ()
     ) -> list[list[Event | Bad] | Silence | Early]:
-        """Return a response's entries, and where among them it was given up, or a text came out early."""
+        """Return a response's entries, with a mark where it was abandoned, or where a text came out early."""
         entries: list[list[Event | Bad] | Silence | Early] = []
         for number, events in enumerate(self.published[name]):
             if number in self.silences[name]:
@@ -685,7 +687,7 @@ class Machine(RuleBasedStateMachine):
                 entries.append([*events])
         return entries
 
-    async def _nothing_is_left(self) -> None:
+    async def _assert_no_state_is_left(self) -> None:
         names = self.bench.names
         assert await self.bench.pending() == {}
         assert await self.redis.exists(names.name("open"), names.name("waiting")) == 0
@@ -722,8 +724,8 @@ def _expected_result(text: ExpectedText) -> tuple[Any, ...]:
     )
 
 
-class _seeming_stuck:  # noqa: N801 - reads as what it does, in a with statement
-    """While it lasts, a worker that holds an entry is taken for stuck at once, if `stuck`; else never."""
+class _seeming_stuck:  # noqa: N801 - named like a function, since it is used in `with` statements
+    """Treat workers with pending entries as stuck at once (`stuck`), or never, within the block."""
 
     def __init__(self, stuck: bool) -> None:  # noqa: FBT001
         self._after_ms = -1 if stuck else 10**9
@@ -737,26 +739,24 @@ class _seeming_stuck:  # noqa: N801 - reads as what it does, in a with statement
 
 
 @pytest.fixture
-def dear(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make many entries dear: they are taken last, and no other response waits for them."""
-    monkeypatch.setattr(gathering, "DEAR_BYTES", 120)
-    monkeypatch.setattr(gathering, "DEAR_AT_ONCE", 1)
+def slow_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make many entries slow by definition: they are processed last, and no other response waits for them."""
+    monkeypatch.setattr(batch_builder, "LARGE_ENTRY_BYTES", 120)
+    monkeypatch.setattr(batch_builder, "LARGE_BATCH_BYTES", 1)
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """No log lines: there would be thousands."""
+    """Turn logging off, since there would be thousands of lines."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
 
 
 @pytest.mark.timeout(3600 if THOROUGH else 300)
-@pytest.mark.usefixtures("quiet", "dear")
-def test_whatever_is_done_between_any_two_steps_the_outputs_are_the_streams(
-    redis_url: str, prefix: str
-) -> None:
-    """Every promise of the two scripts, in an order of steps nobody thought of."""
+@pytest.mark.usefixtures("quiet", "slow_entries")
+def test_any_interleaving_of_scripts_gives_the_outputs_of_the_stream(redis_url: str, prefix: str) -> None:
+    """The outputs are those of the stream, for any interleaving of the workers' scripts."""
     machine = type("Machine", (Machine,), {"url": redis_url, "prefix": prefix})
     run_state_machine_as_test(
         machine,
@@ -764,7 +764,7 @@ def test_whatever_is_done_between_any_two_steps_the_outputs_are_the_streams(
             max_examples=3000 if THOROUGH else 2 * settings().max_examples,
             stateful_step_count=50 if THOROUGH else 30,
             deadline=None,
-            derandomize=not THOROUGH,  # nearly: see there
+            derandomize=not THOROUGH,  # almost; see THOROUGH
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

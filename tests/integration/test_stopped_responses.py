@@ -1,4 +1,4 @@
-"""Responses that a filter or a policy stopped: an alert each, once, whoever says it how often."""
+"""Tests of responses that a filter or a policy stopped: one alert each, however often the end is repeated."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ERROR = {"type": "error", "code": "cyber_policy", "message": "no"}
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """A partition of its own."""
+    """Return a test bench on a prefix of its own."""
     return Bench(redis, prefix)
 
 
 async def raised(bench: Bench) -> list[tuple[str, str | None]]:
-    """The alerts: type and reason."""
+    """Return type and reason of each alert."""
     return [
         (alert.type.removeprefix("deltaloom."), alert.reason)
         for alert in await alerts(bench.redis, bench.prefix)
@@ -50,10 +50,10 @@ async def raised(bench: Bench) -> list[tuple[str, str | None]]:
     ],
     ids=["incomplete", "failed", "error"],
 )
-async def test_alert_says_whose_response_and_why(
+async def test_alert_has_context_and_reason(
     bench: Bench, end: dict[str, Any], alert_type: str, code: str
 ) -> None:
-    """A response that had no refusal, only a code, would go unseen."""
+    """A stopped response raises an alert with its reason and context, even without a refusal."""
     await bench.publish(CREATED, end, tenant="acme")
     await bench.consumer().work()
     (alert,) = await alerts(bench.redis, bench.prefix)
@@ -64,7 +64,7 @@ async def test_alert_says_whose_response_and_why(
 
 
 async def test_error_and_failed_are_one(bench: Bench) -> None:
-    """One failure would ring twice: together, one after the other, or the second one days later."""
+    """`error` and `response.failed` of one response raise one alert, together or one after the other."""
     await bench.publish(CREATED, ERROR, BLOCKED)
     for _ in range(3):
         await bench.consumer().work(1)
@@ -74,7 +74,7 @@ async def test_error_and_failed_are_one(bench: Bench) -> None:
 
 
 async def test_the_code_may_come_with_the_second_event(bench: Bench) -> None:
-    """An `error` without a code, settled before the `response.failed` that has it, would hide it."""
+    """The alert is raised even if only the second of two end events has the code."""
     await bench.publish({"type": "error", "message": "no"})
     await bench.consumer().work()
     await bench.publish(BLOCKED)
@@ -86,41 +86,41 @@ async def test_the_code_may_come_with_the_second_event(bench: Bench) -> None:
     ("kind", "expected"),
     [("reasoning_text", ["response.filtered"]), ("refusal", ["refusal.opened", "refusal.finished"])],
 )
-async def test_a_repeat_says_nothing(bench: Bench, kind: str, expected: list[str]) -> None:
-    """Otherwise a producer's retry, or an entry that is delivered again, would ring again.
+async def test_a_repeat_raises_nothing(bench: Bench, kind: str, expected: list[str]) -> None:
+    """Otherwise a producer's retry or a redelivered entry would raise the alert again.
 
-    Where there is a refusal, its own alerts say it all.
+    A response with a refusal raises the refusal's alerts only.
     """
     await bench.publish(delta(1, "I can't", kind), FILTERED, FILTERED)
     entries = await bench.consumer("stopped").read()
     for name in ("one", "two"):
-        await bench.consumer(name).take(entries)
+        await bench.consumer(name).process(entries)
     await bench.publish(FILTERED)
     await bench.consumer().work()
     assert [alert for alert, _ in await raised(bench)] == expected
 
 
 async def test_two_workers_settle_it_at_once(bench: Bench) -> None:
-    """Both would raise the alert."""
+    """Two workers that settle a response at the same time raise one alert."""
     await bench.publish(CREATED, BLOCKED)
     await bench.storage.commit(bench.batch(await bench.consumer("crashed").read()).commit)
     table = RoutingTable(BUILT_IN.values())
     key = StreamKey("response", "resp_1")
     survey = await bench.storage.survey(10_000)
     loaded = [await bench.storage.load([key]) for _ in range(2)]
-    low_water, history = survey.low_water, survey.history
-    await asyncio.gather(*(settle(bench.storage, table, each, low_water, history) for each in loaded))
+    low_water, replication_id = survey.low_water, survey.replication_id
+    await asyncio.gather(*(settle(bench.storage, table, each, low_water, replication_id) for each in loaded))
     await bench.consumer().worker.sweep()
     assert await raised(bench) == [("response.blocked", "cyber_policy")]
 
 
 async def test_what_came_before_in_other_hands_is_waited_for(bench: Bench) -> None:
-    """The alert would not know the model, if another worker still had the entry that says it."""
+    """The alert waits for earlier entries in other workers, which may contain the model."""
     await bench.publish(CREATED, BLOCKED)
     first, second = await bench.consumer("one").read(1), await bench.consumer("two").read(1)
-    await bench.consumer().take(second)
+    await bench.consumer().process(second)
     assert await raised(bench) == []
-    await bench.consumer().take(first)
+    await bench.consumer().process(first)
     (alert,) = await alerts(bench.redis, bench.prefix)
     assert alert.model == "gpt-4o"
 
@@ -136,14 +136,14 @@ async def test_what_came_before_in_other_hands_is_waited_for(bench: Bench) -> No
     ids=["completed", "too long", "failed", "error"],
 )
 async def test_other_ends_raise_nothing(bench: Bench, end: dict[str, Any]) -> None:
-    """Every overload would ring."""
+    """Other ends, such as an overload, raise no alert."""
     await bench.publish(CREATED, KEEPALIVE, end)
     await bench.consumer().work()
     assert await raised(bench) == []
 
 
 async def test_without_a_response_id_the_item_is_named(bench: Bench) -> None:
-    """A producer that gives no response id would learn of no filter at all."""
+    """The alert names the response's item if there is no response id."""
     item = {"type": "message", "id": "msg_1", "content": []}
     details = {"reason": "content_filter"}
     end = {"type": "response.incomplete", "response": {"incomplete_details": details, "output": [item]}}
@@ -154,7 +154,7 @@ async def test_without_a_response_id_the_item_is_named(bench: Bench) -> None:
 
 
 async def test_it_is_remembered_for_as_long_as_a_text(bench: Bench) -> None:
-    """A response that left nothing else is soon forgotten: the same end, said again, would ring again."""
+    """A response without texts keeps its marker for the full time, so that repeated ends raise nothing."""
     await bench.publish(FILTERED)
     await bench.publish(CREATED, FILTERED, response_id="resp_2")
     await bench.consumer().work()
@@ -170,15 +170,17 @@ async def test_it_is_remembered_for_as_long_as_a_text(bench: Bench) -> None:
     assert len(await raised(bench)) == 2
 
 
-async def test_a_worker_that_goes_on_after_all_is_forgotten_says_nothing(bench: Bench) -> None:
-    """It was stopped between reading and settling for so long that others have done it, and forgotten."""
+async def test_a_worker_that_settles_after_expiry_raises_nothing(bench: Bench) -> None:
+    """A worker that settles after the response's state has expired raises and counts nothing."""
     await bench.publish(CREATED, BLOCKED)
     await bench.storage.commit(bench.batch(await bench.consumer("stopped").read()).commit)
     survey = await bench.storage.survey(10_000)
     loaded = await bench.storage.load([StreamKey("response", "resp_1")])
     state = bench.names.name("state:response:resp_1")
     await bench.redis.delete(state)
-    await settle(bench.storage, RoutingTable(BUILT_IN.values()), loaded, survey.low_water, survey.history)
+    await settle(
+        bench.storage, RoutingTable(BUILT_IN.values()), loaded, survey.low_water, survey.replication_id
+    )
     assert await raised(bench) == []
     assert await bench.redis.keys(bench.names.name("rates:*")) == []
     assert await bench.redis.exists(state) == 0

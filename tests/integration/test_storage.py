@@ -1,4 +1,4 @@
-"""The scripts and the worker around them, step by step: two consumers in one process, in any order."""
+"""Tests of the scripts and the worker around them, step by step: two consumers in one process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """A partition of its own."""
+    """Return a test bench on a prefix of its own."""
     return Bench(redis, prefix)
 
 
 async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench) -> None:
-    """A reply that is lost makes a worker commit again: nothing may be there twice."""
+    """A batch that is committed again after a lost reply has no second effect."""
     await bench.publish(
         delta(1, "a", "refusal"),
         "{broken",
@@ -41,7 +41,7 @@ async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench)
     )
     entries = await bench.consumer("one").read()
     for _ in range(3):
-        await bench.consumer().take(entries)
+        await bench.consumer().process(entries)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
     assert len(await alerts(bench.redis, bench.prefix)) == 2
     assert len(await dead_letters(bench.redis, bench.prefix)) == 1
@@ -49,38 +49,41 @@ async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench)
 
 
 async def test_entries_taken_over_by_another_worker_are_counted_once(bench: Bench) -> None:
-    """A worker that was stopped and goes on commits entries that others have committed since."""
+    """A worker that was suspended does not count entries again that others have committed since."""
     await bench.publish(*[KEEPALIVE] * 4, "{broken")
     entries = await bench.consumer("stopped").read()
-    await bench.consumer().take(entries[2:])
-    await bench.consumer().take(entries)
+    await bench.consumer().process(entries[2:])
+    await bench.consumer().process(entries)
     assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 4}
     assert len(await dead_letters(bench.redis, bench.prefix)) == 1
 
 
 async def test_a_text_in_doubt_waits_for_the_other_workers_deltas(bench: Bench) -> None:
-    """Finished without them it would be called repaired, or lack its beginning."""
+    """A text waits for earlier entries of other workers.
+
+    Otherwise it would be `repaired`, or lack its beginning.
+    """
     await bench.publish(delta(1, "Let "), delta(2, "me "), delta(3, "see."), done("Let me see."), COMPLETED)
     first, second = await bench.consumer("one").read(2), await bench.consumer("two").read(3)
-    await bench.consumer().take(second)
+    await bench.consumer().process(second)
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer().take(first)
+    await bench.consumer().process(first)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("Let me see.", "verified", 3)
 
 
 async def test_repeats_in_other_hands_are_counted_whoever_is_first(bench: Bench) -> None:
-    """`duplicate_count` must not tell how many workers there are."""
+    """`duplicate_count` does not depend on the order in which workers commit."""
     await bench.publish(delta(1, "a"), delta(1, "a"), done("a"))
     repeat, rest = await bench.consumer("one").read(1), await bench.consumer("two").read(2)
-    await bench.consumer().take(rest)
-    await bench.consumer().take(repeat)
+    await bench.consumer().process(rest)
+    await bench.consumer().process(repeat)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.delta_count, text.duplicate_count) == (1, 1)
 
 
 async def test_a_certain_text_does_not_wait_for_a_stuck_worker(bench: Bench) -> None:
-    """One dead worker must not hold up the texts that are complete without it."""
+    """Texts that are certain come out although a dead worker still holds an entry; others wait."""
     await bench.publish(KEEPALIVE)
     await bench.consumer("dead").read()
     created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
@@ -99,7 +102,7 @@ async def test_a_certain_text_does_not_wait_for_a_stuck_worker(bench: Bench) -> 
 
 
 async def test_what_a_crashed_worker_had_committed_is_finished_by_the_next(bench: Bench) -> None:
-    """Between the two scripts a crash must lose nothing: the closing is stored, whoever comes next acts."""
+    """A worker that crashes between the two scripts loses nothing: the next worker settles its texts."""
     await bench.publish(delta(1, "a"), done("a"))
     committed = await bench.storage.commit(bench.batch(await bench.consumer("crashed").read()).commit)
     assert [loaded.state.stream_key for loaded in committed.loaded] == [StreamKey("response", "resp_1")]
@@ -109,7 +112,7 @@ async def test_what_a_crashed_worker_had_committed_is_finished_by_the_next(bench
 
 
 async def test_a_commit_that_would_overflow_a_part_writes_nothing(redis: Redis, prefix: str) -> None:
-    """A script has no rollback: half a batch would be acknowledged, the other half lost."""
+    """A commit that would exceed a part's limit writes and acknowledges nothing: a script has no rollback."""
     bench = Bench(redis, prefix, max_part_bytes=1024)
     await bench.publish(delta(1, "x" * 2000), KEEPALIVE)
     committed = await bench.storage.commit(bench.batch(await bench.consumer("one").read()).commit)
@@ -119,7 +122,10 @@ async def test_a_commit_that_would_overflow_a_part_writes_nothing(redis: Redis, 
 
 
 async def test_a_response_without_our_texts_is_soon_forgotten(bench: Bench) -> None:
-    """Most responses have neither refusal nor reasoning: remembering each for a day would fill Redis."""
+    """A response without texts is remembered for minutes only.
+
+    Otherwise most responses would fill Redis for a week.
+    """
     created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
     item = {
         "type": "response.output_item.done",
@@ -139,7 +145,7 @@ async def test_a_response_without_our_texts_is_soon_forgotten(bench: Bench) -> N
 
 
 async def test_a_response_that_nobody_counts_leaves_nothing_behind(redis: Redis, prefix: str) -> None:
-    """What is remembered only so that nothing counts twice would be remembered for nothing."""
+    """A response without texts leaves no keys at all if rates are off."""
     bench = Bench(redis, prefix, spike_window=0)
     created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
     await bench.publish(created, COMPLETED)
@@ -148,7 +154,7 @@ async def test_a_response_that_nobody_counts_leaves_nothing_behind(redis: Redis,
 
 
 async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> None:
-    """A key that nobody removes is a leak that shows after months."""
+    """Keys expire, or belong to a fixed set of keys with bounded size."""
     await bench.publish(delta(1, "a", "refusal"), "{broken", KEEPALIVE)
     await bench.consumer().work()
     await bench.publish(delta(2, "b"), done("b"), COMPLETED, response_id="resp_2")
@@ -173,7 +179,7 @@ async def test_every_key_expires_or_is_one_of_the_bounded_few(bench: Bench) -> N
 
 
 async def test_unknown_types_are_counted_up_to_a_bound(bench: Bench) -> None:
-    """A producer that makes up types must not grow the counts for ever; none of its events is lost."""
+    """The number of counted event types is bounded; further types are counted as `(other)`."""
     for first in range(0, 1200, 400):
         events = [{"type": f"made.up.{n}"} for n in range(first, first + 400)]
         await bench.publish(*events)
@@ -184,11 +190,11 @@ async def test_unknown_types_are_counted_up_to_a_bound(bench: Bench) -> None:
 
 
 async def test_a_group_that_was_flushed_is_made_again(bench: Bench) -> None:
-    """After FLUSHALL a worker that runs for months must go on by itself."""
+    """A worker recreates the consumer group after FLUSHALL."""
     await bench.publish(delta(1, "a"))
     entries = await bench.consumer("one").read()
     await bench.redis.delete(bench.names.deltas)
-    await bench.consumer().take(entries)
+    await bench.consumer().process(entries)
     await bench.publish(delta(1, "b"), done("b"), response_id="resp_2")
     await bench.consumer().work()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
@@ -196,13 +202,13 @@ async def test_a_group_that_was_flushed_is_made_again(bench: Bench) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
 async def test_workers_may_commit_in_any_order(bench: Bench, order: tuple[int, ...]) -> None:
-    """Who commits first must show in nothing but the times."""
+    """The order in which workers commit affects nothing but times."""
     created = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
     words = [delta(n, f"{n} ", "refusal") for n in range(6)]
     await bench.publish(created, *words, done("0 1 2 3 4 5 ", "refusal"), COMPLETED, tenant="acme")
     hands = [await bench.consumer(f"worker {n}").read(3) for n in range(3)]
     for hand in order:
-        await bench.consumer().take(hands[hand])
+        await bench.consumer().process(hands[hand])
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.model, text.tenant) == ("0 1 2 3 4 5 ", "verified", "m", "acme")
     assert (text.delta_count, text.first_sequence_number, text.last_sequence_number) == (6, 0, 5)
@@ -212,26 +218,26 @@ async def test_workers_may_commit_in_any_order(bench: Bench, order: tuple[int, .
 
 
 def unnumbered(event: dict[str, Any]) -> dict[str, Any]:
-    """An event of a server that sends no sequence numbers."""
+    """Return the event without its sequence number."""
     return {name: value for name, value in event.items() if name != "sequence_number"}
 
 
 async def test_without_numbers_a_text_is_not_certain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repeat in a stuck worker's hands would make it repaired: integrity must not tell who was stuck."""
+    """A text without sequence numbers is never certain, since a stuck worker may hold a repeated delta."""
     monkeypatch.setattr(commit_plan, "STALLED_MS", -1)
     events = [delta(1, "a"), delta(2, "b"), delta(2, "b"), done("ab")]
-    said = {"model": "m", "safety_identifier": "u"}
-    await bench.publish(*map(unnumbered, events), **said)
+    context = {"model": "m", "safety_identifier": "u"}
+    await bench.publish(*map(unnumbered, events), **context)
     first, repeat, end = [await bench.consumer(f"worker {n}").read(n) for n in (2, 1, 1)]
     for batch in (first, end, repeat):
-        await bench.consumer().take(batch)
+        await bench.consumer().process(batch)
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.integrity == "repaired"
 
 
 @pytest.mark.parametrize("batches", [1, 2])
 async def test_a_copy_is_not_taken_for_its_neighbours(bench: Bench, batches: int) -> None:
-    """Where a server counts from 1, an empty text would get its neighbour's, if that was finished before."""
+    """A copy at a shifted position does not give an empty text the text of its neighbour."""
     items = [("item_0", ""), ("item_1", "x")]
     output = [
         {"type": "reasoning", "id": item, "content": [{"type": "reasoning_text", "text": text}]}
@@ -250,18 +256,18 @@ async def test_a_copy_is_not_taken_for_its_neighbours(bench: Bench, batches: int
 
 
 async def test_a_batch_of_a_worker_that_slept_too_long_changes_nothing(bench: Bench) -> None:
-    """Even when it is forgotten that its texts were finished, they must not come again."""
+    """A batch that is committed long after others have settled it changes nothing."""
     await bench.publish(delta(1, "a", "refusal"), done("a", "refusal"), COMPLETED)
     batch = await bench.consumer("asleep").read()
-    await bench.consumer("awake").take(batch)
+    await bench.consumer("awake").process(batch)
     await bench.redis.delete(bench.names.name("state:response:resp_1"))
-    await bench.consumer("asleep").take(batch)
+    await bench.consumer("asleep").process(batch)
     assert len(await texts(bench.redis, bench.prefix)) == 1
     assert len(await alerts(bench.redis, bench.prefix)) == 2
 
 
 async def test_a_log_lives_as_long_as_something_comes(bench: Bench) -> None:
-    """A text that streams for longer than a state may live would lose its beginning."""
+    """New deltas extend the life of a log. Otherwise a long stream would lose its beginning."""
     await bench.publish(delta(1, "a"))
     await bench.consumer().work()
     (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
@@ -272,7 +278,7 @@ async def test_a_log_lives_as_long_as_something_comes(bench: Bench) -> None:
 
 
 async def test_one_part_that_cannot_be_read_holds_up_no_other(bench: Bench) -> None:
-    """Another program's bytes in one log would keep every other text from being finished."""
+    """A log that cannot be decoded blocks no other text."""
     await bench.publish(delta(1, "a"), response_id="broken")
     await bench.consumer().work()
     (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
@@ -284,7 +290,7 @@ async def test_one_part_that_cannot_be_read_holds_up_no_other(bench: Bench) -> N
 
 
 async def test_a_part_of_too_many_deltas(redis: Redis, prefix: str) -> None:
-    """Empty deltas cost no text, but memory: without a limit they fill Redis all the same."""
+    """The number of deltas of a part is limited too, since empty deltas use memory without adding text."""
     bench = Bench(redis, prefix, max_part_fragments=5)
     for first in (0, 4):
         await bench.publish(*(delta(number, "") for number in range(first, first + 4)))
@@ -301,7 +307,7 @@ async def test_a_part_of_too_many_deltas(redis: Redis, prefix: str) -> None:
 
 
 async def test_an_array_of_too_many_events(redis: Redis, prefix: str) -> None:
-    """One entry could hold a worker up for minutes."""
+    """An array with too many events becomes a dead letter, since it could block a worker for minutes."""
     bench = Bench(redis, prefix, max_array_length=3)
     await bench.publish(json.dumps([KEEPALIVE] * 4), json.dumps([KEEPALIVE] * 3))
     await bench.consumer().work()
@@ -310,8 +316,8 @@ async def test_an_array_of_too_many_events(redis: Redis, prefix: str) -> None:
     assert await counts(redis, prefix) == {"type:keepalive": 3}
 
 
-async def test_what_was_told_is_told_again_when_it_is_due(bench: Bench) -> None:
-    """The same worker leaves out what it has sent before: a text that streams for long would still expire."""
+async def test_sent_context_is_sent_again_when_it_is_due(bench: Bench) -> None:
+    """A worker sends an unchanged context again in time to keep the state from expiring."""
     consumer = bench.consumer()
     await bench.publish(delta(1, "a"))
     await consumer.work()
@@ -319,9 +325,9 @@ async def test_what_was_told_is_told_again_when_it_is_due(bench: Bench) -> None:
     await bench.redis.pexpire(log, 5000)
     await bench.publish(delta(2, "b"))
     await consumer.work()
-    assert await bench.redis.pttl(log) <= 5000, "it was told a moment ago"
+    assert await bench.redis.pttl(log) <= 5000, "it was sent a moment ago"
     storage: Any = consumer.worker._storage  # noqa: SLF001
-    response = storage._told.get(StreamKey("response", "resp_1"))  # noqa: SLF001
+    response = storage._sent.get(StreamKey("response", "resp_1"))  # noqa: SLF001
     (part,) = response.parts.values()
     part.due = 0
     await bench.publish(delta(3, "c"))
@@ -330,8 +336,8 @@ async def test_what_was_told_is_told_again_when_it_is_due(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("lost", ["log", "[ls]*"])
-async def test_what_was_told_and_is_gone_is_told_again(bench: Bench, lost: str) -> None:
-    """After a server lost its memory, a text would have no item id, and not say whose it is."""
+async def test_sent_context_that_is_lost_is_sent_again(bench: Bench, lost: str) -> None:
+    """A worker sends context and item id again after the server has lost them."""
     consumer = bench.consumer()
     await bench.publish(delta(1, "a"), tenant="acme")
     await consumer.work()
@@ -345,28 +351,31 @@ async def test_what_was_told_and_is_gone_is_told_again(bench: Bench, lost: str) 
 
 
 async def test_the_earliest_item_id_counts_whoever_stores_it_first(bench: Bench) -> None:
-    """`item_id` would depend on which worker was faster, where a server changes it with every event."""
+    """`item_id` is that of the earliest event, whichever worker commits first."""
     first, second = {**delta(1, "a"), "item_id": "it_1"}, {**delta(2, "b"), "item_id": "it_2"}
     third = {**done("ab"), "item_id": "it_3"}
     await bench.publish(first, second, third)
     one, two = bench.consumer("one"), bench.consumer("two")
     batches = [await one.read(1), await two.read(1), await one.read(1)]
-    await two.take(batches[1])
-    await one.take(batches[2])
-    await one.take(batches[0])
+    await two.process(batches[1])
+    await one.process(batches[2])
+    await one.process(batches[0])
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.item_id == "it_1"
 
 
 async def test_a_text_that_has_grown_since_it_was_read_is_read_again(bench: Bench) -> None:
-    """An event that came meanwhile would vanish: it is neither in the text nor among the late ones."""
+    """A settlement of a text that has grown since it was loaded writes nothing, and is repeated."""
     await bench.publish(delta(1, "a"), done("a"))
     batch = bench.batch(await bench.consumer("one").read())
     committed = await bench.storage.commit(batch.commit)
     await bench.publish(delta(2, "late"))
     await bench.storage.commit(bench.batch(await bench.consumer("two").read()).commit)
     table = RoutingTable(BUILT_IN.values())
-    assert await settle(bench.storage, table, committed.loaded, committed.low_water, committed.history) == 0
+    assert (
+        await settle(bench.storage, table, committed.loaded, committed.low_water, committed.replication_id)
+        == 0
+    )
     await bench.consumer().worker.sweep()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("a", "verified")
@@ -374,7 +383,10 @@ async def test_a_text_that_has_grown_since_it_was_read_is_read_again(bench: Benc
 
 
 async def test_fragments_of_a_long_part_are_counted_from_where_it_was_left(redis: Redis, prefix: str) -> None:
-    """The limit would be found by reading a whole huge log with every batch, or be missed."""
+    """The limit on deltas is checked from a stored position.
+
+    Otherwise each batch would read the whole log.
+    """
     bench = Bench(redis, prefix, max_part_fragments=300)
     consumer = bench.consumer()
     for first in range(0, 300, 100):
@@ -395,8 +407,8 @@ async def test_fragments_of_a_long_part_are_counted_from_where_it_was_left(redis
 
 
 @pytest.mark.parametrize("lost", ["log", "[ls]*"])
-async def test_a_log_that_only_grows_is_told_in_full_if_it_is_gone(bench: Bench, lost: str) -> None:
-    """A chunk would make a log without a time to live, of a part that no state knows."""
+async def test_a_lost_log_is_sent_again_with_its_state(bench: Bench, lost: str) -> None:
+    """A chunk for a lost log is sent again with the part's state. Otherwise the log would never expire."""
     consumer = bench.consumer()
     await bench.publish(delta(1, "a"))
     await consumer.work()
@@ -413,7 +425,10 @@ async def test_a_log_that_only_grows_is_told_in_full_if_it_is_gone(bench: Bench,
 
 
 async def test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(bench: Bench) -> None:
-    """A batch that brings nothing but deltas would not be looked at, and its text wait for who is stuck."""
+    """A commit with deltas only reports texts that became certain.
+
+    Otherwise they would wait for the stuck worker.
+    """
     await bench.publish(KEEPALIVE)
     await bench.consumer("dead").read()
     created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
@@ -426,34 +441,34 @@ async def test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(bench
     await other.work()
     assert await texts(bench.redis, bench.prefix) == []
     await wait_until_stalled(bench)
-    await alive.take(missing)
+    await alive.process(missing)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["sure"]
 
 
 async def text_that_waits_for(bench: Bench, held: list[RawEntry]) -> AssembledText:
-    """The one text: it does not come out while a worker is stuck with these entries, and then it does."""
+    """Return the only text, which comes out only after a stuck worker processes these entries."""
     await wait_until_stalled(bench)
     one = bench.consumer("one")
     await one.work()
     await one.worker.sweep()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("stuck").take(held)
+    await bench.consumer("stuck").process(held)
     (text,) = await texts(bench.redis, bench.prefix)
     return text
 
 
 async def wait_until_stalled(bench: Bench) -> None:
-    """Until whoever holds the oldest entry is taken for stuck."""
+    """Wait until the holder of the oldest pending entry counts as stuck."""
 
     async def stalled() -> bool:
         oldest: Any = await bench.redis.xpending_range(bench.names.deltas, GROUP, "-", "+", 1)
         return bool(oldest[0]["time_since_delivered"] > commit_plan.STALLED_MS)
 
-    await wait_until(stalled, message="the dead worker is taken for stuck")
+    await wait_until(stalled, message="the dead worker counts as stuck")
 
 
 async def test_a_small_log_takes_no_more_room_than_it_needs(bench: Bench) -> None:
-    """Redis gives a string that grows twice its size: open texts would take twice the memory."""
+    """A small log is rewritten, since a string that Redis appends to takes up to twice its size."""
     consumer = bench.consumer()
     for number in range(60):
         await bench.publish(delta(number, "x" * 100))
@@ -468,7 +483,7 @@ async def test_a_small_log_takes_no_more_room_than_it_needs(bench: Bench) -> Non
 
 
 async def test_a_final_copy_is_not_certain_while_the_items_end_may_be_in_other_hands(bench: Bench) -> None:
-    """An end without a text goes before it: whether a text is verified would tell who was stuck."""
+    """A final copy is not certain while an earlier end without text may be pending in a stuck worker."""
     item_done = {"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning"}}
     item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "sure"}]}
     completed = {"type": "response.completed", "response": {"model": "m", "output": [item]}}
@@ -483,7 +498,7 @@ async def test_a_final_copy_is_not_certain_while_the_items_end_may_be_in_other_h
 
 
 async def test_a_text_that_began_after_the_end_of_its_response_is_in_doubt(bench: Bench) -> None:
-    """That end's final copy has the text: whether it is verified would tell who was stuck."""
+    """A text that begins after the end of its response waits, since the final copy takes precedence."""
     item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "sure"}]}
     completed = {"type": "response.completed", "response": {"model": "m", "output": [item]}}
     created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
@@ -497,7 +512,7 @@ async def test_a_text_that_began_after_the_end_of_its_response_is_in_doubt(bench
 
 
 async def test_what_a_stuck_worker_holds_of_a_text_that_is_certain_is_late(bench: Bench) -> None:
-    """One dead worker would hold up every text, since any may have a delta too many."""
+    """A pending delta of a stuck worker does not hold up a certain text; it is counted as late."""
     created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
     await bench.publish(created)
     await bench.consumer("one").work()
@@ -506,14 +521,14 @@ async def test_what_a_stuck_worker_holds_of_a_text_that_is_certain_is_late(bench
     await wait_until_stalled(bench)
     await bench.publish(delta(1, "sure"), done("sure"))
     await bench.consumer("one").work()
-    await bench.consumer("stuck").take(held)
+    await bench.consumer("stuck").process(held)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("sure", "verified", 1)
     assert await counts(bench.redis, bench.prefix) == {"late": 1}
 
 
 async def test_a_part_too_large_for_its_limit_leaves_nothing_open(redis: Redis, prefix: str) -> None:
-    """A response of which nothing is stored would count as open, and push out one that is."""
+    """A response without any stored event does not count as open."""
     bench = Bench(redis, prefix, max_part_bytes=1024)
     await bench.publish(delta(1, "x" * 2000))
     await bench.consumer().work()
@@ -522,7 +537,7 @@ async def test_a_part_too_large_for_its_limit_leaves_nothing_open(redis: Redis, 
 
 
 async def test_entries_may_have_any_id(bench: Bench) -> None:
-    """One absurd id would fail all that came with it."""
+    """An entry may have the highest possible id."""
     await bench.publish(delta(1, "a"))
     body = json.dumps(delta(2, "b"))
     fields: Any = {"event": body, "response_id": "resp_1"}
@@ -532,18 +547,21 @@ async def test_entries_may_have_any_id(bench: Bench) -> None:
 
 
 async def test_a_prefix_may_be_beyond_ascii(redis: Redis, prefix: str) -> None:
-    """A script counts bytes: it would not find which texts its batch made certain."""
+    """A prefix may contain non-ASCII characters, although scripts count bytes."""
     await test_the_last_delta_makes_a_text_certain_while_a_worker_is_stuck(Bench(redis, f"{prefix}é"))
 
 
-async def test_a_context_that_changes_with_every_entry_is_told_once(bench: Bench) -> None:
-    """Producers that are traced send another `traceparent` each time: memory would grow with every event."""
+async def test_a_context_that_changes_with_every_entry_is_sent_once(bench: Bench) -> None:
+    """A context value that differs in each entry is stored once.
+
+    Otherwise memory would grow with each event.
+    """
     consumer = bench.consumer()
     for number in range(5):
         await bench.publish(delta(number, "a"), traceparent=f"00-{number:032x}-{1:016x}-01")
         await consumer.work()
     storage: Any = consumer.worker._storage  # noqa: SLF001
-    response = storage._told.get(StreamKey("response", "resp_1"))  # noqa: SLF001
+    response = storage._sent.get(StreamKey("response", "resp_1"))  # noqa: SLF001
     assert len(response._since) == 1  # noqa: SLF001
     await bench.publish(done("aaaaa"))
     await consumer.work()
@@ -551,8 +569,8 @@ async def test_a_context_that_changes_with_every_entry_is_told_once(bench: Bench
     assert text.traceparent == f"00-{0:032x}-{1:016x}-01"
 
 
-async def test_a_response_that_says_nothing_of_its_context_holds_nobody_up(bench: Bench) -> None:
-    """The script would be asked for ever to believe that it was told something."""
+async def test_a_response_without_context_blocks_nothing(bench: Bench) -> None:
+    """A `response.created` event without context must not make the commit repeat forever."""
     created = {"type": "response.created", "response": {"id": "resp_1"}}
     consumer = bench.consumer()
     for number in range(2):
@@ -579,11 +597,11 @@ LATE_TO_A_COPY = [
 async def test_what_comes_after_a_final_copy_is_late_however_it_is_read(
     bench: Bench, more: list[dict[str, Any]], size: int
 ) -> None:
-    """The text would depend on where a batch was cut, and a late delta would vanish without a count."""
+    """Deltas after a final copy are counted as late, no matter how entries are batched."""
     await bench.publish(*LATE_TO_A_COPY, *more)
     consumer = bench.consumer()
     while entries := await consumer.read(size):
-        await consumer.take(entries)
+        await consumer.process(entries)
     await consumer.worker.sweep()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity, text.delta_count) == ("abc", "repaired", 0)
@@ -594,14 +612,14 @@ async def test_what_comes_after_a_final_copy_is_late_however_it_is_read(
 async def test_the_first_item_id_counts_though_an_earlier_event_has_none(
     bench: Bench, cut: list[list[int]]
 ) -> None:
-    """`item_id` would depend on how entries fell into batches."""
+    """`item_id` comes from the first event that has one, no matter how entries are batched."""
     nobody, second, third = (
         {**delta(n, "a"), "item_id": name} for n, name in enumerate([None, "it_2", "it_3"])
     )
     await bench.publish(nobody, second, third)
     consumer, entries = bench.consumer(), await bench.consumer().read(3)
     for some in cut:
-        await consumer.take([entries[index] for index in some])
+        await consumer.process([entries[index] for index in some])
     await bench.publish({**done("aaa"), "item_id": "it_4"})
     await consumer.work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -609,7 +627,7 @@ async def test_the_first_item_id_counts_though_an_earlier_event_has_none(
 
 
 async def test_a_repeat_of_created_makes_no_earlier_text_certain(bench: Bench) -> None:
-    """While a worker is stuck with the first one, a text would come out that does not say whose it is."""
+    """A repeated `response.created` makes no text certain, since the first one may have more context."""
     created = {"type": "response.created", "response": {"id": "resp_1", "safety_identifier": "user"}}
     await bench.publish(created, model="m")
     held = await bench.consumer("stuck").read()
@@ -620,7 +638,7 @@ async def test_a_repeat_of_created_makes_no_earlier_text_certain(bench: Bench) -
 
 @pytest.mark.parametrize("batches", [1, 4])
 async def test_a_text_whose_item_ids_differ_waits_for_its_first_event(bench: Bench, batches: int) -> None:
-    """Its producer has sent that one again, while a worker is stuck with it: a later id would come out."""
+    """A text with several item ids waits for its first event, even if that event was repeated."""
     created = {"type": "response.created", "response": {"id": "resp", "model": "m"}}
     first, last = ({**delta(n, text), "item_id": f"it_{n}"} for n, text in ((1, "su"), (2, "re")))
     await bench.publish(first)

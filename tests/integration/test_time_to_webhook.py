@@ -1,7 +1,7 @@
-"""Recorded refusals, published to a real worker with a real relay: how soon does somebody know?
+"""Time from a refusal's first delta to the webhook: recorded streams, a real worker and a real relay.
 
-The recordings are those of the folder that the variable RECORDINGS names (`*.jsonl`, one event a line),
-otherwise the demo's own. The figures are in the report (`-rP` shows them); the bound is a generous one.
+The recordings come from the folder in the variable RECORDINGS (`*.jsonl`, one event per line), or else from
+the demo. The report contains the measured times (`-rP` shows them); the asserted bound is generous.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 FOLDER = Path(os.environ.get("RECORDINGS") or Path(demo.__file__).parent / "streams")
 AT_LEAST = 20
-"""Responses, for a median that says something: each recording is published again under other names."""
+"""Minimum number of responses for a meaningful median. Recordings are repeated under other response ids."""
 WITHIN = 1.0
-"""Seconds from the first delta to the webhook, at the median."""
+"""Maximum median time from the first delta to the webhook, in seconds."""
 
 
 def _refusals() -> list[list[str]]:
-    """The lines of each recording in which a refusal grows."""
+    """Return the lines of each recording that has refusal deltas."""
     recordings = [path.read_text("utf-8").splitlines() for path in sorted(FOLDER.glob("*.jsonl"))]
     return [lines for lines in recordings if any(map(_is_refusal_delta, lines))]
 
@@ -49,7 +49,7 @@ def _is_refusal_delta(line: str) -> bool:
 async def test_refusals_ring_within_a_second(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Alerts would reach people, but when the conversation is over."""
+    """The alert of a refusal reaches the webhook within a second at the median."""
     refusals = _refusals()
     assert refusals, f"{FOLDER}: no recording has a refusal"
     file = tmp_path / "alerts.toml"
@@ -65,16 +65,18 @@ async def test_refusals_ring_within_a_second(
                 began = await _published(redis, prefix, response, refusals[number % len(refusals)])
                 await wait_until(partial(_has_both, receiver, response), message="both alerts arrive")
                 took.append(next(each.at for each in receiver.requests if _of(each.body, response)) - began)
-    said = (
+    figures = (
         f"median {median(took) * 1000:.0f} ms, min {min(took) * 1000:.0f} ms, max {max(took) * 1000:.0f} ms"
     )
-    record_property("first delta to webhook", said)
-    sys.stdout.write(f"first delta to webhook, {len(took)} responses of {len(refusals)} recordings: {said}\n")
-    assert median(took) < WITHIN, said
+    record_property("first delta to webhook", figures)
+    sys.stdout.write(
+        f"first delta to webhook, {len(took)} responses of {len(refusals)} recordings: {figures}\n"
+    )
+    assert median(took) < WITHIN, figures
 
 
 async def _published(redis: Redis, prefix: str, response: str, lines: list[str]) -> float:
-    """Publish a response; returns when, on the monotonic clock, its refusal was about to begin."""
+    """Publish a response, and return the monotonic time just before its first refusal delta."""
     began = 0.0
     for line in lines:
         if not began and _is_refusal_delta(line):
@@ -88,7 +90,7 @@ def _of(body: dict[str, object], response: str) -> bool:
 
 
 def _has_both(receiver: Receiver, response: str) -> bool:
-    """Whether its alerts have rung, each once and in their order; an assertion fails if they are others."""
+    """Return whether both alerts have arrived; assert that they came once, and in order."""
     types = [each.body["type"] for each in receiver.requests if _of(each.body, response)]
     expected = ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
     assert types == expected[: len(types)]

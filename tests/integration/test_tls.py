@@ -1,4 +1,4 @@
-"""A worker and the command on a server that speaks TLS only, as a user of its own."""
+"""Tests of a worker and the commands on a server that accepts only TLS, with a user of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.certificates import Certificate
     from tests.tls_servers import TlsNode
 
-PASSWORD = "workers-only"  # noqa: S105 - of a server that lives as long as one test
+PASSWORD = "workers-only"  # noqa: S105 - the server exists for one test
 USER = f"worker on >{PASSWORD} ~deltaloom:* +@all -@admin"
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,38 +32,38 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Certificate:
-    """The server's, which is also its CA's."""
+    """Return the server's certificate, which is also its CA's."""
     return certificates.make(made(tmp_path / "its"))
 
 
 @pytest.fixture
 async def server(tmp_path: Path, certificate: Certificate) -> AsyncIterator[TlsNode]:
-    """A server that knows a user beside the default one."""
+    """Run a server with a user besides the default one."""
     async with running_with_tls(tmp_path / "server", certificate, save="", user=USER) as node:
         yield node
 
 
 def made(folder: Path) -> Path:
-    """The folder, which is there now."""
+    """Create the folder, and return it."""
     folder.mkdir()
     return folder
 
 
 def url_of(server: TlsNode, query: str = "", host: str = "127.0.0.1") -> str:
-    """As an operator writes it."""
+    """Return the server's URL as an operator writes it."""
     return f"rediss://worker:{PASSWORD}@{host}:{server.port}{query}"
 
 
 @asynccontextmanager
 async def standalone(folder: Path, certificate: Certificate) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """One server: its URL, and what else a worker has to be told."""
+    """Run one server; yield its URL and the settings for it."""
     async with running_with_tls(folder, certificate, save="", user=USER) as node:
         yield f"rediss://worker:{PASSWORD}@{node.address}/0", {}
 
 
 @asynccontextmanager
 async def cluster(folder: Path, certificate: Certificate) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """A cluster of one master."""
+    """Run a cluster of one master; yield its URL and the settings for it."""
     options = {"cluster_enabled": "yes", "tls_cluster": "yes", "cluster_port": str(free_port())}
     async with running_with_tls(folder, certificate, save="", user=USER, **options) as node:
         await node.ask("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
@@ -77,7 +77,7 @@ async def cluster(folder: Path, certificate: Certificate) -> AsyncIterator[tuple
 
 @asynccontextmanager
 async def sentinel(folder: Path, certificate: Certificate) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """A master, and one sentinel that watches it."""
+    """Run a master and one sentinel; yield their URL and the settings for it."""
     async with running_with_tls(folder / "server", certificate, save="", user=USER) as master:
         file = folder / "sentinel.conf"
         file.write_text(f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} 1\n", "ascii")
@@ -90,7 +90,7 @@ async def sentinel(folder: Path, certificate: Certificate) -> AsyncIterator[tupl
 
 @pytest.mark.parametrize("mode", [standalone, cluster, sentinel])
 async def test_the_whole_flow(mode: Any, certificate: Certificate, tmp_path: Path) -> None:
-    """What is set up as the page says would work with an open server only."""
+    """The setup of the documentation works with TLS on one server, a cluster and a sentinel group."""
     part = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
     file = tmp_path / "stream.jsonl"
     file.write_text(json.dumps({"type": "response.refusal.done", "refusal": "No.", **part}))
@@ -101,8 +101,8 @@ async def test_the_whole_flow(mode: Any, certificate: Certificate, tmp_path: Pat
         async with running_workers(url, "deltaloom", **names) as (worker,):
             done = deltaloom("publish", str(file), "--response-id", "resp_1", env=env)
             assert done.returncode == 0, done.stderr
-            told = deltaloom("tail", "alerts", "--from-start", "--count", "2", "--json", env=env)
-            assert [json.loads(line)["type"] for line in told.stdout.splitlines()] == [
+            tail = deltaloom("tail", "alerts", "--from-start", "--count", "2", "--json", env=env)
+            assert [json.loads(line)["type"] for line in tail.stdout.splitlines()] == [
                 "deltaloom.refusal.opened",
                 "deltaloom.refusal.finished",
             ]
@@ -122,19 +122,19 @@ async def test_the_whole_flow(mode: Any, certificate: Certificate, tmp_path: Pat
 async def test_a_certificate_that_is_not_trusted(
     server: TlsNode, certificate: Certificate, tmp_path: Path, authority: str, host: str, says: str
 ) -> None:
-    """It would look like a server that is away, and nobody would look at the certificate."""
+    """An untrusted certificate is named with the remedy, not reported as a server that is down."""
     other = certificates.make(made(tmp_path / "another's"))
     file = certificate.certificate if authority == "its" else other.certificate
     url = url_of(server, f"?ssl_ca_certs={file}", host)
     checked = deltaloom("check", env=environment(url))
     assert checked.returncode == 1
-    told = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
+    failure = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
     async with beginning_workers(url, "deltaloom") as (worker,):
         await wait_until(lambda: worker.said("redis is away, waiting for it"), 30, message="the worker waits")
         line = next(line for line in worker.lines() if "error" in line)
         assert await worker.stop() == 0
     assert (line["level"], line["state"]) == ("warning", "certificate")
-    for message in (told, line["error"]):
+    for message in (failure, line["error"]):
         assert f"{host}:{server.port}" in message
         assert f"its certificate is not trusted ({says}" in message
         assert "?ssl_ca_certs=/path/to/ca.pem" in message
@@ -142,7 +142,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 def test_a_file_that_is_not_there() -> None:
-    """A worker would wait for a server that is there, and never name the file."""
+    """A missing CA file ends the worker at start, with its name."""
     url = f"rediss://worker:{PASSWORD}@127.0.0.1:1?ssl_ca_certs=/nowhere/ca.pem"
     for command in ("worker", "check"):
         done = deltaloom(command, env=environment(url))
@@ -153,7 +153,7 @@ def test_a_file_that_is_not_there() -> None:
 
 
 async def test_a_wrong_password(server: TlsNode, certificate: Certificate) -> None:
-    """A worker would end, though an operator is about to mend the rights; or write the password down."""
+    """A worker with a wrong password waits until the rights are repaired, and does not log the password."""
     url = url_of(server, f"?ssl_ca_certs={certificate.certificate}").replace(PASSWORD, "s3cret")
     async with beginning_workers(url, "deltaloom") as (worker,):
         await wait_until(lambda: worker.said("redis is away, waiting for it"), 30, message="the worker waits")

@@ -1,4 +1,4 @@
-"""The users of `deploy/users.acl`: each may do all that is its own, and nothing else."""
+"""Tests of the users in `deploy/users.acl`: each has exactly the rights that its role needs."""
 
 from __future__ import annotations
 
@@ -47,27 +47,30 @@ WATCHED = (
     "XLEN deltaloom:dead-letters",
     "ZCARD deltaloom:waiting",
 )
-"""What the page on operations has people watch."""
+"""The commands that docs/operations.md recommends for monitoring."""
 
 DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}
-"""Rights that programs ask for and do without: `publish` looks whether it knows a response, and `check` and a
-worker that starts look how often the server writes to disk."""
+"""Optional rights: commands that programs try and do without.
+
+`publish` checks whether a response id is known; `check` and a starting worker ask for the server's
+persistence.
+"""
 
 SELDOM = {
-    "relay": {"ping"},  # with `health_check_interval` in the URL
-    "subscriber": {"ping"},  # the same
+    "relay": {"ping"},  # only with `health_check_interval` in the URL
+    "subscriber": {"ping"},  # only with `health_check_interval` in the URL
     "worker": {
-        *("getrange", "expire", "xdel"),  # a log that grows, texts of a kind that are aged
-        *("zmscore", "zpopmin", "zrange"),  # too many responses, or types in the counts
-        "hexists",  # a second text for a part, an alert about how a response ended
+        *("getrange", "expire", "xdel"),  # a growing log, `kind_retention`
+        *("zmscore", "zpopmin", "zrange"),  # too many open responses or counted types
+        "hexists",  # a second text for a part, an alert about a response's end
     },
 }
-"""Granted for what does not happen in every life."""
+"""Granted commands that not every run uses."""
 
 
 @pytest.fixture(params=KINDS)
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NodeWithUsers]:
-    """A server of this test's own."""
+    """Run a server for one test alone."""
     node = NodeWithUsers(tmp_path / "server", request.param)
     await node.start()
     try:
@@ -77,7 +80,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 class Flow:
-    """The way of some responses from end to end, on which each user takes its part."""
+    """The path of some responses from producer to operator, with a user for each role."""
 
     def __init__(
         self, server: NodeWithUsers, owner: Redis, partitions: int, folder: Path, receiver: Receiver
@@ -90,7 +93,7 @@ class Flow:
         self.used: dict[str, set[str]] = {}
 
     def command(self, user: str, *arguments: str, stdin: str = "", code: int = 0) -> str:
-        """Run a command as a user; returns what it printed."""
+        """Run a command as a user, and return its output."""
         count = str(self.partitions.count)
         env = environment(self.server.url_of(user), DELTALOOM_PARTITIONS=count, **SECRETS)
         done = deltaloom(*arguments, env=env, stdin=stdin.encode(), cwd=self.folder)
@@ -99,18 +102,20 @@ class Flow:
 
     @asynccontextmanager
     async def part_of(self, user: str) -> AsyncIterator[None]:
-        """Note which commands are run meanwhile."""
+        """Record the commands that the server runs within the block as those of a user."""
         await self.server.used()
         yield
         self.used[user] = await self.server.used()
 
     async def publish(self) -> None:
-        """Publish refusals, some without an end, and broken events: by the command and by clients."""
+        """Publish refusals, some without an end, and broken events, with the command and with clients."""
         events = "\n".join(json.dumps(each) for each in REFUSAL)
         url = self.server.url_of("producer")
         for number in range(4):
-            said = self.command("producer", "publish", "-", "--response-id", f"resp_{number}", stdin=events)
-            assert said.startswith("published 2 events in 2 entries")
+            printed = self.command(
+                "producer", "publish", "-", "--response-id", f"resp_{number}", stdin=events
+            )
+            assert printed.startswith("published 2 events in 2 entries")
         async with Redis.from_url(url) as client:
             for number in range(4):
                 open_, broken = f"open_{number}", f"broken_{number}"
@@ -123,7 +128,7 @@ class Flow:
                 await run_example(example, url, "deltaloom", self.folder)
 
     async def work(self) -> None:
-        """Have workers finish it all, give up what falls idle, and tidy up."""
+        """Run workers until all responses are finished or abandoned, and periodic tasks have run."""
         settings: dict[str, Any] = {
             "partitions": self.partitions.count,
             "idle_timeout": 1,
@@ -143,7 +148,7 @@ class Flow:
                 assert {line["event"] for line in wrong} <= expected, wrong
 
     async def is_settled(self) -> bool:
-        """Return whether nothing is unread, pending or open."""
+        """Return whether no entry is unread or pending, and no response is open."""
         return all([await self._is_settled(names) for names in self.partitions.all])
 
     async def _is_settled(self, names: StreamNames) -> bool:
@@ -155,7 +160,7 @@ class Flow:
         return mine["lag"] == 0 and mine["pending"] == 0 and not is_open
 
     async def deliver(self) -> None:
-        """Deliver alerts one by one and as digests, give some up, note that the destination is gone."""
+        """Deliver alerts singly and as digests, have some refused, and disable the destination."""
         receiver, accept = self.receiver, self.receiver.answer
         file = self.folder / "alerts.toml"
         grouped = {"by": ["model"], "window": 1, "from": 2}
@@ -170,16 +175,16 @@ class Flow:
                     await raise_alert(self.owner, names.name("")[:-1], "opened", name, model=name)
                 await self.wait_until_delivered()
             gone = self.partitions.all[0].name("gone")
-            await wait_until(lambda: self.owner.hlen(gone), message="it is noted")
+            await wait_until(lambda: self.owner.hlen(gone), message="the destination is disabled")
         receiver.answer = accept
 
     async def wait_until_delivered(self) -> None:
-        """Wait until the destination is owed nothing."""
+        """Wait until no alert is pending for the destination."""
         for names in self.partitions.all:
             await wait_until_delivered(self.owner, names.name("")[:-1], "here", 30)
 
     async def subscribe(self) -> None:
-        """Read the outputs in a group, take over, acknowledge, and look up what is finished."""
+        """Read the outputs in a group, claim and acknowledge entries, and look up finished texts."""
         taken: list[AssembledText] = []
         async with Redis.from_url(self.server.url_of("subscriber")) as client:
             for names in self.partitions.all:
@@ -198,7 +203,7 @@ class Flow:
         assert {text.response_id for text in taken} >= expected
 
     def operate(self) -> None:
-        """Run all that an operator has to run."""
+        """Run all commands of an operator."""
         do = partial(self.command, "operator")
         for stream in ("assembled", "alerts", "dead-letters"):
             assert do("tail", stream, "--from-start", "--count", "1", "--json")
@@ -228,7 +233,7 @@ class Flow:
 async def test_each_may_do_all_that_is_its_own(
     server: NodeWithUsers, tmp_path: Path, partitions: int
 ) -> None:
-    """Otherwise whoever takes the file finds out what is missing in the night."""
+    """Users can do their jobs, and have no right that they do not need."""
     async with Redis.from_url(server.url_of(OWNER)) as owner, receiving() as receiver:
         flow = Flow(server, owner, partitions, tmp_path, receiver)
         async with flow.part_of("producer"):
@@ -245,7 +250,7 @@ async def test_each_may_do_all_that_is_its_own(
         assert await server.refused() == DOES_WITHOUT
         for user in USERS:
             unused = granted(user) - flow.used[user] - SELDOM.get(user, set()) - {"client|setinfo"}
-            assert not unused, f"{user}: and no more than is needed"
+            assert not unused, f"{user}: rights that it does not need"
 
 
 def granted(user: str) -> set[str]:
@@ -259,8 +264,8 @@ def line_of(user: str) -> str:
     return line
 
 
-async def test_the_file_lets_nobody_in_as_it_stands(server: NodeWithUsers) -> None:
-    """A password that stands in a public file is everybody's."""
+async def test_the_unchanged_file_lets_nobody_in(server: NodeWithUsers) -> None:
+    """The users of the file are disabled and have no password, so that loading it opens nothing."""
     lines = FILE.read_text("utf-8").splitlines()
     assert [line.split()[1] for line in lines] == [OWNER, *USERS]
     for line in lines:
@@ -275,7 +280,7 @@ async def test_the_file_lets_nobody_in_as_it_stands(server: NodeWithUsers) -> No
 
 @pytest.mark.parametrize("user", USERS)
 def test_nobody_gets_what_is_dangerous(user: str) -> None:
-    """One such right is as good as all of them, or stops the server."""
+    """Rights that expose or stop the whole server are granted to no user."""
     line = line_of(user)
     assert "+@" not in line
     assert "allkeys" not in line
@@ -283,10 +288,10 @@ def test_nobody_gets_what_is_dangerous(user: str) -> None:
     assert granted(user) >= {"ping", "client|setinfo"}
 
 
-async def test_others_rights_are_not_its_own(server: NodeWithUsers) -> None:
-    """Who gets hold of one password must not have what is others'."""
+async def test_each_is_refused_what_belongs_to_others(server: NodeWithUsers) -> None:
+    """A user cannot do what belongs to other roles."""
     for user, commands in REFUSED.items():
-        for command in (*commands, *NOBODYS):
+        for command in (*commands, *FORBIDDEN):
             for name in ("deltaloom:", "deltaloom:{7}:", "deltaloom:{1023}:"):
                 parts = command.replace("deltaloom:", name).split()
                 assert not await server.may(user, *parts), (user, parts)
@@ -294,7 +299,7 @@ async def test_others_rights_are_not_its_own(server: NodeWithUsers) -> None:
 
 
 async def test_all_partitions_are_covered(server: NodeWithUsers) -> None:
-    """A partition with more digits would be the one whose alerts nobody gets."""
+    """The key patterns cover partitions with any number of digits."""
     every = Partitions(PARTITIONS_AT_MOST).all
     for names in (Partitions().all[0], *(every[number] for number in (0, 9, 10, 99, 100, 999, 1000, 1023))):
         assert await server.may("producer", "XADD", names.deltas, "*", "event", "{}")
@@ -319,7 +324,7 @@ async def test_all_partitions_are_covered(server: NodeWithUsers) -> None:
 async def test_a_command_says_what_is_missing(
     server: NodeWithUsers, tmp_path: Path, user: str, command: tuple[str, ...]
 ) -> None:
-    """It waited for ever, or had people look for a server that was there."""
+    """A command without a needed right ends at once with the server's refusal."""
     env = environment(server.url_of(user))
     done = await asyncio.to_thread(deltaloom, *command, env=env, stdin=b"{}", cwd=tmp_path)
     assert done.returncode == 1
@@ -327,7 +332,7 @@ async def test_a_command_says_what_is_missing(
     assert "no permissions" in done.stderr.lower()
 
 
-NOBODYS = (
+FORBIDDEN = (
     "FLUSHALL",
     "KEYS *",
     "CONFIG GET *",
@@ -341,7 +346,7 @@ NOBODYS = (
     "XADD other:stream * event {}",
     "PUBLISH channel message",
 )
-"""What none of them may."""
+"""Commands that no user may run."""
 
 REFUSED = {
     "producer": (
@@ -408,4 +413,4 @@ REFUSED = {
         "SET deltaloom:relay:here:lease me",
     ),
 }
-"""What is others', by user."""
+"""Commands of other roles that a user may not run, by user."""

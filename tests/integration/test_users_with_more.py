@@ -1,4 +1,4 @@
-"""What a user of `deploy/users.acl` needs beside its line: in a cluster, to wait for copies, with a relay."""
+"""Additional rights of the users in `deploy/users.acl`: on a cluster, for confirmed writes, with a relay."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ PAGE = (ROOT / "docs/operations.md").read_text("utf-8")
 
 
 def on_a_cluster() -> list[str]:
-    """Return the rights that the page adds on a cluster."""
-    (said,) = re.findall(r"On a cluster, add `([^`]+)` to each user", PAGE)
-    return str(said).split()
+    """Return the rights that docs/operations.md adds on a cluster."""
+    (rights,) = re.findall(r"On a cluster, add `([^`]+)` to each user", PAGE)
+    return str(rights).split()
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A cluster whose nodes know the users, with what the page adds."""
+    """Run a cluster with the users and the additional rights on each node."""
     async with running_cluster(tmp_path / "cluster", node_timeout_ms=PATIENT_MS) as cluster:
         for node in cluster.nodes:
             for user in USERS:
@@ -54,14 +54,14 @@ def url_of(cluster: Cluster, user: str) -> str:
 
 
 async def refused(*nodes: Node) -> set[tuple[str, str]]:
-    """Return what the servers have refused: users and commands, or keys."""
+    """Return the refusals of the servers: user, and command or key."""
     logs = [await node.ask("ACL", "LOG") for node in nodes]
     return {(each["username"], each["object"]) for log in logs for each in log}
 
 
 @pytest.mark.timeout(120)
 async def test_a_cluster_needs_what_the_page_adds(cluster: Cluster, tmp_path: Path) -> None:
-    """The client asks for the cluster's map, by commands that a single server never hears of."""
+    """The documented additional rights are needed and sufficient for all roles on a cluster."""
     count = str(PARTITIONS)
 
     def command(user: str, *arguments: str, stdin: str = "") -> str:
@@ -96,7 +96,7 @@ async def test_a_cluster_needs_what_the_page_adds(cluster: Cluster, tmp_path: Pa
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[NodeWithUsers]:
-    """A server of this test's own."""
+    """Run a server with the users for one test alone."""
     node = NodeWithUsers(tmp_path / "server", "embedded")
     async with running([node]):
         yield node
@@ -105,7 +105,7 @@ async def server(tmp_path: Path) -> AsyncIterator[NodeWithUsers]:
 async def test_a_worker_with_a_relay_needs_the_workers_rights_only(
     server: NodeWithUsers, tmp_path: Path
 ) -> None:
-    """A worker may do all below its prefix, and a relay does nothing else."""
+    """`worker --with-relay` needs only the worker's rights, which cover the prefix."""
     async with receiving() as receiver, Redis.from_url(server.url_of(OWNER)) as owner:
         file = tmp_path / "alerts.toml"
         file.write_text(destination("here", receiver.url, group={"by": ["model"], "window": 1, "from": 2}))
@@ -125,7 +125,7 @@ async def test_a_worker_with_a_relay_needs_the_workers_rights_only(
     ("setting", "right"), [({"wait_aof": "true"}, "waitaof"), ({"wait_replicas": 1}, "wait")]
 )
 async def test_waiting_for_copies_needs_a_right(tmp_path: Path, setting: dict[str, Any], right: str) -> None:
-    """Without it a worker reads nothing and says so; with it, it goes on by itself."""
+    """A worker without the right to wait reports it and reads nothing, until the right is granted."""
     assert f"needs `+{right}`" in PAGE
     server = NodeWithUsers(tmp_path / "server", "embedded", appendonly="yes")
     replica = Node(
@@ -136,7 +136,9 @@ async def test_waiting_for_copies_needs_a_right(tmp_path: Path, setting: dict[st
         fields: dict[Any, Any] = {"event": json.dumps(REFUSAL), "response_id": "resp_1"}
         await owner.xadd("deltaloom:deltas", fields)
         async with beginning_workers(server.url_of("worker"), "deltaloom", **setting) as (worker,):
-            await wait_until(lambda: has_said(worker.lines(), "NOPERM", right), 30, message="it says so")
+            await wait_until(
+                lambda: has_logged_error(worker.lines(), "NOPERM", right), 30, message="the worker reports it"
+            )
             assert not await owner.exists("deltaloom:assembled")
             await owner.execute_command("ACL", "SETUSER", "worker", f"+{right}")  # type: ignore[no-untyped-call]
             await wait_until(lambda: owner.exists("deltaloom:assembled"), 30, message="it goes on")
@@ -144,6 +146,6 @@ async def test_waiting_for_copies_needs_a_right(tmp_path: Path, setting: dict[st
         assert [text.text for text in await texts(owner, "deltaloom")] == ["No."]
 
 
-def has_said(lines: list[dict[str, Any]], *words: str) -> bool:
-    """Return whether a line of the log that is an error has all these words."""
+def has_logged_error(lines: list[dict[str, Any]], *words: str) -> bool:
+    """Return whether an error in the log contains all these words."""
     return any(line["level"] == "error" and all(word in str(line) for word in words) for line in lines)

@@ -1,1 +1,1 @@
-"""Tests of the program that changes the code and runs the tests."""
+"""Test the program that changes the code and runs the tests."""

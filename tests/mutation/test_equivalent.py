@@ -1,4 +1,4 @@
-"""Tests that the list of mutants without effect fits the tree."""
+"""Test that the list of equivalent mutants matches the tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mutation.python_rules import python_mutants
 
 @pytest.mark.parametrize("known", Equivalents.read().known, ids=lambda known: f"{known.file}: {known.after}")
 def test_an_equivalent_mutant_can_be_made(known: Equivalent) -> None:
-    """An entry whose line was changed meanwhile would stay for ever, with a reason that is true no more."""
+    """Make each listed mutant. Otherwise an outdated entry would keep a false reason."""
     source = (ROOT / known.file).read_text("utf-8")
     mutants = (lua_mutants if known.file.endswith(".lua") else python_mutants)(known.file, source)
     assert (known.before, known.after) in {change.lines(source) for change in mutants}
@@ -21,7 +21,7 @@ def test_an_equivalent_mutant_can_be_made(known: Equivalent) -> None:
 
 
 def test_a_mutant_is_known_by_its_lines() -> None:
-    """It would be tried again after every change above it."""
+    """Identify a mutant by its lines, so that changes above it do not matter."""
     known = Equivalents([Equivalent("code.py", "x = a < b", "x = a <= b", "they differ")])
     change = Change("code.py", 4 + 6, 4 + 7, "<=", "swap comparison")
     assert change.lines("f()\nx = a < b\n") == ("x = a < b", "x = a <= b")

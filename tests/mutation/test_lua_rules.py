@@ -1,4 +1,4 @@
-"""Tests of the mutants that are made of Lua scripts."""
+"""Test the mutants of Lua scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPTS = [file for file in files_in(ROOT, ["service"]) if file.endswith(".lua")
 
 
 def mutants(source: str) -> set[str]:
-    """Return what may become of a source."""
+    """Return all mutated sources."""
     return {change.apply(source) for change in lua_mutants("code.lua", source)}
 
 
@@ -42,20 +42,20 @@ def mutants(source: str) -> set[str]:
         ("each(a, function(...) f(...) end)", {"", "each(a, function(...)  end)"}),
     ],
 )
-def test_what_may_become_of_a_statement(source: str, expected: set[str]) -> None:
-    """A kind of mistake would never be tried."""
+def test_mutants_of_a_statement(source: str, expected: set[str]) -> None:
+    """Make exactly these mutants of a statement."""
     assert mutants(source) == expected
 
 
-def test_what_is_no_lua_is_told() -> None:
-    """A script that the rules cannot read would be passed over."""
-    with pytest.raises(ValueError, match="no Lua at character 10: '@'"):
+def test_invalid_lua_is_refused() -> None:
+    """Raise an error for a script that cannot be parsed. Otherwise it would be skipped."""
+    with pytest.raises(ValueError, match="not a Lua token at character 10: '@'"):
         lua_mutants("code.lua", "local a = @")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_every_mutant_is_a_program(redis: Redis, script: str) -> None:
-    """One that the server cannot read would count as killed, whatever the tests look at."""
+    """Make mutants that Redis can load. Otherwise they would count as killed."""
     source = (ROOT / script).read_text("utf-8")
     changes = lua_mutants(script, source)
     assert changes

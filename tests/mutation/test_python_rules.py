@@ -1,4 +1,4 @@
-"""Tests of the mutants that are made of Python."""
+"""Test the mutants of Python code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mutation.sample import SCOPE, files_in
 
 
 def mutants(source: str) -> set[str]:
-    """Return what may become of a source."""
+    """Return all mutated sources that compile."""
     changes = python_mutants("code.py", source)
     return {change.apply(source) for change in changes if compiles(change, source)}
 
@@ -54,8 +54,8 @@ def mutants(source: str) -> set[str]:
         ("try: f()\nexcept E: g()", {"try: pass\nexcept E: g()", "try: f()\nexcept E: pass"}),
     ],
 )
-def test_what_may_become_of_a_statement(source: str, expected: set[str]) -> None:
-    """A kind of mistake would never be tried."""
+def test_mutants_of_a_statement(source: str, expected: set[str]) -> None:
+    """Make exactly these mutants of a statement."""
     assert mutants(source) == expected
 
 
@@ -75,13 +75,13 @@ def test_what_may_become_of_a_statement(source: str, expected: set[str]) -> None
         "assert a < b",
     ],
 )
-def test_what_no_test_should_depend_on_is_left_alone(source: str) -> None:
-    """Survivors that nobody would write a test for would hide the others."""
+def test_code_that_tests_should_not_depend_on_is_not_mutated(source: str) -> None:
+    """Make no mutants of code that tests should not depend on."""
     assert mutants(source) == set()
 
 
-def test_a_mutant_that_is_no_program_or_no_change_is_told() -> None:
-    """It would count as killed."""
+def test_a_mutant_that_does_not_compile_is_detected() -> None:
+    """Detect a mutant that does not compile. Otherwise it would count as killed."""
     source = "x = f((a), key=1)"
     made = python_mutants("code.py", source)
     broken = [change for change in made if change.rule == "drop argument"]
@@ -89,7 +89,7 @@ def test_a_mutant_that_is_no_program_or_no_change_is_told() -> None:
 
 
 def test_all_files_can_be_changed() -> None:
-    """A file that the rules stumble over would end a run after an hour."""
+    """Mutate all files without an error. Otherwise a run could end after an hour."""
     for file in files_in(ROOT, SCOPE):
         if file.endswith(".py"):
             source = (ROOT / file).read_text("utf-8")

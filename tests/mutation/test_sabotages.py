@@ -1,4 +1,4 @@
-"""Tests that the list of sabotages fits the tree."""
+"""Test that the list of sabotages matches the tree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AREAS = (
 
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
 def test_a_sabotage_fits_the_tree(sabotage: Sabotage) -> None:
-    """It would be found out only by a run of an hour that its code was changed meanwhile."""
+    """Find each sabotage's text in its file. Otherwise only a run of an hour would show the mismatch."""
     source = (ROOT / sabotage.file).read_text("utf-8")
     changed = sabotage.change(ROOT).apply(source)
     assert changed == source.replace(sabotage.find, sabotage.replace) != source
@@ -37,8 +37,8 @@ def test_a_sabotage_fits_the_tree(sabotage: Sabotage) -> None:
     assert [test for test in sabotage.tests if not (ROOT / test.partition("::")[0]).exists()] == []
 
 
-def test_there_are_thirty_everywhere() -> None:
-    """A part of the code would be left to luck."""
+def test_all_areas_have_sabotages() -> None:
+    """Cover all areas with at least 30 sabotages, five of them in Lua."""
     assert len(SABOTAGES) >= 30
     assert max(Counter(sabotage.name for sabotage in SABOTAGES).values()) == 1
     files = [sabotage.file for sabotage in SABOTAGES]
@@ -49,13 +49,13 @@ def test_there_are_thirty_everywhere() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("nothing", "sabotage 'x': its text is 0 times in code.py, not once"),
-        ("here, here", "sabotage 'x': its text is 2 times in code.py, not once"),
+        ("nothing", "sabotage 'x': its text occurs 0 times in code.py, not once"),
+        ("here, here", "sabotage 'x': its text occurs 2 times in code.py, not once"),
         (None, "sabotage 'x': code.py cannot be read"),
     ],
 )
 def test_a_sabotage_that_does_not_fit_is_named(tmp_path: Path, text: str | None, error: str) -> None:
-    """Nobody would know which of the thirty has to be changed."""
+    """Name the sabotage that does not match."""
     if text is not None:
         (tmp_path / "code.py").write_text(text)
     sabotage = Sabotage("x", "code.py", "here", "there", "all", ("tests",))

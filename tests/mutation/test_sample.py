@@ -1,4 +1,4 @@
-"""Tests of how mutants are chosen, and of the tests that are run first."""
+"""Test the choice of mutants, and of the tests that run first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE = Equivalents([])
 
 
 def test_a_seed_is_always_the_same_mutants() -> None:
-    """A run could not be repeated."""
+    """Choose the same mutants from one seed, so that a run can be repeated."""
     paths = ["handlers/core", "service/storage/lua/settle.lua"]
     first = choose(ROOT, paths, "1", 5, NONE)
     assert choose(ROOT, paths, "1", 5, NONE) == first
@@ -25,7 +25,7 @@ def test_a_seed_is_always_the_same_mutants() -> None:
 
 
 def test_equivalent_mutants_are_not_chosen(tmp_path: Path) -> None:
-    """They would survive every time."""
+    """Skip equivalent mutants, which always survive."""
     (tmp_path / "code.py").write_text("x = a < b\n")
     known = Equivalents([Equivalent("code.py", "x = a < b", "x = a <= b", "")])
     assert len(choose(tmp_path, ["code.py"], "1", 9, NONE)) == 1
@@ -33,9 +33,9 @@ def test_equivalent_mutants_are_not_chosen(tmp_path: Path) -> None:
 
 
 def test_only_code_is_changed() -> None:
-    """Recordings and rules would be mutated, and what no test looks at."""
+    """Choose Python and Lua files only, without the demo unless it is named."""
     files = list(files_in(ROOT, ["service"]))
-    assert {"service/apps/worker.py", "service/storage/lua/commit.lua"} <= set(files)
+    assert {"service/apps/worker_app.py", "service/storage/lua/commit.lua"} <= set(files)
     assert {Path(file).suffix for file in files} == {".py", ".lua"}
     assert not any(file.startswith("service/demo/") for file in files)
     assert list(files_in(ROOT, ["service/demo/clock.py"])) == ["service/demo/clock.py"]
@@ -53,12 +53,12 @@ def test_only_code_is_changed() -> None:
     ],
 )
 def test_the_tests_of_the_same_module_are_run_first(file: str, first: list[str]) -> None:
-    """Each mutant would cost a whole run."""
+    """Run the tests of the same module first. Otherwise each mutant would cost a whole run."""
     found = nearest_tests(ROOT, file)
     assert found[: len(first)] == first
     assert [test for test in found if not (ROOT / test).exists()] == []
 
 
 def test_every_file_has_tests_that_are_run_first() -> None:
-    """Its mutants would survive a quick look unseen."""
+    """Find tests for each file."""
     assert [file for file in files_in(ROOT, SCOPE) if not nearest_tests(ROOT, file)] == []

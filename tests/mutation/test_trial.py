@@ -1,4 +1,4 @@
-"""Tests of changing a copy of the tree and running its tests."""
+"""Test how a copy of the tree is changed and tested."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Checkout]:
-    """A copy of this tree."""
+    """Return a copy of this tree."""
     with Checkout() as made:
         yield made
     assert not made.folder.exists()
 
 
 def test_a_change_is_made_in_the_copy_only_and_taken_back(checkout: Checkout) -> None:
-    """A run would leave the user's tree broken, or each mutant the next."""
+    """Change the copy only, and restore it afterwards."""
     file = "handlers/core/text.py"
     source = (ROOT / file).read_text("utf-8")
     with checkout.changed(Change(file, 0, 0, "x = 1\n", "")):
@@ -39,13 +39,13 @@ def test_a_change_is_made_in_the_copy_only_and_taken_back(checkout: Checkout) ->
 
 
 def test_a_copy_can_be_copied(checkout: Checkout) -> None:
-    """`make test` in a copy would fail by the tests of this program."""
+    """Copy a copy, as these tests do in a copy."""
     with Checkout(checkout.folder) as again:
         assert (again.folder / "Makefile").read_text("utf-8") == (ROOT / "Makefile").read_text("utf-8")
 
 
-def test_a_folder_that_git_does_not_know_is_told(tmp_path: Path) -> None:
-    """An empty copy would be tested."""
+def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
+    """Refuse a folder that is not a git repository. Otherwise an empty copy would be tested."""
     with pytest.raises(CheckoutError, match=r"git cannot copy .* does not exist"), Checkout(tmp_path):
         pass
 
@@ -83,7 +83,7 @@ def test_it(n):
 async def test_how_a_run_ends(
     checkout: Checkout, code: str, limit: float, *, red: bool, test: str | None
 ) -> None:
-    """A mutant would count as noticed, or not, whatever the tests say."""
+    """Report whether a run failed, and by which test."""
     made = checkout.folder / "tests" / "made" / "test_made.py"
     made.parent.mkdir(exist_ok=True)
     made.write_text(code)
@@ -92,15 +92,15 @@ async def test_how_a_run_ends(
 
 
 @pytest.mark.slow
-async def test_tests_that_cannot_be_run_are_no_result(checkout: Checkout) -> None:
-    """Every mutant would be killed by a name that is written wrongly."""
+async def test_a_run_without_tests_is_an_error(checkout: Checkout) -> None:
+    """Raise an error if no test ran. Otherwise each mutant would count as killed."""
     with pytest.raises(SuiteError, match="no test failed"):
         await run_tests(checkout, ["made/nowhere.py"], 60)
 
 
 @pytest.mark.slow
 def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
-    """Every part would do what it should, and nothing come of it."""
+    """Run a sample of one mutant end to end."""
     report = tmp_path / "report.json"
     sample = [
         "sample",
@@ -122,7 +122,7 @@ def test_a_sample_from_beginning_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_test_that_fails_anyway_ends_a_run(checkout: Checkout) -> None:
-    """It would seem to notice every change."""
+    """Refuse a test that fails without a change. Otherwise it would seem to detect all changes."""
     made = checkout.folder / "tests" / "made" / "test_made.py"
     made.parent.mkdir(exist_ok=True)
     made.write_text("def test_it(): assert False")
@@ -131,28 +131,28 @@ async def test_a_test_that_fails_anyway_ends_a_run(checkout: Checkout) -> None:
 
 
 def result(file: str, test: str | None = None) -> Result:
-    """Return the result of a change that a test noticed, or none did."""
+    """Return the result of a change that `test` detected, or that survived."""
     return Result(
         Change(file, 6, 7, "<=", "swap"), "x = a < b", Outcome(test is not None, test, 1.5), by_first=True
     )
 
 
 def test_a_survivor_is_shown_and_misses_the_goal() -> None:
-    """A run would end well whatever survives."""
+    """Show survivors, and report whether the goal is met."""
     console = Console(record=True, width=120)
     some = [result("a/x.py", "t")] * 97
     assert not show_sample(console, [*some, *[result("a/y.py")] * 2], "7")
-    said = console.export_text()
-    assert "survived: a/y.py:1 (swap)" in said
-    assert "+x = a <= b" in said
-    assert "seed 7" in said
-    assert "not met" in said
+    output = console.export_text()
+    assert "survived: a/y.py:1 (swap)" in output
+    assert "+x = a <= b" in output
+    assert "seed 7" in output
+    assert "not met" in output
     assert show_sample(console, [*some, result("a/x.lua", "t")], "7")
     assert not show_sample(console, [*some, *[result("a/x.lua", "t")] * 18, result("a/y.lua")], "7")
 
 
-def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """It would look as if all were well."""
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refuse unknown names, with the exit code for a run that did not happen."""
     assert main(["sabotage", "nothing"]) == NOT_RUN
-    assert "no such sabotage: nothing" in capsys.readouterr().err
+    assert "unknown sabotage: nothing" in capsys.readouterr().err
     assert main(["sample", "--path", "nowhere"]) == NOT_RUN

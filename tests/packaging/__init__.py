@@ -1,1 +1,1 @@
-"""What is shipped: wheels, names and locks."""
+"""Test the distribution: wheels, names and locks."""

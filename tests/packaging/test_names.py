@@ -1,4 +1,4 @@
-"""Import names: `service` and `handlers` are names that others may claim too, and then ours is hidden."""
+"""Test the import names: `service` and `handlers` could be hidden by other packages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
     [("deltaloom", "deltaloom"), ("handlers", "deltaloom-worker"), ("service", "deltaloom-worker")],
 )
 def test_single_owner(name: str, owner: str) -> None:
-    """Another distribution would install files into our package, or its package in place of ours.
+    """Own each import name alone.
 
-    An editable install lists no package, so nobody may own the name here; but nobody else either.
+    An editable install lists no packages, so that an empty set of owners is accepted.
     """
     owners = set(importlib.metadata.packages_distributions().get(name, []))
     assert owners <= {owner}
@@ -28,14 +28,14 @@ def test_single_owner(name: str, owner: str) -> None:
 
 @pytest.mark.parametrize("name", ["deltaloom", "handlers", "service"])
 def test_single_place_on_the_path(name: str) -> None:
-    """Which of two packages is imported would depend on the order of the path."""
+    """Find each package once on the path. Otherwise its order would decide which one is imported."""
     folders = {Path(entry).resolve() for entry in sys.path}
     assert len([f for f in folders if (f / name).is_dir() or (f / f"{name}.py").is_file()]) == 1
 
 
 @pytest.mark.parametrize("name", ["deltaloom", "handlers", "service", "tests"])
 def test_regular_package_of_this_tree(name: str) -> None:
-    """A namespace package is merged with any folder of its name; another's would be tested, not ours."""
+    """Import regular packages of this tree, since a namespace package merges all folders of its name."""
     package = importlib.import_module(name)
     assert package.__file__ is not None
     assert Path(package.__file__).is_relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""What the two wheels hold: a file missing here is missing in the image and on other people's machines."""
+"""Test the content of both wheels, which the image and other installations use."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Wheel(NamedTuple):
-    """A wheel that was built: the files of its packages, and those of its metadata by their names."""
+    """A wheel: the files of its packages, and its metadata files by name."""
 
     files: frozenset[str]
     metadata: dict[str, str]
 
     @property
     def core(self) -> Message:
-        """The core metadata (METADATA)."""
+        """Return the core metadata (METADATA)."""
         return email.parser.Parser().parsestr(self.metadata["METADATA"])
 
 
@@ -42,7 +42,7 @@ def build(project: Path, target: Path) -> Wheel:
 
 
 def tree(base: Path, *packages: str) -> frozenset[str]:
-    """The files of the packages in the tree, named as in a wheel."""
+    """Return the packages' files in the tree, named as in a wheel."""
     return frozenset(
         path.relative_to(base).as_posix()
         for package in packages
@@ -53,40 +53,40 @@ def tree(base: Path, *packages: str) -> frozenset[str]:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
-    """The wheel of the library `deltaloom`."""
+    """Return the wheel of the library `deltaloom`."""
     return build(ROOT / "client", tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
-    """The wheel of the application `deltaloom-worker`."""
+    """Return the wheel of the application `deltaloom-worker`."""
     return build(ROOT, tmp_path_factory.mktemp("worker"))
 
 
 def test_library_holds_its_package_and_nothing_else(library: Wheel) -> None:
-    """Producers would get a generic name like `service` into their environment, or lose a module."""
+    """Contain exactly the library's package."""
     assert library.files == tree(ROOT / "client", "deltaloom")
 
 
 def test_library_is_typed(library: Wheel) -> None:
-    """Type checkers would take every message for Any."""
+    """Contain `py.typed`. Otherwise type checkers would treat messages as Any."""
     assert "deltaloom/py.typed" in library.files
 
 
 def test_library_holds_the_schemas(library: Wheel) -> None:
-    """Readers in other languages would have no description of the messages."""
+    """Contain the JSON Schemas."""
     messages = ("AssembledText", "ModerationAlert", "DeadLetter", "UndeliveredAlert", "Event")
     assert {f"deltaloom/schemas/{name}.json" for name in messages} <= library.files
 
 
 def test_library_needs_only_pydantic(library: Wheel) -> None:
-    """A producer would have to install the worker's dependencies."""
+    """Require pydantic only."""
     required = library.core.get_all("Requires-Dist") or []
     assert [name for name in required if "extra ==" not in name] == ["pydantic<3,>=2.11"]
 
 
 def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
-    """The installed worker would lack a script or a stream that the tree has."""
+    """Contain all files of both packages, including scripts and recordings."""
     assert worker.files == tree(ROOT, "handlers", "service")
 
 
@@ -94,31 +94,31 @@ def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
     "pattern", ["service/storage/lua/*.lua", "service/demo/streams/*.jsonl", "service/alerts/deciding/*.toml"]
 )
 def test_worker_holds_its_data(worker: Wheel, pattern: str) -> None:
-    """The folder of the data would have moved, and the comparison above would compare nothing."""
+    """Contain the data files, which must exist in the tree."""
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
     assert expected
     assert expected <= worker.files
 
 
 def test_worker_is_never_uploaded(worker: Wheel) -> None:
-    """A package index would take `service` and `handlers` for everyone."""
+    """Prevent an upload, which would claim `service` and `handlers` for all users of an index."""
     assert "Private :: Do Not Upload" in (worker.core.get_all("Classifier") or [])
 
 
 def test_worker_brings_the_command(worker: Wheel) -> None:
-    """There would be no `deltaloom` to type."""
+    """Install the command `deltaloom`."""
     assert "deltaloom = service.cli:main" in worker.metadata["entry_points.txt"].splitlines()
 
 
 @pytest.mark.parametrize("name", ["library", "worker"])
 def test_licence_is_in_the_wheel(name: str, request: pytest.FixtureRequest) -> None:
-    """Passing the wheel on would break the licence."""
+    """Contain the licence."""
     wheel: Wheel = request.getfixturevalue(name)
     assert wheel.core["License-Expression"] == "Apache-2.0"
     assert wheel.metadata["licenses/LICENSE"] == (ROOT / "LICENSE").read_text()
 
 
 def test_versions_go_together(library: Wheel, worker: Wheel) -> None:
-    """A worker would be released with a contract of another version."""
+    """Have equal versions of both wheels."""
     assert library.core["Version"] == worker.core["Version"]
     assert library.core["Requires-Python"] == worker.core["Requires-Python"]

@@ -1,4 +1,4 @@
-"""Where Redis is, as one URL says it."""
+"""Parse Redis addresses from a URL: one server, a cluster, or a master behind sentinels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.connection import parse_url
 
-from service.address import _OF_SENTINELS, _OPTIONS, _OPTIONS_OF_TLS, Address, Mode
+from service.address import _OPTIONS, _SENTINEL_OPTIONS, _TLS_OPTIONS, Address, Mode
 from service.storage.client.connection import blocking_client_of, client_of
 
 PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("ZQX{}XQZ".format)
@@ -20,7 +20,7 @@ PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("
     "url", ["redis://h:1/2?db=3", "rediss://u:p@h", "unix:///run/redis.sock", "unix:///run/a@b", "redis://"]
 )
 def test_one_server(url: str) -> None:
-    """What redis-py reads of an URL would change on the way to it."""
+    """Keep the URL of a single server unchanged. Otherwise redis-py's options would be altered."""
     assert Address.parse(url) == Address("standalone", (url,))
 
 
@@ -36,12 +36,12 @@ def test_one_server(url: str) -> None:
     ],
 )
 def test_cluster(url: str, mode: Mode | None, urls: list[str]) -> None:
-    """A cluster could not be named, or only by the node that happens to be away."""
+    """Accept several nodes for a cluster. Otherwise one node that is down would prevent the connection."""
     assert Address.parse(url, mode) == Address("cluster", tuple(urls))
 
 
 def test_sentinels() -> None:
-    """The master would be looked for by another name, at another port, or without a password."""
+    """Read the master's name, ports and both logins from a sentinel URL, with defaults for missing ports."""
     address = Address.parse("redis+sentinel://u:p@a,b:1/loom/3?sentinel_password=s&socket_timeout=1")
     assert address.mode == "sentinel"
     assert address.hosts == [("a", 26379), ("b", 1)]
@@ -53,19 +53,19 @@ def test_sentinels() -> None:
 @pytest.mark.parametrize(
     ("url", "mode", "says"),
     [
-        ("http://a", None, "an URL that starts with redis://"),
-        ("redis+other://a", None, "an URL that starts with redis://"),
-        ("unix+cluster://a", None, "an URL that starts with redis://"),
+        ("http://a", None, "a URL that starts with redis://"),
+        ("redis+other://a", None, "a URL that starts with redis://"),
+        ("unix+cluster://a", None, "a URL that starts with redis://"),
         ("redis://a,b", None, "one host"),
         ("redis+cluster://a,,b", None, "a host before and after each comma"),
         ("redis+cluster://a:x", None, "a port from 0 to 65535"),
         ("redis+cluster://a/1", None, "no database"),
-        ("redis+cluster://a", "sentinel", "an URL that does not say +cluster"),
-        ("redis+cluster://a", "standalone", "an URL that does not say +cluster"),
-        ("unix:///run/redis.sock", "cluster", "a socket is one server"),
-        ("redis+sentinel://a", None, "the name under which the sentinels know the master"),
-        ("redis+sentinel://a/loom/x", None, "the name under which the sentinels know the master"),
-        ("redis://a/b", None, "no path but the number of a database"),
+        ("redis+cluster://a", "sentinel", "a URL without +cluster"),
+        ("redis+cluster://a", "standalone", "a URL without +cluster"),
+        ("unix:///run/redis.sock", "cluster", "a URL with hosts"),
+        ("redis+sentinel://a", None, "a URL with the name of the master"),
+        ("redis+sentinel://a/loom/x", None, "a URL with the name of the master"),
+        ("redis://a/b", None, "no path except the number of a database"),
         ("redis://a b", None, "a host of letters"),
         ("unix://run/redis.sock", None, "unix:///run/redis.sock"),
         ("unix://u:a@/b@/run/redis.sock", None, "/ as %2F"),
@@ -76,8 +76,8 @@ def test_sentinels() -> None:
         ("redis+cluster://a?retry_on_timeout=true", None, "no option 'retry_on_timeout'; "),
     ],
 )
-def test_what_cannot_be_read(url: str, mode: Mode | None, says: str) -> None:
-    """A mistyped URL would end in a connection to somewhere else, or in a traceback."""
+def test_invalid_urls_are_refused(url: str, mode: Mode | None, says: str) -> None:
+    """Reject a mistyped URL with its remedy. Otherwise it would connect elsewhere or end in a traceback."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Address.parse(url, mode)
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_read(url: str, mode: Mode | None, says: str) -> None:
 )
 @given(password=PASSWORDS)
 def test_a_password_of_any_characters(url: str, mode: Mode, password: str) -> None:
-    """It would be read as something else, and an error, here or in a library, would show it."""
+    """Keep a percent-encoded password, and show no part of an unencoded one in errors or host names."""
     encoded = Address.parse(url.format(quote(password, safe="")))
     assert encoded.mode == mode
     name = "username" if url.startswith("redis://{}") else "password"
@@ -119,22 +119,25 @@ def _error_of(url: str) -> str:
     ("url", "name"),
     [
         *((url, name) for url in ("redis://h?", "redis+cluster://h?") for name in sorted(_OPTIONS)),
-        *((url, name) for url in ("rediss://h?", "rediss+cluster://h?") for name in sorted(_OPTIONS_OF_TLS)),
-        *(("redis+sentinel://h/m?", name) for name in (*sorted(_OPTIONS), *_OF_SENTINELS)),
+        *((url, name) for url in ("rediss://h?", "rediss+cluster://h?") for name in sorted(_TLS_OPTIONS)),
+        *(("redis+sentinel://h/m?", name) for name in (*sorted(_OPTIONS), *_SENTINEL_OPTIONS)),
         *(("rediss://h?", name) for name in ("ssl_ca_path", "ssl_password", "retry_on_timeout")),
     ],
 )
 async def test_options_are_taken_by_every_client(url: str, name: str) -> None:
-    """A URL that is allowed would end in a traceback all the same."""
+    """Accept in the URL only options that all of the mode's clients accept.
+
+    Otherwise the client would raise.
+    """
     values = {"protocol": "3", "ssl_cert_reqs": "none", "ssl_min_version": "771"}
     address = Address.parse(f"{url}{name}={values.get(name, '1')}")
     await client_of(address).aclose()
-    if address.mode != "cluster":  # which asks a server at once
+    if address.mode != "cluster":  # a blocking cluster client connects when it is made
         client = blocking_client_of(address)
         client.connection_pool.make_connection()
         client.close()
 
 
-def test_secrets_are_not_in_what_is_logged() -> None:
-    """A password would be in a traceback."""
+def test_secrets_are_not_in_the_representation() -> None:
+    """Keep passwords out of the representation of an address. Otherwise a traceback would show them."""
     assert "s3cret" not in repr(Address.parse("redis+sentinel://:s3cret@a/x?sentinel_password=s3cret"))

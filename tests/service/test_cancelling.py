@@ -1,4 +1,4 @@
-"""A lost cancellation, and steps that take too long."""
+"""Test cancellation when a task swallows it, and time limits for steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.waiting import wait_until
 
 
 class Stubborn:
-    """A step without end that loses its first cancellations, as one of redis-py may."""
+    """A step that never ends and swallows its first `losses` cancellations, as redis-py can."""
 
     def __init__(self, losses: int) -> None:
         self._left = losses
         self.begun = False
 
     async def run(self) -> None:
-        """Wait until cancelled once more than it loses."""
+        """Wait until cancelled `losses` + 1 times."""
         self.begun = True
         while self._left:
             with contextlib.suppress(asyncio.CancelledError):
@@ -30,16 +30,16 @@ class Stubborn:
 
 @pytest.mark.parametrize("losses", [0, 1, 2])
 async def test_tasks_end_although_cancellations_are_lost(losses: int) -> None:
-    """A stop would wait for a connection to a server that hangs."""
+    """Repeat a lost cancellation. Otherwise shutdown would wait for a server that hangs."""
     steps = [Stubborn(0), Stubborn(losses)]
     tasks = [asyncio.create_task(step.run()) for step in steps]
-    await wait_until(lambda: all(step.begun for step in steps), message="they have begun")
+    await wait_until(lambda: all(step.begun for step in steps), message="the steps have begun")
     await asyncio.wait_for(cancelled(*tasks, again_after=0.001), 10)
     assert all(task.cancelled() for task in tasks)
 
 
-async def test_what_has_ended_is_no_trouble() -> None:
-    """A task may end, well or not, before anybody cancels it."""
+async def test_ended_tasks_are_accepted() -> None:
+    """Accept tasks that have ended or failed before they are cancelled, and calls without tasks."""
 
     async def fail() -> None:
         raise KeyError
@@ -53,12 +53,12 @@ async def test_what_has_ended_is_no_trouble() -> None:
 
 @pytest.mark.parametrize("losses", [0, 1])
 async def test_a_step_is_given_up_in_time(losses: int) -> None:
-    """`asyncio.timeout` cancels once: a worker would leave its group for as long as redis-py tries."""
+    """Cancel a timed-out step until it ends. `asyncio.timeout` cancels once, which redis-py can swallow."""
     assert not await asyncio.wait_for(done_within(0.001, Stubborn(losses).run()), 10)
 
 
 async def test_a_step_that_is_done_or_fails() -> None:
-    """Its error says why a consumer could not leave."""
+    """Return True for a step that ends in time, and raise the step's own error."""
 
     async def fail() -> None:
         raise KeyError
@@ -68,10 +68,10 @@ async def test_a_step_that_is_done_or_fails() -> None:
         await done_within(10, fail())
 
 
-async def test_a_step_ends_with_whoever_waits_for_it() -> None:
-    """It would go on beside what comes next."""
+async def test_a_step_ends_with_its_waiter() -> None:
+    """Cancel the step when its waiter is cancelled. Otherwise the step would run on in the background."""
     step = Stubborn(1)
     waiting = asyncio.create_task(done_within(60, step.run()))
-    await wait_until(lambda: step.begun, message="it has begun")
+    await wait_until(lambda: step.begun, message="the step has begun")
     await cancelled(waiting, again_after=10)
     assert waiting.cancelled()

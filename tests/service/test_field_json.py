@@ -1,4 +1,4 @@
-"""An entry's fields as JSON, and the beginning that a dead letter keeps of an entry that is too large."""
+"""Test an entry's fields as JSON, and the beginning of them that a dead letter keeps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ FIELDS = st.dictionaries(TEXTS, TEXTS, max_size=5)
 
 
 def size_of(fields: dict[bytes, bytes]) -> int:
-    """Return the bytes of all names and values."""
+    """Return the total number of bytes of all names and values."""
     return sum(len(name) + len(value) for name, value in fields.items())
 
 
 @given(FIELDS, st.integers(0, 100))
-def test_the_beginning_has_at_most_so_many_bytes_and_as_many_as_fit(
-    fields: dict[bytes, bytes], at_most: int
-) -> None:
-    """A letter would be too large, or less would be kept than could be."""
+def test_the_beginning_is_as_long_as_the_limit_allows(fields: dict[bytes, bytes], at_most: int) -> None:
+    """Keep as many bytes as fit into the limit and never more. Only the last value is cut."""
     kept = beginning_of(fields, at_most)
     assert size_of(kept) <= at_most
     if size_of(fields) <= at_most and len(fields) == len(kept):
@@ -33,25 +31,28 @@ def test_the_beginning_has_at_most_so_many_bytes_and_as_many_as_fit(
     for name, value in kept.items():
         assert fields[name].startswith(value)
     for (name, value), _ in pairwise(kept.items()):
-        assert value == fields[name], "only the last one is cut"
+        assert value == fields[name], "only the last value is cut"
 
 
 @given(FIELDS, st.integers(0, 100))
 def test_no_character_is_cut(fields: dict[bytes, bytes], at_most: int) -> None:
-    """A text that ends within a character is no UTF-8: all of it would be written as base64."""
+    """Cut between characters. Otherwise the text would not be valid UTF-8 and would be written as base64."""
     for value in beginning_of(fields, at_most).values():
         value.decode("utf-8")
 
 
-def test_bytes_that_are_no_text_are_cut_anywhere() -> None:
-    """Continuation bytes without a beginning would be skipped without end."""
+def test_invalid_utf_8_is_cut_anywhere() -> None:
+    """Cut invalid UTF-8 at any byte.
+
+    Otherwise continuation bytes without a lead byte would all be removed.
+    """
     assert beginning_of({b"a": b"\x80" * 20}, 11) == {b"a": b"\x80" * 7}
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
 @pytest.mark.parametrize("unit", [b'"', b"\\", b"\n", b"\x01", b'"",', b"a", "é".encode(), b"\xff"])
 def test_a_value_is_not_much_longer_as_json(unit: bytes, size: int) -> None:
-    """The letter of a large entry would be several times as large."""
+    """Limit the growth of a value, else the letter of a large entry is several times as large."""
     value = unit * (size // len(unit))
     written = json.dumps(as_json(value), ensure_ascii=False).encode()
     most = 2 * len(value) if size < 64 * 1024 else len(value) * 4 // 3
@@ -60,5 +61,5 @@ def test_a_value_is_not_much_longer_as_json(unit: bytes, size: int) -> None:
 
 
 def test_a_small_event_stays_readable() -> None:
-    """Nobody wants to decode base64 to see what is wrong with an event."""
+    """Keep a small event as text, so that a person can read it."""
     assert as_json(b'{"a":"b"}') == '{"a":"b"}'

@@ -1,4 +1,4 @@
-"""Logs: one format for everyone's lines, and nobody's words in them."""
+"""Test the logs: one format for all loggers, and never the text of a model or a person."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MARKER = "ZQXMARKERXQZ"
-"""Stands for a text."""
+"""A stand-in for a text that must not be logged."""
 
 
 class _Terminal(io.StringIO):
@@ -34,7 +34,7 @@ class _Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """The tests that follow would log to a stream of ours."""
+    """Restore the logging configuration, so that later tests do not log to a stream of this module."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("deltaloom.faststream", "redis", "asyncio")}
@@ -46,21 +46,21 @@ def _own_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def logged(say: Callable[[], object], stream: io.StringIO | None = None, **settings: Any) -> str:
-    """What is written when `say` logs."""
+def logged(emit: Callable[[], object], stream: io.StringIO | None = None, **settings: Any) -> str:
+    """Return the log output of `emit`."""
     stream = io.StringIO() if stream is None else stream
     logs.configure(Settings(**settings), stream)
-    say()
+    emit()
     return stream.getvalue()
 
 
-def lines(say: Callable[[], object], **settings: Any) -> list[dict[str, Any]]:
-    """The lines as JSON."""
-    return [json.loads(line) for line in logged(say, log_format="json", **settings).splitlines()]
+def lines(emit: Callable[[], object], **settings: Any) -> list[dict[str, Any]]:
+    """Return the log lines of `emit`, parsed as JSON."""
+    return [json.loads(line) for line in logged(emit, log_format="json", **settings).splitlines()]
 
 
 def test_json_line_has_all_that_was_bound() -> None:
-    """Whoever looks for a response in the logs would not find its lines."""
+    """Write bound and passed fields. Otherwise a search for a response would not find its lines."""
     (line,) = lines(lambda: logs.logger().bind(stream="deltas").info("text finished", response="résp_1", n=2))
     assert line.pop("timestamp").endswith("Z")
     assert line == {
@@ -74,14 +74,14 @@ def test_json_line_has_all_that_was_bound() -> None:
 
 
 def test_standard_librarys_lines_have_the_same_form() -> None:
-    """A log reader would need two formats."""
+    """Format lines of the standard library the same way. Otherwise a log reader would need two formats."""
 
-    def say() -> None:
+    def emit() -> None:
         extra = {"channel": "deltas", "message_id": "1-0", "other": MARKER}
         logging.getLogger(logs.FASTSTREAM_LOGGER).error("failed: %s", "x", extra=extra)
         logging.getLogger("another").warning("plain")
 
-    first, second = lines(say)
+    first, second = lines(emit)
     assert first.pop("timestamp")
     assert first == {
         "event": "failed: x",
@@ -95,16 +95,16 @@ def test_standard_librarys_lines_have_the_same_form() -> None:
 
 @pytest.mark.parametrize("format_", ["json", "pretty"])
 def test_one_line_an_event(format_: str) -> None:
-    """A log reader would take the rest of a line for another one."""
+    """Write each event on one line. Otherwise a log reader would read the rest as another event."""
     written = logged(lambda: logs.logger().info("a\nb", reason="c\nd"), log_format=format_)
     assert len(written.splitlines()) == 1
 
 
 @pytest.mark.parametrize("format_", ["json", "pretty"])
 def test_nothing_hidden_reaches_a_log(format_: str) -> None:
-    """An id could retitle the terminal that shows the log, forge a line of it, or look like another id."""
+    """Escape invisible characters. Otherwise an id could control the terminal or forge a log line."""
 
-    def say() -> None:
+    def emit() -> None:
         values = {"response": NAME, "blank": f"{NAME} {NAME}", "several": [NAME], "counted": {NAME: 1}}
         logs.logger().warning(f"event {NAME}", **values, half="\ud83d")
         logging.getLogger("another").warning("%s", NAME)
@@ -114,7 +114,7 @@ def test_nothing_hidden_reaches_a_log(format_: str) -> None:
             error.add_note(NAME)
             logs.logger().exception("failed")
 
-    written = logged(say, log_format=format_)
+    written = logged(emit, log_format=format_)
     assert hidden_in(written, but="\n") == set()
     assert "failed" in written
     if format_ == "json":
@@ -127,7 +127,7 @@ def test_nothing_hidden_reaches_a_log(format_: str) -> None:
     [("auto", False, True), ("auto", True, False), ("json", True, True), ("pretty", False, False)],
 )
 def test_format_follows_the_setting_then_the_terminal(format_: str, *, terminal: bool, is_json: bool) -> None:
-    """A person would read JSON, or a machine colours."""
+    """Choose the format by the setting, then by whether the stream is a terminal."""
     stream = _Terminal() if terminal else io.StringIO()
     written = logged(lambda: logs.logger().info("hello"), stream, log_format=format_)
     assert written.startswith("{") is is_json
@@ -141,51 +141,51 @@ def test_format_follows_the_setting_then_the_terminal(format_: str, *, terminal:
     st.sampled_from(["debug", "info", "warning", "error"]),
 )
 def test_text_is_never_logged(fields: dict[str, Any], method: str, format_: str, level: str) -> None:
-    """What a person or a model said would be in the logs, at some level or in some format."""
+    """Drop text fields at every level and in every format, from structlog and from the standard library."""
 
-    def say() -> None:
+    def emit() -> None:
         log = logs.logger().bind(text=MARKER)
         getattr(log, method)("said", text=MARKER, **fields)
         getattr(structlog.stdlib.get_logger("another"), method)("said", text=MARKER)
         record = {"text": MARKER, "msg_text": MARKER}
         getattr(logging.getLogger(logs.FASTSTREAM_LOGGER), method)("said", extra=record)
 
-    assert MARKER not in logged(say, log_format=format_, log_level=level)
+    assert MARKER not in logged(emit, log_format=format_, log_level=level)
 
 
 def test_text_is_logged_on_demand() -> None:
-    """`DELTALOOM_LOG_TEXT=true` would have no effect."""
+    """Log texts with `DELTALOOM_LOG_TEXT=true`."""
     (line,) = lines(lambda: logs.logger().info("said", text=MARKER), log_text=True)
     assert line["text"] == MARKER
 
 
 def test_level_is_that_of_the_setting() -> None:
-    """The log would be too loud, or silent."""
+    """Apply the configured level, and never show debug or info lines of other libraries at `warning`."""
 
-    def say() -> None:
+    def emit() -> None:
         for method in ("debug", "info", "warning", "error"):
             getattr(logs.logger(), method)(method)
             getattr(logging.getLogger("another"), method)(method)
 
-    assert [line["event"] for line in lines(say, log_level="warning")] == [
+    assert [line["event"] for line in lines(emit, log_level="warning")] == [
         "warning",
         "warning",
         "error",
         "error",
     ]
-    assert len(lines(say, log_level="debug")) == 8
+    assert len(lines(emit, log_level="debug")) == 8
 
 
 @pytest.mark.parametrize("name", ["deltaloom.faststream", "redis", "asyncio"])
 def test_chatty_libraries_are_heard_at_debug_only(name: str) -> None:
-    """FastStream would write two lines for each batch."""
+    """Show info lines of these libraries at debug level only. FastStream writes two lines for each batch."""
     assert lines(lambda: logging.getLogger(name).info("received")) == []
     assert len(lines(lambda: logging.getLogger(name).warning("broken"))) == 1
     assert len(lines(lambda: logging.getLogger(name).info("received"), log_level="debug")) == 1
 
 
 def test_a_second_configuration_replaces_the_first() -> None:
-    """Every line would be written twice."""
+    """Replace the first configuration. Otherwise each line would be written twice."""
     first, second = io.StringIO(), io.StringIO()
     logs.configure(Settings(log_format="json"), first)
     logs.configure(Settings(log_format="json"), second)
@@ -194,23 +194,23 @@ def test_a_second_configuration_replaces_the_first() -> None:
 
 
 def _raise(text: str) -> None:
-    """Raise an error, with `text` among the local variables."""
+    """Raise an error while `text` is a local variable."""
     assert text
     message = "no text in here"
     raise ValueError(message)
 
 
-def _say_exception() -> None:
+def _log_exception() -> None:
     try:
-        _raise(MARKER.lower().upper())  # not as it stands here, since a traceback shows the line
+        _raise(MARKER.lower().upper())  # computed, since a traceback shows the source line
     except ValueError:
         logs.logger().exception("ours")
         logging.getLogger("asyncio").exception("foreign")
 
 
 def test_exception_in_json_is_one_line_with_its_traceback() -> None:
-    """A bug could not be found, or its traceback would tear the log apart."""
-    ours, foreign = lines(_say_exception)
+    """Write a traceback into one JSON field. Otherwise it would span several log lines."""
+    ours, foreign = lines(_log_exception)
     assert ours["exception"].endswith("ValueError: no text in here")
     assert foreign["exception"].endswith("ValueError: no text in here")
 
@@ -220,13 +220,16 @@ def test_exception_in_json_is_one_line_with_its_traceback() -> None:
     ["json", "pretty"],
 )
 def test_local_variables_are_not_logged(format_: str) -> None:
-    """The text in the hands of whatever raised would be in the log."""
-    written = logged(_say_exception, log_format=format_)
+    """Leave local variables out of tracebacks.
+
+    Otherwise the text held by a failing function would be logged.
+    """
+    written = logged(_log_exception, log_format=format_)
     assert "no text in here" in written
     assert MARKER not in written
 
 
-def _say_validation_error() -> None:
+def _log_validation_error() -> None:
     try:
         AssembledText.model_validate({"text": MARKER, "kind": MARKER})
     except ValidationError:
@@ -234,13 +237,13 @@ def _say_validation_error() -> None:
 
 
 @pytest.mark.parametrize("format_", ["json", "pretty"])
-def test_values_that_were_refused_are_not_logged(format_: str) -> None:
-    """A bug in front of a model would put the text into the log."""
-    assert MARKER not in logged(_say_validation_error, log_format=format_)
+def test_rejected_values_are_not_logged(format_: str) -> None:
+    """Leave rejected input out of validation errors. Otherwise the text would be logged."""
+    assert MARKER not in logged(_log_validation_error, log_format=format_)
 
 
 def test_a_line_that_cannot_be_written_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk behind the log, or a pipe that nobody reads, would fail the batch whose line it is."""
+    """Continue if a log line cannot be written. Otherwise a full disk would fail the batch."""
 
     class Full(io.StringIO):
         def write(self, _text: str, /) -> int:
@@ -249,14 +252,14 @@ def test_a_line_that_cannot_be_written_stops_nothing(capsys: pytest.CaptureFixtu
     logs.configure(Settings(log_format="json"), Full())
     logs.logger().warning("refusal opened")
     logging.getLogger("another").warning("plain")
-    assert "another" in capsys.readouterr().err  # the standard library says so there
+    assert "another" in capsys.readouterr().err  # the standard library reports the failed write on stderr
 
 
-def test_what_is_cancelled_is_no_error() -> None:
-    """A relay that lost its lease would write a traceback: FastStream logs whatever ends its reader."""
+def test_cancellation_is_not_logged_as_an_error() -> None:
+    """Do not log cancellation as an error. FastStream logs any exception that ends its reader."""
 
-    def say(error: BaseException) -> None:
+    def emit(error: BaseException) -> None:
         logging.getLogger(logs.FASTSTREAM_LOGGER).error("failed", exc_info=error)
 
-    assert lines(lambda: say(asyncio.CancelledError())) == []
-    assert len(lines(lambda: say(OSError()))) == 1
+    assert lines(lambda: emit(asyncio.CancelledError())) == []
+    assert len(lines(lambda: emit(OSError()))) == 1

@@ -1,4 +1,4 @@
-"""Every regular expression of the service costs linear time, whatever it is applied to."""
+"""Test that each regular expression of the service runs in linear time on any input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UNITS = [*BLANKS, *WORDS, *NUMBERS, *MARKS]
 
 
 def patterns() -> dict[str, re.Pattern[Any]]:
-    """All patterns that modules of the service hold, by module and name."""
+    """Return all compiled patterns at module level in the service, by "module.name"."""
     found = {}
     for module in pkgutil.walk_packages(service.__path__, "service."):
         if module.name != "service.__main__":
@@ -53,14 +53,14 @@ SEARCHED = {
     "service.visible._HIDDEN",
     "service.cli.event_source._LINE",
     "service.alerts.destinations.apprise_._STATUS",
-    "service.alerts.destinations.apprise_._MEANS_MORE",
+    "service.alerts.destinations.apprise_._MARKUP",
     "service.alerts.destinations.apprise_._SECRET_PIECE",
 }
-"""The patterns that are looked for anywhere in a text. All others are applied at one place."""
+"""Patterns that are searched for in a whole text. The others are matched at one position."""
 
 
 def cost(name: str, text: str) -> float:
-    """CPU seconds to apply a pattern to a text, the least of some."""
+    """Return the minimum CPU time of two runs, in seconds, of applying a pattern to a text."""
     pattern = PATTERNS[name]
     given: Any = text.encode() if isinstance(pattern.pattern, bytes) else text
     best = math.inf
@@ -77,13 +77,13 @@ def cost(name: str, text: str) -> float:
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_is_linear(name: str) -> None:
-    """Otherwise a text, a name or a line of a file holds up everything else for minutes."""
+    """Bound the cost of four times the input. Otherwise one text, name or line could block for minutes."""
     for unit in UNITS:
         text = unit * (SIZE // len(unit)) + "\0"
         assert cost(name, text) < 8 * cost(name, text[: len(text) // 4] + "\0") + 0.02, unit
 
 
 def test_all_patterns_are_looked_at() -> None:
-    """Otherwise a pattern that is not kept in a module goes untested."""
+    """Find at least the known patterns. Otherwise a pattern outside module level would go untested."""
     assert PATTERNS.keys() > SEARCHED
     assert len(PATTERNS) >= 20

@@ -1,4 +1,4 @@
-"""Text from outside, as terminals and logs get it."""
+"""Test how text from outside is escaped for terminals and logs."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ TEXTS = st.text(st.characters(), max_size=60)
     ],
 )
 def test_visible(text: str, shown: str) -> None:
-    """A model's words could hide, move or retitle what a terminal shows, or make two ids look alike."""
+    """Escape control and invisible characters, which could change the terminal or make two ids look alike."""
     assert visible(text) == shown
 
 
 def test_every_character_that_cannot_be_seen_is_escaped() -> None:
-    """One that was forgotten is enough; a later version of Unicode may add some."""
+    """Escape all hidden characters of this Unicode version."""
     every = map(chr, range(sys.maxunicode + 1))
     hidden = [each for each in every if unicodedata.category(each) in HIDDEN_CATEGORIES]
     assert [each for each in hidden if visible(each) == each or hidden_in(visible_json(each))] == []
 
 
 @given(TEXTS)
-def test_nothing_hidden_is_left(text: str) -> None:
-    """A terminal obeys what is left."""
+def test_no_hidden_character_is_left(text: str) -> None:
+    """Leave no hidden character, and leave escaped text unchanged when it is escaped again."""
     assert hidden_in(visible(text)) == set()
     assert visible(visible(text)) == visible(text)
 
 
 @given(TEXTS)
-def test_json_says_the_same(text: str) -> None:
-    """What `--json` prints would be another value, or would steer the terminal it is looked at on."""
+def test_json_keeps_its_value(text: str) -> None:
+    """Escape hidden characters in JSON without changing its value."""
     written = visible_json(json.dumps(text, ensure_ascii=False))
-    # The two halves of a pair, one after the other, are one character to a reader of JSON.
+    # JSON readers combine a high and a low surrogate into one character.
     expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     assert json.loads(written) == expected
     assert hidden_in(written) == set()

@@ -1,1 +1,1 @@
-"""A release and this tree side by side on one server."""
+"""Test a release and this tree together on one server."""

@@ -1,4 +1,4 @@
-"""Workers and relays of a release, or of this tree, as processes; and what its library reads."""
+"""Run workers and relays of a release or of this tree, and read messages with a release's library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Version(NamedTuple):
 
     name: str
     packages: Path | None = None
-    """The folder in which it is installed; None for this tree."""
+    """The folder of the installed release; None for this tree."""
 
 
 def release(name: str) -> Version:
@@ -40,14 +40,14 @@ NOW = Version("now")
 
 
 class Side:
-    """One server and prefix, on which programs of any version run.
+    """A server and a prefix on which programs of any version run.
 
     Args:
-        redis: a client of the server.
-        redis_url: of the server.
-        prefix: of all keys.
-        folder: for logs, and for `alerts.toml` where relays are started.
-        settings: of all programs.
+        redis: A client of the server.
+        redis_url: The server's URL.
+        prefix: The prefix of all keys.
+        folder: The folder for logs, and for `alerts.toml` if relays are started.
+        settings: The settings of all programs.
     """
 
     def __init__(self, redis: Redis, redis_url: str, prefix: str, folder: Path, **settings: object) -> None:
@@ -65,7 +65,7 @@ class Side:
 
     @asynccontextmanager
     async def running(self, version: Version, program: Program) -> AsyncIterator[WorkerProcess]:
-        """Run a worker or a relay; it may be killed within the block, and else must end with 0."""
+        """Run a worker or a relay. Unless killed within the block, it must end with exit code 0."""
         self._started += 1
         log = self.folder / f"{self._started}-{version.name}-{program}.log"
         arguments = () if program == "worker" else ("--config", str(self.folder / "alerts.toml"))
@@ -89,7 +89,7 @@ class Side:
 
 
 async def kill(program: WorkerProcess) -> None:
-    """Kill it as the kernel does when memory is short."""
+    """Kill the process, as the kernel does when memory is short."""
     program.process.kill()
     await program.process.wait()
 
@@ -103,7 +103,7 @@ for name, message in json.load(sys.stdin):
 
 
 async def read_by(version: Version, messages: Sequence[tuple[str, str]]) -> str:
-    """Have a version's library read messages, given as (model, JSON); return its error, or nothing."""
+    """Parse messages, given as (model, JSON), with a version's library. Return its error, or ""."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _READ),
         env=environment(version.packages),

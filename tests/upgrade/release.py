@@ -1,7 +1,7 @@
-"""Earlier releases, built from git and installed beside this tree: `python -m tests.upgrade.release v0.1.0`.
+"""Build earlier releases from git and install them: `python -m tests.upgrade.release v0.1.0`.
 
-A release is built once and kept in the virtual environment's folder. Its own two packages come from its
-commit; what they depend on is what is installed here.
+A release is built once and cached in the virtual environment's folder. Its own two packages come from its
+commit; its dependencies are the installed ones.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[2]
 
 COMMITS = {"v0.1.0": "118ce7e52fef91e684cc25cea6042ee2b139c1e0"}
-"""The commit of each release: a clone may lack the tags."""
+"""The commit of each release, since a clone may lack the tags."""
 
 _CACHE = Path(sys.prefix) / "releases"
 
 
 class NoReleaseError(Exception):
-    """The release cannot be built; the message says why."""
+    """The release cannot be built; the message gives the reason."""
 
 
 def installed(release: str) -> Path:
-    """Return the folder with the installed packages of a release, building it if it is not there.
+    """Return the folder with the installed packages of a release; build it if necessary.
 
     Raises:
-        NoReleaseError: this clone does not have the release's commit, or it cannot be built.
+        NoReleaseError: The clone does not have the release's commit, or the build failed.
     """
     commit = COMMITS[release]
     target = _CACHE / f"{release}-{commit[:12]}"
@@ -40,7 +40,7 @@ def installed(release: str) -> Path:
             wheels = _built(commit, Path(name))
             _install(wheels, Path(name, "packages"))
             try:
-                os.replace(Path(name, "packages"), target)  # noqa: PTH105 - says that it replaces
+                os.replace(Path(name, "packages"), target)  # noqa: PTH105 - names the replacement explicitly
             except OSError:
                 if not target.is_dir():  # else another process was faster
                     raise
@@ -58,7 +58,7 @@ def environment(packages: Path | None) -> dict[str, str]:
 
 
 def _built(commit: str, folder: Path) -> list[Path]:
-    """Build the wheels of the library and of the worker as of a commit."""
+    """Build the wheels of the library and of the worker from a commit."""
     try:
         archive = _run("git", "-C", str(ROOT), "archive", commit)
     except NoReleaseError as error:

@@ -1,6 +1,6 @@
-"""Upgrades from v0.1.0, and back: nothing is lost, every text comes once, everybody is told.
+"""Test upgrades from v0.1.0 and rollbacks: nothing is lost or doubled.
 
-The input is what both versions read. What v0.1.0 does not know is in the tests at the end.
+Both versions understand the input, except in the tests at the end.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 STREAMS = Path(service.demo.__file__).parent / "streams"
 COPIES = 3
-"""How many copies of each stream run, under names of their own."""
+"""The number of copies of each stream, under different response ids."""
 
 SETTINGS: dict[str, object] = {
-    "batch_size": 10,  # so that a kill comes between two batches
+    "batch_size": 10,  # small, so that a kill happens between two batches
     "block_ms": 200,
     "claim_time": 1,
     "lease_time": 1,
@@ -59,20 +59,20 @@ SETTINGS: dict[str, object] = {
 }
 
 ONCE = ("type", "response_id", "item_id", "kind", "text", "status", "reason")
-"""The fields of v0.1.0 that depend on the input alone, whoever reads it."""
+"""Fields of v0.1.0 that depend on the input alone."""
 
 
 class Results(NamedTuple):
     """The outputs of a run."""
 
     texts: dict[str, tuple[Any, ...]]
-    """The fields that must be the same, by id."""
+    """The fields that must be equal, by text id."""
     alerts: set[str]
-    """The ids."""
+    """The alerts' ids."""
     dead_letters: Counter[tuple[str, str]]
-    """How many dead letters there are, by what was wrong."""
+    """The number of dead letters by (reason, error)."""
     messages: list[tuple[str, str]]
-    """The texts and alerts, each as its model and its JSON."""
+    """The texts and alerts as (model, JSON)."""
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +83,17 @@ def v010() -> Version:
 
 @pytest.fixture
 def side(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Side:
-    """Return where programs of both versions meet."""
+    """Return the server and prefix for programs of both versions."""
     return Side(redis, redis_url, prefix, tmp_path, **SETTINGS)
 
 
 _reference: dict[str, Results] = {}
-"""The results of v0.1.0 alone on the same input; found once."""
+"""The results of v0.1.0 alone on the same input, computed once."""
 
 
 @pytest.fixture
 async def reference(redis: Redis, redis_url: str, prefix: str, tmp_path: Path, v010: Version) -> Results:
-    """Return what v0.1.0 alone makes of the input."""
+    """Return the results of v0.1.0 alone."""
     if not _reference:
         side = Side(redis, redis_url, f"{prefix}-reference", tmp_path, **SETTINGS)
         async with side.running(v010, "worker"):
@@ -104,7 +104,7 @@ async def reference(redis: Redis, redis_url: str, prefix: str, tmp_path: Path, v
 
 
 async def publish(side: Side) -> None:
-    """Publish the events of all streams, interleaved as in every run; at once, so that none falls idle."""
+    """Publish all streams at once, interleaved in a fixed order, so that none becomes idle."""
     order = random.Random("upgrade")
     left = {
         f"{path.stem}-{copy}": path.read_text("utf-8").splitlines()[::-1]
@@ -124,17 +124,17 @@ async def publish(side: Side) -> None:
 
 
 async def wait_until_over(side: Side) -> None:
-    """Wait until everything is read, finished or given up."""
+    """Wait until all entries are read, and all texts are finished or abandoned."""
 
     async def over() -> bool:
         opened = StreamNames(side.prefix).name("open")
         return await settled(side.redis, side.prefix) and not await side.redis.zcard(opened)
 
-    await wait_until(over, 60, message="everything is read, finished or given up")
+    await wait_until(over, 60, message="all entries are read, all texts finished or abandoned")
 
 
 async def some_came_out(side: Side) -> None:
-    """Wait until the first texts have come out."""
+    """Wait until the first text has come out."""
 
     async def came_out() -> bool:
         return await side.redis.xlen(StreamNames(side.prefix).assembled) > 0
@@ -143,7 +143,7 @@ async def some_came_out(side: Side) -> None:
 
 
 async def results(side: Side) -> Results:
-    """Return what came out; fail if something came twice, or is not as the schemas say."""
+    """Return the outputs; fail if one came twice or does not match its schema."""
     names = StreamNames(side.prefix)
     written: list[tuple[str, str]] = []
     found: dict[str, list[dict[str, Any]]] = {}
@@ -166,12 +166,12 @@ async def results(side: Side) -> Results:
 
 
 def verdict(text: dict[str, Any]) -> str | None:
-    """Return the integrity of a text; None where v0.1.0 looked at no final copy: after an early end."""
+    """Return a text's integrity, or None for an early end, where v0.1.0 ignored the final copy."""
     return None if text["status"] == "incomplete" else text["integrity"]
 
 
 def assert_the_same(found: Results, reference: Results) -> None:
-    """Compare in steps, for a message that can be read."""
+    """Compare step by step, for a readable message."""
     assert reference.texts
     assert reference.alerts
     assert reference.dead_letters
@@ -181,10 +181,10 @@ def assert_the_same(found: Results, reference: Results) -> None:
     assert found.dead_letters == reference.dead_letters
 
 
-async def test_the_same_comes_out_and_each_library_reads_it(
+async def test_outputs_are_equal_and_readable_by_both_libraries(
     side: Side, reference: Results, v010: Version
 ) -> None:
-    """Workers and subscribers could only be upgraded together."""
+    """Write messages that both libraries parse, so that workers and subscribers upgrade independently."""
     async with side.running(NOW, "worker"):
         await publish(side)
         await wait_until_over(side)
@@ -196,7 +196,7 @@ async def test_the_same_comes_out_and_each_library_reads_it(
 
 @pytest.mark.parametrize("back", [False, True], ids=["upgrade", "rollback"])
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
-async def test_one_version_goes_on_where_the_other_ended(
+async def test_one_version_continues_after_the_other(
     side: Side,
     reference: Results,
     v010: Version,
@@ -204,27 +204,27 @@ async def test_one_version_goes_on_where_the_other_ended(
     back: bool,
     killed: bool,
 ) -> None:
-    """Open texts of one version would be lost, cut in two or written again by the other."""
+    """Continue the open texts of the other version."""
     first, second = (NOW, v010) if back else (v010, NOW)
     await publish(side)
     async with side.running(first, "worker") as worker:
         await some_came_out(side)
         if killed:
             await kill(worker)
-    assert not await settled(side.redis, side.prefix), "nothing is left to do for the second one"
+    assert not await settled(side.redis, side.prefix), "the second version has no work left"
     async with side.running(second, "worker"):
         await wait_until_over(side)
     assert_the_same(await results(side), reference)
 
 
 @pytest.mark.parametrize("victim", ["v0.1.0", "now"])
-async def test_both_in_one_group(
+async def test_both_versions_share_a_group(
     side: Side,
     reference: Results,
     v010: Version,
     victim: str,
 ) -> None:
-    """While workers are replaced one by one, both versions work on the same responses."""
+    """Process the same responses with both versions, as in a rolling upgrade."""
     async with side.running(v010, "worker") as old, side.running(NOW, "worker") as new:
         await publish(side)
         await some_came_out(side)
@@ -241,8 +241,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield made
 
 
-def told(receiver: Receiver) -> Counter[str]:
-    """Return how often each alert was taken."""
+def deliveries_of(receiver: Receiver) -> Counter[str]:
+    """Return how often each alert was accepted."""
     return Counter(receiver.taken)
 
 
@@ -256,14 +256,14 @@ async def test_a_relay_of_the_other_version(
     worker: str,
     relay: str,
 ) -> None:
-    """Whoever upgrades one before the other would not be told meanwhile."""
+    """Deliver alerts with a worker and a relay of different versions."""
     versions = {"now": NOW, "v0.1.0": v010}
     side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
     async with side.running(versions[relay], "relay"), side.running(versions[worker], "worker"):
         await publish(side)
-        await wait_until(lambda: settled(side.redis, side.prefix), 60, message="everything is read")
+        await wait_until(lambda: settled(side.redis, side.prefix), 60, message="all entries are read")
         await wait_until_settled(side.redis, side.prefix, "here")
-    assert told(receiver) == Counter((await results(side)).alerts)
+    assert deliveries_of(receiver) == Counter((await results(side)).alerts)
     assert await undelivered(side.redis, side.prefix) == []
 
 
@@ -275,26 +275,28 @@ async def test_one_relay_takes_over_from_the_other(
     *,
     back: bool,
 ) -> None:
-    """What the one was about to send would be sent by neither."""
+    """Deliver the alerts that the other version's relay left."""
     side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
     first, second = (NOW, v010) if back else (v010, NOW)
     async with side.running(first, "relay") as relay:
-        await wait_until(lambda: relay.said("relay sends"), message="it holds the lease")
+        await wait_until(lambda: relay.said("relay sends"), message="the relay holds the lease")
         async with side.running(second, "relay"):
             names = [
                 await raise_alert(side.redis, side.prefix, phase, f"resp_{n}")
                 for n in range(100)
                 for phase in ("opened", "finished")
             ]
-            await wait_until(lambda: len(receiver.taken) > 10, message="some are told", interval=0.001)
+            await wait_until(
+                lambda: len(receiver.taken) > 10, message="some alerts are delivered", interval=0.001
+            )
             await kill(relay)
             assert len(receiver.taken) < len(names)
             await wait_until_settled(side.redis, side.prefix, "here")
-    assert told(receiver).keys() == set(names)
+    assert deliveries_of(receiver).keys() == set(names)
     assert await undelivered(side.redis, side.prefix) == []
 
 
-# ------------------------------------------------------------------ what v0.1.0 does not know
+# ----------------------------------------------------------- events that v0.1.0 does not know
 
 NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
     "cancelled": [delta(1, "I ca", "refusal"), CANCELLED],
@@ -305,21 +307,21 @@ NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
     "checksum": [delta(1, "I can't.", "refusal"), with_checksum("I can't."), COMPLETED],
     "loss": [delta(1, "I can", "refusal"), LOSS, done("I can", "refusal"), COMPLETED],
 }
-"""Events, and values in events, that are new since v0.1.0."""
+"""Events and values that are new since v0.1.0."""
 
 WITH_A_TEXT = ("cancelled", "contradicted", "checksum", "loss")
-"""The responses that give a text, whichever version reads which of their events."""
+"""The responses that give a text with either version."""
 
 
 @pytest.fixture
 def all_handlers(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Side:
-    """Return where programs of this tree have every handler."""
+    """Return the server and prefix, with all handlers for programs of this tree."""
     handlers = "refusal,reasoning,lifecycle,stopped,loss,redacted"
     return Side(redis, redis_url, prefix, tmp_path, **{**SETTINGS, "handlers": handlers})
 
 
 async def publish_new(side: Side, run: str) -> None:
-    """Publish the events that v0.1.0 does not know, under names of this run."""
+    """Publish the events that v0.1.0 does not know, with ids of this run."""
     pipeline = side.redis.pipeline(transaction=False)
     for name, events in NEW_RESPONSES.items():
         for event in events:
@@ -329,7 +331,7 @@ async def publish_new(side: Side, run: str) -> None:
 
 
 async def statuses(side: Side) -> dict[str, tuple[str, str]]:
-    """Return status and integrity of each text, by the response; fail if a text came twice."""
+    """Return status and integrity of each text by response id; fail if a text came twice."""
     await results(side)
     found = await entries(side.redis, StreamNames(side.prefix).assembled)
     texts = [json.loads(fields[b"__data__"]) for _, fields in found]
@@ -337,7 +339,7 @@ async def statuses(side: Side) -> dict[str, tuple[str, str]]:
 
 
 async def command(side: Side, redis_url: str, *words: str) -> str:
-    """Run the command of this tree; return what it says."""
+    """Run the command of this tree and return its output."""
     file = str(side.folder / "alerts.toml")
     env = command_environment(redis_url, side.prefix, DELTALOOM_ALERTS_FILE=file, **SECRETS)
     done = await asyncio.to_thread(partial(deltaloom, *words, env=env))
@@ -348,7 +350,7 @@ async def command(side: Side, redis_url: str, *words: str) -> str:
 async def test_new_values_and_an_old_relay_and_library(
     all_handlers: Side, receiver: Receiver, v010: Version, redis_url: str
 ) -> None:
-    """What an old relay cannot read would be gone; the new command sends it afterwards."""
+    """Resend with the new command the alerts that an old relay could not parse."""
     side = all_handlers
     side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
     async with side.running(v010, "relay"), side.running(NOW, "worker"):
@@ -372,7 +374,7 @@ async def test_new_values_and_an_old_relay_and_library(
     }
     assert await command(side, redis_url, "alerts", "resend", "--all") == f"{len(left)} delivered\n"
     found = await results(side)
-    assert told(receiver) == Counter(found.alerts)
+    assert deliveries_of(receiver) == Counter(found.alerts)
     assert await undelivered(side.redis, side.prefix) == []
     assert "cancelled" in await read_by(v010, found.messages), "a subscriber has to be upgraded first"
     assert await read_by(NOW, found.messages) == ""
@@ -381,7 +383,7 @@ async def test_new_values_and_an_old_relay_and_library(
 async def test_new_events_and_an_old_worker(
     all_handlers: Side, side: Side, v010: Version, redis_url: str
 ) -> None:
-    """A producer that is upgraded too early would lose what the old worker does not know."""
+    """Count or dead-letter new events with an old worker, and replay them after the upgrade."""
     async with side.running(v010, "worker"):
         await publish_new(side, "1")
         await wait_until_over(side)
@@ -411,7 +413,7 @@ async def test_new_events_and_an_old_worker(
 async def test_new_events_and_workers_of_both(
     all_handlers: Side, side: Side, receiver: Receiver, v010: Version
 ) -> None:
-    """Whichever version reads an event: a text would be lost or come twice, or nobody be told."""
+    """Lose or double nothing, whichever version reads a new event."""
     side.folder.joinpath("alerts.toml").write_text(destination("here", receiver.url))
     async with (
         side.running(v010, "worker"),
@@ -425,5 +427,5 @@ async def test_new_events_and_workers_of_both(
     found = await statuses(side)
     wanted = {f"{name}-{run}" for name in WITH_A_TEXT for run in range(10)}
     assert wanted <= found.keys() <= wanted | {f"redacted-{run}" for run in range(10)}
-    assert told(receiver) == Counter((await results(side)).alerts)
+    assert deliveries_of(receiver) == Counter((await results(side)).alerts)
     assert await undelivered(side.redis, side.prefix) == []

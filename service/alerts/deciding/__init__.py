@@ -1,1 +1,1 @@
-"""Decide which destinations an alert goes to, and with what words."""
+"""Select the destinations of an alert and the content that each one receives."""

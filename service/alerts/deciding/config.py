@@ -1,7 +1,7 @@
-"""Reads `alerts.toml`, and says all that is wrong with it: file, line, key, and what would be right.
+"""Read `alerts.toml` and report all its mistakes, each with file, line, key and remedy.
 
-`parse` gives a `Config` or raises `ConfigError` with everything that is wrong at once; `warnings` says what
-is allowed and yet hardly meant; `secrets_missing` looks whether what the file points at is there.
+`parse` returns a `Config` or raises one `ConfigError` with every mistake. `warnings` reports settings that
+are valid but have no effect. `secrets_missing` reports secrets that the file refers to but that do not exist.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.alerts.deciding.findings import ConfigError, Finding, Places, perhaps
+from service.alerts.deciding.findings import ConfigError, Finding, Places, suggestion
 from service.alerts.deciding.matching import OTHER, fits
-from service.alerts.deciding.mistakes import mistake, no_toml
+from service.alerts.deciding.mistakes import syntax_finding, validation_finding
 from service.alerts.deciding.rules import rules_of, shipped
 from service.alerts.deciding.schema import Config
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.secrets import from_file, from_variable
 
 if TYPE_CHECKING:
@@ -25,17 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.alerts.deciding.locations import KeyPath
-    from service.alerts.deciding.schema import Mute, Route, Rule
+    from service.alerts.deciding.schema import AlertRoute, AlertRule, Mute
 
 __all__ = ["ConfigError", "parse", "read", "secrets_missing", "warnings"]
 
 
 MAX_BYTES = 1024 * 1024
-"""Of a file: a thousand routes have a tenth of it."""
+"""Maximum size of the file; a thousand routes take a tenth of it."""
 
 
 def read(path: Path) -> str:
-    """The text of a file of up to `MAX_BYTES`; `ConfigError` if it cannot be read."""
+    """Return the text of a file.
+
+    Raises:
+        ConfigError: the file cannot be read, is larger than `MAX_BYTES`, or is not UTF-8.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -47,29 +51,28 @@ def read(path: Path) -> str:
         raise ConfigError(str(path), [Finding(0, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(str(path), [Finding(line, "", "is not UTF-8, which TOML is")]) from None
+        raise ConfigError(str(path), [Finding(line, "", "is not UTF-8, as TOML has to be")]) from None
 
 
 def parse(text: str, file: str) -> Config:
-    """What a file says.
+    """Parse and validate the text of a file.
 
     Args:
-        text: of the file.
-        file: its name, for the errors.
+        text: contents of the file.
+        file: name of the file, for the errors.
 
     Raises:
-        ConfigError: everything that is wrong with it. Whether the names in it name something is looked at
-            only if the rest is right.
+        ConfigError: lists all mistakes. References between tables are checked only if the rest is valid.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(file, [no_toml(error, text)]) from None
+        raise ConfigError(file, [syntax_finding(error, text)]) from None
     places = Places(text)
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        found = [mistake(details, places) for details in error.errors(include_url=False)]
+        found = [validation_finding(details, places) for details in error.errors(include_url=False)]
         raise ConfigError(file, found) from None
     wrong = [*_dangling(config, places), *_ambiguous(config, places)]
     if wrong:
@@ -78,12 +81,12 @@ def parse(text: str, file: str) -> Config:
 
 
 def warnings(text: str, config: Config, now: datetime) -> list[Finding]:
-    """What a valid file says in vain."""
-    return sorted(_in_vain(config, Places(text), now))
+    """Return findings about settings of a valid file that have no effect, in order of their lines."""
+    return sorted(_ineffective(config, Places(text), now))
 
 
 def secrets_missing(text: str, config: Config, environment: Mapping[str, str]) -> list[Finding]:
-    """Variables and files that the destinations name and that are not there, or empty."""
+    """Return findings about variables and files that destinations name but that do not exist."""
     places = Places(text)
     found: list[Finding] = []
     for name, options in config.destinations.items():
@@ -99,50 +102,51 @@ def secrets_missing(text: str, config: Config, environment: Mapping[str, str]) -
     return sorted(found)
 
 
-def _concerned(config: Config) -> Iterator[tuple[KeyPath, Route | Mute]]:
-    """What says whom it is about, and where in the file it stands."""
+def _routes_and_mutes(config: Config) -> Iterator[tuple[KeyPath, AlertRoute | Mute]]:
+    """Yield each route and each mute with its key path."""
     yield from ((("routes", index), route) for index, route in enumerate(config.routes))
     yield from ((("mutes", index), mute) for index, mute in enumerate(config.mutes))
 
 
 def _dangling(config: Config, places: Places) -> Iterator[Finding]:
-    """Names that name nothing."""
-    for path, entry in _concerned(config):
+    """Yield findings about names of destinations and shipped rules that do not exist."""
+    for path, entry in _routes_and_mutes(config):
         for position, name in enumerate(entry.to or ()):
             if name not in config.destinations:
-                says = f'"{name}" is no destination{perhaps(name, config.destinations)}'
-                yield places.finding((*path, "to", position), says)
+                message = f'"{name}" is not a destination{suggestion(name, config.destinations)}'
+                yield places.finding((*path, "to", position), message)
     if isinstance(config.shipped_rules, tuple):
         names = [rule.name for rule in shipped()]
         for position, name in enumerate(config.shipped_rules):
             if name not in names:
-                says = f'"{name}" is no rule that ships{perhaps(name, names)}'
-                yield places.finding(("shipped_rules", position), says)
+                message = f'"{name}" is not a shipped rule{suggestion(name, names)}'
+                yield places.finding(("shipped_rules", position), message)
 
 
 def _ambiguous(config: Config, places: Places) -> Iterator[Finding]:
-    """Names that name two things."""
-    tables: Mapping[str, Sequence[Rule | Route]] = {"rules": config.rules, "routes": config.routes}
+    """Yield findings about names that two rules, or two routes, share."""
+    tables: Mapping[str, Sequence[AlertRule | AlertRoute]] = {"rules": config.rules, "routes": config.routes}
     for table, entries in tables.items():
         names = [entry.name for entry in entries]
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
-                yield places.finding((table, index, "name"), f'"{name}" is there twice')
+                yield places.finding((table, index, "name"), f'"{name}" is used twice')
 
 
-def _in_vain(config: Config, places: Places, now: datetime) -> Iterator[Finding]:
+def _ineffective(config: Config, places: Places, now: datetime) -> Iterator[Finding]:
+    """Yield findings about settings that have no effect at the time `now`."""
     if not config.destinations:
         yield places.finding((), "there are no destinations: nothing is sent")
     reached = {name for route in config.routes for name in route.to}
     for name in config.destinations:
         if config.routes and name not in reached:
-            yield places.finding(("destinations", name), "no route leads here: it gets nothing")
+            yield places.finding(("destinations", name), "no route leads here, so it gets no alerts")
     for index, mute in enumerate(config.mutes):
         if mute.until <= now:
-            yield places.finding(("mutes", index, "until"), "is over: this mutes nothing any more")
+            yield places.finding(("mutes", index, "until"), "has passed, so this mute has no effect")
     given = [OTHER, *(rule.category or rule.name for rule in rules_of(config))]
-    for path, entry in _concerned(config):
+    for path, entry in _routes_and_mutes(config):
         for position, name in enumerate(entry.match.category or ()):
             if not any(fits(name, category) for category in given):
-                says = f'no rule gives the category "{name}"{perhaps(name, given)}'
-                yield places.finding((*path, "match", "category", position), says)
+                message = f'no rule gives the category "{name}"{suggestion(name, given)}'
+                yield places.finding((*path, "match", "category", position), message)

@@ -1,4 +1,4 @@
-"""What there is to say about `alerts.toml`, and where: file, line and key."""
+"""Findings about `alerts.toml`, each with file, line and key."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One thing about the file."""
+    """A remark about one place in the file."""
 
     line: int
-    """From 1; 0: of the file as a whole."""
+    """Line number, from 1; 0 if the finding is about the whole file."""
     key: str
-    """Such as `routes[0].match.severity`; empty where it is about none."""
+    """Dotted path, such as `routes[0].match.severity`; empty if the finding is about no key."""
     says: str
 
-    def told(self, file: str) -> str:
-        """As one line: `alerts.toml:12: routes[0].to: …`."""
+    def as_line(self, file: str) -> str:
+        """Return the finding as one line: `alerts.toml:12: routes[0].to: …`."""
         where = f"{file}:{self.line}" if self.line else file
         return ": ".join(part for part in (where, self.key, self.says) if part)
 
 
 class ConfigError(ValueError):
-    """The operator's file cannot be used: one line for each thing that is wrong, with the remedy."""
+    """The operator's file cannot be used. The message has one line for each mistake, with its remedy."""
 
     def __init__(self, file: str, findings: Iterable[Finding]) -> None:
         self.file = file
         self.findings = tuple(sorted(findings))
-        super().__init__("\n".join(finding.told(file) for finding in self.findings))
+        super().__init__("\n".join(finding.as_line(file) for finding in self.findings))
 
 
 class Places:
-    """Makes findings of paths into the text of a file that is TOML."""
+    """Create findings for key paths in the text of a valid TOML file."""
 
     def __init__(self, text: str) -> None:
         self._lines = lines_of(text)
 
     def finding(self, path: KeyPath, says: str) -> Finding:
-        """About a key; on the line of the innermost table around it if it is not there."""
+        """Return a finding about a key; a missing key gets the line of its innermost existing table."""
         if path not in self._lines and isinstance(path[-1], int):
-            path = path[:-1]  # one value where there could be several
+            path = path[:-1]  # a single value, where an array is allowed too
         there = path
         while there not in self._lines:
             there = there[:-1]
         return Finding(self._lines[there], dotted(path), says)
 
 
-def perhaps(wrong: str, right: Iterable[str]) -> str:
-    """Which of the right words somebody may have meant, as the end of a sentence; empty if none."""
+def suggestion(wrong: str, right: Iterable[str]) -> str:
+    """Return `; did you mean X?` with the closest valid word, or an empty string if none is close."""
     close = get_close_matches(wrong, list(right), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,7 +1,7 @@
-"""On which line of a TOML document each key and each element stands: `tomllib` reads, and does not say.
+"""Find the line of each key and element in a TOML document, which `tomllib` does not report.
 
-The text has to be valid (`tomllib` has taken it), so a look at the first characters of a token tells what it
-is: this finds its way and judges nothing. The grammar is https://toml.io/en/v1.0.0.
+The text must already be valid TOML, as `tomllib` has accepted it, so the first characters of a token
+determine its type. This module checks nothing. The grammar is https://toml.io/en/v1.0.0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KeyPath = tuple[str | int, ...]
-"""Keys and, into arrays, indexes from 0: `("routes", 0, "match", "severity")`."""
+"""Keys, and array indexes from 0: `("routes", 0, "match", "severity")`."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _INDENT = re.compile(r"[ \t]*")
@@ -24,12 +24,12 @@ _SCALAR = re.compile(r"[^,\]}#\n]+")
 
 
 def lines_of(toml: str) -> Mapping[KeyPath, int]:
-    """The line, from 1, on which each key, table and element begins; the document itself is on line 1."""
+    """Return the line, from 1, on which each key, table and element begins; the document has line 1."""
     return _Walk(toml).lines
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as a person writes it: `routes[0].match.severity`."""
+    """Return a path in the notation that a person writes: `routes[0].match.severity`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{_written(step)}" for step in path)
     return "".join(steps).removeprefix(".")
 
@@ -39,7 +39,7 @@ def _written(key: str) -> str:
 
 
 class _Walk:
-    """One pass over a document."""
+    """A single pass over a document, recording lines."""
 
     def __init__(self, toml: str) -> None:
         self._text = toml
@@ -61,7 +61,7 @@ class _Walk:
             self._take(_BLANK)
 
     def _header(self) -> KeyPath:
-        """`[key]` or `[[key]]`: the path of the table that begins."""
+        """Read `[key]` or `[[key]]`, and return the path of the table that it opens."""
         line = self._here()
         brackets = 2 if self._text.startswith("[[", self._at) else 1
         self._at += brackets
@@ -81,11 +81,11 @@ class _Walk:
         return self._latest(path)
 
     def _latest(self, path: KeyPath) -> KeyPath:
-        """Of an array of tables, its latest: what follows belongs to that."""
+        """Return the path of the latest element if `path` is an array of tables, else `path`."""
         return (*path, self._tables[path] - 1) if path in self._tables else path
 
     def _pair(self, table: KeyPath) -> None:
-        """`key = value`."""
+        """Read `key = value`."""
         line = self._here()
         path = table
         for key in self._keys():
@@ -96,7 +96,7 @@ class _Walk:
         self._value(path)
 
     def _keys(self) -> list[str]:
-        """A dotted key; leaves what stands behind it, blanks taken."""
+        """Read a dotted key and the blanks behind it, and return its steps."""
         keys: list[str] = []
         while True:
             self._take(_INDENT)
@@ -130,7 +130,7 @@ class _Walk:
             self._pair(path)
 
     def _closed(self, bracket: str) -> bool:
-        """Whether the array or table ends here; a comma before what comes next is passed over."""
+        """Return whether the array or table ends here, and skip its bracket, or a comma between elements."""
         self._take(_BLANK)
         if self._text.startswith(",", self._at):
             self._at += 1
@@ -142,13 +142,13 @@ class _Walk:
 
     def _take(self, token: re.Pattern[str]) -> str:
         match = token.match(self._text, self._at)
-        if match is None:  # pragma: no cover - a valid document has one here
+        if match is None:  # pragma: no cover - a valid document has a token here
             raise AssertionError
         self._at = match.end()
         return match[0]
 
     def _here(self) -> int:
-        """The line that the walk has come to."""
+        """Return the line of the current position."""
         self._line += self._text.count("\n", self._seen, self._at)
         self._seen = self._at
         return self._line

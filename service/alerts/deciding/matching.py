@@ -1,4 +1,4 @@
-"""Whether an alert is what a `match` asks for, and if not, why not: in one sentence, for a person."""
+"""Compare an alert with a `match` table, and describe the first mismatch in one sentence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from service.alerts.deciding.schema import Match
 
 OTHER: Final = "other"
-"""The category of what no rule fits."""
+"""Category of alerts that no rule matches."""
 
 ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An alert, and what the rules say of it."""
+    """An alert with the severity and category that the rules give it."""
 
     alert: ModerationAlert
     severity: AlertSeverity
@@ -31,7 +31,7 @@ class Judged:
     rule: str | None = None
 
 
-_ASKED: Final[Mapping[str, Callable[[Judged], str | None]]] = {
+_CRITERIA: Final[Mapping[str, Callable[[Judged], str | None]]] = {
     "phase": lambda judged: phase_of(judged.alert) or judged.alert.type,
     "kind": lambda judged: judged.alert.kind,
     "severity": lambda judged: known(judged.severity),
@@ -43,14 +43,15 @@ _ASKED: Final[Mapping[str, Callable[[Judged], str | None]]] = {
     "reason": lambda judged: judged.alert.reason,
     "reason_class": lambda judged: judged.alert.reason_class,
 }
-"""What a match may ask for by name, in this order; the text, which costs more, comes last."""
+"""Criteria of a match in the order of comparison; the text, which costs more, comes last."""
 
 
 def mismatch_of_route(match: Match, judged: Judged) -> str | None:
-    """Return the first thing in which an alert is not what a route asks for; None if there is none.
+    """Return the first mismatch between an alert and a route's match; None if it matches.
 
-    No file can name a phase that its version does not know. So for an alert of an unknown type the route's
-    phase is ignored, and everything else counts, above all the severity: otherwise nobody would be told.
+    No file can name a phase that its version does not know. So for an alert of an unknown type, the route's
+    phase is ignored and only the other criteria count. Otherwise no route would match, and nobody would be
+    alerted.
     """
     if phase_of(judged.alert) is None and match.phase is not None:
         match = match.model_copy(update={"phase": None})
@@ -58,32 +59,36 @@ def mismatch_of_route(match: Match, judged: Judged) -> str | None:
 
 
 def mismatch(match: Match, judged: Judged) -> str | None:
-    """Return the first thing in which an alert is not what is asked for; None if there is none."""
-    for criterion, of in _ASKED.items():
+    """Return the first mismatch between an alert and a match; None if it matches."""
+    for criterion, of in _CRITERIA.items():
         wanted: Sequence[str] | None = getattr(match, criterion)
         if wanted is None:
             continue
         value = of(judged)
         if not any(fits(name, value) for name in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
-    return unread(match.text, judged.alert.text) if match.text else None
+    return text_mismatch(match.text, judged.alert.text) if match.text else None
 
 
-def unread(patterns: Sequence[Pattern], text: str) -> str | None:
-    """That a text has nothing that one of the patterns matches; None: it has."""
+def text_mismatch(patterns: Sequence[Pattern], text: str) -> str | None:
+    """Return a sentence that no pattern matches the text; None if one does."""
     if first_found(patterns, text) is not None:
         return None
-    which = patterns[0].source if len(patterns) == 1 else f"one of the {len(patterns)} patterns"
-    return f"text has nothing that matches {which}"
+    if len(patterns) == 1:
+        return f"text does not match {patterns[0].source}"
+    return f"text matches none of the {len(patterns)} patterns"
 
 
 def first_found(patterns: Sequence[Pattern], text: str) -> Pattern | None:
-    """The first of some patterns that matches something in a text; None: none does."""
+    """Return the first pattern that matches somewhere in a text; None if none does."""
     return next((pattern for pattern in patterns if pattern.find(text)), None)
 
 
 def fits(name: str, value: str | None) -> bool:
-    """Whether a value is the one named, in which each `*` is any characters. Linear in the value."""
+    """Return whether a value matches a name in which each `*` stands for any characters.
+
+    None matches nothing. Takes time linear in the length of the value.
+    """
     if value is None:
         return False
     first, *rest = name.split(ANY)

@@ -1,8 +1,8 @@
-r"""Regular expressions on texts that a model wrote: RE2's, which take time linear in the text, and bounded.
+r"""RE2 regular expressions with limits, for texts that a model wrote; time is linear in the text.
 
 The syntax is RE2's (https://github.com/google/re2/wiki/Syntax): no look-around, no back-references; `\b` and
-`\w` know ASCII letters only; `(?i)` ignores case. No more than the first `MOST_TEXT` characters of a text
-are ever looked at.
+`\w` know ASCII letters only; `(?i)` ignores case. Only the first `MOST_TEXT` characters of a text are
+searched.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_PATTERN = 2000
-"""Characters of a pattern."""
+"""Maximum length of a pattern, in characters."""
 
 MOST_TEXT = 65_536
-"""Characters of a text that are looked at. What stands behind them cannot be judged, so it does not leave."""
+"""Number of characters of a text that are searched. The rest cannot be judged, so it is not sent."""
 
 _OPTIONS = re2.Options()
-_OPTIONS.log_errors = False  # it would write to stderr by itself
+_OPTIONS.log_errors = False  # RE2 would write to stderr
 _BEYOND_RE2 = "invalid perl operator"
 
 
 class Span(NamedTuple):
-    """Where something stands in a text: from the character `start` up to, and without, `end`."""
+    """A range of characters of a text, from `start` up to but excluding `end`."""
 
     start: int
     end: int
@@ -37,8 +37,8 @@ class Pattern:
     """A compiled regular expression.
 
     Raises:
-        ValueError: it cannot be compiled, is too long, or takes every text; the message is a phrase that says
-            what would be allowed.
+        ValueError: the source is too long, does not compile, or matches every text. The message is a phrase
+            describes an allowed pattern.
     """
 
     __slots__ = ("_compiled", "source")
@@ -54,7 +54,7 @@ class Pattern:
         except UnicodeEncodeError:
             raise ValueError("a pattern without halves of surrogate pairs") from None
         if self._compiled.search("") and self._compiled.search(" x "):
-            raise ValueError("a pattern that does not match the empty text: this one takes every text")
+            raise ValueError("a pattern that does not match the empty text: this one matches every text")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and self.source == other.source
@@ -66,19 +66,19 @@ class Pattern:
         return f"Pattern({self.source!r})"
 
     def find(self, text: str) -> Span | None:
-        """The first match."""
+        """Return the first match; None if there is none."""
         match = self._compiled.search(_looked_at(text))
         return None if match is None else Span(*match.span())
 
     def spans(self, text: str) -> Iterator[Span]:
-        """All matches, as far as they do not overlap, from left to right."""
+        """Yield all non-overlapping matches from left to right."""
         for match in self._compiled.finditer(_looked_at(text)):
             yield Span(*match.span())
 
 
-@lru_cache(maxsize=8)  # one pattern after the other looks at a text
+@lru_cache(maxsize=8)  # several patterns search the same text in turn
 def _looked_at(text: str) -> str:
-    """Return what is looked at of a text, with a question mark for half a surrogate pair: RE2 reads UTF-8."""
+    """Return the part of a text that is searched, with `?` for unpaired surrogates, since RE2 reads UTF-8."""
     return text[:MOST_TEXT].encode("utf-8", "replace").decode()
 
 
@@ -86,4 +86,4 @@ def _explained(error: re2.error) -> str:
     said = error.args[0]
     message = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
     hint = " (RE2 has no look-around and no back-references)" if message.startswith(_BEYOND_RE2) else ""
-    return f"a regular expression as RE2 takes it: {message}{hint}"
+    return f"a regular expression in RE2 syntax: {message}{hint}"

@@ -1,10 +1,10 @@
-"""The policy: what each destination gets of an alert, or why it gets nothing.
+"""The policy: which message each destination gets for an alert, or why it gets none.
 
-An alert is judged by the rules, kept back by the mutes, and sent to the destinations of every route that
-fits. Of several routes to one destination, the first decides how much of the text it gets. A file without
-routes sends everything to everybody, without the text.
+The rules give an alert its severity and category, mutes suppress it, and every matching route sends it to its
+destinations. If several routes lead to one destination, the first of them decides how much of the text is
+sent. A file without routes sends every alert to every destination, without the text.
 
-Pure: the same alert, at the same time, by the same file, gives the same.
+The policy is pure: the same alert, time and file always give the same decision.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from service.alerts.deciding.findings import ConfigError, Places
 from service.alerts.deciding.matching import mismatch, mismatch_of_route
 from service.alerts.deciding.privacy import Redactor, sha256_of
 from service.alerts.deciding.rules import judge, rules_of
-from service.alerts.deciding.schema import Mute, Route
+from service.alerts.deciding.schema import AlertRoute, Mute
 from service.alerts.delivery import Notification
 from service.alerts.phases import beginning_of, group_of
 from service.alerts.severity import rank
-from service.recent import Recent
+from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
     from service.alerts.deciding.schema import Config, TextLeaving
     from service.alerts.destinations.options import DestinationOptions
 
-_REMEMBERED: Final = 1000
-"""Alerts, or twice as many, that are remembered with what is made of them, ..."""
+_CACHE_SIZE: Final = 1000
+"""Entries in each of a cache's two generations, so up to twice as many alerts are cached."""
 
-_REMEMBERED_LENGTH: Final = 5000
-"""... if their text has no more characters than this."""
+_MAX_CACHED_TEXT: Final = 5000
+"""Maximum length in characters of an alert's text for the alert to be cached."""
 
 EVERYTHING_TO_EVERYBODY: Final = "everything"
-"""The name of the route that is there where the file has none."""
+"""Name of the implicit route of a file without routes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Why a destination gets nothing of an alert."""
+    """The reason why a destination does not get an alert."""
 
     reason: Literal["unrouted", "muted"]
     why: str
-    """One line for a person."""
+    """Explanation in one line, for a person."""
 
 
 Decision = Notification | Passed
 
 
 class NamedRoute(NamedTuple):
-    """A route, and the name it goes by."""
+    """A route, and its name or number."""
 
     name: str
-    route: Route
+    route: AlertRoute
 
 
 class Policy:
-    """What a file says, ready to be asked."""
+    """The decisions that a file defines."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -71,27 +71,29 @@ class Policy:
         self.rules = rules_of(config)
         self.routes = tuple(_named(config))
         self._redactor = Redactor.of(config.redaction)
-        # Every destination asks for the same ones.
-        self._judged: Recent[ModerationAlert, Judged] = Recent(_REMEMBERED)
-        self._leaving: Recent[tuple[ModerationAlert, TextLeaving], ModerationAlert] = Recent(_REMEMBERED)
+        # Caches, since every destination needs the same results.
+        self._judged: TwoGenerationCache[ModerationAlert, Judged] = TwoGenerationCache(_CACHE_SIZE)
+        self._leaving: TwoGenerationCache[tuple[ModerationAlert, TextLeaving], ModerationAlert] = (
+            TwoGenerationCache(_CACHE_SIZE)
+        )
 
     def decide(self, alert: ModerationAlert, now: datetime) -> Mapping[str, Decision]:
-        """For each destination, by name: the message, or why there is none.
+        """Return, by destination, the message or the reason for sending none.
 
         Args:
-            alert: as the worker wrote it.
-            now: an aware time; mutes end by it.
+            alert: the alert as the worker wrote it.
+            now: a time-zone-aware time, compared with the end of each mute.
         """
         judged = self.judge(alert)
         return {name: self._decide(judged, name, now) for name in self.destinations}
 
     def decide_for(self, destination: str, alert: ModerationAlert, now: datetime) -> Decision:
-        """The same for one of them."""
+        """Return the decision for one destination: the message, or the reason for sending none."""
         return self._decide(self.judge(alert), destination, now)
 
     def judge(self, alert: ModerationAlert) -> Judged:
-        """What the rules say of an alert."""
-        if len(alert.text) > _REMEMBERED_LENGTH:
+        """Return the alert with the severity and category that the rules give it."""
+        if len(alert.text) > _MAX_CACHED_TEXT:
             return judge(alert, self.rules)
         judged = self._judged.get(alert)
         if judged is None:
@@ -99,8 +101,8 @@ class Policy:
         return judged
 
     def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
-        """An alert as it may leave by a route that lets so much of the text leave."""
-        if len(alert.text) > _REMEMBERED_LENGTH:
+        """Return the alert as it may be sent by a route with this privacy setting."""
+        if len(alert.text) > _MAX_CACHED_TEXT:
             return self._redactor.leaving(alert, how_much)
         leaving = self._leaving.get((alert, how_much))
         if leaving is None:
@@ -108,14 +110,14 @@ class Policy:
         return leaving
 
     def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
-        """The first route by which a destination gets this; None: none fits."""
+        """Return the first matching route to a destination; None if none matches."""
         for named in self.routes:
             if destination in named.route.to and mismatch_of_route(named.route.match, judged) is None:
                 return named
         return None
 
     def _mute_of(self, destination: str, judged: Judged, now: datetime) -> Mute | None:
-        """The first mute that keeps this from a destination; None: none does."""
+        """Return the first active mute that keeps the alert from a destination; None if none does."""
         for mute in self.config.mutes:
             concerns = mute.to is None or destination in mute.to
             if concerns and now < mute.until and mismatch(mute.match, judged) is None:
@@ -144,10 +146,10 @@ class Policy:
         )
 
     def _resolves(self, judged: Judged, destination: str, now: datetime) -> bool:
-        """Whether this ends what the destination was told of, and is no worse than what it was told.
+        """Return whether this ends an alert that the destination received, and is no more severe than it.
 
-        A refusal that turns out critical when its whole text is known must not be taken for its end, and what
-        a destination never heard the beginning of is news to it.
+        A refusal that turns out critical once its whole text is known must not close the earlier alert. If
+        the destination never received the beginning, the end is news to it.
         """
         beginning = beginning_of(judged.alert)
         if beginning is None:
@@ -162,34 +164,34 @@ class Policy:
 
 def _named(config: Config) -> Iterator[NamedRoute]:
     if not config.routes and config.destinations:
-        yield NamedRoute(EVERYTHING_TO_EVERYBODY, Route(to=tuple(config.destinations)))
+        yield NamedRoute(EVERYTHING_TO_EVERYBODY, AlertRoute(to=tuple(config.destinations)))
     for number, route in enumerate(config.routes, 1):
         yield NamedRoute(route.name or f"route {number}", route)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A file that was read and can be used."""
+class LoadedPolicy:
+    """The policy and destinations of a valid file."""
 
     policy: Policy
     destinations: Mapping[str, DestinationOptions]
     places: Places
-    """Where in the file is what."""
+    """Lines of the file's keys, for further findings."""
 
 
-def load(path: Path, environment: Mapping[str, str]) -> Loaded:
-    """Read `alerts.toml`.
+def load(path: Path, environment: Mapping[str, str]) -> LoadedPolicy:
+    """Read `alerts.toml` and check that the secrets it refers to exist.
 
     Args:
-        path: of the file.
-        environment: where the variables that it names are looked for; no value of them is kept.
+        path: path of the file.
+        environment: environment variables in which the file's `_env` names are looked up. No value is kept.
 
     Raises:
-        ConfigError: it cannot be read, or something in it is wrong: every mistake with file, line and key.
+        ConfigError: the file cannot be read or has mistakes; lists every mistake with file, line and key.
     """
     text = read(path)
     config = parse(text, str(path))
     missing = secrets_missing(text, config, environment)
     if missing:
         raise ConfigError(str(path), missing)
-    return Loaded(Policy(config), config.destinations, Places(text))
+    return LoadedPolicy(Policy(config), config.destinations, Places(text))

@@ -1,11 +1,11 @@
-"""What may leave: how much of a text, and what is struck out of it before.
+"""Limit and redact the text that leaves with a message.
 
-Mail addresses, phone and card numbers are struck out of texts by default, and whatever the file adds. A
-provider's explanation of a reason is about a user's request, so it is treated like a text.
+By default, mail addresses, phone numbers and card numbers are redacted; the file may add patterns. A
+provider's explanation of a reason describes a user's request, so it is treated like a text.
 
-A number in a name is part of that name, so only mail addresses and the file's patterns are struck out of
-names, and of the producer's reference, which may be a link with a mail address in it. The ids of a response
-and of its items, the provider's too, leave as they are: without them nobody could look the response up.
+Numbers in a name belong to it, so names are searched only for mail addresses and the file's patterns.
+The same holds for the producer's reference, which may be a link with a mail address in it. Ids of a response
+and of its items, including the provider's, are sent unchanged: they are needed to look up the response.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from service.alerts.deciding.patterns import MOST_TEXT, Pattern, Span
-from service.recent import Recent
+from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from service.alerts.deciding.schema import Detector, Redaction, TextLeaving
 
 MOST_LEAVING = 64_000
-"""Characters of a text that leave at most, also where it may leave in full. Patterns look some way further
-(`patterns.MOST_TEXT`), so that what begins within them is seen whole."""
+"""Maximum number of characters of a text that are sent, even in full. Patterns search a little further
+(`patterns.MOST_TEXT`), so that they see the whole of a match that begins within this limit."""
 
 MOST_HITS = 1000
-"""Of one detector in one text: looking for more could take long. What stands behind them does not leave."""
+"""Maximum matches of one detector in one text, to bound the time. Text from the next match on is not sent."""
 
-_REMEMBERED = 16
-"""Texts, or twice as many, that are remembered with what leaves of them."""
+_CACHE_SIZE = 16
+"""Entries in each of the cache's two generations, so up to twice as many redacted texts are cached."""
 
 CUT = "…"
-"""Stands where a text goes on."""
+"""Mark of text that was cut off."""
 
 STRUCK: Final = "[redacted]"
-"""Stands in place of what a pattern of the file found."""
+"""Placeholder for a match of one of the file's own patterns."""
 
 _NAMES: Final = (
     "tenant",
@@ -53,7 +53,7 @@ _NAMES: Final = (
     "reason_class",
     "reference",
 )
-"""Fields that hold a name."""
+"""Alert fields that hold a name."""
 
 _MAIL = Pattern(r"[\pL\pN._%+'-]+@[\pL\pN][\pL\pN.-]*\.\pL{2,}")
 _PHONE = Pattern(
@@ -61,14 +61,14 @@ _PHONE = Pattern(
     r"|\b00(?:[\pZ./()\p{Pd}]{0,2}\d){8,15}\b"  # 0049 30 1234567
     r"|\(?\b0\d{1,4}\)?[ ./-]{0,2}\d{2,8}(?:[ ./-]\d{2,4}){0,4}\b"  # 030 / 123 45 67
     r"|(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b"  # (212) 555-0123
-    r"|\b[2-9]\d\d[2-9]\d{6}\b"  # 2125550123: neither an area nor an exchange begins with 0 or 1
+    r"|\b[2-9]\d\d[2-9]\d{6}\b"  # 2125550123: area and exchange codes never begin with 0 or 1
 )
 _PHONE_DIGITS = range(9, 18)
-"""Of a number with its prefixes: fewer are a date."""
+"""Number of digits, with prefixes, of a phone number; a shorter match may be a date."""
 _DIGIT_GROUPS = Pattern(r"\d(?:[\pZ.\p{Pd}]{0,2}\d){12,}")
-"""Groups of digits that have enough of them for a card's number."""
+"""Groups of digits with at least as many digits as a card number."""
 _CARD_DIGITS = range(13, 20)  # ISO/IEC 7812
-_CARD_BEGINS = frozenset("23456")  # banks, cards, travel; not 1, which milliseconds since 1970 begin with
+_CARD_BEGINS = frozenset("23456")  # banking and travel; not 1, with which millisecond timestamps begin
 
 
 def _phones(text: str) -> Iterator[Span]:
@@ -78,7 +78,7 @@ def _phones(text: str) -> Iterator[Span]:
 
 
 def _cards(text: str) -> Iterator[Span]:
-    """Of groups of digits, every run of whole groups that is a card's number."""
+    """Yield the span of each run of whole digit groups that is a card number."""
     for span in _DIGIT_GROUPS.spans(text):
         groups = [group.span() for group in re.finditer("[0-9]+", text[span.start : span.end])]
         digits = "".join(text[span.start + begin : span.start + end] for begin, end in groups)
@@ -88,15 +88,16 @@ def _cards(text: str) -> Iterator[Span]:
 
 
 def _numbers(digits: str, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last group of each run that is a card's number.
+    """Yield the indexes of the first and last group of each run that is a card number.
 
-    Linear in the digits: each group begins a few runs only, and a check digit is one subtraction.
+    Takes time linear in the number of digits: few runs begin at each group, and prefix sums
+    reduce each check sum to one subtraction.
 
     Args:
-        digits: of all groups, joined.
-        ends: of each group, in the digits.
+        digits: digits of all groups, joined.
+        ends: end of each group, as an offset in `digits`.
     """
-    # If a number ends at an even place, its check sum doubles the digits at even places; else the others.
+    # Luhn: of a number that ends at an even offset, the digits at even offsets are doubled; else the others.
     sums = [[0, *accumulate(_doubled(digits, parity))] for parity in range(2)]
     for first, begin in enumerate((0, *ends[:-1])):
         if digits[begin] not in _CARD_BEGINS:
@@ -111,7 +112,7 @@ def _numbers(digits: str, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _doubled(digits: str, parity: int) -> Iterator[int]:
-    """Yield the digits, of which each second one is doubled, and the sum of its digits taken."""
+    """Yield the digits; at offsets of this parity, yield the digit sum of the doubled digit."""
     for place, digit in enumerate(digits):
         yield _TWICE[digit] if place % 2 == parity else int(digit)
 
@@ -125,12 +126,12 @@ class _Found(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Something to look for."""
+    """A detector, and the placeholder for its matches."""
 
     spans: Callable[[str], Iterator[Span]]
     placeholder: str
     in_names: bool
-    """Whether it is looked for in names too, not only in prose."""
+    """True if names are searched too, not only prose."""
 
 
 _DEFAULTS: Final[Mapping[Detector, _Search]] = {
@@ -142,20 +143,22 @@ _DEFAULTS: Final[Mapping[Detector, _Search]] = {
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """Strikes out what must not leave."""
+    """A redactor of texts and names."""
 
     searches: tuple[_Search, ...]
-    _latest: Recent[str, str] = field(default_factory=lambda: Recent(_REMEMBERED), compare=False, repr=False)
-    """Texts with what was made of them: every destination gets the same one."""
+    _latest: TwoGenerationCache[str, str] = field(
+        default_factory=lambda: TwoGenerationCache(_CACHE_SIZE), compare=False, repr=False
+    )
+    """Cache of redacted texts by original, since every destination gets the same one."""
 
     @classmethod
     def of(cls, redaction: Redaction) -> Redactor:
-        """One that does what the file says."""
+        """Return a redactor with the file's detectors and patterns."""
         own = (_Search(pattern.spans, STRUCK, in_names=True) for pattern in redaction.patterns)
         return cls((*(_DEFAULTS[name] for name in redaction.defaults), *own))
 
     def prose(self, text: str) -> str:
-        """A text of `MOST_LEAVING` characters and one placeholder at most."""
+        """Return the redacted text, cut after `MOST_LEAVING` characters of the original."""
         looked_at = text[: MOST_TEXT + 1]
         struck = self._latest.get(looked_at)
         if struck is None:
@@ -163,11 +166,11 @@ class Redactor:
         return struck
 
     def name(self, name: str) -> str:
-        """The same for the name of a tenant, a model or a person."""
+        """Return a redacted name of a tenant, a model or a person; only detectors for names apply."""
         return _without(name, [search for search in self.searches if search.in_names])
 
     def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
-        """An alert as it may leave by a route that lets so much of the text leave."""
+        """Return the alert as it may be sent by a route with this privacy setting."""
         update: dict[str, object] = {
             name: self.name(value) for name in _NAMES if (value := getattr(alert, name)) is not None
         }
@@ -190,12 +193,12 @@ class Redactor:
 
 
 def sha256_of(text: str) -> str | None:
-    """Of a whole text as UTF-8, in hexadecimal; None if there is none."""
+    """Return the SHA-256 of a whole text as UTF-8, in hexadecimal; None for an empty text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else None
 
 
 def _without(text: str, searches: Sequence[_Search]) -> str:
-    """A text with a placeholder for all that is found in it; finds that overlap share the first's."""
+    """Return a text with placeholders for all matches; overlapping matches share the first placeholder."""
     end = min(len(text), MOST_LEAVING)
     found: list[_Found] = []
     for search in searches:

@@ -1,10 +1,10 @@
-"""Rules: how severe an alert is, and what it is about. The first that fits decides.
+"""Rules: the first rule that matches an alert decides its severity and category.
 
-The file's own rules are asked first, in their order, then those that ship (`rules.toml`). A rule of the file
-that has the name of one that ships stands in its place. Where none fits, the worker's severity stays and the
-category is `other`.
+The file's own rules are tried first, in their order, then the shipped ones (`rules.toml`). A rule of the file
+replaces a shipped rule of the same name. If no rule matches, the worker's severity stays and the category is
+`other`.
 
-A refusal is judged twice: when it opens, by the few words there are, and when the whole text is known.
+A refusal is judged twice: when it opens, by its first words, and again when its whole text is known.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.alerts.deciding.matching import Judged, mismatch, unread
+from service.alerts.deciding.matching import Judged, mismatch, text_mismatch
 from service.alerts.deciding.schema import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.deciding.schema import Rule
+    from service.alerts.deciding.schema import AlertRule
 
 
 @cache
-def shipped() -> tuple[Rule, ...]:
-    """The rules that ship, in their order."""
+def shipped() -> tuple[AlertRule, ...]:
+    """Return the shipped rules in their order."""
     text = resources.files("service.alerts.deciding").joinpath("rules.toml").read_text(encoding="utf-8")
     return Config.model_validate(tomllib.loads(text)).rules
 
 
-def rules_of(config: Config) -> tuple[Rule, ...]:
-    """The rules that are asked, in their order."""
+def rules_of(config: Config) -> tuple[AlertRule, ...]:
+    """Return the rules that apply, in the order in which they are tried."""
     own = {rule.name for rule in config.rules}
     ship = [rule for rule in shipped() if rule.name not in own]
     if isinstance(config.shipped_rules, tuple):
@@ -40,27 +40,27 @@ def rules_of(config: Config) -> tuple[Rule, ...]:
     return (*config.rules, *(ship if config.shipped_rules else ()))
 
 
-class Asked(NamedTuple):
-    """A rule that was asked, and why it does not fit; None: it does."""
+class RuleAnswer(NamedTuple):
+    """A rule that was tried, and the reason why it does not match; None if it matches."""
 
-    rule: Rule
+    rule: AlertRule
     mismatch: str | None
 
 
-def ask(alert: ModerationAlert, rules: Iterable[Rule]) -> Iterator[Asked]:
-    """Ask one rule after the other, and none after the one that fits."""
+def ask(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnswer]:
+    """Try the rules in order, and stop after the first that matches."""
     unjudged = Judged(alert, alert.severity)
     for rule in rules:
         why_not = mismatch(rule.match, unjudged)
         if why_not is None and rule.pattern is not None:
-            why_not = unread(rule.pattern, alert.text)
-        yield Asked(rule, why_not)
+            why_not = text_mismatch(rule.pattern, alert.text)
+        yield RuleAnswer(rule, why_not)
         if why_not is None:
             return
 
 
-def judge(alert: ModerationAlert, rules: Iterable[Rule]) -> Judged:
-    """What the rules say of an alert."""
+def judge(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Judged:
+    """Return the alert with the severity and category of the first rule that matches."""
     for rule, why_not in ask(alert, rules):
         if why_not is None:
             return Judged(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)

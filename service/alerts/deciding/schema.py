@@ -1,31 +1,31 @@
-r"""What `alerts.toml` may say.
+r"""Models of `alerts.toml`.
 
 ```toml
 [destinations.on-call]                # where alerts go: service/alerts/destinations/options.py
 type = "slack"
 url_env = "SLACK_WEBHOOK_URL"
 
-[[rules]]                             # severity and category: the first rule that fits, then those that ship
+[[rules]]                             # severity and category: the first rule that matches, then shipped ones
 name = "competitors"
 pattern = '(?i)\bacme\b'
 severity = "info"
 
-[[routes]]                            # who gets what: every route that fits. None at all: everything to all
+[[routes]]                            # every route that matches; without routes, everything goes everywhere
 match = { severity = ["warning", "critical"] }
 to = ["on-call"]
-text = { excerpt = 200 }              # "full", "none" (if nothing is said), or the first so many characters
+text = { excerpt = 200 }              # "full", "none" (the default), or the first characters
 
-[[mutes]]                             # what nobody gets for a time
+[[mutes]]                             # alerts that are suppressed until a date
 match = { tenant = "load-test" }
 until = 2026-12-31T00:00:00Z
 why = "load test of December"
 
-[redaction]                           # what is struck out of every text before it leaves
+[redaction]                           # removed from every text before it is sent
 patterns = ['\bEMP-\d{6}\b']
 ```
 
-A validator's `ValueError` is a phrase that says what would be allowed. `service/alerts/deciding/config.py`
-makes it a sentence with file, line and key.
+A validator's `ValueError` is a phrase that describes an allowed value. `service/alerts/deciding/mistakes.py`
+turns it into a sentence with file, line and key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, mode
 from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
 from deltaloom.reasons import KnownReasonClass
 from service.alerts.deciding.patterns import Pattern
-from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic reads what TextLeaving says
+from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves the annotations of TextLeaving
 from service.alerts.destinations.options import DestinationOptions, Table
 from service.alerts.phases import Phase
 
@@ -46,19 +46,19 @@ if TYPE_CHECKING:
     from typing import Self
 
 MOST_EXCERPT = 10_000
-"""Characters of an excerpt; whoever wants more says `full`."""
+"""Maximum length of an excerpt, in characters; longer texts need `full`."""
 
 Detector = Literal["mail", "phone", "card"]
-"""What is struck out by default; `service/alerts/deciding/privacy.py` knows how each looks."""
+"""Names of the default detectors, which `service/alerts/deciding/privacy.py` defines."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextLeaving:
-    """How much of a text leaves by a route."""
+    """The share of a text that a route sends."""
 
     privacy: Privacy = "none"
     characters: int = 0
-    """Of an excerpt."""
+    """Length of the excerpt; 0 unless `privacy` is `excerpt`."""
 
 
 def _one_or_more(value: Any) -> Any:
@@ -82,13 +82,13 @@ def _text_leaving(value: Any) -> TextLeaving:
 
 T = TypeVar("T")
 Some = Annotated[tuple[T, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-"""One, or several in an array."""
+"""A value, or a non-empty array of values; always validated to a tuple."""
 TextPattern = Annotated[Pattern, PlainValidator(_pattern)]
 DestinationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
 class Match(Table):
-    """What an alert has to be: everything that is said here has to fit. In a name, `*` is any characters."""
+    """Criteria for alerts. All criteria given must match. In a name, `*` stands for any characters."""
 
     phase: Some[Phase] | None = None
     kind: Some[KnownKind] | None = None
@@ -101,23 +101,23 @@ class Match(Table):
     reason: Some[str] | None = None
     reason_class: Some[KnownReasonClass] | None = None
     text: Some[TextPattern] | None = None
-    """One of them is found somewhere in the text, as it is before anything is struck out."""
+    """Patterns, of which at least one must match somewhere in the text before redaction."""
 
 
 EVERYTHING = Match()
 
 
-class Rule(Table):
-    """Gives the alerts that fit a severity and a category."""
+class AlertRule(Table):
+    """A rule that gives matching alerts a severity and a category."""
 
     name: str
     pattern: Some[TextPattern] | None = None
-    """What `match.text` is, for short."""
+    """Shorthand for `match.text`."""
     match: Match = EVERYTHING
     severity: KnownAlertSeverity | None = None
-    """None: the worker's stays."""
+    """Severity to set; None keeps the worker's."""
     category: str | None = None
-    """None: the rule's name."""
+    """Category to set; None uses the rule's name."""
 
     @model_validator(mode="after")
     def _decides_what_it_does_not_ask_for(self) -> Self:
@@ -126,12 +126,12 @@ class Rule(Table):
         if self.pattern is not None and self.match.text is not None:
             raise ValueError("one of pattern and match.text, not both")
         if self.pattern is None and self.match == EVERYTHING:
-            raise ValueError("a pattern, or a match that says something: it would take every alert")
+            raise ValueError("a pattern, or a match with a criterion; else it would match every alert")
         return self
 
 
-class Route(Table):
-    """Sends the alerts that fit to some destinations."""
+class AlertRoute(Table):
+    """A route that sends matching alerts to one or more destinations."""
 
     name: str | None = None
     match: Match = EVERYTHING
@@ -140,29 +140,29 @@ class Route(Table):
 
 
 class Mute(Table):
-    """Keeps the alerts that fit from everybody, or from some, until a day."""
+    """A mute that keeps matching alerts from all or some destinations until a date."""
 
     match: Match
     to: Some[str] | None = None
-    """Destinations; None: all."""
+    """Names of the destinations that are muted; None mutes all."""
     until: AwareDatetime
     why: str
 
 
 class Redaction(Table):
-    """What is struck out."""
+    """Detectors and patterns of what is removed from texts."""
 
     defaults: tuple[Detector, ...] = get_args(Detector)
     patterns: tuple[TextPattern, ...] = ()
 
 
 class Config(Table):
-    """The whole file."""
+    """The contents of `alerts.toml`."""
 
     destinations: dict[DestinationName, DestinationOptions] = Field(default_factory=dict)
     shipped_rules: bool | tuple[str, ...] = True
-    """Whether the rules that ship are asked after the file's own; or the names of those that are."""
-    rules: tuple[Rule, ...] = ()
-    routes: tuple[Route, ...] = ()
+    """True to try all shipped rules after the file's own, False for none, or the names of those to try."""
+    rules: tuple[AlertRule, ...] = ()
+    routes: tuple[AlertRoute, ...] = ()
     mutes: tuple[Mute, ...] = ()
     redaction: Redaction = Redaction()

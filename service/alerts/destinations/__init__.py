@@ -1,1 +1,1 @@
-"""The kinds of destinations, one file each."""
+"""Types of destinations, one module each."""

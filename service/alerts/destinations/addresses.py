@@ -1,8 +1,8 @@
-"""Which addresses may be connected to: those of the public internet, and what a destination allows by name.
+"""Restrict connections to public addresses, and to those that a destination's table allows.
 
-It is an address that is judged, at the moment of connecting to it, and never a name: what a name stands for
-can be another thing a moment later. Sources: IANA's registries of special-purpose addresses (RFC 6890), for
-IPv4 and IPv6, and of multicast.
+The address itself is checked, at the moment of connecting, and never a host name: a name may resolve to
+another address a moment later. Sources: IANA's registries of special-purpose addresses (RFC 6890), for IPv4
+and IPv6, and of multicast.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ _V6 = {
     }.items()
 }
 _V6_PUBLIC = IPv6Network("2000::/3")
-"""All that is given out so far."""
+"""The only range allocated for global unicast so far."""
 _V4_IN_V6 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
-"""Where the last 32 bits are an IPv4 address that is connected to: mapped (RFC 4291), NAT64 (RFC 6052)."""
+"""IPv6 ranges that embed an IPv4 address in the last 32 bits: mapped (RFC 4291), NAT64 (RFC 6052)."""
 
 
 class AddressNotAllowedError(OSError):
-    """The destination's name stands for an address that is not public, and that its table does not allow."""
+    """The destination's host name resolves to an address that is neither public nor allowed by its table."""
 
 
 def check(host: str, allowed: Sequence[IPv4Network | IPv6Network]) -> None:
-    """Raise `AddressNotAllowedError` if this address may not be connected to.
+    """Raise `AddressNotAllowedError` if connections to an address are not allowed.
 
     Args:
-        host: an address as a socket has it, for IPv6 perhaps with a zone (`fe80::1%eth0`).
-        allowed: networks that may be connected to, whatever they are.
+        host: an address as in a socket's address; an IPv6 one may have a zone (`fe80::1%eth0`).
+        allowed: networks that are allowed although they are not public.
     """
-    address = _meant(ip_address(host))
+    address = _effective(ip_address(host))
     what = _not_public(address)
     if what and not any(address in network for network in allowed):
         raise AddressNotAllowedError(f"{address} is {what}; allow_addresses does not name it")
@@ -74,7 +74,7 @@ def check(host: str, allowed: Sequence[IPv4Network | IPv6Network]) -> None:
 def socket_factory(
     allowed: Sequence[IPv4Network | IPv6Network],
 ) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """What makes a connector's sockets: each for one address of the name, right before connecting."""
+    """Return a socket factory for a connector, which checks each resolved address right before connecting."""
 
     def checked(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = address_info
@@ -84,15 +84,15 @@ def socket_factory(
     return checked
 
 
-def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+def _effective(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if isinstance(address, IPv6Address):
-        bare = IPv6Address(int(address))  # without the zone: an address with one is in no network
+        bare = IPv6Address(int(address))  # networks do not match an address with a zone
         return IPv4Address(int(bare) & 0xFFFFFFFF) if any(bare in network for network in _V4_IN_V6) else bare
     return address
 
 
 def _not_public(address: IPv4Address | IPv6Address) -> str | None:
-    """What it is, if it is not an address of the public internet."""
+    """Return the kind of a special-purpose address, or None for a public one."""
     if isinstance(address, IPv4Address):
         return next((what for network, what in _V4.items() if address in network), None)
     what = next((what for network, what in _V6.items() if address in network), None)

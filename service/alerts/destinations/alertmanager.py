@@ -1,9 +1,9 @@
-"""A Prometheus Alertmanager, by its API v2.
+"""A Prometheus Alertmanager, via its API v2.
 
-To an Alertmanager an alert is its labels: what has the same ones is the same alert, and it fires from
-`startsAt` until `endsAt`. So a label is what a text has from its beginning to its end, and all else is an
-annotation. A refusal fires for some minutes (`firing_for`), since nobody is told of what is over before the
-`group_wait`; a spike fires until its end is sent.
+An Alertmanager identifies an alert by its labels, and considers it firing from `startsAt` until `endsAt`. So
+the labels hold what stays the same from a text's beginning to its end; everything else is an annotation. A
+refusal fires for some minutes (`firing_for`), because an alert that ends before the `group_wait` is sent to
+nobody. A spike fires until its end is sent.
 
 Fields: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PATH = "/api/v2/alerts"
 DIGEST = "DeltaloomDigest"
 OTHER = "DeltaloomAlert"
-"""The name of an alert of a type that this version does not know."""
+"""Alert name for a type that this version does not know."""
 NAMES: Mapping[Phase, str] = {
     "opened": "DeltaloomRefusal",
     "finished": "DeltaloomRefusal",
@@ -42,16 +42,20 @@ NAMES: Mapping[Phase, str] = {
     "spike_ended": "DeltaloomRefusalSpike",
 }
 _SPIKE_FIRES_FOR = timedelta(days=1)
-"""At most, should its end never be sent."""
-_REMEMBERED = 10_000
+"""Maximum time a spike fires if its end is never sent."""
+_MAX_FIRED = 10_000
 _TEXT_AT_MOST = 4000
 
 
 class AlertmanagerDestination:
-    """See the module."""
+    """A destination that posts alerts to an Alertmanager."""
 
     def __init__(self, name: str, options: AlertmanagerOptions, environment: Mapping[str, str]) -> None:
-        """Find the URL and the authorization; `DestinationError` if they are named and not there."""
+        """Read the URL and the authorization.
+
+        Raises:
+            DestinationError: a secret that the options name does not exist or is not valid.
+        """
         self.name = name
         self._options = options
         url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
@@ -64,13 +68,13 @@ class AlertmanagerDestination:
         self._fired: OrderedDict[str, dict[str, str]] = OrderedDict()
 
     async def deliver(self, notification: Notification) -> Outcome:
-        """Post one alert; a second time is no second alert."""
+        """Post one alert. The Alertmanager merges repeated posts of the same alert."""
         alert = self._alert(notification)
         written = json.dumps([alert]).encode()
         return await self._client.post(self._url, written, self._headers, wording.texts(notification))
 
     async def aclose(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     def _alert(self, notification: Notification) -> dict[str, Any]:
@@ -86,29 +90,29 @@ class AlertmanagerDestination:
         }
 
     def _ends(self, notification: Notification, begins: datetime) -> datetime:
-        """Counted from now, as it may have waited long for its delivery."""
+        """Return when the alert stops firing: counted from now, as its delivery may have waited long."""
         spike = phase_of(notification.alert) == "spike"
         fires_for = _SPIKE_FIRES_FOR if spike else timedelta(seconds=self._options.firing_for)
         return max(begins, datetime.now(UTC)) + fires_for
 
     def _labels(self, notification: Notification, *, closing: bool) -> dict[str, str]:
-        """Those that it has; when it closes an alert, those that alert was sent with.
+        """Return the labels; for a closing notification, return the labels of the alert that it closes.
 
-        Its severity or its category may be others at the end, by a rule that saw the whole text. What this
-        process did not send itself is closed by the labels of its end, which are nearly always the same.
+        Severity and category may differ at the end, if a rule matches only the whole text. If another process
+        sent the beginning, the end's own labels are used, which are nearly always the same.
         """
         labels = labels_of(notification, self._options.labels)
         if closing:
             return self._fired.get(notification.group, labels)
         self._fired[notification.group] = labels
         self._fired.move_to_end(notification.group)
-        if len(self._fired) > _REMEMBERED:
+        if len(self._fired) > _MAX_FIRED:
             self._fired.popitem(last=False)
         return labels
 
 
 def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, str]:
-    """What makes it one alert; those of the table win, so that a route there can be made to fit."""
+    """Return the labels that identify the alert; `more`, from the options, overrides the others."""
     alert = notification.alert
     phase = phase_of(alert)
     of_one = {
@@ -157,7 +161,7 @@ def _annotations(notification: Notification) -> dict[str, str]:
 
 
 def _description(notification: Notification) -> str:
-    """The text, or what a digest counts and quotes, or what a spike is."""
+    """Return the text, or a digest's counts and texts, or else the facts, as of a spike."""
     lines = wording.counts(notification)
     lines += [wording.cut(text, _TEXT_AT_MOST) for text in wording.texts(notification)]
     if not lines:

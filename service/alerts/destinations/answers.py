@@ -1,7 +1,6 @@
-"""What a receiver answered, as one line that may be logged: no secret in it, and nothing of a model's text.
+"""Reduce a receiver's answer to one line that is safe to log: without secrets and without model text.
 
-Some receivers repeat what they were sent, and some say the address they were asked at, which for a Slack
-webhook is a password.
+Some receivers repeat the request, and some include its URL, which for a Slack webhook is a password.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 AT_MOST = 200
-"""Characters of a line."""
+"""Maximum length of a line, in characters."""
 _IN_A_ROW = 16
-"""So many characters of a text in a row are a quotation; fewer are words that anybody uses."""
+"""Consecutive letters and digits of a text that count as a quotation; shorter matches are chance."""
 _SHORTEST_QUOTE = 6
-"""Letters of a text that is quoted whole; "no" and "sorry" are in answers of their own."""
+"""Minimum letters and digits of a text quoted in full; answers may contain "no" and "sorry" themselves."""
 _LOOKED_THROUGH = 64 * 1024
-"""Characters of a text that are searched for what an answer repeats: its beginning repeats a beginning."""
+"""Characters of a text in which quotations are searched; an answer repeats a text from its beginning."""
 _SHORTEST_SECRET = 4
-"""What is shorter, like the path `/`, is no secret, and would leave holes in every line."""
+"""Minimum length of a secret; shorter values, such as the path `/`, would blank parts of every line."""
 
 
 def line(said: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = ()) -> str:
-    """The beginning of an answer.
+    """Return the beginning of an answer as one line.
 
     Args:
-        said: the answer; bytes that are no UTF-8 are replaced.
-        secrets: what must not be in it; it is replaced by an ellipsis.
-        texts: what must not be quoted; an answer that does is left out.
+        said: the answer; bytes that are not UTF-8 are replaced.
+        secrets: values that must not appear; an ellipsis replaces them.
+        texts: texts that must not be quoted; an answer that quotes one is omitted.
     """
     whole = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
     for secret in sorted(secrets, key=len, reverse=True):
@@ -44,10 +43,10 @@ def line(said: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = 
 
 def _quotes(answer: str, text: str) -> bool:
     written = _letters(answer)
-    if len(written) < _SHORTEST_QUOTE:  # as of most receivers, which say nothing
+    if len(written) < _SHORTEST_QUOTE:  # most receivers answer with little or nothing
         return False
     beginning = text[:_LOOKED_THROUGH]
-    for searched in (_letters(beginning), _letters(json.dumps(beginning))):  # as it is, and with \\u escapes
+    for searched in (_letters(beginning), _letters(json.dumps(beginning))):  # plain, and with \\u escapes
         length = min(_IN_A_ROW, len(searched))
         if length >= _SHORTEST_QUOTE and any(
             written[at : at + length] in searched for at in range(len(written) - length + 1)
@@ -57,5 +56,5 @@ def _quotes(answer: str, text: str) -> bool:
 
 
 def _letters(text: str) -> str:
-    """Only what survives quoting and escaping."""
+    """Return the letters and digits of a text, which quoting and escaping do not change."""
     return "".join(filter(str.isalnum, text))

@@ -1,4 +1,4 @@
-"""A notification as JSON: the alert as subscribers of the stream know it, and what delivery adds to it."""
+"""Encode a notification as JSON: the fields of the stream's alert, and those of its delivery."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def as_object(notification: Notification) -> dict[str, Any]:
-    """The fields of a ModerationAlert, and under `delivery` those of the notification.
+    """Return the fields of the ModerationAlert, and those of the notification under `delivery`.
 
-    A reader that knows only the ModerationAlert may ignore `delivery`.
+    Readers that know only the ModerationAlert may ignore `delivery`.
     """
     return {
         **notification.alert.model_dump(mode="json"),
@@ -33,7 +33,7 @@ def as_object(notification: Notification) -> dict[str, Any]:
 
 
 def as_json(value: dict[str, Any]) -> bytes:
-    """Compact JSON in UTF-8; a lone half of a surrogate pair, which UTF-8 cannot have, is a question mark."""
+    """Return compact JSON in UTF-8; `?` replaces an unpaired surrogate, which UTF-8 cannot encode."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 

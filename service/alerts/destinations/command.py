@@ -1,13 +1,13 @@
-"""A program that gets the alert as JSON on its standard input. No shell reads anything.
+"""A program that receives the alert as JSON on its standard input. No shell is involved.
 
-| exit status          | what becomes of the alert                                  |
+| exit status          | effect on the alert                                        |
 |----------------------|------------------------------------------------------------|
 | 0                    | delivered                                                  |
-| 65 (EX_DATAERR)      | refused: it is given up                                    |
-| 69 (EX_UNAVAILABLE)  | gone: nothing more is given to this destination            |
-| any other, a signal  | again later, like a program that cannot be started or hangs |
+| 65 (EX_DATAERR)      | refused: delivery of the alert is given up                 |
+| 69 (EX_UNAVAILABLE)  | gone: the destination is disabled                          |
+| any other, a signal  | retried later, as if the program cannot be started or hangs |
 
-The program is ended, and whatever it started with it, when its time is over.
+The program and all processes of its group are killed when its time is over.
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import CommandOptions
 
 _ALWAYS = ("PATH", "HOME", "LANG", "TZ")
-"""Variables that nearly every program needs; whatever else is in this process's environment stays here."""
-_SAID_AT_MOST = 4096
-"""Bytes of its error output that are kept."""
-_LAST_WORDS = 1.0
-"""Seconds for its pipes to end after it: somebody who left its process group may still hold them."""
-_VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.GONE}
+"""Variables passed on because nearly every program needs them; no others are, unless the table names them."""
+_MAX_ERROR_BYTES = 4096
+"""Maximum bytes of the program's error output that are kept."""
+_PIPES_TIMEOUT = 1.0
+"""Seconds to wait for the pipes after the program ended; a process that left its group may hold them open."""
+_VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.DISABLED}
 
 
 class CommandDestination:
-    """See the module."""
+    """A destination that runs a program."""
 
     def __init__(self, name: str, options: CommandOptions, environment: Mapping[str, str]) -> None:
-        """Pick the program's environment; `DestinationError` if a variable of it is not there."""
+        """Collect the program's environment.
+
+        Raises:
+            DestinationError: a variable that the options name is not set, or empty.
+        """
         self.name = name
         self._command = options.command
         self._timeout = options.timeout
@@ -59,55 +63,55 @@ class CommandDestination:
                 stdout=DEVNULL,
                 stderr=PIPE,
                 env=self._environment,
-                start_new_session=True,  # so that what it starts can be ended with it
+                start_new_session=True,  # a process group of its own, so that its children can be killed too
             )
         except (OSError, ValueError) as error:
             return Outcome(
                 Verdict.RETRY, answers.line(f"the program cannot be started: {error}", self._secrets)
             )
-        said = bytearray()
+        errors = bytearray()
         pipes = [
-            asyncio.create_task(_written(process, body.as_json(body.as_object(notification)) + b"\n")),
-            asyncio.create_task(_heard(process, said)),
+            asyncio.create_task(_write_input(process, body.as_json(body.as_object(notification)) + b"\n")),
+            asyncio.create_task(_read_errors(process, errors)),
         ]
         try:
             async with asyncio.timeout(self._timeout):
                 status = await process.wait()
         except TimeoutError:
-            return Outcome(Verdict.RETRY, f"the program was not done within {self._timeout:g} s")
+            return Outcome(Verdict.RETRY, f"the program did not finish within {self._timeout:g} s")
         finally:
-            await _ended(process, pipes)
-        line = answers.line(bytes(said), self._secrets, wording.texts(notification))
+            await _end(process, pipes)
+        line = answers.line(bytes(errors), self._secrets, wording.texts(notification))
         answer = f"exit status {status}" + (f": {line}" if line else "")
         return Outcome(_VERDICTS.get(status, Verdict.RETRY), answer)
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing; no resources are held."""
 
 
-async def _written(process: Process, told: bytes) -> None:
+async def _write_input(process: Process, data: bytes) -> None:
     pipe = process.stdin
     if pipe is None:
         return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read all of it, or any
-        pipe.write(told)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the program may ignore its input
+        pipe.write(data)
         await pipe.drain()
         pipe.close()
         await pipe.wait_closed()
 
 
-async def _heard(process: Process, said: bytearray) -> None:
-    """Read all of its error output, so that it does not wait for us, and keep the beginning."""
-    while process.stderr and (chunk := await process.stderr.read(_SAID_AT_MOST)):
-        said += chunk[: _SAID_AT_MOST - len(said)]
+async def _read_errors(process: Process, errors: bytearray) -> None:
+    """Read all error output, so that the program does not block on a full pipe, and keep the beginning."""
+    while process.stderr and (chunk := await process.stderr.read(_MAX_ERROR_BYTES)):
+        errors += chunk[: _MAX_ERROR_BYTES - len(errors)]
 
 
-async def _ended(process: Process, pipes: list[asyncio.Task[None]]) -> None:
-    """End it, if it still runs, and what it started; then its pipes end too."""
+async def _end(process: Process, pipes: list[asyncio.Task[None]]) -> None:
+    """Kill the program and its process group, then let the pipes end."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
-    await asyncio.wait(pipes, timeout=_LAST_WORDS)
+    await asyncio.wait(pipes, timeout=_PIPES_TIMEOUT)
     for pipe in pipes:
         pipe.cancel()
     await asyncio.gather(*pipes, return_exceptions=True)

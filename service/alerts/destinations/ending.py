@@ -1,4 +1,4 @@
-"""When a notification closes what another one opened at a destination that keeps incidents."""
+"""Decide whether a notification closes an incident, for destinations that keep incidents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def closes(notification: Notification, resolve: Resolve) -> bool:
-    """Whether it does, as the destination's table has it.
+    """Return whether a notification closes the incident that an earlier one opened, as `resolve` configures.
 
-    A refusal is an event: it ends seconds after it began, and an incident that closed with it would often be
-    closed before anybody was told. A spike is a state, and its end is worth closing for.
+    A refusal is an event: it ends seconds after it began, so its incident might close before anybody was
+    notified. A spike is a state, and its end should close its incident.
     """
     return notification.resolves and (resolve == "all" or phase_of(notification.alert) == "spike_ended")

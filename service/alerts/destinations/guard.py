@@ -1,14 +1,12 @@
-"""Keeping other people's code from connecting to addresses that are not public.
+"""Prevent third-party code from connecting to addresses that are not public.
 
-A library that brings its own connections cannot be handed ours. But Python reports each `connect` to the
-audit hooks before it is made, with the address that a name was resolved to, and a hook may forbid it (PEP
-578). Inside `guarded` the hook here judges those addresses as `service/alerts/destinations/addresses.py`
-does.
+A library that opens its own connections cannot use ours. But Python reports each `connect` to the audit hooks
+in advance, with the resolved address, and a hook may forbid it (PEP 578). Inside `guarded`, the hook of this
+module checks those addresses as `service/alerts/destinations/addresses.py` does.
 
-It sees the sockets of Python's own module, in the thread that is guarded, which is where a library in pure
-Python connects that waits for its answers. So that none gets away, no thread can be started inside (from
-Python 3.12 on; 3.11 does not report it). What it cannot see is a library in C that calls
-the system itself.
+The hook covers sockets of Python's own module in the guarded thread, where a blocking library in pure Python
+connects. To prevent escapes, no thread can be started inside the block (from Python 3.12 on; 3.11 does not
+report it). The hook cannot see a C library that calls the system directly.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Guard:
-    """What is allowed, and what was asked for in vain."""
+    """The allowed networks, and the connections that were refused."""
 
     allowed: Sequence[IPv4Network | IPv6Network]
     refused: list[str] = field(default_factory=list)
-    """A line for each."""
+    """Reason of each refusal, in one line."""
 
 
 _guard: ContextVar[Guard | None] = ContextVar("guard", default=None)
@@ -43,7 +41,7 @@ _guard: ContextVar[Guard | None] = ContextVar("guard", default=None)
 
 @contextmanager
 def guarded(allowed: Sequence[IPv4Network | IPv6Network]) -> Iterator[Guard]:
-    """In this block, and in this thread or task, only public addresses and these may be connected to."""
+    """Allow only connections to public addresses and these networks, in this block and thread or task."""
     _hook_in()
     guard = Guard(allowed)
     token = _guard.set(guard)
@@ -55,7 +53,7 @@ def guarded(allowed: Sequence[IPv4Network | IPv6Network]) -> Iterator[Guard]:
 
 def _connects(arguments: tuple[Any, ...], allowed: Sequence[IPv4Network | IPv6Network]) -> None:
     address = arguments[1]
-    if address is None:  # a datagram on a socket that is connected, and so was judged
+    if address is None:  # a datagram on a connected socket, checked when it was connected
         return
     if not isinstance(address, tuple):
         raise addresses.AddressNotAllowedError(
@@ -63,12 +61,12 @@ def _connects(arguments: tuple[Any, ...], allowed: Sequence[IPv4Network | IPv6Ne
         )
     try:
         addresses.check(address[0], allowed)
-    except ValueError:  # a name: the system would look it up once more, and nobody would see what it found
+    except ValueError:  # a name, whose resolution by the system could not be checked
         raise addresses.AddressNotAllowedError("a name where an address is expected") from None
 
 
 def _starts_a_thread(_arguments: tuple[Any, ...], _allowed: Sequence[IPv4Network | IPv6Network]) -> None:
-    raise addresses.AddressNotAllowedError("a thread of its own, whose connections nobody would see")
+    raise addresses.AddressNotAllowedError("a thread of its own, whose connections cannot be checked")
 
 
 _JUDGED: dict[str, Judge] = {
@@ -85,7 +83,7 @@ _hooked: list[bool] = []
 def _on_event(
     event: str, arguments: tuple[Any, ...], judged: Mapping[str, Judge] = MappingProxyType(_JUDGED)
 ) -> None:
-    """Judge an event. The table is a default, since an interpreter that ends takes globals away first."""
+    """Check an audit event. The table is a default argument: an exiting interpreter clears globals first."""
     if event in judged and (guard := _guard.get()) is not None:
         try:
             judged[event](arguments, guard.allowed)
@@ -95,7 +93,7 @@ def _on_event(
 
 
 def _hook_in() -> None:
-    """Once for the process: a hook cannot be taken out again."""
+    """Install the hook once per process; hooks cannot be removed."""
     if not _hooked:
         _hooked.append(True)
         sys.addaudithook(_on_event)

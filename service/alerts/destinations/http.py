@@ -1,9 +1,9 @@
-"""One POST, safe towards the network, and what became of it.
+"""Make one POST request with safe network settings, and translate the response into an outcome.
 
-A connection goes only to addresses that `service/alerts/destinations/addresses.py` lets pass, judged when
-it is made. Certificates are verified, redirects are not followed, proxies of the environment are not used,
-and cookies are not kept. An attempt has its time as a whole, and of the answer's body only the beginning is
-read.
+Connections are made only to addresses that `service/alerts/destinations/addresses.py` allows, checked at the
+moment of connecting. Certificates are verified, redirects are not followed, proxies of the environment are
+not used, and cookies are not kept. A timeout covers the whole attempt, and only the beginning of the response
+body is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import aiohttp
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations import answers
 from service.alerts.destinations.addresses import socket_factory
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import HttpOptions
 
 _BODY_AT_MOST = 4096
-"""Bytes of an answer's body that are read: for a person, who sees the first line of it."""
+"""Maximum bytes of a response body that are read; a person sees only its first line."""
 _BODY_SECONDS = 2.0
-"""The verdict came with the status; the body is not worth waiting for."""
+"""Maximum seconds to read the body; the verdict depends on the status only."""
 _EPOCH_FROM = 1e9
-"""A `Retry-After` from here on is a moment, in seconds since 1970; some servers write it so."""
+"""Seconds from which a `Retry-After` is taken as Unix time, which some servers send."""
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DELIVERED = range(200, 300)
 _REDIRECTS = range(300, 400)
@@ -55,9 +55,9 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientResponseError, "the answer is not HTTP"),
     (aiohttp.ClientError, "the request failed"),
     (OSError, "the connection broke"),
-    (RuntimeError, "no connection"),  # as uvloop has it for some sockets
+    (RuntimeError, "no connection"),  # raised by uvloop for some sockets
 )
-"""What a person is told, first match first."""
+"""Description of each exception for a person; the first match applies."""
 
 
 def _program() -> str:
@@ -67,14 +67,14 @@ def _program() -> str:
 
 
 class HttpClient:
-    """Connections of one destination. Made anywhere; used in one event loop."""
+    """HTTP connections of one destination. Create it anywhere; use it in one event loop."""
 
     def __init__(self, options: HttpOptions, secrets: Iterable[str] = ()) -> None:
-        """Read the certificates that are trusted.
+        """Read the trusted certificates.
 
         Args:
-            options: of the destination.
-            secrets: what must never be in an answer that is logged.
+            options: options of the destination.
+            secrets: values that must never appear in a logged answer.
 
         Raises:
             DestinationError: `ca_file` cannot be used.
@@ -87,13 +87,13 @@ class HttpClient:
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], texts: Iterable[str] = ()
     ) -> Outcome:
-        """Make one request; raises nothing for what the network or the receiver does.
+        """Make one request; raise nothing for what the network or the receiver does.
 
         Args:
-            url: where to.
-            body: what is sent.
-            headers: beside those that every request has.
-            texts: what the request says of a model's text, so that an answer which repeats it is not logged.
+            url: target of the request.
+            body: body of the request.
+            headers: headers in addition to the common ones.
+            texts: model texts in the request; an answer that repeats one is not logged.
         """
         secrets = self._secrets | _secrets_of(url)
         try:
@@ -119,7 +119,7 @@ class HttpClient:
                 timeout=aiohttp.ClientTimeout(total=self._options.timeout),
                 headers={"User-Agent": _program(), "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # a small answer could become a large one
+                auto_decompress=False,  # prevents decompression bombs
                 trust_env=False,
             )
         return self._session
@@ -135,14 +135,14 @@ def _tls(options: HttpOptions) -> ssl.SSLContext:
 
 
 def _secrets_of(url: str) -> set[str]:
-    """The parts of an URL that may be a password: all but the host."""
+    """Return the parts of a URL that may be a password: all but the host."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}"
     return {url, target, parts.path, parts.path.strip("/"), parts.query, parts.password or ""} - {""}
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """What is there of the body: it may be cut off, endless or never come."""
+    """Return the beginning of the body, which may be cut off, endless or never arrive."""
     body = b""
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):
@@ -162,11 +162,11 @@ def _outcome(response: aiohttp.ClientResponse, said: str, max_retry_after: float
 
 
 def verdict_of(status: int) -> Verdict:
-    """What an HTTP status means for what was sent. A redirect may be mended: again later."""
+    """Return the verdict for an HTTP status. Redirects are retried, since an operator may correct them."""
     if status in _DELIVERED:
         return Verdict.DELIVERED
     if status == HTTPStatus.GONE:
-        return Verdict.GONE
+        return Verdict.DISABLED
     return Verdict.REFUSED if status in _FINAL else Verdict.RETRY
 
 
@@ -195,7 +195,7 @@ def retry_after(header: str) -> float | None:
 
 
 def _cause(error: Exception) -> str:
-    """What the system says of it; never what names the URL."""
+    """Return the system's description of an error, without anything that contains the URL."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f": {getattr(error.certificate_error, 'verify_message', '') or 'not trusted'}"
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(

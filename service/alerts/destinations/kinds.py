@@ -1,4 +1,4 @@
-"""The kinds of destinations by their `type`, and making one of its table."""
+"""Map the `type` of a destination to its class, and create destinations from their tables."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ KINDS = {
     "log": "service.alerts.destinations.log:LogDestination",
     "command": "service.alerts.destinations.command:CommandDestination",
 }
-"""Where each class is. It is imported when one is made: some stand on libraries that take their time."""
+"""Module and class of each type, imported on first use because some libraries load slowly."""
 
 
 def made(name: str, options: DestinationOptions, environment: Mapping[str, str]) -> Destination:
-    """A destination, with its secrets read; nothing is connected to yet.
+    """Create a destination and read its secrets; nothing is connected yet.
 
     Args:
-        name: its name in `alerts.toml`.
-        options: its table.
-        environment: where `…_env` is looked up.
+        name: name in `alerts.toml`.
+        options: the destination's table.
+        environment: environment variables in which `…_env` names are looked up.
 
     Raises:
-        DestinationError: a secret or a file is not there, or is no such thing; one line that holds no secret.
+        DestinationError: a secret or a file does not exist or is not valid; one line without secrets.
     """
     module, _, kind = KINDS[options.type].partition(":")
     make = cast("Callable[..., Destination]", getattr(import_module(module), kind))

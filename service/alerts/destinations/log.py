@@ -1,7 +1,7 @@
-"""A line in this program's log.
+"""A destination that writes a line to this program's log.
 
-Texts and a provider's explanation stand under the keys `text` and `provider_explanation`, which
-`service/logs.py` takes out unless `DELTALOOM_LOG_TEXT=true`.
+Texts and a provider's explanation are logged under the keys `text` and `provider_explanation`, which
+`service/logs.py` removes unless `DELTALOOM_LOG_TEXT=true`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging
 
 
 class LogDestination:
-    """See the module."""
+    """A destination that writes to the log."""
 
     def __init__(self, name: str, options: LogOptions, environment: Mapping[str, str]) -> None:
-        """Keep the options, of which only `link` matters here."""
-        del environment  # it has no secrets
+        """Store the options; only `link` matters here."""
+        del environment  # this type needs no secrets
         self.name = name
         self._link = options.link
 
     async def deliver(self, notification: Notification) -> Outcome:
-        """Write one line, at the level of the severity."""
+        """Write one line at the level of the severity."""
         alert = notification.alert
         of_one = {
             "type": alert.type,
@@ -67,4 +67,4 @@ class LogDestination:
         return Outcome(Verdict.DELIVERED, "written")
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing; no resources are held."""

@@ -1,7 +1,7 @@
-"""What a table `[destinations.NAME]` of `alerts.toml` may say: one model for each `type`.
+"""Models of the tables `[destinations.NAME]` of `alerts.toml`, one for each `type`.
 
-Secrets are not among it. Where one is needed, the table says where to find it: `…_env` names an environment
-variable, `…_file` a file (`service/alerts/destinations/secrets.py` reads them). Times are in seconds.
+The tables contain no secrets, only their locations: `…_env` names an environment variable, `…_file` a file
+(`service/alerts/destinations/secrets.py` reads them). Times are in seconds.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ LINK_FIELDS = (
     "upstream_response_id",
     "source",
 )
-"""What of an alert can stand in a link, as in `https://console.example/responses/{response_id}`."""
+"""Alert fields allowed in a link, as in `https://console.example/responses/{response_id}`."""
 
 WHOLE_LINK = "{reference}"
-"""The link for producers that give a URL as the reference."""
+"""Link template for producers that send a URL as the reference."""
 
 
 def _link(template: str) -> str:
@@ -69,10 +69,10 @@ def _link(template: str) -> str:
 
 
 def is_web_address(url: str) -> bool:
-    """Whether it is an URL of HTTP, with a host."""
+    """Return whether a string is an HTTP or HTTPS URL with a host."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # which may be none
+        _ = parts.port  # raises ValueError if it is not a valid port
     except ValueError:
         return False
     plain = url.isprintable() and " " not in url
@@ -80,12 +80,16 @@ def is_web_address(url: str) -> bool:
 
 
 def _web_address(url: str) -> str:
-    """`ValueError` says nothing of the URL: somebody may have put a password into it."""
+    """Return a valid URL.
+
+    Raises:
+        ValueError: the URL is not valid; the message does not repeat it, as it may contain a password.
+    """
     if not is_web_address(url):
-        raise ValueError("an URL that starts with https:// or http://")
+        raise ValueError("a URL that starts with https:// or http://")
     if "@" in urlsplit(url).netloc:
         raise ValueError(
-            "an URL without user and password; they are secrets, so the URL belongs into url_env or url_file"
+            "a URL without user and password; they are secrets, so put the URL into url_env or url_file"
         )
     return url
 
@@ -109,9 +113,9 @@ def _one_or_more(value: Any) -> Any:
 
 
 NotHere = Annotated[None, BeforeValidator(_not_here)]
-"""A secret that people try to write into the file: the error says where it belongs."""
+"""Field for a secret that people try to write into the file; the error names the right place."""
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""The name of an environment variable."""
+"""Name of an environment variable."""
 Variables = Annotated[tuple[Variable, ...], BeforeValidator(_one_or_more)]
 Files = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
@@ -121,7 +125,7 @@ Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 
 
 class Table(BaseModel):
-    """A table of the file: what it does not know is a mistake, and what is wrong is not repeated."""
+    """A table of the file. Unknown keys are errors, and errors do not repeat values."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True, str_min_length=1
@@ -129,11 +133,11 @@ class Table(BaseModel):
 
 
 class RateLimit(Table):
-    """At most so many messages; what is more waits."""
+    """A limit on the rate of messages; messages beyond it wait."""
 
     per_minute: FiniteFloat = Field(gt=0)
     burst: int = Field(default=10, ge=1)
-    """How many may go at once after a quiet time."""
+    """Number of messages that may be sent at once after a quiet time."""
 
 
 GroupField = Literal[
@@ -153,25 +157,25 @@ GroupField = Literal[
 
 
 class Grouping(Table):
-    """When similar alerts become one digest."""
+    """Settings for combining similar alerts into digests."""
 
     by: tuple[GroupField, ...] = ("category", "model")
-    """What alerts have in common to be similar; nothing: all of the destination's are."""
+    """Fields that similar alerts have in common; if empty, all alerts of the destination are similar."""
     window: FiniteFloat = Field(default=60, gt=0, le=86400)
-    """Seconds from the first of them."""
+    """Length of a window in seconds, from its first alert."""
     from_: int = Field(default=5, ge=1, alias="from")
-    """Which of a window is the first to wait for the digest; those before it go out at once."""
+    """Number, within its window, of the first alert held for the digest; earlier ones are sent at once."""
 
 
 class CommonOptions(Table):
-    """What every destination has."""
+    """Options common to all destinations."""
 
     rate_limit: RateLimit | None = None
     group: Grouping | None = None
     give_up_after: FiniteFloat = Field(default=86400, gt=0, le=86400)
-    """From when the alert was written."""
+    """Seconds after an alert was written at which its delivery is given up."""
     begin: Literal["now", "all"] = "now"
-    """Where a destination that is new begins: with the next alert, or with the oldest there is."""
+    """First alert for a new destination: the next one to arrive, or the oldest in the stream."""
     link: Link | None = None
     """A link to more about the response: a URL with `LINK_FIELDS` in braces, or `WHOLE_LINK`."""
 
@@ -185,20 +189,20 @@ class CommonOptions(Table):
 
 
 class HttpOptions(CommonOptions):
-    """What every destination has that is spoken to by HTTP."""
+    """Options common to destinations that use HTTP."""
 
     timeout: FiniteFloat = Field(default=10, gt=0, le=60)
-    """For one attempt, from looking up the name to the end of the answer."""
+    """Seconds for one attempt, from resolving the name to the end of the answer."""
     allow_addresses: tuple[Network, ...] = ()
-    """Networks that are not the public internet and may be connected to all the same."""
+    """Networks that may be connected to although they are not public."""
     max_retry_after: FiniteFloat = Field(default=300, gt=0, le=86400)
-    """The longest pause that the destination gets if it asks for one (`Retry-After`)."""
+    """Maximum seconds of a pause that the destination asks for (`Retry-After`)."""
     ca_file: Path | None = None
-    """Certificates of authorities to trust, PEM, in place of the system's."""
+    """PEM file of trusted certificate authorities, which replaces the system's."""
 
 
 class WebhookOptions(HttpOptions):
-    """Any server that takes a signed POST, as Standard Webhooks has it."""
+    """Options of a server that accepts POST requests signed as in Standard Webhooks."""
 
     type: Literal["webhook"]
     url: WebAddress | None = None
@@ -206,11 +210,11 @@ class WebhookOptions(HttpOptions):
     url_file: Path | None = None
     secret: NotHere = None
     secret_env: Variables = ()
-    """One or several: each signs, so that a receiver can change from one to the next in its own time."""
+    """Variables of one or several secrets; each one signs, so that receivers can rotate them gradually."""
     secret_file: Files = ()
     envelope: Literal["none", "cloudevents"] = "none"
     source: str = "deltaloom"
-    """Who it comes from: the attribute `source` of a CloudEvent, an URI reference."""
+    """Sender: the attribute `source` of a CloudEvent, a URI reference."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -221,7 +225,7 @@ class WebhookOptions(HttpOptions):
 
 
 class SlackOptions(HttpOptions):
-    """A channel, by an incoming webhook."""
+    """Options of a Slack channel, via an incoming webhook."""
 
     type: Literal["slack"]
     url: NotHere = None
@@ -235,22 +239,22 @@ class SlackOptions(HttpOptions):
 
 
 Resolve = Literal["spikes", "all"]
-"""What an ending resolves: spikes only, or also a refusal, which ends seconds after it began - perhaps before
-anybody was told of it."""
+"""Alerts whose end closes an incident: spikes only, or also refusals, which end seconds after they began,
+perhaps before anybody was notified."""
 
 
 class PagerDutyOptions(HttpOptions):
-    """A service, by the Events API v2."""
+    """Options of a PagerDuty service, via the Events API v2."""
 
     type: Literal["pagerduty"]
     url: WebAddress = "https://events.pagerduty.com/v2/enqueue"
-    """Another one for the service region EU: `https://events.eu.pagerduty.com/v2/enqueue`."""
+    """URL of the API; in the service region EU: `https://events.eu.pagerduty.com/v2/enqueue`."""
     routing_key: NotHere = None
     routing_key_env: Variable | None = None
     routing_key_file: Path | None = None
     source: str = "deltaloom"
     dedup_by: tuple[GroupField, ...] = ()
-    """One incident for all alerts that have these in common; nothing: one for each text."""
+    """Fields that the alerts of one incident have in common; if empty, each text has its own incident."""
     resolve: Resolve = "spikes"
 
     @model_validator(mode="after")
@@ -264,21 +268,21 @@ class PagerDutyOptions(HttpOptions):
 
 
 class AlertmanagerOptions(HttpOptions):
-    """A Prometheus Alertmanager, by its API v2."""
+    """Options of a Prometheus Alertmanager, via its API v2."""
 
     type: Literal["alertmanager"]
     url: WebAddress | None = None
-    """Without `/api/v2/alerts`."""
+    """URL of the Alertmanager; `/api/v2/alerts` is appended unless present."""
     url_env: Variable | None = None
     url_file: Path | None = None
     authorization: NotHere = None
     authorization_env: Variable | None = None
-    """The whole header's value, like `Bearer …`."""
+    """Variable with the whole value of the header, such as `Bearer …`."""
     authorization_file: Path | None = None
     labels: dict[LabelName, str] = Field(default_factory=dict)
-    """More labels, for the routes of the Alertmanager."""
+    """Additional labels, for the routes of the Alertmanager."""
     firing_for: FiniteFloat = Field(default=300, gt=0, le=86400)
-    """How long an alert about one text fires: it has to be longer than the `group_wait` there."""
+    """Seconds for which an alert about one text fires; must exceed the Alertmanager's `group_wait`."""
     resolve: Resolve = "spikes"
 
     @model_validator(mode="after")
@@ -290,15 +294,15 @@ class AlertmanagerOptions(HttpOptions):
 
 
 class AppriseOptions(CommonOptions):
-    """Everything else: mail, Teams, Discord, Telegram …, as the library apprise knows them."""
+    """Options of any service that the library apprise knows: mail, Teams, Discord, Telegram and others."""
 
     type: Literal["apprise"]
     url: NotHere = None
     url_env: Variable | None = None
-    """One apprise URL."""
+    """Variable with a single apprise URL."""
     url_file: Path | None = None
     timeout: FiniteFloat = Field(default=30, gt=0, le=120)
-    """For one attempt."""
+    """Seconds for one attempt."""
     allow_addresses: tuple[Network, ...] = ()
 
     @model_validator(mode="after")
@@ -308,19 +312,19 @@ class AppriseOptions(CommonOptions):
 
 
 class LogOptions(CommonOptions):
-    """A line in this program's log; a text is in it only where `DELTALOOM_LOG_TEXT=true` allows it."""
+    """Options of the log destination; it logs a text only if `DELTALOOM_LOG_TEXT=true`."""
 
     type: Literal["log"]
 
 
 class CommandOptions(CommonOptions):
-    """A program that gets the alert on its standard input."""
+    """Options of a program that receives the alert on its standard input."""
 
     type: Literal["command"]
     command: tuple[str, ...] = Field(min_length=1)
-    """The program and its arguments; no shell reads them."""
+    """Program and arguments; no shell interprets them."""
     environment: Variables = ()
-    """Variables handed on to it, beside `PATH`, `HOME`, `LANG` and `TZ`."""
+    """Variables passed to the program, in addition to `PATH`, `HOME`, `LANG` and `TZ`."""
     timeout: FiniteFloat = Field(default=10, gt=0, le=300)
 
 

@@ -1,7 +1,7 @@
-"""A PagerDuty service, by the Events API v2.
+"""A PagerDuty service, via the Events API v2.
 
-Every event about one text has its dedup key, so that PagerDuty makes one alert of them; with `dedup_by`
-those that are alike share one.
+All events about a text share a dedup key, so PagerDuty merges them into one alert. With `dedup_by`, alerts
+that have the given fields in common share a key.
 
 Fields and limits: https://developer.pagerduty.com/docs/events-api-v2-overview, …/docs/send-alert-event
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from service.alerts.destinations import body, secrets, wording
 from service.alerts.destinations.ending import closes
 from service.alerts.destinations.http import HttpClient
-from service.alerts.likeness import likeness
+from service.alerts.grouping_key import grouping_key
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
@@ -26,24 +26,28 @@ if TYPE_CHECKING:
 SUMMARY_AT_MOST = 1024
 DEDUP_KEY_AT_MOST = 255
 EVENT_AT_MOST = 512 * 1024
-"""Bytes of a whole event."""
+"""Maximum size of an event, in bytes."""
 
 _TEXT_AT_MOST = 16 * 1024
-"""UTF-16 code units of a text, each at most six bytes of JSON."""
+"""Maximum UTF-16 code units of a text; each takes at most six bytes of JSON."""
 _EXAMPLE_TEXT_AT_MOST = 4 * 1024
-"""UTF-16 code units of a text in a digest, which has three texts."""
+"""Maximum UTF-16 code units of a text in a digest, which has three texts."""
 _NAME_AT_MOST = 1000
-"""UTF-16 code units of a fact, each at most three bytes; an alert has twenty facts."""
+"""Maximum UTF-16 code units of a fact; each takes at most three bytes, and an alert has twenty facts."""
 _LINE_AT_MOST = 500
 _LINES_AT_MOST = 50
 _EXAMPLES_AT_MOST = 3
 
 
 class PagerDutyDestination:
-    """See the module."""
+    """A destination that sends events to PagerDuty."""
 
     def __init__(self, name: str, options: PagerDutyOptions, environment: Mapping[str, str]) -> None:
-        """Find the routing key; `DestinationError` if it is not there."""
+        """Read the routing key.
+
+        Raises:
+            DestinationError: the secret does not exist or is not valid.
+        """
         self.name = name
         self._options = options
         self._routing_key = secrets.needed(options.routing_key_env, options.routing_key_file, environment)
@@ -56,12 +60,12 @@ class PagerDutyDestination:
         return await self._client.post(self._options.url, written, headers, wording.texts(notification))
 
     async def aclose(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
 
 def event(notification: Notification, options: PagerDutyOptions, routing_key: str) -> dict[str, Any]:
-    """The event that is sent."""
+    """Return the event to send."""
     alert, alone = notification.alert, notification.digest is None
     target = wording.link(options.link, alert) if alone else None
     component = alert.model or alert.provider
@@ -85,7 +89,7 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
 
 
 def _details(notification: Notification, text_at_most: int = _TEXT_AT_MOST) -> dict[str, Any]:
-    """What an incident's page shows as a table."""
+    """Return the custom details, which an incident's page shows as a table."""
     digest = notification.digest
     facts = {label: wording.cut(value, _NAME_AT_MOST) for label, value in wording.facts(notification)}
     details: dict[str, Any] = {
@@ -109,9 +113,9 @@ def _details(notification: Notification, text_at_most: int = _TEXT_AT_MOST) -> d
 
 
 def _dedup_key(notification: Notification, options: PagerDutyOptions) -> str:
-    """What PagerDuty makes one alert of: a text, or all that are alike. A spike is always its own."""
+    """Return the key by which PagerDuty merges events: of the text, or of `dedup_by` except for spikes."""
     alike = options.dedup_by and notification.alert.rate is None
-    key = f"deltaloom/{likeness(notification, options.dedup_by) if alike else notification.group}"
+    key = f"deltaloom/{grouping_key(notification, options.dedup_by) if alike else notification.group}"
     if len(key) <= DEDUP_KEY_AT_MOST:
         return key
     return f"deltaloom/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -1,10 +1,10 @@
-"""Secrets, from where a destination's table says they are: an environment variable or a file."""
+"""Read secrets from the locations in a destination's table: environment variables or files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.options import is_web_address
 
 if TYPE_CHECKING:
@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AT_MOST = 64 * 1024
-"""Characters of a secret: a larger file is not one, but a mistake."""
+"""Maximum characters read from a secret's file; the rest is ignored."""
 
 
 def from_variable(name: str, environment: Mapping[str, str]) -> str:
-    """The secret in an environment variable; `DestinationError` if it is not set, or empty."""
+    """Return the secret in an environment variable.
+
+    Raises:
+        DestinationError: the variable is not set, or empty.
+    """
     secret = environment.get(name, "").strip()
     if not secret:
         raise DestinationError(
@@ -26,7 +30,11 @@ def from_variable(name: str, environment: Mapping[str, str]) -> str:
 
 
 def from_file(path: Path) -> str:
-    """The secret in a file, without the white space around it; `DestinationError` if there is none."""
+    """Return the secret in a file, without surrounding white space.
+
+    Raises:
+        DestinationError: the file is missing, unreadable, not text, or empty.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             secret = file.read(AT_MOST).strip()
@@ -40,10 +48,10 @@ def from_file(path: Path) -> str:
 
 
 def secret(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The secret in the variable or in the file, whichever is named; None if neither is.
+    """Return the secret in the variable or file, whichever is named; None if neither is.
 
     Raises:
-        DestinationError: it is not there, or is no single line.
+        DestinationError: the secret does not exist, or is not a single line.
     """
     if variable is not None:
         found = from_variable(variable, environment)
@@ -52,21 +60,25 @@ def secret(variable: str | None, path: Path | None, environment: Mapping[str, st
     else:
         return None
     if not found.isprintable():
-        raise DestinationError(f"what stands in {variable or path} is more than one line; a secret is one")
+        raise DestinationError(f"{variable or path} holds more than one line; a secret is one")
     return found
 
 
 def needed(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
-    """The same, where the options make sure that one is named."""
+    """Return the secret as `secret` does, when the options guarantee that a location is named."""
     found = secret(variable, path, environment)
-    assert found is not None, "the options' own check asks for one"  # noqa: S101 - cannot happen, and helps the reader
+    assert found is not None, "the options' own check asks for one"  # noqa: S101 - documents an invariant
     return found
 
 
 def web_address(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
-    """An URL that is a secret; `DestinationError`, which does not repeat it, if there is none."""
+    """Return a URL that is a secret.
+
+    Raises:
+        DestinationError: the secret does not exist, or is not a URL; the message does not repeat it.
+    """
     url = needed(variable, path, environment)
     if not is_web_address(url):
         where = variable or path
-        raise DestinationError(f"what stands in {where} is no URL that starts with https:// or http://")
+        raise DestinationError(f"{where} does not hold a URL that starts with https:// or http://")
     return url

@@ -1,13 +1,12 @@
-"""A Slack channel, by an incoming webhook: Block Kit, within Slack's limits.
+"""A Slack channel, via an incoming webhook: Block Kit messages within Slack's limits.
 
-An incoming webhook answers `ok` and not which message it became, so a message can neither be changed nor be
-answered in a thread. What belongs together carries the same reference instead (`#1a2b3c4d`), and the
-message about a finished refusal names it; a search for it in Slack finds both.
+An incoming webhook answers `ok` without the message's id, so a message can be neither edited nor answered in
+a thread. Related messages carry the same reference instead (`#1a2b3c4d`), and the message about a finished
+refusal names it; a search in Slack finds both.
 
-A model's text is quoted with Slack's three control characters escaped, and `verbatim`, so that nothing in
-it becomes a mention, a channel or a link. Limits: https://docs.slack.dev/reference/block-kit/blocks; of a
-message as a whole, Slack refuses some from 13,000 characters on (`msg_blocks_too_long`), which is written
-nowhere.
+A model's text is quoted with Slack's three control characters escaped, and as `verbatim`, so that nothing in
+it becomes a mention, a channel or a link. Limits: https://docs.slack.dev/reference/block-kit/blocks. Another
+limit is undocumented: Slack rejects some messages from 13,000 characters in total (`msg_blocks_too_long`).
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ FIELD_AT_MOST = 2000
 FIELDS_AT_MOST = 10
 SECTION_AT_MOST = 3000
 TEXT_AT_MOST = 4000
-"""Of the line that stands in notifications of phones, what is shown of it."""
+"""Maximum length of the fallback text, which phones show in notifications."""
 
 _VALUE_AT_MOST = 250
-"""Of one fact: ten of them leave room for the text."""
+"""Maximum length of a fact; ten of them leave room for the text."""
 _EXAMPLE_AT_MOST = 600
 _EXPLANATION_AT_MOST = 1000
 _LINK_AT_MOST = 600
@@ -48,10 +47,14 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class SlackDestination:
-    """See the module."""
+    """A destination that posts messages to a Slack channel."""
 
     def __init__(self, name: str, options: SlackOptions, environment: Mapping[str, str]) -> None:
-        """Find the webhook's URL; `DestinationError` if it is not there."""
+        """Read the webhook's URL.
+
+        Raises:
+            DestinationError: the secret does not exist or is not a URL.
+        """
         self.name = name
         self._url = secrets.web_address(options.url_env, options.url_file, environment)
         self._link = options.link
@@ -64,16 +67,16 @@ class SlackDestination:
         return await self._client.post(self._url, written, headers, wording.texts(notification))
 
     async def aclose(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
 
 def message(notification: Notification, link: str | None = None) -> dict[str, Any]:
-    """What is posted.
+    """Return the message to post.
 
     Args:
-        notification: what it is about.
-        link: where a person reads more, with fields in braces.
+        notification: the notification to show.
+        link: template of a link to more information, with fields in braces; None for no link.
     """
     headline = f"{_SIGNS[known(notification.severity)]} {wording.headline(notification)}"
     return {
@@ -84,7 +87,7 @@ def message(notification: Notification, link: str | None = None) -> dict[str, An
                 "text": {"type": "plain_text", "text": wording.cut(headline, HEADER_AT_MOST), "emoji": True},
             },
             {"type": "section", "fields": _fields(notification)},
-            *_said(notification, link),
+            *_content(notification, link),
             {"type": "context", "elements": [_mrkdwn(_context(notification, link))]},
         ],
         "unfurl_links": False,
@@ -97,21 +100,21 @@ def _fields(notification: Notification) -> list[Block]:
     return [_mrkdwn(f"*{label}*\n{_escaped(value, _VALUE_AT_MOST)}") for label, value in facts]
 
 
-def _said(notification: Notification, link: str | None) -> list[Block]:
-    """The text, or what a digest counts and its examples."""
+def _content(notification: Notification, link: str | None) -> list[Block]:
+    """Return blocks with the text, or with a digest's counts and examples."""
     digest = notification.digest
     if digest is None:
         alert = notification.alert
         text = [_section(_quoted(alert.text, SECTION_AT_MOST))] if alert.text.strip() else []
-        return [*text, *_explained(alert)]
+        return [*text, *_explanation(alert)]
     span = f"From {_moment(digest.since)} to {_moment(digest.until)}"
     counted = _escaped("\n".join(wording.counts(notification)), SECTION_AT_MOST - len(span) - 1)
     examples = [_example(each, link) for each in digest.examples]
     return [_section(f"{span}\n{counted}"), *examples]
 
 
-def _explained(alert: ModerationAlert) -> list[Block]:
-    """Return the provider's words about the reason, under a label that tells them from the model's."""
+def _explanation(alert: ModerationAlert) -> list[Block]:
+    """Return the provider's explanation of the reason, labelled to distinguish it from the model's text."""
     words = alert.provider_explanation
     return (
         [_section(f"*Explanation*\n{_quoted(words, _EXPLANATION_AT_MOST)}")]
@@ -121,10 +124,14 @@ def _explained(alert: ModerationAlert) -> list[Block]:
 
 
 def _example(notification: Notification, link: str | None) -> Block:
-    """One alert of a digest, with its own reference: what came about the same text before has it too."""
+    """Return one alert of a digest, with the reference that other messages about the same text carry."""
     alert = notification.alert
     names = " · ".join(each for each in (alert.response_id, alert.item_id, alert.tenant) if each)
-    line = [_reference(notification), _escaped(wording.one_line(names), _VALUE_AT_MOST), _more(alert, link)]
+    line = [
+        _reference(notification),
+        _escaped(wording.one_line(names), _VALUE_AT_MOST),
+        _link_text(alert, link),
+    ]
     text = f"\n{_quoted(alert.text, _EXAMPLE_AT_MOST)}" if alert.text.strip() else ""
     return _section(" · ".join(filter(None, line)) + text)
 
@@ -135,7 +142,7 @@ def _context(notification: Notification, link: str | None) -> str:
     refers = "" if digest or phase is None else _REFERS.get(phase, "")
     when = _moment(digest.until if digest else alert.raised_at)
     identity = _escaped(wording.one_line(notification.id), _VALUE_AT_MOST)
-    more = "" if digest else _more(alert, link)
+    more = "" if digest else _link_text(alert, link)
     return " · ".join(filter(None, (refers + _reference(notification), when, identity, more)))
 
 
@@ -143,13 +150,13 @@ def _reference(notification: Notification) -> str:
     return f"*#{wording.reference(notification.group)}*"
 
 
-def _more(alert: ModerationAlert, link: str | None) -> str:
+def _link_text(alert: ModerationAlert, link: str | None) -> str:
     target = wording.link(link, alert)
     return f"<{_escape(target)}|Open the response>" if target and len(target) <= _LINK_AT_MOST else ""
 
 
 def _moment(moment: datetime) -> str:
-    """In the reader's own time zone; an old client shows it in UTC."""
+    """Return a time that Slack shows in the reader's time zone; old clients show UTC."""
     return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{wording.time(moment)}>"
 
 

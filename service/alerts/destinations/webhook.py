@@ -1,9 +1,9 @@
-"""Any server that takes a signed POST: Standard Webhooks, the body a ModerationAlert or a CloudEvent.
+"""A server that accepts signed POST requests: Standard Webhooks, a ModerationAlert or CloudEvent as body.
 
 Headers (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
-`webhook-id`, the same in every attempt, `webhook-timestamp`, when this attempt is made, and
-`webhook-signature`, with a signature for each secret: a receiver finds the one it can verify, before it has
-changed to a new secret and after.
+`webhook-id`, the same in every attempt; `webhook-timestamp`, the time of the attempt; and
+`webhook-signature`, with a signature for each secret. So a receiver can verify one of them before and after
+it changes to a new secret.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from standardwebhooks import Webhook
 
 from service.alerts.destinations import body, secrets, wording
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.http import HttpClient
 
 if TYPE_CHECKING:
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 
 _HEADER_VALUE = re.compile(r"[!-~]{1,1024}")
 _KEY_BYTES = range(24, 65)
-"""What the specification says of a secret's length."""
+"""Allowed length of a secret in bytes, from the specification."""
 
 
 class WebhookDestination:
-    """See the module."""
+    """A destination that posts signed webhooks."""
 
     def __init__(self, name: str, options: WebhookOptions, environment: Mapping[str, str]) -> None:
-        """Find the URL and the secrets; `DestinationError` if they are not there."""
+        """Read the URL and the secrets.
+
+        Raises:
+            DestinationError: a secret does not exist or is not valid.
+        """
         self.name = name
         self._url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
         said = {variable: secrets.from_variable(variable, environment) for variable in options.secret_env}
@@ -48,14 +52,14 @@ class WebhookDestination:
         self._client = HttpClient(options, said.values())
 
     async def deliver(self, notification: Notification) -> Outcome:
-        """POST it; what the receiver has to answer is any 2xx."""
+        """Post the notification; any 2xx answer confirms it."""
         written = body.as_json(self._written(notification, self._source))
         return await self._client.post(
             self._url, written, self._headers(notification.id, written), wording.texts(notification)
         )
 
     async def aclose(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     def _headers(self, message_id: str, written: bytes) -> dict[str, str]:
@@ -77,14 +81,14 @@ def _signer(where: str, secret: str) -> Webhook:
         key = b""
     if len(key) not in _KEY_BYTES:
         raise DestinationError(
-            f"what stands in {where} is no secret to sign with: whsec_ and the base64 of 24 to 64 "
+            f"{where} does not hold a signing secret: whsec_ and the base64 of 24 to 64 "
             'random bytes, as in echo "whsec_$(openssl rand -base64 32)"'
         )
     return Webhook(key)
 
 
 def _in_a_header(message_id: str) -> str:
-    """Return an id that fits into a header: itself if it is short ASCII, as our own are, else its digest."""
+    """Return an id that fits into a header: the id itself if it is short printable ASCII, else its digest."""
     if _HEADER_VALUE.fullmatch(message_id):
         return message_id
     return f"sha256_{hashlib.sha256(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -95,7 +99,7 @@ def _bare(notification: Notification, _source: str) -> dict[str, Any]:
 
 
 def _cloud_event(notification: Notification, source: str) -> dict[str, Any]:
-    """Structured mode of CloudEvents 1.0, with the extension for distributed tracing."""
+    """Return a CloudEvent 1.0 in structured mode, with the extension for distributed tracing."""
     alert = notification.alert
     return {
         "specversion": "1.0",

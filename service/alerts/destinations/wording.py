@@ -1,8 +1,8 @@
-"""The words of a notification: headline, facts, links, and a reference that ties messages together.
+"""Word notifications: headline, facts, links, and a reference that connects related messages.
 
-Values of producers and providers may be hostile. This module makes each a line without control characters. It
-also percent-encodes links and the producer's reference, so that they cannot become mark-up, a mention or
-another link anywhere.
+Values of producers and providers may be hostile. This module turns each into a line without control
+characters. It also percent-encodes links and the producer's reference, so that they cannot become mark-up, a
+mention or another link anywhere.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _WHAT: Mapping[Phase, str] = {
 _HTTP_URL: Final = re.compile(
     r"(?P<server>https?://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)(?P<rest>[/?#][!-~]*|)"
 )
-"""A URL of HTTP in ASCII, without a user, white space or control characters."""
+"""Pattern of an HTTP or HTTPS URL in ASCII, without a user, white space or control characters."""
 _URL_CHARACTERS: Final = "/?#:;=&%+,"
-"""Characters that a URL keeps: they mean nothing to Slack, Markdown or HTML."""
+"""Characters that stay unencoded in a URL: they have no meaning in Slack, Markdown or HTML."""
 
 
 def headline(notification: Notification) -> str:
-    """One line: what happened, of what category, and whose it is."""
+    """Return one line with the event, its category, and its model or provider and tenant."""
     alert, digest = notification.alert, notification.digest
-    if digest:  # its alerts may differ in everything else
+    if digest:  # its alerts may differ in the other fields
         said: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
     else:
         tenant = alert.tenant and f"tenant {alert.tenant}"
@@ -64,7 +64,7 @@ def _what(alert: ModerationAlert) -> str:
 
 
 def facts(notification: Notification) -> list[tuple[str, str]]:
-    """What is known of it, label and value, the most telling first; only what there is."""
+    """Return the known facts as pairs of label and value, the most informative first."""
     own = (
         ("Severity", one_line(notification.severity) or known(notification.severity)),
         ("Category", notification.category),
@@ -121,18 +121,18 @@ def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
 
 
 def counts(notification: Notification) -> list[str]:
-    """What a digest counts, a line each."""
+    """Return the counts of a digest, a line each; empty if the notification is not a digest."""
     digest = notification.digest
     return [] if digest is None else [f"{number} times {one_line(what)}" for what, number in digest.counts]
 
 
 def model_texts(notification: Notification) -> list[str]:
-    """Return the texts of the model in it."""
+    """Return the model's texts in a notification."""
     return [alert.text for alert in _alerts(notification) if alert.text]
 
 
 def texts(notification: Notification) -> list[str]:
-    """Return the texts of the model in it, and the explanations of the provider."""
+    """Return the model's texts and the provider's explanations in a notification."""
     explained = (alert.provider_explanation for alert in _alerts(notification))
     return [*model_texts(notification), *(explanation for explanation in explained if explanation)]
 
@@ -143,7 +143,7 @@ def _alerts(notification: Notification) -> list[ModerationAlert]:
 
 
 def reference(group: str) -> str:
-    """A short name of what belongs together, the same in every message of it: eight hexadecimal digits."""
+    """Return a short name for a group, the same in all of its messages: eight hexadecimal digits."""
     return hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
@@ -154,13 +154,13 @@ def link(template: str | None, alert: ModerationAlert) -> str | None:
     if template == WHOLE_LINK:
         return _own_link(alert.reference)
     values = {name: getattr(alert, name) for name in LINK_FIELDS if f"{{{name}}}" in template}
-    if not all(value and value.strip(".") for value in values.values()):  # dots would lead a folder up
+    if not all(value and value.strip(".") for value in values.values()):  # dots alone would change the path
         return None
     return template.format(**{name: _quoted(value) for name, value in values.items()})
 
 
 def _own_link(reference: str | None) -> str | None:
-    """Return a reference if it is a URL of HTTP, else None."""
+    """Return a reference, encoded, if it is an HTTP URL; else None."""
     found = _HTTP_URL.fullmatch(reference or "")
     return found and found["server"] + _quoted(found["rest"], _URL_CHARACTERS)
 
@@ -175,22 +175,22 @@ def _quoted(value: str, safe: str = "") -> str:
 
 
 def time(moment: datetime) -> str:
-    """A time to read, in UTC."""
+    """Return a time in UTC for a person to read."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def one_line(text: str) -> str:
-    """A name or a reason as it may stand in a line: whatever is no character to see is a space."""
+    """Return a text as a single line; spaces replace unprintable characters and runs of white space."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def cut(text: str, at_most: int, written: Callable[[str], str] = str) -> str:
-    """A text as it is written, or as much of its beginning as there is room for, and an ellipsis.
+    """Return a formatted text, or as much of its beginning as fits, with an ellipsis.
 
     Args:
-        text: any.
-        at_most: UTF-16 code units of what is written: the strictest way in which receivers count.
-        written: how it is written, for example with some characters escaped; what is longer stays longer.
+        text: the text before formatting.
+        at_most: maximum UTF-16 code units of the result, the strictest way in which receivers count.
+        written: formats the text, for example by escaping; a longer input must not give a shorter result.
     """
     if len(text) <= at_most and _units(whole := written(text)) <= at_most:
         return whole

@@ -1,1 +1,1 @@
-"""Deliver alerts: when, how many at once, and again until they are taken."""
+"""Deliver notifications: timing, limits on deliveries in flight, and retries."""

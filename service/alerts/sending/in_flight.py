@@ -1,4 +1,4 @@
-"""How much may be in hand at once: whoever reads waits while it is full."""
+"""Limit the messages in flight: readers wait while the limit is reached."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MESSAGES: Final = 5000
 BYTES: Final = 64 * 1024 * 1024
 
 
-class Room:
-    """Counts what is in hand, by number and by size."""
+class InFlightLimit:
+    """A limit on the number and total size of messages in flight."""
 
     def __init__(self, messages: int = MESSAGES, size: int = BYTES) -> None:
         self._messages, self._size = messages, size
@@ -19,23 +19,23 @@ class Room:
 
     @property
     def full(self) -> bool:
-        """Whether there is none."""
+        """Return whether the limit is reached."""
         return not self._free.is_set()
 
     async def wait(self) -> None:
-        """Come back when there is room."""
+        """Wait until there is room."""
         await self._free.wait()
 
     def enter(self, size: int) -> None:
-        """One more is in hand: what was read has to be taken, even beyond what there is room for."""
+        """Add a message of this size in bytes. Entries already read must be added even beyond the limit."""
         self._change(1, size)
 
     def leave(self, messages: int, size: int) -> None:
-        """So much is in hand no more."""
+        """Remove this number of messages with this total size in bytes."""
         self._change(-messages, -size)
 
     def open(self) -> None:
-        """Let everybody through: nothing is read any more."""
+        """Lift the limit during shutdown, when nothing more is read."""
         self._messages = self._size = 1 << 62
         self._free.set()
 

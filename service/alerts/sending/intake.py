@@ -1,9 +1,9 @@
-"""What is owed of one stream, each entry once and in order, though replies get lost and others read along.
+"""Take the pending alerts of one stream once and in order, despite lost replies and concurrent readers.
 
-A group gives its entries out in the order of the stream. What was given out and did not arrive - the reply
-was lost, or a relay that has lost its lease without knowing was asking too - therefore lies between the last
-entry that arrived and the next one, and is owed: there it is looked for before the next one is passed on.
-What lies behind the last one is looked for now and then.
+A consumer group delivers entries in stream order. A delivered entry may not reach this process: the reply was
+lost, or a relay that had lost its lease without knowing read it. Such an orphaned entry lies between the last
+entry that arrived and the next one, and is pending. So the intake looks for pending entries there before it
+passes on the next one, and regularly behind the last one.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from handlers.core.identity import EntryId
-    from service.patience import Patience
-    from service.ports.outbox import Outbox, Owed
+    from service.ports.outbox import Outbox, PendingAlert
+    from service.retrying import RetryUntilAvailable
 
-STRAYS_AFTER_MS: Final = 5000
-"""What was given out for so long has not arrived and will not."""
+ORPHANED_AFTER_MS: Final = 5000
+"""Milliseconds after its delivery at which an entry that has not arrived is considered orphaned."""
 
 
 class Intake:
     """The entries of one stream for one destination.
 
     Args:
-        stream: its name.
-        outbox: where what is owed is looked for.
-        patience: what waits for Redis.
-        take: takes entries that have not been taken; comes back when there is room for more.
+        stream: name of the stream.
+        outbox: the destination's pending alerts.
+        retrying: repeats outbox calls while Redis is unavailable.
+        accept: receives entries that were not passed on before; returns when there is room for more.
     """
 
     def __init__(
         self,
         stream: str,
         outbox: Outbox,
-        patience: Patience,
-        take: Callable[[Sequence[Owed]], Awaitable[None]],
+        retrying: RetryUntilAvailable,
+        accept: Callable[[Sequence[PendingAlert]], Awaitable[None]],
     ) -> None:
         self.stream = stream
         self._outbox = outbox
-        self._patience = patience
-        self._take = take
+        self._retrying = retrying
+        self._accept = accept
         self._seen = BEGINNING
-        """All that was given out until here has been taken."""
-        self._turn = asyncio.Lock()
+        """Id up to which all delivered entries have been passed on."""
+        self._lock = asyncio.Lock()
 
-    async def inherit(self) -> None:
-        """Take what is owed already, to the last one."""
-        async with self._turn:
+    async def adopt(self) -> None:
+        """Pass on all entries that are pending already."""
+        async with self._lock:
             await self._collect(None)
 
-    async def take(self, entries: Sequence[Owed]) -> None:
-        """Take entries that were just read, and before them those that were given out and did not arrive."""
-        async with self._turn:
-            await self._collect(entries[0].place.id)
-            fresh = [entry for entry in entries if entry.place.id > self._seen]
+    async def accept(self, entries: Sequence[PendingAlert]) -> None:
+        """Pass on entries that were just read, and before them the orphaned ones."""
+        async with self._lock:
+            await self._collect(entries[0].ref.id)
+            fresh = [entry for entry in entries if entry.ref.id > self._seen]
             if fresh:
-                self._seen = fresh[-1].place.id
-                await self._take(fresh)
+                self._seen = fresh[-1].ref.id
+                await self._accept(fresh)
 
-    async def take_strays(self) -> None:
-        """Take what was given out some time ago, and did not arrive."""
-        async with self._turn:
-            await self._collect(None, STRAYS_AFTER_MS)
+    async def accept_orphaned(self) -> None:
+        """Pass on entries that were delivered more than `ORPHANED_AFTER_MS` ago and did not arrive."""
+        async with self._lock:
+            await self._collect(None, ORPHANED_AFTER_MS)
 
     async def _collect(self, before: EntryId | None, idle_ms: int = 0) -> None:
         more = before is None or self._seen < before
         while more:
-            page = await self._patience.until_done(
-                self._outbox.owed, self.stream, self._seen, before, idle_ms
+            page = await self._retrying.call(
+                self._outbox.pending_page, self.stream, self._seen, before, idle_ms
             )
             if page.lost:
                 logs.logger().error("alerts were trimmed before they were delivered", alerts=page.lost)
             self._seen, more = page.upto, page.more
             if page.entries:
-                await self._take(page.entries)
+                await self._accept(page.entries)

@@ -1,7 +1,7 @@
-"""The right to send to a destination. One process has it at a time: so order, grouping and rates are exact.
+"""The exclusive right to send to a destination, which makes order, grouping and rate limits exact.
 
-Whoever holds it renews it in good time, and knows by its own clock until when it is surely its own: a process
-that was stopped for a while finds out by itself, before it sends anything.
+The holder renews its lease early, and knows by its own clock until when the lease is certainly valid. So a
+process that was suspended for a while notices the loss by itself, before it sends anything.
 """
 
 from __future__ import annotations
@@ -17,43 +17,51 @@ if TYPE_CHECKING:
 
 
 class Lease:
-    """One destination's lease, as one process sees it.
+    """A destination's lease, as seen by one process.
 
     Args:
-        store: where it is kept.
-        seconds: how long it lasts after it was taken, or renewed.
+        store: storage of the lease.
+        seconds: lifetime of the lease after it was acquired or renewed.
     """
 
     def __init__(self, store: LeaseStore, seconds: float) -> None:
         self._store = store
         self._seconds = seconds
-        self._surely_until = 0.0
+        self._valid_until = 0.0
 
     @property
     def held(self) -> bool:
-        """Whether it is surely this process's."""
-        return asyncio.get_running_loop().time() < self._surely_until
+        """Return whether this process can prove that it still holds the lease."""
+        return asyncio.get_running_loop().time() < self._valid_until
 
-    async def take(self) -> bool:
-        """Take it, or renew it; whether that worked. `StorageUnavailableError` if nobody can say."""
+    async def acquire(self) -> bool:
+        """Acquire or renew the lease. Return whether this process holds it.
+
+        Raises:
+            StorageUnavailableError: the storage cannot be reached.
+        """
         asked_at = asyncio.get_running_loop().time()
         if not await self._store.hold(round(self._seconds * 1000)):
-            self._surely_until = 0.0
+            self._valid_until = 0.0
             return False
-        self._surely_until = asked_at + self._seconds
+        self._valid_until = asked_at + self._seconds
         return True
 
     async def keep(self) -> None:
-        """Renew it again and again; come back when it is lost."""
+        """Renew the lease regularly; return when it is lost."""
         while self.held:
             await asyncio.sleep(self._seconds / 4)
             try:
-                if not await self.take():
+                if not await self.acquire():
                     return
             except StorageUnavailableError as error:
                 logs.logger().debug("lease not renewed", error=str(error))
 
     async def release(self) -> None:
-        """Let go of it, so that another one can have it at once; `StorageUnavailableError` as `take`."""
-        self._surely_until = 0.0
+        """Release the lease, so that another process can acquire it at once.
+
+        Raises:
+            StorageUnavailableError: the storage cannot be reached.
+        """
+        self._valid_until = 0.0
         await self._store.release()

@@ -1,4 +1,4 @@
-"""A message on its way to a destination: a notification, and the alerts that are settled with it."""
+"""A message on its way to a destination: a notification, and the alerts that it settles."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.alerts.delivery import Notification
-    from service.ports.outbox import Place
+    from service.ports.outbox import EntryRef
 
 
 @dataclass(slots=True, eq=False)
-class Message:
-    """One message. Times are the event loop's, in seconds."""
+class OutgoingMessage:
+    """A scheduled message. Times are seconds of the event loop's clock."""
 
     notification: Notification
-    places: Sequence[Place]
-    """The alerts that it tells of."""
+    refs: Sequence[EntryRef]
+    """Outbox references of the alerts in the message."""
     lanes: Sequence[str]
-    """The parts that it tells of: what concerns one of them goes in order, one after the other."""
+    """Parts that the message is about; messages in one lane are sent in order, one at a time."""
     expires_at: float
-    """When it is given up."""
+    """Time at which delivery is given up."""
     size: int = 0
-    """Bytes of the alerts, as they are stored."""
+    """Total size in bytes of the stored alerts."""
     attempts: int = 0
     kept: bool = False
-    """Of a digest: whether the outbox keeps which alerts are in it."""
+    """True if the outbox stores the list of alerts of this digest."""

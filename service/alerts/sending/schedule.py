@@ -1,11 +1,11 @@
-"""Which message goes next.
+"""Choose the next message to send.
 
-- Messages of one lane go in the order in which they were added, and one is under way at a time: the next
-  waits until the one before is done, delivered or given up.
-- Of different lanes, the gravest goes of those that may; of equally grave ones, the one that may for longest.
-  A message is as grave as the gravest one of its lanes: who waits behind it waits for it.
-- A message may be in several lanes: it goes when it is the first in each. Of equally grave ones none waits
-  for ever, since the message that was added first is the first in all of its lanes.
+- Messages of one lane are sent in the order in which they were added, and one is under way at a time: the
+  next waits until the one before is done, delivered or given up.
+- Among lanes, the gravest message that is due goes first; among equally grave ones, the one due earliest.
+  A message counts as grave as the gravest one in its lanes, because that one has to wait for it.
+- A message may be in several lanes: it is sent when it is the first in each. Equally grave messages cannot
+  block each other forever, since the message that was added first is the first in all of its lanes.
 
 Times are seconds of any one clock, which the caller reads.
 """
@@ -23,76 +23,76 @@ from service.alerts import severity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.alerts.sending.message import Message
+    from service.alerts.sending.message import OutgoingMessage
 
 
 @dataclass(slots=True, eq=False)
-class _Turn:
-    """Of a message that is the first in its lanes and not under way."""
+class _Slot:
+    """A slot for a message that is the first in its lanes and not under way."""
 
-    message: Message
+    message: OutgoingMessage
     at: float
-    """When it may go."""
+    """Time at which the message is due."""
     number: int
-    """Which of two goes first that may go at the same time."""
+    """Serial number, which orders messages due at the same time."""
     rank: int
-    """How grave it is: 0 goes first."""
-    over: bool = False
+    """Priority; 0 goes first."""
+    used: bool = False
 
 
-_Heap = list[tuple[float, int, _Turn]]
-"""Turns by when they may go. Those that are over stay until they come up."""
+_Heap = list[tuple[float, int, _Slot]]
+"""Slots ordered by due time and number. Used-up ones stay until they reach the top."""
 
 
 class Schedule:
-    """Messages that are not done."""
+    """Messages that are waiting or under way."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, deque[Message]] = {}
-        self._turns: dict[Message, _Turn] = {}
+        self._lanes: dict[str, deque[OutgoingMessage]] = {}
+        self._slots: dict[OutgoingMessage, _Slot] = {}
         self._heaps: tuple[_Heap, ...] = tuple([] for _ in severity.GRAVEST_FIRST)
-        """By rank; a turn that has become graver is in two of them."""
+        """Heaps by rank; a slot that has become graver is in two of them."""
         self._numbers = count()
 
     def busy(self, lane: str) -> bool:
-        """Whether there is a message in a lane."""
+        """Return whether a lane has a message."""
         return lane in self._lanes
 
-    def add(self, message: Message) -> None:
-        """Add one to the end of its lanes."""
+    def add(self, message: OutgoingMessage) -> None:
+        """Append a message to its lanes."""
         rank = _rank(message)
         for lane in message.lanes:
             queue = self._lanes.setdefault(lane, deque())
             queue.append(message)
-            turn = self._turns.get(queue[0])
-            if turn is not None and rank < turn.rank:
-                turn.rank = rank
-                self._push(turn)
+            slot = self._slots.get(queue[0])
+            if slot is not None and rank < slot.rank:
+                slot.rank = rank
+                self._push(slot)
         self._wait_if_first(message)
 
-    def take(self, now: float, *, critical_only: bool = False) -> Message | None:
-        """The next one that may go; it is under way until `again` or `done`."""
+    def pop(self, now: float, *, critical_only: bool = False) -> OutgoingMessage | None:
+        """Remove and return the next due message, or None; it is under way until `again` or `done`."""
         for heap in self._heaps[:1] if critical_only else self._heaps:
-            turn = _first(heap)
-            if turn is not None and turn.at <= now:
-                return self._taken(turn)
+            slot = _first(heap)
+            if slot is not None and slot.at <= now:
+                return self._take(slot)
         return None
 
     def next_at(self, *, critical_only: bool = False) -> float | None:
-        """When the next one may go; None: none waits."""
+        """Return when the next message is due; None if none waits."""
         heaps = self._heaps[:1] if critical_only else self._heaps
-        firsts = [turn for turn in map(_first, heaps) if turn is not None]
-        return min([turn.at for turn in firsts], default=None)
+        firsts = [slot for slot in map(_first, heaps) if slot is not None]
+        return min([slot.at for slot in firsts], default=None)
 
-    def again(self, message: Message, at: float) -> None:
-        """It was under way, and may go again then."""
+    def again(self, message: OutgoingMessage, at: float) -> None:
+        """Put a message that was under way back; it is due at `at`."""
         rank = min(_rank(each) for lane in message.lanes for each in self._lanes[lane])
-        self._turns[message] = turn = _Turn(message, at, next(self._numbers), rank)
-        self._push(turn)
+        self._slots[message] = slot = _Slot(message, at, next(self._numbers), rank)
+        self._push(slot)
 
-    def done(self, message: Message) -> None:
-        """It was under way, and is no more: the next ones of its lanes may go."""
-        followers: list[Message] = []
+    def done(self, message: OutgoingMessage) -> None:
+        """Remove a message that was under way; the next ones of its lanes become ready."""
+        followers: list[OutgoingMessage] = []
         for lane in message.lanes:
             queue = self._lanes[lane]
             queue.popleft()
@@ -104,38 +104,38 @@ class Schedule:
             self._wait_if_first(follower)
 
     def hasten(self, now: float) -> None:
-        """Let all that wait go now, in the order in which they would have."""
-        for turn in _in_turn(turn for turn in self._turns.values() if turn.at > now):
-            self.again(self._taken(turn), now)
+        """Make all waiting messages due now, in their present order."""
+        for slot in _by_due_time(slot for slot in self._slots.values() if slot.at > now):
+            self.again(self._take(slot), now)
 
-    def take_expired(self, now: float, at_most: int) -> list[Message]:
-        """Some that waited for too long; they are under way until `done`."""
-        expired = _in_turn(turn for turn in self._turns.values() if turn.message.expires_at <= now)
-        return list(map(self._taken, expired[:at_most]))
+    def pop_expired(self, now: float, at_most: int) -> list[OutgoingMessage]:
+        """Return up to `at_most` waiting messages that have expired; they are under way until `done`."""
+        expired = _by_due_time(slot for slot in self._slots.values() if slot.message.expires_at <= now)
+        return list(map(self._take, expired[:at_most]))
 
-    def _push(self, turn: _Turn) -> None:
-        heapq.heappush(self._heaps[turn.rank], (turn.at, turn.number, turn))
+    def _push(self, slot: _Slot) -> None:
+        heapq.heappush(self._heaps[slot.rank], (slot.at, slot.number, slot))
 
-    def _taken(self, turn: _Turn) -> Message:
-        turn.over = True
-        del self._turns[turn.message]
-        return turn.message
+    def _take(self, slot: _Slot) -> OutgoingMessage:
+        slot.used = True
+        del self._slots[slot.message]
+        return slot.message
 
-    def _wait_if_first(self, message: Message) -> None:
+    def _wait_if_first(self, message: OutgoingMessage) -> None:
         if all(self._lanes[lane][0] is message for lane in message.lanes):
             self.again(message, 0.0)
 
 
-def _rank(message: Message) -> int:
+def _rank(message: OutgoingMessage) -> int:
     return severity.rank(message.notification.severity)
 
 
-def _in_turn(turns: Iterable[_Turn]) -> list[_Turn]:
-    return sorted(turns, key=lambda turn: (turn.at, turn.number))
+def _by_due_time(slots: Iterable[_Slot]) -> list[_Slot]:
+    return sorted(slots, key=lambda slot: (slot.at, slot.number))
 
 
-def _first(heap: _Heap) -> _Turn | None:
-    """The first of a heap's turns that is not over."""
-    while heap and heap[0][2].over:
+def _first(heap: _Heap) -> _Slot | None:
+    """Return the first slot of a heap that is not used up, or None."""
+    while heap and heap[0][2].used:
         heapq.heappop(heap)
     return heap[0][2] if heap else None

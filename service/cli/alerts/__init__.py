@@ -1,10 +1,11 @@
-"""`deltaloom alerts`: what alerts whom, and what became of it. One file a sub-command, put together here."""
+"""`deltaloom alerts`: commands about alert routing and delivery, one module each."""
 
 from __future__ import annotations
 
 import typer
 
-from service.cli.alerts import check, enable, explain, rates, resend, test, undelivered
+from service.cli.alerts import check_file as check
+from service.cli.alerts import enable, explain, rates, resend, test, undelivered
 from service.cli.help_text import examples, prose
 
 EXAMPLES = examples(

@@ -1,4 +1,4 @@
-"""`deltaloom alerts enable`: a destination that said it is no more is there again."""
+"""`deltaloom alerts enable`: enable a destination that was disabled."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ EXAMPLES = examples("deltaloom alerts enable on-call")
 
 
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the destination.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the destination.", show_default=False)],
 ) -> None:
-    """Send to a destination again that was disabled because it answered 410, Gone.
+    """Enable a destination that was disabled because it answered 410, Gone.
 
-    What it did not get meanwhile is among the undelivered: `deltaloom alerts resend --all --of NAME`.
+    Alerts that it missed are kept as undelivered: `deltaloom alerts resend --all --of NAME` sends them.
     """
     asyncio.run(_enable(name))
 
 
 async def _enable(name: str) -> None:
-    from service.cli.connection import connect, read_settings
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
+    from service.cli.connect import connect, read_settings
     from service.cli.output import console
-    from service.storage.outbox import RedisOutbox
+    from service.storage.redis_outbox import RedisOutbox
 
     settings = read_settings()
     async with connect(settings) as client:

@@ -1,4 +1,4 @@
-"""`deltaloom alerts explain`: which rule and which route took an alert, and why."""
+"""`deltaloom alerts explain`: show which rule and route match an alert, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.deciding.explain import Explanation
+    from service.alerts.deciding.explanation import Explanation
     from service.alerts.deciding.policy import Decision
 
 EXAMPLES = examples(
@@ -38,20 +38,20 @@ def run(
         str,
         typer.Argument(
             metavar="FILE|ID",
-            help="A file with alerts as JSON, one a line (- is standard input); or the id of an alert, of its"
+            help="File of alerts as JSON, one per line (- is standard input); or the id of an alert, of its"
             " entry, of a response or of an item.",
             show_default=False,
         ),
     ],
     config: ConfigFile = DEFAULT,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Explain what the file does with an alert: rules, routes, and what each destination gets.
+    """Explain how the file treats an alert: rules, routes, and what each destination gets.
 
-    Nothing is sent. It is as if the alert came now: what was muted then may not be any more.
+    Nothing is sent. The alert is treated as if it came now, so mutes that have ended do not apply.
     """
     from service.alerts.deciding.config import parse, read
-    from service.alerts.deciding.explain import explain
+    from service.alerts.deciding.explanation import explain
     from service.alerts.deciding.policy import Policy
     from service.cli.output import console, write_json
 
@@ -68,7 +68,7 @@ def run(
 
 
 def _of_file(name: str) -> list[ModerationAlert]:
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
 
     try:
         text = sys.stdin.read() if name == STANDARD_INPUT else Path(name).read_text(encoding="utf-8")
@@ -83,9 +83,9 @@ def _of_file(name: str) -> list[ModerationAlert]:
 
 
 def _alerts_in(name: str, text: str) -> Iterable[ModerationAlert]:
-    """The alerts of a file: one JSON object, in as many lines as it likes, or one a line."""
+    """Yield the alerts of a file: a single JSON object over any number of lines, or one object per line."""
     from service.alerts.parsing import NotAnAlertError, parse_alert
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
 
     try:
         json_format.loads(text)
@@ -99,22 +99,22 @@ def _alerts_in(name: str, text: str) -> Iterable[ModerationAlert]:
             yield parse_alert(line).alert
         except NotAnAlertError as error:
             where = f"line {number}: " if len(lines) > 1 else ""
-            raise CommandError(f"{name} holds something that is no alert: {where}{error}") from None
+            raise CommandError(f"{name} holds something that is not an alert: {where}{error}") from None
 
 
 async def _of_stream(wanted: str) -> list[ModerationAlert]:
-    """The alerts on the stream that an id means, the oldest first."""
+    """Return the alerts on the stream that an id identifies, the oldest first."""
     from service.cli.alerts.search import alerts_of
-    from service.cli.connection import connect, read_settings
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
+    from service.cli.connect import connect, read_settings
 
     settings = read_settings()
     async with connect(settings) as client:
         found = await alerts_of(client, settings.names, wanted)
     if not found:
         raise CommandError(
-            f"{wanted} is no file, and the stream of alerts has no alert, entry, response or item with this "
-            "id (any more)"
+            f"{wanted} is not a file, and the stream of alerts has no alert, entry, response or item with "
+            "this id (any more)"
         )
     return found
 

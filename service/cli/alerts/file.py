@@ -1,4 +1,4 @@
-"""The file `alerts.toml` of a sub-command."""
+"""Define the option `--config` of sub-commands that read `alerts.toml`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 VARIABLE = "DELTALOOM_ALERTS_FILE"
-"""Names the file, where it is not `alerts.toml` in the working folder."""
+"""Environment variable with the path of the file; default is `alerts.toml` in the working folder."""
 
 DEFAULT = Path("alerts.toml")
 
 ConfigFile = Annotated[
     Path,
-    typer.Option("--config", "-c", metavar="FILE", envvar=VARIABLE, help="What alerts whom."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", envvar=VARIABLE, help="File of destinations, rules and routes."
+    ),
 ]

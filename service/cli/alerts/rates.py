@@ -1,4 +1,4 @@
-"""`deltaloom alerts rates`: how much is refused now, and how much was before."""
+"""`deltaloom alerts rates`: compare present refusal rates with earlier ones."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
 EXAMPLES = examples("deltaloom alerts rates", "deltaloom alerts rates --json | jq 'select(.spike != null)'")
 
 
-def run(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+def run(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
     """Show the shares of responses that were refused or blocked, in the window and before it.
 
-    The table lists them by model, by provider and by tenant. A response counts once, when it is over: as
-    refused if the model declined, as blocked if a filter, a policy or a guardrail stopped it.
+    The table lists models, providers and tenants. A response counts once, when it ends: as refused if the
+    model declined, as blocked if a filter, a policy or a guardrail stopped it.
     """
     asyncio.run(_show(as_json=json))
 
 
 async def _show(*, as_json: bool) -> None:
-    from service.cli.connection import connect, read_settings
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
+    from service.cli.connect import connect, read_settings
     from service.cli.output import console, note, print_table, write_json
     from service.rates.spikes import thresholds_of
     from service.settings import variable
-    from service.storage.rates import RedisRates
+    from service.storage.redis_rates import RedisRates
 
     settings = read_settings()
     if not settings.spike_window:
@@ -60,7 +62,7 @@ async def _show(*, as_json: bool) -> None:
 
 
 def _order(rates: Rates, subject: Subject) -> tuple[str, float, str]:
-    """Return the sort key: models, then providers, then tenants, each by falling share of refusals."""
+    """Return the sort key: models, then providers, then tenants, each by descending share of refusals."""
     return subject.scope, -rates.rate(subject).share, subject.name
 
 
@@ -72,7 +74,14 @@ def _as_json(rate: RefusalRate, spike: ModerationAlert | None) -> str:
 def table_of(
     rates: Rates, subjects: Iterable[Subject], spikes: Mapping[Subject, ModerationAlert], enough: int
 ) -> Table:
-    """Return the table to print, of at most 80 columns if no name has more than 22 characters."""
+    """Return the table to print; it fits 80 columns if no name has more than 22 characters.
+
+    Args:
+        rates: counts of each subject.
+        subjects: subjects to list, in order; at least one.
+        spikes: the alert of each spike that has not ended.
+        enough: responses below which a subject is marked `few` instead of scored.
+    """
     from rich.table import Table
     from rich.text import Text
 

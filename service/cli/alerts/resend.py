@@ -1,4 +1,4 @@
-"""`deltaloom alerts resend`: send what a destination did not get once more."""
+"""`deltaloom alerts resend`: send undelivered alerts again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from deltaloom.messages import UndeliveredAlert
-    from service.alerts.deciding.policy import Loaded
+    from service.alerts.deciding.policy import LoadedPolicy
     from service.alerts.delivery import Destination, Outcome
     from service.cli.alerts.undelivered_alerts import AllUndelivered
-    from service.storage.undelivered import StoredUndelivered
+    from service.storage.undelivered_store import StoredUndelivered
 
 EXAMPLES = examples(
     "deltaloom alerts resend 1763764863123-0",
@@ -31,7 +31,7 @@ _ID = re.compile(r"(\d+:)?\d+-\d+")
 
 def _undelivered_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no undelivered alert's id; the list has them")
+        raise typer.BadParameter(f"{text!r} is not the id of an undelivered alert; the list shows them")
     return text
 
 
@@ -40,12 +40,12 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="ID…",
-            help="As `deltaloom alerts undelivered` lists them.",
+            help="Ids that `deltaloom alerts undelivered` lists.",
             parser=_undelivered_id,
             show_default=False,
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every one that is there now.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All present ones.")] = False,
     of: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --all: only of this destination.")
     ] = None,
@@ -59,25 +59,25 @@ def run(
     ] = None,
     config: ConfigFile = DEFAULT,
 ) -> None:
-    """Send undelivered alerts now, once each, with the ids they had; what is confirmed is removed.
+    """Send undelivered alerts now, once each and with their former ids, and remove the confirmed ones.
 
-    What goes, and how much of the text, is what the file says now.
+    Routes, and how much of the text is sent, follow the present file.
     """
     from service import logs
     from service.alerts.deciding.policy import load
-    from service.cli.connection import read_settings
+    from service.cli.connect import read_settings
 
     if bool(ids) == everything:
         raise typer.BadParameter("name undelivered alerts by their ids, or all of them with --all")
     if ids and of:
         raise typer.BadParameter("--of goes with --all")
-    logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
+    logs.configure(read_settings())  # a setting decides whether log destinations may log texts
     asyncio.run(_resend(ids or [], of, to, load(config, os.environ)))
 
 
-async def _resend(ids: list[str], of: str | None, to: str | None, loaded: Loaded) -> None:
+async def _resend(ids: list[str], of: str | None, to: str | None, loaded: LoadedPolicy) -> None:
     from service.cli.alerts.undelivered_alerts import undelivered
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
     from service.cli.output import console, note
 
     sent, failed = 0, 0
@@ -96,7 +96,7 @@ async def _resend(ids: list[str], of: str | None, to: str | None, loaded: Loaded
         await destinations.aclose()
     console().print(f"{sent:,} delivered")
     if failed:
-        raise CommandError(f"{failed:,} not delivered: they stay where they are")
+        raise CommandError(f"{failed:,} not delivered: they are kept")
 
 
 async def _chosen(
@@ -110,7 +110,7 @@ async def _chosen(
 
 
 async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: str | None) -> str | None:
-    """Send one; what was in the way, or None."""
+    """Send an undelivered alert; return why it was not delivered, or None."""
     from datetime import UTC, datetime
 
     from service.alerts.delivery import Notification, Verdict
@@ -134,14 +134,14 @@ async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: 
 
 
 class _Destinations:
-    """The destinations of a file, each made when it is needed."""
+    """The destinations of a file, created on first use."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedPolicy) -> None:
         self.loaded = loaded
         self._made: dict[str, Destination] = {}
 
     def made(self, name: str) -> Destination:
-        """One that is in the file."""
+        """Return a destination, whose name must be in the file."""
         from service.alerts.destinations.kinds import made
 
         if name not in self._made:
@@ -149,6 +149,6 @@ class _Destinations:
         return self._made[name]
 
     async def aclose(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         for destination in self._made.values():
             await destination.aclose()

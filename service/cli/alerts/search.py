@@ -1,4 +1,4 @@
-"""Finds alerts on the stream by any id that one has of them."""
+"""Search the stream of alerts by any of their ids."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from deltaloom.streams import Partitions, StreamNames
 
 LOOKED_THROUGH = 50_000
-"""Alerts of a partition, newest first."""
+"""Maximum alerts searched in a partition, newest first."""
 
 FOUND_AT_MOST = 100
 
 _ENTRY_ID = re.compile(r"(\d+:)?\d+-\d+")
 _ID_FIELDS = (b"id", b"response_id", b"item_id")
-"""They stand beside the JSON in an entry: what does not match need not be parsed."""
+"""Entry fields with ids, which are compared before the JSON is parsed."""
 
 
 async def alerts_of(client: Redis, partitions: Partitions, wanted: str) -> list[ModerationAlert]:
-    """The alerts of an entry, or with the id of an alert, of a response or of an item; the oldest first."""
+    """Return alerts with this entry id, alert id, response id or item id, the oldest first."""
     if _ENTRY_ID.fullmatch(wanted):
         names, entry_id = located(partitions, wanted)
         found = await entry(client, names.alerts, entry_id)
@@ -50,7 +50,7 @@ async def _with_id(client: Redis, names: StreamNames, wanted: str) -> list[Moder
 
 
 def _alert(fields: dict[bytes, bytes]) -> ModerationAlert | None:
-    """The alert in an entry; None if another program wrote it."""
+    """Return the alert in an entry; None if it holds none, since another program wrote it."""
     try:
         return parse_alert(fields.get(b"__data__", b"")).alert
     except NotAnAlertError:

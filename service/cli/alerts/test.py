@@ -1,4 +1,4 @@
-"""`deltaloom alerts test`: does it arrive, and how does it look there?"""
+"""`deltaloom alerts test`: send a test alert to a destination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from service.alerts.deciding.policy import Loaded
+    from service.alerts.deciding.policy import LoadedPolicy
     from service.alerts.delivery import Notification, Outcome
 
 EXAMPLES = examples("deltaloom alerts test on-call", "deltaloom alerts test on-call --phase blocked")
@@ -23,28 +23,28 @@ _TEXT = "I'm sorry, but I can't help with that."
 
 
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the destination.", show_default=False)],
-    phase: Annotated[Phase, typer.Option(help="The phase of the test alert.")] = "opened",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the destination.", show_default=False)],
+    phase: Annotated[Phase, typer.Option(help="Phase of the test alert.")] = "opened",
     config: ConfigFile = DEFAULT,
 ) -> None:
-    """Send a test alert to a destination, marked as one, and say what it answers. No server is needed."""
+    """Send a marked test alert to a destination, and print its answer. No server is needed."""
     from service import logs
     from service.alerts.deciding.policy import load
-    from service.cli.connection import read_settings
+    from service.cli.connect import read_settings
 
-    logs.configure(read_settings())  # for a destination that is a log: what may be in it is a setting
+    logs.configure(read_settings())  # a setting decides whether log destinations may log texts
     asyncio.run(_test(name, phase, load(config, os.environ)))
 
 
-async def _test(name: str, phase: Phase, loaded: Loaded) -> None:
+async def _test(name: str, phase: Phase, loaded: LoadedPolicy) -> None:
     from service.alerts.delivery import Verdict
     from service.alerts.destinations.kinds import made
-    from service.cli.errors import CommandError
+    from service.cli.command_errors import CommandError
     from service.cli.output import console
     from service.visible import visible
 
     if name not in loaded.destinations:
-        known = ", ".join(loaded.destinations) or "none at all"
+        known = ", ".join(loaded.destinations) or "none"
         raise CommandError(f"there is no destination {name} in the file; there is {known}")
     destination = made(name, loaded.destinations[name], os.environ)
     try:
@@ -57,7 +57,7 @@ async def _test(name: str, phase: Phase, loaded: Loaded) -> None:
 
 
 def notification(now: datetime, phase: Phase = "opened") -> Notification:
-    """Return a test notification of a phase, with its text in full, since that is our own."""
+    """Return a test notification of a phase; its text is our own, so it is included in full."""
     import uuid
 
     from deltaloom.messages import ModerationAlert
@@ -93,7 +93,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
 
 
 def _fields(phase: Phase, name: str, now: datetime) -> dict[str, object]:
-    """Return the fields in which an alert of a phase differs from the others."""
+    """Return the fields that are specific to alerts of a phase."""
     if phase in ("spike", "spike_ended"):
         return {"tenant": None, "provider": None, "rate": _rate(now)}
     response = {"response_id": name, "reference": name}

@@ -1,4 +1,4 @@
-"""`deltaloom alerts undelivered`: what a destination did not get, and why."""
+"""`deltaloom alerts undelivered`: list alerts that a destination did not get, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.cli.help_text import examples
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from service.storage.undelivered import StoredUndelivered
+    from service.storage.undelivered_store import StoredUndelivered
 
 EXAMPLES = examples(
     "deltaloom alerts undelivered",
@@ -24,12 +24,12 @@ EXAMPLES = examples(
 def run(
     to: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only those of this destination.", show_default=False),
+        typer.Option(metavar="NAME", help="Only alerts of this destination.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 50,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most the newest N.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List alerts that a destination did not get, the newest first, with its last answer.
+    """List alerts that a destination did not get, the newest first, each with the last answer.
 
     `deltaloom alerts resend` sends them again.
     """
@@ -61,7 +61,7 @@ def _json(stored: StoredUndelivered) -> str:
 
     fields = stored.alert.model_dump(mode="json", exclude={"alert"})
     alert: object = stored.alert.alert
-    with suppress(ValueError, RecursionError):  # an unreadable alert may not be JSON: show it as it is
+    with suppress(ValueError, RecursionError):  # an unreadable alert may not be JSON; show it unchanged
         alert = alert and json.loads(str(alert))
     return json.dumps({"id": stored.id, **fields, "alert": alert}, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""The undelivered alerts of all partitions as one list; their ids are those that the command shows."""
+"""Combine the undelivered alerts of all partitions; ids are those that the command shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from service.cli.partitions import located, qualified
-from service.storage.undelivered import StoredUndelivered, Undelivered
+from service.storage.undelivered_store import StoredUndelivered, Undelivered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def undelivered() -> AsyncIterator[AllUndelivered]:
-    """Those on the server that the settings name."""
-    from service.cli.connection import connect, read_settings
+    """Connect to the server of the settings, and yield its undelivered alerts."""
+    from service.cli.connect import connect, read_settings
 
     settings = read_settings()
     async with connect(settings) as client:
@@ -28,18 +28,18 @@ async def undelivered() -> AsyncIterator[AllUndelivered]:
 
 
 class AllUndelivered:
-    """What `Undelivered` does in one partition, in whichever partition an alert is."""
+    """The undelivered alerts of all partitions; see `Undelivered` for one partition."""
 
     def __init__(self, client: Redis, partitions: Partitions) -> None:
         self._partitions = partitions
         self._of = {names: Undelivered(client, names) for names in partitions.all}
 
     async def count(self) -> int:
-        """How many there are."""
+        """Return the number of undelivered alerts."""
         return sum([await alerts.count() for alerts in self._of.values()])
 
     async def newest(self, limit: int, destination: str | None) -> list[StoredUndelivered]:
-        """The newest, of one destination or of all."""
+        """Return the newest alerts, up to `limit`, of one destination or (None) of all."""
         newest: list[StoredUndelivered] = []
         for names, alerts in self._of.items():
             found: list[StoredUndelivered] = []
@@ -52,20 +52,20 @@ class AllUndelivered:
         return heapq.nlargest(limit, newest, key=lambda stored: stored.alert.failed_at)
 
     async def oldest_first(self, destination: str | None) -> AsyncIterator[StoredUndelivered]:
-        """Those that are there now, partition by partition, of one destination or of all."""
+        """Yield the present alerts, partition by partition, of one destination or (None) of all."""
         for names, alerts in self._of.items():
             async for stored in alerts.oldest_first():
                 if destination in (None, stored.alert.destination):
                     yield _shown(names, stored)
 
     async def get(self, shown_id: str) -> StoredUndelivered | None:
-        """One of them; None if it is not there (any more)."""
+        """Return an alert by its shown id; None if it does not exist."""
         names, entry_id = located(self._partitions, shown_id)
         stored = await self._of[names].get(entry_id)
         return stored and _shown(names, stored)
 
     async def drop(self, shown_id: str) -> None:
-        """Remove one."""
+        """Remove an alert by its shown id."""
         names, entry_id = located(self._partitions, shown_id)
         await self._of[names].drop(entry_id)
 

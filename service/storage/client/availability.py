@@ -1,4 +1,4 @@
-"""What redis-py raises when the server is away, or takes no writes now: all of it one error of ours."""
+"""Map the errors of redis-py for an unavailable server, or one that refuses writes, to one error of ours."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import TYPE_CHECKING
 
 from redis import exceptions
 
-from service.ports.storage import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 from service.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_RAISED = (
+_UNAVAILABLE_ERRORS = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
-    exceptions.ClusterError,  # also "TTL exhausted": a slot was on its way for longer than redis-py waits
+    exceptions.ClusterError,  # includes "TTL exhausted": a slot migrates for longer than redis-py waits
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
-    exceptions.AskError,  # and MOVED: the map of the cluster changed once more
+    exceptions.AskError,  # and MOVED: the slot map of the cluster changed once more
     exceptions.TryAgainError,
     exceptions.SlotNotCoveredError,
     exceptions.NoScriptError,  # flushed again between loading it and calling it
     OSError,
 )
 
-_OF_CLUSTERS = ("Redis Cluster cannot be connected", "All slots are not covered")
-"""What redis-py raises a class of its own for, which is also that of mistakes in a program."""
+_CLUSTER_UNAVAILABLE = ("Redis Cluster cannot be connected", "All slots are not covered")
+"""Messages of redis-py for an unavailable cluster; their class is also that of programming errors."""
 
-_IN_SCRIPTS = ("access a non local key in a cluster node", "while the cluster is down")
-"""What ends a script half way while its slot is moving, or its master loses the others.
+_ABORTED_SCRIPTS = ("access a non local key in a cluster node", "while the cluster is down")
+"""Messages that end a script half way while its slot is migrating, or its master loses the cluster.
 
-A script begins only where all of its keys are. One that has deleted a key, and asks for that again, is told
-to look elsewhere. So `commit.lua` deletes none, and `settle.lua` none that its second run would miss.
+A script begins only on a server that has all its keys. If it deletes a key and then accesses it again, the
+server redirects it. So `commit.lua` deletes no key, and `settle.lua` none that its second run would need.
 """
 
 _REMEDIES = {
-    "NOPERM": "give it the rights that docs/operations.md lists for its role",
-    "WRONGTYPE": "move the key or delete it, or set DELTALOOM_PREFIX to a prefix that nobody else uses",
+    "NOPERM": "grant it the rights that docs/operations.md lists for its role",
+    "WRONGTYPE": "move the key or delete it, or set DELTALOOM_PREFIX to a prefix that no other program uses",
     "command": "use a server that has it (Redis 7.0 or later, or Valkey), and do not rename commands",
 }
-"""What to do about an answer that only somebody can mend, by its kind."""
+"""Remedies for errors that need an operator, by kind of error."""
 
 _UNKNOWN_COMMANDS = (
     "unknown command",
@@ -59,61 +59,76 @@ _UNKNOWN_COMMANDS = (
 _SCRIPT = re.compile(r" script: (?:[0-9a-f]{40}|on @).*$", re.DOTALL)
 
 _PIPELINED = re.compile(r"Command # \d+ \(\S+ (\S+).*\) of pipeline caused error: \W*(.*?)\W*", re.DOTALL)
-"""The error of a command in a pipeline: its key, and what the server said. The rest may be people's words."""
+"""The error of a command in a pipeline: its key and the server's message. The rest may have users' texts."""
 
-_ANSWERED = ("BUSY ", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED", "WAIT")
+_UNAVAILABLE_REPLIES = (
+    "BUSY ",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "UNBLOCKED",
+    "WAIT",
+)
 
 
 @contextmanager
 def unavailable_if_away(key: str | None = None) -> Iterator[None]:
-    """Raise `StorageUnavailableError` for whatever time or somebody has to mend; let the rest through.
+    """Translate errors that a retry or an operator can resolve to `StorageUnavailableError`.
+
+    Other errors pass through.
 
     Args:
-        key: the one that is asked about; errors about what lies there name it.
+        key: the key of the command, for the message of a WRONGTYPE error.
+
+    Raises:
+        StorageUnavailableError: the server is unavailable or refuses writes for now.
+        SetUpWronglyError: an operator has to change the setup of the server.
     """
     try:
         yield
-    except _RAISED as error:
+    except _UNAVAILABLE_ERRORS as error:
         raise _unavailable(error) from error
     except (AttributeError, RuntimeError) as error:
-        if not _of_a_connection(error):
+        if not _from_connection(error):
             raise
         raise StorageUnavailableError("ConnectionError", str(error)) from error
     except exceptions.RedisClusterException as error:
-        if str(error).startswith(_OF_CLUSTERS):
+        if str(error).startswith(_CLUSTER_UNAVAILABLE):
             raise _unavailable(error) from error
         raise
     except exceptions.ResponseError as error:
         if wrong := set_up_wrongly(error, key):
             raise wrong from error
-        if str(error).startswith(_ANSWERED):
+        if str(error).startswith(_UNAVAILABLE_REPLIES):
             raise StorageUnavailableError(str(error).split(" ", 1)[0], str(error)) from error
-        if any(part in str(error) for part in _IN_SCRIPTS):
+        if any(part in str(error) for part in _ABORTED_SCRIPTS):
             raise StorageUnavailableError("script ended", str(error)) from error
         raise
 
 
-def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> SetUpWronglyError | None:
-    """Return the error that says what somebody has to mend; None if this is not of that kind."""
-    said = without_script(str(error))
-    if pipelined := _PIPELINED.fullmatch(said):
-        said, key = pipelined[2], pipelined[1]
-    if isinstance(error, exceptions.NoPermissionError) or "ACL failure in script" in said:
+def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> SetupError | None:
+    """Return the error with the remedy for an operator, or None if the error is of another kind."""
+    message = without_script(str(error))
+    if pipelined := _PIPELINED.fullmatch(message):
+        message, key = pipelined[2], pipelined[1]
+    if isinstance(error, exceptions.NoPermissionError) or "ACL failure in script" in message:
         kind = "NOPERM"
-    elif said.startswith("WRONGTYPE"):
+    elif message.startswith("WRONGTYPE"):
         kind = "WRONGTYPE"
-    elif any(part in said for part in _UNKNOWN_COMMANDS):
+    elif any(part in message for part in _UNKNOWN_COMMANDS):
         kind = "command"
     else:
         return None
-    said = said.removeprefix(kind).removeprefix("ERR").strip().rstrip(".")
+    message = message.removeprefix(kind).removeprefix("ERR").strip().rstrip(".")
     if key is not None and kind == "WRONGTYPE":
-        said = f"{said} ({visible(key)})"
-    return SetUpWronglyError(kind, f"{said}; {_REMEDIES[kind]}")
+        message = f"{message} ({visible(key)})"
+    return SetupError(kind, f"{message}; {_REMEDIES[kind]}")
 
 
 def without_script(answer: str) -> str:
-    """Return a server's answer without the script's digest and line, which say nothing to a reader."""
+    """Return a server's message without the script's digest and line, which do not help a reader."""
     return _SCRIPT.sub("", answer)
 
 
@@ -124,22 +139,22 @@ def _unavailable(error: Exception) -> StorageUnavailableError:
 
 
 def distrust_of(error: BaseException | None) -> str | None:
-    """Why a server's certificate is not trusted, and what to do; None if that is not the trouble."""
+    """Return why a server's certificate is not trusted, with the remedy, or None for another error."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
-                f"its certificate is not trusted ({error.verify_message.rstrip('.')}): the URL has to name "
-                "a host that it is for, and its CA with ?ssl_ca_certs=/path/to/ca.pem"
+                f"its certificate is not trusted ({error.verify_message.rstrip('.')}): use a URL with a "
+                "host that the certificate is valid for, and with its CA as ?ssl_ca_certs=/path/to/ca.pem"
             )
         error = error.__cause__ or error.__context__
     return None
 
 
-def _of_a_connection(error: Exception) -> bool:
-    """Whether an error comes from inside of a connection: another task closed it at this very moment.
+def _from_connection(error: Exception) -> bool:
+    """Return whether an error was raised inside a connection of redis-py, which another task has just closed.
 
-    A cluster's client closes what it takes for free while somebody takes it, and whoever that is finds no
-    socket there ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed").
+    A cluster's client closes connections that it considers free while a task takes one. That task finds no
+    socket ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed").
     """
     frames = walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "redis.asyncio.connection" for frame, _ in frames)

@@ -1,14 +1,12 @@
-"""A cluster's clients, mended where redis-py's would not do.
+"""Clients of a cluster, with fixes for three problems of redis-py.
 
-For a command whose keys are not at a fixed place redis-py asks one node, with `COMMAND GETKEYS`, before every
-call. That doubles the way of each read; and when that one node is dead the read fails for as long, since
-the question is asked outside of what redis-py tries again.
-
-When the map of the cluster has changed a few times, or the cluster is down, redis-py closes all connections,
-under whatever else is using them: a batch that another partition has just been given would be lost sight of
-until it is claimed.
-
-For a slot that no master has, redis-py's own for asyncio raises a KeyError, and does not read the map again.
+1. If a command's keys have no fixed position, redis-py sends `COMMAND GETKEYS` to one node before every call.
+   That doubles the latency of each read. While that node is down, all reads fail, because redis-py does not
+   retry this request.
+2. After a few changes of the slot map, or while the cluster is down, redis-py closes all connections, even
+   those in use. A batch that another partition is reading would stay pending until it is claimed.
+3. For a slot without a master, redis-py's asyncio client raises a KeyError and does not read the slot map
+   again.
 """
 
 from __future__ import annotations
@@ -23,26 +21,30 @@ _READS = frozenset({"XREAD", "XREADGROUP"})
 
 
 def _stream_of(args: tuple[Any, ...]) -> Any:
-    """The stream that is read; if there are several they must lie in one slot."""
-    return args[args.index(b"STREAMS") + 1]  # which is how redis-py writes it
+    """Return the first stream of a read; if it has several, they must be in one slot."""
+    return args[args.index(b"STREAMS") + 1]  # redis-py passes the keyword in this form
 
 
 class Cluster(RedisCluster):
-    """For asyncio."""
+    """An asyncio client of a cluster."""
 
     async def aclose(self) -> None:
-        """Close all connections, those in use when they are free. The next call reads the map anew."""
+        """Close the free connections now and the others after use. The next call reads the slot map again."""
         self._initialize = True
         for node in (*self.get_nodes(), *self.nodes_manager.startup_nodes.values()):
             node.update_active_connections_for_reconnect()
             await node.disconnect_free_connections()
 
     async def get_nodes_from_slot(self, command: str, *args: Any) -> list[ClusterNode]:
-        """The master of a command's keys."""
+        """Return the master that has a command's keys.
+
+        Raises:
+            SlotNotCoveredError: no master has the slot; the next attempt reads the slot map again.
+        """
         try:
             nodes: list[ClusterNode] = await super().get_nodes_from_slot(command, *args)
         except KeyError as error:
-            self._initialize = True  # the next attempt reads the map
+            self._initialize = True  # the next attempt reads the slot map
             raise SlotNotCoveredError(f"no master has slot {error}") from error
         return nodes
 
@@ -53,10 +55,10 @@ class Cluster(RedisCluster):
 
 
 class BlockingCluster(BlockingRedisCluster):
-    """For a program that waits."""
+    """A blocking client of a cluster."""
 
     def determine_slot(self, *args: Any) -> int | None:
-        """The slot of a command's keys."""
+        """Return the slot of a command's keys, or None for a command without keys."""
         if args[0] in _READS:
             return int(self.keyslot(_stream_of(args)))  # type: ignore[no-untyped-call]
         return super().determine_slot(*args)

@@ -1,7 +1,7 @@
-"""The one place that makes clients: of one server, of a cluster, of a master that sentinels know.
+"""Create the clients of a single server, a cluster, or a master behind sentinels.
 
-A cluster's client has every method that is used here, and is no `Redis` by type: to the rest of the program
-all three are one.
+A cluster's client is not a `Redis` by type, but has every method that the program uses. So the rest of the
+program treats all three as one type.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.client import Redis as BlockingRedis
 from redis.cluster import ClusterNode as BlockingClusterNode
 
 from service.storage.client.cluster import BlockingCluster, Cluster
-from service.storage.client.reading_client import Input, PatientCluster, PatientMaster, PatientRedis, gather
+from service.storage.client.reading_client import Input, ReadingCluster, ReadingMaster, ReadingRedis, gather
 from service.storage.client.reads import Reads
 from service.storage.client.sentinel import BlockingMaster, Master
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from service.address import Address
 
 _CONNECTIONS = 10_000
-"""To a server, at most: one for each partition that is read, and a few. redis-py would allow 100."""
+"""Maximum connections to a server: one for each partition and a few more; redis-py's default is 100."""
 
 _READ_BYTES = 256 * 1024
-"""Taken from the socket at once: a batch has some hundred thousand bytes."""
+"""Bytes read from a socket at once; a batch has a few hundred thousand."""
 
-PatientClient = PatientRedis | PatientMaster | PatientCluster
+ReadingClient = ReadingRedis | ReadingMaster | ReadingCluster
 
 
-class _Kinds(NamedTuple):
-    """A client of each mode."""
+class _ClientClasses(NamedTuple):
+    """The client class of each mode."""
 
     standalone: type[Redis] = Redis
     sentinel: type[Master] = Master
@@ -44,24 +44,26 @@ class _Kinds(NamedTuple):
 
 
 def client_of(address: Address, *, single_connection: bool = False, **options: Any) -> Redis:
-    """A client for asyncio that gives bytes; `options` are those of redis-py's connections."""
-    return cast("Redis", _made(_Kinds(), address, single_connection=single_connection, options=options))
+    """Return an asyncio client without decoded replies; `options` are those of redis-py's connections."""
+    return cast(
+        "Redis", _create(_ClientClasses(), address, single_connection=single_connection, options=options)
+    )
 
 
-def patient_client_of(address: Address, inputs: Mapping[str, Input]) -> PatientClient:
-    """A client for FastStream, of these streams."""
-    kinds = _Kinds(PatientRedis, PatientMaster, PatientCluster)
-    # What has failed is read again by those who wait. redis-py would ask a cluster for all replies again, and
-    # add them to the ones that had come.
+def reading_client_of(address: Address, inputs: Mapping[str, Input]) -> ReadingClient:
+    """Return the client with which FastStream reads these streams."""
+    kinds = _ClientClasses(ReadingRedis, ReadingMaster, ReadingCluster)
+    # The callers retry failed reads. On a cluster, redis-py would send all commands of a pipeline again and
+    # add their replies to those already received.
     options = {"socket_read_size": _READ_BYTES, "retry": Retry(NoBackoff(), 0)}
-    client: PatientClient = _made(kinds, address, single_connection=False, options=options)
+    client: ReadingClient = _create(kinds, address, single_connection=False, options=options)
     client.inputs, client.latest, client.reads = inputs, {}, Reads()
     client.set_response_callback("XREADGROUP", cast("Any", gather))
     return client
 
 
 def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
-    """A client for a program that waits; gives bytes."""
+    """Return a blocking client without decoded replies."""
     if address.mode == "standalone":
         return BlockingRedis.from_url(address.urls[0], **options)
     hosts, arguments = address.hosts, _arguments(address)
@@ -73,7 +75,9 @@ def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
     return cast("BlockingRedis", cluster)
 
 
-def _made(kinds: _Kinds, address: Address, *, single_connection: bool, options: dict[str, Any]) -> Any:
+def _create(
+    kinds: _ClientClasses, address: Address, *, single_connection: bool, options: dict[str, Any]
+) -> Any:
     options = {"max_connections": _CONNECTIONS, **options}
     if address.mode == "standalone":
         return kinds.standalone.from_url(
@@ -89,12 +93,12 @@ def _made(kinds: _Kinds, address: Address, *, single_connection: bool, options: 
             **{**options, **arguments},
         )
     nodes = [ClusterNode(host, port) for host, port in hosts]
-    # Whether the slots that have a server are served while others have none, the servers say.
+    # The servers' own setting decides whether slots are served while other slots have no master.
     return kinds.cluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **arguments})
 
 
 def _arguments(address: Address) -> dict[str, Any]:
-    """What the URL says beside its hosts."""
+    """Return the options in the URL, without its hosts."""
     arguments: dict[str, Any] = {**parse_url(address.urls[0])}
     if arguments.pop("connection_class", None) is SSLConnection:
         arguments["ssl"] = True

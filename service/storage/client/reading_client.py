@@ -1,6 +1,17 @@
-"""A client for FastStream that waits while the server is away, and makes a group that is gone again.
+"""Clients that read for FastStream. They wait while the server is unavailable, and recreate a missing group.
 
-With its own FastStream would log a traceback for every attempt, and stop for good where the group is gone.
+With a client of its own FastStream would log a traceback for each attempt, and stop for good if the group is
+missing.
+
+Theory of operation:
+
+1. FastStream sends XREADGROUP. The client replaces it by smaller reads in a pipeline, fewer if the latest
+   batch was small. The first read blocks, the others return the entries that are there by then.
+2. Each reply is added to the batch as soon as it has come, while the server prepares the next one. The
+   replies are so small that their entries and decoded events fit into the processor's cache.
+3. FastStream receives the whole batch as if it were a single entry.
+4. If the pipeline fails without a reply, the client sends a single read and retries it until it succeeds.
+5. A read counts as in progress until FastStream asks for the next batch: see `reads.py`.
 """
 
 from __future__ import annotations
@@ -24,88 +35,92 @@ from service.storage.client.sentinel import Master
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from service.patience import Patience
     from service.ports.storage import RawEntry
+    from service.retrying import RetryUntilAvailable
     from service.storage.client.reads import Reads
 
 
 BATCH_BYTES = 2 * 1024 * 1024
-"""Of large entries (arrays of events) a batch has fewer, so that it takes no longer than one of small."""
+"""Approximate maximum bytes of a batch: with large entries (arrays of events) it has fewer of them."""
 
 ENTRIES_AT_ONCE, _BYTES_AT_ONCE = 500, 192 * 1024
-"""Entries that one reply has, and their bytes: with all that is made of them while they are gathered, they
-fit into a processor's own cache."""
+"""Maximum entries of one reply, and their approximate maximum bytes, so that they and the data decoded from
+them fit into the processor's cache."""
 
 _PAUSES = (0, 0.05, 0.2, 0.8)
-"""Seconds before each further try, where a connection to a cluster was lost. That happens now and then and
-means nothing: only what still fails after about a second means that the cluster is away."""
+"""Seconds before each retry after a lost connection to a cluster. A lost connection is common; only a failure
+for about a second means that the cluster is unavailable."""
 
 _SAMPLE = 16
-"""Entries that are looked at, to tell how large they are."""
+"""Approximate number of entries in a sample of entry sizes."""
 
 
-class Group(Protocol):
-    """A consumer group."""
+class GroupCreator(Protocol):
+    """A consumer group that can be created."""
 
     async def ensure(self) -> None:
-        """Make it, if it is not there."""
+        """Create the group, unless it exists."""
         ...
 
 
 class Collector(Protocol):
-    """What takes entries as they are read."""
+    """A batch under construction."""
 
     def extend(self, entries: Sequence[RawEntry], /) -> None:
-        """Add some, in the order of their ids."""
+        """Add entries in the order of their ids."""
         ...
 
 
 class Input(NamedTuple):
-    """A stream that is read."""
+    """An input stream and the means to read it."""
 
-    group: Group
-    patience: Patience
+    group: GroupCreator
+    retrying: RetryUntilAvailable
     new_batch: Callable[[], Collector] = list
     entries_at_most: Callable[[], int | None] = lambda: None
-    """How many entries the next batch should have at most; None: as many as it may."""
+    """Return the maximum entries of the next batch, or None for no limit but the configured one."""
 
 
 class Patient:
-    """What every client for FastStream has, whatever it is a client of."""
+    """The reading behaviour shared by the clients of all modes."""
 
     inputs: Mapping[str, Input]
-    """By the names of their streams."""
+    """The inputs by the names of their streams."""
     latest: dict[str, _Latest]
-    """Of each stream, once it was read."""
+    """The sizes of the latest read by stream; no item before the first read."""
     reads: Reads
-    """Those under way; one has ended when FastStream has had its batch taken, and reads on."""
+    """The reads in progress; a read ends when FastStream asks for the next batch of the stream."""
 
     _in_pipelines: ClassVar[dict[str, bool]] = {}
-    """How several commands are sent."""
+    """Options for the execution of a pipeline."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Read when the server can; FastStream is given a whole batch as one entry.
+        """Read a batch as soon as the server can, and return it as a single entry.
 
-        It would look at each, and redis-py make a dictionary of each. FastStream also pings, and makes the
-        group, at the stream's end. Neither is done: no reader waits for another one's server, and the group
-        is there, and begins where it should.
+        Otherwise FastStream would process each entry, and redis-py create a dictionary for each. Commands
+        other than XREADGROUP are not sent: FastStream's ping would wait for another partition's server, and
+        its XGROUP CREATE would begin at the end of the stream, while the group exists already.
         """
         if args[0] != "XREADGROUP":
             return True
         stream = next(arg for arg in args if arg in self.inputs)
         self.reads.end(stream)
         latest = self.latest.get(stream, _NOTHING)
-        # A batch is made before it is read, so that it notes no history that began after its first entry.
-        options["taken"] = taken = Taken(self.inputs[stream].new_batch(), latest.entry_bytes)
+        # Create the batch before the read, so that it records a replication id from before its first entry.
+        options["taken"] = taken = ReadBatch(self.inputs[stream].new_batch(), latest.entry_bytes)
         commands = _commands(args, latest, self.inputs[stream].entries_at_most())
         with logs.bound(stream=stream):
             if len(commands) == 1 or not await self._read_at_once(stream, commands, options):
-                await self.inputs[stream].patience.until_done(self._read, stream, commands[0], options)
+                await self.inputs[stream].retrying.call(self._read, stream, commands[0], options)
         self.latest[stream] = _Latest(taken.entries, taken.entry_bytes)
         return [(stream.encode(), [(taken.last_id, taken.batch)])] if taken.entries else []
 
     async def _read(self, stream: str, command: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Read one reply."""
+        """Read one reply.
+
+        Raises:
+            StorageUnavailableError: retry the read.
+        """
         async with self._under_way(stream, options["taken"]):
             try:
                 with unavailable_if_away():
@@ -116,7 +131,7 @@ class Patient:
             else:
                 return
         await self.inputs[stream].group.ensure()
-        raise StorageUnavailableError("NOGROUP", "the consumer group was gone, and is made again")
+        raise StorageUnavailableError("NOGROUP", "the consumer group was missing and has been created again")
 
     async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
         await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
@@ -124,11 +139,11 @@ class Patient:
     async def _read_at_once(
         self, stream: str, commands: list[tuple[Any, ...]], options: dict[str, Any]
     ) -> bool:
-        """Read several replies; whether something came, or nothing went wrong.
+        """Read several replies; return False if an error came before any entry.
 
-        Whatever does, so will the next read find, and know what to do.
+        The error itself is dropped, because the next read meets it again and handles it.
         """
-        taken: Taken = options["taken"]
+        taken: ReadBatch = options["taken"]
         pipeline = self.pipeline(transaction=False)  # type: ignore[attr-defined]  # the client's
         for command in commands:
             pipeline.execute_command(*command, **options)
@@ -141,8 +156,8 @@ class Patient:
         return True
 
     @asynccontextmanager
-    async def _under_way(self, stream: str, taken: Taken) -> AsyncIterator[None]:
-        """A read; if it brings something, it has not ended with this."""
+    async def _under_way(self, stream: str, taken: ReadBatch) -> AsyncIterator[None]:
+        """Register a read; unregister it at once if it has brought no entries."""
         await self.reads.begin(stream)
         try:
             yield
@@ -152,31 +167,31 @@ class Patient:
 
 
 class _Latest(NamedTuple):
-    """What the latest read of a stream has brought."""
+    """The size of the latest read of a stream."""
 
     entries: int = 0
     entry_bytes: int = 1
-    """Of an entry, about."""
+    """Approximate bytes of an entry."""
 
 
 _NOTHING = _Latest()
 
 
 @dataclass(slots=True)
-class Taken:
-    """What a read has brought so far."""
+class ReadBatch:
+    """The entries that a read has brought so far."""
 
     batch: Collector
     entry_bytes: int
-    """Of an entry of the latest reply, about; of this read or the one before."""
+    """Approximate bytes of an entry in the latest reply, which may be one of the previous read."""
     entries: int = 0
     last_id: bytes = b"0-0"
 
     def add(self, entries: Sequence[RawEntry]) -> None:
-        """Add a reply's entries.
+        """Add a reply's entries with ids above those of the entries so far.
 
-        When the group is made again between two replies, it begins at the stream's beginning. A batch has
-        entries in order, and once; what is left out stays pending, and is taken over.
+        A group that is recreated between two replies begins at the start of the stream. A batch must have its
+        entries in order and once, so the others are left out; they stay pending and are claimed later.
         """
         if _order(entries[0][0]) <= _order(self.last_id):
             entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]
@@ -193,10 +208,10 @@ def _order(entry_id: bytes) -> EntryId:
 def _commands(
     args: tuple[Any, ...], latest: _Latest, entries_at_most: int | None = None
 ) -> list[tuple[Any, ...]]:
-    """The commands for a read: the first one waits, the others ask for what is there by then.
+    """Return the commands of a read: the first one blocks, the others return what is there by then.
 
-    Each asks for what fits into the cache, and all together for twice as much as the latest read has brought:
-    the server is to have the next reply ready when one has been gathered.
+    Each requests as many entries as fit into the processor's cache, and all together twice as many as the
+    latest read has brought, so that the server prepares the next reply while one is processed.
     """
     at, block = args.index(b"COUNT") + 1, args.index(b"BLOCK")
     count = max(1, min(int(args[at]), BATCH_BYTES // latest.entry_bytes, entries_at_most or int(args[at])))
@@ -206,8 +221,8 @@ def _commands(
     return [first, *[(*first[:block], *first[block + 2 :])] * (times - 1)]
 
 
-def gather(reply: Any, *, taken: Taken, **_options: Any) -> None:
-    """Add what was read to its batch, as soon as the reply is there; redis-py calls this."""
+def gather(reply: Any, *, taken: ReadBatch, **_options: Any) -> None:
+    """Add a reply's entries to the batch; redis-py calls this as soon as the reply is complete."""
     streams = reply.items() if isinstance(reply, dict) else reply or ()
     for _, entries in streams:
         if entries:
@@ -215,23 +230,23 @@ def gather(reply: Any, *, taken: Taken, **_options: Any) -> None:
 
 
 def _size(entries: Sequence[RawEntry]) -> int:
-    """Bytes of an entry, about: the mean of some that are spread over the batch."""
+    """Return the approximate bytes of an entry: 1 plus the mean of a sample spread over the entries."""
     some = entries[:: max(1, len(entries) // _SAMPLE)]
     return 1 + sum(len(value) for _, fields in some for value in fields) // len(some)
 
 
-class PatientRedis(Patient, Redis):  # type: ignore[misc]  # redis-py's own bases disagree
-    """Of one server."""
+class ReadingRedis(Patient, Redis):  # type: ignore[misc]  # redis-py's own bases disagree
+    """A reading client of a single server."""
 
 
-class PatientMaster(Patient, Master):  # type: ignore[misc]  # redis-py's own bases disagree
-    """Of the master that sentinels know."""
+class ReadingMaster(Patient, Master):  # type: ignore[misc]  # redis-py's own bases disagree
+    """A reading client of the master behind sentinels."""
 
 
-class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own bases disagree
-    """Of a cluster."""
+class ReadingCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own bases disagree
+    """A reading client of a cluster."""
 
-    # A command that is redirected would go through `execute_command`; the next read finds the way.
+    # A redirected command would call `execute_command` again; instead, the next read follows the redirection.
     _in_pipelines: ClassVar[dict[str, bool]] = {"allow_redirections": False}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -245,8 +260,8 @@ class PatientCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
                 times_closed = self._times_closed
             with contextlib.suppress(exceptions.ConnectionError):
                 return await super()._ask(command, options)
-            # The other connections may be lost too, and the map be another one. If another read has closed
-            # them meanwhile, those of now are new, and other reads wait on them.
+            # The other connections may be lost too, and the slot map may be outdated, so close them all. If
+            # another read has done that meanwhile, the connections are new and in use by other reads.
             async with self._closing:
                 if times_closed == self._times_closed:
                     await self.aclose()

@@ -1,17 +1,13 @@
-"""A client of the master that sentinels know, whoever that is at the moment.
+"""Clients of the current master of a group of sentinels, with fixes for three problems of redis-py.
 
-It asks the sentinels whenever it connects, and connects anew when the master is gone or has become a replica.
-
-redis-py's own asks them when it takes a connection, but not when it sends a command again on one that broke:
-then it connects to the address it had. A master that died and is back takes writes for some seconds, until
-the sentinels make it a replica; whatever it was told in that time is lost.
-
-It also moves the sentinel that has answered to the front of a list that all calls share. When two calls do
-so at once, that sentinel is in the list twice, and another one is forgotten for good, with its connections
-open. So here each call has a list of its own.
-
-Where no sentinel answers, redis-py says that there is no master, and writes out its own clients in place of
-what is the matter: a password, a certificate, an address.
+1. The client here asks the sentinels for the master at every connect. redis-py's client does not when it
+   retries a command on a broken connection, but connects to the previous address. A master that died and is
+   back accepts writes for some seconds, until the sentinels make it a replica. Those writes are lost.
+2. redis-py moves the sentinel that has answered to the front of a list that all calls share. Two concurrent
+   calls can put one sentinel into the list twice and drop another one, with its connections open. Here each
+   call has a list of its own.
+3. If no sentinel answers, redis-py reports that there is no master and prints its own clients instead of the
+   cause, such as a password, a certificate or an address. Here the error has the cause.
 """
 
 from __future__ import annotations
@@ -42,20 +38,20 @@ from redis.sentinel import SentinelManagedSSLConnection as BlockingSentinelManag
 Hosts = list[tuple[str, int]]
 
 _TIMEOUT = 2.0
-"""Seconds that a sentinel has for its answer, before the next one is asked."""
+"""Seconds to wait for a sentinel before the next one is asked."""
 
 
 def _raise_for(service: str, answers: list[Any]) -> NoReturn:
-    """Say why there is no master: what each of the sentinels answers, or raises."""
+    """Raise the reason why no master was found, from the sentinels' answers or errors."""
     troubles = [each for each in answers if isinstance(each, NoConnectionError | NoAnswerError)]
     if len(troubles) < len(answers):
-        raise MasterNotFoundError(f"the sentinels know no master {service!r} that is well")
+        raise MasterNotFoundError(f"the sentinels know no healthy master {service!r}")
     raise type(troubles[0])(f"no sentinel answers: {troubles[0]}") from troubles[0]
 
 
 class _Sentinels(Sentinel):
     async def discover_master(self, service_name: str) -> Any:
-        """Ask one sentinel after the other; the next call begins with the one that has answered."""
+        """Return the master's address from the first sentinel that answers; the next call begins with it."""
         asked = copy(self)
         asked.sentinels = [*self.sentinels]
         try:
@@ -85,27 +81,27 @@ def _answer_of(sentinel: BlockingRedis) -> Any:
         return error
 
 
-class _Asking:
-    """A connection that never goes back to an address without asking."""
+class _AskingConnection:
+    """A connection that asks the sentinels for the master at every connect."""
 
     async def connect_check_health(self, **options: Any) -> None:
-        """Connect: where `connect` has found the master, or, without it, there too."""
-        if options.get("retry_socket_connect", True):  # which is how `connect` does not call it
+        """Connect, after a look-up of the master by `connect` unless that is the caller."""
+        if options.get("retry_socket_connect", True):  # `connect` itself passes False
             await self.connect()  # type: ignore[attr-defined]  # the connection's
         else:
             await super().connect_check_health(**options)  # type: ignore[misc]  # the same
 
 
-class _Connection(_Asking, SentinelManagedConnection):  # type: ignore[misc]  # wider
+class _Connection(_AskingConnection, SentinelManagedConnection):  # type: ignore[misc]  # wider
     pass
 
 
-class _TlsConnection(_Asking, SentinelManagedSSLConnection):  # type: ignore[misc]  # wider
+class _TlsConnection(_AskingConnection, SentinelManagedSSLConnection):  # type: ignore[misc]  # wider
     pass
 
 
 class Master(Redis):
-    """For asyncio."""
+    """An asyncio client of the master behind sentinels."""
 
     _sentinel: Sentinel
 
@@ -113,16 +109,16 @@ class Master(Redis):
     def found_by(
         cls, sentinels: Hosts, login: dict[str, str], service: str, *, single: bool, **options: Any
     ) -> Self:
-        """A client.
+        """Return a client.
 
         Args:
-            sentinels: the addresses of some of them.
-            login: their user and password, if they want any.
-            service: the name under which they know the master.
-            single: with one connection only.
-            options: of the connections to the master.
+            sentinels: addresses of some sentinels.
+            login: user and password of the sentinels; empty if they need none.
+            service: name of the master, as configured in the sentinels.
+            single: True for a client with a single connection.
+            options: options of the connections to the master.
         """
-        asked = {**_impatient(login, options), "retry": Retry(NoBackoff(), 0)}
+        asked = {**_sentinel_options(login, options), "retry": Retry(NoBackoff(), 0)}
         sentinel = _Sentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _TlsConnection if options.pop("ssl", False) else _Connection
         pool = SentinelConnectionPool(service, sentinel, connection_class=kind, **options)  # type: ignore[no-untyped-call]
@@ -131,40 +127,40 @@ class Master(Redis):
         client._sentinel = sentinel
         return client
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - as its base has it
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - as in its base
         """Close the connections to the master and to the sentinels."""
         await super().aclose(close_connection_pool)
         await self._sentinel.aclose()
 
 
-class _BlockingAsking:
-    """The same as `_Asking`."""
+class _BlockingAskingConnection:
+    """The blocking counterpart of `_AskingConnection`."""
 
     def connect_check_health(self, **options: Any) -> None:
-        """Connect: see `_Asking`."""
+        """Connect; see `_AskingConnection`."""
         if options.get("retry_socket_connect", True):
             self.connect()  # type: ignore[attr-defined]  # the connection's
         else:
             super().connect_check_health(**options)  # type: ignore[misc]  # the same
 
 
-class _BlockingConnection(_BlockingAsking, BlockingSentinelManagedConnection):  # type: ignore[misc]  # wider
+class _BlockingConnection(_BlockingAskingConnection, BlockingSentinelManagedConnection):  # type: ignore[misc]  # wider
     pass
 
 
-class _BlockingTlsConnection(_BlockingAsking, BlockingSentinelManagedSSLConnection):  # type: ignore[misc]  # wider
+class _BlockingTlsConnection(_BlockingAskingConnection, BlockingSentinelManagedSSLConnection):  # type: ignore[misc]  # wider
     pass
 
 
 class BlockingMaster(BlockingRedis):
-    """For a program that waits."""
+    """A blocking client of the master behind sentinels."""
 
     _sentinel: BlockingSentinel
 
     @classmethod
     def found_by(cls, sentinels: Hosts, login: dict[str, str], service: str, **options: Any) -> Self:
-        """A client: see `Master.found_by`."""
-        asked = {**_impatient(login, options), "retry": BlockingRetry(NoBackoff(), 0)}
+        """Return a client; see `Master.found_by`."""
+        asked = {**_sentinel_options(login, options), "retry": BlockingRetry(NoBackoff(), 0)}
         sentinel = _BlockingSentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _BlockingTlsConnection if options.pop("ssl", False) else _BlockingConnection
         client: Self = sentinel.master_for(service, cls, connection_class=kind, **options)  # type: ignore[no-untyped-call]
@@ -178,7 +174,7 @@ class BlockingMaster(BlockingRedis):
             each.close()
 
 
-def _impatient(login: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
-    """How to connect to a sentinel: by TLS if the master is, and not waiting for one that hangs."""
+def _sentinel_options(login: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options to connect to a sentinel: the TLS options of the master, and short timeouts."""
     tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     return {**tls, **login, "socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}

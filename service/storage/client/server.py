@@ -1,6 +1,6 @@
-"""What a server says of itself: whether it is one for the worker, and what it promises.
+"""Assess a server: its version, eviction policy, durability and replication.
 
-Managed servers forbid INFO or CONFIG to their users. What may not be asked is unknown, and no failure.
+Some managed servers forbid INFO or CONFIG. A value that cannot be read is unknown, which is not a failure.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _DURABILITY: dict[str, tuple[State, str]] = {
     ),
     "no": (
         "warn",
-        "append-only file, written to disk when the system likes: a crash of the machine loses about 30 s",
+        "append-only file, written to disk when the system decides: a crash of the machine loses about 30 s",
     ),
-    "": ("ok", "append-only file; how often it is written to disk may not be asked (CONFIG GET appendfsync)"),
+    "": ("ok", "append-only file; CONFIG GET appendfsync is not permitted, so the sync interval is unknown"),
 }
 
 
-class Finding(NamedTuple):
-    """The answer to one question."""
+class ServerFinding(NamedTuple):
+    """The result of one check."""
 
     what: str
     state: State
@@ -48,17 +48,17 @@ class Finding(NamedTuple):
 
 
 class Server(NamedTuple):
-    """What a server says of itself; empty if it may not be asked."""
+    """The replies of a server to INFO and CONFIG GET; empty if the command is not permitted."""
 
     url: str
     info: Mapping[str, Any]
     config: Mapping[str, str]
     away: bool = False
-    """It does not answer: one master of a cluster, whose others do."""
+    """True for a master of a cluster that does not answer."""
 
 
 async def ask(client: Redis, url: str) -> list[Server]:
-    """Ask the server, or every master of a cluster; `url` is what it is called in what is found."""
+    """Query the server, or every master of a cluster; findings about a single server call it `url`."""
     if not isinstance(client, RedisCluster):
         return [await _ask(client, url)]
     with unavailable_if_away():
@@ -75,14 +75,14 @@ async def _ask_master(client: Redis, node: ClusterNode) -> Server:
 
 async def _ask(client: Redis, url: str, **where: Any) -> Server:
     with unavailable_if_away():
-        info = await _allowed(lambda: client.info(**where))
-        config = await _allowed(lambda: client.config_get("save", "appendfsync", **where))
+        info = await _if_permitted(lambda: client.info(**where))
+        config = await _if_permitted(lambda: client.config_get("save", "appendfsync", **where))
     return Server(url, info, config)
 
 
-def assess(servers: Sequence[Server]) -> list[Finding]:
-    """What can be said of them: of each question the worst answer, and how many there are of it."""
-    questions: list[Callable[[Server], Finding]] = [eviction, persistence]
+def assess(servers: Sequence[Server]) -> list[ServerFinding]:
+    """Return the worst finding of each check, with the number of masters that share its state."""
+    questions: list[Callable[[Server], ServerFinding]] = [eviction, persistence]
     if servers[1:]:
         questions.append(replication)
     answering = [server for server in servers if not server.away]
@@ -90,7 +90,7 @@ def assess(servers: Sequence[Server]) -> list[Finding]:
     return [_worst(findings) for findings in ([reached(server) for server in servers], *found)]
 
 
-def _worst(findings: Sequence[Finding]) -> Finding:
+def _worst(findings: Sequence[ServerFinding]) -> ServerFinding:
     worst = max(findings, key=lambda finding: _STATES.index(finding.state))
     if not findings[1:]:
         return worst
@@ -98,77 +98,79 @@ def _worst(findings: Sequence[Finding]) -> Finding:
     return worst._replace(says=f"{worst.says} ({alike} of {len(findings)} masters)")
 
 
-async def _allowed(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[str, Any]:
+async def _if_permitted(ask: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[str, Any]:
     try:
         return await ask()
     except ResponseError:  # NOPERM, or an unknown command
         return {}
 
 
-def reached(server: Server) -> Finding:
-    """Which server it is, and whether it is one that the worker can use."""
+def reached(server: Server) -> ServerFinding:
+    """Report the server's version, and whether the worker can use it."""
     if server.away:
-        return Finding("server", "warn", f"{server.url} does not answer: its partitions wait until it does")
+        return ServerFinding(
+            "server", "warn", f"{server.url} does not answer: its partitions wait until it does"
+        )
     if not server.info:
-        return Finding("server", "ok", f"{server.url} answers; its version may not be asked (INFO)")
+        return ServerFinding(
+            "server", "ok", f"{server.url} answers; INFO is not permitted, so its version is unknown"
+        )
     name = "Valkey" if "valkey_version" in server.info else "Redis"
     version = str(server.info.get(f"{name.lower()}_version", "0"))
     says = f"{name} {version} at {server.url}"
     oldest = OLDEST[name]
     if tuple(int(n) for n in version.split(".")[:2] if n.isdecimal()) < oldest:
-        return Finding(
+        return ServerFinding(
             "server", "fail", f"{says} is too old: {name} {oldest[0]}.{oldest[1]} or later is needed"
         )
     if server.info.get("role") == "slave":
-        return Finding(
-            "server", "fail", f"{says} is a replica and takes no writes: name the primary in REDIS_URL"
-        )
-    return Finding("server", "ok", says)
+        return ServerFinding("server", "fail", f"{says} is a read-only replica: set REDIS_URL to the primary")
+    return ServerFinding("server", "ok", says)
 
 
-def eviction(server: Server) -> Finding:
-    """Whether the server may throw away keys when it is full."""
+def eviction(server: Server) -> ServerFinding:
+    """Report whether the server may evict keys when its memory is full."""
     policy = server.info.get("maxmemory_policy")
     if policy is None:
-        return Finding("eviction", "warn", "unknown (INFO may not be asked); it should be noeviction")
+        return ServerFinding("eviction", "warn", "unknown (INFO is not permitted); it should be noeviction")
     if policy != "noeviction":
-        return Finding(
+        return ServerFinding(
             "eviction",
             "warn",
-            f"{policy}: when memory is full the server may throw away streams with their groups; "
+            f"{policy}: when memory is full the server may evict streams with their groups; "
             "set maxmemory-policy noeviction",
         )
-    return Finding(
+    return ServerFinding(
         "eviction", "ok", "noeviction: when memory is full, writes are refused and nothing is lost"
     )
 
 
-def persistence(server: Server) -> Finding:
-    """What is lost when the server crashes or is restarted."""
+def persistence(server: Server) -> ServerFinding:
+    """Report how much data a crash or a restart of the server loses."""
     append_only = server.info.get("aof_enabled")
     if append_only is None:
-        return Finding("durability", "warn", "unknown (INFO may not be asked); set appendonly yes")
+        return ServerFinding("durability", "warn", "unknown (INFO is not permitted); set appendonly yes")
     if append_only:
-        return Finding("durability", *_DURABILITY[server.config.get("appendfsync", "")])
+        return ServerFinding("durability", *_DURABILITY[server.config.get("appendfsync", "")])
     if server.config.get("save"):
-        return Finding(
+        return ServerFinding(
             "durability", "warn", "snapshots only: a crash loses all since the last one; set appendonly yes"
         )
     kept = "memory only: a restart loses everything" if "save" in server.config else "no append-only file"
-    return Finding("durability", "warn", f"{kept}; set appendonly yes")
+    return ServerFinding("durability", "warn", f"{kept}; set appendonly yes")
 
 
-def replication(server: Server) -> Finding:
-    """What happens to a master's partitions when it dies."""
+def replication(server: Server) -> ServerFinding:
+    """Report whether a replica can take over from a master."""
     replicas = server.info.get("connected_slaves")
     if replicas is None:
-        return Finding(
-            "failover", "warn", "unknown (INFO may not be asked); each master should have a replica"
+        return ServerFinding(
+            "failover", "warn", "unknown (INFO is not permitted); each master should have a replica"
         )
     if not replicas:
-        return Finding(
+        return ServerFinding(
             "failover",
             "warn",
             f"{server.url} has no replica: when it dies, its partitions wait until it is back",
         )
-    return Finding("failover", "ok", "each master has a replica, which takes its place when it dies")
+    return ServerFinding("failover", "ok", "each master has a replica, which takes its place when it dies")

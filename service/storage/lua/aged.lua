@@ -1,19 +1,19 @@
 #!lua flags=no-writes
--- Finds the entries of one kind that are older than an age, on one page of an output. An entry that a relay has yet
--- to deliver, and every entry after it, counts as old only when it is older than a longest age.
+-- Find the entries of one kind that are older than an age, on one page of an output stream. The oldest entry that a
+-- relay has yet to deliver, and all entries after it, count as old only beyond the longest age.
 --
 -- KEYS  1 stream
--- ARGV  1 kind   2 the entry after which to begin   3 age in ms   4 how many entries to look at
---       5 the prefix of the names of relays' groups   6 longest age in ms: relays keep nothing that is older
--- Returns {last entry looked at, or '' if there was none, how many were looked at,
---          {id, response_id or '', item_id or '', __data__}, … of the kind}
+-- ARGV  1 kind   2 id of the entry after which the page begins   3 age in ms   4 number of entries on the page
+--       5 prefix of the relays' group names   6 longest age in ms: entries beyond it are not kept for relays
+-- Returns {id of the last entry on the page, or '' if the page is empty, number of entries on the page,
+--          {id, response_id or '', item_id or '', __data__}, … for each entry of the kind}
 
 local STREAM, KIND, AFTER = KEYS[1], ARGV[1], ARGV[2]
 local AGE_MS, AT_MOST, RELAYS, LONGEST_MS = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
 
 if redis.call('EXISTS', STREAM) == 0 then return {'', 0} end
 
--- The last entry that is old enough, as an end of XRANGE: `(` leaves the entry itself out.
+-- `last` is the end of the XRANGE below; `(` excludes the entry itself.
 local old = id_of_age(AGE_MS)
 local last = '(' .. old
 local owed, is_pending = needed_of(STREAM, RELAYS)

@@ -1,10 +1,10 @@
 #!lua
--- Takes over entries that nobody has acknowledged for a while, without counting that as a delivery.
--- Entries that were trimmed from the input while pending are lost: they are counted, and reported.
+-- Claim entries that have been pending for too long. The delivery counts stay unchanged.
+-- Entries that were trimmed from the input while pending are lost: the script counts and reports them.
 --
 -- KEYS  1 input stream   2 counts
--- ARGV  1 consumer group   2 consumer   3 idle ms   4 cursor   5 how many at most
--- Returns MessagePack: {cursor, lost, {{id, deliveries}, …}}; cursor is 0-0 when all have been looked at
+-- ARGV  1 consumer group   2 consumer   3 minimum idle ms   4 cursor   5 maximum number of entries
+-- Returns MessagePack: {cursor, {id of a lost entry, …}, {{id, deliveries}, …}}; the cursor is 0-0 after the last page
 
 local INPUT, COUNTS = KEYS[1], KEYS[2]
 local GROUP, CONSUMER, IDLE_MS, CURSOR, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -1,86 +1,99 @@
 #!lua
--- Stores a batch's effects and acknowledges its entries, in one step; says what can be finished now.
+-- Store a batch's effects and acknowledge its entries, atomically. Report which responses can be settled now.
 --
--- A script has no rollback. So this one goes by phases: it checks all that could end it and writes nothing; it writes
--- what may be written any number of times; it writes what must be written once; it acknowledges; it reports. Whatever
--- ends it before the end leaves the entries pending, and the worker commits them again.
+-- A script has no rollback, so this one has phases: check everything that could fail, without a write; write what is
+-- idempotent; write what must be written once; acknowledge; report. If it fails in any phase, the entries are still
+-- pending and the worker commits them again.
+--
+-- Most responses take the fast path: the batch adds only fragments to logs that the worker knows to be stored, and
+-- sends one chunk per log. All others take the slow path: the plan lists them in RESPONSES.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting   7 weights of types
 --       8 weights of fields left out   9 owners of pending entries
---       10… states, markers and logs, by the numbers in the plan; then the logs that only grow
+--       10… states, markers and logs, which the plan refers to by index; last, the logs of the fast path
 -- ARGV  1 consumer group   2 consumer
---       3 the batch's entry ids, in order, separated by blanks
---       4 the plan, MessagePack, everything in it by position (see the names below)
---       5 whose is whose, MessagePack, read only where some entries were acknowledged before: entries by their
---         number in the batch, from 0: {responses {{parts {{entry, …}, …}, others {entry, …}}, …},
---         counts {{entry, …}, …}, logs that only grow {{entry, …}, …}}
---       6… blobs, by the numbers in the plan, from 1: chunks, endings, notes, entries of letters; then a chunk for each log
---         that only grows
--- Returns {MessagePack of a map, loaded, …}. If the map has any of these, nothing was written:
---         overflowing   {{response, part}, …}: parts that would have too many bytes or fragments
---         crowded       {{response, part}, …}: parts that would be too many of their response
---         noted_too_often  responses that would have too many endings of items and notes, or texts announced
---         forgotten     responses of which the worker left out what it thought to be stored, and it is not
---         refused       {{log, its bytes}, …}: logs that do not only grow: they are gone (0 bytes), or near a limit
---         contradicted  {{response, part, digest, {register's field, value, …}}, …}: finished parts whose text has this
---                       digest, and for which the batch has another text, but no alert about it
---         still_there   the history is not the one that the plan is for: the entries that it knows
---         Responses, parts, logs and entries go by their numbers in the plan or the batch, from 0. Besides:
---         history       which history of the data this is
+--       3 the batch's entry ids in ascending order, separated by spaces
+--       4 the plan: a MessagePack array, its items by position (see the names below)
+--       5 the entries of each effect, MessagePack, read only if some entries were acknowledged before. Entries are
+--         indexes into the batch, from 0: {responses {{parts {{entry, …}, …}, other effects {entry, …}}, …},
+--         counts {{entry, …}, …}, logs of the fast path {{entry, …}, …}}
+--       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters;
+--         last, a chunk for each log of the fast path
+-- Returns {a map in MessagePack, loaded, …}. Responses, parts, logs and entries in it are indexes into the plan or the
+-- batch, from 0. If the map has any of these fields, the script has written nothing:
+--         overflowing   {{response, part}, …}: parts that would exceed the limit of bytes or fragments
+--         crowded       {{response, part}, …}: new parts beyond the limit of parts per response
+--         noted_too_often  responses that would exceed the limits of notes, endings of items or announced texts
+--         forgotten     responses for which the worker omitted data as already stored, but the data is missing
+--         refused       {{log, its bytes}, …}: logs that need the slow path: missing (0 bytes) or near a limit
+--         contradicted  {{response, part, digest, {register's field, value, …}}, …}: finished parts. The text stored
+--                       for each has this digest, and the batch has another text but no alert about it
+--         surviving_entries   set if the replication id is not REPLICATION_ID: the batch's entries that this server still has
+--         The other fields:
+--         replication_id       the server's replication id
 --         now_ms        the server's time
---         acknowledged, late_events  how many
---         opened        {{response, part}, …}: whose alert was raised
---         low_water     {oldest pending entry or '', last delivered entry if nothing is pending,
---                       whether a worker is stuck with the oldest pending one, and {{id, member, stuck}, …}: older
---                       pending entries with a known owner}
---         ready         responses to finish, but for those loaded
---         more          whether the low-water mark has passed more than were looked at
---         surplus       how many more responses are open than may be; at most as many as this batch says more of than deltas
---         told_of_crowds  entries whose letter about a response with too many parts was written
---         loaded        of ready responses all of whose open logs are in KEYS: {response, the state's fields and
---                       values, {field, log, …}}
+--         acknowledged, late_events  number of entries acknowledged, number of events for finished parts
+--         opened        {{response, part}, …}: parts for which the script raised the opening alert
+--         low_water     {id of the oldest pending entry or '', id of the last delivered entry if none is pending,
+--                       true if a worker is stuck with the oldest pending entry, {{id, response, stuck}, …} for the
+--                       older pending entries with a known owner}
+--         ready         responses to settle, except those in `loaded`
+--         more          true if more responses may be ready
+--         surplus       number of open responses beyond the limit, at most the number that this batch changed on the
+--                       slow path
+--         reported_crowds  entries for which the dead letter about a response with too many parts was written
+-- `loaded` has the ready responses of the batch with all their open logs in KEYS: {response, the state's fields and
+-- values, {field, log, …}}
 --
--- A state's fields: part:<part> is open or done; parts counts them; large <bytes> of the response beyond LARGE_BYTES of
--- each part; size:<part> <bytes>:<fragments>, how far the log of
--- a huge part was counted; alerted:<part>; ctx:<name> a register (the smallest wins); end:<arrival> an ending;
--- note:<arrival> rare attributes of a closing or an ending; digest:<part> of a finished text; contradicted:<part> if
--- the alert about another text was raised; crowded if the letter about too many parts was written; version counts the
--- closings and endings that came.
--- A marker takes the place of the state when a response is over: see settle.lua.
+-- A state's fields:
+--   part:<part>    open or done
+--   parts          number of parts
+--   large          bytes of the response, without the first LARGE_BYTES of each part and NOTE_BYTES of each note
+--   size:<part>    <bytes>:<fragments>: bytes of a huge part's log that were counted, and the fragments in them
+--   alerted:<part>       set if the opening alert was raised
+--   contradicted:<part>  set if the alert about another text was raised
+--   digest:<part>  digest of a finished text
+--   ctx:<name>     a register; the smallest value wins
+--   end:<arrival>  an ending
+--   note:<arrival> rare attributes of a closing or an ending
+--   crowded        set if the dead letter about too many parts was written
+--   version        number of commits that added closings or endings
+-- A marker replaces the state when a response is over: see settle.lua.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, HISTORY, ACKNOWLEDGES, OPEN_AT_MOST, LARGE_BYTES, LARGE_LIMIT =
+  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, LARGE_BYTES, LARGE_LIMIT =
   unpack(cmsgpack.unpack(ARGV[4]))
--- LETTERS: {entry, the letter's fields, its field `entry` (a blob), key of the state of a response that gets one such
--- letter, or 0}.
--- COUNTED: name, how often, …   TOUCHED: latest ms, member, …
--- Logs that only grow: LOG_COUNT of them, each with at most LOG_LIMIT bytes; a key's first LOG_PREFIX bytes are no name.
--- Nothing else is new of their responses, except that ACTIVE says {until when they are not idle, member, …}.
--- HISTORY: the one of which the worker knows what is stored; '' if it knows nothing.
--- LARGE_LIMIT: how many bytes a response may have, but for the first LARGE_BYTES of each part.
--- ACKNOWLEDGES: false for a piece of a batch that another piece follows, with the counts and the letters.
+-- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
+-- state is written once per response.
+-- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted
+-- LOG_COUNT: number of logs on the fast path   LOG_LIMIT: maximum bytes of such a log
+-- LOG_PREFIX: number of bytes before the response in a log's key
+-- ACTIVE: {ms until which a response is not idle, response, …} for the fast path
+-- REPLICATION_ID: the replication id under which the omitted data was stored; '' if the worker does not know one yet
+-- LARGE_LIMIT: maximum bytes of a response, not counting the first LARGE_BYTES of each part
+-- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
--- A state has so many fields at most for each part that a response may have: whoever ends one item a million times
--- would have all of that read with each batch.
+-- Maximum fields of a state, per part that a response may have. The limit keeps a state small that is read with each
+-- batch, even if a producer ends one item a million times.
 local FIELDS_A_PART = 8
--- So many more, for what a state has once: its context, its alerts, its counters.
+-- Additional fields of a state, for its context, its alerts and its counters.
 local FIELDS_ONCE = 64
--- Only the bytes of a note beyond these count for the bytes of its response.
+-- Bytes of a note that do not count for the bytes of its response.
 local NOTE_BYTES = 4096
--- A log up to so many bytes is written anew as it grows: APPEND would give it twice the room it needs.
+-- Maximum bytes of a log that is rewritten with SET when it grows; APPEND would allocate twice its size.
 local EXACT_BYTES = 2048
--- So many bytes of responses are read along with a commit, about: the rest is `ready`.
+-- Approximate maximum bytes of responses that a commit loads; it reports the others as `ready`.
 local LOADED_BYTES = 2 * 1024 * 1024
--- An open response is never noted as later than so many ms from now, whatever id its entries have.
+-- Maximum ms in the future for a response's score in OPEN, since producers can choose entry ids in the future.
 local GRAIN_MS = 1000
 local PART_WIDTH = 9
 
 local NOW_MS = server_ms()
 
--- ---------------------------------------------------------------------------------- what the plan says, by name
+-- ---------------------------------------------------------------------------------- unpack the plan
 
 local entry_ids = {}
 for id in string.gmatch(ARGV[3], '%S+') do entry_ids[#entry_ids + 1] = id end
@@ -89,8 +102,9 @@ local function blob(number)
   return ARGV[FIRST_BLOB - 1 + number]
 end
 
--- Returns a part: its log should be there, and will not expire soon, if it is `known`; it may have `limit` bytes;
--- `digests` are those of the texts in the batch's closings; `opened` and `contradicted` are alerts, or false.
+-- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
+-- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: an alert's
+-- entry or false.
 local function part_of(values, p)
   local log, chunk, field, fragments, known, limit, opened, digests, contradicted =
     unpack(values, p, p + PART_WIDTH - 1)
@@ -100,9 +114,10 @@ local function part_of(values, p)
   }
 end
 
--- Returns a response. `told`: registers were left out, because they are stored. `latest_ms`: until when it is not idle.
--- `closing_ms`: when the first of its closings came, or false. `notes_count`: how many fields its notes and endings of
--- items take; `announced`: how many texts these give for parts that have just begun.
+-- Return a response as a table. `told`: the worker omitted the registers as already stored. `latest_ms`: time until
+-- which the response is not idle. `closing_ms`: time of its first closing or ending in the batch, or false.
+-- `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that the notes
+-- announce.
 local function response_of(values)
   local state, marker, member, latest_ms, told, closing_ms, part_values, registers, endings, notes, notes_count,
     announced = unpack(values)
@@ -120,8 +135,8 @@ for r, values in ipairs(RESPONSES) do responses[r] = response_of(values) end
 
 -- ------------------------------------------------------------------------------------------------------- check
 
--- Ends the script if a command is not allowed that may come between the first write and the last. (Whatever ends it
--- after that loses nothing: when the batch is committed again, all of it is stored.)
+-- End the script if the user may not run a command that comes between the first write and the acknowledgement. (A
+-- failure after that loses nothing, because all effects are stored.)
 local function check_rights()
   must_be_allowed('XACK', INPUT, GROUP, '0-1')
   must_be_allowed('HDEL', OWNERS, '')
@@ -138,7 +153,7 @@ local function check_rights()
   must_be_allowed('PEXPIRE', OPEN, TTL_MS)
 end
 
--- Ends the script if something is not allowed that must be done once: alerts, counts, dead letters.
+-- End the script if the user may not run a command for alerts, counts or dead letters, which must be written once.
 local function check_rights_to_write_once(raises_alerts)
   if #LETTERS > 0 then
     must_be_a('stream', DEAD_LETTERS)
@@ -168,19 +183,19 @@ local function reply(map, loaded)
   return {cmsgpack.pack(map), unpack(loaded or {})}
 end
 
-local history = current_history()
-if HISTORY ~= '' and HISTORY ~= history then
-  local still_there = {}
+local replication_id = current_replication_id()
+if REPLICATION_ID ~= '' and REPLICATION_ID ~= replication_id then
+  local surviving_entries = {}
   for n, id in ipairs(entry_ids) do
-    if #redis.call('XRANGE', INPUT, id, id) > 0 then still_there[#still_there + 1] = n - 1 end
+    if #redis.call('XRANGE', INPUT, id, id) > 0 then surviving_entries[#surviving_entries + 1] = n - 1 end
   end
-  return reply({history = history, still_there = still_there})
+  return reply({replication_id = replication_id, surviving_entries = surviving_entries})
 end
 
--- Returns the numbers, from 0, of the entries that are still pending, as a set; nil if all of them are: nearly always.
--- Others were acknowledged before, by a worker that took them over, or by a first run whose reply was lost.
+-- Return the indexes, from 0, of the entries that are still pending, as a set; nil if all of them are, which is usual.
+-- The others were acknowledged by a worker that claimed them, or by a first run with a lost reply.
 local function pending_among(ids)
-  -- Between them may be some that this worker has in another batch.
+  -- The range may have pending entries of this consumer's other batches.
   local count = #ids + OWNED_AT_MOST
   local found = 0
   for _, entry in ipairs(redis.call('XPENDING', INPUT, GROUP, ids[1] or '-', ids[#ids] or '+', count, CONSUMER)) do
@@ -206,8 +221,8 @@ local function fresh_among(list)
   return n
 end
 
--- Returns true if an entry is pending that something of a response came of. If none is, its effects are stored, or
--- were so long ago that even its finished texts are forgotten: then it is left alone.
+-- Return true if at least one entry with effects for a response is still pending. If none is, the effects were stored
+-- before, and the response must not be changed.
 local function is_fresh(r)
   if not fresh then return true end
   local of_parts, others = unpack(WHOSE_RESPONSES[r])
@@ -228,7 +243,8 @@ local function varint(data, at)
   end
 end
 
--- Returns the fragments in a part's log, and what to note in its state: how far it was counted.
+-- Return the number of fragments in a part's log, and the new value of its field size:<part>, or false if the log has
+-- no fragments. Only the chunks after the noted size are counted.
 local function fragments_in(response, part)
   local noted = redis.call('HGET', response.state, 'size:' .. part.field) or '0:0'
   local bytes, fragments = string.match(noted, '^(%d+):(%d+)$')
@@ -243,7 +259,7 @@ local function fragments_in(response, part)
   return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
 end
 
--- Returns the state's fields that a response's marker stands for; false if there is a state, or no marker.
+-- Return the state's fields that a response's marker preserves; false if the state exists or the marker does not.
 local function remembered(response)
   if redis.call('EXISTS', response.state) == 1 then return false end
   local packed = redis.call('GET', response.marker_key)
@@ -262,14 +278,14 @@ local function remembered(response)
   return fields
 end
 
--- Returns a field of a response's state, or its value in the marker; false or nil if there is none.
+-- Return a field of a response's state or marker; false or nil if it is not set.
 local function stored(response, field)
   if response.marker == nil then response.marker = remembered(response) end
   if response.marker then return response.marker[field] end
   return redis.call('HGET', response.state, field)
 end
 
--- Returns how many parts a response has. States of v0.1.0 do not say so.
+-- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
 local function parts_of(response)
   local parts = tonumber(stored(response, 'parts') or nil)
   if parts then return parts end
@@ -293,7 +309,7 @@ end
 
 local overflowing, crowded, noted_too_often, forgotten, refused, contradicted = {}, {}, {}, {}, {}, {}
 
--- Adds a finished part to `contradicted` if the batch has another text for it, and no alert about that was raised.
+-- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
 local function compare(r, response, p, part)
   local known = stored(response, 'digest:' .. part.field)
   if not known or part.contradicted or stored(response, 'contradicted:' .. part.field) then return end
@@ -305,14 +321,14 @@ local function compare(r, response, p, part)
   end
 end
 
--- Adds to the bytes of a response; returns whether it would have too many.
+-- Add to a response's large bytes. Return true if that would exceed the limit.
 local function is_too_large(response, bytes)
   if bytes <= 0 then return false end
   response.more_large = response.more_large + bytes
   return (tonumber(stored(response, 'large') or nil) or 0) + response.more_large > LARGE_LIMIT
 end
 
--- Looks at a part: is it finished, is it there, is it within its limits?
+-- Check one part: note whether it is finished, missing, new, or beyond a limit.
 local function look_at(r, response, p, part)
   part.bytes = redis.call('STRLEN', part.log)
   if part.bytes == 0 then
@@ -336,10 +352,11 @@ local function look_at(r, response, p, part)
   if bytes > part.limit or too_many then overflowing[#overflowing + 1] = {r - 1, p - 1} end
 end
 
--- Returns whether a response would have too many notes. A text that is announced counts as a part, and so do its deltas.
+-- Return true if a response would exceed the limits of notes. An announced text counts as a part, in addition to the
+-- part that its deltas form.
 local function is_noted_too_often(response)
   if response.notes_count == 0 then return false end
-  stored(response, 'over') -- so that it is known whether a marker stands for the state
+  stored(response, 'over') -- loads the marker, if it replaces the state
   local fields = response.marker and 0 or redis.call('HLEN', response.state)
   if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
   for n = 2, #response.notes, 2 do
@@ -371,7 +388,7 @@ for l = 1, LOG_COUNT do
 end
 if #overflowing + #crowded + #noted_too_often + #forgotten + #refused + #contradicted > 0 then
   return reply({
-    history = history, overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often,
+    replication_id = replication_id, overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often,
     forgotten = forgotten, refused = refused, contradicted = contradicted,
   })
 end
@@ -381,9 +398,9 @@ must_be_a('hash', OWNERS)
 check_rights()
 if raises_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_write_once(raises_alerts) end
 
--- -------------------------------------------------------------- apply what may be written any number of times
+-- -------------------------------------------------------------- apply what is idempotent
 
--- `bytes` is the log's length before.
+-- Append a chunk to a log of this many bytes.
 local function append(log, bytes, chunk)
   if bytes == 0 or bytes + #chunk > EXACT_BYTES then
     redis.call('APPEND', log, chunk)
@@ -402,7 +419,7 @@ local function add(response, part)
   end
 end
 
--- Keeps the smaller one of each register; returns whether there is one that is new.
+-- Store each register unless the stored value is smaller. Return true if one was not stored before.
 local function note(state, registers)
   local any_new = false
   for n = 1, #registers, 2 do
@@ -419,7 +436,7 @@ local active, candidates = {}, {}
 local function apply(response)
   local state, endings, notes = response.state, response.endings, response.notes
   local alive = #endings > 0 or #notes > 0
-  if response.marker then -- rebuild the state from the marker; it expires again after the response is settled
+  if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
     for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
     redis.call('PEXPIRE', state, TTL_MS)
     alive = true
@@ -498,15 +515,15 @@ local function count(name, n)
   end
 end
 
--- Writes a dead letter; of those about one thing that is wrong with a response, only the first.
-local told_of_crowds = {}
+-- Write a dead letter. A letter with a state is written only if it is the first for its response.
+local reported_crowds = {}
 
 local function write_letter(entry, letter, original, state)
   if fresh and not fresh[entry] then return end
   if state > 0 then
     if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
     redis.call('PEXPIRE', KEYS[state], TTL_MS)
-    told_of_crowds[#told_of_crowds + 1] = entry
+    reported_crowds[#reported_crowds + 1] = entry
   end
   letter[#letter + 1] = 'entry'
   letter[#letter + 1] = blob(original)
@@ -518,7 +535,7 @@ for r, response in ipairs(responses) do
     for p, part in ipairs(response.parts) do raise(r, response, p, part) end
   end
 end
-if not ACKNOWLEDGES then return reply({history = history, opened = opened, late_events = late_events}) end
+if not ACKNOWLEDGES then return reply({replication_id = replication_id, opened = opened, late_events = late_events}) end
 if late_events > 0 then add_to(COUNTS, 'late', late_events) end
 for c = 1, #COUNTED, 2 do
   count(COUNTED[c], fresh and fresh_among(WHOSE_COUNTS[(c + 1) / 2]) or COUNTED[c + 1])
@@ -533,8 +550,8 @@ if redis.call('EXISTS', OWNERS) == 1 then in_slices(entry_ids, function(...) red
 
 -- ------------------------------------------------------------------------------------------------------ report
 
--- What can be finished now: what the low-water mark has passed and, while another worker is stuck with
--- older entries, also what this batch touched, for it may be certain without them.
+-- Responses can be settled once the low-water mark has passed them. While another worker is stuck with older entries,
+-- report also the waiting responses of this batch, as their texts may be certain without those entries.
 local oldest_pending, stalled, owned = oldest_pending_of(INPUT, GROUP, STALLED_MS, OWNERS)
 local last_delivered = oldest_pending == '' and last_delivered_of(INPUT, GROUP) or '0-0'
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
@@ -560,8 +577,8 @@ end
 
 local loaded_bytes = 0
 
--- Returns the state and the open logs of a response in this batch; nil if a log is open that KEYS does not have, or
--- enough was read.
+-- Return the index, the state and the open logs of a response in this batch; nil if KEYS lacks an open log, or if
+-- enough bytes are loaded.
 local function load(r)
   if loaded_bytes > LOADED_BYTES then return nil end
   local response, logs = responses[r], {}
@@ -589,7 +606,7 @@ for _, member in ipairs(ready) do
   if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
 end
 return reply({
-  history = history, acknowledged = acknowledged, opened = opened, late_events = late_events,
-  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, more = more, told_of_crowds = told_of_crowds,
+  replication_id = replication_id, acknowledged = acknowledged, opened = opened, late_events = late_events,
+  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, more = more, reported_crowds = reported_crowds,
   surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
 }, loaded)

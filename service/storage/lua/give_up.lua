@@ -1,10 +1,11 @@
 #!lua
--- Puts an alert that a destination does not get among the undelivered, and acknowledges it for the destination.
--- That it is pending is what makes it happen once. Its fields are copied here, however long its text is.
+-- Move an alert that a destination cannot get to the undelivered alerts: copy it there, then acknowledge it.
+-- The script does nothing unless the alert is pending, so the move happens once. The server copies the fields, so a
+-- long text does not travel to the client and back.
 --
 -- KEYS  1 alerts   2 undelivered alerts
--- ARGV  1 the destination's group   2 the alert's entry   3… fields to add: name, value, …
--- Returns 1; 0 if it was not pending (any more)
+-- ARGV  1 the destination's group   2 id of the alert's entry   3… fields to add: name, value, …
+-- Returns 1 if the alert was moved, 0 if it was not pending
 
 local ALERTS, UNDELIVERED = KEYS[1], KEYS[2]
 local GROUP, ENTRY, FIRST_FIELD = ARGV[1], ARGV[2], 3

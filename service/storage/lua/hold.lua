@@ -1,9 +1,9 @@
 #!lua
--- Takes a lease that nobody holds, or prolongs one's own.
+-- Acquire a free lease, or extend the caller's own lease.
 --
 -- KEYS  1 lease
--- ARGV  1 who wants it   2 for how many ms
--- Returns 1 if it is theirs now, else 0
+-- ARGV  1 the caller's name   2 duration in ms
+-- Returns 1 if the caller holds the lease now, else 0
 
 local LEASE = KEYS[1]
 local OWNER, TTL_MS = ARGV[1], ARGV[2]

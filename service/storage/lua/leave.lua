@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- A consumer says good-bye: what it holds may be taken over at once; holding nothing, it is removed.
+-- Release the pending entries of a stopping consumer, so that other workers can claim them at once. Remove the
+-- consumer if it has none.
 --
 -- KEYS  1 input stream
--- ARGV  1 consumer group   2 consumer   3 how many entries at most   4 the first one that may be: an id, `(` before it
---       leaves it out; `-` is the beginning
--- Returns how many entries it left now, and the last one of them
+-- ARGV  1 consumer group   2 consumer   3 maximum number of entries per call   4 start of the range, as in XPENDING: an
+--       id, `(` before an id to exclude it, or `-` for the first pending entry
+-- Returns {number of entries released, id of the last one, or ARGV 4 if the number is 0}
 
 local INPUT = KEYS[1]
 local GROUP, CONSUMER, AT_MOST, FIRST = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

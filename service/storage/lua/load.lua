@@ -1,11 +1,11 @@
 #!lua flags=no-writes
--- Reads responses as they are at one moment: a log that is newer than the context beside it would give a
--- text that does not say whose it is. (A transaction would do too, but a cluster's client has none to rely on.)
--- Of a response that is too large for one call, the state is read last.
+-- Read states and logs atomically. A log that is newer than its response's state could give a text without its
+-- context, such as the model. (MULTI would also do, but a cluster's client has no dependable transactions.)
+-- A response that is too large for one call is read in several, its state last.
 --
 -- KEYS  states and logs
--- ARGV  for each key `state` or `log`
--- Returns for each state its fields {name, value, …}, for each log its bytes, nil where there is none
+-- ARGV  for each key its type: `state` or `log`
+-- Returns for each state its fields {name, value, …}, for each log its bytes, nil for a missing log
 
 local found = {}
 for k, key in ipairs(KEYS) do

@@ -1,10 +1,10 @@
 #!lua
--- Reads the beginning of an entry: the entry may be larger than its reader's memory.
+-- Read the beginning of an entry, because a whole entry may not fit into the reader's memory.
 --
 -- KEYS  1 stream
--- ARGV  1 the entry's id   2 how many bytes of its fields at most
--- Returns the bytes of all its fields, and then name, value, … as far as they go, the last value perhaps cut;
--- nil if there is no such entry (any more)
+-- ARGV  1 the entry's id   2 maximum bytes of names and values to return
+-- Returns {total bytes of the entry's names and values, name, value, …}, the last value perhaps truncated; nil if the
+--         stream has no such entry
 
 local STREAM = KEYS[1]
 local ENTRY, AT_MOST = ARGV[1], tonumber(ARGV[2])

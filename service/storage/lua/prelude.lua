@@ -1,19 +1,20 @@
--- Shared by all scripts: `scripts.source` puts it behind a script's first line.
+-- Functions that all scripts share. `scripts.source` inserts this file after the first line of a script.
 
--- Ends the script with an error of the server's kind, as a command of its own would.
+-- End the script with an error reply, as a failed command would.
 local function refuse(message)
   error(redis.error_reply(message))
 end
 
--- Ends the script if its user may not run a command (its name, key and arguments), or the server does not know it.
--- Any key of the call will do: a user without a right to one of them cannot call the script at all.
+-- End the script if its user may not run a command with this key and these arguments, or the server does not know the
+-- command. Any key of the call serves for the check, because the server rejects a call with a key that the user may
+-- not access.
 local function must_be_allowed(command, key, ...)
   if not redis.acl_check_cmd(command, key, ...) then
     refuse('NOPERM this user may not run the command ' .. string.lower(command) .. ' on the key ' .. key)
   end
 end
 
--- Ends the script if there is a key of another type than this.
+-- End the script if the key exists and has another type.
 local function must_be_a(kind, key)
   local found = redis.call('TYPE', key).ok
   if found ~= 'none' and found ~= kind then
@@ -21,7 +22,7 @@ local function must_be_a(kind, key)
   end
 end
 
--- Returns the server's time, in milliseconds since the epoch; a user who may not run TIME may run INFO.
+-- Return the server's time in milliseconds since the epoch. INFO is for users who may not run TIME.
 local function server_ms()
   local time = redis.pcall('TIME')
   if time[1] then return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) end
@@ -29,33 +30,34 @@ local function server_ms()
   return math.floor(tonumber(microseconds) / 1000)
 end
 
--- Returns the history of the data, as this server has it: another after a failover or a restart, which may have lost
--- some of the data.
-local function current_history()
+-- Return the server's replication id, or '' if INFO is not permitted. The id changes with each failover or restart,
+-- either of which may have lost data.
+local function current_replication_id()
   local info = redis.pcall('INFO', 'replication')
   return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 end
 
--- Returns the two numbers of an entry id.
+-- Return the milliseconds and the sequence number of an entry id.
 local function numbers_of(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
 end
 
--- Returns true if an entry id comes before another.
+-- Return true if an entry id is less than another.
 local function before(id, other)
   local ms, seq = numbers_of(id)
   local other_ms, other_seq = numbers_of(other)
   return ms < other_ms or (ms == other_ms and seq < other_seq)
 end
 
--- Returns the first entry id that is so many ms old.
+-- Return the smallest entry id of this age, with the server's time rounded down to a second.
 local function id_of_age(ms)
   return string.format('%.0f-0', math.max(math.floor(server_ms() / 1000) * 1000 - ms, 0))
 end
 
--- Returns what the slowest of a stream's groups still needs, and whether that is pending: its oldest pending entry,
--- else the last one that it was given. Only groups count whose names begin with a prefix; nil if there is none.
+-- Return how far the slowest of a stream's groups has come, and true if that entry is pending. The entry is the
+-- group's oldest pending one, or its last delivered one if none is pending. Only groups with this name prefix count;
+-- nil if the stream has none.
 local function needed_of(stream, prefix)
   local needed, is_pending
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -69,7 +71,7 @@ local function needed_of(stream, prefix)
   return needed, is_pending
 end
 
--- Returns the last entry that a group was given.
+-- Return the id of the last entry that was delivered to a group; 0-0 if the stream has no such group.
 local function last_delivered_of(stream, group)
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     if info[2] == group then return info[8] end
@@ -79,10 +81,12 @@ end
 
 local OWNED_AT_MOST = 1000
 
--- Returns a group's oldest pending entry, or the oldest without a known owner, and whether a worker is stuck with it:
--- holds it for longer than some ms; '' and false if there is none. Besides, the older ones with a known owner:
--- {{id, member, whether a worker is stuck with it}, …}; and the oldest of all.
--- OWNERS is a hash of the members by the entries' ids.
+-- Return four values about a group's pending entries. `owners` is a hash from entry id to the response that the entry
+-- belongs to.
+--   1 id of the oldest pending entry that is not in `owners`; '' if none is pending
+--   2 true if a worker is stuck with that entry, which means has held it for more than `stalled_ms`
+--   3 the older pending entries that are in `owners`: {{id, response, true if a worker is stuck with it}, …}
+--   4 id of the oldest pending entry; '' if none is pending
 local function oldest_pending_of(stream, group, stalled_ms, owners)
   local pending = redis.call('XPENDING', stream, group)
   if pending[1] == 0 then return '', false, {}, '' end
@@ -98,8 +102,9 @@ local function oldest_pending_of(stream, group, stalled_ms, owners)
   return '', false, owned, pending[2]
 end
 
--- Returns a list of responses without those that wait for an entry of their own. WAITING has the ms for which each
--- waits. A response may have a text that is certain if a worker is stuck with that entry: `even_stuck` leaves it out too.
+-- Return `members`, a list of responses, without those that must wait for a pending entry of their own (in `owned`). A
+-- response waits for its entry if that came before the ms of its score in `waiting`. If a worker is stuck with the
+-- entry, the response may have a certain text and stays in the list, unless `even_stuck` is true.
 local function without_owned(members, owned, waiting, even_stuck)
   if #owned == 0 then return members end
   local oldest, rest = {}, {}
@@ -114,23 +119,23 @@ end
 
 local ARGUMENTS_AT_MOST = 1000
 
--- Calls a function with a list's values as arguments, as many at once as a command may have.
+-- Call a function with a list's values as arguments, at most 1,000 per call.
 local function in_slices(list, call)
   for first = 1, #list, ARGUMENTS_AT_MOST do
     call(unpack(list, first, math.min(first + ARGUMENTS_AT_MOST - 1, #list)))
   end
 end
 
--- Adds to a field of a hash of counts. One that is no number begins again, so that a count never stops a script.
+-- Add to a field of a hash of counts. A value that is not an integer is replaced, so that it never fails the script.
 local function add_to(counts, name, n)
   local sum = redis.pcall('HINCRBY', counts, name, n)
   if type(sum) == 'number' then return end
   redis.call('HSET', counts, name, n)
 end
 
--- Lets a new name of a stranger into a full sorted set of names by their weights: in place of the lightest, which is
--- returned. It weighs as much as that one did and what it brings, so that names which come often stay, and those that
--- no longer come go (the algorithm is called Space-Saving).
+-- Make room for a name in a sorted set with at most `at_most` names: if the set is full and does not have the name,
+-- replace the name with the lowest weight and return that. The new name inherits the weight (the Space-Saving
+-- algorithm), so frequent names stay and rare ones are replaced.
 local function make_room(weights, at_most, name)
   if redis.call('ZSCORE', weights, name) or redis.call('ZCARD', weights) < at_most then return nil end
   local lightest, weight = unpack(redis.call('ZPOPMIN', weights))
@@ -138,8 +143,8 @@ local function make_room(weights, at_most, name)
   return lightest
 end
 
--- Adds to the count of a name that a stranger chose, `<kind>:<name>`. Only so many names are kept, by their weights; the
--- count of one that goes is added to `<kind>:(other)`.
+-- Add to the count of a name from outside, `<kind>:<name>`. At most `at_most` names are kept, by weight. The count of
+-- a replaced name is added to `<kind>:(other)`.
 local function add_to_bounded(counts, weights, at_most, kind, name, n)
   local lightest = make_room(weights, at_most, name)
   if lightest then

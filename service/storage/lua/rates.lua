@@ -1,10 +1,11 @@
 #!lua flags=no-writes
--- Adds up the responses that were counted in some buckets of one partition.
+-- Sum the counts of responses over some buckets of one partition.
 --
 -- KEYS  buckets
 -- Returns MessagePack {{field, …}, {sum, …}}
 --
--- A bucket's fields: responses, refused and blocked:<scope>:<name>; of providers, responses.provider:<name> and so on.
+-- A bucket's fields are <count>:<scope>:<name>, and <count>.provider:<name> for providers. <count> is `responses`,
+-- `refused` or `blocked`.
 
 local sums, names, totals = {}, {}, {}
 for _, key in ipairs(KEYS) do

@@ -1,8 +1,8 @@
 #!lua
--- Lets go of a lease, if it is one's own.
+-- Release a lease, if the caller holds it.
 --
 -- KEYS  1 lease
--- ARGV  1 whose it should be
+-- ARGV  1 the caller's name
 
 local LEASE, OWNER = KEYS[1], ARGV[1]
 

@@ -1,10 +1,10 @@
 #!lua
--- Puts the original fields of a dead letter back on the input, as a new entry, and removes the letter.
--- The letter is what makes it happen once: a second run finds none, whoever runs it.
+-- Add the original fields of a dead letter to the input as a new entry, and delete the letter.
+-- The script does nothing without the letter, so a letter is replayed once.
 --
 -- KEYS  1 dead letters   2 input stream
--- ARGV  1 the letter's id   2… the original fields: name, value, … (at most 8,000 values: `unpack` takes no more)
--- Returns the new entry's id; nil if there is no such letter (any more)
+-- ARGV  1 the letter's id   2… the original fields: name, value, … (at most 8,000 values, the limit of `unpack`)
+-- Returns the new entry's id; nil if the letter does not exist
 
 local DEAD_LETTERS, INPUT = KEYS[1], KEYS[2]
 local LETTER, FIRST_FIELD = ARGV[1], 2

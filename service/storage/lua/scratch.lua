@@ -1,8 +1,9 @@
 #!lua
--- Makes the keys that would have no TTL under a scratch prefix, with one, and with something in them that keeps them.
+-- Create the scratch keys for which the worker sets no TTL, each with a TTL and with one value. The server deletes an
+-- empty key, and the next write would create it again without a TTL.
 --
 -- KEYS  1… streams, hashes and sorted sets
--- ARGV  1 ms after which they expire   2 a member of a sorted set   3… for each key its type
+-- ARGV  1 TTL in ms   2 member for the sorted sets   3… for each key its type
 
 local TTL_MS, MEMBER, FIRST_TYPE = ARGV[1], ARGV[2], 3
 

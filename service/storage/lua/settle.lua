@@ -1,38 +1,48 @@
 #!lua
--- Writes the finished texts of responses, with their alerts, once each, and drops what they were made of.
--- It checks all that could end it before it writes anything: see commit.lua.
+-- Write the finished texts of responses and their alerts, once each, and delete their logs.
+-- The script checks everything that could fail before its first write: see commit.lua.
 --
--- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, logs, items and buckets, by number
+-- KEYS  1 assembled   2 alerts   3 counts   4 open   5 waiting   6… states, markers, logs, items and buckets, which
+--       the plan refers to by index
 -- ARGV  1 the plan, MessagePack:
---         settlements    {state, marker, member, version, spent {field, …}, doubtful_ms, ended, idle_since_ms,
+--         settlements    {state, marker, member, version, applied_endings {field, …}, unsettled_ms, ended, idle_since_ms,
 --                         partial, earlier {field, …},
 --                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
---                         finished, contradicted} (a copy that is dropped has the first four),
+--                         finished, contradicted} (a dropped copy has the first four),
 --                         contradictions {field, alert},
 --                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
---                        partial: more texts of the response follow in a later call, and then what its end means;
---                        earlier: the parts whose texts came in the calls before
---         marker_ttl_ms  how long a marker remembers a response that is over, if it had a text or an alert
---         over_ttl_ms    how long the state of a response that is over stays
---         item_ttl_ms    how long a finished item is kept
---         buckets        {key, names, start_ms, expires_ms}: where responses that are over are counted, by time, and
---                        the names that they are counted for, by their weights
---         history        which one of the data the responses, and what is pending, were read from
---         names_at_most  how many names a bucket has; the lightest make room for new ones, and count as `other`
--- Returns MessagePack: {{settlement, text}, …}, the numbers from 0 of the texts this run has written: none if the
---         history is another now
+--                        version: the state's version that was read
+--                        applied_endings: arrivals of applied endings, to be deleted
+--                        unsettled_ms: ms for which the response waits; absent if it does not wait
+--                        ended: true to replace the state by a marker
+--                        idle_since_ms: settle only if the response's score in OPEN is still this one
+--                        partial: true if a later call has more texts of the response and the effects of its end
+--                        earlier: the parts that earlier calls have settled
+--                        texts: in order; log_bytes is the log's length when it was read, late the number of its
+--                        events that came after the text's end
+--                        over: the effects of the response's end
+--         marker_ttl_ms  TTL of the marker of a response that is over
+--         over_ttl_ms    TTL of the state of a response that is over
+--         item_ttl_ms    TTL of a finished item
+--         buckets        {key, names, start_ms, expires_ms}: the hash and the time range in which responses that are
+--                        over are counted, and the sorted set of the names in it, by weight
+--         replication_id        the replication id under which the responses and the low-water mark were read
+--         names_at_most  maximum number of names in a bucket; a replaced name is counted as `other`
+--         other          the name under which replaced names are counted
+-- Returns MessagePack: {{settlement, text}, …}, the indexes from 0 of the texts that this run has written; empty if
+--         the replication id has changed
 --
--- A marker, MessagePack: {1 if the response was counted, {alert type, …}, part, digest of its text, …}; a `!` before a
--- digest means that the alert about another text was raised. A marker is a small key of its own, since there are many
--- for a long time. The state stays beside it for a while, for workers of v0.1.0, which do not know markers.
+-- A marker is MessagePack: {1 if the response was counted, {alert type, …}, part, digest of its text, …}. A `!` before
+-- a digest means that the alert about another text was raised. Markers are small keys, because many are kept for a
+-- long time. The state stays next to its marker for a while, for workers of v0.1.0, which do not know markers.
 
 local ASSEMBLED, ALERTS, COUNTS, OPEN, WAITING = unpack(KEYS, 1, 5)
 local plan = cmsgpack.unpack(ARGV[1])
 
 -- ------------------------------------------------------------------------------------------------------- check
 
-if plan.history ~= current_history() then return cmsgpack.pack({}) end
+if plan.replication_id ~= current_replication_id() then return cmsgpack.pack({}) end
 
 must_be_a('stream', ASSEMBLED)
 must_be_a('stream', ALERTS)
@@ -87,7 +97,7 @@ end
 
 -- ------------------------------------------------------------------------------------------------------- apply
 
--- Raises the alert about another text for a finished part, once a part.
+-- Raise the alert about another text for a finished part, once per part.
 local function contradict(state, field, alert)
   if not alert or redis.call('HEXISTS', state, 'contradicted:' .. field) == 1 then return end
   redis.call('XADD', ALERTS, '*', unpack(alert))
@@ -95,7 +105,7 @@ local function contradict(state, field, alert)
   add_to(COUNTS, 'contradicted', 1)
 end
 
--- Writes a text that is not written yet, and notes it in its item, so that it is written once.
+-- Write a text to its stream and its item, and raise its alerts.
 local function write(state, text, written)
   redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
   if redis.call('HSETNX', text.item, text.item_field, text.json) == 1 then
@@ -111,19 +121,20 @@ local function write(state, text, written)
   written[#written + 1] = text.number
 end
 
--- Returns true if the item has this text. Then it stays, although nothing else remembers the part: an id never has two.
--- The place may have another part's text, since an item id may be another response's. (Quotation marks within a text
--- are escaped.)
+-- Return true if the item already has a text with this id. That text stays, even if no state or marker remembers the
+-- part, so that an id never gets two texts. The field may have a text with another id, because two responses can use
+-- the same item id. (Quotation marks within a text are escaped.)
 local function is_shown(text)
   local json = redis.call('HGET', text.item, text.item_field)
   return json and string.find(json, '"id":"' .. text.id .. '"', 1, true) ~= nil
 end
 
--- Returns true if a part is finished now, or was before; false if something came for it since it was read.
+-- Finish a part. Return true if it is finished now or was before, false if its log has changed since it was read.
 local function finish(state, text, written)
   local part = 'part:' .. text.field
   if redis.call('HGET', state, part) == 'done' then
-    -- The worker that finished it may not have seen the other text, and this settlement may remove the ending with it.
+    -- The worker that finished it may not have seen the other text, and this settlement may delete the ending that has
+    -- the text.
     contradict(state, text.field, text.contradicted)
     return true
   end
@@ -136,12 +147,12 @@ local function finish(state, text, written)
   return true
 end
 
--- What is counted in this run, bucket by bucket: {scope:name = {scope, name, responses, refused, blocked}}.
+-- The counts of this run, by bucket number: {<scope>:<name> = {scope, name, responses, refused, blocked}}.
 local tallies = {}
 
--- Once a response is over: raises the alerts for how it ended, each type once, and counts it: as refused if any
--- part of it is a refusal, or its reason says so; else as blocked, if something stopped it. A cancelled response
--- counts only if it was refused. If the state is gone, all of this was done before.
+-- Apply the effects of a response's end: raise its alerts, each type once, and count the response once. It counts as
+-- refused if a part is a refusal or its reason means one, else as blocked if a filter stopped it. A cancelled response
+-- counts only if it was refused. A missing state means that the effects were applied before.
 local function conclude(state, over)
   if redis.call('EXISTS', state) == 0 then return end
   for _, alert in ipairs(over.alerts) do
@@ -171,14 +182,14 @@ local function conclude(state, over)
   end
 end
 
--- Returns the bucket's field that counts for a model, a tenant or a provider. Workers of v0.1.0 take every scope but
--- `model` for a tenant, so providers are counted in fields that they ignore.
+-- Return the bucket's field for a count of a model, a tenant or a provider. Workers of v0.1.0 read every scope except
+-- `model` as a tenant, so providers have fields that those workers ignore.
 local function field_of(what, scope, name)
   if scope == 'provider' then return what .. '.provider:' .. name end
   return what .. ':' .. scope .. ':' .. name
 end
 
--- Moves what was counted for a name to `other`, and forgets the name.
+-- Move the counts of a name to `other`, and delete its fields.
 local function merge(key, subject)
   local scope, name = string.match(subject, '^(%l+):(.*)$')
   for _, what in ipairs({'responses', 'refused', 'blocked'}) do
@@ -189,7 +200,7 @@ local function merge(key, subject)
   end
 end
 
--- Adds what was counted to a bucket; a name weighs as much as it has responses.
+-- Add the counts of this run to a bucket. The weight of a name is its number of responses.
 local function count_in(key, weights, tallies)
   for subject, tally in pairs(tallies) do
     local scope, name = tally.scope, tally.name
@@ -202,7 +213,7 @@ local function count_in(key, weights, tallies)
   end
 end
 
--- Writes what was counted; not where nobody would ask for it, because it is too old.
+-- Write the counts of this run, except to buckets that have expired or have not begun.
 local function count_tallies()
   local now_ms = server_ms()
   for number, of_bucket in pairs(tallies) do
@@ -215,7 +226,7 @@ local function count_tallies()
   end
 end
 
--- Returns the marker of a state; nil if it has neither a part nor an alert to remember.
+-- Return the marker of a state; nil if the state has neither a part nor an alert about its end.
 local function marker_of(state)
   local types, parts = {}, {}
   for name in pairs(state) do
@@ -232,7 +243,7 @@ local function marker_of(state)
   return cmsgpack.pack(marker)
 end
 
--- Forgets a response that has ended, unless something of it is open, or has just come.
+-- Replace the state of a response that is over by its marker, unless a part is open or an ending is not applied yet.
 local function forget(state, marker_key, member)
   local fields, flat = {}, redis.call('HGETALL', state)
   for i = 1, #flat, 2 do
@@ -250,19 +261,19 @@ local function forget(state, marker_key, member)
   end
 end
 
--- Says until when a response waits, unless something came for it since it was read.
+-- Set or delete the ms for which a response waits, unless closings or endings came since it was read.
 local function wait_on(state, settlement)
   if tonumber(redis.call('HGET', state, 'version') or 0) ~= settlement.version then return end
-  if settlement.doubtful_ms then
-    redis.call('ZADD', WAITING, settlement.doubtful_ms, settlement.member)
+  if settlement.unsettled_ms then
+    redis.call('ZADD', WAITING, settlement.unsettled_ms, settlement.member)
   else
     redis.call('ZREM', WAITING, settlement.member)
   end
 end
 
 local written = {}
--- Finishes texts, and drops copies, up to the first for which something has come since it was read: what is finished
--- was always closed before what is not. Returns true if that is all.
+-- Finish texts and drop copies in order, up to the first with a changed log, so that no text is finished before one
+-- that was closed earlier. Return true if all are finished.
 local function finish_all(state, texts, written)
   for _, text in ipairs(texts) do
     if not finish(state, text, written) then return false end
@@ -273,18 +284,18 @@ end
 local function settle(settlement)
   local state = KEYS[settlement.state]
   for _, field in ipairs(settlement.earlier) do
-    if redis.call('HGET', state, 'part:' .. field) ~= 'done' then return end -- all of the response is read again
+    if redis.call('HGET', state, 'part:' .. field) ~= 'done' then return end -- the worker reads the response again
   end
   local all_finished = finish_all(state, settlement.texts, written)
   if settlement.partial then return end
   if all_finished then
-    for _, field in ipairs(settlement.spent) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end
+    for _, field in ipairs(settlement.applied_endings) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end
     wait_on(state, settlement)
   end
   for _, each in ipairs(settlement.contradictions) do
     if redis.call('HGET', state, 'part:' .. each.field) == 'done' then contradict(state, each.field, each.alert) end
   end
-  if all_finished and settlement.over then conclude(state, settlement.over) end
+  if all_finished and settlement.outcome then conclude(state, settlement.outcome) end
   if settlement.ended then forget(state, KEYS[settlement.marker], settlement.member) end
 end
 

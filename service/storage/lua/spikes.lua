@@ -1,15 +1,16 @@
 #!lua
--- Raises the alerts of spikes that begin or end, and notes those that last, unless others have done so since.
+-- Raise the alerts of spikes that begin or end, and store which spikes last, unless the spikes have changed since they
+-- were read.
 --
 -- KEYS  1 spikes   2 alerts   3 spikes of providers
--- ARGV  1 the version that the spikes had   2 server time in ms when they were read   3 ms that this is good for
---       4 ms that a spike is kept
---       5 MessagePack {{number of the key to keep it in, field, the alert's JSON to keep or '',
---         entry {field, value, …}}, …}
--- Returns 1 if they were written, 0 if what was read is out of date
+-- ARGV  1 version of the spikes when they were read   2 server time in ms when they were read
+--       3 maximum ms since then   4 TTL of the spikes in ms
+--       5 MessagePack {{index in KEYS of the spike's hash, field, the alert's JSON, or '' to remove the spike,
+--         the alert's entry {field, value, …}}, …}
+-- Returns 1 if the changes were written, 0 if the spikes were read too long ago or have changed
 --
--- The spikes' fields: version, in key 1 only, counts the changes of both; <scope>:<name> has the alert that began a
--- spike, as JSON. Workers of v0.1.0 cannot read an alert about a provider, so those have a key of their own.
+-- The hashes' fields: <scope>:<name> has the alert that began a spike, as JSON; version, in key 1 only, counts the
+-- changes of both hashes. Workers of v0.1.0 cannot read an alert about a provider, so key 3 has those.
 
 local SPIKES, ALERTS, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local VERSION, READ_MS, GOOD_FOR_MS, TTL_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]

@@ -1,10 +1,11 @@
 #!lua
--- Writes the note of the state's format, or raises it; leaves a note that this worker cannot read, or must not.
+-- Create the note of the state's format, or raise it to this worker's format. A note that this worker cannot parse, or
+-- that requires a newer reader, stays unchanged.
 --
 -- KEYS  1 format
 -- ARGV  1 format that this worker writes   2 oldest format whose readers can read that   3 this worker's name
--- Returns the note before: {version, min_reader, written_by}, nil where a field is missing; {} if there was none; the
--- key's type if it is not a hash
+-- Returns the previous note: {version, min_reader, written_by}, nil for a missing field; {} if the key did not exist;
+--         the key's type if it is not a hash
 
 local FORMAT_KEY = KEYS[1]
 local FORMAT, MIN_READER, WRITTEN_BY = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]

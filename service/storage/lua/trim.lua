@@ -1,13 +1,12 @@
 #!lua flags=allow-oom
--- Trims the input behind what every group has acknowledged, and the outputs by age. It runs also when the
--- server is out of memory, because then nothing else would free any.
--- What any group has yet to read or to acknowledge of the input is never trimmed. Of an output, what a relay
--- has yet to deliver is kept for longer. `~` trims by whole nodes: cheap.
+-- Trim the input up to the first entry that a group has yet to read or to acknowledge, and the outputs by age. An
+-- output keeps the entries that a relay has yet to deliver for longer.
+-- The script also runs while the server is out of memory, to free some. `~` trims whole nodes, which is cheap.
 --
 -- KEYS  1 input stream   2… outputs
--- ARGV  1 ms of age beyond which outputs go   2 how many entries of each stream at most
---       3 what the names of the relays' groups begin with   4 ms of age beyond which all of an output goes
--- Returns how many entries were trimmed from the input, and from the outputs together
+-- ARGV  1 maximum age of output entries in ms   2 maximum number of entries to trim from each stream
+--       3 prefix of the relays' group names   4 maximum age in ms of output entries that a relay has yet to deliver
+-- Returns {number of entries trimmed from the input, number of entries trimmed from all outputs}
 
 local INPUT, FIRST_OUTPUT = KEYS[1], 2
 local RETENTION_MS, AT_MOST, RELAYS, LONGEST_MS = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])

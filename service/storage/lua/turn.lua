@@ -1,9 +1,9 @@
 #!lua
--- Gives a worker the turn to look for spikes, unless another one had it just now.
+-- Acquire the right to look for spikes. Only one worker holds it at a time, and it expires by itself.
 --
 -- KEYS  1 turn   2 spikes   3 spikes of providers
--- ARGV  1 consumer   2 ms that the turn lasts
--- Returns {server time in ms, fields and values of all spikes}, or nil
+-- ARGV  1 consumer   2 duration in ms
+-- Returns {server time in ms, {field, value, …} of both spike hashes}; nil if a worker still holds the right
 
 local TURN, SPIKES, PROVIDER_SPIKES = KEYS[1], KEYS[2], KEYS[3]
 local CONSUMER, LASTS_MS = ARGV[1], ARGV[2]

@@ -1,1 +1,1 @@
-"""Tests of what the handlers share."""
+"""Test the code that the handlers share."""

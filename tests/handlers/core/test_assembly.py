@@ -1,4 +1,4 @@
-"""A part's text from its set of fragments."""
+"""Test how a part's text is assembled from its set of fragments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.strategies import fragment_sets
 
 
 def _fragments(*rows: tuple[int, int | None, str]) -> list[StoredFragment]:
-    """Fragments from (milliseconds of the entry, sequence number, delta)."""
+    """Return fragments of these rows: entry time in milliseconds, sequence number, delta."""
     return [StoredFragment(Arrival(EntryId(ms, 0), 0), number, delta) for ms, number, delta in rows]
 
 
@@ -46,33 +46,33 @@ def _fragments(*rows: tuple[int, int | None, str]) -> list[StoredFragment]:
     ],
 )
 def test_order_and_repeats(fragments: list[StoredFragment], assembly: Assembly) -> None:
-    """A text would be in the wrong order, or have a piece twice."""
+    """Order fragments and drop repeats by sequence number, or by arrival if numbers are not reliable."""
     assert assemble(fragments) == assembly
 
 
 def test_position_orders_the_events_of_one_entry() -> None:
-    """A producer that coalesces would get its deltas in any order."""
+    """Order the events of an array by position. Otherwise a coalescing producer's text would be mixed up."""
     at = EntryId(5, 1)
     fragments = [StoredFragment(Arrival(at, position), None, str(position)) for position in (2, 0, 10, 1)]
     assert assemble(fragments).text == "01210"
 
 
 def test_entries_of_one_millisecond_are_ordered_by_their_counter() -> None:
-    """A text from a fast producer would be in the wrong order."""
+    """Order entries of one millisecond by their counter."""
     fragments = [StoredFragment(Arrival(EntryId(5, seq), 0), None, str(seq)) for seq in (10, 9, 100)]
     assert assemble(fragments).text == "910100"
 
 
 @given(fragment_sets(), st.data())
 def test_order_and_redelivery_do_not_matter(fragments: list[StoredFragment], data: st.DataObject) -> None:
-    """The text would depend on who read what first, or on how often."""
+    """Assemble the same text for any order and any redeliveries."""
     again = data.draw(st.lists(st.sampled_from(fragments), max_size=4)) if fragments else []
     assert assemble(data.draw(st.permutations([*fragments, *again]))) == assemble(fragments)
 
 
 @given(fragment_sets())
 def test_every_fragment_is_used_or_a_repeat(fragments: list[StoredFragment]) -> None:
-    """A fragment would vanish without being counted."""
+    """Count each fragment either as a delta or as a duplicate."""
     assembly = assemble(fragments)
     assert assembly.delta_count + assembly.duplicate_count == len(fragments)
     if assembly.duplicate_count == 0:
@@ -81,10 +81,10 @@ def test_every_fragment_is_used_or_a_repeat(fragments: list[StoredFragment]) -> 
 
 @given(fragment_sets())
 def test_text_can_be_encoded(fragments: list[StoredFragment]) -> None:
-    """A message with the text could not be written."""
+    """Return a text that can be encoded as UTF-8."""
     assemble(fragments).text.encode()
 
 
 def test_halves_of_an_emoji_meet() -> None:
-    """A split emoji would come out as two replacement characters."""
+    """Join the halves of an emoji that is split between deltas."""
     assert assemble(_fragments((1, 1, "a\ud83d"), (2, 2, "\ude00b"))).text == "a😀b"

@@ -1,4 +1,4 @@
-"""A text that a copy lists at another place than its deltas had comes out once."""
+"""Test that a text comes out once if a copy lists it at another position than its deltas."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ITEM = StreamKey("item", "it")
 
 
 def place(content_index: int, output_index: int = 0, key: StreamKey = KEY) -> PartKey:
-    """Where a refusal stands."""
+    """Return the key of a refusal at this position."""
     return PartKey(key, output_index, content_index, "refusal")
 
 
 def item_done(story: Story, ms: int, *texts: str, output_index: int = 0) -> Story:
-    """The end of an item that lists these refusals, the first at place 0; an empty one is left out."""
+    """Add the end of an item that lists these refusals by content index; an empty text is left out."""
     copies = []
     for index, text in enumerate(texts):
         if text:
@@ -37,24 +37,24 @@ def item_done(story: Story, ms: int, *texts: str, output_index: int = 0) -> Stor
 
 
 def came_out(resolution: Resolution) -> list[tuple[int, str, str]]:
-    """Return the content index, text and integrity of what is finished."""
+    """Return the content index, text and integrity of each finished part."""
     return [(f.part.content_index, f.assembly.text, f.integrity) for f in resolution.finished]
 
 
 @pytest.mark.parametrize("key", [KEY, ITEM])
 @pytest.mark.parametrize("text", ["No.", "No. Never."])
 def test_copy_of_an_item_closes_the_text_at_another_place(key: StreamKey, text: str) -> None:
-    """A refusal would come twice, with four alerts (vLLM, Doubao), and the true text as another one."""
+    """Close a text with an item's copy at another index. vLLM and Doubao send such copies."""
     story = item_done(Story(key).delta(1, "No.", place(1, key=key)), 2, text)
     resolution = story.resolve()
     assert came_out(resolution) == [(1, text, "verified" if text == "No." else "repaired")]
     assert [dropped.part.content_index for dropped in resolution.dropped] == [0]
-    assert resolution.spent == [at(2)]
+    assert resolution.applied_endings == [at(2)]
     assert resolution.contradictions == []
 
 
-def test_copy_of_an_item_is_no_text_beside_the_one_that_is_finished() -> None:
-    """A refusal would come twice where its own `.done` was settled first."""
+def test_copy_of_a_finished_text_is_dropped() -> None:
+    """Drop an item's copy of a text that was finished before."""
     story = item_done(Story(), 2, "No.")
     story.finished[place(1)] = text_digest("No.")
     resolution = story.resolve()
@@ -62,7 +62,7 @@ def test_copy_of_an_item_is_no_text_beside_the_one_that_is_finished() -> None:
 
 
 def test_copy_with_another_text_contradicts_the_one_that_is_finished() -> None:
-    """The other text would vanish, or come out as a refusal of its own."""
+    """Report a contradiction if the copy differs from the finished text."""
     story = item_done(Story(), 2, "No. Never.")
     story.finished[place(1)] = text_digest("No.")
     resolution = story.resolve()
@@ -71,7 +71,7 @@ def test_copy_with_another_text_contradicts_the_one_that_is_finished() -> None:
 
 
 def test_copy_without_a_part_is_a_new_text() -> None:
-    """The second text of a server that streams only the first would be lost."""
+    """Finish a text that only the item's copy has."""
     story = item_done(Story().delta(1, "a", place(0)), 2, "a", "b")
     assert came_out(story.resolve()) == [(0, "a", "verified"), (1, "b", "repaired")]
     story = item_done(Story(), 2, "a", "b")
@@ -80,15 +80,15 @@ def test_copy_without_a_part_is_a_new_text() -> None:
     assert came_out(story.resolve()) == [(1, "b", "repaired")]
 
 
-def test_misplaced_copies_are_told_apart_by_their_words_then_by_order() -> None:
-    """A text would be repaired with its neighbour's."""
+def test_misplaced_copies_are_matched_by_text_then_by_order() -> None:
+    """Assign misplaced copies by equal text first, and then by order."""
     story = Story().delta(1, "a", place(5)).delta(2, "b", place(6)).delta(3, "c", place(7))
     item_done(story, 4, "b", "a+", "c+")
     assert came_out(story.resolve()) == [(5, "a+", "repaired"), (6, "b", "verified"), (7, "c+", "repaired")]
 
 
-def test_two_alike_with_deltas_of_their_own_both_come() -> None:
-    """A text would vanish because another has its words."""
+def test_two_equal_texts_with_deltas_both_come_out() -> None:
+    """Finish two equal texts that have their own deltas."""
     story = Story().delta(1, "No.", place(1)).closing(2, "No.", part=place(1))
     story.delta(3, "No.", place(2)).closing(4, "No.", part=place(2))
     item_done(story, 5, "No.", "No.")
@@ -96,19 +96,19 @@ def test_two_alike_with_deltas_of_their_own_both_come() -> None:
     assert came_out(resolution) == [(1, "No.", "verified"), (2, "No.", "verified")]
 
 
-def test_two_alike_in_one_copy_both_come() -> None:
-    """A text would vanish because another of the same event has its words."""
+def test_two_equal_texts_in_one_copy_both_come_out() -> None:
+    """Finish two equal texts that are listed in one copy."""
     story = item_done(Story(), 1, "No.", "No.")
     assert [text for _, text, _ in came_out(story.resolve())] == ["No.", "No."]
-    del story.logs[place(0)]  # it was written, and the other has to be read again
+    del story.logs[place(0)]  # the first is written, and the second is read again
     story.finished[place(0)] = text_digest("No.")
     assert [text for _, text, _ in came_out(story.resolve())] == ["No."]
 
 
 @pytest.mark.parametrize("rank", [Rank.DONE, Rank.CONTENT_PART])
 @pytest.mark.parametrize("first", ["open", "closed", "finished", "copy"])
-def test_whole_text_with_the_words_of_an_earlier_one_is_its_copy(rank: Rank, first: str) -> None:
-    """A refusal would come twice where `.done` or its part's copy has another place, in either order."""
+def test_whole_text_equal_to_an_earlier_one_is_its_copy(rank: Rank, first: str) -> None:
+    """Drop a whole text that repeats an earlier text, in any order of their closings."""
     story = Story()
     if first == "finished":
         story.finished[place(1)] = text_digest("No😀")
@@ -126,22 +126,22 @@ def test_whole_text_with_the_words_of_an_earlier_one_is_its_copy(rank: Rank, fir
     assert [dropped.part for dropped in resolution.dropped] == [place(0)]
 
 
-def test_whole_text_that_others_continue_is_none_of_theirs() -> None:
-    """What a text begins with would be taken for all of it, by who was faster."""
+def test_whole_text_that_is_a_prefix_of_another_is_kept() -> None:
+    """Keep a text that is only the beginning of another one."""
     story = Story().delta(1, "No", place(1)).delta(2, ".", place(1)).closing(3, "No", part=place(0))
     assert came_out(story.resolve()) == [(0, "No", "repaired")]
 
 
-def test_repeats_hide_no_earlier_text() -> None:
-    """A refusal would come twice where its producer stores an entry again."""
+def test_copy_of_a_text_with_repeats_is_dropped() -> None:
+    """Drop a copy of a text with repeated fragments."""
     story = Story().delta(1, "No", place(1), number=1).delta(2, "No", place(1), number=1)
     story.delta(3, ".", place(1), number=2).closing(4, "No.", part=place(0))
     resolution = story.resolve()
     assert (resolution.finished, [each.part for each in resolution.dropped]) == ([], [place(0)])
 
 
-def test_a_copy_behind_an_end_contradicts_the_text_that_the_end_gave() -> None:
-    """Somebody would be told of another text or not by how the producer cuts its events into arrays."""
+def test_copy_after_an_end_contradicts_the_announced_text() -> None:
+    """Report a contradiction between an announced text and a later copy, for any cuts into arrays."""
     story = Story()
     story.notes[at(1)] = Note(announced=(Copy(None, 0, 1, "refusal", "a"),))
     story.end(2, "incomplete")
@@ -151,8 +151,8 @@ def test_a_copy_behind_an_end_contradicts_the_text_that_the_end_gave() -> None:
     assert [(each.part, each.text) for each in resolution.contradictions] == [(place(1), "b")]
 
 
-def test_later_text_with_its_words_takes_nothing_away() -> None:
-    """A text would come or not by whether another came with it."""
+def test_text_before_an_equal_one_is_kept() -> None:
+    """Keep a text if an equal one follows it."""
     story = (
         Story().closing(1, "No.", part=place(0)).delta(2, "No.", place(1)).closing(3, "No.", part=place(1))
     )
@@ -161,42 +161,42 @@ def test_later_text_with_its_words_takes_nothing_away() -> None:
 
 @pytest.mark.parametrize(("rank", "comes"), [(Rank.DONE, 1), (Rank.CONTENT_PART, 0), (Rank.OUTPUT_ITEM, 0)])
 def test_copy_may_name_another_item(rank: Rank, comes: int) -> None:
-    """A text would come twice where a gateway counts items anew; a `.done` is where its own text is."""
+    """Drop a copy at another output index, as gateways number items anew; keep a text's own `.done`."""
     story = Story().closing(2, "No.", rank, place(0, 0))
     story.finished[place(0, 1)] = text_digest("No.")
     assert len(story.resolve().finished) == comes
 
 
 def test_copy_of_another_kind_is_a_text() -> None:
-    """Reasoning that ends with the words of the refusal would vanish."""
+    """Keep a text of another kind with equal words."""
     story = Story().closing(2, "No.", part=place(0)._replace(kind="reasoning"))
     story.finished[place(0)] = text_digest("No.")
     assert len(story.resolve().finished) == 1
 
 
-def test_copy_waits_for_what_came_before_it() -> None:
-    """A copy would be a text of its own if the text's worker is slower."""
+def test_copy_waits_for_earlier_entries() -> None:
+    """Hold a copy until all earlier entries are stored. Otherwise it could come out as a second text."""
     story = item_done(Story().delta(1, "No.", place(1)), 5, "No.")
     resolution = story.resolve(LowWater(EntryId(3, 0), stalled=True))
     assert (resolution.finished, resolution.dropped) == ([], [])
-    assert resolution.doubtful_since == EntryId(5, 0)
+    assert resolution.unsettled_since == EntryId(5, 0)
 
 
 def test_text_that_only_a_misplaced_copy_confirms_is_not_certain() -> None:
-    """Another part that is still to come may be the one the copy belongs to."""
+    """Treat a text as uncertain that only a misplaced copy confirms; it may be another part's copy."""
     story = item_done(Story().delta(1, "No.", place(1)), 5, "No.")
     assert story.resolve(LowWater(EntryId(5, 0), stalled=True)).finished == []
 
 
-def test_withheld_part_takes_no_copy() -> None:
-    """The text beside a withheld one would be lost."""
+def test_redacted_part_takes_no_copy() -> None:
+    """Assign no copy to a redacted part."""
     story = Story().closing(1, "", part=place(0), note=Note(redacted=True))
     item_done(story, 2, "", "b")
     assert came_out(story.resolve()) == [(0, "", "redacted"), (1, "b", "repaired")]
 
 
 def test_deltas_after_a_copy_are_late() -> None:
-    """The accounts would not agree."""
+    """Count deltas after a dropped copy as late."""
     story = Story().delta(1, "No.", place(1)).closing(2, "No.", part=place(1))
     item_done(story, 3, "No.").delta(4, "x", place(0))
     (dropped,) = story.resolve().dropped
@@ -204,7 +204,7 @@ def test_deltas_after_a_copy_are_late() -> None:
 
 
 def test_final_copy_at_another_place_confirms_the_only_text_of_its_kind() -> None:
-    """A lost delta would show in a text although the response's end has it whole."""
+    """Use a final copy at another position if it is the only text of its kind."""
     story = Story().delta(1, "No", place(1)).end(2, copies=(Copy(None, 0, 0, "refusal", "No."),))
     assert came_out(story.resolve()) == [(1, "No.", "repaired")]
     two = Story().delta(1, "No", place(1)).delta(1, "x", place(2), position=1)
@@ -212,25 +212,25 @@ def test_final_copy_at_another_place_confirms_the_only_text_of_its_kind() -> Non
     assert [integrity for *_, integrity in came_out(two.resolve())] == ["unverified"] * 2
 
 
-def test_end_that_v0_1_0_stored_takes_nothing_of_what_is_finished() -> None:
-    """It does not say which finished texts it lists: a new text would be lost during an upgrade."""
+def test_ending_of_v0_1_0_drops_no_new_text() -> None:
+    """Drop no new text because of an ending of v0.1.0, which lacks the list of finished texts."""
     story = item_done(Story().delta(1, "a", place(1)), 2, "b")
     story.endings[at(2)] = Ending(KEY, 0, "completed")
     story.finished[place(3)] = text_digest("c")
     assert came_out(story.resolve()) == [(1, "b", "repaired")]
 
 
-# ---------------------------------------------------------------------------------- only announced
+# --------------------------------------------------------------------------------- announced texts
 
 
 def announce(story: Story, ms: int, text: str, content_index: int = 0) -> Story:
-    """The beginning of a part that has a text."""
+    """Add the beginning of a part with a text."""
     story.notes[at(ms)] = Note(announced=(Copy("it", 0, content_index, "refusal", text),))
     return story
 
 
 def test_text_that_only_its_beginning_has_comes_with_the_end() -> None:
-    """A refusal that nothing else has would be lost."""
+    """Finish a text that only the part's beginning has when its response ends."""
     (finished,) = announce(Story(), 1, "No.").end(3, "incomplete", "max_output_tokens").resolve().finished
     assert (finished.assembly.text, finished.integrity, finished.status) == (
         "No.",
@@ -241,14 +241,14 @@ def test_text_that_only_its_beginning_has_comes_with_the_end() -> None:
 
 
 def test_text_that_only_its_beginning_has_is_given_up_with_the_rest() -> None:
-    """It would be lost where no end comes."""
+    """Finish it as abandoned if its response does not end."""
     (finished,) = announce(Story(), 1, "No.").resolve(idle_at_ms=9).finished
     assert (finished.assembly.text, finished.status, finished.finished_ms) == ("No.", "abandoned", 9)
 
 
 @pytest.mark.parametrize("other", ["delta", "final copy", "finished"])
-def test_beginning_counts_only_where_nothing_else_has_its_kind(other: str) -> None:
-    """A text that the deltas or a copy repeat would come twice."""
+def test_beginning_counts_only_without_another_text_of_its_kind(other: str) -> None:
+    """Ignore the beginning's text if another source has a text of its kind. Otherwise it would come twice."""
     story = announce(Story(), 1, "No")
     if other == "delta":
         story.delta(2, "No.", place(3))
@@ -260,11 +260,11 @@ def test_beginning_counts_only_where_nothing_else_has_its_kind(other: str) -> No
 
 
 def test_text_that_two_beginnings_have_comes_once() -> None:
-    """`response.output_item.added` and `response.content_part.added` say the same, at two places."""
+    """Finish a text once that two beginning events announce at different positions."""
     story = announce(announce(announce(Story(), 1, "No."), 2, "No.", 1), 3, "Another", 0)
     assert came_out(story.end(4).resolve()) == [(0, "No.", "unverified")]
 
 
 def test_beginning_after_the_end_does_not_count() -> None:
-    """What comes out would depend on when a worker looks."""
+    """Ignore a beginning after the end. Otherwise the result would depend on when a worker looks."""
     assert announce(Story().end(1), 2, "No.").resolve().finished == []

@@ -1,6 +1,6 @@
-"""A settlement costs the sum of parts, copies and endings, not a product of them.
+"""Test that a settlement costs the sum of parts, copies and endings, not a product.
 
-Counted in steps of the interpreter, so that no other load on the machine matters.
+Costs are counted in lines of Python, so that the load of the machine does not matter.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ N = 40
 
 
 def at(ms: int) -> Arrival:
-    """An event's arrival."""
+    """Return the arrival of an event at this time, in milliseconds."""
     return Arrival(EntryId(ms, 0), 0)
 
 
 def part(index: int, output_index: int = 0) -> PartKey:
-    """A refusal."""
+    """Return the key of a refusal."""
     return PartKey(KEY, output_index, index, "refusal")
 
 
 def copies(n: int, prefix: str = "copy") -> tuple[Copy, ...]:
-    """Texts in a final copy."""
+    """Return n texts of a final copy."""
     return tuple(Copy(f"it_{i}", 0, i, "refusal", f"{prefix} {i}") for i in range(n))
 
 
 def spoken(n: int) -> dict[PartKey, Any]:
-    """Open parts that have a delta."""
+    """Return n open parts with a delta."""
     return {part(i): log_of([StoredFragment(at(i + 1), i, f"open {i}")], item_id=f"it_{i}") for i in range(n)}
 
 
 def whole(n: int, rank: Rank, ms: Callable[[int], int] = lambda i: 2000 + i) -> dict[PartKey, Any]:
-    """Open parts that have nothing but their text."""
+    """Return n open parts with a closing and no delta."""
     return {part(1000 + i): log_of([], [StoredClosing(at(ms(i)), rank, f"open {i}")]) for i in range(n)}
 
 
 def ending(n: int, output_index: int | None = None) -> Ending:
-    """An end that has so many copies."""
+    """Return an ending with n copies."""
     return Ending(KEY, output_index, "completed", None, copies(n))
 
 
@@ -124,7 +124,7 @@ STATES: dict[str, Callable[[int], ResponseState]] = {
 
 
 def steps(state: ResponseState) -> int:
-    """Count the lines that settling a response takes."""
+    """Return the number of lines that settling a response executes."""
     count = 0
 
     def trace(_frame: object, event: str, _arg: object) -> Any:
@@ -143,6 +143,9 @@ def steps(state: ResponseState) -> int:
 
 @pytest.mark.parametrize("case", STATES)
 def test_cost_grows_with_the_sum(case: str) -> None:
-    """A response of some megabytes would hold up a worker, and all others with it, for minutes."""
+    """Multiply the cost by less than five for four times the size.
+
+    Otherwise a response could block a worker.
+    """
     once, four_times = (steps(STATES[case](n)) for n in (N, 4 * N))
     assert four_times < 5 * once

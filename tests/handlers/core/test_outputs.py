@@ -1,4 +1,4 @@
-"""From a finished part to its message."""
+"""Test the messages of finished parts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from deltaloom.messages import ModerationAlert
 from handlers.core.assembly import Assembly
 from handlers.core.contradictions import Contradiction
-from handlers.core.effects import Context
+from handlers.core.effects import ContextValues
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.outputs import assembled_text, contradiction_alert, part_fields, time_of
 from handlers.core.response import FinishedPart
 
 PART = PartKey(StreamKey("response", "resp_1"), 2, 1, "reasoning_summary")
-CONTEXT = Context(
+CONTEXT = ContextValues(
     "acme",
     "m-1",
     "user-1",
@@ -45,8 +45,8 @@ FINISHED = FinishedPart(
 )
 
 
-def test_all_that_is_known_is_said() -> None:
-    """A field of the message would be empty, or hold another's value."""
+def test_every_value_is_copied() -> None:
+    """Copy each value into its field."""
     message = assembled_text(FINISHED).model_dump()
     assert message == {
         "schema": 1,
@@ -87,14 +87,14 @@ def test_all_that_is_known_is_said() -> None:
 
 @pytest.mark.parametrize("item_id", [None, "it_1"])
 def test_without_a_response_id_the_item_is_named(item_id: str | None) -> None:
-    """A subscriber could not say whose text it is."""
+    """Name the item if there is no response id."""
     part = PART._replace(stream_key=StreamKey("item", "it_1"))
-    fields = part_fields(part, item_id, Context())
+    fields = part_fields(part, item_id, ContextValues())
     assert (fields["response_id"], fields["item_id"]) == (None, "it_1")
 
 
-def test_contradiction_is_told_once_a_part() -> None:
-    """Otherwise the other text would be lost, or its alert could not be told from a repeat."""
+def test_contradiction_alert_has_one_id_per_part() -> None:
+    """Derive a contradiction alert's id from its part, so that a subscriber can drop repeats."""
     alert = contradiction_alert(Contradiction(PART, "other", "it_2", CONTEXT, 1_700_000_001_000))
     assert alert == ModerationAlert(
         type="deltaloom.text.contradicted",
@@ -121,6 +121,6 @@ def test_contradiction_is_told_once_a_part() -> None:
 
 
 def test_absurd_entry_ids_have_a_time() -> None:
-    """An entry with an id of someone's own (`XADD … 18446744073709551615-1`) would stop the worker."""
+    """Limit the time of an extreme entry id, such as `XADD … 18446744073709551615-1`."""
     assert time_of(2**64 - 1).year == 9999
     assert time_of(0) == datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Fragments and closings of parts, as nearly every handler makes them."""
+"""Test the functions that make fragments and closings of parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHA256 = "0123456789ABCDEF" * 4
 
 
 def done(**fields: object) -> Closing:
-    """Return what a `.done` closes."""
+    """Return the closing of a `.done` event with these fields."""
     event = OutputTextDone.model_validate(
         {"type": "response.output_text.done", "output_index": 1, "content_index": 2, **fields}
     )
@@ -24,36 +24,36 @@ def done(**fields: object) -> Closing:
 
 
 def test_done_with_its_text() -> None:
-    """Otherwise a text would not be closed with what its provider says it is."""
+    """Close a part with the event's text."""
     assert done(text="a", item_id="it") == Closing(PART, Rank.DONE, "a", "it")
     assert done(text="") == Closing(PART, Rank.DONE, "")
 
 
 def test_done_with_a_checksum() -> None:
-    """Otherwise a long text that is not sent again could not be verified."""
+    """Close a part with the event's checksum, which stands for a long text."""
     expected = Closing(PART, Rank.DONE, "", None, Checksum(SHA256.lower(), 7))
     assert done(text_sha256=SHA256, text_bytes=7) == expected
     assert done(text_sha256=SHA256).checksum == Checksum(SHA256.lower(), None)
 
 
 @pytest.mark.parametrize("text", ["a", ""])
-def test_text_goes_before_the_checksum_beside_it(text: str) -> None:
-    """Otherwise a text that is there would be doubted because of a checksum of something else."""
+def test_text_is_preferred_to_a_checksum(text: str) -> None:
+    """Prefer the text to a checksum in the same event."""
     assert done(text=text, text_sha256=SHA256, text_bytes=7).checksum is None
 
 
 @pytest.mark.parametrize(
-    ("said", "source"),
+    ("sent", "source"),
     [("producer", "producer"), ("provider", "provider"), ("new", "provider"), (None, "provider")],
 )
-def test_producer_may_say_that_it_wrote_the_text(said: str | None, source: str) -> None:
-    """Otherwise a text that its producer made up would pass for the provider's own."""
-    assert done(text="a", integrity_source=said).source == source
-    assert done(text_sha256=SHA256, integrity_source=said).source == source
+def test_producer_may_be_the_source(sent: str | None, source: str) -> None:
+    """Record the producer as source of a text that it wrote itself."""
+    assert done(text="a", integrity_source=sent).source == source
+    assert done(text_sha256=SHA256, integrity_source=sent).source == source
 
 
 def test_summary_is_found_by_its_own_index() -> None:
-    """Otherwise the parts of a summary would be joined."""
+    """Use `summary_index` for reasoning summaries. Otherwise the parts of a summary would be joined."""
     event = ReasoningSummaryTextDone(
         type="response.reasoning_summary_text.done", output_index=1, summary_index=3, text="a"
     )

@@ -1,4 +1,4 @@
-"""The table from an event's type to its handler."""
+"""Test the routing table from event types to handlers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _nothing(_event: RefusalDelta, _origin: Origin) -> Iterable[Effect]:
 
 
 def test_route_is_named_by_the_literal_of_its_model() -> None:
-    """An event would not find its handler."""
+    """Read the event type from the model's literal."""
     assert Route(RefusalDelta, _nothing).event_type == "response.refusal.delta"
 
 
 def test_two_handlers_of_one_type_are_both_named() -> None:
-    """Which of two handlers runs would depend on their order, and nobody would know."""
+    """Refuse two handlers of one event type, and name both."""
     first = Handler("first", (Route(RefusalDone, _nothing), Route(RefusalDelta, _nothing)))
     second = Handler("second", (Route(RefusalDelta, _nothing),))
     with pytest.raises(HandlerConflictError) as conflict:
@@ -38,7 +38,7 @@ def test_two_handlers_of_one_type_are_both_named() -> None:
 
 
 def test_built_in_handlers_go_together() -> None:
-    """The worker could not start with all its handlers."""
+    """Accept all built-in handlers together."""
     table = RoutingTable(BUILT_IN.values())
     assert set(table.kinds) == {"refusal", "reasoning", "reasoning_summary", "output_text"}
     assert {kind: handler.name for kind, handler in table.kinds.items()} == {
@@ -54,7 +54,7 @@ def test_built_in_handlers_go_together() -> None:
 
 
 def test_handlers_are_known_by_their_own_names() -> None:
-    """`DELTALOOM_HANDLERS` would not find a handler."""
+    """Name the built-in handlers as `DELTALOOM_HANDLERS` does."""
     assert list(BUILT_IN) == [
         "refusal",
         "reasoning",
@@ -67,6 +67,6 @@ def test_handlers_are_known_by_their_own_names() -> None:
     assert all(handler.name == name for name, handler in BUILT_IN.items())
 
 
-def test_answers_and_withheld_parts_are_off_by_default() -> None:
-    """Otherwise answers would be kept without having been asked for, or refusals would not be."""
+def test_answers_and_redacted_parts_are_off_by_default() -> None:
+    """Disable answers and redacted parts by default."""
     assert {"output_text", "redacted"} == OFF_BY_DEFAULT

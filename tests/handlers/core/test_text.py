@@ -1,4 +1,4 @@
-"""Surrogate halves: kept, joined, repaired."""
+"""Test surrogate halves: kept, joined, replaced."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.strategies import any_text, cut_by_code_unit, whole_text
     ],
 )
 def test_repair(text: str, repaired: str) -> None:
-    """A half would stay in a text that nobody can then encode, or a whole character would be lost."""
+    """Join halves and replace lone ones."""
     assert repair(text) == repaired
 
 
 @given(any_text)
 def test_repaired_text_can_be_encoded_and_stays(text: str) -> None:
-    """A message could not be written, or a second repair would change it again."""
+    """Return encodable text, and leave it unchanged when it is repaired again."""
     repaired = repair(text)
     assert repaired.encode().decode() == repaired
     assert repair(repaired) == repaired
@@ -41,24 +41,24 @@ def test_repaired_text_can_be_encoded_and_stays(text: str) -> None:
 
 @given(whole_text, st.data())
 def test_pieces_make_the_whole_again(text: str, data: st.DataObject) -> None:
-    """A text would differ from what the model said, wherever its server cut it."""
+    """Restore a text that is cut at any code unit."""
     assert repair("".join(data.draw(cut_by_code_unit(text)))) == text
 
 
 @given(any_text)
 def test_bytes_lose_nothing(text: str) -> None:
-    """A half would be lost on its way through the stored log."""
+    """Keep lone surrogates in bytes."""
     assert from_bytes(to_bytes(text)) == text
 
 
 def test_digest_is_the_beginning_of_the_sha_256() -> None:
-    """Otherwise a later version could not compare its texts with what this one remembers."""
+    """Use the beginning of the SHA-256. Otherwise later versions could not compare digests."""
     assert text_digest("abc") == "ungWv4"
     assert text_digest("é😀") == sha256_digest(sha256("é😀".encode()).hexdigest())
     assert sha256_digest("FF" * 32) == sha256_digest("ff" * 32) == "______"
 
 
 @given(any_text, any_text)
-def test_digest_tells_texts_apart(one: str, other: str) -> None:
-    """Otherwise another text for a finished part would pass unseen."""
+def test_digests_of_different_texts_differ(one: str, other: str) -> None:
+    """Give different texts different digests."""
     assert (text_digest(repair(one)) == text_digest(repair(other))) == (repair(one) == repair(other))

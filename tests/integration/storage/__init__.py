@@ -1,1 +1,1 @@
-"""Tests of the promises of the scripts, by topic, on a real server and without processes."""
+"""Tests of the scripts' guarantees, by topic, on a real server and without worker processes."""

@@ -1,4 +1,4 @@
-"""The partition that these tests step through."""
+"""Fixtures of the storage tests."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """Return a partition with default settings."""
+    """Return a test bench with default settings."""
     return Bench(redis, prefix)

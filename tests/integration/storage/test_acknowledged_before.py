@@ -1,4 +1,4 @@
-"""A batch of which some entries were acknowledged before: only the others have an effect, and all of it."""
+"""Batches with entries that another worker has acknowledged before: only the new entries have effects."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"
 async def take_the_first_elsewhere(bench: Bench, count: int = 1) -> None:
     """Have another worker acknowledge the first entries of a batch, then take the whole batch."""
     batch = await bench.consumer("stopped").read()
-    await bench.consumer("other").take(batch[:count])
-    await bench.consumer("stopped").take(batch)
+    await bench.consumer("other").process(batch[:count])
+    await bench.consumer("stopped").process(batch)
 
 
 async def test_a_closing_is_stored_though_its_deltas_were_acknowledged_before(bench: Bench) -> None:
-    """Otherwise the closing is acknowledged without effect, and its text waits until it is given up."""
+    """Otherwise the closing would be acknowledged without effect, and its text abandoned."""
     await bench.publish(delta(1, "a"), done("a"))
     await take_the_first_elsewhere(bench)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
 
 
 async def test_an_ending_is_stored_though_its_deltas_were_acknowledged_before(bench: Bench) -> None:
-    """Otherwise the end of the response is lost, and its text is called abandoned."""
+    """Otherwise the end of the response would be lost, and its text abandoned."""
     await bench.publish(delta(1, "a"), COMPLETED)
     await take_the_first_elsewhere(bench)
     (text,) = await texts(bench.redis, bench.prefix)
@@ -38,7 +38,7 @@ async def test_an_ending_is_stored_though_its_deltas_were_acknowledged_before(be
 
 
 async def test_a_delta_is_stored_though_the_rest_of_its_batch_was_acknowledged_before(bench: Bench) -> None:
-    """Otherwise the only new delta of a response is lost."""
+    """Otherwise the only new delta of the response would be lost."""
     await bench.publish(CREATED, delta(1, "a"))
     await take_the_first_elsewhere(bench)
     await bench.publish(done("a"))
@@ -48,14 +48,14 @@ async def test_a_delta_is_stored_though_the_rest_of_its_batch_was_acknowledged_b
 
 
 async def test_deltas_of_a_known_part_are_stored_if_any_is_new(bench: Bench) -> None:
-    """Otherwise a text that grows loses the deltas that only this worker has."""
+    """Otherwise a growing text would lose the deltas that only this worker holds."""
     await bench.publish(delta(1, "a"))
     consumer = bench.consumer("stopped")
     await consumer.work()
     await bench.publish(delta(2, "b"), delta(3, "c"))
     batch = await consumer.read()
-    await bench.consumer("other").take(batch[:1])
-    await consumer.take(batch)
+    await bench.consumer("other").process(batch[:1])
+    await consumer.process(batch)
     await bench.publish(done("abc"))
     await consumer.work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -63,22 +63,22 @@ async def test_deltas_of_a_known_part_are_stored_if_any_is_new(bench: Bench) -> 
 
 
 async def test_deltas_of_a_known_part_leave_no_log_behind_if_none_is_new(bench: Bench) -> None:
-    """Otherwise a worker that slept appends to texts that are finished and forgotten."""
+    """Otherwise a worker that was suspended would append to texts that are finished."""
     await bench.publish(delta(1, "a"))
     asleep = bench.consumer("asleep")
     await asleep.work()
     await bench.publish(delta(2, "b"))
     batch = await asleep.read()
-    await bench.consumer("awake").take(batch)
+    await bench.consumer("awake").process(batch)
     (log,) = await bench.redis.keys(f"{bench.prefix}:log:*")
     before = await bench.redis.strlen(log)
-    await asleep.take(batch)
+    await asleep.process(batch)
     assert await bench.redis.strlen(log) == before
 
 
 @pytest.mark.parametrize("before", [1, 2])
 async def test_late_events_are_counted_once(bench: Bench, before: int) -> None:
-    """Otherwise an event that two workers had in hand counts as two late ones."""
+    """Otherwise an event of two workers' batches would count as two late ones."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer().work()
     await bench.publish(*(delta(number, "late") for number in range(2, 6)))
@@ -87,7 +87,7 @@ async def test_late_events_are_counted_once(bench: Bench, before: int) -> None:
 
 
 async def test_late_events_of_two_parts_are_counted_apart(bench: Bench) -> None:
-    """Otherwise the events of one part are taken for those of its neighbour, and counted or left out."""
+    """Otherwise events of one part would be attributed to another, and counted or left out."""
     second = {"content_index": 1}
     await bench.publish(delta(1, "a"), done("a"), {**delta(2, "b"), **second}, {**done("b"), **second})
     await bench.consumer().work()
@@ -103,7 +103,7 @@ async def test_late_events_of_two_parts_are_counted_apart(bench: Bench) -> None:
 
 
 async def test_each_type_is_counted_by_its_own_new_events(bench: Bench) -> None:
-    """Otherwise events of one type are counted as another's, or twice."""
+    """Otherwise events of one type would be counted as another's, or twice."""
     other = {"type": "response.in_progress.other"}
     await bench.publish(KEEPALIVE, KEEPALIVE, other, KEEPALIVE, other, other)
     await take_the_first_elsewhere(bench, 3)
@@ -112,7 +112,7 @@ async def test_each_type_is_counted_by_its_own_new_events(bench: Bench) -> None:
 
 
 async def test_each_dead_letter_is_written_with_its_own_entry(bench: Bench) -> None:
-    """Otherwise a letter is written twice, or its neighbour's is lost."""
+    """Otherwise a dead letter would be written twice, or another one be lost."""
     await bench.publish("{one", KEEPALIVE, "{two", "{three")
     await take_the_first_elsewhere(bench, 2)
     letters = await dead_letters(bench.redis, bench.prefix)
@@ -122,12 +122,12 @@ async def test_each_dead_letter_is_written_with_its_own_entry(bench: Bench) -> N
     assert len(letters) == 3
 
 
-async def test_how_many_entries_a_commit_acknowledged_is_known(bench: Bench) -> None:
-    """Otherwise the log of a worker says nothing of what others had done before it, or of what came late."""
+async def test_a_commit_reports_acknowledged_entries_and_late_events(bench: Bench) -> None:
+    """Otherwise the worker's log would show neither entries acknowledged by others nor late events."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer().work()
     await bench.publish(KEEPALIVE, delta(2, "late"), delta(3, "late"), KEEPALIVE)
     batch = await bench.consumer("stopped").read()
-    await bench.consumer("other").take(batch[:2])
+    await bench.consumer("other").process(batch[:2])
     committed = await bench.commit(batch)
     assert (committed.acknowledged, committed.late_events) == (2, 1)

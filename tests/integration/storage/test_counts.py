@@ -15,7 +15,7 @@ from service.rates.proportions import Count
 from service.rates.spikes import Subject
 from service.storage import settle_plan
 from service.storage.buckets import baseline_of, window_of
-from service.storage.rates import RedisRates
+from service.storage.redis_rates import RedisRates
 from tests.bench import COMPLETED, KEEPALIVE
 from tests.workers import counts
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from tests.bench import Bench
 
 TYPES = 1000
-"""Names of types that are counted apart."""
+"""Maximum number of event types that are counted separately."""
 
 LEFT_OUT_FIELDS = 200
-"""Names of fields that were left out and are counted apart."""
+"""Maximum number of left-out fields that are counted separately."""
 
 
 async def work(bench: Bench, *types: str) -> dict[str, int]:
-    """Handle events of these types in one batch, and return all that is counted."""
+    """Process events of these types in one batch, and return all counts."""
     await bench.publish(json.dumps([{"type": name} for name in types]))
     await bench.consumer().work()
     return await counts(bench.redis, bench.prefix)
 
 
 async def test_types_beyond_the_bound_are_counted_together(bench: Bench) -> None:
-    """Otherwise made-up types fill Redis, or the counts of those before them are lost."""
+    """Otherwise made-up types would fill Redis, or remove the counts of other types."""
     names = [f"made.up.{number}" for number in range(TYPES)]
     assert await work(bench, *names, names[0]) == {f"type:{name}": 1 for name in names} | {
         f"type:{names[0]}": 2
@@ -52,7 +52,7 @@ async def test_types_beyond_the_bound_are_counted_together(bench: Bench) -> None
 
 
 async def test_types_that_come_often_stay_though_made_up_ones_go_on(bench: Bench) -> None:
-    """Otherwise a flood of made-up types hides every real one that comes after it."""
+    """Otherwise a flood of made-up types would hide each real type after it."""
     await work(bench, *(f"early.{number}" for number in range(TYPES)))
     for flood in range(3):
         junk = (f"junk.{flood}.{number}" for number in range(TYPES // 2))
@@ -63,13 +63,13 @@ async def test_types_that_come_often_stay_though_made_up_ones_go_on(bench: Bench
 
 
 async def test_a_count_that_is_no_number_begins_again(bench: Bench) -> None:
-    """Otherwise one odd value stops every batch that counts it."""
+    """Otherwise one odd value would stop each batch that counts the type."""
     await bench.redis.hset(bench.names.name("counts"), "type:keepalive", "many")
     assert await work(bench, "keepalive", "keepalive") == {"type:keepalive": 2}
 
 
 async def test_values_that_were_too_long_are_counted_by_name_beyond_the_bound(bench: Bench) -> None:
-    """Otherwise a truncated value is counted as an event of an unknown type, once there are many types."""
+    """Otherwise a truncated value would be counted as an unknown event type, if there are many types."""
     await work(bench, *(f"made.up.{number}" for number in range(TYPES)))
     await bench.publish(COMPLETED, tenant="x" * (limits.NAME + 1))
     await bench.consumer().work()
@@ -78,7 +78,7 @@ async def test_values_that_were_too_long_are_counted_by_name_beyond_the_bound(be
 
 
 class _Wide(Event):
-    """An event with more fields than are counted apart."""
+    """An event with more fields than are counted separately."""
 
     type: Literal["wide"]
 
@@ -88,7 +88,7 @@ WIDE: type[_Wide] = create_model("WIDE", __base__=_Wide, **_FIELDS)
 
 
 async def test_fields_beyond_the_bound_are_counted_together(bench: Bench) -> None:
-    """Otherwise handlers of models with many fields fill Redis."""
+    """Otherwise models with many fields would fill Redis."""
     wide = Handler("wide", (Route(WIDE, lambda _event, _origin: ()),))
     for odd in (range(LEFT_OUT_FIELDS - 1), range(LEFT_OUT_FIELDS - 5, LEFT_OUT_FIELDS + 20)):
         await bench.publish({"type": "wide", **{f"f{number}": "x" for number in odd}})
@@ -106,7 +106,7 @@ async def test_fields_beyond_the_bound_are_counted_together(bench: Bench) -> Non
 async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the share of every model stands still as soon as there are many tenants."""
+    """Otherwise the rates of all models would stop as soon as there are many tenants."""
     monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
     models = ("first", "second", "first", "second", "third", "fourth", "first", "second", "fifth")
     for number, model in enumerate(models):
@@ -123,7 +123,7 @@ async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(
 
 
 async def test_responses_that_end_together_are_all_counted(bench: Bench) -> None:
-    """Otherwise of several responses in a batch one counts."""
+    """Otherwise only one of several responses in a batch would be counted."""
     for number in range(5):
         await bench.publish(KEEPALIVE, COMPLETED, response_id=f"resp_{number}", model="m", tenant="t")
     await bench.consumer().work()
@@ -133,7 +133,7 @@ async def test_responses_that_end_together_are_all_counted(bench: Bench) -> None
 
 
 async def test_every_bucket_of_a_window_is_added_up(bench: Bench) -> None:
-    """Otherwise responses are left out of a share, or counted in it twice."""
+    """Otherwise responses would be left out of a rate, or counted twice."""
     rates = RedisRates(bench.redis, bench.settings)
     now_ms, keys = await rates.now_ms(), Keys(bench.names)
     sums = []

@@ -1,10 +1,10 @@
-"""A dead letter that is put back on the input: whole, and once."""
+"""Replay of dead letters: the original entry returns to the input unchanged, and once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.storage.dead_letters import DeadLetters
+from service.storage.letter_store import DeadLetters
 from tests.bench import delta, done
 from tests.streams import entries
 from tests.workers import texts
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_replayed_letter_is_back_as_it_was_and_gone_from_the_letters(bench: Bench) -> None:
-    """Otherwise a replay loses fields of the entry, or the letter is replayed again and again."""
+    """Otherwise a replay would lose fields of the entry, or be possible again and again."""
     await bench.publish("{broken")
     await bench.consumer().work()
     ((original, fields),) = await entries(bench.redis, bench.names.deltas)
@@ -29,7 +29,7 @@ async def test_a_replayed_letter_is_back_as_it_was_and_gone_from_the_letters(ben
 
 
 async def test_only_the_letter_that_is_named_is_replayed(bench: Bench) -> None:
-    """Otherwise a letter that nobody looked at disappears."""
+    """Otherwise a dead letter would be removed that was not replayed."""
     await bench.publish("{one", "{two")
     await bench.consumer().work()
     letters = DeadLetters(bench.redis, bench.names)
@@ -39,7 +39,7 @@ async def test_only_the_letter_that_is_named_is_replayed(bench: Bench) -> None:
 
 
 async def test_a_replayed_event_is_handled(bench: Bench) -> None:
-    """Otherwise a text that was held up by a mistake cannot be had after the mistake is repaired."""
+    """Otherwise the effect of an entry would be lost although its mistake was repaired."""
     await bench.publish(delta(1, "a"), "{broken")
     await bench.consumer().work()
     letters = DeadLetters(bench.redis, bench.names)

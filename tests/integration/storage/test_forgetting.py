@@ -1,4 +1,4 @@
-"""How long a response that is over is remembered, and what of it."""
+"""Tests of the time for which the state of a finished response is kept."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MARKER = Keys(StreamNames("")).marker(StreamKey("response", "resp_1")).removepre
 
 
 async def remembered_ms(bench: Bench, state: str = "state:response:resp_1") -> int:
-    """Return for how long a response is remembered."""
+    """Return the remaining life of a response's state, or of another key, in milliseconds."""
     return int(await bench.redis.pttl(bench.names.name(state)))
 
 
 async def test_a_finished_text_is_remembered_for_the_markers_time(bench: Bench) -> None:
-    """Otherwise a text comes out again when its events do, or Redis remembers it for ever."""
+    """Otherwise a text would come out again with repeated events, or be remembered forever."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED)
     await bench.consumer().work()
     assert 0 <= bench.settings.remembered * 1000 - await remembered_ms(bench, MARKER) < TOLERANCE_MS
@@ -36,7 +36,7 @@ async def test_a_finished_text_is_remembered_for_the_markers_time(bench: Bench) 
 
 
 async def test_an_alert_of_how_it_ended_is_remembered_for_the_markers_time(bench: Bench) -> None:
-    """Otherwise a producer's retry raises it again."""
+    """Otherwise a producer's retry would raise the alert again."""
     await bench.publish(FILTERED, model="m")
     await bench.consumer().work()
     assert 0 <= bench.settings.remembered * 1000 - await remembered_ms(bench, MARKER) < TOLERANCE_MS
@@ -46,14 +46,14 @@ async def test_an_alert_of_how_it_ended_is_remembered_for_the_markers_time(bench
 
 
 async def test_that_it_was_counted_is_remembered_for_minutes(bench: Bench) -> None:
-    """Otherwise every response without a text of ours takes room for a week, or counts twice."""
+    """Otherwise each response without texts would use memory for a week, or be counted twice."""
     await bench.publish(CREATED, COMPLETED)
     await bench.consumer().work()
     assert 0 <= settle_plan.OVER_MS - await remembered_ms(bench) < TOLERANCE_MS
 
 
-async def test_that_it_was_counted_is_remembered_though_more_is_said_of_it(bench: Bench) -> None:
-    """Otherwise a response whose producer says more each time counts each time."""
+async def test_that_it_was_counted_is_remembered_despite_new_context(bench: Bench) -> None:
+    """Otherwise a response with more context in each repeat would be counted each time."""
     for context in ({"model": "m"}, {"model": "m", "tenant": "acme"}, {"model": "m"}):
         await bench.publish(COMPLETED, **context)
         await bench.consumer().work()
@@ -63,7 +63,7 @@ async def test_that_it_was_counted_is_remembered_though_more_is_said_of_it(bench
 
 
 async def test_of_a_finished_text_nothing_but_the_marker_is_left(bench: Bench) -> None:
-    """Otherwise its deltas, or whose turn it is to finish it, stay in Redis."""
+    """Otherwise the text's deltas, or its place among the texts to settle, would stay in Redis."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED)
     await bench.consumer().work()
     assert await bench.redis.keys(f"{bench.prefix}:log:*") == []
@@ -74,7 +74,7 @@ async def test_of_a_finished_text_nothing_but_the_marker_is_left(bench: Bench) -
 
 
 async def test_a_finished_item_can_be_looked_up_for_its_time(bench: Bench) -> None:
-    """Otherwise `show` finds nothing, or a text stays for longer than its owner may keep it."""
+    """Otherwise `show` would find nothing, or the text would be kept for longer than allowed."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer().work()
     item = "item:resp_1:0"
@@ -83,7 +83,7 @@ async def test_a_finished_item_can_be_looked_up_for_its_time(bench: Bench) -> No
 
 
 async def test_a_text_before_its_response_ends_leaves_the_response_open(bench: Bench) -> None:
-    """Otherwise nobody gives up the response, nor counts it."""
+    """Otherwise the response would never be abandoned, nor counted."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer().work()
     assert list(await bench.member_scores("open")) == ["response:resp_1"]

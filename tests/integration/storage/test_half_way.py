@@ -1,8 +1,8 @@
-"""A script that may not do something loses nothing by that, and writes nothing twice when it may.
+"""Scripts that fail half way lose nothing, and write nothing twice when they are repeated.
 
-The same story is told again for each command that a script calls and for each key. Before each of its steps
-the command is forbidden, or a list lies at the key; the step is taken, the server is mended, and the step is
-taken again. In the end everything is as if nothing had happened.
+The same sequence of steps runs for each command that a script calls, and for each key. Before each step the
+command is forbidden, or the key is replaced by a list; the step fails, the server is repaired, and the step
+is repeated. In the end the outputs must be the same as without any failure.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.embedded import EmbeddedServer
 from service.keys import Keys
-from service.patience import Patience
-from service.pipeline.worker import Worker
-from service.ports.outbox import CONSUMER, Failure, Place
-from service.ports.storage import SetUpWronglyError
+from service.pipeline.processing import Worker
+from service.ports.outbox import CONSUMER, EntryRef, Failure
+from service.ports.storage import SetupError
 from service.rates.spikes import Change, Subject
+from service.retrying import RetryUntilAvailable
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.dead_letters import DeadLetters
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
-from service.storage.outbox import DestinationGroup, RedisLease, RedisOutbox
-from service.storage.rates import RedisRates
+from service.storage.letter_store import DeadLetters
+from service.storage.redis_outbox import DestinationGroup, RedisLease, RedisOutbox
+from service.storage.redis_rates import RedisRates
 from service.storage.store import RedisStorage
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.notifications import alert
@@ -70,16 +70,16 @@ NOT_NEEDED = {"time", "info"}
 """Commands that a script can do without."""
 
 
-class Impatient(Patience):
-    """Takes each step once."""
+class Impatient(RetryUntilAvailable):
+    """A retry policy that calls each step once, and passes errors on."""
 
-    async def until_done(self, step: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Take it; whatever is wrong is the test's."""
+    async def call(self, step: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Call the step once."""
         return await step(*args)
 
 
 class Story:
-    """What happens to one partition, step by step; each step can be taken again after it was refused."""
+    """A sequence of steps in one partition; each step can be repeated after it has failed."""
 
     def __init__(self, admin: Redis, user: Redis) -> None:
         self.bench = Bench(admin, PREFIX, consumer="one", max_response_parts=2, max_part_fragments=3)
@@ -91,7 +91,7 @@ class Story:
         self.sweeper = self.worker_with(self.settings.model_copy(update={"max_open_responses": 1}))
 
     def worker_with(self, settings: Settings) -> Worker:
-        """Return a worker that may do what the user may."""
+        """Return a worker with the user's rights."""
         return Worker(
             RedisStorage(self.user, self.keys, settings),
             RoutingTable(BUILT_IN.values()),
@@ -102,53 +102,53 @@ class Story:
         )
 
     async def read(self, consumer: str = "one") -> list[RawEntry]:
-        """Give a consumer what is unread."""
+        """Deliver the unread entries to a consumer."""
         return [raw(*entry) for entry in await read_as(self.admin, self.names.deltas, GROUP, consumer, 100)]
 
     async def steps(self) -> AsyncIterator[Step]:
-        """Yield the steps; what others do happens between them."""
+        """Yield the steps, and do the work of others between them."""
         publish = self.bench.publish
         await ConsumerGroup(self.admin, self.keys, "one").ensure()
         await publish(CREATED, response_id="r1", tenant="t")
         await publish(delta(1, "No", "refusal"), delta(2, "thing", "refusal"), response_id="r1")
         await publish(delta(1, "Let me "), {"type": "made.up"}, "no JSON", response_id="r2")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         await publish(delta(3, " at all", "refusal"), KEEPALIVE, response_id="r1")
         await publish(delta(2, "think"), response_id="r2", model="m")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         await publish({**done("Nothing at all", "refusal"), "sequence_number": "x"}, response_id="r1")
         await publish({**CREATED, "response": {"model": 5}}, COMPLETED, response_id="r1")
         await publish(done("Let me think"), FILTERED, response_id="r2")
-        yield self.taking(await self.read())
-        await self.admin.delete(self.keys.state(StreamKey("response", "r1")))  # it expires before the marker
+        yield self.processing(await self.read())
+        await self.admin.delete(self.keys.state(StreamKey("response", "r1")))  # expires before the marker
         await publish(delta(9, "late", "refusal"), done("another", "refusal"), response_id="r1")
         await publish(delta(9, "late"), done("another"), response_id="r2")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         for index in range(4):
             await publish({**delta(1, "x"), "output_index": index}, response_id="r3")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         for number in range(3):
             await publish(delta(number, "x" * 300), response_id="r4")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         await publish(delta(4, "x" * 300), response_id="r4")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         await publish(KEEPALIVE, response_id="r5")
         ((stuck, _),) = await self.read("stuck")
         await self.admin.xclaim(self.names.deltas, GROUP, "stuck", 0, [stuck], idle=3_600_000)
         await publish(delta(1, "in time"), response_id="r6")
         await publish(done("in time"), response_id="r6")
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         await self.admin.xack(self.names.deltas, GROUP, stuck)
         yield self.sweeper.sweep
-        async for step in self.steps_beside():
+        async for step in self.other_steps():
             yield step
 
-    async def steps_beside(self) -> AsyncIterator[Step]:
-        """Yield what a worker, a relay and an operator do beside the batches."""
+    async def other_steps(self) -> AsyncIterator[Step]:
+        """Yield steps of a worker's periodic tasks, of a relay and of an operator."""
         await self.bench.publish(KEEPALIVE, KEEPALIVE, response_id="r5")
-        inherited = await self.read("gone")
-        yield self.inheriting
-        yield self.taking(inherited)
+        adopted = await self.read("gone")
+        yield self.adopting
+        yield self.processing(adopted)
         await self.bench.publish(KEEPALIVE, response_id="r5")
         ((lost, _),) = await self.read("gone")
         await self.admin.xdel(self.names.deltas, lost)
@@ -157,31 +157,31 @@ class Story:
         letters = DeadLetters(self.admin, self.names)
         letter = await anext(each.id async for each in letters.oldest_first())
         yield self.replaying(letter)
-        yield self.taking(await self.read())
+        yield self.processing(await self.read())
         yield await self.giving_up()
         yield self.looking_for_spikes
 
-    def taking(self, entries: Sequence[RawEntry]) -> Step:
-        """Return the step in which the worker takes a batch."""
+    def processing(self, entries: Sequence[RawEntry]) -> Step:
+        """Return the step in which the worker processes a batch."""
 
-        async def take() -> None:
-            await self.worker.take(self.worker.gathering(entries))
+        async def process() -> None:
+            await self.worker.process(self.worker.builder(entries))
 
-        return take
+        return process
 
-    async def inheriting(self) -> None:
-        """Take over what a worker has left."""
-        await self.group.inherit("gone")
+    async def adopting(self) -> None:
+        """Adopt the entries of a worker that does not exist any more."""
+        await self.group.adopt("gone")
 
     async def claiming(self) -> None:
-        """Take over what nobody acknowledges, and find that it was trimmed."""
+        """Claim pending entries, one of which was trimmed."""
         await self.group.claim(0, "0-0")
 
     async def tidying(self) -> None:
-        """Do the rounds."""
-        await self.group.keep([b"0-1"])
+        """Run the periodic tasks."""
+        await self.group.renew([b"0-1"])
         await self.group.leave()
-        await self.group.retire(0)
+        await self.group.remove_idle_consumers(0)
         await self.group.trim(60_000)
         await KindRetention(self.user, self.keys, {"refusal": 60}, 60).remove_aged()
 
@@ -196,23 +196,23 @@ class Story:
         return replay
 
     async def giving_up(self) -> Step:
-        """Return the step in which a relay gives up an alert."""
+        """Return the step in which a relay stores an alert as undelivered."""
         await DestinationGroup(self.admin, self.names.alerts, "here").ensure("all")
         (entry_id, _), *_ = await read_as(self.admin, self.names.alerts, "relay:here", CONSUMER, 1)
-        place = Place(self.names.alerts, EntryId.parse(entry_id.decode()))
+        ref = EntryRef(self.names.alerts, EntryId.parse(entry_id.decode()))
 
         async def give_up() -> None:
             lease = RedisLease(self.user, self.settings.names, "here", "me")
             await lease.hold(10_000)
-            await RedisOutbox(self.user, self.settings.names, "here").give_up(place, FAILURE)
+            await RedisOutbox(self.user, self.settings.names, "here").give_up(ref, FAILURE)
             await lease.release()
 
         return give_up
 
     async def looking_for_spikes(self) -> None:
-        """Look for spikes, and raise the alert about one."""
+        """Check for spikes, and raise the alert about one."""
         rates = RedisRates(self.user, self.settings)
-        turn = await wait_until(lambda: rates.take_turn(1), message="nobody has the turn")
+        turn = await wait_until(lambda: rates.acquire_leader_lock(1), message="nobody has the turn")
         assert turn is not None
         if not turn.spikes:
             await rates.counted(turn.now_ms)
@@ -221,8 +221,8 @@ class Story:
                 [Change(Subject("model", "m"), alert("deltaloom.refusal.spike", id="spike_1"), begins=True)],
             )
 
-    async def told(self) -> dict[str, Any]:
-        """Return all that the story comes to."""
+    async def outputs(self) -> dict[str, Any]:
+        """Return all outputs of the steps."""
         rates = RedisRates(self.admin, self.settings)
         window = (await rates.counted(await rates.now_ms())).window
         return {
@@ -240,14 +240,14 @@ class Story:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    """Return a server of our own: users are its, not a prefix's."""
+    """Run a server for this module alone, since users belong to a server and not to a prefix."""
     with EmbeddedServer(protected=False) as server:
         yield server
 
 
 @pytest.fixture
 async def admin(server: EmbeddedServer) -> AsyncIterator[Redis]:
-    """Return a client that may do all, on an empty server with a user that may too."""
+    """Return a client with all rights, on an empty server, with the test's user reset to all rights."""
     async with Redis.from_url(server.url) as client:
         await client.flushall()
         await _acl(client, "reset", "on", "nopass", "~*", "&*", "+@all")
@@ -256,9 +256,9 @@ async def admin(server: EmbeddedServer) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def user(admin: Redis, server: EmbeddedServer) -> AsyncIterator[Redis]:
-    """Return a client of the user whose rights change."""
-    await admin.ping()  # by now the user is there
-    async with Redis.from_url(server.url, username=USER, password="any") as client:  # noqa: S106 - any will do
+    """Return a client of the user with the changing rights."""
+    await admin.ping()  # the fixture `admin` has created the user
+    async with Redis.from_url(server.url, username=USER, password="any") as client:  # noqa: S106 - the user accepts any password
         yield client
 
 
@@ -267,30 +267,30 @@ async def _acl(admin: Redis, *rules: str) -> None:
     await cast("Any", admin).execute_command("ACL", "SETUSER", USER, *rules)
 
 
-async def refusal(step: Step) -> SetUpWronglyError | None:
-    """Take a step; return the error if it was refused."""
+async def refusal(step: Step) -> SetupError | None:
+    """Run a step, and return the error if it was refused."""
     try:
         await step()
-    except SetUpWronglyError as error:
+    except SetupError as error:
         return error
     return None
 
 
 async def undisturbed(admin: Redis, user: Redis) -> dict[str, Any]:
-    """Tell the story on a server that is in order."""
+    """Run all steps without failures, and return the outputs."""
     story = Story(admin, user)
     async for step in story.steps():
         await step()
-    told = await story.told()
+    outputs = await story.outputs()
     await admin.flushall()
-    return told
+    return outputs
 
 
-async def test_the_story_has_a_bit_of_everything(admin: Redis, user: Redis) -> None:
-    """Otherwise what is never called is never broken."""
-    told = await undisturbed(admin, user)
-    assert len(told["texts"]) == 6
-    assert {name.partition(":")[0] for name in told["counts"]} == {
+async def test_the_steps_produce_every_kind_of_output(admin: Redis, user: Redis) -> None:
+    """The steps produce each kind of output. Otherwise some commands would never be tested."""
+    outputs = await undisturbed(admin, user)
+    assert len(outputs["texts"]) == 6
+    assert {name.partition(":")[0] for name in outputs["counts"]} == {
         "type",
         "left_out",
         "late",
@@ -298,31 +298,31 @@ async def test_the_story_has_a_bit_of_everything(admin: Redis, user: Redis) -> N
         "parts_beyond_limit",
         "lost",
     }
-    assert len(told["alerts"]) >= 6
-    assert len(told["letters"]) == 2
-    assert (told["undelivered"], told["pending"]) == (1, {})
-    assert told["rates"]
+    assert len(outputs["alerts"]) >= 6
+    assert len(outputs["letters"]) == 2
+    assert (outputs["undelivered"], outputs["pending"]) == (1, {})
+    assert outputs["rates"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_a_command_that_is_forbidden_for_a_while(admin: Redis, user: Redis, command: str) -> None:
-    """Otherwise texts are acknowledged and not stored, or come out again each second."""
+    """Otherwise texts would be acknowledged and not stored, or come out again every second."""
     expected = await undisturbed(admin, user)
     story = Story(admin, user)
-    errors: list[SetUpWronglyError] = []
+    errors: list[SetupError] = []
     async for step in story.steps():
         await _acl(admin, f"-{command}")
         if error := await refusal(step):
             errors.append(error)
         await _acl(admin, "+@all")
         await step()
-    assert await story.told() == expected
+    assert await story.outputs() == expected
     assert {error.state for error in errors} <= {"NOPERM"}
     assert bool(errors) == (command not in NOT_NEEDED)
 
 
 def keys_of(story: Story) -> dict[str, str]:
-    """Return the keys that scripts write, each by a name of its own."""
+    """Return the keys that scripts write, by a descriptive name."""
     keys, names = story.keys, story.names
     response, part = StreamKey("response", "r1"), PartKey(StreamKey("response", "r1"), 0, 0, "refusal")
     return {
@@ -349,10 +349,10 @@ def keys_of(story: Story) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", keys_of(Story(Redis(), Redis())))
 async def test_a_key_of_another_type_for_a_while(admin: Redis, user: Redis, name: str) -> None:
-    """Otherwise texts are acknowledged and not stored, or come out again each second."""
+    """Otherwise texts would be acknowledged and not stored, or come out again every second."""
     expected = await undisturbed(admin, user)
     story = Story(admin, user)
-    errors: list[SetUpWronglyError] = []
+    errors: list[SetupError] = []
     key = keys_of(story)[name]
     async for step in story.steps():
         was_there = await admin.exists(key)
@@ -365,5 +365,5 @@ async def test_a_key_of_another_type_for_a_while(admin: Redis, user: Redis, name
         if was_there:
             await admin.rename("aside", key)
         await step()
-    assert await story.told() == expected
+    assert await story.outputs() == expected
     assert {(error.state, key in str(error)) for error in errors} == {("WRONGTYPE", True)}

@@ -1,4 +1,4 @@
-"""The limits of a part: exactly what they say, however its log grows."""
+"""The limits of a part are exact, however its log grows."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 AT_MS = 1_700_000_000_000
-"""When the entries come whose log is measured: ids of one length give logs of one length."""
+"""Time of the measured entries, in milliseconds. Ids of equal length give logs of equal length."""
 
 
 async def log_bytes(bench: Bench, response_id: str) -> int:
-    """Return how long the log of a response's one part is."""
+    """Return the length of the log of a response's only part, in bytes."""
     (log,) = await bench.redis.keys(f"{bench.prefix}:log:*{response_id}*")
     return int(await bench.redis.strlen(log))
 
 
 async def refused(bench: Bench) -> int:
-    """Return how many entries have become dead letters because they were too large."""
+    """Return the number of entries that became dead letters because of their size."""
     letters = await dead_letters(bench.redis, bench.prefix)
     assert {letter.reason for letter in letters} <= {"oversized"}
     return len(letters)
 
 
 async def grow(bench: Bench, response_id: str, known: bool) -> None:  # noqa: FBT001 - a parameter of the tests
-    """Commit two deltas one after the other: by a worker that knows the part, or by two that do not."""
+    """Commit two deltas in two batches: by one worker that knows the part (`known`), or by two workers."""
     one = bench.consumer()
     for number in (1, 2):
         await bench.publish_at(AT_MS, delta(number, "x" * 600), response_id=response_id)
@@ -41,7 +41,7 @@ async def grow(bench: Bench, response_id: str, known: bool) -> None:  # noqa: FB
 async def test_a_part_may_have_exactly_the_bytes_of_the_limit(
     redis: Redis, prefix: str, *, known: bool
 ) -> None:
-    """Otherwise the last delta that fits is a dead letter, or one comes in that does not fit."""
+    """Otherwise the last delta that fits would be a dead letter, or a larger one be accepted."""
     await grow(Bench(redis, prefix), "measured", known)
     size = await log_bytes(Bench(redis, prefix), "measured")
     exact = Bench(redis, prefix, max_part_bytes=size)
@@ -57,7 +57,7 @@ async def test_a_part_may_have_exactly_the_bytes_of_the_limit(
 async def test_a_part_may_have_exactly_the_deltas_of_the_limit(
     redis: Redis, prefix: str, cut: list[int]
 ) -> None:
-    """Otherwise the last delta that is allowed is a dead letter, or one too many comes in."""
+    """Otherwise the last allowed delta would be a dead letter, or one more be accepted."""
     bench = Bench(redis, prefix, max_part_fragments=4)
     consumer, number = bench.consumer(), 0
     for count in cut:
@@ -75,7 +75,7 @@ async def test_a_part_may_have_exactly_the_deltas_of_the_limit(
 
 
 async def test_one_batch_may_not_have_more_deltas_of_a_part_than_the_limit(redis: Redis, prefix: str) -> None:
-    """Otherwise a part that comes in one batch has no limit."""
+    """Otherwise a part in a single batch would have no limit."""
     bench = Bench(redis, prefix, max_part_fragments=4)
     await bench.publish(*(delta(number, "") for number in range(5)))
     await bench.consumer().work()
@@ -83,7 +83,7 @@ async def test_one_batch_may_not_have_more_deltas_of_a_part_than_the_limit(redis
 
 
 async def test_deltas_are_counted_in_chunks_of_any_length(redis: Redis, prefix: str) -> None:
-    """Otherwise a chunk of an unlucky length hides deltas from the limit, or the script never ends."""
+    """Otherwise chunks of some lengths would hide deltas from the limit, or make the script loop forever."""
     bench = Bench(redis, prefix, max_part_fragments=3)
     lengths = [*range(80, 150), *range(225, 265), 16_330, 16_340, 16_350, 16_360, 16_384, 40_000]
     consumer = bench.consumer()
@@ -100,7 +100,7 @@ async def test_deltas_are_counted_in_chunks_of_any_length(redis: Redis, prefix: 
 
 @pytest.mark.parametrize("count", [127, 128, 129, 255, 256, 257])
 async def test_deltas_are_counted_in_chunks_of_any_number(redis: Redis, prefix: str, count: int) -> None:
-    """Otherwise a batch with many deltas of one part counts as a few."""
+    """Otherwise a batch with many deltas of one part would count as a few."""
     bench = Bench(redis, prefix, max_part_fragments=2 * count)
     consumer = bench.consumer()
     for first in (0, count):
@@ -113,14 +113,14 @@ async def test_deltas_are_counted_in_chunks_of_any_number(redis: Redis, prefix: 
 
 
 async def test_the_part_that_is_too_large_is_named_and_no_other(redis: Redis, prefix: str) -> None:
-    """Otherwise the deltas of a neighbour are thrown away, and the large part comes again for ever."""
+    """Otherwise deltas of another part would be dropped, and the large part be repeated forever."""
     bench = Bench(redis, prefix, max_part_bytes=1024)
     await bench.publish(delta(1, "small"), response_id="resp_0")
     await bench.publish(delta(1, "small"), {**delta(2, "x" * 2000), "content_index": 1})
     batch = await bench.consumer("one").read()
     committed = await bench.commit(batch)
     assert [(part.stream_key.value, part.content_index) for part in committed.overflowing] == [("resp_1", 1)]
-    await bench.consumer("one").take(batch)
+    await bench.consumer("one").process(batch)
     await bench.publish(done("small"), response_id="resp_0")
     await bench.publish(done("small"))
     await bench.consumer("one").work()
@@ -129,7 +129,7 @@ async def test_the_part_that_is_too_large_is_named_and_no_other(redis: Redis, pr
 
 
 async def test_late_deltas_of_a_finished_part_are_never_too_large(redis: Redis, prefix: str) -> None:
-    """Otherwise an event that is only late becomes a dead letter."""
+    """Otherwise a late event would become a dead letter."""
     bench = Bench(redis, prefix, max_part_bytes=1024)
     await bench.publish(delta(1, "a"), done("a"))
     await bench.consumer().work()
@@ -139,7 +139,7 @@ async def test_late_deltas_of_a_finished_part_are_never_too_large(redis: Redis, 
 
 
 async def test_a_large_text_is_whole_however_its_log_grows(bench: Bench) -> None:
-    """Otherwise a chunk is lost where a log is no longer written anew but appended to."""
+    """Otherwise a chunk would be lost when the script changes from rewriting the log to appending."""
     consumer = bench.consumer()
     for number in range(40):
         await bench.publish(delta(number, f"{number:03} " * 25))

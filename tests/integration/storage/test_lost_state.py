@@ -1,4 +1,4 @@
-"""A server that has lost some of what it was told: it is told again, and what it says of it is true."""
+"""A server that has lost some of a response's state: workers send it again, and the outputs are correct."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ ITEM_DONE = {
 
 
 async def lose(bench: Bench, what: str) -> None:
-    """Remove keys of responses, as a server that was restored from an old copy."""
+    """Delete keys of responses, as if the server was restored from an old copy."""
     for key in await bench.redis.keys(f"{bench.prefix}:{what}:*"):
         await bench.redis.delete(key)
 
 
-async def test_what_another_history_of_the_data_still_has_is_named(bench: Bench) -> None:
-    """Otherwise a worker stores entries that a failover has undone, and leaves out those that are there."""
+async def test_entries_that_survived_a_failover_are_reported(bench: Bench) -> None:
+    """Otherwise a worker would store entries that a failover has lost, and drop those that still exist."""
     await bench.publish(*(delta(number, "a") for number in range(4)))
     batch = await bench.consumer().read()
     await bench.redis.xdel(bench.names.deltas, batch[0].id, batch[2].id)
     committed = await bench.storage.commit(bench.batch(batch).commit, "0" * 40)
-    assert (committed.still_there, committed.acknowledged) == ([1, 3], 0)
+    assert (committed.surviving_entries, committed.acknowledged) == ([1, 3], 0)
     assert await bench.pending() == {"one": 4}
     assert await bench.redis.keys(f"{bench.prefix}:[ls]*:*") == []
 
 
-async def test_the_context_of_a_response_without_texts_is_told_again(bench: Bench) -> None:
-    """Otherwise its alert does not say whose response was blocked."""
+async def test_the_context_of_a_response_without_texts_is_sent_again(bench: Bench) -> None:
+    """Otherwise the alert would lack the response's context."""
     consumer = bench.consumer()
     await bench.publish(CREATED, tenant="acme")
     await consumer.work()
@@ -50,8 +50,8 @@ async def test_the_context_of_a_response_without_texts_is_told_again(bench: Benc
     assert (alert.type, alert.tenant) == ("deltaloom.response.blocked", "acme")
 
 
-async def test_the_context_is_told_again_with_a_new_part(bench: Bench) -> None:
-    """Otherwise a text that begins after the loss does not say whose it is."""
+async def test_the_context_is_sent_again_with_a_new_part(bench: Bench) -> None:
+    """Otherwise a text that begins after the loss would lack its context."""
     consumer = bench.consumer()
     await bench.publish(delta(1, "a"), tenant="acme")
     await consumer.work()
@@ -63,8 +63,8 @@ async def test_the_context_is_told_again_with_a_new_part(bench: Bench) -> None:
     assert (text.text, text.tenant) == ("b", "acme")
 
 
-async def test_of_several_responses_those_that_are_lost_are_told_again(bench: Bench) -> None:
-    """Otherwise another response is told again, and the lost one never."""
+async def test_only_lost_responses_are_sent_again(bench: Bench) -> None:
+    """Otherwise the context of the wrong response would be sent again."""
     consumer = bench.consumer()
     for name in ("resp_1", "resp_2", "resp_3"):
         await bench.publish(delta(1, "a"), response_id=name, tenant=name)
@@ -78,7 +78,7 @@ async def test_of_several_responses_those_that_are_lost_are_told_again(bench: Be
 
 
 async def test_a_finished_part_is_not_taken_for_a_lost_one(bench: Bench) -> None:
-    """Otherwise a late delta makes its text come out again."""
+    """Otherwise a late delta would make a finished text come out again."""
     consumer = bench.consumer()
     await bench.publish(delta(1, "a"), tenant="acme")
     await consumer.work()
@@ -94,13 +94,13 @@ async def test_a_finished_part_is_not_taken_for_a_lost_one(bench: Bench) -> None
 
 @pytest.mark.parametrize("first", ["one", "two"])
 async def test_the_earliest_context_counts_whoever_stores_it_first(bench: Bench, first: str) -> None:
-    """Otherwise whose text it is depends on which worker was faster."""
+    """Otherwise a text's context would depend on which worker was faster."""
     await bench.publish(delta(1, "a"), tenant="early")
     early = await bench.consumer("one").read()
     await bench.publish(delta(2, "b"), tenant="later")
     later = await bench.consumer("two").read()
     for batch in (early, later) if first == "one" else (later, early):
-        await bench.consumer("any").take(batch)
+        await bench.consumer("any").process(batch)
     await bench.publish(done("ab"), tenant="last")
     await bench.consumer().work()
     (text,) = await texts(bench.redis, bench.prefix)
@@ -108,7 +108,7 @@ async def test_the_earliest_context_counts_whoever_stores_it_first(bench: Bench,
 
 
 async def test_a_response_known_by_its_context_alone_is_open(bench: Bench) -> None:
-    """Otherwise a response that fails before its first word is never given up, nor counted."""
+    """Otherwise a response that fails before its first delta would never be abandoned, nor counted."""
     await bench.publish(CREATED)
     await bench.consumer().work()
     assert list(await bench.member_scores("open")) == ["response:resp_1"]
@@ -117,8 +117,8 @@ async def test_a_response_known_by_its_context_alone_is_open(bench: Bench) -> No
     assert await bench.member_scores("open") == {}
 
 
-async def test_what_says_nothing_new_of_a_finished_response_opens_nothing(bench: Bench) -> None:
-    """Otherwise a late event of a finished response has it given up a second time."""
+async def test_known_context_of_a_finished_response_opens_nothing(bench: Bench) -> None:
+    """Otherwise a late event of a finished response would open it, and it would be abandoned later."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED, tenant="acme")
     await bench.consumer().work()
     await bench.publish(delta(2, "late"), tenant="acme")
@@ -128,7 +128,7 @@ async def test_what_says_nothing_new_of_a_finished_response_opens_nothing(bench:
 
 @pytest.mark.parametrize("event", [CREATED, delta(1, "a"), done("a"), ITEM_DONE, COMPLETED])
 async def test_all_that_is_stored_of_a_response_expires(bench: Bench, event: dict[str, Any]) -> None:
-    """Otherwise a response that nobody ends stays in Redis when no worker runs any more."""
+    """Otherwise a response without an end would stay in Redis if no worker runs any more."""
     await bench.publish(event)
     await bench.commit(await bench.consumer().read())
     keys = await bench.redis.keys(f"{bench.prefix}:[ls]*:response:*")
@@ -139,7 +139,7 @@ async def test_all_that_is_stored_of_a_response_expires(bench: Bench, event: dic
 
 
 async def test_the_context_lives_as_long_as_something_is_said_of_the_response(bench: Bench) -> None:
-    """Otherwise a text that streams for long does not say whose it is."""
+    """Otherwise a text that streams for long would lose its context."""
     await bench.publish(delta(1, "a"))
     await bench.consumer().work()
     (state,) = await bench.redis.keys(f"{bench.prefix}:state:*")

@@ -1,4 +1,4 @@
-"""Tests that a commit names as ready all that the low-water mark has passed, and nothing else."""
+"""A commit reports as ready exactly the responses that the low-water mark has passed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from deltaloom import GROUP
 from handlers.core.identity import StreamKey
-from service.pipeline.gathering import DEAR_BYTES
-from service.ports.storage import SetUpWronglyError
+from service.pipeline.batch_builder import LARGE_ENTRY_BYTES
+from service.ports.storage import SetupError
 from service.storage import commit_plan
 from tests.bench import COMPLETED, KEEPALIVE, delta, done
 from tests.streams import add
@@ -27,18 +27,18 @@ CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"
 
 @pytest.fixture
 def stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every worker that holds an entry for stuck."""
+    """Treat each worker with pending entries as stuck."""
     monkeypatch.setattr(commit_plan, "STALLED_MS", -1)
 
 
-def named(committed: Committed) -> list[str]:
-    """Return the responses that a commit names, in any way."""
+def reported(committed: Committed) -> list[str]:
+    """Return the ids of the responses that a commit reports or loads."""
     loaded = [each.state.stream_key for each in committed.loaded]
     return sorted(key.value for key in (*loaded, *committed.ready))
 
 
 async def test_a_closing_that_came_first_counts_though_it_is_stored_later(bench: Bench) -> None:
-    """Otherwise a text that could come out waits for a worker that holds what came after its end."""
+    """Otherwise a text would wait for a worker that holds an entry after the text's end."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 3000, delta(1, "a"), done("a"))
     closing = await bench.consumer("one").read()
@@ -46,14 +46,14 @@ async def test_a_closing_that_came_first_counts_though_it_is_stored_later(bench:
     held = await bench.consumer("slow").read()
     await bench.publish_at(now_ms - 1000, COMPLETED)
     await bench.commit(await bench.consumer("two").read())
-    await bench.consumer("one").take(closing)
+    await bench.consumer("one").process(closing)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     assert await bench.member_scores("waiting") == {}
 
 
 async def test_a_closing_that_came_first_counts_though_another_is_stored_later(bench: Bench) -> None:
-    """Otherwise a second closing hides the first one, and its text waits for what came after it."""
+    """Otherwise a second closing would hide the first one, and the text wait for entries after its end."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 3000, delta(1, "a"), done("a"))
     closing = await bench.consumer("one").read()
@@ -65,12 +65,12 @@ async def test_a_closing_that_came_first_counts_though_another_is_stored_later(b
     await bench.commit(ending)
     await bench.consumer("sweeper").worker.sweep()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     assert await bench.member_scores("waiting") == {}
 
 
 async def test_a_batch_finishes_what_others_have_left(bench: Bench) -> None:
-    """Otherwise a text whose worker was stopped waits for a sweep, though batches come all the time."""
+    """Otherwise a text of a stopped worker would wait for a sweep, although batches arrive all the time."""
     await bench.publish(delta(1, "a"), done("a"))
     await bench.commit(await bench.consumer("stopped").read())
     await bench.publish(KEEPALIVE, response_id="resp_2")
@@ -78,19 +78,19 @@ async def test_a_batch_finishes_what_others_have_left(bench: Bench) -> None:
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
 
 
-async def test_what_is_closed_after_an_entry_in_hand_is_not_named(bench: Bench) -> None:
-    """Otherwise every commit reads responses of which it may finish nothing."""
+async def test_what_is_closed_after_a_pending_entry_is_not_reported(bench: Bench) -> None:
+    """Otherwise each commit would load responses that cannot be finished yet."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 2000, KEEPALIVE)
     await bench.consumer("slow").read()
     await bench.publish_at(now_ms - 1000, delta(1, "a"), done("a"))
-    assert named(await bench.commit(await bench.consumer("one").read())) == []
+    assert reported(await bench.commit(await bench.consumer("one").read())) == []
 
 
 @pytest.mark.parametrize("group", ["a-group", "z-group"])
 @pytest.mark.parametrize("begin", ["0", "$"])
 async def test_another_group_on_the_input_changes_nothing(bench: Bench, group: str, begin: str) -> None:
-    """Otherwise a second program that reads the input holds all texts up."""
+    """Otherwise a second program that reads the input would hold up all texts."""
     await bench.publish(KEEPALIVE)
     await bench.consumer("one").work()
     await bench.redis.xgroup_create(bench.names.deltas, group, id=begin)
@@ -100,18 +100,18 @@ async def test_another_group_on_the_input_changes_nothing(bench: Bench, group: s
 
 
 @pytest.mark.usefixtures("stalled")
-async def test_a_response_is_named_once_though_it_is_ready_in_two_ways(bench: Bench) -> None:
-    """Otherwise it is read and settled twice."""
+async def test_a_response_is_reported_once_though_it_is_ready_in_two_ways(bench: Bench) -> None:
+    """Otherwise the response would be loaded and settled twice."""
     at = await bench.now_ms()
     await bench.publish_at(at, KEEPALIVE)
     await bench.consumer("stuck").read()
     await bench.publish_at(at, CREATED, delta(1, "a"), done("a"))
-    assert named(await bench.commit(await bench.consumer("one").read())) == ["resp_1"]
+    assert reported(await bench.commit(await bench.consumer("one").read())) == ["resp_1"]
 
 
 @pytest.mark.usefixtures("stalled")
-async def test_what_grew_is_named_once_though_two_of_its_parts_did(bench: Bench) -> None:
-    """Otherwise a response with several parts is read as often as it has parts."""
+async def test_a_response_is_reported_once_though_two_of_its_parts_grew(bench: Bench) -> None:
+    """Otherwise a response with several parts would be loaded once per part."""
     at = await bench.now_ms()
     await bench.publish_at(at, KEEPALIVE)
     await bench.consumer("stuck").read()
@@ -122,24 +122,24 @@ async def test_what_grew_is_named_once_though_two_of_its_parts_did(bench: Bench)
     grown = await bench.consumer("one").read()
     await bench.publish_at(at + 30, done("ac"))
     await bench.consumer("two").work()
-    assert named(await bench.commit(grown)) == ["resp_1"]
+    assert reported(await bench.commit(grown)) == ["resp_1"]
 
 
 @pytest.mark.usefixtures("stalled")
-async def test_only_what_is_closed_is_named_while_a_worker_is_stuck(bench: Bench) -> None:
-    """Otherwise every commit reads all that it has touched as long as one worker is stuck."""
+async def test_only_closed_responses_are_reported_while_a_worker_is_stuck(bench: Bench) -> None:
+    """Otherwise each commit would load all responses of its batch while one worker is stuck."""
     await bench.publish(KEEPALIVE)
     await bench.consumer("stuck").read()
     await bench.publish(CREATED, delta(1, "a"), delta(2, "b"), response_id="open")
     await bench.publish(CREATED, delta(1, "a"), done("a"), response_id="closed")
     committed = await bench.commit(await bench.consumer("one").read())
-    assert named(committed) == ["closed"]
+    assert reported(committed) == ["closed"]
     assert committed.low_water.stalled
 
 
 @pytest.mark.usefixtures("stalled")
-async def test_a_look_names_all_that_is_closed_while_a_worker_is_stuck(bench: Bench) -> None:
-    """Otherwise a text that is certain waits for a worker that hangs."""
+async def test_a_survey_reports_all_closed_while_a_worker_is_stuck(bench: Bench) -> None:
+    """Otherwise a certain text would wait for a stuck worker."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 2000, KEEPALIVE)
     await bench.consumer("stuck").read()
@@ -149,8 +149,8 @@ async def test_a_look_names_all_that_is_closed_while_a_worker_is_stuck(bench: Be
     assert (survey.ready, survey.low_water.stalled) == ([StreamKey("response", "resp_1")], True)
 
 
-async def test_a_look_names_nothing_that_is_in_doubt(bench: Bench) -> None:
-    """Otherwise every sweep reads all responses that wait for a worker with a long batch."""
+async def test_a_survey_reports_nothing_that_is_in_doubt(bench: Bench) -> None:
+    """Otherwise each sweep would load all responses that wait for a worker with a long batch."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 2000, KEEPALIVE)
     await bench.consumer("slow").read()
@@ -161,7 +161,7 @@ async def test_a_look_names_nothing_that_is_in_doubt(bench: Bench) -> None:
 
 
 async def test_a_text_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
-    """Otherwise it comes out without the deltas of the slower one of two workers."""
+    """Otherwise the text would come out without the deltas of the slower of two workers."""
     now_ms = await bench.now_ms()
     await bench.publish_at(now_ms - 4000, delta(1, "a"))
     held = await bench.consumer("slow").read()
@@ -173,13 +173,13 @@ async def test_a_text_waits_for_the_oldest_entry_in_hand(bench: Bench) -> None:
     await bench.publish_at(now_ms - 1000, KEEPALIVE)
     await bench.consumer("one").work()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("ab", "verified")
 
 
 async def test_texts_of_a_response_that_a_batch_knows_in_part_are_all_finished(bench: Bench) -> None:
-    """Otherwise the end of a response finishes only the parts that came in the same batch."""
+    """Otherwise the end of a response would finish only the parts of its own batch."""
     second = {"content_index": 1}
     await bench.publish(delta(1, "a"), {**delta(2, "b"), **second})
     await bench.consumer("one").work()
@@ -190,11 +190,11 @@ async def test_texts_of_a_response_that_a_batch_knows_in_part_are_all_finished(b
     assert sorted(text.text for text in await texts(bench.redis, bench.prefix)) == ["a", "b"]
 
 
-BIG = {**KEEPALIVE, "x": "x" * DEAR_BYTES}
+BIG = {**KEEPALIVE, "x": "x" * LARGE_ENTRY_BYTES}
 
 
 class Stopped:
-    """A worker's storage that lets nothing be committed, as long as it takes."""
+    """A worker's storage that raises an error instead of committing."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -204,12 +204,12 @@ class Stopped:
         return getattr(self._storage, name)
 
     async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
-        """Note them."""
+        """Record the owners, and store them."""
         self.noted |= owners
         await self._storage.note_owners(owners)
 
     async def commit(self, *_args: Any, **_more: Any) -> Committed:
-        """Do nothing."""
+        """Raise an error, so that the worker stops."""
         raise _StoppedError
 
 
@@ -218,17 +218,17 @@ class _StoppedError(Exception):
 
 
 async def hold(bench: Bench) -> list[RawEntry]:
-    """Have a worker begin with what is unread, and stop before it commits; returns what it holds."""
+    """Have a worker start to process the unread entries, stop before the commit, and return them."""
     consumer = bench.consumer("slow")
     entries = await consumer.read()
     stopped: Any = Stopped(bench.storage)
     with pytest.raises(_StoppedError):
-        await bench.consumer("slow", storage=stopped).take(entries)
+        await bench.consumer("slow", storage=stopped).process(entries)
     return entries
 
 
 async def test_no_text_waits_for_a_large_entry_of_another_response(bench: Bench) -> None:
-    """Otherwise whoever sends arrays of thousands holds up the texts of all others meanwhile."""
+    """Otherwise arrays of thousands of events would hold up the texts of all other responses."""
     at = await bench.now_ms()
     await bench.publish_at(at - 3000, BIG, response_id="large")
     held = await hold(bench)
@@ -236,40 +236,40 @@ async def test_no_text_waits_for_a_large_entry_of_another_response(bench: Bench)
     await bench.consumer("one").work()
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("b", "repaired")
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     assert not await bench.redis.exists(bench.names.name("owners"))
 
 
 async def test_a_text_waits_for_a_large_entry_of_its_own(bench: Bench) -> None:
-    """Otherwise it comes out without the deltas of an array that takes long."""
+    """Otherwise the text would come out without the deltas of its own large array."""
     at = await bench.now_ms()
-    large = [delta(1, "a" * DEAR_BYTES), delta(2, "b")]
+    large = [delta(1, "a" * LARGE_ENTRY_BYTES), delta(2, "b")]
     await bench.publish_at(at - 3000, json.dumps(large))
     held = await hold(bench)
-    await bench.publish_at(at - 2000, CREATED, delta(3, "c"), done("a" * DEAR_BYTES + "bc"))
+    await bench.publish_at(at - 2000, CREATED, delta(3, "c"), done("a" * LARGE_ENTRY_BYTES + "bc"))
     await bench.publish_at(at - 1000, CREATED, delta(1, "a"), done("b"), response_id="resp_2")
     await bench.consumer("one").work()
     await bench.consumer("one").worker.sweep()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     (_, text) = await texts(bench.redis, bench.prefix)
     assert (text.response_id, text.integrity, text.delta_count) == ("resp_1", "verified", 3)
 
 
-async def test_a_text_waits_for_a_large_entry_that_does_not_say_whose_it_is(bench: Bench) -> None:
-    """Otherwise a text comes out without what an array of its item has."""
+async def test_a_text_waits_for_a_large_entry_of_an_unknown_response(bench: Bench) -> None:
+    """Otherwise a text would come out without the events of a large entry of an unknown response."""
     at = await bench.now_ms()
     await add(bench.redis, bench.names.deltas, {"event": json.dumps(BIG)}, f"{at - 3000}-0")
     held = await hold(bench)
     await bench.publish_at(at - 2000, CREATED, delta(1, "a"), done("b"))
     await bench.consumer("one").work()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     assert len(await texts(bench.redis, bench.prefix)) == 1
 
 
 async def test_a_text_waits_for_what_is_older_than_a_large_entry(bench: Bench) -> None:
-    """Otherwise one large entry hides all others in hand that may be of the text."""
+    """Otherwise one large entry would hide older pending entries that may belong to the text."""
     at = await bench.now_ms()
     await bench.publish_at(at - 4000, BIG, response_id="large")
     await hold(bench)
@@ -278,14 +278,14 @@ async def test_a_text_waits_for_what_is_older_than_a_large_entry(bench: Bench) -
     await bench.publish_at(at - 2000, CREATED, delta(2, "b"), COMPLETED)
     await bench.consumer("one").work()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("other").take(older)
+    await bench.consumer("other").process(older)
     (text,) = await texts(bench.redis, bench.prefix)
     assert text.text == "ab"
 
 
 @pytest.mark.usefixtures("stalled")
 async def test_a_worker_that_is_stuck_with_a_large_entry_holds_up_nothing_certain(bench: Bench) -> None:
-    """Otherwise the texts of its response wait for a worker that hangs, though they are certain."""
+    """Otherwise certain texts of a response would wait for a worker that hangs with a large entry."""
     at = await bench.now_ms()
     await bench.publish_at(at - 3000, BIG)
     await hold(bench)
@@ -297,20 +297,20 @@ async def test_a_worker_that_is_stuck_with_a_large_entry_holds_up_nothing_certai
 
 
 async def test_a_text_does_not_wait_for_a_later_large_entry_of_its_own(bench: Bench) -> None:
-    """Otherwise a text waits as long as large entries of its response come behind its end."""
+    """Otherwise a text would wait for large entries of its response that come after its end."""
     at = await bench.now_ms()
     await bench.publish_at(at - 3000, CREATED, delta(1, "a"), done("b"))
     closing = await bench.consumer("one").read()
     await bench.publish_at(at - 1000, BIG)
     await hold(bench)
-    await bench.consumer("one").take(closing)
+    await bench.consumer("one").process(closing)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
 
 
-async def test_a_response_with_a_large_entry_does_not_end_the_look_at_others(
+async def test_a_response_with_a_large_entry_does_not_end_a_survey(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise those beyond the first ones that are ready wait for another sweep, or for many."""
+    """Otherwise ready responses behind those with large entries would wait for further sweeps."""
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     at = await bench.now_ms()
     await bench.publish_at(at - 4000, KEEPALIVE, response_id="resp_0")
@@ -326,18 +326,18 @@ async def test_a_response_with_a_large_entry_does_not_end_the_look_at_others(
 
 
 async def test_nothing_is_acknowledged_while_the_owners_cannot_be_noted(bench: Bench) -> None:
-    """Otherwise a batch is gone from the worker's hands, and it is told that nothing was."""
+    """Otherwise a commit would acknowledge a batch, and then report that it has failed."""
     await bench.redis.set(bench.names.name("owners"), "x", ex=60)
     await bench.publish(delta(1, "a"))
     entries = await bench.consumer("one").read()
-    with pytest.raises(SetUpWronglyError, match="owners"):
+    with pytest.raises(SetupError, match="owners"):
         await bench.commit(entries)
     assert (await bench.redis.xpending(bench.names.deltas, GROUP))["pending"] == 1
 
 
 @pytest.mark.usefixtures("stalled")
 async def test_a_text_in_doubt_waits_for_the_oldest_large_entry_of_its_own(bench: Bench) -> None:
-    """Otherwise it comes out without what a stuck worker has of it, once another has a later entry of it."""
+    """Otherwise a text would come out without a stuck worker's entry, once a later entry of it is noted."""
     at = await bench.now_ms()
     await bench.publish_at(at - 3000, BIG)
     held = await hold(bench)
@@ -347,20 +347,20 @@ async def test_a_text_in_doubt_waits_for_the_oldest_large_entry_of_its_own(bench
     await hold(bench)
     await bench.consumer("one").worker.sweep()
     assert await texts(bench.redis, bench.prefix) == []
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     await bench.consumer("one").worker.sweep()
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["b"]
 
 
-async def test_what_a_worker_has_in_another_batch_is_no_trouble(bench: Bench) -> None:
-    """Otherwise each entry of a batch is looked up by itself because a large one was taken out of it."""
+async def test_entries_of_one_worker_in_another_batch_cost_no_lookups(bench: Bench) -> None:
+    """Otherwise each entry would be looked up separately if a large one is processed apart."""
     await bench.publish(delta(1, "a"))
     await bench.publish(BIG)
     await bench.publish(*[delta(number, "b") for number in range(2, 40)])
     consumer = bench.consumer("one")
     entries = await consumer.read()
     await bench.redis.config_resetstat()
-    await consumer.take(entries)
+    await consumer.process(entries)
     stats = await bench.redis.info("commandstats")
     assert stats["cmdstat_xpending"]["calls"] < 12
     assert await bench.redis.xpending(bench.names.deltas, GROUP) == {

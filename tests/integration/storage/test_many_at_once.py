@@ -1,4 +1,4 @@
-"""Batches of more responses than a script may pass to one command."""
+"""Batches with more responses than a script can pass to one command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from tests.bench import Bench
 
 MANY = 1003
-"""Responses: as many members take two commands, and as many pairs of score and member three."""
+"""Number of responses: this many members need two commands, and this many pairs of score and member three."""
 
 
 async def test_every_response_of_a_large_batch_is_noted_as_open(bench: Bench) -> None:
-    """Otherwise one text in a thousand is never given up, or is given up in mid-stream."""
+    """Otherwise one response in a thousand would never be abandoned, or be abandoned in mid-stream."""
     names = [f"r{n}" for n in range(MANY)]
     now_ms, consumer = await bench.now_ms(), bench.consumer()
-    events = (delta(1, "a"), delta(2, "b"), KEEPALIVE)  # they begin, they grow, they are touched
+    events = (delta(1, "a"), delta(2, "b"), KEEPALIVE)  # open, extend, keep alive
     for event, at in zip(events, (now_ms - 60_000, now_ms - 30_000, now_ms), strict=True):
         for name in names:
             await bench.publish_at(at, event, response_id=name)
@@ -32,7 +32,7 @@ async def test_every_response_of_a_large_batch_is_noted_as_open(bench: Bench) ->
 
 
 async def test_texts_that_grow_together_keep_to_their_own_deltas(bench: Bench) -> None:
-    """Otherwise one text gets the words of another."""
+    """Otherwise one text would contain deltas of another."""
     parts = {("r1", 0): "a", ("r1", 1): "bb", ("r2", 0): "ccc", ("r3", 0): "d"}
     consumer = bench.consumer()
     for number in range(3):
@@ -49,10 +49,10 @@ async def test_texts_that_grow_together_keep_to_their_own_deltas(bench: Bench) -
     assert {(text.integrity, text.delta_count) for text in written} == {("verified", 3)}
 
 
-async def test_every_text_of_a_large_batch_that_is_certain_is_named(
+async def test_every_certain_text_of_a_large_batch_is_reported(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise one text in a thousand waits for a worker that is stuck, though it need not."""
+    """Otherwise one certain text in a thousand would wait for a stuck worker."""
     monkeypatch.setattr(commit_plan, "STALLED_MS", -1)
     await bench.publish(KEEPALIVE)
     await bench.consumer("stuck").read()
@@ -63,7 +63,7 @@ async def test_every_text_of_a_large_batch_that_is_certain_is_named(
 
 
 async def test_every_text_of_a_large_batch_comes_out(bench: Bench) -> None:
-    """Otherwise a batch with more texts than one look names leaves some behind."""
+    """Otherwise a batch with more texts than one survey reports would leave some behind."""
     for n in range(MANY):
         await bench.publish(done(f"{n}"), response_id=f"r{n}")
     await bench.consumer().work(2 * MANY)

@@ -1,4 +1,4 @@
-"""An entry that would hold up the server is stored in pieces, and all of it comes out once."""
+"""An entry that would block the server for too long is stored in pieces, and its effects come once."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ ITEMS = 5
 
 
 class Interrupted(RedisStorage):
-    """Storage whose connection is cut before one of the calls of a batch."""
+    """A storage that loses its connection before one of the calls of a batch."""
 
     def __init__(self, bench: Bench, before: int) -> None:
         super().__init__(bench.redis, Keys(bench.names), bench.settings)
         self.calls: list[bool] = []
-        """For each call, whether it was a piece."""
+        """The argument `whole` of each call: whether it stored a piece of an entry."""
         self._before = before
 
-    async def commit(self, commit: Commit, history: str = "", *, whole: bool = False) -> Committed:
-        """Commit, but for one time."""
+    async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
+        """Commit, or raise an error at the chosen call."""
         self.calls.append(whole)
         if len(self.calls) == self._before:
             raise StorageUnavailableError("ConnectionError", "cut")
-        return await super().commit(commit, history, whole=whole)
+        return await super().commit(commit, replication_id, whole=whole)
 
 
-async def told(redis: Redis, prefix: str, before: int, *, pieces: bool) -> dict[str, Any]:
-    """Return what comes out of an entry with events of several items, one of which was finished before."""
+async def outputs(redis: Redis, prefix: str, before: int, *, pieces: bool) -> dict[str, Any]:
+    """Return the outputs of an entry with events of several items, one of which was finished before."""
     bench = Bench(redis, prefix)
     storage = Interrupted(bench, before)
     consumer = bench.consumer(storage=storage)
@@ -70,9 +70,9 @@ async def told(redis: Redis, prefix: str, before: int, *, pieces: bool) -> dict[
 async def test_all_of_it_comes_out_once(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    """Otherwise what is cut, or is done again after a lost connection, is lost, or counted twice."""
-    whole = await told(redis, f"{prefix}-whole", 0, pieces=False)
+    """Otherwise parts of an entry in pieces would be lost, or be counted twice after a lost connection."""
+    whole = await outputs(redis, f"{prefix}-whole", 0, pieces=False)
     monkeypatch.setattr(store, "SERVER_US", 10)
-    assert await told(redis, f"{prefix}-cut", before, pieces=True) == whole
+    assert await outputs(redis, f"{prefix}-cut", before, pieces=True) == whole
     assert whole["counts"]["late"] == 1
     assert len(whole["texts"]) == ITEMS

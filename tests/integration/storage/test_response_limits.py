@@ -1,4 +1,4 @@
-"""The limits of a response: whoever says a thing a million times must not have a million things stored."""
+"""The limits of a response: repeated events must not fill its state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PARTS = 4
 FIELDS, ONCE = 64 + 8 * PARTS, 4
-"""Fields that a state may have with notes, and those that come whatever it has."""
+"""Maximum number of fields of a state with notes, and number of fields that are stored regardless of it."""
 
 RESPONSE = StreamKey("response", "resp_1")
 BEYOND = "parts_beyond_limit"
@@ -26,7 +26,7 @@ BEYOND = "parts_beyond_limit"
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """A partition whose responses have four parts at most."""
+    """Return a test bench with at most four parts per response."""
     return Bench(redis, prefix, max_response_parts=PARTS)
 
 
@@ -36,12 +36,12 @@ def message(*refusals: str) -> dict[str, Any]:
 
 
 def item_added(number: int) -> dict[str, Any]:
-    """Return the beginning of an item that has its text already."""
+    """Return a `response.output_item.added` event that already contains a text."""
     return {"type": "response.output_item.added", "output_index": number, "item": message(f"No {number}.")}
 
 
 def item_done(_: int) -> dict[str, Any]:
-    """Return the end of an item without texts."""
+    """Return the closing event of an item without texts."""
     return {"type": "response.output_item.done", "output_index": 0, "item": message()}
 
 
@@ -51,44 +51,44 @@ def redacted(number: int) -> dict[str, Any]:
     return {"type": "deltaloom.part.redacted", **place}
 
 
-async def take(bench: Bench, events: Sequence[dict[str, Any]], at_once: int) -> None:
-    """Take events in batches of so many, each batch by a worker that knows nothing."""
+async def process(bench: Bench, events: Sequence[dict[str, Any]], at_once: int) -> None:
+    """Process events in batches of `at_once`, each with a new worker, which has an empty cache."""
     for first in range(0, len(events), at_once):
         await bench.publish(*events[first : first + at_once])
         await bench.consumer().work()
 
 
 async def fields(bench: Bench) -> int:
-    """Return how many fields the state of the response has."""
+    """Return the number of fields of the response's state."""
     return int(await bench.redis.hlen(Keys(bench.names).state(RESPONSE)))
 
 
-async def told(bench: Bench) -> int:
-    """Return how many dead letters say that there was too much of a response."""
+async def letters_about_parts(bench: Bench) -> int:
+    """Return the number of dead letters about too many parts of a response."""
     letters = await dead_letters(bench.redis, bench.prefix)
     return sum("more than 4 parts" in letter.error for letter in letters)
 
 
 async def test_final_copy_has_no_more_texts_than_a_response_parts(bench: Bench) -> None:
-    """Otherwise an event of a megabyte makes tens of thousands of alerts."""
+    """Otherwise one event of a megabyte would make tens of thousands of alerts."""
     output = [message("one", "two"), message("three", "four", "five", "six")]
-    await take(bench, [{"type": "response.completed", "response": {"output": output}}], 1)
+    await process(bench, [{"type": "response.completed", "response": {"output": output}}], 1)
     got = [text.text for text in await texts(bench.redis, bench.prefix)]
     assert got == ["one", "two", "three", "four"]
     assert len(await alerts(bench.redis, bench.prefix)) == 2 * PARTS
     assert (await counts(bench.redis, bench.prefix))[BEYOND] == 1
-    assert await told(bench) == 1
+    assert await letters_about_parts(bench) == 1
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 12])
 async def test_no_more_texts_are_announced_than_a_response_has_parts(bench: Bench, at_once: int) -> None:
-    """Otherwise all of them come out when the response ends, and its state grows until then."""
-    await take(bench, [item_added(number) for number in range(12)], at_once)
+    """Otherwise the response's state would grow until its end, and then all texts would come out."""
+    await process(bench, [item_added(number) for number in range(12)], at_once)
     assert await fields(bench) <= FIELDS + ONCE
-    await take(bench, [COMPLETED], 1)
+    await process(bench, [COMPLETED], 1)
     got = [text.text for text in await texts(bench.redis, bench.prefix)]
     assert got == [f"No {number}." for number in range(PARTS if at_once < 12 else 0)]
-    assert await told(bench) == 1
+    assert await letters_about_parts(bench) == 1
 
 
 @pytest.mark.parametrize("make", [item_done, redacted])
@@ -96,29 +96,29 @@ async def test_no_more_texts_are_announced_than_a_response_has_parts(bench: Benc
 async def test_state_has_a_limit_and_its_response_ends(
     bench: Bench, make: Callable[[int], dict[str, Any]], at_once: int
 ) -> None:
-    """Otherwise all that was said is read with each batch: the costs grow with the square of what is sent."""
-    await take(bench, [delta(1, "", "refusal")], 1)
-    await take(bench, [make(number) for number in range(3 * FIELDS)], at_once)
+    """Otherwise each batch would read all notes, at a cost that grows with the square of their number."""
+    await process(bench, [delta(1, "", "refusal")], 1)
+    await process(bench, [make(number) for number in range(3 * FIELDS)], at_once)
     assert await fields(bench) <= FIELDS + ONCE
     assert (await counts(bench.redis, bench.prefix))[BEYOND] > FIELDS
-    assert await told(bench) == 1
-    await take(bench, [COMPLETED], 1)
+    assert await letters_about_parts(bench) == 1
+    await process(bench, [COMPLETED], 1)
     assert await bench.redis.exists(bench.names.name("open"), bench.names.name("waiting")) == 0
 
 
 async def test_one_batch_of_it_is_left_out_and_other_responses_are_not(bench: Bench) -> None:
-    """Otherwise what a stranger sends costs an honest response its alert."""
+    """Otherwise a hostile response would cost an honest one its alert."""
     flood = [item_done(number) for number in range(3 * FIELDS)]
     await bench.publish(delta(1, "", "refusal"), *flood)
     await bench.publish(delta(1, "No", "refusal"), done("No", "refusal"), response_id="resp_2")
     await bench.consumer().work()
     got = [(text.response_id, text.text) for text in await texts(bench.redis, bench.prefix)]
     assert got == [("resp_2", "No")]
-    assert await told(bench) == 1
+    assert await letters_about_parts(bench) == 1
 
 
-async def test_honest_response_says_one_thing_of_each_part(bench: Bench) -> None:
-    """Otherwise the limit costs a response with as many parts as it may have something."""
+async def test_honest_response_keeps_within_the_limit(bench: Bench) -> None:
+    """Otherwise a response with the maximum number of parts would lose some of its events."""
     events: list[dict[str, Any]] = []
     for number in range(PARTS):
         part = {"output_index": number, "item_id": f"item_{number}"}
@@ -128,13 +128,13 @@ async def test_honest_response_says_one_thing_of_each_part(bench: Bench) -> None
             done("", "refusal") | part | {"checksum": digest},
             item_done(0) | {"output_index": number},
         ]
-    await take(bench, [*events, COMPLETED], 1)
+    await process(bench, [*events, COMPLETED], 1)
     assert len(await texts(bench.redis, bench.prefix)) == PARTS
     assert BEYOND not in await counts(bench.redis, bench.prefix)
 
 
 async def test_response_has_a_limit_in_bytes(redis: Redis, prefix: str) -> None:
-    """Otherwise whoever settles it reads gigabytes at once, one part of 8 MiB after the other."""
+    """Otherwise a settlement would read gigabytes at once, in parts of 8 MiB."""
     large = 64 * 1024
     bench = Bench(redis, prefix, max_response_bytes=3 * large)
     consumer = bench.consumer()
@@ -151,7 +151,7 @@ async def test_response_has_a_limit_in_bytes(redis: Redis, prefix: str) -> None:
 
 
 async def test_notes_of_a_response_have_a_limit_in_bytes(redis: Redis, prefix: str) -> None:
-    """Otherwise texts that are only announced fill what may not be filled by deltas."""
+    """Otherwise texts of `added` events could fill Redis although deltas cannot."""
     bench = Bench(redis, prefix, max_response_bytes=300_000)
     for number in range(10):
         item = message(str(number) * 100_000)
@@ -165,12 +165,12 @@ async def test_notes_of_a_response_have_a_limit_in_bytes(redis: Redis, prefix: s
 
 
 async def test_context_of_a_response_takes_no_room_from_its_notes(redis: Redis, prefix: str) -> None:
-    """Otherwise a response of one part, which is allowed no other, loses the checksum of that."""
+    """Otherwise a response with a single allowed part would lose its checksum."""
     bench = Bench(redis, prefix, max_response_parts=1)
-    said = dict.fromkeys(("tenant", "safety_identifier", "provider", "dialect", "reference", "model"), "x")
+    context = dict.fromkeys(("tenant", "safety_identifier", "provider", "dialect", "reference", "model"), "x")
     digest = {"algorithm": "sha256", "value": "0" * 64}
     for event in (delta(1, "No", "refusal"), done("", "refusal") | {"checksum": digest}, item_done(0)):
-        await bench.publish(event, **said)
+        await bench.publish(event, **context)
         await bench.consumer().work()
     assert len(await texts(redis, prefix)) == 1
     assert BEYOND not in await counts(redis, prefix)

@@ -1,4 +1,4 @@
-"""A settlement that was read before others went on: it writes what is still true, once, and nothing else."""
+"""Settlements of responses that have changed since they were loaded write what is still true, once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"
 
 
 class RecordingStorage(RedisStorage):
-    """A storage that remembers which texts it has written."""
+    """A storage that records the texts that it has written."""
 
     written: Sequence[PartKey] = ()
 
-    async def settle(self, settlements: Sequence[Settlement], history: str) -> Sequence[PartKey]:
-        """Settle, and remember."""
-        self.written = await super().settle(settlements, history)
+    async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
+        """Settle, and record the written texts."""
+        self.written = await super().settle(settlements, replication_id)
         return self.written
 
 
@@ -58,7 +58,7 @@ async def settled(bench: Bench) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["refusal", "reasoning_text"])
 async def test_a_text_of_the_final_copy_alone_is_written_once(bench: Bench, kind: str) -> None:
-    """Otherwise a text that has no log to compare comes out with every settlement that was read before."""
+    """Otherwise a text without a log would come out with each settlement that was loaded before."""
     field = "refusal" if kind == "refusal" else "text"
     item = {"type": "message", "id": "item_1", "content": [{"type": kind, field: "no"}]}
     late = await committed(bench, {"type": "response.completed", "response": {"output": [item]}})
@@ -67,13 +67,13 @@ async def test_a_text_of_the_final_copy_alone_is_written_once(bench: Bench, kind
 
 
 async def test_each_text_that_was_written_is_named(bench: Bench) -> None:
-    """Otherwise a worker's log says that another text was finished, or nothing."""
+    """Otherwise a worker's log would name the wrong finished texts."""
     await bench.publish(delta(1, "x"), done("x"), response_id="resp_0")
     late = await committed(
         bench, delta(1, "a"), done("a"), second_part(delta(2, "b")), second_part(done("b"))
     )
     storage = RecordingStorage(bench.redis, Keys(bench.names), bench.settings)
-    await settle(storage, TABLE, late.loaded, late.low_water, late.history)
+    await settle(storage, TABLE, late.loaded, late.low_water, late.replication_id)
     assert [(part.stream_key.value, part.content_index) for part in storage.written] == [
         ("resp_0", 0),
         ("resp_1", 0),
@@ -81,16 +81,16 @@ async def test_each_text_that_was_written_is_named(bench: Bench) -> None:
     ]
 
 
-async def test_a_closing_that_came_meanwhile_is_settled_by_the_next_look(bench: Bench) -> None:
-    """Otherwise the response counts as settled, and the other text waits until it is given up."""
+async def test_a_closing_that_came_meanwhile_is_settled_by_the_next_sweep(bench: Bench) -> None:
+    """Otherwise the response would count as settled, and the other text be abandoned."""
     late = await committed(bench, delta(1, "a"), done("a"))
     await committed(bench, second_part(delta(2, "b")), second_part(done("b")))
     await bench.settle(late)
     assert await settled(bench) == ["a", "b"]
 
 
-async def test_an_ending_that_came_meanwhile_is_settled_by_the_next_look(bench: Bench) -> None:
-    """Otherwise a response that has ended counts as open until it is given up."""
+async def test_an_ending_that_came_meanwhile_is_settled_by_the_next_sweep(bench: Bench) -> None:
+    """Otherwise a response that has ended would stay open until the idle timeout."""
     late = await committed(bench, delta(1, "a"), done("a"))
     await committed(bench, COMPLETED)
     await bench.settle(late)
@@ -100,7 +100,7 @@ async def test_an_ending_that_came_meanwhile_is_settled_by_the_next_look(bench: 
 
 
 async def test_a_response_is_not_forgotten_while_an_end_of_it_is_to_be_settled(bench: Bench) -> None:
-    """Otherwise an end that came just now is never looked at, and its alert is never raised."""
+    """Otherwise an end that came during the settlement would never be settled, and raise no alert."""
     late = await committed(bench, delta(1, "a"), done("a"), COMPLETED)
     await committed(bench, FILTERED)
     await bench.settle(late)
@@ -111,7 +111,7 @@ async def test_a_response_is_not_forgotten_while_an_end_of_it_is_to_be_settled(b
 
 
 async def test_a_response_is_not_forgotten_while_a_part_of_it_is_open(bench: Bench) -> None:
-    """Otherwise nobody gives up a text that began just before its response was forgotten."""
+    """Otherwise a text that began during the settlement would never be abandoned."""
     late = await committed(bench, delta(1, "a"), done("a"), COMPLETED)
     await committed(bench, second_part(delta(2, "b")))
     await bench.settle(late)
@@ -119,7 +119,7 @@ async def test_a_response_is_not_forgotten_while_a_part_of_it_is_open(bench: Ben
 
 
 async def test_a_text_that_grew_meanwhile_keeps_what_ends_it(bench: Bench) -> None:
-    """Otherwise the end is gone when the text is read again, and the text is called abandoned."""
+    """Otherwise the end would be deleted before the text is loaded again, and the text be abandoned."""
     late = await committed(bench, delta(1, "a"), COMPLETED)
     await committed(bench, delta(2, "late"))
     assert await bench.settle(late) == 0
@@ -130,7 +130,7 @@ async def test_a_text_that_grew_meanwhile_keeps_what_ends_it(bench: Bench) -> No
 
 
 async def test_a_response_is_counted_with_the_text_that_grew_meanwhile(bench: Bench) -> None:
-    """Otherwise a refusal that is read again counts as an answer."""
+    """Otherwise a refusal that is loaded again would count as an answer."""
     late = await committed(bench, CREATED, done("no", "refusal"), COMPLETED)
     await committed(bench, delta(2, "late", "refusal"))
     assert await bench.settle(late) == 0
@@ -143,7 +143,7 @@ async def test_a_response_is_counted_with_the_text_that_grew_meanwhile(bench: Be
 async def test_a_text_that_grew_meanwhile_is_read_again_with_all_that_was_closed_after_it(
     bench: Bench,
 ) -> None:
-    """Otherwise what was closed later is finished first, and counts as earlier from then on."""
+    """Otherwise the later text would be finished first, and so count as the earlier one."""
     late = await committed(
         bench, delta(1, "a"), done("a"), second_part(delta(2, "b")), second_part(done("b"))
     )
@@ -153,7 +153,7 @@ async def test_a_text_that_grew_meanwhile_is_read_again_with_all_that_was_closed
 
 
 async def test_whole_text_that_grew_meanwhile_is_no_copy_of_a_later_one(bench: Bench) -> None:
-    """Otherwise the later text is written first, and the earlier one vanishes as its copy."""
+    """Otherwise the later text would be written first, and the earlier one be dropped as its copy."""
     late = await committed(bench, done("a"), second_part(delta(2, "a")), second_part(done("a")))
     await committed(bench, delta(3, "late"))
     assert await bench.settle(late) == 0
@@ -161,7 +161,7 @@ async def test_whole_text_that_grew_meanwhile_is_no_copy_of_a_later_one(bench: B
 
 
 async def test_copy_is_not_dropped_before_its_text_is_written(bench: Bench) -> None:
-    """Otherwise the text is read again without its copy, and nothing confirms it."""
+    """Otherwise the text would be loaded again without the copy that confirms it."""
     item = {"type": "message", "content": [{"type": "other"}, {"type": "refusal", "refusal": "ab"}]}
     end = {"type": "response.output_item.done", "output_index": 0, "item": item}
     late = await committed(bench, delta(1, "a", "refusal"), end)
@@ -171,7 +171,7 @@ async def test_copy_is_not_dropped_before_its_text_is_written(bench: Bench) -> N
 
 
 async def test_copy_that_grew_meanwhile_counts_as_no_copy_of_a_later_text(bench: Bench) -> None:
-    """Otherwise the later text is finished first, and an alert says that the earlier copy contradicts it."""
+    """Otherwise the later text would be finished first, and an alert would report a contradiction."""
 
     def item(*refusals: str) -> dict[str, Any]:
         content = [{"type": "refusal", "refusal": each} for each in refusals]
@@ -189,7 +189,7 @@ async def test_copy_that_grew_meanwhile_counts_as_no_copy_of_a_later_text(bench:
 
 
 async def test_late_events_of_a_text_are_all_counted(bench: Bench) -> None:
-    """Otherwise deltas that came after the end of their text vanish without a trace."""
+    """Otherwise deltas after the end of their text would not be counted."""
     late = await committed(bench, delta(1, "a"), done("a"), *(delta(n, "late") for n in range(2, 5)))
     await bench.settle(late)
     assert await counts(bench.redis, bench.prefix) == {"late": 3}
@@ -199,7 +199,7 @@ async def test_late_events_of_a_text_are_all_counted(bench: Bench) -> None:
 async def test_a_response_is_not_given_up_if_something_came_meanwhile(
     bench: Bench, event: dict[str, Any]
 ) -> None:
-    """Otherwise a text is abandoned in the moment in which it goes on."""
+    """Otherwise a text would be abandoned just when it continues."""
     long_ago = await bench.now_ms() - 60_000
     await bench.publish_at(long_ago, delta(1, "a"))
     await bench.consumer().work()
@@ -208,7 +208,7 @@ async def test_a_response_is_not_given_up_if_something_came_meanwhile(
     await bench.publish(event)
     await bench.consumer("two").work()
     given_up = {RESPONSE: GivenUp(survey.idle[RESPONSE], survey.now_ms, "idle_timeout")}
-    await settle(bench.storage, TABLE, [loaded], survey.low_water, survey.history, given_up)
+    await settle(bench.storage, TABLE, [loaded], survey.low_water, survey.replication_id, given_up)
     assert await texts(bench.redis, bench.prefix) == []
     await bench.publish(done("ab" if event == delta(2, "b") else "a"))
     await bench.consumer("two").work()
@@ -217,7 +217,7 @@ async def test_a_response_is_not_given_up_if_something_came_meanwhile(
 
 
 async def test_only_the_silent_one_of_two_is_given_up(bench: Bench) -> None:
-    """Otherwise one text that goes on keeps others from being given up, or goes with them."""
+    """Otherwise one text that continues would keep others from being abandoned, or be abandoned with them."""
     keys = [StreamKey("response", name) for name in ("resp_1", "resp_2")]
     long_ago = await bench.now_ms() - 60_000
     for key in keys:
@@ -228,12 +228,12 @@ async def test_only_the_silent_one_of_two_is_given_up(bench: Bench) -> None:
     await bench.publish(delta(2, "b"))
     await bench.consumer("two").work()
     given_up = {key: GivenUp(survey.idle[key], survey.now_ms, "idle_timeout") for key in keys}
-    await settle(bench.storage, TABLE, loaded, survey.low_water, survey.history, given_up)
+    await settle(bench.storage, TABLE, loaded, survey.low_water, survey.replication_id, given_up)
     assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["resp_2"]
 
 
 async def test_a_response_in_doubt_stays_to_be_settled(bench: Bench) -> None:
-    """Otherwise the text that waits for a slow worker waits until it is given up."""
+    """Otherwise a text that waits for a slow worker would wait for the idle timeout."""
     await bench.publish(delta(1, "a"))
     held = await bench.consumer("slow").read()
     late = await committed(bench, delta(2, "b"), done("ab"), COMPLETED)
@@ -243,22 +243,22 @@ async def test_a_response_in_doubt_stays_to_be_settled(bench: Bench) -> None:
     assert await settled(bench) == ["ab"]
 
 
-async def test_what_was_read_in_another_history_of_the_data_is_not_written(bench: Bench) -> None:
-    """Otherwise a text comes out whose end a failover has undone, and again when its end is read again."""
+async def test_what_was_loaded_before_a_failover_is_not_written(bench: Bench) -> None:
+    """Otherwise a text would come out that a failover has reopened, and come out again later."""
     late = await committed(bench, delta(1, "a"), done("a"))
     assert await settle(bench.storage, TABLE, late.loaded, late.low_water, "0" * 40) == 0
     assert await texts(bench.redis, bench.prefix) == []
     assert await bench.settle(late) == 1
 
 
-async def test_a_settlement_of_a_text_that_is_written_tells_of_the_other_one(bench: Bench) -> None:
-    """Otherwise a contradiction is lost with its end, which this settlement takes for settled."""
+async def test_a_settlement_of_a_written_text_reports_a_contradiction(bench: Bench) -> None:
+    """Otherwise a contradiction would be lost, because its end is marked as settled."""
     item = {"type": "message", "id": "item_1", "content": [{"type": "refusal", "refusal": "never"}]}
     first = await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"))
     second = await committed(bench, {"type": "response.completed", "response": {"output": [item]}})
     loaded = await bench.storage.load(second.ready)
     assert await bench.settle(first) == 1
-    assert await settle(bench.storage, TABLE, loaded, second.low_water, second.history) == 0
+    assert await settle(bench.storage, TABLE, loaded, second.low_water, second.replication_id) == 0
     await settled(bench)
     raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
     assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]
@@ -270,23 +270,23 @@ COPIED = {"type": "response.completed", "response": {"output": [ANOTHER]}}
 
 
 async def test_a_final_copy_waits_for_texts_that_came_before_it(bench: Bench) -> None:
-    """Otherwise it contradicts a text that is not the only one of its kind, by who was faster."""
+    """Otherwise the alert about a contradiction would depend on which worker was faster."""
     await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"))
     await bench.publish(second_part(delta(2, "nor", "refusal")))
     held = await bench.consumer("slow").read()
     late = await committed(bench, COPIED)
     loaded = await bench.storage.load([RESPONSE])
-    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.history) == 1
+    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.replication_id) == 1
     await bench.commit(held)
     assert await settled(bench) == ["no", "nor"]
     assert [a.type for a in await alerts(bench.redis, bench.prefix) if a.severity == "info"] == []
 
 
 async def test_a_text_that_began_after_the_final_copy_hides_no_contradiction(bench: Bench) -> None:
-    """Otherwise the alert is raised or not, by when a worker looks."""
+    """Otherwise the alert about a contradiction would depend on when a worker settles."""
     await committed(bench, delta(1, "no", "refusal"), done("no", "refusal"), COPIED)
     late = await committed(bench, second_part(delta(2, "nor", "refusal")))
     loaded = await bench.storage.load([RESPONSE])
-    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.history) == 1
+    assert await settle(bench.storage, TABLE, loaded, late.low_water, late.replication_id) == 1
     raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
     assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]

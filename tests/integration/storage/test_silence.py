@@ -1,6 +1,6 @@
-"""When an open response counts as silent: never while something of it is on its way.
+"""Rules for silent responses: a response with entries on their way is never abandoned.
 
-The entries of these tests have ids of the past, so that nothing has to be waited for.
+The entries of these tests have ids in the past, so that no test has to wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECOND = 1000
 
 @pytest.fixture
 def bench(redis: Redis, prefix: str) -> Bench:
-    """Return a partition that gives a text up after a minute."""
+    """Return a test bench with an idle timeout of a minute."""
     return Bench(redis, prefix, idle_timeout=IDLE_MS / 1000)
 
 
@@ -33,7 +33,7 @@ async def sweep(bench: Bench) -> list[str]:
 
 
 async def test_a_text_is_given_up_once_nothing_came_for_the_timeout(bench: Bench) -> None:
-    """Otherwise a cut connection leaves its text open for ever, or takes it away too early."""
+    """Otherwise a cut connection would leave its text open forever, or it would be abandoned too early."""
     now_ms = await bench.now_ms()
     grain = commit_plan.IDLE_GRAIN_MS
     await bench.publish_at(now_ms - IDLE_MS - grain - SECOND, delta(1, "silent"), response_id="silent")
@@ -46,7 +46,7 @@ async def test_a_text_is_given_up_once_nothing_came_for_the_timeout(bench: Bench
 
 
 async def test_what_is_unread_has_not_come_yet(bench: Bench) -> None:
-    """Otherwise the first worker after a long outage gives up every text whose end it has yet to read."""
+    """Otherwise the first worker after a long outage would abandon texts with ends that are still unread."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     await bench.publish_at(long_ago, delta(1, "a"))
     await bench.consumer().work()
@@ -58,7 +58,7 @@ async def test_what_is_unread_has_not_come_yet(bench: Bench) -> None:
 
 
 async def test_a_text_that_is_given_up_in_the_streams_time_says_when_that_was(bench: Bench) -> None:
-    """Otherwise after a long outage it looks as if texts had been given up while nobody worked."""
+    """Otherwise texts would seem to have been abandoned at a time when no worker ran."""
     now_ms = await bench.now_ms()
     for number, event in enumerate((delta(1, "a"), KEEPALIVE, KEEPALIVE)):
         response_id = "resp_1" if number == 0 else "resp_2"
@@ -70,7 +70,7 @@ async def test_a_text_that_is_given_up_in_the_streams_time_says_when_that_was(be
 
 
 async def test_what_another_group_has_read_is_still_unread(bench: Bench) -> None:
-    """Otherwise a second program that reads the input makes texts be given up whose end was not yet read."""
+    """Otherwise another program's group on the input would make texts be abandoned before their end."""
     await test_what_is_unread_has_not_come_yet(bench)
     long_ago = await bench.now_ms() - 9 * IDLE_MS
     await bench.redis.xgroup_create(bench.names.deltas, "zz-another", id="$")
@@ -82,32 +82,32 @@ async def test_what_another_group_has_read_is_still_unread(bench: Bench) -> None
 
 
 async def test_what_a_worker_has_in_hand_has_not_come_yet(bench: Bench) -> None:
-    """Otherwise a text is given up while the worker that has its end is still busy."""
+    """Otherwise a text would be abandoned while a busy worker holds its end."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     await bench.publish_at(long_ago, delta(1, "a"))
     await bench.consumer().work()
     await bench.publish_at(long_ago + SECOND, delta(2, "b"), done("ab"))
     held = await bench.consumer("slow").read()
     assert await sweep(bench) == []
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     (text,) = await texts(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("ab", "verified")
 
 
 async def test_a_text_is_silent_when_more_than_the_timeout_has_passed(bench: Bench) -> None:
-    """Otherwise a text is given up in the moment in which its timeout ends, and something may still come."""
+    """Otherwise a text would be abandoned at the exact end of its timeout, when an event may still come."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     await bench.publish_at(long_ago, delta(1, "a"))
     await bench.consumer().work()
     await bench.publish_at(long_ago + IDLE_MS, KEEPALIVE, response_id="resp_2")
-    await bench.consumer("slow").read()  # so that the stream's time stands still
+    await bench.consumer("slow").read()  # the pending entry keeps the stream's time constant
     passed_ms = IDLE_MS - commit_plan.IDLE_GRAIN_MS
     assert not (await bench.storage.survey(passed_ms)).idle
     assert (await bench.storage.survey(passed_ms - 1)).idle
 
 
-async def test_what_is_in_hand_does_not_make_time_of_what_is_unread(bench: Bench) -> None:
-    """Otherwise one newer entry in somebody's hands gives up texts whose end lies unread before it."""
+async def test_pending_entries_do_not_advance_time_past_unread_ones(bench: Bench) -> None:
+    """Otherwise a newer pending entry would cause texts with unread ends to be abandoned."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     await bench.publish_at(long_ago, KEEPALIVE)
     held = await bench.consumer("slow").read()
@@ -116,12 +116,12 @@ async def test_what_is_in_hand_does_not_make_time_of_what_is_unread(bench: Bench
     await bench.publish_at(long_ago + 5 * IDLE_MS, KEEPALIVE)
     await bench.consumer().work()
     assert await sweep(bench) == []
-    await bench.consumer("slow").take(held)
+    await bench.consumer("slow").process(held)
     assert await sweep(bench) == ["old"]
 
 
 async def test_a_text_that_grows_is_not_silent(bench: Bench) -> None:
-    """Otherwise a text that streams for longer than the timeout is given up in mid-stream."""
+    """Otherwise a text that streams for longer than the timeout would be abandoned in mid-stream."""
     now_ms, consumer = await bench.now_ms(), bench.consumer()
     await bench.publish_at(now_ms - 2 * IDLE_MS, delta(1, "a"))
     await consumer.work()
@@ -131,7 +131,7 @@ async def test_a_text_that_grows_is_not_silent(bench: Bench) -> None:
 
 
 async def test_a_text_is_not_silent_while_keepalives_come(bench: Bench) -> None:
-    """Otherwise a model that thinks for long, and says that it does, is taken for one that is gone."""
+    """Otherwise a response with keepalives would be abandoned."""
     now_ms, consumer = await bench.now_ms(), bench.consumer()
     await bench.publish_at(now_ms - 2 * IDLE_MS, delta(1, "a"))
     await consumer.work()
@@ -141,7 +141,7 @@ async def test_a_text_is_not_silent_while_keepalives_come(bench: Bench) -> None:
 
 
 async def test_a_text_is_not_silent_while_endings_of_its_items_come(bench: Bench) -> None:
-    """Otherwise a response whose items end one after the other is given up between two of them."""
+    """Otherwise a response would be abandoned between the ends of two of its items."""
     now_ms, consumer = await bench.now_ms(), bench.consumer()
     await bench.publish_at(now_ms - 2 * IDLE_MS, delta(1, "a"))
     await consumer.work()
@@ -154,14 +154,14 @@ async def test_a_text_is_not_silent_while_endings_of_its_items_come(bench: Bench
 
 
 async def test_a_keepalive_opens_nothing(bench: Bench) -> None:
-    """Otherwise every response without a text of ours counts as open until it is given up."""
+    """Otherwise each response without texts would be open until the idle timeout."""
     await bench.publish(KEEPALIVE, response_id="resp_9")
     await bench.consumer().work()
     assert await bench.member_scores("open") == {}
 
 
 async def test_a_late_delta_opens_nothing(bench: Bench) -> None:
-    """Otherwise a finished response counts as open again, and is given up a second time."""
+    """Otherwise a finished response would be open again, and be abandoned later."""
     await bench.publish(delta(1, "a"), done("a"), COMPLETED)
     await bench.consumer().work()
     await bench.publish(delta(2, "late"))
@@ -171,11 +171,11 @@ async def test_a_late_delta_opens_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("later", ["delta", "keepalive", "growth"])
 async def test_the_latest_entry_counts_whoever_is_first(bench: Bench, later: str) -> None:
-    """Otherwise a worker that is slow with an older entry makes a text look silent that is not."""
+    """Otherwise a slow worker with an older entry would make a response look silent."""
     now_ms = await bench.now_ms()
     slow, fast = bench.consumer("slow"), bench.consumer("fast")
     first = now_ms - 3 * IDLE_MS
-    if later == "growth":  # both know the part, and say no more than that it grows
+    if later == "growth":  # both workers know the part, and send only its new deltas
         for consumer in (slow, fast):
             await bench.publish_at(first, delta(1, "a"))
             await consumer.work()
@@ -188,13 +188,13 @@ async def test_the_latest_entry_counts_whoever_is_first(bench: Bench, later: str
     await bench.publish_at(now_ms, new)
     await fast.work()
     before = await bench.member_scores("open")
-    await slow.take(held)
+    await slow.process(held)
     assert await bench.member_scores("open") == before
     assert min(before.values()) >= now_ms
 
 
 async def test_beyond_the_limit_those_silent_the_longest_are_given_up(redis: Redis, prefix: str) -> None:
-    """Otherwise the newest texts are given up, or one too many, or none."""
+    """Otherwise the newest texts would be abandoned, or one too many, or none."""
     bench = Bench(redis, prefix, max_open_responses=2)
     now_ms = await bench.now_ms()
     for number in range(4):
@@ -210,10 +210,10 @@ async def test_beyond_the_limit_those_silent_the_longest_are_given_up(redis: Red
     assert len(await texts(redis, prefix)) == 2
 
 
-async def test_many_silent_texts_are_given_up_in_one_look(
+async def test_many_silent_texts_are_given_up_in_one_survey(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a server that restarts gives up one text a second, and holds the others meanwhile."""
+    """Otherwise one text per second would be abandoned after a restart of the server, while others wait."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     for number in range(4):
@@ -224,7 +224,7 @@ async def test_many_silent_texts_are_given_up_in_one_look(
 
 
 async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise those who open responses faster than one look a second ends them fill the server."""
+    """Otherwise a producer could open responses faster than sweeps abandon them."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     for number in range(7):
@@ -234,7 +234,7 @@ async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: py
 
 
 async def test_a_sweep_gives_up_what_has_no_text(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise some hundred silent responses without a text hide all others from a sweep."""
+    """Otherwise hundreds of silent responses without a text would hide all others from a sweep."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     for number in range(7):
@@ -249,7 +249,7 @@ async def test_a_sweep_gives_up_what_has_no_text(bench: Bench, monkeypatch: pyte
 async def test_a_batch_does_not_wait_until_all_that_is_silent_is_given_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a worker reads nothing for minutes while thousands of responses are given up."""
+    """Otherwise a worker would read nothing for minutes while it abandons thousands of responses."""
     now_ms = await bench.now_ms()
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     for number in range(9):
@@ -265,7 +265,7 @@ async def test_a_batch_does_not_wait_until_all_that_is_silent_is_given_up(
 async def test_a_sweep_gives_up_all_beyond_the_limit(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the limit of open responses is none for those who open them fast."""
+    """Otherwise the limit of open responses would not hold for fast producers."""
     bench = Bench(redis, prefix, max_open_responses=2)
     now_ms = await bench.now_ms()
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
@@ -279,7 +279,7 @@ async def test_a_sweep_gives_up_all_beyond_the_limit(
 async def test_a_batch_that_opens_too_many_gives_up_as_many(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise fifty thousand responses are open between two sweeps, at a limit of a thousand."""
+    """Otherwise fifty thousand responses could be open between two sweeps, with a limit of a thousand."""
     bench = Bench(redis, prefix, max_open_responses=4)
     monkeypatch.setattr(commit_plan, "AT_MOST", 3)
     consumer = bench.consumer()
@@ -292,7 +292,7 @@ async def test_a_batch_that_opens_too_many_gives_up_as_many(
 
 
 async def test_a_batch_gives_up_no_more_than_it_opens(redis: Redis, prefix: str) -> None:
-    """Otherwise one honest response that begins waits until a thousand hostile ones are given up."""
+    """Otherwise one honest response would wait while a thousand hostile ones are abandoned."""
     bench = Bench(redis, prefix, max_open_responses=100)
     for number in range(8):
         await bench.publish(delta(1, "a"), response_id=f"resp_{number}")
@@ -305,7 +305,7 @@ async def test_a_batch_gives_up_no_more_than_it_opens(redis: Redis, prefix: str)
 
 
 async def test_giving_up_does_not_read_what_waits(redis: Redis, prefix: str) -> None:
-    """Otherwise each batch reads five hundred responses in doubt, which nobody can settle yet."""
+    """Otherwise each batch would load hundreds of responses that cannot be settled yet."""
     bench = Bench(redis, prefix, max_open_responses=1)
     await bench.publish(KEEPALIVE)
     await bench.consumer("stuck").read()
@@ -318,10 +318,10 @@ async def test_giving_up_does_not_read_what_waits(redis: Redis, prefix: str) -> 
     assert [key.value for key in survey.surplus] == ["in doubt"]
 
 
-async def test_looks_begin_at_different_ones_of_too_many(
+async def test_surveys_begin_at_different_ones_of_too_many(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise all workers load the same responses, and all but one for nothing."""
+    """Otherwise all workers would load the same responses, and all but one in vain."""
     bench = Bench(redis, prefix)
     for number in range(10):
         await bench.publish_at(1 + number, delta(1, "a"), response_id=f"resp_{number}")
@@ -335,8 +335,8 @@ async def test_looks_begin_at_different_ones_of_too_many(
     assert named == {f"resp_{number}" for number in range(8)}, "the two latest may stay open"
 
 
-async def test_a_look_does_not_copy_the_largest_entries(bench: Bench) -> None:
-    """Otherwise one large entry at the head of the input holds up the server with each look, for a day."""
+async def test_a_survey_does_not_copy_the_largest_entries(bench: Bench) -> None:
+    """Otherwise one large entry at the head of the input would block the server at each survey."""
     await bench.publish({"type": "keepalive", "junk": "j" * 1_000_000}, KEEPALIVE)
     await bench.consumer().work()
     await bench.redis.config_resetstat()

@@ -1,1 +1,1 @@
-"""Mirrors service/alerts."""
+"""Tests that mirror service/alerts."""

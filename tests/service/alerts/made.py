@@ -16,7 +16,7 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def alert(text: str = "No.", phase: str = "refusal.opened", **changed: Any) -> ModerationAlert:
-    """One about a refusal: `refusal.opened` or `refusal.finished`."""
+    """Return an alert about a refusal: `refusal.opened` or `refusal.finished`."""
     fields = {
         "type": f"deltaloom.{phase}",
         "id": f"{phase.rpartition('.')[2]}_1",
@@ -35,18 +35,18 @@ def alert(text: str = "No.", phase: str = "refusal.opened", **changed: Any) -> M
 
 
 def contradicted(text: str = "Yes.", **changed: Any) -> ModerationAlert:
-    """One about a late text of a part that was finished."""
+    """Return an alert about another text for a finished part."""
     return alert(text, "text.contradicted", **{"severity": "info", **changed})
 
 
 def stopped(phase: str, reason: str, **changed: Any) -> ModerationAlert:
-    """One about a response that was `refused`, `filtered` or `blocked`."""
-    of_no_part = {"kind": None, "output_index": None, "content_index": None, "item_id": None}
-    return alert("", f"response.{phase}", reason=reason, **of_no_part, **changed)
+    """Return an alert about a response that was `refused`, `filtered` or `blocked`."""
+    no_part = {"kind": None, "output_index": None, "content_index": None, "item_id": None}
+    return alert("", f"response.{phase}", reason=reason, **no_part, **changed)
 
 
 def spike(phase: str = "refusal.spike", name: str = "gpt-x", **changed: Any) -> ModerationAlert:
-    """One about the refusals of a model, `refusal.spike` or `refusal.spike.ended`."""
+    """Return an alert about a model's refusals: `refusal.spike` or `refusal.spike.ended`."""
     rate = RefusalRate(
         by="model",
         name=name,
@@ -59,15 +59,21 @@ def spike(phase: str = "refusal.spike", name: str = "gpt-x", **changed: Any) -> 
         baseline_refused=10,
         score=20.0,
     )
-    nobody = {"kind": None, "output_index": None, "content_index": None, "item_id": None, "response_id": None}
-    return alert("", phase, rate=rate, **nobody, **changed)
+    no_part = {
+        "kind": None,
+        "output_index": None,
+        "content_index": None,
+        "item_id": None,
+        "response_id": None,
+    }
+    return alert("", phase, rate=rate, **no_part, **changed)
 
 
 def config(toml: str) -> Config:
-    """What a file says."""
+    """Return the configuration in a file with this content."""
     return parse(toml, "alerts.toml")
 
 
 def policy(toml: str) -> Policy:
-    """What a file says, ready to be asked."""
+    """Return the policy in a file with this content."""
     return Policy(config(toml))

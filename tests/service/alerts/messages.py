@@ -1,4 +1,4 @@
-"""Messages on their way, for the tests of what puts them in order."""
+"""Outgoing messages for the tests of their order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from handlers.core.identity import EntryId
 from service.alerts.delivery import Notification
 from service.alerts.phases import group_of
-from service.alerts.sending.message import Message
-from service.ports.outbox import Place
+from service.alerts.sending.message import OutgoingMessage
+from service.ports.outbox import EntryRef
 from tests.service.alerts.made import alert
 
 STREAM = "deltaloom:alerts"
@@ -16,7 +16,7 @@ LATER = 1e9
 
 
 def notification(name: str = "opened_1", category: str = "other", **changed: Any) -> Notification:
-    """One, of an alert with these fields."""
+    """Return a notification about an alert with these fields."""
     of = alert(id=name, **changed)
     return Notification(
         id=name,
@@ -31,8 +31,10 @@ def notification(name: str = "opened_1", category: str = "other", **changed: Any
     )
 
 
-def message(name: str = "opened_1", *, lanes: tuple[str, ...] = (), number: int = 1, **of: Any) -> Message:
-    """One of one alert, in the lane of its part, or in these."""
+def message(
+    name: str = "opened_1", *, lanes: tuple[str, ...] = (), number: int = 1, **of: Any
+) -> OutgoingMessage:
+    """Return a message with one alert, in its part's lane or in `lanes`."""
     made = notification(name, **of)
     expires_at: float = LATER
-    return Message(made, [Place(STREAM, EntryId(number, 0))], lanes or [made.group], expires_at)
+    return OutgoingMessage(made, [EntryRef(STREAM, EntryId(number, 0))], lanes or [made.group], expires_at)

@@ -1,4 +1,4 @@
-"""Alerts of later versions, from their JSON to every destination: any string in any open field."""
+"""Test alerts of later versions end to end: any string in any open field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deltaloom import ModerationAlert
-from service.alerts.deciding.explain import explain
+from service.alerts.deciding.explanation import explain
 from service.alerts.delivery import Notification, Verdict
 from service.alerts.destinations import body, pagerduty, slack
 from service.alerts.destinations.alertmanager import labels_of
@@ -53,7 +53,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.samp
 
 
 def written(fields: dict[str, str]) -> str:
-    """Return the JSON of an alert with these fields, and of one that a later version added."""
+    """Return the JSON of an alert with these fields and an unknown one."""
     return json.dumps({**alert().model_dump(mode="json"), "added_later": {"deep": [1]}, **fields})
 
 
@@ -68,7 +68,7 @@ def policy_for(receiver: Receiver) -> Policy:
 
 
 async def deliver(options: DestinationOptions, name: str, sent: Notification) -> Verdict:
-    """Make one attempt."""
+    """Attempt one delivery and return the verdict."""
     destination = made(name, options, ENVIRONMENT)
     try:
         return (await destination.deliver(sent)).verdict
@@ -81,7 +81,7 @@ async def deliver(options: DestinationOptions, name: str, sent: Notification) ->
 @example(dict.fromkeys(["type", "severity", "text", *OPEN_FIELDS], "\U0001f600\n<x>"))
 @example(dict.fromkeys(["type", "severity", *OPEN_FIELDS], ""))
 async def test_any_string_in_any_open_field_arrives(fields: dict[str, str]) -> None:
-    """An alert with a new word would be unreadable, and nobody would be told."""
+    """Deliver an alert with unknown values unchanged."""
     read = parse_alert(written(fields))
     assert read.left_out == ()
     async with receiving() as receiver:
@@ -102,7 +102,7 @@ async def test_any_string_in_any_open_field_arrives(fields: dict[str, str]) -> N
 
 
 def _assert_built_for_all(sent: Notification) -> None:
-    """Build what the others would send; the tests of each say what it takes."""
+    """Build the messages of the other destinations; their own tests check the limits."""
     body.as_json(slack.message(sent, LINK))
     options = PagerDutyOptions.model_validate({"type": "pagerduty", "routing_key_env": "KEY", "link": LINK})
     assert pagerduty.event(sent, options, "key")["payload"]["severity"] in {"critical", "warning", "info"}

@@ -1,4 +1,4 @@
-"""Reading alerts of other versions: what is odd is left out, and what is no alert is said to be none."""
+"""Test the parsing of alerts of other versions: odd fields are left out, and other data is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def written(**changed: Any) -> str:
 
 
 def test_an_alert_is_read_as_it_is() -> None:
-    """Every alert would lose fields, or be logged as one of a later version."""
+    """Parse an alert of this version without leaving fields out."""
     for of in (alert(), spike(), alert(provider="openai", context_truncated=("tenant",))):
         assert parse_alert(of.model_dump_json()) == (of, ())
         assert parse_alert(of.model_dump_json().encode()) == (of, ())
@@ -36,7 +36,7 @@ def test_an_alert_is_read_as_it_is() -> None:
 
 @given(st.dictionaries(st.sampled_from(OTHERS) | st.text().filter(lambda name: name not in NEEDED), JSON))
 def test_only_id_severity_and_time_are_needed(changed: dict[str, Any]) -> None:
-    """One odd field would silence an alarm."""
+    """Require only the id, the severity and the time. Otherwise one odd field would suppress an alert."""
     read = parse_alert(written(**changed))
     assert (read.alert.id, read.alert.severity) == (alert().id, alert().severity)
     assert set(read.left_out) <= changed.keys()
@@ -46,7 +46,7 @@ def test_only_id_severity_and_time_are_needed(changed: dict[str, Any]) -> None:
 
 
 def test_an_odd_field_is_left_out_and_named() -> None:
-    """Nobody could find out why an alert has no rate."""
+    """Leave out and name odd fields."""
     rate = {"by": "region", "name": "eu"}
     read = parse_alert(written(rate=rate, tenant=7, text=None, schema="two"))
     assert read.left_out == ("rate", "schema", "tenant", "text")
@@ -56,7 +56,7 @@ def test_an_odd_field_is_left_out_and_named() -> None:
 
 @pytest.mark.parametrize("name", ["later", "rate", "tenant"])
 def test_deep_nesting_costs_its_field_only(name: str) -> None:
-    """The relay would stop at an alert whose unknown field it cannot even skip."""
+    """Leave out a deeply nested field, and keep the alert."""
     deep = "[" * 300 + "]" * 300
     read = parse_alert(written(**{name: "deep"}).replace('"deep"', deep))
     assert read.alert.id == alert().id
@@ -64,7 +64,7 @@ def test_deep_nesting_costs_its_field_only(name: str) -> None:
 
 
 def test_half_of_a_surrogate_pair_costs_one_character() -> None:
-    """A program that cuts its texts by UTF-16 would write alerts that nobody gets."""
+    """Replace a lone surrogate by a question mark."""
     assert parse_alert(written(text="a\ud800b", tenant="\udc00")).alert.text == "a?b"
 
 
@@ -83,15 +83,15 @@ def test_half_of_a_surrogate_pair_costs_one_character() -> None:
         (written(id=7), "id: "),
     ],
 )
-def test_what_is_no_alert(data: str | bytes, why: str) -> None:
-    """The relay would send what another program wrote, or end."""
+def test_other_data_is_refused(data: str | bytes, why: str) -> None:
+    """Refuse data that is not an alert, and give the reason."""
     with pytest.raises(NotAnAlertError) as raised:
         parse_alert(data)
     assert str(raised.value).startswith(why)
 
 
-def test_what_is_wrong_does_not_quote_a_text() -> None:
-    """People's words would stand among the undelivered alerts."""
+def test_the_error_does_not_quote_a_text() -> None:
+    """Keep texts out of the reason, since it is stored with undelivered alerts."""
     with pytest.raises(NotAnAlertError) as raised:
         parse_alert(written(id={"hunter2": "hunter2"}, text=["hunter2"]))
     assert "hunter2" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Three severities, an order, and words that nobody knows yet."""
+"""Test the order of severities, including unknown ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KNOWN = get_args(KnownAlertSeverity)
 
 
 def test_the_three_are_in_order() -> None:
-    """An info would go before what is critical."""
+    """Order critical before warning before info."""
     assert set(GRAVEST_FIRST) == set(KNOWN)
     assert sorted(KNOWN, key=rank) == ["critical", "warning", "info"]
     assert [known(each) for each in KNOWN] == list(KNOWN)
@@ -22,6 +22,6 @@ def test_the_three_are_in_order() -> None:
 
 @given(st.text().filter(lambda word: word not in KNOWN))
 def test_any_other_word_is_a_warning(word: str) -> None:
-    """A word of a later version would end the relay, or go last."""
+    """Treat an unknown severity as a warning."""
     assert known(word) == "warning"
     assert rank(word) == rank("warning")

@@ -1,1 +1,1 @@
-"""Tests of the command `deltaloom` that need no server."""
+"""Test the command `deltaloom` without a server."""

@@ -1,4 +1,4 @@
-"""The command `deltaloom`: run in this process, or as a real one."""
+"""Run the command `deltaloom` in the test's process, in a process of its own, or as a fork."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def deltaloom(
     stdin: bytes = b"",
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end in this process, as `python -m service` runs it in one of its own.
+    """Run the command to its end in this process, as `python -m service` would run.
 
-    It takes a tenth of the time. `test_processes.py` compares the two. A command that handles signals
-    needs `deltaloom_process` or `running`.
+    This takes a tenth of the time of a new process; `test_processes.py` compares the two. Use
+    `deltaloom_process` or `running` for a command that handles signals.
     """
     return in_process.run(arguments, environment() if env is None else env, stdin, cwd, TIMEOUT)
 
@@ -44,7 +44,7 @@ def deltaloom_process(
     stdin: bytes = b"",
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end in a process of its own; stdout and stderr are pipes."""
+    """Run the command to its end in a process of its own, with pipes as stdout and stderr."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         env=environment() if env is None else env,
@@ -58,7 +58,7 @@ def deltaloom_process(
 
 
 class Running:
-    """A command that runs, and what it has said so far."""
+    """A running command and its output so far."""
 
     def __init__(self, process: ForkedProcess, folder: Path) -> None:
         self.process = process
@@ -66,23 +66,23 @@ class Running:
 
     @property
     def stdout(self) -> str:
-        """What it has written to stdout."""
+        """Return the output on stdout so far."""
         return (self._folder / "stdout").read_text()
 
     @property
     def stderr(self) -> str:
-        """What it has written to stderr."""
+        """Return the output on stderr so far."""
         return (self._folder / "stderr").read_text()
 
     def end(self, signal_number: int) -> int:
-        """Send it a signal and wait; returns its exit code."""
+        """Send the command a signal and wait for its end. Return its exit code."""
         self.process.send_signal(signal_number)
         return self.process.wait_blocking(TIMEOUT)
 
 
 @contextmanager
 def running(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Iterator[Running]:
-    """Run the command beside the test; it is killed at the end if it still runs."""
+    """Run the command in parallel to the test, and kill it at the end of the block if it still runs."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:

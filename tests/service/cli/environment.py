@@ -1,4 +1,4 @@
-"""The environment that the tests' commands run in."""
+"""Build the environment of the commands under test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def environment(redis_url: str | None = None, prefix: str | None = None, **more: str) -> dict[str, str]:
-    """This process's environment without settings, and with these; `COLUMNS` and the like are left out."""
+    """Return this process's environment with only these settings, and without `COLUMNS` and the like."""
     dropped = ("DELTALOOM_", "REDIS_URL", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     given = {"REDIS_URL": redis_url, "DELTALOOM_PREFIX": prefix}

@@ -1,8 +1,8 @@
-"""Running `python -m service` inside the test's process.
+"""Run `python -m service` inside the test's process.
 
 The command sees what a process of its own would give it: file descriptors 0, 1 and 2, its environment, its
-folder and its arguments. The whole process shares them, so one command runs at a time. It runs in a thread:
-the test may be inside an event loop, and the command starts its own.
+working directory and its arguments. The whole process shares them, so commands run one at a time. A command
+runs in a thread, since the test may be inside an event loop and the command starts its own.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _ONE_AT_A_TIME = threading.Lock()
 _LOGGERS = (None, FASTSTREAM_LOGGER, "redis", "asyncio")
-"""The loggers that `service.logs` changes."""
+"""Loggers that `service.logs` changes."""
 
 
 def run(
     arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: Path | None, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; return its exit code and what it wrote.
+    """Run the command to its end. Return its exit code and its output.
 
     Raises:
-        AssertionError: it did not end within `timeout` seconds.
+        AssertionError: It did not end within `timeout` seconds.
     """
     with _ONE_AT_A_TIME, TemporaryFile() as stdout, TemporaryFile() as stderr:
         codes: list[int] = []
@@ -55,7 +55,7 @@ def run(
 
 def _main(arguments: Sequence[str]) -> int:
     before = sys.argv
-    sys.argv = ["deltaloom", *arguments]  # run_module puts the program's file in the first place
+    sys.argv = ["deltaloom", *arguments]  # run_module replaces the first one by the program's file
     try:
         runpy.run_module("service", run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -63,7 +63,7 @@ def _main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{end.code}\n")
             return 1
         return end.code or 0
-    except BaseException:  # noqa: BLE001 - as the interpreter does it, so that a test sees the traceback
+    except BaseException:  # noqa: BLE001 - prints the traceback as the interpreter does
         traceback.print_exc()
         return 1
     finally:
@@ -101,7 +101,7 @@ def _folder(cwd: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _descriptors(stdin: bytes, stdout: IO[bytes], stderr: IO[bytes]) -> Iterator[None]:
-    """Have 0 read what is given, from a pipe, and 1 and 2 write to files; `sys` has new streams of them."""
+    """Connect 0 to a pipe with `stdin`, 1 and 2 to files, and `sys` to new streams over all three."""
     sys.stdout.flush()
     sys.stderr.flush()
     streams = sys.stdin, sys.stdout, sys.stderr
@@ -134,7 +134,7 @@ def _feed(sink: int, data: bytes) -> None:
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Give back the loggers as they were."""
+    """Restore loggers and structlog at the end of the block."""
     configured, configuration = structlog.is_configured(), structlog.get_config()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(each, each.level, list(each.handlers)) for each in loggers]

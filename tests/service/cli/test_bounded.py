@@ -1,4 +1,4 @@
-"""Commands show a bounded part of what comes from outside, however large or nested it is."""
+"""Test that commands show a bounded part of outside data, however large or nested it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def printed(make: RenderableType, *, terminal: bool = True) -> str:
-    """What a terminal of 80 columns, or a pipe, is sent."""
+    """Return the output on a terminal of 80 columns, or on a pipe."""
     target = _SafeConsole(file=io.StringIO(), force_terminal=terminal, width=80, no_color=True)
     target.print(make)
     assert isinstance(target.file, io.StringIO)
@@ -24,13 +24,13 @@ def printed(make: RenderableType, *, terminal: bool = True) -> str:
 
 
 def terminal() -> _SafeConsole:
-    """A terminal of 80 columns."""
+    """Return a terminal of 80 columns."""
     return _SafeConsole(file=io.StringIO(), force_terminal=True, width=80)
 
 
 @pytest.mark.parametrize("unit", ["word ", "\x1b", "\U000e0001", "\t", "語"])
 def test_a_long_text_is_cut_on_a_terminal(unit: str) -> None:
-    """Otherwise a text of a megabyte takes seconds, and hours of scrolling."""
+    """Truncate a text on a terminal. Otherwise a megabyte would take seconds to print."""
     text = (unit * 1_000_000)[:1_000_000]
     shown = printed(paragraph(terminal(), text))
     assert "(980,000 more characters; --json shows all)" in shown
@@ -38,24 +38,24 @@ def test_a_long_text_is_cut_on_a_terminal(unit: str) -> None:
 
 
 def test_a_text_of_the_limit_is_shown_whole() -> None:
-    """Otherwise a text is said to go on that does not."""
+    """Show a text of exactly the limit without the note about further characters."""
     assert "more characters" not in printed(paragraph(terminal(), "x" * MOST_CHARACTERS))
 
 
 def test_a_pipe_gets_all() -> None:
-    """Otherwise a program that reads the output misses the end of a text."""
+    """Write a text to a pipe in full. Otherwise a program that reads it would miss its end."""
     pipe = _SafeConsole(file=io.StringIO(), force_terminal=False, width=10_000)
     assert paragraph(pipe, "x" * 100_000).plain.strip() == "x" * 100_000
 
 
 def test_facts_are_cut() -> None:
-    """Otherwise an id of a megabyte fills the screen."""
+    """Truncate ids and names. Otherwise an id of a megabyte would fill the screen."""
     name = "n" * 1_000_000
     assert len(facts((name, labelled("tenant", name))).plain) < 3 * MOST_OF_A_FACT
 
 
 def test_an_entry_of_the_input_is_shown_in_part() -> None:
-    """Otherwise an array of 100,000 events, or a type of a megabyte, fills the screen."""
+    """Limit the events, types and texts shown of an entry. Otherwise a large array would fill the screen."""
     event = {"type": "t" * 100_000, "delta": "d" * 100_000, "sequence_number": ["s" * 100_000]}
     for body, more in ((json.dumps(event), 0), (json.dumps([{"type": "x"}] * 10_000), 9_900)):
         shown = printed(input_of(terminal(), "1-0", {b"event": body.encode(), b"tenant": b"t" * 100_000}))
@@ -65,6 +65,6 @@ def test_an_entry_of_the_input_is_shown_in_part() -> None:
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "[" * 900 + "]" * 900, "[" + "[1]," * 100_000 + "1]"])
 def test_nested_values_of_a_letter(value: str) -> None:
-    """Otherwise the command ends in a traceback, or indents a kilobyte into a megabyte."""
+    """Limit the indentation of nested values. Otherwise a kilobyte would become a megabyte or a traceback."""
     shown = printed(entry_in_full(terminal(), json.dumps({"event": value, "n" * 100_000: "x"})))
     assert len(shown) < 3 * MOST_CHARACTERS

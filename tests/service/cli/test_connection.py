@@ -1,4 +1,4 @@
-"""Where the server is, said without secrets."""
+"""Test that a server's address is shown without secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from service.cli.connection import address, read_settings
+from service.cli.connect import address, read_settings
 from service.settings import SettingsError
 from tests.service.cli.command import deltaloom, environment
 
@@ -21,13 +21,13 @@ from tests.service.cli.command import deltaloom, environment
     ],
 )
 def test_address(url: str, shown: str) -> None:
-    """A password would stand in a terminal, a log or a bug report."""
+    """Hide the login and the options. Otherwise a password would be in a terminal, a log or a bug report."""
     assert address(url) == shown
 
 
 @pytest.mark.parametrize("url", ["redis://host:port", "redis://host:99999"])
-def test_an_url_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """A wrong URL would end in a traceback, which shows the password."""
+def test_an_invalid_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Report an invalid URL without its value. Otherwise a traceback would show the password."""
     monkeypatch.setenv("REDIS_URL", url)
     with pytest.raises(SettingsError, match=r"^REDIS_URL=\(not shown\) is not allowed: "):
         read_settings()
@@ -47,8 +47,8 @@ def test_an_url_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, url: str) -
         ("unix:///run/redis.sock?socket_keepalive=true", "socket_keepalive"),
     ],
 )
-def test_what_is_wrong_with_the_url_is_one_line(url: str, says: str) -> None:
-    """A traceback shows the password, and so does the error of urllib."""
+def test_a_fault_of_the_url_is_one_line(url: str, says: str) -> None:
+    """Report the fault in one line without secrets, which tracebacks and urllib's errors would show."""
     for command in ("check", "worker"):
         done = deltaloom(command, env=environment(url))
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr

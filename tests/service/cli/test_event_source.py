@@ -1,4 +1,4 @@
-"""Events out of files and pipes, and into entries."""
+"""Test how events are read from files and pipes, and packed into entries."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.event_source import LOOK_AHEAD, Entry, EventReader, Look, Packer, TooLargeError, look_at
+from service.cli.event_source import (
+    LOOK_AHEAD,
+    EventReader,
+    Look,
+    PackedEntry,
+    Packer,
+    TooLargeError,
+    look_at,
+)
 
 
 def read(data: bytes, size: int | None = None) -> list[bytes]:
-    """All events of some bytes, fed in pieces of a size."""
+    """Return the events in `data`, which is fed in pieces of `size` bytes, or whole by default."""
     reader = EventReader()
     step = size or max(1, len(data))
     events = [event for at in range(0, len(data), step) for event in reader.feed(data[at : at + step])]
     return [*events, *reader.close()]
 
 
-def packed(events: list[bytes], response_id: str | None = None, coalesce: int = 1) -> list[Entry]:
-    """All entries of some events."""
+def packed(events: list[bytes], response_id: str | None = None, coalesce: int = 1) -> list[PackedEntry]:
+    """Return the entries of these events."""
     packer = Packer(response_id, coalesce)
     return [*(entry for event in events for entry in packer.add(event, look_at(event))), *packer.close()]
 
 
 def event(name: str, **more: object) -> bytes:
-    """An event's JSON."""
+    """Return an event's JSON."""
     return json.dumps({"type": name, **more}, separators=(",", ":")).encode()
 
 
 def created(response_id: object) -> bytes:
-    """What begins a response."""
+    """Return the JSON of an event that begins a response."""
     return event("response.created", response={"id": response_id})
 
 
@@ -53,7 +61,7 @@ data: [DONE]
 
 
 def test_server_sent_events_as_the_api_sends_them() -> None:
-    """A recorded HTTP body could not be published as it is."""
+    """Read a recorded HTTP body with comments, ids, multi-line data and `[DONE]`."""
     assert read(SSE) == [b'{"type":"response.created"}', b'{"type":\n "two.lines"}']
 
 
@@ -95,14 +103,14 @@ A, B = b'{"type":"a"}', b'{"type":"b"}'
         "byte order mark",
     ],
 )
-def test_what_servers_make_of_server_sent_events(data: bytes, events: list[bytes]) -> None:
-    """A recording of such a server would publish nothing, or dead letters."""
+def test_variants_of_server_sent_events(data: bytes, events: list[bytes]) -> None:
+    """Read the variants of server-sent events that servers send in practice."""
     assert read(data) == events
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_with_its_mark(encoding: str) -> None:
-    """What a Windows shell writes into a file would be one dead letter a line."""
+    """Read UTF-16 with a byte order mark, as a Windows shell writes it."""
     lines = '{"type":"a","delta":"\U0001f600"}\r\n{"type":"b"}'
     data = ("\ufeff" + lines).encode(encoding)
     assert read(data) == [line.encode() for line in lines.split("\r\n")] == read(data, 3)
@@ -120,13 +128,13 @@ def test_utf_16_with_its_mark(encoding: str) -> None:
     ids=["an array", "two objects", "not indented", "broken", "cut off"],
 )
 def test_json_over_several_lines(data: bytes, events: list[bytes]) -> None:
-    """The body of a refused request, or an export, would be a dead letter for each line."""
+    """Join JSON that spans lines. Otherwise an exported document would be a dead letter per line."""
     assert read(data) == events == read(data, 1)
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 def test_json_lines(ending: bytes) -> None:
-    """Empty lines, a byte order mark, either line ending or a missing last one would make dead letters."""
+    """Skip empty lines and a byte order mark, and accept any line ending."""
     data = b"\xef\xbb\xbf" + ending.join(
         [b'{"type":"a"}', b"", b' {"type":"b"} ', b"[DONE]", b'{"type":"c"}']
     )
@@ -134,13 +142,13 @@ def test_json_lines(ending: bytes) -> None:
 
 
 def test_events_stay_as_they_were_written() -> None:
-    """What the worker has to judge would have been repaired, or lost, before it saw it."""
+    """Leave events unchanged, since only the worker may repair or reject them."""
     lines = [b'{"type":"a","delta":"\\ud83d"}', b'{"type":"a","delta":"\xff"', b"{  'no' }", b"[1, 2]"]
     assert read(b"\n".join(lines)) == lines
 
 
 def test_a_stream_that_was_cut_off_keeps_its_last_event() -> None:
-    """The last event of a cut connection would vanish."""
+    """Return the last event of a connection that was cut."""
     assert read(b'data: {"type":"a"}\n\ndata: {"type":"b"}') == [b'{"type":"a"}', b'{"type":"b"}']
 
 
@@ -152,7 +160,7 @@ def test_a_stream_that_was_cut_off_keeps_its_last_event() -> None:
     size=st.integers(1, 50),
 )
 def test_pieces_do_not_matter(lines: list[bytes], form: bytes, size: int) -> None:
-    """A pipe gives what it has: an event would depend on how it was cut into reads."""
+    """Return the same events for any size of the pieces, since a pipe returns arbitrary ones."""
     data = b"".join(form % line for line in lines)
     assert read(data, size) == read(data)
 
@@ -179,22 +187,22 @@ def test_pieces_do_not_matter(lines: list[bytes], form: bytes, size: int) -> Non
     ],
 )
 def test_look(raw: bytes, look: Look) -> None:
-    """The count of what looks broken, or the response id, would be wrong."""
+    """Find the response id of an event, and whether it looks broken."""
     assert look_at(raw) == look
 
 
 def test_the_streams_own_id_is_taken() -> None:
-    """The events before `response.created` would belong to another response."""
+    """Assign the events before `response.created` to its response."""
     first = event("keepalive")
     assert packed([first, created("resp_1"), event("a")]) == [
-        Entry("resp_1", first, 1),
-        Entry("resp_1", created("resp_1"), 1),
-        Entry("resp_1", event("a"), 1),
+        PackedEntry("resp_1", first, 1),
+        PackedEntry("resp_1", created("resp_1"), 1),
+        PackedEntry("resp_1", event("a"), 1),
     ]
 
 
 def test_responses_on_one_connection_stay_apart() -> None:
-    """A recording of a WebSocket with several responses would mix their texts."""
+    """Separate the responses of a WebSocket recording by their `stream_id`."""
     events = [
         event("response.created", stream_id="a", response={"id": "resp_a"}),
         event("response.created", stream_id="b", response={"id": "resp_b"}),
@@ -216,7 +224,10 @@ def test_responses_on_one_connection_stay_apart() -> None:
 
 
 def test_a_stream_that_is_resumed_has_the_id_of_its_end() -> None:
-    """The second half of a broken recording would be another response."""
+    """Use the id of the last event for a resumed stream.
+
+    Otherwise its second half would be a new response.
+    """
     events = [event("a"), event("response.completed", response={"id": "resp_1"})]
     assert {entry.response_id for entry in packed(events)} == {"resp_1"}
     later = [created("resp_1"), event("response.completed", response={"id": "resp_other"})]
@@ -224,13 +235,13 @@ def test_a_stream_that_is_resumed_has_the_id_of_its_end() -> None:
 
 
 def test_a_given_id_wins() -> None:
-    """A recording could not be published a second time as another response."""
+    """Prefer the given id, so that a recording can be published again as another response."""
     assert {entry.response_id for entry in packed([created("resp_1"), created("resp_2")], "mine")} == {"mine"}
 
 
 @pytest.mark.parametrize("number", [1, LOOK_AHEAD, LOOK_AHEAD + 5])
 def test_a_stream_without_an_id_gets_a_fresh_one(number: int) -> None:
-    """A stream without `response.created` could not be published, or two would be mixed up."""
+    """Make a new id for a stream without one, after a bounded look ahead."""
     first, second = (packed([event("a")] * number) for _ in range(2))
     assert len(first) == number
     (one,), (other,) = {entry.response_id for entry in first}, {entry.response_id for entry in second}
@@ -239,22 +250,22 @@ def test_a_stream_without_an_id_gets_a_fresh_one(number: int) -> None:
 
 
 def test_the_next_response_of_a_file_is_another_one() -> None:
-    """Two responses in one file would be mixed into one."""
+    """Start a new entry at the next `response.created`. Otherwise two responses of a file would be mixed."""
     entries = packed([created("resp_1"), event("a"), created("resp_2"), event("b")], coalesce=10)
     assert [(entry.response_id, entry.events) for entry in entries] == [("resp_1", 2), ("resp_2", 2)]
 
 
 def test_coalescing_joins_the_raw_events() -> None:
-    """Coalesced events would be written anew, and could differ from what the API sent."""
+    """Join raw bytes into an array. Otherwise the events could differ from what the API sent."""
     events = [event("a", delta="\U0001f600"), event("b"), event("c")]
     first, second = packed(events, "r", coalesce=2)
-    assert first == Entry("r", b"[" + events[0] + b"," + events[1] + b"]", 2)
-    assert second == Entry("r", events[2], 1)
+    assert first == PackedEntry("r", b"[" + events[0] + b"," + events[1] + b"]", 2)
+    assert second == PackedEntry("r", events[2], 1)
 
 
 @pytest.mark.parametrize("odd", [b"{", b'[{"type":"a"}]', b"7"])
-def test_what_is_no_object_goes_alone(odd: bytes) -> None:
-    """One broken line would make dead letters of its neighbours in the array."""
+def test_a_broken_line_is_sent_alone(odd: bytes) -> None:
+    """Send a broken line on its own. Otherwise its neighbours in the array could become dead letters."""
     entries = packed([event("a"), event("b"), odd, event("c"), event("d")], "r", coalesce=3)
     assert [entry.events for entry in entries] == [2, 1, 2]
     assert entries[1].body == odd
@@ -262,7 +273,7 @@ def test_what_is_no_object_goes_alone(odd: bytes) -> None:
 
 @given(st.lists(st.sampled_from([event("a"), event("b"), b"{", b"[]", created("x")])), st.integers(1, 5))
 def test_nothing_is_lost_or_moved(events: list[bytes], coalesce: int) -> None:
-    """An event would vanish, double or change places on its way to the input."""
+    """Keep all events, once and in order."""
     entries = packed(events, "r", coalesce)
     assert sum(entry.events for entry in entries) == len(events)
     written = [entry.body if entry.events == 1 else entry.body[1:-1] for entry in entries]
@@ -280,7 +291,7 @@ def test_nothing_is_lost_or_moved(events: list[bytes], coalesce: int) -> None:
 )
 @pytest.mark.parametrize("step", [7, 500, 100_000])
 def test_a_line_without_an_end_is_not_held(data: bytes, error: str, step: int) -> None:
-    """Otherwise a file without line ends is held in memory as a whole."""
+    """Refuse a line above the limit. Otherwise a file without line ends would be held in memory."""
     fed, given = 0, A + b"\n" + data
     reader, events = EventReader(1000), list[bytes]()
 
@@ -307,7 +318,7 @@ def test_a_line_without_an_end_is_not_held(data: bytes, error: str, step: int) -
     ],
 )
 def test_an_event_over_several_lines_is_not_held(data: bytes, error: str) -> None:
-    """Otherwise a document without an end is held in memory as a whole."""
+    """Refuse an event above the limit. Otherwise a document without an end would be held in memory."""
     reader = EventReader(1000)
     events = reader.feed(data)
     assert len(events) == ("line 3" in error)
@@ -316,7 +327,7 @@ def test_an_event_over_several_lines_is_not_held(data: bytes, error: str) -> Non
 
 
 def test_an_array_is_cut_where_it_would_be_too_large() -> None:
-    """Otherwise events that are well by themselves become one dead letter."""
+    """Cut an array at the size limit. Otherwise its valid events would become one dead letter."""
     packer = Packer("resp_1", 100, most_bytes=3 * len(A) + 4)
     entries = [*(entry for _ in range(7) for entry in packer.add(A, look_at(A))), *packer.close()]
     assert [entry.events for entry in entries] == [3, 3, 1]

@@ -1,4 +1,4 @@
-"""The help: what one sees first."""
+"""Test the help texts and the errors of commands that cannot start."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_has_an_example(command: tuple[str, ...]) -> None:
-    """A newcomer would have to guess how a sub-command is called."""
+    """Show an example in the help of each command."""
     shown = CliRunner().invoke(app, [*command, "--help"])
     assert shown.exit_code == 0
     assert (
@@ -49,13 +49,13 @@ def test_help_has_an_example(command: tuple[str, ...]) -> None:
 
 
 def test_all_commands_are_tested() -> None:
-    """A new sub-command would go without its example."""
+    """Include all commands in the test above."""
     names = {info.name for info in app.registered_commands} | {info.name for info in app.registered_groups}
     assert names == {command[0] for command in COMMANDS if command}
 
 
 def test_help_imports_little() -> None:
-    """`--help` would take as long as starting a worker."""
+    """Import no heavy library for `--help`. Otherwise it would take as long as starting a worker."""
     code = (
         "import service.cli, sys; print([m for m in ('faststream', 'redis', 'uvloop') if m in sys.modules])"
     )
@@ -66,14 +66,14 @@ def test_help_imports_little() -> None:
 
 
 def test_a_process_without_arguments_shows_the_help() -> None:
-    """`deltaloom` alone would say nothing, or fail with a traceback."""
+    """Show the help when called without arguments, without a traceback."""
     shown = deltaloom()
     assert "dead-letters" in shown.stdout + shown.stderr
     assert "Traceback" not in shown.stderr
 
 
 def test_wrong_settings_are_one_line_each() -> None:
-    """An operator would have to read a traceback to learn which variable is wrong."""
+    """Report each invalid setting in one line, in all commands."""
     env = environment("http://x", DELTALOOM_BATCH_SIZE="0", DELTALOOM_LOG_LEVEL="loud")
     for command in (("worker",), ("check",), ("tail", "alerts"), ("show", "x"), ("run",)):
         shown = deltaloom(*command, env=env)
@@ -87,7 +87,7 @@ def test_wrong_settings_are_one_line_each() -> None:
 
 
 def test_an_unknown_handler_ends_the_worker() -> None:
-    """The worker would run without the handler that its operator asked for."""
+    """Exit with code 2 for an unknown handler. Otherwise the worker would run without it."""
     shown = deltaloom("worker", env=environment(DELTALOOM_HANDLERS="refusal,nix"))
     assert (shown.returncode, len(shown.stderr.splitlines())) == (2, 1)
     assert "DELTALOOM_HANDLERS='refusal,nix'" in shown.stderr
@@ -105,7 +105,7 @@ def test_an_unknown_handler_ends_the_worker() -> None:
     ids=" ".join,
 )
 def test_no_server(command: tuple[str, ...]) -> None:
-    """A server that is not there would end in a traceback, or show its password."""
+    """Report an unreachable server in one line, without its password."""
     shown = deltaloom(*command, env=environment("redis://:s3cret@127.0.0.1:1/0"))
     assert (shown.returncode, shown.stdout) == (1, "")
     (line,) = shown.stderr.splitlines()
@@ -114,7 +114,7 @@ def test_no_server(command: tuple[str, ...]) -> None:
 
 
 def test_check_without_a_server() -> None:
-    """The image's health check would call a worker healthy that cannot reach its server."""
+    """Fail if the server is unreachable, since the image's health check uses this command."""
     shown = deltaloom("check", env=environment("redis://127.0.0.1:1"))
     assert shown.returncode == 1
     assert "FAIL" in shown.stdout

@@ -1,4 +1,4 @@
-"""What models and producers wrote, on a terminal."""
+"""Test how text of models and producers is printed on a terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_the_console_escapes_what_nobody_thought_of(capsys: pytest.CaptureFixture[str]) -> None:
-    """One print of a name that was forgotten is enough for a stranger to retitle the terminal."""
+def test_the_console_escapes_all_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape all printed text. Otherwise one forgotten call would let a producer control the terminal."""
     console().print("a\x1b]0;title\u202eb\nnext")
     assert capsys.readouterr().out == "a\\x1b]0;title\\u202eb\nnext\n"
 
 
 def test_a_paragraph_is_wrapped_on_a_terminal_only() -> None:
-    """A long text would run off the terminal, or would be cut into lines for a program that reads it."""
+    """Wrap text on a terminal only. Otherwise a program that reads the output would get cut lines."""
     text = "word " * 40 + "[bold]no markup[/]\nnext\x1b[0m"
     terminal = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
     terminal.print(paragraph(terminal, text))
@@ -33,12 +33,12 @@ def test_a_paragraph_is_wrapped_on_a_terminal_only() -> None:
 
 
 def test_a_pipe_gets_no_colour(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that read the output would have to strip escape sequences."""
+    """Write no colours to a pipe. Otherwise programs would have to strip escape sequences."""
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     console().print("plain", style="bold red")
     assert capsys.readouterr().out == "plain\n"
 
 
 def test_plural() -> None:
-    """Sentences would be ungrammatical."""
+    """Choose singular or plural by the count."""
     assert [plural(n, "entry", "entries") for n in (0, 1, 1234)] == ["0 entries", "1 entry", "1,234 entries"]

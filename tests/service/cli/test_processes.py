@@ -1,4 +1,4 @@
-"""The command as a process of its own, inside the tests' process, and as a fork: it says the same."""
+"""Test that the command behaves alike as a process, inside the tests' process, and as a fork."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REFUSAL = b'{"type":"response.refusal.done","refusal":"N\xc3\xb6.","item_id":"m"
 async def test_a_process_says_the_same(
     redis: Redis, redis_url: str, prefix: str, arguments: tuple[str, ...], stdin: bytes
 ) -> None:
-    """Otherwise the tests of commands, which run in the tests' process, say nothing about the program."""
+    """Give the same output and exit code. Otherwise tests inside this process would prove little."""
     names = StreamNames(prefix)
     await redis.xadd(names.dead_letters, {"reason": "malformed_json", "error": "not JSON"})
     await redis.xadd(names.deltas, {"event": json.dumps({"type": "x"}), "response_id": "resp_2"})
@@ -58,7 +58,7 @@ async def test_a_process_says_the_same(
     ids=" ".join,
 )
 def test_a_fork_says_the_same(redis_url: str, prefix: str, arguments: tuple[str, ...]) -> None:
-    """Otherwise the tests of workers and relays, which are forks, say nothing about the program."""
+    """Give the same output and exit code. Otherwise tests with forked workers would prove little."""
     env = environment(redis_url, prefix)
     inside = deltaloom(*arguments, env=env)
     with running(*arguments, env=env) as fork:
@@ -67,6 +67,6 @@ def test_a_fork_says_the_same(redis_url: str, prefix: str, arguments: tuple[str,
 
 
 def test_a_fork_that_is_killed_has_the_exit_code_of_its_signal(redis_url: str, prefix: str) -> None:
-    """Otherwise a test could not tell a worker that was killed from one that ended well."""
+    """Return the signal as a negative code. Otherwise a killed worker would look cleanly stopped."""
     with running("tail", "alerts", env=environment(redis_url, prefix)) as fork:
         assert fork.end(signal.SIGKILL) == -signal.SIGKILL

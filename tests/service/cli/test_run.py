@@ -1,4 +1,4 @@
-"""How `deltaloom run` says how it is called."""
+"""Test how `deltaloom run` finds the command that called it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program in a virtual environment in the current folder, not on the path."""
+    """Return a program in a virtual environment in the current folder that is not on the path."""
     file = tmp_path / ".venv" / "bin" / "deltaloom"
     file.parent.mkdir(parents=True)
     file.touch(mode=0o755)
@@ -28,21 +28,21 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_in_a_virtual_environment(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str
 ) -> None:
-    """The lines to try would name a command that another terminal does not find."""
+    """Show the path of the virtual environment, since another terminal would not find the bare name."""
     assert program.exists()
     monkeypatch.setattr(sys, "argv", [called.format(folder=tmp_path), "run"])
     assert own_command() == ".venv/bin/deltaloom"
 
 
 def test_on_the_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines to try would be longer than what one types."""
+    """Show the bare name if the path finds it."""
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setattr(sys, "argv", [str(program), "run"])
     assert own_command() == "deltaloom"
 
 
 def test_as_a_module(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines to try would call a file that is no program."""
+    """Show `python -m service` if it was called as a module."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/service/__main__.py", "run"])
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     assert own_command() == ".venv/bin/python -m service"

@@ -1,1 +1,1 @@
-"""Tests of `service.demo`."""
+"""Test `service.demo`."""

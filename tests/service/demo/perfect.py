@@ -1,4 +1,4 @@
-"""A run of the demo in which everything came out as it should, without a server: what a test then spoils."""
+"""Build a run of the demo without any problem, which tests then spoil, without a server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RINGS_AFTER_MS = 35
 
 
 def entry_id(seconds: float, number: int = 0) -> str:
-    """The id of an entry that was added so many seconds after the beginning."""
+    """Return the id of an entry that was added `seconds` after the beginning."""
     return f"{STARTED_MS + round(seconds * 1000)}-{number}"
 
 
 def text_of(stream: Stream, expected: Expected) -> AssembledText:
-    """The message about a text that must come out."""
+    """Return the message about an expected text."""
     return AssembledText(
         id=f"text_{stream.name}_{expected.part.output_index}_{expected.part.content_index}",
         kind=expected.part.kind,
@@ -47,7 +47,7 @@ def text_of(stream: Stream, expected: Expected) -> AssembledText:
 
 
 def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, ModerationAlert]:
-    """The two alerts of a refusal."""
+    """Return both alerts of a refusal."""
     text = text_of(stream, expected)
     shared = text.model_dump(include=set(ModerationAlert.model_fields) - {"type", "id", "text"})
     raised_at = BEGAN + timedelta(milliseconds=4000 - LATENCY_MS)
@@ -71,12 +71,12 @@ def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, Mode
 
 
 def rang(alert: ModerationAlert) -> Rang:
-    """The alert, arrived at the webhook."""
+    """Return the delivery of an alert to the webhook."""
     return Rang(round(alert.raised_at.timestamp() * 1000) + RINGS_AFTER_MS, alert, "info", "declined")
 
 
 def sent(until: float = 60.0) -> Progress:
-    """What was published until then, and nothing that came out."""
+    """Return a run that published everything up to `until` seconds and received no output."""
     progress = Progress(load())
     for stream in progress.streams:
         for number, publication in enumerate(publications(stream)):
@@ -87,7 +87,7 @@ def sent(until: float = 60.0) -> Progress:
 
 
 def perfect() -> Progress:
-    """A whole run."""
+    """Return a complete run."""
     progress = sent()
     for stream in progress.streams:
         for expected in stream.expected:
@@ -105,7 +105,7 @@ def perfect() -> Progress:
 
 
 def letter(broken: str) -> DeadLetter:
-    """The dead letter of an entry that is no JSON."""
+    """Return the dead letter of an entry that is not JSON."""
     return DeadLetter(
         reason="malformed_json",
         error="not JSON at character 42",

@@ -1,4 +1,4 @@
-"""The demo's judgement: it must not say that all is well when it is not."""
+"""Test the check at the end of the demo: it must find each kind of fault."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.demo.check import problems
 from service.demo.progress import Arrived, Progress
+from service.demo.verification import problems
 from tests.service.demo.perfect import entry_id, letter, perfect
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def _changed_ring(progress: Progress, **changes: Any) -> None:
 
 
 def test_perfect_run_has_no_problems() -> None:
-    """The demo would fail though everything came out as it should."""
+    """Report no problems of a correct run."""
     assert problems(perfect()) == []
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "problem"),
     [
         (lambda run: run.texts.pop(), "echo-valley: output_text 0/0: its text came 0 times, not once"),
         (lambda run: run.texts.append(run.texts[-1]), "its text came 2 times, not once"),
@@ -82,15 +82,15 @@ def test_perfect_run_has_no_problems() -> None:
         (lambda run: run.letters.append(run.letters[0]), "post-office: an unexpected dead letter came"),
     ],
 )
-def test_spoiled_run_is_told_of(spoil: Callable[[Progress], Any], said: str) -> None:
-    """The demo would say that everything came out as it should, when this did not."""
+def test_spoiled_run_is_reported(spoil: Callable[[Progress], Any], problem: str) -> None:
+    """Report the problem of a spoiled run."""
     run = perfect()
     spoil(run)
-    assert any(said in problem for problem in problems(run)), problems(run)
+    assert any(problem in each for each in problems(run)), problems(run)
 
 
 def test_complete_only_when_everything_has_come() -> None:
-    """The demo would end before the last text, and call it missing."""
+    """Report a run as complete only after all outputs have come. Otherwise the last would seem missing."""
     run = perfect()
     assert run.complete
     run.rings.pop()

@@ -1,4 +1,4 @@
-"""The demo's receiver of webhooks, over HTTP: it must not count what nobody signed."""
+"""Test the demo's webhook receiver over HTTP: it counts signed deliveries only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def test_signed_alert_rings(tmp_path: Path) -> None:
-    """The demo would show no delivery, or another alert than was sent."""
+    """Record a signed alert with its severity and category."""
     progress = Progress(streams())
     with closing(Webhooks()) as webhooks:
         loaded = load(webhooks.configure(tmp_path / "alerts.toml"), webhooks.environment)
@@ -36,7 +36,10 @@ async def test_signed_alert_rings(tmp_path: Path) -> None:
 
 
 async def test_unsigned_alert_is_refused(tmp_path: Path) -> None:
-    """The demo would say that signatures are verified when anybody could have rung."""
+    """Refuse an unsigned alert with status 401.
+
+    Otherwise the demo's claim about signatures would be false.
+    """
     progress = Progress(streams())
     with closing(Webhooks()) as webhooks:
         loaded = load(webhooks.configure(tmp_path / "alerts.toml"), webhooks.environment)

@@ -1,4 +1,4 @@
-"""The streams that the project ships, and what is expected of them."""
+"""Test the demo's recorded streams and their expected texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from deltaloom import events
-from service.demo.plan import PROGRAMME, Outcome, Plan
+from service.demo.plan import PROGRAMME, ExpectedOutcome, Plan
 from service.demo.stream import Stream, joined_halves, load, parse
 
 STREAMS = load()
@@ -28,20 +28,20 @@ def _events(stream: Stream) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-def test_expected_texts_are_what_the_stream_itself_says(stream: Stream) -> None:
-    """The demo would hold the worker to a text that is not the response's."""
-    said = [
+def test_expected_texts_are_those_of_the_stream(stream: Stream) -> None:
+    """Expect the texts of the `.done` events of completed responses."""
+    done = [
         next(event[name] for name in _DONE if name in event)
         for event in _events(stream)
         if event["type"].endswith((".refusal.done", "_text.done"))
     ]
     completed = [each.text for each in stream.expected if each.outcome.status == "completed"]
-    assert completed == said
+    assert completed == done
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_integrity_in_the_programme_is_that_of_the_file(stream: Stream) -> None:
-    """The programme would ask for `verified` where deltas are missing, or the other way round."""
+    """Expect `repaired` exactly if the joined deltas differ from the text."""
     for expected in stream.expected:
         deltas = {
             event["sequence_number"]: event["delta"]
@@ -57,7 +57,7 @@ def test_integrity_in_the_programme_is_that_of_the_file(stream: Stream) -> None:
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_final_copy_agrees_with_the_events(stream: Stream) -> None:
-    """A stream would contradict itself, as no API does."""
+    """End each finished stream with a final copy of all its texts."""
     last = _events(stream)[-1]
     if last["type"] not in {"response.completed", "response.incomplete"}:
         assert {each.outcome.status for each in stream.expected} == {"abandoned"}
@@ -72,7 +72,7 @@ def test_final_copy_agrees_with_the_events(stream: Stream) -> None:
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_lines_are_events_of_the_contract(stream: Stream) -> None:
-    """A stream would be shaped otherwise than the API's, and the demo show something that never comes."""
+    """Use only events that the contract's models accept, numbered from 0."""
     models = {
         get_args(model.model_fields["type"].annotation)[0]: model
         for model in vars(events).values()
@@ -84,11 +84,11 @@ def test_lines_are_events_of_the_contract(stream: Stream) -> None:
         models[event["type"]].model_validate(event, strict=True)
     numbers = [event["sequence_number"] for event in _events(stream)]
     assert numbers[0] == 0
-    assert set(range(numbers[-1])) - set(numbers) <= {23}, "numbered from 0; only the broken one is missing"
+    assert set(range(numbers[-1])) - set(numbers) <= {23}, "only the broken event may be missing"
 
 
 def test_programme_has_everything_that_the_demo_promises() -> None:
-    """The demo would no longer show what its help and the README say."""
+    """Include all the cases that the demo's help and the README mention."""
     outcomes = [outcome for plan in PROGRAMME for outcome in plan.outcomes]
     assert len(PROGRAMME) == 8
     assert Counter(outcome.kind for outcome in outcomes)["refusal"] == 2
@@ -100,7 +100,7 @@ def test_programme_has_everything_that_the_demo_promises() -> None:
 
 
 def test_repeats_and_breaks_are_marked() -> None:
-    """The view would show a producer's retry and a broken event as if nothing were wrong with them."""
+    """Mark repeated and broken lines, which the view highlights."""
     marked = {
         stream.name: (sum(line.repeat for line in stream.lines), sum(line.broken for line in stream.lines))
         for stream in STREAMS
@@ -112,14 +112,14 @@ def test_repeats_and_breaks_are_marked() -> None:
 
 
 def test_stream_that_does_not_fit_the_programme_is_refused() -> None:
-    """A file and its row in the programme could drift apart unseen."""
-    plan = Plan("x", 0, 0, 0, (Outcome("refusal"),))
+    """Refuse a recording that does not match its plan. Otherwise the two could diverge unnoticed."""
+    plan = Plan("x", 0, 0, 0, (ExpectedOutcome("refusal"),))
     created = '{"type":"response.created","response":{"id":"r","model":"m","safety_identifier":null}}'
     with pytest.raises(ValueError, match="not what the programme says"):
         parse(plan, created)
 
 
 def test_halves_of_an_emoji_are_joined() -> None:
-    """The expected text of a split emoji would be two halves."""
+    """Join surrogate halves, and replace a lone one."""
     assert joined_halves("a\ud83c\udf6ab") == "a\U0001f36ab"
     assert joined_halves("a\ud83c") == "a�"

@@ -1,4 +1,4 @@
-"""The live view: it must fit every terminal, and show what has happened."""
+"""Test the live view: it fits all terminals and shows the state of the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _drawn(progress: Progress, now: float = 12.0, width: int = 100, height: int 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_picture_fits_the_terminal(moment: str, size: tuple[int, int]) -> None:
-    """Lines would wrap, and the view jump."""
+    """Fill the terminal exactly. Otherwise lines would wrap and the view would jump."""
     width, height = size
     lines = _drawn(MOMENTS[moment](), width=width, height=height).splitlines()
     assert len(lines) == height
@@ -40,19 +40,19 @@ def test_picture_fits_the_terminal(moment: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 3), (40, 8), (30, 90)], ids=str)
 def test_terminal_made_tiny_does_no_harm(size: tuple[int, int]) -> None:
-    """Whoever makes the window small in the middle of it would see a traceback."""
+    """Draw on a tiny terminal, instead of ending in a traceback when the window shrinks."""
     assert _drawn(perfect(), width=size[0], height=size[1])
 
 
 def test_growing_text_shows_gaps_and_repeats_as_they_are() -> None:
-    """The view would hide what the worker has to put right."""
+    """Show gaps and repeats of an open text as they arrive."""
     drawn = _drawn(sent(until=4.5), height=45)
     assert '"The ▒▒▒▒ has arrived' in drawn
     assert "the mountain the mountain" in drawn
 
 
 def test_finished_text_is_the_workers() -> None:
-    """The view would show what the producer sent, though the worker has said what the text is."""
+    """Show the worker's text once it is finished, not the producer's deltas."""
     drawn = _drawn(perfect(), width=140, height=45)
     assert "goat has arrived safely" in drawn
     assert "▒" not in drawn
@@ -64,7 +64,7 @@ def test_finished_text_is_the_workers() -> None:
 
 
 def test_alert_shows_only_when_it_has_come() -> None:
-    """The refusal would turn red before the worker has said a word."""
+    """Mark a refusal only once its alert has arrived."""
     run = sent(until=6)
     assert "alert after" not in _drawn(run)
     alert = perfect().alerts[0]
@@ -74,7 +74,7 @@ def test_alert_shows_only_when_it_has_come() -> None:
 
 
 def test_webhook_shows_when_it_has_rung() -> None:
-    """Nobody would see that the alert has reached a person; or a narrow panel would cut its verdict."""
+    """Show a delivery once it has arrived, and drop it on a narrow terminal in favour of the verdict."""
     run = sent(until=6)
     alert = perfect().alerts[0]
     run.alert_came(alert, 6.0)
@@ -86,13 +86,13 @@ def test_webhook_shows_when_it_has_rung() -> None:
     assert "● alert after 3 ms  ✓ verified" in _drawn(perfect(), width=80)
 
 
-def test_cut_off_stream_is_said_to_be_silent() -> None:
-    """A stream without an end would look as if it went on."""
+def test_cut_off_stream_is_shown_as_silent() -> None:
+    """Show how long a stream without an end has been silent."""
     assert "silent for 4 s" in _drawn(sent(until=6), now=9.7)
 
 
-def test_nothing_in_a_text_reaches_the_terminal_as_a_command() -> None:
-    """A model could move the cursor, or rename the window, of whoever looks on."""
+def test_control_characters_in_a_text_are_escaped() -> None:
+    """Escape control characters of a model's text. Otherwise it could control the terminal."""
     run = perfect()
     evil = "\x1b]0;title\x07\x1b[2J\r\x9b31m\u202etxt"
     stream = run.streams[0]

@@ -1,1 +1,1 @@
-"""Tests of the way of a batch, without a server."""
+"""Tests of the batch pipeline, without a server."""

@@ -1,7 +1,6 @@
-"""The stored set without a server: what commit.lua and settle.lua mean, in a few dictionaries.
+"""Model the stored set in memory: the specification of commit.lua and settle.lua as a few dictionaries.
 
-It says what the storage must do, not how: a log is appended to, endings are united, the smallest
-register wins, and what is finished stays finished.
+Logs grow, endings are united, the smallest register wins, and a finished part stays finished.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from handlers.core.effects import Note
 from handlers.core.identity import EntryId
-from handlers.core.log import decode_log, encode_chunk
 from handlers.core.outputs import assembled_text
+from handlers.core.part_log import decode_log, encode_chunk
 from handlers.core.response import FinishedPart, Resolution, resolve
 from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
-from service.pipeline.gathering import Gathered
+from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.sources import Reading
 from tests.streams import raw
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from handlers.core.context import Registers
     from handlers.core.effects import Ending
     from handlers.core.identity import Arrival, PartKey, StreamKey
-    from handlers.core.log import PartLog
+    from handlers.core.part_log import PartLog
     from handlers.core.routing import RoutingTable
     from service.ports.commit import Commit
     from service.ports.storage import Entry
@@ -40,13 +39,13 @@ NOW_MS = 1_800_000_000_000
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_ARRAY_LENGTH = 1000
 ALL_STORED = LowWater(EntryId(2**62, 0))
-"""The low-water mark when every entry is acknowledged."""
+"""The low-water mark if all entries are acknowledged."""
 
 
 def batch_of(
     entries: Sequence[Entry], table: RoutingTable, *, max_event_bytes: int = MAX_EVENT_BYTES
 ) -> Batch:
-    """Entries, read as the worker reads them."""
+    """Return the batch that a worker makes of these entries."""
     reading = Reading(
         table,
         open_entry,
@@ -57,11 +56,11 @@ def batch_of(
     )
     raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
     deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}
-    return Batch(Gathered.of(reading.rules, raws), reading, now_ms=NOW_MS, deliveries=deliveries)
+    return Batch(DecodedBatch.of(reading.rules, raws), reading, now_ms=NOW_MS, deliveries=deliveries)
 
 
 def differs(closing: StoredClosing, notes: Mapping[Arrival, Note], text: str) -> bool:
-    """Return whether a closing says another text than this one, or a checksum of another."""
+    """Return whether a closing has a text other than this one, or the checksum of another text."""
     if closing.text:
         return repair(closing.text) != text
     checksum = notes.get(closing.arrival, Note()).checksum
@@ -73,7 +72,7 @@ def _arrivals(log: PartLog | None) -> set[Arrival]:
 
 
 def by_id(entry: Entry) -> EntryId:
-    """Its place in the stream."""
+    """Return the sort key of an entry: its position in the stream."""
     return entry.id
 
 
@@ -84,22 +83,22 @@ class _Response:
     notes: dict[Arrival, Note] = field(default_factory=dict)
     registers: Registers = field(default_factory=dict)
     done: dict[PartKey, str] = field(default_factory=dict)
-    """The finished parts, with the text of each."""
+    """The texts of finished parts."""
     dropped: set[PartKey] = field(default_factory=set)
-    """Copies of other parts: nothing came out of them."""
+    """Parts that were dropped without output, since they are copies of other parts."""
 
 
 @dataclass(slots=True)
 class StoredSet:
-    """All responses, and the texts that were written."""
+    """Stored responses, and the texts that were written."""
 
     responses: dict[StreamKey, _Response] = field(default_factory=dict)
     written: dict[PartKey, AssembledText] = field(default_factory=dict)
     contradicted: set[PartKey] = field(default_factory=set)
-    """The parts for which the alert was raised that another text came."""
+    """Parts for which a contradiction alert was raised."""
 
     def commit(self, commit: Commit) -> None:
-        """Store what a batch adds; a second time changes nothing."""
+        """Store the effects of a batch. A second call with the same batch changes nothing."""
         for key, change in commit.responses.items():
             response = self.responses.setdefault(key, _Response())
             for part, added in change.parts.items():
@@ -118,7 +117,7 @@ class StoredSet:
                 response.registers[name] = min(register, response.registers.get(name, register))
 
     def state(self, key: StreamKey) -> ResponseState:
-        """A response as the pure core sees it."""
+        """Return a response as the pure core sees it."""
         response = self.responses.get(key, _Response())
         return ResponseState(
             key,
@@ -133,9 +132,9 @@ class StoredSet:
         )
 
     def settle(self, state: ResponseState, resolution: Resolution) -> None:
-        """Write what is finished, once; `state` may be older than what is stored now.
+        """Write finished parts, once each. `state` may be older than the stored response.
 
-        A part of which something came since is looked at again later, with what was closed after it.
+        Parts with new arrivals since then are left for a later call, and so are the parts closed after them.
         """
         response = self.responses.setdefault(state.stream_key, _Response())
         all_finished = True
@@ -158,17 +157,17 @@ class StoredSet:
         self.contradicted.update(
             each.part for each in resolution.contradictions if each.part in response.done
         )
-        for arrival in resolution.spent if all_finished else ():
+        for arrival in resolution.applied_endings if all_finished else ():
             response.endings.pop(arrival, None)
 
     def settle_all(self, keys: Iterable[StreamKey], low_water: LowWater) -> None:
-        """Finish what can be finished of these responses."""
+        """Write the finished parts of these responses."""
         for key in keys:
             state = self.state(key)
             self.settle(state, resolve(state, low_water))
 
-    def take(self, entries: Sequence[Entry], table: RoutingTable, low_water: LowWater) -> None:
-        """A whole batch's way: read, store, finish."""
+    def process(self, entries: Sequence[Entry], table: RoutingTable, low_water: LowWater) -> None:
+        """Run a whole batch: decode, commit and settle."""
         commit = batch_of(entries, table).commit
         self.commit(commit)
         self.settle_all(commit.responses, low_water)

@@ -1,4 +1,4 @@
-"""Cutting an array into its elements."""
+"""Test how the JSON of an array is cut into its elements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.service.pipeline.test_decode import json_values
 
 @given(st.lists(json_values, min_size=1, max_size=5), st.sampled_from([None, 1]))
 def test_elements_are_those_of_the_array(values: list[Any], indent: int | None) -> None:
-    """Otherwise an event would be lost, or be joined with its neighbour."""
+    """Cut at the elements' ends. Otherwise an event would be lost or joined with its neighbour."""
     raws = split_array(json.dumps(values, indent=indent).encode(), len(values))
     assert raws is not None
     assert [repr(json.loads(raw)) for raw in raws] == [repr(value) for value in values]
@@ -26,23 +26,23 @@ def test_elements_are_those_of_the_array(values: list[Any], indent: int | None) 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b'"[]"', b"[", b"[1", b"[1}", b"[1]]", b'["1]', b'["1\\"]', b"[1]x"]
 )
-def test_what_is_no_whole_array_is_not_cut(body: bytes) -> None:
-    """Otherwise what was cut off would be taken for an event."""
+def test_incomplete_array_is_refused(body: bytes) -> None:
+    """Refuse a body that is not a complete array. Otherwise a truncated event would be read as whole."""
     assert split_array(body, 10) is None
     assert elements_of(body, 10) is None
 
 
 @given(st.binary(max_size=40), st.text('[]{}",\\ 1', max_size=40))
 def test_no_bytes_stop_it(body: bytes, text: str) -> None:
-    """Otherwise an entry could stop the worker."""
+    """Accept any bytes. Otherwise an entry could stop the worker."""
     for each in (body, text.encode(), b"[" + text.encode() + b"]"):
         raws = split_array(each, 100)
         assert raws is None or all(raw in each for raw in raws)
 
 
 @pytest.mark.parametrize("unit", [b"a", b'""', b'"', b'\\"', b'"",', b"[", b"[],", b"\\", b"\\\\"])
-def test_it_never_goes_back(unit: bytes) -> None:
-    """Otherwise a megabyte could hold a worker for hours, which is what this test would take."""
+def test_cutting_is_a_single_pass(unit: bytes) -> None:
+    """Cut in a single pass. Otherwise a megabyte could block a worker for hours, and this test with it."""
     for body in (b'["' + unit * 100_000, b"[" + unit * 100_000 + b"]"):
         with suppress(TooMuchStructureError):
             split_array(body, 200_000)

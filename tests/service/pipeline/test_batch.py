@@ -1,4 +1,4 @@
-"""From entries to a commit: one bad event costs itself only, and nothing of it is told."""
+"""Test the decoding of entries into a commit: a bad event costs only itself, and no error shows its text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handlers.core.effects import (
     CONTEXT_NAMES,
     Checksum,
     Closing,
-    Context,
+    ContextValues,
     Copy,
     Ending,
     Fragment,
@@ -54,22 +54,22 @@ PART = PartKey(KEY, 0, 0, "refusal")
 DELTA = GOOD[RefusalDelta]
 
 
-def entry(value: Any, number: int = 0, response_id: str | None = "resp_1", **said: str) -> Entry:
-    """An entry with JSON (or bytes as they are) in its field `event`."""
+def entry(value: Any, number: int = 0, response_id: str | None = "resp_1", **context: str) -> Entry:
+    """Return an entry with this JSON (bytes are used unchanged) in its field `event`."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    fields = {name.encode(): text.encode() for name, text in said.items()}
+    fields = {name.encode(): text.encode() for name, text in context.items()}
     if response_id is not None:
         fields[b"response_id"] = response_id.encode()
     return open_entry(f"{1000 + number}-0".encode(), {b"event": body, **fields})
 
 
 def at(number: int = 0, position: int = 0) -> Arrival:
-    """The arrival of an event in the entry of that number."""
+    """Return the arrival of an event in the entry with this number."""
     return Arrival(EntryId(1000 + number, 0), position)
 
 
 def letters(batch: Batch) -> list[tuple[int, str, str]]:
-    """The dead letters: number of the entry, reason, error."""
+    """Return the dead letters as (index of the entry, reason, error)."""
     return [(index, letter.reason, letter.error) for index, letter in batch.commit.dead_letters]
 
 
@@ -77,7 +77,7 @@ def letters(batch: Batch) -> list[tuple[int, str, str]]:
 
 
 def test_events_become_the_sets_of_their_parts() -> None:
-    """A batch would store something else than its events say."""
+    """Collect the fragments, closings and ids of each part from its events."""
     done = {"type": "response.refusal.done", "refusal": "no!", "output_index": 0, "content_index": 0}
     batch = batch_of(
         [entry(DELTA | {"delta": "no"}), entry([DELTA | {"delta": "!", "sequence_number": 2}, done], 1)],
@@ -94,20 +94,20 @@ def test_events_become_the_sets_of_their_parts() -> None:
 
 
 def test_without_a_response_id_each_item_is_its_own() -> None:
-    """The texts of items would be joined, where their producer gives no response id."""
+    """Use the item id as stream key if there is no response id. Otherwise texts of items would be joined."""
     batch = batch_of([entry(DELTA, 0, None), entry(DELTA | {"item_id": "it_2"}, 1, None)], TABLE)
     assert list(batch.commit.responses) == [StreamKey("item", "it_1"), StreamKey("item", "it_2")]
 
 
-def test_an_event_of_nobody_is_a_dead_letter() -> None:
-    """It would be joined with others, or vanish."""
+def test_an_event_without_any_id_is_a_dead_letter() -> None:
+    """Make a dead letter of an event without any id. Otherwise it would vanish or join other events."""
     batch = batch_of([entry({name: DELTA[name] for name in DELTA if name != "item_id"}, 0, None)], TABLE)
     assert letters(batch) == [
         (
             0,
             "invalid_event",
             (
-                "the event has no item_id and its entry no response_id, so it belongs to nothing; "
+                "the event has no item_id, and its entry has no response_id; "
                 "publish it with the field response_id"
             ),
         )
@@ -116,7 +116,7 @@ def test_an_event_of_nobody_is_a_dead_letter() -> None:
 
 
 def test_copies_of_kinds_that_are_off_are_left_out() -> None:
-    """Answers would be kept though nobody asked for them."""
+    """Leave out copies of disabled kinds. Otherwise answers would be stored although their handler is off."""
     item = {
         "type": "message",
         "content": [{"type": "output_text", "text": "well"}, {"type": "refusal", "refusal": "no"}],
@@ -131,7 +131,7 @@ def test_copies_of_kinds_that_are_off_are_left_out() -> None:
 
 
 def test_ends_are_kept_by_arrival() -> None:
-    """Of two ends one would be lost, or one delivered twice would be two."""
+    """Store endings by arrival. Otherwise a second one would overwrite the first, or a repeat count twice."""
     failed = {"type": "response.failed", "response": {}}
     response = batch_of([entry([{"type": "error", "code": "x"}, failed])], TABLE).commit.responses[KEY]
     assert response.endings == {
@@ -140,8 +140,8 @@ def test_ends_are_kept_by_arrival() -> None:
     }
 
 
-def test_context_is_noted_by_who_says_it_and_where() -> None:
-    """Texts would say another model or tenant for each way their entries were read."""
+def test_context_is_noted_by_source_and_entry() -> None:
+    """Keep the earliest value of each name, and producer values apart from learned ones."""
     created = {"type": "response.created", "response": {"model": "learned", "safety_identifier": "u"}}
     entries = [
         entry(DELTA, 3, tenant="late", model="m"),
@@ -162,7 +162,7 @@ def test_context_is_noted_by_who_says_it_and_where() -> None:
 
 
 def test_unknown_types_are_counted() -> None:
-    """An event that nobody handles would vanish without a trace, or be a dead letter."""
+    """Count events of unknown type. Otherwise they would vanish, or become dead letters."""
     batch = batch_of(
         [entry([{"type": "keepalive"}, {"type": "new"}, {"type": "keepalive"}]), entry(b"[DONE]", 1)], TABLE
     )
@@ -171,13 +171,16 @@ def test_unknown_types_are_counted() -> None:
 
 
 def test_types_that_are_off_are_counted() -> None:
-    """An answer that nobody asked for would be a dead letter."""
+    """Count events of disabled handlers. Otherwise they would become dead letters."""
     batch = batch_of([entry({"type": "response.output_text.delta"})], DEFAULT)
     assert batch.commit.counts == {"type:response.output_text.delta": [0]}
 
 
 def test_types_beyond_a_thousand_of_a_batch_are_counted_together() -> None:
-    """An array of made-up types would hold up the server for everybody."""
+    """Count types beyond the first 1000 of a batch as "(other)".
+
+    Otherwise made-up types would block the server.
+    """
     entries = [entry({"type": f"made.up.{number}"}, number) for number in range(1002)]
     counted = batch_of(entries, TABLE).commit.counts
     assert len(counted) == 1001
@@ -186,7 +189,10 @@ def test_types_beyond_a_thousand_of_a_batch_are_counted_together() -> None:
 
 @pytest.mark.parametrize(("name", "counted"), [("x" * 300, "x" * 100), ("a\ud83d", "a?"), ("", "")])
 def test_name_of_a_type_is_kept_small_and_clean(name: str, counted: str) -> None:
-    """A producer could fill the server with names, or stop the worker with half a character."""
+    """Limit and clean a type's name.
+
+    Otherwise names could fill the server, or a lone surrogate stop the worker.
+    """
     assert list(batch_of([entry({"type": name})], TABLE).commit.counts) == [f"type:{counted}"]
 
 
@@ -203,7 +209,7 @@ def test_name_of_a_type_is_kept_small_and_clean(name: str, counted: str) -> None
 def test_counted_events_keep_their_response_alive(
     response_id: str | None, event: dict[str, Any], touched: dict[StreamKey, int]
 ) -> None:
-    """A text would be given up while its response is busy with something else."""
+    """Keep a response active through counted events. Otherwise its open texts would be given up as idle."""
     batch = batch_of([entry({"type": "keepalive", **event}, 0, response_id)], TABLE)
     assert batch.commit.touched == touched
 
@@ -212,7 +218,7 @@ def test_counted_events_keep_their_response_alive(
 
 
 def test_neighbours_in_the_batch_and_in_the_array_go_on() -> None:
-    """One bad event would hold up others, or take them with it."""
+    """Process the good neighbours of a bad event, in its batch and in its array."""
     bad = DELTA | {"output_index": "x"}
     batch = batch_of([entry(b"{"), entry([DELTA, bad, 7, DELTA | {"delta": "y"}], 1), entry(DELTA, 2)], TABLE)
     assert [(index, reason) for index, reason, _ in letters(batch)] == [
@@ -226,14 +232,14 @@ def test_neighbours_in_the_batch_and_in_the_array_go_on() -> None:
 
 
 def test_letter_of_one_event_holds_it_alone() -> None:
-    """A replay would bring the good neighbours back, too."""
+    """Keep only the bad event in its letter. Otherwise a replay would repeat its good neighbours."""
     batch = batch_of([entry([DELTA, {"type": 7}])], TABLE)
     ((_, letter),) = batch.commit.dead_letters
     assert fields_of(letter.entry) == {"event": b'{"type": 7}', "response_id": b"resp_1"}
 
 
 def test_letter_of_an_array_of_one_is_the_entry() -> None:
-    """A replay would write another entry than the producer did."""
+    """Keep the entry of a one-element array unchanged, so that a replay writes what the producer wrote."""
     batch = batch_of([entry(b'[{"type": 7}]')], TABLE)
     ((_, letter),) = batch.commit.dead_letters
     assert fields_of(letter.entry)["event"] == b'[{"type": 7}]'
@@ -241,7 +247,7 @@ def test_letter_of_an_array_of_one_is_the_entry() -> None:
 
 @pytest.mark.parametrize(("model", "name"), REQUIRED)
 def test_missing_field_is_named(model: type[Event], name: str) -> None:
-    """A producer would not learn which field is missing."""
+    """Name the missing field in the error."""
     event = {key: value for key, value in GOOD[model].items() if key != name}
     ((_, reason, error),) = letters(batch_of([entry(event)], TABLE))
     assert reason == "invalid_event"
@@ -253,7 +259,7 @@ def test_missing_field_is_named(model: type[Event], name: str) -> None:
 
 @pytest.mark.parametrize(("model", "name"), [each for each in INDEXES if each[0] not in BEGINNINGS])
 def test_mistyped_field_is_named(model: type[Event], name: str) -> None:
-    """A producer would not learn which field is wrong."""
+    """Name the mistyped field in the error."""
     ((_, reason, error),) = letters(batch_of([entry(GOOD[model] | {name: "x"})], TABLE))
     assert (reason, error) == (
         "invalid_event",
@@ -263,7 +269,10 @@ def test_mistyped_field_is_named(model: type[Event], name: str) -> None:
 
 @pytest.mark.parametrize(("model", "name"), INDEXES)
 def test_flat_number_is_read_from_its_digits(model: type[Event], name: str) -> None:
-    """What one types into redis-cli would be a dead letter."""
+    """Read numbers of flat fields from strings.
+
+    Otherwise events typed into redis-cli would be dead letters.
+    """
     flat = {
         key: json.dumps(value) if isinstance(value, dict) else str(value)
         for key, value in GOOD[model].items()
@@ -290,7 +299,7 @@ def _raising(_event: RefusalDelta, _origin: Origin) -> Iterator[Effect]:
 
 
 def test_handler_that_raises_costs_its_event_only() -> None:
-    """A bug in one handler would stop every response, or put half an event's effects into a text."""
+    """Drop all effects of an event if its handler raises, and process its neighbours."""
     table = RoutingTable([Handler("bad", (Route(RefusalDelta, _raising),)), BUILT_IN["reasoning"]])
     reasoning = {"type": "response.reasoning_text.delta", "delta": "x", "output_index": 0, "content_index": 0}
     batch = batch_of([entry([DELTA, reasoning])], table)
@@ -303,7 +312,7 @@ def test_handler_that_raises_costs_its_event_only() -> None:
 
 
 MARKER = "ZQXMARKERXQZ"
-"""Stands for a text. It is in no message of ours, nor in pydantic's."""
+"""A stand-in for a text. No error message of deltaloom or pydantic contains it."""
 
 marked_values = st.sampled_from(
     [
@@ -322,8 +331,8 @@ def _reported(letters: list[tuple[int, DeadLetter]]) -> str:
 
 
 @given(st.sampled_from(list(GOOD)), st.data())
-def test_no_error_tells_a_text(model: type[Event], data: st.DataObject) -> None:
-    """A dead letter's error, which is logged, would show what a person or a model said."""
+def test_no_error_shows_a_text(model: type[Event], data: st.DataObject) -> None:
+    """Keep texts out of a dead letter's error, since errors are logged."""
     event = dict(GOOD[model])
     for name in data.draw(
         st.sets(st.sampled_from([*event, "item_id", "error", "response", "item", "part"]), min_size=1)
@@ -346,8 +355,8 @@ def test_no_error_tells_a_text(model: type[Event], data: st.DataObject) -> None:
 
 
 @given(st.sampled_from(list(GOOD)), st.data())
-def test_no_error_tells_a_text_of_flat_fields(model: type[Event], data: st.DataObject) -> None:
-    """The same, for what is typed into redis-cli."""
+def test_no_error_shows_a_text_of_flat_fields(model: type[Event], data: st.DataObject) -> None:
+    """Keep texts of flat fields out of a dead letter's error."""
     fields = {name.encode(): str(value).encode() for name, value in GOOD[model].items()}
     for name in data.draw(st.sets(st.sampled_from(list(fields)), min_size=1)):
         marked = [MARKER.encode(), b'{"' + MARKER.encode() + b'": 1', MARKER.encode() + b"\xff"]
@@ -360,7 +369,7 @@ def test_no_error_tells_a_text_of_flat_fields(model: type[Event], data: st.DataO
 
 @given(st.sampled_from(list(GOOD)), st.text(max_size=5), st.text(max_size=5))
 def test_every_error_is_one_line(model: type[Event], name: str, value: str) -> None:
-    """A log or a table of dead letters would be torn apart."""
+    """Write an error on one line. Otherwise a log or a table of dead letters would be broken up."""
     flat = {key.encode(): str(value).encode() for key, value in GOOD[model].items()}
     entries = [
         entry(GOOD[model] | {name: value}),
@@ -375,7 +384,7 @@ def test_every_error_is_one_line(model: type[Event], name: str, value: str) -> N
     st.lists(st.sampled_from([DELTA, {"type": "new"}, {"type": 7}, 7, [], DELTA | {"delta": 7}]), max_size=6)
 )
 def test_every_event_is_an_effect_a_count_or_a_dead_letter(events: list[Any]) -> None:
-    """An event would vanish."""
+    """Turn each event into an effect, a count or a dead letter. Otherwise an event would vanish."""
     commit = batch_of([entry(events)], TABLE).commit
     fragments = [
         fragment
@@ -387,17 +396,17 @@ def test_every_event_is_an_effect_a_count_or_a_dead_letter(events: list[Any]) ->
     assert len(fragments) + counted + len(commit.dead_letters) == len(events)
 
 
-# -------------------------------------------------------------------------------------------------- too large
+# --------------------------------------------------------------------------------------------- rejected parts
 
 TOO_LARGE = Unreadable("oversized", "too large")
 
 
-def test_part_that_grows_too_large_gives_its_fragments_away() -> None:
-    """A part without end would fill the server; its closing would be lost with it; neighbours would, too."""
+def test_part_that_grows_too_large_loses_its_fragments() -> None:
+    """Turn an oversized part's fragments into dead letters, and keep its closings and its neighbours."""
     done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
     other = DELTA | {"content_index": 1}
     batch = batch_of([entry(DELTA), entry([other, DELTA, done], 1)], TABLE)
-    batch.take_out({PART: TOO_LARGE})
+    batch.reject_parts({PART: TOO_LARGE})
     parts = batch.commit.responses[KEY].parts
     assert set(parts) == {PART, PART._replace(content_index=1)}
     assert (batch.commit.fragments(parts[PART]), parts[PART].entries) == ([], [])
@@ -408,24 +417,27 @@ def test_part_that_grows_too_large_gives_its_fragments_away() -> None:
     assert json.loads(alone["event"]) == DELTA
 
 
-def test_part_whose_closing_is_too_large_is_left_out() -> None:
-    """The worker would try for ever to store it."""
+def test_rejected_part_with_only_a_closing_is_left_out() -> None:
+    """Drop the closing of a rejected part if it is all the part has.
+
+    Otherwise the commit would be retried forever.
+    """
     done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
     batch = batch_of([entry(done)], TABLE)
-    batch.take_out({PART: TOO_LARGE})
+    batch.reject_parts({PART: TOO_LARGE})
     assert batch.commit.responses[KEY].parts == {}
     assert letters(batch) == [(0, "oversized", "too large")]
 
 
 def test_context_is_in_the_letter_of_a_closing() -> None:
-    """A replayed entry would not know its response."""
+    """Copy the context into the dead letter of one event, so that a replayed entry knows its response."""
     batch = batch_of([entry([DELTA, 7], tenant="acme")], TABLE)
     ((_, letter),) = batch.commit.dead_letters
     assert fields_of(letter.entry) == {"event": b"7", "response_id": b"resp_1", "tenant": b"acme"}
 
 
 def test_a_handler_of_another_package_can_take_part() -> None:
-    """A handler that closes parts of a kind which is on would not be heard."""
+    """Accept a handler of another package that closes parts of an enabled kind."""
 
     def close(_event: RefusalDelta, origin: Origin) -> Iterator[Effect]:
         yield Closing(PartKey(origin.stream_key(None), 0, 0, "reasoning"), Rank.DONE, "x")
@@ -433,33 +445,42 @@ def test_a_handler_of_another_package_can_take_part() -> None:
     table = RoutingTable([Handler("own", (Route(RefusalDelta, close),)), BUILT_IN["reasoning"]])
     commit = batch_of([entry(DELTA)], table).commit
     assert list(commit.responses[KEY].parts) == [PART._replace(kind="reasoning")]
-    assert Context() == Origin(at()).context
+    assert ContextValues() == Origin(at()).context
 
 
-def test_what_only_the_short_way_can_read_may_be_taken_out_too() -> None:
-    """A batch would fail, again and again, for one entry of a part that is too large."""
+def test_entries_for_the_fast_path_only_can_be_rejected() -> None:
+    """Reject a part with an entry that only the fast path can decode.
+
+    Otherwise its batch would fail forever.
+    """
     body = json.dumps(DELTA)[:-1] + ', "padding": ' + "1" * 5000 + "}"
     first = entry(DELTA, 1)
     odd = first._replace(id=at(2).entry, fields={**first.fields, b"event": body.encode()}, body=body.encode())
     batch = batch_of([odd, first], TABLE)
-    batch.take_out({PART: TOO_LARGE})
+    batch.reject_parts({PART: TOO_LARGE})
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
 
 
-def test_copies_that_were_not_stored_are_taken_out_with_the_one_that_was() -> None:
-    """An entry would be acknowledged without a trace."""
+def test_duplicates_of_a_rejected_closing_are_rejected() -> None:
+    """Make dead letters of omitted duplicates too.
+
+    Otherwise an entry would be acknowledged without a trace.
+    """
     done = {"type": "response.refusal.done", "refusal": "no", "output_index": 0, "content_index": 0}
     part = {"type": "refusal", "refusal": "no"}
     copy = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "part": part}
     batch = batch_of([entry(done), entry(copy, 1)], TABLE)
     (change,) = batch.commit.responses[KEY].parts.values()
     assert len(change.closings) == 1
-    batch.take_out({PART: TOO_LARGE})
+    batch.reject_parts({PART: TOO_LARGE})
     assert letters(batch) == [(0, "oversized", "too large"), (1, "oversized", "too large")]
 
 
-def test_what_is_read_in_two_ways_is_noted_in_its_order() -> None:
-    """Otherwise the opened alert of a refusal would have the text of a later entry that is easier to read."""
+def test_closings_of_both_paths_are_in_order() -> None:
+    """Sort closings of both paths by arrival.
+
+    Otherwise the opened alert would have the text of a later entry.
+    """
     place = {"output_index": 0, "content_index": 0}
     first, second = ({"type": "response.refusal.done", "refusal": text, **place} for text in ("a", "b"))
     batch = batch_of([entry([{"type": "odd", "delta": 5}, first]), entry([second, first], 1)], TABLE)
@@ -469,8 +490,8 @@ def test_what_is_read_in_two_ways_is_noted_in_its_order() -> None:
     assert change.copies == [at(1, 1)]
 
 
-def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fragments would be sorted again for every event: minutes for a batch of a FastStream producer."""
+def test_the_slow_path_sorts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sort a part once for a whole batch. Otherwise a FastStream producer's batch would take minutes."""
     sorts: list[int] = []
     put_in_order = PartChange.put_in_order
 
@@ -490,7 +511,7 @@ def test_the_long_way_takes_each_event_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def by_models(entry: Entry) -> Entry:
-    """Return an entry that has to be read by the models: its event does not stand first."""
+    """Return the entry with another field before its event, which selects the slow path."""
     return entry._replace(fields={b"other": b"", **entry.fields})
 
 
@@ -499,10 +520,10 @@ Read = Callable[[Entry], Entry]
 
 
 @pytest.mark.parametrize("read", READ)
-def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
-    """Otherwise the limits would be tried in one way of reading only."""
+def test_both_paths_are_tested(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
+    """Run the tests below through both paths."""
     calls: list[int] = []
-    slow = Batch._read  # noqa: SLF001 - the way that is not taken
+    slow = Batch._read  # noqa: SLF001 - the slow path, to count its calls
 
     def counted(batch: Batch, index: int) -> None:
         calls.append(index)
@@ -514,7 +535,7 @@ def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch, read: Read) -> Non
 
 
 def truncated(batch: Batch, key: StreamKey = KEY) -> tuple[set[str], dict[str, list[int]]]:
-    """Return the names that a response says were left out, and how often each is counted."""
+    """Return the names that a response lists as left out, and all counts of the batch."""
     names = context_of(batch.commit.responses[key].registers).truncated
     return set(names), batch.commit.counts
 
@@ -522,7 +543,7 @@ def truncated(batch: Batch, key: StreamKey = KEY) -> tuple[set[str], dict[str, l
 @pytest.mark.parametrize("read", READ)
 @pytest.mark.parametrize("name", CONTEXT_NAMES)
 def test_context_value_is_kept_up_to_its_limit(read: Read, name: str) -> None:
-    """Otherwise a value would be stored as long as its producer likes, or be lost without a word."""
+    """Store a value up to its limit; leave out and count a longer one."""
     for character in "xé":
         value = character * limits.CONTEXT[name]
         batch = batch_of([read(entry(DELTA, 0, "resp_1", **{name: value}))], TABLE)
@@ -536,7 +557,7 @@ def test_context_value_is_kept_up_to_its_limit(read: Read, name: str) -> None:
 
 @pytest.mark.parametrize("read", READ)
 def test_response_id_beyond_its_limit_is_a_dead_letter(read: Read) -> None:
-    """Otherwise a key would grow without limit, or an event join a response of another name."""
+    """Refuse a longer response id. Otherwise a key could grow without limit or name another response."""
     longest = "r" * limits.ID
     assert list(batch_of([read(entry(DELTA, 0, longest))], TABLE).commit.responses) == [
         StreamKey("response", longest)
@@ -548,7 +569,7 @@ def test_response_id_beyond_its_limit_is_a_dead_letter(read: Read) -> None:
 
 @pytest.mark.parametrize("read", READ)
 def test_item_id_beyond_its_limit_is_left_out(read: Read) -> None:
-    """Otherwise an event would be lost, or its id kept as long as the producer likes."""
+    """Leave out and count a longer item id, and keep its event."""
     longest = "i" * limits.ID
     batch = batch_of([read(entry(DELTA | {"item_id": longest}))], TABLE)
     assert (batch.commit.responses[KEY].parts[PART].item_id, *truncated(batch)) == (longest, set(), {})
@@ -560,7 +581,7 @@ def test_item_id_beyond_its_limit_is_left_out(read: Read) -> None:
 
 @pytest.mark.parametrize("read", READ)
 def test_item_id_that_is_the_only_identity_is_a_dead_letter_beyond_its_limit(read: Read) -> None:
-    """Otherwise its event would be joined with those of strangers."""
+    """Refuse an event with only a longer item id. Otherwise it could join the texts of other items."""
     longest = "i" * limits.ID
     batch = batch_of([read(entry(DELTA | {"item_id": longest}, 0, None))], TABLE)
     assert list(batch.commit.responses) == [StreamKey("item", longest)]
@@ -574,7 +595,7 @@ def test_item_id_that_is_the_only_identity_is_a_dead_letter_beyond_its_limit(rea
 @pytest.mark.parametrize("read", READ)
 @pytest.mark.parametrize("name", ["model", "safety_identifier"])
 def test_learned_value_has_the_limit_of_a_name(read: Read, name: str) -> None:
-    """Otherwise a model's name would be stored as long as its provider likes."""
+    """Store learned names up to the limit; leave out and count longer ones."""
     longest = "m" * limits.NAME
     register = RegisterName(name, learned=True)
     batch = batch_of([read(entry({"type": "response.created", "response": {name: longest}}))], TABLE)
@@ -596,7 +617,7 @@ def test_learned_value_has_the_limit_of_a_name(read: Read, name: str) -> None:
     ],
 )
 def test_words_of_an_end_are_kept_up_to_their_limit(read: Read, name: str, field: str, most: int) -> None:
-    """Otherwise an end would be stored as long as its provider likes, or be lost."""
+    """Store an ending's reason, category and explanation up to their limits; leave out longer ones."""
 
     def ended(length: int) -> Batch:
         response = {"incomplete_details": {"reason": "r", field: "x" * length}}
@@ -612,7 +633,7 @@ def test_words_of_an_end_are_kept_up_to_their_limit(read: Read, name: str, field
 
 @pytest.mark.parametrize(("length", "kept"), [(limits.REASON, True), (limits.REASON + 1, False)])
 def test_class_that_a_producer_gives_is_kept_up_to_its_limit(length: int, *, kept: bool) -> None:
-    """Otherwise a class would be stored as long as the producer likes, or a filter raise no alert."""
+    """Replace a longer class by the one derived from the reason. Otherwise a filter could raise no alert."""
     response = {"incomplete_details": {"reason": "content_filter", "reason_class": "c" * length}}
     batch = batch_of([entry({"type": "response.incomplete", "response": response})], TABLE)
     assert batch.commit.responses[KEY].endings[at()].reason_class == ("c" * length if kept else "safety")
@@ -620,7 +641,7 @@ def test_class_that_a_producer_gives_is_kept_up_to_its_limit(length: int, *, kep
 
 
 def test_item_id_of_a_final_copy_is_kept_up_to_its_limit() -> None:
-    """Otherwise an end would be stored as long as its provider likes, or lose its texts."""
+    """Leave out the item id of a final copy beyond the limit, and keep its text."""
 
     def copied(length: int) -> Batch:
         content = [{"type": "refusal", "refusal": "no"}]
@@ -642,8 +663,8 @@ DONE = {"type": "response.refusal.done", **PLACE}
 SHA256 = "0a" * 32
 
 
-def test_what_few_events_have_is_noted_beside_them() -> None:
-    """Otherwise a checksum, a source, a withheld part or a loss would be forgotten."""
+def test_rare_values_are_stored_as_notes() -> None:
+    """Store checksums, sources, redactions and losses as notes of their arrivals."""
     events: list[Any] = [
         DONE | {"text_sha256": SHA256, "text_bytes": 7},
         DONE | {"refusal": "no", "integrity_source": "producer"},
@@ -663,7 +684,7 @@ def test_what_few_events_have_is_noted_beside_them() -> None:
 
 
 def test_loss_is_that_of_the_response_it_names() -> None:
-    """Otherwise a producer that names the response in its event only would have no effect."""
+    """Assign a loss to the response that its event names if the entry names none."""
     batch = batch_of([entry({"type": "deltaloom.producer.loss", "response_id": "resp_2"}, 0, None)], TABLE)
     assert batch.commit.responses[StreamKey("response", "resp_2")].notes == {at(): Note(loss=True)}
     ((_, reason, error),) = letters(batch_of([entry({"type": "deltaloom.producer.loss"}, 0, None)], TABLE))
@@ -671,8 +692,8 @@ def test_loss_is_that_of_the_response_it_names() -> None:
     assert error.endswith("have no response_id; publish it with the field response_id")
 
 
-def test_withheld_parts_of_kinds_that_are_off_are_left_out() -> None:
-    """Otherwise parts would come out that nobody asked for."""
+def test_redacted_parts_of_kinds_that_are_off_are_left_out() -> None:
+    """Leave out redacted parts of disabled kinds."""
     table = RoutingTable([BUILT_IN["redacted"], BUILT_IN["reasoning"]])
     withheld = {"type": "deltaloom.part.redacted", **PLACE}
     batch = batch_of([entry([withheld | {"kind": "refusal"}, withheld | {"kind": "reasoning"}])], table)
@@ -683,15 +704,15 @@ def test_withheld_parts_of_kinds_that_are_off_are_left_out() -> None:
 
 
 def contradicted(*events: Any, text: str = "no") -> ModerationAlert | None:
-    """Return the alert of events for a part that is finished with a text."""
+    """Return the alert that these events raise for a part that is finished with `text`, or None."""
     batch = batch_of([entry(event, n, tenant="acme") for n, event in enumerate(events)], TABLE)
     stored = {RegisterName("model"): Register(EntryId(1, 0), "m-1")}
     batch.contradict(PART, Contradicted(text_digest(text), stored))
     return batch.commit.responses[KEY].parts[PART].contradicted
 
 
-def test_first_other_text_is_told() -> None:
-    """Otherwise the alert would have no text, or that of the part itself."""
+def test_first_contradicting_text_is_in_the_alert() -> None:
+    """Put the first contradicting text into the alert, with its time and the response's context."""
     alert = contradicted(*(DONE | {"refusal": text} for text in ("no", "yes\ud83d", "maybe")))
     assert alert is not None
     assert (alert.type, alert.severity) == ("deltaloom.text.contradicted", "info")
@@ -699,22 +720,22 @@ def test_first_other_text_is_told() -> None:
     assert (alert.model, alert.tenant) == ("m-1", "acme")
 
 
-def test_other_checksum_is_told_without_a_text() -> None:
-    """Otherwise a text of which only the checksum is known would be let through."""
+def test_contradicting_checksum_raises_an_alert_without_a_text() -> None:
+    """Raise an alert with an empty text if only a contradicting checksum is known."""
     alert = contradicted(DONE | {"text_sha256": SHA256})
     assert alert is not None
     assert alert.text == ""
 
 
 def test_the_same_text_contradicts_nothing() -> None:
-    """Otherwise every text that is sent again would raise an alert."""
+    """Raise no alert for a repeated text, a matching checksum or an empty text."""
     own = sha256(b"no").hexdigest().upper()
     assert contradicted(DONE | {"refusal": "no"}, DONE | {"text_sha256": own}, DONE | {"refusal": ""}) is None
 
 
-def test_part_whose_closing_was_too_large_contradicts_nothing() -> None:
-    """Otherwise the worker would stop at a part that is not in its batch any more."""
+def test_rejected_part_contradicts_nothing() -> None:
+    """Ignore a contradiction of a part that was removed from the batch."""
     batch = batch_of([entry(DONE | {"refusal": "yes"})], TABLE)
-    batch.take_out({PART: TOO_LARGE})
+    batch.reject_parts({PART: TOO_LARGE})
     batch.contradict(PART, Contradicted(text_digest("no"), {}))
     assert batch.commit.responses[KEY].parts == {}

@@ -1,4 +1,4 @@
-"""The costs of hostile entries: time, memory and bytes of dead letters grow with an entry, not faster."""
+"""Test hostile entries: time, memory and dead-letter bytes grow linearly with an entry's size."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.dead_letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
+from service.pipeline.batch_builder import ENTRY_OF_EVENTS, DecodedBatch
 from service.pipeline.decode import Unreadable
-from service.pipeline.gathering import ENTRY_OF_EVENTS, Gathered
+from service.pipeline.letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
 from service.pipeline.sources import Reading
 from service.ports.commit import PartChange
 from tests.streams import raw
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 TABLE = RoutingTable(BUILT_IN.values())
 MAX_EVENT = 128 * 1024
 LETTER = 100 + 4 * ERROR_LENGTH
-"""Bytes of a letter beside its event, its context and its fixed fields, at most."""
+"""Maximum bytes of a letter beyond its event, its context and its fixed fields."""
 
 Headers = list[tuple[bytes, bytes]]
-OF_NOBODY = b'{"type":"response.refusal.delta","delta":"x","output_index":0,"content_index":0}'
+WITHOUT_ID = b'{"type":"response.refusal.delta","delta":"x","output_index":0,"content_index":0}'
 
 
 def enveloped(headers: Headers, body: bytes) -> bytes:
-    """An envelope as FastStream writes it, also one that it would not write."""
+    """Return an envelope in FastStream's format, with headers that FastStream might not write."""
     strings = [string for pair in headers for string in pair]
     head = struct.pack(">H", len(headers)) + b"".join(
         struct.pack(">H", len(string)) + string for string in strings
@@ -60,50 +60,53 @@ def enveloped(headers: Headers, body: bytes) -> bytes:
 
 
 class Opens(Counter[bytes]):
-    """How often each entry was opened."""
+    """Number of times that each entry was opened, by entry id."""
 
     def __call__(self, entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
-        """Open an entry."""
+        """Count and open an entry."""
         self[entry_id] += 1
         return open_entry(entry_id, fields, deliveries)
 
 
 def read(*entries: Mapping[bytes, bytes], opens: Opens | None = None) -> Batch:
-    """A batch of entries with these fields, as a worker reads it."""
+    """Return the batch that a worker decodes from entries with these fields."""
     opener = Opens() if opens is None else opens
     reading = Reading(
         TABLE, opener, stream="s", max_event_bytes=MAX_EVENT, max_array_length=10_000, max_response_parts=512
     )
     raws = [raw(f"{number}-0".encode(), dict(fields)) for number, fields in enumerate(entries, 1)]
-    return Batch(Gathered.of(reading.rules, raws), reading, now_ms=1)
+    return Batch(DecodedBatch.of(reading.rules, raws), reading, now_ms=1)
 
 
 def letters(batch: Batch) -> list[DeadLetter]:
-    """The dead letters of a batch."""
+    """Return the dead letters of a batch."""
     return [letter for _, letter in batch.commit.dead_letters]
 
 
 def array(*events: bytes) -> bytes:
-    """The JSON of an array."""
+    """Return the JSON array of these events."""
     return b"[" + b",".join(events) + b"]"
 
 
-# ------------------------------------------------------------------------------------------------ opened once
+# -------------------------------------------------------------------------------------------- opening entries
 
 
-@pytest.mark.parametrize("bad", [b"1", OF_NOBODY])
+@pytest.mark.parametrize("bad", [b"1", WITHOUT_ID])
 def test_an_entry_is_opened_once(bad: bytes) -> None:
-    """Otherwise an entry of 24 kB with bad events only holds up a worker for half a minute."""
+    """Open an entry once. Otherwise 24 kB of bad events would block a worker for half a minute."""
     opens, body = Opens(), array(*[bad] * 2000)
     batch = read({b"__data__": enveloped([(b"", b"")] * 900, body)}, {b"event": body}, opens=opens)
     assert [opens[b"1-0"], opens[b"2-0"]] == [1, 1]
     for index, _ in batch.commit.dead_letters:
-        batch.said(index)
+        batch.producer_context(index)
     assert max(opens[b"1-0"], opens[b"2-0"]) <= 2
 
 
-def test_parts_that_are_taken_out_together_open_each_entry_once() -> None:
-    """Otherwise two arrays of many parts are read again for each part that is too large."""
+def test_parts_that_are_rejected_together_open_each_entry_once() -> None:
+    """Open an entry once for all rejected parts.
+
+    Otherwise arrays of many parts would be read once per part.
+    """
     delta = {"type": "response.refusal.delta", "delta": "x", "output_index": 0}
     body = json.dumps([{**delta, "content_index": index} for index in range(200)]).encode()
     entry = {b"event": body, b"response_id": b"resp_1"}
@@ -111,7 +114,7 @@ def test_parts_that_are_taken_out_together_open_each_entry_once() -> None:
     batch = read(entry, entry, opens=opens)
     assert not opens[b"1-0"]
     (response,) = batch.commit.responses.values()
-    batch.take_out({part: Unreadable("oversized", "too large") for part in list(response.parts)})
+    batch.reject_parts({part: Unreadable("oversized", "too large") for part in list(response.parts)})
     assert (opens[b"1-0"], opens[b"2-0"]) == (1, 1)
     assert len(letters(batch)) == 2 * (OWN_LETTERS + 1)
 
@@ -129,25 +132,25 @@ def test_parts_that_are_taken_out_together_open_each_entry_once() -> None:
     ],
 )
 def test_headers_have_a_limit(headers: Headers, why: str | None) -> None:
-    """Otherwise one entry can have 65,535 headers of 64 kB."""
+    """Limit number and bytes of headers. Otherwise one entry could have 65,535 headers of 64 kB."""
     found = letters(read({b"__data__": enveloped(headers, b'{"type": "x"}')}))
     most = f"at most {MOST_HEADERS} headers in {MOST_HEADER_BYTES} bytes"
     assert [(each.reason, each.error) for each in found] == ([("oversized", f"{why}; {most}")] if why else [])
 
 
 def test_entry_with_too_many_headers_can_be_replayed() -> None:
-    """Otherwise what it holds is lost."""
+    """Keep the whole entry in the dead letter, so that it can be replayed."""
     fields = {b"__data__": enveloped([(b"x", b"y")] * 5000, b"{}"), b"other": b"\xff"}
     (letter,) = letters(read(fields))
     assert {name.encode(): value for name, value in fields_of(letter.entry).items()} == fields
 
 
-# ------------------------------------------------------------------------------------------- bytes of letters
+# -------------------------------------------------------------------------------------- bytes of dead letters
 
 wide = st.sampled_from(["", "a", "é", "😀", "\x01", '"', "\\"]).flatmap(
     lambda unit: st.integers(0, 6000).map(lambda times: unit * times)
 )
-bad_events = st.sampled_from([b"1", b"{}", b'""', b"nonsense", b"1e400", OF_NOBODY, b'"\\u00e9"', b'"\xff"'])
+bad_events = st.sampled_from([b"1", b"{}", b'""', b"nonsense", b"1e400", WITHOUT_ID, b'"\\u00e9"', b'"\xff"'])
 good_events = st.sampled_from([b'{"type":"x"}', b'{"type":"response.created"}'])
 bodies = st.lists(st.tuples(bad_events | good_events, st.integers(0, 300)), max_size=4).map(
     lambda runs: array(*[event for event, times in runs for _ in range(times)])
@@ -158,12 +161,12 @@ contexts = st.dictionaries(st.sampled_from([*CONTEXT_NAMES, "response_id", "othe
 
 
 @given(bodies, contexts, st.booleans())
-def test_bytes_of_letters_are_bounded(body: bytes, said: dict[str, str], in_headers: bool) -> None:  # noqa: FBT001
-    """Otherwise 87 kB make 191 MB of dead letters: see docs/reliability.md for the factors."""
-    beside = {name.encode(): value.encode()[:30_000] for name, value in said.items()}
-    entry = {b"event": body, **beside}
+def test_bytes_of_letters_are_bounded(body: bytes, context: dict[str, str], in_headers: bool) -> None:  # noqa: FBT001
+    """Bound dead letters. Otherwise 87 kB would make 191 MB of them: docs/reliability.md has the factors."""
+    metadata = {name.encode(): value.encode()[:30_000] for name, value in context.items()}
+    entry = {b"event": body, **metadata}
     if in_headers:
-        entry = {b"__data__": enveloped(list(beside.items()), body)}
+        entry = {b"__data__": enveloped(list(metadata.items()), body)}
     size = sum(len(name) + len(value) for name, value in entry.items())
     found = letters(read(entry))
     stored = sum(len(each.entry.encode()) + len(each.error.encode()) for each in found)
@@ -172,24 +175,24 @@ def test_bytes_of_letters_are_bounded(body: bytes, said: dict[str, str], in_head
 
 
 def test_contexts_that_are_too_long_are_not_copied() -> None:
-    """Otherwise each of 2,500 events costs 80 kB."""
-    beside = {name.encode(): ("😀" * 4096).encode() for name in CONTEXT_NAMES[:5]}
-    found = letters(read({b"event": array(*[b"1"] * 2500), b"response_id": b"r", **beside}))
+    """Leave out contexts beyond the limits. Otherwise each of 2,500 letters would cost 80 kB."""
+    metadata = {name.encode(): ("😀" * 4096).encode() for name in CONTEXT_NAMES[:5]}
+    found = letters(read({b"event": array(*[b"1"] * 2500), b"response_id": b"r", **metadata}))
     assert len(found) == OWN_LETTERS + 1
     assert sum(len(each.entry.encode()) for each in found) < 20_000
 
 
 def test_longest_context_is_copied_a_bounded_number_of_times() -> None:
-    """Otherwise a context of 17 kB is stored 100 times."""
-    beside = {name.encode(): b"x" * most for name, most in limits.CONTEXT.items()}
-    found = letters(read({b"event": array(*[b"1"] * 1000), **beside}))
+    """Bound the total of copied contexts. Otherwise a context of 17 kB would be stored 100 times."""
+    metadata = {name.encode(): b"x" * most for name, most in limits.CONTEXT.items()}
+    found = letters(read({b"event": array(*[b"1"] * 1000), **metadata}))
     assert len(found) < 25
     assert sum(len(each.entry.encode()) for each in found) < 3 * COPIED_BYTES
     assert fields_of(found[-1].entry)["event"].count(b"1") == 1000 - len(found) + 1
 
 
-def test_letters_of_an_array_hold_each_bad_event_once_as_it_was_written() -> None:
-    """Otherwise a replay loses events, or brings some back twice."""
+def test_letters_of_an_array_hold_each_bad_event_once() -> None:
+    """Keep each bad event once, byte for byte. Otherwise a replay would lose or repeat events."""
     numbers = [str(n).encode() for n in range(150)]
     broken = [b'{"n": %d,}' % n for n in range(150)]
     good = b'{"type": "x"}'
@@ -210,7 +213,7 @@ def test_letters_of_an_array_hold_each_bad_event_once_as_it_was_written() -> Non
 
 
 def test_control_characters_do_not_grow_sixfold() -> None:
-    """Otherwise an entry of 200 MB needs a letter of more than a gigabyte, which no server takes."""
+    """Use base64 for control characters. Otherwise a letter of 200 MB would exceed a gigabyte."""
     fields = {b"event": b"\x01" * 100_000}
     (letter,) = letters(read(fields))
     assert len(letter.entry) < 150_000
@@ -218,7 +221,7 @@ def test_control_characters_do_not_grow_sixfold() -> None:
 
 
 def test_errors_have_a_limit() -> None:
-    """Otherwise the name of a field fills the log."""
+    """Truncate errors. Otherwise a field's name could fill the log."""
     name = "n" * 100_000
     by_utf8, by_name, unknown = letters(
         read(
@@ -231,11 +234,11 @@ def test_errors_have_a_limit() -> None:
     assert by_name.error.endswith("as the field event (JSON), as __data__, or as flat fields with a type")
 
 
-# ------------------------------------------------------------------------------------------- before any parse
+# --------------------------------------------------------------------------------------- sizes before parsing
 
 
 def peak_of(fields: Mapping[bytes, bytes]) -> tuple[int, Batch]:
-    """The most bytes allocated while an entry is read, and its batch."""
+    """Return the peak of allocated bytes while an entry is read, and its batch."""
     tracemalloc.start()
     try:
         batch = read(fields)
@@ -258,14 +261,14 @@ LARGE = ENTRY_OF_EVENTS * MAX_EVENT
     ],
     ids=["entry", "array", "no end", "nested", "event"],
 )
-def test_what_is_too_large_is_not_parsed(body: bytes, error: str) -> None:
-    """Otherwise 45 MB of brackets take 1.4 GB."""
+def test_oversized_entries_are_not_parsed(body: bytes, error: str) -> None:
+    """Check sizes before parsing. Otherwise 45 MB of brackets would take 1.4 GB of memory."""
     fields = {b"event": body}
     peak, batch = peak_of(fields)
     (letter,) = letters(batch)
     assert letter.reason == "oversized"
     assert letter.error.startswith(error)
-    assert peak < 6 * len(body) + 8_000_000  # and what finds 10,000 elements
+    assert peak < 6 * len(body) + 8_000_000  # plus the memory to find 10,000 elements
 
 
 @pytest.mark.parametrize(
@@ -274,14 +277,14 @@ def test_what_is_too_large_is_not_parsed(body: bytes, error: str) -> None:
     ids=["deep", "broken inside"],
 )
 def test_structure_that_no_parser_takes_has_a_limit(body: bytes) -> None:
-    """Otherwise a worker looks at brackets for seconds."""
+    """Limit brackets and commas. Otherwise a worker would scan invalid structure for seconds."""
     (letter,) = letters(read({b"event": body}))
     assert letter.reason == "oversized"
     assert "brackets and commas" in letter.error
 
 
 def test_events_of_an_array_are_parsed_one_by_one() -> None:
-    """Otherwise an array of large events takes as much memory as all of them parsed."""
+    """Parse the events of an array one by one. Otherwise all of them would be in memory together."""
     event = b'{"type":"x","a":' + array(*[b"[]"] * (MAX_EVENT // 3 - 20)) + b"}"
     one, _ = peak_of({b"event": array(event)})
     seven, batch = peak_of({b"event": array(*[event] * 7)})
@@ -315,11 +318,11 @@ SHAPES = {
     "control characters": (DELTA + b',"x":"', b"\x01", b'"}'),
 }
 UNKNOWN = b'{"type":"%d"}'
-ARRAYS = {"closings": DONE, "endings": FAILED, "models": CREATED, "nobody's": OF_NOBODY, "types": UNKNOWN}
+ARRAYS = {"closings": DONE, "endings": FAILED, "models": CREATED, "without ids": WITHOUT_ID, "types": UNKNOWN}
 
 
 def cost(fields: Mapping[bytes, bytes]) -> float:
-    """Return the CPU seconds to read an entry, the least of some, while no garbage is collected."""
+    """Return the minimum CPU time of three reads of an entry, in seconds, without garbage collection."""
     best = math.inf
     gc.collect()
     gc.disable()
@@ -334,14 +337,14 @@ def cost(fields: Mapping[bytes, bytes]) -> float:
 
 
 def grows_linearly(bodies: list[bytes]) -> bool:
-    """Return whether an entry of four times the size costs less than eight times as much."""
+    """Return whether the larger of two bodies (four times the size) costs less than eight times as much."""
     small, large = (cost({b"event": body, b"response_id": b"resp_1"}) for body in bodies)
     return large < 8 * small + 0.02
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_event_of_any_shape_costs_linear_time(shape: str) -> None:
-    """Otherwise one event of a megabyte holds up a worker for minutes."""
+    """Read any event in linear time. Otherwise one megabyte could block a worker for minutes."""
     before, unit, behind = SHAPES[shape]
     times = (MAX_EVENT - len(before) - len(behind)) // len(unit)
     assert grows_linearly([before + unit * number + behind for number in (times // 4, times)])
@@ -349,7 +352,7 @@ def test_an_event_of_any_shape_costs_linear_time(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", ARRAYS)
 def test_an_array_of_any_shape_costs_linear_time(shape: str) -> None:
-    """Otherwise 800 kB of closings of one part hold up a worker for ten seconds."""
+    """Read any array in linear time. Otherwise 800 kB of closings would block a worker for ten seconds."""
     event = ARRAYS[shape]
     bodies = [
         array(*(event.replace(b"%d", b"%d" % n) for n in range(number)), b"1") for number in (1500, 6000)
@@ -358,7 +361,7 @@ def test_an_array_of_any_shape_costs_linear_time(shape: str) -> None:
 
 
 def test_a_list_of_too_many_items_is_left_out() -> None:
-    """Otherwise half a million odd items of one event take nine seconds."""
+    """Leave out a list with too many items. Otherwise half a million odd items would take nine seconds."""
     for number, left_out in ((limits.ITEMS, False), (limits.ITEMS + 1, True)):
         batch = read({b"event": COMPLETED + b",".join([b"{}"] * number) + b"]}}", b"response_id": b"r"})
         assert letters(batch) == []
@@ -373,7 +376,10 @@ closings = st.lists(
 
 @given(closings)
 def test_closings_that_are_kept_are_those_of_the_rule(given: list[tuple[int, Rank, str, bool]]) -> None:
-    """Otherwise a text is stored twice, or another text is lost that contradicts it."""
+    """Keep exactly the closings that can matter.
+
+    Otherwise texts would be stored twice, or contradictions lost.
+    """
     change, kept, copies = PartChange(), list[StoredClosing](), list[Arrival]()
     for position, (entry, rank, text, has_checksum) in enumerate(given):
         closing = StoredClosing(Arrival(EntryId(entry, 0), position), rank, text)

@@ -1,4 +1,4 @@
-"""Reading entries: the three shapes of the contract, and everything that is none of them."""
+"""Test the decoding of entries: the three shapes of the contract, and any other content."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from hypothesis import strategies as st
 from deltaloom import limits
 from deltaloom.events import RefusalDelta
 from handlers import BUILT_IN
-from handlers.core.effects import CONTEXT_NAMES, Context
+from handlers.core.effects import CONTEXT_NAMES, ContextValues
 from handlers.core.routing import Route, RoutingTable
 from service.bus.envelope import open_entry
-from service.pipeline.decode import Said, Slot, UnreadableError, events_of, fitted, said_of
+from service.pipeline.decode import (
+    ProducerContext,
+    Slot,
+    UnreadableError,
+    events_of,
+    fitted,
+    producer_context_of,
+)
 
 if TYPE_CHECKING:
     from service.ports.storage import Entry
@@ -37,12 +44,12 @@ JSON = json.dumps(EVENT).encode()
 
 
 def entry(**fields: bytes) -> Entry:
-    """An entry with these fields."""
+    """Return an entry with these fields."""
     return open_entry(b"1-0", {name.encode(): value for name, value in fields.items()})
 
 
 def enveloped(message: Any, headers: dict[str, Any] | None = None) -> bytes:
-    """What FastStream's `broker.publish(message, stream=…, headers=…)` writes."""
+    """Return the field that FastStream's `broker.publish(message, stream=…, headers=…)` writes."""
     encoding = BinaryMessageFormatV1.encode(
         message=message, reply_to=None, headers=headers, correlation_id="c-1"
     )
@@ -50,12 +57,12 @@ def enveloped(message: Any, headers: dict[str, Any] | None = None) -> bytes:
 
 
 def slots_of(entry: Entry, max_event_bytes: int = MAX, max_array_length: int = 1000) -> list[Slot]:
-    """The entry's places."""
+    """Return the slots of an entry: one for each event."""
     return list(events_of(entry, max_event_bytes, max_array_length))
 
 
 def whole_reason(entry: Entry, max_event_bytes: int = MAX) -> tuple[str, str]:
-    """Why the entry as a whole cannot be read."""
+    """Return the reason and the error of an entry that cannot be read as a whole."""
     with pytest.raises(UnreadableError) as caught:
         slots_of(entry, max_event_bytes)
     assert str(caught.value) == caught.value.why.error
@@ -63,7 +70,7 @@ def whole_reason(entry: Entry, max_event_bytes: int = MAX) -> tuple[str, str]:
 
 
 def reasons(entry: Entry, max_event_bytes: int = MAX) -> list[str | None]:
-    """For each place of the entry, why it is no event."""
+    """Return for each slot None, or its reason and error."""
     slots = slots_of(entry, max_event_bytes)
     return [slot.why and f"{slot.why.reason}: {slot.why.error}" for slot in slots]
 
@@ -97,7 +104,7 @@ def reasons(entry: Entry, max_event_bytes: int = MAX) -> list[str | None]:
     ],
 )
 def test_json_shapes(fields: dict[str, bytes]) -> None:
-    """What a producer may write by the contract would be a dead letter."""
+    """Read all JSON shapes of the contract."""
     read = entry(**fields)
     (slot,) = slots_of(read)
     assert (slot.value, slot.why) == (EVENT, None)
@@ -107,7 +114,7 @@ def test_json_shapes(fields: dict[str, bytes]) -> None:
 
 
 def test_flat_fields() -> None:
-    """What one types into redis-cli would be a dead letter, for its numbers are strings."""
+    """Read flat fields, where numbers are strings, as redis-cli sends them."""
     read = entry(**{name: str(value).encode() for name, value in EVENT.items()})
     (slot,) = slots_of(read)
     assert slot.why is None
@@ -117,7 +124,7 @@ def test_flat_fields() -> None:
 
 
 def test_flat_fields_with_a_nested_object() -> None:
-    """The end of a response could not be typed into redis-cli."""
+    """Parse JSON objects in flat fields, so that redis-cli can send the end of a response."""
     response = json.dumps({"id": "resp_1", "output": [{"type": "message", "content": []}]})
     read = entry(type=b"response.completed", response=response.encode(), response_id=b"resp_1")
     (slot,) = slots_of(read)
@@ -126,42 +133,42 @@ def test_flat_fields_with_a_nested_object() -> None:
 
 
 def test_array_keeps_its_order() -> None:
-    """A producer that coalesces would have its deltas in another order."""
+    """Keep the order of an array. Otherwise the deltas of a coalescing producer would be mixed up."""
     body = json.dumps([EVENT | {"sequence_number": number} for number in range(5)]).encode()
     assert [slot.value["sequence_number"] for slot in slots_of(entry(event=body))] == list(range(5))
 
 
 def test_raw_json_with_a_key_data_is_no_envelope() -> None:
-    """FastStream's reader would take an event's own `data` for its old envelope, and lose the event."""
+    """Read an event with a key `data`, which FastStream's own reader would take for its old envelope."""
     body = json.dumps(EVENT | {"data": "x", "headers": {}}).encode()
     assert slots_of(entry(__data__=body))[0].value == EVENT | {"data": "x", "headers": {}}
 
 
 @pytest.mark.parametrize("rest", [b"", b"\x00", b"garbage", b"\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff"])
 def test_broken_envelope_is_malformed(rest: bytes) -> None:
-    """An envelope that was cut off would stop the worker, with all its neighbours."""
+    """Make a dead letter of a truncated envelope. Otherwise it would stop the worker."""
     reason, _ = whole_reason(entry(__data__=BinaryMessageFormatV1.IDENTITY_HEADER + rest))
     assert reason == "malformed_json"
 
 
 def test_envelope_with_a_header_beyond_ascii() -> None:
-    """Every event of a tenant with an umlaut in its name would be a dead letter."""
+    """Read headers beyond ASCII. Otherwise events of a tenant with an umlaut would be dead letters."""
     read = entry(__data__=enveloped(EVENT, {"tenant": "Größe", "response_id": "resp_1"}))
     assert [slot.value for slot in slots_of(read)] == [EVENT]
-    assert said_of(read) == Said("resp_1", Context(tenant="Größe"))
+    assert producer_context_of(read) == ProducerContext("resp_1", ContextValues(tenant="Größe"))
 
 
 @pytest.mark.parametrize("field", ["event", "__data__"])
 def test_end_mark_of_a_stream_is_an_event_to_count(field: str) -> None:
-    """A producer that forwards every line would have a dead letter for each response."""
+    """Count `[DONE]`. Otherwise a producer that forwards all lines would get a dead letter per response."""
     assert [slot.value for slot in slots_of(entry(**{field: b" [DONE]\n"}))] == [{"type": "[DONE]"}]
 
 
 # ---------------------------------------------------------------------------------------------------- context
 
 
-def test_said_in_fields() -> None:
-    """Texts would not say whose they are, or be joined by the wrong id."""
+def test_context_in_fields() -> None:
+    """Read the response id and the context from fields."""
     read = entry(
         event=JSON,
         response_id=b"resp_1",
@@ -170,37 +177,45 @@ def test_said_in_fields() -> None:
         safety_identifier=b"u",
         traceparent=b"00-a-b-01",
     )
-    assert said_of(read) == Said("resp_1", Context("Größe", "m", "u", "00-a-b-01"))
+    assert producer_context_of(read) == ProducerContext(
+        "resp_1", ContextValues("Größe", "m", "u", "00-a-b-01")
+    )
 
 
-def test_said_in_headers() -> None:
-    """A producer with FastStream could not say whose text it is."""
+def test_context_in_headers() -> None:
+    """Read the response id and the context from FastStream's headers."""
     headers = {"response_id": "resp_1", "tenant": "acme", "other": "x"}
-    assert said_of(entry(__data__=enveloped(EVENT, headers))) == Said("resp_1", Context(tenant="acme"))
+    assert producer_context_of(entry(__data__=enveloped(EVENT, headers))) == ProducerContext(
+        "resp_1", ContextValues(tenant="acme")
+    )
 
 
 def test_field_comes_before_header() -> None:
-    """What a proxy adds to an entry would not count."""
+    """Prefer fields to headers, so that a proxy can override the producer."""
     read = entry(__data__=enveloped(EVENT, {"tenant": "header"}), tenant=b"field")
-    assert said_of(read).context.tenant == "field"
+    assert producer_context_of(read).context.tenant == "field"
 
 
-def test_nothing_said_or_said_empty_is_nothing() -> None:
-    """An empty `response_id` would join the texts of strangers."""
-    assert said_of(entry(event=JSON)) == Said(None, Context())
-    assert said_of(entry(event=JSON, response_id=b"", tenant=b"")) == Said(None, Context())
+def test_empty_context_is_missing() -> None:
+    """Treat an empty field as missing. Otherwise an empty `response_id` would join unrelated texts."""
+    assert producer_context_of(entry(event=JSON)) == ProducerContext(None, ContextValues())
+    assert producer_context_of(entry(event=JSON, response_id=b"", tenant=b"")) == ProducerContext(
+        None, ContextValues()
+    )
 
 
 @pytest.mark.parametrize(("character", "size"), [("x", 1), ("é", 2), ("😀", 4), ("\x01", 6)])
 def test_context_has_a_limit_of_bytes(character: str, size: int) -> None:
-    """Otherwise each text and alert of an array of thousands repeats 25 kB of it."""
+    """Limit the context's bytes. Otherwise each text and alert of a large array would repeat 25 kB of it."""
     values = {name: character * most for name, most in limits.CONTEXT.items()}
-    said = said_of(entry(event=JSON, **{name: value.encode() for name, value in values.items()}))
-    kept = {name: value for name, value in said.context.pairs() if name in values}
+    result = producer_context_of(
+        entry(event=JSON, **{name: value.encode() for name, value in values.items()})
+    )
+    kept = {name: value for name, value in result.context.pairs() if name in values}
     assert sum(size * len(value) for value in kept.values()) <= limits.CONTEXT_BYTES
     assert {name: values[name] for name in kept} == kept
-    assert set(said.context.truncated) == values.keys() - kept.keys()
-    left_out = [size * len(values[name]) for name in said.context.truncated]
+    assert set(result.context.truncated) == values.keys() - kept.keys()
+    left_out = [size * len(values[name]) for name in result.context.truncated]
     assert (left_out == []) is (size == 1)
     assert min(left_out, default=size) + sum(size * len(each) for each in kept.values()) > (
         limits.CONTEXT_BYTES if left_out else 0
@@ -208,66 +223,73 @@ def test_context_has_a_limit_of_bytes(character: str, size: int) -> None:
 
 
 def test_a_response_id_that_is_no_text_is_refused() -> None:
-    """Otherwise a key could not be written."""
+    """Refuse a response id that is not UTF-8, since it cannot be part of a key."""
     with pytest.raises(UnreadableError) as caught:
-        said_of(entry(event=JSON, response_id=b"\xffx"))
+        producer_context_of(entry(event=JSON, response_id=b"\xffx"))
     assert caught.value.why == ("invalid_event", "the field response_id is not UTF-8 at byte 0")
 
 
 @pytest.mark.parametrize("name", CONTEXT_NAMES)
 def test_a_context_value_that_is_no_text_is_left_out(name: str) -> None:
-    """Otherwise a refusal is lost because of a tenant's name in another encoding."""
+    """Leave out a value that is not UTF-8. Otherwise a tenant's wrong encoding would lose a refusal."""
     others = {other: b"x" for other in CONTEXT_NAMES if other != name}
-    said = said_of(entry(event=JSON, response_id=b"r", **{name: b"\xffx"}, **others))
-    assert said.response_id == "r"
-    kept = {other: value for other, value in said.context.pairs() if other in CONTEXT_NAMES}
+    result = producer_context_of(entry(event=JSON, response_id=b"r", **{name: b"\xffx"}, **others))
+    assert result.response_id == "r"
+    kept = {other: value for other, value in result.context.pairs() if other in CONTEXT_NAMES}
     assert kept == dict.fromkeys(others, "x")
-    assert said.context.truncated == (name,)
+    assert result.context.truncated == (name,)
 
 
 def test_a_flat_event_does_without_a_context_value_that_is_no_text() -> None:
-    """Otherwise it depends on the shape of an entry whether a refusal is lost."""
+    """Leave it out of flat fields as well.
+
+    Otherwise the shape of an entry would decide whether it is lost.
+    """
     flat = entry(type=b"response.completed", tenant=b"\xff", sequence_number=b"1")
     (slot,) = events_of(flat, 1000, 10)
     assert slot == Slot({"type": "response.completed", "sequence_number": "1"})
 
 
 def test_response_id_that_is_too_long_is_refused() -> None:
-    """Otherwise a key would be as long as the producer likes."""
+    """Refuse a longer response id, counted in characters."""
     longest = "é" * limits.ID
-    assert said_of(entry(event=JSON, response_id=longest.encode())).response_id == longest
+    assert producer_context_of(entry(event=JSON, response_id=longest.encode())).response_id == longest
     with pytest.raises(UnreadableError) as caught:
-        said_of(entry(event=JSON, response_id=longest.encode() + b"x"))
+        producer_context_of(entry(event=JSON, response_id=longest.encode() + b"x"))
     assert caught.value.why == ("invalid_event", "the field response_id has 1025 characters; at most 1024")
 
 
 @pytest.mark.parametrize("name", CONTEXT_NAMES)
 def test_context_that_is_too_long_is_left_out(name: str) -> None:
-    """Otherwise a value that no text depends on would cost its event."""
+    """Leave out a longer value, and keep its event."""
     longest = "é" * limits.CONTEXT[name]
     other = "model" if name == "tenant" else "tenant"
-    kept = said_of(entry(event=JSON, **{name: longest.encode()})).context
+    kept = producer_context_of(entry(event=JSON, **{name: longest.encode()})).context
     assert (getattr(kept, name), kept.truncated) == (longest, ())
-    left_out = Context(truncated=(name,), model="acme" if name == "tenant" else None)
+    left_out = ContextValues(truncated=(name,), model="acme" if name == "tenant" else None)
     if name != "tenant":
         left_out = left_out._replace(tenant="acme")
-    assert said_of(entry(event=JSON, **{name: longest.encode() + b"x", other: b"acme"})) == Said(
-        None, left_out
-    )
+    assert producer_context_of(
+        entry(event=JSON, **{name: longest.encode() + b"x", other: b"acme"})
+    ) == ProducerContext(None, left_out)
 
 
 def test_every_context_field_has_a_limit() -> None:
-    """Otherwise a new field could not be read, or would be as long as the producer likes."""
+    """Define a limit for each context field. Otherwise a new field would be unlimited or unreadable."""
     assert tuple(limits.CONTEXT) == CONTEXT_NAMES
 
 
 def test_names_that_are_left_out_are_sorted() -> None:
-    """Otherwise two entries that say the same would say it in two ways."""
+    """Sort the names. Otherwise equal contexts could compare unequal."""
     fields = dict.fromkeys(("tenant", "dialect", "model"), b"x" * 2000)
-    assert said_of(entry(event=JSON, **fields)).context.truncated == ("dialect", "model", "tenant")
+    assert producer_context_of(entry(event=JSON, **fields)).context.truncated == (
+        "dialect",
+        "model",
+        "tenant",
+    )
 
 
-# ---------------------------------------------------------------------------------------------- what is wrong
+# -------------------------------------------------------------------------------------------- invalid entries
 
 
 @pytest.mark.parametrize(
@@ -294,10 +316,10 @@ def test_names_that_are_left_out_are_sorted() -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_broken_json(body: bytes, error: str) -> None:
-    """An entry that no parser takes would stop the worker, or say nothing that helps its producer."""
-    reason, said = whole_reason(entry(event=body), max_event_bytes=10_000_000)
+    """Report the position of the fault without quoting the body."""
+    reason, result = whole_reason(entry(event=body), max_event_bytes=10_000_000)
     assert reason == "malformed_json"
-    assert said.startswith(error)
+    assert result.startswith(error)
 
 
 @pytest.mark.parametrize(
@@ -316,14 +338,14 @@ def test_broken_json(body: bytes, error: str) -> None:
     ],
 )
 def test_json_that_is_no_event(value: bytes, error: str) -> None:
-    """A value that is no event would stop the worker."""
+    """Make a dead letter of JSON that is not an event."""
     assert reasons(entry(event=value)) == [f"invalid_event: {error}"]
 
 
 @pytest.mark.parametrize("error", [{"code": "x"}, {}, "boom"])
 @pytest.mark.parametrize("odd", [{}, {"type": None}, {"type": 7}])
 def test_error_without_a_type_is_an_error(error: Any, odd: dict[str, Any]) -> None:
-    """Otherwise a response whose gateway ends it so would stay open until the idle timeout."""
+    """Read an error without a type. Otherwise its response would stay open until the idle timeout."""
     event = {**odd, "error": error}
     assert slots_of(entry(event=json.dumps(event).encode())) == [Slot({"type": "error", "error": error})]
     assert (
@@ -333,40 +355,43 @@ def test_error_without_a_type_is_an_error(error: Any, odd: dict[str, Any]) -> No
 
 
 def test_flat_error_without_a_type_is_an_error() -> None:
-    """Otherwise it could be typed into redis-cli in one form only."""
+    """Read the same error from flat fields."""
     assert slots_of(entry(error=b"boom", response_id=b"r"))[0].value["type"] == "error"
     assert slots_of(entry(error=b'{"code": "x"}'))[0].value == {"type": "error", "error": {"code": "x"}}
 
 
 @pytest.mark.parametrize("error", [None, "", 7, []])
 def test_object_without_a_type_and_an_error_is_no_event(error: Any) -> None:
-    """Otherwise whatever has a field of that name would end a response."""
+    """Refuse an empty or mistyped error. Otherwise any object with that key would end a response."""
     assert reasons(entry(event=json.dumps({"error": error}).encode())) != [None]
 
 
 def test_neighbours_in_an_array_go_on() -> None:
-    """One bad event of an array would take the others with it."""
+    """Read the good neighbours of bad events in an array."""
     body = b'[1, {"type": "a"}, {}, {"type": "b"}]'
     slots = slots_of(entry(event=body))
     assert [slot.why is None for slot in slots] == [False, True, False, True]
 
 
 def test_half_of_a_surrogate_pair_is_read() -> None:
-    """A split emoji would be a dead letter, or its half would be lost."""
+    """Read lone surrogates. Otherwise an emoji that is split between deltas would be lost."""
     read = entry(event=json.dumps(EVENT | {"delta": "a\ud83d"}).encode())
     event = fitted(REFUSAL, slots_of(read)[0].value, strict=read.body is not None).event
     assert isinstance(event, RefusalDelta)
     assert event.delta == "a\ud83d"
 
 
-def test_of_a_repeated_key_the_last_counts() -> None:
-    """What is read would depend on which parser read it."""
+def test_the_last_of_repeated_keys_counts() -> None:
+    """Use the last of repeated keys with either parser."""
     for body in (b'{"type": "a", "type": "b"}', b'{"type": "a", "type": "b", "x": "\\ud83d"}'):
         assert slots_of(entry(event=body))[0].value["type"] == "b"
 
 
-def test_deep_nesting_in_what_nobody_reads_does_no_harm() -> None:
-    """An event of a type that is only counted would stop the worker."""
+def test_deep_nesting_in_ignored_fields_does_no_harm() -> None:
+    """Accept deep nesting in ignored fields.
+
+    Otherwise an event that is only counted would stop the worker.
+    """
     for depth in (100, 300, 500):
         body = b'{"type": "x", "a": ' + b"[" * depth + b"]" * depth + b"}"
         assert reasons(entry(event=body)) == [None]
@@ -374,7 +399,7 @@ def test_deep_nesting_in_what_nobody_reads_does_no_harm() -> None:
 
 @pytest.mark.parametrize("array", [False, True])
 def test_oversized_event(array: bool) -> None:  # noqa: FBT001 - pytest passes it by name
-    """An event beyond the limit would be stored, or would take its neighbours with it."""
+    """Refuse an event beyond the limit, and keep its neighbours."""
     large = json.dumps(EVENT | {"delta": "x" * MAX}, separators=(",", ":")).encode()
     error = f"oversized: the event has {len(large)} bytes; at most {MAX}"
     if array:
@@ -384,20 +409,20 @@ def test_oversized_event(array: bool) -> None:  # noqa: FBT001 - pytest passes i
 
 
 def test_limit_is_for_each_event_of_an_array() -> None:
-    """A producer that coalesces could not send what another sends one by one."""
+    """Apply the limit to each event, not to the whole array."""
     body = b"[" + b",".join([JSON] * 20) + b"]"
     assert len(body) > MAX
     assert reasons(entry(event=body)) == [None] * 20
 
 
 def test_event_of_just_the_limit_is_taken() -> None:
-    """The limit would not be what the settings say."""
+    """Accept an event of exactly the maximum size."""
     assert reasons(entry(event=JSON), len(JSON)) == [None]
     assert reasons(entry(event=JSON), len(JSON) - 1) != [None]
 
 
 def test_array_beyond_its_length() -> None:
-    """One entry could hold up everything behind it."""
+    """Refuse an array with too many events. Otherwise one entry could delay all that follow."""
     body = b"[" + b",".join([JSON] * 4) + b"]"
     assert reasons(entry(event=body)) == [None] * 4
     with pytest.raises(UnreadableError) as caught:
@@ -406,19 +431,19 @@ def test_array_beyond_its_length() -> None:
 
 
 def test_array_of_exactly_its_limit_is_taken() -> None:
-    """A producer that fills its arrays up to the documented limit would get dead letters only."""
+    """Accept an array of exactly the maximum length."""
     body = b"[" + b",".join([JSON] * 3) + b"]"
     assert [slot.why for slot in slots_of(entry(event=body), max_array_length=3)] == [None] * 3
 
 
 def test_oversized_flat_event() -> None:
-    """Flat fields would be a way around the limit."""
+    """Apply the limit to flat fields. Otherwise they would bypass it."""
     (reason,) = reasons(entry(type=b"response.refusal.delta", delta=b"x" * MAX))
     assert reason == f"oversized: the event has {MAX + 22} bytes; at most {MAX}"
 
 
 def test_flat_fields_without_a_type() -> None:
-    """A producer with a typing error in the field's name would not learn what to do."""
+    """List the entry's fields and the remedy, since a field's name may be mistyped."""
     reason, error = whole_reason(entry(evnet=JSON, tenant=b"acme"))
     assert reason == "invalid_event"
     assert error == (
@@ -428,7 +453,7 @@ def test_flat_fields_without_a_type() -> None:
 
 
 def test_flat_field_that_is_not_utf_8() -> None:
-    """A wrong encoding would stop the worker."""
+    """Make a dead letter of a flat field that is not UTF-8."""
     assert whole_reason(entry(type=b"x", delta="é".encode("latin-1"))) == (
         "invalid_event",
         "the field delta is not UTF-8 at byte 0",
@@ -436,7 +461,7 @@ def test_flat_field_that_is_not_utf_8() -> None:
 
 
 def test_flat_field_with_broken_json() -> None:
-    """A nested object with a typing error would stop the worker."""
+    """Make a dead letter of a flat field with broken JSON."""
     assert whole_reason(entry(type=b"error", error=b"{"))[0] == "malformed_json"
 
 
@@ -452,7 +477,7 @@ def test_flat_field_with_broken_json() -> None:
     ],
 )
 def test_field_that_an_effect_needs_is_read_strictly(change: dict[str, Any], where: str) -> None:
-    """A mistyped field would be guessed at, or its name not be told."""
+    """Refuse a mistyped required field, and name it in the error."""
     read = entry(event=json.dumps(EVENT | change).encode())
     with pytest.raises(UnreadableError) as caught:
         fitted(REFUSAL, slots_of(read)[0].value, strict=read.body is not None)
@@ -461,7 +486,7 @@ def test_field_that_an_effect_needs_is_read_strictly(change: dict[str, Any], whe
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"9" * 4000])
 def test_numbers_beyond_reason(number: bytes) -> None:
-    """A number that no integer field holds would stop the worker, or cost its text."""
+    """Leave out an optional number that no integer field can hold, and keep the text."""
     read = entry(event=JSON.replace(b'"sequence_number": 1', b'"sequence_number": ' + number))
     event, left_out = fitted(REFUSAL, slots_of(read, 10_000)[0].value, strict=read.body is not None)
     assert (event.sequence_number, left_out) == (None, ["sequence_number"])
@@ -479,7 +504,7 @@ def test_numbers_beyond_reason(number: bytes) -> None:
     ids=["nested", "number", "quotes", "bytes", "nothing"],
 )
 def test_event_that_no_parser_takes_costs_only_itself(broken: bytes, error: str) -> None:
-    """Otherwise one broken event would take all others of its array with it."""
+    """Keep the neighbours of an event that no parser accepts."""
     read = entry(event=b"[" + JSON + b", " + broken + b" ," + JSON + b"]")
     slots = events_of(read, 10_000, 1000)
     assert [slot.value for slot in slots] == [EVENT, None, EVENT]
@@ -500,7 +525,7 @@ json_values = st.recursive(
 
 @given(st.lists(json_values, max_size=4), st.sampled_from([None, 1]))
 def test_each_event_of_an_array_is_kept_as_it_was_written(values: list[Any], indent: int | None) -> None:
-    """A dead letter of one event of an array would hold another event than the producer sent."""
+    """Keep the bytes of each event of an array, since dead letters quote them."""
     body = json.dumps(values, indent=indent).encode()
     slots = events_of(entry(event=body), 1_000_000, 1000)
     assert [repr(json.loads(raw)) for raw in slots.raws] == [repr(value) for value in values]
@@ -509,10 +534,10 @@ def test_each_event_of_an_array_is_kept_as_it_was_written(values: list[Any], ind
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_no_bytes_stop_the_reader(body: bytes, other: bytes) -> None:
-    """An entry of any bytes could stop the worker, and with it everything behind that entry."""
+    """Turn any bytes into events or dead letters. Otherwise an entry could stop the worker."""
     for fields in ({"event": body}, {"__data__": body}, {"type": body, "delta": other}):
         try:
-            said_of(entry(**fields))
+            producer_context_of(entry(**fields))
             slots = slots_of(entry(**fields))
         except UnreadableError as error:
             reasons = {error.why.reason}
@@ -523,7 +548,7 @@ def test_no_bytes_stop_the_reader(body: bytes, other: bytes) -> None:
 
 
 def test_fitted_names_the_type_it_was_read_as() -> None:
-    """A producer would not learn which of an array's events is meant."""
+    """Begin the error with the event's type, so that a producer can find the event in its array."""
     route = Route(RefusalDelta, lambda _event, _origin: ())
     with pytest.raises(UnreadableError, match=r"^response\.refusal\.delta: delta: Field required$"):
         fitted(route, {name: value for name, value in EVENT.items() if name != "delta"}, strict=True)

@@ -1,4 +1,4 @@
-"""Reading an event by its model: what is odd and not needed is left out, and costs nothing else."""
+"""Test how events are fitted to their models: odd optional values are left out, and the rest is kept."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ Json = dict[str, Any]
 DELTA = GOOD[events.RefusalDelta]
 COMPLETED = GOOD[events.ResponseCompleted]
 NEEDED = {"type", "delta", "kind", "output_index", "content_index", "summary_index", "part", "item"}
-"""The fields that an event cannot do without."""
+"""Fields that an event requires."""
 UNNEEDED = [(model, name) for model, event in GOOD.items() for name in event if name not in NEEDED]
 
 
 @pytest.mark.parametrize("model", GOOD)
 def test_good_event_is_read_in_full(model: type[Event]) -> None:
-    """Otherwise a good value would be lost."""
+    """Keep all values of a good event."""
     assert fit(model, GOOD[model], strict=True) == (model.model_validate(GOOD[model]), [])
 
 
 @pytest.mark.parametrize(("model", "name"), UNNEEDED)
 @pytest.mark.parametrize("odd", [True, 1.5, ["x"], "\ud83d", 10**400, [[{}]]], ids=repr)
-def test_odd_field_that_is_not_needed_is_left_out(model: type[Event], name: str, odd: object) -> None:
-    """Otherwise a field that no effect needs would cost its event."""
+def test_odd_optional_field_is_left_out(model: type[Event], name: str, odd: object) -> None:
+    """Leave out an odd optional field, and keep its event."""
     without = {key: value for key, value in GOOD[model].items() if key != name}
     event, left_out = fit(model, GOOD[model] | {name: odd}, strict=True)
     if left_out:
         assert (event, left_out) == (model.model_validate(without), [name])
-    else:  # a text may hold half of a pair, an error's code is a number, and its message stands for it
+    else:  # valid here: a text with a lone surrogate, a numeric error code
         assert isinstance(odd, str) or name == "code"
 
 
 @pytest.mark.parametrize("name", ["sequence_number", "output_index", "content_index"])
 @pytest.mark.parametrize("one", [1.0, "1"])
 def test_number_in_another_form_is_read(name: str, one: object) -> None:
-    """Otherwise the texts of a server that writes numbers as floats or strings would be lost."""
+    """Read integers written as floats or strings, as some servers write them."""
     assert fit(events.RefusalDelta, DELTA | {name: one}, strict=True) == (
         events.RefusalDelta.model_validate(DELTA | {name: 1}),
         [],
@@ -56,8 +56,8 @@ def test_number_in_another_form_is_read(name: str, one: object) -> None:
 @pytest.mark.parametrize(
     "odd", [1.5, "1.5", "", "x", "1e3", "٣", "-", "9" * 30, True, float("nan")], ids=repr
 )
-def test_what_is_no_number_is_not_taken_for_one(odd: object) -> None:
-    """Otherwise a text would stand at a guessed position."""
+def test_non_integers_are_refused(odd: object) -> None:
+    """Refuse values that are not integers. Otherwise a text would have a guessed position."""
     assert fit(events.RefusalDelta, DELTA | {"sequence_number": odd}, strict=True).event == (
         events.RefusalDelta.model_validate(DELTA | {"sequence_number": None})
     )
@@ -66,13 +66,13 @@ def test_what_is_no_number_is_not_taken_for_one(odd: object) -> None:
 
 
 def test_position_that_is_null_is_the_first() -> None:
-    """Otherwise the texts of a server that writes null for its only part would be lost."""
+    """Read a null position as 0, as servers with a single part write it."""
     event, left_out = fit(events.RefusalDelta, DELTA | {"content_index": None}, strict=True)
     assert (event, left_out) == (events.RefusalDelta.model_validate(DELTA), ["content_index"])
 
 
 def test_null_is_as_good_as_missing() -> None:
-    """Otherwise a serializer that writes null for what is missing would look as if it lost something."""
+    """Treat null as missing, without reporting it as left out."""
     event = {"type": "response.cancelled", "response": None}
     assert fit(events.ResponseCancelled, event, strict=True) == (
         events.ResponseCancelled(type="response.cancelled"),
@@ -89,8 +89,8 @@ def test_null_is_as_good_as_missing() -> None:
         ({"output_index": "-1"}, "output_index: Input should be greater than or equal to 0"),
     ],
 )
-def test_event_that_lacks_what_it_needs_is_refused(change: Json, error: str) -> None:
-    """Otherwise a text would be made up, or the producer would not learn what is wrong."""
+def test_event_without_a_required_field_is_refused(change: Json, error: str) -> None:
+    """Refuse an event without a valid required field, and name the field."""
     with pytest.raises(NoFitError) as caught:
         fit(events.RefusalDelta, DELTA | change, strict=True)
     assert str(caught.value) == error
@@ -111,7 +111,7 @@ def test_event_that_lacks_what_it_needs_is_refused(change: Json, error: str) -> 
     ],
 )
 def test_odd_field_of_a_response_costs_only_itself(response: Any, field: str) -> None:
-    """Otherwise the end of a response would be lost, and its texts would wait for the idle timeout."""
+    """Leave out an odd field of a response. Otherwise its texts would wait for the idle timeout."""
     event = COMPLETED | {"response": response}
     before = copy.deepcopy(event)
     assert fit(events.ResponseCompleted, event, strict=True).left_out == [field]
@@ -119,7 +119,7 @@ def test_odd_field_of_a_response_costs_only_itself(response: Any, field: str) ->
 
 
 def test_neighbours_in_a_copy_keep_their_positions() -> None:
-    """Otherwise a text would be closed by the copy of another one."""
+    """Replace odd items and parts by placeholders. Otherwise a copy would close another part's text."""
     refusal = {"type": "refusal", "refusal": "no"}
     odd_text = {"type": "output_text", "text": 7}
     output: list[Any] = [
@@ -157,15 +157,15 @@ class _Vendor(Event):
     best: _Inner | None = None
 
 
-def test_object_without_what_it_must_have_is_left_out() -> None:
-    """Otherwise a model of a vendor's own would cost the event where ours would not."""
+def test_object_without_required_fields_is_left_out() -> None:
+    """Leave out an object without its required fields, also for a vendor's model."""
     value: Json = {"sequence_number": 1, "best": {}, "things": [{"needed": "x"}, {}]}
     assert fit(_Vendor, value, strict=True) == (_Vendor(sequence_number=1), ["best", "things"])
 
 
 @given(st.sampled_from(list(GOOD)), st.data())
 def test_any_value_is_fitted_or_refused(model: type[Event], data: st.DataObject) -> None:
-    """Otherwise a value that nobody thought of would stop the worker."""
+    """Fit or refuse any JSON value, without another error."""
     event = dict(GOOD[model])
     for name in data.draw(st.sets(st.sampled_from(sorted({*event} - {"type"})), max_size=3)):
         event[name] = data.draw(json_values)

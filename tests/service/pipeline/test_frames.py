@@ -1,4 +1,4 @@
-"""The fast way of reading gives what the models give: the same events taken, refused, and read the same."""
+"""Test that the fast path and the slow path accept, refuse and decode events in the same way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
-from service.pipeline.gathering import Gathered
+from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.sources import Reading
 from service.ports.storage import RawEntry
 
@@ -67,7 +67,7 @@ good = {
 
 @st.composite
 def events(draw: st.DrawFn) -> Any:
-    """Something in the place of an event: mostly a good one, with a field or two that may not be."""
+    """Return a mostly good event with up to two arbitrary fields, or any JSON value."""
     if draw(st.integers(0, 19)) == 0:
         return draw(any_json)
     event = {name: draw(value) for name, value in good.items() if name == "type" or draw(st.integers(0, 9))}
@@ -78,7 +78,7 @@ def events(draw: st.DrawFn) -> Any:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """An entry's `event` field: JSON in any of its ways, perhaps damaged."""
+    """Return the bytes of an `event` field: JSON in any formatting, possibly damaged."""
     value = draw(st.one_of(events(), st.lists(events(), max_size=7)))
     text = json.dumps(
         value,
@@ -94,15 +94,15 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 def read(entries: list[RawEntry]) -> Commit:
-    """A batch, read."""
+    """Return the commit of a batch of these entries."""
     reading = Reading(
         TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST, max_response_parts=512
     )
-    return Batch(Gathered.of(reading.rules, entries), reading, now_ms=1).commit
+    return Batch(DecodedBatch.of(reading.rules, entries), reading, now_ms=1).commit
 
 
-def told(commit: Commit) -> Any:
-    """Everything that a commit asks for, in no order where there is none."""
+def content_of(commit: Commit) -> Any:
+    """Return the whole content of a commit, sorted where order has no meaning."""
     responses = {
         key: (
             {
@@ -119,8 +119,8 @@ def told(commit: Commit) -> Any:
     return responses, counts, commit.touched, sorted(commit.dead_letters, key=str)
 
 
-def the_long_way(entries: list[RawEntry]) -> Commit:
-    """The same batch, read by the models alone: so are entries with a name that is there twice."""
+def slow_path(entries: list[RawEntry]) -> Commit:
+    """Return the commit of the same entries by the slow path, which a repeated field name selects."""
     return read([RawEntry(entry_id, [*fields, *fields[:2]]) for entry_id, fields in entries])
 
 
@@ -156,17 +156,20 @@ _LONG_ITEM = _DELTA.replace('"a"', f'"{"i" * (limits.ID + 1)}"')
 @example([(body.encode(), b"", b"") for body in (_EMPTY_ITEM, _DELTA)])
 @example([(f"[{_LONG_ITEM}, {_LONG_ITEM}, {_DELTA}]".encode(), b"resp_1", b"")])
 @example([(body.encode(), b"resp_1", b"t" * 257) for body in (_LONG_ITEM, _LONG_ITEM, _DELTA)])
-def test_both_ways_read_the_same(inputs: list[tuple[bytes, bytes, bytes]]) -> None:
-    """An event would be taken, refused or read in another way because it came in a fast lane."""
+def test_both_paths_decode_alike(inputs: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Decode any entries alike on both paths."""
     entries = [
         RawEntry(f"{number}-0".encode(), [b"event", body, b"response_id", response_id, b"tenant", tenant])
         for number, (body, response_id, tenant) in enumerate(inputs, 1)
     ]
-    assert told(read(entries)) == told(the_long_way(entries))
+    assert content_of(read(entries)) == content_of(slow_path(entries))
 
 
-def test_nearly_all_events_go_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compared above would be one way with itself."""
+def test_common_events_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the fast path for common events.
+
+    Otherwise the test above would compare the slow path with itself.
+    """
     delta = {"type": "response.refusal.delta", "delta": "é", "output_index": 0, "content_index": 0}
     body = json.dumps([delta, {"type": "response.output_text.delta"}], ensure_ascii=False).encode()
     entries = [RawEntry(b"1-0", [b"event", body, b"response_id", b"r"])]
@@ -183,8 +186,8 @@ def _deltas() -> Iterator[tuple[str, Any]]:
                 yield route.adds, route
 
 
-def test_what_a_route_is_said_to_add_is_what_its_handler_adds() -> None:
-    """`adds` in a handler's table would say something else than its function does."""
+def test_routes_declare_the_kind_that_their_handlers_add() -> None:
+    """Check that the kind a route declares in `adds` is the one that its handler adds."""
     origin = Origin(Arrival(EntryId(1, 0), 0), "resp_1")
     routes = list(_deltas())
     assert len(routes) == 4

@@ -1,6 +1,6 @@
-"""Output is a function of the input stream alone: of no batch, no worker, no order, no repeat.
+"""Test that output depends on the input stream alone, not on batches, workers, order or repeats.
 
-Every property runs the whole pure chain: JSON, routing, handlers, chunks of the stored logs, resolving.
+All properties run the whole pure chain: JSON, routing, handlers, chunks of the stored logs, resolving.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def _expected(text: AssembledText) -> Expected:
 
 
 def _comparable(written: dict[PartKey, AssembledText], *without: str) -> dict[PartKey, dict[str, Any]]:
-    """Everything that is said of each text, apart from `without`."""
+    """Return all fields of each text except `without`."""
     return {part: text.model_dump(exclude=set(without)) for part, text in written.items()}
 
 
 def _one_by_one(entries: Sequence[Entry]) -> StoredSet:
-    """One worker that takes one entry after the other, and settles after each."""
+    """Return the set after one worker has processed entry by entry, and settled after each."""
     stored = StoredSet()
     for entry in entries:
-        stored.take([entry], TABLE, ALL_STORED)
+        stored.process([entry], TABLE, ALL_STORED)
     return stored
 
 
@@ -72,14 +72,14 @@ def _one_by_one(entries: Sequence[Entry]) -> StoredSet:
 def planned(
     draw: st.DrawFn, *, repeats: bool = True, losses: bool = True
 ) -> tuple[PlannedResponse, list[Entry]]:
-    """A response and its entries."""
+    """Draw a response and its entries."""
     plan = draw(responses(repeats=repeats, losses=losses))
     return plan, draw(cut_into_entries(plan))
 
 
 @given(planned())
 def test_one_worker_gives_what_was_planned(planned: tuple[PlannedResponse, list[Entry]]) -> None:
-    """The chain would give another text, status, integrity or count than the response says."""
+    """Produce the planned text, status, integrity and counts."""
     plan, entries = planned
     stored = _one_by_one(entries)
     assert {part: _expected(text) for part, text in stored.written.items()} == plan.expected
@@ -90,10 +90,9 @@ def test_one_worker_gives_what_was_planned(planned: tuple[PlannedResponse, list[
 def test_any_order_and_any_batches_make_the_same_set(
     planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
 ) -> None:
-    """The result would depend on which worker was faster, on redelivery, or on where a batch ends.
+    """Give one result for any order of entries, any repeats and any cuts between batches.
 
-    Entries come in any order, some again, in batches cut anywhere (within a batch they are in stream
-    order, as Redis delivers them); then everything is settled at once.
+    Within a batch, entries are in stream order, as Redis delivers them. The set is settled at the end.
     """
     _, entries = planned
     again = data.draw(st.lists(st.sampled_from(entries), max_size=4), label="again")
@@ -110,18 +109,21 @@ def test_any_order_and_any_batches_make_the_same_set(
     assert stored.contradicted == expected.contradicted
 
 
-def test_context_said_after_the_end_of_a_text_is_too_late() -> None:
-    """A text would say a tenant or not, by whether the entry after its last came in the same batch."""
+def test_context_after_the_closing_is_ignored() -> None:
+    """Ignore context after the closing.
+
+    Otherwise a text's tenant would depend on the cuts between batches.
+    """
     place: Json = {"output_index": 0, "content_index": 0}
     first = entry_of([{"type": "response.refusal.done", "refusal": "no", **place}], EntryId(1, 0), "resp_1")
     second = entry_of([_OTHER], EntryId(2, 0), "resp_1", tenant="acme")
     together = StoredSet()
-    together.take([first, second], TABLE, ALL_STORED)
+    together.process([first, second], TABLE, ALL_STORED)
     assert _comparable(together.written) == _comparable(_one_by_one([first, second]).written)
 
 
 class _Workers:
-    """Several workers on one stream, which hypothesis moves; the group's pending entries are simulated."""
+    """Several workers on one stream, scheduled by hypothesis, with a simulated list of pending entries."""
 
     def __init__(self, entries: Sequence[Entry], data: st.DataObject, *, may_stall: bool) -> None:
         self.stored = StoredSet()
@@ -137,7 +139,7 @@ class _Workers:
         return self._data.draw(st.integers(1, most))
 
     def read(self) -> None:
-        """A worker reads the next entries."""
+        """Let a worker read the next entries."""
         size = self._up_to(4)
         taken, self._unread = self._unread[:size], self._unread[size:]
         self._pending |= {entry.id: entry for entry in taken}
@@ -145,11 +147,11 @@ class _Workers:
         self._in_hand.append(taken)
 
     def claim(self) -> None:
-        """A worker takes over the oldest pending entries; the one that had them may go on, too."""
+        """Let a worker claim the oldest pending entries, while their former owner may still process them."""
         self._in_hand.append([self._pending[at] for at in sorted(self._pending)[: self._up_to(3)]])
 
     def commit(self) -> None:
-        """A worker's batch becomes durable and is acknowledged; then it looks for what it may finish."""
+        """Let a worker commit and acknowledge a batch, and then look for finished parts."""
         entries = self._in_hand.pop(self._up_to(len(self._in_hand)) - 1)
         self.stored.commit(batch_of(entries, TABLE).commit)
         for entry in entries:
@@ -157,7 +159,7 @@ class _Workers:
         self.look()
 
     def look(self) -> None:
-        """A worker reads the low-water mark, then what is stored."""
+        """Let a worker read the low-water mark, and then the stored state."""
         low_water = LowWater(max(self._delivered)._replace(seq=2**32))
         if self._pending:
             stalled = self._may_stall and self._data.draw(st.booleans())
@@ -167,11 +169,11 @@ class _Workers:
             self._found.append((state, resolve(state, low_water)))
 
     def settle(self) -> None:
-        """A worker writes what it found, maybe long after it looked."""
+        """Let a worker write its findings, possibly long after it looked."""
         self.stored.settle(*self._found.pop(self._up_to(len(self._found)) - 1))
 
     def run(self) -> StoredSet:
-        """Move the workers in any order until nothing is left to do."""
+        """Move the workers in any order until all work is done."""
         while self._unread or self._in_hand:
             moves = [self.read] if self._unread else []
             moves += [self.claim] if self._pending and len(self._in_hand) < 4 else []
@@ -186,10 +188,10 @@ class _Workers:
 
 @settings(max_examples=300)
 @given(planned(), st.data())
-def test_any_number_of_workers_say_the_same(
+def test_any_number_of_workers_gives_the_same_texts(
     planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
 ) -> None:
-    """Two workers would say something else of a text than one: another integrity, another count, a time."""
+    """Give the same texts with any number of workers as with one."""
     _, entries = planned
     stored, expected = _Workers(entries, data, may_stall=False).run(), _one_by_one(entries)
     assert _comparable(stored.written) == _comparable(expected.written)
@@ -198,8 +200,10 @@ def test_any_number_of_workers_say_the_same(
 
 @settings(max_examples=300)
 @given(unruly_events(), st.data())
-def test_any_number_of_workers_say_the_same_of_any_stream(events: list[Json], data: st.DataObject) -> None:
-    """What becomes of a stream that no server should send would depend on the workers."""
+def test_any_number_of_workers_gives_the_same_texts_of_any_stream(
+    events: list[Json], data: st.DataObject
+) -> None:
+    """Give the same result for streams that no correct server sends."""
     plan = PlannedResponse("resp_1", events)
     entries = data.draw(cut_into_entries(plan, coalesce=2))
     stored, expected = _Workers(entries, data, may_stall=False).run(), _one_by_one(entries)
@@ -207,13 +211,13 @@ def test_any_number_of_workers_say_the_same_of_any_stream(events: list[Json], da
     assert stored.contradicted == expected.contradicted
 
 
-def test_what_follows_the_end_does_not_take_its_texts_away() -> None:
-    """A text that only the final copy has would be lost if a delta follows it in the same batch."""
+def test_a_delta_after_the_end_does_not_remove_its_texts() -> None:
+    """Keep the texts of a final copy that a delta follows in the same batch."""
     copy = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
     events: list[Json] = [{"type": "response.completed", "response": {"output": [copy]}}, _OTHER]
     entries = [entry_of([event], EntryId(1, number), "resp_1") for number, event in enumerate(events)]
     together = StoredSet()
-    together.take(entries, TABLE, ALL_STORED)
+    together.process(entries, TABLE, ALL_STORED)
     assert _comparable(together.written) == _comparable(_one_by_one(entries).written)
 
 
@@ -221,11 +225,10 @@ def test_what_follows_the_end_does_not_take_its_texts_away() -> None:
 def test_a_stuck_worker_changes_no_text(
     planned: tuple[PlannedResponse, list[Entry]], data: st.DataObject
 ) -> None:
-    """What is finished without waiting for a stuck worker would be something else than with it.
+    """Give the same texts when a stuck worker is not waited for.
 
-    Its entries can then only be late. So of what they have this says nothing: the repeats among them are
-    not counted, nor does the earliest closing give the time, or say who wrote the text, if they have that;
-    and a loss that they report has no effect.
+    The stuck worker's entries are then late: its repeats are not counted, its earlier closings set neither
+    the time nor the source, and the losses that it reports have no effect.
     """
     plan, entries = planned
     stored = _Workers(entries, data, may_stall=True).run()
@@ -236,7 +239,7 @@ def test_a_stuck_worker_changes_no_text(
 
 @given(responses(), st.data())
 def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataObject) -> None:
-    """A producer that coalesces would get other texts than one that does not."""
+    """Give the same texts for any cuts between a response's entries."""
     first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1)))
     second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=40)))
     by_entry = (
@@ -244,7 +247,7 @@ def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataOb
         "finished_at",
         *CONTEXT_NAMES,
         "context_truncated",
-    )  # each has entries of its own
+    )  # these depend on the entries
     assert _comparable(first.written, *by_entry) == _comparable(second.written, *by_entry)
     assert first.contradicted == second.contradicted
 
@@ -254,7 +257,7 @@ def test_the_same_events_in_other_entries(plan: PlannedResponse, data: st.DataOb
 def test_any_events_in_other_entries(
     events: list[Json], response_id: str | None, data: st.DataObject
 ) -> None:
-    """What stands before or behind a closing would depend on how a producer cuts its events into arrays."""
+    """Give the same texts for any events and any cuts between entries."""
     plan = PlannedResponse(response_id, events)
     first = _one_by_one(data.draw(cut_into_entries(plan, coalesce=1)))
     second = _one_by_one(data.draw(cut_into_entries(plan, coalesce=8)))
@@ -267,7 +270,7 @@ def test_any_events_in_other_entries(
 def test_responses_do_not_touch_each_other(
     one: PlannedResponse, other: PlannedResponse, data: st.DataObject
 ) -> None:
-    """A text of one response would be mixed with that of another on the same stream."""
+    """Keep the texts of two responses on one stream apart."""
     other.response_id = "another"
     turns = data.draw(st.permutations([0] * len(one.events) + [1] * len(other.events)), label="turns")
     plans, rest = (one, other), (iter(one.events), iter(other.events))

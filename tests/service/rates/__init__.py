@@ -1,1 +1,1 @@
-"""Mirrors service/rates."""
+"""Tests that mirror service/rates."""

@@ -1,4 +1,4 @@
-"""When a spike begins and ends, and what its alerts say; who may look, and when."""
+"""Test when a spike begins and ends, the content of its alerts, and the leader lock of the watch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from service.keys import OTHER
 from service.rates.proportions import Count, Thresholds
 from service.rates.spikes import (
     Change,
+    LeaderLock,
     Rates,
     SpikeWatch,
     Subject,
-    Turn,
     baseline_of,
     changes,
     thresholds_of,
@@ -41,33 +41,33 @@ CALM, SPIKE, BEFORE = Count(200, 2, 1), Count(200, 60, 5), Count(20_000, 200, 10
 def rates(
     window: Mapping[Subject, Count], baseline: Mapping[Subject, Count] | None = None, at_ms: int = NOW_MS
 ) -> Rates:
-    """What was counted; the same baseline for all, unless it is said."""
+    """Return rates with these windows. All subjects have the baseline BEFORE unless one is given."""
     before = dict.fromkeys(window, BEFORE) if baseline is None else baseline
     return Rates(at_ms, at_ms - 300_000, at_ms - DAY_MS, window, before)
 
 
-def turn(*begun: Change) -> Turn:
-    """A turn, with these spikes."""
-    return Turn(NOW_MS, 1, {change.subject: change.alert for change in begun})
+def lock(*begun: Change) -> LeaderLock:
+    """Return a turn in which these spikes have begun."""
+    return LeaderLock(NOW_MS, 1, {change.subject: change.alert for change in begun})
 
 
 def begun(subject: Subject = MODEL) -> Change:
-    """A spike of this subject."""
-    (change,) = changes(turn(), rates({subject: SPIKE}), LIMITS)
+    """Return the change that begins a spike of this subject."""
+    (change,) = changes(lock(), rates({subject: SPIKE}), LIMITS)
     return change
 
 
 @pytest.mark.parametrize(
-    ("subject", "whose"), [(MODEL, "gpt-4o"), (TENANT, "acme"), (PROVIDER, "openai")], ids=str
+    ("subject", "expected_name"), [(MODEL, "gpt-4o"), (TENANT, "acme"), (PROVIDER, "openai")], ids=str
 )
-def test_beginning(subject: Subject, whose: str) -> None:
-    """Whoever is woken would not know of what, or how bad it is."""
+def test_beginning(subject: Subject, expected_name: str) -> None:
+    """Name the subject and give both counts, both periods and the score in the alert."""
     change = begun(subject)
     alert, rate = change.alert, change.alert.rate
     assert change.begins
     assert (alert.type, alert.severity, alert.text) == ("deltaloom.refusal.spike", "critical", "")
     names = {scope: getattr(alert, scope) for scope in get_args(KnownRateScope)}
-    assert names == {**dict.fromkeys(names), subject.scope: whose}
+    assert names == {**dict.fromkeys(names), subject.scope: expected_name}
     assert (alert.response_id, alert.kind) == (None, None)
     assert rate is not None
     assert (rate.by, rate.name) == subject
@@ -79,16 +79,19 @@ def test_beginning(subject: Subject, whose: str) -> None:
 
 
 def test_a_spike_begins_once() -> None:
-    """It would ring with every look."""
-    assert changes(turn(begun()), rates({MODEL: SPIKE}), LIMITS) == []
+    """Raise one alert for a spike. Otherwise each look would raise another."""
+    assert changes(lock(begun()), rates({MODEL: SPIKE}), LIMITS) == []
 
 
-def test_end_is_measured_by_what_was_before() -> None:
-    """A spike that has become a part of its own baseline would seem to be over."""
+def test_end_is_measured_by_the_baseline_before_the_spike() -> None:
+    """Compare with the baseline before the spike.
+
+    Otherwise the spike would raise its own baseline and end.
+    """
     first = begun()
     polluted = {MODEL: Count(20_000, 6_000)}
-    assert changes(turn(first), rates({MODEL: SPIKE}, polluted), LIMITS) == []
-    (change,) = changes(turn(first), rates({MODEL: CALM}, polluted), LIMITS)
+    assert changes(lock(first), rates({MODEL: SPIKE}, polluted), LIMITS) == []
+    (change,) = changes(lock(first), rates({MODEL: CALM}, polluted), LIMITS)
     rate = change.alert.rate
     assert not change.begins
     assert (change.alert.type, change.alert.severity) == ("deltaloom.refusal.spike.ended", "info")
@@ -97,104 +100,110 @@ def test_end_is_measured_by_what_was_before() -> None:
     assert (rate.refused, rate.baseline_refused) == (CALM.refused, BEFORE.refused)
 
 
-def test_end_when_nothing_comes_any_more() -> None:
-    """A model that is switched off would stay on fire for a day."""
-    (change,) = changes(turn(begun()), rates({}), LIMITS)
+def test_end_without_traffic() -> None:
+    """End the spike of a subject without traffic. Otherwise it would last until the baseline expires."""
+    (change,) = changes(lock(begun()), rates({}), LIMITS)
     assert (change.begins, change.alert.model) == (False, "gpt-4o")
 
 
 def test_between_spike_and_calm_nothing_changes() -> None:
-    """What hovers at the border would ring all night."""
+    """Change nothing between the two thresholds.
+
+    Otherwise a value at the border would alternate all night.
+    """
     hovering = {MODEL: Count(200, 6)}
-    assert changes(turn(), rates(hovering), LIMITS) == []
-    assert changes(turn(begun()), rates(hovering), LIMITS) == []
+    assert changes(lock(), rates(hovering), LIMITS) == []
+    assert changes(lock(begun()), rates(hovering), LIMITS) == []
 
 
-def test_what_lasts_as_long_as_a_baseline_is_how_things_are() -> None:
-    """A model that refuses more since an update would be on fire for ever, and its next spike not be seen."""
+def test_spike_ends_after_a_baseline_period() -> None:
+    """End a spike that has lasted one baseline period.
+
+    Otherwise a permanent change would hide the next spike.
+    """
     first = begun()
     later = NOW_MS + DAY_MS
     still = {MODEL: Count(20_000, 6_000)}
-    assert changes(turn(first), rates({MODEL: SPIKE}, still, later - 1), LIMITS) == []
-    (change,) = changes(turn(first), rates({MODEL: SPIKE}, still, later), LIMITS)
+    assert changes(lock(first), rates({MODEL: SPIKE}, still, later - 1), LIMITS) == []
+    (change,) = changes(lock(first), rates({MODEL: SPIKE}, still, later), LIMITS)
     assert not change.begins
-    assert changes(turn(), rates({MODEL: SPIKE}, still, later), LIMITS) == []
+    assert changes(lock(), rates({MODEL: SPIKE}, still, later), LIMITS) == []
 
 
-def test_others_are_nobody() -> None:
-    """Those whose names are not kept are always others: a change of them says nothing."""
-    assert changes(turn(), rates({Subject("tenant", OTHER): SPIKE}), LIMITS) == []
+def test_other_subjects_raise_no_spike() -> None:
+    """Raise no spike for the subject "other", which combines subjects whose names are not kept."""
+    assert changes(lock(), rates({Subject("tenant", OTHER): SPIKE}), LIMITS) == []
 
 
 def test_subjects_do_not_touch_each_other() -> None:
-    """One model's spike would be another's, or end with it."""
-    quiet = Subject("model", "acme")  # called like a tenant
-    found = changes(turn(begun(TENANT)), rates({MODEL: SPIKE, TENANT: CALM, quiet: CALM}), LIMITS)
+    """Keep subjects apart, including a model and a tenant with one name."""
+    quiet = Subject("model", "acme")  # has the tenant's name
+    found = changes(lock(begun(TENANT)), rates({MODEL: SPIKE, TENANT: CALM, quiet: CALM}), LIMITS)
     assert [(change.subject, change.begins) for change in found] == [(TENANT, False), (MODEL, True)]
 
 
-def test_what_is_blocked_is_no_spike() -> None:
-    """Whoever sets a stricter filter would be woken by what it stops."""
-    assert changes(turn(), rates({MODEL: Count(200, 2, 150)}), LIMITS) == []
+def test_blocked_responses_raise_no_spike() -> None:
+    """Leave blocked responses out. Otherwise a stricter filter would raise a spike."""
+    assert changes(lock(), rates({MODEL: Count(200, 2, 150)}), LIMITS) == []
 
 
 def test_scopes_of_a_later_version_are_left_to_it() -> None:
-    """A worker of this version would end what a later one has begun, or raise what cannot be told apart."""
+    """Leave scopes of a later version unchanged, so that two versions can run together."""
     later = Subject("region", "eu")
-    lasts = Turn(NOW_MS, 1, {later: begun().alert})
+    lasts = LeaderLock(NOW_MS, 1, {later: begun().alert})
     assert changes(lasts, rates({later: CALM}), LIMITS) == []
-    assert changes(turn(), rates({later: SPIKE}), LIMITS) == []
+    assert changes(lock(), rates({later: SPIKE}), LIMITS) == []
 
 
 @given(st.text(), st.sampled_from(["model", "tenant", "provider", "region"]))
 def test_subject_is_read_back(name: str, scope: str) -> None:
-    """A name with a colon would be another one when it is read again."""
+    """Parse subjects whose names contain colons."""
     subject = Subject(scope, name)
     assert Subject.parse(str(subject)) == subject
 
 
 class Storage:
-    """Says what it is told to, and notes what is written."""
+    """A storage that returns the given turn and records the alerts written."""
 
-    def __init__(self, given: Turn | None, *, takes: bool = True) -> None:
+    def __init__(self, given: LeaderLock | None, *, takes: bool = True) -> None:
         self.given = given
         self.takes = takes
         self.written: list[ModerationAlert] = []
         self.lasts_ms = 0
 
-    async def take_turn(self, lasts_ms: int) -> Turn | None:
-        """As told."""
+    async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
+        """Record the duration and return the given turn."""
         self.lasts_ms = lasts_ms
         return self.given
 
     async def counted(self, now_ms: int) -> Rates:
-        """A spike."""
+        """Return rates with a spike."""
         return rates({MODEL: SPIKE}, at_ms=now_ms)
 
-    async def write(self, turn: Turn, changes: Sequence[Change]) -> bool:
-        """As told."""
-        assert turn is self.given
+    async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
+        """Record the alerts and return whether the write is accepted."""
+        assert lock is self.given
         self.written += [change.alert for change in changes]
         return self.takes
 
 
 @pytest.mark.parametrize("takes", [True, False])
-async def test_watch_writes_what_it_sees(*, takes: bool) -> None:
-    """A spike would be seen, and nobody told."""
-    storage = Storage(turn(), takes=takes)
+async def test_watch_writes_alerts(*, takes: bool) -> None:
+    """Write the alert of a spike, and take the turn for half the interval."""
+    storage = Storage(lock(), takes=takes)
     await SpikeWatch(storage, LIMITS, every=30).look()
     assert [alert.type for alert in storage.written] == ["deltaloom.refusal.spike"]
     assert storage.lasts_ms == 15_000
 
 
 async def test_watch_waits_for_its_turn() -> None:
-    """Every worker would count everything, all the time."""
+    """Do nothing without the turn. Otherwise each worker would count everything."""
     storage = Storage(None)
     await SpikeWatch(storage, LIMITS, every=30).look()
     assert storage.written == []
 
 
 def test_thresholds_are_the_settings() -> None:
-    """What the operator sets would have no effect."""
+    """Use the operator's settings as thresholds."""
     settings = Settings(spike_responses=11, spike_ratio=3, spike_score=4)
     assert thresholds_of(settings) == Thresholds(11, 3, 4)

@@ -1,1 +1,1 @@
-"""Tests of service.storage."""
+"""Test `service.storage`."""

@@ -1,4 +1,4 @@
-"""Tests of the plan that commit.lua carries out, and of what it leaves out because storage has it."""
+"""Test the plan that commit.lua executes, and which data it omits because storage has it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from deltaloom import DeadLetter, ModerationAlert, StreamNames
 from handlers.core.assembly import StoredClosing
-from handlers.core.effects import Context, Ending, Rank
+from handlers.core.effects import ContextValues, Ending, Rank
 from handlers.core.identity import Arrival, PartKey, StreamKey
-from handlers.core.log import FRAGMENT_BYTES, PartLog, decode_log
+from handlers.core.part_log import FRAGMENT_BYTES, PartLog, decode_log
 from service.keys import Keys
 from service.ports.commit import Commit, PartChange, ResponseChange
 from service.settings import Settings
 from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, LARGE_BYTES, CommitCall
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
-from service.storage.sent_cache import Told
+from service.storage.sent_cache import SentStates
 
 KEYS = Keys(StreamNames("t"))
 KEY = StreamKey("response", "resp_1")
@@ -27,12 +27,12 @@ PART = PartKey(KEY, 0, 0, "refusal")
 OTHER_PART = PartKey(KEY, 1, 0, "refusal")
 LOG, STATE = "t:log:response:resp_1:0:0:refusal", "t:state:response:resp_1"
 SETTINGS = Settings(prefix="t", max_part_bytes=10_000, max_event_bytes=2000, max_part_fragments=3000)
-ACME = Context(tenant="acme")
+ACME = ContextValues(tenant="acme")
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 class Planned(NamedTuple):
-    """The plan, by the names that commit.lua gives its values."""
+    """The plan's values, named as in commit.lua."""
 
     ttl_ms: int
     fragments_limit: int
@@ -48,7 +48,7 @@ class Planned(NamedTuple):
     log_limit: int
     log_prefix: int
     active: list[Any]
-    history: str
+    replication_id: str
     acknowledges: bool
     open_at_most: int
     large_bytes: int
@@ -56,7 +56,7 @@ class Planned(NamedTuple):
 
 
 class PlannedResponse(NamedTuple):
-    """One response of a plan."""
+    """A response of a plan."""
 
     state: int
     marker: int
@@ -73,7 +73,7 @@ class PlannedResponse(NamedTuple):
 
 
 class PlannedPart(NamedTuple):
-    """One part of a response."""
+    """A part of a planned response."""
 
     log: int
     chunk: int
@@ -87,10 +87,10 @@ class PlannedPart(NamedTuple):
 
 
 class Call:
-    """A call, read as the script reads it."""
+    """A call, decoded as the script decodes it."""
 
-    def __init__(self, commit: Commit, told: Told, settings: Settings = SETTINGS) -> None:
-        self.call = CommitCall(commit, KEYS, settings, told, "history")
+    def __init__(self, commit: Commit, sent: SentStates, settings: Settings = SETTINGS) -> None:
+        self.call = CommitCall(commit, KEYS, settings, sent, "history")
         self.consumer, self.entries, plan, whose, *self.blobs = self.call.args
         self.plan = Planned(*msgspec.msgpack.decode(plan))
         self.whose: list[Any] = msgspec.msgpack.decode(whose)
@@ -108,7 +108,7 @@ class Call:
 
     @property
     def grown(self) -> dict[str, PartLog]:
-        """The logs that only grow, with what they get."""
+        """Return the logs that are only appended to, with the chunk for each."""
         first_key = len(self.call.keys) - self.plan.log_count
         first_chunk = len(self.blobs) - self.plan.log_count
         chunks = map(decode_log, self.blobs[first_chunk:])
@@ -116,22 +116,22 @@ class Call:
 
     @property
     def only(self) -> PlannedResponse:
-        """The only response that does more than grow."""
+        """Return the only response that is not append-only."""
         (response,) = self.responses
         return response
 
     @property
     def only_part(self) -> PlannedPart:
-        """The only part of it."""
+        """Return the only part of that response."""
         return PlannedPart(*self.only.parts)
 
     def chunk(self) -> PartLog:
-        """Return what the only part gets."""
+        """Return the chunk of the only part."""
         return decode_log(self.blob(self.only_part.chunk))
 
 
 class Events:
-    """A batch of one response, event by event, each in an entry of its own."""
+    """A batch of one response, built event by event, each in an entry of its own."""
 
     def __init__(self, *milliseconds: int, key: StreamKey = KEY) -> None:
         ids = [f"{ms}-0".encode() for ms in milliseconds]
@@ -142,7 +142,7 @@ class Events:
         return self.change.parts.setdefault(part, PartChange())
 
     def delta(self, index: int, text: str = "x", item_id: str | None = None, part: PartKey = PART) -> Events:
-        """Add a delta from the batch's entry of this index."""
+        """Add a delta of the batch's entry with this index."""
         change = self._part(part)
         change.add([index], None, [index], [text])
         change.put_in_order()
@@ -162,33 +162,33 @@ class Events:
         self.change.entries.add(index)
         return self
 
-    def say(self, index: int, context: Context = ACME) -> Events:
-        """Add what an entry says of the response."""
-        self.change.say(context, self.commit.entry(index))
+    def with_context(self, index: int, context: ContextValues = ACME) -> Events:
+        """Add an entry's context."""
+        self.change.add_context(context, self.commit.entry(index))
         return self
 
-    def plan(self, told: Told, settings: Settings = SETTINGS) -> Call:
-        """Return the call for it."""
-        return Call(self.commit, told, settings)
+    def plan(self, sent: SentStates, settings: Settings = SETTINGS) -> Call:
+        """Return the call for this batch."""
+        return Call(self.commit, sent, settings)
 
-    def store(self, told: Told) -> Call:
-        """Return the call for it, after it was made."""
-        call = self.plan(told)
+    def store(self, sent: SentStates) -> Call:
+        """Return the call for this batch, after recording it as stored."""
+        call = self.plan(sent)
         call.call.stored()
         return call
 
 
-def known_part(**said: Any) -> Told:
-    """Return the memory of a process that has stored one delta, of the entry 10-0."""
-    told = Told()
-    Events(10).delta(0, **said).store(told)
-    return told
+def known_part(**options: Any) -> SentStates:
+    """Return the sent states of a process that has stored one delta, of entry 10-0."""
+    sent = SentStates()
+    Events(10).delta(0, **options).store(sent)
+    return sent
 
 
 def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
-    """The script would acknowledge other entries, or cut a part at another size than the settings say."""
+    """Pass the entries to acknowledge and the limits of the settings."""
     commit = Commit([b"1-0", b"2-5"], [1, 2], [0, 5])
-    call = Call(commit, Told())
+    call = Call(commit, SentStates())
     assert call.call.keys == [
         "t:deltas",
         "t:dead-letters",
@@ -216,7 +216,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         log_limit=3000 * FRAGMENT_BYTES,
         log_prefix=len("t:log:"),
         active=[],
-        history="history",
+        replication_id="history",
         acknowledges=True,
         open_at_most=SETTINGS.max_open_responses,
         large_bytes=LARGE_BYTES,
@@ -226,13 +226,16 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
 
 
 def test_a_log_that_only_grows_has_the_lower_of_two_limits() -> None:
-    """A part of few, large deltas would grow beyond its bytes unseen."""
+    """Pass the lower of the limits in bytes and fragments.
+
+    Otherwise few large deltas would exceed the first.
+    """
     settings = Settings(prefix="t", max_part_bytes=2000, max_part_fragments=3000)
-    assert Call(Commit([], [], []), Told(), settings).plan.log_limit == 2000
+    assert Call(Commit([], [], []), SentStates(), settings).plan.log_limit == 2000
 
 
-def test_what_belongs_to_no_text_is_in_the_plan() -> None:
-    """An entry would be acknowledged, and neither counted nor kept as a dead letter."""
+def test_letters_counts_and_touched_responses_are_in_the_plan() -> None:
+    """Pass dead letters, counts and touched responses. Otherwise entries would vanish when acknowledged."""
     letter = DeadLetter(
         reason="handler_error",
         error="",
@@ -246,7 +249,7 @@ def test_what_belongs_to_no_text_is_in_the_plan() -> None:
     commit.dead_letters.append((1, letter))
     commit.counts["keepalive"] = [0, 0, 1]
     commit.touched[KEY] = 2
-    call = Call(commit, Told())
+    call = Call(commit, SentStates())
     assert call.plan.letters == [[1, entry_of_letter(letter, "t", without="entry"), 1, 0]]
     assert call.blobs == [letter.entry.encode()]
     assert call.plan.types == ["keepalive", 3]
@@ -254,9 +257,9 @@ def test_what_belongs_to_no_text_is_in_the_plan() -> None:
     assert call.whose == [[], [[0, 0, 1]], []]
 
 
-def test_a_part_that_begins_is_told_in_full() -> None:
-    """A text would come out without its item id, or its log never expire."""
-    call = Events(10, 20).delta(0, "a", "msg_1").delta(1, "b", "msg_1").say(0).plan(Told())
+def test_a_new_part_is_sent_in_full() -> None:
+    """Send a new part with its item id, context and log."""
+    call = Events(10, 20).delta(0, "a", "msg_1").delta(1, "b", "msg_1").with_context(0).plan(SentStates())
     response, part = call.only, call.only_part
     assert call.key(response.state) == STATE
     assert (response.member, response.latest_ms) == ("response:resp_1", 20 + IDLE_GRAIN_MS)
@@ -274,10 +277,10 @@ def test_a_part_that_begins_is_told_in_full() -> None:
 
 
 def test_a_part_that_goes_on_only_grows() -> None:
-    """Each of a million deltas would be sent with its response's context."""
-    told = Told()
-    Events(10).delta(0, "a", "msg_1").say(0).store(told)
-    call = Events(20).delta(0, "b", "msg_1").say(0).plan(told)
+    """Send only the fragments of a known part. Otherwise each delta would repeat its context."""
+    sent = SentStates()
+    Events(10).delta(0, "a", "msg_1").with_context(0).store(sent)
+    call = Events(20).delta(0, "b", "msg_1").with_context(0).plan(sent)
     assert call.responses == []
     ((log, chunk),) = call.grown.items()
     assert log == LOG
@@ -288,41 +291,41 @@ def test_a_part_that_goes_on_only_grows() -> None:
     assert call.whose == [[], [], [[0]]]
 
 
-def test_what_was_not_stored_is_told_again() -> None:
-    """Storage would never have what a commit that failed was to bring."""
-    told = Told()
-    Events(10).delta(0).say(0).plan(told)
-    call = Events(20).delta(0).say(0).plan(told)
+def test_data_of_a_failed_commit_is_sent_again() -> None:
+    """Send data again if its commit failed. Otherwise storage would never get it."""
+    sent = SentStates()
+    Events(10).delta(0).with_context(0).plan(sent)
+    call = Events(20).delta(0).with_context(0).plan(sent)
     assert not call.only_part.known
     assert call.only.registers
 
 
 def test_a_growing_response_is_noted_as_active_once_a_second() -> None:
-    """A text in mid-stream would be given up as idle; or each batch would write to the set of open ones."""
-    told = known_part()
-    assert Events(20).delta(0).store(told).plan.active == [20 + IDLE_GRAIN_MS, "response:resp_1"]
-    assert Events(20 + IDLE_GRAIN_MS).delta(0).store(told).plan.active == []
-    call = Events(15, 21 + IDLE_GRAIN_MS).delta(0).delta(1).store(told)
+    """Send the activity of a growing response once a second. Otherwise each batch would write it."""
+    sent = known_part()
+    assert Events(20).delta(0).store(sent).plan.active == [20 + IDLE_GRAIN_MS, "response:resp_1"]
+    assert Events(20 + IDLE_GRAIN_MS).delta(0).store(sent).plan.active == []
+    call = Events(15, 21 + IDLE_GRAIN_MS).delta(0).delta(1).store(sent)
     assert call.plan.active == [21 + 2 * IDLE_GRAIN_MS, "response:resp_1"]
 
 
 def test_the_latest_of_all_parts_keeps_a_response_active() -> None:
-    """A response that streams two texts would be given up by the time of the slower one."""
-    told = Told()
-    Events(10).delta(0).delta(0, part=OTHER_PART).store(told)
-    call = Events(5000, 9000).delta(1).delta(0, part=OTHER_PART).plan(told)
+    """Use the latest entry of all its parts for a response's activity."""
+    sent = SentStates()
+    Events(10).delta(0).delta(0, part=OTHER_PART).store(sent)
+    call = Events(5000, 9000).delta(1).delta(0, part=OTHER_PART).plan(sent)
     assert call.plan.active == [9000 + IDLE_GRAIN_MS, "response:resp_1"]
     assert len(call.grown) == 2
 
 
-def test_an_entry_of_the_end_of_time_fits_into_a_score() -> None:
-    """An explicit entry id would be a number that no server takes."""
+def test_the_largest_entry_id_fits_into_a_score() -> None:
+    """Leave the maximum entry time as it is, since a larger score would be out of range."""
     last = 2**64 - 1
-    assert Events(last).delta(0).plan(Told()).only.latest_ms == last
+    assert Events(last).delta(0).plan(SentStates()).only.latest_ms == last
 
 
 def alert() -> ModerationAlert:
-    """Return an alert of a refusal that begins."""
+    """Return the opened alert of a refusal."""
     return ModerationAlert(
         type="deltaloom.refusal.opened", id="opened_1", severity="info", text="", raised_at=NOW
     )
@@ -333,73 +336,73 @@ def alert() -> ModerationAlert:
     [
         Events(20).delta(0).end(0),
         Events(20).delta(0).close(0),
-        Events(20).delta(0).say(0),
+        Events(20).delta(0).with_context(0),
         Events(20).delta(0, item_id="msg_1"),
         Events(20).delta(0, part=OTHER_PART),
         Events(20).delta(0).delta(0, part=OTHER_PART),
-        Events(20).say(0),
+        Events(20).with_context(0),
     ],
     ids=["end", "closing", "context", "item id", "another part", "one more part", "no part"],
 )
 def test_a_response_with_news_does_more_than_grow(more: Events) -> None:
-    """The news would be acknowledged and lost."""
+    """Send more than an append if there are endings, closings, context, ids or further parts."""
     call = more.plan(known_part())
     assert (call.call.responses, call.plan.log_count, call.call.grown) == ([KEY], 0, [])
 
 
 def test_an_end_alone_is_news() -> None:
-    """A response would never end."""
+    """Send an ending even if no entry is listed. Otherwise its response would never end."""
     events = Events(20).delta(0).end(0)
     events.change.entries.clear()
     assert events.plan(known_part()).only.endings
 
 
-def test_a_response_of_which_only_the_context_is_told_again_is_planned() -> None:
-    """It would be left out of the plan, and no entry of it be counted as its own."""
-    told = Told()
-    Events(10).delta(0).say(0).store(told)
-    call = Events(20).say(0).plan(told)
+def test_a_response_with_known_context_only_is_planned() -> None:
+    """Plan a response with known context only. Otherwise its entries would not count as its own."""
+    sent = SentStates()
+    Events(10).delta(0).with_context(0).store(sent)
+    call = Events(20).with_context(0).plan(sent)
     assert (call.only.told, call.only.parts, call.only.registers) == (True, [], [])
 
 
 def test_an_alert_is_news() -> None:
-    """Nobody would be told of a refusal that another worker has begun."""
+    """Send the alert of a known part. Otherwise a refusal that another worker began would raise none."""
     events = Events(20).delta(0)
     events.change.parts[PART].opened = alert()
     call = events.plan(known_part())
-    assert call.only_part.known, "what storage has is left out all the same"
+    assert call.only_part.known, "known data is left out as well"
     assert call.only_part.opened == entry_of_alert(alert(), "t")
 
 
 def test_a_large_log_is_looked_at_chunk_by_chunk() -> None:
-    """A part would grow beyond its limit."""
-    told = known_part()
-    response = told.get(KEY)
+    """Check a large log's size with each chunk. Otherwise a part could exceed its limit."""
+    sent = known_part()
+    response = sent.get(KEY)
     assert response is not None
     response.parts[PART].large = True
-    call = Events(20).delta(0).plan(told)
+    call = Events(20).delta(0).plan(sent)
     assert call.only_part.known
     assert call.plan.log_count == 0
 
 
 def test_a_time_to_live_is_set_again_after_a_quarter_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log of a text that streams for days would expire under it; or be set with each batch."""
+    """Renew a log's time to live after a quarter of it, and not with each batch."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("service.storage.commit_plan.time", SimpleNamespace(monotonic=lambda: clock.now))
-    told = known_part()
+    sent = known_part()
     clock.now += SETTINGS.state_ttl / 4 - 1
-    assert Events(20).delta(0).store(told).plan.log_count == 1
+    assert Events(20).delta(0).store(sent).plan.log_count == 1
     clock.now += 1
-    call = Events(20).delta(0).store(told)
+    call = Events(20).delta(0).store(sent)
     assert not call.only_part.known
-    assert Events(30).delta(0).plan(told).plan.log_count == 1
+    assert Events(30).delta(0).plan(sent).plan.log_count == 1
 
 
 def test_a_known_part_of_a_response_with_news_leaves_out_what_storage_has() -> None:
-    """The last chunk of each text would carry what the first one did."""
-    told = Told()
-    Events(10).delta(0, item_id="msg_1").say(0).store(told)
-    call = Events(20).delta(0, item_id="msg_1").close(0).say(0).plan(told)
+    """Omit the item id and context that storage has, also for a closing chunk."""
+    sent = SentStates()
+    Events(10).delta(0, item_id="msg_1").with_context(0).store(sent)
+    call = Events(20).delta(0, item_id="msg_1").close(0).with_context(0).plan(sent)
     assert call.only.told
     assert call.only.registers == []
     assert call.only_part.known
@@ -407,40 +410,43 @@ def test_a_known_part_of_a_response_with_news_leaves_out_what_storage_has() -> N
     assert [closing.text for closing in call.chunk().closings] == ["x"]
 
 
-def test_a_response_that_says_nothing_was_not_told() -> None:
-    """The script would look for registers that were never there, and ask for them again and again."""
+def test_a_response_without_context_was_not_sent() -> None:
+    """Report no context as sent for a response without one. Otherwise the script would look for it."""
     assert not Events(20).delta(0).close(0).plan(known_part()).only.told
 
 
 def test_a_closing_fits_into_a_full_part() -> None:
-    """A part that is just full could never be finished; or a delta would be taken beyond its limit."""
+    """Allow closings beyond the limit of fragments. Otherwise a full part could never be finished."""
     limits = [
-        Events(10).delta(0).plan(Told()).only_part.limit,
-        Events(10).delta(0).close(0).plan(Told()).only_part.limit,
-        Events(10).close(0).plan(Told()).only_part.limit,
+        Events(10).delta(0).plan(SentStates()).only_part.limit,
+        Events(10).delta(0).close(0).plan(SentStates()).only_part.limit,
+        Events(10).close(0).plan(SentStates()).only_part.limit,
     ]
     assert limits == [10_000, 10_000, 10_000 + 4 * 2000]
 
 
 def test_the_earliest_closing_decides_how_long_a_response_waits() -> None:
-    """A text would be looked at too late, when its neighbour is closed."""
+    """Pass the earliest closing. Otherwise a text would be settled too late."""
     both = Events(10, 20, 30).delta(0).close(1).end(2)
-    assert both.plan(Told()).only.closing_ms == 20
-    assert Events(10, 20, 30).close(2, OTHER_PART).close(1).plan(Told()).only.closing_ms == 20
-    assert Events(10, 20, 30).close(2).end(1).plan(Told()).only.closing_ms == 20
+    assert both.plan(SentStates()).only.closing_ms == 20
+    assert Events(10, 20, 30).close(2, OTHER_PART).close(1).plan(SentStates()).only.closing_ms == 20
+    assert Events(10, 20, 30).close(2).end(1).plan(SentStates()).only.closing_ms == 20
 
 
-def test_the_latest_entry_counts_whatever_it_brings() -> None:
-    """A response would be given up by its last delta though its end has just come, or the other way round."""
-    assert Events(10, 20).delta(0).end(1).plan(Told()).only.latest_ms == 20 + IDLE_GRAIN_MS
-    assert Events(10, 20).end(0).delta(1).plan(Told()).only.latest_ms == 20 + IDLE_GRAIN_MS
-    assert Events(10, 20).delta(1).delta(0, part=OTHER_PART).plan(Told()).only.latest_ms == 20 + IDLE_GRAIN_MS
+def test_the_latest_entry_counts_whatever_it_contains() -> None:
+    """Pass the latest entry's time, for a delta as for an end."""
+    assert Events(10, 20).delta(0).end(1).plan(SentStates()).only.latest_ms == 20 + IDLE_GRAIN_MS
+    assert Events(10, 20).end(0).delta(1).plan(SentStates()).only.latest_ms == 20 + IDLE_GRAIN_MS
+    assert (
+        Events(10, 20).delta(1).delta(0, part=OTHER_PART).plan(SentStates()).only.latest_ms
+        == 20 + IDLE_GRAIN_MS
+    )
 
 
 def test_an_ending_is_a_blob_under_its_arrival() -> None:
-    """Two ends of a response would be one, or the script store another's bytes."""
+    """Pass an ending as a blob with its arrival. Otherwise two endings would be merged."""
     events = Events(10, 20).delta(0).end(0).end(1)
-    call = events.plan(Told())
+    call = events.plan(SentStates())
     endings = call.only.endings
     assert endings[::2] == ["10-0:0", "20-0:0"]
     assert [call.blob(number) for number in endings[1::2]] == [
@@ -449,36 +455,36 @@ def test_an_ending_is_a_blob_under_its_arrival() -> None:
     assert call.whose == [[[[[0]], [0, 1]]], [], []]
 
 
-def test_an_item_id_of_a_later_entry_says_so() -> None:
-    """A text would have the item id of whichever batch came first, and not of the earliest entry."""
-    late = Events(10, 30).delta(0).delta(1, item_id="late").plan(Told()).blobs[0]
-    between = Events(20).delta(0, item_id="between").plan(Told()).blobs[0]
-    first = Events(10).delta(0, item_id="first").plan(Told()).blobs[0]
+def test_an_item_id_has_its_entry() -> None:
+    """Record the entry of an item id, so that the earliest entry decides in any order of commits."""
+    late = Events(10, 30).delta(0).delta(1, item_id="late").plan(SentStates()).blobs[0]
+    between = Events(20).delta(0, item_id="between").plan(SentStates()).blobs[0]
+    first = Events(10).delta(0, item_id="first").plan(SentStates()).blobs[0]
     assert decode_log(late).item_id == "late"
     assert decode_log(late + between).item_id == "between"
     assert decode_log(late + between + first).item_id == "first"
 
 
-def test_item_ids_that_differ_are_told() -> None:
-    """A text would be taken for certain while its first event, with another item id, is still to come."""
-    told = known_part(item_id="msg_1")
-    call = Events(20, 30).delta(0, item_id="msg_1").delta(1, item_id="msg_2").store(told)
+def test_differing_item_ids_are_sent() -> None:
+    """Record that item ids differ. Otherwise a text could be finished before its first event arrives."""
+    sent = known_part(item_id="msg_1")
+    call = Events(20, 30).delta(0, item_id="msg_1").delta(1, item_id="msg_2").store(sent)
     assert call.chunk().ids_differ
-    assert Events(40).delta(0, item_id="msg_3").plan(told).plan.log_count == 1
-    same = Events(10, 20).delta(0, item_id="a").delta(1, item_id="a").plan(Told())
+    assert Events(40).delta(0, item_id="msg_3").plan(sent).plan.log_count == 1
+    same = Events(10, 20).delta(0, item_id="a").delta(1, item_id="a").plan(SentStates())
     assert not same.chunk().ids_differ
 
 
 def test_keys_and_blobs_go_by_their_numbers_for_several_responses() -> None:
-    """One response's text would be stored as another's."""
-    told = known_part()
+    """Number keys and blobs across responses. Otherwise one response's text would be stored for another."""
+    sent = known_part()
     commit = Events(20, 21).delta(0, "grows").commit
     for name in ("a", "b"):
         key = StreamKey("response", name)
         commit.responses |= (
             Events(20, 21, key=key).delta(1, name, part=PartKey(key, 0, 0, "refusal")).commit.responses
         )
-    call = Call(commit, told)
+    call = Call(commit, sent)
     assert [call.key(response.state) for response in call.responses] == [
         "t:state:response:a",
         "t:state:response:b",

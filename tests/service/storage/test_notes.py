@@ -1,4 +1,4 @@
-"""How notes and endings are stored: what is written is read back, by v0.1.0 too where it must be."""
+"""Test how notes and endings are stored, and that v0.1.0 reads them where necessary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AT = Arrival(EntryId(5, 1), 2)
 PART = PartKey(KEY, 0, 1, "refusal")
 
 _EndingOfV0_1 = tuple[int | None, str, str | None, list[tuple[str | None, int, int, str, bytes]]]
-"""A stored ending as v0.1.0 decodes it; its statuses are the four below."""
+"""A stored ending as v0.1.0 decodes it, with one of the four statuses below."""
 
 _STATUSES_OF_V0_1 = {"completed", "incomplete", "failed", "abandoned"}
 
@@ -67,7 +67,7 @@ endings = st.builds(
 
 @given(notes)
 def test_note_is_read_back(note: Note) -> None:
-    """Otherwise a checksum, a loss, or the words about a reason would change on their way through storage."""
+    """Keep all values of a note."""
     state = state_of(KEY, {f"note:{arrival_field(AT)}": encode_note(note)}, {})
     assert state.notes == {AT: note}
     assert state.endings == {}
@@ -82,20 +82,20 @@ def test_note_is_read_back(note: Note) -> None:
         (Note(status="cancelled", reason_class="c"), {"status": "cancelled", "reason_class": "c"}),
     ],
 )
-def test_note_holds_only_what_there_is(note: Note, stored: dict[str, object]) -> None:
-    """Otherwise a later version could not add to it, or each one would cost more than it says."""
+def test_note_holds_only_set_values(note: Note, stored: dict[str, object]) -> None:
+    """Store only the values that are set, so that later versions can add some."""
     assert msgspec.msgpack.decode(encode_note(note)) == stored
 
 
 def test_note_of_a_later_version_is_read() -> None:
-    """Otherwise a worker of this version would stop at what one of the next has stored."""
+    """Ignore unknown values, so that two versions can run together."""
     later = msgspec.msgpack.encode({"sha256": "0a", "bytes": 7, "new": 1})
     assert state_of(KEY, {f"note:{arrival_field(AT)}": later}, {}).notes == {AT: Note(Checksum("0a", 7))}
 
 
 @given(endings)
 def test_ending_is_read_back_with_its_note(ending: Ending) -> None:
-    """Otherwise a response would end in another way, by whether storage was asked."""
+    """Keep all values of an ending."""
     fields = {f"end:{arrival_field(AT)}": encode_ending(ending)}
     if note_of(ending) != Note():
         fields[f"note:{arrival_field(AT)}"] = encode_note(note_of(ending))
@@ -104,7 +104,7 @@ def test_ending_is_read_back_with_its_note(ending: Ending) -> None:
 
 @given(endings)
 def test_ending_is_readable_by_v0_1_0(ending: Ending) -> None:
-    """Otherwise a worker that is not yet updated would stop at a response that a new one has ended."""
+    """Store endings that v0.1.0 can decode, so that both versions can run during an upgrade."""
     output_index, status, reason, copies = msgspec.msgpack.decode(encode_ending(ending), type=_EndingOfV0_1)
     assert status in _STATUSES_OF_V0_1
     assert status == ("incomplete" if ending.status == "cancelled" else ending.status)
@@ -112,7 +112,7 @@ def test_ending_is_readable_by_v0_1_0(ending: Ending) -> None:
 
 
 def test_ending_of_v0_1_0_is_read() -> None:
-    """Otherwise a response that was open during the update would be lost."""
+    """Decode endings of v0.1.0. Otherwise responses that were open during the upgrade would be lost."""
     copies = [("it", 1, 2, "refusal", b"no")]
     stored = msgspec.msgpack.encode((None, "failed", "cyber_policy", copies))
     ending = Ending(KEY, None, "failed", "cyber_policy", (Copy("it", 1, 2, "refusal", "no"),))
@@ -120,20 +120,20 @@ def test_ending_of_v0_1_0_is_read() -> None:
 
 
 def test_most_endings_have_no_note() -> None:
-    """Otherwise every end of an item would be stored twice."""
+    """Store no note for a common ending. Otherwise it would be stored twice."""
     assert note_of(Ending(KEY, 0, "completed")) == Note()
     assert note_of(Ending(KEY, None, "failed", "x", (Copy(None, 0, 0, "refusal", "no"),))) == Note()
 
 
 def test_digest_of_a_finished_part_is_read() -> None:
-    """Otherwise another text for it would pass unseen, or one of v0.1.0 would always be contradicted."""
+    """Return the digest of a finished part, or None for one of v0.1.0, which stored none."""
     digest = text_digest("no")
     fields = {"part:0:1:refusal": b"done", "part:0:2:refusal": b"done", "digest:0:1:refusal": digest.encode()}
     assert state_of(KEY, fields, {}).finished_parts == {PART: digest, PART._replace(content_index=2): None}
 
 
 def test_every_context_field_has_its_registers() -> None:
-    """Otherwise a field that a producer gives would be stored and never read."""
+    """Define registers for each context field. Otherwise a value would be stored and never read."""
     names = {*CONTEXT_NAMES, "item_id", "reason", "reason_class", "provider_category"}
     names.add("provider_explanation")
     assert set(REGISTERS.values()) == {
@@ -150,8 +150,8 @@ def test_every_context_field_has_its_registers() -> None:
 AT_NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
-def test_alert_says_the_prefix_it_is_written_under() -> None:
-    """Otherwise the ids of two deployments could not be told apart where their alerts meet."""
+def test_alert_has_its_prefix() -> None:
+    """Add the prefix to an alert, so that ids of two deployments can be distinguished."""
     alert = ModerationAlert(
         type="deltaloom.text.contradicted",
         id="x",
@@ -169,8 +169,8 @@ def test_alert_says_the_prefix_it_is_written_under() -> None:
     )
 
 
-def test_dead_letter_says_the_prefix_it_is_written_under() -> None:
-    """Otherwise whoever collects the letters of two deployments could not tell whose they are."""
+def test_dead_letter_has_its_prefix() -> None:
+    """Add the prefix to a dead letter, so that letters of two deployments can be distinguished."""
     letter = DeadLetter(
         reason="oversized", error="e", stream="s", entry_id="1-0", deliveries=1, failed_at=AT_NOON, entry="{}"
     )

@@ -1,4 +1,4 @@
-"""Tests of how a response's state is written and read, and of the fields of stream entries."""
+"""Test how a response's state and the fields of stream entries are encoded and decoded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def log(text: str) -> bytes:
 
 
 def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
-    """A subscriber without FastStream could not pick its alerts; or would read "None" as an item id."""
+    """Write the JSON and plain fields for subscribers without FastStream, and omit fields that are None."""
     alert = ModerationAlert(
         type="deltaloom.refusal.opened",
         id="opened_1",
@@ -64,7 +64,7 @@ def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
 
 
 def test_a_dead_letters_entry_is_all_text() -> None:
-    """The script would write a number or a time that no reader of the stream understands."""
+    """Write all fields as text, so that readers of the stream can parse numbers and times."""
     letter = DeadLetter(
         reason="handler_error",
         error="boom",
@@ -85,7 +85,7 @@ def test_a_dead_letters_entry_is_all_text() -> None:
 def test_the_earliest_register_is_the_smallest_in_byte_order(
     one: EntryId, other: EntryId, value: str, another: str
 ) -> None:
-    """The script keeps the smaller string: a text would carry what a later entry says."""
+    """Encode registers so that byte order is entry order, since the script keeps the smaller string."""
     first, second = Register(one, value), Register(other, another)
     if one != other:
         by_bytes = register_value(first).encode() < register_value(second).encode()
@@ -94,7 +94,7 @@ def test_the_earliest_register_is_the_smallest_in_byte_order(
 
 @pytest.mark.parametrize("digits", range(1, 20))
 def test_a_longer_number_comes_after_a_shorter_one(digits: int) -> None:
-    """9 is before 10, and not after it as in a dictionary."""
+    """Order numbers by value, not alphabetically: 9 before 10."""
     lower, higher = 10**digits - 1, 10**digits
     assert register_value(Register(EntryId(lower, 0), "z")) < register_value(
         Register(EntryId(higher, 0), "a")
@@ -106,7 +106,7 @@ def test_a_longer_number_comes_after_a_shorter_one(digits: int) -> None:
 
 @given(entry_ids, st.text(max_size=8))
 def test_a_register_is_read_back(entry: EntryId, value: str) -> None:
-    """A tenant's name with a blank would be cut, or its entry be another."""
+    """Keep names, entries and values of registers, also with blanks."""
     for learned in (False, True):
         name, register = RegisterName("tenant", learned), Register(entry, value)
         field = f"ctx:{register_field(name)}"
@@ -114,21 +114,21 @@ def test_a_register_is_read_back(entry: EntryId, value: str) -> None:
 
 
 def test_each_register_has_a_field_of_its_own() -> None:
-    """What was learned would overwrite what the producer says."""
+    """Use separate fields for learned and producer values. Otherwise one would overwrite the other."""
     assert REGISTERS["ctx:model"] == RegisterName("model", learned=False)
     assert REGISTERS["ctx:model:learned"] == RegisterName("model", learned=True)
     assert len(set(REGISTERS.values())) == len(REGISTERS)
 
 
 def test_the_open_parts_are_those_that_are_not_done() -> None:
-    """Logs of finished parts would be asked for, or those of open ones left out."""
+    """Return the open parts only, since only their logs are loaded."""
     fields = {"part:0:0:refusal": b"open", "part:1:0:reasoning": b"done", "end:5-1:0": b"", "version": b"1"}
     assert open_fields(fields) == ["0:0:refusal"]
 
 
 @pytest.mark.parametrize("output_index", [None, 0, 3])
 def test_an_ending_is_read_back(output_index: int | None) -> None:
-    """The end of one item would end the whole response; or a copy would belong to another part."""
+    """Keep an ending's item and copies. Otherwise an item's end would end its response."""
     copies = (Copy("msg_1", 2, 1, "refusal", "No \ud83d."), Copy(None, 0, 0, "reasoning", ""))
     ending = Ending(KEY, output_index, "incomplete", "max_output_tokens", copies)
     at = Arrival(ENTRY, 4)
@@ -137,7 +137,7 @@ def test_an_ending_is_read_back(output_index: int | None) -> None:
 
 
 def test_a_state_is_read_with_its_logs() -> None:
-    """A part that another worker finished meanwhile would be open without a log, and finished empty."""
+    """Treat an open part without a log as finished, since another worker finished it meanwhile."""
     fields = {
         "part:0:0:refusal": b"open",
         "part:1:0:refusal": b"open",
@@ -155,7 +155,7 @@ def test_a_state_is_read_with_its_logs() -> None:
 
 
 def test_a_log_that_cannot_be_read_is_set_aside() -> None:
-    """One damaged log would hold up every text of its response, and of its neighbours."""
+    """Leave out and log a part with a damaged log. Otherwise it would block all texts of its response."""
     fields = {"part:0:0:refusal": b"open", "part:1:0:refusal": b"open"}
     with capture_logs() as lines:
         state = state_of(KEY, fields, {"0:0:refusal": b"?", "1:0:refusal": log("No.")})
@@ -168,6 +168,6 @@ def test_a_log_that_cannot_be_read_is_set_aside() -> None:
 
 @pytest.mark.parametrize(("seconds", "ms"), [(1, 1000), (0.0004, 0), (0.0006, 1), (2.5, 2500)])
 def test_seconds_are_whole_milliseconds(seconds: float, ms: int) -> None:
-    """A script would be given a fraction, and refuse it."""
+    """Round seconds to whole milliseconds, since Redis refuses fractions."""
     assert in_ms(seconds) == ms
     assert type(in_ms(seconds)) is int

@@ -1,133 +1,135 @@
-"""Tests of what this process sent to storage before, and so leaves out of the next commit."""
+"""Test which data this process has sent, and therefore omits from the next commit."""
 
 from __future__ import annotations
 
-from handlers.core.effects import Context
+from handlers.core.effects import ContextValues
 from handlers.core.identity import EntryId, StreamKey
-from service.storage.sent_cache import Told, ToldPart, ToldResponse
+from service.storage.sent_cache import SentPart, SentResponse, SentStates
 
-ACME = (Context(tenant="acme"), False)
-ACME_AND_MODEL = (Context(tenant="acme", model="m"), False)
+ACME = (ContextValues(tenant="acme"), False)
+ACME_AND_MODEL = (ContextValues(tenant="acme", model="m"), False)
 
 
 def at(ms: int) -> EntryId:
-    """An entry of this time."""
+    """Return the id of an entry at this time, in milliseconds."""
     return EntryId(ms, 0)
 
 
-def test_the_same_again_is_known_and_an_earlier_one_is_news() -> None:
-    """The earliest entry that says something wins: one that comes late must reach the server."""
-    told = ToldResponse("response:r", "state")
-    assert not told.knows({ACME: at(5)})
-    told.tell({ACME: at(5)})
-    assert told.knows({ACME: at(5)})
-    assert told.knows({ACME: at(6)})
-    assert not told.knows({ACME: at(4)})
-    told.tell({ACME: at(4)})
-    assert told.knows({ACME: at(4)})
+def test_a_sent_context_is_known_and_an_earlier_one_is_new() -> None:
+    """Omit a context that an earlier or the same entry sent, and send one of an even earlier entry."""
+    sent = SentResponse("response:r", "state")
+    assert not sent.knows({ACME: at(5)})
+    sent.record({ACME: at(5)})
+    assert sent.knows({ACME: at(5)})
+    assert sent.knows({ACME: at(6)})
+    assert not sent.knows({ACME: at(4)})
+    sent.record({ACME: at(4)})
+    assert sent.knows({ACME: at(4)})
 
 
-def test_less_than_was_told_is_known_and_more_is_news() -> None:
-    """Entries of a response do not all say the same of it."""
-    told = ToldResponse("response:r", "state")
-    told.tell({ACME_AND_MODEL: at(5)})
-    assert told.knows({ACME: at(5)})
-    assert not told.knows({ACME: at(4)})
-    assert not told.knows({(Context(traceparent="t"), False): at(6)})
-    assert not told.knows({(Context(tenant="acme"), True): at(6)}), "learned is another register than said"
+def test_a_part_of_a_sent_context_is_known_and_further_values_are_new() -> None:
+    """Omit a context that is part of a sent one, and send one with further values."""
+    sent = SentResponse("response:r", "state")
+    sent.record({ACME_AND_MODEL: at(5)})
+    assert sent.knows({ACME: at(5)})
+    assert not sent.knows({ACME: at(4)})
+    assert not sent.knows({(ContextValues(traceparent="t"), False): at(6)})
+    assert not sent.knows({(ContextValues(tenant="acme"), True): at(6)}), (
+        "learned values have registers of their own"
+    )
 
 
-def test_nothing_said_is_known() -> None:
-    """Most events of a producer without a context say nothing."""
-    assert ToldResponse("response:r", "state").knows({})
+def test_an_empty_context_is_known() -> None:
+    """Omit an empty context."""
+    assert SentResponse("response:r", "state").knows({})
 
 
-def test_what_differs_in_each_event_takes_no_room() -> None:
-    """Producers that say another `traceparent` with each event would fill a worker's memory."""
-    told = ToldResponse("response:r", "state")
-    traces = [(Context(tenant="acme", traceparent=f"{number}"), False) for number in range(1, 1000)]
-    told.tell({ACME: at(0)})
+def test_values_that_change_with_each_event_are_bounded() -> None:
+    """Bound the memory for values that change with each event, like `traceparent`."""
+    sent = SentResponse("response:r", "state")
+    traces = [(ContextValues(tenant="acme", traceparent=f"{number}"), False) for number in range(1, 1000)]
+    sent.record({ACME: at(0)})
     for number, trace in enumerate(traces, 1):
-        told.tell({trace: at(number)})
-    assert len(told._said) <= 8  # noqa: SLF001 - the room that it takes
-    assert all(told.knows({trace: at(number)}) for number, trace in enumerate(traces, 1))
-    assert not told.knows({(Context(traceparent="new"), False): at(0)})
+        sent.record({trace: at(number)})
+    assert len(sent._claims) <= 8  # noqa: SLF001 - the size of the cache
+    assert all(sent.knows({trace: at(number)}) for number, trace in enumerate(traces, 1))
+    assert not sent.knows({(ContextValues(traceparent="new"), False): at(0)})
 
 
-def test_what_an_entry_says_twice_is_known_from_its_earliest_entry_on() -> None:
-    """A later repeat would move the earliest entry forward, and what lies between would be sent again."""
-    told = ToldResponse("response:r", "state")
-    told.tell({ACME: at(4)})
-    told.tell({ACME: at(9)})
-    assert told.knows({ACME: at(4)})
-    assert told.knows({(Context(tenant="acme"), False): at(5)})
+def test_a_repeated_context_keeps_its_earliest_entry() -> None:
+    """Keep the earliest entry of a repeated context. Otherwise later repeats would be sent again."""
+    sent = SentResponse("response:r", "state")
+    sent.record({ACME: at(4)})
+    sent.record({ACME: at(9)})
+    assert sent.knows({ACME: at(4)})
+    assert sent.knows({(ContextValues(tenant="acme"), False): at(5)})
 
 
-def named(item_id: str, entry: EntryId, *, ids_differ: bool = False) -> ToldPart:
-    """A part of which this item id was sent."""
-    part = ToldPart("0:0:refusal", "log")
-    part.tell_name(item_id, entry, ids_differ=ids_differ)
+def named(item_id: str, entry: EntryId, *, ids_differ: bool = False) -> SentPart:
+    """Return a part with this item id sent."""
+    part = SentPart("0:0:refusal", "log")
+    part.record_name(item_id, entry, ids_differ=ids_differ)
     return part
 
 
 def test_a_part_without_item_ids_has_nothing_to_send() -> None:
-    """Every chunk of a producer that sends no item ids would be taken for news."""
-    part = ToldPart("0:0:refusal", "log")
+    """Treat a missing item id as known. Otherwise producers without ids would always use the slow path."""
+    part = SentPart("0:0:refusal", "log")
     assert part.has_name(None, at(5), ids_differ=False)
-    part.tell_name(None, at(5), ids_differ=False)
+    part.record_name(None, at(5), ids_differ=False)
     assert not part.has_name("a", at(5), ids_differ=False)
 
 
 def test_an_item_id_is_sent_until_its_earliest_entry_has_been() -> None:
-    """`item_id` would be that of the faster worker, and not of the earliest entry."""
+    """Send an item id from an earlier entry, which decides the part's id."""
     part = named("a", at(5))
     assert part.has_name("a", at(5), ids_differ=False)
     assert part.has_name("a", at(6), ids_differ=False)
     assert not part.has_name("a", at(4), ids_differ=False)
-    part.tell_name("a", at(4), ids_differ=False)
+    part.record_name("a", at(4), ids_differ=False)
     assert part.has_name("a", at(4), ids_differ=False)
 
 
 def test_a_later_entry_does_not_replace_the_item_id() -> None:
-    """The next chunk would leave out an item id that storage never got."""
+    """Keep the earliest entry of an item id."""
     part = named("a", at(5))
-    part.tell_name("a", at(9), ids_differ=False)
+    part.record_name("a", at(9), ids_differ=False)
     assert part.has_name("a", at(5), ids_differ=False)
 
 
 def test_another_item_id_is_sent_once() -> None:
-    """Storage would finish a text too early, unaware that its item ids differ; or be told each time."""
+    """Send once that item ids differ. Otherwise a text could be finished too early."""
     part = named("a", at(5))
     assert not part.has_name("b", at(6), ids_differ=False)
-    part.tell_name("b", at(6), ids_differ=False)
+    part.record_name("b", at(6), ids_differ=False)
     assert part.has_name("b", at(6), ids_differ=False)
     assert part.has_name("c", at(7), ids_differ=True)
     assert not part.has_name("b", at(4), ids_differ=False), "an earlier entry decides the item id"
 
 
 def test_item_ids_that_differ_within_a_batch_are_sent_once() -> None:
-    """They may differ in one batch, the first of which has the id that storage knows."""
+    """Send once that ids differ within a batch, even if the first id is known."""
     part = named("a", at(5))
     assert not part.has_name("a", at(6), ids_differ=True)
-    part.tell_name("a", at(6), ids_differ=True)
-    part.tell_name("a", at(4), ids_differ=False)
+    part.record_name("a", at(6), ids_differ=True)
+    part.record_name("a", at(4), ids_differ=False)
     assert part.has_name("a", at(7), ids_differ=True), "an earlier entry does not take it back"
     assert named("a", at(5), ids_differ=True).has_name("b", at(6), ids_differ=False)
 
 
-def test_one_item_id_is_no_difference() -> None:
-    """A repeat of the same id would count as two, and the part's text would wait for the low-water mark."""
+def test_a_repeated_item_id_is_not_a_difference() -> None:
+    """Ignore a repeated item id. Otherwise the part would wait for the low-water mark."""
     part = named("a", at(5))
-    part.tell_name("a", at(6), ids_differ=False)
+    part.record_name("a", at(6), ids_differ=False)
     assert not part.has_name("b", at(7), ids_differ=False)
 
 
 def test_a_response_is_kept_until_it_is_forgotten() -> None:
-    """All of it would be sent with every batch; or left out, though the server has lost it."""
-    told, key = Told(), StreamKey("response", "resp_1")
-    response = ToldResponse("response:resp_1", "state")
-    assert told.get(key) is None
-    told.keep(key, response)
-    assert told.get(key) is response
-    told.forget(key)
-    assert told.get(key) is None
+    """Keep a response's state until `forget`, as after the server has lost it."""
+    sent, key = SentStates(), StreamKey("response", "resp_1")
+    response = SentResponse("response:resp_1", "state")
+    assert sent.get(key) is None
+    sent.keep(key, response)
+    assert sent.get(key) is response
+    sent.forget(key)
+    assert sent.get(key) is None

@@ -1,4 +1,4 @@
-"""Tests of the plan that settle.lua carries out."""
+"""Test the plan that settle.lua executes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from deltaloom import ModerationAlert, StreamNames
 from handlers.core.assembly import Assembly
-from handlers.core.effects import Context
+from handlers.core.effects import ContextValues
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.outputs import assembled_text, time_of
 from handlers.core.response import FinishedPart
 from handlers.core.text import text_digest
 from service.keys import Keys
-from service.ports.storage import FinishedText, Over, Settlement
+from service.ports.storage import FinishedText, ResponseOutcome, Settlement
 from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
 from service.storage.records import entry_of, entry_of_alert, stamped
@@ -34,10 +34,10 @@ WINDOW_MS, BASELINE_MS = 100_000 // WINDOW_STEPS, 2_400_000 // BASELINE_STEPS
 
 
 class Call:
-    """A call, with keys by the numbers that a script gives them."""
+    """A call whose keys are found by the numbers in its plan."""
 
     def __init__(self, *settlements: Settlement, settings: Settings = SETTINGS) -> None:
-        self.call = SettleCall(settlements, "history", KEYS, settings)
+        self.call = SettleCall(settlements, "replication_id", KEYS, settings)
         (plan,) = self.call.args
         self.plan: dict[str, Any] = msgspec.msgpack.decode(plan)
         self.settlements: list[dict[str, Any]] = self.plan["settlements"]
@@ -48,20 +48,24 @@ class Call:
         return self.call.keys[number - 1]
 
     def buckets(self, settlement: int = 0) -> list[str]:
-        """Return the keys of the buckets in which a settlement is counted."""
-        numbers = self.settlements[settlement]["over"]["buckets"]
+        """Return the keys of the buckets that count a settlement."""
+        numbers = self.settlements[settlement]["outcome"]["buckets"]
         return [self.key(self.plan["buckets"][number - 1]["key"]) for number in numbers]
 
 
-def settlement(texts: Sequence[FinishedText] = (), over: Over | None = None, **changed: Any) -> Settlement:
-    """Return one of a response from which nothing is to be written but this."""
-    fields: dict[str, Any] = {"spent": [], "doubtful_since": None, "ended": False, **changed}
-    return Settlement(KEY, 7, texts, over=over, **fields)
+def settlement(
+    texts: Sequence[FinishedText] = (), outcome: ResponseOutcome | None = None, **changed: Any
+) -> Settlement:
+    """Return a settlement with these texts and this outcome only."""
+    fields: dict[str, Any] = {"applied_endings": [], "unsettled_since": None, "ended": False, **changed}
+    return Settlement(KEY, 7, texts, outcome=outcome, **fields)
 
 
-def over(at_ms: int = 1_000_000, name: str = "m-1", alerts: Sequence[ModerationAlert] = ()) -> Over:
-    """Return the end of a model's response."""
-    return Over(at_ms, [("model", name)], alerts)
+def outcome(
+    at_ms: int = 1_000_000, name: str = "m-1", alerts: Sequence[ModerationAlert] = ()
+) -> ResponseOutcome:
+    """Return the outcome of a model's response."""
+    return ResponseOutcome(at_ms, [("model", name)], alerts)
 
 
 def alert(alert_type: AlertType) -> ModerationAlert:
@@ -73,27 +77,27 @@ def text(opened: ModerationAlert | None = None, finished: ModerationAlert | None
     """Return a finished text with its alerts."""
     assembly = Assembly("No.", 1, 0, 1, 1)
     message = assembled_text(
-        FinishedPart(PART, assembly, "completed", None, "verified", None, Context(), 1, 2)
+        FinishedPart(PART, assembly, "completed", None, "verified", None, ContextValues(), 1, 2)
     )
     return FinishedText(PART, message, opened, finished, 42, 3)
 
 
 def test_the_first_keys_are_those_that_the_script_names() -> None:
-    """Texts would be written to the stream of alerts."""
+    """Pass the fixed keys first, in the script's order."""
     call = Call()
     assert call.call.keys == ["t:assembled", "t:alerts", "t:counts", "t:open", "t:waiting"]
     assert call.settlements == []
-    assert call.plan["history"] == "history"
+    assert call.plan["replication_id"] == "replication_id"
 
 
 def test_a_bucket_has_room_for_a_thousand_names() -> None:
-    """A producer with a name a response would fill the server; or the rest be counted under no name."""
+    """Limit a bucket to 1000 names and count the rest as "(other)". Otherwise names could fill the server."""
     plan = Call().plan
     assert (plan["names_at_most"], plan["other"]) == (1000, "(other)")
 
 
 def test_times_to_live_are_those_of_the_settings() -> None:
-    """A finished text would be forgotten, and written again when its entries come again."""
+    """Pass the times to live of the settings, in milliseconds."""
     call = Call(settings=Settings())
     default = Settings()
     assert call.plan["marker_ttl_ms"] == default.remembered * 1000
@@ -102,40 +106,44 @@ def test_times_to_live_are_those_of_the_settings() -> None:
 
 
 def test_a_response_without_texts_is_remembered_no_longer_than_one_with_them() -> None:
-    """A short time to live of the settings would be ten minutes for most responses."""
+    """Keep the marker of a response without texts no longer than the others."""
     short = Settings(marker_ttl=60, item_ttl=60, retention=60)
     assert Call(settings=short).plan["over_ttl_ms"] == 60_000
 
 
-def test_what_was_read_is_compared_with_what_is_there() -> None:
-    """A text would be written though something came for it since it was read; or an end be forgotten."""
-    spent = [Arrival(EntryId(5, 1), 2), Arrival(EntryId(6, 0), 0)]
-    call = Call(settlement(spent=spent, ended=True, doubtful_since=EntryId(9, 3), idle_since_ms=8))
+def test_version_and_endings_are_passed() -> None:
+    """Pass the version and the endings that were read, so that the script detects changes since then."""
+    applied_endings = [Arrival(EntryId(5, 1), 2), Arrival(EntryId(6, 0), 0)]
+    call = Call(
+        settlement(
+            applied_endings=applied_endings, ended=True, unsettled_since=EntryId(9, 3), idle_since_ms=8
+        )
+    )
     (plan,) = call.settlements
     assert call.key(plan["state"]) == "t:state:response:resp_1"
     assert call.key(plan["marker"]) == KEYS.marker(KEY)
     assert (plan["member"], plan["version"], plan["ended"]) == ("response:resp_1", 7, True)
-    assert plan["spent"] == ["5-1:2", "6-0:0"]
-    assert (plan["doubtful_ms"], plan["idle_since_ms"]) == (9, 8)
-    assert "over" not in plan
+    assert plan["applied_endings"] == ["5-1:2", "6-0:0"]
+    assert (plan["unsettled_ms"], plan["idle_since_ms"]) == (9, 8)
+    assert "outcome" not in plan
 
 
-def test_what_is_not_so_is_left_out() -> None:
-    """The script takes what is there for true: a response in mid-stream would be given up, or wait."""
+def test_unset_values_are_left_out() -> None:
+    """Omit unset values, since the script treats a present value as set."""
     (plan,) = Call(settlement()).settlements
-    assert not {"doubtful_ms", "idle_since_ms", "over"} & plan.keys()
+    assert not {"unsettled_ms", "idle_since_ms", "outcome"} & plan.keys()
     assert plan["ended"] is False
-    assert plan["spent"] == plan["texts"] == []
+    assert plan["applied_endings"] == plan["texts"] == []
 
 
 def test_a_time_of_zero_is_a_time() -> None:
-    """An entry with an explicit id may have it: its response would be given up though something came."""
-    (plan,) = Call(settlement(doubtful_since=EntryId(0, 1), idle_since_ms=0)).settlements
-    assert (plan["doubtful_ms"], plan["idle_since_ms"]) == (0, 0)
+    """Pass a time of zero, which an explicit entry id can have."""
+    (plan,) = Call(settlement(unsettled_since=EntryId(0, 1), idle_since_ms=0)).settlements
+    assert (plan["unsettled_ms"], plan["idle_since_ms"]) == (0, 0)
 
 
 def test_a_text_is_written_with_its_item() -> None:
-    """A text could not be looked up, or would overwrite another part of its item."""
+    """Pass the text with the keys and fields of its log and its item."""
     finished = text()
     call = Call(settlement([finished]))
     ((plan,),) = (each["texts"] for each in call.settlements)
@@ -150,7 +158,7 @@ def test_a_text_is_written_with_its_item() -> None:
 
 
 def test_a_text_brings_its_alerts() -> None:
-    """The end of a refusal would be told as its beginning."""
+    """Pass the opened and the finished alert separately."""
     opened, finished = alert("deltaloom.refusal.opened"), alert("deltaloom.refusal.finished")
     call = Call(settlement([text(opened, finished)]))
     ((plan,),) = (each["texts"] for each in call.settlements)
@@ -159,9 +167,9 @@ def test_a_text_brings_its_alerts() -> None:
 
 
 def test_an_end_is_counted_in_both_series() -> None:
-    """A spike would be compared with nothing; or a bucket expire while somebody asks for it."""
-    call = Call(settlement(over=over(at_ms=1_234_567)))
-    plan = call.settlements[0]["over"]
+    """Count an ended response in the window's and in the baseline's bucket, each with its expiry."""
+    call = Call(settlement(outcome=outcome(at_ms=1_234_567)))
+    plan = call.settlements[0]["outcome"]
     assert (plan["alerts"], plan["counted_for"]) == ([], [["model", "m-1"]])
     assert call.buckets() == [f"t:rates:{WINDOW_MS}:1230000", f"t:rates:{BASELINE_MS}:1200000"]
     window, baseline = call.plan["buckets"]
@@ -170,36 +178,38 @@ def test_an_end_is_counted_in_both_series() -> None:
 
 
 def test_a_bucket_is_named_once() -> None:
-    """A batch of many ends would send its buckets' keys for each of them."""
-    call = Call(settlement(over=over(1)), settlement(over=over(2)), settlement(over=over(WINDOW_MS)))
+    """Pass each bucket's key once for a whole call."""
+    call = Call(
+        settlement(outcome=outcome(1)), settlement(outcome=outcome(2)), settlement(outcome=outcome(WINDOW_MS))
+    )
     assert call.buckets(0) == call.buckets(1)
     assert call.buckets(2) == [f"t:rates:{WINDOW_MS}:{WINDOW_MS}", f"t:rates:{BASELINE_MS}:0"]
     assert len(call.plan["buckets"]) == 3
 
 
-def test_an_end_that_is_nobodys_is_counted_nowhere() -> None:
-    """Buckets would be made that nobody asks for."""
-    call = Call(settlement(over=Over(1, [], [])))
-    assert call.plan["buckets"] == call.settlements[0]["over"]["buckets"] == []
+def test_an_end_without_names_is_counted_nowhere() -> None:
+    """Count a response without a model and a tenant in no bucket."""
+    call = Call(settlement(outcome=ResponseOutcome(1, [], [])))
+    assert call.plan["buckets"] == call.settlements[0]["outcome"]["buckets"] == []
 
 
 def test_nothing_is_counted_without_a_window() -> None:
-    """Who switches the rates off would pay for them all the same."""
-    call = Call(settlement(over=over()), settings=Settings(spike_window=0))
-    assert call.plan["buckets"] == call.settlements[0]["over"]["buckets"] == []
+    """Count in no bucket if spike detection is disabled."""
+    call = Call(settlement(outcome=outcome()), settings=Settings(spike_window=0))
+    assert call.plan["buckets"] == call.settlements[0]["outcome"]["buckets"] == []
 
 
 @pytest.mark.parametrize("length", [NAME_LENGTH, NAME_LENGTH + 1])
 def test_a_long_name_is_cut(length: int) -> None:
-    """One producer's names could fill the server; or a name that fits would be cut."""
-    call = Call(settlement(over=over(name="m" * length)))
-    assert call.settlements[0]["over"]["counted_for"] == [["model", "m" * NAME_LENGTH]]
+    """Truncate long names. Otherwise one producer's names could fill the server."""
+    call = Call(settlement(outcome=outcome(name="m" * length)))
+    assert call.settlements[0]["outcome"]["counted_for"] == [["model", "m" * NAME_LENGTH]]
 
 
 def test_the_alerts_of_an_end_go_by_their_types() -> None:
-    """An alert could not be told from one that was raised before."""
+    """Pass a response's alerts by type, so that the script raises each type once."""
     filtered = alert("deltaloom.response.filtered")
-    call = Call(settlement(over=over(alerts=[filtered])))
-    assert call.settlements[0]["over"]["alerts"] == [
+    call = Call(settlement(outcome=outcome(alerts=[filtered])))
+    assert call.settlements[0]["outcome"]["alerts"] == [
         {"type": "deltaloom.response.filtered", "entry": entry_of_alert(filtered, "t")}
     ]

@@ -1,1 +1,1 @@
-"""Mirrors service/alerts/deciding."""
+"""Tests that mirror service/alerts/deciding."""

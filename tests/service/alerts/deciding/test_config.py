@@ -1,4 +1,4 @@
-"""Files that are wrong, and what is said of them."""
+"""Test invalid configuration files, and the errors and warnings about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.alerts.deciding.config import parse, secrets_missing, warnings
 from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import Policy
-from service.alerts.deciding.schema import Match, Mute, Redaction, Route, Rule
+from service.alerts.deciding.schema import AlertRoute, AlertRule, Match, Mute, Redaction
 from tests.service.alerts.made import NOW, config
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "alerts.toml"
@@ -20,9 +20,9 @@ LOG = '[destinations.log]\ntype = "log"\n'
 TYPES = "webhook, slack, pagerduty, alertmanager, apprise, log, command"
 
 WRONG = {
-    "key = ": (1, "", "is no TOML: invalid value"),
-    "a = 1\na = 2": (2, "", "is no TOML: cannot overwrite a value"),
-    "a = '''": (1, "", "is no TOML: expected \"'''\""),
+    "key = ": (1, "", "is not valid TOML: invalid value"),
+    "a = 1\na = 2": (2, "", "is not valid TOML: cannot overwrite a value"),
+    "a = '''": (1, "", "is not valid TOML: expected \"'''\""),
     "rotes = []": (1, "rotes", "is not known here; did you mean routes?"),
     "zzz = 1": (1, "zzz", "is not known here"),
     "\nrules = 1": (2, "rules", "1 should be a valid tuple"),
@@ -51,17 +51,17 @@ WRONG = {
     '[[rules]]\nname = "r"\npattern = "(?=x)"': (
         3,
         "rules[0].pattern",
-        '"(?=x)" should be a regular expression as RE2 takes it: invalid perl operator: (?= (RE2 has no look',
+        '"(?=x)" should be a regular expression in RE2 syntax: invalid perl operator: (?= (RE2 has no look',
     ),
     '[[rules]]\nname = "r"\npattern = ["a",\n "x*"]': (
         4,
         "rules[0].pattern[1]",
-        '"x*" should be a pattern that does not match the empty text: this one takes every text',
+        '"x*" should be a pattern that does not match the empty text: this one matches every text',
     ),
     '[[rules]]\nname = "r"\nseverity = "info"': (
         1,
         "rules[0]",
-        "needs a pattern, or a match that says something: it would take every alert",
+        "needs a pattern, or a match with a criterion; else it would match every alert",
     ),
     '[[rules]]\nname = "r"\nmatch = { severity = "info" }': (
         1,
@@ -94,16 +94,16 @@ WRONG = {
         "routes[0].text",
         'should be "full", "none" or { excerpt = N } with N from 1 to 10000',
     ),
-    f'{LOG}[[routes]]\nto = "lgo"': (4, "routes[0].to", '"lgo" is no destination; did you mean log?'),
+    f'{LOG}[[routes]]\nto = "lgo"': (4, "routes[0].to", '"lgo" is not a destination; did you mean log?'),
     f'{LOG}[[routes]]\nto = ["log",\n"lgo"]': (
         5,
         "routes[0].to[1]",
-        '"lgo" is no destination; did you mean log?',
+        '"lgo" is not a destination; did you mean log?',
     ),
     f'{LOG}[[routes]]\nname = "r"\nto = "log"\n[[routes]]\nname = "r"\nto = "log"': (
         7,
         "routes[1].name",
-        '"r" is there twice',
+        '"r" is used twice',
     ),
     '[[mutes]]\nuntil = 2026-01-01T00:00:00\nwhy = "x"\nmatch = {}': (
         2,
@@ -119,14 +119,14 @@ WRONG = {
     'shipped_rules = ["declned"]': (
         1,
         "shipped_rules[0]",
-        '"declned" is no rule that ships; did you mean declined?',
+        '"declned" is not a shipped rule; did you mean declined?',
     ),
 }
 
 
 @pytest.mark.parametrize("toml", WRONG, ids=range(len(WRONG)))
-def test_what_is_wrong(toml: str) -> None:
-    """Somebody would have to look for a mistake that the error could have pointed at."""
+def test_errors_point_to_their_place(toml: str) -> None:
+    """Report the line, the key and the fault."""
     line, key, says = WRONG[toml]
     with pytest.raises(ConfigError) as raised:
         parse(toml, "etc/alerts.toml")
@@ -136,8 +136,8 @@ def test_what_is_wrong(toml: str) -> None:
     assert str(raised.value).startswith(f"etc/alerts.toml:{line}: {f'{key}: ' if key else ''}{says}")
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
-    """One would mend a file mistake by mistake."""
+def test_all_errors_are_reported_at_once() -> None:
+    """Report all faults of a file together. Otherwise an operator would need one attempt for each."""
     toml = (
         f'{LOG}[[routes]]\nto = "log"\ntext = "x"\n[[routes]]\nto = []\n[[rules]]\nname = ""\npattern = "("'
     )
@@ -151,7 +151,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ]
 
 
-SECRET = "hunter2hunter2"  # noqa: S105 - the test looks for it
+SECRET = "hunter2hunter2"  # noqa: S105 - a made-up secret that no error may show
 
 LEAKING = (
     f'[destinations.x]\ntype = "slack"\nurl = "https://hooks.example/{SECRET}"',
@@ -169,7 +169,7 @@ LEAKING = (
 
 @pytest.mark.parametrize("toml", LEAKING, ids=range(len(LEAKING)))
 def test_no_secret_is_repeated(toml: str) -> None:
-    """A secret that somebody wrote into the file would go into a log with the error."""
+    """Keep secrets out of errors, since errors are logged."""
     with pytest.raises(ConfigError) as raised:
         parse(toml, "alerts.toml")
     assert SECRET not in str(raised.value)
@@ -178,7 +178,7 @@ def test_no_secret_is_repeated(toml: str) -> None:
 
 
 def test_secrets_missing(tmp_path: Path) -> None:
-    """A relay would start, or reload, and find out at the first alert that it cannot send any."""
+    """Report missing secrets when the file is loaded, not with the first alert."""
     there, empty = tmp_path / "there", tmp_path / "empty"
     there.write_text("secret\n")
     empty.write_text("\n")
@@ -200,18 +200,18 @@ def test_secrets_missing(tmp_path: Path) -> None:
 
 
 def test_warnings() -> None:
-    """A mute that is over, a destination that gets nothing or a category nobody gives would go unseen."""
+    """Warn of expired mutes, destinations without a route, and categories that no rule assigns."""
     toml = (
         f'{LOG}[destinations.idle]\ntype = "log"\n'
         '[[routes]]\nto = "log"\nmatch = { category = ["self-harm", "selfharm", "pol*", "x*"] }\n'
         '[[mutes]]\nmatch = {}\nuntil = 2026-05-04T12:00:00Z\nwhy = "over"\n'
         '[[mutes]]\nmatch = {}\nuntil = 2026-05-04T12:00:01Z\nwhy = "not yet"\n'
     )
-    assert [finding.told("f") for finding in warnings(toml, config(toml), NOW)] == [
-        "f:3: destinations.idle: no route leads here: it gets nothing",
+    assert [finding.as_line("f") for finding in warnings(toml, config(toml), NOW)] == [
+        "f:3: destinations.idle: no route leads here, so it gets no alerts",
         'f:7: routes[0].match.category[1]: no rule gives the category "selfharm"; did you mean self-harm?',
         'f:7: routes[0].match.category[3]: no rule gives the category "x*"',
-        "f:10: mutes[0].until: is over: this mutes nothing any more",
+        "f:10: mutes[0].until: has passed, so this mute has no effect",
     ]
     assert [finding.says for finding in warnings("", config(""), NOW)] == [
         "there are no destinations: nothing is sent"
@@ -225,37 +225,37 @@ PLACES = st.integers(0, len(LINES) - 1)
 
 
 @given(st.dictionaries(PLACES, st.sampled_from(VALUES) | PLACES | st.just(""), min_size=1, max_size=3))
-def test_no_file_is_more_than_wrong(changes: dict[int, str | int]) -> None:
-    """A relay that is told to read its file again would end on a mistake that nobody thought of."""
+def test_any_faulty_file_is_a_config_error(changes: dict[int, str | int]) -> None:
+    """Report any faulty file as ConfigError. Otherwise a reload could end the relay."""
     lines = list(LINES)
-    for place, other in changes.items():
-        key = lines[place].partition(" = ")[0]
-        lines[place] = lines[other] if isinstance(other, int) else f"{key} = {other}" if other else ""
+    for ref, other in changes.items():
+        key = lines[ref].partition(" = ")[0]
+        lines[ref] = lines[other] if isinstance(other, int) else f"{key} = {other}" if other else ""
     text = "\n".join(lines)
     try:
         read = parse(text, "alerts.toml")
     except ConfigError as error:
-        told = [finding.line in range(len(lines) + 1) for finding in error.findings]
+        located = [finding.line in range(len(lines) + 1) for finding in error.findings]
     else:
         Policy(read)
         secrets_missing(text, read, {})
-        told = [finding.line in range(len(lines) + 1) for finding in warnings(text, read, NOW)] or [True]
-    assert told
-    assert all(told)
+        located = [finding.line in range(len(lines) + 1) for finding in warnings(text, read, NOW)] or [True]
+    assert located
+    assert all(located)
 
 
 def test_the_example_shows_everything() -> None:
-    """Whoever copies it would copy a mistake, or would not see what there is."""
+    """Use all options in the example file, without errors or warnings."""
     text = EXAMPLE.read_text()
     shown = parse(text, "alerts.toml")
     assert warnings(text, shown, NOW) == []
     assert {options.type for options in shown.destinations.values()} == set(TYPES.split(", "))
-    tables: list[Rule | Route | Mute] = [*shown.rules, *shown.routes, *shown.mutes]
+    tables: list[AlertRule | AlertRoute | Mute] = [*shown.rules, *shown.routes, *shown.mutes]
     matches = [table.match for table in tables]
     assert set().union(*(match.model_fields_set for match in matches)) == set(Match.model_fields)
     for kind, shown_of_it in (
-        (Rule, shown.rules),
-        (Route, shown.routes),
+        (AlertRule, shown.rules),
+        (AlertRoute, shown.routes),
         (Mute, shown.mutes),
         (Redaction, (shown.redaction,)),
     ):

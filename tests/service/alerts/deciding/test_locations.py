@@ -1,4 +1,4 @@
-"""Where each key of a TOML document stands."""
+"""Test the line numbers of a TOML document's keys."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ LINES = {
 
 
 def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """All paths into a document."""
+    """Return the paths of all values in a document."""
     yield path
     if isinstance(value, dict):
         for key, each in value.items():
@@ -99,13 +99,13 @@ def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_every_form(ending: str) -> None:
-    """An error would point to the wrong line, or be lost in an exception of the one who tells of it."""
+    """Find the lines of all syntactic forms. Otherwise errors would point to wrong lines."""
     assert lines_of(DOCUMENT.replace("\n", ending)) == LINES
     assert set(paths_of(tomllib.loads(DOCUMENT))) == set(LINES)
 
 
 def test_empty() -> None:
-    """A file without anything could not be spoken of."""
+    """Locate the root of an empty file in line 1."""
     assert lines_of("") == lines_of("\n# nothing\n") == {(): 1}
 
 
@@ -119,12 +119,12 @@ VALUES = st.recursive(
 
 
 def quoted(text: str) -> str:
-    """A basic string."""
+    """Return a TOML basic string."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def inline(value: Any) -> str:
-    """A value as one writes it behind a key."""
+    """Return a value as inline TOML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{quoted(key)} = {inline(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
@@ -134,7 +134,7 @@ def inline(value: Any) -> str:
 
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=3), max_size=4))
 def test_every_path_has_a_line_that_holds_its_key(document: dict[str, Any]) -> None:
-    """There would be documents that `tomllib` reads and that this loses its way in."""
+    """Find all paths of any document that `tomllib` accepts."""
     text = "".join(
         f"[{quoted(table)}]\n" + "".join(f"{quoted(key)} = {inline(value)}\n" for key, value in pairs.items())
         for table, pairs in document.items()
@@ -148,7 +148,7 @@ def test_every_path_has_a_line_that_holds_its_key(document: dict[str, Any]) -> N
 
 
 def test_dotted() -> None:
-    """Nobody could tell which of several entries is meant, or find a key with a dot in it."""
+    """Show a path with indexes, and with quotes around keys that contain dots."""
     assert dotted(("routes", 0, "match", "severity", 1)) == "routes[0].match.severity[1]"
     assert dotted(("destinations", "on call.first", "type")) == 'destinations."on call.first".type'
     assert dotted(()) == ""

@@ -1,4 +1,4 @@
-"""What a `match` asks for, and patterns."""
+"""Test the criteria of a `match`, wildcards and patterns."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ UNKNOWN = alert("I can't.", "prompt.flagged", kind="prompt", severity="severe", 
         ({"reason": "content_filter"}, "reason is max_output_tokens, not content_filter"),
         ({"reason_class": "safety"}, "reason_class is length, not safety"),
         ({"provider": "openai"}, "provider is aws.bedrock, not openai"),
-        ({"text": "I won't"}, "text has nothing that matches I won't"),
-        ({"text": ["a{3}", "b{3}"]}, "text has nothing that matches one of the 2 patterns"),
+        ({"text": "I won't"}, "text does not match I won't"),
+        ({"text": ["a{3}", "b{3}"]}, "text matches none of the 2 patterns"),
         ({"tenant": "acme", "model": "other"}, "model is gpt-x, not other"),
     ],
 )
 def test_criteria(match: dict[str, object], why_not: str | None) -> None:
-    """An alert would go where nobody wants it, or nowhere; or the explanation would name another reason."""
+    """Match an alert against all criteria, and name the first mismatch."""
     judged = Judged(FINISHED, "critical", "self-harm", "rule")
     assert mismatch(Match.model_validate(match), judged) == why_not
 
@@ -73,26 +73,26 @@ def test_criteria(match: dict[str, object], why_not: str | None) -> None:
 def test_a_route_takes_an_unknown_type_by_everything_but_its_phase(
     match: dict[str, object], why_not: str | None
 ) -> None:
-    """Routes that list the phases of today would keep every alert of a later version from everybody."""
+    """Ignore a route's `phase` for unknown types. Otherwise alerts of a later version would reach nobody."""
     judged = Judged(UNKNOWN, UNKNOWN.severity)
     assert mismatch_of_route(Match.model_validate(match), judged) == why_not
 
 
 def test_a_rule_or_a_mute_that_asks_for_a_phase_takes_no_unknown_type() -> None:
-    """A mute of beginnings would silence what nobody knows yet."""
+    """Apply `phase` of rules and mutes to unknown types. Otherwise a mute could silence new alerts."""
     why_not = mismatch(Match(phase=("opened",)), Judged(UNKNOWN, UNKNOWN.severity))
     assert why_not == "phase is deltaloom.prompt.flagged, not opened"
 
 
 def test_a_route_that_asks_for_a_phase_takes_no_other_known_one() -> None:
-    """Every route would get everything."""
+    """Apply a route's `phase` to known types. Otherwise each route would get all alerts."""
     judged = Judged(FINISHED, "critical")
     assert mismatch_of_route(Match(phase=("opened",)), judged) == "phase is finished, not opened"
 
 
 @pytest.mark.parametrize("of", [stopped("filtered", "content_filter"), spike()])
-def test_what_is_not_known_does_not_fit(of: ModerationAlert) -> None:
-    """A match on the kind of a text would take alerts that are about none."""
+def test_missing_values_do_not_match(of: ModerationAlert) -> None:
+    """Treat a missing value as a mismatch. Otherwise a match on `kind` would take alerts without one."""
     assert mismatch(Match(kind=("refusal",)), Judged(of, "info")) == "kind is not known, not refusal"
 
 
@@ -103,20 +103,20 @@ def test_what_is_not_known_does_not_fit(of: ModerationAlert) -> None:
 @example("*ab*b", "ab")
 @example("*", "")
 def test_wildcards(name: str, value: str) -> None:
-    """A `*` in a name would not stand for any characters, or another character for more than itself."""
+    """Match `*` with any characters, and other characters literally."""
     expected = re.fullmatch(".*".join(map(re.escape, name.split("*"))), value) is not None
     assert fits(name, value) == expected
 
 
 def test_wildcards_are_linear() -> None:
-    """A tenant could stop the relay by its name."""
+    """Match wildcards in linear time. Otherwise a tenant's name could block the relay."""
     begun = time.process_time()
     assert not fits("*a" * 50 + "b", "a" * 100_000)
     assert time.process_time() - begun < 1
 
 
 def test_patterns_are_linear_and_bounded() -> None:
-    """A text could stop the relay: by what makes other engines backtrack, or by its length."""
+    """Search patterns in linear time, up to a maximum length. Otherwise a text could block the relay."""
     begun = time.process_time()
     assert Pattern(r"(\w+\s*)+$x").find("word " * 20_000) is None
     assert time.process_time() - begun < 1
@@ -130,19 +130,19 @@ def test_patterns_are_linear_and_bounded() -> None:
         ("x" * (MOST_PATTERN + 1), "characters at most"),
         (r"(a)\1", "RE2"),
         (r"\pL{1000}", "too large"),
-        ("a|", "takes every text"),
+        ("a|", "matches every text"),
         ("(", "missing )"),
         ("\ud83d", "surrogate"),
     ],
 )
 def test_patterns_that_are_refused(source: str, says: str) -> None:
-    """A pattern would be compiled for ever, take all by accident, or end the relay with a traceback."""
+    """Refuse a pattern that is too large, matches all texts, or is invalid."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Pattern(source)
 
 
 def test_spans_count_characters() -> None:
-    """What is struck out would be shifted in a text with characters beyond ASCII."""
+    """Count spans in characters. Otherwise redaction would be shifted in texts beyond ASCII."""
     assert list(Pattern("ä|x").spans("😀ä-x")) == [Span(1, 2), Span(3, 4)]
     assert list(Pattern("ä|x").spans("\ud83dä\ud83dx")) == [Span(1, 2), Span(3, 4)]
     assert Pattern("^$").find("") == Span(0, 0)

@@ -1,4 +1,4 @@
-"""Who gets what of an alert, and who does not, and why."""
+"""Test which destination gets which part of an alert, and the reason if it gets none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deltaloom.messages import KnownAlertType
 from service.alerts.deciding.config import MAX_BYTES
-from service.alerts.deciding.explain import explain
+from service.alerts.deciding.explanation import explain
 from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import Passed, load
 from service.alerts.deciding.privacy import sha256_of
@@ -29,18 +29,18 @@ TWO = '[destinations.a]\ntype = "log"\n[destinations.b]\ntype = "log"\n'
 
 
 def sent(decision: Decision) -> Notification:
-    """The message."""
+    """Return the decision as a notification."""
     assert isinstance(decision, Notification), decision
     return decision
 
 
 def test_every_type_has_a_phase() -> None:
-    """A new type of alert would end the relay."""
+    """Assign a phase to each alert type. Otherwise a new type would end the relay."""
     assert set(PHASES) == set(get_args(KnownAlertType))
 
 
-def test_without_routes_everybody_gets_everything_but_the_text() -> None:
-    """The shortest file would send nothing, or people's words to a place nobody thought of."""
+def test_without_routes_all_destinations_get_alerts_without_text() -> None:
+    """Send alerts to all destinations, without their texts, if no routes are configured."""
     of = alert("I can't talk of suicide.")
     decisions = policy(TWO).decide(of, NOW)
     assert list(decisions) == ["a", "b"]
@@ -71,7 +71,7 @@ text = {{ excerpt = 4 }}
 
 
 def test_all_routes_that_fit_deliver_and_the_first_decides_the_text() -> None:
-    """Somebody would be left out, told twice, or get more of a text than the first route lets him."""
+    """Notify the destinations of all matching routes once; the first route decides the text."""
     decisions = policy(ROUTES).decide(alert("I can't talk of suicide."), NOW)
     assert [(sent(each).route, sent(each).alert.text) for each in decisions.values()] == [
         ("grave", "I can't talk of suicide."),
@@ -79,8 +79,8 @@ def test_all_routes_that_fit_deliver_and_the_first_decides_the_text() -> None:
     ]
     mild = policy(ROUTES).decide(alert("No way."), NOW)
     assert [(sent(each).route, sent(each).privacy) for each in mild.values()] == [("route 2", "excerpt")] * 2
-    nobody = policy(ROUTES).decide(alert("No way.", tenant="other"), NOW)
-    assert set(nobody.values()) == {Passed("unrouted", "no route to it fits")}
+    unrouted = policy(ROUTES).decide(alert("No way.", tenant="other"), NOW)
+    assert set(unrouted.values()) == {Passed("unrouted", "no route to it fits")}
 
 
 MUTES = f"""{TWO}
@@ -97,7 +97,7 @@ why = "over"
 
 
 def test_mutes_end() -> None:
-    """What was muted for a day would be muted for ever; or a mute for one would keep it from all."""
+    """End a mute at its time, and apply it to its own destinations only."""
     decisions = policy(MUTES).decide(alert(), NOW)
     assert decisions["a"] == Passed("muted", "load test (until 2026-05-04T12:00:01+00:00)")
     assert isinstance(decisions["b"], Notification)
@@ -131,13 +131,13 @@ PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
         ("", alert(PLAIN, "prompt.finished"), False),
     ],
 )
-def test_what_resolves(toml: str, of: ModerationAlert, *, resolves: bool) -> None:
-    """A page would be closed that turned out grave or was never raised, or stay open for nothing."""
+def test_resolving_alerts(toml: str, of: ModerationAlert, *, resolves: bool) -> None:
+    """Resolve an alert only if its opened alert was sent there and was at least as severe."""
     assert sent(policy(f"{TWO}{toml}").decide(of, NOW)["a"]).resolves is resolves
 
 
 def test_an_unknown_type_goes_by_its_severity() -> None:
-    """An alert of a later version would be told to nobody, or its text to somebody who may not have it."""
+    """Route unknown types by severity, without their text unless a route allows it."""
     routes = """
     [[routes]]
     match = { phase = ["finished", "spike"], severity = "critical" }
@@ -157,8 +157,8 @@ def test_an_unknown_type_goes_by_its_severity() -> None:
     assert sent(decisions["a"]).category == "other"
     assert decisions["b"] == Passed("unrouted", "no route to it fits")
     odd = alert("Why?", "prompt.flagged", severity="severe")
-    told = sent(policy(TWO).decide(odd, NOW)["a"])
-    assert (told.severity, told.alert.type) == ("severe", "deltaloom.prompt.flagged")
+    result = sent(policy(TWO).decide(odd, NOW)["a"])
+    assert (result.severity, result.alert.type) == ("severe", "deltaloom.prompt.flagged")
 
 
 JUDGED_TWICE = """
@@ -191,14 +191,14 @@ severity = "{}"
 def test_an_end_that_is_worse_than_its_beginning_resolves_nothing(
     began: str, ended: str, *, resolves: bool
 ) -> None:
-    """A page would be closed by the very alert that should raise it, between any two severities."""
+    """Leave an incident open if the finished alert is more severe. Otherwise it would be closed unseen."""
     toml = TWO + JUDGED_TWICE.format(began, ended)
     end = alert(PLAIN, "refusal.finished", status="completed")
     assert sent(policy(toml).decide(end, NOW)["a"]).resolves is resolves
 
 
 def test_groups() -> None:
-    """An end would not find its beginning; or two refusals would be taken for one."""
+    """Group a finished alert with its opened alert, and keep all others apart."""
     pairs = (
         (alert(), alert(PLAIN, "refusal.finished")),
         (spike(), spike("refusal.spike.ended")),
@@ -230,12 +230,14 @@ def test_groups() -> None:
 
 @given(st.text(max_size=80), st.sampled_from(["refusal.opened", "refusal.finished"]), st.booleans())
 def test_explained_as_decided(text: str, phase: str, muted: bool) -> None:  # noqa: FBT001 - hypothesis
-    """The explanation would be of another decision than the one that was made."""
-    asked = policy(f"{ROUTES}{MUTES.removeprefix(TWO) if muted else ''}")
+    """Explain the same decisions that are made."""
+    own_policy = policy(f"{ROUTES}{MUTES.removeprefix(TWO) if muted else ''}")
     of = alert(text, phase)
-    explanation = explain(asked, of, NOW)
-    assert explanation.decisions == asked.decide(of, NOW)
-    assert explanation.decisions == {name: asked.decide_for(name, of, NOW) for name in asked.destinations}
+    explanation = explain(own_policy, of, NOW)
+    assert explanation.decisions == own_policy.decide(of, NOW)
+    assert explanation.decisions == {
+        name: own_policy.decide_for(name, of, NOW) for name in own_policy.destinations
+    }
     fitting = [route for route in explanation.routes if route.mismatch is None]
     for name, decision in explanation.decisions.items():
         if isinstance(decision, Notification):
@@ -246,22 +248,22 @@ def test_explained_as_decided(text: str, phase: str, muted: bool) -> None:  # no
 
 
 def test_explained() -> None:
-    """Nobody could tell why somebody was called."""
-    told = explain(policy(ROUTES), alert(GRAVE), NOW).to_json()
-    assert (told["rule"], told["because"]) == (
+    """Name the rule, the matching pattern and the mismatch of each route."""
+    result = explain(policy(ROUTES), alert(GRAVE), NOW).to_json()
+    assert (result["rule"], result["because"]) == (
         "self-harm",
         r"the rule self-harm fits: text matches (?i)\bsuicid|\bself[- ]?(?:harm|injur)",
     )
-    assert told["rules"] == [
+    assert result["rules"] == [
         {
             "name": "child-safety",
             "fits": False,
-            "why_not": "text has nothing that matches one of the 3 patterns",
+            "why_not": "text matches none of the 3 patterns",
         },
         {"name": "self-harm", "fits": True},
     ]
-    assert [route["fits"] for route in told["routes"]] == [True, True]
-    assert told["destinations"]["b"]["text"] == "I ca…"
+    assert [route["fits"] for route in result["routes"]] == [True, True]
+    assert result["destinations"]["b"]["text"] == "I ca…"
     mild = explain(policy(ROUTES), alert("Nope.", tenant=None), NOW).to_json()
     assert mild["because"] == "no rule fits: the severity is the worker's"
     assert [route["why_not"] for route in mild["routes"]] == [
@@ -270,13 +272,13 @@ def test_explained() -> None:
     ]
     assert mild["destinations"]["a"] == {"sent": False, "reason": "unrouted", "why": "no route to it fits"}
     by_match = explain(policy(TWO), stopped("filtered", "content_filter"), NOW)
-    assert by_match.because == "the rule content-filter fits: it is all that the rule asks for"
+    assert by_match.because == "the rule content-filter fits: the alert meets all its criteria"
     by_text = policy(f'{TWO}\n[[rules]]\nname = "own"\nmatch = {{ text = "ca[nr]" }}\nseverity = "info"\n')
     assert explain(by_text, alert("I can't."), NOW).because == "the rule own fits: text matches ca[nr]"
 
 
 def test_load(tmp_path: Path) -> None:
-    """A file would be used that cannot be, or one that can be would not."""
+    """Load a valid file with its secrets, and refuse one with missing secrets."""
     path = tmp_path / "alerts.toml"
     path.write_text('[destinations.a]\ntype = "slack"\nurl_env = "SLACK"\n')
     loaded = load(path, {"SLACK": "https://hooks.example/x"})
@@ -286,7 +288,7 @@ def test_load(tmp_path: Path) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    """A file that is not there, or is no text, would end the relay with a traceback."""
+    """Report a missing, binary or oversized file, instead of a traceback."""
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file or directory$"):
         load(tmp_path / "none.toml", {})
     path = tmp_path / "alerts.toml"

@@ -1,4 +1,4 @@
-"""What leaves of a text."""
+"""Test the redaction of texts before they leave."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ FULL = TextLeaving("full")
     ],
 )
 def test_defaults(text: str, struck: str) -> None:
-    """A mail address, a phone or card number would leave; or what is none would be struck out."""
+    """Replace mail addresses, phone numbers and card numbers, and leave other numbers unchanged."""
     assert DEFAULT.prose(text) == struck
 
 
 def luhn(digits: str) -> bool:
-    """Return whether the last of some digits is their check digit (ISO/IEC 7812-1, annex B)."""
+    """Return whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
     doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
@@ -79,8 +79,8 @@ CARDS = Redactor.of(config('[redaction]\ndefaults = ["card"]').redaction)
 
 
 @given(st.lists(st.text("0123456789", min_size=1, max_size=6), min_size=1, max_size=30))
-def test_of_groups_every_run_that_is_a_number_is_struck_out(groups: list[str]) -> None:
-    """A card number would leave whose digits are grouped in an odd way, or beside other digits."""
+def test_every_run_of_groups_that_is_a_card_number_is_redacted(groups: list[str]) -> None:
+    """Replace any run of digit groups that is a card number, with any grouping and any neighbours."""
     struck = [False] * len(groups)
     for first in range(len(groups)):
         for last in range(first, len(groups)):
@@ -92,7 +92,7 @@ def test_of_groups_every_run_that_is_a_number_is_struck_out(groups: list[str]) -
 
 
 def cost(text: str) -> float:
-    """CPU seconds for all that is looked for by default in a text that was not seen before."""
+    """Return the minimum CPU time of three searches of a new text, in seconds, with the default patterns."""
     best = math.inf
     for _ in range(3):
         began = time.process_time()
@@ -105,8 +105,8 @@ NUMBERS = ["3 ", "4 ", "41 ", "4111 1111 1111 1111 ", "+4 ", "(0", "030/", "0049
 
 
 @pytest.mark.parametrize("unit", [*NUMBERS, "a@", "a.", "a@b.c"])
-def test_looking_for_it_is_linear_and_quick(unit: str) -> None:
-    """A text of numbers would hold up all alerts until the leases are lost: it took 17 seconds for each."""
+def test_search_is_linear_and_quick(unit: str) -> None:
+    """Search in linear time. A text of numbers took 17 seconds before and would cost the relay its leases."""
     text = unit * (MOST_TEXT // len(unit))
     whole = cost(text)
     assert whole < 10 * cost(text[: len(text) // 4]) + 0.02
@@ -114,7 +114,7 @@ def test_looking_for_it_is_linear_and_quick(unit: str) -> None:
 
 
 def test_a_text_is_searched_once_for_all_destinations() -> None:
-    """A text would cost as much again for each destination."""
+    """Search a text once for all destinations, and up to the maximum length."""
     searched = []
 
     def spans(text: str) -> Iterator[Span]:
@@ -138,8 +138,8 @@ BESIDE = st.text("ab :,-4\n", max_size=12)
 
 
 @given(BESIDE.filter(lambda text: text[-1:] != "4"), DIGITS, st.sampled_from(["", " ", "-"]), BESIDE)
-def test_every_card_number_is_struck_out(before: str, digits: str, separator: str, after: str) -> None:
-    """A card number would leave, by how it is grouped or by what stands around it."""
+def test_every_card_number_is_redacted(before: str, digits: str, separator: str, after: str) -> None:
+    """Replace a card number with any grouping and any neighbours."""
     check = next(digit for digit in "0123456789" if luhn(digits + digit))
     groups = separator.join(re.findall(".{1,4}", digits + check))
     struck = DEFAULT.prose(f"{before}{groups}{after if after[:1] != '4' else ''}")
@@ -151,14 +151,14 @@ def test_every_card_number_is_struck_out(before: str, digits: str, separator: st
         r"[a-z0-9][a-z0-9.+_-]{0,10}@[a-z0-9]{1,10}(\.[a-z0-9-]{1,5}){0,2}\.[a-z]{2,8}", fullmatch=True
     )
 )
-def test_every_mail_address_is_struck_out(address: str) -> None:
-    """A mail address would leave, whole or in part."""
+def test_every_mail_address_is_redacted(address: str) -> None:
+    """Replace a mail address completely."""
     assert DEFAULT.prose(f"from {address} on") == "from [mail] on"
 
 
 @given(st.text(max_size=200))
 def test_the_rest_stays_as_it_is(text: str) -> None:
-    """Words would be changed that nobody has to be protected from."""
+    """Leave the rest of a text unchanged."""
     pieces = re.split(r"\[(?:mail|phone|card)\]", DEFAULT.prose(text))
     at = 0
     for piece in pieces:
@@ -166,7 +166,7 @@ def test_the_rest_stays_as_it_is(text: str) -> None:
 
 
 def test_patterns_of_the_file() -> None:
-    """What only the operator knows to be private would leave."""
+    """Replace matches of the operator's patterns."""
     own = Redactor.of(config('[redaction]\npatterns = ["EMP-[0-9]{3}", "jo[a-z]*"]').redaction)
     assert own.prose("EMP-123 is joe@example.com") == "[redacted] is [mail]"
     fewer = Redactor.of(config('[redaction]\ndefaults = ["card"]').redaction)
@@ -174,7 +174,7 @@ def test_patterns_of_the_file() -> None:
 
 
 def test_overlapping() -> None:
-    """The rest of one would stay behind the other, or what is struck out once would be searched again."""
+    """Replace overlapping matches together, and do not search the replacement again."""
     own = Redactor.of(
         config('[redaction]\ndefaults = []\npatterns = ["abc", "bcd", "redacted", "c"]').redaction
     )
@@ -182,7 +182,7 @@ def test_overlapping() -> None:
 
 
 def test_a_long_text_leaves_in_part() -> None:
-    """What no pattern has looked at would leave; or half of what stands across the border."""
+    """Truncate a long text, and replace a match across the border completely."""
     card = "4111 1111 1111 1111"
     assert DEFAULT.prose("x" * (MOST_LEAVING + 1)) == "x" * MOST_LEAVING + CUT
     assert (
@@ -191,13 +191,13 @@ def test_a_long_text_leaves_in_part() -> None:
     assert DEFAULT.prose("x" * (MOST_LEAVING * 3)).endswith(f"x{CUT}")
 
 
-def test_exactly_as_many_finds_as_the_limit_are_all_replaced() -> None:
-    """The text would end in an exception, and its alert would never leave."""
+def test_exactly_the_limit_of_matches_is_replaced() -> None:
+    """Accept a text with exactly the maximum number of matches."""
     assert DEFAULT.prose("a@b.cd " * MOST_HITS + "end") == "[mail] " * MOST_HITS + "end"
 
 
-def test_more_than_is_looked_for() -> None:
-    """Finding ten thousand of something would take the relay's time; or those not looked for would leave."""
+def test_text_beyond_the_limit_of_matches_is_cut() -> None:
+    """Truncate a text after the maximum number of matches. Otherwise later matches would leave unredacted."""
     text = "a@b.cd " * (MOST_HITS + 5)
     assert DEFAULT.prose(text) == "[mail] " * MOST_HITS + CUT
     slow = Redactor.of(config('[redaction]\npatterns = ["a.*X|a"]').redaction)
@@ -217,13 +217,13 @@ def test_more_than_is_looked_for() -> None:
     ],
 )
 def test_how_much_leaves(leaving: TextLeaving, text: str) -> None:
-    """More would leave than a route allows, such as the beginning of an address that the excerpt cuts."""
+    """Redact before an excerpt is cut. Otherwise the beginning of an address would leave."""
     sent = DEFAULT.leaving(alert("I can't mail joe@example.com for you."), leaving)
     assert sent.text == text
 
 
 def test_names_and_reasons() -> None:
-    """An address would leave as the name of a tenant; or a tenant's number would be taken for a phone's."""
+    """Redact names and reasons, but no numbers in names and ids."""
     sent = DEFAULT.leaving(
         alert(
             tenant="joe@example.com",
@@ -239,8 +239,8 @@ def test_names_and_reasons() -> None:
     rate = DEFAULT.leaving(spike(name="joe@example.com"), FULL).rate
     assert rate is not None
     assert rate.name == "[mail]"
-    nobody = DEFAULT.leaving(alert(tenant=None), FULL)
-    assert nobody.tenant is None
+    without_tenant = DEFAULT.leaving(alert(tenant=None), FULL)
+    assert without_tenant.tenant is None
 
 
 @pytest.mark.parametrize(
@@ -252,28 +252,28 @@ def test_names_and_reasons() -> None:
     ],
 )
 def test_an_explanation_is_a_text(leaving: TextLeaving, left: str | None) -> None:
-    """What a user asked would leave in the provider's words, by a route that lets no text leave."""
+    """Treat the provider's explanation like the text, since it may quote what a user asked."""
     of = alert(provider_explanation="About joe@example.com, 2125550123")
     assert DEFAULT.leaving(of, leaving).provider_explanation == left
     assert DEFAULT.leaving(alert(), leaving).provider_explanation is None
 
 
 def test_a_long_explanation_leaves_in_part() -> None:
-    """A provider, or whoever claims to be one, could make every message huge."""
+    """Truncate a long explanation."""
     left = DEFAULT.leaving(alert(provider_explanation="x" * 200_000), FULL).provider_explanation
     assert left == "x" * MOST_LEAVING + CUT
 
 
-def test_what_producers_and_providers_say() -> None:
-    """A person's address would leave in a reference; or an id would change, and nobody could look it up."""
+def test_fields_of_producers_and_providers() -> None:
+    """Redact addresses in producer and provider fields, and keep ids unchanged for look-ups."""
     names = ("provider", "upstream_provider", "dialect", "provider_category", "reason_class", "reference")
-    said = dict.fromkeys((*names, "upstream_response_id"), "x joe@example.com 2125550123")
-    sent = DEFAULT.leaving(alert(**said), FULL)
+    values = dict.fromkeys((*names, "upstream_response_id"), "x joe@example.com 2125550123")
+    sent = DEFAULT.leaving(alert(**values), FULL)
     assert {getattr(sent, name) for name in names} == {"x [mail] 2125550123"}
-    assert sent.upstream_response_id == said["upstream_response_id"]
+    assert sent.upstream_response_id == values["upstream_response_id"]
 
 
 def test_sha256() -> None:
-    """A text that does not leave could not be compared with the one in the archive."""
+    """Hash the original text, so that it can be found in an archive."""
     assert sha256_of("ä") == hashlib.sha256("ä".encode()).hexdigest()
     assert sha256_of("") is None

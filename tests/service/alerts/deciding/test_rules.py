@@ -1,4 +1,4 @@
-"""What the rules make of refusals: those that ship, those of the file."""
+"""Test how shipped and configured rules judge refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from service.alerts.deciding.rules import judge, rules_of, shipped
 from tests.service.alerts.made import alert, config, contradicted, spike, stopped
 
-# ruff: noqa: RUF001 - models write so
+# ruff: noqa: RUF001 - typographic characters of real models
 
 DECLINED = [
     "I'm sorry, but I can't help with that.",
@@ -92,7 +92,7 @@ TEXTS = {
 
 @pytest.mark.parametrize(("category", "text"), [(each, text) for each in TEXTS for text in TEXTS[each]])
 def test_shipped(category: str, text: str) -> None:
-    """People would be woken for a plain "I can't help", or sleep through what is grave."""
+    """Assign the category and the severity of the shipped rules."""
     judged = judge(alert(text, "refusal.finished"), shipped())
     assert judged.category == category
     grave = {"child-safety": "critical", "self-harm": "critical", "mass-harm": "critical"}
@@ -102,12 +102,12 @@ def test_shipped(category: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", DECLINED)
 def test_a_beginning_is_not_judged_plain(text: str) -> None:
-    """How every refusal begins would be taken for all it says."""
+    """Assign no category to the common opening of a refusal."""
     assert judge(alert(text), shipped()).category == "other"
 
 
 def test_shipped_without_a_text() -> None:
-    """What stopped a response, or how much is refused, would have no category that a route can ask for."""
+    """Assign categories to alerts without a text, so that routes can match them."""
     alerts = (
         stopped("filtered", "content_filter"),
         stopped("blocked", "cyber_policy_violation"),
@@ -134,14 +134,14 @@ def test_shipped_without_a_text() -> None:
 
 @pytest.mark.parametrize("texts", TEXTS.values())
 def test_shipped_judge_refusals_only(texts: list[str]) -> None:
-    """What a model reasons about, or what a later version calls its text, would be taken for a refusal."""
+    """Judge only refusals. Otherwise reasoning, or a later version's texts, would be taken for refusals."""
     for text in texts:
         judged = judge(alert(text, "prompt.flagged", severity="severe"), shipped())
         assert (judged.category, judged.severity) == ("other", "severe")
 
 
 def test_shipped_stand_in_order_of_severity() -> None:
-    """A grave text would be taken by a rule for what is less so."""
+    """Order the shipped rules by severity. Otherwise a mild rule would take a severe text."""
     rank = {"critical": 0, "warning": 1, None: 1, "info": 2}
     texts = [rule for rule in shipped() if rule.pattern and rule.name != "policy"]
     assert all(rank[first.severity] <= rank[second.severity] for first, second in pairwise(texts))
@@ -161,7 +161,7 @@ pattern = "I can't"
 
 
 def test_the_rules_of_the_file_come_first() -> None:
-    """Somebody could not correct a rule that ships, or add one."""
+    """Apply configured rules first; one with a shipped name replaces that rule."""
     rules = rules_of(config(OWN))
     assert [rule.name for rule in rules[:3]] == ["ours", "declined", "child-safety"]
     assert [rule.name for rule in rules].count("declined") == 1
@@ -181,11 +181,11 @@ def test_the_rules_of_the_file_come_first() -> None:
     ],
 )
 def test_shipped_can_be_chosen(toml: str, names: list[str]) -> None:
-    """Rules that somebody does not want would go on deciding."""
+    """Use only the shipped rules that are selected."""
     assert [rule.name for rule in rules_of(config(toml))] == names
 
 
 def test_no_rule_fits() -> None:
-    """What the worker said of it would be lost."""
+    """Keep the worker's severity if no rule matches."""
     judged = judge(alert("No.", severity="critical"), ())
     assert (judged.severity, judged.category, judged.rule) == ("critical", "other", None)

@@ -1,1 +1,1 @@
-"""Destinations, against real servers that fail in every way."""
+"""Test destinations against real servers with all kinds of failures."""

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to."""
+"""Test the address check before a connection is made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLIC = (
     "64:ff9b::808:808",
 )
 NOT_PUBLIC = {
-    "0.0.0.0": "this host",  # noqa: S104 - nobody listens there
+    "0.0.0.0": "this host",  # noqa: S104 - no server listens there
     "10.1.2.3": "private",
     "100.64.0.1": "shared by a provider's customers",
     "127.0.0.1": "loopback",
@@ -51,33 +51,33 @@ NOT_PUBLIC = {
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_pass(address: str) -> None:
-    """No destination could be reached."""
+    """Allow public addresses."""
     check(address, [])
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_others_do_not(address: str) -> None:
-    """What only this machine or its network may reach could be reached by whoever owns a name."""
+def test_other_addresses_are_refused(address: str) -> None:
+    """Refuse other addresses. Otherwise the owner of a host name could reach the internal network."""
     with pytest.raises(AddressNotAllowedError, match=NOT_PUBLIC[address]):
         check(address, [ip_network("192.0.2.0/24"), ip_network("2001:db8:1::/48")])
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_others_do_where_they_are_named(address: str) -> None:
-    """A receiver in one's own network could not be reached."""
+def test_configured_networks_are_allowed(address: str) -> None:
+    """Allow the addresses of configured networks."""
     check(address, [ip_network("0.0.0.0/0"), ip_network("::/0")])
 
 
 def test_a_mapped_address_is_allowed_by_the_one_it_is() -> None:
-    """What is allowed would depend on how a resolver writes it."""
+    """Check a mapped IPv4 address as IPv4, since resolvers write it differently."""
     check("::ffff:10.0.0.1", [ip_network("10.0.0.0/8")])
     with pytest.raises(AddressNotAllowedError):
         check("::ffff:10.0.0.1", [ip_network("::ffff:0:0/96")])
 
 
 @given(st.ip_addresses())
-def test_what_python_knows_as_not_global_does_not_pass(address: IPv4Address | IPv6Address) -> None:
-    """The tables could have a hole: Python's own are another copy of the registries."""
+def test_addresses_that_python_lists_as_not_global_are_refused(address: IPv4Address | IPv6Address) -> None:
+    """Refuse at least the addresses that Python's own tables list as not global."""
     try:
         check(str(address), [])
     except AddressNotAllowedError:
@@ -89,8 +89,8 @@ def test_what_python_knows_as_not_global_does_not_pass(address: IPv4Address | IP
     assert not meant.is_multicast
 
 
-def test_a_socket_is_made_only_for_what_passes() -> None:
-    """The check would stand beside the connecting and not before it."""
+def test_a_socket_is_made_only_for_allowed_addresses() -> None:
+    """Check an address before its socket is made."""
     make = socket_factory([ip_network("127.0.0.1/32")])
     with make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80))) as made:
         assert made.family is socket.AF_INET

@@ -1,4 +1,4 @@
-"""A real Alertmanager receives, groups and resolves."""
+"""Test with a real Alertmanager that receives, groups and resolves alerts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def destination(url: str, environment: Mapping[str, str] | None = None, **table: Any) -> Destination:
-    """One that posts there."""
+    """Return a destination that posts to this URL."""
     table = {"type": "alertmanager", "url": url, "allow_addresses": ["127.0.0.1"], **table}
     return made("am", AlertmanagerOptions.model_validate(table), environment or {})
 
 
-async def told(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str, Any]]:
-    """The alerts that have this status in the Alertmanager's messages, once there are so many."""
+async def alerts_with(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str, Any]]:
+    """Return the alerts with status `of` in Alertmanager's messages, once there are `count`."""
 
     def found() -> list[dict[str, Any]]:
         alerts = [one for each in receiver.received for one in each.json["alerts"] if one["status"] == of]
@@ -44,14 +44,14 @@ async def told(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str,
 
 
 async def test_refusals_are_received_grouped_and_resolved(tmp_path: Path) -> None:
-    """On-call would be told nothing, of each alone, or for ever."""
+    """Fire one alert per refusal, group them, and resolve them at their ends."""
     async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["category"]) as manager:
         one = destination(manager.url, resolve="all", link="https://console.example/{response_id}")
         opened = [notification(alert(response_id=f"resp_{number}")) for number in range(3)]
-        for each in (*opened, opened[0]):  # the answer to the first was lost
+        for each in (*opened, opened[0]):  # sent again, as if the first answer was lost
             outcome = await one.deliver(each)
             assert outcome.verdict is Verdict.DELIVERED, outcome.answer
-        firing = await told(receiver, of="firing", count=3)
+        firing = await alerts_with(receiver, of="firing", count=3)
         assert {each["annotations"]["response_id"] for each in firing} == {"resp_0", "resp_1", "resp_2"}
         assert {each["labels"]["category"] for each in firing} == {"self-harm"}
         assert {each["labels"]["severity"] for each in firing} == {"critical"}
@@ -60,21 +60,21 @@ async def test_refusals_are_received_grouped_and_resolved(tmp_path: Path) -> Non
         assert {datetime.fromisoformat(each["startsAt"]) for each in firing} == {RAISED_AT}
         for each in opened:
             ended = finished(response_id=each.alert.response_id, raised_at=RAISED_AT + timedelta(seconds=2))
-            # By the whole text, a rule has found another category: it is the same alert all the same.
+            # A rule finds another category in the whole text; the alert must stay the same.
             await one.deliver(replace(ended, category="policy"))
-        resolved = await told(receiver, of="resolved", count=3)
+        resolved = await alerts_with(receiver, of="resolved", count=3)
         assert {each["annotations"]["status"] for each in resolved} == {"completed"}
         await wait_until(partial(nothing_fires, manager.alerts), message="nothing fires")
         await one.aclose()
 
 
 async def nothing_fires(alerts: Any) -> bool:
-    """Whether it knows of none."""
+    """Return whether no alert fires."""
     return not await alerts()
 
 
 async def test_a_refusal_fires_on_when_it_has_ended_and_a_spike_until_it_has(tmp_path: Path) -> None:
-    """What is over in seconds would be over before anybody is told; a spike would never be over."""
+    """Fire a refusal after its end, until it expires, and a spike until it has ended."""
     async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["alertname"]) as manager:
         one = destination(manager.url, labels={"team": "safety"})
         for each in (notification(), finished(), spike()):
@@ -83,16 +83,16 @@ async def test_a_refusal_fires_on_when_it_has_ended_and_a_spike_until_it_has(tmp
         assert set(both) == {"DeltaloomRefusal", "DeltaloomRefusalSpike"}
         assert both["DeltaloomRefusal"]["annotations"]["status"] == "completed"
         assert both["DeltaloomRefusal"]["labels"]["team"] == "safety"
-        await told(receiver, of="firing")
+        await alerts_with(receiver, of="firing")
         await one.deliver(spike(ended=True))
-        (resolved,) = await told(receiver, of="resolved")
+        (resolved,) = await alerts_with(receiver, of="resolved")
         assert resolved["labels"]["alertname"] == "DeltaloomRefusalSpike"
         assert [each["labels"]["alertname"] for each in await manager.alerts()] == ["DeltaloomRefusal"]
         await one.aclose()
 
 
 async def test_a_digest_is_one_alert_of_its_own(tmp_path: Path) -> None:
-    """It would replace the alert it begins with."""
+    """Send a digest under its own labels. Otherwise it would replace its first alert."""
     async with receiving() as receiver, alertmanager(tmp_path, receiver.url, ["alertname"]) as manager:
         one = destination(manager.url)
         await one.deliver(notification())
@@ -105,7 +105,7 @@ async def test_a_digest_is_one_alert_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_an_alert_that_waited_long_fires_all_the_same() -> None:
-    """After an outage of our own, the Alertmanager would get what is over and tell nobody."""
+    """Set the end time from now. Otherwise an alert sent after an outage would already be over."""
     async with receiving() as receiver:
         one = destination(f"{receiver.url}/prefix/", firing_for=60)
         long_ago = alert(raised_at=datetime(2020, 1, 1, tzinfo=UTC))
@@ -118,8 +118,8 @@ async def test_an_alert_that_waited_long_fires_all_the_same() -> None:
     assert posted.keys() == {"labels", "annotations", "startsAt", "endsAt"}
 
 
-async def test_what_is_known_of_an_alert_is_annotated() -> None:
-    """A template of the Alertmanager's that asks for one of them would be empty."""
+async def test_known_values_are_annotated() -> None:
+    """Add the alert's known values as annotations, for templates."""
     known = {
         "response_id": "resp_1",
         "item_id": "msg_1",
@@ -140,8 +140,8 @@ async def test_what_is_known_of_an_alert_is_annotated() -> None:
     assert annotations["alert_id"] == "opened_1"
 
 
-async def test_the_end_finds_its_beginning_also_when_it_is_sent_again() -> None:
-    """A second attempt would resolve an alert that nobody knows, and leave the real one firing."""
+async def test_labels_are_equal_in_all_attempts() -> None:
+    """Send equal labels in each attempt and for the end. Otherwise the alert would fire on."""
     async with receiving(status(200), status(503), status(200)) as receiver:
         one = destination(receiver.url, resolve="all")
         await one.deliver(notification())
@@ -153,7 +153,7 @@ async def test_the_end_finds_its_beginning_also_when_it_is_sent_again() -> None:
 
 
 async def test_the_authorization_is_sent_and_stays_secret() -> None:
-    """Grafana and Mimir would answer 401; or the log would say the token."""
+    """Send the Authorization header, and keep it out of logged answers."""
     async with receiving(status(200), status(401, "no such token: abcdefgh"), hang) as receiver:
         secret = {"AUTH": "Bearer abcdefgh"}
         one = destination(receiver.url, secret, authorization_env="AUTH", timeout=2)
@@ -164,7 +164,7 @@ async def test_the_authorization_is_sent_and_stays_secret() -> None:
 
 
 def test_an_unknown_type_has_a_name_of_its_own() -> None:
-    """Routes could not tell it from a refusal, or its type would be lost."""
+    """Name and label unknown types, so that routes can match them."""
     labels = labels_of(notification(alert("deltaloom.prompt.flagged"), severity="severe"), {})
     assert (labels["alertname"], labels["type"]) == ("DeltaloomAlert", "deltaloom.prompt.flagged")
     assert labels["severity"] == "severe"
@@ -172,8 +172,8 @@ def test_an_unknown_type_has_a_name_of_its_own() -> None:
 
 
 @given(notifications())
-def test_labels_are_what_an_alertmanager_takes(what: Notification) -> None:
-    """It refuses an alert without labels, and forgets those that are empty."""
+def test_labels_are_valid_for_alertmanager(what: Notification) -> None:
+    """Send no empty labels, since Alertmanager drops them and refuses alerts without any."""
     labels = labels_of(what, {})
     assert labels["alertname"]
     assert all(labels.values())

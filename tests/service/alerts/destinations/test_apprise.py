@@ -1,4 +1,4 @@
-"""What goes out by apprise: real HTTP and SMTP servers, and addresses that it must not reach."""
+"""Test apprise with real HTTP and SMTP servers, and with addresses that it must not reach."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.guard import guarded
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import AppriseOptions
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def by_apprise(url: str, **table: Any) -> AsyncIterator[Destination]:
-    """A destination with this URL."""
+    """Make a destination with this URL, and close it afterwards."""
     options = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], **table}
     destination = made("else", AppriseOptions.model_validate(options), {"URL": url})
     try:
@@ -43,13 +43,13 @@ async def by_apprise(url: str, **table: Any) -> AsyncIterator[Destination]:
 async def sent(
     receiver: Receiver, what: Notification, url: str = "json://{host}/hook/abcdefgh", **table: Any
 ) -> Outcome:
-    """Send one by apprise's own JSON webhook."""
+    """Send a notification with apprise's JSON webhook."""
     async with by_apprise(url.format(host=receiver.url.removeprefix("http://")), **table) as destination:
         return await destination.deliver(what)
 
 
 async def test_a_message_is_what_a_person_reads() -> None:
-    """A mail would be empty, or not say what happened."""
+    """Send a readable title and body."""
     async with receiving() as receiver:
         outcome = await sent(receiver, notification(test=True), link="https://console.example/{response_id}")
         ended = await sent(receiver, finished())
@@ -72,12 +72,12 @@ HOSTILE = (
 )
 LIVE = re.compile(r"@\w|<[^\s\u200b]|\][(\[:]|://|mailto:\w|javascript:\w|www\.\w", re.IGNORECASE)
 NAMES = [name for name, value in alert() if name != "rate" and (value is None or isinstance(value, str))]
-"""Of an alert: everything that a model, a producer or a provider may have chosen."""
+"""Fields of an alert that a model, a producer or a provider may choose."""
 
 
 @pytest.mark.parametrize("phase", ["one", "digest"])
-async def test_nothing_in_an_alert_calls_anybody_or_becomes_a_link(phase: str) -> None:
-    """Discord and others would ring everybody for a tenant's name; a mail would lead to somewhere else."""
+async def test_mentions_and_links_are_neutralized(phase: str) -> None:
+    """Neutralize mentions and links. Otherwise a tenant's name could notify a whole channel."""
     of = alert().model_copy(update=dict.fromkeys(NAMES, HOSTILE))
     what = replace(notification(of), id=HOSTILE, category=HOSTILE, rule=HOSTILE, severity=HOSTILE)
     if phase == "digest":
@@ -95,7 +95,7 @@ async def test_nothing_in_an_alert_calls_anybody_or_becomes_a_link(phase: str) -
 
 
 async def test_a_digest_is_one_message() -> None:
-    """Twelve alerts would be twelve mails after all, or one that says one."""
+    """Send a digest as one message with its counts."""
     async with receiving() as receiver:
         await sent(receiver, digest(notification(), notification(alert(text="Another."))))
     (received,) = receiver.received
@@ -109,13 +109,13 @@ async def test_a_digest_is_one_message() -> None:
     [
         (400, Verdict.REFUSED),
         (404, Verdict.REFUSED),
-        (410, Verdict.GONE),
+        (410, Verdict.DISABLED),
         (429, Verdict.RETRY),
         (500, Verdict.RETRY),
     ],
 )
 async def test_the_verdict_is_by_the_status(code: int, verdict: Verdict) -> None:
-    """An alert would be sent for a day to somebody who has said no."""
+    """Derive the verdict from the HTTP status. Otherwise a refused alert would be retried for a day."""
     async with receiving(status(code)) as receiver:
         outcome = await sent(receiver, notification())
     assert outcome.verdict is verdict
@@ -123,8 +123,8 @@ async def test_the_verdict_is_by_the_status(code: int, verdict: Verdict) -> None
     assert "abcdefgh" not in outcome.answer
 
 
-async def test_no_answer_is_no_answer() -> None:
-    """The relay would wait for ever for a service that hangs."""
+async def test_a_hanging_service_is_retried() -> None:
+    """Give up after the timeout. Otherwise a service that hangs would block the relay."""
     async with receiving(hang) as receiver:
         outcome = await sent(receiver, notification(), url="json://{host}/?rto=0.5&cto=0.5", timeout=0.2)
         assert (outcome.verdict, outcome.answer) == (Verdict.RETRY, "not sent within 0.2 s")
@@ -132,8 +132,11 @@ async def test_no_answer_is_no_answer() -> None:
     assert outcome.verdict is Verdict.RETRY
 
 
-async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
-    """Of several messages to a slow service, the last would never be sent."""
+async def test_waiting_for_other_messages_does_not_count() -> None:
+    """Exclude the wait for other messages from the timeout.
+
+    Otherwise the last of several would always fail.
+    """
     async with (
         receiving(slow) as receiver,
         by_apprise(receiver.url.replace("http", "json"), timeout=3) as one,
@@ -143,13 +146,13 @@ async def test_waiting_for_its_turn_is_not_of_its_time() -> None:
 
 
 async def slow(_request: web.Request) -> web.Response:
-    """Answers within the time for one, but not within that for four one after the other."""
+    """Answer within the timeout of one message, but not of four in sequence."""
     await asyncio.sleep(0.9)
     return web.Response()
 
 
 async def test_a_failure_can_be_sent_again() -> None:
-    """The second attempt would be taken for a repetition, and not be made."""
+    """Send again after a failure. Otherwise apprise would drop the attempt as a duplicate."""
     async with receiving(status(503), status(200)) as receiver:
         url = receiver.url.replace("http", "json")
         async with by_apprise(url) as destination:
@@ -160,7 +163,7 @@ async def test_a_failure_can_be_sent_again() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_an_address_that_is_not_public_is_not_connected_to(host: str) -> None:
-    """The library's own connections would go where ours may not."""
+    """Refuse non-public addresses for apprise's own connections."""
     async with receiving() as receiver:
         outcome = await sent(
             receiver, notification(), f"json://{host}:{receiver.port}/", allow_addresses=["192.0.2.1"]
@@ -171,15 +174,15 @@ async def test_an_address_that_is_not_public_is_not_connected_to(host: str) -> N
 
 
 async def test_a_redirect_is_not_followed_whatever_the_url_says() -> None:
-    """A receiver could send our alerts to anybody."""
+    """Follow no redirect. Otherwise a receiver could forward alerts to another host."""
     async with receiving() as elsewhere, receiving(status(307, Location=elsewhere.url)) as receiver:
         outcome = await sent(receiver, notification(), url="json://{host}/?redirect=yes")
     assert outcome.verdict is Verdict.RETRY
     assert elsewhere.received == []
 
 
-async def test_an_answer_that_repeats_is_not_told() -> None:
-    """What a model said would stand in the log."""
+async def test_an_answer_that_repeats_the_text_is_dropped() -> None:
+    """Drop an answer that repeats the text, since texts must not be logged."""
     async with receiving(echo) as receiver:
         outcome = await sent(receiver, notification())
     assert "sorry" not in outcome.answer
@@ -188,13 +191,13 @@ async def test_an_answer_that_repeats_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("carrier-pigeon://hunter2", "no URL that apprise knows"),
+        ("carrier-pigeon://hunter2", "does not hold a URL that apprise knows"),
         ("xmpp://user:hunter2@example.com", "needs a package that is not installed"),
         ("jsons://user:hunter2@example.com/?verify=no", "certificates are always verified"),
     ],
 )
-def test_an_url_that_must_not_be_used_is_a_mistake_that_is_not_repeated(url: str, why: str) -> None:
-    """It would be found out with the first alert, or its password would stand on the terminal."""
+def test_an_unusable_url_is_refused_without_showing_it(url: str, why: str) -> None:
+    """Report an unusable URL at start, without showing its password."""
     options = AppriseOptions(type="apprise", url_env="ELSE")
     with pytest.raises(DestinationError, match=why) as error:
         made("else", options, {"ELSE": url})
@@ -203,7 +206,7 @@ def test_an_url_that_must_not_be_used_is_a_mistake_that_is_not_repeated(url: str
 
 
 async def test_a_mail_arrives() -> None:
-    """Mail is what most would use this for, and it goes another way than HTTP."""
+    """Send a mail by SMTP, under the same address check."""
     lines: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -230,7 +233,10 @@ async def test_a_mail_arrives() -> None:
 
 
 def test_inside_the_guard_nothing_else_gets_out() -> None:
-    """A library could go around it by a thread, a datagram, a name or a socket of this machine."""
+    """Block threads, datagrams, names and local sockets.
+
+    Otherwise a library could bypass the address check.
+    """
     with guarded([]) as guard:
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
@@ -246,4 +252,4 @@ def test_inside_the_guard_nothing_else_gets_out() -> None:
                 threading.Thread(target=print).start()
     assert len(guard.refused) == (4 if sys.version_info >= (3, 12) else 3)
     with socket.socket() as free, pytest.raises(ConnectionRefusedError):
-        free.connect(("127.0.0.1", 9))  # out here, nobody minds
+        free.connect(("127.0.0.1", 9))  # outside the guard, connections are not checked

@@ -1,4 +1,4 @@
-"""Programs that get an alert on their standard input, and how they may end."""
+"""Test programs that get an alert on standard input, and the meaning of their exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import CommandOptions
 from tests.notifications import TEXT, alert, notification
@@ -31,7 +31,7 @@ async def ran(program: str, *arguments: str, sent: Notification | None = None, *
 
 
 async def ran_command(command: list[str], *, sent: Notification | None = None, **table: Any) -> Outcome:
-    """Run any."""
+    """Run a command with the alert."""
     options = CommandOptions.model_validate({"type": "command", "command": command, **table})
     environment = {**os.environ, "TOKEN": "hush-hush", "ANOTHER": "not handed on"}
     destination = made("program", options, environment)
@@ -41,7 +41,7 @@ async def ran_command(command: list[str], *, sent: Notification | None = None, *
 
 
 async def test_the_program_gets_the_alert_and_no_shell_reads_it(tmp_path: Path) -> None:
-    """A program would not get the alert, or a tenant's name would be run."""
+    """Pass the alert on standard input and the arguments without a shell, which could run a tenant's name."""
     sent = notification(alert(tenant="$(touch /tmp/x); `y` \N{SNOWMAN}"))
     argument = "$(echo shell) * ; &"
     program = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read() + sys.argv[2].encode())"
@@ -53,12 +53,12 @@ async def test_the_program_gets_the_alert_and_no_shell_reads_it(tmp_path: Path) 
     assert rest == argument
 
 
-async def test_the_environment_is_what_the_table_names(tmp_path: Path) -> None:
-    """Every secret of this process would be in the hands of every program."""
+async def test_only_listed_variables_are_passed(tmp_path: Path) -> None:
+    """Pass only the listed environment variables. Otherwise programs would get all secrets."""
     program = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
     await ran(program, str(tmp_path / "out"), environment=["TOKEN"])
     found = json.loads((tmp_path / "out").read_text("utf-8"))
-    assert found["TOKEN"] == "hush-hush"  # noqa: S105 - of this test
+    assert found["TOKEN"] == "hush-hush"  # noqa: S105 - made up for this test
     assert found.keys() - {"LC_CTYPE"} <= {"TOKEN", "PATH", "HOME", "LANG", "TZ"}
 
 
@@ -67,7 +67,7 @@ async def test_the_environment_is_what_the_table_names(tmp_path: Path) -> None:
     [
         ("raise SystemExit(1)", Outcome(Verdict.RETRY, "exit status 1")),
         ("raise SystemExit(65)", Outcome(Verdict.REFUSED, "exit status 65")),
-        ("raise SystemExit(69)", Outcome(Verdict.GONE, "exit status 69")),
+        ("raise SystemExit(69)", Outcome(Verdict.DISABLED, "exit status 69")),
         ("import os; os.kill(os.getpid(), 9)", Outcome(Verdict.RETRY, "exit status -9")),
         (
             "import os, sys; sys.exit('no luck with ' + os.environ['TOKEN'])",
@@ -81,9 +81,9 @@ async def test_the_environment_is_what_the_table_names(tmp_path: Path) -> None:
     ],
     ids=["1", "65", "69", "signal", "says a secret", "says the text", "says a lot"],
 )
-async def test_what_its_end_means(program: str, outcome: Outcome | None) -> None:
-    """An alert would be given up that could still go, or the log would say a secret."""
-    # A text that stands at the beginning of what the program is told.
+async def test_exit_codes_give_verdicts(program: str, outcome: Outcome | None) -> None:
+    """Derive the verdict from the exit code, and keep secrets and texts out of the answer."""
+    # The id is at the beginning of the program's input, and repeats the text.
     sent = notification(alert(id=TEXT))
     found = await ran(program, sent=sent, environment=["TOKEN"])
     if outcome is None:
@@ -94,13 +94,13 @@ async def test_what_its_end_means(program: str, outcome: Outcome | None) -> None
 
 
 async def test_a_program_that_does_not_read_is_no_trouble() -> None:
-    """A long alert would fill the pipe, and wait for ever."""
+    """Accept a program that does not read its input. Otherwise a long alert would block on the pipe."""
     huge = notification(alert(text="x" * 1_000_000))
     assert (await ran("pass", sent=huge)).verdict is Verdict.DELIVERED
 
 
 async def test_a_program_that_cannot_be_started_may_be_there_later(tmp_path: Path) -> None:
-    """The relay would end, or give up an alert because of a deployment in progress."""
+    """Retry a program that cannot be started, since a deployment may be in progress."""
     for command in ([str(tmp_path / "nothing")], [str(tmp_path)], ["a\0b"]):
         outcome = await ran_command(command)
         assert outcome.verdict is Verdict.RETRY
@@ -108,9 +108,9 @@ async def test_a_program_that_cannot_be_started_may_be_there_later(tmp_path: Pat
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, and is more than an entry that nobody has asked for."""
+    """Return whether a process runs and is not a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - no folder is looked at
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - reads a single known file
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
@@ -126,15 +126,15 @@ child.wait()
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 async def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
-    """Programs that hang would pile up, one for each attempt."""
+    """Kill a program that hangs, with its children. Otherwise each attempt would leave one running."""
     outcome = await ran(HANGS, str(tmp_path / "child"), timeout=5)
-    assert outcome == Outcome(Verdict.RETRY, "the program was not done within 5 s")
+    assert outcome == Outcome(Verdict.RETRY, "the program did not finish within 5 s")
     child = int((tmp_path / "child").read_text("utf-8"))
     await wait_until(lambda: not alive(child), message="the child has ended")
 
 
 async def test_a_delivery_that_is_cancelled_ends_its_program(tmp_path: Path) -> None:
-    """A relay that is stopped would leave programs behind."""
+    """Kill the program of a cancelled delivery. Otherwise a stopped relay would leave programs behind."""
     running = asyncio.create_task(ran(HANGS, str(tmp_path / "child"), timeout=60))
 
     def started() -> str:
@@ -147,8 +147,8 @@ async def test_a_delivery_that_is_cancelled_ends_its_program(tmp_path: Path) -> 
     await wait_until(lambda: not alive(child), message="the child has ended")
 
 
-def test_a_variable_that_is_not_there_is_a_mistake_of_the_table() -> None:
-    """The program would find it out, alert by alert."""
+def test_a_missing_variable_is_refused() -> None:
+    """Report a missing variable at start, not with the first alert."""
     options = CommandOptions(type="command", command=("true",), environment=("TOKEN",))
     with pytest.raises(DestinationError, match="TOKEN is not set"):
         made("program", options, {})

@@ -1,4 +1,4 @@
-"""One POST against servers that fail in every way."""
+"""Test an HTTP POST against servers with all kinds of failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.http import HttpClient, retry_after, verdict_of
 from service.alerts.destinations.options import HttpOptions
 from tests import certificates
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from tests.receivers import Receiver
 
-SECRET = "/services/T000/B000/not-a-real-one"  # noqa: S105 - it is what its value says
+SECRET = "/services/T000/B000/not-a-real-one"  # noqa: S105 - made up
 LOOPBACK = ("127.0.0.0/8",)
 
 
 async def post(receiver: Receiver | str, *, texts: tuple[str, ...] = (), **options: Any) -> Outcome:
-    """Post once, with a client of its own."""
+    """Post once with a new client."""
     options = {"allow_addresses": LOOPBACK, "timeout": 5, **options}
     client = HttpClient(HttpOptions.model_validate(options))
     url = receiver if isinstance(receiver, str) else receiver.url + SECRET
@@ -48,7 +48,7 @@ ANSWERS: dict[str, tuple[Behaviour, Verdict, str]] = {
     "401": (status(401), Verdict.REFUSED, "401 Unauthorized"),
     "404": (status(404, "no_service"), Verdict.REFUSED, "404 Not Found: no_service"),
     "408": (status(408), R, "408 Request Timeout"),
-    "410": (status(410, "channel_is_archived"), Verdict.GONE, "410 Gone: channel_is_archived"),
+    "410": (status(410, "channel_is_archived"), Verdict.DISABLED, "410 Gone: channel_is_archived"),
     "425": (status(425), R, "425 Too Early"),
     "429": (status(429), R, "429 Too Many Requests"),
     "500": (status(500, "a\nlong\tstory "), R, "500 Internal Server Error: a long story"),
@@ -72,33 +72,31 @@ ANSWERS: dict[str, tuple[Behaviour, Verdict, str]] = {
 
 
 @pytest.mark.parametrize(("behaviour", "verdict", "answer"), ANSWERS.values(), ids=ANSWERS)
-async def test_the_verdict_is_what_became_of_the_request(
-    behaviour: Behaviour, verdict: Verdict, answer: str
-) -> None:
-    """An alert would be given up that could go out, sent again when it has arrived, or sent for ever."""
+async def test_answers_give_verdicts(behaviour: Behaviour, verdict: Verdict, answer: str) -> None:
+    """Derive the verdict from the answer. Otherwise alerts would be lost, doubled, or retried forever."""
     async with receiving(behaviour) as receiver:
         outcome = await post(receiver)
     assert (outcome.verdict, outcome.answer) == (verdict, answer)
 
 
-async def test_nobody_listens() -> None:
-    """An alert would be lost while a receiver restarts."""
+async def test_a_refused_connection_is_retried() -> None:
+    """Retry a refused connection, as while a receiver restarts."""
     async with receiving() as receiver:
-        gone = receiver.url
-    outcome = await post(gone)
+        unused_url = receiver.url
+    outcome = await post(unused_url)
     assert outcome.verdict is Verdict.RETRY
     assert outcome.answer.startswith("no connection: ")
 
 
 async def test_a_receiver_that_hangs_has_its_time() -> None:
-    """One stuck receiver would hold a destination for ever."""
+    """Retry after the timeout. Otherwise a stuck receiver would block its destination."""
     async with receiving(hang) as receiver:
         outcome = await post(receiver, timeout=0.2)
     assert outcome == Outcome(Verdict.RETRY, "no answer in time")
 
 
 async def test_an_answer_that_comes_too_late_is_lost() -> None:
-    """It would be taken for the answer to the next request."""
+    """Ignore a late answer. Otherwise it would be taken for the next request's answer."""
     may_answer = asyncio.Event()
     client = HttpClient(HttpOptions.model_validate({"allow_addresses": LOOPBACK, "timeout": 2}))
     async with receiving(late(may_answer), status(500, "second")) as receiver:
@@ -112,7 +110,7 @@ async def test_an_answer_that_comes_too_late_is_lost() -> None:
 
 @pytest.mark.parametrize("behaviour", [endless(200), dripping(200)], ids=["endless", "dripping"])
 async def test_a_body_without_end_does_not_hold_a_delivery(behaviour: Behaviour) -> None:
-    """A receiver could fill the memory, or hold the destination until its time is over."""
+    """Limit the bytes and the time of a body. Otherwise a receiver could fill the memory."""
     async with receiving(behaviour) as receiver:
         outcome = await asyncio.wait_for(post(receiver), 4.5)
     assert outcome.verdict is Verdict.DELIVERED
@@ -120,7 +118,7 @@ async def test_a_body_without_end_does_not_hold_a_delivery(behaviour: Behaviour)
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    """A receiver could send our alerts, and our requests, to anybody."""
+    """Follow no redirect. Otherwise a receiver could forward alerts to another host."""
     async with (
         receiving() as elsewhere,
         receiving(status(302, "secret place", Location=elsewhere.url)) as receiver,
@@ -131,10 +129,10 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_the_answer_holds_no_secret_and_no_text() -> None:
-    """A webhook's URL, or what a model said, would stand in the log because a receiver repeated it."""
+    """Keep the URL, secrets and the text out of the logged answer."""
     async with receiving(echo) as receiver:
         url = await post(receiver)
-        client = HttpClient(HttpOptions(allow_addresses=LOOPBACK), ["hush-hush"])  # type: ignore[arg-type]  # as a table has it
+        client = HttpClient(HttpOptions(allow_addresses=LOOPBACK), ["hush-hush"])  # type: ignore[arg-type]  # strings, as in a table
         text = 'Something "private" \N{SNOWMAN} that a model said.'
         quoted = await client.post(receiver.url, f'{{"text": "{text}"}}'.encode(), {}, [text])
         secret = await client.post(receiver.url, b"my hush-hush is", {}, [text])
@@ -157,7 +155,7 @@ async def test_the_answer_holds_no_secret_and_no_text() -> None:
     ],
 )
 async def test_no_connection_is_made_to_an_address_that_is_not_public(url: str, what: str) -> None:
-    """Whoever may write a URL could reach what only this machine, or its network, can."""
+    """Refuse non-public addresses. Otherwise a configured URL could reach the internal network."""
     async with receiving() as receiver:
         outcome = await post(url.format(port=receiver.port), allow_addresses=["192.0.2.0/24"])
     assert outcome.verdict is Verdict.RETRY
@@ -167,8 +165,8 @@ async def test_no_connection_is_made_to_an_address_that_is_not_public(url: str, 
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "127.0.0.1%00.example"])
-async def test_an_odd_way_to_write_an_address_is_none(host: str) -> None:
-    """Some libraries read these as 127.0.0.1."""
+async def test_odd_notations_of_an_address_are_refused(host: str) -> None:
+    """Refuse odd notations that some libraries read as 127.0.0.1."""
     async with receiving() as receiver:
         outcome = await post(f"http://{host}:{receiver.port}/", allow_addresses=[])
     assert outcome.verdict is Verdict.RETRY
@@ -176,7 +174,7 @@ async def test_an_odd_way_to_write_an_address_is_none(host: str) -> None:
 
 
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would connect where we would not."""
+    """Ignore proxy variables. Otherwise a proxy would bypass the address check."""
     async with receiving() as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -186,7 +184,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
 
 
 async def test_a_certificate_is_verified(tmp_path: Path) -> None:
-    """Anybody between us and a receiver could read the alerts."""
+    """Verify certificates. Otherwise alerts could be read on their way."""
     authority = certificates.make(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(authority.certificate, authority.key)
@@ -204,14 +202,14 @@ async def test_a_certificate_is_verified(tmp_path: Path) -> None:
     assert known.verdict is Verdict.DELIVERED
 
 
-def test_certificates_that_are_not_there_are_a_mistake_of_the_table(tmp_path: Path) -> None:
-    """It would be found out with the first alert."""
+def test_a_missing_ca_file_is_refused(tmp_path: Path) -> None:
+    """Report a missing CA file at start, not with the first alert."""
     with pytest.raises(DestinationError, match=r"ca_file=.*nothing\.pem"):
         HttpClient(HttpOptions(ca_file=tmp_path / "nothing.pem"))
 
 
 async def test_retry_after_is_honoured() -> None:
-    """A receiver that asks for a pause would be asked again and again."""
+    """Return the requested pause of a failed answer."""
     async with receiving(
         status(429, Retry_After="7"), status(503, Retry_After="x"), status(200, Retry_After="7")
     ) as r:
@@ -219,17 +217,17 @@ async def test_retry_after_is_honoured() -> None:
     assert waits == [7, None, None]
 
 
-@pytest.mark.parametrize("asked", ["86400", "9" * 4000, "Fri, 31 Dec 9999 23:59:59 GMT", "3999999999"])
-async def test_no_receiver_pauses_longer_than_the_setting(asked: str) -> None:
-    """One wrong header would hold back every alert of a destination for a day."""
-    async with receiving(status(503, Retry_After=asked)) as r:
+@pytest.mark.parametrize("requested", ["86400", "9" * 4000, "Fri, 31 Dec 9999 23:59:59 GMT", "3999999999"])
+async def test_no_receiver_pauses_longer_than_the_setting(requested: str) -> None:
+    """Limit the requested pause. Otherwise one wrong header would delay all alerts for a day."""
+    async with receiving(status(503, Retry_After=requested)) as r:
         default = await post(r)
         shorter = await post(r, max_retry_after=60)
     assert (default.retry_after, shorter.retry_after) == (300, 60)
 
 
 def test_retry_after_as_a_date() -> None:
-    """Some servers say it so."""
+    """Read a date in Retry-After."""
     wait = retry_after(format_datetime(datetime.fromtimestamp(time.time() + 90, UTC), usegmt=True))
     assert wait is not None
     assert 80 < wait <= 90
@@ -237,7 +235,7 @@ def test_retry_after_as_a_date() -> None:
 
 
 def test_retry_after_as_seconds_since_1970() -> None:
-    """Some servers say it so, and would be left alone for fifty years."""
+    """Read a Unix time in Retry-After, which would otherwise be a pause of fifty years."""
     wait = retry_after(str(int(time.time()) + 90))
     assert wait is not None
     assert 80 < wait <= 90
@@ -248,21 +246,21 @@ def test_retry_after_as_seconds_since_1970() -> None:
     "header",
     ["", " ", "-5", "+5", "nan", "inf", "1e5", "0x10", "5, 7", "٣", "soon", "Sun, 06 Nov , 08:49:37 GMT"],
 )
-def test_retry_after_that_cannot_be_read_is_none(header: str) -> None:
-    """Each of them would raise an error, or be taken for another time than what was meant."""
+def test_invalid_retry_after_is_ignored(header: str) -> None:
+    """Ignore an invalid Retry-After."""
     assert retry_after(header) is None
 
 
 @given(st.text(max_size=60) | st.text("0123456789.,:+- SunNovGMT", max_size=40))
 def test_any_retry_after_is_a_number_or_nothing(header: str) -> None:
-    """A receiver's odd header would end the relay."""
+    """Return None or a non-negative number for any header. Otherwise an odd one could end the relay."""
     wait = retry_after(header)
     assert wait is None or wait >= 0
 
 
 @given(st.integers(100, 999))
 def test_every_status_has_one_verdict(code: int) -> None:
-    """Final are only 410 and the other 4xx that say no."""
+    """Treat 410 and other 4xx as final, except 408, 425 and 429."""
     final = code // 100 == 4 and code not in (408, 425, 429)
-    expected = Verdict.GONE if code == 410 else Verdict.REFUSED if final else Verdict.RETRY
+    expected = Verdict.DISABLED if code == 410 else Verdict.REFUSED if final else Verdict.RETRY
     assert verdict_of(code) is (Verdict.DELIVERED if code // 100 == 2 else expected)

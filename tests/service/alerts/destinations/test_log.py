@@ -1,4 +1,4 @@
-"""Alerts in this program's log."""
+"""Test alerts that are written to the program's own log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """Leave the loggers as they were."""
+    """Restore the loggers."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -34,7 +34,7 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 async def logged(sent: Notification, *, log_text: bool) -> dict[str, Any]:
-    """The line of one notification."""
+    """Return the log line of a notification."""
     stream = io.StringIO()
     logs.configure(Settings(log_format="json", log_text=log_text), stream)
     destination = made("audit", LogOptions(type="log"), {})
@@ -45,15 +45,15 @@ async def logged(sent: Notification, *, log_text: bool) -> dict[str, Any]:
 
 
 async def test_a_line_says_what_happened() -> None:
-    """Who reads only the log would not know."""
+    """Log the headline, the severity and the ids."""
     line = await logged(notification(), log_text=False)
     assert line["event"] == "A model refuses · self-harm · gpt-4o · tenant acme"
     assert line["level"] == "critical"
     assert (line["destination"], line["notification"], line["response_id"]) == ("audit", "opened_1", "resp_1")
 
 
-async def test_a_line_about_several_says_what_they_are() -> None:
-    """It would name the first of them, and nothing of the rest."""
+async def test_a_line_about_a_digest_has_its_counts() -> None:
+    """Log a digest's counts and texts, and no single response."""
     line = await logged(digest(), log_text=True)
     assert line["event"] == "12 similar alerts · self-harm"
     assert line["counts"][0] == "9 times refusal.opened · gpt-4o"
@@ -61,20 +61,20 @@ async def test_a_line_about_several_says_what_they_are() -> None:
     assert TEXT in line["text"]
 
 
-async def test_an_explanation_is_in_it_only_where_the_log_may_have_texts() -> None:
-    """What a user asked would stand in a log, in the provider's words."""
+async def test_an_explanation_is_logged_only_if_texts_are() -> None:
+    """Log the provider's explanation only if texts may be logged, since it may quote a user."""
     sent = notification(alert(provider_explanation="About bombs."))
     assert "bombs" not in json.dumps(await logged(sent, log_text=False))
     assert (await logged(sent, log_text=True))["provider_explanation"] == "About bombs."
 
 
 async def test_an_unknown_severity_is_a_warning() -> None:
-    """A word of a later version would end the destination."""
+    """Log an unknown severity as a warning, instead of failing."""
     assert (await logged(notification(severity="severe"), log_text=False))["level"] == "warning"
 
 
-async def test_the_text_is_in_it_only_where_the_log_may_have_it() -> None:
-    """A log goes to more people than an alert does."""
+async def test_the_text_is_logged_only_if_texts_are() -> None:
+    """Log the text only if texts may be logged."""
     assert TEXT not in json.dumps(await logged(notification(), log_text=False))
     assert TEXT not in json.dumps(await logged(digest(), log_text=False))
     assert (await logged(notification(), log_text=True))["text"] == TEXT

@@ -1,4 +1,4 @@
-"""What a destination's table may say, and where its secrets are found."""
+"""Test the options of destinations, and the lookup of their secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from service.alerts.destinations import secrets
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.kinds import KINDS, made
 from service.alerts.destinations.options import DestinationOptions
 
@@ -35,15 +35,15 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_kind_can_be_made_of_its_smallest_table(kind: str) -> None:
-    """Somebody who follows the manual would get an error, or a kind nobody can use."""
+    """Make each kind of destination from its minimal table."""
     destination = made("one", TABLES.validate_python({"type": kind, **MINIMAL[kind]}), ENVIRONMENT)
     assert destination.name == "one"
     await destination.aclose()
-    await destination.aclose()  # a relay that is stopped twice
+    await destination.aclose()  # closing twice must not fail
 
 
 def test_every_kind_of_table_has_a_kind_of_destination() -> None:
-    """A table would be valid, and the relay would not start."""
+    """Implement a destination for each kind of table. Otherwise a valid file could not be used."""
     (union, *_) = get_args(DestinationOptions)
     kinds = [get_args(each.model_fields["type"].annotation)[0] for each in get_args(union)]
     assert kinds == list(KINDS) == list(MINIMAL)
@@ -84,7 +84,7 @@ def test_every_kind_of_table_has_a_kind_of_destination() -> None:
     ],
 )
 def test_a_mistake_is_explained_and_no_secret_repeated(table: dict[str, Any], why: str) -> None:
-    """The operator would not know what to write, or find the secret in a log."""
+    """Explain an invalid table without showing its secrets."""
     with pytest.raises(ValidationError) as error:
         TABLES.validate_python(table)
     assert why in str(error.value)
@@ -100,20 +100,20 @@ def test_a_mistake_is_explained_and_no_secret_repeated(table: dict[str, Any], wh
     ],
 )
 def test_links(link: str) -> None:
-    """Nobody could get from an alert to the request."""
+    """Accept links with a reference or placeholders."""
     assert TABLES.validate_python({"type": "log", "link": link}).link == link
 
 
 def test_a_secret_from_a_file_or_a_variable(tmp_path: Path) -> None:
-    """A line's end would be part of a password."""
+    """Strip white space from a secret. Otherwise a line end would be part of it."""
     file = tmp_path / "secret"
     file.write_text(" s3cret\n", "utf-8")
     assert secrets.secret(None, file, {}) == secrets.secret("A", None, {"A": "s3cret\n"}) == "s3cret"
     assert secrets.secret(None, None, {"A": "s3cret"}) is None
 
 
-def test_a_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> None:
-    """The operator would not know which of many is missing; or see a part of it on the terminal."""
+def test_a_missing_secret_is_named_by_its_place(tmp_path: Path) -> None:
+    """Name the variable or file of a missing or invalid secret, without showing any part of it."""
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff\xfehunter2")
     for variable, path, why in (
@@ -122,7 +122,7 @@ def test_a_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> Non
         (None, tmp_path, "where a secret is expected: Is a directory"),
         (None, tmp_path / "empty", "empty is empty"),
         (None, tmp_path / "binary", "is not text"),
-        ("TWO_LINES", None, "TWO_LINES is more than one line"),
+        ("TWO_LINES", None, "TWO_LINES holds more than one line"),
     ):
         with pytest.raises(DestinationError, match=why):
             secrets.secret(variable, path, {"NOT_SET": " ", "TWO_LINES": "hunter2\nhunter2"})
@@ -133,6 +133,6 @@ def test_a_secret_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> Non
         "https://[hunter2",
         "https://a:hunter2",
     ):
-        with pytest.raises(DestinationError, match="what stands in URL is no URL") as error:
+        with pytest.raises(DestinationError, match="URL does not hold a URL") as error:
             secrets.web_address("URL", None, {"URL": odd})
         assert "hunter2" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What PagerDuty would get, against what its Events API v2 takes."""
+"""Test PagerDuty events against the Events API v2."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ KEY = "0123456789abcdef" * 2
 EVENT = {"routing_key", "event_action", "dedup_key", "client", "payload", "links"}
 PAYLOAD = {"summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"}
 REQUIRED = {"summary", "source", "severity"}
-"""Field names and limits: developer.pagerduty.com, "Send an alert event"."""
+"""Required fields of a payload. Names and limits: developer.pagerduty.com, "Send an alert event"."""
 
 
 def options(**table: Any) -> PagerDutyOptions:
-    """A table."""
+    """Return the options of a table."""
     return PagerDutyOptions.model_validate({"type": "pagerduty", "routing_key_env": "PD", **table})
 
 
 def sent(what: Notification, **table: Any) -> dict[str, Any]:
-    """The event for a notification."""
+    """Return the event for a notification."""
     return event(what, options(**table), KEY)
 
 
 @settings(max_examples=200)
 @given(notifications())
-def test_whatever_the_alert_pagerduty_takes_it(what: Notification) -> None:
-    """PagerDuty would answer 400, and the page would be given up."""
+def test_any_alert_is_a_valid_event(what: Notification) -> None:
+    """Build an event within PagerDuty's limits for any alert. Otherwise PagerDuty would answer 400."""
     made_of_it = sent(what, dedup_by=["category", "model", "tenant"])
     payload = made_of_it["payload"]
     assert made_of_it.keys() == EVENT
@@ -56,8 +56,8 @@ def test_whatever_the_alert_pagerduty_takes_it(what: Notification) -> None:
 
 
 def test_the_largest_there_can_be() -> None:
-    """An event of more than 512 KB is refused."""
-    control, name = "\x01" * 64_000, "\u4e2d" * 9000  # six bytes of JSON a character, and three
+    """Keep the largest event within 512 KB, above which PagerDuty refuses it."""
+    control, name = "\x01" * 64_000, "\u4e2d" * 9000  # six and three bytes of JSON per character
     of = alert(
         "deltaloom.new", text=control, provider_explanation=control, **dict.fromkeys(OPEN_FIELDS, name)
     )
@@ -70,27 +70,27 @@ def test_the_largest_there_can_be() -> None:
 
 
 def test_an_unknown_severity_is_a_warning_there() -> None:
-    """PagerDuty refuses a word that it does not know, and nobody would be called."""
+    """Map an unknown severity to `warning`, since PagerDuty refuses other words."""
     payload = sent(notification(severity="severe"))["payload"]
     assert (payload["severity"], payload["custom_details"]["Severity"]) == ("warning", "severe")
 
 
 def test_an_explanation_is_a_detail() -> None:
-    """Whoever is called would not see what the provider said of it."""
+    """Add the provider's explanation to the details."""
     details = sent(notification(alert(provider_explanation="About bombs.")))["payload"]["custom_details"]
     assert details["Explanation"] == "About bombs."
 
 
-def test_all_about_one_text_share_an_incident() -> None:
-    """Every refusal would ring twice."""
+def test_alerts_of_one_refusal_share_an_incident() -> None:
+    """Use one incident for a refusal's opened and finished alerts."""
     opened, ended = sent(notification()), sent(finished())
     other = sent(notification(alert(response_id="resp_2")))
     assert opened["dedup_key"] == ended["dedup_key"] == "deltaloom/resp_1/0/0/refusal"
     assert other["dedup_key"] != opened["dedup_key"]
 
 
-def test_with_dedup_by_all_that_are_alike_do() -> None:
-    """A hundred similar refusals would ring a hundred times."""
+def test_similar_alerts_share_an_incident_with_dedup_by() -> None:
+    """Use one incident for similar alerts with `dedup_by`."""
     by = {"dedup_by": ["category", "tenant"]}
     first, second = (sent(notification(alert(response_id=each)), **by) for each in ("resp_1", "resp_2"))
     other = sent(notification(alert(tenant=None)), **by)
@@ -100,14 +100,14 @@ def test_with_dedup_by_all_that_are_alike_do() -> None:
 
 
 def test_a_long_key_is_shortened_and_stays_its_own() -> None:
-    """PagerDuty takes 255 characters; cutting would make one incident of many."""
+    """Hash the rest of a long key, since PagerDuty takes 255 characters and a cut key would not be unique."""
     one, two = (sent(notification(group="g" * 300 + each))["dedup_key"] for each in "12")
     assert one != two
     assert len(one) <= 255
 
 
 def test_the_end_of_a_spike_resolves_and_the_end_of_a_refusal_only_if_asked() -> None:
-    """An incident would stay open for ever, or be closed before anybody was called."""
+    """Resolve an ended spike always, and an ended refusal only with `resolve = "all"`."""
     assert [
         sent(each)["event_action"] for each in (notification(), finished(), spike(), spike(ended=True))
     ] == [
@@ -122,8 +122,8 @@ def test_the_end_of_a_spike_resolves_and_the_end_of_a_refusal_only_if_asked() ->
         options(resolve="all", dedup_by=["model"])
 
 
-def test_what_on_call_reads() -> None:
-    """The page would not say what happened."""
+def test_the_page_has_headline_text_and_link() -> None:
+    """Show the headline, the text and a link."""
     made_of_it = sent(notification(test=True), link="https://console.example/{response_id}")
     payload, details = made_of_it["payload"], made_of_it["payload"]["custom_details"]
     assert payload["summary"] == "[TEST] A model refuses · self-harm · gpt-4o · tenant acme"
@@ -137,7 +137,7 @@ def test_what_on_call_reads() -> None:
 
 
 async def test_it_is_enqueued_and_the_key_stays_secret() -> None:
-    """Whoever reads the log could ring the service at will."""
+    """Post the event, and keep the routing key out of the logged answer."""
     async with receiving(status(202), status(400, f'{{"errors": ["{KEY} is no key"]}}')) as receiver:
         destination = made("on-call", options(url=receiver.url, allow_addresses=["127.0.0.1"]), {"PD": KEY})
         first, second = [await destination.deliver(notification()) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What Slack would get, against what it takes."""
+"""Test Slack messages against Slack's limits."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ LIMITS = {
     "blocks": 50,
     "fallback": 4000,
 }
-"""Of the Block Kit reference; `fallback` is what chat.postMessage advises for its `text`."""
+"""Limits of the Block Kit reference; `fallback` is chat.postMessage's advice for its `text`."""
 WHOLE_AT_MOST = 13_000
 CONTROL = re.compile(r"<(?!(?:!date\^\d+\^|https://))")
-"""What Slack would take for a mention, a channel or a link, and is not one of ours."""
+"""Text that Slack would read as a mention, a channel or a link that is not ours."""
 
 
 def units(text: str) -> int:
-    """As JavaScript counts."""
+    """Return the length in UTF-16 code units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def texts(block: Any) -> Iterator[str]:
-    """Every string under a key `text` that is shown."""
+    """Yield all strings under a key `text` that Slack shows."""
     if isinstance(block, dict):
         if isinstance(block.get("text"), str):
             yield block["text"]
@@ -55,7 +55,7 @@ def texts(block: Any) -> Iterator[str]:
 
 
 def assert_within_limits(posted: dict[str, Any]) -> None:
-    """Slack refuses a message as a whole for one field too long, or empty."""
+    """Check Slack's limits. Slack refuses a whole message if one field is too long or empty."""
     assert posted.keys() == {"text", "blocks", "unfurl_links", "unfurl_media"}
     assert 0 < units(posted["text"]) <= LIMITS["fallback"]
     blocks = posted["blocks"]
@@ -82,15 +82,15 @@ def assert_within_limits(posted: dict[str, Any]) -> None:
 
 @settings(max_examples=200)
 @given(notifications(), st.sampled_from([None, "https://console.example/{response_id}?of={tenant}"]))
-def test_whatever_the_alert_slack_takes_it(sent: Notification, link: str | None) -> None:
-    """Slack would answer 400, and the alert would be given up."""
+def test_any_alert_is_a_valid_message(sent: Notification, link: str | None) -> None:
+    """Build a message within Slack's limits for any alert. Otherwise Slack would answer 400."""
     posted = message(sent, link)
     assert_within_limits(posted)
     json.dumps(posted)
 
 
 def test_the_largest_there_can_be() -> None:
-    """The limits would hold for what is usual only."""
+    """Keep the largest message within the limits."""
     name = "<\U0001f600&" * 3000
     everything = dict.fromkeys(OPEN_FIELDS, name)
     of = alert("deltaloom.refusal.finished", text=name, provider_explanation=name, **everything)
@@ -100,29 +100,29 @@ def test_the_largest_there_can_be() -> None:
 
 
 @given(notifications())
-def test_nothing_in_an_alert_calls_anybody(sent: Notification) -> None:
-    """A model, or whoever names a tenant, could ring everybody in the channel or plant a link."""
+def test_mentions_and_links_are_neutralized(sent: Notification) -> None:
+    """Neutralize mentions and links. Otherwise a model could notify a whole channel."""
     posted = message(sent)
     shown = [posted["text"], *texts([each for each in posted["blocks"] if each["type"] != "header"])]
     assert not any(CONTROL.search(text) for text in shown)
 
 
 def test_the_text_is_quoted_and_escaped() -> None:
-    """A reader would see something else than what the model said."""
+    """Quote and escape the text."""
     posted = message(notification(alert(text="Hi <!channel> & <https://x|y>\nsecond")))
     (quotation,) = [text for text in texts(posted["blocks"]) if text.startswith(">")]
     assert quotation == ">Hi &lt;!channel&gt; &amp; &lt;https://x|y&gt;\n>second"
 
 
-def test_an_explanation_is_told_from_a_text() -> None:
-    """The provider's words would be taken for the model's."""
+def test_an_explanation_is_labelled() -> None:
+    """Label the provider's explanation, to distinguish it from the model's text."""
     posted = message(notification(alert(text="", provider_explanation="About <@U1> & more")))
     (explanation,) = [text for text in texts(posted["blocks"]) if text.startswith("*Explanation*")]
     assert explanation == "*Explanation*\n>About &lt;@U1&gt; &amp; more"
 
 
-def test_a_link_to_what_was_asked() -> None:
-    """A person who reads of a refusal would not find the request; or a reference could forge a link."""
+def test_a_link_to_the_request() -> None:
+    """Link to the request, and escape a reference that could forge another link."""
     good, hostile = (
         message(notification(alert(reference=each)), "{reference}")
         for each in ("https://portal.example/1", "https://portal.example/|*Win!*> <!channel>")
@@ -132,22 +132,22 @@ def test_a_link_to_what_was_asked() -> None:
 
 
 def test_an_unknown_severity_has_the_colour_of_a_warning() -> None:
-    """A word of a later version would end the destination."""
+    """Show an unknown severity with the colour of a warning, instead of failing."""
     posted = message(notification(severity="severe"))
     assert posted["text"].startswith("🟠")
     assert "*Severity*\nsevere" in list(texts(posted["blocks"]))
 
 
 def test_a_finished_alert_refers_to_the_opened_one() -> None:
-    """Nobody could tell which of many refusals it belongs to."""
+    """Refer from a finished alert to its opened alert."""
     opened, ended = (" ".join(texts(message(each))) for each in (notification(), finished()))
     (reference,) = re.findall(r"#[0-9a-f]{8}", opened)
     assert f"Completes the alert *{reference}*" in ended
     assert "Completes" not in opened
 
 
-def test_what_a_person_reads() -> None:
-    """The message would not say what happened, to whom, and where to look."""
+def test_a_message_has_headline_fields_and_link() -> None:
+    """Show the headline, the fields and a link."""
     sent = notification(alert(response_id="resp/1"), test=True)
     posted = message(sent, "https://console.example/responses/{response_id}")
     assert posted["text"] == "🔴 [TEST] A model refuses · self-harm · gpt-4o · tenant acme"
@@ -161,14 +161,14 @@ def test_what_a_person_reads() -> None:
     )
 
 
-def test_without_its_text_the_hash_stands_for_it() -> None:
-    """Nobody could find the text that must not leave."""
+def test_the_hash_replaces_a_missing_text() -> None:
+    """Show the text's hash if the text must not leave."""
     shown = " ".join(texts(message(notification(alert(text=""), privacy="none"))))
     assert "ab" * 32 in shown
 
 
 def test_a_digest_shows_counts_and_examples() -> None:
-    """Twelve alerts would look like one."""
+    """Show a digest's counts and examples."""
     shown = "\n".join(
         texts(
             message(
@@ -183,18 +183,18 @@ def test_a_digest_shows_counts_and_examples() -> None:
     assert (
         " · resp_2 · msg_1 · acme · <https://console.example/resp_2|Open the response>\n>I'm sorry" in shown
     )
-    assert "Open the response" not in shown.rpartition("\n")[2]  # of which of them?
+    assert "Open the response" not in shown.rpartition("\n")[2]  # a link would be ambiguous here
 
 
 def test_a_digest_of_endings_completes_nothing() -> None:
-    """It would refer to a message that does not exist."""
+    """Refer from a digest to no opened alert."""
     assert "Completes" not in "\n".join(
         texts(message(replace(digest(finished(), resolves=False), alert=finished().alert)))
     )
 
 
 def test_a_spike_shows_its_shares() -> None:
-    """Nobody could tell whether it matters."""
+    """Show the shares of window and baseline."""
     shown = "\n".join(texts(message(spike())))
     assert "50 of 200 responses (25.0%)" in shown
     assert "80 of 4000 responses (2.0%)" in shown
@@ -202,7 +202,7 @@ def test_a_spike_shows_its_shares() -> None:
 
 
 async def test_it_is_posted_and_the_url_stays_secret() -> None:
-    """The webhook's URL, which is its password, would stand in the log."""
+    """Post the message, and keep the webhook's URL, which is its password, out of the logged answer."""
     async with receiving(status(200, "ok"), status(403, "invalid_token for /services/T0/B0/abc")) as receiver:
         environment = {"SLACK": f"{receiver.url}/services/T0/B0/abc"}
         table = {"type": "slack", "url_env": "SLACK", "allow_addresses": ["127.0.0.1"]}

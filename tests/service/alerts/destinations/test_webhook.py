@@ -1,4 +1,4 @@
-"""Signed POSTs, read as receivers do: with the package `standardwebhooks` and the contract's model."""
+"""Test signed POSTs by verifying them with the package `standardwebhooks` and the contract's model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.destinations.errors import DestinationError
+from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import WebhookOptions
 from tests.notifications import RAISED_AT, alert, digest, finished, notification
@@ -32,7 +32,7 @@ ENVIRONMENT = {"OLD": OLD, "NEW": NEW}
 
 @asynccontextmanager
 async def webhook(receiver: Receiver | str, **options: Any) -> AsyncIterator[Destination]:
-    """A destination that posts there."""
+    """Make a webhook destination for this receiver, and close it afterwards."""
     url = receiver if isinstance(receiver, str) else receiver.url
     table = {"url": f"{url}/alerts", "secret_env": "NEW", "allow_addresses": ["127.0.0.1"], "timeout": 5}
     table = {"type": "webhook", **table, **options}
@@ -44,7 +44,7 @@ async def webhook(receiver: Receiver | str, **options: Any) -> AsyncIterator[Des
 
 
 async def test_the_body_is_the_alert_and_the_signature_is_right() -> None:
-    """A receiver could not tell our alerts from anybody's, or not read them with the contract's model."""
+    """Post the alert's JSON with a valid signature and the delivery's data."""
     sent = notification(alert(text="Nö. \N{SNOWMAN} \U0001f600 </script>"))
     async with receiving() as receiver, webhook(receiver) as destination:
         outcome = await destination.deliver(sent)
@@ -71,8 +71,8 @@ async def test_the_body_is_the_alert_and_the_signature_is_right() -> None:
     }
 
 
-async def test_an_id_that_no_header_takes_is_a_digest_there() -> None:
-    """One odd id would be tried for a day, and then be given up."""
+async def test_an_id_that_is_invalid_in_a_header_is_hashed() -> None:
+    """Hash an id that is invalid in a header. Otherwise its alert would be retried for a day."""
     sent = notification(id="näm\r\nX-Evil: 1")
     async with receiving() as receiver, webhook(receiver) as destination:
         outcomes = [await destination.deliver(sent) for _ in range(2)]
@@ -85,7 +85,7 @@ async def test_an_id_that_no_header_takes_is_a_digest_there() -> None:
 
 
 async def test_a_receiver_verifies_with_the_old_secret_or_with_the_new_one() -> None:
-    """A secret could not be changed without losing alerts in between."""
+    """Sign with all configured secrets, so that a secret can be changed without losing alerts."""
     async with receiving() as receiver, webhook(receiver, secret_env=["NEW", "OLD"]) as destination:
         await destination.deliver(notification())
     (received,) = receiver.received
@@ -97,7 +97,7 @@ async def test_a_receiver_verifies_with_the_old_secret_or_with_the_new_one() -> 
 
 
 async def test_a_recorded_request_is_not_accepted_later() -> None:
-    """Whoever records an alert could send it again and again."""
+    """Sign the time and the id, so that a recorded request is refused later."""
     async with receiving() as receiver, webhook(receiver) as destination:
         await destination.deliver(notification())
     (received,) = receiver.received
@@ -111,7 +111,7 @@ async def test_a_recorded_request_is_not_accepted_later() -> None:
 
 
 async def test_a_cloud_event() -> None:
-    """A broker of CloudEvents would not take it."""
+    """Send a CloudEvent with the alert as its data."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     sent = notification(alert(traceparent=trace))
     async with (
@@ -137,21 +137,21 @@ async def test_a_cloud_event() -> None:
     assert ModerationAlert.model_validate(data) == sent.alert
 
 
-async def test_a_digest_says_what_is_in_it() -> None:
-    """A receiver would take it for its first alert."""
+async def test_a_digest_has_counts_and_examples() -> None:
+    """Mark a digest, with its counts and examples."""
     async with receiving() as receiver, webhook(receiver) as destination:
         await destination.deliver(digest(notification(), finished()))
     (received,) = receiver.received
-    said = received.json["delivery"]["digest"]
-    assert (said["count"], said["counts"][0]) == (12, ["refusal.opened · gpt-4o", 9])
-    assert [ModerationAlert.model_validate(each).id for each in said["examples"]] == [
+    contents = received.json["delivery"]["digest"]
+    assert (contents["count"], contents["counts"][0]) == (12, ["refusal.opened · gpt-4o", 9])
+    assert [ModerationAlert.model_validate(each).id for each in contents["examples"]] == [
         "opened_1",
         "finished_1",
     ]
 
 
 async def delivered(destination: Destination, sent: Notification) -> list[Outcome]:
-    """Attempts until one is final."""
+    """Deliver until an outcome is final, and return all outcomes."""
     outcomes = [await destination.deliver(sent)]
     while outcomes[-1].verdict is Verdict.RETRY:
         outcomes.append(await destination.deliver(sent))
@@ -159,7 +159,7 @@ async def delivered(destination: Destination, sent: Notification) -> list[Outcom
 
 
 async def test_every_alert_arrives_and_again_only_where_the_answer_was_lost() -> None:
-    """An alert would be lost, or come twice for no reason, or under another id, so that nobody can tell."""
+    """Retry under the same id until an answer is final, so that a receiver can drop repeats."""
     lost, refused = late(asyncio.Event()), status(429, Retry_After="3")
     behaviours = [hang, refused, status(500), raw(b""), raw(b"HTTP/1.1 200 OK\r\nCont"), lost, status(200)]
     async with receiving(*behaviours) as receiver, webhook(receiver, timeout=2) as destination:
@@ -171,15 +171,15 @@ async def test_every_alert_arrives_and_again_only_where_the_answer_was_lost() ->
         Webhook(NEW).verify(each.body, dict(each.headers))
 
 
-async def test_a_receiver_that_is_gone() -> None:
-    """It would be asked for a day, once for each alert."""
+async def test_status_410_is_final() -> None:
+    """Report status 410 as final for the destination. Otherwise each alert would be retried for a day."""
     async with receiving(status(410)) as receiver, webhook(receiver) as destination:
         (outcome,) = await delivered(destination, notification())
-    assert outcome.verdict is Verdict.GONE
+    assert outcome.verdict is Verdict.DISABLED
 
 
 async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
-    """Orchestrators hand secrets over as files."""
+    """Read the URL and the secret from files, as orchestrators provide them."""
     async with receiving() as receiver:
         (tmp_path / "url").write_text(f"{receiver.url}/from-a-file\n", "utf-8")
         (tmp_path / "secret").write_text(f"{OLD}\n", "utf-8")
@@ -199,9 +199,9 @@ async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "secret", ["hunter2hunter2", "whsec_AAAA", "whsec_!!!!", "whsec_" + base64.b64encode(b"x" * 23).decode()]
 )
-def test_what_is_no_secret_is_a_mistake_that_is_not_repeated(secret: str) -> None:
-    """Alerts would be signed with something that can be guessed; or the log would say the secret."""
+def test_an_invalid_secret_is_refused_without_showing_it(secret: str) -> None:
+    """Refuse an invalid signing secret, without showing it."""
     options = WebhookOptions(type="webhook", url="https://example.com", secret_env=("HOOK_SECRET",))
-    with pytest.raises(DestinationError, match="HOOK_SECRET is no secret to sign with") as error:
+    with pytest.raises(DestinationError, match="HOOK_SECRET does not hold a signing secret") as error:
         made("hook", options, {"HOOK_SECRET": secret})
     assert secret not in str(error.value)

@@ -1,4 +1,4 @@
-"""Cutting, links and references: what the texts of all destinations are made with."""
+"""Test cuts, links and references, which the messages of all destinations use."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def units(text: str) -> int:
-    """UTF-16 code units."""
+    """Return the length in UTF-16 code units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def doubled(text: str) -> str:
-    """A way of writing that makes every second character longer."""
+    """Return the text with every second character doubled, as an escape would lengthen it."""
     return "".join(each * (1 + at % 2) for at, each in enumerate(text))
 
 
 @given(st.text(max_size=80), st.integers(2, 60), st.sampled_from([str, doubled]))
 @example("\U0001f600" * 10, 5, str)
 def test_a_cut_text_fits_and_is_as_long_as_it_can_be(text: str, at_most: int, written: type[str]) -> None:
-    """A receiver would refuse it, or a text would be cut that had room."""
+    """Cut a text to at most the limit, and not more than necessary."""
     cut = wording.cut(text, at_most, written)
     assert units(cut) <= at_most
     if cut != written(text):
@@ -41,14 +41,14 @@ def test_a_cut_text_fits_and_is_as_long_as_it_can_be(text: str, at_most: int, wr
 
 @given(notifications())
 def test_headline_and_facts_are_lines(sent: Notification) -> None:
-    """A tenant's name could write further lines into a mail's head or into a log."""
+    """Keep headline and facts on one line. Otherwise a tenant's name could add lines to a mail."""
     for line in (wording.headline(sent), *(value for _, value in wording.facts(sent))):
         assert line.isprintable()
         assert line
 
 
 def test_a_link_is_quoted_and_left_out_where_something_is_missing() -> None:
-    """A tenant's name could lead somewhere else; or a link would lead nowhere."""
+    """Quote the values in a link, and make none if a value is missing."""
     template = "https://console.example/{tenant}/{response_id}?m={model}"
     assert (
         wording.link(template, alert(tenant="../a b", response_id="r?", model="ü"))
@@ -98,15 +98,15 @@ REQUESTS = "https://portal.example/requests/{reference}"
         ("{reference}", None, None),
     ],
 )
-def test_a_link_to_what_was_asked(template: str, reference: str | None, target: str | None) -> None:
-    """A person could not get from an alert to the request; or a reference could lead, or look, elsewhere."""
+def test_a_link_to_the_request(template: str, reference: str | None, target: str | None) -> None:
+    """Link to the request only with a safe reference."""
     assert wording.link(template, alert(reference=reference)) == target
 
 
 @given(st.text(max_size=80), st.sampled_from([REQUESTS, "{reference}"]))
 @example("https://x.example/<!channel>|x", "{reference}")
 def test_no_reference_forges_a_link_or_mark_up(reference: str, template: str) -> None:
-    """Whoever sends requests could plant a link, or ring a whole channel."""
+    """Make no link or markup from any reference. Otherwise a producer could plant a link."""
     of = alert(reference=reference)
     target = wording.link(template, of)
     for written in (target or "https://", wording.request(of) or ""):
@@ -120,8 +120,8 @@ def test_no_reference_forges_a_link_or_mark_up(reference: str, template: str) ->
         assert unquote(target.rpartition("/")[2]) == reference.encode(errors="replace").decode()
 
 
-def test_an_alert_says_who_stopped_what() -> None:
-    """A person would have to look up in the stream whom to ask, and what for."""
+def test_an_alert_shows_provider_reason_and_request() -> None:
+    """Show the provider, the reason and the request."""
     of = alert(
         "deltaloom.response.blocked",
         provider="openrouter",
@@ -133,29 +133,29 @@ def test_an_alert_says_who_stopped_what() -> None:
         reference="https://portal.example/7?a=(b)",
         upstream_response_id="up_1",
     )
-    said = dict(wording.facts(notification(of)))
-    assert said["Provider"] == "openrouter · anthropic"
-    assert (said["Ended"], said["Because of"]) == ("failed · SPII", "policy · personal data")
-    assert (said["Request"], said["Provider's id"]) == ("https://portal.example/7?a=%28b%29", "up_1")
-    assert "Type" not in said
+    shown = dict(wording.facts(notification(of)))
+    assert shown["Provider"] == "openrouter · anthropic"
+    assert (shown["Ended"], shown["Because of"]) == ("failed · SPII", "policy · personal data")
+    assert (shown["Request"], shown["Provider's id"]) == ("https://portal.example/7?a=%28b%29", "up_1")
+    assert "Type" not in shown
 
 
 def test_an_unknown_type_and_severity_are_shown() -> None:
-    """A person would be called, and not know what for."""
+    """Show an unknown type and severity unchanged."""
     sent = notification(alert("deltaloom.prompt.flagged", text=""), severity="severe", category="other")
     assert wording.headline(sent) == "Alert deltaloom.prompt.flagged · other · gpt-4o · tenant acme"
-    said = dict(wording.facts(sent))
-    assert (said["Type"], said["Severity"]) == ("deltaloom.prompt.flagged", "severe")
+    shown = dict(wording.facts(sent))
+    assert (shown["Type"], shown["Severity"]) == ("deltaloom.prompt.flagged", "severe")
 
 
-def test_every_known_type_has_words() -> None:
-    """An alert would be told by its technical name."""
+def test_every_known_type_has_a_headline() -> None:
+    """Define a headline for each known type."""
     for kind_of in get_args(KnownAlertType):
         assert "deltaloom" not in wording.headline(notification(alert(kind_of)))
 
 
-def test_a_spike_says_how_much_was_blocked() -> None:
-    """A filter that stops more, or less, than usual would not be seen beside the refusals."""
+def test_a_spike_shows_blocked_responses() -> None:
+    """Show the blocked responses of a spike if there are any."""
     rate = spike().alert.rate
     assert rate
     blocked = spike().alert.model_copy(update={"rate": rate.model_copy(update={"blocked": 3})})
@@ -163,8 +163,8 @@ def test_a_spike_says_how_much_was_blocked() -> None:
     assert "Blocked" not in dict(wording.facts(spike()))
 
 
-def test_a_spike_says_whose() -> None:
-    """On-call would not know which provider to ask, or what a later version counts by."""
+def test_a_spike_shows_its_subject() -> None:
+    """Name the provider of a spike, or the unknown scope of a later version."""
     rate = spike().alert.rate
     assert rate
     by = {scope: rate.model_copy(update={"by": scope, "name": "x"}) for scope in ("provider", "region")}
@@ -175,14 +175,14 @@ def test_a_spike_says_whose() -> None:
     assert dict(wording.facts(region))["Counted by"] == "region · x"
 
 
-def test_what_was_left_out_is_said() -> None:
-    """A person would look for the link that a reference is too long for."""
-    said = dict(wording.facts(notification(alert(context_truncated=["model", "reference"]))))
-    assert said["Too long to tell"] == "model, reference"
+def test_left_out_values_are_listed() -> None:
+    """List the values that were left out."""
+    shown = dict(wording.facts(notification(alert(context_truncated=["model", "reference"]))))
+    assert shown["Too long to tell"] == "model, reference"
 
 
-def test_a_spike_says_how_far_above() -> None:
-    """On-call could not tell whether to get up."""
-    said = dict(wording.facts(spike()))
-    assert said["Refused"] == "50 of 200 responses (25.0%) since 2026-03-04 04:56:07 UTC"
-    assert said["Before"] == "80 of 4000 responses (2.0%)"
+def test_a_spike_shows_its_shares() -> None:
+    """Show the shares of window and baseline."""
+    shown = dict(wording.facts(spike()))
+    assert shown["Refused"] == "50 of 200 responses (25.0%) since 2026-03-04 04:56:07 UTC"
+    assert shown["Before"] == "80 of 4000 responses (2.0%)"

@@ -1,1 +1,1 @@
-"""Mirrors service/alerts/sending."""
+"""Tests that mirror service/alerts/sending."""

@@ -1,4 +1,4 @@
-"""Windows and digests: what goes out at once, what is held, and what a digest says."""
+"""Test grouping: alerts that are sent at once, alerts that are held, and digests."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tests.service.alerts.made import NOW
 from tests.service.alerts.messages import message
 
 if TYPE_CHECKING:
-    from service.alerts.sending.message import Message
+    from service.alerts.sending.message import OutgoingMessage
 
 GROUPING = Grouping.model_validate({"by": ["category", "model"], "window": 60, "from": 3})
 
 
-def opened(n: int, **of: Any) -> Message:
-    """The opened alert of the nth response."""
+def opened(n: int, **of: Any) -> OutgoingMessage:
+    """Return the opened alert of the nth response."""
     return message(f"opened_{n}", response_id=f"resp_{n}", number=n, **of)
 
 
-def finished(n: int, **of: Any) -> Message:
-    """Its finished alert."""
+def finished(n: int, **of: Any) -> OutgoingMessage:
+    """Return the finished alert of the nth response."""
     return message(f"finished_{n}", phase="refusal.finished", response_id=f"resp_{n}", number=n + 500, **of)
 
 
 def windows(on_its_way: Schedule | None = None) -> Windows:
-    """Windows of a destination on its way to which is what is scheduled."""
+    """Return the windows of a destination with this schedule."""
     return Windows(GROUPING, (on_its_way or Schedule()).busy)
 
 
-def test_first_ones_alone_the_rest_as_one() -> None:
-    """Fifty messages about one thing are fifty times noise; none for a minute is silence."""
+def test_first_alerts_are_sent_singly_and_the_rest_as_a_digest() -> None:
+    """Send the first alerts singly, and the rest as a digest at the window's end."""
     held = windows()
     alerts = [opened(n) for n in range(6)]
     out = [held.place(each, float(n)) for n, each in enumerate(alerts)]
@@ -50,7 +50,7 @@ def test_first_ones_alone_the_rest_as_one() -> None:
 
 
 def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
-    """The next alert may come before the relay collects the window: the held ones would never be sent."""
+    """Hold an alert after the window's end as well, until the relay has collected the window."""
     held = windows()
     alerts = [opened(n) for n in range(5)]
     for each in alerts[:4]:
@@ -60,13 +60,13 @@ def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
 
 
 def test_a_digest_expires_with_the_first_of_its_alerts() -> None:
-    """A later end would try to send an alert of which nobody wants to hear any more."""
+    """Expire a digest with its first alert. Otherwise it would include alerts past their time."""
     members = [replace(opened(n), expires_at=100.0 + n) for n in (3, 1, 2)]
     assert digest_of("on-call", members, GROUPING.by).expires_at == 101
 
 
 def test_only_similar_ones_share_a_window() -> None:
-    """A flood of one kind must not hold back the only one of another."""
+    """Hold back only similar alerts in a window."""
     held = windows()
     for n in range(5):
         held.place(opened(n), 0)
@@ -75,7 +75,7 @@ def test_only_similar_ones_share_a_window() -> None:
 
 
 def test_end_follows_its_beginning_into_the_digest() -> None:
-    """Else it would say that something ended of which nobody was told."""
+    """Hold a finished alert whose opened alert is held. Otherwise it would refer to an unsent alert."""
     held = windows()
     for n in range(3):
         held.place(opened(n), 0)
@@ -83,8 +83,8 @@ def test_end_follows_its_beginning_into_the_digest() -> None:
     assert [each.notification.id for each in held.ended(60)[0]] == ["opened_2", "finished_2"]
 
 
-def test_graver_end_takes_its_beginning_along() -> None:
-    """A refusal that turns out to be about self-harm must not wait for the digest of harmless ones."""
+def test_more_severe_end_takes_its_beginning_along() -> None:
+    """Send a held opened alert with its more severe finished alert."""
     held = windows()
     alerts = [opened(n) for n in range(4)]
     for each in alerts:
@@ -95,7 +95,7 @@ def test_graver_end_takes_its_beginning_along() -> None:
 
 
 def test_end_goes_after_a_beginning_that_is_on_its_way() -> None:
-    """What is held could not be sent before everything else by the next process, after a crash."""
+    """Send a finished alert if its opened alert is already scheduled, to keep their order after a crash."""
     schedule = Schedule()
     held = windows(schedule)
     for n in range(3):
@@ -106,7 +106,7 @@ def test_end_goes_after_a_beginning_that_is_on_its_way() -> None:
 
 
 def test_fullest_window_goes_early() -> None:
-    """A flood of one kind would keep everything behind it from being read, until its window ends."""
+    """End the fullest window early. Otherwise a flood of one kind would block reading."""
     held = windows()
     assert held.end_fullest() == ()
     of_other_kind = [opened(n, category="violence") for n in range(20, 23)]
@@ -115,18 +115,18 @@ def test_fullest_window_goes_early() -> None:
         held.place(each, 0)
     assert held.end_fullest() == alerts[2:]
     late = opened(7)
-    assert held.place(late, 1) == [], "the window goes on"
+    assert held.place(late, 1) == [], "the window has not ended"
     assert held.ended(60) == [of_other_kind[2:], [late]]
 
 
-def test_single_one_is_no_digest() -> None:
-    """Of one alert, the alert itself tells more than "1 similar alert" would."""
+def test_single_alert_is_not_a_digest() -> None:
+    """Send a single held alert as itself."""
     single = opened(1)
     assert digest_of("on-call", [single], GROUPING.by) is single
 
 
 def test_digest_counts_and_shows() -> None:
-    """A digest has to say how many of what there were, and give a few to look at."""
+    """Count a digest's alerts, and include a few examples."""
     later = NOW + timedelta(seconds=30)
     members = [
         opened(1),
@@ -136,31 +136,31 @@ def test_digest_counts_and_shows() -> None:
         opened(4, raised_at=later),
     ]
     digest = digest_of("on-call", members, GROUPING.by)
-    told = digest.notification.digest
-    assert told is not None
-    assert (told.count, told.since, told.until) == (5, NOW, later)
-    assert list(told.counts) == [("refusal.opened · gpt-x", 4), ("refusal.finished · gpt-x", 1)]
-    assert [each.id for each in told.examples] == ["opened_2", "finished_1", "opened_3"]
-    assert len(told.examples) == EXAMPLES
+    contents = digest.notification.digest
+    assert contents is not None
+    assert (contents.count, contents.since, contents.until) == (5, NOW, later)
+    assert list(contents.counts) == [("refusal.opened · gpt-x", 4), ("refusal.finished · gpt-x", 1)]
+    assert [each.id for each in contents.examples] == ["opened_2", "finished_1", "opened_3"]
+    assert len(contents.examples) == EXAMPLES
     assert digest.notification.severity == "critical"
     assert not digest.notification.resolves
-    assert [place.id.ms for place in digest.places] == [1, 501, 2, 3, 4]
+    assert [ref.id.ms for ref in digest.refs] == [1, 501, 2, 3, 4]
     assert len(digest.lanes) == 4
 
 
-def test_digest_of_what_nobody_knows_yet() -> None:
-    """A digest would be as grave as a word that no destination knows, or as none."""
+def test_digest_of_unknown_types() -> None:
+    """Use the highest severity of a digest's alerts, also an unknown one, and group unknown values."""
     members = [opened(1, severity="info"), opened(2, severity="severe", type="deltaloom.prompt.flagged")]
     digest = digest_of("on-call", members, ["phase", "provider", "reason_class"])
-    told = digest.notification.digest
-    assert told is not None
+    contents = digest.notification.digest
+    assert contents is not None
     assert digest.notification.severity == "severe"
-    assert list(told.counts) == [("refusal.opened · gpt-x", 1), ("prompt.flagged · gpt-x", 1)]
+    assert list(contents.counts) == [("refusal.opened · gpt-x", 1), ("prompt.flagged · gpt-x", 1)]
     assert digest.notification.group == "digest/phase='opened',provider=-,reason_class=-"
 
 
 def test_id_of_a_digest_is_the_same_every_time() -> None:
-    """A receiver drops by its id what comes twice, from whichever process."""
+    """Derive a digest's id from its first alert, so that a receiver can drop repeats of any process."""
     members = [opened(1), opened(2)]
     first = digest_of("on-call", members, GROUPING.by).notification
     assert first.id == digest_of("on-call", members, GROUPING.by).notification.id
@@ -175,15 +175,15 @@ def test_id_of_a_digest_is_the_same_every_time() -> None:
     )
 )
 def test_nothing_is_lost_doubled_or_out_of_order(steps: list[tuple[int, str, int, bool]]) -> None:
-    """However alerts come: each goes out once, and of one part in the order in which they came."""
+    """Send each alert once, and those of one part in order."""
     schedule = Schedule()
     held = windows(schedule)
-    came: list[Message] = []
-    went: list[Message] = []
+    came: list[OutgoingMessage] = []
+    went: list[OutgoingMessage] = []
     now = 0.0
 
     def deliver() -> None:
-        while (message := schedule.take(now)) is not None:
+        while (message := schedule.pop(now)) is not None:
             went.append(message)
             schedule.done(message)
 
@@ -203,8 +203,8 @@ def test_nothing_is_lost_doubled_or_out_of_order(steps: list[tuple[int, str, int
     now += 60
     end_windows()
     deliver()
-    numbers = [place.id.ms for each in went for place in each.places]
+    numbers = [ref.id.ms for each in went for ref in each.refs]
     assert sorted(numbers) == list(range(1, len(came) + 1))
     for part in range(6):
-        of_part = [each.places[0].id.ms for each in came if f"resp_{part}/" in each.lanes[0]]
+        of_part = [each.refs[0].id.ms for each in came if f"resp_{part}/" in each.lanes[0]]
         assert [number for number in numbers if number in of_part] == of_part

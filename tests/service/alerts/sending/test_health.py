@@ -1,4 +1,4 @@
-"""Back-off: of a message, and of a destination that is down."""
+"""Test the back-off of a message, and of a destination that is down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.alerts.sending.health import (
 
 @pytest.mark.parametrize(("attempts", "longest"), [(1, 1), (2, 2), (5, 16), (10, 512), (11, 900), (99, 900)])
 def test_pause_is_random_below_a_bound_that_doubles(attempts: int, longest: float) -> None:
-    """Messages that failed together would come back together, at a server that has just come back."""
+    """Draw a pause below a bound that doubles, so that messages do not retry at the same time."""
     pauses = [pause_after(attempts) for _ in range(300)]
     assert all(0 <= pause <= longest for pause in pauses)
     assert longest / 2 < max(pauses)
@@ -27,8 +27,8 @@ def test_pause_is_random_below_a_bound_that_doubles(attempts: int, longest: floa
     assert LONGEST_PAUSE == 900
 
 
-def test_one_failure_pauses_nobody_else() -> None:
-    """One message that a receiver chokes on must not hold up all others."""
+def test_one_failure_does_not_pause_others() -> None:
+    """Pause no other message after a single failure."""
     health = Health()
     health.failed(100, None)
     assert not health.down
@@ -37,7 +37,7 @@ def test_one_failure_pauses_nobody_else() -> None:
 
 
 def test_down_after_failures_in_a_row() -> None:
-    """A server that is down would get every message that waits, all the time."""
+    """Probe a destination that is down with one message at a time."""
     health = Health()
     for _ in range(DOWN_AFTER):
         health.failed(100, None)
@@ -50,7 +50,7 @@ def test_down_after_failures_in_a_row() -> None:
 
 
 def test_back_with_the_first_answer() -> None:
-    """What waits has to hear of it, or it waits for a quarter of an hour more."""
+    """Report the first answer after an outage, so that waiting messages can be sent."""
     health = Health()
     for _ in range(DOWN_AFTER):
         health.failed(100, None)
@@ -60,7 +60,7 @@ def test_back_with_the_first_answer() -> None:
 
 
 def test_pause_that_was_asked_for() -> None:
-    """A service that says 429 and is asked again at once blocks whoever does it."""
+    """Respect the pause that a service requests. Otherwise it could block the relay."""
     health = Health()
     health.failed(100, 300)
     assert health.paused_until == 400
@@ -70,14 +70,14 @@ def test_pause_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize(("asked", "pause"), [(5, 5), (300, LONGEST_CRITICAL_PAUSE)])
 def test_critical_messages_wait_for_the_first_seconds_of_a_pause(asked: float, pause: float) -> None:
-    """Otherwise a receiver that is busy with trifles would hold back what somebody has to be woken for."""
+    """Send critical messages after a short part of the pause."""
     health = Health()
     health.failed(100, asked)
     assert health.critical_paused_until == 100 + pause
 
 
 def test_critical_messages_do_not_all_try_a_destination_that_is_down() -> None:
-    """A server that is down would get all of them at once."""
+    """Include critical messages in the pause of a destination that is down."""
     health = Health()
     for _ in range(50):
         health.failed(100, None)

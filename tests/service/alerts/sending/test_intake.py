@@ -1,4 +1,4 @@
-"""The intake: every entry once and in order, whatever was lost on the way."""
+"""Test the intake: each entry once and in order, also after lost replies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.core.identity import EntryId
-from service.alerts.sending.intake import STRAYS_AFTER_MS, Intake
-from service.patience import Patience
-from service.ports.outbox import Owed, Page, Place
+from service.alerts.sending.intake import ORPHANED_AFTER_MS, Intake
+from service.ports.outbox import EntryRef, Page, PendingAlert
+from service.retrying import RetryUntilAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,23 +20,25 @@ STREAM = "deltaloom:alerts"
 PAGE = 3
 
 
-def entry(number: int) -> Owed:
-    """The entry with this number."""
-    return Owed(Place(STREAM, EntryId(number, 0)), b"{}")
+def entry(number: int) -> PendingAlert:
+    """Return the entry with this number."""
+    return PendingAlert(EntryRef(STREAM, EntryId(number, 0)), b"{}")
 
 
 class Given:
-    """A group's pending entries, as far as an intake asks for them."""
+    """A group's pending entries, as an intake reads them."""
 
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.idle: set[int] = set()
-        """Those that were given out a while ago."""
+        """Entries that were delivered a while ago."""
 
-    async def owed(self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0) -> Page:
-        """Some of them."""
+    async def pending_page(
+        self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0
+    ) -> Page:
+        """Return the next page of them."""
         assert stream == STREAM
-        assert idle_ms in (0, STRAYS_AFTER_MS)
+        assert idle_ms in (0, ORPHANED_AFTER_MS)
         found = [
             number
             for number in self.pending
@@ -49,54 +51,54 @@ class Given:
 
 
 def intake(given: Any, taken: list[int]) -> Intake:
-    """One that hands on to a list."""
+    """Return an intake that appends to `taken`."""
 
-    async def take(entries: Sequence[Owed]) -> None:
-        taken.extend(each.place.id.ms for each in entries)
+    async def accept(entries: Sequence[PendingAlert]) -> None:
+        taken.extend(each.ref.id.ms for each in entries)
 
-    return Intake(STREAM, given, Patience(), take)
+    return Intake(STREAM, given, RetryUntilAvailable(), accept)
 
 
-async def test_what_a_lost_reply_held_comes_first() -> None:
-    """Its finished alert was in the next reply, and would go out before it."""
+async def test_entries_of_a_lost_reply_come_first() -> None:
+    """Take the entries of a lost reply before later ones. Otherwise an end would overtake its beginning."""
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending = [1, 2, 3]
-    await reading.take([entry(3)])
+    await reading.accept([entry(3)])
     assert taken == [1, 2, 3]
 
 
-async def test_strays_at_the_end() -> None:
-    """If nothing comes after a lost reply, nobody would look for what it held."""
+async def test_orphaned_entries_are_taken() -> None:
+    """Take orphaned entries without a later reply, and only once they are old enough."""
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending, given.idle = [1, 2], {1}
-    await reading.take_strays()
-    assert taken == [1], "the other one may be on its way"
+    await reading.accept_orphaned()
+    assert taken == [1], "the other one may still arrive"
     given.idle = {1, 2}
-    await reading.take_strays()
-    await reading.take([entry(2)])
-    assert taken == [1, 2], "and one that comes late after all is not taken twice"
+    await reading.accept_orphaned()
+    await reading.accept([entry(2)])
+    assert taken == [1, 2], "a late reply is not taken twice"
 
 
 @given(st.lists(st.sampled_from(["arrives", "is lost", "strays"]), max_size=30), st.integers(0, 8))
 async def test_each_once_and_in_order(replies: list[str], inherited: int) -> None:
-    """Whichever replies are lost, and whatever was pending before."""
+    """Take each entry once and in order, for any lost replies and any inherited entries."""
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending = list(range(1, inherited + 1))
-    await reading.inherit()
+    await reading.adopt()
     last = inherited
     for reply in replies:
         if reply == "strays":
             given.idle = set(given.pending)
-            await reading.take_strays()
+            await reading.accept_orphaned()
             continue
         batch = [last + 1, last + 2]
         last += 2
         given.pending += batch
         if reply == "arrives":
-            await reading.take([entry(number) for number in batch])
+            await reading.accept([entry(number) for number in batch])
     given.idle = set(given.pending)
-    await reading.take_strays()
+    await reading.accept_orphaned()
     assert taken == list(range(1, last + 1))

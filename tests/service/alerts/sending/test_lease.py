@@ -1,4 +1,4 @@
-"""Tests of a lease as the process sees it that holds it."""
+"""Test a lease as seen by the process that holds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.ports.storage import StorageUnavailableError
 
 
 class Store:
-    """A store of leases that may be away."""
+    """A store of leases that can be unavailable."""
 
     def __init__(self) -> None:
         self.is_free = True
@@ -18,13 +18,13 @@ class Store:
         self.released = 0
 
     async def hold(self, ms: int) -> bool:
-        """Return whether it could be had."""
+        """Record the request and return whether the lease is free."""
         self._answer()
         self.asked_for_ms.append(ms)
         return self.is_free
 
     async def release(self) -> None:
-        """Let go of it."""
+        """Record the release."""
         self._answer()
         self.released += 1
 
@@ -34,11 +34,11 @@ class Store:
 
 
 async def test_a_lease_that_was_taken_is_held_until_it_is_released() -> None:
-    """A relay would send nothing; or two would send the same alert."""
+    """Hold an acquired lease until it is released."""
     store = Store()
     lease = Lease(store, 60)
     assert not lease.held
-    assert await lease.take()
+    assert await lease.acquire()
     assert store.asked_for_ms == [60_000]
     assert lease.held
     await lease.release()
@@ -47,10 +47,10 @@ async def test_a_lease_that_was_taken_is_held_until_it_is_released() -> None:
 
 
 async def test_a_lease_is_not_held_while_it_is_being_released() -> None:
-    """Redis may take it back and not be able to say so: another relay would send what this one sends."""
+    """Stop holding before the release, since Redis may apply it and lose the reply."""
     store = Store()
     lease = Lease(store, 60)
-    await lease.take()
+    await lease.acquire()
     store.is_away = True
     with pytest.raises(StorageUnavailableError):
         await lease.release()
@@ -58,23 +58,23 @@ async def test_a_lease_is_not_held_while_it_is_being_released() -> None:
 
 
 async def test_a_lease_that_another_has_is_not_held() -> None:
-    """A relay that was away for long would go on sending beside its successor."""
+    """Stop holding when another process has the lease, but not when the store is unavailable."""
     store = Store()
     lease = Lease(store, 60)
-    await lease.take()
+    await lease.acquire()
     store.is_free = False
-    assert not await lease.take()
+    assert not await lease.acquire()
     assert not lease.held
     store.is_free = True
-    await lease.take()
+    await lease.acquire()
     store.is_away = True
     with pytest.raises(StorageUnavailableError):
-        await lease.take()
-    assert lease.held, "it was not said that it is lost"
+        await lease.acquire()
+    assert lease.held, "an unavailable store does not end the lease"
 
 
 async def test_a_lease_is_held_no_longer_than_it_lasts() -> None:
-    """A relay that hangs for a while would not notice that another one sends."""
+    """Stop holding when the lease expires, since another relay may send then."""
     lease = Lease(Store(), 0.0)
-    assert await lease.take()
+    assert await lease.acquire()
     assert not lease.held

@@ -1,4 +1,4 @@
-"""The token bucket: what it lets go, and when."""
+"""Test the token bucket."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.alerts.sending.token_bucket import TokenBucket
 
 
 def test_burst_then_evenly() -> None:
-    """A destination that is flooded after a quiet time blocks whoever does it."""
+    """Allow the burst at once, and then one message per interval."""
     bucket = TokenBucket(per_minute=60, burst=3, now=100)
     for _ in range(3):
         assert bucket.wait(100) == 0
-        bucket.take(100)
+        bucket.consume(100)
     assert bucket.wait(100) == pytest.approx(1)
     assert bucket.wait(101) == pytest.approx(0)
 
@@ -25,7 +25,7 @@ def test_burst_then_evenly() -> None:
     pauses=st.lists(st.floats(0, 300), min_size=1, max_size=60),
 )
 def test_never_more_than_the_rate_and_the_burst(per_minute: float, burst: int, pauses: list[float]) -> None:
-    """In any stretch of time, at most the burst and what the rate gives; and nothing waits without need."""
+    """Allow at most the burst plus the rate in any period, without longer waits than necessary."""
     now = 0.0
     bucket = TokenBucket(per_minute, burst, now)
     went: list[float] = []
@@ -33,7 +33,7 @@ def test_never_more_than_the_rate_and_the_burst(per_minute: float, burst: int, p
         now += pause
         now += bucket.wait(now)
         assert bucket.wait(now) == pytest.approx(0, abs=1e-6)
-        bucket.take(now)
+        bucket.consume(now)
         went.append(now)
     for first, began in enumerate(went):
         for last in range(first, len(went)):

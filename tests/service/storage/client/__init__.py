@@ -1,1 +1,1 @@
-"""Mirrors service/storage/client."""
+"""Tests that mirror service/storage/client."""

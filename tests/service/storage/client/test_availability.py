@@ -1,4 +1,4 @@
-"""Which of the server's troubles only time will mend."""
+"""Test which errors of the server are worth a retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from service.ports.storage import SetUpWronglyError, StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
 
 
@@ -45,7 +45,7 @@ from service.storage.client.availability import unavailable_if_away
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_trouble_that_passes(raised: Exception, state: str) -> None:
-    """The batch in hand would be lost to its worker, or the log would have a traceback for each attempt."""
+    """Report temporary errors as StorageUnavailableError. Otherwise the batch in hand would fail."""
     with pytest.raises(StorageUnavailableError) as caught, unavailable_if_away():
         raise raised
     assert caught.value.state == state
@@ -64,39 +64,39 @@ def test_trouble_that_passes(raised: Exception, state: str) -> None:
     ],
     ids=["type", "right", "command", "command without its code"],
 )
-def test_what_somebody_has_to_mend_is_waited_for(answer: Exception, state: str) -> None:
-    """Otherwise healthy entries are dead letters before the rights are mended."""
-    with pytest.raises(SetUpWronglyError) as caught, unavailable_if_away():
+def test_wrong_setup_is_waited_for(answer: Exception, state: str) -> None:
+    """Wait for wrong permissions or types to be repaired. Otherwise healthy entries would be dead letters."""
+    with pytest.raises(SetupError) as caught, unavailable_if_away():
         raise answer
     assert caught.value.state == state
     assert "; " in str(caught.value)
 
 
 def test_trouble_that_stays() -> None:
-    """Otherwise a worker waits for ever for its own mistake."""
+    """Raise other errors unchanged. Otherwise a worker would retry its own bug forever."""
     with pytest.raises(exceptions.ResponseError), unavailable_if_away():
         raise exceptions.ResponseError("ERR a bug")
 
 
 def test_a_mistake_in_a_cluster_stays() -> None:
-    """Keys of two slots in one call would be tried for ever."""
+    """Raise a cross-slot error unchanged, since a retry cannot succeed."""
     with pytest.raises(exceptions.RedisClusterException), unavailable_if_away():
         raise exceptions.RedisClusterException("EVALSHA - all keys must map to the same key slot")
 
 
 async def test_a_connection_that_another_task_closes(redis_url: str) -> None:
-    """A batch would fail, with a traceback, because of what happened to another partition's server."""
+    """Treat a connection that another task is closing as unavailable. Otherwise the batch would fail."""
     async with Redis.from_url(redis_url, single_connection_client=True) as client:
         await client.ping()
         connection: Any = client.connection
-        writer, connection._writer = connection._writer, None  # noqa: SLF001 - as it is in the midst of it
+        writer, connection._writer = connection._writer, None  # noqa: SLF001 - the state in the middle of a disconnect
         with pytest.raises(StorageUnavailableError), unavailable_if_away():
-            await connection._send_packed_command([b"PING"])  # noqa: SLF001 - the step after
-        connection._writer = writer  # noqa: SLF001 - to be closed
+            await connection._send_packed_command([b"PING"])  # noqa: SLF001 - the next step of a command
+        connection._writer = writer  # noqa: SLF001 - lets the client close it
 
 
 @pytest.mark.parametrize("mistake", [AttributeError("None has no such thing"), RuntimeError("ours")])
 def test_mistakes_of_ours_stay(mistake: Exception) -> None:
-    """A mistake would look like a server that is away."""
+    """Raise our own bugs unchanged. Otherwise they would look like an unreachable server."""
     with pytest.raises(type(mistake)), unavailable_if_away():
         raise mistake

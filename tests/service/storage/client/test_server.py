@@ -1,4 +1,4 @@
-"""What is made of what a server says of itself."""
+"""Test the findings about a server, from its INFO and CONFIG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.storage.client.server import Server, assess, eviction, persistence,
 
 
 def server(config: dict[str, str] | None = None, **info: Any) -> Server:
-    """A server that says this of itself."""
+    """Return a server with this INFO and CONFIG."""
     return Server("redis://host", info, config or {})
 
 
@@ -24,11 +24,11 @@ def server(config: dict[str, str] | None = None, **info: Any) -> Server:
         ({"redis_version": "7.2.4", "valkey_version": "7.1.0"}, "fail", "Valkey 7.2 or later"),
         ({"redis_version": "8.0.0", "role": "slave"}, "fail", "replica"),
         ({"redis_version": "255.255.255"}, "ok", "255"),
-        ({}, "ok", "may not be asked"),
+        ({}, "ok", "is not permitted"),
     ],
 )
 def test_reached(info: dict[str, Any], state: str, says: str) -> None:
-    """A server the worker cannot work with would be found out by the worker."""
+    """Check version and role. Otherwise the problem would only show when the worker starts."""
     finding = reached(server(**info))
     assert finding.state == state
     assert says in finding.says
@@ -43,7 +43,7 @@ def test_reached(info: dict[str, Any], state: str, says: str) -> None:
     ],
 )
 def test_eviction(info: dict[str, Any], state: str) -> None:
-    """The stream with its groups could be evicted, and nobody would have been told."""
+    """Warn of an eviction policy that could evict the stream and its groups."""
     assert eviction(server(**info)).state == state
 
 
@@ -53,7 +53,7 @@ def test_eviction(info: dict[str, Any], state: str) -> None:
         ({"aof_enabled": 1}, {"appendfsync": "always"}, "ok", "nothing acknowledged is lost"),
         ({"aof_enabled": 1}, {"appendfsync": "everysec"}, "ok", "a second"),
         ({"aof_enabled": 1}, {"appendfsync": "no"}, "warn", "30 s"),
-        ({"aof_enabled": 1}, {}, "ok", "may not be asked"),
+        ({"aof_enabled": 1}, {}, "ok", "is not permitted"),
         ({"aof_enabled": 0}, {"save": "3600 1"}, "warn", "snapshots"),
         ({"aof_enabled": 0}, {"save": ""}, "warn", "a restart loses everything"),
         ({"aof_enabled": 0}, {}, "warn", "no append-only file"),
@@ -61,14 +61,14 @@ def test_eviction(info: dict[str, Any], state: str) -> None:
     ],
 )
 def test_persistence(info: dict[str, Any], config: dict[str, str], state: str, says: str) -> None:
-    """What a crash of the server costs would be learned from the crash."""
+    """Report how much data a crash of the server can lose."""
     finding = persistence(server(config, **info))
     assert finding.state == state
     assert says in finding.says
 
 
 def test_a_master_that_is_away() -> None:
-    """It would count as one that loses everything, or as one that is well."""
+    """Report an unreachable master, and leave it out of the other findings."""
     well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
     there = server({"appendfsync": "always"}, **well, connected_slaves=1)
     found = {each.what: each for each in assess([there, Server("gone:6379", {}, {}, away=True)])}
@@ -77,8 +77,8 @@ def test_a_master_that_is_away() -> None:
     assert [found[what].state for what in ("eviction", "durability", "failover")] == ["ok", "ok", "ok"]
 
 
-def test_of_several_masters_the_worst_is_told() -> None:
-    """A cluster with one master that loses everything would be called safe."""
+def test_the_worst_of_several_masters_is_reported() -> None:
+    """Report the worst master. Otherwise a cluster with one volatile master would look safe."""
     well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
     servers = [
         server({"appendfsync": "always"}, **well, connected_slaves=1),

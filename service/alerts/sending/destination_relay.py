@@ -1,0 +1,442 @@
+"""Deliver the pending alerts of one destination while this process holds the destination's lease.
+
+```text
+accept    decide what to do with an alert that was read (alerts.toml); settle it if no message results
+place     hold the message for a digest, or add it to the schedule behind messages about the same part
+attempt   while the lease is held, the destination is not paused and the rate limit allows it:
+          delivered       settle: acknowledge the alert, so that it is no longer pending
+          retry           attempt again later; give up when the alert has been pending for too long
+          refused, gone   give up: copy to the undelivered alerts and acknowledge, in one step
+```
+
+Memory holds only alerts that are pending in Redis anyway: if the process ends at any point, the next lease
+holder takes all of them over. An alert that was delivered but not yet settled is then delivered again, with
+the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from service import logs
+from service.alerts.delivery import Outcome, Verdict
+from service.alerts.parsing import NotAnAlertError, parse_alert
+from service.alerts.sending.grouping import Windows, digest_called, digest_of
+from service.alerts.sending.health import Health, pause_after
+from service.alerts.sending.in_flight import InFlightLimit
+from service.alerts.sending.message import OutgoingMessage
+from service.alerts.sending.schedule import Schedule
+from service.alerts.sending.token_bucket import TokenBucket
+from service.ports.outbox import Failure, SavedDigest
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Sequence
+
+    from deltaloom.messages import ModerationAlert, UndeliveredReason
+    from service.alerts.delivery import Destination, Notification
+    from service.alerts.destinations.options import CommonOptions
+    from service.alerts.sending.lease import Lease
+    from service.ports.outbox import EntryRef, Outbox, PendingAlert
+    from service.retrying import RetryUntilAvailable
+
+_ATTEMPT_TIMEOUT: Final = 330.0
+"""Maximum seconds for an attempt. Destinations have timeouts of up to 300 s; this catches one that hangs."""
+
+_LARGE_BYTES: Final = 10_000
+"""Size in bytes above which an alert is decided in a thread; smaller ones take at most a few milliseconds."""
+
+_CHECK_INTERVAL: Final = 1.0
+"""Seconds between checks for events without a notification, such as a message's expiry."""
+_MAX_EXPIRED: Final = 100
+_NEVER_TRIED: Final = "no attempt was made"
+
+
+class Decide(Protocol):
+    """Make this destination's message from an alert, or None if it gets none."""
+
+    def __call__(self, alert: ModerationAlert, now: datetime, /) -> Notification | None:
+        """Return the message for this destination at the time `now`, or None."""
+        ...
+
+
+class _Decided(NamedTuple):
+    """An alert that was read, with the decision on it."""
+
+    alert_id: str
+    left_out: Sequence[str]
+    notification: Notification | None
+
+
+@dataclass(slots=True)
+class _Judged:
+    """Alerts that were read, grouped by what happens to them."""
+
+    messages: list[OutgoingMessage] = field(default_factory=list)
+    not_routed: list[EntryRef] = field(default_factory=list)
+    unreadable: list[tuple[EntryRef, str]] = field(default_factory=list)
+    """Entries that hold no valid alert, each with the reason."""
+
+
+class Relay:
+    """Delivery to one destination.
+
+    Args:
+        destination: receiver of the messages.
+        options: rate limit, grouping and time limit of the destination.
+        decide: makes the destination's message from an alert.
+        outbox: the pending alerts of the destination.
+        lease: the destination's lease; nothing is sent unless it is held.
+        retrying: repeats outbox calls while Redis is unavailable.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        options: CommonOptions,
+        decide: Decide,
+        outbox: Outbox,
+        lease: Lease,
+        retrying: RetryUntilAvailable,
+    ) -> None:
+        self._destination = destination
+        self._options = options
+        self._decide = decide
+        self._outbox = outbox
+        self._lease = lease
+        self._retrying = retrying
+        self._clock = asyncio.get_running_loop().time
+        self._schedule = Schedule()
+        self._health = Health()
+        self._in_flight = InFlightLimit()
+        rate, group = options.rate_limit, options.group
+        self._bucket = rate and TokenBucket(rate.per_minute, rate.burst, self._clock())
+        self._windows = group and Windows(group, self._schedule.busy)
+        self._pending: set[EntryRef] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._disabled: str | None = None
+        """Answer of the destination when it reported that it no longer exists; None while it is enabled."""
+        self._disabled_is_stored = False
+        self._last_answer = _NEVER_TRIED
+        self._announced_until = 0.0
+        """Event loop time at which the pause logged last ends."""
+        self._next_check = 0.0
+        self._changed = asyncio.Event()
+        self._ending = False
+
+    # ---------------------------------------------------------------------------------------------- accepting
+
+    async def resume(self) -> None:
+        """Finish what the previous lease holder began; call this before `accept`."""
+        self._disabled = await self._retrying.call(self._outbox.disabled_answer)
+        self._disabled_is_stored = self._disabled is not None
+        kept = await self._retrying.call(self._outbox.digests)
+        for digest_id, digest in kept.items():
+            if digest.confirmed:
+                await self._retrying.call(self._outbox.settle, digest.refs)
+                await self._retrying.call(self._outbox.delete_digest, digest_id)
+            else:
+                await self._resume_digest(digest_id, digest)
+
+    async def accept(self, entries: Sequence[PendingAlert]) -> None:
+        """Accept alerts that were read, in the order of their stream. Return when there is room for more."""
+        judged = await self._judge(entries)
+        now = self._clock()
+        for message in judged.messages:
+            for each in self._windows.place(message, now) if self._windows else [message]:
+                self._schedule.add(each)
+        if self._in_flight.full:
+            self._send_fullest_window()
+        self._changed.set()
+        await self._settle_unsent(judged)
+        await self._in_flight.wait()
+
+    async def check_enabled(self) -> None:
+        """Check whether an operator has enabled the disabled destination again."""
+        if self._disabled_is_stored and await self._outbox.disabled_answer() is None:
+            self._disabled, self._disabled_is_stored = None, False
+            logs.logger().warning("destination enabled")
+            self._changed.set()
+
+    async def _judge(self, entries: Iterable[PendingAlert]) -> _Judged:
+        """Read alerts and return their messages, and the entries that make none."""
+        now = datetime.now(UTC)
+        seen = [
+            (each, await self._decide_entry(each, now)) for each in entries if each.ref not in self._pending
+        ]
+        judged = _Judged()
+        for entry, outcome in seen:
+            if entry.ref in self._pending:  # duplicate within `entries`, or accepted meanwhile
+                continue
+            if isinstance(outcome, NotAnAlertError):
+                judged.unreadable.append((entry.ref, f"the entry holds no alert: {outcome}"))
+                continue
+            if outcome.left_out:
+                logs.logger().warning(
+                    "alert read in part", alert=outcome.alert_id, left_out=list(outcome.left_out)
+                )
+            if outcome.notification is None:
+                judged.not_routed.append(entry.ref)
+            else:
+                judged.messages.append(self._message(entry, outcome.notification))
+        return judged
+
+    async def _decide_entry(self, entry: PendingAlert, now: datetime) -> _Decided | NotAnAlertError:
+        """Read an alert and decide on it; use a thread for a large one, as its patterns take milliseconds."""
+        data = entry.data or b""
+        if len(data) <= _LARGE_BYTES:
+            return self._parse_and_decide(data, now)
+        return await asyncio.to_thread(self._parse_and_decide, data, now)
+
+    def _parse_and_decide(self, data: bytes, now: datetime) -> _Decided | NotAnAlertError:
+        try:
+            alert, left_out = parse_alert(data)
+        except NotAnAlertError as error:
+            return error
+        return _Decided(alert.id, left_out, self._decide(alert, now))
+
+    async def _settle_unsent(self, judged: _Judged) -> None:
+        """Settle alerts that make no message for this destination, and give up unreadable entries."""
+        if judged.not_routed:
+            await self._retrying.call(self._outbox.settle, judged.not_routed)
+        for ref, why in judged.unreadable:
+            await self._record_undelivered(ref, "unreadable", why, attempts=0)
+
+    def _message(self, entry: PendingAlert, notification: Notification) -> OutgoingMessage:
+        self._pending.add(entry.ref)
+        size = len(entry.data or b"")
+        self._in_flight.enter(size)
+        age = time.time() - entry.ref.id.ms / 1000
+        expires_at = self._clock() + self._options.give_up_after - age
+        return OutgoingMessage(notification, [entry.ref], [notification.group], expires_at, size)
+
+    async def _resume_digest(self, digest_id: str, digest: SavedDigest) -> None:
+        """Rebuild an unfinished digest with the same id, from those of its alerts that are still pending."""
+        entries = await self._retrying.call(self._outbox.still_pending, digest.refs)
+        judged = await self._judge(entries)
+        await self._settle_unsent(judged)
+        if not judged.messages:
+            await self._retrying.call(self._outbox.delete_digest, digest_id)
+            return
+        by = self._options.group.by if self._options.group else ()
+        message = digest_called(digest_id, judged.messages, by)
+        message.kept = True
+        self._schedule.add(message)
+
+    # ------------------------------------------------------------------------------------------------ sending
+
+    async def run(self) -> None:
+        """Send until cancelled, or until `end` or `end_soon` is called."""
+        while not self._ending:
+            self._changed.clear()
+            now = self._clock()
+            self._end_windows(now)
+            self._give_up_expired(now)
+            wait = self._send(now)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    def end_soon(self) -> None:
+        """Stop beginning attempts, and let `accept` return at once."""
+        self._ending = True
+        self._in_flight.open()
+        self._changed.set()
+
+    async def end(self) -> None:
+        """Stop beginning attempts, and return when those under way have ended."""
+        self.end_soon()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def abandon(self) -> None:
+        """Cancel the attempts under way without waiting for answers; their alerts stay pending."""
+        for task in self._under_way:
+            task.cancel()
+
+    def _end_windows(self, now: float) -> None:
+        if self._windows and self._options.group:
+            for held in self._windows.ended(now):
+                self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
+
+    def _send_fullest_window(self) -> None:
+        """Send the largest held digest now, to make room for other alerts, which may be graver."""
+        if self._windows and self._options.group and (held := self._windows.end_fullest()):
+            self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
+
+    def _give_up_expired(self, now: float) -> None:
+        if self._lease.held and now >= self._next_check:
+            self._next_check = now + _CHECK_INTERVAL
+            for message in self._schedule.pop_expired(now, _MAX_EXPIRED):
+                self._begin(message, self._give_up(message, "expired", self._last_answer))
+
+    def _send(self, now: float) -> float:
+        """Begin all attempts that may begin now, and return the seconds until the next check."""
+        while self._lease.held and not self._ending:
+            wait = self._wait(now)
+            if wait > 0:
+                return min(wait, _CHECK_INTERVAL)
+            paused = self._disabled is None and now < self._health.paused_until
+            message = self._schedule.pop(now, critical_only=paused)
+            if message is None:  # pragma: no cover - then `_wait` returned a positive time
+                break
+            if self._disabled is not None:
+                self._begin(message, self._give_up(message, "gone", self._disabled))
+                continue
+            if self._bucket:
+                self._bucket.consume(now)
+            self._begin(message, self._attempt(message))
+        return _CHECK_INTERVAL
+
+    def _wait(self, now: float) -> float:
+        """Return the seconds until the next attempt may begin; the end of an attempt also wakes the loop."""
+        next_at = self._schedule.next_at()
+        if next_at is None or len(self._under_way) >= self._health.at_once:
+            return self._until_window_ends(now)
+        if self._disabled is not None:
+            return next_at - now
+        begins_at = max(next_at, self._health.paused_until)
+        critical_at = self._schedule.next_at(critical_only=True)
+        if critical_at is not None:
+            begins_at = min(begins_at, max(critical_at, self._health.critical_paused_until))
+        wait = begins_at - now
+        if self._bucket:
+            wait = max(wait, self._bucket.wait(now))
+        return min(wait, self._until_window_ends(now)) if wait > 0 else 0.0
+
+    def _until_window_ends(self, now: float) -> float:
+        ends_at = self._windows.next_end() if self._windows else None
+        return _CHECK_INTERVAL if ends_at is None else max(ends_at - now, 0.001)
+
+    def _begin(self, message: OutgoingMessage, step: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._carry_out(message, step), name=f"alert to {self._destination.name}")
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._changed.set()
+
+    async def _carry_out(self, message: OutgoingMessage, step: Coroutine[None, None, None]) -> None:
+        """Run a step; if it fails, schedule the message again, so that its lane is not blocked forever."""
+        try:
+            await step
+        except Exception:  # noqa: BLE001 - logged, and retried
+            logs.logger().exception("message failed")
+            self._schedule.again(message, self._clock() + pause_after(max(message.attempts, 1)))
+
+    async def _attempt(self, message: OutgoingMessage) -> None:
+        if message.notification.digest and not message.kept:
+            digest = SavedDigest(message.refs, confirmed=False)
+            await self._retrying.call(self._outbox.save_digest, message.notification.id, digest)
+            message.kept = True
+        if not self._lease.held:  # storing the digest takes time
+            self._schedule.again(message, self._clock())
+            return
+        message.attempts += 1
+        outcome = await self._deliver(message.notification)
+        self._last_answer = outcome.answer
+        match outcome.verdict:
+            case Verdict.DELIVERED:
+                self._record_answer()
+                logs.logger().debug("alert delivered", alert=message.notification.id, answer=outcome.answer)
+                await self._settle(message)
+            case Verdict.RETRY:
+                self._try_again(message, outcome)
+            case Verdict.REFUSED:
+                self._record_answer()
+                await self._give_up(message, "refused", outcome.answer)
+            case Verdict.DISABLED:
+                await self._disable(outcome.answer)
+                await self._give_up(message, "gone", outcome.answer)
+
+    async def _deliver(self, notification: Notification) -> Outcome:
+        try:
+            async with asyncio.timeout(_ATTEMPT_TIMEOUT):
+                return await self._destination.deliver(notification)
+        except TimeoutError:
+            return Outcome(Verdict.RETRY, f"delivery timed out after {_ATTEMPT_TIMEOUT:g} s")
+        except Exception as error:  # noqa: BLE001 - retried; only its type is logged, as its text may hold a secret
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{frame.filename}:{frame.lineno}"
+            logs.logger().error("destination failed", error=type(error).__name__, where=where)
+            return Outcome(Verdict.RETRY, f"{type(error).__name__} in deltaloom")
+
+    def _record_answer(self) -> None:
+        if self._health.answered():
+            logs.logger().info("destination is back")
+            self._schedule.hasten(self._clock())
+
+    def _try_again(self, message: OutgoingMessage, outcome: Outcome) -> None:
+        now = self._clock()
+        was_down = self._health.down
+        self._health.failed(now, outcome.retry_after)
+        pause = pause_after(message.attempts)  # `_wait` applies the destination's own pause
+        self._schedule.again(message, min(now + pause, message.expires_at))
+        log = logs.logger()
+        log.debug("alert not delivered", alert=message.notification.id, answer=outcome.answer, pause=pause)
+        if self._health.down and not was_down:
+            log.warning("destination is down, trying again", answer=outcome.answer)
+        if outcome.retry_after and now >= self._announced_until:
+            self._announced_until = self._health.paused_until
+            until = datetime.now(UTC) + timedelta(seconds=self._announced_until - now)
+            log.warning(
+                "destination asked for a pause, paused",
+                until=until.isoformat(timespec="seconds"),
+                answer=outcome.answer,
+            )
+
+    async def _disable(self, answer: str) -> None:
+        if self._disabled is None:
+            self._disabled = answer
+            logs.logger().critical(
+                "destination is gone: nothing is sent to it any more",
+                answer=answer,
+                remedy=f"deltaloom alerts enable {self._destination.name}",
+            )
+        await self._retrying.call(self._outbox.disable, answer, datetime.now(UTC))
+        self._disabled_is_stored = True
+
+    # ----------------------------------------------------------------------------------------------- settling
+
+    async def _settle(self, message: OutgoingMessage) -> None:
+        """Acknowledge the alerts of a delivered message."""
+        digest_id = message.notification.id
+        if message.kept:
+            digest = SavedDigest(message.refs, confirmed=True)
+            await self._retrying.call(self._outbox.save_digest, digest_id, digest)
+        await self._retrying.call(self._outbox.settle, message.refs)
+        await self._done(message)
+
+    async def _give_up(self, message: OutgoingMessage, reason: UndeliveredReason, answer: str) -> None:
+        """Move the alerts of a message that cannot be delivered to the undelivered alerts."""
+        for ref in message.refs:
+            await self._record_undelivered(ref, reason, answer, message.attempts)
+        logs.logger().error(
+            "alert not delivered, given up",
+            alert=message.notification.id,
+            alerts=len(message.refs),
+            reason=reason,
+            answer=answer,
+            attempts=message.attempts,
+        )
+        await self._done(message)
+
+    async def _record_undelivered(
+        self, ref: EntryRef, reason: UndeliveredReason, answer: str, attempts: int
+    ) -> None:
+        failure = Failure(reason, answer, attempts, datetime.now(UTC))
+        await self._retrying.call(self._outbox.give_up, ref, failure)
+
+    async def _done(self, message: OutgoingMessage) -> None:
+        if message.kept:
+            await self._retrying.call(self._outbox.delete_digest, message.notification.id)
+        self._pending.difference_update(message.refs)
+        self._in_flight.leave(len(message.refs), message.size)
+        self._schedule.done(message)

@@ -1,0 +1,325 @@
+"""Compose `alerts.toml`, destinations, Redis and FastStream into a relay that delivers alerts.
+
+A task of its own serves each destination, independently of the others. If several relays run, the holder of a
+destination's lease reads its consumer group and sends; the others stand by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from service import logs
+from service.alerts.deciding.findings import ConfigError
+from service.alerts.deciding.policy import load
+from service.alerts.delivery import Notification
+from service.alerts.destinations.failures import DestinationError
+from service.alerts.destinations.kinds import made
+from service.alerts.sending.destination_relay import Relay
+from service.alerts.sending.intake import Intake
+from service.alerts.sending.lease import Lease
+from service.bus.alerts import reading
+from service.cancelling import cancelled
+from service.ports.storage import SetupError, StorageUnavailableError
+from service.retrying import RetryUntilAvailable
+from service.storage.client.connection import client_of, reading_client_of
+from service.storage.client.reading_client import Input
+from service.storage.redis_outbox import DestinationGroup, RedisLease, RedisOutbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from deltaloom.messages import ModerationAlert
+    from service.alerts.deciding.policy import Policy
+    from service.alerts.delivery import Destination
+    from service.alerts.destinations.options import CommonOptions
+    from service.settings import Settings
+
+_RETRY_INTERVAL: Final = 1.0
+"""Seconds between attempts to acquire a lease, and between checks for changes by operators."""
+_CANCEL_AGAIN_AFTER: Final = 2.0
+"""Seconds before a cancelled task that has not ended is cancelled again."""
+
+
+@asynccontextmanager
+async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[Relays]:
+    """Provide the relays within the block; they send alerts once `start` is called.
+
+    Args:
+        settings: address of the server, and names and timeouts.
+        file: path of `alerts.toml`.
+        environment: environment variables in which the file's `_env` names are looked up.
+    """
+    relays = Relays(settings, file, environment)
+    try:
+        yield relays
+    finally:
+        await relays.end(settings.shutdown_timeout / 2)
+
+
+class Relays:
+    """A relay for each destination of a file.
+
+    Args:
+        settings: address of the server, and names and timeouts.
+        file: path of `alerts.toml`.
+        environment: environment variables in which the file's `_env` names are looked up.
+    """
+
+    def __init__(self, settings: Settings, file: Path, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._file = file
+        self._environment = environment
+        self._client = client_of(settings.address)
+        self._owner = f"{settings.consumer} {uuid.uuid4().hex[:6]}"
+        self._serving: dict[str, _Service] = {}
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+
+    def _read(self) -> list[_Service]:
+        """Read the file and return a service for each destination, not yet started.
+
+        Raises:
+            ConfigError: the file, or one of its destinations, cannot be used.
+        """
+        loaded = load(self._file, self._environment)
+        services, wrong = [], []
+        for name, options in loaded.destinations.items():
+            try:
+                destination = made(name, options, self._environment)
+            except DestinationError as error:
+                wrong.append(loaded.places.finding(("destinations", name), str(error)))
+                continue
+            services.append(
+                _Service(destination, options, loaded.policy, self._settings, self._client, self._owner)
+            )
+        if wrong:
+            raise ConfigError(str(self._file), wrong)
+        return services
+
+    def start(self) -> None:
+        """Start serving all destinations of the file.
+
+        Raises:
+            ConfigError: the file, or one of its destinations, cannot be used.
+        """
+        for service in self._read():
+            self._start(service)
+        logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
+
+    def reload(self) -> None:
+        """Reload the file in a task. A file that cannot be used changes nothing; its mistakes are logged."""
+        task = asyncio.create_task(self._reload(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        async with self._lock:
+            try:
+                services = self._read()
+            except ConfigError as error:
+                for line in str(error).splitlines():
+                    logs.logger().error("alerts file not reloaded, the former one stays", error=line)
+                return
+            new = {service.name: service for service in services}
+            names = new.keys() | self._serving.keys()
+            await asyncio.gather(*(self._replace(name, new.get(name)) for name in names))
+            logs.logger().info("alerts file reloaded", file=str(self._file), destinations=sorted(new))
+
+    async def _replace(self, name: str, new: _Service | None) -> None:
+        """Replace or remove a service; start the new one when the attempts of the old one have ended."""
+        if name in self._serving:
+            await self._serving[name].stop()
+            del self._serving[name]
+        if new is not None:
+            self._start(new)
+
+    def _start(self, service: _Service) -> None:
+        self._serving[service.name] = service
+        service.start()
+
+    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - the next lease holder takes over the rest
+        """Stop all services, waiting up to `timeout` seconds for the answers to attempts under way."""
+        for task in self._reloads:
+            task.cancel()
+        ending = [asyncio.create_task(service.stop()) for service in self._serving.values()]
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=timeout)
+            if late:
+                for service in self._serving.values():
+                    service.abandon()
+                _, late = await asyncio.wait(ending, timeout=_RETRY_INTERVAL)
+            if late:
+                await asyncio.gather(*(service.kill() for service in self._serving.values()))
+                await asyncio.wait(ending)
+        await self._client.aclose()
+        logs.logger().info("relay stopped")
+
+
+class _Service:
+    """A service that sends to one destination whenever this process holds its lease."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        options: CommonOptions,
+        policy: Policy,
+        settings: Settings,
+        client: Redis,
+        owner: str,
+    ) -> None:
+        self.name = destination.name
+        self._destination = destination
+        self._options = options
+        self._policy = policy
+        self._settings = settings
+        self._retrying = RetryUntilAvailable()
+        self._outbox = RedisOutbox(client, settings.names, self.name)
+        self._lease = Lease(RedisLease(client, settings.names, self.name, owner), settings.lease_time)
+        streams = [names.alerts for names in settings.names.all]
+        self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
+        self._relay: Relay | None = None
+        self._stands_by = False
+        self._logged_error: str | None = None
+        """Text of the misconfiguration error that was logged last."""
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the service's task."""
+        with logs.bound(destination=self.name):
+            self._task = asyncio.create_task(self._serve(), name=f"relay to {self.name}")
+
+    async def stop(self) -> None:
+        """Stop beginning attempts, and return when those under way have ended."""
+        self._stopped.set()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def abandon(self) -> None:
+        """Cancel the attempts under way; the service then ends soon."""
+        if self._relay is not None:
+            self._relay.abandon()
+
+    async def kill(self) -> None:
+        """Cancel the service's task."""
+        if self._task is not None:
+            await cancelled(self._task, again_after=_CANCEL_AGAIN_AFTER)
+
+    async def _serve(self) -> None:
+        """Send while this process holds the lease, and retry to acquire it otherwise, until stopped."""
+        stopped = asyncio.create_task(self._stopped.wait())
+        preparing = asyncio.create_task(self._prepare())
+        try:
+            await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            _log_failures(preparing)
+            while not stopped.done():
+                try:
+                    await self._serve_if_leased(stopped)
+                except SetupError as error:
+                    self._log_misconfiguration(error)
+                except StorageUnavailableError as error:
+                    logs.logger().debug("put off", error=str(error))
+                except Exception:  # noqa: BLE001 - its alerts are still pending, and retried
+                    logs.logger().exception("relay failed, beginning again")
+                await asyncio.wait({stopped}, timeout=_RETRY_INTERVAL)
+        finally:
+            await cancelled(preparing, stopped, again_after=_CANCEL_AGAIN_AFTER)
+            await self._destination.aclose()
+
+    def _log_misconfiguration(self, error: SetupError) -> None:
+        """Log a misconfiguration of the server, once, for an operator to correct."""
+        if self._logged_error != str(error):
+            self._logged_error = str(error)
+            logs.logger().error(
+                "redis is set up wrongly, waiting for somebody", state=error.state, error=str(error)
+            )
+
+    async def _prepare(self) -> None:
+        """Create the consumer groups now, so that a new destination begins at the configured entry."""
+        for group in self._groups.values():
+            await self._retrying.call(group.ensure, self._options.begin)
+
+    async def _serve_if_leased(self, stopped: asyncio.Task[bool]) -> None:
+        if await self._lease.acquire():
+            logs.logger().info("relay sends")
+            self._stands_by = False
+            await self._send_while_held(stopped)
+        elif not self._stands_by:
+            logs.logger().info("relay stands by")
+            self._stands_by = True
+
+    async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
+        """Send until stopped or the lease is lost; then release the lease."""
+        self._relay = relay = Relay(
+            self._destination, self._options, self._decide, self._outbox, self._lease, self._retrying
+        )
+        keeping = asyncio.create_task(self._lease.keep())
+        sending = asyncio.create_task(relay.run())
+        receiving = asyncio.create_task(self._receive(relay))
+        try:
+            everything = {stopped, keeping, sending, receiving}
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            _log_failures(keeping, sending, receiving)
+            if not (stopped.done() or self._lease.held):
+                logs.logger().warning("lease lost, another relay may send")
+            relay.end_soon()
+            await cancelled(receiving, again_after=_CANCEL_AGAIN_AFTER)
+            await relay.end()
+        finally:
+            self._relay = None
+            await cancelled(receiving, sending, keeping, again_after=_CANCEL_AGAIN_AFTER)
+            with contextlib.suppress(StorageUnavailableError):
+                await self._lease.release()
+
+    async def _receive(self, relay: Relay) -> None:
+        """Pass pending and new alerts to the relay."""
+        await relay.resume()
+        intakes = {
+            stream: Intake(stream, self._outbox, self._retrying, relay.accept) for stream in self._groups
+        }
+        inputs = {stream: Input(group, self._retrying) for stream, group in self._groups.items()}
+        client = reading_client_of(self._settings.address, inputs)
+        takers = {stream: intake.accept for stream, intake in intakes.items()}
+        async with reading(self._settings, client, self.name, takers):
+            # Use one task per stream: in a cluster, one partition may be unavailable while the others work.
+            await asyncio.gather(self._watch(relay), *map(self._run_intake, intakes.values()))
+
+    async def _run_intake(self, intake: Intake) -> None:
+        """Pass on pending alerts, then check regularly for orphaned ones."""
+        await intake.adopt()
+        while True:
+            await asyncio.sleep(_RETRY_INTERVAL)
+            await intake.accept_orphaned()
+
+    async def _watch(self, relay: Relay) -> None:
+        """Check regularly whether an operator has enabled the destination again."""
+        while True:
+            await asyncio.sleep(_RETRY_INTERVAL)
+            try:
+                await relay.check_enabled()
+            except SetupError as error:
+                self._log_misconfiguration(error)
+            except StorageUnavailableError:
+                pass  # other tasks log this
+
+    def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
+        decision = self._policy.decide_for(self.name, alert, now)
+        return decision if isinstance(decision, Notification) else None
+
+
+def _log_failures(*tasks: asyncio.Task[None]) -> None:
+    """Log the exceptions of tasks that failed: a bug, or a misconfigured server."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            try:
+                task.result()
+            except Exception:  # noqa: BLE001 - its alerts are still pending, and retried
+                logs.logger().exception("relay failed, beginning again")

@@ -1,0 +1,116 @@
+"""Write dead letters: an entry or event that could not be handled, the reason, the original to replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltaloom.messages import DeadLetter
+from handlers.core.effects import ContextValues
+from handlers.core.outputs import time_of
+from service.field_json import json_of
+from service.pipeline.decode import UnreadableError
+from service.visible import shortened, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from service.pipeline.decode import ProducerContext, Unreadable
+    from service.pipeline.opened import OpenedEntry
+    from service.ports.storage import Entry
+
+OWN_LETTERS = 100
+"""Maximum bad events of one array with letters of their own. The others share one letter for each reason."""
+
+COPIED_BYTES = 64 * 1024
+"""Maximum bytes of context that the letters of one array repeat. The first letter always has the context."""
+
+ERROR_LENGTH = 500
+"""Maximum characters of a letter's error."""
+
+
+class Letters:
+    """The dead letters of a batch, by entry index.
+
+    The bytes of an entry's letters are bounded: each event is in one letter, as it was written, and the
+    letters repeat at most `COPIED_BYTES` of context.
+    """
+
+    def __init__(self, stream: str, now_ms: int) -> None:
+        self._stream = stream
+        self._now_ms = now_ms
+        self._bad: dict[int, dict[int | None, Unreadable]] = {}
+        """Errors by entry index, then by position in the entry's array; position None is the whole entry."""
+        self._written: dict[int, list[DeadLetter]] = {}
+        self._copied: dict[int, int] = {}
+        """Bytes of context that `letter` has repeated, by entry index."""
+
+    def add(self, index: int, position: int | None, why: Unreadable) -> None:
+        """Record an error of an event (position None: of the whole entry). The first error counts."""
+        self._bad.setdefault(index, {}).setdefault(position, why)
+
+    def write(self, index: int, opened: OpenedEntry) -> None:
+        """Write the letters for the errors of an entry that were added since the last call."""
+        if bad := self._bad.pop(index, None):
+            self._written.setdefault(index, []).extend(self._letters_of(opened, bad))
+
+    def letter(self, index: int, opened: OpenedEntry, position: int, why: Unreadable) -> DeadLetter:
+        """Return a letter about one event, without adding it: storage writes it at most once a response."""
+        try:
+            raws, metadata = opened.slots.raws, _metadata_of(opened.producer)
+        except UnreadableError:  # the fast path accepts slightly more than the slow path
+            raws, metadata = [], {}
+        if len(raws) <= 1:
+            return self._letter(opened.entry, why, opened.entry.fields)
+        self._copied[index] = self._copied.get(index, 0) + _size(metadata)
+        if self._copied[index] > COPIED_BYTES:
+            metadata = _metadata_of(opened.producer._replace(context=ContextValues()))
+        return self._letter(opened.entry, why, {b"event": raws[position], **metadata})
+
+    def wants(self, index: int) -> bool:
+        """Return whether an entry has errors that are not yet written as letters."""
+        return index in self._bad
+
+    def all(self) -> list[tuple[int, DeadLetter]]:
+        """Return pairs of entry index and letter, in the order of the entries."""
+        return [(index, letter) for index in sorted(self._written) for letter in self._written[index]]
+
+    def _letters_of(self, opened: OpenedEntry, bad: dict[int | None, Unreadable]) -> Iterator[DeadLetter]:
+        if None in bad:
+            yield self._letter(opened.entry, bad[None], opened.entry.fields)
+            return
+        raws, metadata = opened.slots.raws, _metadata_of(opened.producer)
+        places = sorted((position, why) for position, why in bad.items() if position is not None)
+        own = min(OWN_LETTERS, 1 + COPIED_BYTES // (1 + _size(metadata)))
+        for position, why in places[:own]:
+            yield self._letter(opened.entry, why, {b"event": raws[position], **metadata})
+        by_reason: dict[str, list[tuple[int, Unreadable]]] = {}
+        for place in places[own:]:
+            by_reason.setdefault(place[1].reason, []).append(place)
+        for rest in by_reason.values():
+            event = b"[" + b",".join(raws[position] for position, _ in rest) + b"]"
+            why = rest[0][1]
+            why = why._replace(error=f"{len(rest)} more events of one array; the first error: {why.error}")
+            yield self._letter(opened.entry, why, {b"event": event, **metadata})
+
+    def _letter(self, entry: Entry, why: Unreadable, fields: Mapping[bytes, bytes]) -> DeadLetter:
+        return DeadLetter(
+            reason=why.reason,
+            error=shortened(visible(why.error), ERROR_LENGTH),  # it may contain names that the producer chose
+            stream=self._stream,
+            entry_id=str(entry.id),
+            deliveries=entry.deliveries,
+            failed_at=time_of(self._now_ms),
+            entry=json_of(fields),
+            entry_bytes=entry.whole_bytes or None,
+        )
+
+
+def _metadata_of(producer: ProducerContext) -> dict[bytes, bytes]:
+    """Return the producer context as entry fields, so that a replayed letter has the same context."""
+    context = producer.context._replace(truncated=())
+    pairs = [("response_id", producer.response_id), *context.pairs()]
+    return {name.encode(): value.encode() for name, value in pairs if value is not None}
+
+
+def _size(fields: Mapping[bytes, bytes]) -> int:
+    return sum(len(name) + len(value) for name, value in fields.items())

@@ -1,0 +1,335 @@
+"""Process batches from decoding to settlement, and sweep up responses that no batch settles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from handlers.core.context import Registers, context_of
+from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
+from handlers.core.routing import Opening
+from handlers.core.text import repair
+from service import logs
+from service.keys import LATE
+from service.pipeline.batch import Batch
+from service.pipeline.batch_builder import BatchBuilder, DecodedBatch
+from service.pipeline.decode import Unreadable
+from service.pipeline.settling import GivenUp, settle
+from service.pipeline.sources import Reading
+from service.pipeline.times import believed
+from service.two_generation_cache import TwoGenerationCache
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from deltaloom.messages import ModerationAlert
+    from deltaloom.streams import StreamNames
+    from handlers.core.identity import PartKey, StreamKey
+    from handlers.core.routing import RoutingTable
+    from service.pipeline.sources import OpenEntry
+    from service.ports.commit import Commit
+    from service.ports.storage import Committed, RawEntry, Storage, Survey
+    from service.retrying import RetryUntilAvailable
+    from service.settings import Settings
+
+_ALERTS_REMEMBERED = 1000
+"""Size of each generation of the cache of parts with a raised alert. The cache holds up to twice as many; a
+miss costs one look-up in storage."""
+
+_Alerted = TwoGenerationCache["PartKey", bool]
+
+
+@dataclass(slots=True)
+class _PendingBatch:
+    """A batch that is to be committed."""
+
+    batch: DecodedBatch
+    replication_id: str
+    """Replication id of the data that the entries were read from."""
+
+
+class _MustBeCutError(Exception):
+    """A batch has to be cut into about `pieces` smaller ones."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__(f"the batch has to be cut into {pieces} pieces")
+        self.pieces = pieces
+
+
+class Worker:
+    """A worker that takes batches through the handlers into storage. A crash loses none of its state."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        table: RoutingTable,
+        names: StreamNames,
+        settings: Settings,
+        retrying: RetryUntilAvailable,
+        open_entry: OpenEntry,
+    ) -> None:
+        self._storage = storage
+        self._table = table
+        self._names = names
+        self._settings = settings
+        self._alerted: _Alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
+        self._retrying = retrying
+        self._held: list[Collection[bytes]] = []
+        self._reading = Reading(
+            table,
+            open_entry,
+            stream=names.deltas,
+            max_event_bytes=settings.max_event_bytes,
+            max_array_length=settings.max_array_length,
+            max_response_parts=settings.max_response_parts,
+        )
+
+    @property
+    def replication_id(self) -> str:
+        """Replication id that storage last reported; empty before the first report."""
+        return self._storage.replication_id
+
+    def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
+        """Return a builder for the entries of one read, with `entries` already in it."""
+        builder = BatchBuilder(self._reading.rules, self._settings.max_batch_bytes, self.replication_id)
+        builder.extend(entries)
+        return builder
+
+    async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int] | None = None) -> None:
+        """Store the effects of entries, acknowledge them, and write the texts that can be finished.
+
+        A step is retried for as long as storage is unavailable; repeating a step changes nothing.
+
+        Args:
+            builder: the entries.
+            deliveries: number of deliveries, this one included, of redelivered entries by id. None or a
+                missing id means 1.
+        """
+        with self._batch_in_hand(builder.ids):
+            if builder.owners:
+                await self._retrying.call(self._storage.note_owners, builder.owners)
+            batches = deque(builder.batches)
+            while batches:
+                pending = _PendingBatch(batches.popleft(), builder.replication_id)
+                try:
+                    committed = await self._retrying.call(self._commit, pending, deliveries)
+                except _MustBeCutError as error:
+                    batches.extendleft(reversed(pending.batch.cut(error.pieces)))
+                    continue
+                await self._retrying.call(self._settle, committed)
+                await self._retrying.call(self._storage.confirm)
+                # One survey only: the sweep settles the rest, concurrently with batches.
+                if committed.more and not committed.low_water.stalled:
+                    await self._retrying.call(self._settle_surveyed)
+                if committed.surplus:
+                    await self._retrying.call(self._give_up_surplus, committed.surplus)
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """Maximum bytes of an entry that is decoded, and that a dead letter keeps."""
+        return self._reading.max_entry_bytes
+
+    async def dead_letter(
+        self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
+    ) -> None:
+        """Make an entry a dead letter without decoding it, and acknowledge it. Retries as `process` does."""
+        with self._batch_in_hand([entry.id]):
+            pending = _PendingBatch(DecodedBatch.unread(self._reading.rules, [entry]), replication_id)
+            await self._retrying.call(self._commit, pending, {entry.id: deliveries}, why)
+
+    @contextmanager
+    def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
+        """Mark entries as in progress: they are renewed, and this worker does not claim them again."""
+        self._held.append(entry_ids)
+        try:
+            yield
+        finally:
+            self._held.remove(entry_ids)
+
+    @property
+    def in_hand(self) -> set[bytes]:
+        """Ids of the entries in progress."""
+        return set().union(*self._held)
+
+    @contextmanager
+    def _batch_in_hand(self, entry_ids: Sequence[bytes]) -> Iterator[None]:
+        first, last = (entry_ids[0].decode(), entry_ids[-1].decode()) if entry_ids else (None, None)
+        with (
+            self.holding(entry_ids),
+            logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
+        ):
+            yield
+
+    async def sweep(self) -> None:
+        """Settle responses that no batch settles: ready ones, idle ones, and those beyond the open limit."""
+        with logs.bound(stream=self._names.deltas):
+            for settle_some in (self._settle_surveyed, self._give_up_surplus):
+                named: frozenset[StreamKey] = frozenset()
+                while (more := await settle_some()) != named:
+                    named = more  # if the next look names the same ones, they cannot be settled now
+
+    async def _settle_surveyed(self) -> frozenset[StreamKey]:
+        """Settle the responses that one survey names; return their keys if more may remain, else none."""
+        survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
+        return await self._settle_all(survey)
+
+    async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
+        """Give up responses beyond the limit of open ones; return their keys if more may remain, else none.
+
+        `at_most` limits their number; None means the storage's own limit.
+        """
+        return await self._settle_all(await self._storage.surplus(self._settings.max_open_responses, at_most))
+
+    async def _settle_all(self, survey: Survey) -> frozenset[StreamKey]:
+        surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
+        idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
+        given_up = {**surplus, **idle}
+        named = list(dict.fromkeys((*survey.ready, *given_up)))
+        loaded = await self._storage.load(named)
+        await settle(self._storage, self._table, loaded, survey.low_water, survey.replication_id, given_up)
+        return frozenset(named) if survey.more else frozenset()
+
+    async def _settle(self, committed: Committed) -> None:
+        loaded = committed.loaded
+        if committed.ready:
+            loaded = [*loaded, *await self._storage.load(committed.ready)]
+        await settle(self._storage, self._table, loaded, committed.low_water, committed.replication_id)
+
+    async def _commit(
+        self,
+        pending: _PendingBatch,
+        deliveries: Mapping[bytes, int] | None,
+        dead_letter: Unreadable | None = None,
+    ) -> Committed:
+        alerted = self._alerted
+        read = partial(
+            Batch,
+            pending.batch,
+            self._reading,
+            now_ms=self._storage.now_ms,
+            deliveries=deliveries,
+            dead_letter=dead_letter,
+        )
+        # A large entry takes as long as thousands of others; a thread lets those go on.
+        batch = await asyncio.to_thread(read) if pending.batch.has_large else read()
+        await self._open_alerts(batch, alerted)
+        committed = await self._store(batch.commit, pending.replication_id)
+        while committed.must_change:
+            batch.leave_out(committed.crowded)
+            batch.leave_out_notes(committed.noted_too_often)
+            crowded = set(committed.crowded)
+            batch.reject_parts(
+                {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
+            )
+            for part, stored in committed.contradicted.items():
+                batch.contradict(part, stored)
+            committed = await self._store(batch.commit, pending.replication_id)
+        if committed.surviving_entries is not None:
+            # After a failover or restart, alerts and some of these entries may be lost.
+            self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
+            left = [pending.batch.raw(n) for n in committed.surviving_entries]
+            decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
+            pending.batch = decoded(self._reading.rules, left)
+            pending.replication_id = committed.replication_id
+            return await self._commit(pending, deliveries, dead_letter)
+        self._log(batch, committed, alerted)
+        return committed
+
+    async def _store(self, commit: Commit, replication_id: str) -> Committed:
+        """Commit a batch in one call, or in several if it is a single entry that would block the server.
+
+        Raises:
+            _MustBeCutError: the batch has several entries, and has to be cut into smaller batches.
+        """
+        committed = await self._storage.commit(commit, replication_id)
+        if committed.pieces == 1:
+            return committed
+        if len(commit.entries) > 1:
+            raise _MustBeCutError(committed.pieces)
+        opened: list[PartKey] = []
+        late = 0
+        for piece in commit.pieces(committed.pieces):
+            if piece.acknowledges and late:  # counted in the acknowledging piece, so only once
+                piece.counts = {**piece.counts, LATE: [0] * late}
+            committed = await self._storage.commit(piece, replication_id, whole=True)
+            if not committed.stored:
+                break
+            opened += committed.opened
+            late += committed.late_events
+        return replace(committed, opened=opened, late_events=late)
+
+    def _too_large(self, part: PartKey) -> Unreadable:
+        settings = self._settings
+        return Unreadable(
+            "oversized",
+            f"the {part.kind} of this response would exceed {settings.max_part_bytes} bytes or "
+            f"{settings.max_part_fragments} deltas, or the response {settings.max_response_bytes} bytes",
+        )
+
+    async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
+        """Add the `opened` alert to parts that begin in this batch, with the known context of their response.
+
+        A part without deltas gets no alert here: its text may be a copy of another one. Settlement decides.
+        """
+        new = {
+            part: change
+            for response in batch.commit.responses.values()
+            for part, change in response.parts.items()
+            if self._opens(part) and not alerted.get(part) and batch.commit.begins_with_delta(change)
+        }
+        if not new:
+            return
+        for part, stored in (await self._storage.registers(list(new))).items():
+            if stored is None:
+                alerted[part] = True
+            else:
+                new[part].opened = self._opening(batch, part, stored)
+
+    def _opens(self, part: PartKey) -> bool:
+        handler = self._table.kinds.get(part.kind)
+        return handler is not None and handler.opened is not None
+
+    def _opening(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
+        response = batch.commit.responses[part.stream_key]
+        change = response.parts[part]
+        context = context_of({**response.registers, **stored})
+        text = batch.commit.text_of(change)
+        opened = self._table.kinds[part.kind].opened
+        began_ms = believed(batch.commit.began(change).ms, self._storage.now_ms)
+        return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
+
+    def _log(self, batch: Batch, committed: Committed, alerted: _Alerted) -> None:
+        log = logs.logger()
+        if logs.wanted(logging.DEBUG):
+            log.debug(
+                "batch committed",
+                entries=len(batch),
+                acknowledged=committed.acknowledged,
+                responses=len(batch.commit.responses),
+                late_events=committed.late_events,
+            )
+        for part in committed.opened:
+            alerted[part] = True
+            alert = batch.commit.responses[part.stream_key].parts[part].opened
+            if alert is not None:
+                log.warning(
+                    "refusal opened",
+                    response=alert.response_id,
+                    item=alert.item_id,
+                    alert=alert.id,
+                    text=alert.text,
+                )
+        crowds = [each for each in batch.commit.crowded.values() if each[0] in committed.reported_crowds]
+        for index, letter in [*batch.commit.dead_letters, *crowds]:
+            log.warning(
+                "dead letter",
+                entry=batch.commit.entries[index].decode(),
+                response=batch.producer_context(index).response_id,
+                reason=letter.reason,
+                error=letter.error,
+            )

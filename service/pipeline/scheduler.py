@@ -1,0 +1,101 @@
+"""Process several batches at once: while the server works on one, Python works on the next.
+
+A batch is mostly decoding (in this process) and two scripts (in the server). Sequentially, each side would be
+idle half of the time. Batches may overtake each other, as the batches of two workers may.
+
+`schedule` waits for the end of a small batch before the next one is read. Otherwise the next batch would be
+small again, and each batch has a fixed cost. Entries that arrive during the wait make the next batch larger,
+which is cheaper in sum. If only one batch may be in progress, `schedule` waits for every batch.
+
+Texts of later entries wait for a batch, in all workers. So a batch should take at most `BATCH_SECONDS`, and
+after a slow batch the next one gets fewer entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.cancelling import cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from service.pipeline.batch_builder import BatchBuilder
+
+
+LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
+"""Minimum entries or bytes of a large batch. A batch with large entries is large too, since it takes long."""
+
+BATCH_SECONDS = 0.25
+"""Maximum seconds that a batch should take."""
+
+_CLOCK_TICK = 1e-6
+"""Minimum seconds of a measured batch, so that the rate stays finite."""
+
+ENTRIES_AT_LEAST = 500
+"""Minimum entries that a batch may have, even after a slow one."""
+
+
+class BatchScheduler:
+    """A scheduler that processes up to `at_once` batches concurrently."""
+
+    def __init__(self, process: Callable[[BatchBuilder], Awaitable[None]], at_once: int) -> None:
+        self._process = process
+        self._at_once = at_once
+        self._rate = math.inf
+        """Entries per second of the latest batch; infinite before the first one."""
+        self._no_more = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def entries_at_most(self) -> int | None:
+        """Maximum entries that the next batch should have, from the latest rate; None means no limit."""
+        if math.isinf(self._rate):
+            return None
+        return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
+
+    async def schedule(self, builder: BatchBuilder) -> None:
+        """Start a batch as soon as fewer than `at_once` are in progress.
+
+        Wait for its end if it is small, or if `at_once` is 1. After `stop_waiting`, start it at once and
+        return without waiting. An error of a batch is logged, not raised; its entries stay pending.
+        """
+        while len(self._tasks) >= self._at_once and not self._no_more.done():
+            await asyncio.wait({*self._tasks, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(self._to_the_end(builder))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._at_once == 1 or not _is_large(builder):
+            # Cancelling the wait does not cancel the batch.
+            await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
+
+    def stop_waiting(self) -> None:
+        """End all waits in `schedule`, so that the reader can stop; `drain` then waits for the batches."""
+        if not self._no_more.done():
+            self._no_more.set_result(None)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - unfinished entries stay pending
+        """Wait until the batches in progress end, at most `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    async def cancel(self) -> None:
+        """Cancel the batches in progress; their entries stay pending."""
+        await cancelled(*self._tasks)
+
+    async def _to_the_end(self, builder: BatchBuilder) -> None:
+        began = time.monotonic()
+        try:
+            await self._process(builder)
+        except Exception:  # noqa: BLE001 - logged; its entries stay pending and are claimed later
+            logs.logger().exception("batch failed")
+        else:
+            self._rate = len(builder) / max(time.monotonic() - began, _CLOCK_TICK)
+
+
+def _is_large(builder: BatchBuilder) -> bool:
+    return len(builder) >= LARGE_ENTRIES or builder.size >= LARGE_BYTES or builder.has_large

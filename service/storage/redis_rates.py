@@ -1,0 +1,158 @@
+"""Refusal rates in Redis: each partition counts its responses, and the first one stores the spikes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.alerts.parsing import parse_alert
+from service.keys import Keys
+from service.rates.proportions import Count
+from service.rates.spikes import LeaderLock, Rates, Subject
+from service.storage import scripts
+from service.storage.buckets import baseline_of, window_of
+from service.storage.client.availability import unavailable_if_away
+from service.storage.records import entry_of, stamped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    from deltaloom.messages import ModerationAlert
+    from deltaloom.streams import StreamNames
+    from service.rates.spikes import Change
+    from service.settings import Settings
+
+GOOD_FOR_MS = 10_000
+"""Milliseconds after which the read counts are out of date, as a paused worker may resume much later."""
+
+_BUCKETS_AT_ONCE = 6
+"""Maximum buckets that one call sums; a full one takes the server about 3 ms."""
+
+_VERSION = b"version"
+_SPIKES, _PROVIDER_SPIKES = 1, 3
+"""Indexes, from 1, of the keys in which `spikes.lua` stores spikes."""
+
+_COUNT_INDEXES = {what: place for place, what in enumerate(Count._fields)}
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RedisRates:
+    """Implementation of `service.rates.spikes.RateStorage` in Redis."""
+
+    def __init__(
+        self, client: Redis, settings: Settings, partitions: Sequence[StreamNames] | None = None
+    ) -> None:
+        """Serve these partitions, or all if None; the first one stores the spikes."""
+        self._partitions = [Keys(names) for names in partitions or settings.names.all]
+        self._home = self._partitions[0]
+        self._consumer = settings.consumer
+        self._window = window_of(settings)
+        self._baseline = baseline_of(settings)
+        self._kept_ms = round(max(settings.retention, 2 * settings.spike_baseline) * 1000)
+        self._take_turn = scripts.Script(client, "turn")
+        self._counted = scripts.Script(client, "rates")
+        self._write = scripts.Script(client, "spikes")
+        self._client = client
+
+    async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
+        """Acquire the right to look for `lasts_ms`; None if another worker holds it."""
+        home = self._home
+        with unavailable_if_away():
+            reply = await self._take_turn(
+                keys=[home.spike_turn, home.spikes, home.provider_spikes],
+                args=[self._consumer, max(1, lasts_ms)],
+            )
+        if reply is None:
+            return None
+        now_ms, flat = reply
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        return LeaderLock(int(now_ms), int(fields.get(_VERSION, 0)), _spikes(fields))
+
+    async def spikes(self) -> Mapping[Subject, ModerationAlert]:
+        """Return the current spikes, with the alerts that began them."""
+        fields: dict[bytes, bytes] = {}
+        for key in (self._home.spikes, self._home.provider_spikes):
+            with unavailable_if_away(key):
+                fields |= cast("dict[bytes, bytes]", await self._client.hgetall(key))
+        return _spikes(fields)
+
+    async def now_ms(self) -> int:
+        """Return the server's time in milliseconds since the epoch."""
+        with unavailable_if_away():
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def counted(self, now_ms: int) -> Rates:
+        """Return the counts of all partitions up to now.
+
+        Each call reads few buckets, so that none blocks the server for long. Responses that are counted
+        between two calls may be missing from the window.
+        """
+        window: Counter[str] = Counter()
+        both: Counter[str] = Counter()
+        for keys in self._partitions:
+            await self._add_up(self._window.keys(keys, now_ms), window)
+            await self._add_up(self._baseline.keys(keys, now_ms), both)
+        # With tens of thousands of names this would block the event loop.
+        return await asyncio.to_thread(self._rates, now_ms, window, both)
+
+    def _rates(self, now_ms: int, window: Mapping[str, int], both: Mapping[str, int]) -> Rates:
+        in_window, in_both = _counts(window), _counts(both)
+        for subject, count in in_window.items():
+            if subject in in_both:
+                in_both[subject] = in_both[subject].without(count)
+        return Rates(now_ms, self._window.since(now_ms), self._baseline.since(now_ms), in_window, in_both)
+
+    async def _add_up(self, buckets: Sequence[str], sums: Counter[str]) -> None:
+        """Add the counts of these buckets to `sums`."""
+        for first in range(0, len(buckets), _BUCKETS_AT_ONCE):
+            with unavailable_if_away():
+                reply = await self._counted(keys=buckets[first : first + _BUCKETS_AT_ONCE], args=[])
+            fields, numbers = scripts.decode_rates(reply)
+            sums.update(dict(zip(fields, numbers, strict=True)))
+
+    async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
+        """Raise the alerts and store the changes; return whether it was done: see `RateStorage.write`."""
+        plan = []
+        for change in changes:
+            json = stamped(change.alert, self._home.names.prefix).model_dump_json()
+            key = _PROVIDER_SPIKES if change.subject.scope == "provider" else _SPIKES
+            kept = json if change.begins else ""
+            plan.append((key, str(change.subject), kept, entry_of(change.alert, json)))
+        with unavailable_if_away():
+            written: int = await self._write(
+                keys=[self._home.spikes, self._home.names.alerts, self._home.provider_spikes],
+                args=[lock.version, lock.now_ms, GOOD_FOR_MS, self._kept_ms, _encode(plan)],
+            )
+        return bool(written)
+
+
+def _spikes(fields: Mapping[bytes, bytes]) -> dict[Subject, ModerationAlert]:
+    return {
+        Subject.parse(field.decode()): parse_alert(json).alert
+        for field, json in fields.items()
+        if field != _VERSION
+    }
+
+
+def _counts(sums: Mapping[str, int]) -> dict[Subject, Count]:
+    """Return the counts by subject from the fields of buckets; ignore fields that a later version added.
+
+    A field is `<count>:<scope>:<name>`, or `<count>.<scope>:<name>` if workers of v0.1.0 must not read it:
+    they read every scope except `model` as a tenant.
+    """
+    counts: dict[str, list[int]] = {}
+    for field, number in sums.items():
+        head, _, rest = field.partition(":")
+        what, _, scope = head.partition(".")
+        place = _COUNT_INDEXES.get(what)
+        if place is not None:
+            subject = f"{scope}:{rest}" if scope else rest
+            counts.setdefault(subject, [0, 0, 0])[place] += number
+    return {Subject.parse(subject): Count(*numbers) for subject, numbers in counts.items()}
