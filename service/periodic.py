@@ -50,13 +50,17 @@ class PeriodicTask:
                 except SetupError as error:
                     self._log_once(error)
                 except StorageUnavailableError as error:
-                    logs.logger().debug("put off", round=self._name, error=str(error))
+                    logs.logger().debug(
+                        "periodic task skipped, redis unavailable", round=self._name, error=str(error)
+                    )
                 except Exception:  # noqa: BLE001 - logged; the next run does what this one has left
-                    logs.logger().exception("round failed", round=self._name)
+                    logs.logger().exception("periodic task failed", round=self._name)
                 await asyncio.sleep(self._interval)
 
     def _log_once(self, error: SetupError) -> None:
         """Log an error that needs an operator, once."""
         if self._wrong != str(error):
             self._wrong = str(error)
-            logs.logger().error("redis is set up wrongly, round put off", round=self._name, error=str(error))
+            logs.logger().error(
+                "redis misconfigured, periodic task skipped", round=self._name, error=str(error)
+            )

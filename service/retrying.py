@@ -61,16 +61,16 @@ class RetryUntilAvailable:
             if message not in self._wrong:
                 self._wrong.add(message)
                 logs.logger().error(
-                    "redis is set up wrongly, waiting for somebody", state=error.state, error=message
+                    "redis misconfigured, waiting for an operator", state=error.state, error=message
                 )
         elif self._logged_state != error.state:
             self._logged_state = error.state
-            logs.logger().warning("redis is away, waiting for it", state=error.state, error=message)
+            logs.logger().warning("redis unavailable, retrying", state=error.state, error=message)
 
     def _log_available(self, wrong: dict[str, str]) -> None:
         for message in wrong.keys() & self._wrong:
             self._wrong.remove(message)
-            logs.logger().info("redis is back", was=wrong[message])
+            logs.logger().info("redis available again", was=wrong[message])
         if self._logged_state is not None:
-            logs.logger().info("redis is back", was=self._logged_state)
+            logs.logger().info("redis available again", was=self._logged_state)
             self._logged_state = None

@@ -139,7 +139,7 @@ class Supervisor:
             pause = self._pauses.after(short_lives)
             short_lives += 1
             logs.logger().warning(
-                "process ended, starting it again", process=number, ended=ended, pause=round(pause, 2)
+                "process ended, restarting", process=number, ended=ended, pause=round(pause, 2)
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -169,7 +169,7 @@ class Supervisor:
         """Record a process that did not end well. SIGTERM may kill one that has no handler for it yet."""
         if code not in {0, -signal.SIGTERM}:
             self._exit_code = self._exit_code or _DID_NOT_END_WELL
-            logs.logger().error("process did not end well", process=number, ended=_how(code))
+            logs.logger().error("process failed", process=number, ended=_how(code))
 
     async def _kill_in_time(self) -> None:
         await self._stopping.wait()

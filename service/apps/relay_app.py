@@ -126,7 +126,7 @@ class Relays:
                 services = self._read()
             except ConfigError as error:
                 for line in str(error).splitlines():
-                    logs.logger().error("alerts file not reloaded, the former one stays", error=line)
+                    logs.logger().error("alerts file invalid, previous one kept", error=line)
                 return
             new = {service.name: service for service in services}
             names = new.keys() | self._serving.keys()
@@ -226,9 +226,9 @@ class _Service:
                 except SetupError as error:
                     self._log_misconfiguration(error)
                 except StorageUnavailableError as error:
-                    logs.logger().debug("put off", error=str(error))
+                    logs.logger().debug("relay step skipped, redis unavailable", error=str(error))
                 except Exception:  # noqa: BLE001 - its alerts are still pending, and retried
-                    logs.logger().exception("relay failed, beginning again")
+                    logs.logger().exception("relay failed, restarting")
                 await asyncio.wait({stopped}, timeout=_RETRY_INTERVAL)
         finally:
             await cancelled(preparing, stopped, again_after=_CANCEL_AGAIN_AFTER)
@@ -239,7 +239,7 @@ class _Service:
         if self._logged_error != str(error):
             self._logged_error = str(error)
             logs.logger().error(
-                "redis is set up wrongly, waiting for somebody", state=error.state, error=str(error)
+                "redis misconfigured, waiting for an operator", state=error.state, error=str(error)
             )
 
     async def _prepare(self) -> None:
@@ -249,11 +249,11 @@ class _Service:
 
     async def _serve_if_leased(self, stopped: asyncio.Task[bool]) -> None:
         if await self._lease.acquire():
-            logs.logger().info("relay sends")
+            logs.logger().info("relay active")
             self._stands_by = False
             await self._send_while_held(stopped)
         elif not self._stands_by:
-            logs.logger().info("relay stands by")
+            logs.logger().info("relay standby")
             self._stands_by = True
 
     async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
@@ -322,4 +322,4 @@ def _log_failures(*tasks: asyncio.Task[None]) -> None:
             try:
                 task.result()
             except Exception:  # noqa: BLE001 - its alerts are still pending, and retried
-                logs.logger().exception("relay failed, beginning again")
+                logs.logger().exception("relay failed, restarting")

@@ -58,7 +58,7 @@ class Reclaimer:
             self._cursor = claim.cursor
             if claim.lost:
                 logs.logger().error(
-                    "entries lost: they were trimmed from the input before they were handled",
+                    "entries trimmed before processing",
                     entries=len(claim.lost),
                     first_entry=claim.lost[0],
                     last_entry=claim.lost[-1],
@@ -81,7 +81,7 @@ class Reclaimer:
         idle_ms = round(self._settings.claim_time * _GONE_AFTER * 1000)
         removed = await self._group.remove_idle_consumers(idle_ms)
         if removed:
-            logs.logger().info("consumers removed", consumers=removed)
+            logs.logger().info("idle consumers removed", consumers=removed)
 
     async def _process(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
         if deliveries:
@@ -90,7 +90,7 @@ class Reclaimer:
                 await self._process_held(deliveries, whose)
 
     async def _process_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
-        logs.logger().info("entries taken over", entries=len(deliveries), whose=whose)
+        logs.logger().info("entries claimed", entries=len(deliveries), whose=whose)
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]
         rest = [entry for entry, n in deliveries.items() if 1 < n < self._settings.max_deliveries]

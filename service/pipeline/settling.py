@@ -112,7 +112,9 @@ async def _write(
 async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) -> None:
     """Give up a response with texts that cannot be written, and log the error."""
     logs.logger().error(
-        "response set aside", response=stream_key.value, error=f"{type(error).__name__}: {error}"
+        "response given up, its texts cannot be written",
+        response=stream_key.value,
+        error=f"{type(error).__name__}: {error}",
     )
     await storage.set_aside(stream_key)
 

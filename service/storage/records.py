@@ -240,7 +240,9 @@ def state_of(
             if log is not None:
                 open_parts[part] = decode_log(log)
         except CorruptLogError as error:  # it must not block the others; its TTL removes it
-            logs.logger().error("part set aside", response=str(stream_key), part=field, error=str(error))
+            logs.logger().error(
+                "corrupt log, part skipped", response=str(stream_key), part=field, error=str(error)
+            )
     registers: Registers = {}
     endings: dict[Arrival, Ending] = {}
     notes: dict[Arrival, Note] = {}

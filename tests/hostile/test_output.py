@@ -7,7 +7,7 @@ import pytest
 from hostile.output import hidden_in, judge_lines
 from tests.hidden import HIDDEN
 
-AWAY = '{"event": "redis is away, waiting for it", "level": "warning", "error": "ConnectionError: no"}\n'
+AWAY = '{"event": "redis unavailable, retrying", "level": "warning", "error": "ConnectionError: no"}\n'
 PAUSED = (
     '{"event": "paused", "destination": "odd", "until": "2026-05-04T12:%sZ", '
     '"timestamp": "2026-05-04T12:05:00Z"}\n'
@@ -50,4 +50,4 @@ def test_a_complaint_is_reported_with_its_cause() -> None:
     """Report the event and the error of a complaint, without the rest of the line."""
     examples: list[str] = []
     judge_lines("worker-0.log", [AWAY], lambda _kind, example: examples.append(example))
-    assert examples == ["worker-0.log: 'redis is away, waiting for it: ConnectionError: no'"]
+    assert examples == ["worker-0.log: 'redis unavailable, retrying: ConnectionError: no'"]

@@ -26,7 +26,7 @@ async def test_a_server_that_comes_later() -> None:
     """A worker that starts before its server waits for it, without flooding the log."""
     port = free_port()
     with running("worker", env=environment(f"redis://127.0.0.1:{port}")) as worker:
-        await wait_until(lambda: "redis is away, waiting for it" in events_logged(worker), TIMEOUT)
+        await wait_until(lambda: "redis unavailable, retrying" in events_logged(worker), TIMEOUT)
         with EmbeddedServer(port=port, protected=False) as server:
             async with Redis.from_url(server.url) as client:
                 await client.xadd(
@@ -47,7 +47,7 @@ async def test_a_server_that_comes_later() -> None:
             assert worker.end(signal.SIGTERM) == 0
         # A second line is possible if the reason changes: the server may accept connections before it
         # answers.
-        assert events_logged(worker).count("redis is away, waiting for it") <= 2
+        assert events_logged(worker).count("redis unavailable, retrying") <= 2
         assert "Traceback" not in worker.stderr
         assert worker.stdout == ""
 
@@ -55,6 +55,6 @@ async def test_a_server_that_comes_later() -> None:
 async def test_it_can_be_stopped_while_the_server_is_away() -> None:
     """A worker that waits for its server can be stopped by SIGTERM."""
     with running("worker", env=environment(f"redis://127.0.0.1:{free_port()}")) as worker:
-        await wait_until(lambda: "redis is away, waiting for it" in events_logged(worker), TIMEOUT)
+        await wait_until(lambda: "redis unavailable, retrying" in events_logged(worker), TIMEOUT)
         assert worker.end(signal.SIGTERM) == 0
         assert "Traceback" not in worker.stderr

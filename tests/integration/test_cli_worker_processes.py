@@ -81,7 +81,7 @@ async def test_a_killed_worker_is_back_and_nothing_is_missing(
         assert again[-1]["consumer"] == "loom-2"
         await all_texts(redis, prefix, 2 * RESPONSES)
         assert command.end(signal.SIGTERM) == 0
-        (end,) = logged_as(command, "process ended, starting it again")
+        (end,) = logged_as(command, "process ended, restarting")
         assert (end["process"], end["ended"]) == (2, "SIGKILL")
         assert sorted(line["process"] for line in logged_as(command, "worker stopped")) == [1, 2]
     assert (await redis.xpending(StreamNames(prefix).deltas, GROUP))["pending"] == 0

@@ -180,7 +180,7 @@ async def test_a_reader_with_a_backlog_waits_for_its_cluster(tmp_path: Path) -> 
                 await node.start()
             await cluster.wait_until_ok()
             assert await goes_on
-        assert [line["event"] for line in lines] == ["redis is away, waiting for it"] * len(lines)
+        assert [line["event"] for line in lines] == ["redis unavailable, retrying"] * len(lines)
 
 
 async def test_a_closed_idle_connection_is_not_reported(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ async def test_a_closed_idle_connection_is_not_reported(tmp_path: Path) -> None:
                 for node in cluster.nodes:
                     await node.ask("CLIENT", "KILL", "TYPE", "normal")
             await wait_until(partial(all_are_read, cluster), message="all partitions are read on")
-            away = [line for line in worker.lines() if line["event"] == "redis is away, waiting for it"]
+            away = [line for line in worker.lines() if line["event"] == "redis unavailable, retrying"]
             assert not away, json.dumps(away)
 
 
@@ -302,7 +302,7 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
             async with connected(cluster) as client:
                 await generated.judge(client)
             assert_nothing_failed(workers)
-            assert any(worker.said("redis is away, waiting for it") for worker in workers)
+            assert any(worker.said("redis unavailable, retrying") for worker in workers)
 
 
 async def test_a_script_runs_where_its_slot_goes(tmp_path: Path) -> None:

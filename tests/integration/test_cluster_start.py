@@ -35,8 +35,8 @@ COUNT = 6
 
 SETTINGS: dict[str, object] = {"partitions": COUNT, "sweep_interval": 0.2, "block_ms": 200}
 
-AWAY = "redis is away, waiting for it"
-BACK = "redis is back"
+AWAY = "redis unavailable, retrying"
+BACK = "redis available again"
 
 pytestmark = pytest.mark.timeout(240)
 

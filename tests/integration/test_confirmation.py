@@ -29,7 +29,7 @@ async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Pat
             async with running_workers(
                 primary.url, "deltaloom", wait_replicas=1, wait_aof="true", batch_size=2
             ) as (worker,):
-                away = "redis is away, waiting for it"
+                away = "redis unavailable, retrying"
                 await wait_until(lambda: worker.said(away), message="the worker waits for a replica")
                 assert await unread(redis, bench) == 2
                 await replica.start("--replicaof", "127.0.0.1", primary.url.rpartition(":")[2])

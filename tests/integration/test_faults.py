@@ -50,7 +50,7 @@ async def finished(url: str) -> list[str]:
 
 def troubles(worker: WorkerProcess) -> list[str]:
     """Return "away" or "back" for each line in which the worker reports the server's state."""
-    words = {"redis is away, waiting for it": "away", "redis is back": "back"}
+    words = {"redis unavailable, retrying": "away", "redis available again": "back"}
     return [words[line["event"]] for line in worker.lines() if line["event"] in words]
 
 

@@ -112,7 +112,7 @@ async def test_one_worker_with_all_partitions(redis: Redis, redis_url: str, pref
         worker,
     ):
         await wait_until(partial(all_finished, redis, partitions), 60, message="everything is finished")
-        taken = {line["stream"] for line in worker.lines() if line["event"] == "entries taken over"}
+        taken = {line["stream"] for line in worker.lines() if line["event"] == "entries claimed"}
         assert taken == {names.deltas for names in partitions.all}
         (started,) = [line for line in worker.lines() if line["event"] == "worker started"]
         assert started["stream"] == f"{prefix}:{{0,1,2,3}}:deltas"
@@ -144,7 +144,7 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
             return all(counts)
 
         await wait_until(all_counted, 30, message="every partition is read")
-        assert not worker.said("redis is away, waiting for it")
+        assert not worker.said("redis unavailable, retrying")
 
 
 async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
@@ -153,7 +153,7 @@ async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: 
     wrong, right = partitions.all[1], partitions.all[0]
     await redis.set(wrong.deltas, "x")
     async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
-        event = "redis is set up wrongly, waiting for somebody"
+        event = "redis misconfigured, waiting for an operator"
         await wait_until(partial(worker.said, event), 30, message="it says what is wrong")
         (error,) = [line["error"] for line in worker.lines() if line["event"] == event]
         assert wrong.deltas in error

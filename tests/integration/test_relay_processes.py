@@ -120,9 +120,9 @@ async def test_standby_sends_nothing_and_takes_over(
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix, lease_time=5)
     async with relay_process(file, environment) as first:
-        await wait_until(lambda: first.said("relay sends"))
+        await wait_until(lambda: first.said("relay active"))
         async with relay_process(file, environment) as second:
-            await wait_until(lambda: second.said("relay stands by"))
+            await wait_until(lambda: second.said("relay standby"))
             names = [await raise_alert(redis, prefix, "opened", f"resp_{n}") for n in range(10)]
             await wait_until_settled(redis, prefix, "here")
             assert sorted(request.id for request in receiver.requests) == sorted(names)
@@ -130,7 +130,7 @@ async def test_standby_sends_nothing_and_takes_over(
             await first.process.wait()
             late = await raise_alert(redis, prefix, "opened", "late")
             await wait_until_settled(redis, prefix, "here")
-            assert second.said("relay sends")
+            assert second.said("relay active")
     assert receiver.taken == [*receiver.taken[:10], late]
 
 
@@ -151,7 +151,7 @@ async def test_relay_that_was_frozen_sends_nothing(
         await wait_until(lambda: receiver.came[name])
         first.process.send_signal(signal.SIGSTOP)
         async with relay_process(file, environment) as second:
-            await wait_until(lambda: second.said("relay sends"))
+            await wait_until(lambda: second.said("relay active"))
             await wait_until_settled(redis, prefix, "here")
             assert receiver.taken == [name]
             first.process.send_signal(signal.SIGCONT)
@@ -170,7 +170,7 @@ async def test_hangup_reloads(
     async with relay_process(file, relay_environment(redis_url, prefix)) as relay:
         file.write_text("no toml")
         hang_up(relay)
-        await wait_until(lambda: relay.said("alerts file not reloaded, the former one stays"))
+        await wait_until(lambda: relay.said("alerts file invalid, previous one kept"))
         file.write_text(destination("there", receiver.url))
         hang_up(relay)
         await wait_until(lambda: relay.said("alerts file reloaded"))
@@ -186,7 +186,7 @@ async def test_run_starts_a_relay_if_there_is_a_file(
     (tmp_path / "alerts.toml").write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
     with running("run", env=environment, cwd=tmp_path) as run:
-        await wait_until(lambda: "relay sends" in run.stderr, 30)
+        await wait_until(lambda: "relay active" in run.stderr, 30)
         name = await raise_alert(redis, prefix, "opened", "resp_1")
         await wait_until(lambda: receiver.taken == [name])
 

@@ -96,7 +96,7 @@ def _lines(worker: WorkerProcess, event: str) -> list[dict[str, Any]]:
 
 
 def _given_up(worker: WorkerProcess) -> int:
-    return len(_lines(worker, "alert not delivered, given up"))
+    return len(_lines(worker, "alert undelivered"))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def test_logs_contain_no_text_and_no_secret(tmp_path: Path, server: Node) 
             await wait_until(lambda: len(_lines(worker, "A model refuse")) == 2, 10)
             file.write_text(f'[destinations.hook]\ntype = "webhook"\nsecret = "{WHSEC}"\n{MARKER}')
             hang_up(worker)
-            await wait_until(lambda: worker.said("alerts file not reloaded, the former one stays"))
+            await wait_until(lambda: worker.said("alerts file invalid, previous one kept"))
             file.write_text(configuration(receiver).replace("HOOK_SECRET", "PROGRAM_TOKEN"))
             hang_up(worker)
             await wait_until(lambda: len(_lines(worker, "alerts file not reloaded")) == 2)

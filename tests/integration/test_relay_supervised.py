@@ -52,7 +52,7 @@ async def test_hangup_reaches_every_relay(
         await both(command, "relay started")
         file.write_text("no toml")
         command.process.send_signal(signal.SIGHUP)
-        await both(command, "alerts file not reloaded, the former one stays")
+        await both(command, "alerts file invalid, previous one kept")
         first = await raise_alert(redis, prefix, "opened", "resp_1")
         await wait_until_settled(redis, prefix, "here")
         file.write_text(destination("there", receiver.url, begin="now"))
@@ -79,4 +79,4 @@ async def test_hangup_reaches_every_relay(
 
 def _senders(command: Running, name: str) -> list[int]:
     """Return the numbers of the processes that sent to a destination, in the order in which they began."""
-    return [line["process"] for line in logged_as(command, "relay sends") if line["destination"] == name]
+    return [line["process"] for line in logged_as(command, "relay active") if line["destination"] == name]

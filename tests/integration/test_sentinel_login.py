@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PASSWORDS = Passwords("servers-only", "sentinels-only")
 PASSWORD = "workers-only"  # noqa: S105 - the servers exist for one test
 SECRETS = (PASSWORDS.servers, PASSWORDS.sentinels, PASSWORD)
-AWAY = "redis is away, waiting for it"
+AWAY = "redis unavailable, retrying"
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -88,7 +88,7 @@ async def test_a_killed_process_is_restarted_and_others_stay(tmp_path: Path, log
     await running.until_there()
     os.kill(events(log_lines, "process started", 1)[0]["pid"], signal.SIGKILL)
     await wait_until(lambda: len(events(log_lines, "process started", 1)) == 2)
-    (end,) = events(log_lines, "process ended, starting it again", 1)
+    (end,) = events(log_lines, "process ended, restarting", 1)
     assert end["ended"] == "SIGKILL"
     assert len(events(log_lines, "process started", 2)) == 1
     running.supervisor.stop()
@@ -98,7 +98,7 @@ async def test_a_killed_process_is_restarted_and_others_stay(tmp_path: Path, log
 async def test_restarts_are_delayed(tmp_path: Path, log_lines: list[Any]) -> None:
     """Double the pause between restarts. Otherwise a worker that cannot start would use a whole core."""
     running = run(tmp_path, ENDS, lives(OBEYS))
-    ends = "process ended, starting it again"
+    ends = "process ended, restarting"
     await wait_until(lambda: len(events(log_lines, ends, 1)) == 5, message="five restarts")
     running.supervisor.stop()
     assert await running.task == 0, "it died before the stop"
@@ -112,7 +112,7 @@ async def test_the_pause_is_short_again_after_a_long_life(tmp_path: Path, log_li
     """Reset the pause after a long life. Otherwise a daily crash would cause ever longer pauses."""
     every_life_is_long = Pauses(first=0.3, longest=60, long_life=0)
     running = run(tmp_path, ENDS, pauses=every_life_is_long)
-    ends = "process ended, starting it again"
+    ends = "process ended, restarting"
     await wait_until(lambda: len(events(log_lines, ends, 1)) >= 4)
     running.supervisor.stop()
     assert await running.task == 0
@@ -122,7 +122,7 @@ async def test_the_pause_is_short_again_after_a_long_life(tmp_path: Path, log_li
 async def test_a_stop_does_not_wait_for_a_pause(tmp_path: Path, log_lines: list[Any]) -> None:
     """Stop at once while a restart is pending. Otherwise shutdown would wait for the pause to end."""
     running = run(tmp_path, ENDS, pauses=Pauses(first=3600, longest=3600))
-    await wait_until(lambda: events(log_lines, "process ended, starting it again", 1))
+    await wait_until(lambda: events(log_lines, "process ended, restarting", 1))
     running.supervisor.stop()
     assert await asyncio.wait_for(running.task, 5) == 0
 
@@ -140,7 +140,7 @@ async def test_a_process_that_ends_badly_is_reported(tmp_path: Path, log_lines: 
     await running.until_there()
     running.supervisor.stop()
     assert await running.task == 1
-    (line,) = events(log_lines, "process did not end well", 1)
+    (line,) = events(log_lines, "process failed", 1)
     assert line["ended"] == "exit code 3"
 
 
@@ -150,7 +150,7 @@ async def test_a_process_that_does_not_end_in_time_is_killed(tmp_path: Path, log
     await running.until_there()
     running.supervisor.stop()
     assert await running.task == 1
-    assert [line["ended"] for line in events(log_lines, "process did not end well", 1)] == ["SIGKILL"]
+    assert [line["ended"] for line in events(log_lines, "process failed", 1)] == ["SIGKILL"]
 
 
 async def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_a_failed_start_is_retried(tmp_path: Path, log_lines: list[Any]) -
     program = tmp_path / "program"
     supervisor = Supervisor(1, lambda _: (str(program),), 10, SOON)
     task = asyncio.create_task(supervisor.run())
-    await wait_until(lambda: events(log_lines, "process ended, starting it again", 1))
+    await wait_until(lambda: events(log_lines, "process ended, restarting", 1))
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o700)
     await wait_until(lambda: events(log_lines, "process started", 1))

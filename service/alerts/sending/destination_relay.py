@@ -177,7 +177,7 @@ class Relay:
                 continue
             if outcome.left_out:
                 logs.logger().warning(
-                    "alert read in part", alert=outcome.alert_id, left_out=list(outcome.left_out)
+                    "alert fields ignored", alert=outcome.alert_id, left_out=list(outcome.left_out)
                 )
             if outcome.notification is None:
                 judged.not_routed.append(entry.ref)
@@ -370,7 +370,7 @@ class Relay:
 
     def _record_answer(self) -> None:
         if self._health.answered():
-            logs.logger().info("destination is back")
+            logs.logger().info("destination recovered")
             self._schedule.hasten(self._clock())
 
     def _try_again(self, message: OutgoingMessage, outcome: Outcome) -> None:
@@ -382,12 +382,12 @@ class Relay:
         log = logs.logger()
         log.debug("alert not delivered", alert=message.notification.id, answer=outcome.answer, pause=pause)
         if self._health.down and not was_down:
-            log.warning("destination is down, trying again", answer=outcome.answer)
+            log.warning("destination down, retrying", answer=outcome.answer)
         if outcome.retry_after and now >= self._announced_until:
             self._announced_until = self._health.paused_until
             until = datetime.now(UTC) + timedelta(seconds=self._announced_until - now)
             log.warning(
-                "destination asked for a pause, paused",
+                "destination paused, as it requested",
                 until=until.isoformat(timespec="seconds"),
                 answer=outcome.answer,
             )
@@ -396,7 +396,7 @@ class Relay:
         if self._disabled is None:
             self._disabled = answer
             logs.logger().critical(
-                "destination is gone: nothing is sent to it any more",
+                "destination disabled",
                 answer=answer,
                 remedy=f"deltaloom alerts enable {self._destination.name}",
             )
@@ -419,7 +419,7 @@ class Relay:
         for ref in message.refs:
             await self._record_undelivered(ref, reason, answer, message.attempts)
         logs.logger().error(
-            "alert not delivered, given up",
+            "alert undelivered",
             alert=message.notification.id,
             alerts=len(message.refs),
             reason=reason,
