@@ -67,9 +67,11 @@ bench: $(VENV)/.dev ## Measure the worker beside what one would write otherwise,
 
 check: lint format-check types imports test ## Lint, format, types, imports, tests
 
-lint: $(VENV)/.dev ## Look for mistakes (ruff, all rules)
+lint: $(VENV)/.dev ## Look for mistakes (ruff, all rules) and for unclear words and names (checks/)
 	$(call say,lint: ruff check)
 	@$(BIN)/ruff check --quiet .
+	$(call say,lint: python -m checks)
+	@$(BIN)/python -m checks $(if $(COMMITS),--commits $(COMMITS))
 
 format: $(VENV)/.dev ## Put the code into its format, and repair what ruff can repair
 	@$(BIN)/ruff check --quiet --fix-only .
