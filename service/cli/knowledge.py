@@ -117,7 +117,7 @@ class Knowledge:
         for index in sorted(indexes):
             pipeline.hvals(self._names.item(name, index))
         for values in await pipeline.execute():
-            known.texts.extend(AssembledText.model_validate_json(value) for value in values)
+            known.texts.extend(text for value in values if (text := _text_of(value)) is not None)
         return _in_order(known)
 
     async def _written(self, wanted: str) -> Known:
@@ -125,10 +125,12 @@ class Knowledge:
         known = Known(wanted)
         looked_through = 0
         async for _, fields in backwards(self._client, self._names.assembled):
-            text = AssembledText.model_validate_json(fields[b"__data__"])
             looked_through += 1
             if looked_through > TEXTS_LOOKED_THROUGH:
                 break
+            text = _text_of(fields.get(b"__data__", b""))
+            if text is None:
+                continue
             if text.response_id not in (None, wanted) and text.item_id == wanted:
                 return await self._named(text.response_id or wanted) or _in_order(
                     Known(text.response_id or wanted, texts=[text])
@@ -147,6 +149,14 @@ class Knowledge:
             state = loaded.state
             if any(log.item_id == item_id for log in state.open_parts.values()):
                 return await self._named(state.stream_key.value)
+        return None
+
+
+def _text_of(data: bytes) -> AssembledText | None:
+    """Return the text in an entry or item; None if another program wrote it."""
+    try:
+        return AssembledText.model_validate_json(data)
+    except ValueError:  # pydantic's error
         return None
 
 

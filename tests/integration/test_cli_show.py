@@ -115,3 +115,17 @@ def test_nothing_is_known(redis_url: str, prefix: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("nothing is known of nobody\\x1b[2J: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+async def test_entry_of_another_program_is_skipped(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Skip what another program wrote to the output stream or an item, else `show` ends in a traceback."""
+    names = StreamNames(prefix)
+    async with running_workers(redis_url, prefix):
+        await publish(redis, prefix, STREAM, response_id="resp_1")
+        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
+        foreign: Any = {"note": "x"}
+        await redis.xadd(names.assembled, foreign)
+        await redis.xadd(names.assembled, {b"__data__": b"{"})
+        await redis.hset(names.item("resp_1", 0), "note", "not JSON")
+        assert [text["text"] for text in shown(redis_url, prefix, "resp_1")["texts"]] == ["Hm"]
+        assert [text["text"] for text in shown(redis_url, prefix, "rs_1")["texts"]] == ["Hm"]
