@@ -33,15 +33,20 @@ def from_file(path: Path) -> str:
     """Return the secret in a file, without surrounding white space.
 
     Raises:
-        DestinationError: the file is missing, unreadable, not text, or empty.
+        DestinationError: the file is missing, unreadable, not text, empty, or too large.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            secret = file.read(AT_MOST).strip()
+            content = file.read(AT_MOST + 1)
     except OSError as error:
         raise DestinationError(f"the file {path}, where a secret is expected: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DestinationError(f"the file {path}, where a secret is expected, is not text") from None
+    if len(content) > AT_MOST:
+        raise DestinationError(
+            f"the file {path} has more than {AT_MOST} characters; a secret is expected there"
+        )
+    secret = content.strip()
     if not secret:
         raise DestinationError(f"the file {path} is empty; a secret is expected there")
     return secret

@@ -15,6 +15,7 @@ from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import WebhookOptions
+from service.alerts.destinations.secrets import from_file
 from tests.notifications import RAISED_AT, alert, digest, finished, notification
 from tests.receivers import hang, late, raw, receiving, status
 
@@ -194,6 +195,14 @@ async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
     (received,) = receiver.received
     assert received.path == "/from-a-file"
     Webhook(OLD).verify(received.body, dict(received.headers))
+
+
+def test_a_file_that_is_too_large_for_a_secret_is_refused(tmp_path: Path) -> None:
+    """Refuse a file whose end would be ignored."""
+    file = tmp_path / "secret"
+    file.write_text("x" * (64 * 1024 + 1))
+    with pytest.raises(DestinationError, match="has more than 65536 characters"):
+        from_file(file)
 
 
 @pytest.mark.parametrize(
