@@ -75,7 +75,7 @@ QUANTILE = 0.99
 _SAME_MS = 1000
 """Maximum difference between the clocks, in milliseconds."""
 
-_CROWDED = "this response has more than "
+_CROWDED = "this response has more "
 """Beginning of the error of a dead letter about too many parts."""
 
 

@@ -68,6 +68,13 @@ _TYPE_LENGTH = 100
 """Maximum characters of an unknown event type in the name of its count."""
 
 
+_TOO_MANY_NOTES = Unreadable(
+    "oversized",
+    "this response has more announced texts, item endings, redactions and checksums than its state may hold; "
+    f"further ones are counted as {BEYOND_LIMIT}",
+)
+
+
 class Batch:
     """A batch of input entries, read into one commit."""
 
@@ -142,6 +149,7 @@ class Batch:
                 part.stream_key,
                 [*change.entries, *(indexes[arrival.entry] for arrival in arrivals)],
                 [*(change.positions or [0] * len(change.entries)), *(each.position for each in arrivals)],
+                self._too_many_parts(),
             )
 
     def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
@@ -156,22 +164,22 @@ class Batch:
             for at in item_ends:
                 del response.endings[at]
             entries = [indexes[at.entry] for at in arrivals]
-            self._leave_out_events(key, entries, [at.position for at in arrivals])
+            self._leave_out_events(key, entries, [at.position for at in arrivals], _TOO_MANY_NOTES)
 
     def _leave_out_events(
-        self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
+        self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None, why: Unreadable
     ) -> None:
-        """Count events that are left out because their response has too many parts.
+        """Count events that are left out because their response has too many parts or notes.
 
         The first one of each response also becomes a dead letter with the reason: one letter, not thousands.
         """
         self.commit.counts.setdefault(BEYOND_LIMIT, []).extend(entries)
         if key not in self.commit.crowded:
             index, position = min(zip(entries, positions or repeat(0), strict=False))
-            letter = self._letters.letter(index, self._opened[index], position, self._too_many())
+            letter = self._letters.letter(index, self._opened[index], position, why)
             self.commit.crowded[key] = index, letter
 
-    def _too_many(self) -> Unreadable:
+    def _too_many_parts(self) -> Unreadable:
         most = self._reading.max_response_parts
         error = (
             f"this response has more than {most} parts; events of further parts are counted as {BEYOND_LIMIT}"
@@ -260,7 +268,7 @@ class Batch:
         change = response.parts.get(part)
         if change is None:
             if len(response.parts) >= self._reading.max_response_parts:
-                self._leave_out_events(part.stream_key, entries, positions)
+                self._leave_out_events(part.stream_key, entries, positions, self._too_many_parts())
                 return
             change = response.parts[part] = PartChange()
         ends = [n for n, _ in column.item_ids[1:]]
@@ -460,7 +468,9 @@ class Batch:
         kinds, most = self._reading.table.kinds, self._reading.max_response_parts
         copies = [copy for copy in effect.copies if copy.kind in kinds]
         if len(copies) > most:
-            self._leave_out_events(effect.stream_key, [index], [origin.arrival.position])
+            self._leave_out_events(
+                effect.stream_key, [index], [origin.arrival.position], self._too_many_parts()
+            )
         return tuple(
             copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
             for copy in copies[:most]
@@ -512,7 +522,9 @@ class Batch:
         change = response.parts.get(part)
         if change is None:
             if len(response.parts) >= self._reading.max_response_parts:
-                self._leave_out_events(part.stream_key, [index], [origin.arrival.position])
+                self._leave_out_events(
+                    part.stream_key, [index], [origin.arrival.position], self._too_many_parts()
+                )
                 return None
             change = response.parts[part] = PartChange()
         self._name(response, change, item_id, [index], origin.arrival.position)

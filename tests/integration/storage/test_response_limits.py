@@ -63,10 +63,10 @@ async def fields(bench: Bench) -> int:
     return int(await bench.redis.hlen(Keys(bench.names).state(RESPONSE)))
 
 
-async def letters_about_parts(bench: Bench) -> int:
-    """Return the number of dead letters about too many parts of a response."""
+async def letters_about_limits(bench: Bench) -> int:
+    """Return the number of dead letters that name a response with too many parts or notes."""
     letters = await dead_letters(bench.redis, bench.prefix)
-    return sum("more than 4 parts" in letter.error for letter in letters)
+    return sum(letter.error.startswith("this response has more ") for letter in letters)
 
 
 async def test_final_copy_has_no_more_texts_than_a_response_parts(bench: Bench) -> None:
@@ -77,7 +77,7 @@ async def test_final_copy_has_no_more_texts_than_a_response_parts(bench: Bench) 
     assert got == ["one", "two", "three", "four"]
     assert len(await alerts(bench.redis, bench.prefix)) == 2 * PARTS
     assert (await counts(bench.redis, bench.prefix))[BEYOND] == 1
-    assert await letters_about_parts(bench) == 1
+    assert await letters_about_limits(bench) == 1
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 12])
@@ -88,7 +88,7 @@ async def test_no_more_texts_are_announced_than_a_response_has_parts(bench: Benc
     await process(bench, [COMPLETED], 1)
     got = [text.text for text in await texts(bench.redis, bench.prefix)]
     assert got == [f"No {number}." for number in range(PARTS if at_once < 12 else 0)]
-    assert await letters_about_parts(bench) == 1
+    assert await letters_about_limits(bench) == 1
 
 
 @pytest.mark.parametrize("make", [item_done, redacted])
@@ -101,7 +101,7 @@ async def test_state_has_a_limit_and_its_response_ends(
     await process(bench, [make(number) for number in range(3 * FIELDS)], at_once)
     assert await fields(bench) <= FIELDS + ONCE
     assert (await counts(bench.redis, bench.prefix))[BEYOND] > FIELDS
-    assert await letters_about_parts(bench) == 1
+    assert await letters_about_limits(bench) == 1
     await process(bench, [COMPLETED], 1)
     assert await bench.redis.exists(bench.names.name("open"), bench.names.name("waiting")) == 0
 
@@ -114,7 +114,7 @@ async def test_one_batch_of_it_is_left_out_and_other_responses_are_not(bench: Be
     await bench.consumer().work()
     got = [(text.response_id, text.text) for text in await texts(bench.redis, bench.prefix)]
     assert got == [("resp_2", "No")]
-    assert await letters_about_parts(bench) == 1
+    assert await letters_about_limits(bench) == 1
 
 
 async def test_honest_response_keeps_within_the_limit(bench: Bench) -> None:
