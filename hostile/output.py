@@ -23,7 +23,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u2065\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
 """Characters of other categories that are not displayed."""
 _SUSPECT = re.compile(r"[^\x20-\x7e\n]")
-_COMPLAINTS = ("redis is away", "redis unavailable", "Traceback", "batch failed", "periodic task failed")
+_COMPLAINTS = ("redis unavailable", "Traceback", "batch failed", "periodic task failed")
 _AT_MOST = 200
 """Maximum number of entries of a stream to print."""
 _COMMAND_WITHIN = 30.0

@@ -9,7 +9,9 @@ import pytest
 import typer.main
 
 from deltaloom import StreamNames
+from handlers.core.identity import StreamKey
 from service.cli import app
+from service.keys import Keys
 from tests.hidden import NAME, hidden_in
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import add, entries
@@ -140,12 +142,12 @@ async def test_every_command(
 
 async def test_a_mistake_of_ours(redis: Redis, prefix: str, env: dict[str, str]) -> None:
     """A traceback neither contains stored texts nor prints their control characters."""
-    broken = json.dumps({"kind": NAME, "text": f"ZQXMARKERXQZ{NAME}", NAME: 1})
-    await redis.hset(StreamNames(prefix).item("resp_1", 0), "refusal:0", broken)
-    await redis.expire(StreamNames(prefix).item("resp_1", 0), 60)
+    state = Keys(StreamNames(prefix)).state(StreamKey("response", "resp_1"))
+    await redis.hset(state, "ctx:tenant", f"ZQXMARKERXQZ{NAME}")
+    await redis.expire(state, 60)
     done = deltaloom("show", "resp_1", env=env)
     assert done.returncode == 1
-    assert "ValidationError" in done.stderr
+    assert "ValueError" in done.stderr
     assert "ZQXMARKERXQZ" not in done.stderr
     assert hidden_in(done.stderr, but="\n") == set()
 

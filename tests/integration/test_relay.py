@@ -128,7 +128,7 @@ async def test_a_stop_at_the_limit_in_flight_is_no_outage(
             await wait_until(lambda: receiver.came.total() > 0)
             for n in range(3, 6):
                 await stage.raised("opened", f"resp_{n}")
-    assert not [line for line in lines if "redis is away" in line["event"]]
+    assert not [line for line in lines if "redis unavailable" in line["event"]]
 
 
 async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> None:

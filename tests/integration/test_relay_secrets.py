@@ -133,7 +133,7 @@ async def test_logs_contain_no_text_and_no_secret(tmp_path: Path, server: Node) 
             await wait_until(lambda: worker.said("alerts file invalid, previous one kept"))
             file.write_text(configuration(receiver).replace("HOOK_SECRET", "PROGRAM_TOKEN"))
             hang_up(worker)
-            await wait_until(lambda: len(_lines(worker, "alerts file not reloaded")) == 2)
+            await wait_until(lambda: len(_lines(worker, "alerts file invalid, previous one kept")) == 2)
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
             await refuse(redis, "resp_2")
             await wait_until(lambda: _given_up(worker) >= 24, 30, message="they go on")

@@ -250,7 +250,7 @@ async def test_lost_entries_are_reported_with_the_first_and_the_last() -> None:
             OrphanedGroup(claimed({}, lost=["1-0", "2-0", "3-0"]), claimed({})), RecordingWorker()
         ).reclaim()
     (line,) = lines
-    assert line["event"].startswith("entries lost")
+    assert line["event"] == "entries trimmed before processing"
     assert (line["entries"], line["first_entry"], line["last_entry"]) == (3, "1-0", "3-0")
     assert line["log_level"] == "error"
 
