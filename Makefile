@@ -38,11 +38,11 @@ demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight stream
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
 
-test: $(VENV)/.dev ## Run the most important tests, in about three minutes on two cores
+test: $(VENV)/.dev ## Run the most important tests, in about five minutes on two cores
 	$(call say,test: pytest)
 	@$(PYTEST) -m 'not slow and not prove' $(ARGS)
 
-test-all: $(VENV)/.dev ## Run all tests, with the slow ones, but without those of prove, in about eight minutes on two cores
+test-all: $(VENV)/.dev ## Run all tests, with the slow ones, but without those of prove, in about nine minutes on two cores
 	$(call say,test-all: pytest)
 	@$(PYTEST) -m 'not prove' --hypothesis-profile ci $(ARGS)
 
