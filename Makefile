@@ -59,10 +59,10 @@ mutate: $(VENV)/.dev ## Make 100 random changes each in Python and Lua and see w
 chaos: $(VENV)/.dev ## Kill and disturb workers and server for two minutes: is anything lost, wrong or doubled?
 	@$(BIN)/python -m chaos $(ARGS)
 
-hostile: $(VENV)/.dev ## Send hostile input beside honest load for a minute: does it cost more than itself?
+hostile: $(VENV)/.dev ## Send hostile input next to honest load for a minute: does it cost more than itself?
 	@$(BIN)/python -m hostile $(ARGS)
 
-bench: $(VENV)/.dev ## Measure the worker beside what one would write otherwise, in about 15 minutes
+bench: $(VENV)/.dev ## Measure the worker next to hand-written ones, in about 15 minutes
 	@$(BIN)/python -m bench $(ARGS)
 
 check: lint format-check types imports test ## Lint, format, types, imports, tests

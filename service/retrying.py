@@ -23,7 +23,7 @@ class RetryUntilAvailable:
     """Retries steps until Redis is available. All parts of a process share one instance.
 
     It logs one line when Redis becomes unavailable, one when the cause changes, and one when Redis is back.
-    If Redis is set up wrongly for some steps only, the others continue, and each such error is logged once.
+    If Redis is misconfigured for some steps only, the others continue, and each such error is logged once.
     """
 
     def __init__(self) -> None:

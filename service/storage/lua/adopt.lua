@@ -6,14 +6,14 @@
 -- Returns MessagePack: {{id, deliveries}, …}, empty if no entry is left
 
 local INPUT = KEYS[1]
-local GROUP, HEIR, GONE, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local GROUP, CONSUMER, STOPPED, AT_MOST = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-must_be_allowed('XCLAIM', INPUT, GROUP, HEIR, '0', '0-1', 'JUSTID')
+must_be_allowed('XCLAIM', INPUT, GROUP, CONSUMER, '0', '0-1', 'JUSTID')
 
-local inherited = {}
-for i, pending in ipairs(redis.call('XPENDING', INPUT, GROUP, '-', '+', AT_MOST, GONE)) do
+local adopted = {}
+for i, pending in ipairs(redis.call('XPENDING', INPUT, GROUP, '-', '+', AT_MOST, STOPPED)) do
   local id, deliveries = pending[1], pending[4]
-  redis.call('XCLAIM', INPUT, GROUP, HEIR, 0, id, 'JUSTID')
-  inherited[i] = {id, deliveries}
+  redis.call('XCLAIM', INPUT, GROUP, CONSUMER, 0, id, 'JUSTID')
+  adopted[i] = {id, deliveries}
 end
-return cmsgpack.pack(inherited)
+return cmsgpack.pack(adopted)

@@ -28,7 +28,7 @@
 --         refused       {{log, its bytes}, …}: logs that need the slow path: missing (0 bytes) or near a limit
 --         contradicted  {{response, part, digest, {register's field, value, …}}, …}: finished parts. The text stored
 --                       for each has this digest, and the batch has another text but no alert about it
---         surviving_entries   set if the replication id is not REPLICATION_ID: the batch's entries that this server still has
+--         surviving_entries  set if the replication id is not REPLICATION_ID: entries of the batch that the server has
 --         The other fields:
 --         replication_id       the server's replication id
 --         now_ms        the server's time
