@@ -18,6 +18,13 @@ FILE = ROOT / "deploy/users.acl"
 USERS = ("producer", "worker", "relay", "subscriber", "operator")
 OWNER = "default"
 KINDS = ("embedded", "redis-server")
+DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}
+"""Optional rights: commands that programs try and do without.
+
+`publish` checks whether a response id is known; `check` and a starting worker ask for the server's
+persistence.
+"""
+
 _SETINFO = " +client|setinfo"
 """A right that Redis 7.0 does not know."""
 

@@ -22,7 +22,7 @@ from tests.docs.scripts import run_example
 from tests.relays import SECRETS, destination, raise_alert, relay_environment, relay_process
 from tests.relays import wait_until_settled as wait_until_delivered
 from tests.service.cli.command import deltaloom, environment
-from tests.users import FILE, KINDS, OWNER, USERS, NodeWithUsers
+from tests.users import DOES_WITHOUT, FILE, KINDS, OWNER, USERS, NodeWithUsers
 from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 from tests.workers import running_workers
@@ -48,13 +48,6 @@ WATCHED = (
     "ZCARD deltaloom:waiting",
 )
 """The commands that docs/operations.md recommends for monitoring."""
-
-DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}
-"""Optional rights: commands that programs try and do without.
-
-`publish` checks whether a response id is known; `check` and a starting worker ask for the server's
-persistence.
-"""
 
 SELDOM = {
     "relay": {"ping"},  # only with `health_check_interval` in the URL
