@@ -23,8 +23,13 @@ def json_of(fields: Mapping[bytes, bytes]) -> str:
 
 
 def values_of(fields: Mapping[bytes, bytes]) -> dict[str, str | dict[str, str]]:
-    """Return an entry's fields as values that JSON can represent: see `as_json`."""
-    return {name.decode("utf-8", "backslashreplace"): as_json(value) for name, value in fields.items()}
+    """Return an entry's fields as values that JSON can represent: see `as_json`.
+
+    In a name, each byte that is not UTF-8 becomes an escape such as `\\xff`. If the names have 64 KiB or more in
+    total, a name that JSON would make more than twice as long becomes `base64:…` instead.
+    """
+    as_text = _escaped if sum(map(len, fields)) < _LARGE else _compact
+    return {as_text(name): as_json(value) for name, value in fields.items()}
 
 
 def as_json(value: bytes) -> str | dict[str, str]:
@@ -77,7 +82,21 @@ def _escapes(value: bytes) -> int:
 
 
 def _binary(value: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(value).decode()}
+    return {"base64": _base64(value)}
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _compact(name: bytes) -> str:
+    text = _escaped(name)
+    written = text.encode()
+    return text if len(written) + _escapes(written) <= 2 * len(name) else f"base64:{_base64(name)}"
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 class _Binary(TypedDict):

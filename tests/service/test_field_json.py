@@ -60,6 +60,21 @@ def test_a_value_is_not_much_longer_as_json(unit: bytes, size: int) -> None:
     assert fields_of(json_of({b"event": value})) == {"event": value}
 
 
+@pytest.mark.parametrize("length", [1, 40, 200_000])
+@pytest.mark.parametrize("unit", [b'"', b"\\", b"\x01", b"a", "é".encode(), b"\xff", b"a\xff"])
+def test_names_are_not_much_longer_as_json(unit: bytes, length: int) -> None:
+    """Limit the growth of many or long names. An escape takes up to six bytes for one."""
+    names = [b"%07d" % number + (unit * length)[:length] for number in range(1 + 80_000 // (7 + length))]
+    written = json_of(dict.fromkeys(names, b"")).encode()
+    assert len(written) <= sum(2 * len(name) + len(b'"base64:":"",') for name in names) + 2
+    assert len(fields_of(written.decode())) == len(names), "no two names become one"
+
+
+def test_a_short_name_stays_readable() -> None:
+    """Escape only the bytes of a name that are not UTF-8."""
+    assert json_of({b"caf\xe9": b""}) == '{"caf\\\\xe9":""}'
+
+
 def test_a_small_event_stays_readable() -> None:
     """Keep a small event as text, so that a person can read it."""
     assert as_json(b'{"a":"b"}') == '{"a":"b"}'
