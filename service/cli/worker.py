@@ -54,8 +54,9 @@ def run(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C. Start as many as you like.
 
-    Settings come from the environment: REDIS_URL, and DELTALOOM_… (the README lists them). If the server is
-    unavailable, the worker waits for it. Among workers with a relay, one sends to a destination at a time.
+    Settings come from the environment: REDIS_URL, and DELTALOOM_… (docs/settings.md lists them). If the
+    server is unavailable, the worker waits for it. Among workers with a relay, one sends to a destination at
+    a time.
     """
     from service.cli.connect import read_settings
 

@@ -105,6 +105,7 @@ def quoted(cell: str) -> list[str]:
 
 
 README = Page(ROOT / "README.md")
+CLIENTS = Page(ROOT / "docs/clients.md")
 CONTRACT = Page(ROOT / "docs/contract.md")
 ARCHITECTURE = Page(ROOT / "docs/architecture.md")
 OPERATIONS = Page(ROOT / "docs/operations.md")

@@ -1,4 +1,4 @@
-"""Generate the README's settings table from the code: `python -m tests.docs.settings_table --write`."""
+"""Generate the table of docs/settings.md from the code: `python -m tests.docs.settings_table --write`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 from service.settings import Settings, variable
 
-README = Path(__file__).parents[2] / "README.md"
-HEADING = "## Settings\n"
+PAGE = Path(__file__).parents[2] / "docs/settings.md"
 
 
 def settings_table() -> list[str]:
@@ -29,8 +28,8 @@ def _written(value: object) -> str:
 
 
 def written_table(page: str) -> list[str]:
-    """Return the lines of the first table below the heading."""
-    below = page.partition(HEADING)[2].splitlines()
+    """Return the lines of a page's first table."""
+    below = page.splitlines()
     start = next(number for number, line in enumerate(below) if line.startswith("|"))
     length = next((n for n, line in enumerate(below[start:]) if not line.startswith("|")), len(below) - start)
     return below[start : start + length]
@@ -39,7 +38,7 @@ def written_table(page: str) -> list[str]:
 if __name__ == "__main__":
     table = settings_table()
     if "--write" in sys.argv[1:]:
-        page = README.read_text("utf-8")
-        README.write_text(page.replace("\n".join(written_table(page)), "\n".join(table)), "utf-8")
+        page = PAGE.read_text("utf-8")
+        PAGE.write_text(page.replace("\n".join(written_table(page)), "\n".join(table)), "utf-8")
     else:
         sys.stdout.write("\n".join(table) + "\n")

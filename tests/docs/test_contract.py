@@ -26,7 +26,7 @@ from deltaloom.messages import (
 )
 from handlers import BUILT_IN
 from handlers.core.effects import CONTEXT_NAMES
-from tests.docs.pages import CONTRACT, README, quoted
+from tests.docs.pages import CLIENTS, CONTRACT, quoted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -123,8 +123,8 @@ def test_fields_of_an_entry() -> None:
 
 @pytest.mark.parametrize(
     ("page", "heading"),
-    [(CONTRACT, "Streams and keys"), (README, "The contract")],
-    ids=["contract", "readme"],
+    [(CONTRACT, "Streams and keys"), (CLIENTS, "Streams and keys")],
+    ids=["contract", "clients"],
 )
 def test_names(page: Any, heading: str) -> None:
     """List the streams and keys."""

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from service.cli import app
 from tests.docs.pages import ARCHITECTURE, PAGES, README, ROOT, Page
-from tests.docs.settings_table import settings_table, written_table
+from tests.docs.settings_table import PAGE, settings_table, written_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_code_is_an_excerpt_of_what_runs(page: Page) -> None:
 
 def test_settings_are_those_of_the_code() -> None:
     """List the settings of the code. `python -m tests.docs.settings_table --write` updates the table."""
-    assert written_table(README.path.read_text("utf-8")) == settings_table()
+    assert written_table(PAGE.read_text("utf-8")) == settings_table()
 
 
 def test_layers_are_those_that_are_checked() -> None:
