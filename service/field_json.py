@@ -25,8 +25,8 @@ def json_of(fields: Mapping[bytes, bytes]) -> str:
 def values_of(fields: Mapping[bytes, bytes]) -> dict[str, str | dict[str, str]]:
     """Return an entry's fields as values that JSON can represent: see `as_json`.
 
-    In a name, each byte that is not UTF-8 becomes an escape such as `\\xff`. If the names have 64 KiB or more in
-    total, a name that JSON would make more than twice as long becomes `base64:…` instead.
+    In a name, each byte that is not UTF-8 becomes an escape in hexadecimal. If the names have 64 KiB or more
+    in total, a name that JSON would make more than twice as long becomes `base64:…` instead.
     """
     as_text = _escaped if sum(map(len, fields)) < _LARGE else _compact
     return {as_text(name): as_json(value) for name, value in fields.items()}

@@ -12,10 +12,10 @@ from service.bus.envelope import open_entry
 from service.keys import Keys
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import DecodedBatch
+from service.pipeline.event_router import EventRouter
 from service.pipeline.processing import Worker
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.settling import settle
-from service.pipeline.sources import Reading
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
@@ -125,7 +125,7 @@ class Bench:
 
     def batch(self, entries: Sequence[RawEntry]) -> Batch:
         """Return the batch that the built-in handlers make of the entries."""
-        reading = Reading(
+        router = EventRouter(
             RoutingTable(BUILT_IN.values()),
             open_entry,
             stream=self.names.deltas,
@@ -133,7 +133,7 @@ class Bench:
             max_array_length=1000,
             max_response_parts=512,
         )
-        return Batch(DecodedBatch.of(reading.rules, entries), reading, now_ms=1)
+        return Batch(DecodedBatch.of(router.rules, entries), router, now_ms=1)
 
     async def pending(self) -> dict[str, int]:
         """Return the number of pending entries of each consumer."""

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from service.pipeline.batch_builder import DecodedBatch
     from service.pipeline.decode import ProducerContext, Slots
-    from service.pipeline.sources import Reading
+    from service.pipeline.event_router import EventRouter
 
 
 class OpenedEntry:
     """An opened entry, decoded on first use. A property raises `UnreadableError` if it cannot be read."""
 
-    def __init__(self, entry: Entry, reading: Reading, why: Unreadable | None = None) -> None:
+    def __init__(self, entry: Entry, router: EventRouter, why: Unreadable | None = None) -> None:
         """Hold an entry. If it could not be opened, `why` is the error that every property raises."""
         self.entry = entry
-        self._reading = reading
+        self._router = router
         self._why = why
 
     @cached_property
@@ -38,7 +38,7 @@ class OpenedEntry:
         """Events of the entry, in order."""
         self._check()
         try:
-            return events_of(self.entry, self._reading.max_event_bytes, self._reading.max_array_length)
+            return events_of(self.entry, self._router.max_event_bytes, self._router.max_array_length)
         except UnreadableError as error:
             self._why = error.why
             raise
@@ -51,9 +51,9 @@ class OpenedEntry:
 class EntryOpener:
     """Opener of a batch's entries by index. It keeps only the latest one."""
 
-    def __init__(self, decoded: DecodedBatch, reading: Reading, deliveries: Mapping[bytes, int]) -> None:
+    def __init__(self, decoded: DecodedBatch, router: EventRouter, deliveries: Mapping[bytes, int]) -> None:
         self._decoded = decoded
-        self._reading = reading
+        self._router = router
         self._deliveries = deliveries
         self._latest: tuple[int, OpenedEntry] | None = None
 
@@ -70,14 +70,14 @@ class EntryOpener:
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         deliveries, whole_bytes = self._deliveries.get(entry_id, 1), 0
         size = raw.whole_bytes if isinstance(raw, Beginning) else sum(map(len, fields))
-        at_most = self._reading.max_entry_bytes
+        at_most = self._router.max_entry_bytes
         if size > at_most:
             why = Unreadable("oversized", f"the entry has {size} bytes; at most {at_most}")
             named, whole_bytes = beginning_of(named, at_most), size
         else:
             try:
-                return OpenedEntry(self._reading.open_entry(entry_id, named, deliveries), self._reading)
+                return OpenedEntry(self._router.open_entry(entry_id, named, deliveries), self._router)
             except UnreadableError as error:
                 why = error.why
         unopened = Entry(EntryId.parse(entry_id.decode()), named, None, {}, deliveries, whole_bytes)
-        return OpenedEntry(unopened, self._reading, why)
+        return OpenedEntry(unopened, self._router, why)

@@ -19,8 +19,8 @@ from service.keys import LATE
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import BatchBuilder, DecodedBatch
 from service.pipeline.decode import Unreadable
+from service.pipeline.event_router import EventRouter
 from service.pipeline.settling import GivenUp, settle
-from service.pipeline.sources import Reading
 from service.pipeline.times import believed
 from service.two_generation_cache import TwoGenerationCache
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey, StreamKey
     from handlers.core.routing import RoutingTable
-    from service.pipeline.sources import OpenEntry
+    from service.pipeline.event_router import OpenEntry
     from service.ports.commit import Commit
     from service.ports.storage import Committed, RawEntry, Storage, Survey
     from service.retrying import RetryUntilAvailable
@@ -80,7 +80,7 @@ class Worker:
         self._alerted: _Alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
         self._retrying = retrying
         self._held: list[Collection[bytes]] = []
-        self._reading = Reading(
+        self._router = EventRouter(
             table,
             open_entry,
             stream=names.deltas,
@@ -96,7 +96,7 @@ class Worker:
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
         """Return a builder for the entries of one read, with `entries` already in it."""
-        builder = BatchBuilder(self._reading.rules, self._settings.max_batch_bytes, self.replication_id)
+        builder = BatchBuilder(self._router.rules, self._settings.max_batch_bytes, self.replication_id)
         builder.extend(entries)
         return builder
 
@@ -132,14 +132,14 @@ class Worker:
     @property
     def max_entry_bytes(self) -> int:
         """Maximum bytes of an entry that is decoded, and that a dead letter keeps."""
-        return self._reading.max_entry_bytes
+        return self._router.max_entry_bytes
 
     async def dead_letter(
         self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
     ) -> None:
         """Make an entry a dead letter without decoding it, and acknowledge it. Retries as `process` does."""
         with self._batch_in_hand([entry.id]):
-            pending = _PendingBatch(DecodedBatch.unread(self._reading.rules, [entry]), replication_id)
+            pending = _PendingBatch(DecodedBatch.unread(self._router.rules, [entry]), replication_id)
             await self._retrying.call(self._commit, pending, {entry.id: deliveries}, why)
 
     @contextmanager
@@ -210,7 +210,7 @@ class Worker:
         read = partial(
             Batch,
             pending.batch,
-            self._reading,
+            self._router,
             now_ms=self._storage.now_ms,
             deliveries=deliveries,
             dead_letter=dead_letter,
@@ -234,7 +234,7 @@ class Worker:
             self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
             left = [pending.batch.raw(n) for n in committed.surviving_entries]
             decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
-            pending.batch = decoded(self._reading.rules, left)
+            pending.batch = decoded(self._router.rules, left)
             pending.replication_id = committed.replication_id
             return await self._commit(pending, deliveries, dead_letter)
         self._log(batch, committed, alerted)

@@ -19,7 +19,7 @@ from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import DecodedBatch
-from service.pipeline.sources import Reading
+from service.pipeline.event_router import EventRouter
 from tests.streams import raw
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def batch_of(
     entries: Sequence[Entry], table: RoutingTable, *, max_event_bytes: int = MAX_EVENT_BYTES
 ) -> Batch:
     """Return the batch that a worker makes of these entries."""
-    reading = Reading(
+    router = EventRouter(
         table,
         open_entry,
         stream="deltas",
@@ -56,7 +56,7 @@ def batch_of(
     )
     raws = [raw(str(entry.id).encode(), dict(entry.fields)) for entry in sorted(entries, key=by_id)]
     deliveries = {str(entry.id).encode(): entry.deliveries for entry in entries}
-    return Batch(DecodedBatch.of(reading.rules, raws), reading, now_ms=NOW_MS, deliveries=deliveries)
+    return Batch(DecodedBatch.of(router.rules, raws), router, now_ms=NOW_MS, deliveries=deliveries)
 
 
 def differs(closing: StoredClosing, notes: Mapping[Arrival, Note], text: str) -> bool:

@@ -18,7 +18,7 @@ from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, NO_OWNER, BatchBuilder, DecodedBatch, slices
 from service.pipeline.bodies import Bodies
 from service.pipeline.decode import Unreadable
-from service.pipeline.sources import Reading
+from service.pipeline.event_router import EventRouter
 from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from service.ports.commit import Commit
 
 _UNREADABLE = Unreadable("oversized", "too large")
-READING = Reading(
+ROUTER = EventRouter(
     RoutingTable(BUILT_IN.values()),
     open_entry,
     stream="s",
@@ -87,7 +87,7 @@ batches = st.lists(fields, min_size=1, max_size=12).map(
 
 def decoded(entries: Sequence[RawEntry], cuts: Sequence[int] = ()) -> DecodedBatch:
     """Return the batch of these entries, added in steps that end at `cuts`."""
-    result = DecodedBatch(READING.rules)
+    result = DecodedBatch(ROUTER.rules)
     ends = sorted({*cuts, len(entries)})
     for first, end in zip([0, *ends], ends, strict=False):
         result.add(entries[first:end])
@@ -123,8 +123,8 @@ def test_entries_come_out_as_they_went_in(entries: list[RawEntry], cuts: list[in
 @given(batches, st.lists(st.integers(0, 12), max_size=3))
 def test_the_number_of_steps_makes_no_difference(entries: list[RawEntry], cuts: list[int]) -> None:
     """Give the same commit whether entries are added together or in steps."""
-    at_once = Batch(decoded(entries), READING, now_ms=1)
-    in_steps = Batch(decoded(entries, [cut for cut in cuts if cut < len(entries)]), READING, now_ms=1)
+    at_once = Batch(decoded(entries), ROUTER, now_ms=1)
+    in_steps = Batch(decoded(entries, [cut for cut in cuts if cut < len(entries)]), ROUTER, now_ms=1)
     assert content_of(in_steps.commit) == content_of(at_once.commit)
 
 
@@ -132,12 +132,12 @@ def test_the_number_of_steps_makes_no_difference(entries: list[RawEntry], cuts: 
 def test_it_can_be_read_again(entries: list[RawEntry]) -> None:
     """Leave the decoded batch unchanged, since each attempt to commit starts from it again."""
     result = decoded(entries)
-    first = Batch(result, READING, now_ms=1)
+    first = Batch(result, ROUTER, now_ms=1)
     for key in list(first.commit.responses):
         for part in list(first.commit.responses[key].parts):
             first.reject_parts({part: _UNREADABLE})
-    assert content_of(Batch(result, READING, now_ms=1).commit) == content_of(
-        Batch(decoded(entries), READING, now_ms=1).commit
+    assert content_of(Batch(result, ROUTER, now_ms=1).commit) == content_of(
+        Batch(decoded(entries), ROUTER, now_ms=1).commit
     )
     assert result.raws() == entries
 
@@ -148,7 +148,7 @@ def test_a_part_of_two_columns_can_be_read_again() -> None:
     result = decoded([entry(n, b"response_id", b"r", b"tenant", who) for n, who in enumerate(tenants)])
     assert len(result.columns) == 2
     for _ in range(2):
-        ((response,),) = [[*Batch(result, READING, now_ms=1).commit.responses.values()]]
+        ((response,),) = [[*Batch(result, ROUTER, now_ms=1).commit.responses.values()]]
         ((part,),) = [[*response.parts.values()]]
         assert part.entries == [0, 1, 2]
 
@@ -170,7 +170,7 @@ def test_too_much_for_one_batch_goes_into_several(entries: list[RawEntry], max_b
 
     Otherwise one commit could exceed the server's limit.
     """
-    builder = BatchBuilder(READING.rules, max_bytes)
+    builder = BatchBuilder(ROUTER.rules, max_bytes)
     for entry in entries:
         builder.extend([entry])
     assert [entry for batch in builder.batches for entry in batch.raws()] == entries
@@ -187,7 +187,7 @@ def large(number: int, *metadata: bytes) -> RawEntry:
 
 def test_large_entries_are_taken_last() -> None:
     """Put large entries into a later batch. Otherwise the other entries of their read would wait for them."""
-    builder = BatchBuilder(READING.rules, 10**6)
+    builder = BatchBuilder(ROUTER.rules, 10**6)
     builder.extend([entry(0), large(1, b"response_id", b"r"), entry(2)])
     builder.extend([large(3, b"response_id", b"s"), entry(4)])
     assert builder.ids == [b"1-0", b"1-1", b"1-2", b"1-3", b"1-4"]
@@ -201,7 +201,7 @@ def test_a_large_entry_may_have_its_fields_in_any_order(names: list[bytes]) -> N
     """Recognize the owner of a large entry in any field order, and for flat fields."""
     values = {b"response_id": b"r", b"type": b"x", names[-1]: b"x" * LARGE_ENTRY_BYTES}
     fields = [each for name in names for each in (name, values[name])]
-    builder = BatchBuilder(READING.rules, 10**6)
+    builder = BatchBuilder(ROUTER.rules, 10**6)
     builder.extend([entry(0), RawEntry(b"1-1", fields), entry(2)])
     assert [batch.ids for batch in builder.batches] == [[b"1-0", b"1-2"], [b"1-1"]]
     assert builder.owners == {b"1-1": StreamKey("response", "r")}
@@ -212,7 +212,7 @@ def test_entries_of_a_response_keep_their_order() -> None:
 
     Otherwise a late delta would raise an alert.
     """
-    builder = BatchBuilder(READING.rules, 10**6)
+    builder = BatchBuilder(ROUTER.rules, 10**6)
     own, other = (b"response_id", b"r"), (b"response_id", b"s")
     builder.extend([entry(0, *own), large(1, *own), entry(2, *other), entry(3, *own), entry(4)])
     builder.extend([entry(5, *own), large(6), entry(7), entry(8, *other)])
@@ -228,7 +228,7 @@ def test_entries_of_a_response_keep_their_order() -> None:
 
 def test_nothing_waits_for_an_oversized_entry() -> None:
     """Put entries beyond the size limit last. Otherwise 45 MB of dead letter would delay its neighbours."""
-    builder = BatchBuilder(READING.rules._replace(max_event_bytes=LARGE_ENTRY_BYTES), 10**6)
+    builder = BatchBuilder(ROUTER.rules._replace(max_event_bytes=LARGE_ENTRY_BYTES), 10**6)
     builder.extend([large(0, b"x", b"x" * 8 * LARGE_ENTRY_BYTES), entry(1), large(2), entry(3)])
     assert [batch.ids for batch in builder.batches] == [[b"1-1"], [b"1-2", b"1-3"], [b"1-0"]]
     assert builder.owners == {b"1-0": NO_OWNER}
@@ -256,7 +256,7 @@ def test_the_owner_of_a_large_entry(metadata: tuple[bytes, ...], owner: StreamKe
 
     Otherwise a text could come out too early or late.
     """
-    rules = READING.rules._replace(max_event_bytes=LARGE_ENTRY_BYTES // 4)
+    rules = ROUTER.rules._replace(max_event_bytes=LARGE_ENTRY_BYTES // 4)
     builder = BatchBuilder(rules, 10**6)
     builder.extend([large(1, *metadata)])
     assert builder.owners.get(b"1-1") == owner
@@ -265,7 +265,7 @@ def test_the_owner_of_a_large_entry(metadata: tuple[bytes, ...], owner: StreamKe
 def test_a_dead_lettered_entry_is_not_decoded() -> None:
     """Decode nothing of an entry that becomes a dead letter, since decoding it has killed its readers."""
     entries = [RawEntry(b"1-0", [b"event", b"{}"]), RawEntry(b"1-1", [b"event", json.dumps(_DELTA).encode()])]
-    result = DecodedBatch.unread(READING.rules, entries)
+    result = DecodedBatch.unread(ROUTER.rules, entries)
     assert not result.columns
     assert not result.needs_handler
     assert result.slow_path == [0, 1]

@@ -28,8 +28,8 @@ from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import ENTRY_OF_EVENTS, DecodedBatch
 from service.pipeline.decode import Unreadable
+from service.pipeline.event_router import EventRouter
 from service.pipeline.letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
-from service.pipeline.sources import Reading
 from service.ports.commit import PartChange
 from tests.streams import raw
 
@@ -71,7 +71,7 @@ class Opens(Counter[bytes]):
 def read(*entries: Mapping[bytes, bytes], opens: Opens | None = None) -> Batch:
     """Return the batch that a worker decodes from entries with these fields."""
     opener = Opens() if opens is None else opens
-    reading = Reading(
+    reading = EventRouter(
         TABLE, opener, stream="s", max_event_bytes=MAX_EVENT, max_array_length=10_000, max_response_parts=512
     )
     raws = [raw(f"{number}-0".encode(), dict(fields)) for number, fields in enumerate(entries, 1)]

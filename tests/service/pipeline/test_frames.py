@@ -16,7 +16,7 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import DecodedBatch
-from service.pipeline.sources import Reading
+from service.pipeline.event_router import EventRouter
 from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 def read(entries: list[RawEntry]) -> Commit:
     """Return the commit of a batch of these entries."""
-    reading = Reading(
+    router = EventRouter(
         TABLE, open_entry, stream="s", max_event_bytes=LONGEST, max_array_length=MOST, max_response_parts=512
     )
-    return Batch(DecodedBatch.of(reading.rules, entries), reading, now_ms=1).commit
+    return Batch(DecodedBatch.of(router.rules, entries), router, now_ms=1).commit
 
 
 def content_of(commit: Commit) -> Any:

@@ -19,7 +19,7 @@ from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.decode import Unreadable
-from service.pipeline.sources import Reading
+from service.pipeline.event_router import EventRouter
 from tests.service.pipeline.model import batch_of
 from tests.streams import raw
 
@@ -36,7 +36,7 @@ values = st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode))
 def whole(fields: dict[bytes, bytes], deliveries: int = 1) -> DeadLetter:
     """Return the dead letter of a whole entry."""
     raw_entry = raw(b"5-1", fields)
-    reading = Reading(
+    reading = EventRouter(
         TABLE,
         open_entry,
         stream="deltaloom:deltas",

@@ -57,7 +57,7 @@ class Target(NamedTuple):
     """True if no handler takes their type: they are only counted."""
 
 
-class Reading:
+class EventRouter:
     """The handlers, limits and caches that all batches of a worker share."""
 
     def __init__(

@@ -1,0 +1,61 @@
+"""Leave out events of responses that have too many parts or notes."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from service.keys import BEYOND_LIMIT
+from service.pipeline.decode import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from handlers.core.identity import StreamKey
+    from service.pipeline.letters import Letters
+    from service.pipeline.opened import EntryOpener
+    from service.ports.commit import Commit
+
+TOO_MANY_NOTES = Unreadable(
+    "oversized",
+    "this response has more announced texts, item endings, redactions and checksums than its state may hold; "
+    f"further ones are counted as {BEYOND_LIMIT}",
+)
+
+
+class Crowding:
+    """The events of a batch that are left out because their response has too many parts or notes.
+
+    All of them are counted. The first one of each response also becomes a dead letter with the reason: one
+    letter, not thousands.
+    """
+
+    def __init__(self, commit: Commit, opened: EntryOpener, letters: Letters, max_parts: int) -> None:
+        self._commit = commit
+        self._opened = opened
+        self._letters = letters
+        self.max_parts = max_parts
+        """Maximum parts of a response."""
+
+    def leave_out_of_parts(
+        self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
+    ) -> None:
+        """Leave out events of parts beyond the limit: their entries' indexes, and positions (None: all 0)."""
+        error = (
+            f"this response has more than {self.max_parts} parts; "
+            f"events of further parts are counted as {BEYOND_LIMIT}"
+        )
+        self._leave_out(key, entries, positions, Unreadable("oversized", error))
+
+    def leave_out_of_notes(self, key: StreamKey, entries: Sequence[int], positions: Sequence[int]) -> None:
+        """Leave out events whose notes or item endings are beyond the limit, given in the same way."""
+        self._leave_out(key, entries, positions, TOO_MANY_NOTES)
+
+    def _leave_out(
+        self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None, why: Unreadable
+    ) -> None:
+        self._commit.counts.setdefault(BEYOND_LIMIT, []).extend(entries)
+        if key not in self._commit.crowded:
+            index, position = min(zip(entries, positions or repeat(0), strict=False))
+            letter = self._letters.letter(index, self._opened[index], position, why)
+            self._commit.crowded[key] = index, letter

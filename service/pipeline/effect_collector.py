@@ -1,0 +1,226 @@
+"""Collect the effects of a batch's events in its commit, by response and part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltaloom import limits
+from deltaloom.reasons import reason_class
+from handlers.core.assembly import StoredClosing
+from handlers.core.effects import (
+    Announced,
+    Closing,
+    ContextValues,
+    Copy,
+    Ending,
+    Fragment,
+    Learned,
+    Loss,
+    Note,
+)
+from service.ports.commit import PartChange, ResponseChange
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from deltaloom.reasons import ReasonClass
+    from handlers.core.effects import Effect, Origin
+    from handlers.core.identity import PartKey, StreamKey
+    from service.pipeline.columns import Column
+    from service.pipeline.crowding import Crowding
+    from service.pipeline.event_counts import EventCounts
+    from service.pipeline.event_router import Source
+    from service.ports.commit import Commit
+
+
+class EffectCollector:
+    """The changes that a batch makes to responses and their parts.
+
+    A value that is too long is left out of its effect, recorded in `context_truncated`, and counted.
+
+    Args:
+        commit: the commit that the changes are added to.
+        kinds: the enabled kinds of texts. Copies and closings of other kinds are dropped.
+        counts: the counts of the batch.
+        crowding: the place for events beyond the limit of parts.
+    """
+
+    def __init__(
+        self, commit: Commit, kinds: Container[str], counts: EventCounts, crowding: Crowding
+    ) -> None:
+        self._commit = commit
+        self._kinds = kinds
+        self._counts = counts
+        self._crowding = crowding
+
+    def add_column(self, source: Source, event_type: str, part: PartKey, column: Column) -> None:
+        """Add a column of deltas to its part."""
+        response = self._commit.responses.get(part.stream_key)
+        if response is None:
+            response = self._commit.responses[part.stream_key] = ResponseChange()
+        entries, positions = column.entries, column.all_positions()
+        response.add_context(source.producer.context, self._commit.entry(entries[0]))
+        self._counts.count_truncated(source.producer.context.truncated, entries)
+        change = response.parts.get(part)
+        if change is None:
+            if len(response.parts) >= self._crowding.max_parts:
+                self._crowding.leave_out_of_parts(part.stream_key, entries, positions)
+                return
+            change = response.parts[part] = PartChange()
+        ends = [n for n, _ in column.item_ids[1:]]
+        for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
+            if item_id == "":
+                self._counts.count_left_out(event_type, "item_id", entries[n:end])
+            else:
+                self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
+        change.add(entries, positions, column.numbers, column.texts)
+
+    def add_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
+        """Add the effects of one event; `index` is that of its entry in the batch."""
+        for effect in effects:
+            if isinstance(effect, Fragment):
+                self._add_fragment(effect, origin, index)
+            elif isinstance(effect, Closing):
+                if effect.part.kind in self._kinds:
+                    self._close(effect, origin, index)
+                elif effect.redacted:  # the count is the only trace of the event
+                    self._counts.count_type(event_type, None, [index])
+            else:
+                response = self._response(effect.stream_key, origin)
+                response.entries.add(index)
+                self._change(response, effect, origin, index, event_type)
+
+    def _add_fragment(self, fragment: Fragment, origin: Origin, index: int) -> None:
+        change = self._part(fragment.part, fragment.item_id, origin, index)
+        if change is not None:
+            position = origin.arrival.position
+            positions = [position] if position else None
+            change.add([index], positions, [fragment.sequence_number], [fragment.delta])
+
+    def _close(self, closing: Closing, origin: Origin, index: int) -> None:
+        change = self._part(closing.part, closing.item_id, origin, index)
+        if change is None:
+            return
+        response = self._commit.responses[closing.part.stream_key]
+        response.entries.add(index)
+        note = Note(closing.checksum, closing.source, closing.redacted)
+        if note != Note():
+            response.notes[origin.arrival] = note
+        stored = StoredClosing(origin.arrival, closing.rank, closing.text)
+        change.close(stored, has_checksum=closing.checksum is not None)
+
+    def _change(
+        self,
+        response: ResponseChange,
+        effect: Ending | Learned | Loss | Announced,
+        origin: Origin,
+        index: int,
+        event_type: str,
+    ) -> None:
+        """Add an effect on a response as a whole."""
+        if isinstance(effect, Ending):
+            response.endings[origin.arrival] = self._ending(response, effect, origin, index)
+        elif isinstance(effect, Learned):
+            self._learn(response, effect, index)
+        elif isinstance(effect, Announced):
+            copies = self._copies(response, effect, origin, index)
+            if copies:
+                response.notes[origin.arrival] = Note(announced=copies)
+            else:  # the count is the only trace of the event
+                self._counts.count_type(event_type, None, [index])
+        elif not response.lost:
+            response.notes[origin.arrival] = Note(loss=True)
+            response.lost = True
+
+    def _copies(
+        self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
+    ) -> tuple[Copy, ...]:
+        """Return copies of enabled kinds, at most as many as a response may have parts."""
+        most = self._crowding.max_parts
+        copies = [copy for copy in effect.copies if copy.kind in self._kinds]
+        if len(copies) > most:
+            self._crowding.leave_out_of_parts(effect.stream_key, [index], [origin.arrival.position])
+        return tuple(
+            copy._replace(item_id=self._fitting(response, "item_id", copy.item_id, limits.ID, [index]))
+            for copy in copies[:most]
+        )
+
+    def _ending(self, response: ResponseChange, ending: Ending, origin: Origin, index: int) -> Ending:
+        """Return an ending with copies of enabled kinds only, and without values that are too long."""
+        category, explanation = ending.provider_category, ending.provider_explanation
+        return ending._replace(
+            copies=self._copies(response, ending, origin, index),
+            reason=self._fitting(response, "reason", ending.reason, limits.REASON, [index]),
+            reason_class=self._class_of(response, ending, index),
+            provider_category=self._fitting(response, "provider_category", category, limits.REASON, [index]),
+            provider_explanation=self._fitting(
+                response, "provider_explanation", explanation, limits.EXPLANATION, [index]
+            ),
+        )
+
+    def _class_of(self, response: ResponseChange, ending: Ending, index: int) -> ReasonClass | None:
+        """Return the class of an ending's reason; the table's class if the given one is too long."""
+        if ending.class_left_out:
+            self._leave_out(response, "reason_class", [index])
+        given = self._fitting(response, "reason_class", ending.reason_class, limits.REASON, [index])
+        return reason_class(ending.reason or "") if given is None and ending.reason_class else given
+
+    def _learn(self, response: ResponseChange, learned: Learned, index: int) -> None:
+        """Add the context values that an event gives for its response, without those that are too long."""
+        context = ContextValues(model=learned.model, safety_identifier=learned.safety_identifier)
+        for name, value in context.pairs():
+            if len(value) > limits.NAME:
+                self._leave_out(response, name, [index], learned=True)
+                context = (
+                    context._replace(model=None)
+                    if name == "model"
+                    else context._replace(safety_identifier=None)
+                )
+        response.add_context(context, self._commit.entry(index), learned=True)
+
+    def _response(self, key: StreamKey, origin: Origin) -> ResponseChange:
+        response = self._commit.responses.get(key)
+        if response is None:
+            response = self._commit.responses[key] = ResponseChange()
+        response.add_context(origin.context, origin.arrival.entry)
+        return response
+
+    def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange | None:
+        """Return the change of a part; None if the response has too many parts, and the event is left out."""
+        response = self._response(part.stream_key, origin)
+        change = response.parts.get(part)
+        if change is None:
+            if len(response.parts) >= self._crowding.max_parts:
+                self._crowding.leave_out_of_parts(part.stream_key, [index], [origin.arrival.position])
+                return None
+            change = response.parts[part] = PartChange()
+        self._name(response, change, item_id, [index], origin.arrival.position)
+        return change
+
+    def _name(
+        self,
+        response: ResponseChange,
+        change: PartChange,
+        item_id: str | None,
+        entries: Sequence[int],
+        position: int,
+    ) -> None:
+        """Record the item id of events in these entries; `position` is that of the first event."""
+        change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
+
+    def _fitting(
+        self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
+    ) -> str | None:
+        """Return a value of at most `most` characters; leave out a longer one, and return None."""
+        if value is None or len(value) <= most:
+            return value
+        self._leave_out(response, name, entries)
+        return None
+
+    def _leave_out(
+        self, response: ResponseChange, name: str, entries: Sequence[int], *, learned: bool = False
+    ) -> None:
+        """Record and count a value that was left out of one event in each entry because it is too long."""
+        context = ContextValues(truncated=(name,))
+        response.add_context(context, self._commit.entry(entries[0]), learned=learned)
+        self._counts.count_truncated([name], entries)
