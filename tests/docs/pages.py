@@ -57,11 +57,19 @@ class Page:
         return found
 
     @cached_property
+    def titles(self) -> list[str]:
+        """Return the titles of its headings."""
+        return [
+            title.content
+            for opening, title in zip(self._tokens, self._tokens[1:], strict=False)
+            if opening.type == "heading_open"
+        ]
+
+    @cached_property
     def anchors(self) -> set[str]:
         """Return its headings' anchors, as code hosts make them."""
         return {
-            re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).replace(" ", "-")
-            for title in self._titles()
+            re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).replace(" ", "-") for title in self.titles
         }
 
     def table(self, heading: str) -> list[list[str]]:
@@ -93,11 +101,6 @@ class Page:
         for token in self._tokens:
             yield from token.children or ()
 
-    def _titles(self) -> Iterator[str]:
-        for opening, title in zip(self._tokens, self._tokens[1:], strict=False):
-            if opening.type == "heading_open":
-                yield title.content
-
 
 def quoted(cell: str) -> list[str]:
     """Return the inline code of a cell."""
@@ -110,4 +113,13 @@ CONTRACT = Page(ROOT / "docs/contract.md")
 ARCHITECTURE = Page(ROOT / "docs/architecture.md")
 OPERATIONS = Page(ROOT / "docs/operations.md")
 PRIVACY = Page(ROOT / "docs/privacy.md")
-PAGES = [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+CHANGELOG = Page(ROOT / "CHANGELOG.md")
+DECISIONS = [Page(path) for path in sorted((ROOT / "docs/decisions").glob("0*.md"))]
+DECISIONS_INDEX = Page(ROOT / "docs/decisions/README.md")
+PAGES = [
+    *(Page(ROOT / f"{name}.md") for name in ("README", "CONTRIBUTING", "RELEASE", "SECURITY")),
+    *(Page(path) for path in sorted((ROOT / "docs").glob("*.md"))),
+    DECISIONS_INDEX,
+    *DECISIONS,
+]
+"""The pages that are true today; the changelog also has what was true once."""

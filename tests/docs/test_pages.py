@@ -11,22 +11,37 @@ import pytest
 from typer.main import get_command
 
 from service.cli import app
-from tests.docs.pages import ARCHITECTURE, PAGES, README, ROOT, Page
+from tests.docs.pages import ARCHITECTURE, CHANGELOG, PAGES, README, ROOT, Page
 from tests.docs.settings_table import PAGE, settings_table, written_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OWN_FOLDERS = ("client", "deploy", "docs", "examples", "handlers", "locks", "service", "tests")
+OWN_FOLDERS = (
+    "bench",
+    "chaos",
+    "checks",
+    "client",
+    "deploy",
+    "docs",
+    "examples",
+    "handlers",
+    "hostile",
+    "locks",
+    "mutation",
+    "service",
+    "tests",
+)
 EXCERPTS_OF = {"python": "*.py", "js": "*.mjs", "toml": "*.toml"}
 LANGUAGES = {"json", "sh", "text", *EXCERPTS_OF}
 
+_COMMENT = re.compile(r"\s+# .*")
 _PATH = re.compile(rf"(?:{'|'.join(OWN_FOLDERS)})/[\w./-]*")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-@every_page
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Page) -> None:
     """Resolve all links and anchors."""
     for target in page.targets:
@@ -112,7 +127,7 @@ def test_the_picture_has_an_alternative_text() -> None:
 def _command_lines(page: Page) -> Iterator[str]:
     for block in page.blocks:
         if block.language == "sh":
-            yield from block.text.splitlines()
+            yield from (_COMMENT.sub("", line) for line in block.text.splitlines())
 
 
 def _calls(page: Page, program: str) -> Iterator[list[str]]:
