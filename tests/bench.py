@@ -11,7 +11,7 @@ from handlers.core.routing import Handler, RoutingTable
 from service.bus.envelope import open_entry
 from service.keys import Keys
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import DecodedBatch
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.processing import Worker
 from service.pipeline.reclaiming import Reclaimer

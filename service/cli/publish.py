@@ -120,7 +120,7 @@ def run(
     from service.cli.connect import connect_blocking, read_settings
     from service.cli.event_source import EventReader, Packer, TooLargeError
     from service.cli.output import plural
-    from service.pipeline.batch_builder import ENTRY_OF_EVENTS
+    from service.pipeline.decoded_batch import ENTRY_OF_EVENTS
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]

@@ -29,9 +29,9 @@ from handlers.core.effects import (
 from handlers.core.identity import Arrival, PartKey, StreamKey
 from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
-from service.pipeline.batch_builder import SlowEvent, is_array
 from service.pipeline.crowding import Crowding
 from service.pipeline.decode import ProducerContext, Slot, Unreadable, UnreadableError, fitted
+from service.pipeline.decoded_batch import SlowEvent, is_array
 from service.pipeline.effect_collector import EffectCollector
 from service.pipeline.event_counts import EventCounts
 from service.pipeline.frames import decode_raw
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from deltaloom.events import Event
     from handlers.core.routing import Route
-    from service.pipeline.batch_builder import DecodedBatch
+    from service.pipeline.decoded_batch import DecodedBatch
     from service.pipeline.event_router import EventRouter
     from service.ports.storage import Contradicted
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
-from service.pipeline.batch_builder import EVENT, Rules
 from service.pipeline.columns import can_be_key, joined
 from service.pipeline.decode import UnreadableError, producer_context_of
+from service.pipeline.decoded_batch import EVENT, Rules
 from service.ports.storage import Entry
 from service.two_generation_cache import TwoGenerationCache
 

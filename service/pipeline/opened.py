@@ -13,8 +13,8 @@ from service.ports.storage import Beginning, Entry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.pipeline.batch_builder import DecodedBatch
     from service.pipeline.decode import ProducerContext, Slots
+    from service.pipeline.decoded_batch import DecodedBatch
     from service.pipeline.event_router import EventRouter
 
 

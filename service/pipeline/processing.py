@@ -17,8 +17,9 @@ from handlers.core.text import repair
 from service import logs
 from service.keys import LATE
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import BatchBuilder, DecodedBatch
+from service.pipeline.batch_builder import BatchBuilder
 from service.pipeline.decode import Unreadable
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.settling import GivenUp, settle
 from service.pipeline.times import believed

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
-from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.decode import Unreadable
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.settling import settle
 from service.ports.storage import StorageUnavailableError
 from tests.bench import COMPLETED, Bench, delta, done

@@ -18,7 +18,7 @@ from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import repair, text_digest
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import DecodedBatch
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from tests.streams import raw
 

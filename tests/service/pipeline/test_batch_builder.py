@@ -15,9 +15,10 @@ from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, NO_OWNER, BatchBuilder, DecodedBatch, slices
+from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, NO_OWNER, BatchBuilder, slices
 from service.pipeline.bodies import Bodies
 from service.pipeline.decode import Unreadable
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.ports.storage import RawEntry
 

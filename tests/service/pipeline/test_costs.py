@@ -26,8 +26,8 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import ENTRY_OF_EVENTS, DecodedBatch
 from service.pipeline.decode import Unreadable
+from service.pipeline.decoded_batch import ENTRY_OF_EVENTS, DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
 from service.ports.commit import PartChange

@@ -15,7 +15,7 @@ from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import DecodedBatch
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.ports.storage import RawEntry
 

@@ -17,8 +17,8 @@ from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
-from service.pipeline.batch_builder import DecodedBatch
 from service.pipeline.decode import Unreadable
+from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from tests.service.pipeline.model import batch_of
 from tests.streams import raw

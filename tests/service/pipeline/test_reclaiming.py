@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from structlog.testing import capture_logs
 
-from service.pipeline.batch_builder import BatchBuilder, Rules
+from service.pipeline.batch_builder import BatchBuilder
+from service.pipeline.decoded_batch import Rules
 from service.pipeline.reclaiming import Reclaimer, is_gone
 from service.ports.storage import Claim, RawEntry, StorageUnavailableError
 from service.retrying import RetryUntilAvailable

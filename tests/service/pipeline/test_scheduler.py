@@ -10,7 +10,8 @@ import pytest
 import structlog
 
 from service.pipeline import scheduler as scheduler_module
-from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, BatchBuilder, Rules
+from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, BatchBuilder
+from service.pipeline.decoded_batch import Rules
 from service.pipeline.scheduler import LARGE_BYTES, LARGE_ENTRIES, BatchScheduler
 from service.ports.storage import RawEntry
 from tests.waiting import wait_until
