@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hypothesis import strategies as st
 
 from deltaloom import limits
-from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.assembly import Columns, StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.part_log import Columns, PartLog, decode_log, encode_chunk
 from service.ports.storage import Entry
+from service.storage.part_codec import decode_log, encode_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
+    from handlers.core.part_log import PartLog
 
 Json = dict[str, Any]
 
@@ -74,11 +75,23 @@ def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
     ]
 
 
+def columns_of(fragments: list[StoredFragment]) -> Columns:
+    """Return fragments in columns, sorted by arrival."""
+    ordered = sorted(fragments, key=lambda fragment: fragment.arrival)
+    return Columns(
+        [fragment.arrival.entry.ms for fragment in ordered],
+        [fragment.arrival.entry.seq for fragment in ordered],
+        [fragment.sequence_number for fragment in ordered],
+        [fragment.delta for fragment in ordered],
+        [fragment.arrival.position for fragment in ordered],
+    )
+
+
 def log_of(
     fragments: list[StoredFragment], closings: list[StoredClosing] | None = None, item_id: str | None = None
 ) -> PartLog:
     """Return a log with these events, in one chunk."""
-    return decode_log(encode_chunk(Columns.of(fragments), closings or [], item_id))
+    return decode_log(encode_chunk(columns_of(fragments), closings or [], item_id))
 
 
 class Chunk(NamedTuple):
@@ -90,7 +103,7 @@ class Chunk(NamedTuple):
 
     def encoded(self) -> bytes:
         """Return the chunk as it is stored."""
-        return encode_chunk(Columns.of(self.fragments), self.closings, self.item_id)
+        return encode_chunk(columns_of(self.fragments), self.closings, self.item_id)
 
     @property
     def began(self) -> Arrival:

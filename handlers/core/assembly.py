@@ -38,6 +38,26 @@ class StoredClosing(NamedTuple):
     text: str
 
 
+class Columns(NamedTuple):
+    """Fragments in the order of their arrivals, one column for each property."""
+
+    milliseconds: list[int]
+    """Milliseconds of each fragment's entry id. `counters` has the other half of the ids."""
+    counters: list[int]
+    numbers: list[int | None]
+    deltas: list[str]
+    positions: list[int] | None = None
+    """Position of each fragment in its entry's array; None if all are 0."""
+
+    @property
+    def first_number(self) -> int | None:
+        """First sequence number, if each number is one more than the previous one; else None."""
+        start = self.numbers[0] if self.numbers else None
+        if start is None or self.numbers != [*range(start, start + len(self.numbers))]:
+            return None
+        return start
+
+
 class Assembly(NamedTuple):
     """A text joined from fragments."""
 

@@ -1,6 +1,6 @@
 """Handle lone surrogates and digests of texts.
 
-A server may split an emoji, so that two deltas hold the two halves of a surrogate pair. Halves are stored
+A server may split an emoji, so that two deltas hold the two halves of a surrogate pair. Halves are kept
 unchanged, joined, and repaired at the end. A half without its other half becomes U+FFFD, because UTF-8 cannot
 encode it.
 """
@@ -34,16 +34,6 @@ def repair(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
-
-
-def to_bytes(text: str) -> bytes:
-    """Encode `text` as UTF-8, lone surrogates included, so that none is lost before `repair`."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def from_bytes(data: bytes) -> str:
-    """Decode the result of `to_bytes`."""
-    return data.decode("utf-8", "surrogatepass")
 
 
 def utf16_length(text: str) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from handlers.core.assembly import StoredFragment, assemble
+from handlers.core.assembly import Columns, StoredFragment, assemble
 from handlers.core.context import note
 from handlers.core.effects import ContextValues
 from handlers.core.identity import Arrival, EntryId
-from handlers.core.part_log import Columns
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ class Commit:
         return {self.entry(index): index for index in range(len(self.entries))}
 
     def columns(self, change: PartChange) -> Columns:
-        """Return a part's fragments in columns, as a chunk stores them."""
+        """Return a part's fragments in columns."""
         milliseconds, counters = self.milliseconds, self.counters
         return Columns(
             [milliseconds[entry] for entry in change.entries],

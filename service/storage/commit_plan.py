@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handlers.core.effects import Note
-from handlers.core.part_log import FRAGMENT_BYTES, encode_chunk
 from service.keys import LOG
+from service.storage.part_codec import FRAGMENT_BYTES, encode_chunk
 from service.storage.records import (
     arrival_field,
     encode_ending,

@@ -10,15 +10,16 @@ from deltaloom.messages import PLAIN_FIELDS, Message
 from handlers.core.context import Register, RegisterName, Registers
 from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
-from handlers.core.part_log import CorruptLogError, PartLog, decode_log
 from handlers.core.state import ResponseState
-from handlers.core.text import from_bytes, to_bytes
 from service import logs
+from service.storage.part_codec import CorruptLogError, decode_log
+from service.storage.text_bytes import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from handlers.core.part_log import PartLog
 
 _Copy = tuple[str | None, int, int, str, bytes]
 _Ending = tuple[int | None, str, str | None, list[_Copy]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.core.text import from_bytes, repair, sha256_digest, text_digest, to_bytes
+from handlers.core.text import repair, sha256_digest, text_digest
 from tests.strategies import any_text, cut_by_code_unit, whole_text
 
 
@@ -43,12 +43,6 @@ def test_repaired_text_can_be_encoded_and_stays(text: str) -> None:
 def test_pieces_make_the_whole_again(text: str, data: st.DataObject) -> None:
     """Restore a text that is cut at any code unit."""
     assert repair("".join(data.draw(cut_by_code_unit(text)))) == text
-
-
-@given(any_text)
-def test_bytes_lose_nothing(text: str) -> None:
-    """Keep lone surrogates in bytes."""
-    assert from_bytes(to_bytes(text)) == text
 
 
 def test_digest_is_the_beginning_of_the_sha_256() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from handlers.core.effects import Note
 from handlers.core.identity import EntryId
 from handlers.core.outputs import assembled_text
-from handlers.core.part_log import decode_log, encode_chunk
 from handlers.core.response import FinishedPart, Resolution, resolve
 from handlers.core.state import LowWater, ResponseState
 from handlers.core.text import repair, text_digest
@@ -20,6 +19,7 @@ from service.bus.envelope import open_entry
 from service.pipeline.batch import Batch
 from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
+from service.storage.part_codec import decode_log, encode_chunk
 from tests.streams import raw
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
@@ -13,13 +13,16 @@ from deltaloom import DeadLetter, ModerationAlert, StreamNames
 from handlers.core.assembly import StoredClosing
 from handlers.core.effects import ContextValues, Ending, Rank
 from handlers.core.identity import Arrival, PartKey, StreamKey
-from handlers.core.part_log import FRAGMENT_BYTES, PartLog, decode_log
 from service.keys import Keys
 from service.ports.commit import Commit, PartChange, ResponseChange
 from service.settings import Settings
 from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, LARGE_BYTES, CommitCall
+from service.storage.part_codec import FRAGMENT_BYTES, decode_log
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
 from service.storage.sent_cache import SentStates
+
+if TYPE_CHECKING:
+    from handlers.core.part_log import PartLog
 
 KEYS = Keys(StreamNames("t"))
 KEY = StreamKey("response", "resp_1")

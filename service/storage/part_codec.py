@@ -1,0 +1,263 @@
+"""Encode and decode the log of a part: a sequence of chunks, of which each batch appends one.
+
+A chunk has two varints (seven bits a byte, the low ones first) and a MessagePack array. The varints are the
+bytes of the array and the number of fragments. The array has columns, because most fragments differ only in
+their delta:
+
+    base milliseconds
+    milliseconds after base, one a fragment
+    entry counters, one a fragment
+    sequence numbers, one a fragment; or only the first, if each is one more than the previous one
+    deltas, one a fragment; if any has a lone surrogate, which UTF-8 cannot encode, all of them as bytes in a
+        nested MessagePack array, which is itself stored as bytes
+    positions in the entry's array, one a fragment; null if all are 0
+    item id of the earliest event that has one; null if an earlier chunk of the same writer had it
+    closings: (milliseconds after base, entry counter, position, rank, text)
+    milliseconds after base and entry counter of the entry with the item id; null if it is the first one
+    true if the events have several item ids
+
+Null or empty values at the end are left out. Fragments are sorted by arrival. A log is read as a set, so a
+chunk that is appended twice or out of order changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from handlers.core.assembly import StoredClosing, StoredFragment
+from handlers.core.effects import Rank
+from handlers.core.identity import Arrival, EntryId
+from handlers.core.part_log import PartLog
+from service.storage.text_bytes import from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from handlers.core.assembly import Columns
+
+FRAGMENT_BYTES = 3
+"""Minimum bytes of a fragment in a log."""
+
+_ClosingRow = tuple[int, int, int, int, bytes]
+"""Milliseconds after base, entry counter, position, rank, text."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class CorruptLogError(ValueError):
+    """A part's log cannot be decoded: probably another program wrote to its key."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a part's log is not a sequence of chunks; check whether another program writes to this prefix"
+        )
+
+
+class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    """A stored chunk. The module's docstring describes its fields.
+
+    It is read as it is, as a `handlers.core.part_log.Chunk`: to convert all fragments of a text would take
+    longer than to join them.
+    """
+
+    base_ms: int
+    offsets: list[int]
+    counters: list[int]
+    numbers: int | list[int | None]
+    deltas: list[str] | bytes
+    positions: list[int] | None = None
+    item_id: str | None = None
+    closings: list[_ClosingRow] = msgspec.field(default_factory=list)
+    named: tuple[int, int] | None = None
+    ids_differ: bool = False
+
+    def check(self, count: int) -> None:
+        """Decode deltas stored as bytes, and check the columns.
+
+        Raises:
+            ValueError: a column does not have `count` values, or the chunk is empty.
+        """
+        if isinstance(self.deltas, bytes):
+            self.deltas = [from_bytes(delta) for delta in _decode_halves(self.deltas)]
+        numbers, positions = self.numbers, self.positions
+        if not (
+            count == len(self.offsets) == len(self.counters) == len(self.deltas)
+            and (positions is None or len(positions) == count)
+            and (isinstance(numbers, int) or len(numbers) == count)
+            and (count or self.closings)
+        ):
+            raise ValueError
+
+    @property
+    def first(self) -> Arrival:
+        """Arrival of the chunk's earliest event."""
+        if not self.closings:
+            return self._at(0)
+        ms, counter, position, *_ = min(self.closings)
+        first = Arrival(EntryId(self.base_ms + ms, counter), position)
+        return min(first, self._at(0)) if self.deltas else first
+
+    @property
+    def named_at(self) -> tuple[int, int]:
+        """Id of the entry with the item id."""
+        return self.first.entry if self.named is None else (self.base_ms + self.named[0], self.named[1])
+
+    @property
+    def first_fragment(self) -> Arrival | None:
+        """Arrival of the earliest fragment; None without fragments."""
+        return self._at(0) if self.deltas else None
+
+    @property
+    def last_fragment(self) -> Arrival | None:
+        """Arrival of the latest fragment; None without fragments."""
+        return self._at(-1) if self.deltas else None
+
+    @property
+    def first_text(self) -> Arrival | None:
+        """Arrival of the earliest fragment with a non-empty delta; None if there is none."""
+        return next((self._at(n) for n, delta in enumerate(self.texts) if delta), None)
+
+    def _at(self, index: int) -> Arrival:
+        return Arrival(
+            EntryId(self.base_ms + self.offsets[index], self.counters[index]),
+            0 if self.positions is None else self.positions[index],
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """Deltas as strings. Call `check` first."""
+        return self.deltas  # type: ignore[return-value]  # `check` has decoded them
+
+    def fragments(self) -> Iterable[StoredFragment]:
+        """Return an iterator over the fragments."""
+        count, numbers = len(self.deltas), self.numbers
+        return (
+            StoredFragment(Arrival(EntryId(self.base_ms + ms, counter), position), number, delta)
+            for ms, counter, position, number, delta in zip(
+                self.offsets,
+                self.counters,
+                [0] * count if self.positions is None else self.positions,
+                range(numbers, numbers + count) if isinstance(numbers, int) else numbers,
+                self.texts,
+                strict=True,
+            )
+        )
+
+    def stored_closings(self) -> list[StoredClosing]:
+        """Return the closings."""
+        return [
+            StoredClosing(
+                Arrival(EntryId(self.base_ms + ms, counter), position), Rank(rank), from_bytes(text)
+            )
+            for ms, counter, position, rank, text in self.closings
+        ]
+
+
+_decode_all = msgspec.msgpack.Decoder(list[_StoredChunk]).decode
+_ARRAY32 = b"\xdd"
+"""First byte of a MessagePack array with a length of four bytes."""
+
+_decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+def encode_chunk(
+    columns: Columns,
+    closings: Sequence[StoredClosing],
+    item_id: str | None,
+    named: EntryId | None = None,
+    *,
+    ids_differ: bool = False,
+) -> bytes:
+    """Return a chunk with these fragments and closings. It must have at least one of either.
+
+    Args:
+        columns: the fragments.
+        closings: the closings.
+        item_id: the item id of the earliest event that has one; None if an earlier chunk has it.
+        named: the entry with the item id; None if it is the chunk's first entry.
+        ids_differ: true if events of the part have different item ids.
+    """
+    milliseconds, counters, numbers, deltas, positions = columns
+    count = len(deltas)
+    base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
+    start = columns.first_number
+    offsets = [ms - base for ms in milliseconds]
+    row: list[Any] = [base, offsets, counters, numbers if start is None else start, deltas]
+    if closings or item_id is not None or positions is not None:
+        row.append(positions)
+        row.append(item_id)
+        row.append(
+            [(at.ms - base, at.seq, n, rank.value, to_bytes(text)) for (at, n), rank, text in closings]
+        )
+        if named is not None or ids_differ:
+            row.append(None if named is None else (named.ms - base, named.seq))
+            row.append(ids_differ)
+    try:
+        body = _encode(row)
+    except UnicodeEncodeError:
+        row[_DELTAS] = _encode([to_bytes(delta) for delta in deltas])
+        body = _encode(row)
+    length = len(body)
+    if length < _SEVEN_BITS and count < _SEVEN_BITS:
+        return bytes((length, count)) + body
+    return _varint(length) + _varint(count) + body
+
+
+_SEVEN_BITS = 0x80
+_DELTAS = 4
+"""Index of the deltas in a chunk's array."""
+
+
+def _varint(number: int) -> bytes:
+    if number < _SEVEN_BITS:
+        return bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    number = shift = 0
+    while (byte := data[offset]) & 0x80:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        offset += 1
+    return number | byte << shift, offset + 1
+
+
+def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
+    """Split a log into encoded chunks; return them with the number of fragments of each."""
+    bodies, counts = [], []
+    offset = 0
+    while offset < len(data):
+        length, count = data[offset], data[offset + 1]
+        if length < _SEVEN_BITS and count < _SEVEN_BITS:
+            offset += 2
+        else:
+            length, offset = _read_varint(data, offset)
+            count, offset = _read_varint(data, offset)
+        bodies.append(data[offset : offset + length])
+        counts.append(count)
+        offset += length
+    return bodies, counts
+
+
+def decode_log(data: bytes) -> PartLog:
+    """Decode all chunks of a log.
+
+    Raises:
+        CorruptLogError: the log is not a sequence of chunks.
+    """
+    try:
+        bodies, counts = _bodies(data)
+        # One array of all chunks is decoded in a single call.
+        chunks = _decode_all(_ARRAY32 + len(bodies).to_bytes(4, "big") + b"".join(bodies))
+        for chunk, count in zip(chunks, counts, strict=True):
+            chunk.check(count)
+        closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
+        return PartLog(chunks, closings)
+    except (
+        ValueError,
+        IndexError,
+    ) as error:  # msgspec's errors and those of a wrong rank or text are ValueErrors
+        raise CorruptLogError from error
