@@ -1,14 +1,19 @@
-"""Build the arguments of commit.lua: keys, a plan in MessagePack, and blobs.
+"""Plan a call of commit.lua: keys, a plan in MessagePack, and blobs.
 
 Scripts declare every key, so the plan refers to keys and blobs by index. Blobs hold the binary values,
-because the server's MessagePack decoder reads text only. Items of the plan are identified by position, not by
-name, to keep it small: it has one for each part in a batch.
+because the server's MessagePack decoder reads text only. The plan is sent as arrays, without the names of its
+items, to keep it small: it has one for each part in a batch. `ScriptPlan`, `ResponsePlan` and `PartPlan` name
+the items in the order in which commit.lua unpacks them; a test compares the names.
+
+1. `plan_commit` is a function of its arguments and changes none of them.
+2. A plan may be sent any number of times, since a second run of commit.lua changes nothing.
+3. Once the script has stored the commit, the caller records `CommitPlan.sends`. Until then the data counts as
+   unsent, so a commit that is planned again, for whatever reason, sends it again.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,15 +31,17 @@ from service.storage.records import (
     register_field,
     register_value,
 )
-from service.storage.sent_cache import SentPart, SentResponse
+from service.storage.sent_cache import PartSend, ResponseSend, Sends
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deltaloom.messages import ModerationAlert
     from handlers.core.identity import PartKey, StreamKey
     from service.keys import Keys
-    from service.ports.commit import Commit, PartChange, ResponseChange
+    from service.ports.commit import Commit, ResponseChange
     from service.settings import Settings
-    from service.storage.sent_cache import SentStates
+    from service.storage.sent_cache import SentResponse, SentStates
 
 STALLED_MS = 250
 """Milliseconds after which a worker that still holds an entry counts as stuck; a batch takes a few.
@@ -59,22 +66,219 @@ part of such a response, a dead letter, and a count."""
 _BYTES_A_US = 450
 """Estimated bytes of arguments that the server processes in a microsecond."""
 
-_Unsent = list[tuple["PartKey", SentPart, "PartChange"]]
-"""Parts with data that was not sent before."""
-
-_encode = msgspec.msgpack.Encoder().encode
-
 LARGE_BYTES = 64 * 1024
 """Bytes of a part that do not count for the bytes of its response, all of which is read to settle it."""
 
+_encode = msgspec.msgpack.Encoder().encode
 
-class CommitCall:
-    """The keys and arguments of one call of commit.lua."""
 
-    def __init__(
-        self, commit: Commit, keys: Keys, settings: Settings, sent: SentStates, replication_id: str
-    ) -> None:
-        """Build the call, without the data that was sent before under the replication id `replication_id`."""
+class CommitPlan(msgspec.Struct, frozen=True, gc=False):
+    """One call of commit.lua, and the data that may be recorded as sent once it has succeeded."""
+
+    keys: Sequence[str]
+    args: Sequence[bytes]
+    responses: Sequence[StreamKey]
+    """Responses on the slow path, in the order of the script's plan."""
+    grown: Sequence[PartKey]
+    """Parts on the fast path, in the order of their logs in `keys`."""
+    sends: Sends
+    """Data that storage has once the script has stored the commit."""
+    server_us: float
+    """Estimated server time of the script, in microseconds."""
+
+
+class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The plan that commit.lua executes; its header describes the fields."""
+
+    ttl_ms: int
+    fragments_limit: int
+    fragment_bytes: int
+    parts_limit: int
+    ready_at_most: int
+    stalled_ms: int
+    letters: Sequence[tuple[int, list[str], int, int]]
+    counted: Sequence[str | int]
+    touched: Sequence[int | str]
+    responses: Sequence[ResponsePlan]
+    log_count: int
+    log_limit: int
+    log_prefix: int
+    active: Sequence[int | str]
+    replication_id: str
+    acknowledges: bool
+    open_at_most: int
+    large_bytes: int
+    large_limit: int
+
+
+class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A response on the slow path; `response_of` in commit.lua describes the fields."""
+
+    state: int
+    marker: int
+    member: str
+    latest_ms: int
+    context_known: bool
+    closing_ms: int | bool
+    parts: Sequence[PartPlan]
+    registers: Sequence[str]
+    endings: Sequence[str | int]
+    notes: Sequence[str | int]
+    notes_count: int
+    announced: int
+
+
+class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A part of a response on the slow path; `part_of` in commit.lua describes the fields."""
+
+    log: int
+    chunk: int
+    field: str
+    fragments: int
+    known: bool
+    limit: int
+    opened: list[str] | bool
+    digests: list[str]
+    contradicted: list[str] | bool
+
+
+def plan_commit(
+    commit: Commit, sent: SentStates, keys: Keys, settings: Settings, replication_id: str, now: float
+) -> CommitPlan:
+    """Plan the call that stores a commit, without the data that storage has according to `sent`.
+
+    Args:
+        commit: the batch, or a piece of one.
+        sent: the data that was sent under the replication id `replication_id`.
+        keys: the keys of the partition.
+        settings: the limits of parts and responses, the TTL of a state, and the consumer.
+        replication_id: the replication id under which storage may store the commit; empty for any.
+        now: the monotonic time in seconds.
+    """
+    fast, slow = _FastPath(commit), _SlowPath(commit, keys, settings, now)
+    for key, change in commit.responses.items():
+        known = sent.get(key)
+        logs = None if known is None else _growing_logs(known, change, commit, now)
+        if known is None or logs is None:
+            slow.add(key, change, known)
+        else:
+            fast.add(key, change, known, logs)
+    plan = ScriptPlan(
+        ttl_ms=in_ms(settings.state_ttl),
+        fragments_limit=settings.max_part_fragments,
+        fragment_bytes=FRAGMENT_BYTES,
+        parts_limit=settings.max_response_parts,
+        ready_at_most=AT_MOST,
+        stalled_ms=STALLED_MS,
+        letters=slow.letters() if commit.dead_letters or commit.crowded else (),
+        counted=[value for name, entries in commit.counts.items() for value in (name, len(entries))],
+        touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
+        responses=slow.plans,
+        log_count=len(fast.logs),
+        log_limit=min(settings.max_part_bytes, settings.max_part_fragments * FRAGMENT_BYTES, LARGE_BYTES),
+        log_prefix=len(keys.names.name(LOG).encode()),
+        active=fast.active,
+        replication_id=replication_id,
+        acknowledges=commit.acknowledges,
+        open_at_most=settings.max_open_responses,
+        large_bytes=LARGE_BYTES,
+        large_limit=settings.max_response_bytes,
+    )
+    args = [
+        settings.consumer.encode(),
+        b" ".join(commit.entries),
+        _encode(plan),
+        _encode((slow.entries, list(commit.counts.values()), fast.entries)),
+        *slow.blobs,
+        *fast.chunks,
+    ]
+    return CommitPlan(
+        [*slow.keys, *fast.logs],
+        args,
+        slow.responses,
+        fast.parts,
+        Sends(slow.sends, fast.expected, now + settings.state_ttl / 4),
+        _server_us(plan, args, commit, sum([len(parts) for parts, _ in slow.entries])),
+    )
+
+
+def _server_us(plan: ScriptPlan, args: Sequence[bytes], commit: Commit, parts: int) -> float:
+    """Return the estimated server time in microseconds of a call with `parts` parts on the slow path."""
+    return (
+        _ENTRY_US * len(commit.entries)
+        + _FAST_LOG_US * plan.log_count
+        + _RESPONSE_US * len(plan.responses)
+        + _PART_US * parts
+        + _LETTER_US * len(plan.letters)
+        + _COUNT_US * len(commit.counts)
+        + sum(map(len, args)) / _BYTES_A_US
+    )
+
+
+def _growing_logs(
+    response: SentResponse, change: ResponseChange, commit: Commit, now: float
+) -> list[str] | None:
+    """Return the logs of a response for the fast path; None if it needs the slow path.
+
+    On the fast path, the batch adds only fragments to parts that storage has.
+    """
+    if not change.parts or change.endings or change.entries or not response.knows(change.context_claims):
+        return None
+    logs = []
+    for part, added in change.parts.items():
+        sent_part = response.parts.get(part)
+        if (
+            sent_part is None
+            or sent_part.large
+            or now >= sent_part.due
+            or added.opened is not None
+            or not sent_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
+        ):
+            return None
+        logs.append(sent_part.log)
+    return logs
+
+
+class _FastPath:
+    """The responses of a plan to which the batch only adds fragments."""
+
+    def __init__(self, commit: Commit) -> None:
+        self.logs: list[str] = []
+        self.parts: list[PartKey] = []
+        """The part of each log."""
+        self.chunks: list[bytes] = []
+        """The chunk for each log."""
+        self.entries: list[list[int]] = []
+        """The entries of each log's fragments."""
+        self.active: list[int | str] = []
+        """Milliseconds until which a response is not idle, the response, …"""
+        self.expected: list[tuple[StreamKey, int]] = []
+        """The same, by stream key."""
+        self._commit = commit
+
+    def add(self, key: StreamKey, change: ResponseChange, sent: SentResponse, logs: list[str]) -> None:
+        """Add a response whose parts have these logs."""
+        commit, last = self._commit, 0
+        self.logs += logs
+        self.parts += change.parts
+        for added in change.parts.values():
+            self.chunks.append(encode_chunk(commit.columns(added), (), None))
+            self.entries.append(added.entries)
+            last = max(last, added.entries[-1])
+        ms = commit.milliseconds[last]
+        if ms > sent.expected_ms:
+            until = _active_until(ms)
+            self.active += (until, sent.member)
+            self.expected.append((key, until))
+
+
+class _SlowPath:
+    """The other responses of a plan and its dead letters, with the keys and blobs that they refer to.
+
+    Indexes of keys and blobs begin at 1.
+    """
+
+    def __init__(self, commit: Commit, keys: Keys, settings: Settings, now: float) -> None:
         names = keys.names
         self.keys: list[str] = [
             names.deltas,
@@ -87,101 +291,96 @@ class CommitCall:
             keys.counted_fields,
             keys.owners,
         ]
+        self.blobs: list[bytes] = []
+        self.responses: list[StreamKey] = []
+        self.plans: list[ResponsePlan] = []
+        self.entries: list[tuple[list[list[int]], list[int]]] = []
+        """The entries of each response: those of its parts' fragments, and those with other effects."""
+        self.sends: list[ResponseSend] = []
+        """Data of the responses that was not sent before."""
         self._commit = commit
-        self._names = keys
-        self._sent = sent
-        self._now = time.monotonic()
-        self._due = self._now + settings.state_ttl / 4
+        self._keys = keys
+        self._now = now
         self._bytes_limit = settings.max_part_bytes
         # The closings of a full part still fit: its text and the copies of it.
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
-        self._blobs: list[bytes] = []
-        self._parts = 0
-        self._unsent: list[tuple[SentResponse, StreamKey, ResponseChange, _Unsent]] = []
-        self.grown: list[tuple[StreamKey, SentPart]] = []
-        """Logs on the fast path with their responses, in the order of their keys."""
-        self.responses: list[StreamKey] = []
-        """Responses on the slow path, in the order of the plan."""
-        self._expected: list[tuple[SentResponse, int]] = []
-        """Responses on the fast path, each with the milliseconds until which it is not idle."""
-        chunks: list[bytes] = []
-        logs: list[str] = []
-        others = []
-        for key, change in commit.responses.items():
-            response = self._sent.get(key) or SentResponse(str(key), keys.state(key))
-            if not self._plan_fast_path(response, key, change, logs, chunks):
-                self.responses.append(key)
-                others.append(self._response(response, key, change))
-        letters = self._letters(commit)
-        self.keys += logs
-        plan = (
-            in_ms(settings.state_ttl),
-            settings.max_part_fragments,
-            FRAGMENT_BYTES,
-            settings.max_response_parts,
-            AT_MOST,
-            STALLED_MS,
-            letters,
-            [value for name, entries in commit.counts.items() for value in (name, len(entries))],
-            [value for key, ms in commit.touched.items() for value in (ms, str(key))],
-            others,
-            len(logs),
-            min(self._bytes_limit, settings.max_part_fragments * FRAGMENT_BYTES, LARGE_BYTES),
-            len(names.name(LOG).encode()),
-            [value for sent, ms in self._expected for value in (ms, sent.member)],
-            replication_id,
-            commit.acknowledges,
-            settings.max_open_responses,
-            LARGE_BYTES,
-            settings.max_response_bytes,
-        )
-        self.args: list[bytes] = [
-            settings.consumer.encode(),
-            b" ".join(commit.entries),
-            _encode(plan),
-            self._entries_of_effects(commit),
-            *self._blobs,
-            *chunks,
-        ]
 
-    @property
-    def server_us(self) -> float:
-        """Estimated server time of the script, in microseconds."""
-        commit = self._commit
-        letters = len(commit.dead_letters) + len(commit.crowded)
-        size = sum(map(len, self.args))
-        return (
-            _ENTRY_US * len(commit.entries)
-            + _FAST_LOG_US * len(self.grown)
-            + _RESPONSE_US * len(self.responses)
-            + _PART_US * self._parts
-            + _LETTER_US * letters
-            + _COUNT_US * len(commit.counts)
-            + size / _BYTES_A_US
+    def add(self, key: StreamKey, change: ResponseChange, sent: SentResponse | None) -> None:
+        """Add a response; `sent` is its data that was sent before."""
+        self.responses.append(key)
+        self.plans.append(self._response(key, change, sent))
+        self.entries.append(([added.entries for added in change.parts.values()], list(change.entries)))
+
+    def _response(self, key: StreamKey, change: ResponseChange, sent: SentResponse | None) -> ResponsePlan:
+        """Return the plan of a response. Add its data to `sends` if that was not sent before."""
+        claims = change.context_claims
+        knows = sent.knows(claims) if sent else not claims
+        member, state = (sent.member, sent.state) if sent else (str(key), self._keys.state(key))
+        state_key, marker_key = self._key(state), self._key(self._keys.marker(key))
+        last = max(change.entries, default=0)
+        parts: list[PartPlan] = []
+        unsent: list[PartSend] = []
+        for part, added in change.parts.items():
+            if added.entries and added.entries[-1] > last:
+                last = added.entries[-1]
+            parts.append(self._part(part, change, sent, unsent))
+        if unsent or not knows:
+            self.sends.append(ResponseSend(key, member, state, {} if knows else claims, unsent))
+        return ResponsePlan(
+            state=state_key,
+            marker=marker_key,
+            member=member,
+            latest_ms=_active_until(self._commit.milliseconds[last]),
+            context_known=knows and bool(claims),
+            closing_ms=_closing_ms(change),
+            parts=parts,
+            registers=() if knows else _registers(change),
+            endings=self._endings(change) if change.endings else (),
+            notes=self._notes(change) if change.notes or change.endings else (),
+            notes_count=_count_of_notes(change) if change.notes or change.endings else 0,
+            announced=sum([len(note.announced) for note in change.notes.values()]),
         )
 
-    def stored(self) -> None:
-        """Record the sent data, once storage has it."""
-        for sent, key, change, parts in self._unsent:
-            sent.record(change.context_claims)
-            for part, sent_part, added in parts:
-                sent_part.due = self._due
-                sent_part.record_name(added.item_id, self._commit.named(added), ids_differ=added.ids_differ)
-                sent.parts[part] = sent_part
-            self._sent.keep(key, sent)
-        for sent, ms in self._expected:
-            sent.expected_ms = ms
+    def _part(
+        self, part: PartKey, change: ResponseChange, response: SentResponse | None, unsent: list[PartSend]
+    ) -> PartPlan:
+        """Return the plan of a part. Add its data to `unsent` if that was not sent before."""
+        commit, added = self._commit, change.parts[part]
+        sent = response.parts.get(part) if response else None
+        field, log = (sent.field, sent.log) if sent else (part.field, self._keys.log(part))
+        columns, named = commit.columns(added), commit.named(added)
+        item_id, ids_differ = added.item_id, added.ids_differ
+        known = (
+            sent is not None and self._now < sent.due and sent.has_name(item_id, named, ids_differ=ids_differ)
+        )
+        if known:
+            chunk = encode_chunk(columns, added.closings, None)
+        else:
+            unsent.append(PartSend(part, field, log, item_id, named, ids_differ))
+            at = None if item_id is None or named == commit.began(added) else named
+            chunk = encode_chunk(columns, added.closings, item_id, at, ids_differ=ids_differ)
+        return PartPlan(
+            log=self._key(log),
+            chunk=self._blob(chunk),
+            field=field,
+            fragments=len(added.deltas),
+            known=known,
+            limit=self._bytes_limit if added.deltas else self._closing_bytes_limit,
+            opened=added.opened is not None and self._alert(added.opened),
+            digests=[digest for digest, _ in commit.stated_texts(change, added)] if added.closings else [],
+            contradicted=added.contradicted is not None and self._alert(added.contradicted),
+        )
 
-    def _letters(self, commit: Commit) -> list[tuple[int, list[str], int, int]]:
+    def letters(self) -> list[tuple[int, list[str], int, int]]:
         """Return each dead letter as (entry, fields, index of the blob for `entry`, index of a state).
 
         The state is that of a response that gets the letter once, or 0. The field `entry` is a blob: it may
         be large, and decoding the plan would copy it.
         """
-        prefix = self._names.names.prefix
+        commit, prefix = self._commit, self._keys.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]
         letters += [
-            (at, letter, self._key(self._names.state(key))) for key, (at, letter) in commit.crowded.items()
+            (at, letter, self._key(self._keys.state(key))) for key, (at, letter) in commit.crowded.items()
         ]
         return [
             (at, entry_of_letter(letter, prefix, without="entry"), self._blob(letter.entry.encode()), state)
@@ -193,112 +392,13 @@ class CommitCall:
         return len(self.keys)
 
     def _blob(self, value: bytes) -> int:
-        self._blobs.append(value)
-        return len(self._blobs)
+        self.blobs.append(value)
+        return len(self.blobs)
 
-    def _plan_fast_path(
-        self,
-        sent: SentResponse,
-        key: StreamKey,
-        change: ResponseChange,
-        logs: list[str],
-        chunks: list[bytes],
-    ) -> bool:
-        """Plan a response on the fast path: the batch has only new fragments of parts that storage has.
+    def _alert(self, alert: ModerationAlert) -> list[str]:
+        return entry_of_alert(alert, self._keys.names.prefix)
 
-        Return False, with nothing planned, if the response needs the slow path.
-        """
-        if not change.parts or change.endings or change.entries or not sent.knows(change.context_claims):
-            return False
-        commit, now = self._commit, self._now
-        parts = []
-        for part, added in change.parts.items():
-            sent_part = sent.parts.get(part)
-            if (
-                sent_part is None
-                or sent_part.large
-                or now >= sent_part.due
-                or added.opened is not None
-                or not sent_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
-            ):
-                return False
-            parts.append((sent_part, added))
-        last = 0
-        for sent_part, added in parts:
-            self.grown.append((key, sent_part))
-            logs.append(sent_part.log)
-            chunks.append(encode_chunk(commit.columns(added), (), None))
-            last = max(last, added.entries[-1])
-        self._touch(sent, commit.milliseconds[last])
-        return True
-
-    def _touch(self, sent: SentResponse, ms: int) -> None:
-        """Plan to record a response's last activity, unless the recorded time is later."""
-        if ms > sent.expected_ms:
-            self._expected.append((sent, _expected(ms)))
-
-    def _response(self, sent: SentResponse, key: StreamKey, change: ResponseChange) -> tuple[Any, ...]:
-        knows = sent.knows(change.context_claims)
-        state = self._key(sent.state)
-        last = max(change.entries, default=0)
-        parts: list[Any] = []
-        unsent: _Unsent = []
-        for part, added in change.parts.items():
-            if added.entries and added.entries[-1] > last:
-                last = added.entries[-1]
-            self._part(sent, part, change, parts, unsent)
-        if unsent or not knows:
-            self._unsent.append((sent, key, change, unsent))
-        return (
-            state,
-            self._key(self._names.marker(key)),
-            sent.member,
-            _expected(self._commit.milliseconds[last]),
-            knows and bool(change.context_claims),
-            _closing_ms(change),
-            parts,
-            () if knows else _registers(change),
-            self._endings(change) if change.endings else (),
-            self._notes_of(change),
-            *_counts_of_notes(change),
-        )
-
-    def _part(
-        self,
-        response: SentResponse,
-        part: PartKey,
-        change: ResponseChange,
-        plan: list[Any],
-        unsent: _Unsent,
-    ) -> None:
-        """Append the nine values of a part to the plan."""
-        self._parts += 1
-        added = change.parts[part]
-        sent = response.parts.get(part) or SentPart(part.field, self._names.log(part))
-        columns, named = self._commit.columns(added), self._commit.named(added)
-        known = self._now < sent.due and sent.has_name(added.item_id, named, ids_differ=added.ids_differ)
-        if known:
-            chunk = encode_chunk(columns, added.closings, None)
-        else:
-            unsent.append((part, sent, added))
-            at = None if added.item_id is None or named == self._commit.began(added) else named
-            chunk = encode_chunk(columns, added.closings, added.item_id, at, ids_differ=added.ids_differ)
-        plan += (
-            self._key(sent.log),
-            self._blob(chunk),
-            sent.field,
-            len(added.deltas),
-            known,
-            self._bytes_limit if added.deltas else self._closing_bytes_limit,
-            self._alert(added.opened),
-            added.closings and [digest for digest, _ in self._commit.stated_texts(change, added)],
-            self._alert(added.contradicted),
-        )
-
-    def _alert(self, alert: ModerationAlert | None) -> list[str] | bool:
-        return alert is not None and entry_of_alert(alert, self._names.names.prefix)
-
-    def _notes_of(self, change: ResponseChange) -> list[Any]:
+    def _notes(self, change: ResponseChange) -> list[str | int]:
         notes = {**change.notes}
         for at, ending in change.endings.items():
             note = note_of(ending)
@@ -310,32 +410,15 @@ class CommitCall:
             for value in (arrival_field(at), self._blob(encode_note(note)))
         ]
 
-    def _endings(self, change: ResponseChange) -> list[Any]:
+    def _endings(self, change: ResponseChange) -> list[str | int]:
         return [
             value
             for at, ending in change.endings.items()
             for value in (arrival_field(at), self._blob(encode_ending(ending)))
         ]
 
-    def _entries_of_effects(self, commit: Commit) -> bytes:
-        """Return the entries of each response, each count and each log on the fast path, in MessagePack."""
-        others = [commit.responses[key] for key in self.responses]
-        whole = set(self.responses)
-        return _encode(
-            (
-                [([part.entries for part in each.parts.values()], list(each.entries)) for each in others],
-                list(commit.counts.values()),
-                [
-                    part.entries
-                    for key, each in commit.responses.items()
-                    if key not in whole
-                    for part in each.parts.values()
-                ],
-            )
-        )
 
-
-def _expected(ms: int) -> int:
+def _active_until(ms: int) -> int:
     """Return the milliseconds until which a response is not idle after an entry, at most 2**64 - 1."""
     return min(ms + IDLE_GRAIN_MS, 2**64 - 1)
 
@@ -345,10 +428,9 @@ def _registers(change: ResponseChange) -> list[str]:
     return [value for name, at in registers for value in (register_field(name), register_value(at))]
 
 
-def _counts_of_notes(change: ResponseChange) -> tuple[int, int]:
-    """Return the number of fields for notes and endings of items, and of texts that the notes announce."""
-    item_ends = sum(ending.output_index is not None for ending in change.endings.values())
-    return len(change.notes) + 2 * item_ends, sum(len(note.announced) for note in change.notes.values())
+def _count_of_notes(change: ResponseChange) -> int:
+    """Return the number of fields for notes and for endings of items."""
+    return len(change.notes) + 2 * sum(ending.output_index is not None for ending in change.endings.values())
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:

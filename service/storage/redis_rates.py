@@ -12,7 +12,7 @@ from service.alerts.parsing import parse_alert
 from service.keys import Keys
 from service.rates.proportions import Count
 from service.rates.spikes import LeaderLock, Rates, Subject
-from service.storage import scripts
+from service.storage import replies, scripts
 from service.storage.buckets import baseline_of, window_of
 from service.storage.client.availability import unavailable_if_away
 from service.storage.records import entry_of, stamped
@@ -55,23 +55,23 @@ class RedisRates:
         self._window = window_of(settings)
         self._baseline = baseline_of(settings)
         self._kept_ms = round(max(settings.retention, 2 * settings.spike_baseline) * 1000)
-        self._take_turn = scripts.Script(client, "turn")
+        self._lock = scripts.Script(client, "leader_lock")
         self._counted = scripts.Script(client, "rates")
         self._write = scripts.Script(client, "spikes")
         self._client = client
 
     async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
-        """Acquire the right to look for `lasts_ms`; None if another worker holds it."""
+        """Acquire the lock to look for spikes for `lasts_ms`; None if another worker holds it."""
         home = self._home
         with unavailable_if_away():
-            reply = await self._take_turn(
+            reply = await self._lock(
                 keys=[home.spike_turn, home.spikes, home.provider_spikes],
                 args=[self._consumer, max(1, lasts_ms)],
             )
         if reply is None:
             return None
         now_ms, flat = reply
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        fields = dict(replies.pairs(flat))
         return LeaderLock(int(now_ms), int(fields.get(_VERSION, 0)), _spikes(fields))
 
     async def spikes(self) -> Mapping[Subject, ModerationAlert]:
@@ -114,8 +114,8 @@ class RedisRates:
         for first in range(0, len(buckets), _BUCKETS_AT_ONCE):
             with unavailable_if_away():
                 reply = await self._counted(keys=buckets[first : first + _BUCKETS_AT_ONCE], args=[])
-            fields, numbers = scripts.decode_rates(reply)
-            sums.update(dict(zip(fields, numbers, strict=True)))
+            counted = replies.decode_rates(reply)
+            sums.update(dict(zip(counted.fields, counted.sums, strict=True)))
 
     async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
         """Raise the alerts and store the changes; return whether it was done: see `RateStorage.write`."""

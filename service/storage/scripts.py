@@ -1,4 +1,4 @@
-"""Load and call the Lua scripts, which are package data, and decode their MessagePack replies."""
+"""Load and call the Lua scripts, which are package data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -17,43 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
-
-LowWaterReply = tuple[str, str, bool, list[tuple[str, str, bool]]]
-PartNumbers = tuple[int, int]
-"""A part: the index of its response in the plan, and its own index in that response."""
-
-
-class CommitReply(msgspec.Struct):
-    """The reply of `commit.lua`; the header of that file describes the fields."""
-
-    replication_id: str
-    now_ms: str
-    surviving_entries: list[int] | None = None
-    overflowing: list[PartNumbers] = []
-    crowded: list[PartNumbers] = []
-    noted_too_often: list[int] = []
-    forgotten: list[int] = []
-    refused: list[tuple[int, int]] = []
-    contradicted: list[tuple[int, int, str, list[str]]] = []
-    acknowledged: int = 0
-    opened: list[PartNumbers] = []
-    late_events: int = 0
-    low_water: LowWaterReply = ("", "0-0", False, [])
-    ready: list[str] = []
-    reported_crowds: list[int] = []
-    more: bool = False
-    surplus: int = 0
-
-
-SettleReply = list[tuple[int, int]]
-SurveyReply = tuple[LowWaterReply, str, list[str], list[str], list[str], str, bool]
-RatesReply = tuple[list[str], list[int]]
-
-decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
-decode_settle = msgspec.msgpack.Decoder(SettleReply).decode
-decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
-decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
-
 
 FOLDER = files("service.storage").joinpath("lua")
 

@@ -4,17 +4,20 @@ Nearly every event is one more delta of a part that is stored. Such a delta need
 context nor a new TTL, if this process has sent them recently. If the omitted data is missing after all, as
 after a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
 more bytes. So a response leaves the cache when it ends, or when it is unused and the cache is full.
+
+Planning a commit only reads the cache. The plan lists what it sends (`Sends`), and the caller records that
+once storage has it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.identity import EntryId
 from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from handlers.core.identity import PartKey, StreamKey
     from service.ports.commit import ContextClaim
@@ -28,6 +31,39 @@ producers send a new `traceparent` with each event."""
 
 _NEVER = EntryId(2**64, 0)
 """An id greater than that of any entry."""
+
+
+class PartSend(NamedTuple):
+    """The data of a part that a commit sends: its item ids, and a new TTL."""
+
+    part: PartKey
+    field: str
+    log: str
+    item_id: str | None
+    """The item id of the earliest event with one."""
+    named_by: EntryId
+    """The entry of that event."""
+    ids_differ: bool
+
+
+class ResponseSend(NamedTuple):
+    """The data of a response that a commit sends and storage may not have."""
+
+    key: StreamKey
+    member: str
+    state: str
+    claims: Mapping[ContextClaim, EntryId]
+    parts: Sequence[PartSend]
+
+
+class Sends(NamedTuple):
+    """The data that a commit sends, to be recorded once storage has it."""
+
+    responses: Sequence[ResponseSend]
+    expected_ms: Sequence[tuple[StreamKey, int]]
+    """Responses with the milliseconds until which they are not idle."""
+    due: float
+    """Monotonic time in seconds at which the TTLs must be set again."""
 
 
 class SentPart:
@@ -44,7 +80,7 @@ class SentPart:
         """The earliest entry with an item id that was sent; None if none was."""
         self._ids_differ = False
         self.due = 0.0
-        """Monotonic time in seconds at which the TTL must be set again; 0 if it never was set."""
+        """Monotonic time in seconds at which the TTL must be set again."""
         self.large = False
         """True if the log may be near a limit, so that each chunk needs the slow path."""
 
@@ -115,9 +151,25 @@ class SentStates:
         """Return the sent data of a response, or None if it is not cached."""
         return self._responses.get(key)
 
-    def keep(self, key: StreamKey, response: SentResponse) -> None:
-        """Cache the sent data of a response."""
-        self._responses[key] = response
+    def record(self, sends: Sends) -> None:
+        """Record that storage has this data."""
+        for key, member, state, claims, parts in sends.responses:
+            response = self._responses.get(key) or SentResponse(member, state)
+            response.record(claims)
+            for part, field, log, item_id, named_by, ids_differ in parts:
+                sent = response.parts.setdefault(part, SentPart(field, log))
+                sent.due = sends.due
+                sent.record_name(item_id, named_by, ids_differ=ids_differ)
+            self._responses[key] = response
+        for key, ms in sends.expected_ms:
+            if (known := self._responses.get(key)) is not None:
+                known.expected_ms = max(ms, known.expected_ms)
+
+    def mark_large(self, part: PartKey) -> None:
+        """Record that a log may be near a limit, so that its chunks need the slow path."""
+        response = self._responses.get(part.stream_key)
+        if response is not None and part in response.parts:
+            response.parts[part].large = True
 
     def forget(self, key: StreamKey) -> None:
         """Remove a response, so that all its data is sent again."""

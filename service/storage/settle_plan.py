@@ -1,8 +1,8 @@
-"""Build the arguments of settle.lua: keys, and a plan in MessagePack that refers to them by index."""
+"""Plan a call of settle.lua: keys, and a plan in MessagePack that refers to them by index."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -30,38 +30,45 @@ no text here and so no marker, and need not be remembered for as long as texts a
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class SettleCall:
-    """The keys and arguments of one call of settle.lua."""
+class SettlePlan(NamedTuple):
+    """One call of settle.lua, which may be repeated: a second run writes nothing again."""
 
-    def __init__(
-        self, settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
-    ) -> None:
-        """Build the call; storage applies it only under the replication id `replication_id`."""
+    keys: Sequence[str]
+    args: Sequence[bytes]
+
+
+def plan_settlements(
+    settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
+) -> SettlePlan:
+    """Plan the call that writes settlements, only under the replication id `replication_id`."""
+    numbered = _Numbered(keys, settings)
+    plan = {
+        "settlements": [numbered.settlement(settlement) for settlement in settlements],
+        "marker_ttl_ms": in_ms(settings.remembered),
+        "over_ttl_ms": min(OVER_MS, in_ms(settings.remembered)),
+        "item_ttl_ms": in_ms(settings.item_ttl),
+        "buckets": numbered.buckets,
+        "replication_id": replication_id,
+        "names_at_most": NAMES_AT_MOST,
+        "other": OTHER,
+    }
+    return SettlePlan(numbered.keys, [_encode(plan)])
+
+
+class _Numbered:
+    """The keys and buckets of a plan, which its settlements refer to by index from 1."""
+
+    def __init__(self, keys: Keys, settings: Settings) -> None:
         names = keys.names
+        self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
+        self.buckets: list[dict[str, int]] = []
         self._names = keys
         self._source = names.prefix
         self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
-        self._buckets: list[dict[str, int]] = []
         self._bucket_numbers: dict[str, int] = {}
-        self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
-        plan = {
-            "settlements": [self._settlement(settlement) for settlement in settlements],
-            "marker_ttl_ms": in_ms(settings.remembered),
-            "over_ttl_ms": min(OVER_MS, in_ms(settings.remembered)),
-            "item_ttl_ms": in_ms(settings.item_ttl),
-            "buckets": self._buckets,
-            "replication_id": replication_id,
-            "names_at_most": NAMES_AT_MOST,
-            "other": OTHER,
-        }
-        self.args = [_encode(plan)]
 
-    def _key(self, key: str) -> int:
-        self.keys.append(key)
-        return len(self.keys)
-
-    def _settlement(self, settlement: Settlement) -> dict[str, Any]:
-        doubtful = settlement.unsettled_since
+    def settlement(self, settlement: Settlement) -> dict[str, Any]:
+        """Return the plan of a settlement."""
         plan: dict[str, Any] = {
             "state": self._key(self._names.state(settlement.stream_key)),
             "marker": self._key(self._names.marker(settlement.stream_key)),
@@ -77,13 +84,17 @@ class SettleCall:
                 for part, alert in settlement.contradictions.items()
             ],
         }
-        if doubtful is not None:
-            plan["unsettled_ms"] = doubtful.ms
+        if settlement.unsettled_since is not None:
+            plan["unsettled_ms"] = settlement.unsettled_since.ms
         if settlement.idle_since_ms is not None:
             plan["idle_since_ms"] = settlement.idle_since_ms
         if settlement.outcome is not None:
             plan["outcome"] = self._outcome(settlement.outcome)
         return plan
+
+    def _key(self, key: str) -> int:
+        self.keys.append(key)
+        return len(self.keys)
 
     def _closed(self, closed: FinishedText | Dropped) -> dict[str, Any]:
         plan = {
@@ -133,8 +144,8 @@ class SettleCall:
                     "start_ms": start,
                     "expires_ms": series.expires(start),
                 }
-                self._buckets.append(bucket)
-                self._bucket_numbers[name] = len(self._buckets)
+                self.buckets.append(bucket)
+                self._bucket_numbers[name] = len(self.buckets)
             numbers.append(self._bucket_numbers[name])
         return numbers
 

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from deltaloom.streams import GROUP
-from handlers.core.identity import EntryId, PartKey, StreamKey
-from handlers.core.state import LowWater
+from handlers.core.identity import PartKey
 from service.keys import SET_ASIDE
-from service.ports.storage import (
-    Committed,
-    Contradicted,
-    LoadedResponse,
-    Settlement,
-    StorageUnavailableError,
-    Survey,
-)
-from service.storage import commit_plan, scripts
+from service.ports.storage import Committed, StorageUnavailableError
+from service.storage import commit_plan, replies, scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.commit_plan import SERVER_US, CommitCall
+from service.storage.commit_plan import SERVER_US, plan_commit
 from service.storage.group import ConsumerGroup
 from service.storage.loading import Wanted, calls_of
-from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of, state_of
+from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of
+from service.storage.replies import named, pairs
 from service.storage.sent_cache import SentStates
 from service.storage.server_clock import ServerClock
-from service.storage.settle_plan import SettleCall
+from service.storage.settle_plan import plan_settlements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,31 +28,19 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from handlers.core.context import Registers
+    from handlers.core.identity import StreamKey
     from service.keys import Keys
     from service.ports.commit import Commit
+    from service.ports.storage import LoadedResponse, Settlement, Survey
     from service.settings import Settings
+    from service.storage.commit_plan import CommitPlan
+    from service.storage.replies import CommitReply
 
 _RESPONSES_AT_ONCE = 100
 """Maximum responses with states that are read in one pipeline."""
 
 CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
-
-
-def _low_water(reply: scripts.LowWaterReply) -> LowWater:
-    """Return the low-water mark: the oldest pending entry, or the next one to deliver if none is pending.
-
-    A pending entry that is known to belong to one response holds back the mark of that response only. Even
-    without pending entries the mark is finite: others may have read entries since the script ran.
-    """
-    oldest_pending, last_delivered, stalled, owned_entries = reply
-    owned = {
-        StreamKey.parse(member): LowWater(EntryId.parse(entry), stuck)
-        for entry, member, stuck in reversed(owned_entries)  # the oldest entry of a response wins
-    }
-    if oldest_pending:
-        return LowWater(EntryId.parse(oldest_pending), stalled, owned)
-    return LowWater(EntryId.parse(last_delivered).next(), owned=owned)
 
 
 class RedisStorage:
@@ -87,7 +69,7 @@ class RedisStorage:
             for script in (self._commit, self._settle, self._survey, self._read):
                 await script.load(self._keys.names.deltas)
 
-    async def _in_group(self, script: scripts.Script, keys: list[str], args: Sequence[Any]) -> Any:
+    async def _in_group(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script that needs the consumer group."""
         async with self._group.recreating_group():
             return await script(keys=keys, args=[GROUP, *args])
@@ -105,31 +87,30 @@ class RedisStorage:
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
         """Store a batch's effects and acknowledge its entries: see `service.ports.storage.Storage.commit`."""
         sent, read_in = self._sent, replication_id or self._replication_id
-        call = CommitCall(commit, self._keys, self._settings, sent, read_in)
-        if not whole and call.server_us > SERVER_US:
-            return Committed(pieces=ceil(call.server_us / SERVER_US))
-        packed, *found = await self._in_group(self._commit, call.keys, call.args)
-        reply = scripts.decode_commit(packed)
-        self._clock.observe(int(reply.now_ms))
-        if reply.surviving_entries is not None:
-            if reply.replication_id != self._replication_id:
-                # A new cache: commits that are under way still record their data in the old one.
-                self._sent, self._replication_id = SentStates(), reply.replication_id
-            return Committed(surviving_entries=reply.surviving_entries, replication_id=reply.replication_id)
-        self._replication_id = self._replication_id or reply.replication_id
-        for response in reply.forgotten:
-            sent.forget(call.responses[response])
-        for log, size in reply.refused:
-            key, part = call.grown[log]
-            part.large = size > 0
-            if not size:
-                sent.forget(key)
-        if reply.forgotten or reply.refused:
-            return await self.commit(commit, read_in, whole=whole)
-        committed = _committed(commit, call, reply, found)
+        while True:
+            plan = plan_commit(commit, sent, self._keys, self._settings, read_in, time.monotonic())
+            if not whole and plan.server_us > SERVER_US:
+                return Committed(pieces=ceil(plan.server_us / SERVER_US))
+            packed, *found = await self._in_group(self._commit, plan.keys, plan.args)
+            reply = replies.decode_commit(packed)
+            self._clock.observe(int(reply.now_ms))
+            if reply.surviving_entries is not None:
+                return self._lost_writes(reply.surviving_entries, reply.replication_id)
+            self._replication_id = self._replication_id or reply.replication_id
+            if not reply.forgotten and not reply.slow_logs:
+                break
+            _correct(sent, plan, reply)
+        committed = replies.committed_from(reply, found, commit, plan)
         if committed.stored:
-            call.stored()
+            sent.record(plan.sends)
         return committed
+
+    def _lost_writes(self, surviving_entries: Sequence[int], replication_id: str) -> Committed:
+        """Return the result of a commit that was refused because the server may have lost earlier writes."""
+        if replication_id != self._replication_id:
+            # A new cache: commits that are under way still record their data in the old one.
+            self._sent, self._replication_id = SentStates(), replication_id
+        return Committed(surviving_entries=surviving_entries, replication_id=replication_id)
 
     async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Record the responses of pending entries, so that texts of other responses do not wait for them."""
@@ -196,9 +177,9 @@ class RedisStorage:
                 reply = await self._read(keys=[key for key, _ in some], args=[kind for _, kind in some])
             found |= zip((key for key, _ in some), reply, strict=True)
         return [
-            _loaded(
+            replies.loaded_from(
                 each.stream_key,
-                _pairs(found[each.state]),
+                named(pairs(found[each.state])),
                 {field: found[log] for field, log in each.logs.items()},
             )
             for each in wanted
@@ -210,7 +191,7 @@ class RedisStorage:
         for key in stream_keys:
             pipeline.hgetall(self._keys.state(key))
         with unavailable_if_away():
-            states = [_named(reply) for reply in await pipeline.execute()]
+            states = [named(reply.items()) for reply in await pipeline.execute()]
         logs = [
             {field: self._keys.log(PartKey.from_field(key, field)) for field in open_fields(state)}
             for key, state in zip(stream_keys, states, strict=True)
@@ -247,13 +228,13 @@ class RedisStorage:
 
     async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
         """Write finished texts and their alerts: see `service.ports.storage.Storage.settle`."""
-        call = SettleCall(settlements, replication_id, self._keys, self._settings)
+        plan = plan_settlements(settlements, replication_id, self._keys, self._settings)
         with unavailable_if_away():
-            reply = await self._settle(keys=call.keys, args=call.args)
+            reply = await self._settle(keys=plan.keys, args=plan.args)
         for settlement in settlements:
             if settlement.ended:
                 self._sent.forget(settlement.stream_key)
-        return [settlements[s].closed[t].part for s, t in scripts.decode_settle(reply)]
+        return [settlements[s].closed[t].part for s, t in replies.decode_settle(reply)]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
         """Set a response aside: it is settled again only if more events come. Its keys expire."""
@@ -276,75 +257,18 @@ class RedisStorage:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting, self._keys.owners]
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
-        reply = await self._in_group(self._survey, keys, args)
-        low_water, now_ms, ready, idle_scores, surplus_scores, replication_id, more = scripts.decode_survey(
-            reply
-        )
-        idle, too_many = _scores(idle_scores), _scores(surplus_scores)
-        self._clock.observe(int(now_ms))
-        return Survey(
-            low_water=_low_water(low_water),
-            now_ms=int(now_ms),
-            ready=[StreamKey.parse(member) for member in ready],
-            more=more or max(len(idle), len(too_many)) >= commit_plan.AT_MOST,
-            idle=idle,
-            surplus=too_many,
-            replication_id=replication_id,
-        )
+        reply = replies.decode_survey(await self._in_group(self._survey, keys, args))
+        self._clock.observe(int(reply.now_ms))
+        return replies.survey_from(reply)
 
 
-def _committed(commit: Commit, call: CommitCall, reply: scripts.CommitReply, found: list[Any]) -> Committed:
-    """Return the result of a commit from the script's reply and the responses that it loaded."""
-
-    def part_at(place: scripts.PartNumbers) -> PartKey:
-        response, part = place
-        return parts_of[response][part]
-
-    named = {response for response, _ in (*reply.overflowing, *reply.crowded, *reply.opened)}
-    named |= {response for response, *_ in reply.contradicted}
-    parts_of = {response: list(commit.responses[call.responses[response]].parts) for response in named}
-    return Committed(
-        overflowing=list(map(part_at, reply.overflowing)),
-        crowded=list(map(part_at, reply.crowded)),
-        noted_too_often=[call.responses[response] for response in reply.noted_too_often],
-        contradicted={
-            part_at((response, part)): Contradicted(digest, registers_of(_text_pairs(context)))
-            for response, part, digest, context in reply.contradicted
-        },
-        acknowledged=reply.acknowledged,
-        opened=list(map(part_at, reply.opened)),
-        late_events=reply.late_events,
-        reported_crowds=reply.reported_crowds,
-        low_water=_low_water(reply.low_water),
-        ready=[StreamKey.parse(member) for member in reply.ready],
-        loaded=[
-            _loaded(call.responses[response], _pairs(state), _pairs(logs)) for response, state, logs in found
-        ],
-        more=reply.more or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
-        surplus=reply.surplus,
-        replication_id=reply.replication_id,
-        now_ms=int(reply.now_ms),
-    )
-
-
-def _loaded(key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]) -> LoadedResponse:
-    sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
-    alerted = [part for part in sizes if f"alerted:{part.field}" in state]
-    return LoadedResponse(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
-
-
-def _pairs(reply: list[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-
-
-def _text_pairs(reply: list[str]) -> dict[str, bytes | None]:
-    return {name: value.encode() for name, value in zip(reply[::2], reply[1::2], strict=True)}
-
-
-def _named(reply: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in reply.items()}
-
-
-def _scores(members: list[str]) -> dict[StreamKey, int]:
-    pairs = zip(members[::2], members[1::2], strict=True)
-    return {StreamKey.parse(member): int(float(score)) for member, score in pairs}
+def _correct(sent: SentStates, plan: CommitPlan, reply: CommitReply) -> None:
+    """Remove the data that storage does not have, so that the next plan sends it."""
+    for response in reply.forgotten:
+        sent.forget(plan.responses[response])
+    for log, size in reply.slow_logs:
+        part = plan.grown[log]
+        if size:
+            sent.mark_large(part)
+        else:
+            sent.forget(part.stream_key)

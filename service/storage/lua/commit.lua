@@ -1,9 +1,10 @@
 #!lua
 -- Store a batch's effects and acknowledge its entries, atomically. Report which responses can be settled now.
 --
--- A script has no rollback, so this one has phases: check everything that could fail, without a write; write what is
--- idempotent; write what must be written once; acknowledge; report. If it fails in any phase, the entries are still
--- pending and the worker commits them again.
+-- A script has no rollback, so this one has phases: check everything that could fail, without a write; apply what is
+-- idempotent; apply what must be written once; acknowledge; report. If it fails in any phase, the entries are still
+-- pending and the worker commits them again. (The phases are no functions: each run of a script makes its functions
+-- anew, and a function that refers to many locals takes a microsecond to make.)
 --
 -- Most responses take the fast path: the batch adds only fragments to logs that the worker knows to be stored, and
 -- sends one chunk per log. All others take the slow path: the plan lists them in RESPONSES.
@@ -13,35 +14,39 @@
 --       10… states, markers and logs, which the plan refers to by index; last, the logs of the fast path
 -- ARGV  1 consumer group   2 consumer
 --       3 the batch's entry ids in ascending order, separated by spaces
---       4 the plan: a MessagePack array, its items by position (see the names below)
+--       4 the plan: a MessagePack array, its items by position (see the names below; commit_plan.py has the same)
 --       5 the entries of each effect, MessagePack, read only if some entries were acknowledged before. Entries are
 --         indexes into the batch, from 0: {responses {{parts {{entry, …}, …}, other effects {entry, …}}, …},
 --         counts {{entry, …}, …}, logs of the fast path {{entry, …}, …}}
 --       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters;
 --         last, a chunk for each log of the fast path
 -- Returns {a map in MessagePack, loaded, …}. Responses, parts, logs and entries in it are indexes into the plan or the
--- batch, from 0. If the map has any of these fields, the script has written nothing:
---         overflowing   {{response, part}, …}: parts that would exceed the limit of bytes or fragments
---         crowded       {{response, part}, …}: new parts beyond the limit of parts per response
---         noted_too_often  responses that would exceed the limits of notes, endings of items or announced texts
---         forgotten     responses for which the worker omitted data as already stored, but the data is missing
---         refused       {{log, its bytes}, …}: logs that need the slow path: missing (0 bytes) or near a limit
---         contradicted  {{response, part, digest, {register's field, value, …}}, …}: finished parts. The text stored
---                       for each has this digest, and the batch has another text but no alert about it
+-- batch, from 0. Each reply has:
+--         replication_id     the server's replication id
+--         now_ms             the server's time
+--         If the map has any of these fields, the script has written nothing:
 --         surviving_entries  set if the replication id is not REPLICATION_ID: entries of the batch that the server has
+--         overflowing        {{response, part}, …}: parts that would exceed the limit of bytes or fragments
+--         crowded            {{response, part}, …}: new parts beyond the limit of parts per response
+--         noted_too_often    responses that would exceed the limits of notes, endings of items or announced texts
+--         forgotten          responses for which the worker omitted data as already stored, but the data is missing
+--         slow_logs          {{log, bytes}, …}: logs that need the slow path: missing (0 bytes) or near a limit
+--         contradicted       {{response, part, digest, registers}, …}: finished parts. The text stored for each has this
+--                            digest, and the batch has another text but no alert about it. `registers` are those of
+--                            the response: {field, value, …}
 --         The other fields:
---         replication_id       the server's replication id
---         now_ms        the server's time
---         acknowledged, late_events  number of entries acknowledged, number of events for finished parts
---         opened        {{response, part}, …}: parts for which the script raised the opening alert
---         low_water     {id of the oldest pending entry or '', id of the last delivered entry if none is pending,
---                       true if a worker is stuck with the oldest pending entry, {{id, response, stuck}, …} for the
---                       older pending entries with a known owner}
---         ready         responses to settle, except those in `loaded`
---         more          true if more responses may be ready
---         surplus       number of open responses beyond the limit, at most the number that this batch changed on the
---                       slow path
---         reported_crowds  entries for which the dead letter about a response with too many parts was written
+--         acknowledged       number of entries acknowledged
+--         late_events        number of events for finished parts
+--         opened             {{response, part}, …}: parts for which the script raised the opening alert
+--         reported_crowds    entries for which the dead letter about a response with too many parts was written
+--         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry or '', id
+--                            of the last delivered entry if none is pending, true if a worker is stuck with the oldest
+--                            pending entry, and the older pending entries with a known owner:
+--                            {{id, response, stuck}, …}
+--         ready              responses to settle, except those in `loaded`
+--         more               true if more responses may be ready
+--         surplus            number of open responses beyond the limit, at most the number that this batch changed on
+--                            the slow path
 -- `loaded` has the ready responses of the batch with all their open logs in KEYS: {response, the state's fields and
 -- values, {field, log, …}}
 --
@@ -89,7 +94,6 @@ local EXACT_BYTES = 2048
 local LOADED_BYTES = 2 * 1024 * 1024
 -- Maximum ms in the future for a response's score in OPEN, since producers can choose entry ids in the future.
 local GRAIN_MS = 1000
-local PART_WIDTH = 9
 
 local NOW_MS = server_ms()
 
@@ -105,28 +109,27 @@ end
 -- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
 -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: an alert's
 -- entry or false.
-local function part_of(values, p)
-  local log, chunk, field, fragments, known, limit, opened, digests, contradicted =
-    unpack(values, p, p + PART_WIDTH - 1)
+local function part_of(values)
+  local log, chunk, field, fragments, known, limit, opened, digests, contradicted = unpack(values)
   return {
     log = KEYS[log], chunk = blob(chunk), field = field, fragments = fragments, known = known, limit = limit,
     opened = opened, digests = digests, contradicted = contradicted,
   }
 end
 
--- Return a response as a table. `told`: the worker omitted the registers as already stored. `latest_ms`: time until
--- which the response is not idle. `closing_ms`: time of its first closing or ending in the batch, or false.
+-- Return a response as a table. `latest_ms`: time until which the response is not idle. `context_known`: the worker
+-- omitted the registers as already stored. `closing_ms`: time of its first closing or ending in the batch, or false.
 -- `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that the notes
 -- announce.
 local function response_of(values)
-  local state, marker, member, latest_ms, told, closing_ms, part_values, registers, endings, notes, notes_count,
+  local state, marker, member, latest_ms, context_known, closing_ms, parts, registers, endings, notes, notes_count,
     announced = unpack(values)
-  local parts = {}
-  for p = 1, #part_values, PART_WIDTH do parts[#parts + 1] = part_of(part_values, p) end
+  local found = {}
+  for p, part in ipairs(parts) do found[p] = part_of(part) end
   return {
-    state = KEYS[state], marker_key = KEYS[marker], member = member, latest_ms = latest_ms, told = told,
-    closing_ms = closing_ms, parts = parts, registers = registers, endings = endings, notes = notes,
-    notes_count = notes_count, announced = announced,
+    state = KEYS[state], marker_key = KEYS[marker], member = member, latest_ms = latest_ms,
+    context_known = context_known, closing_ms = closing_ms, parts = found, registers = registers,
+    endings = endings, notes = notes, notes_count = notes_count, announced = announced,
   }
 end
 
@@ -154,12 +157,12 @@ local function check_rights()
 end
 
 -- End the script if the user may not run a command for alerts, counts or dead letters, which must be written once.
-local function check_rights_to_write_once(raises_alerts)
+local function check_rights_to_write_once(has_alerts)
   if #LETTERS > 0 then
     must_be_a('stream', DEAD_LETTERS)
     must_be_allowed('XADD', DEAD_LETTERS, '*', '', '')
   end
-  if raises_alerts then
+  if has_alerts then
     must_be_a('stream', ALERTS)
     must_be_allowed('XADD', ALERTS, '*', '', '')
   end
@@ -178,18 +181,19 @@ local function check_rights_to_write_once(raises_alerts)
   must_be_allowed('ZPOPMIN', TYPE_WEIGHTS)
 end
 
-local function reply(map, loaded)
-  map.now_ms = string.format('%.0f', NOW_MS)
-  return {cmsgpack.pack(map), unpack(loaded or {})}
+local replication_id = current_replication_id()
+
+local function reply(fields, loaded)
+  fields.replication_id, fields.now_ms = replication_id, string.format('%.0f', NOW_MS)
+  return {cmsgpack.pack(fields), unpack(loaded or {})}
 end
 
-local replication_id = current_replication_id()
 if REPLICATION_ID ~= '' and REPLICATION_ID ~= replication_id then
   local surviving_entries = {}
   for n, id in ipairs(entry_ids) do
     if #redis.call('XRANGE', INPUT, id, id) > 0 then surviving_entries[#surviving_entries + 1] = n - 1 end
   end
-  return reply({replication_id = replication_id, surviving_entries = surviving_entries})
+  return reply({surviving_entries = surviving_entries})
 end
 
 -- Return the indexes, from 0, of the entries that are still pending, as a set; nil if all of them are, which is usual.
@@ -202,34 +206,34 @@ local function pending_among(ids)
     if entry[1] == ids[found + 1] then found = found + 1 end
   end
   if found == #ids then return nil end
-  local pending = {}
+  local still = {}
   for n, id in ipairs(ids) do
-    if #redis.call('XPENDING', INPUT, GROUP, id, id, 1) > 0 then pending[n - 1] = true end
+    if #redis.call('XPENDING', INPUT, GROUP, id, id, 1) > 0 then still[n - 1] = true end
   end
-  return pending
+  return still
 end
 
-local fresh = pending_among(entry_ids)
-local WHOSE_RESPONSES, WHOSE_COUNTS, WHOSE_LOGS
-if fresh then WHOSE_RESPONSES, WHOSE_COUNTS, WHOSE_LOGS = unpack(cmsgpack.unpack(ARGV[5])) end
+local pending = pending_among(entry_ids)
+local entries_of_responses, entries_of_counts, entries_of_logs
+if pending then entries_of_responses, entries_of_counts, entries_of_logs = unpack(cmsgpack.unpack(ARGV[5])) end
 
-local function fresh_among(list)
+local function count_pending(list)
   local n = 0
   for _, entry in ipairs(list) do
-    if fresh[entry] then n = n + 1 end
+    if pending[entry] then n = n + 1 end
   end
   return n
 end
 
 -- Return true if at least one entry with effects for a response is still pending. If none is, the effects were stored
 -- before, and the response must not be changed.
-local function is_fresh(r)
-  if not fresh then return true end
-  local of_parts, others = unpack(WHOSE_RESPONSES[r])
+local function has_pending_entry(r)
+  if not pending then return true end
+  local of_parts, others = unpack(entries_of_responses[r])
   for _, entries in ipairs(of_parts) do
-    if fresh_among(entries) > 0 then return true end
+    if count_pending(entries) > 0 then return true end
   end
-  return fresh_among(others) > 0
+  return count_pending(others) > 0
 end
 
 local function varint(data, at)
@@ -307,7 +311,7 @@ local function registers_of(response)
   return registers
 end
 
-local overflowing, crowded, noted_too_often, forgotten, refused, contradicted = {}, {}, {}, {}, {}, {}
+local overflowing, crowded, noted_too_often, forgotten, slow_logs, contradicted = {}, {}, {}, {}, {}, {}
 
 -- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
 local function compare(r, response, p, part)
@@ -329,14 +333,14 @@ local function is_too_large(response, bytes)
 end
 
 -- Check one part: note whether it is finished, missing, new, or beyond a limit.
-local function look_at(r, response, p, part)
+local function check_part(r, response, p, part)
   part.bytes = redis.call('STRLEN', part.log)
   if part.bytes == 0 then
     local status = stored(response, 'part:' .. part.field)
     part.done = status == 'done'
     if part.done then return compare(r, response, p, part) end
-    local left_out = part.known or (response.told and redis.call('EXISTS', response.state) == 0)
-    response.gone = response.gone or left_out
+    local is_missing = part.known or (response.context_known and redis.call('EXISTS', response.state) == 0)
+    response.forgotten = response.forgotten or is_missing
     if not status then
       response.new_parts = response.new_parts + 1
       if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
@@ -366,37 +370,36 @@ local function is_noted_too_often(response)
   return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
 end
 
-local raises_alerts, late_events = false, 0
+local has_alerts, late_events, sizes = false, 0, {}
 for r, response in ipairs(responses) do
   response.new_parts, response.more_large = 0, 0
   for p, part in ipairs(response.parts) do
-    look_at(r, response, p, part)
-    raises_alerts = raises_alerts or part.opened or part.contradicted
-    if part.done then late_events = late_events + (fresh and fresh_among(WHOSE_RESPONSES[r][1][p]) or part.fragments) end
+    check_part(r, response, p, part)
+    has_alerts = has_alerts or part.opened or part.contradicted
+    if part.done then late_events = late_events + (pending and count_pending(entries_of_responses[r][1][p]) or part.fragments) end
   end
   if #response.parts == 0 then
     stored(response, 'over')
-    response.gone = response.told and redis.call('EXISTS', response.state) == 0
+    response.forgotten = response.context_known and redis.call('EXISTS', response.state) == 0
   end
   if is_noted_too_often(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
-  if response.gone then forgotten[#forgotten + 1] = r - 1 end
+  if response.forgotten then forgotten[#forgotten + 1] = r - 1 end
 end
-local sizes = {}
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
-  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused[#refused + 1] = {l - 1, sizes[l]} end
+  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then slow_logs[#slow_logs + 1] = {l - 1, sizes[l]} end
 end
-if #overflowing + #crowded + #noted_too_often + #forgotten + #refused + #contradicted > 0 then
+if #overflowing + #crowded + #noted_too_often + #forgotten + #slow_logs + #contradicted > 0 then
   return reply({
-    replication_id = replication_id, overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often,
-    forgotten = forgotten, refused = refused, contradicted = contradicted,
+    overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often, forgotten = forgotten,
+    slow_logs = slow_logs, contradicted = contradicted,
   })
 end
 must_be_a('zset', OPEN)
 must_be_a('zset', WAITING)
 must_be_a('hash', OWNERS)
 check_rights()
-if raises_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_write_once(raises_alerts) end
+if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_write_once(has_alerts) end
 
 -- -------------------------------------------------------------- apply what is idempotent
 
@@ -474,11 +477,11 @@ local function not_later_than_now(pairs_of_ms_and_member)
 end
 
 for r, response in ipairs(responses) do
-  response.applied = is_fresh(r)
+  response.applied = has_pending_entry(r)
   if response.applied then apply(response) end
 end
 for l = 1, LOG_COUNT do
-  if not fresh or fresh_among(WHOSE_LOGS[l]) > 0 then append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l]) end
+  if not pending or count_pending(entries_of_logs[l]) > 0 then append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l]) end
 end
 in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
 in_slices(not_later_than_now(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
@@ -486,9 +489,9 @@ in_slices(not_later_than_now(TOUCHED), function(...) redis.call('ZADD', OPEN, 'X
 
 -- --------------------------------------------------------------------------- apply what must be written once
 
-local opened = {}
+local opened, reported_crowds = {}, {}
 
-local function raise(r, response, p, part)
+local function raise_alerts(r, response, p, part)
   if part.opened and not part.done and not redis.call('HGET', response.state, 'alerted:' .. part.field) then
     redis.call('XADD', ALERTS, '*', unpack(part.opened))
     redis.call('HSET', response.state, 'alerted:' .. part.field, '1')
@@ -516,10 +519,8 @@ local function count(name, n)
 end
 
 -- Write a dead letter. A letter with a state is written only if it is the first for its response.
-local reported_crowds = {}
-
 local function write_letter(entry, letter, original, state)
-  if fresh and not fresh[entry] then return end
+  if pending and not pending[entry] then return end
   if state > 0 then
     if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
     redis.call('PEXPIRE', KEYS[state], TTL_MS)
@@ -532,13 +533,13 @@ end
 
 for r, response in ipairs(responses) do
   if response.applied then
-    for p, part in ipairs(response.parts) do raise(r, response, p, part) end
+    for p, part in ipairs(response.parts) do raise_alerts(r, response, p, part) end
   end
 end
-if not ACKNOWLEDGES then return reply({replication_id = replication_id, opened = opened, late_events = late_events}) end
+if not ACKNOWLEDGES then return reply({opened = opened, late_events = late_events}) end
 if late_events > 0 then add_to(COUNTS, 'late', late_events) end
 for c = 1, #COUNTED, 2 do
-  count(COUNTED[c], fresh and fresh_among(WHOSE_COUNTS[(c + 1) / 2]) or COUNTED[c + 1])
+  count(COUNTED[c], pending and count_pending(entries_of_counts[(c + 1) / 2]) or COUNTED[c + 1])
 end
 for _, letter in ipairs(LETTERS) do write_letter(unpack(letter)) end
 
@@ -597,16 +598,16 @@ local function load(r)
   return {r - 1, state, chunks}
 end
 
-local numbers, loaded, others = {}, {}, {}
+local index_of, loaded, not_loaded = {}, {}, {}
 if #ready > 0 then
-  for r, response in ipairs(responses) do numbers[response.member] = r end
+  for r, response in ipairs(responses) do index_of[response.member] = r end
 end
 for _, member in ipairs(ready) do
-  local found = numbers[member] and load(numbers[member])
-  if found then loaded[#loaded + 1] = found else others[#others + 1] = member end
+  local found = index_of[member] and load(index_of[member])
+  if found then loaded[#loaded + 1] = found else not_loaded[#not_loaded + 1] = member end
 end
 return reply({
-  replication_id = replication_id, acknowledged = acknowledged, opened = opened, late_events = late_events,
-  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = others, more = more, reported_crowds = reported_crowds,
+  acknowledged = acknowledged, late_events = late_events, opened = opened, reported_crowds = reported_crowds,
+  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = not_loaded, more = more,
   surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
 }, loaded)

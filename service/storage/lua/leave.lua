@@ -11,9 +11,9 @@ local INPUT = KEYS[1]
 local GROUP, CONSUMER, AT_MOST, FIRST = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local LONG_MS = 86400000
 
-local left = redis.call('XPENDING', INPUT, GROUP, FIRST, '+', AT_MOST, CONSUMER)
-for _, pending in ipairs(left) do
+local released = redis.call('XPENDING', INPUT, GROUP, FIRST, '+', AT_MOST, CONSUMER)
+for _, pending in ipairs(released) do
   redis.call('XCLAIM', INPUT, GROUP, CONSUMER, 0, pending[1], 'IDLE', LONG_MS, 'JUSTID')
 end
-if #left == 0 and FIRST == '-' then redis.call('XGROUP', 'DELCONSUMER', INPUT, GROUP, CONSUMER) end
-return {#left, #left > 0 and left[#left][1] or FIRST}
+if #released == 0 and FIRST == '-' then redis.call('XGROUP', 'DELCONSUMER', INPUT, GROUP, CONSUMER) end
+return {#released, #released > 0 and released[#released][1] or FIRST}

@@ -2,7 +2,7 @@
 -- Sum the counts of responses over some buckets of one partition.
 --
 -- KEYS  buckets
--- Returns MessagePack {{field, …}, {sum, …}}
+-- Returns MessagePack: {fields, sums}: names of fields, and their sums in the same order
 --
 -- A bucket's fields are <count>:<scope>:<name>, and <count>.provider:<name> for providers. <count> is `responses`,
 -- `refused` or `blocked`.

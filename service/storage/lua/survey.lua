@@ -8,13 +8,18 @@
 -- ARGV  1 consumer group   2 idle timeout in ms   3 maximum number of ready and of idle responses
 --       4 ms after which a worker that still holds an entry counts as stuck
 --       5 maximum number of open responses   6 a random number from 0 to 1   7 maximum number of surplus responses
--- Returns MessagePack: {low_water, now_ms, ready, idle {member, latest_ms, …}, surplus {member, latest_ms, …},
---         replication_id, true if more responses may be ready}
---         low_water and replication_id as in commit.lua
+-- Returns a map in MessagePack:
+--         replication_id  as in commit.lua
+--         now_ms          the server's time
+--         low_water       as in commit.lua
+--         ready           responses to settle
+--         more            true if more responses may be ready
+--         idle            {response, ms of its last activity, …}
+--         surplus         the same, for the surplus responses
 
 local INPUT, OPEN, WAITING, OWNERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local GROUP, IDLE_TIMEOUT_MS, AT_MOST = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local STALLED_MS, OPEN_AT_MOST, PLACE, SURPLUS_AT_MOST = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]),
+local STALLED_MS, OPEN_AT_MOST, RANDOM, SURPLUS_AT_MOST = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]),
   tonumber(ARGV[7])
 
 local function ms_of(id)
@@ -50,9 +55,11 @@ local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0
 
 -- The surplus responses are those without an entry for the longest time. If one survey cannot return all of them, it
 -- starts at a random one, so that workers that survey at the same time return different ones.
-local too_many = redis.call('ZCARD', OPEN) - OPEN_AT_MOST
-local first = math.floor(math.max(too_many - SURPLUS_AT_MOST + 1, 0) * PLACE)
-local last = first + math.min(too_many, SURPLUS_AT_MOST) - 1
+local beyond = redis.call('ZCARD', OPEN) - OPEN_AT_MOST
+local first = math.floor(math.max(beyond - SURPLUS_AT_MOST + 1, 0) * RANDOM)
+local last = first + math.min(beyond, SURPLUS_AT_MOST) - 1
 local surplus = last >= first and redis.call('ZRANGE', OPEN, first, last, 'WITHSCORES') or {}
-local low_water = {oldest_pending, last_delivered, stalled, owned}
-return cmsgpack.pack({low_water, string.format('%.0f', now_ms), ready, idle, surplus, replication_id, more})
+return cmsgpack.pack({
+  replication_id = replication_id, now_ms = string.format('%.0f', now_ms),
+  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = ready, more = more, idle = idle, surplus = surplus,
+})

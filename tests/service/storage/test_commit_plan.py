@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -16,12 +16,23 @@ from handlers.core.identity import Arrival, PartKey, StreamKey
 from service.keys import Keys
 from service.ports.commit import Commit, PartChange, ResponseChange
 from service.settings import Settings
-from service.storage.commit_plan import AT_MOST, IDLE_GRAIN_MS, LARGE_BYTES, CommitCall
+from service.storage import scripts
+from service.storage.commit_plan import (
+    AT_MOST,
+    IDLE_GRAIN_MS,
+    LARGE_BYTES,
+    PartPlan,
+    ResponsePlan,
+    ScriptPlan,
+    plan_commit,
+)
 from service.storage.part_codec import FRAGMENT_BYTES, decode_log
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
 from service.storage.sent_cache import SentStates
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from handlers.core.part_log import PartLog
 
 KEYS = Keys(StreamNames("t"))
@@ -32,72 +43,22 @@ LOG, STATE = "t:log:response:resp_1:0:0:refusal", "t:state:response:resp_1"
 SETTINGS = Settings(prefix="t", max_part_bytes=10_000, max_event_bytes=2000, max_part_fragments=3000)
 ACME = ContextValues(tenant="acme")
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
-
-
-class Planned(NamedTuple):
-    """The plan's values, named as in commit.lua."""
-
-    ttl_ms: int
-    fragments_limit: int
-    fragment_bytes: int
-    parts_limit: int
-    ready_at_most: int
-    stalled_ms: int
-    letters: list[Any]
-    types: list[Any]
-    touched: list[Any]
-    responses: list[list[Any]]
-    log_count: int
-    log_limit: int
-    log_prefix: int
-    active: list[Any]
-    replication_id: str
-    acknowledges: bool
-    open_at_most: int
-    large_bytes: int
-    large_limit: int
-
-
-class PlannedResponse(NamedTuple):
-    """A response of a plan."""
-
-    state: int
-    marker: int
-    member: str
-    latest_ms: int
-    told: bool
-    closing_ms: int | bool
-    parts: list[Any]
-    registers: list[str]
-    endings: list[Any]
-    notes: list[Any]
-    notes_count: int
-    announced: int
-
-
-class PlannedPart(NamedTuple):
-    """A part of a planned response."""
-
-    log: int
-    chunk: int
-    field: str
-    fragments: int
-    known: bool
-    limit: int
-    opened: list[str] | bool
-    digests: list[str]
-    contradicted: list[str] | bool
+NOW_S = 1000.0
+"""The monotonic time at which calls are planned."""
 
 
 class Call:
     """A call, decoded as the script decodes it."""
 
-    def __init__(self, commit: Commit, sent: SentStates, settings: Settings = SETTINGS) -> None:
-        self.call = CommitCall(commit, KEYS, settings, sent, "history")
-        self.consumer, self.entries, plan, whose, *self.blobs = self.call.args
-        self.plan = Planned(*msgspec.msgpack.decode(plan))
-        self.whose: list[Any] = msgspec.msgpack.decode(whose)
-        self.responses = [PlannedResponse(*response) for response in self.plan.responses]
+    def __init__(
+        self, commit: Commit, sent: SentStates, settings: Settings = SETTINGS, *, now: float = NOW_S
+    ) -> None:
+        self.call = plan_commit(commit, sent, KEYS, settings, "history", now)
+        self.consumer, self.entries, plan, entries_of_effects, *self.blobs = self.call.args
+        self.plan = ScriptPlan(*msgspec.msgpack.decode(plan))
+        self.entries_of_effects: list[Any] = msgspec.msgpack.decode(entries_of_effects)
+        responses: Sequence[Any] = self.plan.responses
+        self.responses = [ResponsePlan(*response) for response in responses]
 
     def key(self, number: int) -> str:
         """Return a key by its number, from 1."""
@@ -118,19 +79,26 @@ class Call:
         return dict(zip(self.call.keys[first_key:], chunks, strict=True))
 
     @property
-    def only(self) -> PlannedResponse:
+    def only(self) -> ResponsePlan:
         """Return the only response that is not append-only."""
         (response,) = self.responses
         return response
 
     @property
-    def only_part(self) -> PlannedPart:
+    def only_part(self) -> PartPlan:
         """Return the only part of that response."""
-        return PlannedPart(*self.only.parts)
+        (part,) = parts_of(self.only)
+        return part
 
     def chunk(self) -> PartLog:
         """Return the chunk of the only part."""
         return decode_log(self.blob(self.only_part.chunk))
+
+
+def parts_of(response: ResponsePlan) -> list[PartPlan]:
+    """Return the parts of a response."""
+    parts: Sequence[Any] = response.parts
+    return [PartPlan(*part) for part in parts]
 
 
 class Events:
@@ -170,14 +138,14 @@ class Events:
         self.change.add_context(context, self.commit.entry(index))
         return self
 
-    def plan(self, sent: SentStates, settings: Settings = SETTINGS) -> Call:
+    def plan(self, sent: SentStates, settings: Settings = SETTINGS, *, now: float = NOW_S) -> Call:
         """Return the call for this batch."""
-        return Call(self.commit, sent, settings)
+        return Call(self.commit, sent, settings, now=now)
 
-    def store(self, sent: SentStates) -> Call:
+    def store(self, sent: SentStates, *, now: float = NOW_S) -> Call:
         """Return the call for this batch, after recording it as stored."""
-        call = self.plan(sent)
-        call.call.stored()
+        call = self.plan(sent, now=now)
+        sent.record(call.call.sends)
         return call
 
 
@@ -204,7 +172,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         "t:owners",
     ]
     assert call.entries == b"1-0 2-5"
-    assert call.plan == Planned(
+    assert call.plan == ScriptPlan(
         ttl_ms=round(SETTINGS.state_ttl * 1000),
         fragments_limit=3000,
         fragment_bytes=FRAGMENT_BYTES,
@@ -212,7 +180,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         ready_at_most=AT_MOST,
         stalled_ms=250,
         letters=[],
-        types=[],
+        counted=[],
         touched=[],
         responses=[],
         log_count=0,
@@ -225,7 +193,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         large_bytes=LARGE_BYTES,
         large_limit=64 * 1024 * 1024,
     )
-    assert call.whose == [[], [], []]
+    assert call.entries_of_effects == [[], [], []]
 
 
 def test_a_log_that_only_grows_has_the_lower_of_two_limits() -> None:
@@ -253,11 +221,11 @@ def test_letters_counts_and_touched_responses_are_in_the_plan() -> None:
     commit.counts["keepalive"] = [0, 0, 1]
     commit.touched[KEY] = 2
     call = Call(commit, SentStates())
-    assert call.plan.letters == [[1, entry_of_letter(letter, "t", without="entry"), 1, 0]]
+    assert [*map(list, call.plan.letters)] == [[1, entry_of_letter(letter, "t", without="entry"), 1, 0]]
     assert call.blobs == [letter.entry.encode()]
-    assert call.plan.types == ["keepalive", 3]
+    assert call.plan.counted == ["keepalive", 3]
     assert call.plan.touched == [2, "response:resp_1"]
-    assert call.whose == [[], [[0, 0, 1]], []]
+    assert call.entries_of_effects == [[], [[0, 0, 1]], []]
 
 
 def test_a_new_part_is_sent_in_full() -> None:
@@ -266,17 +234,27 @@ def test_a_new_part_is_sent_in_full() -> None:
     response, part = call.only, call.only_part
     assert call.key(response.state) == STATE
     assert (response.member, response.latest_ms) == ("response:resp_1", 20 + IDLE_GRAIN_MS)
-    assert (response.told, response.closing_ms) == (False, False)
+    assert (response.context_known, response.closing_ms) == (False, False)
     assert response.registers[::2] == ["tenant"]
     assert response.registers[1].endswith(" acme")
     assert response.endings == []
     assert call.key(part.log) == LOG
-    assert part[2:] == ("0:0:refusal", 2, False, 10_000, False, [], False)
+    assert part == PartPlan(
+        log=part.log,
+        chunk=part.chunk,
+        field="0:0:refusal",
+        fragments=2,
+        known=False,
+        limit=10_000,
+        opened=False,
+        digests=[],
+        contradicted=False,
+    )
     assert call.chunk().item_id == "msg_1"
     assert [fragment.delta for fragment in call.chunk().fragments] == ["a", "b"]
     assert call.plan.log_count == 0
     assert call.call.responses == [KEY]
-    assert call.whose == [[[[[0, 1]], []]], [], []]
+    assert call.entries_of_effects == [[[[[0, 1]], []]], [], []]
 
 
 def test_a_part_that_goes_on_only_grows() -> None:
@@ -289,9 +267,9 @@ def test_a_part_that_goes_on_only_grows() -> None:
     assert log == LOG
     assert [fragment.delta for fragment in chunk.fragments] == ["b"]
     assert chunk.item_id is None
-    assert [(key, part.field) for key, part in call.call.grown] == [(KEY, "0:0:refusal")]
+    assert call.call.grown == [PART]
     assert STATE not in call.call.keys
-    assert call.whose == [[], [], [[0]]]
+    assert call.entries_of_effects == [[], [], [[0]]]
 
 
 def test_data_of_a_failed_commit_is_sent_again() -> None:
@@ -365,7 +343,7 @@ def test_a_response_with_known_context_only_is_planned() -> None:
     sent = SentStates()
     Events(10).delta(0).with_context(0).store(sent)
     call = Events(20).with_context(0).plan(sent)
-    assert (call.only.told, call.only.parts, call.only.registers) == (True, [], [])
+    assert (call.only.context_known, call.only.parts, call.only.registers) == (True, [], [])
 
 
 def test_an_alert_is_news() -> None:
@@ -380,25 +358,57 @@ def test_an_alert_is_news() -> None:
 def test_a_large_log_is_looked_at_chunk_by_chunk() -> None:
     """Check a large log's size with each chunk. Otherwise a part could exceed its limit."""
     sent = known_part()
-    response = sent.get(KEY)
-    assert response is not None
-    response.parts[PART].large = True
+    sent.mark_large(PART)
     call = Events(20).delta(0).plan(sent)
     assert call.only_part.known
     assert call.plan.log_count == 0
 
 
-def test_a_time_to_live_is_set_again_after_a_quarter_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_to_live_is_set_again_after_a_quarter_of_it() -> None:
     """Renew a log's time to live after a quarter of it, and not with each batch."""
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("service.storage.commit_plan.time", SimpleNamespace(monotonic=lambda: clock.now))
     sent = known_part()
-    clock.now += SETTINGS.state_ttl / 4 - 1
-    assert Events(20).delta(0).store(sent).plan.log_count == 1
-    clock.now += 1
-    call = Events(20).delta(0).store(sent)
-    assert not call.only_part.known
-    assert Events(30).delta(0).plan(sent).plan.log_count == 1
+    later = NOW_S + SETTINGS.state_ttl / 4
+    assert Events(20).delta(0).store(sent, now=later - 1).plan.log_count == 1
+    assert not Events(20).delta(0).store(sent, now=later).only_part.known
+    assert Events(30).delta(0).plan(sent, now=later).plan.log_count == 1
+
+
+def test_planning_changes_nothing() -> None:
+    """Plan a retry like the first attempt. Otherwise a retry would omit data that storage does not have."""
+    sent = known_part(item_id="msg_1")
+    events = Events(20, 30).delta(0, item_id="msg_2").delta(1, part=OTHER_PART).close(1).with_context(0)
+    assert events.plan(sent).call == events.plan(sent).call
+
+
+def test_data_that_was_omitted_is_not_recorded_as_sent() -> None:
+    """Record only data that a commit sends.
+
+    Otherwise a commit that was planned before the server lost a response would hide the loss.
+    """
+    sent = SentStates()
+    Events(10).delta(0).with_context(0).store(sent)
+    call = Events(20).delta(0, part=OTHER_PART).with_context(0).plan(sent)
+    assert call.only.context_known
+    sent.forget(KEY)
+    sent.record(call.call.sends)
+    assert Events(30).delta(0, part=OTHER_PART).with_context(0).plan(sent).only.registers
+
+
+def unpacked_in_commit_lua(beginning: str) -> tuple[str, ...]:
+    """Return the names that commit.lua unpacks in the statement that begins so, in lower case."""
+    statement = re.search(rf"^ *local ({beginning}[^=]*)=\s*unpack\(", scripts.source("commit"), re.MULTILINE)
+    assert statement is not None
+    return tuple(re.findall(r"\w+", statement[1].lower()))
+
+
+def test_the_plans_fields_are_in_the_order_of_commit_lua() -> None:
+    """Name the items of the plan as the script does, in its order.
+
+    Otherwise the script would take one value for another.
+    """
+    assert unpacked_in_commit_lua("TTL_MS, ") == ScriptPlan.__struct_fields__
+    assert unpacked_in_commit_lua("state, ") == ResponsePlan.__struct_fields__
+    assert unpacked_in_commit_lua("log, ") == PartPlan.__struct_fields__
 
 
 def test_a_known_part_of_a_response_with_news_leaves_out_what_storage_has() -> None:
@@ -406,7 +416,7 @@ def test_a_known_part_of_a_response_with_news_leaves_out_what_storage_has() -> N
     sent = SentStates()
     Events(10).delta(0, item_id="msg_1").with_context(0).store(sent)
     call = Events(20).delta(0, item_id="msg_1").close(0).with_context(0).plan(sent)
-    assert call.only.told
+    assert call.only.context_known
     assert call.only.registers == []
     assert call.only_part.known
     assert call.chunk().item_id is None
@@ -415,7 +425,7 @@ def test_a_known_part_of_a_response_with_news_leaves_out_what_storage_has() -> N
 
 def test_a_response_without_context_was_not_sent() -> None:
     """Report no context as sent for a response without one. Otherwise the script would look for it."""
-    assert not Events(20).delta(0).close(0).plan(known_part()).only.told
+    assert not Events(20).delta(0).close(0).plan(known_part()).only.context_known
 
 
 def test_a_closing_fits_into_a_full_part() -> None:
@@ -452,10 +462,10 @@ def test_an_ending_is_a_blob_under_its_arrival() -> None:
     call = events.plan(SentStates())
     endings = call.only.endings
     assert endings[::2] == ["10-0:0", "20-0:0"]
-    assert [call.blob(number) for number in endings[1::2]] == [
+    assert [call.blob(int(number)) for number in endings[1::2]] == [
         encode_ending(ending) for ending in events.change.endings.values()
     ]
-    assert call.whose == [[[[[0]], [0, 1]]], [], []]
+    assert call.entries_of_effects == [[[[[0]], [0, 1]]], [], []]
 
 
 def test_an_item_id_has_its_entry() -> None:
@@ -492,9 +502,9 @@ def test_keys_and_blobs_go_by_their_numbers_for_several_responses() -> None:
         "t:state:response:a",
         "t:state:response:b",
     ]
-    parts = [PlannedPart(*response.parts) for response in call.responses]
+    parts = [part for response in call.responses for part in parts_of(response)]
     assert [call.key(part.log) for part in parts] == [f"t:log:response:{n}:0:0:refusal" for n in "ab"]
     texts = [decode_log(call.blob(part.chunk)).fragments[0].delta for part in parts]
     assert texts == ["a", "b"]
     assert [*call.grown] == [LOG]
-    assert call.whose == [[[[[1]], []], [[[1]], []]], [], [[0]]]
+    assert call.entries_of_effects == [[[[[1]], []], [[[1]], []]], [], [[0]]]

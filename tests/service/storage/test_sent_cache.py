@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handlers.core.effects import ContextValues
 from handlers.core.identity import EntryId, StreamKey
-from service.storage.sent_cache import SentPart, SentResponse, SentStates
+from service.storage.sent_cache import ResponseSend, Sends, SentPart, SentResponse, SentStates
 
 ACME = (ContextValues(tenant="acme"), False)
 ACME_AND_MODEL = (ContextValues(tenant="acme", model="m"), False)
@@ -127,9 +127,22 @@ def test_a_repeated_item_id_is_not_a_difference() -> None:
 def test_a_response_is_kept_until_it_is_forgotten() -> None:
     """Keep a response's state until `forget`, as after the server has lost it."""
     sent, key = SentStates(), StreamKey("response", "resp_1")
-    response = SentResponse("response:resp_1", "state")
     assert sent.get(key) is None
-    sent.keep(key, response)
-    assert sent.get(key) is response
+    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [], 0.0))
+    response = sent.get(key)
+    assert response is not None
+    assert (response.member, response.state) == ("response:resp_1", "state")
     sent.forget(key)
     assert sent.get(key) is None
+
+
+def test_activity_of_a_forgotten_response_is_dropped() -> None:
+    """Drop the activity of a response that was forgotten in the meantime, and never take activity back."""
+    sent, key = SentStates(), StreamKey("response", "resp_1")
+    sent.record(Sends([], [(key, 7)], 0.0))
+    assert sent.get(key) is None
+    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [(key, 9)], 0.0))
+    sent.record(Sends([], [(key, 8)], 0.0))
+    response = sent.get(key)
+    assert response is not None
+    assert response.expected_ms == 9

@@ -19,7 +19,7 @@ from service.ports.storage import FinishedText, ResponseOutcome, Settlement
 from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
 from service.storage.records import entry_of, entry_of_alert, stamped
-from service.storage.settle_plan import OVER_MS, SettleCall
+from service.storage.settle_plan import OVER_MS, plan_settlements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Call:
     """A call whose keys are found by the numbers in its plan."""
 
     def __init__(self, *settlements: Settlement, settings: Settings = SETTINGS) -> None:
-        self.call = SettleCall(settlements, "replication_id", KEYS, settings)
+        self.call = plan_settlements(settlements, "replication_id", KEYS, settings)
         (plan,) = self.call.args
         self.plan: dict[str, Any] = msgspec.msgpack.decode(plan)
         self.settlements: list[dict[str, Any]] = self.plan["settlements"]

@@ -1,0 +1,215 @@
+"""Decode the replies of the scripts, and convert them to the data of the ports.
+
+commit.lua and survey.lua reply with maps. A structure that is an array on the wire has its fields in the
+order that the script's header gives; a test compares both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
+
+from handlers.core.identity import EntryId, PartKey, StreamKey
+from handlers.core.state import LowWater
+from service.ports.storage import Committed, Contradicted, LoadedResponse, Survey
+from service.storage import commit_plan
+from service.storage.records import registers_of, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from handlers.core.context import Registers
+    from service.ports.commit import Commit
+    from service.storage.commit_plan import CommitPlan
+
+_Value = TypeVar("_Value", str, bytes)
+
+
+class PartNumbers(NamedTuple):
+    """A part: the index of its response in the plan, and its own index in that response."""
+
+    response: int
+    part: int
+
+
+class OwnedEntry(NamedTuple):
+    """A pending entry that is known to belong to one response."""
+
+    id: str
+    response: str
+    stuck: bool
+
+
+class LowWaterReply(NamedTuple):
+    """The group's pending entries, as `low_water` of commit.lua and survey.lua."""
+
+    oldest_pending: str
+    last_delivered: str
+    stalled: bool
+    owned: list[OwnedEntry]
+
+
+class SlowLog(NamedTuple):
+    """A log that needs the slow path."""
+
+    log: int
+    bytes: int
+
+
+class ContradictedPart(NamedTuple):
+    """A finished part for which the batch has another text."""
+
+    response: int
+    part: int
+    digest: str
+    registers: list[str]
+
+
+class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
+    """The reply of commit.lua; the header of that file describes the fields."""
+
+    replication_id: str
+    now_ms: str
+    surviving_entries: list[int] | None = None
+    overflowing: list[PartNumbers] = []
+    crowded: list[PartNumbers] = []
+    noted_too_often: list[int] = []
+    forgotten: list[int] = []
+    slow_logs: list[SlowLog] = []
+    contradicted: list[ContradictedPart] = []
+    acknowledged: int = 0
+    late_events: int = 0
+    opened: list[PartNumbers] = []
+    reported_crowds: list[int] = []
+    low_water: LowWaterReply = LowWaterReply("", "0-0", False, [])  # noqa: FBT003 - in the order of the reply
+    ready: list[str] = []
+    more: bool = False
+    surplus: int = 0
+
+
+class SurveyReply(msgspec.Struct, forbid_unknown_fields=True):
+    """The reply of survey.lua; the header of that file describes the fields."""
+
+    replication_id: str
+    now_ms: str
+    low_water: LowWaterReply
+    ready: list[str]
+    more: bool
+    idle: list[str]
+    surplus: list[str]
+
+
+class RatesReply(NamedTuple):
+    """The reply of rates.lua."""
+
+    fields: list[str]
+    sums: list[int]
+
+
+decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
+decode_settle = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
+decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
+
+
+def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
+    """Return the names and values of a reply in which they alternate."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
+    """Return fields by their names as text."""
+    return {name.decode(): value for name, value in fields}
+
+
+def loaded_from(
+    key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]
+) -> LoadedResponse:
+    """Return a response from the fields of its state and its open logs by part."""
+    sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
+    alerted = [part for part in sizes if f"alerted:{part.field}" in state]
+    return LoadedResponse(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
+
+
+def committed_from(
+    reply: CommitReply,
+    found: Sequence[tuple[int, list[bytes], list[bytes]]],
+    commit: Commit,
+    plan: CommitPlan,
+) -> Committed:
+    """Return the result of a commit.
+
+    Args:
+        reply: the reply of the script.
+        found: the responses that the script has loaded: their indexes in the plan, states and open logs.
+        commit: the commit.
+        plan: the plan that was sent.
+    """
+
+    def part_at(response: int, part: int) -> PartKey:
+        return parts_of[response][part]
+
+    responses = {each.response for each in (*reply.overflowing, *reply.crowded, *reply.opened)}
+    responses |= {each.response for each in reply.contradicted}
+    parts_of = {response: list(commit.responses[plan.responses[response]].parts) for response in responses}
+    return Committed(
+        overflowing=[part_at(*numbers) for numbers in reply.overflowing],
+        crowded=[part_at(*numbers) for numbers in reply.crowded],
+        noted_too_often=[plan.responses[response] for response in reply.noted_too_often],
+        contradicted={
+            part_at(each.response, each.part): Contradicted(each.digest, _registers_in(each.registers))
+            for each in reply.contradicted
+        },
+        acknowledged=reply.acknowledged,
+        opened=[part_at(*numbers) for numbers in reply.opened],
+        late_events=reply.late_events,
+        reported_crowds=reply.reported_crowds,
+        low_water=_low_water(reply.low_water),
+        ready=[StreamKey.parse(member) for member in reply.ready],
+        loaded=[
+            loaded_from(plan.responses[response], named(pairs(state)), named(pairs(logs)))
+            for response, state, logs in found
+        ],
+        more=reply.more or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        surplus=reply.surplus,
+        replication_id=reply.replication_id,
+        now_ms=int(reply.now_ms),
+    )
+
+
+def survey_from(reply: SurveyReply) -> Survey:
+    """Return the result of a survey."""
+    idle, surplus = _scores(reply.idle), _scores(reply.surplus)
+    return Survey(
+        low_water=_low_water(reply.low_water),
+        now_ms=int(reply.now_ms),
+        ready=[StreamKey.parse(member) for member in reply.ready],
+        more=reply.more or max(len(idle), len(surplus)) >= commit_plan.AT_MOST,
+        idle=idle,
+        surplus=surplus,
+        replication_id=reply.replication_id,
+    )
+
+
+def _low_water(reply: LowWaterReply) -> LowWater:
+    """Return the low-water mark: the oldest pending entry, or the next one to deliver if none is pending.
+
+    A pending entry that is known to belong to one response holds back the mark of that response only. Even
+    without pending entries the mark is finite: others may have read entries since the script ran.
+    """
+    owned = {
+        StreamKey.parse(entry.response): LowWater(EntryId.parse(entry.id), entry.stuck)
+        for entry in reversed(reply.owned)  # the oldest entry of a response wins
+    }
+    if reply.oldest_pending:
+        return LowWater(EntryId.parse(reply.oldest_pending), reply.stalled, owned)
+    return LowWater(EntryId.parse(reply.last_delivered).next(), owned=owned)
+
+
+def _registers_in(fields: Sequence[str]) -> Registers:
+    return registers_of({name: value.encode() for name, value in pairs(fields)})
+
+
+def _scores(members: Sequence[str]) -> dict[StreamKey, int]:
+    return {StreamKey.parse(member): int(float(score)) for member, score in pairs(members)}
