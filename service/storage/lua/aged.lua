@@ -16,9 +16,9 @@ if redis.call('EXISTS', STREAM) == 0 then return {'', 0} end
 -- `last` is the end of the XRANGE below; `(` excludes the entry itself.
 local old = id_of_age(AGE_MS)
 local last = '(' .. old
-local owed, is_pending = needed_of(STREAM, RELAYS)
-if owed and before(owed, old) then
-  old, last = owed, (is_pending and '(' or '') .. owed
+local needed, is_pending = needed_of(STREAM, RELAYS)
+if needed and before(needed, old) then
+  old, last = needed, (is_pending and '(' or '') .. needed
 end
 local longest = id_of_age(math.max(AGE_MS, LONGEST_MS))
 if before(old, longest) then last = '(' .. longest end

@@ -3,6 +3,7 @@
 --
 -- KEYS  1 lease
 -- ARGV  1 the caller's name
+-- Returns nil
 
 local LEASE, OWNER = KEYS[1], ARGV[1]
 

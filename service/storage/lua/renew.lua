@@ -4,6 +4,7 @@
 --
 -- KEYS  1 input stream
 -- ARGV  1 consumer group   2 consumer   3… entry ids
+-- Returns nil
 
 local INPUT = KEYS[1]
 local GROUP, CONSUMER, FIRST_ID = ARGV[1], ARGV[2], 3

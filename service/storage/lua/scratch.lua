@@ -4,6 +4,7 @@
 --
 -- KEYS  1… streams, hashes and sorted sets
 -- ARGV  1 TTL in ms   2 member for the sorted sets   3… for each key its type
+-- Returns nil
 
 local TTL_MS, MEMBER, FIRST_TYPE = ARGV[1], ARGV[2], 3
 

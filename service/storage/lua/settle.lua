@@ -10,7 +10,7 @@
 --                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
 --                         finished, contradicted} (a dropped copy has the first four),
 --                         contradictions {field, alert},
---                         over {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
+--                         outcome {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled}}
 --                        version: the state's version that was read
 --                        applied_endings: arrivals of applied endings, to be deleted
@@ -21,7 +21,7 @@
 --                        earlier: the parts that earlier calls have settled
 --                        texts: in order; log_bytes is the log's length when it was read, late the number of its
 --                        events that came after the text's end
---                        over: the effects of the response's end
+--                        outcome: the effects of the response's end
 --         marker_ttl_ms  TTL of the marker of a response that is over
 --         over_ttl_ms    TTL of the state of a response that is over
 --         item_ttl_ms    TTL of a finished item

@@ -18,10 +18,10 @@ end
 local outputs = 0
 for i = FIRST_OUTPUT, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 1 then
-    local first, owed = id_of_age(RETENTION_MS), needed_of(KEYS[i], RELAYS)
-    if owed and before(owed, first) then
-      local last_chance = id_of_age(math.max(RETENTION_MS, LONGEST_MS))
-      first = before(owed, last_chance) and last_chance or owed
+    local first, needed = id_of_age(RETENTION_MS), needed_of(KEYS[i], RELAYS)
+    if needed and before(needed, first) then
+      local longest = id_of_age(math.max(RETENTION_MS, LONGEST_MS))
+      first = before(needed, longest) and longest or needed
     end
     outputs = outputs + trim(KEYS[i], first)
   end
