@@ -321,6 +321,8 @@ class Storage(Protocol):
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
         """Store a batch's effects and acknowledge its entries, atomically.
 
+        A commit may be passed again, for example after a lost reply: what is already stored stays as it is.
+
         Args:
             commit: the batch, or a piece of one.
             replication_id: the one before the batch was read, or empty for the one of the last commit.

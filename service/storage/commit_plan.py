@@ -73,7 +73,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class CommitPlan(msgspec.Struct, frozen=True, gc=False):
-    """One call of commit.lua, and the data that may be recorded as sent once it has succeeded."""
+    """A call of commit.lua, and the data that may be recorded as sent once it has succeeded."""
 
     keys: Sequence[str]
     args: Sequence[bytes]

@@ -31,7 +31,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class SettlePlan(NamedTuple):
-    """One call of settle.lua, which may be repeated: a second run writes nothing again."""
+    """A call of settle.lua, which may be repeated: a second run writes nothing again."""
 
     keys: Sequence[str]
     args: Sequence[bytes]
