@@ -116,7 +116,7 @@ async def run_worker(settings: Settings) -> None:
     async def end() -> None:
         await cancelled(*beginning)
         await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
-        await reader.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
+        await reader.reads.drain(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         reading.extend(readers_of(broker))
 
     async def leave() -> None:

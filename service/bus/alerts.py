@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faststream.redis import RedisBroker, StreamSub
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from service.ports.storage import RawEntry
     from service.settings import Settings
+    from service.storage.client.reading_client import ReadingClient
 
 Take = Callable[[Sequence[PendingAlert]], Awaitable[None]]
 
@@ -38,7 +39,7 @@ _LAST_READ_WITHIN = 0.2
 
 @asynccontextmanager
 async def reading(
-    settings: Settings, client: Any, destination: str, takers: Mapping[str, Take]
+    settings: Settings, client: ReadingClient, destination: str, takers: Mapping[str, Take]
 ) -> AsyncIterator[None]:
     """Pass entries to the takers as they arrive, within the block.
 
@@ -67,12 +68,12 @@ async def reading(
         try:
             await deliveries.close()
             # Closing the connection of a read would look like an unavailable Redis.
-            await client.reads.no_more(settings.block_ms / 1000 + _LAST_READ_WITHIN)
+            await client.reads.drain(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         finally:
             await _stopped(broker, client)
 
 
-async def _stopped(broker: RedisBroker, client: Any) -> None:
+async def _stopped(broker: RedisBroker, client: ReadingClient) -> None:
     """Stop the broker, and return when all readers have ended and the client is closed."""
     readers = readers_of(broker)
     try:
@@ -91,13 +92,13 @@ class _Deliveries:
         self._closed = False
         self._busy: set[asyncio.Task[None]] = set()
 
-    def taker(self, stream: str, take: Take) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
+    def taker(self, stream: str, take: Take) -> Callable[[list[RawEntry]], Awaitable[None]]:
         """Return a function that passes raw entries of a stream to a taker."""
 
-        async def pass_on(entries: Sequence[RawEntry]) -> None:
+        async def pass_on(entries: list[RawEntry]) -> None:
             await take([_pending_alert(stream, entry_id, fields) for entry_id, fields in entries])
 
-        async def take_raw(entries: Sequence[RawEntry]) -> None:
+        async def take_raw(entries: list[RawEntry]) -> None:
             if self._closed:
                 return  # they stay pending
             task = asyncio.create_task(pass_on(entries))

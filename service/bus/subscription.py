@@ -1,28 +1,32 @@
 """Subscribe to a stream in batches, with manual acknowledgement and a decoder of our own.
 
 FastStream's default decodes a batch as one JSON array, so one bad item fails them all; here a batch is passed
-on as the client gathered it. The group is not created here, because FastStream would start it at the end of
-the stream (`ConsumerGroup.ensure` starts it at 0).
+on as the reading client collected it. The group is not created here, because FastStream would start it at the
+end of the stream (`ConsumerGroup.ensure` starts it at 0). `service/storage/client/reading_client.py` has the
+theory of operation.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
 
 from deltaloom.streams import GROUP
+from service.storage.client.reading_client import Collector, ReadBatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from faststream.redis.message import BatchStreamMessage
 
     from deltaloom.streams import StreamNames
     from service.settings import Settings
 
 
-_Batch = TypeVar("_Batch")
+_Batch = TypeVar("_Batch", bound=Collector)
 
 
 def subscribe(
@@ -56,19 +60,21 @@ def subscribe_to(
     Return the function that starts reading. Before the broker has started, its own start does this.
     """
 
-    async def parse(message: Any) -> StreamMessage[Any]:
-        return StreamMessage(raw_message=message, body=b"", message_id=message["message_ids"][0].decode())
+    async def parse(message: BatchStreamMessage) -> StreamMessage[BatchStreamMessage]:
+        (last_id,) = message["message_ids"]
+        return StreamMessage(raw_message=message, body=b"", message_id=last_id.decode())
 
-    async def decode(message: StreamMessage[Any]) -> _Batch:
-        batch: _Batch = message.raw_message["data"][0]
-        return batch
+    async def decode(message: StreamMessage[BatchStreamMessage]) -> ReadBatch[_Batch]:
+        (read,) = message.raw_message["data"]
+        return cast("ReadBatch[_Batch]", read)
 
     subscriber = broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
     )
 
     @subscriber
-    async def handle(batch: Any) -> None:
-        await process(batch)
+    async def handle(read: Any) -> None:  # FastStream would build a pydantic model of a narrower type
+        batch: ReadBatch[_Batch] = read
+        await process(batch.collected)
 
     return subscriber.start

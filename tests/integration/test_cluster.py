@@ -22,7 +22,8 @@ from service.address import Address
 from service.keys import Keys
 from service.retrying import RetryUntilAvailable
 from service.storage.client.connection import client_of, reading_client_of
-from service.storage.client.reading_client import ENTRIES_AT_ONCE, Input
+from service.storage.client.read_plan import READ_ENTRIES
+from service.storage.client.reading_client import Input
 from service.storage.group import ConsumerGroup
 from service.storage.scripts import Script
 from tests.cluster_servers import PATIENT_MS, running_cluster
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom import StreamNames
-    from service.storage.client.connection import ReadingClient
+    from service.storage.client.reading_client import ReadingClient
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
     from tests.workers import WorkerProcess
@@ -121,14 +122,14 @@ async def test_a_backlog_is_read_while_its_slot_moves(tmp_path: Path) -> None:
     """A reader that asks for many replies at once follows its slot to another master."""
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
-        published = await backlog(client, names, 7 * ENTRIES_AT_ONCE // 2)
+        published = await backlog(client, names, 7 * READ_ENTRIES // 2)
         batches: list[list[bytes]] = []
         async with reading(cluster, client, names) as reader:
             while sum(map(len, batches)) < len(published):
                 batches.append(await reader.read())
                 if len(batches) == 2:
                     await move(cluster, await cluster.slot_of(names.deltas))
-        assert [len(batch) for batch in batches[:2]] == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
+        assert [len(batch) for batch in batches[:2]] == [READ_ENTRIES, 2 * READ_ENTRIES]
         assert [entry_id for batch in batches for entry_id in batch] == published
 
 
@@ -138,10 +139,10 @@ async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
     """redis-py would repeat the whole command after a lost reply, and so leave a gap inside of a batch."""
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
-        ids = await backlog(client, names, 10 * ENTRIES_AT_ONCE)
+        ids = await backlog(client, names, 10 * READ_ENTRIES)
         async with reading(cluster, client, names) as reader:
             sizes = [len(await reader.read()), len(await reader.read())]
-            assert sizes == [ENTRIES_AT_ONCE, 2 * ENTRIES_AT_ONCE]
+            assert sizes == [READ_ENTRIES, 2 * READ_ENTRIES]
             replies = itertools.count(1)
             answer = AbstractConnection.read_response
 
@@ -153,9 +154,9 @@ async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
                 return reply
 
             monkeypatch.setattr(AbstractConnection, "read_response", second_is_cut)
-            assert await reader.read() == ids[sum(sizes) : sum(sizes) + ENTRIES_AT_ONCE]
+            assert await reader.read() == ids[sum(sizes) : sum(sizes) + READ_ENTRIES]
             given_out = (await client.xpending(names.deltas, GROUP))["pending"]
-            assert given_out > sum(sizes) + ENTRIES_AT_ONCE, "there was a second reply"
+            assert given_out > sum(sizes) + READ_ENTRIES, "there was a second reply"
             assert (await reader.read())[0] == ids[given_out]
 
 
@@ -166,7 +167,7 @@ async def test_a_reader_with_a_backlog_waits_for_its_cluster(tmp_path: Path) -> 
     """
     names = Partitions(COUNT).all[0]
     async with running_cluster(tmp_path) as cluster, connected(cluster) as client:
-        await backlog(client, names, 4 * ENTRIES_AT_ONCE)
+        await backlog(client, names, 4 * READ_ENTRIES)
         async with reading(cluster, client, names) as reader:
             for _ in range(2):
                 assert await reader.read()
@@ -249,7 +250,7 @@ class Reader:
     async def read(self) -> list[bytes]:
         """Read a batch, and return the ids of its entries."""
         reply: Any = await self.client.xreadgroup(GROUP, "one", {self.stream: ">"}, count=5000, block=100)
-        return [entry_id for _, ((_, entries),) in reply for entry_id, _ in entries]
+        return [entry_id for _, ((_, batch),) in reply for entry_id, _ in batch.collected]
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from chaos.processes import free_port
 from deltaloom import GROUP
-from service.ports.storage import RawEntry
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.client.connection import reading_client_of
-from service.storage.client.reading_client import BATCH_BYTES, ENTRIES_AT_ONCE, Input, ReadBatch
+from service.storage.client.read_plan import BATCH_BYTES, READ_ENTRIES
+from service.storage.client.reading_client import Input
 from tests.bench import Bench, delta
 from tests.waiting import wait_until
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from service.storage.client.connection import ReadingClient
-    from service.storage.client.reading_client import Collector
+    from service.ports.storage import RawEntry
+    from service.storage.client.reading_client import Collector, ReadingClient
 
 
 class Replies:
@@ -66,7 +66,7 @@ async def read(client: ReadingClient, stream: str, count: int = 5000, block: int
     if not reply:
         return None
     ((_, ((last_id, batch),)),) = reply
-    return batch, last_id
+    return batch.collected, last_id
 
 
 async def ids_in(redis: Redis, stream: str) -> list[bytes]:
@@ -104,15 +104,15 @@ async def test_fewer_large_entries_are_read_at_once(redis: Redis, redis_url: str
 async def test_a_backlog_is_read_reply_by_reply(redis: Redis, redis_url: str, prefix: str) -> None:
     """A backlog is read in several replies per batch, which fit into the processor's cache."""
     bench = Bench(redis, prefix)
-    total = 9 * ENTRIES_AT_ONCE // 2
+    total = 9 * READ_ENTRIES // 2
     await bench.publish(*[delta(n, "x") for n in range(total)])
     batches = []
     async with reader(bench, redis_url, Replies) as client:
-        while some := await read(client, bench.names.deltas, 3 * ENTRIES_AT_ONCE):
+        while some := await read(client, bench.names.deltas, 3 * READ_ENTRIES):
             batch, last_id = some
             assert last_id == batch.ids[-1]
             batches.append(batch)
-        full = ENTRIES_AT_ONCE
+        full = READ_ENTRIES
         assert [batch.sizes for batch in batches] == [[full], [full, full], [full, full // 2]]
         ids = [entry_id for batch in batches for entry_id in batch.ids]
         assert ids == await ids_in(redis, bench.names.deltas)
@@ -127,36 +127,26 @@ async def test_a_read_with_fewer_replies_than_requested_does_not_block(
 ) -> None:
     """A reader that gets fewer replies than it requested does not block, and leaves no read open."""
     bench = Bench(redis, prefix)
-    await bench.publish(*[delta(n, "x") for n in range(ENTRIES_AT_ONCE)])
+    await bench.publish(*[delta(n, "x") for n in range(READ_ENTRIES)])
     async with reader(bench, redis_url) as client:
         batch, _ = await read(client, bench.names.deltas)
-        assert len(batch) == ENTRIES_AT_ONCE
+        assert len(batch) == READ_ENTRIES
         before = await calls(redis)
         assert await read(client, bench.names.deltas) is None
         assert await calls(redis) == before + 2, "it requested twice the number of replies"
-        await asyncio.wait_for(client.reads.no_more(60), 30)
+        await asyncio.wait_for(client.reads.drain(60), 30)
 
 
 async def test_a_backlog_goes_on_when_its_group_is_gone(redis: Redis, redis_url: str, prefix: str) -> None:
     """A reader with several requests in flight recovers when its consumer group is deleted."""
     bench = Bench(redis, prefix)
-    await bench.publish(*[delta(n, "x") for n in range(3 * ENTRIES_AT_ONCE)])
+    await bench.publish(*[delta(n, "x") for n in range(3 * READ_ENTRIES)])
     async with reader(bench, redis_url, Replies) as client:
         for _ in range(2):
             assert await read(client, bench.names.deltas)
         await redis.xgroup_destroy(bench.names.deltas, GROUP)
         batch, _ = await read(client, bench.names.deltas)
         assert batch.ids[0] == (await ids_in(redis, bench.names.deltas))[0]
-
-
-async def test_what_comes_again_within_a_read_is_left_out() -> None:
-    """Entries that a recreated group delivers again within one read are dropped; order is kept."""
-    taken = ReadBatch(Replies(), 1)
-    for numbers in ([2, 10], [1, 2, 10], [3, 11], [12]):
-        taken.add([RawEntry(b"7-%d" % number, [b"event", b"{}"]) for number in numbers])
-    assert isinstance(taken.batch, Replies)
-    assert taken.batch.ids == [b"7-2", b"7-10", b"7-11", b"7-12"]
-    assert (taken.entries, taken.last_id) == (4, b"7-12")
 
 
 async def test_shutdown_waits_for_the_last_read(redis: Redis, redis_url: str, prefix: str) -> None:
@@ -175,7 +165,7 @@ async def test_shutdown_waits_for_the_last_read(redis: Redis, redis_url: str, pr
 
         reading = asyncio.create_task(read_on())
         await wait_until(partial(a_client_waits, redis), message="it waits for a first entry")
-        ending = asyncio.create_task(client.reads.no_more(60))
+        ending = asyncio.create_task(client.reads.drain(60))
         await bench.publish(delta(1, "a"))
         await wait_until(bench.pending, message="the server has given it out")
         assert not ending.done(), "the entry is not taken yet"
@@ -200,18 +190,18 @@ async def test_shutdown_does_not_wait_for_a_retried_read(redis: Redis, prefix: s
         reading = asyncio.create_task(read(client, bench.names.deltas))
         with capture_logs() as lines:
             await wait_until(lambda: lines, message="the server is away")
-        await asyncio.wait_for(client.reads.no_more(60), 30)
+        await asyncio.wait_for(client.reads.drain(60), 30)
         reading.cancel()
 
 
 async def test_a_batch_has_no_more_entries_than_it_should(redis: Redis, redis_url: str, prefix: str) -> None:
     """Otherwise one worker would hold ten thousand slow entries for ten seconds."""
     bench = Bench(redis, prefix)
-    await bench.publish(*[delta(n, "x") for n in range(6 * ENTRIES_AT_ONCE)])
+    await bench.publish(*[delta(n, "x") for n in range(6 * READ_ENTRIES)])
     limit = 700
     async with reader(bench, redis_url, entries_at_most=lambda: limit) as client:
         sizes = [len((await read(client, bench.names.deltas))[0]) for _ in range(3)]
-        assert sizes == [ENTRIES_AT_ONCE, ENTRIES_AT_ONCE, ENTRIES_AT_ONCE]
+        assert sizes == [READ_ENTRIES, READ_ENTRIES, READ_ENTRIES]
         limit = 2000
         batch, _ = await read(client, bench.names.deltas)
-        assert len(batch) == 2 * ENTRIES_AT_ONCE
+        assert len(batch) == 2 * READ_ENTRIES

@@ -2,11 +2,14 @@
 
 A cluster's client is not a `Redis` by type, but has every method that the program uses. So the rest of the
 program treats all three as one type.
+
+A worker has two clients: FastStream reads with the one of `reading_client_of`, everything else uses the one
+of `client_of`. Each takes a free connection for each call, and they share none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
@@ -17,49 +20,44 @@ from redis.client import Redis as BlockingRedis
 from redis.cluster import ClusterNode as BlockingClusterNode
 
 from service.storage.client.cluster import BlockingCluster, Cluster
-from service.storage.client.reading_client import Input, ReadingCluster, ReadingMaster, ReadingRedis, gather
-from service.storage.client.reads import Reads
+from service.storage.client.reading_client import ClusterReadingClient, ReadingClient
 from service.storage.client.sentinel import BlockingMaster, Master
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.address import Address
+    from service.storage.client.reading_client import Input
 
 _CONNECTIONS = 10_000
 """Maximum connections to a server: one for each partition and a few more; redis-py's default is 100."""
 
-_READ_BYTES = 256 * 1024
+_SOCKET_BYTES = 256 * 1024
 """Bytes read from a socket at once; a batch has a few hundred thousand."""
-
-ReadingClient = ReadingRedis | ReadingMaster | ReadingCluster
-
-
-class _ClientClasses(NamedTuple):
-    """The client class of each mode."""
-
-    standalone: type[Redis] = Redis
-    sentinel: type[Master] = Master
-    cluster: type[Cluster] = Cluster
 
 
 def client_of(address: Address, *, single_connection: bool = False, **options: Any) -> Redis:
     """Return an asyncio client without decoded replies; `options` are those of redis-py's connections."""
-    return cast(
-        "Redis", _create(_ClientClasses(), address, single_connection=single_connection, options=options)
-    )
+    options = {"max_connections": _CONNECTIONS, **options}
+    if address.mode == "standalone":
+        return Redis.from_url(address.urls[0], single_connection_client=single_connection, **options)
+    hosts, arguments = address.hosts, _arguments(address)
+    if address.mode == "sentinel":
+        login, options = address.sentinel_login, {**options, **arguments}
+        return Master.found_by(hosts, login, address.service, single=single_connection, **options)
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    # The servers' own setting decides whether slots are served while other slots have no master.
+    cluster = Cluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **arguments})
+    return cast("Redis", cluster)
 
 
 def reading_client_of(address: Address, inputs: Mapping[str, Input]) -> ReadingClient:
     """Return the client with which FastStream reads these streams."""
-    kinds = _ClientClasses(ReadingRedis, ReadingMaster, ReadingCluster)
-    # The callers retry failed reads. On a cluster, redis-py would send all commands of a pipeline again and
-    # add their replies to those already received.
-    options = {"socket_read_size": _READ_BYTES, "retry": Retry(NoBackoff(), 0)}
-    client: ReadingClient = _create(kinds, address, single_connection=False, options=options)
-    client.inputs, client.latest, client.reads = inputs, {}, Reads()
-    client.set_response_callback("XREADGROUP", cast("Any", gather))
-    return client
+    # The reading client retries failed reads. If redis-py did, it would send all commands of a cluster's
+    # pipeline again, and their replies would be added to those that have come.
+    client = client_of(address, socket_read_size=_SOCKET_BYTES, retry=Retry(NoBackoff(), 0))
+    kind = ClusterReadingClient if address.mode == "cluster" else ReadingClient
+    return kind(client, inputs)
 
 
 def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
@@ -73,28 +71,6 @@ def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:
     nodes = [BlockingClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
     cluster = BlockingCluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **arguments})
     return cast("BlockingRedis", cluster)
-
-
-def _create(
-    kinds: _ClientClasses, address: Address, *, single_connection: bool, options: dict[str, Any]
-) -> Any:
-    options = {"max_connections": _CONNECTIONS, **options}
-    if address.mode == "standalone":
-        return kinds.standalone.from_url(
-            address.urls[0], single_connection_client=single_connection, **options
-        )
-    hosts, arguments = address.hosts, _arguments(address)
-    if address.mode == "sentinel":
-        return kinds.sentinel.found_by(
-            hosts,
-            address.sentinel_login,
-            address.service,
-            single=single_connection,
-            **{**options, **arguments},
-        )
-    nodes = [ClusterNode(host, port) for host, port in hosts]
-    # The servers' own setting decides whether slots are served while other slots have no master.
-    return kinds.cluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **arguments})
 
 
 def _arguments(address: Address) -> dict[str, Any]:

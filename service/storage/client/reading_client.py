@@ -1,17 +1,80 @@
-"""Clients that read for FastStream. They wait while the server is unavailable, and recreate a missing group.
+"""The client with which FastStream reads: many entries at once, and through outages of the server.
 
-With a client of its own FastStream would log a traceback for each attempt, and stop for good if the group is
-missing.
+With a client of redis-py, FastStream would inspect each entry, log a traceback for each failed attempt, and
+stop for good if the consumer group is missing.
 
-Theory of operation:
+Theory of operation
+===================
 
-1. FastStream sends XREADGROUP. The client replaces it by smaller reads in a pipeline, fewer if the latest
-   batch was small. The first read blocks, the others return the entries that are there by then.
-2. Each reply is added to the batch as soon as it has come, while the server prepares the next one. The
-   replies are so small that their entries and decoded events fit into the processor's cache.
-3. FastStream receives the whole batch as if it were a single entry.
-4. If the pipeline fails without a reply, the client sends a single read and retries it until it succeeds.
-5. A read counts as in progress until FastStream asks for the next batch: see `reads.py`.
+1. FastStream reads in a loop: it calls `xreadgroup`, passes the reply to the handler, and calls again when
+   the handler has returned. It is told (`service/bus/subscription.py`) to pass each reply to one call of the
+   handler (`batch=True`); to acknowledge nothing (`AckPolicy.MANUAL`), since a script does; to publish no
+   reply; and to use the parser and the decoder given, since its own would decode a batch as one JSON array.
+   The broker gets the client below instead of connecting one (`service/bus/broker.py`).
+2. `xreadgroup` sends several smaller reads in one pipeline (`read_plan.py` decides how many). The first read
+   blocks; the others return the entries that are there by then.
+3. redis-py calls `_add_reply` for each reply as soon as it has come, while the server prepares the next one.
+   This adds the reply to a `ReadBatch`. A reply is so small that its entries, and the data decoded from them,
+   fit into the processor's cache.
+4. FastStream receives the `ReadBatch` in place of the fields of a single entry. So neither redis-py nor
+   FastStream does any work for each entry.
+5. If the pipeline fails before any entry has come, the client sends a single read and retries it until it
+   succeeds. A missing group is created, and then read from its start. If the pipeline fails later, the
+   entries that have come are the batch; the next read meets the error again.
+6. A read is in progress until FastStream asks for the next batch of its stream, so that shutdown can wait for
+   it. `reads.py` keeps the account.
+7. All reads go through `_send` and `_send_together`, on connections from the pool of `reading_client_of`
+   (`connection.py`). The rest of the worker, commits included, shares the pool of `client_of`. To give each
+   stream a connection of its own, change these two methods; to configure the connections of reads or of
+   commits, change `connection.py`.
+
+Seams
+=====
+
+The program relies on the following behavior, which FastStream 0.7 and redis-py 8 do not promise.
+`tests/contract/test_reading_seams.py` tests each seam with the installed versions, by its number.
+
+FastStream:
+
+F1. The constructor of `RedisBroker` gets its connection from `_make_connection_state` (private). The
+    connection gives out `_client` (private), and closes it with `aclose` when the broker stops.
+F2. A batch subscriber calls `xgroup_create`, `ping` and then only `xreadgroup`, with the keyword arguments
+    below. Its start fails if `ping` takes 3 s, so the client sends no PING. It sends no XGROUP CREATE either:
+    the group exists already, and a new one would begin at the end of the stream.
+F3. A reply `[(stream, [(id, X)])]` reaches the parser as `{"data": [X], "message_ids": [id], ...}`, and the
+    decoder's result reaches the handler. FastStream neither copies nor inspects X. (But it makes a pydantic
+    model of the handler's parameter when it starts, even with `apply_types=False`; hence the type Any.)
+F4. An empty reply reaches no handler; FastStream calls `xreadgroup` again at once.
+F5. FastStream calls `xreadgroup` again only after the handler has returned.
+F6. An exception from the handler is logged, and reading goes on.
+F7. `subscriber.start` begins reading although the broker has started before.
+F8. `subscriber.tasks` (undocumented) has the reading task until the broker stops. The broker then cancels the
+    task, does not wait for its end, and empties the list.
+F9. FastStream's binary envelope begins with `BinaryMessageFormatV1.IDENTITY_HEADER`, a version and two
+    offsets (`service/bus/envelope.py`).
+
+redis-py:
+
+R1. A response callback gets the options of `execute_command` as keyword arguments, in pipelines too. It
+    replaces redis-py's own parser: entries are lists `[id, [name, value, ...]]`, by stream.
+R2. A pipeline sends all commands at once, and calls the callback for each reply before it reads the next one.
+R3. An error among the replies of a pipeline is raised after all replies were read.
+R4. With `Retry(NoBackoff(), 0)`, redis-py never sends a command again. On a cluster, `execute` of a pipeline
+    also needs `allow_redirections=False`.
+R5. The message of an error that has no class of its own begins with the server's code, such as NOGROUP.
+R6. A cluster's client asks `_determine_slot` and `get_nodes_from_slot` for the node of a command, and reads
+    the slot map again if `_initialize` is set (`cluster.py`).
+R7. A sentinel's connection looks up the master in `connect`, which calls `connect_check_health` with
+    `retry_socket_connect=False` (`sentinel.py`).
+
+When FastStream or redis-py is upgraded
+=======================================
+
+1. Run `tests/contract/test_reading_seams.py`. A failure names the seam that has moved.
+2. Read `_StreamHandlerMixin` and `StreamBatchSubscriber` of FastStream again, and `execute_command`,
+   `parse_response` and the pipelines of redis-py's asyncio clients `Redis` and `RedisCluster`.
+3. Look for a documented option that can replace a seam.
+4. Run `make test-all` and `make chaos`, and compare the processor time of a read with the previous versions.
 """
 
 from __future__ import annotations
@@ -20,39 +83,28 @@ import asyncio
 import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from redis import exceptions
-from redis.asyncio import Redis
 
 from handlers.core.identity import EntryId
 from service import logs
 from service.ports.storage import StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
-from service.storage.client.cluster import Cluster
-from service.storage.client.sentinel import Master
+from service.storage.client.read_plan import bytes_of_entry, plan_reads
+from service.storage.client.reads import Reads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    from redis.asyncio import Redis
 
     from service.ports.storage import RawEntry
     from service.retrying import RetryUntilAvailable
-    from service.storage.client.reads import Reads
-
-
-BATCH_BYTES = 2 * 1024 * 1024
-"""Approximate maximum bytes of a batch: with large entries (arrays of events) it has fewer of them."""
-
-ENTRIES_AT_ONCE, _BYTES_AT_ONCE = 500, 192 * 1024
-"""Maximum entries of one reply, and their approximate maximum bytes, so that they and the data decoded from
-them fit into the processor's cache."""
 
 _PAUSES = (0, 0.05, 0.2, 0.8)
 """Seconds before each retry after a lost connection to a cluster. A lost connection is common; only a failure
 for about a second means that the cluster is unavailable."""
-
-_SAMPLE = 16
-"""Approximate number of entries in a sample of entry sizes."""
 
 
 class GroupCreator(Protocol):
@@ -64,126 +116,24 @@ class GroupCreator(Protocol):
 
 
 class Collector(Protocol):
-    """A batch under construction."""
+    """An object that receives the entries of a batch."""
 
     def extend(self, entries: Sequence[RawEntry], /) -> None:
         """Add entries in the order of their ids."""
         ...
 
 
-class Input(NamedTuple):
-    """An input stream and the means to read it."""
-
-    group: GroupCreator
-    retrying: RetryUntilAvailable
-    new_batch: Callable[[], Collector] = list
-    entries_at_most: Callable[[], int | None] = lambda: None
-    """Return the maximum entries of the next batch, or None for no limit but the configured one."""
-
-
-class Patient:
-    """The reading behaviour shared by the clients of all modes."""
-
-    inputs: Mapping[str, Input]
-    """The inputs by the names of their streams."""
-    latest: dict[str, _Latest]
-    """The sizes of the latest read by stream; no item before the first read."""
-    reads: Reads
-    """The reads in progress; a read ends when FastStream asks for the next batch of the stream."""
-
-    _in_pipelines: ClassVar[dict[str, bool]] = {}
-    """Options for the execution of a pipeline."""
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Read a batch as soon as the server can, and return it as a single entry.
-
-        Otherwise FastStream would process each entry, and redis-py create a dictionary for each. Commands
-        other than XREADGROUP are not sent: FastStream's ping would wait for another partition's server, and
-        its XGROUP CREATE would begin at the end of the stream, while the group exists already.
-        """
-        if args[0] != "XREADGROUP":
-            return True
-        stream = next(arg for arg in args if arg in self.inputs)
-        self.reads.end(stream)
-        latest = self.latest.get(stream, _NOTHING)
-        # Create the batch before the read, so that it records a replication id from before its first entry.
-        options["taken"] = taken = ReadBatch(self.inputs[stream].new_batch(), latest.entry_bytes)
-        commands = _commands(args, latest, self.inputs[stream].entries_at_most())
-        with logs.bound(stream=stream):
-            if len(commands) == 1 or not await self._read_at_once(stream, commands, options):
-                await self.inputs[stream].retrying.call(self._read, stream, commands[0], options)
-        self.latest[stream] = _Latest(taken.entries, taken.entry_bytes)
-        return [(stream.encode(), [(taken.last_id, taken.batch)])] if taken.entries else []
-
-    async def _read(self, stream: str, command: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Read one reply.
-
-        Raises:
-            StorageUnavailableError: retry the read.
-        """
-        async with self._under_way(stream, options["taken"]):
-            try:
-                with unavailable_if_away():
-                    await self._ask(command, options)
-            except exceptions.ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-            else:
-                return
-        await self.inputs[stream].group.ensure()
-        raise StorageUnavailableError("NOGROUP", "the consumer group was missing and has been created again")
-
-    async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
-        await super().execute_command(*command, **options)  # type: ignore[misc]  # the client's
-
-    async def _read_at_once(
-        self, stream: str, commands: list[tuple[Any, ...]], options: dict[str, Any]
-    ) -> bool:
-        """Read several replies; return False if an error came before any entry.
-
-        The error itself is dropped, because the next read meets it again and handles it.
-        """
-        taken: ReadBatch = options["taken"]
-        pipeline = self.pipeline(transaction=False)  # type: ignore[attr-defined]  # the client's
-        for command in commands:
-            pipeline.execute_command(*command, **options)
-        async with self._under_way(stream, taken):
-            try:
-                with unavailable_if_away():
-                    await pipeline.execute(**self._in_pipelines)
-            except (exceptions.RedisError, StorageUnavailableError):
-                return taken.entries > 0
-        return True
-
-    @asynccontextmanager
-    async def _under_way(self, stream: str, taken: ReadBatch) -> AsyncIterator[None]:
-        """Register a read; unregister it at once if it has brought no entries."""
-        await self.reads.begin(stream)
-        try:
-            yield
-        finally:
-            if not taken.entries:
-                self.reads.end(stream)
-
-
-class _Latest(NamedTuple):
-    """The size of the latest read of a stream."""
-
-    entries: int = 0
-    entry_bytes: int = 1
-    """Approximate bytes of an entry."""
-
-
-_NOTHING = _Latest()
+CollectorT = TypeVar("CollectorT", bound=Collector)
 
 
 @dataclass(slots=True)
-class ReadBatch:
-    """The entries that a read has brought so far."""
+class ReadBatch(Generic[CollectorT]):
+    """The entries that the reads of a batch have brought so far."""
 
-    batch: Collector
+    collected: CollectorT
+    """Object that has received the entries."""
     entry_bytes: int
-    """Approximate bytes of an entry in the latest reply, which may be one of the previous read."""
+    """Approximate bytes of an entry in the latest reply, which may be one of the previous batch."""
     entries: int = 0
     last_id: bytes = b"0-0"
 
@@ -196,70 +146,188 @@ class ReadBatch:
         if _order(entries[0][0]) <= _order(self.last_id):
             entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]
         if entries:
-            self.batch.extend(entries)
+            self.collected.extend(entries)
             self.entries += len(entries)
-            self.last_id, self.entry_bytes = entries[-1][0], _size(entries)
+            self.last_id, self.entry_bytes = entries[-1][0], bytes_of_entry(entries)
 
 
 def _order(entry_id: bytes) -> EntryId:
     return EntryId.parse(entry_id.decode())
 
 
-def _commands(
-    args: tuple[Any, ...], latest: _Latest, entries_at_most: int | None = None
-) -> list[tuple[Any, ...]]:
-    """Return the commands of a read: the first one blocks, the others return what is there by then.
+class Input(NamedTuple):
+    """An input stream and the means to read it."""
 
-    Each requests as many entries as fit into the processor's cache, and all together twice as many as the
-    latest read has brought, so that the server prepares the next reply while one is processed.
+    group: GroupCreator
+    retrying: RetryUntilAvailable
+    new_batch: Callable[[], Collector] = list
+    """Return the object that receives the entries of the next batch."""
+    entries_at_most: Callable[[], int | None] = lambda: None
+    """Return the maximum entries of the next batch, or None for no limit but the configured one."""
+
+
+class _Latest(NamedTuple):
+    """The size of the latest batch of a stream."""
+
+    entries: int = 0
+    entry_bytes: int = 1
+    """Approximate bytes of an entry."""
+
+
+_NOTHING = _Latest()
+
+_Command = tuple[str | bytes | int, ...]
+_Reply = list[tuple[bytes, list[tuple[bytes, ReadBatch[Collector]]]]]
+
+
+class ReadingClient:
+    """The methods of a Redis client that FastStream calls, for the streams in `inputs`.
+
+    Args:
+        client: client of the server. It must not retry, or the replies of repeated commands would be added
+            to those that have come. Its callback for XREADGROUP is replaced.
+        inputs: the inputs by the names of their streams.
     """
-    at, block = args.index(b"COUNT") + 1, args.index(b"BLOCK")
-    count = max(1, min(int(args[at]), BATCH_BYTES // latest.entry_bytes, entries_at_most or int(args[at])))
-    at_once = max(1, min(count, ENTRIES_AT_ONCE, _BYTES_AT_ONCE // latest.entry_bytes))
-    first = (*args[:at], at_once, *args[at + 1 :])
-    times = max(1, min(count, 2 * latest.entries) // at_once)
-    return [first, *[(*first[:block], *first[block + 2 :])] * (times - 1)]
+
+    _execute_options: ClassVar[Mapping[str, bool]] = {}
+    """Options for the execution of a pipeline."""
+
+    def __init__(self, client: Redis, inputs: Mapping[str, Input]) -> None:
+        self._client = client
+        self._inputs = inputs
+        self._latest: dict[str, _Latest] = {}
+        self.reads = Reads()
+        """The reads in progress; a read ends when FastStream asks for the next batch of the stream."""
+        client.set_response_callback("XREADGROUP", cast("Any", _add_reply))
+
+    async def ping(self) -> Literal[True]:
+        """Return True without sending a command (F2)."""
+        return True
+
+    async def xgroup_create(self, **_arguments: object) -> Literal[True]:
+        """Return True without sending a command (F2)."""
+        return True
+
+    async def xreadgroup(
+        self,
+        groupname: str,
+        consumername: str,
+        streams: Mapping[str, str],
+        count: int,
+        block: int,
+        noack: Literal[False] = False,  # noqa: ARG002, FBT002 - as redis-py has it
+    ) -> _Reply:
+        """Read a batch as soon as the server can, and return it as a single entry.
+
+        Args:
+            groupname: the consumer group.
+            consumername: the consumer.
+            streams: the name of one stream of `inputs`, and the id that stands for new entries.
+            count: maximum entries of the batch.
+            block: milliseconds to wait for a first entry.
+            noack: False: entries are pending until they are acknowledged.
+
+        Returns:
+            The stream with an entry that has the id of the last one, and a `ReadBatch` for its fields; an
+            empty list if there was no entry.
+        """
+        ((stream, after),) = streams.items()
+        source, latest = self._inputs[stream], self._latest.get(stream, _NOTHING)
+        self.reads.end(stream)
+        # Create the batch before the read, so that it records a replication id from before its first entry.
+        batch = ReadBatch(source.new_batch(), latest.entry_bytes)
+        plan = plan_reads(
+            count,
+            latest_entries=latest.entries,
+            entry_bytes=latest.entry_bytes,
+            entries_at_most=source.entries_at_most(),
+        )
+        # Keywords are bytes, as redis-py passes them: that is cheaper, and `cluster.py` looks for STREAMS.
+        read = ("XREADGROUP", b"GROUP", groupname, consumername, b"COUNT", plan.entries)
+        first = (*read, b"BLOCK", block, b"STREAMS", stream, after)
+        others = [(*read, b"STREAMS", stream, after)] * (plan.reads - 1)
+        with logs.bound(stream=stream):
+            if not others or not await self._read_together(stream, [first, *others], batch):
+                await source.retrying.call(self._read, stream, first, batch)
+        self._latest[stream] = _Latest(batch.entries, batch.entry_bytes)
+        return [(stream.encode(), [(batch.last_id, batch)])] if batch.entries else []
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _read(self, stream: str, command: _Command, batch: ReadBatch[Collector]) -> None:
+        """Read one reply.
+
+        Raises:
+            StorageUnavailableError: retry the read.
+        """
+        async with self._in_progress(stream, batch):
+            try:
+                with unavailable_if_away():
+                    await self._send(command, batch)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+            else:
+                return
+        await self._inputs[stream].group.ensure()
+        raise StorageUnavailableError("NOGROUP", "the consumer group was missing and has been created again")
+
+    async def _read_together(
+        self, stream: str, commands: Sequence[_Command], batch: ReadBatch[Collector]
+    ) -> bool:
+        """Read several replies; return False if an error came before any entry.
+
+        The error itself is dropped, because the next read meets it again and handles it.
+        """
+        async with self._in_progress(stream, batch):
+            try:
+                with unavailable_if_away():
+                    await self._send_together(commands, batch)
+            except (exceptions.RedisError, StorageUnavailableError):
+                return batch.entries > 0
+        return True
+
+    async def _send(self, command: _Command, batch: ReadBatch[Collector]) -> None:
+        """Send a read; its reply is added to the batch."""
+        await self._client.execute_command(*command, batch=batch)  # type: ignore[no-untyped-call]
+
+    async def _send_together(self, commands: Iterable[_Command], batch: ReadBatch[Collector]) -> None:
+        """Send reads in one pipeline; each reply is added to the batch as it comes."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command, batch=batch)
+        await pipeline.execute(**self._execute_options)
+
+    @asynccontextmanager
+    async def _in_progress(self, stream: str, batch: ReadBatch[Collector]) -> AsyncIterator[None]:
+        """Register a read; unregister it at once if it has brought no entries."""
+        await self.reads.begin(stream)
+        try:
+            yield
+        finally:
+            if not batch.entries:
+                self.reads.end(stream)
 
 
-def gather(reply: Any, *, taken: ReadBatch, **_options: Any) -> None:
-    """Add a reply's entries to the batch; redis-py calls this as soon as the reply is complete."""
-    streams = reply.items() if isinstance(reply, dict) else reply or ()
-    for _, entries in streams:
-        if entries:
-            taken.add(entries)
-
-
-def _size(entries: Sequence[RawEntry]) -> int:
-    """Return the approximate bytes of an entry: 1 plus the mean of a sample spread over the entries."""
-    some = entries[:: max(1, len(entries) // _SAMPLE)]
-    return 1 + sum(len(value) for _, fields in some for value in fields) // len(some)
-
-
-class ReadingRedis(Patient, Redis):  # type: ignore[misc]  # redis-py's own bases disagree
-    """A reading client of a single server."""
-
-
-class ReadingMaster(Patient, Master):  # type: ignore[misc]  # redis-py's own bases disagree
-    """A reading client of the master behind sentinels."""
-
-
-class ReadingCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own bases disagree
+class ClusterReadingClient(ReadingClient):
     """A reading client of a cluster."""
 
-    # A redirected command would call `execute_command` again; instead, the next read follows the redirection.
-    _in_pipelines: ClassVar[dict[str, bool]] = {"allow_redirections": False}
+    # redis-py would send redirected commands again, one by one. Here only the single read is redirected.
+    _execute_options: ClassVar[Mapping[str, bool]] = {"allow_redirections": False}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, client: Redis, inputs: Mapping[str, Input]) -> None:
+        super().__init__(client, inputs)
         self._closing = asyncio.Lock()
         self._times_closed = 0
 
-    async def _ask(self, command: tuple[Any, ...], options: dict[str, Any]) -> None:
+    async def _send(self, command: _Command, batch: ReadBatch[Collector]) -> None:
         for pause in _PAUSES:
             async with self._closing:
                 times_closed = self._times_closed
             with contextlib.suppress(exceptions.ConnectionError):
-                return await super()._ask(command, options)
+                return await super()._send(command, batch)
             # The other connections may be lost too, and the slot map may be outdated, so close them all. If
             # another read has done that meanwhile, the connections are new and in use by other reads.
             async with self._closing:
@@ -267,4 +335,22 @@ class ReadingCluster(Patient, Cluster):  # type: ignore[misc]  # redis-py's own 
                     await self.aclose()
                     self._times_closed += 1
             await asyncio.sleep(pause)
-        return await super()._ask(command, options)
+        return await super()._send(command, batch)
+
+
+def _add_reply(
+    reply: dict[bytes, list[RawEntry]] | list[tuple[bytes, list[RawEntry]]] | None,
+    *,
+    batch: ReadBatch[Collector],
+    **_options: object,
+) -> None:
+    """Add a reply's entries to the batch; redis-py calls this as soon as the reply is complete (R1).
+
+    Args:
+        reply: entries by stream, as a dictionary (RESP3) or in pairs (RESP2); None if there are none.
+        batch: option of the command.
+    """
+    streams = reply.items() if isinstance(reply, dict) else reply or ()
+    for _, entries in streams:
+        if entries:
+            batch.add(entries)

@@ -2,6 +2,8 @@
 
 The server delivers entries when it replies. If a stopping worker drops the reply, its entries stay pending
 until another worker claims them, and they count as delivered twice.
+
+This module knows neither Redis nor FastStream. `reading_client.py` decides when a read begins and ends.
 """
 
 from __future__ import annotations
@@ -13,23 +15,23 @@ class Reads:
     """The reads in progress, at most one per stream."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Future[None]] = {}
-        self._no_more = False
+        self._in_progress: dict[str, asyncio.Future[None]] = {}
+        self._draining = False
 
     async def begin(self, stream: str) -> None:
-        """Register a read. Block forever once `no_more` was called."""
-        if self._no_more:
+        """Register a read. Block forever once `drain` was called."""
+        if self._draining:
             await asyncio.get_running_loop().create_future()
-        if stream not in self._under_way:
-            self._under_way[stream] = asyncio.get_running_loop().create_future()
+        if stream not in self._in_progress:
+            self._in_progress[stream] = asyncio.get_running_loop().create_future()
 
     def end(self, stream: str) -> None:
         """Unregister a read that has no entries, or with entries that were processed."""
-        if stream in self._under_way:
-            self._under_way.pop(stream).set_result(None)
+        if stream in self._in_progress:
+            self._in_progress.pop(stream).set_result(None)
 
-    async def no_more(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of the time is not an error
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of the time is not an error
         """Block new reads; return when all reads in progress have ended, or after `timeout` seconds."""
-        self._no_more = True
-        if self._under_way:
-            await asyncio.wait(self._under_way.values(), timeout=timeout)
+        self._draining = True
+        if self._in_progress:
+            await asyncio.wait(self._in_progress.values(), timeout=timeout)
