@@ -31,7 +31,7 @@ Theory of operation
 Seams
 =====
 
-The program relies on the following behavior, which FastStream 0.7 and redis-py 8 do not promise.
+The program relies on the following behaviour, which FastStream 0.7 and redis-py 8 do not promise.
 `tests/contract/test_reading_seams.py` tests each seam with the installed versions, by its number.
 
 FastStream:
