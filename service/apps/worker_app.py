@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
-import os
-import signal
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
-
-from faststream import FastStream
+from typing import TYPE_CHECKING, Any
 
 from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
@@ -27,11 +22,11 @@ from service.settings import Settings, SettingsError
 from service.storage.buckets import WINDOW_STEPS
 from service.storage.client.connection import client_of, reading_client_of
 from service.storage.client.reading_client import Input
-from service.storage.client.server import ServerFinding, ask, assess
+from service.storage.client.server import ask, assess
 from service.storage.redis_rates import RedisRates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Coroutine, Iterable
 
     from redis.asyncio import Redis
 
@@ -65,116 +60,138 @@ def routing_table(settings: Settings) -> RoutingTable:
     return RoutingTable(known[name] for name in dict.fromkeys(names))
 
 
-async def run_worker(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT; it then finishes the batches in progress.
+@dataclass(frozen=True)
+class ExitReason:
+    """The reason for the end of a worker: a request to stop, or the failure of one of its tasks."""
 
-    A second signal ends the process at once; other workers take over its entries.
+    error: BaseException | None = None
+    """The failure; None after a request. A `StateFormatError` means that the worker cannot read the state."""
+
+
+class WorkerApp:
+    """A worker: start it, then let it serve until it is stopped or fails.
+
+    Several workers can run in one process if their consumer names differ: a worker does not change the
+    process's signal handlers, garbage collector or logging. Create and use it inside one event loop.
+
+    Raises:
+        SettingsError: the settings name an unknown handler.
+        HandlerConflictError: two handlers claim one type of events.
     """
-    table = routing_table(settings)
-    waits = settings.wait_aof or settings.wait_replicas > 0
-    client = client_of(settings.address, single_connection=waits)
-    retriers = _retriers(settings)
-    partitions = [
-        Partition(names, client, table, settings, retrying)
-        for names, retrying in zip(settings.served, retriers, strict=False)
-    ]
-    reader = reading_client_of(settings.address, _inputs_of(partitions))
-    broker = make_broker(settings, reader)
 
-    async def prepare() -> None:
-        _leave_at_once_on_second_signal(app)
+    def __init__(self, settings: Settings) -> None:
+        waits = settings.wait_aof or settings.wait_replicas > 0
+        self._settings = settings
+        self._table = routing_table(settings)
+        self._client = client_of(settings.address, single_connection=waits)
+        self._shared_retrier = RetryUntilAvailable()
+        self._partitions = [
+            Partition(names, self._client, self._table, settings, self._retrier())
+            for names in settings.served
+        ]
+        self._reader = reading_client_of(settings.address, _inputs_of(self._partitions))
+        self._broker = make_broker(settings, self._reader)
+        self._rehearsals = Rehearsals(self._client, self._table, settings)
+        self._spike_tasks = _spike_tasks(self._client, settings)
+        self._tasks: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        self._first_served: asyncio.Future[Any] = loop.create_future()
+        self._exit: asyncio.Future[ExitReason] = loop.create_future()
 
-    rehearsals, served = Rehearsals(client, table, settings), asyncio.Event()
-    beginning: list[asyncio.Task[None]] = []
-    reading: list[asyncio.Task[None]] = []
+    async def start(self) -> None:
+        """Begin to serve each partition as soon as its own server is available.
 
-    async def serve(partition: Partition) -> None:
-        reads = subscribe(broker, partition.names, settings, partition.process)
-        await partition.begin(reads, rehearsals.rehearse)
-        served.set()
+        Return when the first partition is served, or when the worker is to end.
+        """
+        await self._broker.start()
+        for partition in self._partitions:
+            self._run(self._serve_partition(partition))
+        await asyncio.wait({self._first_served, self._exit}, return_when=asyncio.FIRST_COMPLETED)
+        if self._first_served.done():
+            self._introduce()
+
+    async def serve(self) -> ExitReason:
+        """Serve until `stop` is called or a task fails; then shut down, and return the reason.
+
+        Batches in progress have half of the shutdown timeout to finish.
+        """
+        try:
+            reason = await self._exit
+            await self._shut_down()
+        finally:
+            await self._client.aclose()
+        if reason.error is None:
+            logs.logger().info("worker stopped", consumer=self._settings.consumer)
+        return reason
+
+    def stop(self, reason: ExitReason = ExitReason()) -> None:
+        """Let `start` and `serve` return soon. The first reason counts; further calls do nothing."""
+        if not self._exit.done():
+            self._exit.set_result(reason)
+
+    async def _serve_partition(self, partition: Partition) -> None:
+        read = subscribe(self._broker, partition.names, self._settings, partition.process)
+        await partition.begin(read, self._rehearsals.rehearse)
+        if not self._first_served.done():
+            self._first_served.set_result(None)
         await partition.watch_format()
 
-    async def introduce() -> None:
-        await served.wait()
+    def _introduce(self) -> None:
+        """Log that the worker has started, and begin the tasks that need one available server only."""
         logs.logger().info(
             "worker started",
-            consumer=settings.consumer,
-            stream=_inputs(settings),
-            handlers=[handler.name for handler in table.handlers],
+            consumer=self._settings.consumer,
+            stream=_inputs(self._settings),
+            handlers=[handler.name for handler in self._table.handlers],
         )
-        _collect_garbage_rarely()
-        for each in spikes:
+        for each in self._spike_tasks:
             each.start()
-        _log_server_findings(assess(await next(retriers).call(ask, client, "REDIS_URL")))
+        self._run(self._log_guarantees())
 
-    async def begin() -> None:
-        beginning.extend(map(asyncio.create_task, (introduce(), *map(serve, partitions))))
-        await asyncio.wait(beginning, return_when=asyncio.FIRST_EXCEPTION)
-        if _failures(beginning):
-            app.exit()
+    async def _log_guarantees(self) -> None:
+        """Log the server's guarantees, since deltaloom cannot be safer than its server."""
+        for finding in assess(await self._retrier().call(ask, self._client, "REDIS_URL")):
+            if finding.state == "ok":
+                logs.logger().info("server", what=finding.what, says=finding.says)
+            else:
+                logs.logger().warning("server at risk", what=finding.what, says=finding.says)
 
-    async def end() -> None:
-        await cancelled(*beginning)
-        await asyncio.gather(*(each.end() for each in partitions), *(each.stop() for each in spikes))
-        await reader.reads.drain(settings.block_ms / 1000 + _LAST_READ_WITHIN)
-        reading.extend(readers_of(broker))
+    async def _shut_down(self) -> None:
+        """Stop reading, finish the batches in progress, and leave the consumer groups."""
+        await cancelled(*self._tasks)
+        await asyncio.gather(
+            *(each.end() for each in self._partitions), *(each.stop() for each in self._spike_tasks)
+        )
+        await self._reader.reads.drain(self._settings.block_ms / 1000 + _LAST_READ_WITHIN)
+        readers = readers_of(self._broker)
+        await self._broker.stop()
+        await cancelled(*readers)
+        await self._reader.aclose()
+        timeout = self._settings.shutdown_timeout / 2
+        await asyncio.gather(*(partition.leave(timeout) for partition in self._partitions))
 
-    async def leave() -> None:
-        await cancelled(*reading)
-        await reader.aclose()
-        timeout = settings.shutdown_timeout / 2
-        await asyncio.gather(*(partition.leave(timeout) for partition in partitions))
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one of the worker's tasks until shutdown; its failure stops the worker."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._stop_if_failed)
+        self._tasks.append(task)
 
-    spikes = _spike_rounds(client, settings)
+    def _stop_if_failed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.stop(ExitReason(error))
 
-    app = FastStream(
-        broker,
-        logger=logging.getLogger(logs.FASTSTREAM_LOGGER),
-        on_startup=[prepare],
-        after_startup=[begin],  # may wait for one server while others are read
-        on_shutdown=[end],
-        after_shutdown=[leave],
-    )
-    try:
-        await app.run(log_level=logging.DEBUG)
-    finally:
-        await client.aclose()
-    for failure in _failures(beginning):
-        raise failure
-    logs.logger().info("worker stopped", consumer=settings.consumer)
-
-
-def _failures(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:
-    """Return the exceptions raised by tasks that have ended."""
-    ended = [task for task in tasks if task.done() and not task.cancelled()]
-    return [error for task in ended if (error := task.exception())]
+    def _retrier(self) -> RetryUntilAvailable:
+        """Return the shared retrier; in a cluster, where servers fail independently, a new one."""
+        return RetryUntilAvailable() if self._settings.address.mode == "cluster" else self._shared_retrier
 
 
-def _spike_rounds(client: Redis, settings: Settings) -> list[PeriodicTask]:
+def _spike_tasks(client: Redis, settings: Settings) -> list[PeriodicTask]:
     """Return the periodic task that checks for spikes, in a list; empty if refusals are not counted."""
     if not settings.spike_window:
         return []
     every = min(settings.spike_window / WINDOW_STEPS, _SPIKE_SECONDS)
     watch = SpikeWatch(RedisRates(client, settings), thresholds_of(settings), every)
     return [PeriodicTask("spikes", every, watch.look, settings.names.all[0].deltas)]
-
-
-def _collect_garbage_rarely() -> None:
-    """Make the garbage collector run rarely, and only on new objects.
-
-    A batch creates some ten thousand objects without reference cycles. Searching them for cycles every 700
-    objects, and all imported objects now and then, took as long as all other work.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
-
-def _retriers(settings: Settings) -> Iterator[RetryUntilAvailable]:
-    """Yield one retrier for all callers; in a cluster, where servers fail independently, one for each."""
-    one = RetryUntilAvailable()
-    while True:
-        yield RetryUntilAvailable() if settings.address.mode == "cluster" else one
 
 
 def _inputs_of(partitions: Iterable[Partition]) -> dict[str, Input]:
@@ -194,25 +211,3 @@ def _inputs(settings: Settings) -> str:
         return first
     numbers = ",".join(str(names.partition) for names in settings.served)
     return f"{settings.prefix}:{{{numbers}}}:deltas"
-
-
-def _log_server_findings(findings: Iterable[ServerFinding]) -> None:
-    """Log the server's guarantees, since deltaloom cannot be safer than its server."""
-    for finding in findings:
-        if finding.state == "ok":
-            logs.logger().info("server", what=finding.what, says=finding.says)
-        else:
-            logs.logger().warning("server at risk", what=finding.what, says=finding.says)
-
-
-def _leave_at_once_on_second_signal(app: FastStream) -> None:
-    received: list[int] = []
-
-    def on_signal(number: int) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        app.exit()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ def run(config: ConfigFile = DEFAULT) -> None:
     """
     from service import logs
     from service.cli.connect import read_settings
-    from service.cli.loop import run_in_loop
+    from service.cli.process_wide import run_in_loop
     from service.cli.worker import check_alerts
 
     settings = read_settings()
@@ -38,19 +37,12 @@ def run(config: ConfigFile = DEFAULT) -> None:
 
 
 async def _until_stopped(settings: Settings, config: Path) -> None:
-    """Relay until the first signal; a second one ends the process at once."""
+    """Relay until a signal or a closed terminal."""
     from service.apps.relay_app import relaying
-    from service.cli.hangup import on_hangup
+    from service.cli.process_wide import on_hangup, stop_on_signals
 
     stopped = asyncio.Event()
-
-    def on_signal(number: int) -> None:
-        if stopped.is_set():
-            os._exit(128 + number)
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    stop_on_signals(stopped.set)
     async with relaying(settings, config, os.environ) as relays:
         on_hangup(relays.reload)
         relays.start()

@@ -118,7 +118,7 @@ def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) 
     """
     from service import logs
     from service.apps.worker_app import routing_table
-    from service.cli.loop import run_in_loop
+    from service.cli.process_wide import run_in_loop
 
     routing_table(settings)
     if alerts is not None:
@@ -139,14 +139,20 @@ def check_alerts(file: Path) -> None:
 
 
 async def _until_stopped(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
-    """Run a worker until SIGTERM, a closed terminal, or the end of its supervisor."""
+    """Run a worker until a signal, a closed terminal, the end of its supervisor, or a failure.
+
+    Raises:
+        BaseException: the failure; it has the exit code that `command_errors.py` gives it.
+    """
     from service.apps.relay_app import relaying
-    from service.apps.worker_app import run_worker
-    from service.cli.hangup import on_hangup, stop
+    from service.apps.worker_app import WorkerApp
+    from service.cli.process_wide import collect_garbage_rarely, on_hangup, stop_on_signals, stop_process
     from service.supervisor import when_parent_is_gone
 
+    worker = WorkerApp(settings)
+    stop_on_signals(worker.stop)
     if supervised:
-        when_parent_is_gone(stop)
+        when_parent_is_gone(stop_process)
     async with contextlib.AsyncExitStack() as beside:
         if alerts is None:
             on_hangup(None)
@@ -154,4 +160,8 @@ async def _until_stopped(settings: Settings, alerts: Path | None, *, supervised:
             relays = await beside.enter_async_context(relaying(settings, alerts, os.environ))
             on_hangup(relays.reload)
             relays.start()
-        await run_worker(settings)
+        await worker.start()
+        collect_garbage_rarely()
+        reason = await worker.serve()
+    if reason.error is not None:
+        raise reason.error
