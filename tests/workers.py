@@ -1,4 +1,4 @@
-"""Worker processes for integration tests (`python -m service worker`), and readers of their outputs."""
+"""Workers for integration tests, in processes of their own or in this one, and readers of their outputs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from deltaloom import GROUP, AssembledText, DeadLetter, ModerationAlert, StreamNames
+from service.apps.worker_app import WorkerApp
+from service.settings import Settings
 from tests import fork_server
 from tests.streams import entries
 from tests.waiting import wait_until
@@ -101,6 +103,28 @@ def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:
     with log.open("wb") as stderr:
         process = fork_server.start("worker", env=environment, stdout=None, stderr=stderr)
     return WorkerProcess(process, log)
+
+
+@asynccontextmanager
+async def workers_in_process(
+    redis_url: str, prefix: str, count: int = 1, **settings: object
+) -> AsyncIterator[list[WorkerApp]]:
+    """Run `count` workers in this process; stop them at the end, and assert that none has failed.
+
+    This takes less time than `running_workers`, which is for tests of signals, crashes, exit codes, log lines
+    and the isolation of processes.
+    """
+    given: dict[str, Any] = {"redis_url": redis_url, "prefix": prefix, "block_ms": 50, **settings}
+    workers = [WorkerApp(Settings(**given)) for _ in range(count)]
+    serving = [asyncio.create_task(worker.serve()) for worker in workers]
+    try:
+        await asyncio.gather(*(worker.start() for worker in workers))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+        reasons = await asyncio.gather(*serving)
+    assert [reason.error for reason in reasons] == [None] * count
 
 
 async def settled(redis: Redis, prefix: str) -> bool:
