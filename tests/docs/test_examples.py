@@ -24,7 +24,15 @@ from tests.docs.scripts import (
     run_example,
 )
 from tests.waiting import wait_until
-from tests.workers import alerts, counts, dead_letters, running_workers, texts, wait_until_settled
+from tests.workers import (
+    alerts,
+    counts,
+    dead_letters,
+    running_workers,
+    texts,
+    wait_until_settled,
+    workers_in_process,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -49,7 +57,7 @@ async def test_published_events_become_a_text_and_two_alerts(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, name: str
 ) -> None:
     """Publish events that become a text and two alerts."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await run_example(name, redis_url, prefix, tmp_path)
         await wait_until_settled(redis, prefix)
     (text,) = await texts(redis, prefix)
@@ -127,7 +135,7 @@ async def test_a_faststream_subscriber_gets_texts_and_alerts(
         )
 
     async with (
-        running_workers(redis_url, prefix),
+        workers_in_process(redis_url, prefix),
         subscriber("subscribe_faststream.py", redis_url, prefix, tmp_path / "out") as printed,
     ):
         await wait_until(listening, 30, message="the subscriber's groups are there")
@@ -144,7 +152,7 @@ async def test_a_redis_subscriber_begins_with_the_oldest_text(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
     """Read texts that were finished before the subscriber's first start, and acknowledge them."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await run_example("publish_python.py", redis_url, prefix, tmp_path)
         await wait_until_settled(redis, prefix)
     assembled = StreamNames(prefix).assembled

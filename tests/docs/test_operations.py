@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deltaloom import StreamNames
 from tests.docs.pages import OPERATIONS, ROOT, quoted
 from tests.waiting import wait_until
-from tests.workers import dead_letters, running_workers, texts, wait_until_settled
+from tests.workers import dead_letters, running_workers, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
 
 async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     """List each key with its type."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix)
         await wait_until_settled(redis, prefix)
         assert await texts(redis, prefix)

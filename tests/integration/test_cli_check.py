@@ -11,7 +11,7 @@ from service.embedded import EmbeddedServer
 from service.keys import LEFT_OUT, Keys
 from tests.bench import Bench
 from tests.service.cli.command import deltaloom, environment
-from tests.workers import running_workers, wait_until_settled
+from tests.workers import wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,7 +30,7 @@ async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     env = environment(redis_url, prefix)
     code, before = checked(env)
     assert (code, before["workers"][0]) == (0, "warn")
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await redis.xadd(f"{prefix}:deltas", {"event": "{"})
         await wait_until_settled(redis, prefix)
         code, after = checked(env)

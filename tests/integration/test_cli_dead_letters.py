@@ -19,7 +19,7 @@ from service.storage.pages import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.streams import add as add_entry
 from tests.streams import letter_fields
-from tests.workers import dead_letters, running_workers, texts, wait_until_settled
+from tests.workers import dead_letters, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -196,7 +196,7 @@ async def test_a_worker_takes_what_was_replayed(
         '{"type":"response.refusal.done","refusal":"No.","item_id":"m","output_index":0,"content_index":0}'
     )
     await add(redis, prefix, "*", entry=json.dumps({"event": event}))
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         assert deltaloom("dead-letters", "replay", "--all", env=env).returncode == 0
         await wait_until_settled(redis, prefix)
     assert [text.text for text in await texts(redis, prefix)] == ["No."]

@@ -16,7 +16,7 @@ from service.cli import check, dead_letters, publish, run, show, tail, worker
 from service.cli.help_text import PROMPT
 from tests.service.cli.command import TIMEOUT, deltaloom, environment, running
 from tests.waiting import wait_until
-from tests.workers import running_workers, wait_until_settled
+from tests.workers import wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ async def world(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Pa
     (tmp_path / "alerts.toml").write_text('[destinations.log]\ntype = "log"\n')
     (tmp_path / "stream.sse").write_text(f"event: x\ndata: {json.dumps(DONE)}\n\n")
     names = StreamNames(prefix)
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         entry: Any = {"event": json.dumps(DONE), "response_id": "resp_42"}
         for number in range(5):
             await redis.xadd(names.deltas, {**entry, **({"response_id": f"resp_{number}"} if number else {})})

@@ -12,7 +12,7 @@ from deltaloom import Partitions
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import add, entries
 from tests.waiting import wait_until
-from tests.workers import running_workers
+from tests.workers import workers_in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ async def test_show_and_tail(
     redis: Redis, redis_url: str, partitions: Partitions, env: dict[str, str]
 ) -> None:
     """`show` and `tail` read all partitions."""
-    async with running_workers(redis_url, partitions.prefix, partitions=COUNT):
+    async with workers_in_process(redis_url, partitions.prefix, partitions=COUNT):
         for each in IDS:
             fields = {"event": refusal(each, item_id=f"msg_of_{each}"), "response_id": each}
             await add(redis, partitions.of(each).deltas, fields)
@@ -96,9 +96,9 @@ async def test_check(redis: Redis, redis_url: str, partitions: Partitions, env: 
 
     prefix = partitions.prefix
     assert f"no worker has read {prefix}:{{0}}:deltas (nor 3 other partitions) yet" in workers()["says"]
-    async with running_workers(redis_url, prefix, partitions=COUNT, serve_partitions="0-2"):
+    async with workers_in_process(redis_url, prefix, partitions=COUNT, serve_partitions="0-2"):
         assert f"no worker has read {prefix}:{{3}}:deltas yet" in workers()["says"]
-        async with running_workers(redis_url, prefix, partitions=COUNT, serve_partitions="3"):
+        async with workers_in_process(redis_url, prefix, partitions=COUNT, serve_partitions="3"):
             for names in partitions.all:
                 await add(redis, names.deltas, {"event": "{"})
                 await wait_until(partial(redis.exists, names.dead_letters), 30)
@@ -113,7 +113,7 @@ async def test_dead_letters(
     redis: Redis, redis_url: str, partitions: Partitions, env: dict[str, str]
 ) -> None:
     """The partition is part of a dead letter's id, so that it is replayed into its own partition."""
-    async with running_workers(redis_url, partitions.prefix, partitions=COUNT):
+    async with workers_in_process(redis_url, partitions.prefix, partitions=COUNT):
         for number, names in enumerate(partitions.all):
             await add(redis, names.deltas, {"event": "{", "tenant": str(number)})
             await wait_until(partial(redis.exists, names.dead_letters), 30)

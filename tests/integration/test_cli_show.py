@@ -11,7 +11,7 @@ from handlers.core.identity import StreamKey
 from service.keys import Keys
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
-from tests.workers import running_workers, wait_until_settled
+from tests.workers import wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -47,7 +47,7 @@ def shown(redis_url: str, prefix: str, name: str) -> dict[str, Any]:
 async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> None:
     """`show` finds finished and open texts of a response by its id or the id of any of its items."""
     names = StreamNames(prefix)
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, STREAM, response_id="resp_1", tenant="acme")
         await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
         known = shown(redis_url, prefix, "resp_1")
@@ -74,7 +74,7 @@ async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> N
 
 async def test_without_a_response_id(redis: Redis, redis_url: str, prefix: str) -> None:
     """`show` finds a text without a response id by its item id."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, [part("refusal.done", "msg_9", 0, refusal="No.")])
         await wait_until_settled(redis, prefix)
     known = shown(redis_url, prefix, "msg_9")
@@ -83,7 +83,7 @@ async def test_without_a_response_id(redis: Redis, redis_url: str, prefix: str) 
 
 async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix: str) -> None:
     """A finished text can be looked up after the response's record or its item has expired."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, STREAM[:3], response_id="resp_1", tenant="acme")
         await wait_until_settled(redis, prefix)
     names = StreamNames(prefix)
@@ -98,7 +98,7 @@ async def test_when_the_record_has_expired(redis: Redis, redis_url: str, prefix:
 
 async def test_an_item_far_back_is_found_by_the_marker(redis: Redis, redis_url: str, prefix: str) -> None:
     """A text at a high output index is found through the marker of the finished response."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         event = part("refusal.done", "msg_9", 0, refusal="No.", output_index=700)
         completed = {"type": "response.completed", "response": {"output": []}}
         await publish(redis, prefix, [event, completed], response_id="resp_1")
@@ -120,7 +120,7 @@ def test_nothing_is_known(redis_url: str, prefix: str) -> None:
 async def test_entry_of_another_program_is_skipped(redis: Redis, redis_url: str, prefix: str) -> None:
     """Skip what another program wrote to the output stream or an item, else `show` ends in a traceback."""
     names = StreamNames(prefix)
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, STREAM, response_id="resp_1")
         await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
         foreign: Any = {"note": "x"}

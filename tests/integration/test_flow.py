@@ -19,6 +19,7 @@ from tests.workers import (
     running_workers,
     texts,
     wait_until_settled,
+    workers_in_process,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def test_refusal_raises_two_alerts_and_gives_one_text(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
     """A refusal raises two alerts, and its text comes out on the stream and in its item."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, *refusal(), response_id="resp_1", tenant="acme")
         await wait_until_settled(redis, prefix)
     (text,) = await texts(redis, prefix)
@@ -86,7 +87,7 @@ async def test_refusal_raises_two_alerts_and_gives_one_text(
 
 async def test_opened_alert_comes_with_the_first_delta(redis: Redis, redis_url: str, prefix: str) -> None:
     """The alert `opened` is raised with the first delta, long before the refusal ends."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         created, _, first, *_ = refusal()
         await publish(redis, prefix, created, first, response_id="resp_1")
         (opened,) = await wait_until(lambda: alerts(redis, prefix), message="the alert is raised")
@@ -97,7 +98,7 @@ async def test_opened_alert_comes_with_the_first_delta(redis: Redis, redis_url: 
 async def test_events_written_by_hand(redis: Redis, redis_url: str, prefix: str) -> None:
     """Flat fields, as `redis-cli XADD` writes them, work like events in JSON."""
     flat = {"item_id": "msg_1", "output_index": "0", "content_index": "0"}
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         deltas = StreamNames(prefix).deltas
         for number, word in enumerate(WORDS, 1):
             event = {"type": "response.refusal.delta", "delta": word, "sequence_number": str(number)}
@@ -130,7 +131,7 @@ async def test_published_and_subscribed_with_faststream(
     async def on_alert(alert: ModerationAlert) -> None:
         got.append(alert)
 
-    async with running_workers(redis_url, prefix), broker:
+    async with workers_in_process(redis_url, prefix), broker:
         await broker.start()
         headers = {"response_id": "resp_1", "tenant": "acme"}
         events: list[Any] = [list(refusal())] if coalesced else list(refusal())
@@ -151,7 +152,7 @@ async def test_what_was_published_before_the_first_worker_is_read(
 ) -> None:
     """A new consumer group begins at the stream's start, and so reads what came before the first worker."""
     await publish(redis, prefix, *refusal(), response_id="resp_1")
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await wait_until_settled(redis, prefix)
     assert [text.text for text in await texts(redis, prefix)] == [REFUSAL]
 
@@ -170,7 +171,7 @@ async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
     await redis.xadd(deltas, {"nothing": "of ours"})
     await publish(redis, prefix, {**three, "item_id": None, "output_index": "x"}, response_id="resp_1")
     await publish(redis, prefix, three, four, done, response_id="resp_1")
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await wait_until_settled(redis, prefix)
     (text,) = await texts(redis, prefix)
     assert (text.text, text.integrity) == (REFUSAL, "verified")
@@ -190,7 +191,7 @@ async def test_bad_entries_are_dead_letters_and_their_neighbours_go_on(
 async def test_too_large_an_event_and_too_large_a_part(redis: Redis, redis_url: str, prefix: str) -> None:
     """Events and parts beyond their limits become dead letters. Otherwise one producer could fill Redis."""
     created, _, one, two, *_ = refusal()
-    async with running_workers(redis_url, prefix, max_event_bytes=2048, max_part_bytes=4096):
+    async with workers_in_process(redis_url, prefix, max_event_bytes=2048, max_part_bytes=4096):
         await publish(redis, prefix, {**one, "delta": "x" * 3000}, response_id="large_event")
         for number in range(10):
             event = {**one, "delta": f"{number}" + "x" * 1500, "sequence_number": number}
@@ -232,7 +233,7 @@ async def test_the_end_of_a_response_closes_what_is_open(
 ) -> None:
     """The end of a response finishes its open texts with the status of that end."""
     created, _, *words = list(refusal())[:6]
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, created, *words, end, response_id="resp_1")
         await wait_until_settled(redis, prefix)
     (text,) = await texts(redis, prefix)
@@ -242,7 +243,7 @@ async def test_the_end_of_a_response_closes_what_is_open(
 async def test_a_response_that_is_cut_off_is_given_up(redis: Redis, redis_url: str, prefix: str) -> None:
     """A text without an end is abandoned after the idle timeout."""
     created, _, *words = list(refusal())[:6]
-    async with running_workers(redis_url, prefix, idle_timeout=0.5, sweep_interval=0.1):
+    async with workers_in_process(redis_url, prefix, idle_timeout=0.5, sweep_interval=0.1):
         # All in one entry, so that a slow test process causes no idle time between events.
         await publish(redis, prefix, [created, *words], response_id="resp_1")
         (text,) = await wait_until(lambda: texts(redis, prefix), message="the text is given up")
@@ -254,7 +255,7 @@ async def test_half_an_emoji_in_each_of_two_deltas(redis: Redis, redis_url: str,
     """A surrogate pair that is split between two deltas survives each JSON and UTF-8 step."""
     _, _, one, two, *_ = refusal()
     done = part(type="response.refusal.done", refusal="no \U0001f600")
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         halves = [{**one, "delta": "no \ud83d"}, {**two, "delta": "\ude00"}]
         await publish(redis, prefix, *halves, done, response_id="resp_1")
         await wait_until_settled(redis, prefix)
@@ -286,11 +287,11 @@ async def test_the_answer_is_assembled_only_if_it_is_enabled(
         part(type="response.output_text.delta", delta="Hi", sequence_number=1),
         part(type="response.output_text.done", text="Hi", sequence_number=2),
     ]
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, *answer, response_id="off")
         await wait_until_settled(redis, prefix)
     assert await texts(redis, prefix) == []
-    async with running_workers(redis_url, prefix, handlers="output_text,lifecycle"):
+    async with workers_in_process(redis_url, prefix, handlers="output_text,lifecycle"):
         await publish(redis, prefix, *answer, response_id="on")
         await wait_until_settled(redis, prefix)
     assert [(text.kind, text.text) for text in await texts(redis, prefix)] == [("output_text", "Hi")]
@@ -298,7 +299,7 @@ async def test_the_answer_is_assembled_only_if_it_is_enabled(
 
 async def test_late_and_repeated_events_change_nothing(redis: Redis, redis_url: str, prefix: str) -> None:
     """Events that are repeated after the end only increase the count `late`."""
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, *refusal(), response_id="resp_1")
         await wait_until_settled(redis, prefix)
         await publish(redis, prefix, *refusal(), response_id="resp_1")

@@ -17,7 +17,7 @@ from service.field_json import fields_of
 from tests.nodes import Node, running
 from tests.relays import relay_environment
 from tests.waiting import wait_until
-from tests.workers import dead_letters, running_workers, texts, wait_until_settled
+from tests.workers import dead_letters, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ async def test_the_letter_of_a_large_entry_has_its_beginning(
     body = "[" + "é" * (10 * MEGABYTE)
     await publish(redis, prefix, "resp_large", body)
     await publish(redis, prefix, "resp_1", json.dumps(REFUSAL))
-    async with running_workers(redis_url, prefix):
+    async with workers_in_process(redis_url, prefix):
         await wait_until(partial(dead_letters, redis, prefix), 30, message="there is a letter")
         await wait_until_settled(redis, prefix)
     (letter,) = await dead_letters(redis, prefix)

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from deltaloom import StreamNames
 from tests.waiting import wait_until
-from tests.workers import running_workers, texts, wait_until_settled
+from tests.workers import running_workers, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,7 +51,7 @@ async def test_a_stream_whose_ids_are_used_up_goes_on_when_it_is_deleted(
 async def test_an_id_in_the_future_holds_nothing_open(redis: Redis, redis_url: str, prefix: str) -> None:
     """An id in the future delays no later text: times of activity are limited to the server's time."""
     stream = StreamNames(prefix).deltas
-    async with running_workers(redis_url, prefix, idle_timeout=1, sweep_interval=0.2):
+    async with workers_in_process(redis_url, prefix, idle_timeout=1, sweep_interval=0.2):
         await redis.xadd(stream, {"event": json.dumps({"type": "other"})}, id="99999999999999-0")
         await redis.xadd(stream, entry(REFUSAL[0]))
         (text,) = await wait_until(partial(texts, redis, prefix), message="it is given up")

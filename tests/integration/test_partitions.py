@@ -12,7 +12,7 @@ import service.demo
 from deltaloom import GROUP, AssembledText, ModerationAlert, Partitions, StreamNames
 from tests.streams import add, entries
 from tests.waiting import wait_until
-from tests.workers import running_workers
+from tests.workers import running_workers, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -124,7 +124,7 @@ async def test_one_worker_with_all_partitions(redis: Redis, redis_url: str, pref
 async def test_deleted_groups_are_created_again(redis: Redis, redis_url: str, prefix: str) -> None:
     """Deleted streams and groups are created again in each partition."""
     partitions = Partitions(COUNT, prefix)
-    async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT):
+    async with workers_in_process(redis_url, prefix, 1, **SETTINGS, partitions=COUNT):
         for names in partitions.all:
             await redis.delete(names.deltas)
         await publish(redis, partitions)

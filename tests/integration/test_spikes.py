@@ -17,7 +17,7 @@ from tests.bench import COMPLETED, delta, done
 from tests.service.cli.command import deltaloom, environment
 from tests.streams import entries
 from tests.waiting import wait_until
-from tests.workers import alerts, running_workers, wait_until_settled
+from tests.workers import alerts, running_workers, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -145,8 +145,8 @@ async def test_partitions_are_one(redis: Redis, redis_url: str, prefix: str) -> 
         return await raised() == {"deltaloom.refusal.spike": 2, "deltaloom.refusal.spike.ended": 2}
 
     async with (
-        running_workers(redis_url, prefix, **settings, serve_partitions="0-1"),
-        running_workers(redis_url, prefix, **settings, serve_partitions="2-3"),
+        workers_in_process(redis_url, prefix, **settings, serve_partitions="0-1"),
+        workers_in_process(redis_url, prefix, **settings, serve_partitions="2-3"),
     ):
         for name in (f"calm_{number}" for number in range(60)):
             await publish(redis, name, refused=False, stream=partitions.of(name).deltas)
@@ -164,7 +164,7 @@ async def test_the_command_shows_them(redis: Redis, redis_url: str, prefix: str)
     nothing = deltaloom("alerts", "rates", env=env)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing was counted yet" in nothing.stderr
-    async with running_workers(redis_url, prefix, **QUICK):
+    async with workers_in_process(redis_url, prefix, **QUICK):
         stream = StreamNames(prefix).deltas
         await publish(redis, "resp_1", "resp_2", refused=True, stream=stream)
         await publish(redis, *(f"other_{number}" for number in range(6)), refused=False, stream=stream)

@@ -13,7 +13,7 @@ from service.storage.scripts import Script
 from service.storage.state_format import FORMAT, MIN_READER, FormatNote, StateFormat, StateFormatError
 from tests.service.cli.command import deltaloom, deltaloom_process, environment
 from tests.waiting import wait_until
-from tests.workers import beginning_workers, running_workers
+from tests.workers import beginning_workers, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,7 +41,7 @@ async def test_the_first_worker_notes_it_and_again_after_a_flush(
     redis: Redis, redis_url: str, prefix: str
 ) -> None:
     """The first worker writes the format note, and workers write it again after a flush."""
-    async with running_workers(redis_url, prefix, partitions=2, claim_time=1):
+    async with workers_in_process(redis_url, prefix, partitions=2, claim_time=1):
         keys = [names.name("format") for names in Partitions(2, prefix).all]
         for each in keys:
             assert await noted(redis, each) == {
