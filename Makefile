@@ -33,7 +33,7 @@ help: ## List what can be made
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
 
 demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight streams, in about 15 seconds
-	@$(BIN)/deltaloom demo $(ARGS)
+	@$(BIN)/python -m demo $(ARGS)
 
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
@@ -97,9 +97,9 @@ schemas: $(VENV)/.dev ## Write the JSON Schemas in client/deltaloom/schemas/ ane
 lock: $(VENV)/.dev ## Write locks/*.txt anew, with hashes and without index addresses
 	$(call say,lock: uv pip compile)
 	@$(COMPILE) --output-file locks/runtime.txt
-	@$(COMPILE) --output-file locks/demo.txt --constraint locks/runtime.txt --extra embedded --group build
-	@$(COMPILE) --output-file locks/dev.txt --constraint locks/demo.txt --extra embedded --group dev
-	@$(COMPILE) --output-file locks/prove.txt --constraint locks/dev.txt --extra embedded --group prove
+	@$(COMPILE) --output-file locks/demo.txt --constraint locks/runtime.txt --group embedded --group build
+	@$(COMPILE) --output-file locks/dev.txt --constraint locks/demo.txt --group embedded --group dev
+	@$(COMPILE) --output-file locks/prove.txt --constraint locks/dev.txt --group embedded --group prove
 	@$(COMPILE_FILE) .ci/requirements.in --output-file .ci/requirements.txt
 
 COMPILE_FILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -109,7 +109,7 @@ COMPILE = $(COMPILE_FILE) --no-emit-package deltaloom pyproject.toml
 
 clean: ## Remove .venv, caches and build results (not the data in .deltaloom/)
 	@rm -rf $(VENV) build dist client/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find bench chaos client handlers hostile mutation service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bench chaos client demo embedded handlers hostile mutation service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the virtual environment
 

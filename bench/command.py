@@ -14,7 +14,7 @@ from bench.measurements import MEASUREMENTS
 from bench.progress import Progress
 from bench.results import Results
 from bench.stage import Stage
-from service.embedded import EmbeddedServerError
+from embedded import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

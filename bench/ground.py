@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis import Redis
 
 from deltaloom.streams import GROUP, StreamNames
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

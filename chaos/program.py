@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from chaos.ending import end_tasks, run_to_the_end
 from chaos.processes import BenchError
+from embedded import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ def carry_out(name: str, make: Callable[[Any], Bench], options: Options, report:
     """
     try:
         progress = run_to_the_end(_run(make, options, report))
-    except BenchError as error:
+    except (BenchError, EmbeddedServerError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         return NOT_RUN
     except KeyboardInterrupt:

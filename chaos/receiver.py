@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from chaos.processes import HOST
+from embedded.free_ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = ("client/deltaloom", "handlers", "service")
+PROGRAM = ("client/deltaloom", "demo", "embedded", "handlers", "service")
 """Folders in which no two classes and no two modules share a name."""
 
 ALL = (*PROGRAM, "bench", "chaos", "checks", "hostile", "mutation", "tests")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from chaos.processes import HOST
 from chaos.receiver import SECRET, SECRET_VARIABLE
+from embedded.free_ports import HOST
 from hostile import limits
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """A temporary copy of the tree, with its own virtual environment.
 
-The environment uses the installed packages of the original one, but imports `deltaloom`, `handlers` and
-`service` from the copy. It lists the folder of packages as a path, so that the `.pth` files there, which
-point to the original tree, are not read.
+The environment uses the installed packages of the original one, but imports the project's packages from the
+copy. It lists the folder of packages as a path, so that the `.pth` files there, which point to the original
+tree, are not read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mutation.change import Change
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("deltaloom", "handlers", "service")
+PACKAGES = ("deltaloom", "demo", "embedded", "handlers", "service")
 NOT_PASSED_ON = frozenset(
     {
         "ARGS",

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from mutation.change import Change
     from mutation.equivalent import Equivalents
 
-SCOPE: Final = ("client/deltaloom", "handlers", "service")
+SCOPE: Final = ("client/deltaloom", "embedded", "handlers", "service")
 """Folders to sample, unless the command line names others."""
-
-LEFT_OUT: Final = ("service/demo",)
-"""Folders without mutants: tests of the demo compare only its output."""
 
 GOALS: Final[Mapping[str, float]] = {"Python": 0.98, "Lua": 0.95}
 """Minimum share of killed mutants, by language."""
@@ -43,7 +40,7 @@ def files_in(root: Path, paths: Iterable[str]) -> Iterator[str]:
         files = [found] if found.is_file() else sorted(found.rglob("*"))
         for file in files:
             name = file.relative_to(root).as_posix()
-            if file.suffix in {".py", ".lua"} and not (found.is_dir() and name.startswith(LEFT_OUT)):
+            if file.suffix in {".py", ".lua"}:
                 yield name
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from chaos.processes import free_port
+from embedded.free_ports import free_port
 from tests.tiers import need
 from tests.waiting import wait_until
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from chaos.processes import HOST, free_port
+from embedded.free_ports import HOST, free_port
 from tests.nodes import DURABLE, PROMPT, Node, replication_of, running, wait_until_caught_up
 from tests.waiting import wait_until
 

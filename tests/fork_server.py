@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _LONGEST_REQUEST = 150_000
 _ENDS_WITHIN = 20.0
-_NEVER_PRELOADED = ("service.__main__", "service.demo.__main__")
 
 
 class ForkedProcess:
@@ -216,7 +215,7 @@ def _preload() -> None:
     """Import all modules that a worker, a relay or a command may import."""
     service: Any = importlib.import_module("service")
     for module in pkgutil.walk_packages(service.__path__, "service."):
-        if not module.name.startswith(_NEVER_PRELOADED):
+        if module.name != "service.__main__":
             importlib.import_module(module.name)
     gc.collect()
     gc.freeze()

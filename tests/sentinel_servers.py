@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from chaos.processes import HOST
+from embedded.free_ports import HOST
 from tests.nodes import DURABLE, PROMPT, Node, running, wait_until_caught_up
 from tests.waiting import wait_until
 

@@ -24,7 +24,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 
 from service.cli import alerts, check, dead_letters, publish, relay, run, show, tail, worker
 from service.cli.help_text import examples, prose
-from service.demo import demo_command as demo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +32,11 @@ class _Command(TyperGroup):
         except Exception as error:
             _make_visible(error)
             raise
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[:1] == ["demo"]:  # was a command until version 0.1
+            ctx.fail("the demo is no longer in this program: run `make demo` in a clone of the repository")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         from service.cli.command_errors import explanation
@@ -106,7 +110,6 @@ def _add(name: str, function: Callable[..., None], how: str, panel: str) -> None
     app.command(name, help=prose(function), epilog=how, rich_help_panel=panel)(function)
 
 
-_add("demo", demo.run, examples("deltaloom demo", "deltaloom demo --pace 2"), _TRY)
 _add("run", run.run, run.EXAMPLES, _TRY)
 _add("publish", publish.run, publish.EXAMPLES, _TRY)
 _add("tail", tail.run, tail.EXAMPLES, _LOOK)
@@ -132,7 +135,7 @@ _add("check", check.run, check.EXAMPLES, _OPERATE)
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    from service.cli.output import escape_unknown_characters
+
+    escape_unknown_characters()
     app()

@@ -29,14 +29,13 @@ def explanation(error: BaseException) -> ErrorExplanation | None:
     from handlers.core.routing import HandlerConflictError
     from service.alerts.deciding.findings import ConfigError
     from service.alerts.destinations.failures import DestinationError
-    from service.embedded import EmbeddedServerError
     from service.settings import SettingsError
     from service.storage.state_format import StateFormatError
 
     set_up_wrongly = SettingsError | HandlerConflictError | ConfigError | DestinationError | StateFormatError
     if isinstance(error, set_up_wrongly):
         return ErrorExplanation(str(error).splitlines(), MISUSED)
-    if isinstance(error, CommandError | EmbeddedServerError):
+    if isinstance(error, CommandError):
         return ErrorExplanation([str(error)], FAILED)
     if isinstance(error, RedisError):
         return ErrorExplanation([f"the server refused: {' '.join(str(error).split())}"], FAILED)

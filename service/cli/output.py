@@ -50,6 +50,13 @@ class _SafeConsole(Console):
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
 
 
+def escape_unknown_characters() -> None:
+    """Make stdout and stderr escape characters that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console for stdout or stderr that interprets no markup, emoji codes or numbers."""
     made = _SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)

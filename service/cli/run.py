@@ -7,23 +7,26 @@ import shlex
 import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service import demo
 from service.cli.alerts.file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedded.embedded_server import EmbeddedServer
     from service.settings import Settings
 
 EXAMPLES = examples("deltaloom run", "REDIS_URL=redis://localhost:6379 deltaloom run")
 
 FOLDER = Path(".deltaloom")
-_STREAM = Path(demo.__file__).parent / "streams" / "storefront.jsonl"
-"""Recorded stream of a refusal, for the suggested commands."""
+_STREAM = Path(__file__).parents[2] / "demo" / "streams" / "storefront.jsonl"
+"""Recorded stream of a refusal, for the suggested commands; only a clone has it."""
 
 
 def run(
@@ -40,11 +43,10 @@ def run(
     The embedded server listens on this machine only, requires the password in its folder, and writes to disk
     every second. The next run has the same data, and the same address if that is free. If there is an
     alerts.toml, alerts are sent as it configures. DELTALOOM_PROCESSES and the other settings are as for
-    `deltaloom worker`.
+    `deltaloom worker`. Only a clone of the repository has the embedded server; the image needs REDIS_URL.
     """
     from service.cli.connect import read_settings
     from service.cli.worker import work
-    from service.embedded import PASSWORD_FILE, EmbeddedServer
 
     settings = read_settings()
     alerts = config if config.exists() or config != DEFAULT else None
@@ -56,11 +58,35 @@ def run(
         _introduce(settings, "REDIS_URL")
         work(settings, alerts)
         return
-    with EmbeddedServer(folder) as server:
+    with _embedded_server(folder) as server:
         os.environ["REDIS_URL"] = server.url  # for all processes of this worker
         settings = read_settings()
-        _introduce(settings, f"embedded, its data in {folder}/", folder / PASSWORD_FILE)
+        _introduce(settings, f"embedded, its data in {folder}/", server.password_file)
         work(settings, alerts)
+
+
+@contextmanager
+def _embedded_server(folder: Path) -> Iterator[EmbeddedServer]:
+    """Start an embedded server, and stop it at the end of the block.
+
+    Raises:
+        CommandError: this installation has no embedded server, or it cannot be started.
+    """
+    from service.cli.command_errors import CommandError
+
+    try:
+        from embedded import EmbeddedServerError
+        from embedded.embedded_server import EmbeddedServer
+    except ModuleNotFoundError:
+        raise CommandError(
+            "REDIS_URL is not set, and only a clone of the repository has the embedded server: "
+            "set REDIS_URL=redis://host:6379, or run `make run` in a clone"
+        ) from None
+    try:
+        with EmbeddedServer(folder) as server:
+            yield server
+    except EmbeddedServerError as error:
+        raise CommandError(str(error)) from error
 
 
 def _stop_in_order() -> None:
@@ -90,7 +116,7 @@ def _introduce(settings: Settings, origin: str, password: Path | None = None) ->
         Text("Try it from another terminal:", style="dim"),
         Text(f"  {call} tail alerts", style="cyan"),
         Text(f"  {call} tail assembled", style="cyan"),
-        Text(f"  {call} publish {_from_here(_STREAM)}", style="cyan"),
+        *([Text(f"  {call} publish {_from_here(_STREAM)}", style="cyan")] if _STREAM.exists() else []),
         Text(),
         Text("Ctrl-C stops it.", style="dim"),
     ]

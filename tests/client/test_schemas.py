@@ -22,7 +22,7 @@ from tests.client.schemas import EVENTS, FOLDER, schemas, validator
 from tests.client.test_events import GOOD
 from tests.client.test_messages import ALERT, AT, EARLIER_ALERT, SPIKE, TEXT
 
-DEMO = Path(__file__).parents[2] / "service" / "demo" / "streams"
+DEMO = Path(__file__).parents[2] / "demo" / "streams"
 STREAMS = sorted(set(DEMO.glob("*.jsonl")) - {DEMO / "post-office.jsonl"})  # that one is broken on purpose
 
 LETTER = DeadLetter(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis as SyncRedis
 
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
 from service.keys import LEFT_OUT, Keys
 from tests.bench import Bench
 from tests.service.cli.command import deltaloom, environment

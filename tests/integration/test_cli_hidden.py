@@ -48,7 +48,7 @@ command = ["false"]
 begin = "all"
 give_up_after = 0.001
 """
-LONG_RUNNING = {"demo", "run", "worker", "relay"}
+LONG_RUNNING = {"run", "worker", "relay"}
 """Commands that run until they are stopped. Their output is the log, which `test_worker_log` covers."""
 
 

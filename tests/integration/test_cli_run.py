@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from chaos.processes import free_port
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
+from embedded.free_ports import free_port
 from tests.service.cli.command import TIMEOUT, deltaloom, deltaloom_process, environment, running
 from tests.waiting import wait_until
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
-from chaos.processes import free_port
 from deltaloom import AssembledText, DeadLetter, ModerationAlert, RefusalRate, StreamNames
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
+from embedded.free_ports import free_port
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment, running
 from tests.streams import add, letter_fields
 from tests.waiting import wait_until

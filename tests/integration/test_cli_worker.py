@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
-from chaos.processes import free_port
-from service.embedded import EmbeddedServer
+from embedded.embedded_server import EmbeddedServer
+from embedded.free_ports import free_port
 from tests.service.cli.command import TIMEOUT, environment, running
 from tests.waiting import wait_until
 from tests.workers import logged

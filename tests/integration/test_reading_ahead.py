@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from chaos.processes import free_port
 from deltaloom import GROUP
+from embedded.free_ports import free_port
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.client.connection import reading_client_of

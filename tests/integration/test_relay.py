@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from chaos.processes import free_port
 from deltaloom import StreamNames
+from embedded.free_ports import free_port
 from handlers.core.identity import EntryId
 from service.alerts.deciding.privacy import Redactor
 from service.alerts.sending import health

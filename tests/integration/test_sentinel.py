@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from chaos.processes import HOST
 from deltaloom import Partitions
+from embedded.free_ports import HOST
 from service.address import Address
 from service.storage.client.connection import client_of
 from tests.generated import SETTINGS, Generated

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.processes import HOST, free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -42,14 +39,3 @@ async def test_waiting_says_what_did_not_happen() -> None:
     """A wait that times out names the condition that it waited for."""
     with pytest.raises(AssertionError, match="the moon is full"):
         await wait_until(lambda: False, timeout=0.05, message="the moon is full")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a server listen where a socket is bound")
-def test_a_free_port_is_for_one_server_only() -> None:
-    """Otherwise two tests that run at the same time could start servers on one port."""
-    port = free_port()
-    with socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.bind((HOST, port))
-    for _ in range(2):
-        with socket.create_server((HOST, port)):
-            pass

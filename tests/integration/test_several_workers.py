@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-import service.demo
+import demo
 from deltaloom import AssembledText, StreamNames
 from tests.waiting import wait_until
 from tests.workers import alerts, dead_letters, running_workers, texts, wait_until_settled
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-SHIPPED = Path(service.demo.__file__).parent / "streams"
+SHIPPED = Path(demo.__file__).parent / "streams"
 RECORDINGS = os.environ.get("RECORDINGS")
 FOLDERS = [SHIPPED] if RECORDINGS is None else [SHIPPED, Path(RECORDINGS)]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import demo
 from deltaloom import StreamNames
-from service import demo
 from tests.relays import destination, relay_environment, relay_process, wait_until_served
 from tests.streams import add
 from tests.waiting import wait_until

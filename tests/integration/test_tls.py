@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chaos.processes import free_port
+from embedded.free_ports import free_port
 from tests import certificates
 from tests.cluster_servers import SLOTS
 from tests.sentinel_servers import SERVICE

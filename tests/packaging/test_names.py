@@ -33,7 +33,7 @@ def test_single_place_on_the_path(name: str) -> None:
     assert len([f for f in folders if (f / name).is_dir() or (f / f"{name}.py").is_file()]) == 1
 
 
-@pytest.mark.parametrize("name", ["deltaloom", "handlers", "service", "tests"])
+@pytest.mark.parametrize("name", ["deltaloom", "demo", "embedded", "handlers", "service", "tests"])
 def test_regular_package_of_this_tree(name: str) -> None:
     """Import regular packages of this tree, since a namespace package merges all folders of its name."""
     package = importlib.import_module(name)

@@ -90,9 +90,7 @@ def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
     assert worker.files == tree(ROOT, "handlers", "service")
 
 
-@pytest.mark.parametrize(
-    "pattern", ["service/storage/lua/*.lua", "service/demo/streams/*.jsonl", "service/alerts/deciding/*.toml"]
-)
+@pytest.mark.parametrize("pattern", ["service/storage/lua/*.lua", "service/alerts/deciding/*.toml"])
 def test_worker_holds_its_data(worker: Wheel, pattern: str) -> None:
     """Contain the data files, which must exist in the tree."""
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}

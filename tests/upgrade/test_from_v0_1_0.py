@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-import service.demo
+import demo
 from deltaloom import StreamNames
 from tests.bench import COMPLETED, delta, done
 from tests.client.schemas import validator
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-STREAMS = Path(service.demo.__file__).parent / "streams"
+STREAMS = Path(demo.__file__).parent / "streams"
 COPIES = 3
 """The number of copies of each stream, under different response ids."""
 

@@ -16,11 +16,11 @@ import pytest
 from redis.asyncio import Redis
 
 from deltaloom import GROUP
+from embedded.embedded_server import EmbeddedServer
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
-from service.embedded import EmbeddedServer
 from service.keys import Keys
 from service.pipeline.processing import Worker
 from service.ports.outbox import CONSUMER, EntryRef, Failure

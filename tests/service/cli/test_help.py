@@ -13,7 +13,6 @@ from tests.service.cli.command import deltaloom, environment
 
 COMMANDS = (
     (),
-    ("demo",),
     ("run",),
     ("publish",),
     ("tail",),
@@ -118,3 +117,10 @@ def test_check_without_a_server() -> None:
     shown = deltaloom("check", env=environment("redis://127.0.0.1:1"))
     assert shown.returncode == 1
     assert "FAIL" in shown.stdout
+
+
+def test_the_demo_that_moved_is_pointed_to() -> None:
+    """Say where the demo is now. Otherwise a reader of an older page would not find it."""
+    shown = deltaloom("demo", "--pace", "2")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "make demo" in shown.stderr

@@ -1,4 +1,4 @@
-"""Test how `deltaloom run` finds the command that called it."""
+"""Test `deltaloom run`: the command that called it, and an installation without the embedded server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.cli.run import own_command
+from tests.service.cli.command import deltaloom_process, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,3 +47,13 @@ def test_as_a_module(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/service/__main__.py", "run"])
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     assert own_command() == ".venv/bin/python -m service"
+
+
+def test_without_the_embedded_server(tmp_path: Path) -> None:
+    """Name both remedies in one line where only the wheel is installed, as in the image."""
+    (tmp_path / "embedded.py").write_text("raise ModuleNotFoundError")
+    shown = deltaloom_process("run", env=environment(), cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    (line,) = shown.stderr.splitlines()
+    assert "set REDIS_URL=" in line
+    assert "make run" in line

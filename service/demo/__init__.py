@@ -1,1 +1,0 @@
-"""`deltaloom demo`: a first look, with a server, a worker, a relay and eight streams."""
