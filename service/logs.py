@@ -14,7 +14,7 @@ import sys
 import traceback
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
-    from service.settings import Settings
 
 LOGGER = "deltaloom"
 FASTSTREAM_LOGGER = "deltaloom.faststream"
@@ -99,7 +98,26 @@ class _LogLines:
     debug = info = warning = error = critical = write
 
 
-def configure(settings: Settings, stream: TextIO | None = None) -> None:
+class LogSettings(Protocol):
+    """The settings of logs."""
+
+    @property
+    def log_level(self) -> str:
+        """Lowest level of log lines that are written, in lower case."""
+        ...
+
+    @property
+    def log_format(self) -> str:
+        """Format of log lines: `auto`, `pretty` or `json`."""
+        ...
+
+    @property
+    def log_text(self) -> bool:
+        """True to log the texts of models."""
+        ...
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Write all log lines of this process to `stream` (default: stderr), in the configured format."""
     stream = stream or sys.stderr
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from service.alerts.phases import phase_of
 
@@ -10,7 +10,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from service.alerts.delivery import Notification
-    from service.alerts.destinations.options import GroupField
+
+GroupField = Literal[
+    "category",
+    "severity",
+    "rule",
+    "route",
+    "phase",
+    "kind",
+    "tenant",
+    "model",
+    "provider",
+    "status",
+    "reason",
+    "reason_class",
+]
 
 _FIELDS: Mapping[GroupField, Callable[[Notification], str | None]] = {
     "category": lambda notification: notification.category,

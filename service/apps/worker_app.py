@@ -11,12 +11,12 @@ from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
 from handlers.core.routing import Handler, RoutingTable
 from service import logs
 from service.apps.partition import Partition
+from service.apps.rehearsal import Rehearsals
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe
 from service.cancelling import cancelled
 from service.periodic import PeriodicTask
 from service.rates.spikes import SpikeWatch, thresholds_of
-from service.rehearsal import Rehearsals
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings, SettingsError
 from service.storage.buckets import WINDOW_STEPS

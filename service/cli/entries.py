@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from deltaloom.messages import AssembledText, DeadLetter
-from service.alerts.parsing import parse_alert
+from service.alert_parsing import parse_alert
 from service.cli.output import (
     INDENT,
     INTEGRITY_STYLES,

@@ -77,8 +77,8 @@ async def state_format(client: Redis, partitions: Partitions) -> ServerFinding:
 
 async def scripts(client: Redis, settings: Settings) -> ServerFinding:
     """Check that this user may run all commands of a worker."""
+    from service.apps.rehearsal import rehearse
     from service.apps.worker_app import routing_table
-    from service.rehearsal import rehearse
 
     try:
         table = routing_table(settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.alerts.parsing import parse_alert
+from service.alert_parsing import parse_alert
 from service.keys import Keys
 from service.rates.proportions import Count
 from service.rates.spikes import LeaderLock, Rates, Subject

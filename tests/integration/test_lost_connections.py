@@ -12,9 +12,9 @@ import pytest
 from deltaloom import StreamNames
 from handlers import BUILT_IN
 from handlers.core.routing import RoutingTable
+from service.apps.rehearsal import rehearse
 from service.keys import Keys
 from service.ports.storage import StorageUnavailableError
-from service.rehearsal import rehearse
 from service.settings import Settings
 from service.storage.client.connection import client_of
 from service.storage.client.server import ask

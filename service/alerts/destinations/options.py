@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from service.alerts.grouping_key import GroupField
+
 if TYPE_CHECKING:
     from typing import Any, Self
 
@@ -138,22 +140,6 @@ class RateLimit(Table):
     per_minute: FiniteFloat = Field(gt=0)
     burst: int = Field(default=10, ge=1)
     """Number of messages that may be sent at once after a quiet time."""
-
-
-GroupField = Literal[
-    "category",
-    "severity",
-    "rule",
-    "route",
-    "phase",
-    "kind",
-    "tenant",
-    "model",
-    "provider",
-    "status",
-    "reason",
-    "reason_class",
-]
 
 
 class Grouping(Table):

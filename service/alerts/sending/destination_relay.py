@@ -24,8 +24,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from service import logs
+from service.alert_parsing import NotAnAlertError, parse_alert
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.parsing import NotAnAlertError, parse_alert
 from service.alerts.sending.grouping import Windows, digest_called, digest_of
 from service.alerts.sending.health import Health, pause_after
 from service.alerts.sending.in_flight import InFlightLimit

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from service.alerts.delivery import Notification
-    from service.alerts.destinations.options import GroupField, Grouping
+    from service.alerts.destinations.options import Grouping
+    from service.alerts.grouping_key import GroupField
 
 EXAMPLES: Final = 3
 """Maximum number of alerts that a digest shows."""

@@ -84,7 +84,7 @@ def _of_file(name: str) -> list[ModerationAlert]:
 
 def _alerts_in(name: str, text: str) -> Iterable[ModerationAlert]:
     """Yield the alerts of a file: a single JSON object over any number of lines, or one object per line."""
-    from service.alerts.parsing import NotAnAlertError, parse_alert
+    from service.alert_parsing import NotAnAlertError, parse_alert
     from service.cli.command_errors import CommandError
 
     try:

@@ -113,8 +113,8 @@ async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: 
     """Send an undelivered alert; return why it was not delivered, or None."""
     from datetime import UTC, datetime
 
+    from service.alert_parsing import NotAnAlertError, parse_alert
     from service.alerts.delivery import Notification, Verdict
-    from service.alerts.parsing import NotAnAlertError, parse_alert
 
     name = to or undelivered.destination
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from service.alerts.parsing import NotAnAlertError, parse_alert
+from service.alert_parsing import NotAnAlertError, parse_alert
 from service.cli.partitions import located
 from service.storage.pages import backwards, entry
 

@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deltaloom import ModerationAlert
+from service.alert_parsing import parse_alert
 from service.alerts.deciding.explanation import explain
 from service.alerts.delivery import Notification, Verdict
 from service.alerts.destinations import body, pagerduty, slack
 from service.alerts.destinations.alertmanager import labels_of
 from service.alerts.destinations.kinds import made
 from service.alerts.destinations.options import PagerDutyOptions
-from service.alerts.parsing import parse_alert
 from tests.notifications import OPEN_FIELDS
 from tests.receivers import receiving
 from tests.service.alerts.made import alert, policy

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.alerts.parsing import NotAnAlertError, parse_alert
+from service.alert_parsing import NotAnAlertError, parse_alert
 from tests.service.alerts.made import alert, spike
 
 JSON = st.recursive(
