@@ -35,7 +35,10 @@ OWN_FOLDERS = (
     "tests",
 )
 EXCERPTS_OF = {"python": "*.py", "js": "*.mjs", "toml": "*.toml"}
-LANGUAGES = {"json", "sh", "text", *EXCERPTS_OF}
+LANGUAGES = {"json", "mermaid", "sh", "text", *EXCERPTS_OF}
+
+_FLOORS_BEGIN = 21
+"""Column at which the names of the floors begin, on the page about the architecture."""
 
 _COMMENT = re.compile(r"\s+# .*")
 _PATH = re.compile(rf"(?:{'|'.join(OWN_FOLDERS)})/[\w./-]*")
@@ -104,17 +107,27 @@ def test_settings_are_those_of_the_code() -> None:
     assert written_table(PAGE.read_text("utf-8")) == settings_table()
 
 
-def test_layers_are_those_that_are_checked() -> None:
-    """Show the layers that import-linter checks."""
+def test_floors_are_those_that_are_checked() -> None:
+    """Show the floors that import-linter checks, from the top."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
     contracts = tools["importlinter"]["contracts"]
-    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["service"]]
-    floors = [[name for name in re.findall(r"\w+", layer) if _is_module(name)] for layer in layers]
-    assert " > ".join(" | ".join(floor) for floor in floors) in ARCHITECTURE.path.read_text("utf-8")
+    (programs,) = [each["layers"] for each in contracts if "service" in each.get("layers", ())]
+    (inside,) = [each["layers"] for each in contracts if each.get("containers") == ["service"]]
+    checked = [floor for layer in programs for floor in (inside if layer == "service" else [layer])]
+    (picture,) = [block.text for block in ARCHITECTURE.blocks if "__main__" in block.text]
+    shown = [line[_FLOORS_BEGIN:] for line in picture.splitlines() if "─" not in line]
+    assert shown == [re.sub(r"\(\w+\) \| | \| \(\w+\)", "", floor) for floor in checked]
 
 
-def _is_module(name: str) -> bool:
-    return (ROOT / "service" / name).is_dir() or (ROOT / "service" / f"{name}.py").is_file()
+def test_the_life_of_a_batch_names_what_is_there() -> None:
+    """Name existing packages and scripts in the picture of a batch's life."""
+    (picture,) = [block.text for block in ARCHITECTURE.blocks if block.language == "mermaid"]
+    packages = re.findall(r"participant \w+ as ([a-z/]+)$", picture, re.MULTILINE)
+    scripts = re.findall(r"\w+\.lua", picture)
+    assert len(packages) == 4
+    assert len(scripts) == 2
+    for path in [*packages, *(f"service/storage/lua/{script}" for script in scripts)]:
+        assert (ROOT / path).exists(), path
 
 
 def test_the_picture_has_an_alternative_text() -> None:
