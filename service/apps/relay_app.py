@@ -17,7 +17,7 @@ from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import load
 from service.alerts.delivery import Notification
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.kinds import made
+from service.alerts.destinations.registry import made
 from service.alerts.sending.destination_relay import Relay
 from service.alerts.sending.intake import Intake
 from service.alerts.sending.lease import Lease

@@ -12,7 +12,7 @@ from demo.progress import Progress
 from demo.receiver import Webhooks
 from demo.stream import load as streams
 from service.alerts.deciding.policy import load
-from service.alerts.destinations.kinds import made
+from service.alerts.destinations.registry import made
 from tests.notifications import finished
 
 if TYPE_CHECKING:

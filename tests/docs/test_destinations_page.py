@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Any, get_args
 
+import pytest
+
 from service.alerts.destinations import body
-from service.alerts.destinations.alertmanager import DIGEST, NAMES
-from service.alerts.destinations.kinds import KINDS, made
-from service.alerts.destinations.options import (
-    AlertmanagerOptions,
-    AppriseOptions,
-    CommonOptions,
-    HttpOptions,
-    PagerDutyOptions,
-)
-from service.alerts.destinations.pagerduty import event
+from service.alerts.destinations.alertmanager import DIGEST, NAMES, AlertmanagerOptions
+from service.alerts.destinations.apprise_ import AppriseOptions
+from service.alerts.destinations.options import CommonOptions, HttpOptions
+from service.alerts.destinations.pagerduty import PagerDutyOptions, event
+from service.alerts.destinations.registry import TYPES, made
 from tests.docs.pages import ROOT, Page, quoted
 from tests.docs.test_slack_picture import LINK, MESSAGES
 from tests.receivers import receiving
 
 ALERTING = Page(ROOT / "docs/alerting.md")
+SLACK_URL = "https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+"""A URL that webhooks, Slack and apprise accept."""
+SIGNING_SECRET = "whsec_" + "A" * 44
 FINISHED = MESSAGES[1][0]
 
 
@@ -73,8 +74,44 @@ def test_the_keys_of_every_destination() -> None:
     keys = [key for keys, *_ in ALERTING.table("Where alerts go") for key in quoted(keys)]
     common, http = list(CommonOptions.model_fields), list(HttpOptions.model_fields)
     assert keys == ["type", *common, *http[len(common) :]]
-    ((_, _, kinds), *_) = ALERTING.table("Where alerts go")
-    assert quoted(kinds) == list(KINDS)
+    ((_, _, types), *_) = ALERTING.table("Where alerts go")
+    assert quoted(types) == list(TYPES)
+
+
+def example_of(name: str) -> dict[str, Any]:
+    """Return the page's first table of a type of destination."""
+    blocks = [tomllib.loads(block.text) for block in ALERTING.blocks if block.language == "toml"]
+    tables = [table for block in blocks for table in block.get("destinations", {}).values()]
+    found = next((table for table in tables if table["type"] == name), None)
+    assert found, f"{ALERTING.name} shows no table of type {name!r}"
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", TYPES)
+async def test_every_type_has_an_example_that_works(name: str) -> None:
+    """Show a table of each type, of which a destination can be made."""
+    table: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+    for key, value in example_of(name).items():
+        if key.endswith(("_env", "_file")):
+            variable = key.removesuffix("_env").removesuffix("_file")
+            table[f"{variable}_env"] = variable
+            environment[variable] = SLACK_URL if variable == "url" else SIGNING_SECRET
+        else:
+            table[key] = value
+    destination = made("one", TYPES[name].options.model_validate(table), environment)
+    assert destination.name == "one"
+    await destination.aclose()
+    await destination.aclose()  # closing twice must not fail
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_option_is_explained(name: str) -> None:
+    """Mention each option of each type; `…_file` stands beside `…_env` for all of them."""
+    common, own = HttpOptions.model_fields, TYPES[name].options.model_fields
+    shown = " ".join([*ALERTING.code, *(block.text for block in ALERTING.blocks)])
+    missing = [key for key in own if key not in common and key not in shown and not key.endswith("_file")]
+    assert not missing, f"{ALERTING.name} does not explain {missing} of {name}"
 
 
 def test_every_name_of_an_alert_is_listed() -> None:

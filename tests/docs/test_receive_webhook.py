@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import WebhookOptions
+from service.alerts.destinations.registry import made
+from service.alerts.destinations.webhook import WebhookOptions
 from tests.docs.scripts import EXAMPLES, PYTHON
 from tests.notifications import alert, finished, notification
 

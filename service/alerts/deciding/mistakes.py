@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from service.alerts.deciding.findings import Finding, suggestion
 from service.alerts.deciding.schema import AlertRoute, AlertRule, Config, Match, Mute, Redaction
-from service.alerts.destinations.options import DestinationOptions, Grouping, RateLimit, Table
+from service.alerts.destinations.options import Grouping, RateLimit, Table
+from service.alerts.destinations.registry import TYPES
 
 if TYPE_CHECKING:
     import tomllib
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 _NOT_REPEATED = "destinations"
 _REPEATED_AT_MOST = 60
 _NO_KEYS = ("[key]", "bool")
-
-_KINDS: Final[Mapping[str, type[Table]]] = {
-    get_args(options.model_fields["type"].annotation)[0]: options
-    for options in get_args(get_args(DestinationOptions)[0])
-}
-"""Models of destinations, by `type`."""
 
 _TABLES: Final[Mapping[tuple[str, ...], type[Table]]] = {
     (): Config,
@@ -71,10 +66,10 @@ def validation_finding(details: ErrorDetails, places: Places) -> Finding:
         case "missing":
             says = "is missing"
         case "union_tag_not_found":
-            path, says = (*path, "type"), f"is missing: one of {', '.join(_KINDS)}"
+            path, says = (*path, "type"), f"is missing: one of {', '.join(TYPES)}"
         case "union_tag_invalid":
-            near = suggestion(str(details["ctx"]["tag"]), _KINDS)
-            path, says = (*path, "type"), f"should be one of {', '.join(_KINDS)}{near}"
+            near = suggestion(str(details["ctx"]["tag"]), TYPES)
+            path, says = (*path, "type"), f"should be one of {', '.join(TYPES)}{near}"
         case "timezone_aware":
             says = "should have a time zone, like 2026-12-31T00:00:00Z"
         case "literal_error":
@@ -92,7 +87,7 @@ def validation_finding(details: ErrorDetails, places: Places) -> Finding:
 def _path(loc: Sequence[str | int]) -> KeyPath:
     """Return pydantic's location as a key path, without the type names that pydantic inserts."""
     steps = [step for step in loc if step not in _NO_KEYS and not str(step).startswith("tuple[")]
-    if steps[:1] == ["destinations"] and steps[2:] and steps[2] in _KINDS:
+    if steps[:1] == ["destinations"] and steps[2:] and steps[2] in TYPES:
         del steps[2]
     return tuple(steps)
 
@@ -101,8 +96,12 @@ def _table_at(loc: Sequence[str | int]) -> type[Table] | None:
     """Return the model of the table at a location; None if the location is not a table."""
     shape = tuple("*" if depth == 1 else str(step) for depth, step in enumerate(_path(loc)))
     if shape == ("destinations", "*"):
-        return _KINDS.get(str(loc[-1]))
+        return _options_of(str(loc[-1]))
     return _TABLES.get(shape)
+
+
+def _options_of(type_: str) -> type[Table] | None:
+    return TYPES[type_].options if type_ in TYPES else None
 
 
 def _keys(table: type[Table] | None) -> list[str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from service.alerts.deciding.matching import Judged
     from service.alerts.deciding.schema import Config, TextLeaving
-    from service.alerts.destinations.options import DestinationOptions
+    from service.alerts.destinations.options import CommonOptions
 
 _CACHE_SIZE: Final = 1000
 """Entries in each of a cache's two generations, so up to twice as many alerts are cached."""
@@ -174,7 +174,7 @@ class LoadedPolicy:
     """The policy and destinations of a valid file."""
 
     policy: Policy
-    destinations: Mapping[str, DestinationOptions]
+    destinations: Mapping[str, CommonOptions]
     places: Places
     """Lines of the file's keys, for further findings."""
 

@@ -1,7 +1,7 @@
 r"""Models of `alerts.toml`.
 
 ```toml
-[destinations.on-call]                # where alerts go: service/alerts/destinations/options.py
+[destinations.on-call]                # where alerts go: service/alerts/destinations/
 type = "slack"
 url_env = "SLACK_WEBHOOK_URL"
 
@@ -39,7 +39,8 @@ from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
 from deltaloom.reasons import KnownReasonClass
 from service.alerts.deciding.patterns import Pattern
 from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves the annotations of TextLeaving
-from service.alerts.destinations.options import DestinationOptions, Table
+from service.alerts.destinations.options import Table
+from service.alerts.destinations.registry import DestinationOptions
 from service.alerts.phases import Phase
 
 if TYPE_CHECKING:

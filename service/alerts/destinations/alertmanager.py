@@ -13,18 +13,29 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, model_validator
 
 from service.alerts.destinations import secrets, wording
+from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.ending import closes
-from service.alerts.destinations.http import HttpClient
+from service.alerts.destinations.options import (
+    HttpOptions,
+    NotHere,
+    Resolve,
+    Variable,
+    WebAddress,
+    exactly_one,
+)
 from service.alerts.phases import phase_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from service.alerts.delivery import Notification, Outcome
-    from service.alerts.destinations.options import AlertmanagerOptions
     from service.alerts.phases import Phase
 
 _PATH = "/api/v2/alerts"
@@ -47,6 +58,35 @@ _MAX_FIRED = 10_000
 _TEXT_AT_MOST = 4000
 
 
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class AlertmanagerOptions(HttpOptions):
+    """Options of a Prometheus Alertmanager, via its API v2."""
+
+    type: Literal["alertmanager"]
+    url: WebAddress | None = None
+    """URL of the Alertmanager; `/api/v2/alerts` is appended unless present."""
+    url_env: Variable | None = None
+    url_file: Path | None = None
+    authorization: NotHere = None
+    authorization_env: Variable | None = None
+    """Variable with the whole value of the header, such as `Bearer …`."""
+    authorization_file: Path | None = None
+    labels: dict[LabelName, str] = Field(default_factory=dict)
+    """Additional labels, for the routes of the Alertmanager."""
+    firing_for: FiniteFloat = Field(default=300, gt=0, le=86400)
+    """Seconds for which an alert about one text fires; must exceed the Alertmanager's `group_wait`."""
+    resolve: Resolve = "spikes"
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        exactly_one(self, "url", "url_env", "url_file")
+        if self.authorization_env and self.authorization_file:
+            raise ValueError("one of authorization_env, authorization_file, not both")
+        return self
+
+
 class AlertmanagerDestination:
     """A destination that posts alerts to an Alertmanager."""
 
@@ -56,6 +96,8 @@ class AlertmanagerDestination:
         Raises:
             DestinationError: a secret that the options name does not exist or is not valid.
         """
+        from service.alerts.destinations.http import HttpClient
+
         self.name = name
         self._options = options
         url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
@@ -167,3 +209,6 @@ def _description(notification: Notification) -> str:
     if not lines:
         lines = [f"{label}: {value}" for label, value in wording.facts(notification)]
     return "\n".join(lines)
+
+
+destination = DestinationType(AlertmanagerOptions, AlertmanagerDestination)

@@ -17,28 +17,33 @@ import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import apprise
+from pydantic import Field, FiniteFloat, model_validator
 
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations import answers, secrets, wording
+from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.guard import guarded
-from service.alerts.destinations.http import verdict_of
+from service.alerts.destinations.options import CommonOptions, Network, NotHere, Variable, exactly_one
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
+
+    import apprise
 
     from service.alerts.delivery import Notification
-    from service.alerts.destinations.options import AppriseOptions
 
 _TYPES = {
-    "info": apprise.NotifyType.INFO,
-    "warning": apprise.NotifyType.WARNING,
-    "critical": apprise.NotifyType.FAILURE,
+    "info": "info",
+    "warning": "warning",
+    "critical": "failure",
 }
+"""Type of an apprise message, by severity."""
 _TEXT_AT_MOST = 16_000
 """Maximum length in UTF-16 code units; each service cuts further to its own limit."""
 _STATUS = re.compile(r"\berror=(\d{3})\b")
@@ -53,6 +58,24 @@ _MARKUP = re.compile(
 _SECRET_PIECE = re.compile(r"[\w.~%-]{6,}")
 
 logging.getLogger("apprise").propagate = False  # its log messages become the answer
+
+
+class AppriseOptions(CommonOptions):
+    """Options of any service that the library apprise knows: mail, Teams, Discord, Telegram and others."""
+
+    type: Literal["apprise"]
+    url: NotHere = None
+    url_env: Variable | None = None
+    """Variable with a single apprise URL."""
+    url_file: Path | None = None
+    timeout: FiniteFloat = Field(default=30, gt=0, le=120)
+    """Seconds for one attempt."""
+    allow_addresses: tuple[Network, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        exactly_one(self, "url_env", "url_file")
+        return self
 
 
 class AppriseDestination:
@@ -80,7 +103,7 @@ class AppriseDestination:
         """Send the notification by the service that the URL names."""
         title = _without_markup(wording.headline(notification))
         body = _body(notification, self._options.link)
-        kind = apprise.NotifyType.SUCCESS if notification.resolves else _TYPES[known(notification.severity)]
+        kind = "success" if notification.resolves else _TYPES[known(notification.severity)]
         send = partial(self._send, title, body, kind, wording.texts(notification))
         async with self._lock:  # acquired first: waiting for other messages does not use up the timeout
             try:
@@ -93,11 +116,16 @@ class AppriseDestination:
         """Let the thread end after its current message."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _send(self, title: str, body: str, kind: apprise.NotifyType, texts: list[str]) -> Outcome:
+    def _send(self, title: str, body: str, kind: str, texts: list[str]) -> Outcome:
+        import apprise
+
         with guarded(self._options.allow_addresses) as guard:
             try:
                 result = self._service().notify(
-                    body=body, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
+                    body=body,
+                    title=title,
+                    notify_type=apprise.NotifyType(kind),
+                    body_format=apprise.NotifyFormat.TEXT,
                 )
             except Exception as error:  # noqa: BLE001 - none of nearly two hundred plugins may stop the relay
                 return Outcome(Verdict.RETRY, answers.line(f"apprise failed: {type(error).__name__}"))
@@ -109,6 +137,8 @@ class AppriseDestination:
 
     def _service(self, where: str = "") -> apprise.Apprise:
         """Return a new service for a message, since an apprise object remembers what it has sent."""
+        import apprise
+
         asset = apprise.AppriseAsset(async_mode=False, service_timeout=0, http_redirects=False)
         service = apprise.Apprise(asset=asset)
         if not service.add(self._url):
@@ -143,6 +173,11 @@ def _without_markup(text: str) -> str:
 
 def _verdict(said: list[str]) -> Verdict:
     """Return the verdict for the HTTP statuses that apprise logged: retry if they disagree or are missing."""
+    from service.alerts.destinations.http import verdict_of
+
     verdicts = [verdict_of(int(found[1])) for line in said if (found := _STATUS.search(line))]
     hopeful = [verdict for verdict in verdicts if verdict is not Verdict.DELIVERED]
     return hopeful[0] if len(set(hopeful)) == 1 else Verdict.RETRY
+
+
+destination = DestinationType(AppriseOptions, AppriseDestination)

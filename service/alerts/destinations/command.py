@@ -17,17 +17,20 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, FiniteFloat
 
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations import answers, body, secrets, wording
+from service.alerts.destinations.destination_type import DestinationType
+from service.alerts.destinations.options import CommonOptions, Variables
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Mapping
 
     from service.alerts.delivery import Notification
-    from service.alerts.destinations.options import CommandOptions
 
 _ALWAYS = ("PATH", "HOME", "LANG", "TZ")
 """Variables passed on because nearly every program needs them; no others are, unless the table names them."""
@@ -36,6 +39,17 @@ _MAX_ERROR_BYTES = 4096
 _PIPES_TIMEOUT = 1.0
 """Seconds to wait for the pipes after the program ended; a process that left its group may hold them open."""
 _VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.DISABLED}
+
+
+class CommandOptions(CommonOptions):
+    """Options of a program that receives the alert on its standard input."""
+
+    type: Literal["command"]
+    command: tuple[str, ...] = Field(min_length=1)
+    """Program and arguments; no shell interprets them."""
+    environment: Variables = ()
+    """Variables passed to the program, in addition to `PATH`, `HOME`, `LANG` and `TZ`."""
+    timeout: FiniteFloat = Field(default=10, gt=0, le=300)
 
 
 class CommandDestination:
@@ -115,3 +129,6 @@ async def _end(process: Process, pipes: list[asyncio.Task[None]]) -> None:
     for pipe in pipes:
         pipe.cancel()
     await asyncio.gather(*pipes, return_exceptions=True)
+
+
+destination = DestinationType(CommandOptions, CommandDestination)

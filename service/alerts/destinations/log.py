@@ -7,20 +7,27 @@ Texts and a provider's explanation are logged under the keys `text` and `provide
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations import wording
+from service.alerts.destinations.destination_type import DestinationType
+from service.alerts.destinations.options import CommonOptions
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.alerts.delivery import Notification
-    from service.alerts.destinations.options import LogOptions
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
+
+
+class LogOptions(CommonOptions):
+    """Options of the log destination; it logs a text only if `DELTALOOM_LOG_TEXT=true`."""
+
+    type: Literal["log"]
 
 
 class LogDestination:
@@ -68,3 +75,6 @@ class LogDestination:
 
     async def aclose(self) -> None:
         """Do nothing; no resources are held."""
+
+
+destination = DestinationType(LogOptions, LogDestination)

@@ -1,4 +1,4 @@
-"""Models of the tables `[destinations.NAME]` of `alerts.toml`, one for each `type`.
+"""Options that the tables `[destinations.NAME]` of `alerts.toml` share; each type adds its own in its file.
 
 The tables contain no secrets, only their locations: `…_env` names an environment variable, `…_file` a file
 (`service/alerts/destinations/secrets.py` reads them). Times are in seconds.
@@ -122,7 +122,6 @@ Variables = Annotated[tuple[Variable, ...], BeforeValidator(_one_or_more)]
 Files = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Link = Annotated[str, AfterValidator(_link)]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 
 
@@ -187,146 +186,17 @@ class HttpOptions(CommonOptions):
     """PEM file of trusted certificate authorities, which replaces the system's."""
 
 
-class WebhookOptions(HttpOptions):
-    """Options of a server that accepts POST requests signed as in Standard Webhooks."""
-
-    type: Literal["webhook"]
-    url: WebAddress | None = None
-    url_env: Variable | None = None
-    url_file: Path | None = None
-    secret: NotHere = None
-    secret_env: Variables = ()
-    """Variables of one or several secrets; each one signs, so that receivers can rotate them gradually."""
-    secret_file: Files = ()
-    envelope: Literal["none", "cloudevents"] = "none"
-    source: str = "deltaloom"
-    """Sender: the attribute `source` of a CloudEvent, a URI reference."""
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        _exactly_one(self, "url", "url_env", "url_file")
-        if not self.secret_env and not self.secret_file:
-            raise ValueError("a secret to sign with: secret_env or secret_file")
-        return self
-
-
-class SlackOptions(HttpOptions):
-    """Options of a Slack channel, via an incoming webhook."""
-
-    type: Literal["slack"]
-    url: NotHere = None
-    url_env: Variable | None = None
-    url_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        _exactly_one(self, "url_env", "url_file")
-        return self
-
-
 Resolve = Literal["spikes", "all"]
 """Alerts whose end closes an incident: spikes only, or also refusals, which end seconds after they began,
 perhaps before anybody was notified."""
 
 
-class PagerDutyOptions(HttpOptions):
-    """Options of a PagerDuty service, via the Events API v2."""
+def exactly_one(options: CommonOptions, *names: str) -> None:
+    """Check that exactly one of these options is given, as a model's validator.
 
-    type: Literal["pagerduty"]
-    url: WebAddress = "https://events.pagerduty.com/v2/enqueue"
-    """URL of the API; in the service region EU: `https://events.eu.pagerduty.com/v2/enqueue`."""
-    routing_key: NotHere = None
-    routing_key_env: Variable | None = None
-    routing_key_file: Path | None = None
-    source: str = "deltaloom"
-    dedup_by: tuple[GroupField, ...] = ()
-    """Fields that the alerts of one incident have in common; if empty, each text has its own incident."""
-    resolve: Resolve = "spikes"
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        _exactly_one(self, "routing_key_env", "routing_key_file")
-        if self.dedup_by and self.resolve == "all":
-            raise ValueError(
-                'dedup_by or resolve = "all": one refusal that ends must not close an incident of several'
-            )
-        return self
-
-
-class AlertmanagerOptions(HttpOptions):
-    """Options of a Prometheus Alertmanager, via its API v2."""
-
-    type: Literal["alertmanager"]
-    url: WebAddress | None = None
-    """URL of the Alertmanager; `/api/v2/alerts` is appended unless present."""
-    url_env: Variable | None = None
-    url_file: Path | None = None
-    authorization: NotHere = None
-    authorization_env: Variable | None = None
-    """Variable with the whole value of the header, such as `Bearer …`."""
-    authorization_file: Path | None = None
-    labels: dict[LabelName, str] = Field(default_factory=dict)
-    """Additional labels, for the routes of the Alertmanager."""
-    firing_for: FiniteFloat = Field(default=300, gt=0, le=86400)
-    """Seconds for which an alert about one text fires; must exceed the Alertmanager's `group_wait`."""
-    resolve: Resolve = "spikes"
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        _exactly_one(self, "url", "url_env", "url_file")
-        if self.authorization_env and self.authorization_file:
-            raise ValueError("one of authorization_env, authorization_file, not both")
-        return self
-
-
-class AppriseOptions(CommonOptions):
-    """Options of any service that the library apprise knows: mail, Teams, Discord, Telegram and others."""
-
-    type: Literal["apprise"]
-    url: NotHere = None
-    url_env: Variable | None = None
-    """Variable with a single apprise URL."""
-    url_file: Path | None = None
-    timeout: FiniteFloat = Field(default=30, gt=0, le=120)
-    """Seconds for one attempt."""
-    allow_addresses: tuple[Network, ...] = ()
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        _exactly_one(self, "url_env", "url_file")
-        return self
-
-
-class LogOptions(CommonOptions):
-    """Options of the log destination; it logs a text only if `DELTALOOM_LOG_TEXT=true`."""
-
-    type: Literal["log"]
-
-
-class CommandOptions(CommonOptions):
-    """Options of a program that receives the alert on its standard input."""
-
-    type: Literal["command"]
-    command: tuple[str, ...] = Field(min_length=1)
-    """Program and arguments; no shell interprets them."""
-    environment: Variables = ()
-    """Variables passed to the program, in addition to `PATH`, `HOME`, `LANG` and `TZ`."""
-    timeout: FiniteFloat = Field(default=10, gt=0, le=300)
-
-
-DestinationOptions = Annotated[
-    WebhookOptions
-    | SlackOptions
-    | PagerDutyOptions
-    | AlertmanagerOptions
-    | AppriseOptions
-    | LogOptions
-    | CommandOptions,
-    Field(discriminator="type"),
-]
-
-
-def _exactly_one(options: CommonOptions, *names: str) -> None:
+    Raises:
+        ValueError: none or several are given.
+    """
     given = [name for name in names if getattr(options, name) is not None]
     if len(given) != 1:
         raise ValueError(f"one of {', '.join(names)}, not {' and '.join(given) or 'none'}")

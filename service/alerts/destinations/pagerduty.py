@@ -9,19 +9,31 @@ Fields and limits: https://developer.pagerduty.com/docs/events-api-v2-overview, 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from service.alerts.destinations import body, secrets, wording
+from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.ending import closes
-from service.alerts.destinations.http import HttpClient
+from service.alerts.destinations.options import (
+    GroupField,
+    HttpOptions,
+    NotHere,
+    Resolve,
+    Variable,
+    WebAddress,
+    exactly_one,
+)
 from service.alerts.grouping_key import grouping_key
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from service.alerts.delivery import Notification, Outcome
-    from service.alerts.destinations.options import PagerDutyOptions
 
 SUMMARY_AT_MOST = 1024
 DEDUP_KEY_AT_MOST = 255
@@ -39,6 +51,30 @@ _LINES_AT_MOST = 50
 _EXAMPLES_AT_MOST = 3
 
 
+class PagerDutyOptions(HttpOptions):
+    """Options of a PagerDuty service, via the Events API v2."""
+
+    type: Literal["pagerduty"]
+    url: WebAddress = "https://events.pagerduty.com/v2/enqueue"
+    """URL of the API; in the service region EU: `https://events.eu.pagerduty.com/v2/enqueue`."""
+    routing_key: NotHere = None
+    routing_key_env: Variable | None = None
+    routing_key_file: Path | None = None
+    source: str = "deltaloom"
+    dedup_by: tuple[GroupField, ...] = ()
+    """Fields that the alerts of one incident have in common; if empty, each text has its own incident."""
+    resolve: Resolve = "spikes"
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        exactly_one(self, "routing_key_env", "routing_key_file")
+        if self.dedup_by and self.resolve == "all":
+            raise ValueError(
+                'dedup_by or resolve = "all": one refusal that ends must not close an incident of several'
+            )
+        return self
+
+
 class PagerDutyDestination:
     """A destination that sends events to PagerDuty."""
 
@@ -48,6 +84,8 @@ class PagerDutyDestination:
         Raises:
             DestinationError: the secret does not exist or is not valid.
         """
+        from service.alerts.destinations.http import HttpClient
+
         self.name = name
         self._options = options
         self._routing_key = secrets.needed(options.routing_key_env, options.routing_key_file, environment)
@@ -119,3 +157,6 @@ def _dedup_key(notification: Notification, options: PagerDutyOptions) -> str:
     if len(key) <= DEDUP_KEY_AT_MOST:
         return key
     return f"deltaloom/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+destination = DestinationType(PagerDutyOptions, PagerDutyDestination)

@@ -11,20 +11,24 @@ limit is undocumented: Slack rejects some messages from 13,000 characters in tot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from service.alerts.destinations import body, secrets, wording
-from service.alerts.destinations.http import HttpClient
+from service.alerts.destinations.destination_type import DestinationType
+from service.alerts.destinations.options import HttpOptions, NotHere, Variable, exactly_one
 from service.alerts.phases import phase_of
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from typing import Self
 
     from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification, Outcome
-    from service.alerts.destinations.options import SlackOptions
     from service.alerts.phases import Phase
 
 Block = dict[str, Any]
@@ -46,6 +50,20 @@ _REFERS: Mapping[Phase, str] = {"finished": "Completes the alert ", "spike_ended
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
+class SlackOptions(HttpOptions):
+    """Options of a Slack channel, via an incoming webhook."""
+
+    type: Literal["slack"]
+    url: NotHere = None
+    url_env: Variable | None = None
+    url_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        exactly_one(self, "url_env", "url_file")
+        return self
+
+
 class SlackDestination:
     """A destination that posts messages to a Slack channel."""
 
@@ -55,6 +73,8 @@ class SlackDestination:
         Raises:
             DestinationError: the secret does not exist or is not a URL.
         """
+        from service.alerts.destinations.http import HttpClient
+
         self.name = name
         self._url = secrets.web_address(options.url_env, options.url_file, environment)
         self._link = options.link
@@ -182,3 +202,6 @@ def _escaped(text: str, at_most: int) -> str:
 
 def _escape(text: str) -> str:
     return text.translate(_ESCAPES)
+
+
+destination = DestinationType(SlackOptions, SlackDestination)

@@ -13,24 +13,59 @@ import binascii
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from standardwebhooks import Webhook
+from pydantic import model_validator
 
 from service.alerts.destinations import body, secrets, wording
+from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.http import HttpClient
+from service.alerts.destinations.options import (
+    Files,
+    HttpOptions,
+    NotHere,
+    Variable,
+    Variables,
+    WebAddress,
+    exactly_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
+
+    from standardwebhooks import Webhook
 
     from service.alerts.delivery import Notification, Outcome
-    from service.alerts.destinations.options import WebhookOptions
 
 
 _HEADER_VALUE = re.compile(r"[!-~]{1,1024}")
 _KEY_BYTES = range(24, 65)
 """Allowed length of a secret in bytes, from the specification."""
+
+
+class WebhookOptions(HttpOptions):
+    """Options of a server that accepts POST requests signed as in Standard Webhooks."""
+
+    type: Literal["webhook"]
+    url: WebAddress | None = None
+    url_env: Variable | None = None
+    url_file: Path | None = None
+    secret: NotHere = None
+    secret_env: Variables = ()
+    """Variables of one or several secrets; each one signs, so that receivers can rotate them gradually."""
+    secret_file: Files = ()
+    envelope: Literal["none", "cloudevents"] = "none"
+    source: str = "deltaloom"
+    """Sender: the attribute `source` of a CloudEvent, a URI reference."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        exactly_one(self, "url", "url_env", "url_file")
+        if not self.secret_env and not self.secret_file:
+            raise ValueError("a secret to sign with: secret_env or secret_file")
+        return self
 
 
 class WebhookDestination:
@@ -42,6 +77,8 @@ class WebhookDestination:
         Raises:
             DestinationError: a secret does not exist or is not valid.
         """
+        from service.alerts.destinations.http import HttpClient
+
         self.name = name
         self._url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
         said = {variable: secrets.from_variable(variable, environment) for variable in options.secret_env}
@@ -75,6 +112,8 @@ class WebhookDestination:
 
 
 def _signer(where: str, secret: str) -> Webhook:
+    from standardwebhooks import Webhook
+
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error:
@@ -118,3 +157,6 @@ _ENVELOPES: dict[str, tuple[Callable[[Notification, str], dict[str, Any]], str]]
     "none": (_bare, "application/json"),
     "cloudevents": (_cloud_event, "application/cloudevents+json"),
 }
+
+
+destination = DestinationType(WebhookOptions, WebhookDestination)

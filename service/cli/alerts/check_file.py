@@ -57,7 +57,7 @@ async def _unusable(text: str, config: Config) -> list[Finding]:
     """Return findings about destinations that cannot be created, for example with an invalid secret."""
     from service.alerts.deciding.findings import Places
     from service.alerts.destinations.failures import DestinationError
-    from service.alerts.destinations.kinds import made
+    from service.alerts.destinations.registry import made
 
     places, found = Places(text), []
     for name, options in config.destinations.items():

@@ -142,7 +142,7 @@ class _Destinations:
 
     def made(self, name: str) -> Destination:
         """Return a destination, whose name must be in the file."""
-        from service.alerts.destinations.kinds import made
+        from service.alerts.destinations.registry import made
 
         if name not in self._made:
             self._made[name] = made(name, self.loaded.destinations[name], os.environ)

@@ -38,7 +38,7 @@ def run(
 
 async def _test(name: str, phase: Phase, loaded: LoadedPolicy) -> None:
     from service.alerts.delivery import Verdict
-    from service.alerts.destinations.kinds import made
+    from service.alerts.destinations.registry import made
     from service.cli.command_errors import CommandError
     from service.cli.output import console
     from service.visible import visible

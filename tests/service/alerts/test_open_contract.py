@@ -15,8 +15,8 @@ from service.alerts.deciding.explanation import explain
 from service.alerts.delivery import Notification, Verdict
 from service.alerts.destinations import body, pagerduty, slack
 from service.alerts.destinations.alertmanager import labels_of
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import PagerDutyOptions
+from service.alerts.destinations.pagerduty import PagerDutyOptions
+from service.alerts.destinations.registry import made
 from tests.notifications import OPEN_FIELDS
 from tests.receivers import receiving
 from tests.service.alerts.made import alert, policy
@@ -24,7 +24,7 @@ from tests.webhook_receiver import SECRET
 
 if TYPE_CHECKING:
     from service.alerts.deciding.policy import Policy
-    from service.alerts.destinations.options import DestinationOptions
+    from service.alerts.destinations.options import CommonOptions
     from tests.receivers import Receiver
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -67,7 +67,7 @@ def policy_for(receiver: Receiver) -> Policy:
     return policy(tables + ROUTES)
 
 
-async def deliver(options: DestinationOptions, name: str, sent: Notification) -> Verdict:
+async def deliver(options: CommonOptions, name: str, sent: Notification) -> Verdict:
     """Attempt one delivery and return the verdict."""
     destination = made(name, options, ENVIRONMENT)
     try:

@@ -12,12 +12,13 @@ from service.alerts.deciding.config import parse, secrets_missing, warnings
 from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import Policy
 from service.alerts.deciding.schema import AlertRoute, AlertRule, Match, Mute, Redaction
+from service.alerts.destinations.registry import TYPES
 from tests.service.alerts.made import NOW, config
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "alerts.toml"
 LOG = '[destinations.log]\ntype = "log"\n'
 
-TYPES = "webhook, slack, pagerduty, alertmanager, apprise, log, command"
+NAMES = ", ".join(TYPES)
 
 WRONG = {
     "key = ": (1, "", "is not valid TOML: invalid value"),
@@ -29,12 +30,12 @@ WRONG = {
     '[destinations.x]\ntype = "slak"': (
         2,
         "destinations.x.type",
-        f"should be one of {TYPES}; did you mean slack?",
+        f"should be one of {NAMES}; did you mean slack?",
     ),
     "[destinations.x]": (
         1,
         "destinations.x.type",
-        f"is missing: one of {TYPES}",
+        f"is missing: one of {NAMES}",
     ),
     '[destinations."a b"]\ntype = "log"': (1, 'destinations."a b"', "should match pattern"),
     '[destinations.x]\ntype = "log"\nrate_limit = { per_minute = 1, burts = 2 }': (
@@ -249,7 +250,7 @@ def test_the_example_shows_everything() -> None:
     text = EXAMPLE.read_text()
     shown = parse(text, "alerts.toml")
     assert warnings(text, shown, NOW) == []
-    assert {options.type for options in shown.destinations.values()} == set(TYPES.split(", "))
+    assert {type(table) for table in shown.destinations.values()} == {each.options for each in TYPES.values()}
     tables: list[AlertRule | AlertRoute | Mute] = [*shown.rules, *shown.routes, *shown.mutes]
     matches = [table.match for table in tables]
     assert set().union(*(match.model_fields_set for match in matches)) == set(Match.model_fields)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.alertmanager import labels_of
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import AlertmanagerOptions
+from service.alerts.destinations.alertmanager import AlertmanagerOptions, labels_of
+from service.alerts.destinations.registry import made
 from tests.alertmanagers import alertmanager
 from tests.notifications import RAISED_AT, alert, digest, finished, notification, notifications, spike
 from tests.receivers import hang, receiving, status

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 
 from service.alerts.delivery import Verdict
+from service.alerts.destinations.apprise_ import AppriseOptions
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.guard import guarded
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import AppriseOptions
+from service.alerts.destinations.registry import made
 from tests.notifications import alert, digest, finished, notification
 from tests.receivers import echo, hang, receiving, status
 

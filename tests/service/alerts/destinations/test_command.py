@@ -12,9 +12,9 @@ import pytest
 
 from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
+from service.alerts.destinations.command import CommandOptions
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import CommandOptions
+from service.alerts.destinations.registry import made
 from tests.notifications import TEXT, alert, notification
 from tests.waiting import wait_until
 

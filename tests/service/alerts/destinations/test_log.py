@@ -12,8 +12,8 @@ import structlog
 
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import LogOptions
+from service.alerts.destinations.log import LogOptions
+from service.alerts.destinations.registry import made
 from service.settings import Settings
 from tests.notifications import TEXT, alert, digest, notification
 

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from service.alerts.delivery import Verdict
 from service.alerts.destinations import body
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import PagerDutyOptions
-from service.alerts.destinations.pagerduty import event
+from service.alerts.destinations.pagerduty import PagerDutyOptions, event
+from service.alerts.destinations.registry import made
 from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 

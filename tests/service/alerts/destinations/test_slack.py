@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import SlackOptions
-from service.alerts.destinations.slack import message
+from service.alerts.destinations.registry import made
+from service.alerts.destinations.slack import SlackOptions, message
 from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 

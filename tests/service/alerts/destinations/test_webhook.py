@@ -13,9 +13,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.kinds import made
-from service.alerts.destinations.options import WebhookOptions
+from service.alerts.destinations.registry import made
 from service.alerts.destinations.secrets import from_file
+from service.alerts.destinations.webhook import WebhookOptions
 from tests.notifications import RAISED_AT, alert, digest, finished, notification
 from tests.receivers import hang, late, raw, receiving, status
 
