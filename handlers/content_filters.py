@@ -1,7 +1,7 @@
 """Raise alerts about responses that were refused without a text, or stopped by a filter, policy or guardrail.
 
 The class of the reason decides (`deltaloom.reasons`), since each provider has its own reasons. A response
-with a refusal part has the alerts of that part, and gets none from here.
+with a text that counts as refused has the alerts of that text, and gets none from here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltaloom.messages import ModerationAlert
-from deltaloom.reasons import STOPPED
+from deltaloom.reasons import REFUSED, STOPPED
 from handlers.core.identity import digest
 from handlers.core.outputs import context_fields, time_of
 from handlers.core.routing import Handler
@@ -27,7 +27,11 @@ _STOPPED_BY_STATUS: Mapping[Status, AlertType] = {
 }
 
 ALERTS: Mapping[tuple[Status, ReasonClass], AlertType] = {
-    **{(status, "refusal"): "deltaloom.response.refused" for status in _STOPPED_BY_STATUS},
+    **{
+        (status, refused): "deltaloom.response.refused"
+        for status in _STOPPED_BY_STATUS
+        for refused in sorted(REFUSED)
+    },
     **{
         (status, stopped): alert_type
         for status, alert_type in _STOPPED_BY_STATUS.items()
@@ -40,7 +44,7 @@ ALERTS: Mapping[tuple[Status, ReasonClass], AlertType] = {
 def ended(end: ResponseEnd) -> ModerationAlert | None:
     """Return the alert that a response's end raises; None if it raises none."""
     alert_type = ALERTS.get((end.status, end.reason_class or "unknown"))
-    if alert_type is None or end.has_refusal:
+    if alert_type is None or end.refused_in_text:
         return None
     key = end.stream_key
     return ModerationAlert(

@@ -47,7 +47,8 @@ from deltaloom.events import (
     ResponseSnapshot,
     TextPart,
 )
-from deltaloom.reasons import STOPPED, KnownReasonClass, reason_class
+from deltaloom.kinds import KINDS
+from deltaloom.reasons import REFUSED, STOPPED, KnownReasonClass, reason_class
 from handlers.core.effects import Announced, Closing, Copy, Effect, Ending, Learned, Origin, Rank
 from handlers.core.identity import PartKey, StreamKey
 from handlers.core.routing import Handler, Route
@@ -70,16 +71,11 @@ if TYPE_CHECKING:
     PartAdded = ContentPartAdded | ReasoningPartAdded | ReasoningSummaryPartAdded
     PartDone = ContentPartDone | ReasoningPartDone | ReasoningSummaryPartDone
 
-_KINDS: dict[str, Kind] = {
-    "refusal": "refusal",
-    "output_text": "output_text",
-    "reasoning_text": "reasoning",
-    "summary_text": "reasoning_summary",
-}
+_KINDS: dict[str, Kind] = {kind.part_type: kind.name for kind in KINDS.values() if kind.part_type}
 """Kind of text by the type of its content part."""
 
 
-_DECLINED = STOPPED | {"refusal"}
+_DECLINED = STOPPED | REFUSED
 """Reason classes of responses that were refused, or stopped because of their content."""
 
 _KNOWN_CLASSES = {name.casefold(): name for name in get_args(KnownReasonClass)}

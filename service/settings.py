@@ -6,14 +6,14 @@ import os
 import re
 import socket
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from deltaloom.messages import KnownKind
 from deltaloom.streams import Partitions
 from service.address import Address, Mode, scheme_of
+from service.handler_packages import kind_of, known_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,6 @@ _HIDDEN = ("redis_url",)  # a URL may have a password
 PARTITIONS_AT_MOST = 1024
 """Maximum partitions. A worker needs a connection and some periodic tasks for each one it serves."""
 
-
-KINDS: tuple[str, ...] = get_args(KnownKind)
 LONGEST = 100 * 365 * 86400
 """Longest time in seconds: a century. Redis rejects far longer TTLs."""
 
@@ -79,8 +77,8 @@ def _seconds_by_kind(text: str) -> dict[str, int]:
     seconds: dict[str, int] = {}
     for part in text.split(","):
         kind, _, number = (word.strip() for word in part.partition("="))
-        if kind not in KINDS:
-            raise ValueError(f"kind=seconds, separated by commas; kinds are {', '.join(KINDS)}")
+        if kind_of(kind) is None:
+            raise ValueError(f"kind=seconds, separated by commas; kinds are {', '.join(known_kinds())}")
         if kind in seconds:
             raise ValueError(f"{kind} at most once")
         if not re.fullmatch("[0-9]{1,9}", number) or int(number) < SHORTEST_RETENTION:

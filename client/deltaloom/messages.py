@@ -7,10 +7,11 @@ stream by hand. Dead letters and undelivered alerts have plain fields only.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from deltaloom.kinds import KINDS
 from deltaloom.reasons import ReasonClass
 
 SCHEMA = 1
@@ -20,9 +21,12 @@ New fields, and new values of the open types below, do not raise it: a reader mu
 accept unknown values.
 """
 
-KnownKind = Literal["refusal", "reasoning", "reasoning_summary", "output_text"]
+if TYPE_CHECKING:
+    KnownKind: TypeAlias = str
+else:
+    KnownKind = Literal[tuple(KINDS)]
 Kind = KnownKind | str
-"""Kind of a text. Parts of a `reasoning_summary` go by `summary_index`, all others by `content_index`."""
+"""Kind of a text: a name in `deltaloom.kinds.KINDS`, or of a kind that a package with a handler brings."""
 
 KnownStatus = Literal["completed", "incomplete", "failed", "cancelled", "abandoned"]
 Status = KnownStatus | str

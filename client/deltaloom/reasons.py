@@ -20,6 +20,9 @@ operator's guardrail, or a filter of copied material stopped the response; the r
 limit; somebody cancelled it; it failed for a technical reason; the table does not have the value. Later
 versions may add classes."""
 
+REFUSED: frozenset[ReasonClass] = frozenset({"refusal"})
+"""Classes of responses that the model itself refused."""
+
 STOPPED: frozenset[ReasonClass] = frozenset({"safety", "policy", "guardrail", "recitation"})
 """Classes of responses that a filter, policy or guardrail stopped because of their content."""
 

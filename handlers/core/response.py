@@ -89,8 +89,8 @@ class ResponseEnd(NamedTuple):
     reason_class: ReasonClass | None = None
     provider_category: str | None = None
     provider_explanation: str | None = None
-    has_refusal: bool = False
-    """True if the response has a refusal part: that part has alerts of its own."""
+    refused_in_text: bool = False
+    """True if the response has a text of a kind that counts as refused: that text has alerts of its own."""
 
 
 @dataclass(slots=True)
@@ -132,13 +132,19 @@ _Closed = tuple[Arrival, FinishedPart | DroppedCopy]
 
 
 def resolve(
-    state: ResponseState, low_water: LowWater, *, idle_at_ms: int | None = None, why: str = IDLE_TIMEOUT
+    state: ResponseState,
+    low_water: LowWater,
+    *,
+    refusing: Collection[Kind] = (),
+    idle_at_ms: int | None = None,
+    why: str = IDLE_TIMEOUT,
 ) -> Resolution:
     """Apply the closing rules to the stored state of a response.
 
     Args:
         state: the stored state; it must have been read after `low_water`.
         low_water: the low-water mark of the group.
+        refusing: the kinds of text that count as refused.
         idle_at_ms: give up all open parts at this server time, in ms since the epoch. None: keep them open.
         why: the reason for giving up.
     """
@@ -146,7 +152,7 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
     result.contradictions = contradictions_of_finished(timeline)
-    at_ends = _end_response(timeline, low_water, result)
+    at_ends = _end_response(timeline, low_water, result, refusing)
     if idle_at_ms is not None and not timeline.terminals:
         at_ends += _give_up(timeline, idle_at_ms, why, result)
     ended = {finished.part: (at, finished.assembly.text) for at, finished in at_ends}
@@ -214,7 +220,9 @@ def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
     return at, isinstance(closed, DroppedCopy), closed.part
 
 
-def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -> list[_Finished]:
+def _end_response(
+    timeline: Timeline, low_water: LowWater, result: Resolution, refusing: Collection[Kind]
+) -> list[_Finished]:
     """Record the ends of the response; return the texts that only its final copies or announcements have.
 
     A kind gives such texts only if the response had no part of that kind. The position of a copy does not
@@ -238,7 +246,10 @@ def _end_response(timeline: Timeline, low_water: LowWater, result: Resolution) -
         found += [(arrival, finished) for finished in new]
         before = arrival
         result.ended = True
-        result.ends.append(_end(timeline, arrival, ending, shown))
+        refused = False
+        for kind in refusing:  # `any` would take longer than the check of the usual one kind
+            refused = refused or kind in shown or timeline.has_part(kind, arrival)
+        result.ends.append(_end(timeline, arrival, ending, refused_in_text=refused))
     return found
 
 
@@ -265,8 +276,7 @@ def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> l
     return [(_LAST, finished._replace(finished_ms=now_ms)) for finished in given_up]
 
 
-def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collection[Kind]) -> ResponseEnd:
-    """Return an end of a response; `copied` are the kinds of texts that `_end_response` has found so far."""
+def _end(timeline: Timeline, arrival: Arrival, ending: Ending, *, refused_in_text: bool) -> ResponseEnd:
     state = timeline.state
     return ResponseEnd(
         state.stream_key,
@@ -277,7 +287,7 @@ def _end(timeline: Timeline, arrival: Arrival, ending: Ending, copied: Collectio
         ending.reason_class,
         ending.provider_category,
         ending.provider_explanation,
-        timeline.has_part("refusal", arrival) or "refusal" in copied,
+        refused_in_text,
     )
 
 

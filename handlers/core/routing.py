@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from deltaloom.kinds import KINDS, TextKind
 from handlers.core.effects import Effect, Origin
 
 if TYPE_CHECKING:
@@ -67,23 +68,29 @@ class Opening(NamedTuple):
 class Handler:
     """A handler of one family of events.
 
-    `kinds` are the kinds of text that it rebuilds; copies of kinds that no handler rebuilds are skipped.
-    `opened` and `finished` make the alerts of its texts; None means no alert. `ended` is called with every
-    end of a response, and returns an alert or None; only the first alert of each type is written.
+    `kinds` are the kinds of text that it rebuilds: the names of built-in ones, or the rows of its own kinds
+    (`deltaloom.kinds`). Copies of kinds that no handler rebuilds are skipped. `opened` and `finished` make
+    the alerts of its texts; None means no alert. `ended` is called with every end of a response, and returns
+    an alert or None; only the first alert of each type is written.
     """
 
     name: str
     routes: tuple[Route, ...]
-    kinds: frozenset[Kind] = frozenset()
+    kinds: frozenset[Kind | TextKind] = frozenset()
     opened: Callable[[Opening], ModerationAlert] | None = None
     finished: Callable[[AssembledText], ModerationAlert] | None = None
     ended: Callable[[ResponseEnd], ModerationAlert | None] | None = None
+
+    @property
+    def own_kinds(self) -> tuple[TextKind, ...]:
+        """Kinds that this handler brings; a row with the name of a built-in kind is ignored."""
+        return tuple(each for each in self.kinds if isinstance(each, TextKind) and each.name not in KINDS)
 
 
 class RoutingTable:
     """The enabled handlers, by event type and by kind of text."""
 
-    __slots__ = ("handlers", "kinds", "routes")
+    __slots__ = ("at_ends", "handlers", "kinds", "refusing", "routes")
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
         """Build the table.
@@ -92,7 +99,14 @@ class RoutingTable:
             HandlerConflictError: two handlers claim one event type.
         """
         self.handlers = tuple(handlers)
-        self.kinds: Mapping[Kind, Handler] = {kind: h for h in self.handlers for kind in h.kinds}
+        self.kinds: Mapping[Kind, Handler] = {
+            kind.name if isinstance(kind, TextKind) else kind: h for h in self.handlers for kind in h.kinds
+        }
+        rows = [*KINDS.values(), *(kind for handler in self.handlers for kind in handler.own_kinds)]
+        self.refusing = frozenset(kind.name for kind in rows if kind.counts_as_refused)
+        """Kinds of text that count as refused."""
+        self.at_ends = tuple(handler.ended for handler in self.handlers if handler.ended is not None)
+        """Functions that are called with every end of a response."""
         claimed: dict[str, str] = {}
         routes: dict[str, Route] = {}
         for handler in self.handlers:

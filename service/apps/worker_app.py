@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from handlers import BUILT_IN, ENTRY_POINT_GROUP, OFF_BY_DEFAULT
-from handlers.core.routing import Handler, RoutingTable
+from handlers import OFF_BY_DEFAULT
+from handlers.core.routing import RoutingTable
 from service import logs
 from service.apps.partition import Partition
 from service.apps.rehearsal import Rehearsals
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe
 from service.cancelling import cancelled
+from service.handler_packages import known_handlers
 from service.periodic import PeriodicTask
 from service.rates.spikes import SpikeWatch, thresholds_of
 from service.retrying import RetryUntilAvailable
@@ -35,12 +35,6 @@ _SPIKE_SECONDS = 30
 
 _LAST_READ_WITHIN = 1.0
 """Seconds beyond the blocking time of a read, for its reply to arrive and be accepted at shutdown."""
-
-
-def known_handlers() -> dict[str, Handler]:
-    """Return all available handlers by name: built-in ones, and those of installed packages."""
-    brought: Iterable[Handler] = (point.load() for point in entry_points(group=ENTRY_POINT_GROUP))
-    return {**BUILT_IN, **{handler.name: handler for handler in brought}}
 
 
 def routing_table(settings: Settings) -> RoutingTable:

@@ -13,12 +13,12 @@ from service.alert_parsing import parse_alert
 from service.cli.output import (
     INDENT,
     INTEGRITY_STYLES,
-    KIND_STYLES,
     SEVERITY_STYLES,
     STATUS_STYLES,
     fact,
     facts,
     indented,
+    kind_name,
     labelled,
     paragraph,
     plural,
@@ -91,7 +91,7 @@ def text_of(target: Console, message: AssembledText, *, response: bool = True) -
     title = facts(
         (
             Text(clock_time(message.finished_at), style="dim"),
-            styled(message.kind, KIND_STYLES),
+            kind_name(message.kind),
             styled(message.status, STATUS_STYLES),
             message.reason,
             styled(message.integrity, INTEGRITY_STYLES),

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
+from service.handler_packages import kind_of
 from service.visible import shortened, visible, visible_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ UNBOUNDED = 10_000
 SEVERITY_STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold white on red"}
 STATUS_STYLES = {"completed": "green", "incomplete": "yellow", "failed": "red", "abandoned": "yellow"}
 INTEGRITY_STYLES = {"verified": "green", "repaired": "yellow", "unverified": "dim"}
-KIND_STYLES = {"refusal": "bold red", "reasoning": "bold blue", "reasoning_summary": "bold cyan"}
 
 
 class _SafeConsole(Console):
@@ -109,6 +109,15 @@ def labelled(name: str, value: str | int | None) -> Text | None:
     if value is None:
         return None
     return Text.assemble((f"{name} ", "dim"), fact(value))
+
+
+def kind_name(name: str) -> Text:
+    """Return the name of a kind of text in its style; plain if no installed package knows it."""
+    try:
+        kind = kind_of(name)
+    except Exception:  # noqa: BLE001 - a broken package of a handler must not hide the texts of the others
+        kind = None
+    return Text(fact(name), style=kind.style if kind else "")
 
 
 def styled(value: str | None, styles: dict[str, str]) -> Text | None:

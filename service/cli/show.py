@@ -54,7 +54,7 @@ def _print(target: Console, known: Known) -> None:
     from rich.text import Text
 
     from service.cli.entries import clock_time, text_of
-    from service.cli.output import KIND_STYLES, facts, labelled, plural, styled
+    from service.cli.output import facts, kind_name, labelled, plural
     from service.visible import visible
 
     context = known.context
@@ -75,7 +75,7 @@ def _print(target: Console, known: Known) -> None:
             facts(
                 (
                     Text(clock_time(part.since), style="dim"),
-                    styled(part.kind, KIND_STYLES),
+                    kind_name(part.kind),
                     Text("still open", style="yellow"),
                     plural(part.events, "event"),
                     f"{plural(part.text_bytes, 'byte')} so far",

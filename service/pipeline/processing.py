@@ -319,7 +319,7 @@ class Worker:
             alert = batch.commit.responses[part.stream_key].parts[part].opened
             if alert is not None:
                 log.warning(
-                    "refusal opened",
+                    f"{part.kind} opened",  # noqa: G004 - few kinds, so the events are as good as fixed
                     response=alert.response_id,
                     item=alert.item_id,
                     alert=alert.id,

@@ -7,7 +7,7 @@ from collections import deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from deltaloom.reasons import STOPPED
+from deltaloom.reasons import REFUSED, STOPPED
 from handlers.core.outputs import assembled_text, contradiction_alert
 from handlers.core.response import DroppedCopy, FinishedPart, resolve
 from handlers.core.routing import Opening
@@ -124,9 +124,11 @@ def _settlement(
 ) -> Settlement:
     state = loaded.state
     if given_up is None:
-        resolution = resolve(state, low_water)
+        resolution = resolve(state, low_water, refusing=table.refusing)
     else:
-        resolution = resolve(state, low_water, idle_at_ms=given_up.now_ms, why=given_up.why)
+        resolution = resolve(
+            state, low_water, idle_at_ms=given_up.now_ms, why=given_up.why, refusing=table.refusing
+        )
     resolution = with_believed_times(resolution, now_ms)
     return Settlement(
         state.stream_key,
@@ -150,8 +152,7 @@ def _closed(
 
 
 def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcome:
-    deciders = [handler.ended for handler in table.handlers if handler.ended is not None]
-    raised = (decide(end) for end in ends for decide in deciders)
+    raised = (decide(end) for end in ends for decide in table.at_ends)
     first = next(
         (end for end in ends if end.context.model or end.context.tenant or end.context.provider), ends[0]
     )
@@ -167,9 +168,10 @@ def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcom
         [(scope, name) for scope, name in scopes.items() if name and by_response],
         [alert for alert in raised if alert is not None],
         # By the first end alone: later ends may be settled when the response is already counted.
-        refused=first.reason_class == "refusal",
+        refused=first.reason_class in REFUSED,
         blocked=first.reason_class in STOPPED,
         cancelled=first.status == "cancelled",
+        refusing=table.refusing,
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from typing import Self
 
-    from deltaloom.messages import AssembledText, ModerationAlert, RateScope
+    from deltaloom.messages import AssembledText, Kind, ModerationAlert, RateScope
     from handlers.core.context import Registers
     from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
     from handlers.core.state import ResponseState
@@ -186,11 +186,13 @@ class ResponseOutcome:
     alerts: Sequence[ModerationAlert]
     """Alerts about the way it ended; each type is raised once."""
     refused: bool = False
-    """True if the reason means that the model refused. Storage adds refusal parts by itself."""
+    """True if the reason means that the model refused."""
     blocked: bool = False
     """True if a filter, a policy or a guardrail stopped it."""
     cancelled: bool = False
     """True if it was cancelled; it is then counted only if it was refused."""
+    refusing: Collection[Kind] = ()
+    """Kinds of text that count as refused: so does a response with an opening alert of such a text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Retention by kind: remove texts of some kinds, such as reasoning, earlier than others.
+"""Retention by kind: remove texts of some kinds earlier than others.
 
 Theory of operation:
 

@@ -222,7 +222,7 @@ def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
-    """Return the fields of the open parts in a state, such as `0:0:refusal`."""
+    """Return the fields of the open parts in a state: `<output index>:<content index>:<kind>`."""
     return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
 
 

@@ -1,4 +1,4 @@
-"""Refusal rates in Redis: each partition counts its responses, and the first one stores the spikes."""
+"""Counts of refused responses in Redis, one set a partition; the first partition also stores the spikes."""
 
 from __future__ import annotations
 

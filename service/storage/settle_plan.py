@@ -127,6 +127,7 @@ class _Numbered:
             "refused": outcome.refused,
             "blocked": outcome.blocked,
             "cancelled": outcome.cancelled,
+            "refusing": outcome.refusing,
             "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in outcome.counted_for],
             "buckets": self._buckets_of(outcome.at_ms) if outcome.counted_for else [],
         }

@@ -63,7 +63,7 @@ class RedisStorage:
     async def load_scripts(self) -> None:
         """Load the scripts on the server, so that the first batch is no slower than the second.
 
-        Otherwise the second batch could overtake it, and a refusal's alert would begin with its second word.
+        Otherwise the second batch could overtake it, and an opening alert would begin at the second word.
         """
         with unavailable_if_away():
             for script in (self._commit, self._settle, self._survey, self._read):

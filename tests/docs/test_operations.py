@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PART = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+ALERTED = "refusal"
+"""The built-in kind of text that has alerts, in the events that begin with a kind."""
+
 EVERY_DAY = {"worker started", "batch committed", "refusal opened", "text finished", "dead letter"}
 LEFT_OUT = {"logger", "timestamp"}
 """Fields of each line that the page's samples omit."""
@@ -92,9 +95,12 @@ def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
                     value=ast.Name(id="log") | ast.Call(func=ast.Attribute(attr="logger")),
                     attr="debug" | "info" | "warning" | "error" | "exception" | "critical",
                 ),
-                args=[ast.Constant(value=str(event))],
+                args=[
+                    ast.Constant(value=str(event)) | ast.JoinedStr(values=[_, ast.Constant(value=str(event))])
+                ],
             ):
-                yield event, {keyword.arg for keyword in node.keywords if keyword.arg}
+                named = event if event[0] != " " else f"{ALERTED}{event}"
+                yield named, {keyword.arg for keyword in node.keywords if keyword.arg}
 
 
 async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:

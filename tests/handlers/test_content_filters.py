@@ -28,7 +28,7 @@ def end(
     key: StreamKey = KEY,
     reason: str | None = "x",
     *,
-    has_refusal: bool = False,
+    refused_in_text: bool = False,
 ) -> ResponseEnd:
     """Return an end with a reason of this class."""
     return ResponseEnd(
@@ -40,7 +40,7 @@ def end(
         reason_class,
         "category",
         "explanation",
-        has_refusal=has_refusal,
+        refused_in_text=refused_in_text,
     )
 
 
@@ -97,7 +97,7 @@ def test_nothing_else_raises_an_alert(status: Status, reason_class: ReasonClass 
 @pytest.mark.parametrize(("status", "reason_class"), ALERTS)
 def test_response_with_a_refusal_has_that_alert_only(status: Status, reason_class: ReasonClass) -> None:
     """Raise no alert for a response with a refusal, which has its own alerts."""
-    assert ended(end(status, reason_class, has_refusal=True)) is None
+    assert ended(end(status, reason_class, refused_in_text=True)) is None
 
 
 def test_without_a_response_id_the_item_is_named() -> None:

@@ -33,7 +33,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AwareDatetime, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
 from deltaloom.reasons import KnownReasonClass
@@ -42,8 +50,10 @@ from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves t
 from service.alerts.destinations.options import Table
 from service.alerts.destinations.registry import DestinationOptions
 from service.alerts.phases import Phase
+from service.handler_packages import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
 MOST_EXCERPT = 10_000
@@ -66,6 +76,15 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _kind_name(value: Any, validate: Callable[[Any], str]) -> str:
+    try:
+        return validate(value)
+    except ValidationError:
+        if isinstance(value, str) and kind_of(value) is not None:
+            return value
+        raise
+
+
 def _pattern(value: Any) -> Pattern:
     if not isinstance(value, str) or not value:
         raise ValueError("a regular expression, as a string")
@@ -84,6 +103,7 @@ def _text_leaving(value: Any) -> TextLeaving:
 T = TypeVar("T")
 Some = Annotated[tuple[T, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 """A value, or a non-empty array of values; always validated to a tuple."""
+KindName = Annotated[KnownKind, WrapValidator(_kind_name)]
 TextPattern = Annotated[Pattern, PlainValidator(_pattern)]
 DestinationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -92,7 +112,7 @@ class Match(Table):
     """Criteria for alerts. All criteria given must match. In a name, `*` stands for any characters."""
 
     phase: Some[Phase] | None = None
-    kind: Some[KnownKind] | None = None
+    kind: Some[KindName] | None = None
     severity: Some[KnownAlertSeverity] | None = None
     category: Some[str] | None = None
     tenant: Some[str] | None = None

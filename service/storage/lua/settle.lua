@@ -11,7 +11,7 @@
 --                         finished, contradicted} (a dropped copy has the first four),
 --                         contradictions {field, alert},
 --                         outcome {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
---                         refused, blocked, cancelled}}
+--                         refused, blocked, cancelled, refusing {kind, …}}}
 --                        version: the state's version that was read
 --                        applied_endings: arrivals of applied endings, to be deleted
 --                        unsettled_ms: ms for which the response waits; absent if it does not wait
@@ -151,8 +151,9 @@ end
 local tallies = {}
 
 -- Apply the effects of a response's end: raise its alerts, each type once, and count the response once. It counts as
--- refused if a part is a refusal or its reason means one, else as blocked if a filter stopped it. A cancelled response
--- counts only if it was refused. A missing state means that the effects were applied before.
+-- refused if its reason says so or a part of a kind in `refusing` has raised its alert, else as blocked if a filter
+-- stopped it. A cancelled response counts only if it was refused. A missing state means that the effects were applied
+-- before.
 local function conclude(state, over)
   if redis.call('EXISTS', state) == 0 then return end
   for _, alert in ipairs(over.alerts) do
@@ -163,9 +164,11 @@ local function conclude(state, over)
     end
   end
   if #over.buckets == 0 or redis.call('HSETNX', state, 'over', '1') == 0 then return end
-  local refused = over.refused and 1 or 0
+  local refused, refuses = over.refused and 1 or 0, {}
+  for _, kind in ipairs(over.refusing) do refuses[kind] = true end
   for _, field in ipairs(redis.call('HKEYS', state)) do
-    if string.match(field, '^alerted:%d+:%d+:refusal$') then refused = 1 end
+    local kind = string.match(field, '^alerted:%d+:%d+:(.*)$')
+    if kind and refuses[kind] then refused = 1 end
   end
   if over.cancelled and refused == 0 then return end
   local blocked = over.blocked and refused == 0 and 1 or 0

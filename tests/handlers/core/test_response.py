@@ -121,7 +121,7 @@ class Story:
         """Return the resolution at this low-water mark."""
         logs = {part: self._stored(part) for part in self.logs}
         state = ResponseState(self.key, self.registers, self.endings, logs, self.finished, self.notes)
-        return resolve(state, low_water, idle_at_ms=idle_at_ms, why=why)
+        return resolve(state, low_water, refusing={REFUSAL.kind}, idle_at_ms=idle_at_ms, why=why)
 
     def only(self, low_water: LowWater = ALL_STORED, idle_at_ms: int | None = None) -> FinishedPart:
         """Return the only finished part."""
@@ -840,7 +840,7 @@ REFUSAL = PART._replace(kind="refusal")
 
 
 @pytest.mark.parametrize(
-    ("story", "has_refusal"),
+    ("story", "refused"),
     [
         (Story().end(5), False),
         (Story().delta(1, "a").end(5), False),
@@ -852,13 +852,13 @@ REFUSAL = PART._replace(kind="refusal")
         (Story().end(5, copies=(copy("a"),)), False),
     ],
 )
-def test_end_reports_refusals_before_it(story: Story, *, has_refusal: bool) -> None:
+def test_end_reports_refusals_before_it(story: Story, *, refused: bool) -> None:
     """Report whether a response had a refusal before its end, to avoid a second alert."""
-    assert [end.has_refusal for end in story.resolve().ends] == [has_refusal]
+    assert [end.refused_in_text for end in story.resolve().ends] == [refused]
 
 
 def test_end_reports_finished_refusals() -> None:
     """Include finished refusals."""
     story = Story().end(5)
     story.finished[REFUSAL] = None
-    assert [end.has_refusal for end in story.resolve().ends] == [True]
+    assert [end.refused_in_text for end in story.resolve().ends] == [True]
