@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from deltaloom import Partitions, StreamNames, limits
+from deltaloom.kinds import KINDS
 from deltaloom.messages import (
     PLAIN_FIELDS,
     AssembledText,
@@ -91,6 +92,15 @@ def test_sample_is_a_message() -> None:
 def test_literals(heading: str, literal: Any) -> None:
     """Explain all values of the literals."""
     assert first_column(heading) == list(get_args(literal))
+
+
+def test_kinds() -> None:
+    """Describe all kinds of text as their table does."""
+    written = [
+        (quoted(name)[0], about, quoted(index)[0], quoted(part)[0])
+        for name, about, index, part in CONTRACT.table("Kinds")
+    ]
+    assert written == [(kind.name, kind.about, kind.index_field, kind.part_type) for kind in KINDS.values()]
 
 
 def test_events() -> None:
