@@ -1,4 +1,9 @@
-"""The pipeline's port of storage, and the plain data that it exchanges with it."""
+"""The pipeline's port of storage, and the plain data that it exchanges with it.
+
+The port is the border between the meaning of a batch and its form in Redis, so that each is read and tested
+without the other. It is no plug for other databases: its methods promise what the Lua scripts give, above all
+effects and acknowledgement in one atomic step.
+"""
 
 from __future__ import annotations
 
