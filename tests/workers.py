@@ -61,6 +61,19 @@ class WorkerProcess:
         except TimeoutError:
             raise AssertionError(f"the worker does not stop: {self.log.read_text()[-4000:]}") from None
 
+    async def kill(self) -> None:
+        """Kill the process by SIGKILL, and wait until it has ended."""
+        self.process.kill()
+        await self.process.wait()
+
+    def freeze(self) -> None:
+        """Suspend the process by SIGSTOP, until it is thawed or killed."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Resume the process by SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
 
 @asynccontextmanager
 async def running_workers(
@@ -95,8 +108,7 @@ async def beginning_workers(
         finally:
             for worker in workers:
                 if worker.process.returncode is None:
-                    worker.process.kill()
-                    await worker.process.wait()
+                    await worker.kill()
 
 
 def _start(log: Path, environment: dict[str, str]) -> WorkerProcess:

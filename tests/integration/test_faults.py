@@ -94,10 +94,10 @@ async def test_the_server_is_out_of_memory(mortal: MortalServer) -> None:
     """Otherwise a script that stops half way at the memory limit would acknowledge what it has not stored."""
     async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
         await publish(mortal.url, "resp_1", delta(1, "a"))
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.freeze()
         await publish(mortal.url, "resp_1", delta(2, "b"), done("ab"))
         await redis.config_set("maxmemory", "1")
-        worker.process.send_signal(signal.SIGCONT)
+        worker.thaw()
         await wait_until(lambda: "away" in troubles(worker), 30, message="the worker says it is full")
         assert await finished(mortal.url) == []
         await redis.config_set("maxmemory", "0")
@@ -145,10 +145,10 @@ async def test_the_stream_or_its_group_is_lost(mortal: MortalServer, loss: str) 
 async def test_the_server_takes_no_writes(mortal: MortalServer) -> None:
     """A worker waits while its server is read-only, as an old master is after a failover."""
     async with running_workers(mortal.url, PREFIX) as (worker,), Redis.from_url(mortal.url) as redis:
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.freeze()
         await publish(mortal.url, "resp_1", delta(1, "a"), done("a"))
         await redis.replicaof("127.0.0.1", "1")
-        worker.process.send_signal(signal.SIGCONT)
+        worker.thaw()
         await wait_until(lambda: "away" in troubles(worker), 30, message="the worker says it is read-only")
         await redis.replicaof("NO", "ONE")
         await comes_out(mortal.url, "a")
@@ -186,16 +186,16 @@ async def hang_with_a_batch_in_hand(mortal: MortalServer, worker: WorkerProcess,
     """Make the server hang while the worker has a batch in hand."""
 
     async def is_stopped_with_a_batch_in_hand() -> bool:
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.freeze()
         (group,) = await redis.xinfo_groups(NAMES.deltas)
         if group["pending"]:
             return True
-        worker.process.send_signal(signal.SIGCONT)
+        worker.thaw()
         return False
 
     await wait_until(is_stopped_with_a_batch_in_hand, message="the worker has something in hand")
     mortal.hang()
-    worker.process.send_signal(signal.SIGCONT)
+    worker.thaw()
 
 
 @pytest.mark.parametrize("waits", [{}, {"wait_aof": True}], ids=["ahead", "one by one"])

@@ -288,8 +288,7 @@ async def test_a_worker_that_is_killed_meanwhile(redis: Redis, redis_url: str, p
 
     async with running_workers(redis_url, prefix, **settings) as (worker,):
         await wait_until(lambda: is_left(19_000), message="some are removed", interval=0.001)
-        worker.process.kill()
-        await worker.process.wait()
+        await worker.kill()
     assert await redis.xlen(outputs.names.assembled) > 2_000
     async with running_workers(redis_url, prefix, **settings):
         await wait_until(lambda: is_left(2_000), message="all are removed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
@@ -90,8 +89,7 @@ async def test_relays_killed_in_the_middle(
             if number % 20 == 10:
                 await wait_until(partial(_more_was_taken, receiver, len(receiver.taken)), 30)
                 for relay in relays:
-                    relay.process.kill()
-                    await relay.process.wait()
+                    await relay.kill()
                     kills += 1
                 relays.clear()
                 await start()
@@ -126,8 +124,7 @@ async def test_standby_sends_nothing_and_takes_over(
             names = [await raise_alert(redis, prefix, "opened", f"resp_{n}") for n in range(10)]
             await wait_until_settled(redis, prefix, "here")
             assert sorted(request.id for request in receiver.requests) == sorted(names)
-            first.process.kill()
-            await first.process.wait()
+            await first.kill()
             late = await raise_alert(redis, prefix, "opened", "late")
             await wait_until_settled(redis, prefix, "here")
             assert second.said("relay active")
@@ -149,12 +146,12 @@ async def test_relay_that_was_frozen_sends_nothing(
     name = await raise_alert(redis, prefix, "opened", "resp_1")
     async with relay_process(file, environment) as first:
         await wait_until(lambda: receiver.came[name])
-        first.process.send_signal(signal.SIGSTOP)
+        first.freeze()
         async with relay_process(file, environment) as second:
             await wait_until(lambda: second.said("relay active"))
             await wait_until_settled(redis, prefix, "here")
             assert receiver.taken == [name]
-            first.process.send_signal(signal.SIGCONT)
+            first.thaw()
             await wait_until(lambda: first.said("lease lost, another relay may send"))
             late = await raise_alert(redis, prefix, "finished", "resp_1")
             await wait_until_settled(redis, prefix, "here")

@@ -66,8 +66,7 @@ async def test_every_response_counts_once_whoever_dies(redis: Redis, redis_url: 
                 refused[subject] += is_refused
             await publish(redis, f"resp_{number}", refused=is_refused, model=model, stream=names.deltas)
             if number == 60:
-                workers[0].process.kill()
-                await workers[0].process.wait()
+                await workers[0].kill()
         await wait_until_settled(redis, prefix)
         wanted = {subject: Count(n, refused[subject]) for subject, n in expected.items()}
         assert await counted(redis, settings) == wanted
@@ -102,8 +101,7 @@ async def test_a_spike_rings_once_and_ends_once_through_a_kill(
         assert await spikes(redis, prefix) == []
         await publish(redis, *(f"refused_{number}" for number in range(40)), refused=True, stream=stream)
         await wait_until(lambda: _came(redis, prefix, 2), message="the spikes are raised")
-        workers[0].process.kill()
-        await workers[0].process.wait()
+        await workers[0].kill()
         await wait_until(lambda: _came(redis, prefix, 4), 60, message="the spikes end")
         await wait_until_settled(redis, prefix)
     raised = await spikes(redis, prefix)
