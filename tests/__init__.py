@@ -1,4 +1,5 @@
 """Tests of deltaloom, in folders that mirror the code.
 
-Tests of whole processes on a server are in `integration`.
+Read `fundamentals` first: its ten tests explain the product. Tests of whole processes on a server are in
+`integration`.
 """
