@@ -101,6 +101,9 @@ def cost(text: str) -> float:
     return best
 
 
+PROSE = "word " * (MOST_TEXT // len("word "))
+"""Longest text without numbers and addresses. Its cost is the unit, so that any machine can run the test."""
+
 NUMBERS = ["3 ", "4 ", "41 ", "4111 1111 1111 1111 ", "+4 ", "(0", "030/", "0049 30 ", "€3 ", "1"]
 
 
@@ -110,7 +113,7 @@ def test_search_is_linear_and_quick(unit: str) -> None:
     text = unit * (MOST_TEXT // len(unit))
     whole = cost(text)
     assert whole < 10 * cost(text[: len(text) // 4]) + 0.02
-    assert whole < 0.5
+    assert whole < 1500 * cost(PROSE)
 
 
 def test_a_text_is_searched_once_for_all_destinations() -> None:
