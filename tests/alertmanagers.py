@@ -82,4 +82,4 @@ async def alertmanager(folder: Path, receiver_url: str, group_by: list[str]) -> 
             yield started
     finally:
         process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)

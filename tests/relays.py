@@ -85,7 +85,7 @@ async def wait_until_served(redis: Redis, prefix: str, name: str) -> None:
     async def served() -> bool:
         return await pending_alerts(redis, prefix, name) >= 0
 
-    await wait_until(served, 20, message=f"{name} has its group")
+    await wait_until(served, message=f"{name} has its group")
 
 
 async def wait_until_settled(redis: Redis, prefix: str, name: str, timeout: float = 60) -> None:
@@ -129,7 +129,7 @@ async def relay_process(
         relay = _started(arguments, environment, Path(folder, "log"))
         process = relay.process
         try:
-            await wait_until(partial(relay.said, "relay started"), 30, message="the relay starts")
+            await wait_until(partial(relay.said, "relay started"), 60, message="the relay starts")
             yield relay
             if process.returncode is None:
                 assert await relay.stop() == 0, relay.lines()[-10:]

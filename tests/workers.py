@@ -53,11 +53,11 @@ class WorkerProcess:
         """Stop the process by SIGTERM, and return its exit code.
 
         Raises:
-            AssertionError: the process does not stop within 20 s; the message has the end of its log.
+            AssertionError: the process does not stop within a minute; the message has the end of its log.
         """
         self.process.send_signal(signal.SIGTERM)
         try:
-            return await asyncio.wait_for(self.process.wait(), 20)
+            return await asyncio.wait_for(self.process.wait(), 60)
         except TimeoutError:
             raise AssertionError(f"the worker does not stop: {self.log.read_text()[-4000:]}") from None
 
@@ -82,7 +82,7 @@ async def running_workers(
     """Run `count` workers with these settings; stop them at the end, and assert exit code 0."""
     async with beginning_workers(redis_url, prefix, count, **settings) as workers:
         for worker in workers:
-            await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
+            await wait_until(partial(worker.said, "worker started"), 60, message="the worker starts")
         yield workers
 
 

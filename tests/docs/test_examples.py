@@ -113,7 +113,7 @@ async def subscriber(
         yield lambda line: any(printed.startswith(line) for printed in output.read_text("utf-8").splitlines())
     finally:
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
 
 
 async def groups(redis: Redis, stream: str) -> set[bytes]:

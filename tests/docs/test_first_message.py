@@ -30,7 +30,7 @@ async def test_five_lines_ring_the_receiver_of_the_examples(tmp_path: Path) -> N
         env = environment(WEBHOOK_SECRET=OURS)
         done = await asyncio.to_thread(deltaloom, "alerts", "test", "team", env=env, cwd=tmp_path)
         assert (done.stdout, done.returncode) == ("team took it: 204 No Content\n", 0), done.stderr
-        line = (await asyncio.wait_for(printed.readline(), 20)).decode()
+        line = (await asyncio.wait_for(printed.readline(), 60)).decode()
     assert line.startswith("deltaloom.refusal.opened info test_")
 
 

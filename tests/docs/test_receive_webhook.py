@@ -32,11 +32,11 @@ async def receiver() -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
     )
     assert process.stdout
     try:
-        first = await asyncio.wait_for(process.stdout.readline(), 30)
+        first = await asyncio.wait_for(process.stdout.readline(), 60)
         yield first.decode().removeprefix("listening on ").strip(), process.stdout
     finally:
         process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
 
 
 def webhook(url: str, secret: str) -> Destination:
@@ -55,7 +55,7 @@ async def test_signed_alerts_are_accepted_once() -> None:
         verdicts.append((await right.deliver(finished(text="no, sorry"))).verdict)
         await right.aclose()
         await wrong.aclose()
-        lines = [(await asyncio.wait_for(printed.readline(), 20)).decode() for _ in range(2)]
+        lines = [(await asyncio.wait_for(printed.readline(), 60)).decode() for _ in range(2)]
     assert verdicts == [Verdict.DELIVERED] * 3
     assert (refused.verdict, refused.answer) == (Verdict.REFUSED, "401 Unauthorized")
     assert lines == [

@@ -49,7 +49,7 @@ async def test_finished_and_open(redis: Redis, redis_url: str, prefix: str) -> N
     names = StreamNames(prefix)
     async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, STREAM, response_id="resp_1", tenant="acme")
-        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
+        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), message="a text is finished")
         known = shown(redis_url, prefix, "resp_1")
         assert known["id"] == "resp_1"
         assert known["context"] == {"tenant": "acme", "model": "gpt-x"}
@@ -122,7 +122,7 @@ async def test_entry_of_another_program_is_skipped(redis: Redis, redis_url: str,
     names = StreamNames(prefix)
     async with workers_in_process(redis_url, prefix):
         await publish(redis, prefix, STREAM, response_id="resp_1")
-        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), 20, message="a text is finished")
+        await wait_until(lambda: redis.exists(names.item("resp_1", 0)), message="a text is finished")
         foreign: Any = {"note": "x"}
         await redis.xadd(names.assembled, foreign)
         await redis.xadd(names.assembled, {b"__data__": b"{"})

@@ -143,7 +143,7 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
             counts = [await redis.exists(names.name("counts")) for names in partitions.all]
             return all(counts)
 
-        await wait_until(all_counted, 30, message="every partition is read")
+        await wait_until(all_counted, 60, message="every partition is read")
         assert not worker.said("redis unavailable, retrying")
 
 

@@ -134,9 +134,9 @@ async def staged(url: str, partitions: int, folder: Path) -> AsyncIterator[Stage
     async with receiving() as receiver, client, running_workers(url, "deltaloom", 1, **SETTINGS, **settings):
         file.write_text(destination("here", receiver.url))
         async with relay_process(file, environment) as first:
-            await wait_until(lambda: first.said("relay active"), 20)
+            await wait_until(lambda: first.said("relay active"))
             async with relay_process(file, environment) as second:
-                await wait_until(lambda: second.said("relay standby"), 20)
+                await wait_until(lambda: second.said("relay standby"))
                 yield Stage(client, Partitions(partitions), receiver, [first, second])
 
 

@@ -124,7 +124,7 @@ async def test_a_stop_does_not_wait_for_a_pause(tmp_path: Path, log_lines: list[
     running = run(tmp_path, ENDS, pauses=Pauses(first=3600, longest=3600))
     await wait_until(lambda: events(log_lines, "process ended, restarting", 1))
     running.supervisor.stop()
-    assert await asyncio.wait_for(running.task, 5) == 0
+    assert await asyncio.wait_for(running.task, 60) == 0
 
 
 async def test_wrong_settings_stop_all(tmp_path: Path, log_lines: list[Any]) -> None:
@@ -155,11 +155,11 @@ async def test_a_process_that_does_not_end_in_time_is_killed(tmp_path: Path, log
 
 async def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     """Kill all processes on the second signal and return 128 plus its number."""
-    running = run(tmp_path, lives(DISOBEYS), lives(DISOBEYS))
+    running = run(tmp_path, lives(DISOBEYS), lives(DISOBEYS), time_to_end=3600)
     await running.until_there()
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(running.task, 5) == 128 + signal.SIGTERM
+    assert await asyncio.wait_for(running.task, 60) == 128 + signal.SIGTERM
 
 
 async def test_a_failed_start_is_retried(tmp_path: Path, log_lines: list[Any]) -> None:

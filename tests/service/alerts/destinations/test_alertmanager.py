@@ -39,7 +39,7 @@ async def alerts_with(receiver: Receiver, *, of: str, count: int = 1) -> list[di
         distinct = {one["fingerprint"]: one for one in alerts}
         return list(distinct.values()) if len(distinct) >= count else []
 
-    return await wait_until(found, 20, message=f"{count} {of}")
+    return await wait_until(found, message=f"{count} {of}")
 
 
 async def test_refusals_are_received_grouped_and_resolved(tmp_path: Path) -> None:

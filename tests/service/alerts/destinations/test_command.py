@@ -116,18 +116,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-HANGS = """
-import subprocess, sys
-child = subprocess.Popen(["sleep", "60"])
-print(child.pid, file=open(sys.argv[1], "w"), flush=True)
-child.wait()
-"""
+HANGS = 'sleep 60 & echo $! >"$0"; wait'
+"""A shell script that writes the id of its child to the file `$0`. It does so soon, unlike Python."""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 async def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     """Kill a program that hangs, with its children. Otherwise each attempt would leave one running."""
-    outcome = await ran(HANGS, str(tmp_path / "child"), timeout=5)
+    outcome = await ran_command(["sh", "-c", HANGS, str(tmp_path / "child")], timeout=5)
     assert outcome == Outcome(Verdict.RETRY, "the program did not finish within 5 s")
     child = int((tmp_path / "child").read_text("utf-8"))
     await wait_until(lambda: not alive(child), message="the child has ended")
@@ -135,7 +131,8 @@ async def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path
 
 async def test_a_delivery_that_is_cancelled_ends_its_program(tmp_path: Path) -> None:
     """Kill the program of a cancelled delivery. Otherwise a stopped relay would leave programs behind."""
-    running = asyncio.create_task(ran(HANGS, str(tmp_path / "child"), timeout=60))
+    hanging = ran_command(["sh", "-c", HANGS, str(tmp_path / "child")], timeout=60)
+    running = asyncio.create_task(hanging)
 
     def started() -> str:
         return (tmp_path / "child").read_text("utf-8").strip() if (tmp_path / "child").exists() else ""
