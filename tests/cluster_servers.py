@@ -212,6 +212,7 @@ async def _join(cluster: Cluster) -> None:
     await wait_until(lambda: _all_met(cluster), 30, message="all nodes know each other")
     for number, replica in enumerate(replicas):
         await replica.ask("CLUSTER", "REPLICATE", await _id_of(masters[number % 3]))
+    await wait_until(lambda: _all_follow(cluster, len(replicas)), 30, message="all nodes know the replicas")
     await cluster.wait_until_ok()
     await cluster.wait_until_replicated()
 
@@ -222,6 +223,12 @@ async def _all_met(cluster: Cluster) -> bool:
         len(view) == len(cluster.nodes) and not any("handshake" in place.flags for place in view)
         for view in views
     )
+
+
+async def _all_follow(cluster: Cluster, replicas: int) -> bool:
+    """Return whether each node sees this number of healthy replicas."""
+    views = await asyncio.gather(*(_places(node) for node in cluster.nodes))
+    return all(sum(place.master_id != "-" and _well(place) for place in view) == replicas for view in views)
 
 
 async def _map(node: Node) -> frozenset[tuple[str, tuple[range, ...]]] | None:

