@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,14 +103,18 @@ async def test_odd_field_costs_nothing_else(bench: Bench, case: str, *, array: b
 
 async def test_event_that_is_nested_too_deeply_costs_only_itself(bench: Bench) -> None:
     """Otherwise the refusal in the same array would be lost with it."""
-    deep = '{"type": "x", "a": ' + "[" * 1000 + "]" * 1000 + "}"
+    deep = '{"type": "x", "a": ' + "[" * 40_000 + "]" * 40_000 + "}"
     await bench.publish(json.dumps([*deltas(), DONE]).replace("[", f"[{deep},", 1))
     await bench.consumer().work()
     (text,) = await texts(bench.redis, bench.prefix)
-    (letter,) = await dead_letters(bench.redis, bench.prefix)
+    letters = await dead_letters(bench.redis, bench.prefix)
     assert (text.text, text.integrity) == ("I cannot", "verified")
-    assert letter.reason == "malformed_json"
-    assert json.loads(letter.entry)["event"] == deep
+    if sys.version_info >= (3, 14):  # parses this depth
+        assert letters == []
+        assert (await counts(bench.redis, bench.prefix))["type:x"] == 1
+    else:
+        assert [letter.reason for letter in letters] == ["malformed_json"]
+        assert json.loads(letters[0].entry)["event"] == deep
 
 
 async def test_what_was_left_out_is_counted_for_each_event(bench: Bench) -> None:
