@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo run test test-all prove sabotage mutate chaos hostile bench check lint format format-check types imports schemas lock clean
+.PHONY: help venv demo run test test-all coverage prove sabotage mutate chaos hostile bench check lint format format-check types imports schemas lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,9 +25,9 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  $(bold)make %-13s$(reset) %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n%s\n' 'Variables:'
 	@printf '  %-38s %s\n' \
-		'PYTHON=/path/to/python' 'the Python to make .venv with (3.11, 3.12 or 3.13)' \
+		'PYTHON=/path/to/python' 'the Python to make .venv with (3.11 to 3.14)' \
 		'REDIS_URL=redis://host:6379 make run' 'work on that server, not on an embedded one' \
-		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded or redis://… (default: docker where it answers)' \
+		'DELTALOOM_TEST_SERVER=NAME make test' 'docker, embedded, /path/to/server or redis://… (default: docker where it answers)' \
 		'RECORDINGS=folder make test' 'replay recorded streams too (*.jsonl)' \
 		'ARGS="-k alerts" make test' 'more arguments for the command behind demo, run, test…, prove, chaos, hostile and bench' \
 		'UPGRADE=1 make lock' 'take the newest allowed versions, not the locked ones'
@@ -45,6 +45,13 @@ test: $(VENV)/.dev ## Run the most important tests, in about five minutes on two
 test-all: $(VENV)/.dev ## Run all tests, with the slow ones, but without those of prove, in about nine minutes on two cores
 	$(call say,test-all: pytest)
 	@$(PYTEST) -m 'not prove' --hypothesis-profile ci $(ARGS)
+
+coverage: $(VENV)/.dev ## Run the tests of make test and print the branches that they leave out; fail below the floor in pyproject.toml
+	$(call say,coverage: pytest)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal -m 'not slow and not prove' $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 prove: $(VENV)/.prove ## Run the tests against other programs: SDKs, browsers, databases (needs Node and npm)
 	$(call say,prove: pytest)
@@ -130,20 +137,20 @@ $(VENV)/.prove: $(VENV)/.dev locks/prove.txt
 	@$(BIN)/python -m pip install -qq --require-hashes -r locks/prove.txt
 	@touch $@
 
-PYTHONS := python3 python3.13 python3.12 python3.11
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 
 define MAKE_VENV
 python=$$( \
 	if [ -n "$(PYTHON)" ]; then \
-		"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo "$(PYTHON)"; \
+		"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null && echo "$(PYTHON)"; \
 	else \
 		for p in $(PYTHONS); do \
-			"$$p" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo "$$p" && break; \
+			"$$p" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null && echo "$$p" && break; \
 		done; \
 	fi \
 ); \
 if [ -z "$$python" ]; then \
-	echo "No Python 3.11, 3.12 or 3.13 found (looked for: $(or $(PYTHON),$(PYTHONS)))." >&2; \
+	echo "No Python 3.11 to 3.14 found (looked for: $(or $(PYTHON),$(PYTHONS)))." >&2; \
 	echo "Install one, or name one: make PYTHON=/path/to/python …" >&2; \
 	exit 1; \
 fi; \
