@@ -46,7 +46,7 @@ test-all: $(VENV)/.dev ## Run all tests, with the slow ones, but without those o
 	$(call say,test-all: pytest)
 	@$(PYTEST) -m 'not prove' --hypothesis-profile ci $(ARGS)
 
-coverage: $(VENV)/.dev ## Run the tests of make test and print the branches that they leave out; fail below the floor in pyproject.toml
+coverage: $(VENV)/.dev ## Run the tests of make test and measure which branches of the code they take
 	$(call say,coverage: pytest)
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal -m 'not slow and not prove' $(ARGS)
