@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import uuid
 import warnings
 from dataclasses import dataclass
@@ -89,6 +90,18 @@ def program() -> str:
     """Return the path of the program for servers that a test starts, kills and restarts itself."""
     wish = os.environ.get(FORCE, "")
     return wish if wish.startswith("/") else str(get_binary_path())
+
+
+def is_redis_7_0(path: str) -> bool:
+    """Return whether a server's program is Redis 7.0."""
+    version = subprocess.run([path, "--version"], capture_output=True, check=True, text=True).stdout
+    return "Redis server v=7.0." in version
+
+
+def need_waitaof() -> None:
+    """Skip the test if the program for own servers lacks WAITAOF."""
+    if is_redis_7_0(program()):
+        pytest.skip("needs WAITAOF (Redis 7.2 or later)")
 
 
 def start() -> Server:

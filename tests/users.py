@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tests.docs.pages import ROOT
 from tests.nodes import Node
+from tests.server import is_redis_7_0, program
 from tests.tiers import need
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def switched_on(lines: str) -> str:
 def rules_of(user: str) -> list[str]:
     """Return the arguments of `ACL SETUSER` after the user's name, for an enabled user."""
     (line,) = [each for each in switched_on(FILE.read_text("utf-8")).splitlines() if each.split()[1] == user]
-    return re.findall(r"\([^)]*\)|\S+", line.removeprefix(f"user {user} "))
+    return re.findall(r"\([^)]*\)|\S+", _understood_by(program(), line).removeprefix(f"user {user} "))
 
 
-def _is_redis_7_0(program: str) -> bool:
-    version = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
-    return "Redis server v=7.0." in version
+def _understood_by(path: str, rules: str) -> str:
+    """Return the rules without those that this server rejects."""
+    return rules.replace(_SETINFO, "") if is_redis_7_0(path) else rules
 
 
 class NodeWithUsers(Node):
@@ -68,9 +68,7 @@ class NodeWithUsers(Node):
 
     def _write(self, text: str) -> None:
         """Write the server's users file."""
-        self._file.write_text(
-            text.replace(_SETINFO, "") if _is_redis_7_0(self._command[0]) else text, "utf-8"
-        )
+        self._file.write_text(_understood_by(self._command[0], text), "utf-8")
 
     async def load(self, text: str) -> None:
         """Have the server load other users."""

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from deltaloom import GROUP
 from tests.bench import KEEPALIVE, Bench, delta, done
 from tests.mortal import MortalServer
+from tests.server import need_waitaof
 from tests.waiting import wait_until
 from tests.workers import running_workers, texts
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Path) -> None:
     """Otherwise a failover would lose entries that only the old master had seen acknowledged."""
+    need_waitaof()
     (tmp_path / "primary").mkdir()
     (tmp_path / "replica").mkdir()
     primary = await MortalServer(tmp_path / "primary").start("--repl-diskless-sync-delay", "0")

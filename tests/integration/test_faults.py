@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from deltaloom import GROUP, StreamNames
 from tests.bench import Bench, delta, done
 from tests.mortal import MortalServer
+from tests.server import need_waitaof
 from tests.waiting import wait_until
 from tests.workers import WorkerProcess, running_workers, texts
 
@@ -201,6 +202,8 @@ async def hang_with_a_batch_in_hand(mortal: MortalServer, worker: WorkerProcess,
 @pytest.mark.parametrize("waits", [{}, {"wait_aof": True}], ids=["ahead", "one by one"])
 async def test_a_worker_stops_while_the_server_hangs(mortal: MortalServer, waits: dict[str, Any]) -> None:
     """A worker stops within its shutdown timeout although the server hangs with a batch in hand."""
+    if "wait_aof" in waits:
+        need_waitaof()
     settings = {"shutdown_timeout": 2, "batch_size": 1, **waits}
     async with (
         running_workers(mortal.url, PREFIX, **settings) as (worker,),

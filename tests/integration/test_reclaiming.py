@@ -148,7 +148,8 @@ async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
     bench = Bench(redis, prefix, claim_time=1)
     await bench.publish(delta(1, "a"))
     await bench.consumer("holds").read(1)
-    await bench.consumer("empty").read(1)
+    # Redis 7.0 does not create a consumer that reads nothing.
+    await redis.xgroup_createconsumer(bench.names.deltas, GROUP, "empty")
 
     async def removed() -> list[str]:
         return await bench.consumer("alive").group.remove_idle_consumers(1)

@@ -15,6 +15,7 @@ from tests.docs.pages import ROOT
 from tests.nodes import Node, running
 from tests.relays import SECRETS, destination, relay_environment, relay_process
 from tests.relays import wait_until_settled as wait_until_delivered
+from tests.server import need_waitaof
 from tests.service.cli.command import deltaloom, environment
 from tests.users import DOES_WITHOUT, OWNER, USERS, NodeWithUsers, password, rules_of
 from tests.waiting import wait_until
@@ -126,6 +127,8 @@ async def test_a_worker_with_a_relay_needs_the_workers_rights_only(
 async def test_waiting_for_copies_needs_a_right(tmp_path: Path, setting: dict[str, Any], right: str) -> None:
     """A worker without the right to wait reports it and reads nothing, until the right is granted."""
     assert f"needs `+{right}`" in PAGE
+    if right == "waitaof":
+        need_waitaof()
     server = NodeWithUsers(tmp_path / "server", "embedded", appendonly="yes")
     replica = Node(
         tmp_path / "replica",
