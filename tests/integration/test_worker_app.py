@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from structlog.testing import capture_logs
 
-from chaos.processes import free_port
 from deltaloom import GROUP, Partitions, StreamNames
+from embedded.free_ports import free_port
 from service.apps.worker_app import ExitReason, WorkerApp
 from service.settings import Settings
 from service.storage.state_format import FORMAT, StateFormatError

@@ -18,7 +18,6 @@ from service.alerts.destinations import body, secrets, wording
 from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.ending import closes
 from service.alerts.destinations.options import (
-    GroupField,
     HttpOptions,
     NotHere,
     Resolve,
@@ -26,7 +25,7 @@ from service.alerts.destinations.options import (
     WebAddress,
     exactly_one,
 )
-from service.alerts.grouping_key import grouping_key
+from service.alerts.grouping_key import GroupField, grouping_key
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
