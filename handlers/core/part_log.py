@@ -122,8 +122,11 @@ class PartLog:
 
     def has_fragment(self, until: Arrival) -> bool:
         """Return whether a fragment came at or before this event."""
-        firsts = (chunk.first_fragment for chunk in self._chunks)
-        return any(first is not None and first <= until for first in firsts)
+        for chunk in self._chunks:
+            first = chunk.first_fragment
+            if first is not None and first <= until:
+                return True
+        return False
 
     def length(self, until: Arrival) -> int:
         """Return the UTF-16 length of the text up to and including this event."""

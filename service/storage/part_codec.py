@@ -117,7 +117,10 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
     @property
     def first_text(self) -> Arrival | None:
         """Arrival of the earliest fragment with a non-empty delta; None if there is none."""
-        return next((self._at(n) for n, delta in enumerate(self.texts) if delta), None)
+        for n, delta in enumerate(self.texts):
+            if delta:
+                return self._at(n)
+        return None
 
     def _at(self, index: int) -> Arrival:
         return Arrival(
