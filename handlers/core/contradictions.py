@@ -83,11 +83,12 @@ class Other(NamedTuple):
 
 
 def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], bool]) -> Iterator[Other]:
-    """Yield the texts of a part in final copies that differ from its finished text.
+    """Yield the texts of a response's final copies that contradict the finished text of a part.
 
-    The position alone does not identify the part, since some servers count from 1. So a copy counts only if
-    its kind has one text in the copy and one part in the response so far. Callers skip parts without a text,
-    such as redacted ones: a final copy does not contradict them.
+    The index in a final copy does not identify a part: some servers count from 1. So a text is compared
+    only if it is the only one of its kind in the copy, and the part is the only one of this kind in the
+    response so far. `is_known` returns whether a text is one that the part has had. Callers skip parts
+    without a text, such as redacted ones: a final copy does not contradict them.
     """
     for arrival, copy in timeline.sole_copies(part):
         if timeline.is_only_part(part, arrival) and not is_known(repair(copy.text)):

@@ -52,7 +52,7 @@ class ContextValues(NamedTuple):
 
 
 TRUNCATED = "truncated:"
-"""Prefix of the names in `truncated`, in the pairs of `ContextValues.pairs`."""
+"""Prefix by which `ContextValues.pairs` marks the names of values that were too long and are left out."""
 
 CONTEXT_NAMES = ContextValues._fields[:-1]
 """Context fields that a producer may set."""

@@ -43,7 +43,7 @@ class PartFields(ContextFields):
 
 
 def context_fields(context: ContextValues) -> ContextFields:
-    """Return a context as the fields of a message."""
+    """Return a context as the fields that finished texts and alerts have for it."""
     return ContextFields(
         tenant=context.tenant,
         model=context.model,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from handlers.core.response import ResponseEnd
 
 HandleEvent = Callable[[Any, Origin], Iterable[Effect]]
-"""A function from an event of the route's model and its origin to effects."""
+"""The function of a handler: it takes a validated event and its origin, and returns the effects."""
 
 
 class HandlerConflictError(ValueError):

@@ -25,7 +25,10 @@ class LowWater(NamedTuple):
     stalled: bool = False
     """True if the worker with the pending entry `entry` seems stuck: texts that are certain need not wait."""
     owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
-    """Marks of the responses that are known to own an older pending entry. It holds back only their mark."""
+    """Low-water marks of responses to which older pending entries are known to belong.
+
+    Such an entry holds back the mark of its own response, and of no other.
+    """
 
     def of(self, stream_key: StreamKey) -> LowWater:
         """Return the low-water mark of one response."""

@@ -16,7 +16,7 @@ the marker of two texts takes less than 200 bytes of Redis."""
 
 
 def text_digest(text: str) -> str:
-    """Return the short digest of a text that is stored after the text is finished."""
+    """Return a short digest of a finished text, which is kept to compare later copies with the text."""
     return sha256_digest(sha256(text.encode()).hexdigest())
 
 

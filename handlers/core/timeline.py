@@ -121,7 +121,10 @@ class Timeline:
         return kind in self._finished_kinds or (arrivals is not None and arrivals[0] <= until)
 
     def is_only_part(self, part: PartKey, until: Arrival) -> bool:
-        """Return whether no other part of its kind is finished, or began at or before this event."""
+        """Return whether a part is the only one of its kind at the event `until`.
+
+        No other one is finished, and no other one has begun at or before that event.
+        """
         log = self.state.open_parts.get(part)
         itself = part in self.state.finished_parts or (log is not None and log.began <= until)
         began = bisect_right(self._began.get(part.kind, []), until)

@@ -1,7 +1,7 @@
 """Turn a batch of decoded entries into a commit: events go to handlers, effects go to parts.
 
 Fast path: nearly all events are deltas, and a delta only adds a fragment to its part. A whole column of
-deltas is added at once, without models or handlers. Events that no handler takes are only counted.
+deltas is added at once, without models or handlers. A column of events without a handler is counted.
 
 Slow path: all other events are validated by their models, and their handlers return the effects. Whatever
 cannot be read becomes a dead letter.
@@ -130,7 +130,7 @@ class Batch:
             )
 
     def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
-        """Remove item endings and notes of responses that have too many of them, and count their events."""
+        """Remove the item endings and notes of responses that have too many, and count their events."""
         indexes = self.commit.indexes()
         for key in keys:
             response = self.commit.responses[key]
@@ -174,7 +174,10 @@ class Batch:
             return ProducerContext(None, ContextValues())
 
     def _reject(self, index: int, position: int, why: Unreadable) -> None:
-        """Make an event a dead letter, or its whole entry if that has no other event."""
+        """Make an event a dead letter; if it is the only event of its entry, the letter has the whole entry.
+
+        `index` is that of the entry in the batch, `position` that of the event in the entry's array.
+        """
         try:
             alone = len(self._opened[index].slots) == 1
         except UnreadableError:  # the fast path accepts slightly more than the slow path

@@ -42,7 +42,7 @@ class Column:
         self.numbers: list[int | None] = []
         """Sequence number of each event; None if it has none."""
         self.deltas: list[str | None] = []
-        """Delta of each event; None if it has none, which only counted types may."""
+        """Delta of each event; None if it has none. Only events that are merely counted may have none."""
         self.positions: list[int] | None = None
         """Position of each event in its entry's array; None if all are 0. Zeros at the end may be missing."""
         self.item_id = item_id

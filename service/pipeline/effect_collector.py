@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 
 class EffectCollector:
-    """The changes that a batch makes to responses and their parts.
+    """Collects the changes that a batch makes to responses and their parts.
 
-    A value that is too long is left out of its effect, recorded in `context_truncated`, and counted.
+    A context value that is too long is left out; its name goes into `context_truncated`, and it is counted.
 
     Args:
         commit: the commit that the changes are added to.
         kinds: the enabled kinds of texts. Copies and closings of other kinds are dropped.
         counts: the counts of the batch.
-        crowding: the place for events beyond the limit of parts.
+        crowding: receives the events that exceed the limit of parts.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class EventCounts:
         self._commit = commit
 
     def count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
-        """Count events of one type. If they belong to a response, their time is its last activity."""
+        """Count events of one type. The latest is the last activity of the response `key`, if known."""
         name = event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
         self._count(f"type:{name}", f"type:{OTHER}", entries)
         if key is not None:

@@ -45,7 +45,7 @@ class Series(NamedTuple):
         return self.start(now_ms) - self.span_ms
 
     def keys(self, keys: Keys, now_ms: int) -> list[str]:
-        """Return the keys of the buckets that are read, including the current one."""
+        """Return the keys of all buckets of the series at `now_ms`, from the oldest to the current one."""
         return [keys.rates(self.width_ms, start) for start in self._starts(now_ms)]
 
     def keys_of_names(self, keys: Keys, now_ms: int) -> list[str]:

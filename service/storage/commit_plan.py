@@ -82,13 +82,13 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
     grown: Sequence[PartKey]
     """Parts on the fast path, in the order of their logs in `keys`."""
     sends: Sends
-    """Data that storage has once the script has stored the commit."""
+    """The values that are in Redis after the script has stored the commit, for the cache of sent values."""
     server_us: float
     """Estimated server time of the script, in microseconds."""
 
 
 class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The plan that commit.lua executes; its header describes the fields."""
+    """The plan that commit.lua executes. The header of commit.lua describes the fields."""
 
     ttl_ms: int
     fragments_limit: int
@@ -249,7 +249,7 @@ class _FastPath:
         self.chunks: list[bytes] = []
         """The chunk for each log."""
         self.entries: list[list[int]] = []
-        """The entries of each log's fragments."""
+        """The indexes, in the batch, of the entries of each log's fragments."""
         self.active: list[int | str] = []
         """Milliseconds until which a response is not idle, the response, …"""
         self.expected: list[tuple[StreamKey, int]] = []

@@ -32,7 +32,8 @@ TRIMMED_AT_ONCE = 10_000
 """Maximum entries trimmed from a stream in one call, which takes the server a few milliseconds."""
 
 _CHARACTER_BYTES = 4
-"""Maximum bytes of a UTF-8 character, read in addition so that a cut text can end with a whole one."""
+"""Maximum bytes of a UTF-8 character. The beginning of an entry is read with this many bytes more than
+needed, so that it can be cut between two characters."""
 
 _MISSING_GROUP_REPLIES = ("NOGROUP", "ERR no such key", "no such key")
 
@@ -110,8 +111,9 @@ class ConsumerGroup:
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
         """Deliver pending entries to this consumer and set their delivery count; return them in id order.
 
-        The count is set, not incremented, because redis-py retries a command with a lost reply. Such a retry
-        must not bring an entry closer to its last delivery. Trimmed entries are left out.
+        The count is set, not incremented, because redis-py retries a command whose reply was lost. Such a
+        retry must not use up one of the deliveries after which an entry becomes a dead letter. Entries that
+        were trimmed from the stream are not returned.
         """
         async with self.recreating_group():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once

@@ -101,7 +101,7 @@ def _entry_in(text: str) -> EntryId:
 
 
 def register_field(name: RegisterName) -> str:
-    """Return a register's name as a part of a field's name."""
+    """Return the text that stands for a register in the names of hash fields."""
     return f"{name.name}:learned" if name.learned else name.name
 
 

@@ -1,7 +1,7 @@
-"""Decode the replies of the scripts, and convert them to the data of the ports.
+"""Decode the replies of the scripts, and convert them to the data classes of `service.ports`.
 
-commit.lua and survey.lua reply with maps. A structure that is an array on the wire has its fields in the
-order that the script's header gives; a test compares both.
+commit.lua and survey.lua reply with maps. A structure inside a map is an array. The script's header gives the
+order of its fields, and a test compares that with the named tuples here.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ class SentStates:
                 known.expected_ms = max(ms, known.expected_ms)
 
     def mark_large(self, part: PartKey) -> None:
-        """Record that a log may be near a limit, so that its chunks need the slow path."""
+        """Record that a part's log may be near its maximum size, so that commit.lua has to check the size."""
         response = self._responses.get(part.stream_key)
         if response is not None and part in response.parts:
             response.parts[part].large = True

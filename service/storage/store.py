@@ -186,7 +186,7 @@ class RedisStorage:
         ]
 
     async def _wanted(self, stream_keys: Sequence[StreamKey]) -> list[Wanted]:
-        """Return the keys to read for these responses, with their sizes."""
+        """Return the keys to read for these responses, with the sizes of their values in bytes."""
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.hgetall(self._keys.state(key))

@@ -138,10 +138,11 @@ class ReadBatch(Generic[CollectorT]):
     last_id: bytes = b"0-0"
 
     def add(self, entries: Sequence[RawEntry]) -> None:
-        """Add a reply's entries with ids above those of the entries so far.
+        """Add the entries of a reply, but only those with ids above all ids of the batch.
 
-        A group that is recreated between two replies begins at the start of the stream. A batch must have its
-        entries in order and once, so the others are left out; they stay pending and are claimed later.
+        If the group is recreated between two replies, it begins again at the start of the stream. A batch
+        has its entries in order and without repeats, so entries with lower ids are skipped. They stay pending
+        and are claimed later.
         """
         if _order(entries[0][0]) <= _order(self.last_id):
             entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]
@@ -156,7 +157,7 @@ def _order(entry_id: bytes) -> EntryId:
 
 
 class Input(NamedTuple):
-    """An input stream and the means to read it."""
+    """The consumer group, the retries and the batch limits of one input stream."""
 
     group: GroupCreator
     retrying: RetryUntilAvailable
