@@ -51,10 +51,10 @@ class PeriodicTask:
                     self._log_once(error)
                 except StorageUnavailableError as error:
                     logs.logger().debug(
-                        "periodic task skipped, redis unavailable", round=self._name, error=str(error)
+                        "periodic task skipped, redis unavailable", task=self._name, error=str(error)
                     )
                 except Exception:  # noqa: BLE001 - logged; the next run does what this one has left
-                    logs.logger().exception("periodic task failed", round=self._name)
+                    logs.logger().exception("periodic task failed", task=self._name)
                 await asyncio.sleep(self._interval)
 
     def _log_once(self, error: SetupError) -> None:
@@ -62,5 +62,5 @@ class PeriodicTask:
         if self._wrong != str(error):
             self._wrong = str(error)
             logs.logger().error(
-                "redis misconfigured, periodic task skipped", round=self._name, error=str(error)
+                "redis misconfigured, periodic task skipped", task=self._name, error=str(error)
             )

@@ -70,7 +70,7 @@ class RetryUntilAvailable:
     def _log_available(self, wrong: dict[str, str]) -> None:
         for message in wrong.keys() & self._wrong:
             self._wrong.remove(message)
-            logs.logger().info("redis available again", was=wrong[message])
+            logs.logger().info("redis available again", previous_state=wrong[message])
         if self._logged_state is not None:
-            logs.logger().info("redis available again", was=self._logged_state)
+            logs.logger().info("redis available again", previous_state=self._logged_state)
             self._logged_state = None

@@ -48,7 +48,7 @@ class Reclaimer:
         for name in await self._retrying.call(self._group.consumers):
             if name == own or is_gone(name, own):
                 while deliveries := await self._retrying.call(self._group.adopt, name):
-                    await self._process(deliveries, whose=name)
+                    await self._process(deliveries, consumer=name)
 
     async def reclaim(self) -> None:
         """Take over all entries that have been pending for longer than the claim time."""
@@ -83,14 +83,14 @@ class Reclaimer:
         if removed:
             logs.logger().info("idle consumers removed", consumers=removed)
 
-    async def _process(self, deliveries: Mapping[str, int], whose: str | None = None) -> None:
+    async def _process(self, deliveries: Mapping[str, int], consumer: str | None = None) -> None:
         if deliveries:
             # All are held until the last is done: otherwise other workers would claim the later ones.
             with self._worker.holding([entry.encode() for entry in deliveries]):
-                await self._process_held(deliveries, whose)
+                await self._process_held(deliveries, consumer)
 
-    async def _process_held(self, deliveries: Mapping[str, int], whose: str | None) -> None:
-        logs.logger().info("entries claimed", entries=len(deliveries), whose=whose)
+    async def _process_held(self, deliveries: Mapping[str, int], consumer: str | None) -> None:
+        logs.logger().info("entries claimed", entries=len(deliveries), from_consumer=consumer)
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]
         rest = [entry for entry, n in deliveries.items() if 1 < n < self._settings.max_deliveries]

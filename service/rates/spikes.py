@@ -209,14 +209,14 @@ def _log(change: Change) -> None:
     assert rate is not None  # noqa: S101 - both alerts have one
     refused = f"{rate.refused} of {rate.responses}"
     before = f"{rate.baseline_refused} of {rate.baseline_responses}"
-    log, alert, whose = logs.logger(), change.alert.id, str(change.subject)
+    log, alert, scope = logs.logger(), change.alert.id, str(change.subject)
     if change.begins:
         log.warning(
-            "refusal spike", alert=alert, whose=whose, refused=refused, before=before, score=rate.score
+            "refusal spike", alert=alert, scope=scope, refused=refused, before=before, score=rate.score
         )
     else:
         log.info(
-            "refusal spike ended", alert=alert, whose=whose, refused=refused, before=before, score=rate.score
+            "refusal spike ended", alert=alert, scope=scope, refused=refused, before=before, score=rate.score
         )
 
 
