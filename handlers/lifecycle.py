@@ -230,7 +230,7 @@ def _reasons(error: ErrorCodes | None) -> list[str | None]:
     return found
 
 
-_QUOTED_AT_MOST: Final = 65_536
+_MAX_QUOTED: Final = 65_536
 """Maximum characters of a string that is parsed as JSON."""
 
 _QUOTED_DEPTH: Final = 4
@@ -241,7 +241,7 @@ _CAUSES = ("error", "innererror", "provider_specific_fields")
 
 def _quoted(text: str | None) -> list[str]:
     """Return the known reasons in an error that a gateway quotes as JSON in a string."""
-    if text is None or len(text) > _QUOTED_AT_MOST or not text.lstrip().startswith("{"):
+    if text is None or len(text) > _MAX_QUOTED or not text.lstrip().startswith("{"):
         return []
     try:
         return _known(_values(json.loads(text), _QUOTED_DEPTH))

@@ -27,7 +27,7 @@ ENV_PREFIX = "DELTALOOM_"
 _OTHER_URL = "DELTALOOM_REDIS_URL"  # takes precedence over REDIS_URL, which other programs may share
 _HIDDEN = ("redis_url",)  # a URL may have a password
 
-PARTITIONS_AT_MOST = 1024
+MAX_PARTITIONS = 1024
 """Maximum partitions. A worker needs a connection and some periodic tasks for each one it serves."""
 
 LONGEST = 100 * 365 * 86400
@@ -65,8 +65,8 @@ def _numbers(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             message = "numbers and ranges of partitions, like 0-3 or 0,2,5-7"
             raise ValueError(message)
-        if int(last or first) >= PARTITIONS_AT_MOST:
-            message = f"partitions from 0 to {PARTITIONS_AT_MOST - 1}"
+        if int(last or first) >= MAX_PARTITIONS:
+            message = f"partitions from 0 to {MAX_PARTITIONS - 1}"
             raise ValueError(message)
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     partitions: int = Field(
         default=0,
         ge=0,
-        le=PARTITIONS_AT_MOST,
+        le=MAX_PARTITIONS,
         description="Number of partitions of the streams; 0: a single one, with no braces in its names. "
         "Producers need the same value.",
     )

@@ -15,10 +15,10 @@ from service.ports.storage import Entry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_HEADERS = 1000
+MAX_HEADERS = 1000
 """Maximum number of headers in an envelope."""
 
-MOST_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 """Maximum bytes of an envelope's headers, names included. The longest valid context takes 21 kB."""
 
 
@@ -64,11 +64,11 @@ def _headers(data: bytes) -> dict[str, str]:
         UnreadableError: there are too many headers, or too many bytes of them.
     """
     count = _COUNT.unpack_from(data)[0]
-    if count > MOST_HEADERS or len(data) > MOST_HEADER_BYTES:
+    if count > MAX_HEADERS or len(data) > MAX_HEADER_BYTES:
         raise UnreadableError(
             "oversized",
             f"the envelope has {count} headers in {len(data)} bytes; "
-            f"at most {MOST_HEADERS} headers in {MOST_HEADER_BYTES} bytes",
+            f"at most {MAX_HEADERS} headers in {MAX_HEADER_BYTES} bytes",
         )
     strings = data[_COUNT.size :]
     parts = _counted_in_bytes(strings, 2 * count) or _counted_in_characters(strings, 2 * count)

@@ -42,10 +42,10 @@ UNLIMITED = 2**63
 
 _DETAIL_CHARACTERS = 60
 
-_MOST_EVENTS = 100
+_MAX_EVENTS = 100
 """Maximum number of an entry's events that are shown."""
 
-_MOST_BRACKETS = 1000
+_MAX_BRACKETS = 1000
 """Maximum brackets in JSON that is pretty-printed; with nesting, the output could grow quadratically."""
 
 
@@ -207,7 +207,7 @@ def entry_in_full(target: Console, entry: str) -> RenderableType:
 
 
 def _laid_out(value: str) -> str:
-    if value.count("[") + value.count("{") > _MOST_BRACKETS:
+    if value.count("[") + value.count("{") > _MAX_BRACKETS:
         return value
     try:
         return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
@@ -229,10 +229,10 @@ def input_of(target: Console, entry_id: str, fields: Fields) -> RenderableType:
         said.insert(0, None if origin.response_id is None else Text(visible(origin.response_id)))
         slots = events_of(entry, UNLIMITED, UNLIMITED)
         lines.extend(
-            _unreadable(slot.why.error) if slot.why else _event(slot.value) for slot in slots[:_MOST_EVENTS]
+            _unreadable(slot.why.error) if slot.why else _event(slot.value) for slot in slots[:_MAX_EVENTS]
         )
-        if len(slots) > _MOST_EVENTS:
-            lines.append(Text(f"{len(slots) - _MOST_EVENTS:,} more events", style="dim"))
+        if len(slots) > _MAX_EVENTS:
+            lines.append(Text(f"{len(slots) - _MAX_EVENTS:,} more events", style="dim"))
     except UnreadableError as error:
         lines.append(_unreadable(error.why.error))
     margin = Text(" " * INDENT)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 INDENT = 2
-MOST_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000
 """Maximum characters of a text shown on a terminal; laying out a megabyte takes seconds."""
 
-MOST_OF_A_FACT = 1200
+MAX_FACT_TEXT = 1200
 """Maximum characters of an id, a name or another fact in a line; an id may have 1,024."""
 
 UNBOUNDED = 10_000
@@ -101,7 +101,7 @@ def facts(values: Iterable[object | None]) -> Text:
 
 def fact(value: object) -> str:
     """Return an external value, shortened and safe to display in a line."""
-    return visible(shortened(str(value), MOST_OF_A_FACT))
+    return visible(shortened(str(value), MAX_FACT_TEXT))
 
 
 def labelled(name: str, value: str | int | None) -> Text | None:
@@ -131,10 +131,10 @@ def indented(text: Text) -> RenderableType:
 
 
 def paragraph(target: Console, text: str, *, style: str = "", indent: int = INDENT) -> Text:
-    """Return an indented text; on a terminal it is wrapped, and cut after `MOST_CHARACTERS`."""
-    left_out = len(text) - MOST_CHARACTERS if target.is_terminal else 0
+    """Return an indented text; on a terminal it is wrapped, and cut after `MAX_CHARACTERS`."""
+    left_out = len(text) - MAX_CHARACTERS if target.is_terminal else 0
     if left_out > 0:
-        text = f"{text[:MOST_CHARACTERS]}…\n({left_out:,} more characters; --json shows all)"
+        text = f"{text[:MAX_CHARACTERS]}…\n({left_out:,} more characters; --json shows all)"
     shown = Text(visible(text, keep="\n\t").rstrip("\n"), style=style)
     shown.expand_tabs(4)
     lines = shown.wrap(target, max(20, target.width - indent)) if target.is_terminal else shown.split("\n")

@@ -28,14 +28,14 @@ _STRUCTURE: Final = re.compile(
 other characters, complete strings, and innermost pairs of brackets. Group 1 is a quotation mark if a string
 has no end. The pattern runs in linear time: it backtracks at most to the bracket that it has just tried."""
 
-MOST_STRUCTURE: Final = 100_000
+MAX_STRUCTURE: Final = 100_000
 """Maximum structural characters that `split_array` visits. They take about 50 ms."""
 
 _BLANK: Final = b" \t\n\r"
 
 
 class TooMuchStructureError(ValueError):
-    """An array that no parser accepts has more than `MOST_STRUCTURE` structural characters."""
+    """An array that no parser accepts has more than `MAX_STRUCTURE` structural characters."""
 
 
 def elements_of(body: bytes, at_most: int) -> list[bytes] | None:
@@ -66,7 +66,7 @@ def split_array(body: bytes, at_most: int) -> list[bytes] | None:
     """Return the same as `elements_of`, by visiting only the structural characters.
 
     Raises:
-        TooMuchStructureError: the array has more than `MOST_STRUCTURE` structural characters.
+        TooMuchStructureError: the array has more than `MAX_STRUCTURE` structural characters.
     """
     body = body.strip(_BLANK)
     if not body.startswith(b"["):
@@ -74,7 +74,7 @@ def split_array(body: bytes, at_most: int) -> list[bytes] | None:
     elements: list[bytes] = []
     depth, start = 1, 1
     at = start
-    for _ in range(MOST_STRUCTURE):
+    for _ in range(MAX_STRUCTURE):
         found = _STRUCTURE.match(body, at)  # `search` would retry at each byte: quadratic
         if found is None:
             return None

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from deltaloom import limits
 from handlers.core.effects import CONTEXT_NAMES, ContextValues
-from service.pipeline.arrays import MOST_STRUCTURE, TooMuchStructureError, elements_of
+from service.pipeline.arrays import MAX_STRUCTURE, TooMuchStructureError, elements_of
 from service.pipeline.fitting import NoFitError, fit
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NAME_LENGTH = 40
 """Maximum characters of a field's name in an error."""
 
 _TOO_MUCH_STRUCTURE = (
-    f"the entry's array has more than {MOST_STRUCTURE} brackets and commas, and cannot be parsed; "
+    f"the entry's array has more than {MAX_STRUCTURE} brackets and commas, and cannot be parsed; "
     "publish fewer events in an entry"
 )
 

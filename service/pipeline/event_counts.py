@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from handlers.core.identity import StreamKey
     from service.ports.commit import Commit
 
-_NAMES_AT_MOST = 1000
+_MAX_NAMES = 1000
 """Maximum names of counts in a batch. A new name may evict another one, which costs server time."""
 
 _TYPE_LENGTH = 100
@@ -46,6 +46,6 @@ class EventCounts:
     def _count(self, name: str, other: str, entries: Sequence[int]) -> None:
         """Count entries under a producer's name, or under `other` if the batch has too many names."""
         counts = self._commit.counts
-        if name not in counts and len(counts) >= _NAMES_AT_MOST:
+        if name not in counts and len(counts) >= _MAX_NAMES:
             name = other
         counts.setdefault(name, []).extend(entries)

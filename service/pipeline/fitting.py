@@ -35,7 +35,7 @@ POSITIONS: Final = frozenset({"output_index", "content_index", "summary_index"})
 
 _DIGITS: Final = re.compile("-?[0-9]{1,19}")
 
-_PASSES_AT_MOST: Final = 20
+_MAX_PASSES: Final = 20
 """Maximum validation passes: the models are six levels deep, and each level takes at most two passes."""
 
 
@@ -93,7 +93,7 @@ class _Fitting:
 
     def _mend(self, path: Path, error: ErrorDetails) -> None:
         message = error["msg"]
-        if not path or self._passes > _PASSES_AT_MOST:
+        if not path or self._passes > _MAX_PASSES:
             raise NoFitError(message)
         if error["type"] == "missing":
             if len(path) == 1:

@@ -19,7 +19,7 @@ WINDOW_STEPS = 10
 BASELINE_STEPS = 24
 """Number of buckets in a baseline: one per hour for a baseline of a day."""
 
-NAMES_AT_MOST = 1000
+MAX_NAMES = 1000
 """Maximum number of models, tenants and providers in a bucket; further ones count as `(other)`."""
 
 NAME_LENGTH = 200

@@ -49,7 +49,7 @@ STALLED_MS = 250
 Texts that are certain without the entry are finished from then on. The others wait for it.
 """
 
-AT_MOST = 500
+MAX_RESPONSES = 500
 """Maximum responses that a commit or a survey reports as ready; the next survey reports the rest."""
 
 IDLE_GRAIN_MS = 1000
@@ -168,7 +168,7 @@ def plan_commit(
         fragments_limit=settings.max_part_fragments,
         fragment_bytes=FRAGMENT_BYTES,
         parts_limit=settings.max_response_parts,
-        ready_at_most=AT_MOST,
+        ready_at_most=MAX_RESPONSES,
         stalled_ms=STALLED_MS,
         letters=slow.letters() if commit.dead_letters or commit.crowded else (),
         counted=[value for name, entries in commit.counts.items() for value in (name, len(entries))],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from service.keys import Keys
 
-AT_MOST = 500
+MAX_ENTRIES = 500
 """Maximum entries in one call."""
 
 KEPT_FOR_RELAYS_MS = 25 * 3600 * 1000
@@ -95,7 +95,7 @@ class ConsumerGroup:
         async with self.recreating_group():
             reply = await self._scripts["claim"](
                 keys=[self._stream, self._keys.counts],
-                args=[GROUP, self._consumer, idle_ms, cursor, AT_MOST],
+                args=[GROUP, self._consumer, idle_ms, cursor, MAX_ENTRIES],
             )
         cursor, lost, claimed = _decode_claim(reply)
         return Claim(cursor, lost, dict(claimed))
@@ -104,7 +104,7 @@ class ConsumerGroup:
         """Claim pending entries of the stopped consumer `gone`; return their delivery counts by id."""
         async with self.recreating_group():
             reply = await self._scripts["adopt"](
-                keys=[self._stream], args=[GROUP, self._consumer, gone, AT_MOST]
+                keys=[self._stream], args=[GROUP, self._consumer, gone, MAX_ENTRIES]
             )
         return dict(_decode_adopted(reply))
 
@@ -136,20 +136,20 @@ class ConsumerGroup:
         return RawEntry(entry_id.encode(), fields)
 
     async def renew(self, entry_ids: Collection[bytes]) -> None:
-        """Reset the idle time of these pending entries, in calls of at most `AT_MOST` entries."""
+        """Reset the idle time of these pending entries, in calls of at most `MAX_ENTRIES` entries."""
         ids = list(entry_ids)
-        for first in range(0, len(ids), AT_MOST):
-            some = ids[first : first + AT_MOST]
+        for first in range(0, len(ids), MAX_ENTRIES):
+            some = ids[first : first + MAX_ENTRIES]
             async with self.recreating_group():
                 await self._scripts["renew"](keys=[self._stream], args=[GROUP, self._consumer, *some])
 
     async def leave(self) -> int:
         """Release this consumer's pending entries to other workers at once; return their number."""
-        left, more, first = 0, AT_MOST, "-"
-        while more == AT_MOST:
+        left, more, first = 0, MAX_ENTRIES, "-"
+        while more == MAX_ENTRIES:
             async with self.recreating_group():
                 more, last = await self._scripts["leave"](
-                    keys=[self._stream], args=[GROUP, self._consumer, AT_MOST, first]
+                    keys=[self._stream], args=[GROUP, self._consumer, MAX_ENTRIES, first]
                 )
             left, first = left + more, f"({last.decode()}"
         return left

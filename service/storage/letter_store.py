@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deltaloom.streams import StreamNames
 
 
-MOST_FIELDS = 3900
+MAX_FIELDS = 3900
 """Maximum fields of an entry that can be replayed: a script passes at most 8,000 values to a command."""
 
 
@@ -70,11 +70,11 @@ class DeadLetters:
             The new entry's id, or None if the letter does not exist.
 
         Raises:
-            CannotReplayError: `fields` is empty or has more than `MOST_FIELDS` fields.
+            CannotReplayError: `fields` is empty or has more than `MAX_FIELDS` fields.
         """
-        if not 0 < len(fields) <= MOST_FIELDS:
+        if not 0 < len(fields) <= MAX_FIELDS:
             raise CannotReplayError(
-                f"its entry has {len(fields)} fields; only 1 to {MOST_FIELDS} are possible"
+                f"its entry has {len(fields)} fields; only 1 to {MAX_FIELDS} are possible"
             )
         arguments = [part for pair in fields.items() for part in pair]
         keys = [self._names.dead_letters, self._names.deltas]

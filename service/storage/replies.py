@@ -171,7 +171,7 @@ def committed_from(
             loaded_from(plan.responses[response], named(pairs(state)), named(pairs(logs)))
             for response, state, logs in found
         ],
-        more=reply.more or len(reply.ready) + len(found) >= commit_plan.AT_MOST,
+        more=reply.more or len(reply.ready) + len(found) >= commit_plan.MAX_RESPONSES,
         surplus=reply.surplus,
         replication_id=reply.replication_id,
         now_ms=int(reply.now_ms),
@@ -185,7 +185,7 @@ def survey_from(reply: SurveyReply) -> Survey:
         low_water=_low_water(reply.low_water),
         now_ms=int(reply.now_ms),
         ready=[StreamKey.parse(member) for member in reply.ready],
-        more=reply.more or max(len(idle), len(surplus)) >= commit_plan.AT_MOST,
+        more=reply.more or max(len(idle), len(surplus)) >= commit_plan.MAX_RESPONSES,
         idle=idle,
         surplus=surplus,
         replication_id=reply.replication_id,

@@ -9,7 +9,7 @@ import msgspec
 from handlers.core.text import text_digest
 from service.keys import OTHER
 from service.ports.storage import FinishedText
-from service.storage.buckets import NAME_LENGTH, NAMES_AT_MOST, baseline_of, window_of
+from service.storage.buckets import MAX_NAMES, NAME_LENGTH, baseline_of, window_of
 from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan_settlements(
         "item_ttl_ms": in_ms(settings.item_ttl),
         "buckets": numbered.buckets,
         "replication_id": replication_id,
-        "names_at_most": NAMES_AT_MOST,
+        "names_at_most": MAX_NAMES,
         "other": OTHER,
     }
     return SettlePlan(numbered.keys, [_encode(plan)])

@@ -38,7 +38,7 @@ MIN_READER = 1
 
 _REMEDY = "upgrade it, or set DELTALOOM_PREFIX to another prefix"
 _FIELDS = ("version", "min_reader", "written_by")
-_NAME_AT_MOST = 80
+_MAX_NAME = 80
 
 
 class StateFormatError(Exception):
@@ -117,7 +117,7 @@ def _parsed(key: str, fields: Mapping[str, bytes]) -> FormatNote:
         if not re.fullmatch("[0-9]{1,9}", note[name]):
             raise _unreadable(key, f"{name} is {note[name][:20]!r}, not a small number")
     printable = "".join(c if c.isprintable() else " " for c in note["written_by"])
-    written_by = " ".join(printable.split())[:_NAME_AT_MOST] or "an unknown program"
+    written_by = " ".join(printable.split())[:_MAX_NAME] or "an unknown program"
     found = FormatNote(int(note["version"]), int(note["min_reader"]), written_by)
     if found.min_reader > FORMAT:
         raise StateFormatError(

@@ -14,7 +14,7 @@ import pytest
 
 from deltaloom import DeadLetter, StreamNames
 from service.field_json import fields_of
-from service.storage.letter_store import MOST_FIELDS, DeadLetters
+from service.storage.letter_store import MAX_FIELDS, DeadLetters
 from service.storage.pages import PAGE, entries_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.streams import add as add_entry
@@ -125,7 +125,7 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
     redis: Redis, prefix: str, env: dict[str, str]
 ) -> None:
     """A dead letter that cannot be replayed is named with the reason, and does not block the others."""
-    for number, fields in enumerate((MOST_FIELDS + 1, 10_000, 0, MOST_FIELDS), 1):
+    for number, fields in enumerate((MAX_FIELDS + 1, 10_000, 0, MAX_FIELDS), 1):
         await add(redis, prefix, f"{number}-0", entry=json.dumps({f"f{n}": "x" for n in range(fields)}))
     await add(redis, prefix, "5-0", entry="changed")
     await add(redis, prefix, "6-0")
@@ -144,7 +144,7 @@ async def test_a_letter_that_cannot_be_replayed_keeps_no_other(
         ),
         "5 dead letters cannot be put back (show has the entry)",
     ]
-    assert [len(fields) for fields in await on_input(redis, prefix)] == [MOST_FIELDS, len(FIELDS)]
+    assert [len(fields) for fields in await on_input(redis, prefix)] == [MAX_FIELDS, len(FIELDS)]
     assert await left(redis, prefix) == ["1-0", "2-0", "3-0", "5-0", "7-0"]
     assert (
         "17,000,000, of which only the first are kept"

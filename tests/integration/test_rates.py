@@ -221,7 +221,7 @@ async def test_entries_of_the_future_are_counted_now(bench: Bench, at_ms: int) -
 
 async def test_names_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number and the length of counted names are limited; the rest is counted as `OTHER`."""
-    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
+    monkeypatch.setattr(settle_plan, "MAX_NAMES", 3)
     for number in range(6):
         await publish(bench, f"resp_{number}", refused=number == 0, tenant=f"tenant-{number}")
     await publish(bench, "long", tenant="x" * 250)

@@ -162,7 +162,7 @@ async def test_a_worker_that_leaves_releases_its_entries(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that stops releases all its entries, so that others take them without waiting."""
-    monkeypatch.setattr(group, "AT_MOST", 2)
+    monkeypatch.setattr(group, "MAX_ENTRIES", 2)
     await bench.publish(delta(1, "a"), delta(2, "b"), done("ab"), KEEPALIVE, KEEPALIVE)
     leaving = bench.consumer("leaving")
     await leaving.read()

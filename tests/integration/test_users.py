@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError
 
 from deltaloom import AssembledText, Partitions
 from deltaloom.streams import GROUP
-from service.settings import PARTITIONS_AT_MOST
+from service.settings import MAX_PARTITIONS
 from tests.docs.scripts import run_example
 from tests.relays import SECRETS, destination, raise_alert, relay_environment, relay_process
 from tests.relays import wait_until_settled as wait_until_delivered
@@ -293,7 +293,7 @@ async def test_each_is_refused_what_belongs_to_others(server: NodeWithUsers) -> 
 
 async def test_all_partitions_are_covered(server: NodeWithUsers) -> None:
     """The key patterns cover partitions with any number of digits."""
-    every = Partitions(PARTITIONS_AT_MOST).all
+    every = Partitions(MAX_PARTITIONS).all
     for names in (Partitions().all[0], *(every[number] for number in (0, 9, 10, 99, 100, 999, 1000, 1023))):
         assert await server.may("producer", "XADD", names.deltas, "*", "event", "{}")
         assert await server.may("worker", "DEL", names.name("state:response:resp_1"))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from service.alerts.deciding.locations import KeyPath
 
 _NOT_REPEATED = "destinations"
-_REPEATED_AT_MOST = 60
+_MAX_REPEATED = 60
 _NO_KEYS = ("[key]", "bool")
 
 _TABLES: Final[Mapping[tuple[str, ...], type[Table]]] = {
@@ -113,4 +113,4 @@ def _shown(path: KeyPath, value: Any) -> str:
     if path[:1] == (_NOT_REPEATED,) or not isinstance(value, str | int | float):
         return ""
     written = json.dumps(value, ensure_ascii=False)
-    return f"{written} " if len(written) <= _REPEATED_AT_MOST else ""
+    return f"{written} " if len(written) <= _MAX_REPEATED else ""

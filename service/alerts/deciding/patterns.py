@@ -1,7 +1,7 @@
 r"""RE2 regular expressions with limits, for texts that a model wrote; time is linear in the text.
 
 The syntax is RE2's (https://github.com/google/re2/wiki/Syntax): no look-around, no back-references; `\b` and
-`\w` know ASCII letters only; `(?i)` ignores case. Only the first `MOST_TEXT` characters of a text are
+`\w` know ASCII letters only; `(?i)` ignores case. Only the first `MAX_TEXT` characters of a text are
 searched.
 """
 
@@ -15,10 +15,10 @@ import re2
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_PATTERN = 2000
+MAX_PATTERN = 2000
 """Maximum length of a pattern, in characters."""
 
-MOST_TEXT = 65_536
+MAX_TEXT = 65_536
 """Number of characters of a text that are searched. The rest cannot be judged, so it is not sent."""
 
 _OPTIONS = re2.Options()
@@ -45,8 +45,8 @@ class Pattern:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        if len(source) > MOST_PATTERN:
-            raise ValueError(f"a pattern of {MOST_PATTERN} characters at most")
+        if len(source) > MAX_PATTERN:
+            raise ValueError(f"a pattern of {MAX_PATTERN} characters at most")
         try:
             self._compiled = re2.compile(source, _OPTIONS)
         except re2.error as error:
@@ -79,7 +79,7 @@ class Pattern:
 @lru_cache(maxsize=8)  # several patterns search the same text in turn
 def _looked_at(text: str) -> str:
     """Return the part of a text that is searched, with `?` for unpaired surrogates, since RE2 reads UTF-8."""
-    return text[:MOST_TEXT].encode("utf-8", "replace").decode()
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def _explained(error: re2.error) -> str:

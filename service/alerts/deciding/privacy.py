@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from service.alerts.deciding.patterns import MOST_TEXT, Pattern, Span
+from service.alerts.deciding.patterns import MAX_TEXT, Pattern, Span
 from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from service.alerts.deciding.schema import Detector, Redaction, TextLeaving
 
-MOST_LEAVING = 64_000
+MAX_LEAVING = 64_000
 """Maximum number of characters of a text that are sent, even in full. Patterns search a little further
-(`patterns.MOST_TEXT`), so that they see the whole of a match that begins within this limit."""
+(`patterns.MAX_TEXT`), so that they see the whole of a match that begins within this limit."""
 
-MOST_HITS = 1000
+MAX_HITS = 1000
 """Maximum matches of one detector in one text, to bound the time. Text from the next match on is not sent."""
 
 _CACHE_SIZE = 16
@@ -158,8 +158,8 @@ class Redactor:
         return cls((*(_DEFAULTS[name] for name in redaction.defaults), *own))
 
     def prose(self, text: str) -> str:
-        """Return the redacted text, cut after `MOST_LEAVING` characters of the original."""
-        looked_at = text[: MOST_TEXT + 1]
+        """Return the redacted text, cut after `MAX_LEAVING` characters of the original."""
+        looked_at = text[: MAX_TEXT + 1]
         struck = self._latest.get(looked_at)
         if struck is None:
             struck = self._latest[looked_at] = _without(looked_at, self.searches)
@@ -199,13 +199,13 @@ def sha256_of(text: str) -> str | None:
 
 def _without(text: str, searches: Sequence[_Search]) -> str:
     """Return a text with placeholders for all matches; overlapping matches share the first placeholder."""
-    end = min(len(text), MOST_LEAVING)
+    end = min(len(text), MAX_LEAVING)
     found: list[_Found] = []
     for search in searches:
-        spans = list(islice(search.spans(text), MOST_HITS + 1))
-        found += (_Found(span, search.placeholder) for span in spans[:MOST_HITS])
-        if len(spans) > MOST_HITS:
-            end = min(end, spans[MOST_HITS].start)
+        spans = list(islice(search.spans(text), MAX_HITS + 1))
+        found += (_Found(span, search.placeholder) for span in spans[:MAX_HITS])
+        if len(spans) > MAX_HITS:
+            end = min(end, spans[MAX_HITS].start)
     kept: list[str] = []
     at = 0
     for span, placeholder in sorted(found, key=lambda each: (each.span.start, -each.span.end)):

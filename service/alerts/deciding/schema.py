@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-MOST_EXCERPT = 10_000
+MAX_EXCERPT = 10_000
 """Maximum length of an excerpt, in characters; longer texts need `full`."""
 
 Detector = Literal["mail", "phone", "card"]
@@ -95,9 +95,9 @@ def _text_leaving(value: Any) -> TextLeaving:
     if value in ("full", "none"):
         return TextLeaving(value)
     number = value.get("excerpt") if isinstance(value, dict) and value.keys() == {"excerpt"} else None
-    if type(number) is int and 0 < number <= MOST_EXCERPT:
+    if type(number) is int and 0 < number <= MAX_EXCERPT:
         return TextLeaving("excerpt", number)
-    raise ValueError(f'"full", "none" or {{ excerpt = N }} with N from 1 to {MOST_EXCERPT}')
+    raise ValueError(f'"full", "none" or {{ excerpt = N }} with N from 1 to {MAX_EXCERPT}')
 
 
 T = TypeVar("T")

@@ -55,7 +55,7 @@ NAMES: Mapping[Phase, str] = {
 _SPIKE_FIRES_FOR = timedelta(days=1)
 """Maximum time a spike fires if its end is never sent."""
 _MAX_FIRED = 10_000
-_TEXT_AT_MOST = 4000
+_MAX_TEXT = 4000
 
 
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -205,7 +205,7 @@ def _annotations(notification: Notification) -> dict[str, str]:
 def _description(notification: Notification) -> str:
     """Return the text, or a digest's counts and texts, or else the facts, as of a spike."""
     lines = wording.counts(notification)
-    lines += [wording.cut(text, _TEXT_AT_MOST) for text in wording.texts(notification)]
+    lines += [wording.cut(text, _MAX_TEXT) for text in wording.texts(notification)]
     if not lines:
         lines = [f"{label}: {value}" for label, value in wording.facts(notification)]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-AT_MOST = 200
+MAX_ANSWER = 200
 """Maximum length of a line, in characters."""
 _IN_A_ROW = 16
 """Consecutive letters and digits of a text that count as a quotation; shorter matches are chance."""
@@ -35,10 +35,10 @@ def line(said: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = 
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             whole = whole.replace(secret, "…")
-    if any(_quotes(whole[: 2 * AT_MOST], text) for text in texts):
+    if any(_quotes(whole[: 2 * MAX_ANSWER], text) for text in texts):
         return "(the answer repeats the text, and is left out)"
     one_line = " ".join("".join(each if each.isprintable() else " " for each in whole).split())
-    return one_line if len(one_line) <= AT_MOST else one_line[: AT_MOST - 1] + "…"
+    return one_line if len(one_line) <= MAX_ANSWER else one_line[: MAX_ANSWER - 1] + "…"
 
 
 def _quotes(answer: str, text: str) -> bool:

@@ -44,7 +44,7 @@ _TYPES = {
     "critical": "failure",
 }
 """Type of an apprise message, by severity."""
-_TEXT_AT_MOST = 16_000
+_MAX_TEXT = 16_000
 """Maximum length in UTF-16 code units; each service cuts further to its own limit."""
 _STATUS = re.compile(r"\berror=(\d{3})\b")
 _MARKUP = re.compile(
@@ -159,7 +159,7 @@ def _body(notification: Notification, link: str | None) -> str:
     parts = [
         "\n".join(f"{label}: {_without_markup(value)}" for label, value in wording.facts(notification)),
         _without_markup("\n".join(wording.counts(notification))),
-        *(wording.cut(text, _TEXT_AT_MOST, _without_markup) for text in wording.texts(notification)),
+        *(wording.cut(text, _MAX_TEXT, _without_markup) for text in wording.texts(notification)),
         wording.link(link, notification.alert) or "",  # from the operator's file, so it stays clickable
         f"Reference: #{wording.reference(notification.group)} · {identity}",
     ]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from service.alerts.destinations.options import HttpOptions
 
-_BODY_AT_MOST = 4096
+_MAX_BODY = 4096
 """Maximum bytes of a response body that are read; a person sees only its first line."""
 _BODY_SECONDS = 2.0
 """Maximum seconds to read the body; the verdict depends on the status only."""
@@ -146,7 +146,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     body = b""
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(_BODY_SECONDS):
-            while chunk := await response.content.read(_BODY_AT_MOST - len(body)):
+            while chunk := await response.content.read(_MAX_BODY - len(body)):
                 body += chunk
     return body
 

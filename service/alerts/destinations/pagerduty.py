@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
     from service.alerts.delivery import Notification, Outcome
 
-SUMMARY_AT_MOST = 1024
-DEDUP_KEY_AT_MOST = 255
-EVENT_AT_MOST = 512 * 1024
+MAX_SUMMARY = 1024
+MAX_DEDUP_KEY = 255
+MAX_EVENT = 512 * 1024
 """Maximum size of an event, in bytes."""
 
-_TEXT_AT_MOST = 16 * 1024
+_MAX_TEXT = 16 * 1024
 """Maximum UTF-16 code units of a text; each takes at most six bytes of JSON."""
-_EXAMPLE_TEXT_AT_MOST = 4 * 1024
+_MAX_EXAMPLE_TEXT = 4 * 1024
 """Maximum UTF-16 code units of a text in a digest, which has three texts."""
-_NAME_AT_MOST = 1000
+_MAX_NAME = 1000
 """Maximum UTF-16 code units of a fact; each takes at most three bytes, and an alert has twenty facts."""
-_LINE_AT_MOST = 500
-_LINES_AT_MOST = 50
-_EXAMPLES_AT_MOST = 3
+_MAX_LINE = 500
+_MAX_LINES = 50
+_MAX_EXAMPLES = 3
 
 
 class PagerDutyOptions(HttpOptions):
@@ -112,40 +112,38 @@ def event(notification: Notification, options: PagerDutyOptions, routing_key: st
         "dedup_key": _dedup_key(notification, options),
         "client": "deltaloom",
         "payload": {
-            "summary": wording.cut(wording.headline(notification), SUMMARY_AT_MOST),
-            "source": wording.cut(options.source, _NAME_AT_MOST),
+            "summary": wording.cut(wording.headline(notification), MAX_SUMMARY),
+            "source": wording.cut(options.source, _MAX_NAME),
             "severity": known(notification.severity),
             "timestamp": alert.raised_at.isoformat(),
-            "group": wording.cut(notification.category, _NAME_AT_MOST),
-            "class": "deltaloom.digest" if notification.digest else wording.cut(alert.type, _NAME_AT_MOST),
-            **({"component": wording.cut(component, _NAME_AT_MOST)} if component and alone else {}),
+            "group": wording.cut(notification.category, _MAX_NAME),
+            "class": "deltaloom.digest" if notification.digest else wording.cut(alert.type, _MAX_NAME),
+            **({"component": wording.cut(component, _MAX_NAME)} if component and alone else {}),
             "custom_details": _details(notification),
         },
         "links": [{"href": target, "text": "Open the response"}] if target else [],
     }
 
 
-def _details(notification: Notification, text_at_most: int = _TEXT_AT_MOST) -> dict[str, Any]:
+def _details(notification: Notification, text_at_most: int = _MAX_TEXT) -> dict[str, Any]:
     """Return the custom details, which an incident's page shows as a table."""
     digest = notification.digest
-    facts = {label: wording.cut(value, _NAME_AT_MOST) for label, value in wording.facts(notification)}
+    facts = {label: wording.cut(value, _MAX_NAME) for label, value in wording.facts(notification)}
     details: dict[str, Any] = {
         **facts,
         "Reference": wording.reference(notification.group),
-        "Alert": wording.cut(notification.id, _NAME_AT_MOST),
+        "Alert": wording.cut(notification.id, _MAX_NAME),
     }
     if notification.alert.text:
         details["Text"] = wording.cut(notification.alert.text, text_at_most)
     if notification.alert.provider_explanation:
-        details["Explanation"] = wording.cut(notification.alert.provider_explanation, _NAME_AT_MOST)
+        details["Explanation"] = wording.cut(notification.alert.provider_explanation, _MAX_NAME)
     if digest is not None:
         details["From"], details["To"] = wording.time(digest.since), wording.time(digest.until)
         details["Counts"] = [
-            wording.cut(each, _LINE_AT_MOST) for each in wording.counts(notification)[:_LINES_AT_MOST]
+            wording.cut(each, _MAX_LINE) for each in wording.counts(notification)[:_MAX_LINES]
         ]
-        details["Examples"] = [
-            _details(each, _EXAMPLE_TEXT_AT_MOST) for each in digest.examples[:_EXAMPLES_AT_MOST]
-        ]
+        details["Examples"] = [_details(each, _MAX_EXAMPLE_TEXT) for each in digest.examples[:_MAX_EXAMPLES]]
     return details
 
 
@@ -153,7 +151,7 @@ def _dedup_key(notification: Notification, options: PagerDutyOptions) -> str:
     """Return the key by which PagerDuty merges events: of the text, or of `dedup_by` except for spikes."""
     alike = options.dedup_by and notification.alert.rate is None
     key = f"deltaloom/{grouping_key(notification, options.dedup_by) if alike else notification.group}"
-    if len(key) <= DEDUP_KEY_AT_MOST:
+    if len(key) <= MAX_DEDUP_KEY:
         return key
     return f"deltaloom/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
 

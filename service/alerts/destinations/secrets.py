@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-AT_MOST = 64 * 1024
+MAX_SECRET = 64 * 1024
 """Maximum characters read from a secret's file; the rest is ignored."""
 
 
@@ -37,14 +37,14 @@ def from_file(path: Path) -> str:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            content = file.read(AT_MOST + 1)
+            content = file.read(MAX_SECRET + 1)
     except OSError as error:
         raise DestinationError(f"the file {path}, where a secret is expected: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DestinationError(f"the file {path}, where a secret is expected, is not text") from None
-    if len(content) > AT_MOST:
+    if len(content) > MAX_SECRET:
         raise DestinationError(
-            f"the file {path} has more than {AT_MOST} characters; a secret is expected there"
+            f"the file {path} has more than {MAX_SECRET} characters; a secret is expected there"
         )
     secret = content.strip()
     if not secret:

@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 Block = dict[str, Any]
 
-HEADER_AT_MOST = 150
-FIELD_AT_MOST = 2000
-FIELDS_AT_MOST = 10
-SECTION_AT_MOST = 3000
-TEXT_AT_MOST = 4000
+MAX_HEADER = 150
+MAX_FIELD = 2000
+MAX_FIELDS = 10
+MAX_SECTION = 3000
+MAX_TEXT = 4000
 """Maximum length of the fallback text, which phones show in notifications."""
 
-_VALUE_AT_MOST = 250
+_MAX_VALUE = 250
 """Maximum length of a fact; ten of them leave room for the text."""
-_EXAMPLE_AT_MOST = 600
-_EXPLANATION_AT_MOST = 1000
-_LINK_AT_MOST = 600
+_MAX_EXAMPLE = 600
+_MAX_EXPLANATION = 1000
+_MAX_LINK = 600
 _SIGNS = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
 _REFERS: Mapping[Phase, str] = {"finished": "Completes the alert ", "spike_ended": "Ends the alert "}
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -100,11 +100,11 @@ def message(notification: Notification, link: str | None = None) -> dict[str, An
     """
     headline = f"{_SIGNS[known(notification.severity)]} {wording.headline(notification)}"
     return {
-        "text": _escaped(headline, TEXT_AT_MOST),
+        "text": _escaped(headline, MAX_TEXT),
         "blocks": [
             {
                 "type": "header",
-                "text": {"type": "plain_text", "text": wording.cut(headline, HEADER_AT_MOST), "emoji": True},
+                "text": {"type": "plain_text", "text": wording.cut(headline, MAX_HEADER), "emoji": True},
             },
             {"type": "section", "fields": _fields(notification)},
             *_content(notification, link),
@@ -116,8 +116,8 @@ def message(notification: Notification, link: str | None = None) -> dict[str, An
 
 
 def _fields(notification: Notification) -> list[Block]:
-    facts = wording.facts(notification)[:FIELDS_AT_MOST]
-    return [_mrkdwn(f"*{label}*\n{_escaped(value, _VALUE_AT_MOST)}") for label, value in facts]
+    facts = wording.facts(notification)[:MAX_FIELDS]
+    return [_mrkdwn(f"*{label}*\n{_escaped(value, _MAX_VALUE)}") for label, value in facts]
 
 
 def _content(notification: Notification, link: str | None) -> list[Block]:
@@ -125,10 +125,10 @@ def _content(notification: Notification, link: str | None) -> list[Block]:
     digest = notification.digest
     if digest is None:
         alert = notification.alert
-        text = [_section(_quoted(alert.text, SECTION_AT_MOST))] if alert.text.strip() else []
+        text = [_section(_quoted(alert.text, MAX_SECTION))] if alert.text.strip() else []
         return [*text, *_explanation(alert)]
     span = f"From {_moment(digest.since)} to {_moment(digest.until)}"
-    counted = _escaped("\n".join(wording.counts(notification)), SECTION_AT_MOST - len(span) - 1)
+    counted = _escaped("\n".join(wording.counts(notification)), MAX_SECTION - len(span) - 1)
     examples = [_example(each, link) for each in digest.examples]
     return [_section(f"{span}\n{counted}"), *examples]
 
@@ -136,11 +136,7 @@ def _content(notification: Notification, link: str | None) -> list[Block]:
 def _explanation(alert: ModerationAlert) -> list[Block]:
     """Return the provider's explanation of the reason, labelled to distinguish it from the model's text."""
     words = alert.provider_explanation
-    return (
-        [_section(f"*Explanation*\n{_quoted(words, _EXPLANATION_AT_MOST)}")]
-        if words and words.strip()
-        else []
-    )
+    return [_section(f"*Explanation*\n{_quoted(words, _MAX_EXPLANATION)}")] if words and words.strip() else []
 
 
 def _example(notification: Notification, link: str | None) -> Block:
@@ -149,10 +145,10 @@ def _example(notification: Notification, link: str | None) -> Block:
     names = " · ".join(each for each in (alert.response_id, alert.item_id, alert.tenant) if each)
     line = [
         _reference(notification),
-        _escaped(wording.one_line(names), _VALUE_AT_MOST),
+        _escaped(wording.one_line(names), _MAX_VALUE),
         _link_text(alert, link),
     ]
-    text = f"\n{_quoted(alert.text, _EXAMPLE_AT_MOST)}" if alert.text.strip() else ""
+    text = f"\n{_quoted(alert.text, _MAX_EXAMPLE)}" if alert.text.strip() else ""
     return _section(" · ".join(filter(None, line)) + text)
 
 
@@ -161,7 +157,7 @@ def _context(notification: Notification, link: str | None) -> str:
     phase = phase_of(alert)
     refers = "" if digest or phase is None else _REFERS.get(phase, "")
     when = _moment(digest.until if digest else alert.raised_at)
-    identity = _escaped(wording.one_line(notification.id), _VALUE_AT_MOST)
+    identity = _escaped(wording.one_line(notification.id), _MAX_VALUE)
     more = "" if digest else _link_text(alert, link)
     return " · ".join(filter(None, (refers + _reference(notification), when, identity, more)))
 
@@ -172,7 +168,7 @@ def _reference(notification: Notification) -> str:
 
 def _link_text(alert: ModerationAlert, link: str | None) -> str:
     target = wording.link(link, alert)
-    return f"<{_escape(target)}|Open the response>" if target and len(target) <= _LINK_AT_MOST else ""
+    return f"<{_escape(target)}|Open the response>" if target and len(target) <= _MAX_LINK else ""
 
 
 def _moment(moment: datetime) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_THROUGH = 50_000
 """Maximum alerts searched in a partition, newest first."""
 
-FOUND_AT_MOST = 100
+MAX_FOUND = 100
 
 _ENTRY_ID = re.compile(r"(\d+:)?\d+-\d+")
 _ID_FIELDS = (b"id", b"response_id", b"item_id")
@@ -41,7 +41,7 @@ async def _with_id(client: Redis, names: StreamNames, wanted: str) -> list[Moder
     looked_through = 0
     async for _, fields in backwards(client, names.alerts):
         looked_through += 1
-        if looked_through > LOOKED_THROUGH or len(found) == FOUND_AT_MOST:
+        if looked_through > LOOKED_THROUGH or len(found) == MAX_FOUND:
             break
         if wanted.encode() in map(fields.get, _ID_FIELDS):
             alert = _alert(fields)

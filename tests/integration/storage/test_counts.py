@@ -107,7 +107,7 @@ async def test_a_name_that_is_known_goes_on_counting_beyond_the_bound(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the rates of all models would stop as soon as there are many tenants."""
-    monkeypatch.setattr(settle_plan, "NAMES_AT_MOST", 3)
+    monkeypatch.setattr(settle_plan, "MAX_NAMES", 3)
     models = ("first", "second", "first", "second", "third", "fourth", "first", "second", "fifth")
     for number, model in enumerate(models):
         await bench.publish(COMPLETED, response_id=f"resp_{number}", model=model)

@@ -89,7 +89,7 @@ async def test_many_entries_are_claimed_in_several_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a large backlog would be one script that blocks the server, or its end never be claimed."""
-    monkeypatch.setattr(group, "AT_MOST", 3)
+    monkeypatch.setattr(group, "MAX_ENTRIES", 3)
     _, ids = await held(bench, "dead", 7)
     await make_idle(bench, "dead", ids)
     heir, cursor, calls = bench.consumer("heir").group, "0-0", []
@@ -106,7 +106,7 @@ async def test_what_is_behind_many_busy_entries_is_claimed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise entries of a dead worker would never be found behind those of a busy one."""
-    monkeypatch.setattr(group, "AT_MOST", 1)  # XAUTOCLAIM scans ten times this number in one call
+    monkeypatch.setattr(group, "MAX_ENTRIES", 1)  # XAUTOCLAIM scans ten times this number in one call
     await held(bench, "busy", 25)
     _, ids = await held(bench, "dead", 1)
     await make_idle(bench, "dead", ids)
@@ -155,7 +155,7 @@ async def test_many_entries_are_adopted_in_several_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise entries beyond the first call would wait for the claim time."""
-    monkeypatch.setattr(group, "AT_MOST", 2)
+    monkeypatch.setattr(group, "MAX_ENTRIES", 2)
     _, ids = await held(bench, "gone", 3)
     heir = bench.consumer("heir").group
     assert [list(await heir.adopt("gone")) for _ in range(3)] == [ids[:2], ids[2:], []]
@@ -175,7 +175,7 @@ async def test_many_entries_are_renewed_in_several_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise renewing a backlog would block the server for half a second each time."""
-    monkeypatch.setattr(group, "AT_MOST", 3)
+    monkeypatch.setattr(group, "MAX_ENTRIES", 3)
     slow, ids = await held(bench, "slow", 7)
     await make_idle(bench, "slow", ids)
     await bench.redis.config_resetstat()
@@ -212,7 +212,7 @@ async def test_many_entries_are_released_in_several_calls(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise some entries of a leaving worker would stay locked, or leaving would never end."""
-    monkeypatch.setattr(group, "AT_MOST", 2)
+    monkeypatch.setattr(group, "MAX_ENTRIES", 2)
     leaving, ids = await held(bench, "leaving", 4)
     assert await leaving.group.leave() == 4
     assert all(idle > 10 * LONG_MS for _, idle, _ in (await holders(bench)).values())

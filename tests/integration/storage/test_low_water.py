@@ -320,7 +320,7 @@ async def test_a_response_with_a_large_entry_does_not_end_a_survey(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise ready responses behind those with large entries would wait for further sweeps."""
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     at = await bench.now_ms()
     await bench.publish_at(at - 4000, KEEPALIVE, response_id="resp_0")
     held = await bench.consumer("other").read()

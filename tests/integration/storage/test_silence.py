@@ -215,7 +215,7 @@ async def test_many_silent_texts_are_given_up_in_one_survey(
 ) -> None:
     """Otherwise one text per second would be abandoned after a restart of the server, while others wait."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     for number in range(4):
         await bench.publish_at(long_ago, delta(1, "a"), response_id=f"resp_{number}")
     await bench.consumer().work()
@@ -226,7 +226,7 @@ async def test_many_silent_texts_are_given_up_in_one_survey(
 async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a producer could open responses faster than sweeps abandon them."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     for number in range(7):
         await bench.publish_at(long_ago, delta(1, "a"), response_id=f"resp_{number}")
     await bench.consumer().work()
@@ -236,7 +236,7 @@ async def test_a_sweep_gives_up_all_that_is_silent(bench: Bench, monkeypatch: py
 async def test_a_sweep_gives_up_what_has_no_text(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise hundreds of silent responses without a text would hide all others from a sweep."""
     long_ago = await bench.now_ms() - 10 * IDLE_MS
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     for number in range(7):
         created = {"type": "response.created", "response": {"model": "m"}}
         await bench.publish_at(long_ago, created, response_id=f"resp_{number}")
@@ -251,7 +251,7 @@ async def test_a_batch_does_not_wait_until_all_that_is_silent_is_given_up(
 ) -> None:
     """Otherwise a worker would read nothing for minutes while it abandons thousands of responses."""
     now_ms = await bench.now_ms()
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     for number in range(9):
         await bench.publish_at(now_ms - 10 * IDLE_MS, delta(1, "a"), response_id=f"silent_{number}")
     await bench.consumer().work()
@@ -268,7 +268,7 @@ async def test_a_sweep_gives_up_all_beyond_the_limit(
     """Otherwise the limit of open responses would not hold for fast producers."""
     bench = Bench(redis, prefix, max_open_responses=2)
     now_ms = await bench.now_ms()
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     for number in range(9):
         await bench.publish_at(now_ms - (9 - number) * SECOND, delta(1, "a"), response_id=f"resp_{number}")
     await bench.consumer().work()
@@ -281,7 +281,7 @@ async def test_a_batch_that_opens_too_many_gives_up_as_many(
 ) -> None:
     """Otherwise fifty thousand responses could be open between two sweeps, with a limit of a thousand."""
     bench = Bench(redis, prefix, max_open_responses=4)
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     consumer = bench.consumer()
     for number in range(15):
         await bench.publish(delta(1, "a"), response_id=f"resp_{number}")
@@ -326,7 +326,7 @@ async def test_surveys_begin_at_different_ones_of_too_many(
     for number in range(10):
         await bench.publish_at(1 + number, delta(1, "a"), response_id=f"resp_{number}")
     await bench.consumer().work()
-    monkeypatch.setattr(commit_plan, "AT_MOST", 3)
+    monkeypatch.setattr(commit_plan, "MAX_RESPONSES", 3)
     named: set[str] = set()
     while len(named) < 8:
         some = (await bench.storage.surplus(2)).surplus

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.cli.entries import entry_in_full, input_of
-from service.cli.output import MOST_CHARACTERS, MOST_OF_A_FACT, _SafeConsole, facts, labelled, paragraph
+from service.cli.output import MAX_CHARACTERS, MAX_FACT_TEXT, _SafeConsole, facts, labelled, paragraph
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,12 +34,12 @@ def test_a_long_text_is_cut_on_a_terminal(unit: str) -> None:
     text = (unit * 1_000_000)[:1_000_000]
     shown = printed(paragraph(terminal(), text))
     assert "(980,000 more characters; --json shows all)" in shown
-    assert len(shown) < 14 * MOST_CHARACTERS
+    assert len(shown) < 14 * MAX_CHARACTERS
 
 
 def test_a_text_of_the_limit_is_shown_whole() -> None:
     """Show a text of exactly the limit without the note about further characters."""
-    assert "more characters" not in printed(paragraph(terminal(), "x" * MOST_CHARACTERS))
+    assert "more characters" not in printed(paragraph(terminal(), "x" * MAX_CHARACTERS))
 
 
 def test_a_pipe_gets_all() -> None:
@@ -51,7 +51,7 @@ def test_a_pipe_gets_all() -> None:
 def test_facts_are_cut() -> None:
     """Truncate ids and names. Otherwise an id of a megabyte would fill the screen."""
     name = "n" * 1_000_000
-    assert len(facts((name, labelled("tenant", name))).plain) < 3 * MOST_OF_A_FACT
+    assert len(facts((name, labelled("tenant", name))).plain) < 3 * MAX_FACT_TEXT
 
 
 def test_an_entry_of_the_input_is_shown_in_part() -> None:
@@ -67,4 +67,4 @@ def test_an_entry_of_the_input_is_shown_in_part() -> None:
 def test_nested_values_of_a_letter(value: str) -> None:
     """Limit the indentation of nested values. Otherwise a kilobyte would become a megabyte or a traceback."""
     shown = printed(entry_in_full(terminal(), json.dumps({"event": value, "n" * 100_000: "x"})))
-    assert len(shown) < 3 * MOST_CHARACTERS
+    assert len(shown) < 3 * MAX_CHARACTERS

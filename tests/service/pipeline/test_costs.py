@@ -23,7 +23,7 @@ from handlers.core.assembly import StoredClosing
 from handlers.core.effects import CONTEXT_NAMES, Rank
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.routing import RoutingTable
-from service.bus.envelope import MOST_HEADER_BYTES, MOST_HEADERS, open_entry
+from service.bus.envelope import MAX_HEADER_BYTES, MAX_HEADERS, open_entry
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
@@ -125,8 +125,8 @@ def test_parts_that_are_rejected_together_open_each_entry_once() -> None:
 @pytest.mark.parametrize(
     ("headers", "why"),
     [
-        ([(b"x", b"")] * MOST_HEADERS, None),
-        ([(b"x", b"")] * (MOST_HEADERS + 1), f"the envelope has {MOST_HEADERS + 1} headers in 5007 bytes"),
+        ([(b"x", b"")] * MAX_HEADERS, None),
+        ([(b"x", b"")] * (MAX_HEADERS + 1), f"the envelope has {MAX_HEADERS + 1} headers in 5007 bytes"),
         ([(b"x", b"y" * 60_000)], None),
         ([(b"x", b"y" * 60_000)] * 2, "the envelope has 2 headers in 120012 bytes"),
     ],
@@ -134,7 +134,7 @@ def test_parts_that_are_rejected_together_open_each_entry_once() -> None:
 def test_headers_have_a_limit(headers: Headers, why: str | None) -> None:
     """Limit number and bytes of headers. Otherwise one entry could have 65,535 headers of 64 kB."""
     found = letters(read({b"__data__": enveloped(headers, b'{"type": "x"}')}))
-    most = f"at most {MOST_HEADERS} headers in {MOST_HEADER_BYTES} bytes"
+    most = f"at most {MAX_HEADERS} headers in {MAX_HEADER_BYTES} bytes"
     assert [(each.reason, each.error) for each in found] == ([("oversized", f"{why}; {most}")] if why else [])
 
 

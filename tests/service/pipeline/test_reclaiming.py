@@ -272,7 +272,11 @@ async def test_entries_of_dead_predecessors_are_adopted_at_once() -> None:
         await reclaimer(group, worker).adopt()
     assert [ids for ids, _ in worker.taken] == [[b"1-0"], [b"2-0"], [b"3-0"]]
     assert [call[1] for call in group.calls if call[0] == "adopt"] == [own] * 3 + ["host-1-d4e5f6"] * 2
-    assert [(line["from_consumer"], line["entries"]) for line in lines] == [(own, 1), (own, 1), ("host-1-d4e5f6", 1)]
+    assert [(line["from_consumer"], line["entries"]) for line in lines] == [
+        (own, 1),
+        (own, 1),
+        ("host-1-d4e5f6", 1),
+    ]
 
 
 async def test_only_entries_in_hand_are_renewed() -> None:

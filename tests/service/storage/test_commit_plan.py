@@ -18,9 +18,9 @@ from service.ports.commit import Commit, PartChange, ResponseChange
 from service.settings import Settings
 from service.storage import scripts
 from service.storage.commit_plan import (
-    AT_MOST,
     IDLE_GRAIN_MS,
     LARGE_BYTES,
+    MAX_RESPONSES,
     PartPlan,
     ResponsePlan,
     ScriptPlan,
@@ -177,7 +177,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         fragments_limit=3000,
         fragment_bytes=FRAGMENT_BYTES,
         parts_limit=512,
-        ready_at_most=AT_MOST,
+        ready_at_most=MAX_RESPONSES,
         stalled_ms=250,
         letters=[],
         counted=[],

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.alerts.deciding.matching import Judged, fits, mismatch, mismatch_of_route
-from service.alerts.deciding.patterns import MOST_PATTERN, MOST_TEXT, Pattern, Span
+from service.alerts.deciding.patterns import MAX_PATTERN, MAX_TEXT, Pattern, Span
 from service.alerts.deciding.schema import Match
 from tests.service.alerts.made import alert, spike, stopped
 
@@ -120,14 +120,14 @@ def test_patterns_are_linear_and_bounded() -> None:
     begun = time.process_time()
     assert Pattern(r"(\w+\s*)+$x").find("word " * 20_000) is None
     assert time.process_time() - begun < 1
-    assert Pattern("needle").find("x" * (MOST_TEXT - 6) + "needle") == Span(MOST_TEXT - 6, MOST_TEXT)
-    assert Pattern("needle").find("x" * (MOST_TEXT - 5) + "needle") is None
+    assert Pattern("needle").find("x" * (MAX_TEXT - 6) + "needle") == Span(MAX_TEXT - 6, MAX_TEXT)
+    assert Pattern("needle").find("x" * (MAX_TEXT - 5) + "needle") is None
 
 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("x" * (MOST_PATTERN + 1), "characters at most"),
+        ("x" * (MAX_PATTERN + 1), "characters at most"),
         (r"(a)\1", "RE2"),
         (r"\pL{1000}", "too large"),
         ("a|", "matches every text"),

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.alerts.deciding.patterns import MOST_TEXT
-from service.alerts.deciding.privacy import CUT, MOST_HITS, MOST_LEAVING, Redactor, _Search, sha256_of
+from service.alerts.deciding.patterns import MAX_TEXT
+from service.alerts.deciding.privacy import CUT, MAX_HITS, MAX_LEAVING, Redactor, _Search, sha256_of
 from service.alerts.deciding.schema import Redaction, TextLeaving
 from tests.service.alerts.made import alert, config, spike
 
@@ -101,7 +101,7 @@ def cost(text: str) -> float:
     return best
 
 
-PROSE = "word " * (MOST_TEXT // len("word "))
+PROSE = "word " * (MAX_TEXT // len("word "))
 """Longest text without numbers and addresses. Its cost is the unit, so that any machine can run the test."""
 
 NUMBERS = ["3 ", "4 ", "41 ", "4111 1111 1111 1111 ", "+4 ", "(0", "030/", "0049 30 ", "€3 ", "1"]
@@ -110,7 +110,7 @@ NUMBERS = ["3 ", "4 ", "41 ", "4111 1111 1111 1111 ", "+4 ", "(0", "030/", "0049
 @pytest.mark.parametrize("unit", [*NUMBERS, "a@", "a.", "a@b.c"])
 def test_search_is_linear_and_quick(unit: str) -> None:
     """Search in linear time. A text of numbers took 17 seconds before and would cost the relay its leases."""
-    text = unit * (MOST_TEXT // len(unit))
+    text = unit * (MAX_TEXT // len(unit))
     whole = cost(text)
     assert whole < 10 * cost(text[: len(text) // 4]) + 0.02
     assert whole < 1500 * cost(PROSE)
@@ -130,8 +130,8 @@ def test_a_text_is_searched_once_for_all_destinations() -> None:
         for text in texts:
             redactor.leaving(alert(text), leaving)
     assert searched == texts
-    redactor.prose("x" * 2 * MOST_TEXT)
-    assert len(searched[-1]) == MOST_TEXT + 1
+    redactor.prose("x" * 2 * MAX_TEXT)
+    assert len(searched[-1]) == MAX_TEXT + 1
 
 
 DIGITS = st.integers(10**11, 10**17 - 1).map(lambda number: f"4{number}")
@@ -187,25 +187,23 @@ def test_overlapping() -> None:
 def test_a_long_text_leaves_in_part() -> None:
     """Truncate a long text, and replace a match across the border completely."""
     card = "4111 1111 1111 1111"
-    assert DEFAULT.prose("x" * (MOST_LEAVING + 1)) == "x" * MOST_LEAVING + CUT
-    assert (
-        DEFAULT.prose("x" * (MOST_LEAVING - 4) + f" {card} y") == "x" * (MOST_LEAVING - 4) + f" [card]{CUT}"
-    )
-    assert DEFAULT.prose("x" * (MOST_LEAVING * 3)).endswith(f"x{CUT}")
+    assert DEFAULT.prose("x" * (MAX_LEAVING + 1)) == "x" * MAX_LEAVING + CUT
+    assert DEFAULT.prose("x" * (MAX_LEAVING - 4) + f" {card} y") == "x" * (MAX_LEAVING - 4) + f" [card]{CUT}"
+    assert DEFAULT.prose("x" * (MAX_LEAVING * 3)).endswith(f"x{CUT}")
 
 
 def test_exactly_the_limit_of_matches_is_replaced() -> None:
     """Accept a text with exactly the maximum number of matches."""
-    assert DEFAULT.prose("a@b.cd " * MOST_HITS + "end") == "[mail] " * MOST_HITS + "end"
+    assert DEFAULT.prose("a@b.cd " * MAX_HITS + "end") == "[mail] " * MAX_HITS + "end"
 
 
 def test_text_beyond_the_limit_of_matches_is_cut() -> None:
     """Truncate a text after the maximum number of matches. Otherwise later matches would leave unredacted."""
-    text = "a@b.cd " * (MOST_HITS + 5)
-    assert DEFAULT.prose(text) == "[mail] " * MOST_HITS + CUT
+    text = "a@b.cd " * (MAX_HITS + 5)
+    assert DEFAULT.prose(text) == "[mail] " * MAX_HITS + CUT
     slow = Redactor.of(config('[redaction]\npatterns = ["a.*X|a"]').redaction)
     begun = time.process_time()
-    assert slow.prose("a" * MOST_LEAVING) == "[redacted]" * MOST_HITS + CUT
+    assert slow.prose("a" * MAX_LEAVING) == "[redacted]" * MAX_HITS + CUT
     assert time.process_time() - begun < 5
 
 
@@ -264,7 +262,7 @@ def test_an_explanation_is_a_text(leaving: TextLeaving, left: str | None) -> Non
 def test_a_long_explanation_leaves_in_part() -> None:
     """Truncate a long explanation."""
     left = DEFAULT.leaving(alert(provider_explanation="x" * 200_000), FULL).provider_explanation
-    assert left == "x" * MOST_LEAVING + CUT
+    assert left == "x" * MAX_LEAVING + CUT
 
 
 def test_fields_of_producers_and_providers() -> None:

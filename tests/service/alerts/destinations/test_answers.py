@@ -7,7 +7,7 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.alerts.destinations.answers import AT_MOST, line
+from service.alerts.destinations.answers import MAX_ANSWER, line
 
 TEXT = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=40, max_size=200).filter(
     lambda text: sum(map(str.isalnum, text)) >= 40
@@ -19,7 +19,7 @@ TEXT = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=40, max
 def test_any_answer_becomes_one_line(answered: bytes | str) -> None:
     """Remove line breaks and control characters. Otherwise a receiver could forge log lines."""
     answer = line(answered)
-    assert len(answer) <= AT_MOST
+    assert len(answer) <= MAX_ANSWER
     assert answer.isprintable()
 
 

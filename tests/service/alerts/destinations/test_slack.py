@@ -31,7 +31,7 @@ LIMITS = {
     "fallback": 4000,
 }
 """Limits of the Block Kit reference; `fallback` is chat.postMessage's advice for its `text`."""
-WHOLE_AT_MOST = 13_000
+MAX_WHOLE = 13_000
 CONTROL = re.compile(r"<(?!(?:!date\^\d+\^|https://))")
 """Text that Slack would read as a mention, a channel or a link that is not ours."""
 
@@ -59,7 +59,7 @@ def assert_within_limits(posted: dict[str, Any]) -> None:
     assert 0 < units(posted["text"]) <= LIMITS["fallback"]
     blocks = posted["blocks"]
     assert 0 < len(blocks) <= LIMITS["blocks"]
-    assert sum(units(text) for text in texts(blocks)) <= WHOLE_AT_MOST
+    assert sum(units(text) for text in texts(blocks)) <= MAX_WHOLE
     for block in blocks:
         match block["type"]:
             case "header":

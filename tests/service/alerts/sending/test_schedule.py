@@ -13,7 +13,7 @@ from tests.service.alerts.messages import LATER, message
 if TYPE_CHECKING:
     from service.alerts.sending.message import OutgoingMessage
 
-AT_MOST = 100
+MAX_EXPIRED = 100
 
 
 def test_a_lane_sends_one_message_at_a_time() -> None:
@@ -134,11 +134,11 @@ def test_expired_are_given_up_also_before_their_time() -> None:
         schedule.add(each)
         assert schedule.pop(0) is each
         schedule.again(each, 1000)
-    assert schedule.pop_expired(49, AT_MOST) == []
-    assert schedule.pop_expired(50, AT_MOST) == [old]
+    assert schedule.pop_expired(49, MAX_EXPIRED) == []
+    assert schedule.pop_expired(50, MAX_EXPIRED) == [old]
     schedule.done(old)
     assert schedule.pop_expired(LATER, 0) == []
-    assert schedule.pop_expired(LATER, AT_MOST) == [young]
+    assert schedule.pop_expired(LATER, MAX_EXPIRED) == [young]
 
 
 @given(st.data())
