@@ -384,6 +384,7 @@ for r, response in ipairs(responses) do
   end
   if is_noted_too_often(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
   if response.forgotten then forgotten[#forgotten + 1] = r - 1 end
+  if response.marker == nil then must_be_a('hash', response.state) end -- else `stored` has read the state
 end
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])

@@ -367,3 +367,34 @@ async def test_a_key_of_another_type_for_a_while(admin: Redis, user: Redis, name
         await step()
     assert await story.outputs() == expected
     assert {(error.state, key in str(error)) for error in errors} == {("WRONGTYPE", True)}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [delta(2, "thing", "refusal"), done("Nothing", "refusal")],
+    ids=["a delta with more context", "a closing"],
+)
+async def test_a_state_of_another_type_leaves_the_log_as_it_is(
+    admin: Redis, user: Redis, event: dict[str, Any]
+) -> None:
+    """A refused commit appends nothing, so a log does not grow while the worker retries the commit."""
+    story = Story(admin, user)
+    story.worker = story.worker_with(story.settings.model_copy(update={"max_part_fragments": 1000}))
+    response = StreamKey("response", "r1")
+    state, log = story.keys.state(response), story.keys.log(PartKey(response, 0, 0, "refusal"))
+    await ConsumerGroup(admin, story.keys, "one").ensure()
+    await story.bench.publish(delta(1, "No", "refusal"), response_id="r1")
+    await story.processing(await story.read())()
+    await admin.rename(state, "aside")
+    await admin.rpush(state, "of another program")
+    before = await admin.get(log)
+    await story.bench.publish(event, response_id="r1", tenant="t")
+    step = story.processing(await story.read())
+    error = await refusal(step)
+    assert error is not None
+    assert (error.state, state in str(error)) == ("WRONGTYPE", True)
+    assert await admin.get(log) == before
+    await admin.delete(state)
+    await admin.rename("aside", state)
+    await step()
+    assert await story.bench.pending() == {}
