@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hypothesis import strategies as st
 
 from deltaloom import limits
-from handlers.core.assembly import Columns, StoredClosing, StoredFragment
+from handlers.core.assembly import FragmentColumns, StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from service.ports.storage import Entry
@@ -75,10 +75,10 @@ def fragment_sets(draw: st.DrawFn) -> list[StoredFragment]:
     ]
 
 
-def columns_of(fragments: list[StoredFragment]) -> Columns:
+def columns_of(fragments: list[StoredFragment]) -> FragmentColumns:
     """Return fragments in columns, sorted by arrival."""
     ordered = sorted(fragments, key=lambda fragment: fragment.arrival)
-    return Columns(
+    return FragmentColumns(
         [fragment.arrival.entry.ms for fragment in ordered],
         [fragment.arrival.entry.seq for fragment in ordered],
         [fragment.sequence_number for fragment in ordered],

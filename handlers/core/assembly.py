@@ -38,12 +38,12 @@ class StoredClosing(NamedTuple):
     text: str
 
 
-class Columns(NamedTuple):
+class FragmentColumns(NamedTuple):
     """Fragments in the order of their arrivals, one column for each property."""
 
     milliseconds: list[int]
-    """Milliseconds of each fragment's entry id. `counters` has the other half of the ids."""
-    counters: list[int]
+    """Milliseconds of each fragment's entry id; `seqs` has the second half."""
+    seqs: list[int]
     numbers: list[int | None]
     deltas: list[str]
     positions: list[int] | None = None

@@ -48,16 +48,16 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
     for arrival, rank, text in log.closings:
         note = timeline.state.notes.get(arrival, Note())
         stated.setdefault(arrival, []).append(StatedText(rank, text, note))
-    terminal = timeline.terminal_from(log.began)
-    if terminal is not None:
-        copy = _final_copy(timeline, part, log, terminal[0])
-        stated.setdefault(terminal[0], []).append(
+    response_end = timeline.response_end_from(log.began)
+    if response_end is not None:
+        copy = _final_copy(timeline, part, log, response_end[0])
+        stated.setdefault(response_end[0], []).append(
             StatedText(Rank.RESPONSE, "" if copy is None else copy.text)
         )
     item_end = timeline.item_end_from(part.output_index, log.began)
-    text_since = log.text_since
-    if item_end is not None and text_since is not None:
-        closing_end = timeline.item_end_from(part.output_index, max(log.began, text_since))
+    first_text = log.first_text
+    if item_end is not None and first_text is not None:
+        closing_end = timeline.item_end_from(part.output_index, max(log.began, first_text))
         if closing_end is not None:
             stated.setdefault(closing_end, [])
     own = False
@@ -66,9 +66,9 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
         own = own or (item_end is not None and item_end <= arrival)
         own = own or any(each.rank is not Rank.RESPONSE for each in here)
         best = _best(here)
-        ends = terminal is not None and terminal[0] == arrival
-        if best.text or ends or best.note.redacted or (text_since is not None and text_since <= arrival):
-            ending = terminal[1] if terminal is not None and ends and not own else None
+        ends = response_end is not None and response_end[0] == arrival
+        if best.text or ends or best.note.redacted or (first_text is not None and first_text <= arrival):
+            ending = response_end[1] if response_end is not None and ends and not own else None
             return Close(arrival, ending, best)
     return None
 
@@ -95,14 +95,14 @@ def _best(stated: list[StatedText]) -> StatedText:
     )
 
 
-def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, terminal: Arrival) -> Copy | None:
+def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, response_end: Arrival) -> Copy | None:
     """Return the copy of a part in an end of the response; None if it lists none.
 
     The place may differ if the copy has only one text of the part's kind, and the response only one part.
     """
-    copies = timeline.copies(terminal)
+    copies = timeline.copies(response_end)
     copy = copies.of(part, log.item_id)
     if copy is not None and copy.text:
         return copy
     sole = copies.sole(part.kind)
-    return sole if sole is not None and timeline.is_only_part(part, terminal) else copy
+    return sole if sole is not None and timeline.is_only_part(part, response_end) else copy

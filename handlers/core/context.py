@@ -35,7 +35,9 @@ class Register(NamedTuple):
 Registers = dict[RegisterName, Register]
 
 
-def note(registers: Registers, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
+def merge_context(
+    registers: Registers, context: ContextValues, entry: EntryId, *, learned: bool = False
+) -> None:
     """Merge the context values of an entry into the registers, in place."""
     for name, value in context.pairs():
         register = RegisterName(name, learned)

@@ -175,7 +175,7 @@ class Joined:
         self._state = timeline.state
         self._by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
         for part, log in timeline.state.open_parts.items():
-            if log.text_since is not None:
+            if log.first_text is not None:
                 self._by_kind.setdefault(part.kind, []).append((part, log))
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:

@@ -24,7 +24,7 @@ class Chunk(Protocol):
     """The events that one batch added to a part; it has at least one."""
 
     item_id: str | None
-    """Item id of the earliest event that has one; None if none has, or if an earlier chunk has it."""
+    """Item id of the earliest event that has one; None if none has, or if its process sent it before."""
     ids_differ: bool
     """True if the events have several item ids."""
     numbers: int | list[int | None]
@@ -36,8 +36,8 @@ class Chunk(Protocol):
         ...
 
     @property
-    def named_at(self) -> tuple[int, int]:
-        """Id of the entry with the item id."""
+    def item_id_entry(self) -> tuple[int, int]:
+        """Id of the entry that gave the item id."""
         ...
 
     @property
@@ -70,10 +70,10 @@ class PartLog:
 
     __slots__ = (
         "_chunks",
+        "_first_text",
+        "_item_id_entry",
         "_last",
         "_lengths",
-        "_named",
-        "_text_since",
         "began",
         "closings",
         "ids_differ",
@@ -90,15 +90,15 @@ class PartLog:
         self._last = max([arrival for arrival in last if arrival is not None], default=None)
         self.began = by_first[0][0] if by_first else Arrival(EntryId(0, 0), 0)
         """Arrival of the part's earliest event."""
-        self._text_since: Arrival | None = None
+        self._first_text: Arrival | None = None
         self._lengths: tuple[list[Arrival], list[int]] | None = None
         self.closings = closings
-        named = [(chunk.named_at, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
-        first = min(named, default=None)
-        self._named = None if first is None else first[0]
+        item_ids = [(chunk.item_id_entry, chunk.item_id) for chunk in chunks if chunk.item_id is not None]
+        first = min(item_ids, default=None)
+        self._item_id_entry = None if first is None else first[0]
         self.item_id: str | None = None if first is None else first[1]
         """Item id of the earliest event that has one; None if none has."""
-        self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in named}) > 1
+        self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in item_ids}) > 1
         """True if the events have several item ids: some servers give each event a new one."""
 
     @property
@@ -113,12 +113,12 @@ class PartLog:
         return fragments.union(closing.arrival for closing in self.closings)
 
     @property
-    def text_since(self) -> Arrival | None:
+    def first_text(self) -> Arrival | None:
         """Arrival of the earliest fragment with a non-empty delta; None if there is none."""
-        if self._text_since is None:
+        if self._first_text is None:
             firsts = [chunk.first_text for chunk in self._chunks]
-            self._text_since = min([first for first in firsts if first is not None], default=None)
-        return self._text_since
+            self._first_text = min([first for first in firsts if first is not None], default=None)
+        return self._first_text
 
     def has_fragment(self, until: Arrival) -> bool:
         """Return whether a fragment came at or before this event."""
@@ -138,7 +138,7 @@ class PartLog:
 
     def item_id_until(self, entry: EntryId) -> str | None:
         """Return the item id, if its event came in this entry or an earlier one; else None."""
-        return self.item_id if self._named is not None and self._named <= entry else None
+        return self.item_id if self._item_id_entry is not None and self._item_id_entry <= entry else None
 
     def assembled(self, until: Arrival | None = None) -> tuple[Assembly, int]:
         """Join the fragments up to and including this event (None: all).
@@ -146,7 +146,8 @@ class PartLog:
         The second value is the number of fragments that came later.
         """
         if until is None or self._all_until(until):
-            return self._joined() or assemble(self.fragments), 0
+            assembly = self._joined()
+            return (assemble(self.fragments) if assembly is None else assembly), 0
         distinct = {fragment.arrival: fragment for fragment in self.fragments}.values()
         in_time = [fragment for fragment in distinct if fragment.arrival <= until]
         return assemble(in_time), len(distinct) - len(in_time)

@@ -152,10 +152,10 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
     result.contradictions = contradictions_of_finished(timeline)
-    at_ends = _end_response(timeline, low_water, result, refusing)
-    if idle_at_ms is not None and not timeline.terminals:
-        at_ends += _give_up(timeline, idle_at_ms, why, result)
-    ended = {finished.part: (at, finished.assembly.text) for at, finished in at_ends}
+    texts_of_ends = _end_response(timeline, low_water, result, refusing)
+    if idle_at_ms is not None and not timeline.response_ends:
+        texts_of_ends += _give_up(timeline, idle_at_ms, why, result)
+    ended = {finished.part: (at, finished.assembly.text) for at, finished in texts_of_ends}
     closes = {
         part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
     }
@@ -168,7 +168,7 @@ def resolve(
     assigned = assign_item_copies(timeline, passed, joined, ended)
     others = (earliest(state, part, [other]) for part, other in assigned.others)
     result.contradictions += [contradiction for contradiction in others if contradiction is not None]
-    found: list[_Closed] = [*at_ends]
+    found: list[_Closed] = [*texts_of_ends]
     for part, close in closes.items():
         log = state.open_parts[part]
         if part in assigned.copies:
@@ -231,7 +231,7 @@ def _end_response(
     found: list[_Finished] = []
     shown: set[Kind] = set()
     before = _FIRST
-    for arrival, ending in timeline.terminals:
+    for arrival, ending in timeline.response_ends:
         if not low_water.passed(arrival.entry):
             _note_unsettled(result, arrival.entry)
             continue

@@ -90,7 +90,7 @@ class Handler:
 class RoutingTable:
     """The enabled handlers, by event type and by kind of text."""
 
-    __slots__ = ("at_ends", "handlers", "kinds", "refusing", "routes")
+    __slots__ = ("end_handlers", "handlers", "kinds", "refusing", "routes")
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
         """Build the table.
@@ -105,7 +105,7 @@ class RoutingTable:
         rows = [*KINDS.values(), *(kind for handler in self.handlers for kind in handler.own_kinds)]
         self.refusing = frozenset(kind.name for kind in rows if kind.counts_as_refused)
         """Kinds of text that count as refused."""
-        self.at_ends = tuple(handler.ended for handler in self.handlers if handler.ended is not None)
+        self.end_handlers = tuple(handler.ended for handler in self.handlers if handler.ended is not None)
         """Functions that are called with every end of a response."""
         claimed: dict[str, str] = {}
         routes: dict[str, Route] = {}

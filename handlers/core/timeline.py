@@ -65,15 +65,15 @@ class Timeline:
         """
         self.state = state
         ordered = sorted(state.endings.items(), key=itemgetter(0))
-        self.terminals = [(at, ending) for at, ending in ordered if ending.output_index is None]
-        self._terminal_arrivals = [at for at, _ in self.terminals]
+        self.response_ends = [(at, ending) for at, ending in ordered if ending.output_index is None]
+        self._response_end_arrivals = [at for at, _ in self.response_ends]
         self._item_ends: dict[int, list[Arrival]] = {}
         for at, ending in ordered:
             if ending.output_index is not None:
                 self._item_ends.setdefault(ending.output_index, []).append(at)
-        self._copies = {at: CopyIndex(ending.copies) for at, ending in self.terminals}
+        self._copies = {at: CopyIndex(ending.copies) for at, ending in self.response_ends}
         self._sole: dict[Place, list[tuple[Arrival, Copy]]] = {}
-        for at, ending in self.terminals:
+        for at, ending in self.response_ends:
             if low_water.passed(at.entry):
                 for kind in {copy.kind for copy in ending.copies}:
                     copy = self._copies[at].sole(kind)
@@ -96,10 +96,10 @@ class Timeline:
         ]
         self._lost_since = min((at for at, note in state.notes.items() if note.loss), default=None)
 
-    def terminal_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
+    def response_end_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
         """Return the first end of the response at or after this event; None if there is none."""
-        index = bisect_left(self._terminal_arrivals, arrival)
-        return self.terminals[index] if index < len(self.terminals) else None
+        index = bisect_left(self._response_end_arrivals, arrival)
+        return self.response_ends[index] if index < len(self.response_ends) else None
 
     def item_end_from(self, output_index: int, arrival: Arrival) -> Arrival | None:
         """Return the first end of an item at or after this event; None if there is none."""
@@ -107,9 +107,9 @@ class Timeline:
         index = bisect_left(arrivals, arrival)
         return arrivals[index] if index < len(arrivals) else None
 
-    def copies(self, terminal: Arrival) -> CopyIndex:
+    def copies(self, response_end: Arrival) -> CopyIndex:
         """Return the copies in the end of the response at this arrival."""
-        return self._copies[terminal]
+        return self._copies[response_end]
 
     def sole_copies(self, part: PartKey) -> list[tuple[Arrival, Copy]]:
         """Return the copies at a part's place that are the only text of its kind in their final copy."""
@@ -151,7 +151,7 @@ class Timeline:
 
     def has_ended(self, before: Arrival) -> bool:
         """Return whether an end of the response that is not yet applied came before this event."""
-        return bool(self.terminals) and self.terminals[0][0] < before
+        return bool(self.response_ends) and self.response_ends[0][0] < before
 
     def applied_endings(
         self, low_water: LowWater, still_open: Iterable[tuple[PartKey, PartLog]]

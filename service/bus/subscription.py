@@ -1,9 +1,9 @@
 """Subscribe to a stream in batches, with manual acknowledgement and a decoder of our own.
 
-FastStream's default decodes a batch as one JSON array, so one bad item fails them all; here a batch is passed
-on as the reading client collected it. The group is not created here, because FastStream would start it at the
-end of the stream (`ConsumerGroup.ensure` starts it at 0). `service/storage/client/reading_client.py` has the
-theory of operation.
+FastStream's default decodes a batch as one JSON array, so one bad entry would fail the whole batch. Here
+`process` gets the object that the reading client has filled. The group is not created here, because
+FastStream would start it at the end of the stream (`ConsumerGroup.ensure` starts it at 0).
+`service/storage/client/reading_client.py` has the theory of operation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-_Batch = TypeVar("_Batch", bound=Collector)
+_Collector = TypeVar("_Collector", bound=Collector)
 
 
 def subscribe(
     broker: RedisBroker,
     names: StreamNames,
     settings: Settings,
-    process: Callable[[_Batch], Awaitable[None]],
+    process: Callable[[_Collector], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
     """Pass every batch of the input to `process`, which acknowledges it.
 
@@ -53,20 +53,20 @@ def subscribe(
 def subscribe_to(
     broker: RedisBroker,
     stream: StreamSub[Literal[True]],
-    process: Callable[[_Batch], Awaitable[None]],
+    process: Callable[[_Collector], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
     """Pass every batch of a stream to `process`, which acknowledges it.
 
-    Return the function that starts reading. Before the broker has started, its own start does this.
+    Return the function that starts reading. If the broker has not started yet, its start begins the reading.
     """
 
     async def parse(message: BatchStreamMessage) -> StreamMessage[BatchStreamMessage]:
         (last_id,) = message["message_ids"]
         return StreamMessage(raw_message=message, body=b"", message_id=last_id.decode())
 
-    async def decode(message: StreamMessage[BatchStreamMessage]) -> ReadBatch[_Batch]:
+    async def decode(message: StreamMessage[BatchStreamMessage]) -> ReadBatch[_Collector]:
         (read,) = message.raw_message["data"]
-        return cast("ReadBatch[_Batch]", read)
+        return cast("ReadBatch[_Collector]", read)
 
     subscriber = broker.subscriber(
         stream=stream, ack_policy=AckPolicy.MANUAL, parser=parse, decoder=decode, no_reply=True
@@ -74,7 +74,7 @@ def subscribe_to(
 
     @subscriber
     async def handle(read: Any) -> None:  # FastStream would build a pydantic model of a narrower type
-        batch: ReadBatch[_Batch] = read
+        batch: ReadBatch[_Collector] = read
         await process(batch.collected)
 
     return subscriber.start

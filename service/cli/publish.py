@@ -120,7 +120,7 @@ def run(
     from service.cli.connect import connect_blocking, read_settings
     from service.cli.event_source import EventReader, Packer, TooLargeError
     from service.cli.output import plural
-    from service.pipeline.decoded_batch import ENTRY_OF_EVENTS
+    from service.pipeline.decoded_batch import MAX_ENTRY_EVENTS
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]
@@ -129,7 +129,7 @@ def run(
         source = stack.enter_context(closing(_open(file)))
         client = stack.enter_context(connect_blocking(settings))
         progress = stack.enter_context(_progress())
-        most_bytes = ENTRY_OF_EVENTS * settings.max_event_bytes
+        most_bytes = MAX_ENTRY_EVENTS * settings.max_event_bytes
         publication = _Publication(client, settings.names, fields, rate)
         try:
             reader, packer = EventReader(most_bytes), Packer(response_id, coalesce, most_bytes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from service.pipeline.frames import NotFrameError, decode_raw
+from service.pipeline.frames import NOT_A_FRAME, decode_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def elements_of(body: bytes, at_most: int) -> list[bytes] | None:
     if not body.lstrip(_BLANK).startswith(b"["):
         return None
     decode = decode_raw if body.count(b",") <= at_most else _first_elements(at_most + 1)
-    with suppress(*NotFrameError):
+    with suppress(*NOT_A_FRAME):
         return [bytes(raw) for raw in decode(body) if raw]
     return split_array(body, at_most)
 

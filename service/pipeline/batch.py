@@ -31,7 +31,7 @@ from handlers.core.outputs import contradiction_alert
 from handlers.core.text import repair
 from service.pipeline.crowding import Crowding
 from service.pipeline.decode import ProducerContext, Slot, Unreadable, UnreadableError, fitted
-from service.pipeline.decoded_batch import SlowEvent, is_array
+from service.pipeline.decoded_batch import HandlerEvent, is_array
 from service.pipeline.effect_collector import EffectCollector
 from service.pipeline.event_counts import EventCounts
 from service.pipeline.frames import decode_raw
@@ -73,12 +73,12 @@ class Batch:
         """
         self._router = router
         self._decoded = decoded
-        self._opened = EntryOpener(decoded, router, deliveries or {})
+        self._entries = EntryOpener(decoded, router, deliveries or {})
         self._now_ms = now_ms
         self._letters = Letters(router.stream, now_ms)
         self.commit = _commit_of(decoded.ids)
         self._counts = EventCounts(self.commit)
-        self._crowding = Crowding(self.commit, self._opened, self._letters, router.max_response_parts)
+        self._crowding = Crowding(self.commit, self._entries, self._letters, router.max_response_parts)
         self._effects = EffectCollector(self.commit, router.table.kinds, self._counts, self._crowding)
         if dead_letter is None:
             self._read_all()
@@ -93,14 +93,14 @@ class Batch:
 
     def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
         """Make the fragments of each part dead letters or, if it has no fragments, its closings."""
-        places = [(*target, why) for part, why in parts.items() for target in self._removed_events(part)]
+        places = [(*target, why) for part, why in parts.items() for target in self._remove_events(part)]
         for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
             for _, position, why in some:
                 self._reject(index, position, why)
             self._write_letters(index)
         self.commit.dead_letters = self._letters.all()
 
-    def _removed_events(self, part: PartKey) -> list[tuple[int, int]]:
+    def _remove_events(self, part: PartKey) -> list[tuple[int, int]]:
         """Remove a part's fragments or, if it has none, its closings; return their entries and positions."""
         parts = self.commit.responses[part.stream_key].parts
         change = parts[part]
@@ -169,7 +169,7 @@ class Batch:
     def producer_context(self, index: int) -> ProducerContext:
         """Return the producer context of an entry; an empty one if the entry cannot be read."""
         try:
-            return self._opened[index].producer
+            return self._entries[index].producer
         except UnreadableError:
             return ProducerContext(None, ContextValues())
 
@@ -179,7 +179,7 @@ class Batch:
         `index` is that of the entry in the batch, `position` that of the event in the entry's array.
         """
         try:
-            alone = len(self._opened[index].slots) == 1
+            alone = len(self._entries[index].slots) == 1
         except UnreadableError:  # the fast path accepts slightly more than the slow path
             alone = True
         self._letters.add(index, None if alone else position, why)
@@ -187,7 +187,7 @@ class Batch:
     def _write_letters(self, index: int) -> None:
         """Write the dead letters of an entry, if it has errors, while the entry is open."""
         if self._letters.wants(index):
-            self._letters.write(index, self._opened[index])
+            self._letters.write(index, self._entries[index])
 
     # ------------------------------------------------------------------------------------- the fast path
 
@@ -201,7 +201,7 @@ class Batch:
                 self._counts.count_type(target.event_type, target.source.stream_key, column.entries)
             elif target.part is None:
                 positions = column.all_positions() or repeat(0)
-                needs_handler += map(SlowEvent, column.entries, positions, repeat(target.event_type))
+                needs_handler += map(HandlerEvent, column.entries, positions, repeat(target.event_type))
             else:
                 self._effects.add_column(target.source, target.event_type, target.part, column)
         by_entry = {
@@ -219,7 +219,7 @@ class Batch:
 
     # ------------------------------------------------------------------------------------- the slow path
 
-    def _validate(self, index: int, events: Iterable[SlowEvent]) -> None:
+    def _validate(self, index: int, events: Iterable[HandlerEvent]) -> None:
         """Validate events of an entry by their models, and handle them.
 
         The models parse the JSON themselves, which is fastest. An event that its model refuses is read again
@@ -246,7 +246,7 @@ class Batch:
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
         """Read an entry, or only its events at some positions; make dead letters of unreadable events."""
-        opened = self._opened[index]
+        opened = self._entries[index]
         try:
             producer, slots = opened.producer, opened.slots
         except UnreadableError as error:

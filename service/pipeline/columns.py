@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _SEPARATOR = b"\0"
 
-joined = _SEPARATOR.join
-"""Join the metadata of an entry (all names and values but the event's) as in a `ColumnKey`."""
+join_metadata = _SEPARATOR.join
+"""Join the names and values of an entry, without the event, to the first item of a `ColumnKey`."""
 
 METADATA_BYTES = 2048
 """Maximum bytes of joined metadata on the fast path: it stays in memory as long as its source is cached."""
@@ -32,7 +32,7 @@ def can_be_key(together: bytes, metadata: Sequence[bytes]) -> bool:
 class Column:
     """A column of events with the same `ColumnKey`, in the order of their arrivals."""
 
-    __slots__ = ("deltas", "entries", "item_id", "item_ids", "metadata", "numbers", "positions")
+    __slots__ = ("deltas", "entries", "item_id", "item_id_changes", "metadata", "numbers", "positions")
 
     def __init__(self, metadata: list[bytes], item_id: str | None) -> None:
         self.metadata = metadata
@@ -47,13 +47,13 @@ class Column:
         """Position of each event in its entry's array; None if all are 0. Zeros at the end may be missing."""
         self.item_id = item_id
         """Item id of the latest event."""
-        self.item_ids = [(0, item_id)]
+        self.item_id_changes = [(0, item_id)]
         """Changes of the item id: index of the first event that has it, and the id."""
 
-    def rename(self, item_id: str | None) -> None:
+    def change_item_id(self, item_id: str | None) -> None:
         """Record that the next event has another item id."""
         self.item_id = item_id
-        self.item_ids.append((len(self.entries), item_id))
+        self.item_id_changes.append((len(self.entries), item_id))
 
     def add_run(self, entry: int, first: int, run: Sequence[Frame], deltas: Sequence[str | None]) -> None:
         """Add consecutive events of an entry's array, beginning at position `first`, with their deltas."""

@@ -2,8 +2,8 @@
 
 Nearly every event is a delta, and a batch has several deltas of the same text. The loop here does only the
 work of a single event: it decodes the event and appends its values to the column of its `ColumnKey`.
-`service.pipeline.batch` does the work that is the same for a whole column, once a column. Events that need
-their handler are listed in `needs_handler`, entries for the slow path in `slow_path`.
+`service.pipeline.batch` does the work that is the same for a whole column, once per column. Events that
+need their handler are listed in `needs_handler`, entries for the slow path in `slow_path`.
 
 A few hundred entries are decoded at a time, while they are still in the processor's caches. Then they are
 released, and the next entries reuse their memory. As Python objects, a batch of thousands of entries takes
@@ -17,8 +17,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.pipeline.bodies import Bodies
-from service.pipeline.columns import Column, can_be_key, joined
-from service.pipeline.frames import NotFrameError, decode_array, decode_one
+from service.pipeline.columns import Column, can_be_key, join_metadata
+from service.pipeline.frames import NOT_A_FRAME, decode_array, decode_one
 from service.ports.storage import RawEntry
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EVENT = b"event"
 
-ENTRY_OF_EVENTS = 8
+MAX_ENTRY_EVENTS = 8
 """Maximum size of an entry that is decoded, in multiples of `max_event_bytes`."""
 
 _ARRAY = ord("[")
@@ -43,7 +43,7 @@ class Rules(NamedTuple):
 
     needs_handler: Collection[str]
     """Event types that have to go through their handler."""
-    added: Collection[str]
+    adds_delta: Collection[str]
     """Event types that only add their delta to a text. Types in neither set are only counted."""
     max_event_bytes: int
     max_array_length: int
@@ -55,10 +55,10 @@ class Rules(NamedTuple):
         A larger one becomes a dead letter, which keeps this many: the server copies a letter several times,
         and serves nobody else meanwhile.
         """
-        return ENTRY_OF_EVENTS * self.max_event_bytes
+        return MAX_ENTRY_EVENTS * self.max_event_bytes
 
 
-class SlowEvent(NamedTuple):
+class HandlerEvent(NamedTuple):
     """An event that has to go through its handler."""
 
     entry: int
@@ -81,7 +81,7 @@ class DecodedBatch:
         self.ids: list[bytes] = []
         """Ids of the entries, as the server sent them."""
         self.columns: dict[ColumnKey, Column] = {}
-        self.needs_handler: list[SlowEvent] = []
+        self.needs_handler: list[HandlerEvent] = []
         """Events that have to go through their handlers."""
         self.slow_path: list[int] = []
         """Indexes of the entries that have to take the slow path."""
@@ -91,6 +91,7 @@ class DecodedBatch:
         """The other entries as the server sent them, by index."""
         self._kept_size = 0
         self._metadata: dict[int, list[bytes]] = {}
+        """Metadata of the entries in columns, by index. The first `raw` builds it, without later entries."""
 
     @classmethod
     def of(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
@@ -153,26 +154,28 @@ class DecodedBatch:
         """Decode entries and add their events.
 
         An entry that the fast path cannot decode is left to the slow path, which finds out what is wrong.
+        Each entry adds one body: its JSON if all of its events went into columns, else an empty string.
 
         Args:
             entries: the entries, in the order of their ids.
             largest: maximum bytes of an entry; the first larger entry and all after it are not added.
-                None means no limit.
+                Entries that begin with a smaller event are not measured. None means no limit.
 
         Returns:
             The number of entries that were added, counted from the first.
         """
-        needs_handler, added, longest, most = self._rules
+        needs_handler, adds_delta, max_event_bytes, max_array_length = self._rules
         if largest is not None:
-            longest = min(longest, largest)
-        columns, known = self.columns, self.columns.get
+            max_event_bytes = min(max_event_bytes, largest)
+        columns, column_of = self.columns, self.columns.get
         bodies: list[bytes] = []
         index = len(self.ids) - 1
         for entry in entries:
             index += 1
             _, fields = entry
             body = fields[1]
-            if fields[0] != EVENT or not 0 < len(body) <= longest:
+            # The fast path reads entries whose first field is the event.
+            if fields[0] != EVENT or not 0 < len(body) <= max_event_bytes:
                 if largest is not None and size_of(entry) > largest:
                     break
                 self._leave_to_slow_path(index, entry)
@@ -183,29 +186,29 @@ class DecodedBatch:
                     body.decode()  # the JSON decoder does not check the UTF-8 of fields that it skips
                 if body[0] == _ARRAY:
                     events = decode_array(body)
-                    bodies.append(body if self._add_array(index, entry, events, most) else b"")
+                    bodies.append(body if self._add_array(index, entry, events, max_array_length) else b"")
                     continue
                 frame = decode_one(body)
-            except NotFrameError:
+            except NOT_A_FRAME:
                 self._leave_to_slow_path(index, entry)
                 bodies.append(b"")
                 continue
             event_type, delta, item_id = frame.type, frame.delta, frame.item_id
-            if event_type in needs_handler or (delta is None and event_type in added):
-                self.needs_handler.append(SlowEvent(index, 0, event_type))
+            if event_type in needs_handler or (delta is None and event_type in adds_delta):
+                self.needs_handler.append(HandlerEvent(index, 0, event_type))
                 self._keep(index, entry)
                 bodies.append(b"")
                 continue
             metadata = fields[2:]
             key = (
-                joined(metadata),
+                join_metadata(metadata),
                 len(metadata),
                 event_type,
                 frame.output_index,
                 frame.content_index,
                 frame.summary_index,
             )
-            column = known(key)
+            column = column_of(key)
             if column is None:
                 if not can_be_key(key[0], metadata):
                     self._leave_to_slow_path(index, entry)
@@ -213,7 +216,7 @@ class DecodedBatch:
                     continue
                 column = columns[key] = Column(metadata, item_id)
             elif item_id != column.item_id:
-                column.rename(item_id)
+                column.change_item_id(item_id)
             column.entries.append(index)
             column.numbers.append(frame.sequence_number)
             column.deltas.append(delta)
@@ -229,17 +232,17 @@ class DecodedBatch:
         An array that is empty or has more than `at_most` events is left to the slow path.
         """
         metadata = entry[1][2:]
-        together = joined(metadata)
+        together = join_metadata(metadata)
         if not 0 < len(events) <= at_most or not can_be_key(together, metadata):
             self._leave_to_slow_path(index, entry)
             return False
-        needs_handler, added = self._rules.needs_handler, self._rules.added
+        needs_handler, adds_delta = self._rules.needs_handler, self._rules.adds_delta
         first, all_in_columns = 0, True
         for (item_id, event_type, *indexes), frames in groupby(events, _like):
             run = list(frames)
             deltas = [frame.delta for frame in run]
-            if event_type in needs_handler or (event_type in added and None in deltas):
-                self.needs_handler += [SlowEvent(index, first + n, event_type) for n in range(len(run))]
+            if event_type in needs_handler or (event_type in adds_delta and None in deltas):
+                self.needs_handler += [HandlerEvent(index, first + n, event_type) for n in range(len(run))]
                 all_in_columns = False
             else:
                 self._column((together, len(metadata), event_type, *indexes), metadata, item_id).add_run(
@@ -255,7 +258,7 @@ class DecodedBatch:
         if column is None:
             column = self.columns[key] = Column(metadata, item_id)
         elif item_id != column.item_id:
-            column.rename(item_id)
+            column.change_item_id(item_id)
         return column
 
 

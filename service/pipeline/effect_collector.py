@@ -67,12 +67,14 @@ class EffectCollector:
                 self._crowding.leave_out_of_parts(part.stream_key, entries, positions)
                 return
             change = response.parts[part] = PartChange()
-        ends = [n for n, _ in column.item_ids[1:]]
-        for (n, item_id), end in zip(column.item_ids, [*ends, len(entries)], strict=True):
+        ends = [n for n, _ in column.item_id_changes[1:]]
+        for (n, item_id), end in zip(column.item_id_changes, [*ends, len(entries)], strict=True):
             if item_id == "":
                 self._counts.count_left_out(event_type, "item_id", entries[n:end])
             else:
-                self._name(response, change, item_id, entries[n:end], positions[n] if positions else 0)
+                self._record_item_id(
+                    response, change, item_id, entries[n:end], positions[n] if positions else 0
+                )
         change.add(entries, positions, column.numbers, column.texts)
 
     def add_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
@@ -87,7 +89,7 @@ class EffectCollector:
                     self._counts.count_type(event_type, None, [index])
             else:
                 response = self._response(effect.stream_key, origin)
-                response.entries.add(index)
+                response.effect_entries.add(index)
                 self._change(response, effect, origin, index, event_type)
 
     def _add_fragment(self, fragment: Fragment, origin: Origin, index: int) -> None:
@@ -102,7 +104,7 @@ class EffectCollector:
         if change is None:
             return
         response = self._commit.responses[closing.part.stream_key]
-        response.entries.add(index)
+        response.effect_entries.add(index)
         note = Note(closing.checksum, closing.source, closing.redacted)
         if note != Note():
             response.notes[origin.arrival] = note
@@ -194,10 +196,10 @@ class EffectCollector:
                 self._crowding.leave_out_of_parts(part.stream_key, [index], [origin.arrival.position])
                 return None
             change = response.parts[part] = PartChange()
-        self._name(response, change, item_id, [index], origin.arrival.position)
+        self._record_item_id(response, change, item_id, [index], origin.arrival.position)
         return change
 
-    def _name(
+    def _record_item_id(
         self,
         response: ResponseChange,
         change: PartChange,
@@ -206,7 +208,8 @@ class EffectCollector:
         position: int,
     ) -> None:
         """Record the item id of events in these entries; `position` is that of the first event."""
-        change.name(self._fitting(response, "item_id", item_id, limits.ID, entries), entries[0], position)
+        fitting = self._fitting(response, "item_id", item_id, limits.ID, entries)
+        change.record_item_id(fitting, entries[0], position)
 
     def _fitting(
         self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UnsetType
 
 from handlers.core.identity import PartKey, StreamKey
-from service.pipeline.columns import can_be_key, joined
+from service.pipeline.columns import can_be_key, join_metadata
 from service.pipeline.decode import UnreadableError, producer_context_of
 from service.pipeline.decoded_batch import EVENT, Rules
 from service.ports.storage import Entry
@@ -52,13 +52,13 @@ class Target(NamedTuple):
     source: Source
     event_type: str
     part: PartKey | None
-    """Part that their deltas are added to; None if they are counted, or need their models."""
+    """Part of the deltas; None if the events are only counted, or need their handler."""
     counted: bool
     """True if no handler takes their type: they are only counted."""
 
 
 class EventRouter:
-    """The handlers, limits and caches that all batches of a worker share."""
+    """Finds the response and the part of each column, with caches that all batches of a partition share."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class EventRouter:
         }
         self.rules = Rules(
             needs_handler=table.routes.keys() - self._adds.keys(),
-            added=self._adds.keys(),
+            adds_delta=self._adds.keys(),
             max_event_bytes=max_event_bytes,
             max_array_length=max_array_length,
         )
@@ -128,7 +128,7 @@ class EventRouter:
         Args:
             metadata: the metadata of the entry; names and values alternate.
         """
-        key = (joined(metadata), len(metadata))
+        key = (join_metadata(metadata), len(metadata))
         return self._source(key, metadata) if can_be_key(key[0], metadata) else None
 
     def _source(self, key: tuple[bytes, int], metadata: Sequence[bytes]) -> Source | None:
@@ -143,6 +143,7 @@ class EventRouter:
         if EVENT in names:  # the field is repeated: the last value counts
             return None
         try:
+            # Only the metadata counts: the id and the event are placeholders.
             producer = producer_context_of(
                 self.open_entry(b"0-0", {EVENT: b"", **dict(zip(names, values, strict=True))}, 1)
             )

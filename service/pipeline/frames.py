@@ -17,7 +17,7 @@ _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Frame(msgspec.Struct, gc=False):
-    """The fields that a delta event may have, of any event."""
+    """An event of any type, with the fields that a delta may have."""
 
     type: str
     delta: str | None = None
@@ -34,5 +34,5 @@ decode_array = msgspec.json.Decoder(list[Frame]).decode
 decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 """Decode an array into its events, each as raw JSON."""
 
-NotFrameError = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+NOT_A_FRAME = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """Errors that the decoders raise for a body that has to take the slow path."""

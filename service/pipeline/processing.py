@@ -80,7 +80,7 @@ class Worker:
         self._settings = settings
         self._alerted: _Alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
         self._retrying = retrying
-        self._held: list[Collection[bytes]] = []
+        self._in_progress: list[Collection[bytes]] = []
         self._router = EventRouter(
             table,
             open_entry,
@@ -111,7 +111,7 @@ class Worker:
             deliveries: number of deliveries, this one included, of redelivered entries by id. None or a
                 missing id means 1.
         """
-        with self._batch_in_hand(builder.ids):
+        with self._batch_in_progress(builder.ids):
             if builder.owners:
                 await self._retrying.call(self._storage.note_owners, builder.owners)
             batches = deque(builder.batches)
@@ -139,29 +139,29 @@ class Worker:
         self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
     ) -> None:
         """Make an entry a dead letter without decoding it, and acknowledge it. Retries as `process` does."""
-        with self._batch_in_hand([entry.id]):
+        with self._batch_in_progress([entry.id]):
             pending = _PendingBatch(DecodedBatch.unread(self._router.rules, [entry]), replication_id)
             await self._retrying.call(self._commit, pending, {entry.id: deliveries}, why)
 
     @contextmanager
-    def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
+    def marked_in_progress(self, entry_ids: Collection[bytes]) -> Iterator[None]:
         """Mark entries as in progress: they are renewed, and this worker does not claim them again."""
-        self._held.append(entry_ids)
+        self._in_progress.append(entry_ids)
         try:
             yield
         finally:
-            self._held.remove(entry_ids)
+            self._in_progress.remove(entry_ids)
 
     @property
-    def in_hand(self) -> set[bytes]:
+    def in_progress(self) -> set[bytes]:
         """Ids of the entries in progress."""
-        return set().union(*self._held)
+        return set().union(*self._in_progress)
 
     @contextmanager
-    def _batch_in_hand(self, entry_ids: Sequence[bytes]) -> Iterator[None]:
+    def _batch_in_progress(self, entry_ids: Sequence[bytes]) -> Iterator[None]:
         first, last = (entry_ids[0].decode(), entry_ids[-1].decode()) if entry_ids else (None, None)
         with (
-            self.holding(entry_ids),
+            self.marked_in_progress(entry_ids),
             logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
         ):
             yield
@@ -218,7 +218,7 @@ class Worker:
         )
         # A large entry takes as long as thousands of others; a thread lets those go on.
         batch = await asyncio.to_thread(read) if pending.batch.has_large else read()
-        await self._open_alerts(batch, alerted)
+        await self._add_opening_alerts(batch, alerted)
         committed = await self._store(batch.commit, pending.replication_id)
         while committed.must_change:
             batch.leave_out(committed.crowded)
@@ -272,7 +272,7 @@ class Worker:
             f"{settings.max_part_fragments} deltas, or the response {settings.max_response_bytes} bytes",
         )
 
-    async def _open_alerts(self, batch: Batch, alerted: _Alerted) -> None:
+    async def _add_opening_alerts(self, batch: Batch, alerted: _Alerted) -> None:
         """Add the `opened` alert to parts that begin in this batch, with the known context of their response.
 
         A part without deltas gets no alert here: its text may be a copy of another one. Settlement decides.
@@ -281,7 +281,9 @@ class Worker:
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._opens(part) and not alerted.get(part) and batch.commit.begins_with_delta(change)
+            if self._has_opening_alert(part)
+            and not alerted.get(part)
+            and batch.commit.begins_with_delta(change)
         }
         if not new:
             return
@@ -289,13 +291,13 @@ class Worker:
             if stored is None:
                 alerted[part] = True
             else:
-                new[part].opened = self._opening(batch, part, stored)
+                new[part].opened = self._opening_alert(batch, part, stored)
 
-    def _opens(self, part: PartKey) -> bool:
+    def _has_opening_alert(self, part: PartKey) -> bool:
         handler = self._table.kinds.get(part.kind)
         return handler is not None and handler.opened is not None
 
-    def _opening(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
+    def _opening_alert(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
         response = batch.commit.responses[part.stream_key]
         change = response.parts[part]
         context = context_of({**response.registers, **stored})

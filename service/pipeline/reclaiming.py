@@ -64,17 +64,17 @@ class Reclaimer:
                     last_entry=claim.lost[-1],
                 )
             # A worker that has waited for Redis may claim entries that it is still processing.
-            in_hand = self._worker.in_hand
+            in_progress = self._worker.in_progress
             await self._process(
-                {entry: n for entry, n in claim.deliveries.items() if entry.encode() not in in_hand}
+                {entry: n for entry, n in claim.deliveries.items() if entry.encode() not in in_progress}
             )
             if claim.cursor == _BEGINNING:
                 return
 
     async def renew(self) -> None:
         """Reset the idle time of the entries in progress, so that no other worker claims them."""
-        if in_hand := self._worker.in_hand:
-            await self._group.renew(in_hand)
+        if in_progress := self._worker.in_progress:
+            await self._group.renew(in_progress)
 
     async def remove_idle_consumers(self) -> None:
         """Remove consumers that have long been silent and have no pending entries."""
@@ -86,7 +86,7 @@ class Reclaimer:
     async def _process(self, deliveries: Mapping[str, int], consumer: str | None = None) -> None:
         if deliveries:
             # All are held until the last is done: otherwise other workers would claim the later ones.
-            with self._worker.holding([entry.encode() for entry in deliveries]):
+            with self._worker.marked_in_progress([entry.encode() for entry in deliveries]):
                 await self._process_held(deliveries, consumer)
 
     async def _process_held(self, deliveries: Mapping[str, int], consumer: str | None) -> None:

@@ -48,7 +48,7 @@ class BatchScheduler:
         self._at_once = at_once
         self._rate = math.inf
         """Entries per second of the latest batch; infinite before the first one."""
-        self._no_more = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -64,19 +64,19 @@ class BatchScheduler:
         Wait for its end if it is small, or if `at_once` is 1. After `stop_waiting`, start it at once and
         return without waiting. An error of a batch is logged, not raised; its entries stay pending.
         """
-        while len(self._tasks) >= self._at_once and not self._no_more.done():
-            await asyncio.wait({*self._tasks, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
+        while len(self._tasks) >= self._at_once and not self._stopping.done():
+            await asyncio.wait({*self._tasks, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._to_the_end(builder))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._at_once == 1 or not _is_large(builder):
             # Cancelling the wait does not cancel the batch.
-            await asyncio.wait({task, self._no_more}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
 
     def stop_waiting(self) -> None:
         """End all waits in `schedule`, so that the reader can stop; `drain` then waits for the batches."""
-        if not self._no_more.done():
-            self._no_more.set_result(None)
+        if not self._stopping.done():
+            self._stopping.set_result(None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - unfinished entries stay pending
         """Wait until the batches in progress end, at most `timeout` seconds."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class GivenUp(NamedTuple):
     """A decision to give up all open parts of a response. Storage drops it if a newer entry has come."""
 
-    latest_ms: int
+    activity_ms: int
     """Time of the latest entry when this was decided, in ms since the epoch."""
     now_ms: int
     """Server time of the decision, in ms since the epoch."""
@@ -137,7 +137,7 @@ def _settlement(
         resolution.applied_endings,
         resolution.unsettled_since,
         resolution.ended,
-        None if given_up is None else given_up.latest_ms,
+        None if given_up is None else given_up.activity_ms,
         _outcome(resolution.ends, table) if resolution.ends else None,
         {each.part: contradiction_alert(each) for each in resolution.contradictions},
     )
@@ -152,7 +152,7 @@ def _closed(
 
 
 def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcome:
-    raised = (decide(end) for end in ends for decide in table.at_ends)
+    raised = (decide(end) for end in ends for decide in table.end_handlers)
     first = next(
         (end for end in ends if end.context.model or end.context.tenant or end.context.provider), ends[0]
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from handlers.core.assembly import Columns, StoredFragment, assemble
-from handlers.core.context import note
+from handlers.core.assembly import FragmentColumns, StoredFragment, assemble
+from handlers.core.context import merge_context
 from handlers.core.effects import ContextValues
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.text import repair, sha256_digest, text_digest
@@ -29,7 +29,7 @@ class PartChange:
 
     __slots__ = (
         "_first",
-        "_named",
+        "_item_id_at",
         "closings",
         "contradicted",
         "copies",
@@ -55,10 +55,12 @@ class PartChange:
         self._first: dict[str, tuple[Arrival, Rank]] = {}
         """The first closing by text; the key "" has the first closing with any text."""
         self.copies: list[Arrival] = []
-        """The arrivals of closings that are not stored because an earlier one has the same text."""
+        """The arrivals of closings that are not stored: an earlier one has the same text, or they have none
+        and an earlier one has."""
         self.item_id: str | None = None
         """The item id of the earliest event with one."""
-        self._named: tuple[int, int] | None = None
+        self._item_id_at: tuple[int, int] | None = None
+        """The entry and position of that event."""
         self.ids_differ = False
         """True if events of the batch have different item ids for the part."""
         self.opened: ModerationAlert | None = None
@@ -66,18 +68,18 @@ class PartChange:
         """The alert about a closing with another text than the finished part's, or None."""
 
     @property
-    def named_by(self) -> int:
+    def item_id_entry(self) -> int:
         """The index in the batch of the earliest entry with an item id; 0 if none has one."""
-        return 0 if self._named is None else self._named[0]
+        return 0 if self._item_id_at is None else self._item_id_at[0]
 
-    def name(self, item_id: str | None, entry: int, position: int) -> None:
+    def record_item_id(self, item_id: str | None, entry: int, position: int) -> None:
         """Record an event's item id; `entry` is its index in the batch, `position` its index in the entry."""
         if item_id is None:
             return
-        if self._named is not None and item_id != self.item_id:
+        if self._item_id_at is not None and item_id != self.item_id:
             self.ids_differ = True
-        if self._named is None or (entry, position) < self._named:
-            self.item_id, self._named = item_id, (entry, position)
+        if self._item_id_at is None or (entry, position) < self._item_id_at:
+            self.item_id, self._item_id_at = item_id, (entry, position)
 
     def add(
         self,
@@ -93,7 +95,7 @@ class PartChange:
         if not self.entries:
             self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
             return
-        if self.in_order:  # the caller still owns these lists
+        if self.in_order:  # the first call kept the lists of its caller, so they must not grow
             self.entries, self.numbers, self.deltas = [*self.entries], [*self.numbers], [*self.deltas]
             self.positions = None if self.positions is None else [*self.positions]
         self.in_order = False
@@ -119,7 +121,7 @@ class PartChange:
         self.in_order = True
 
     def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
-        """Add a closing, unless an earlier one has the same text: a text is stored once.
+        """Add a closing, unless an earlier one has the same text, or it has none and an earlier one has.
 
         The first event with a text closes a part; among the closings of one event, the one with the lowest
         rank does. A closing with another text is stored too, because it contradicts the first. A closing with
@@ -131,8 +133,9 @@ class PartChange:
             self.copies.append(closing.arrival)
             return
         self.closings.append(closing)
-        for text in {closing.text, ""} if closing.text else ():
-            self._first[text] = min(at, self._first.get(text, at))
+        if closing.text:
+            for text in (closing.text, ""):
+                self._first[text] = min(at, self._first.get(text, at))
 
     def clear(self) -> None:
         """Remove the fragments."""
@@ -142,7 +145,7 @@ class PartChange:
 class ResponseChange:
     """The effects of a batch on one response."""
 
-    __slots__ = ("context_claims", "endings", "entries", "lost", "notes", "parts")
+    __slots__ = ("context_claims", "effect_entries", "endings", "lost", "notes", "parts")
 
     def __init__(self) -> None:
         self.parts: dict[PartKey, PartChange] = {}
@@ -153,7 +156,7 @@ class ResponseChange:
         """True if a loss is among the notes; later losses change nothing."""
         self.context_claims: dict[ContextClaim, EntryId] = {}
         """The context claims of the response's entries, each with its earliest entry."""
-        self.entries: set[int] = set()
+        self.effect_entries: set[int] = set()
         """The indexes in the batch of all entries with effects other than fragments."""
 
     def add_context(self, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
@@ -169,7 +172,7 @@ class ResponseChange:
         """The registers that result from the context claims."""
         registers: Registers = {}
         for (context, learned), entry in self.context_claims.items():
-            note(registers, context, entry, learned=learned)
+            merge_context(registers, context, entry, learned=learned)
         return registers
 
 
@@ -184,8 +187,8 @@ class Commit:
     entries: list[bytes]
     """The ids of the entries, as the server sent them."""
     milliseconds: list[int]
-    """The milliseconds of these ids; `counters` has their sequence numbers."""
-    counters: list[int]
+    """The milliseconds of these ids; `seqs` has their second halves."""
+    seqs: list[int]
     responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
     """The entry indexes of counted events, one per event, by name of the count, like `type:keepalive`."""
@@ -209,22 +212,22 @@ class Commit:
             if first == firsts[-1]:
                 yield replace(self, responses=responses)
             else:
-                yield Commit(self.entries, self.milliseconds, self.counters, responses, acknowledges=False)
+                yield Commit(self.entries, self.milliseconds, self.seqs, responses, acknowledges=False)
 
     def entry(self, index: int) -> EntryId:
         """Return the id of the entry at an index."""
-        return EntryId(self.milliseconds[index], self.counters[index])
+        return EntryId(self.milliseconds[index], self.seqs[index])
 
     def indexes(self) -> dict[EntryId, int]:
         """Return the index of each entry, by id."""
         return {self.entry(index): index for index in range(len(self.entries))}
 
-    def columns(self, change: PartChange) -> Columns:
+    def columns(self, change: PartChange) -> FragmentColumns:
         """Return a part's fragments in columns."""
-        milliseconds, counters = self.milliseconds, self.counters
-        return Columns(
+        milliseconds, seqs = self.milliseconds, self.seqs
+        return FragmentColumns(
             [milliseconds[entry] for entry in change.entries],
-            [counters[entry] for entry in change.entries],
+            [seqs[entry] for entry in change.entries],
             change.numbers,
             change.deltas,
             change.positions,
@@ -253,9 +256,9 @@ class Commit:
         first = Arrival(self.entry(change.entries[0]), change.positions[0] if change.positions else 0)
         return all(first < closing.arrival for closing in change.closings if closing.text)
 
-    def named(self, change: PartChange) -> EntryId:
-        """Return the id of the entry with a part's item id; the part must have one."""
-        return self.entry(change.named_by)
+    def item_id_entry(self, change: PartChange) -> EntryId:
+        """Return the id of the entry that gave a part's item id; without one, of the first entry."""
+        return self.entry(change.item_id_entry)
 
     def stated_texts(self, response: ResponseChange, change: PartChange) -> list[tuple[str, StoredClosing]]:
         """Return the closings with a text or a checksum of the part, as (digest of the text, closing)."""

@@ -1,12 +1,13 @@
 """Plan a call of commit.lua: keys, a plan in MessagePack, and blobs.
 
 Scripts declare every key, so the plan refers to keys and blobs by index. Blobs hold the binary values,
-because the server's MessagePack decoder reads text only. The plan is sent as arrays, without the names of its
-items, to keep it small: it has one for each part in a batch. `ScriptPlan`, `ResponsePlan` and `PartPlan` name
-the items in the order in which commit.lua unpacks them; a test compares the names.
+because the server's MessagePack decoder does not know MessagePack's type for bytes. The plan is sent as
+arrays. There is one for each part in `responses`, so names would be most of the plan. `ScriptPlan`,
+`ResponsePlan` and `PartPlan` name the items in the order in which commit.lua unpacks them; a test compares
+the names.
 
 1. `plan_commit` is a function of its arguments and changes none of them.
-2. A plan may be sent any number of times, since a second run of commit.lua changes nothing.
+2. A plan may be sent any number of times: a second run of commit.lua changes no text, alert or count.
 3. Once the script has stored the commit, the caller records `CommitPlan.sends`. Until then the data counts as
    unsent, so a commit that is planned again, for whatever reason, sends it again.
 """
@@ -56,18 +57,26 @@ IDLE_GRAIN_MS = 1000
 """Milliseconds added to a response's last activity, so that it is rewritten once a second instead of with
 every batch. A response is given up at most this much late, never early."""
 
-SERVER_US = 25_000
+MAX_SERVER_US = 25_000
 """Maximum estimated server time of a commit, in microseconds; a larger batch is cut into pieces."""
 
-_ENTRY_US, _FAST_LOG_US, _RESPONSE_US, _PART_US, _LETTER_US, _COUNT_US = 2.0, 1.5, 15.0, 12.0, 6.0, 9.0
-"""Estimated server time, in microseconds, of an entry, a log on the fast path, a response on the slow path, a
-part of such a response, a dead letter, and a count."""
+_ENTRY_US = 2.0
+"""Estimated server time of an entry, in microseconds. The next ones are those of other items of a plan."""
+_GROWING_LOG_US = 1.5
+_RESPONSE_US = 15.0
+_PART_US = 12.0
+_LETTER_US = 6.0
+_COUNT_US = 9.0
 
 _BYTES_A_US = 450
 """Estimated bytes of arguments that the server processes in a microsecond."""
 
-LARGE_BYTES = 64 * 1024
-"""Bytes of a part that do not count for the bytes of its response, all of which is read to settle it."""
+UNCOUNTED_BYTES = 64 * 1024
+"""First bytes of each part that do not count for the limit of its response. (A settlement reads the whole
+response.)"""
+
+_RENEWALS_PER_TTL = 4
+"""Times that the TTL of an active part is set again before it would expire."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -78,9 +87,9 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
     keys: Sequence[str]
     args: Sequence[bytes]
     responses: Sequence[StreamKey]
-    """Responses on the slow path, in the order of the script's plan."""
-    grown: Sequence[PartKey]
-    """Parts on the fast path, in the order of their logs in `keys`."""
+    """Responses with a `ResponsePlan`, in the order of the script's plan."""
+    growing_parts: Sequence[PartKey]
+    """Parts to whose logs the script only appends, in the order of these logs in `keys`."""
     sends: Sends
     """The values that are in Redis after the script has stored the commit, for the cache of sent values."""
     server_us: float
@@ -107,17 +116,17 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     replication_id: str
     acknowledges: bool
     open_at_most: int
-    large_bytes: int
+    uncounted_bytes: int
     large_limit: int
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A response on the slow path; `response_of` in commit.lua describes the fields."""
+    """A response that more changes than growing logs. `response_of` in commit.lua describes the fields."""
 
     state: int
     marker: int
     member: str
-    latest_ms: int
+    activity_ms: int
     context_known: bool
     closing_ms: int | bool
     parts: Sequence[PartPlan]
@@ -129,7 +138,7 @@ class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A part of a response on the slow path; `part_of` in commit.lua describes the fields."""
+    """A part of such a response; `part_of` in commit.lua describes the fields."""
 
     log: int
     chunk: int
@@ -155,14 +164,14 @@ def plan_commit(
         replication_id: the replication id under which storage may store the commit; empty for any.
         now: the monotonic time in seconds.
     """
-    fast, slow = _FastPath(commit), _SlowPath(commit, keys, settings, now)
+    growing, full = _GrowingLogs(commit), _FullResponses(commit, keys, settings, now)
     for key, change in commit.responses.items():
-        known = sent.get(key)
-        logs = None if known is None else _growing_logs(known, change, commit, now)
-        if known is None or logs is None:
-            slow.add(key, change, known)
+        sent_response = sent.get(key)
+        logs = None if sent_response is None else _logs_to_grow(sent_response, change, commit, now)
+        if sent_response is None or logs is None:
+            full.add(key, change, sent_response)
         else:
-            fast.add(key, change, known, logs)
+            growing.add(key, change, sent_response, logs)
     plan = ScriptPlan(
         ttl_ms=in_ms(settings.state_ttl),
         fragments_limit=settings.max_part_fragments,
@@ -170,43 +179,44 @@ def plan_commit(
         parts_limit=settings.max_response_parts,
         ready_at_most=MAX_RESPONSES,
         stalled_ms=STALLED_MS,
-        letters=slow.letters() if commit.dead_letters or commit.crowded else (),
+        letters=full.letters() if commit.dead_letters or commit.crowded else (),
         counted=[value for name, entries in commit.counts.items() for value in (name, len(entries))],
         touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
-        responses=slow.plans,
-        log_count=len(fast.logs),
-        log_limit=min(settings.max_part_bytes, settings.max_part_fragments * FRAGMENT_BYTES, LARGE_BYTES),
+        responses=full.plans,
+        log_count=len(growing.logs),
+        # A log below this size exceeds no limit of a part or a response.
+        log_limit=min(settings.max_part_bytes, settings.max_part_fragments * FRAGMENT_BYTES, UNCOUNTED_BYTES),
         log_prefix=len(keys.names.name(LOG).encode()),
-        active=fast.active,
+        active=growing.active,
         replication_id=replication_id,
         acknowledges=commit.acknowledges,
         open_at_most=settings.max_open_responses,
-        large_bytes=LARGE_BYTES,
+        uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=settings.max_response_bytes,
     )
     args = [
         settings.consumer.encode(),
         b" ".join(commit.entries),
         _encode(plan),
-        _encode((slow.entries, list(commit.counts.values()), fast.entries)),
-        *slow.blobs,
-        *fast.chunks,
+        _encode((full.entries, list(commit.counts.values()), growing.entries)),
+        *full.blobs,
+        *growing.chunks,
     ]
     return CommitPlan(
-        [*slow.keys, *fast.logs],
+        [*full.keys, *growing.logs],
         args,
-        slow.responses,
-        fast.parts,
-        Sends(slow.sends, fast.expected, now + settings.state_ttl / 4),
-        _server_us(plan, args, commit, sum([len(parts) for parts, _ in slow.entries])),
+        full.responses,
+        growing.parts,
+        Sends(full.sends, growing.activities, now + settings.state_ttl / _RENEWALS_PER_TTL),
+        _server_us(plan, args, commit, sum([len(parts) for parts, _ in full.entries])),
     )
 
 
 def _server_us(plan: ScriptPlan, args: Sequence[bytes], commit: Commit, parts: int) -> float:
-    """Return the estimated server time in microseconds of a call with `parts` parts on the slow path."""
+    """Return the estimated server time in microseconds; `plan.responses` have `parts` parts."""
     return (
         _ENTRY_US * len(commit.entries)
-        + _FAST_LOG_US * plan.log_count
+        + _GROWING_LOG_US * plan.log_count
         + _RESPONSE_US * len(plan.responses)
         + _PART_US * parts
         + _LETTER_US * len(plan.letters)
@@ -215,32 +225,33 @@ def _server_us(plan: ScriptPlan, args: Sequence[bytes], commit: Commit, parts: i
     )
 
 
-def _growing_logs(
-    response: SentResponse, change: ResponseChange, commit: Commit, now: float
+def _logs_to_grow(
+    sent_response: SentResponse, change: ResponseChange, commit: Commit, now: float
 ) -> list[str] | None:
-    """Return the logs of a response for the fast path; None if it needs the slow path.
-
-    On the fast path, the batch adds only fragments to parts that storage has.
-    """
-    if not change.parts or change.endings or change.entries or not response.knows(change.context_claims):
+    """Return the logs of a response if the batch only adds fragments to parts that storage has, else None."""
+    if not change.parts or change.endings or change.effect_entries:
+        return None
+    if not sent_response.knows(change.context_claims):
         return None
     logs = []
-    for part, added in change.parts.items():
-        sent_part = response.parts.get(part)
+    for part, part_change in change.parts.items():
+        sent_part = sent_response.parts.get(part)
         if (
             sent_part is None
             or sent_part.large
             or now >= sent_part.due
-            or added.opened is not None
-            or not sent_part.has_name(added.item_id, commit.named(added), ids_differ=added.ids_differ)
+            or part_change.opened is not None
+            or not sent_part.has_item_id(
+                part_change.item_id, commit.item_id_entry(part_change), ids_differ=part_change.ids_differ
+            )
         ):
             return None
         logs.append(sent_part.log)
     return logs
 
 
-class _FastPath:
-    """The responses of a plan to which the batch only adds fragments."""
+class _GrowingLogs:
+    """The logs of responses to which the batch only adds fragments, with a chunk for each."""
 
     def __init__(self, commit: Commit) -> None:
         self.logs: list[str] = []
@@ -251,28 +262,30 @@ class _FastPath:
         self.entries: list[list[int]] = []
         """The indexes, in the batch, of the entries of each log's fragments."""
         self.active: list[int | str] = []
-        """Milliseconds until which a response is not idle, the response, …"""
-        self.expected: list[tuple[StreamKey, int]] = []
-        """The same, by stream key."""
+        """Last activity in milliseconds and the response, alternating."""
+        self.activities: list[tuple[StreamKey, int]] = []
+        """The same as pairs: stream key, last activity."""
         self._commit = commit
 
-    def add(self, key: StreamKey, change: ResponseChange, sent: SentResponse, logs: list[str]) -> None:
+    def add(
+        self, key: StreamKey, change: ResponseChange, sent_response: SentResponse, logs: list[str]
+    ) -> None:
         """Add a response whose parts have these logs."""
         commit, last = self._commit, 0
         self.logs += logs
         self.parts += change.parts
-        for added in change.parts.values():
-            self.chunks.append(encode_chunk(commit.columns(added), (), None))
-            self.entries.append(added.entries)
-            last = max(last, added.entries[-1])
+        for part_change in change.parts.values():
+            self.chunks.append(encode_chunk(commit.columns(part_change), (), None))
+            self.entries.append(part_change.entries)
+            last = max(last, part_change.entries[-1])
         ms = commit.milliseconds[last]
-        if ms > sent.expected_ms:
-            until = _active_until(ms)
-            self.active += (until, sent.member)
-            self.expected.append((key, until))
+        if ms > sent_response.activity_ms:
+            activity_ms = _activity_ms(ms)
+            self.active += (activity_ms, sent_response.member)
+            self.activities.append((key, activity_ms))
 
 
-class _SlowPath:
+class _FullResponses:
     """The other responses of a plan and its dead letters, with the keys and blobs that they refer to.
 
     Indexes of keys and blobs begin at 1.
@@ -305,36 +318,42 @@ class _SlowPath:
         # The closings of a full part still fit: its text and the copies of it.
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
 
-    def add(self, key: StreamKey, change: ResponseChange, sent: SentResponse | None) -> None:
-        """Add a response; `sent` is its data that was sent before."""
+    def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None) -> None:
+        """Add a response; `sent_response` is its data that was sent before."""
         self.responses.append(key)
-        self.plans.append(self._response(key, change, sent))
-        self.entries.append(([added.entries for added in change.parts.values()], list(change.entries)))
+        self.plans.append(self._response(key, change, sent_response))
+        entries_of_parts = [part_change.entries for part_change in change.parts.values()]
+        self.entries.append((entries_of_parts, list(change.effect_entries)))
 
-    def _response(self, key: StreamKey, change: ResponseChange, sent: SentResponse | None) -> ResponsePlan:
+    def _response(
+        self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None
+    ) -> ResponsePlan:
         """Return the plan of a response. Add its data to `sends` if that was not sent before."""
         claims = change.context_claims
-        knows = sent.knows(claims) if sent else not claims
-        member, state = (sent.member, sent.state) if sent else (str(key), self._keys.state(key))
+        is_stored = sent_response.knows(claims) if sent_response else not claims
+        if sent_response:
+            member, state = sent_response.member, sent_response.state
+        else:
+            member, state = str(key), self._keys.state(key)
         state_key, marker_key = self._key(state), self._key(self._keys.marker(key))
-        last = max(change.entries, default=0)
+        last = max(change.effect_entries, default=0)
         parts: list[PartPlan] = []
         unsent: list[PartSend] = []
-        for part, added in change.parts.items():
-            if added.entries and added.entries[-1] > last:
-                last = added.entries[-1]
-            parts.append(self._part(part, change, sent, unsent))
-        if unsent or not knows:
-            self.sends.append(ResponseSend(key, member, state, {} if knows else claims, unsent))
+        for part, part_change in change.parts.items():
+            if part_change.entries and part_change.entries[-1] > last:
+                last = part_change.entries[-1]
+            parts.append(self._part(part, change, sent_response, unsent))
+        if unsent or not is_stored:
+            self.sends.append(ResponseSend(key, member, state, {} if is_stored else claims, unsent))
         return ResponsePlan(
             state=state_key,
             marker=marker_key,
             member=member,
-            latest_ms=_active_until(self._commit.milliseconds[last]),
-            context_known=knows and bool(claims),
+            activity_ms=_activity_ms(self._commit.milliseconds[last]),
+            context_known=is_stored and bool(claims),
             closing_ms=_closing_ms(change),
             parts=parts,
-            registers=() if knows else _registers(change),
+            registers=() if is_stored else _registers(change),
             endings=self._endings(change) if change.endings else (),
             notes=self._notes(change) if change.notes or change.endings else (),
             notes_count=_count_of_notes(change) if change.notes or change.endings else 0,
@@ -342,33 +361,40 @@ class _SlowPath:
         )
 
     def _part(
-        self, part: PartKey, change: ResponseChange, response: SentResponse | None, unsent: list[PartSend]
+        self,
+        part: PartKey,
+        change: ResponseChange,
+        sent_response: SentResponse | None,
+        unsent: list[PartSend],
     ) -> PartPlan:
         """Return the plan of a part. Add its data to `unsent` if that was not sent before."""
-        commit, added = self._commit, change.parts[part]
-        sent = response.parts.get(part) if response else None
-        field, log = (sent.field, sent.log) if sent else (part.field, self._keys.log(part))
-        columns, named = commit.columns(added), commit.named(added)
-        item_id, ids_differ = added.item_id, added.ids_differ
+        commit, part_change = self._commit, change.parts[part]
+        sent_part = sent_response.parts.get(part) if sent_response else None
+        field, log = (sent_part.field, sent_part.log) if sent_part else (part.field, self._keys.log(part))
+        columns, closings = commit.columns(part_change), part_change.closings
+        item_id, ids_differ = part_change.item_id, part_change.ids_differ
+        entry = commit.item_id_entry(part_change)
         known = (
-            sent is not None and self._now < sent.due and sent.has_name(item_id, named, ids_differ=ids_differ)
+            sent_part is not None
+            and self._now < sent_part.due
+            and sent_part.has_item_id(item_id, entry, ids_differ=ids_differ)
         )
         if known:
-            chunk = encode_chunk(columns, added.closings, None)
+            chunk = encode_chunk(columns, closings, None)
         else:
-            unsent.append(PartSend(part, field, log, item_id, named, ids_differ))
-            at = None if item_id is None or named == commit.began(added) else named
-            chunk = encode_chunk(columns, added.closings, item_id, at, ids_differ=ids_differ)
+            unsent.append(PartSend(part, field, log, item_id, entry, ids_differ))
+            at = None if item_id is None or entry == commit.began(part_change) else entry
+            chunk = encode_chunk(columns, closings, item_id, at, ids_differ=ids_differ)
         return PartPlan(
             log=self._key(log),
             chunk=self._blob(chunk),
             field=field,
-            fragments=len(added.deltas),
+            fragments=len(part_change.deltas),
             known=known,
-            limit=self._bytes_limit if added.deltas else self._closing_bytes_limit,
-            opened=added.opened is not None and self._alert(added.opened),
-            digests=[digest for digest, _ in commit.stated_texts(change, added)] if added.closings else [],
-            contradicted=added.contradicted is not None and self._alert(added.contradicted),
+            limit=self._bytes_limit if part_change.deltas else self._closing_bytes_limit,
+            opened=part_change.opened is not None and self._alert(part_change.opened),
+            digests=[digest for digest, _ in commit.stated_texts(change, part_change)] if closings else [],
+            contradicted=part_change.contradicted is not None and self._alert(part_change.contradicted),
         )
 
     def letters(self) -> list[tuple[int, list[str], int, int]]:
@@ -418,8 +444,8 @@ class _SlowPath:
         ]
 
 
-def _active_until(ms: int) -> int:
-    """Return the milliseconds until which a response is not idle after an entry, at most 2**64 - 1."""
+def _activity_ms(ms: int) -> int:
+    """Return the last activity to store for an entry of `ms`: later by `IDLE_GRAIN_MS`, below 2**64."""
     return min(ms + IDLE_GRAIN_MS, 2**64 - 1)
 
 

@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
     """The bytes of these logs, in the same order."""
 
 
-def calls_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:
+def reads_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:
     """Yield the calls, each a list of (key, `state` or `log`). The state of a response follows its logs."""
     call: list[tuple[str, str]] = []
     filled = 0

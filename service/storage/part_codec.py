@@ -1,19 +1,20 @@
 """Encode and decode the log of a part: a sequence of chunks, of which each batch appends one.
 
-A chunk has two varints (seven bits a byte, the low ones first) and a MessagePack array. The varints are the
+A chunk has two varints (seven bits per byte, lowest bits first) and a MessagePack array. The varints are the
 bytes of the array and the number of fragments. The array has columns, because most fragments differ only in
-their delta:
+their delta. Its items:
 
     base milliseconds
-    milliseconds after base, one a fragment
-    entry counters, one a fragment
-    sequence numbers, one a fragment; or only the first, if each is one more than the previous one
-    deltas, one a fragment; if any has a lone surrogate, which UTF-8 cannot encode, all of them as bytes in a
-        nested MessagePack array, which is itself stored as bytes
-    positions in the entry's array, one a fragment; null if all are 0
-    item id of the earliest event that has one; null if an earlier chunk of the same writer had it
-    closings: (milliseconds after base, entry counter, position, rank, text)
-    milliseconds after base and entry counter of the entry with the item id; null if it is the first one
+    milliseconds after base, one per fragment
+    second halves of the entry ids, one per fragment
+    sequence numbers, one per fragment; or only the first, if each is one more than the previous one
+    deltas, one per fragment; if any has a lone surrogate, which UTF-8 cannot encode, all of them as bytes in
+        a nested MessagePack array, which is itself stored as bytes
+    positions in the entry's array, one per fragment; null if all are 0
+    item id of the earliest event that has one; null if no event has one, or if this process sent it in
+        an earlier chunk
+    closings: (milliseconds after base, second half, position, rank, text)
+    milliseconds after base and second half of the entry that gave the item id; null if it is the first one
     true if the events have several item ids
 
 Null or empty values at the end are left out. Fragments are sorted by arrival. A log is read as a set, so a
@@ -35,13 +36,13 @@ from service.storage.text_bytes import from_bytes, to_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from handlers.core.assembly import Columns
+    from handlers.core.assembly import FragmentColumns
 
 FRAGMENT_BYTES = 3
 """Minimum bytes of a fragment in a log."""
 
 _ClosingRow = tuple[int, int, int, int, bytes]
-"""Milliseconds after base, entry counter, position, rank, text."""
+"""Milliseconds after base, second half, position, rank, text."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -64,13 +65,13 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
 
     base_ms: int
     offsets: list[int]
-    counters: list[int]
+    seqs: list[int]
     numbers: int | list[int | None]
     deltas: list[str] | bytes
     positions: list[int] | None = None
     item_id: str | None = None
     closings: list[_ClosingRow] = msgspec.field(default_factory=list)
-    named: tuple[int, int] | None = None
+    entry_of_item_id: tuple[int, int] | None = None
     ids_differ: bool = False
 
     def check(self, count: int) -> None:
@@ -80,10 +81,10 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
             ValueError: a column does not have `count` values, or the chunk is empty.
         """
         if isinstance(self.deltas, bytes):
-            self.deltas = [from_bytes(delta) for delta in _decode_halves(self.deltas)]
+            self.deltas = [from_bytes(delta) for delta in _decode_delta_bytes(self.deltas)]
         numbers, positions = self.numbers, self.positions
         if not (
-            count == len(self.offsets) == len(self.counters) == len(self.deltas)
+            count == len(self.offsets) == len(self.seqs) == len(self.deltas)
             and (positions is None or len(positions) == count)
             and (isinstance(numbers, int) or len(numbers) == count)
             and (count or self.closings)
@@ -100,9 +101,13 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         return min(first, self._at(0)) if self.deltas else first
 
     @property
-    def named_at(self) -> tuple[int, int]:
-        """Id of the entry with the item id."""
-        return self.first.entry if self.named is None else (self.base_ms + self.named[0], self.named[1])
+    def item_id_entry(self) -> tuple[int, int]:
+        """Id of the entry that gave the item id."""
+        return (
+            self.first.entry
+            if self.entry_of_item_id is None
+            else (self.base_ms + self.entry_of_item_id[0], self.entry_of_item_id[1])
+        )
 
     @property
     def first_fragment(self) -> Arrival | None:
@@ -124,7 +129,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
 
     def _at(self, index: int) -> Arrival:
         return Arrival(
-            EntryId(self.base_ms + self.offsets[index], self.counters[index]),
+            EntryId(self.base_ms + self.offsets[index], self.seqs[index]),
             0 if self.positions is None else self.positions[index],
         )
 
@@ -140,7 +145,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
             StoredFragment(Arrival(EntryId(self.base_ms + ms, counter), position), number, delta)
             for ms, counter, position, number, delta in zip(
                 self.offsets,
-                self.counters,
+                self.seqs,
                 [0] * count if self.positions is None else self.positions,
                 range(numbers, numbers + count) if isinstance(numbers, int) else numbers,
                 self.texts,
@@ -162,14 +167,21 @@ _decode_all = msgspec.msgpack.Decoder(list[_StoredChunk]).decode
 _ARRAY32 = b"\xdd"
 """First byte of a MessagePack array with a length of four bytes."""
 
-_decode_halves = msgspec.msgpack.Decoder(list[bytes]).decode
+_decode_delta_bytes = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+_VARINT_LIMIT = 0x80
+"""First number that does not fit into one byte of a varint."""
+
+_DELTAS = 4
+"""Index of the deltas in a chunk's array."""
 
 
 def encode_chunk(
-    columns: Columns,
+    columns: FragmentColumns,
     closings: Sequence[StoredClosing],
     item_id: str | None,
-    named: EntryId | None = None,
+    entry_of_item_id: EntryId | None = None,
     *,
     ids_differ: bool = False,
 ) -> bytes:
@@ -178,43 +190,41 @@ def encode_chunk(
     Args:
         columns: the fragments.
         closings: the closings.
-        item_id: the item id of the earliest event that has one; None if an earlier chunk has it.
-        named: the entry with the item id; None if it is the chunk's first entry.
+        item_id: the item id of the earliest event that has one; None if no event
+            has one, or if this process sent it in an earlier chunk.
+        entry_of_item_id: the entry that gave the item id; None if it is the chunk's first entry.
         ids_differ: true if events of the part have different item ids.
     """
-    milliseconds, counters, numbers, deltas, positions = columns
+    milliseconds, seqs, numbers, deltas, positions = columns
     count = len(deltas)
     base = milliseconds[0] if count else min(closing.arrival.entry.ms for closing in closings)
     start = columns.first_number
     offsets = [ms - base for ms in milliseconds]
-    row: list[Any] = [base, offsets, counters, numbers if start is None else start, deltas]
+    chunk: list[Any] = [base, offsets, seqs, numbers if start is None else start, deltas]
     if closings or item_id is not None or positions is not None:
-        row.append(positions)
-        row.append(item_id)
-        row.append(
+        chunk.append(positions)
+        chunk.append(item_id)
+        chunk.append(
             [(at.ms - base, at.seq, n, rank.value, to_bytes(text)) for (at, n), rank, text in closings]
         )
-        if named is not None or ids_differ:
-            row.append(None if named is None else (named.ms - base, named.seq))
-            row.append(ids_differ)
+        if entry_of_item_id is not None or ids_differ:
+            chunk.append(
+                None if entry_of_item_id is None else (entry_of_item_id.ms - base, entry_of_item_id.seq)
+            )
+            chunk.append(ids_differ)
     try:
-        body = _encode(row)
+        body = _encode(chunk)
     except UnicodeEncodeError:
-        row[_DELTAS] = _encode([to_bytes(delta) for delta in deltas])
-        body = _encode(row)
+        chunk[_DELTAS] = _encode([to_bytes(delta) for delta in deltas])
+        body = _encode(chunk)
     length = len(body)
-    if length < _SEVEN_BITS and count < _SEVEN_BITS:
+    if length < _VARINT_LIMIT and count < _VARINT_LIMIT:
         return bytes((length, count)) + body
     return _varint(length) + _varint(count) + body
 
 
-_SEVEN_BITS = 0x80
-_DELTAS = 4
-"""Index of the deltas in a chunk's array."""
-
-
 def _varint(number: int) -> bytes:
-    if number < _SEVEN_BITS:
+    if number < _VARINT_LIMIT:
         return bytes((number,))
     return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
 
@@ -234,7 +244,7 @@ def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
     offset = 0
     while offset < len(data):
         length, count = data[offset], data[offset + 1]
-        if length < _SEVEN_BITS and count < _SEVEN_BITS:
+        if length < _VARINT_LIMIT and count < _VARINT_LIMIT:
             offset += 2
         else:
             length, offset = _read_varint(data, offset)

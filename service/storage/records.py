@@ -227,7 +227,7 @@ def open_fields(fields: Mapping[str, bytes]) -> list[str]:
 
 
 def state_of(
-    stream_key: StreamKey, fields: Mapping[str, bytes], chunks: Mapping[str, bytes | None]
+    stream_key: StreamKey, fields: Mapping[str, bytes], open_logs: Mapping[str, bytes | None]
 ) -> ResponseState:
     """Return a response from its state's fields and its open logs.
 
@@ -235,7 +235,7 @@ def state_of(
     logged and left out.
     """
     open_parts: dict[PartKey, PartLog] = {}
-    for field, log in chunks.items():
+    for field, log in open_logs.items():
         part = PartKey.from_field(stream_key, field)
         try:
             if log is not None:
@@ -249,16 +249,16 @@ def state_of(
     notes: dict[Arrival, Note] = {}
     finished: dict[PartKey, str | None] = {}
     for name, value in fields.items():
-        what, _, which = name.partition(":")
+        prefix, _, rest = name.partition(":")
         if name in REGISTERS:
             registers[REGISTERS[name]] = _register_of(value)
-        elif what == "end":
-            endings[_arrival_in(which)] = _decode_end(stream_key, value)
-        elif what == "note":
-            notes[_arrival_in(which)] = _note_from(value)
-        elif what == "part" and (value == b"done" or chunks.get(which) is None):
-            digest = fields.get(f"digest:{which}")
-            finished[PartKey.from_field(stream_key, which)] = None if digest is None else digest.decode()
+        elif prefix == "end":
+            endings[_arrival_in(rest)] = _decode_end(stream_key, value)
+        elif prefix == "note":
+            notes[_arrival_in(rest)] = _note_from(value)
+        elif prefix == "part" and (value == b"done" or open_logs.get(rest) is None):
+            digest = fields.get(f"digest:{rest}")
+            finished[PartKey.from_field(stream_key, rest)] = None if digest is None else digest.decode()
     for arrival, ending in endings.items():
         endings[arrival] = _with_note(ending, notes.get(arrival))
     return ResponseState(stream_key, registers, endings, open_parts, finished, notes)

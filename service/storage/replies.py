@@ -50,8 +50,8 @@ class LowWaterReply(NamedTuple):
     owned: list[OwnedEntry]
 
 
-class SlowLog(NamedTuple):
-    """A log that needs the slow path."""
+class RefusedLog(NamedTuple):
+    """A growing log that is missing (0 bytes) or near a limit."""
 
     log: int
     bytes: int
@@ -75,8 +75,8 @@ class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
     overflowing: list[PartNumbers] = []
     crowded: list[PartNumbers] = []
     noted_too_often: list[int] = []
-    forgotten: list[int] = []
-    slow_logs: list[SlowLog] = []
+    missing_data: list[int] = []
+    refused_logs: list[RefusedLog] = []
     contradicted: list[ContradictedPart] = []
     acknowledged: int = 0
     late_events: int = 0
@@ -134,7 +134,7 @@ def loaded_from(
 
 def committed_from(
     reply: CommitReply,
-    found: Sequence[tuple[int, list[bytes], list[bytes]]],
+    loaded: Sequence[tuple[int, list[bytes], list[bytes]]],
     commit: Commit,
     plan: CommitPlan,
 ) -> Committed:
@@ -142,7 +142,7 @@ def committed_from(
 
     Args:
         reply: the reply of the script.
-        found: the responses that the script has loaded: their indexes in the plan, states and open logs.
+        loaded: the responses that the script has loaded: their indexes in the plan, states and open logs.
         commit: the commit.
         plan: the plan that was sent.
     """
@@ -169,9 +169,10 @@ def committed_from(
         ready=[StreamKey.parse(member) for member in reply.ready],
         loaded=[
             loaded_from(plan.responses[response], named(pairs(state)), named(pairs(logs)))
-            for response, state, logs in found
+            for response, state, logs in loaded
         ],
-        more=reply.more or len(reply.ready) + len(found) >= commit_plan.MAX_RESPONSES,
+        # The script sets `more` before it adds the waiting responses of a stalled group.
+        more=reply.more or len(reply.ready) + len(loaded) >= commit_plan.MAX_RESPONSES,
         surplus=reply.surplus,
         replication_id=reply.replication_id,
         now_ms=int(reply.now_ms),

@@ -1,8 +1,8 @@
 """A cache of the data that storage already has, so that batches need not send it again.
 
-Nearly every event is one more delta of a part that is stored. Such a delta needs neither the item id nor the
-context nor a new TTL, if this process has sent them recently. If the omitted data is missing after all, as
-after a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
+Nearly every event is one more delta of a part that is stored. If this process has recently sent the item id
+and the context, and set the TTL, it sends only the delta. If the omitted data is missing after all, as after
+a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
 more bytes. So a response leaves the cache when it ends, or when it is unused and the cache is full.
 
 Planning a commit only reads the cache. The plan lists what it sends (`Sends`), and the caller records that
@@ -41,8 +41,8 @@ class PartSend(NamedTuple):
     log: str
     item_id: str | None
     """The item id of the earliest event with one."""
-    named_by: EntryId
-    """The entry of that event."""
+    item_id_entry: EntryId
+    """The entry that gave it."""
     ids_differ: bool
 
 
@@ -60,8 +60,8 @@ class Sends(NamedTuple):
     """The data that a commit sends, to be recorded once storage has it."""
 
     responses: Sequence[ResponseSend]
-    expected_ms: Sequence[tuple[StreamKey, int]]
-    """Responses with the milliseconds until which they are not idle."""
+    activity_ms: Sequence[tuple[StreamKey, int]]
+    """Responses with their last activity in milliseconds."""
     due: float
     """Monotonic time in seconds at which the TTLs must be set again."""
 
@@ -69,49 +69,49 @@ class Sends(NamedTuple):
 class SentPart:
     """The sent data of a part."""
 
-    __slots__ = ("_ids_differ", "_item_id", "_named", "due", "field", "large", "log")
+    __slots__ = ("_ids_differ", "_item_id", "_item_id_entry", "due", "field", "large", "log")
 
     def __init__(self, field: str, log: str) -> None:
         self.field = field
         self.log = log
         """The key of its log."""
         self._item_id: str | None = None
-        self._named: EntryId | None = None
+        self._item_id_entry: EntryId | None = None
         """The earliest entry with an item id that was sent; None if none was."""
         self._ids_differ = False
         self.due = 0.0
         """Monotonic time in seconds at which the TTL must be set again."""
         self.large = False
-        """True if the log may be near a limit, so that each chunk needs the slow path."""
+        """True if the log may be near a limit, so that the script must check it before each chunk."""
 
-    def has_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
+    def has_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
         """Return whether storage has the item ids of some events; the earliest id and its entry are given."""
         if item_id is None:
             return True
-        if self._named is None or entry < self._named:
+        if self._item_id_entry is None or entry < self._item_id_entry:
             return False
         return self._ids_differ or (item_id == self._item_id and not ids_differ)
 
-    def record_name(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
+    def record_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
         """Record that the item ids of some events were sent."""
         if item_id is None:
             return
         self._ids_differ = self._ids_differ or ids_differ or self._item_id not in {None, item_id}
-        if self._named is None or entry < self._named:
-            self._item_id, self._named = item_id, entry
+        if self._item_id_entry is None or entry < self._item_id_entry:
+            self._item_id, self._item_id_entry = item_id, entry
 
 
 class SentResponse:
     """The sent data of a response."""
 
-    __slots__ = ("_claims", "_since", "expected_ms", "member", "parts", "state")
+    __slots__ = ("_claims", "_since", "activity_ms", "member", "parts", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
         self.state = state
         """The key of its state."""
-        self.expected_ms = 0
-        """Milliseconds until which storage has it as not idle."""
+        self.activity_ms = 0
+        """Last activity that storage has, in milliseconds."""
         self.parts: dict[PartKey, SentPart] = {}
         self._since: dict[tuple[str, bool], EntryId] = {}
         """The earliest entry that was sent for each register; a later one changes nothing."""
@@ -156,14 +156,14 @@ class SentStates:
         for key, member, state, claims, parts in sends.responses:
             response = self._responses.get(key) or SentResponse(member, state)
             response.record(claims)
-            for part, field, log, item_id, named_by, ids_differ in parts:
+            for part, field, log, item_id, item_id_entry, ids_differ in parts:
                 sent = response.parts.setdefault(part, SentPart(field, log))
                 sent.due = sends.due
-                sent.record_name(item_id, named_by, ids_differ=ids_differ)
+                sent.record_item_id(item_id, item_id_entry, ids_differ=ids_differ)
             self._responses[key] = response
-        for key, ms in sends.expected_ms:
+        for key, ms in sends.activity_ms:
             if (known := self._responses.get(key)) is not None:
-                known.expected_ms = max(ms, known.expected_ms)
+                known.activity_ms = max(ms, known.activity_ms)
 
     def mark_large(self, part: PartKey) -> None:
         """Record that a part's log may be near its maximum size, so that commit.lua has to check the size."""
@@ -171,6 +171,6 @@ class SentStates:
         if response is not None and part in response.parts:
             response.parts[part].large = True
 
-    def forget(self, key: StreamKey) -> None:
+    def remove(self, key: StreamKey) -> None:
         """Remove a response, so that all its data is sent again."""
         self._responses.discard(key)

@@ -41,46 +41,46 @@ def plan_settlements(
     settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
 ) -> SettlePlan:
     """Plan the call that writes settlements, only under the replication id `replication_id`."""
-    numbered = _Numbered(keys, settings)
+    planner = _Planner(keys, settings)
     plan = {
-        "settlements": [numbered.settlement(settlement) for settlement in settlements],
+        "settlements": [planner.settlement(settlement) for settlement in settlements],
         "marker_ttl_ms": in_ms(settings.remembered),
         "over_ttl_ms": min(OVER_MS, in_ms(settings.remembered)),
         "item_ttl_ms": in_ms(settings.item_ttl),
-        "buckets": numbered.buckets,
+        "buckets": planner.buckets,
         "replication_id": replication_id,
         "names_at_most": MAX_NAMES,
         "other": OTHER,
     }
-    return SettlePlan(numbered.keys, [_encode(plan)])
+    return SettlePlan(planner.keys, [_encode(plan)])
 
 
-class _Numbered:
+class _Planner:
     """The keys and buckets of a plan, which its settlements refer to by index from 1."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
         names = keys.names
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         self.buckets: list[dict[str, int]] = []
-        self._names = keys
-        self._source = names.prefix
+        self._keys_of = keys
+        self._prefix = names.prefix
         self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
         self._bucket_numbers: dict[str, int] = {}
 
     def settlement(self, settlement: Settlement) -> dict[str, Any]:
         """Return the plan of a settlement."""
         plan: dict[str, Any] = {
-            "state": self._key(self._names.state(settlement.stream_key)),
-            "marker": self._key(self._names.marker(settlement.stream_key)),
+            "state": self._key(self._keys_of.state(settlement.stream_key)),
+            "marker": self._key(self._keys_of.marker(settlement.stream_key)),
             "member": str(settlement.stream_key),
             "version": settlement.version,
             "applied_endings": [arrival_field(arrival) for arrival in settlement.applied_endings],
             "ended": settlement.ended,
             "partial": settlement.partial,
             "earlier": [part.field for part in settlement.earlier],
-            "texts": [self._closed(each) for each in settlement.closed],
+            "closed": [self._closed(each) for each in settlement.closed],
             "contradictions": [
-                {"field": part.field, "alert": entry_of_alert(alert, self._source)}
+                {"field": part.field, "alert": entry_of_alert(alert, self._prefix)}
                 for part, alert in settlement.contradictions.items()
             ],
         }
@@ -99,16 +99,18 @@ class _Numbered:
     def _closed(self, closed: FinishedText | Dropped) -> dict[str, Any]:
         plan = {
             "field": closed.part.field,
-            "log": self._key(self._names.log(closed.part)),
+            "log": self._key(self._keys_of.log(closed.part)),
             "log_bytes": closed.log_bytes,
             "late": closed.late,
         }
-        return plan | self._text(closed) if isinstance(closed, FinishedText) else plan
+        if isinstance(closed, FinishedText):
+            return plan | self._text(closed)
+        return plan
 
     def _text(self, text: FinishedText) -> dict[str, Any]:
-        json = stamped(text.message, self._source).model_dump_json()
+        json = stamped(text.message, self._prefix).model_dump_json()
         return {
-            "item": self._key(self._names.item(text.part)),
+            "item": self._key(self._keys_of.item(text.part)),
             "item_field": f"{text.part.kind}:{text.part.content_index}",
             "id": text.message.id,
             "message": entry_of(text.message, json),
@@ -122,7 +124,7 @@ class _Numbered:
     def _outcome(self, outcome: ResponseOutcome) -> dict[str, Any]:
         return {
             "alerts": [
-                {"type": alert.type, "entry": entry_of_alert(alert, self._source)} for alert in outcome.alerts
+                {"type": alert.type, "entry": entry_of_alert(alert, self._prefix)} for alert in outcome.alerts
             ],
             "refused": outcome.refused,
             "blocked": outcome.blocked,
@@ -137,11 +139,11 @@ class _Numbered:
         numbers = []
         for series in self._series:
             start = series.start(at_ms)
-            name = self._names.rates(series.width_ms, start)
+            name = self._keys_of.rates(series.width_ms, start)
             if name not in self._bucket_numbers:
                 bucket = {
                     "key": self._key(name),
-                    "names": self._key(self._names.rate_names(series.width_ms, start)),
+                    "names": self._key(self._keys_of.rate_names(series.width_ms, start)),
                     "start_ms": start,
                     "expires_ms": series.expires(start),
                 }
@@ -151,4 +153,4 @@ class _Numbered:
         return numbers
 
     def _alert(self, name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
-        return {} if alert is None else {name: entry_of_alert(alert, self._source)}
+        return {} if alert is None else {name: entry_of_alert(alert, self._prefix)}

@@ -13,9 +13,9 @@ from service.keys import SET_ASIDE
 from service.ports.storage import Committed, StorageUnavailableError
 from service.storage import commit_plan, replies, scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.commit_plan import SERVER_US, plan_commit
+from service.storage.commit_plan import MAX_SERVER_US, plan_commit
 from service.storage.group import ConsumerGroup
-from service.storage.loading import Wanted, calls_of
+from service.storage.loading import Wanted, reads_of
 from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of
 from service.storage.replies import named, pairs
 from service.storage.sent_cache import SentStates
@@ -51,10 +51,10 @@ class RedisStorage:
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._keys = keys
         self._settings = settings
-        self._commit = scripts.Script(client, "commit")
-        self._settle = scripts.Script(client, "settle")
-        self._survey = scripts.Script(client, "survey")
-        self._read = scripts.Script(client, "load")
+        self._commit_script = scripts.Script(client, "commit")
+        self._settle_script = scripts.Script(client, "settle")
+        self._survey_script = scripts.Script(client, "survey")
+        self._load_script = scripts.Script(client, "load")
         self._sent = SentStates()
         self._clock = ServerClock()
         self._replication_id = ""
@@ -66,7 +66,12 @@ class RedisStorage:
         Otherwise the second batch could overtake it, and an opening alert would begin at the second word.
         """
         with unavailable_if_away():
-            for script in (self._commit, self._settle, self._survey, self._read):
+            for script in (
+                self._commit_script,
+                self._settle_script,
+                self._survey_script,
+                self._load_script,
+            ):
                 await script.load(self._keys.names.deltas)
 
     async def _in_group(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -86,21 +91,21 @@ class RedisStorage:
 
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
         """Store a batch's effects and acknowledge its entries: see `service.ports.storage.Storage.commit`."""
-        sent, read_in = self._sent, replication_id or self._replication_id
+        sent, expected_id = self._sent, replication_id or self._replication_id
         while True:
-            plan = plan_commit(commit, sent, self._keys, self._settings, read_in, time.monotonic())
-            if not whole and plan.server_us > SERVER_US:
-                return Committed(pieces=ceil(plan.server_us / SERVER_US))
-            packed, *found = await self._in_group(self._commit, plan.keys, plan.args)
+            plan = plan_commit(commit, sent, self._keys, self._settings, expected_id, time.monotonic())
+            if not whole and plan.server_us > MAX_SERVER_US:
+                return Committed(pieces=ceil(plan.server_us / MAX_SERVER_US))
+            packed, *loaded = await self._in_group(self._commit_script, plan.keys, plan.args)
             reply = replies.decode_commit(packed)
             self._clock.observe(int(reply.now_ms))
             if reply.surviving_entries is not None:
                 return self._lost_writes(reply.surviving_entries, reply.replication_id)
             self._replication_id = self._replication_id or reply.replication_id
-            if not reply.forgotten and not reply.slow_logs:
+            if not reply.missing_data and not reply.refused_logs:
                 break
             _correct(sent, plan, reply)
-        committed = replies.committed_from(reply, found, commit, plan)
+        committed = replies.committed_from(reply, loaded, commit, plan)
         if committed.stored:
             sent.record(plan.sends)
         return committed
@@ -154,12 +159,12 @@ class RedisStorage:
                 self._keys.state(part.stream_key), [f"alerted:{part.field}", f"part:{part.field}", *names]
             )
         with unavailable_if_away():
-            replies = await pipeline.execute()
+            values_of_parts = await pipeline.execute()
         return {
             part: None
-            if alerted or state is not None
+            if alerted or status is not None
             else registers_of(dict(zip(names, values, strict=True)))
-            for part, (alerted, state, *values) in zip(parts, replies, strict=True)
+            for part, (alerted, status, *values) in zip(parts, values_of_parts, strict=True)
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
@@ -172,9 +177,11 @@ class RedisStorage:
             for each in await self._wanted(stream_keys[first : first + _RESPONSES_AT_ONCE])
         ]
         found: dict[str, Any] = {}
-        for some in calls_of(wanted):
+        for some in reads_of(wanted):
             with unavailable_if_away():
-                reply = await self._read(keys=[key for key, _ in some], args=[kind for _, kind in some])
+                reply = await self._load_script(
+                    keys=[key for key, _ in some], args=[kind for _, kind in some]
+                )
             found |= zip((key for key, _ in some), reply, strict=True)
         return [
             replies.loaded_from(
@@ -230,10 +237,10 @@ class RedisStorage:
         """Write finished texts and their alerts: see `service.ports.storage.Storage.settle`."""
         plan = plan_settlements(settlements, replication_id, self._keys, self._settings)
         with unavailable_if_away():
-            reply = await self._settle(keys=plan.keys, args=plan.args)
+            reply = await self._settle_script(keys=plan.keys, args=plan.args)
         for settlement in settlements:
             if settlement.ended:
-                self._sent.forget(settlement.stream_key)
+                self._sent.remove(settlement.stream_key)
         return [settlements[s].closed[t].part for s, t in replies.decode_settle(reply)]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
@@ -259,18 +266,18 @@ class RedisStorage:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting, self._keys.owners]
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
-        reply = replies.decode_survey(await self._in_group(self._survey, keys, args))
+        reply = replies.decode_survey(await self._in_group(self._survey_script, keys, args))
         self._clock.observe(int(reply.now_ms))
         return replies.survey_from(reply)
 
 
 def _correct(sent: SentStates, plan: CommitPlan, reply: CommitReply) -> None:
     """Remove the data that storage does not have, so that the next plan sends it."""
-    for response in reply.forgotten:
-        sent.forget(plan.responses[response])
-    for log, size in reply.slow_logs:
-        part = plan.grown[log]
+    for response in reply.missing_data:
+        sent.remove(plan.responses[response])
+    for log, size in reply.refused_logs:
+        part = plan.growing_parts[log]
         if size:
             sent.mark_large(part)
         else:
-            sent.forget(part.stream_key)
+            sent.remove(part.stream_key)

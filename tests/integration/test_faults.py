@@ -110,10 +110,10 @@ async def test_what_a_worker_holds_is_kept_and_given_back_without_memory(mortal:
     async with Redis.from_url(mortal.url) as redis:
         worker, other = Bench(redis, PREFIX).consumer("one"), Bench(redis, PREFIX).consumer("other")
         await publish(mortal.url, "resp_1", delta(1, "a"), done("a"))
-        in_hand: list[Any] = [entry.id for entry in await worker.read()]
-        await redis.xclaim(NAMES.deltas, GROUP, "one", 0, in_hand, idle=100_000, justid=True)
+        in_progress: list[Any] = [entry.id for entry in await worker.read()]
+        await redis.xclaim(NAMES.deltas, GROUP, "one", 0, in_progress, idle=100_000, justid=True)
         await redis.config_set("maxmemory", "1")
-        await worker.group.renew(in_hand)
+        await worker.group.renew(in_progress)
         pending: Any = await redis.xpending_range(NAMES.deltas, GROUP, "-", "+", 10)
         assert all(each["time_since_delivered"] < 100_000 for each in pending)
         assert await worker.group.leave() == 2

@@ -91,9 +91,9 @@ async def lose_c(past: Past, worker: Consumer, other: Consumer) -> tuple[list[Ra
     await past.bench.publish(delta(2, "b"))
     await past.save()
     await past.bench.publish(delta(3, "c"))
-    in_hand = await worker.read()
+    in_progress = await worker.read()
     await past.restore()
-    return in_hand, await other.read()
+    return in_progress, await other.read()
 
 
 async def assert_c_is_new(bench: Bench, worker: Consumer) -> None:
@@ -107,8 +107,8 @@ async def assert_c_is_new(bench: Bench, worker: Consumer) -> None:
 async def test_an_entry_that_is_lost_is_not_stored(past: Past) -> None:
     """A worker does not store an entry that the server has lost, since its producer may publish it again."""
     worker, other = past.bench.consumer("one"), past.bench.consumer("two")
-    in_hand, again = await lose_c(past, worker, other)
-    await worker.process(in_hand)
+    in_progress, again = await lose_c(past, worker, other)
+    await worker.process(in_progress)
     await other.process(again)
     await assert_c_is_new(past.bench, worker)
 
@@ -121,8 +121,8 @@ async def test_nothing_is_stored_of_a_second_batch_that_is_lost(past: Past) -> N
     await bench.publish(delta(2, "b"), delta(3, "c"))
     await past.save()
     await bench.publish(delta(4, "d"))
-    in_hand = await worker.read()
-    first, second = worker.worker.builder(in_hand[:1]), worker.worker.builder(in_hand[1:])
+    in_progress = await worker.read()
+    first, second = worker.worker.builder(in_progress[:1]), worker.worker.builder(in_progress[1:])
     await past.restore()
     again = await other.read()
     await worker.worker.process(first)
@@ -139,7 +139,7 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
 ) -> None:
     """A retried commit leaves out the lost entries too, although it begins with the whole batch again."""
     worker, other = past.bench.consumer("one"), past.bench.consumer("two")
-    in_hand, again = await lose_c(past, worker, other)
+    in_progress, again = await lose_c(past, worker, other)
     storage: Any = worker.worker._storage  # noqa: SLF001
     commit, attempts = storage.commit, itertools.count(1)
 
@@ -149,7 +149,7 @@ async def test_nothing_that_is_lost_is_stored_in_the_second_attempt(
         return await commit(*args)
 
     monkeypatch.setattr(storage, "commit", fails_once)
-    await worker.process(in_hand)
+    await worker.process(in_progress)
     await other.process(again)
     await assert_c_is_new(past.bench, worker)
 
@@ -161,9 +161,9 @@ async def test_a_batch_that_is_lost_is_dropped(past: Past) -> None:
     await worker.work()
     await past.save()
     await bench.publish(delta(2, "b"))
-    in_hand = await worker.read()
+    in_progress = await worker.read()
     await past.restore()
-    await worker.process(in_hand)
+    await worker.process(in_progress)
     await bench.publish(done("a"))
     await worker.work()
     (text,) = await texts(bench.redis, bench.prefix)

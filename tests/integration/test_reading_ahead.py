@@ -46,13 +46,13 @@ class Replies:
 async def reader(
     bench: Bench,
     redis_url: str,
-    new_batch: Callable[[], Collector] = list,
+    new_collector: Callable[[], Collector] = list,
     entries_at_most: Callable[[], int | None] = lambda: None,
 ) -> AsyncIterator[ReadingClient]:
     """Open a client that reads as FastStream does."""
     group = bench.consumer().group
     await group.ensure()
-    inputs = {bench.names.deltas: Input(group, RetryUntilAvailable(), new_batch, entries_at_most)}
+    inputs = {bench.names.deltas: Input(group, RetryUntilAvailable(), new_collector, entries_at_most)}
     client = reading_client_of(Settings(redis_url=redis_url).address, inputs)
     try:
         yield client

@@ -64,7 +64,7 @@ async def test_a_live_workers_entries_are_left_to_it(redis: Redis, prefix: str) 
     (kept,), (left,) = await slow.read(1), await dead.read(1)
     for consumer, entry in ((slow, kept), (dead, left)):
         await redis.xclaim(bench.names.deltas, GROUP, consumer.name, 0, [entry.id], idle=60_000, justid=True)
-    with slow.worker.holding([kept.id]):
+    with slow.worker.marked_in_progress([kept.id]):
         await slow.reclaimer.renew()
         await other.reclaimer.reclaim()
     assert await bench.pending() == {"slow": 1}
@@ -178,11 +178,11 @@ async def test_a_worker_that_leaves_releases_its_entries(
 async def test_periodic_tasks_while_the_group_is_lost(bench: Bench, loss: str) -> None:
     """A lost stream or group is created again by any periodic task, without a traceback."""
     consumer = bench.consumer()
-    in_hand = [b"1-1"]
+    in_progress = [b"1-1"]
     for ask in (
         consumer.group.consumers,
         consumer.reclaimer.reclaim,
-        partial(consumer.group.renew, in_hand),
+        partial(consumer.group.renew, in_progress),
         partial(consumer.group.adopt, "gone"),
         partial(consumer.group.deliver, ["1-1"], 2),
         partial(consumer.group.trim, 1000),

@@ -144,15 +144,15 @@ class ReadBatch(Generic[CollectorT]):
         has its entries in order and without repeats, so entries with lower ids are skipped. They stay pending
         and are claimed later.
         """
-        if _order(entries[0][0]) <= _order(self.last_id):
-            entries = [entry for entry in entries if _order(entry[0]) > _order(self.last_id)]
+        if _parsed(entries[0][0]) <= _parsed(self.last_id):
+            entries = [entry for entry in entries if _parsed(entry[0]) > _parsed(self.last_id)]
         if entries:
             self.collected.extend(entries)
             self.entries += len(entries)
             self.last_id, self.entry_bytes = entries[-1][0], bytes_of_entry(entries)
 
 
-def _order(entry_id: bytes) -> EntryId:
+def _parsed(entry_id: bytes) -> EntryId:
     return EntryId.parse(entry_id.decode())
 
 
@@ -161,7 +161,7 @@ class Input(NamedTuple):
 
     group: GroupCreator
     retrying: RetryUntilAvailable
-    new_batch: Callable[[], Collector] = list
+    new_collector: Callable[[], Collector] = list
     """Return the object that receives the entries of the next batch."""
     entries_at_most: Callable[[], int | None] = lambda: None
     """Return the maximum entries of the next batch, or None for no limit but the configured one."""
@@ -236,7 +236,7 @@ class ReadingClient:
         source, latest = self._inputs[stream], self._latest.get(stream, _NOTHING)
         self.reads.end(stream)
         # Create the batch before the read, so that it records a replication id from before its first entry.
-        batch = ReadBatch(source.new_batch(), latest.entry_bytes)
+        batch = ReadBatch(source.new_collector(), latest.entry_bytes)
         plan = plan_reads(
             count,
             latest_entries=latest.entries,

@@ -6,20 +6,20 @@
 -- pending and the worker commits them again. (The phases are no functions: each run of a script makes its functions
 -- anew, and a function that refers to many locals takes a microsecond to make.)
 --
--- Most responses take the fast path: the batch adds only fragments to logs that the worker knows to be stored, and
--- sends one chunk per log. All others take the slow path: the plan lists them in RESPONSES.
+-- To most responses a batch only adds fragments, in logs that the worker knows to be stored. Such a growing log is a
+-- key with a chunk, and nothing else. All other responses are listed in RESPONSES, with all that is to be written.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting   7 weights of types
 --       8 weights of fields left out   9 owners of pending entries
---       10… states, markers and logs, which the plan refers to by index; last, the logs of the fast path
+--       10… states, markers and logs, which the plan refers to by index; last, the growing logs
 -- ARGV  1 consumer group   2 consumer
 --       3 the batch's entry ids in ascending order, separated by spaces
 --       4 the plan: a MessagePack array, its items by position (see the names below; commit_plan.py has the same)
 --       5 the entries of each effect, MessagePack, read only if some entries were acknowledged before. Entries are
 --         indexes into the batch, from 0: {responses {{parts {{entry, …}, …}, other effects {entry, …}}, …},
---         counts {{entry, …}, …}, logs of the fast path {{entry, …}, …}}
+--         counts {{entry, …}, …}, growing logs {{entry, …}, …}}
 --       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters;
---         last, a chunk for each log of the fast path
+--         last, a chunk for each growing log
 -- Returns {a map in MessagePack, loaded, …}. Responses, parts, logs and entries in it are indexes into the plan or the
 -- batch, from 0. Each reply has:
 --         replication_id     the server's replication id
@@ -29,14 +29,15 @@
 --         overflowing        {{response, part}, …}: parts that would exceed the limit of bytes or fragments
 --         crowded            {{response, part}, …}: new parts beyond the limit of parts per response
 --         noted_too_often    responses that would exceed the limits of notes, endings of items or announced texts
---         forgotten          responses for which the worker omitted data as already stored, but the data is missing
---         slow_logs          {{log, bytes}, …}: logs that need the slow path: missing (0 bytes) or near a limit
+--         missing_data       responses for which the worker omitted data as already stored, but the data is missing
+--         refused_logs       {{log, bytes}, …}: growing logs that are missing (0 bytes) or near a limit, so that
+--                            their responses must be in RESPONSES
 --         contradicted       {{response, part, digest, registers}, …}: finished parts. The text stored for each has this
 --                            digest, and the batch has another text but no alert about it. `registers` are those of
 --                            the response: {field, value, …}
 --         The other fields:
 --         acknowledged       number of entries acknowledged
---         late_events        number of events for finished parts
+--         late_events        number of deltas for finished parts
 --         opened             {{response, part}, …}: parts for which the script raised the opening alert
 --         reported_crowds    entries for which the dead letter about a response with too many parts was written
 --         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry or '', id
@@ -45,15 +46,15 @@
 --                            {{id, response, stuck}, …}
 --         ready              responses to settle, except those in `loaded`
 --         more               true if more responses may be ready
---         surplus            number of open responses beyond the limit, at most the number that this batch changed on
---                            the slow path
+--         surplus            number of open responses beyond the limit, at most the number of RESPONSES that this
+--                            batch changed
 -- `loaded` has the ready responses of the batch with all their open logs in KEYS: {response, the state's fields and
 -- values, {field, log, …}}
 --
 -- A state's fields:
 --   part:<part>    open or done
 --   parts          number of parts
---   large          bytes of the response, without the first LARGE_BYTES of each part and NOTE_BYTES of each note
+--   large          bytes of the response, without the first UNCOUNTED_BYTES of each part and NOTE_BYTES of each note
 --   size:<part>    <bytes>:<fragments>: bytes of a huge part's log that were counted, and the fragments in them
 --   alerted:<part>       set if the opening alert was raised
 --   contradicted:<part>  set if the alert about another text was raised
@@ -68,16 +69,16 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, LARGE_BYTES, LARGE_LIMIT =
+  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, UNCOUNTED_BYTES, LARGE_LIMIT =
   unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
 -- state is written once per response.
 -- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted
--- LOG_COUNT: number of logs on the fast path   LOG_LIMIT: maximum bytes of such a log
+-- LOG_COUNT: number of growing logs   LOG_LIMIT: maximum bytes of such a log
 -- LOG_PREFIX: number of bytes before the response in a log's key
--- ACTIVE: {ms until which a response is not idle, response, …} for the fast path
+-- ACTIVE: {activity_ms, response, …} for growing logs; `response_of` has `activity_ms`
 -- REPLICATION_ID: the replication id under which the omitted data was stored; '' if the worker does not know one yet
--- LARGE_LIMIT: maximum bytes of a response, not counting the first LARGE_BYTES of each part
+-- LARGE_LIMIT: maximum bytes of a response, not counting the first UNCOUNTED_BYTES of each part
 -- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
@@ -92,8 +93,12 @@ local NOTE_BYTES = 4096
 local EXACT_BYTES = 2048
 -- Approximate maximum bytes of responses that a commit loads; it reports the others as `ready`.
 local LOADED_BYTES = 2 * 1024 * 1024
--- Maximum ms in the future for a response's score in OPEN, since producers can choose entry ids in the future.
+-- Maximum ms in the future for a response's score in OPEN, since producers can choose entry ids in the future. It is
+-- IDLE_GRAIN_MS of commit_plan.py, which the worker adds to the last activity.
 local GRAIN_MS = 1000
+-- Maximum pending entries of this consumer's other batches that may lie between the ids of this one. If there are
+-- more, each entry is looked up.
+local OTHERS_AT_MOST = 1000
 
 local NOW_MS = server_ms()
 
@@ -117,18 +122,18 @@ local function part_of(values)
   }
 end
 
--- Return a response as a table. `latest_ms`: time until which the response is not idle. `context_known`: the worker
--- omitted the registers as already stored. `closing_ms`: time of its first closing or ending in the batch, or false.
--- `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that the notes
--- announce.
+-- Return a response as a table. `activity_ms`: time of its last activity, at most GRAIN_MS too late. `context_known`:
+-- the worker omitted the registers as already stored. `closing_ms`: time of its first closing or ending in the batch,
+-- or false. `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that
+-- the notes announce.
 local function response_of(values)
-  local state, marker, member, latest_ms, context_known, closing_ms, parts, registers, endings, notes, notes_count,
+  local state, marker, member, activity_ms, context_known, closing_ms, parts, registers, endings, notes, notes_count,
     announced = unpack(values)
-  local found = {}
-  for p, part in ipairs(parts) do found[p] = part_of(part) end
+  local part_tables = {}
+  for p, part in ipairs(parts) do part_tables[p] = part_of(part) end
   return {
-    state = KEYS[state], marker_key = KEYS[marker], member = member, latest_ms = latest_ms,
-    context_known = context_known, closing_ms = closing_ms, parts = found, registers = registers,
+    state = KEYS[state], marker_key = KEYS[marker], member = member, activity_ms = activity_ms,
+    context_known = context_known, closing_ms = closing_ms, parts = part_tables, registers = registers,
     endings = endings, notes = notes, notes_count = notes_count, announced = announced,
   }
 end
@@ -199,9 +204,7 @@ end
 -- Return the indexes, from 0, of the entries that are still pending, as a set; nil if all of them are, which is usual.
 -- The others were acknowledged by a worker that claimed them, or by a first run with a lost reply.
 local function pending_among(ids)
-  -- The range may have pending entries of this consumer's other batches.
-  local count = #ids + OWNED_AT_MOST
-  local found = 0
+  local count, found = #ids + OTHERS_AT_MOST, 0
   for _, entry in ipairs(redis.call('XPENDING', INPUT, GROUP, ids[1] or '-', ids[#ids] or '+', count, CONSUMER)) do
     if entry[1] == ids[found + 1] then found = found + 1 end
   end
@@ -236,6 +239,8 @@ local function has_pending_entry(r)
   return count_pending(others) > 0
 end
 
+-- Return the number that is encoded at a position of a chunk (seven bits per byte, lowest bits first), and the
+-- position after it.
 local function varint(data, at)
   local number, scale = 0, 1
   while true do
@@ -289,7 +294,8 @@ local function stored(response, field)
   return redis.call('HGET', response.state, field)
 end
 
--- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
+-- Return the number of a response's parts. States of v0.1.0 have no field `parts`. (`or nil`: `tonumber` refuses
+-- false.)
 local function parts_of(response)
   local parts = tonumber(stored(response, 'parts') or nil)
   if parts then return parts end
@@ -300,6 +306,7 @@ local function parts_of(response)
   return parts
 end
 
+-- Return the registers in a response's state: {field, value, …}.
 local function registers_of(response)
   local fields, registers = redis.call('HGETALL', response.state), {}
   for i = 1, #fields, 2 do
@@ -311,7 +318,7 @@ local function registers_of(response)
   return registers
 end
 
-local overflowing, crowded, noted_too_often, forgotten, slow_logs, contradicted = {}, {}, {}, {}, {}, {}
+local overflowing, crowded, noted_too_often, missing_data, refused_logs, contradicted = {}, {}, {}, {}, {}, {}
 
 -- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
 local function compare(r, response, p, part)
@@ -325,14 +332,14 @@ local function compare(r, response, p, part)
   end
 end
 
--- Add to a response's large bytes. Return true if that would exceed the limit.
-local function is_too_large(response, bytes)
+-- Add to the large bytes of a response. Return true if they exceed the limit.
+local function add_large_bytes(response, bytes)
   if bytes <= 0 then return false end
   response.more_large = response.more_large + bytes
   return (tonumber(stored(response, 'large') or nil) or 0) + response.more_large > LARGE_LIMIT
 end
 
--- Check one part: note whether it is finished, missing, new, or beyond a limit.
+-- Check one part: record whether it is finished, missing, new, or beyond a limit.
 local function check_part(r, response, p, part)
   part.bytes = redis.call('STRLEN', part.log)
   if part.bytes == 0 then
@@ -340,31 +347,31 @@ local function check_part(r, response, p, part)
     part.done = status == 'done'
     if part.done then return compare(r, response, p, part) end
     local is_missing = part.known or (response.context_known and redis.call('EXISTS', response.state) == 0)
-    response.forgotten = response.forgotten or is_missing
+    response.missing_data = response.missing_data or is_missing
     if not status then
       response.new_parts = response.new_parts + 1
       if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
     end
   end
-  local bytes, too_many = part.bytes + #part.chunk, false
+  local bytes, exceeds = part.bytes + #part.chunk, false
   if bytes > FRAGMENTS_LIMIT * FRAGMENT_BYTES then
     local fragments
     fragments, part.size = fragments_in(response, part)
-    too_many = fragments + part.fragments > FRAGMENTS_LIMIT
+    exceeds = fragments + part.fragments > FRAGMENTS_LIMIT
   end
-  too_many = is_too_large(response, math.min(#part.chunk, bytes - LARGE_BYTES)) or too_many
-  if bytes > part.limit or too_many then overflowing[#overflowing + 1] = {r - 1, p - 1} end
+  exceeds = add_large_bytes(response, math.min(#part.chunk, bytes - UNCOUNTED_BYTES)) or exceeds
+  if bytes > part.limit or exceeds then overflowing[#overflowing + 1] = {r - 1, p - 1} end
 end
 
--- Return true if a response would exceed the limits of notes. An announced text counts as a part, in addition to the
--- part that its deltas form.
-local function is_noted_too_often(response)
+-- Add the notes of a response to its large bytes, and its announced texts to its parts. Return true if the response
+-- exceeds a limit. An announced text counts as a part, in addition to the part that its deltas form.
+local function add_notes(response)
   if response.notes_count == 0 then return false end
   stored(response, 'over') -- loads the marker, if it replaces the state
   local fields = response.marker and 0 or redis.call('HLEN', response.state)
   if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
   for n = 2, #response.notes, 2 do
-    if is_too_large(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
+    if add_large_bytes(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
   end
   response.new_parts = response.new_parts + response.announced
   return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
@@ -380,20 +387,20 @@ for r, response in ipairs(responses) do
   end
   if #response.parts == 0 then
     stored(response, 'over')
-    response.forgotten = response.context_known and redis.call('EXISTS', response.state) == 0
+    response.missing_data = response.context_known and redis.call('EXISTS', response.state) == 0
   end
-  if is_noted_too_often(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
-  if response.forgotten then forgotten[#forgotten + 1] = r - 1 end
+  if add_notes(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
+  if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
   if response.marker == nil then must_be_a('hash', response.state) end -- else `stored` has read the state
 end
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
-  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then slow_logs[#slow_logs + 1] = {l - 1, sizes[l]} end
+  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused_logs[#refused_logs + 1] = {l - 1, sizes[l]} end
 end
-if #overflowing + #crowded + #noted_too_often + #forgotten + #slow_logs + #contradicted > 0 then
+if #overflowing + #crowded + #noted_too_often + #missing_data + #refused_logs + #contradicted > 0 then
   return reply({
-    overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often, forgotten = forgotten,
-    slow_logs = slow_logs, contradicted = contradicted,
+    overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often, missing_data = missing_data,
+    refused_logs = refused_logs, contradicted = contradicted,
   })
 end
 must_be_a('zset', OPEN)
@@ -404,6 +411,9 @@ if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_writ
 
 -- -------------------------------------------------------------- apply what is idempotent
 
+-- Except three counters of a state, which a run after a failed one adds to again: `parts` and `large` only serve limits,
+-- and a higher `version` only makes the worker settle the response once more.
+
 -- Append a chunk to a log of this many bytes.
 local function append(log, bytes, chunk)
   if bytes == 0 or bytes + #chunk > EXACT_BYTES then
@@ -413,7 +423,8 @@ local function append(log, bytes, chunk)
   end
 end
 
-local function add(response, part)
+-- Append a part's chunk to its log, and record the part in the state.
+local function store_part(response, part)
   append(part.log, redis.call('STRLEN', part.log), part.chunk)
   if part.bytes == 0 then redis.call('HSET', response.state, 'part:' .. part.field, 'open') end
   if part.size then redis.call('HSET', response.state, 'size:' .. part.field, part.size) end
@@ -424,7 +435,7 @@ local function add(response, part)
 end
 
 -- Store each register unless the stored value is smaller. Return true if one was not stored before.
-local function note(state, registers)
+local function store_registers(state, registers)
   local any_new = false
   for n = 1, #registers, 2 do
     local name, value = 'ctx:' .. registers[n], registers[n + 1]
@@ -439,28 +450,27 @@ local active, candidates = {}, {}
 
 local function apply(response)
   local state, endings, notes = response.state, response.endings, response.notes
-  local alive = #endings > 0 or #notes > 0
+  -- True if the batch adds something. Events of finished parts alone do not reopen a response.
+  local reopens = #endings > 0 or #notes > 0
   if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
     for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
     redis.call('PEXPIRE', state, TTL_MS)
-    alive = true
+    reopens = true
   end
   for _, part in ipairs(response.parts) do
     if not part.done then
-      alive = true
-      add(response, part)
+      reopens = true
+      store_part(response, part)
     end
   end
   if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
   if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
-  alive = note(state, response.registers) or alive
+  reopens = store_registers(state, response.registers) or reopens
   for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
-  if alive then
-    for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
-  end
+  for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
   if #endings > 0 or #notes > 0 or #response.registers > 0 then redis.call('PEXPIRE', state, TTL_MS) end
-  if alive then
-    active[#active + 1] = math.min(response.latest_ms, NOW_MS + GRAIN_MS)
+  if reopens then
+    active[#active + 1] = response.activity_ms
     active[#active + 1] = response.member
     if response.closing_ms then
       redis.call('HINCRBY', state, 'version', 1)
@@ -470,11 +480,10 @@ local function apply(response)
   end
 end
 
-local function not_later_than_now(pairs_of_ms_and_member)
-  for i = 1, #pairs_of_ms_and_member, 2 do
-    pairs_of_ms_and_member[i] = math.min(pairs_of_ms_and_member[i], NOW_MS + GRAIN_MS)
-  end
-  return pairs_of_ms_and_member
+-- Return {ms, response, …} with no ms further in the future than GRAIN_MS.
+local function limited(activities)
+  for i = 1, #activities, 2 do activities[i] = math.min(activities[i], NOW_MS + GRAIN_MS) end
+  return activities
 end
 
 for r, response in ipairs(responses) do
@@ -484,9 +493,9 @@ end
 for l = 1, LOG_COUNT do
   if not pending or count_pending(entries_of_logs[l]) > 0 then append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l]) end
 end
-in_slices(active, function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-in_slices(not_later_than_now(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-in_slices(not_later_than_now(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
+in_slices(limited(active), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
+in_slices(limited(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
+in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 
 -- --------------------------------------------------------------------------- apply what must be written once
 
@@ -505,6 +514,7 @@ local function raise_alerts(r, response, p, part)
   end
 end
 
+-- Add to a count. The numbers of names that producers choose (`type:…`, `left_out:…`) are bounded.
 local function count(name, n)
   if n == 0 then return end
   local kind, rest = string.match(name, '^(%a[%a_]*):(.*)$')
@@ -552,14 +562,15 @@ if redis.call('EXISTS', OWNERS) == 1 then in_slices(entry_ids, function(...) red
 
 -- ------------------------------------------------------------------------------------------------------ report
 
--- Responses can be settled once the low-water mark has passed them. While another worker is stuck with older entries,
--- report also the waiting responses of this batch, as their texts may be certain without those entries.
+-- A response can be settled once the low-water mark has passed the entry that closed it. The script reports the
+-- candidates by milliseconds; the worker compares the exact ids. While another worker is stuck with older entries, it
+-- also reports the waiting responses of this batch, as their texts may be certain without those entries.
 local oldest_pending, stalled, owned = oldest_pending_of(INPUT, GROUP, STALLED_MS, OWNERS)
 local last_delivered = oldest_pending == '' and last_delivered_of(INPUT, GROUP) or '0-0'
-local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
-local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', passed_ms, 'LIMIT', 0, READY_AT_MOST)
+local mark_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
+local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', mark_ms, 'LIMIT', 0, READY_AT_MOST)
 local more = #ready >= READY_AT_MOST
-ready = without_owned(ready, owned, WAITING, true)
+ready = without_owned(ready, owned, WAITING, false)
 if stalled then
   for l = 1, LOG_COUNT do
     candidates[#candidates + 1] = string.match(KEYS[FIRST_LOG + l], '^(.*):%d+:%d+:[%l_]+$', LOG_PREFIX + 1)

@@ -55,9 +55,9 @@ local function id_of_age(ms)
   return string.format('%.0f-0', math.max(math.floor(server_ms() / 1000) * 1000 - ms, 0))
 end
 
--- Return how far the slowest of a stream's groups has come, and true if that entry is pending. The entry is the
--- group's oldest pending one, or its last delivered one if none is pending. Only groups with this name prefix count;
--- nil if the stream has none.
+-- Return the first entry that a group of the stream still needs, and whether it is pending. That is the oldest pending
+-- entry of the group, or its last delivered one if none is pending. Only groups with this name prefix count; nil if the
+-- stream has none.
 local function needed_of(stream, prefix)
   local needed, is_pending
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -104,15 +104,15 @@ end
 
 -- Return `members`, a list of responses, without those that must wait for a pending entry of their own (in `owned`). A
 -- response waits for its entry if that came before the ms of its score in `waiting`. If a worker is stuck with the
--- entry, the response may have a certain text and stays in the list, unless `even_stuck` is true.
-local function without_owned(members, owned, waiting, even_stuck)
+-- entry, the response may have a certain text: with `keep_stuck` it stays in the list.
+local function without_owned(members, owned, waiting, keep_stuck)
   if #owned == 0 then return members end
   local oldest, rest = {}, {}
   for _, entry in ipairs(owned) do oldest[entry[2]] = oldest[entry[2]] or entry end
   for _, member in ipairs(members) do
     local entry = oldest[member]
     local waits = entry and tonumber(redis.call('ZSCORE', waiting, member)) > numbers_of(entry[1])
-    if not waits or (entry[3] and not even_stuck) then rest[#rest + 1] = member end
+    if not waits or (entry[3] and keep_stuck) then rest[#rest + 1] = member end
   end
   return rest
 end

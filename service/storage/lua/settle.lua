@@ -7,20 +7,20 @@
 -- ARGV  1 the plan, MessagePack:
 --         settlements    {state, marker, member, version, applied_endings {field, …}, unsettled_ms, ended, idle_since_ms,
 --                         partial, earlier {field, …},
---                         texts {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
+--                         closed {field, log, log_bytes, late, item, item_field, id, message, json, digest, opened,
 --                         finished, contradicted} (a dropped copy has the first four),
 --                         contradictions {field, alert},
 --                         outcome {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled, refusing {kind, …}}}
 --                        version: the state's version that was read
 --                        applied_endings: arrivals of applied endings, to be deleted
---                        unsettled_ms: ms for which the response waits; absent if it does not wait
+--                        unsettled_ms: ms of the entry that the response waits for; absent if it does not wait
 --                        ended: true to replace the state by a marker
 --                        idle_since_ms: settle only if the response's score in OPEN is still this one
 --                        partial: true if a later call has more texts of the response and the effects of its end
 --                        earlier: the parts that earlier calls have settled
---                        texts: in order; log_bytes is the log's length when it was read, late the number of its
---                        events that came after the text's end
+--                        closed: texts and dropped copies, in order; log_bytes is the log's length when it was read,
+--                        late the number of its deltas after the closing event
 --                        outcome: the effects of the response's end
 --         marker_ttl_ms  TTL of the marker of a response that is over
 --         over_ttl_ms    TTL of the state of a response that is over
@@ -30,7 +30,7 @@
 --         replication_id        the replication id under which the responses and the low-water mark were read
 --         names_at_most  maximum number of names in a bucket; a replaced name is counted as `other`
 --         other          the name under which replaced names are counted
--- Returns MessagePack: {{settlement, text}, …}, the indexes from 0 of the texts that this run has written; empty if
+-- Returns MessagePack: {{settlement, closed}, …}, the indexes from 0 of the texts that this run has written; empty if
 --         the replication id has changed
 --
 -- A marker is MessagePack: {1 if the response was counted, {alert type, …}, part, digest of its text, …}. A `!` before
@@ -81,7 +81,7 @@ for s, settlement in ipairs(plan.settlements) do
   must_be_a('hash', state)
   if settlement.ended then must_be_a('string', marker) end
   if s == 1 then check_rights(state, marker) end
-  for t, text in ipairs(settlement.texts) do
+  for t, text in ipairs(settlement.closed) do
     text.number = {s - 1, t - 1}
     text.log, text.item = KEYS[text.log], text.item and KEYS[text.item]
     must_be_a('string', text.log)
@@ -105,8 +105,11 @@ local function contradict(state, field, alert)
   add_to(COUNTS, 'contradicted', 1)
 end
 
+-- The texts that this run has written: their indexes in the plan.
+local written = {}
+
 -- Write a text to its stream and its item, and raise its alerts.
-local function write(state, text, written)
+local function write(state, text)
   redis.call('XADD', ASSEMBLED, '*', unpack(text.message))
   if redis.call('HSETNX', text.item, text.item_field, text.json) == 1 then
     redis.call('PEXPIRE', text.item, plan.item_ttl_ms)
@@ -123,14 +126,14 @@ end
 
 -- Return true if the item already has a text with this id. That text stays, even if no state or marker remembers the
 -- part, so that an id never gets two texts. The field may have a text with another id, because two responses can use
--- the same item id. (Quotation marks within a text are escaped.)
-local function is_shown(text)
+-- the same item id. The search cannot match inside a text, because quotation marks are escaped there.
+local function is_in_item(text)
   local json = redis.call('HGET', text.item, text.item_field)
   return json and string.find(json, '"id":"' .. text.id .. '"', 1, true) ~= nil
 end
 
 -- Finish a part. Return true if it is finished now or was before, false if its log has changed since it was read.
-local function finish(state, text, written)
+local function finish(state, text)
   local part = 'part:' .. text.field
   if redis.call('HGET', state, part) == 'done' then
     -- The worker that finished it may not have seen the other text, and this settlement may delete the ending that has
@@ -139,7 +142,7 @@ local function finish(state, text, written)
     return true
   end
   if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end
-  if text.message and not is_shown(text) then write(state, text, written) end
+  if text.message and not is_in_item(text) then write(state, text) end
   redis.call('HSET', state, part, 'done')
   redis.call('HDEL', state, 'size:' .. text.field)
   redis.call('DEL', text.log)
@@ -154,27 +157,27 @@ local tallies = {}
 -- refused if its reason says so or a part of a kind in `refusing` has raised its alert, else as blocked if a filter
 -- stopped it. A cancelled response counts only if it was refused. A missing state means that the effects were applied
 -- before.
-local function conclude(state, over)
+local function conclude(state, outcome)
   if redis.call('EXISTS', state) == 0 then return end
-  for _, alert in ipairs(over.alerts) do
+  for _, alert in ipairs(outcome.alerts) do
     local field = 'alerted:' .. alert.type
     if redis.call('HEXISTS', state, field) == 0 then
       redis.call('XADD', ALERTS, '*', unpack(alert.entry))
       redis.call('HSET', state, field, '1')
     end
   end
-  if #over.buckets == 0 or redis.call('HSETNX', state, 'over', '1') == 0 then return end
-  local refused, refuses = over.refused and 1 or 0, {}
-  for _, kind in ipairs(over.refusing) do refuses[kind] = true end
+  if #outcome.buckets == 0 or redis.call('HSETNX', state, 'over', '1') == 0 then return end
+  local refused, refuses = outcome.refused and 1 or 0, {}
+  for _, kind in ipairs(outcome.refusing) do refuses[kind] = true end
   for _, field in ipairs(redis.call('HKEYS', state)) do
     local kind = string.match(field, '^alerted:%d+:%d+:(.*)$')
     if kind and refuses[kind] then refused = 1 end
   end
-  if over.cancelled and refused == 0 then return end
-  local blocked = over.blocked and refused == 0 and 1 or 0
-  for _, bucket in ipairs(over.buckets) do
+  if outcome.cancelled and refused == 0 then return end
+  local blocked = outcome.blocked and refused == 0 and 1 or 0
+  for _, bucket in ipairs(outcome.buckets) do
     tallies[bucket] = tallies[bucket] or {}
-    for _, subject in ipairs(over.counted_for) do
+    for _, subject in ipairs(outcome.counted_for) do
       local name = subject[1] .. ':' .. subject[2]
       local tally = tallies[bucket][name]
         or {scope = subject[1], name = subject[2], responses = 0, refused = 0, blocked = 0}
@@ -204,8 +207,8 @@ local function merge(key, subject)
 end
 
 -- Add the counts of this run to a bucket. The weight of a name is its number of responses.
-local function count_in(key, weights, tallies)
-  for subject, tally in pairs(tallies) do
+local function count_in(key, weights, tally_of)
+  for subject, tally in pairs(tally_of) do
     local scope, name = tally.scope, tally.name
     local lightest = make_room(weights, plan.names_at_most, subject)
     if lightest then merge(key, lightest) end
@@ -247,7 +250,7 @@ local function marker_of(state)
 end
 
 -- Replace the state of a response that is over by its marker, unless a part is open or an ending is not applied yet.
-local function forget(state, marker_key, member)
+local function replace_by_marker(state, marker_key, member)
   local fields, flat = {}, redis.call('HGETALL', state)
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
@@ -265,7 +268,7 @@ local function forget(state, marker_key, member)
 end
 
 -- Set or delete the ms for which a response waits, unless closings or endings came since it was read.
-local function wait_on(state, settlement)
+local function update_waiting(state, settlement)
   if tonumber(redis.call('HGET', state, 'version') or 0) ~= settlement.version then return end
   if settlement.unsettled_ms then
     redis.call('ZADD', WAITING, settlement.unsettled_ms, settlement.member)
@@ -274,12 +277,11 @@ local function wait_on(state, settlement)
   end
 end
 
-local written = {}
 -- Finish texts and drop copies in order, up to the first with a changed log, so that no text is finished before one
 -- that was closed earlier. Return true if all are finished.
-local function finish_all(state, texts, written)
+local function finish_all(state, texts)
   for _, text in ipairs(texts) do
-    if not finish(state, text, written) then return false end
+    if not finish(state, text) then return false end
   end
   return true
 end
@@ -289,17 +291,17 @@ local function settle(settlement)
   for _, field in ipairs(settlement.earlier) do
     if redis.call('HGET', state, 'part:' .. field) ~= 'done' then return end -- the worker reads the response again
   end
-  local all_finished = finish_all(state, settlement.texts, written)
+  local all_finished = finish_all(state, settlement.closed)
   if settlement.partial then return end
   if all_finished then
     for _, field in ipairs(settlement.applied_endings) do redis.call('HDEL', state, 'end:' .. field, 'note:' .. field) end
-    wait_on(state, settlement)
+    update_waiting(state, settlement)
   end
   for _, each in ipairs(settlement.contradictions) do
     if redis.call('HGET', state, 'part:' .. each.field) == 'done' then contradict(state, each.field, each.alert) end
   end
   if all_finished and settlement.outcome then conclude(state, settlement.outcome) end
-  if settlement.ended then forget(state, KEYS[settlement.marker], settlement.member) end
+  if settlement.ended then replace_by_marker(state, KEYS[settlement.marker], settlement.member) end
 end
 
 for _, settlement in ipairs(plan.settlements) do

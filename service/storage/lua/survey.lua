@@ -49,7 +49,7 @@ if oldest ~= '' then stream_ms = math.min(stream_ms, ms_of(oldest)) end
 local passed_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
 local ready = redis.call('ZRANGEBYSCORE', WAITING, '-inf', stalled and '+inf' or passed_ms, 'LIMIT', 0, AT_MOST)
 local more = AT_MOST > 0 and #ready >= AT_MOST
-ready = without_owned(ready, owned, WAITING, false)
+ready = without_owned(ready, owned, WAITING, true)
 local idle = redis.call('ZRANGEBYSCORE', OPEN, '-inf', '(' .. string.format('%.0f', stream_ms - IDLE_TIMEOUT_MS),
   'WITHSCORES', 'LIMIT', 0, AT_MOST)
 

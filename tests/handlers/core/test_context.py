@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.core.context import Registers, context_of, note
+from handlers.core.context import Registers, context_of, merge_context
 from handlers.core.effects import ContextValues
 from handlers.core.identity import EntryId
 from tests.strategies import near_entry_ids
@@ -27,7 +27,7 @@ def noted(all_notes: Sequence[Note]) -> Registers:
     """Return the registers after these notes."""
     registers: Registers = {}
     for context, entry, learned in all_notes:
-        note(registers, context, entry, learned=learned)
+        merge_context(registers, context, entry, learned=learned)
     return registers
 
 

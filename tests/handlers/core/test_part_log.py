@@ -42,7 +42,7 @@ def test_fast_and_slow_path_assemble_alike(chunks: list[Chunk], until: Arrival |
         assert log.has_fragment(until) == bool(in_time)
         assert log.length(until) == utf16_length(assemble(in_time).text)
     speaks = [fragment.arrival for fragment in distinct if fragment.delta]
-    assert log.text_since == min(speaks, default=None)
+    assert log.first_text == min(speaks, default=None)
 
 
 @given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=3), min_size=1, max_size=4))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from handlers.core.assembly import Assembly, StoredClosing, StoredFragment
-from handlers.core.context import Registers, note
+from handlers.core.context import Registers, merge_context
 from handlers.core.contradictions import Contradiction
 from handlers.core.effects import Checksum, ContextValues, Copy, Ending, Note, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
@@ -39,7 +39,7 @@ class Story:
     def __init__(self, key: StreamKey = KEY, context: ContextValues = KNOWN) -> None:
         self.key = key
         self.registers: Registers = {}
-        note(self.registers, context, EntryId(1, 0))
+        merge_context(self.registers, context, EntryId(1, 0))
         self.logs: dict[PartKey, tuple[list[StoredFragment], list[StoredClosing], list[str]]] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.finished: dict[PartKey, str | None] = {}
@@ -557,8 +557,8 @@ def test_nothing_is_given_up_before_the_idle_timeout() -> None:
 def test_ends_come_in_the_order_of_the_stream() -> None:
     """Return ends in stream order, each with the context before it."""
     story = Story(context=ContextValues()).end(7, "failed", "cyber_policy").end(3, "failed").delta(1, "a")
-    note(story.registers, ContextValues(model="early"), EntryId(2, 0))
-    note(story.registers, ContextValues(tenant="late"), EntryId(5, 0))
+    merge_context(story.registers, ContextValues(model="early"), EntryId(2, 0))
+    merge_context(story.registers, ContextValues(tenant="late"), EntryId(5, 0))
     assert story.resolve().ends == [
         ResponseEnd(KEY, "failed", None, ContextValues(model="early"), 3),
         ResponseEnd(KEY, "failed", "cyber_policy", ContextValues(model="early", tenant="late"), 7),

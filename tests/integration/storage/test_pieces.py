@@ -72,7 +72,7 @@ async def test_all_of_it_comes_out_once(
 ) -> None:
     """Otherwise parts of an entry in pieces would be lost, or be counted twice after a lost connection."""
     whole = await outputs(redis, f"{prefix}-whole", 0, pieces=False)
-    monkeypatch.setattr(store, "SERVER_US", 10)
+    monkeypatch.setattr(store, "MAX_SERVER_US", 10)
     assert await outputs(redis, f"{prefix}-cut", before, pieces=True) == whole
     assert whole["counts"]["late"] == 1
     assert len(whole["texts"]) == ITEMS

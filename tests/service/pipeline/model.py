@@ -108,7 +108,7 @@ class StoredSet:
                     if any(differs(each, change.notes, response.done[part]) for each in added.closings):
                         self.contradicted.add(part)
                 else:
-                    named = None if added.item_id is None else commit.named(added)
+                    named = None if added.item_id is None else commit.item_id_entry(added)
                     chunk = encode_chunk(commit.columns(added), added.closings, added.item_id, named)
                     response.logs[part] = response.logs.get(part, b"") + chunk
             response.endings.update(change.endings)

@@ -89,7 +89,7 @@ def test_events_become_the_sets_of_their_parts() -> None:
     assert change.item_id == "it_1"
     assert change.entries == [0, 1]
     assert batch.commit.entries == [b"1000-0", b"1001-0"]
-    assert batch.commit.responses[KEY].entries == {1}
+    assert batch.commit.responses[KEY].effect_entries == {1}
     assert (batch.commit.dead_letters, batch.commit.counts) == ([], {})
 
 
@@ -679,7 +679,7 @@ def test_rare_values_are_stored_as_notes() -> None:
         at(0, 2): Note(redacted=True),
         at(0, 3): Note(loss=True),
     }
-    assert response.entries == {0}
+    assert response.effect_entries == {0}
     assert [closing.arrival.position for closing in response.parts[PART].closings] == [0, 1, 4]
 
 

@@ -106,7 +106,7 @@ def content_of(commit: Commit) -> Any:
             response.endings,
             response.notes,
             response.context_claims,
-            response.entries,
+            response.effect_entries,
         )
         for key, response in commit.responses.items()
     }

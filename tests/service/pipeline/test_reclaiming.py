@@ -115,8 +115,8 @@ class RecordingWorker:
     replication_id = "history"
     max_entry_bytes = 77
 
-    def __init__(self, *in_hand: bytes) -> None:
-        self.in_hand = {*in_hand}
+    def __init__(self, *in_progress: bytes) -> None:
+        self.in_progress = {*in_progress}
         self.taken: list[tuple[list[bytes], Mapping[bytes, int]]] = []
         self.dead_letters: list[tuple[bytes, int, Unreadable, str]] = []
         self.held: list[set[bytes]] = []
@@ -126,23 +126,23 @@ class RecordingWorker:
         return BatchBuilder(Rules(frozenset(), frozenset(), 1000, 1), 1000)
 
     @contextmanager
-    def holding(self, entry_ids: Collection[bytes]) -> Iterator[None]:
+    def marked_in_progress(self, entry_ids: Collection[bytes]) -> Iterator[None]:
         """Hold these entries for the duration of the block."""
-        self.in_hand |= set(entry_ids)
+        self.in_progress |= set(entry_ids)
         yield
-        self.in_hand -= set(entry_ids)
+        self.in_progress -= set(entry_ids)
 
     async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int]) -> None:
         """Record a batch."""
         self.taken.append(([*builder.ids], deliveries))
-        self.held.append({*self.in_hand})
+        self.held.append({*self.in_progress})
 
     async def dead_letter(
         self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
     ) -> None:
         """Record a dead letter."""
         self.dead_letters.append((entry.id, deliveries, why, replication_id))
-        self.held.append({*self.in_hand})
+        self.held.append({*self.in_progress})
 
 
 def reclaimer(group: OrphanedGroup, worker: RecordingWorker) -> Reclaimer:
@@ -207,7 +207,7 @@ async def test_claimed_entries_are_held_until_processed() -> None:
     worker = RecordingWorker()
     await reclaimer(OrphanedGroup(claimed({"1-0": 1, "2-0": 2, "3-0": MAX_DELIVERIES})), worker).reclaim()
     assert worker.held == [{b"1-0", b"2-0", b"3-0"}] * 3
-    assert worker.in_hand == set()
+    assert worker.in_progress == set()
 
 
 async def test_entries_in_hand_are_not_claimed_again() -> None:
@@ -285,7 +285,7 @@ async def test_only_entries_in_hand_are_renewed() -> None:
     one = reclaimer(group, worker)
     await one.renew()
     assert group.calls == []
-    worker.in_hand = {b"1-0"}
+    worker.in_progress = {b"1-0"}
     await one.renew()
     assert group.calls == [("renew", {b"1-0"})]
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from deltaloom.reasons import reason_class
 from handlers import BUILT_IN
 from handlers.core.assembly import StoredClosing, StoredFragment
-from handlers.core.context import note
+from handlers.core.context import merge_context
 from handlers.core.effects import ContextValues, Ending, Rank
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.response import IDLE_TIMEOUT
@@ -59,7 +59,7 @@ def response(
     closings = [StoredClosing(at(2), Rank.DONE, "No.")] if closed else []
     registers: Registers = {}
     for ms, context in contexts:
-        note(registers, context, EntryId(ms, 0))
+        merge_context(registers, context, EntryId(ms, 0))
     endings = {
         at(ms, 9): Ending(key, None, status, reason, reason_class=reason and reason_class(reason))
         for ms, status, reason in ends

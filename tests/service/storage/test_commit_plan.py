@@ -19,8 +19,8 @@ from service.settings import Settings
 from service.storage import scripts
 from service.storage.commit_plan import (
     IDLE_GRAIN_MS,
-    LARGE_BYTES,
     MAX_RESPONSES,
+    UNCOUNTED_BYTES,
     PartPlan,
     ResponsePlan,
     ScriptPlan,
@@ -117,20 +117,20 @@ class Events:
         change = self._part(part)
         change.add([index], None, [index], [text])
         change.put_in_order()
-        change.name(item_id, index, 0)
+        change.record_item_id(item_id, index, 0)
         return self
 
     def close(self, index: int, part: PartKey = PART, text: str = "x") -> Events:
         """Add a closing."""
         arrival = Arrival(self.commit.entry(index), 0)
         self._part(part).close(StoredClosing(arrival, Rank.DONE, text))
-        self.change.entries.add(index)
+        self.change.effect_entries.add(index)
         return self
 
     def end(self, index: int) -> Events:
         """Add the response's end."""
         self.change.endings[Arrival(self.commit.entry(index), 0)] = Ending(self.key, None, "completed")
-        self.change.entries.add(index)
+        self.change.effect_entries.add(index)
         return self
 
     def with_context(self, index: int, context: ContextValues = ACME) -> Events:
@@ -190,7 +190,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         replication_id="history",
         acknowledges=True,
         open_at_most=SETTINGS.max_open_responses,
-        large_bytes=LARGE_BYTES,
+        uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=64 * 1024 * 1024,
     )
     assert call.entries_of_effects == [[], [], []]
@@ -233,7 +233,7 @@ def test_a_new_part_is_sent_in_full() -> None:
     call = Events(10, 20).delta(0, "a", "msg_1").delta(1, "b", "msg_1").with_context(0).plan(SentStates())
     response, part = call.only, call.only_part
     assert call.key(response.state) == STATE
-    assert (response.member, response.latest_ms) == ("response:resp_1", 20 + IDLE_GRAIN_MS)
+    assert (response.member, response.activity_ms) == ("response:resp_1", 20 + IDLE_GRAIN_MS)
     assert (response.context_known, response.closing_ms) == (False, False)
     assert response.registers[::2] == ["tenant"]
     assert response.registers[1].endswith(" acme")
@@ -267,7 +267,7 @@ def test_a_part_that_goes_on_only_grows() -> None:
     assert log == LOG
     assert [fragment.delta for fragment in chunk.fragments] == ["b"]
     assert chunk.item_id is None
-    assert call.call.grown == [PART]
+    assert call.call.growing_parts == [PART]
     assert STATE not in call.call.keys
     assert call.entries_of_effects == [[], [], [[0]]]
 
@@ -302,7 +302,7 @@ def test_the_latest_of_all_parts_keeps_a_response_active() -> None:
 def test_the_largest_entry_id_fits_into_a_score() -> None:
     """Leave the maximum entry time as it is, since a larger score would be out of range."""
     last = 2**64 - 1
-    assert Events(last).delta(0).plan(SentStates()).only.latest_ms == last
+    assert Events(last).delta(0).plan(SentStates()).only.activity_ms == last
 
 
 def alert() -> ModerationAlert:
@@ -328,13 +328,13 @@ def alert() -> ModerationAlert:
 def test_a_response_with_news_does_more_than_grow(more: Events) -> None:
     """Send more than an append if there are endings, closings, context, ids or further parts."""
     call = more.plan(known_part())
-    assert (call.call.responses, call.plan.log_count, call.call.grown) == ([KEY], 0, [])
+    assert (call.call.responses, call.plan.log_count, call.call.growing_parts) == ([KEY], 0, [])
 
 
 def test_an_end_alone_is_news() -> None:
     """Send an ending even if no entry is listed. Otherwise its response would never end."""
     events = Events(20).delta(0).end(0)
-    events.change.entries.clear()
+    events.change.effect_entries.clear()
     assert events.plan(known_part()).only.endings
 
 
@@ -389,7 +389,7 @@ def test_data_that_was_omitted_is_not_recorded_as_sent() -> None:
     Events(10).delta(0).with_context(0).store(sent)
     call = Events(20).delta(0, part=OTHER_PART).with_context(0).plan(sent)
     assert call.only.context_known
-    sent.forget(KEY)
+    sent.remove(KEY)
     sent.record(call.call.sends)
     assert Events(30).delta(0, part=OTHER_PART).with_context(0).plan(sent).only.registers
 
@@ -448,10 +448,10 @@ def test_the_earliest_closing_decides_how_long_a_response_waits() -> None:
 
 def test_the_latest_entry_counts_whatever_it_contains() -> None:
     """Pass the latest entry's time, for a delta as for an end."""
-    assert Events(10, 20).delta(0).end(1).plan(SentStates()).only.latest_ms == 20 + IDLE_GRAIN_MS
-    assert Events(10, 20).end(0).delta(1).plan(SentStates()).only.latest_ms == 20 + IDLE_GRAIN_MS
+    assert Events(10, 20).delta(0).end(1).plan(SentStates()).only.activity_ms == 20 + IDLE_GRAIN_MS
+    assert Events(10, 20).end(0).delta(1).plan(SentStates()).only.activity_ms == 20 + IDLE_GRAIN_MS
     assert (
-        Events(10, 20).delta(1).delta(0, part=OTHER_PART).plan(SentStates()).only.latest_ms
+        Events(10, 20).delta(1).delta(0, part=OTHER_PART).plan(SentStates()).only.activity_ms
         == 20 + IDLE_GRAIN_MS
     )
 

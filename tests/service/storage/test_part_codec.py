@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from handlers.core.assembly import Columns, StoredFragment
+from handlers.core.assembly import FragmentColumns, StoredFragment
 from handlers.core.identity import Arrival, EntryId
 from service.storage.part_codec import FRAGMENT_BYTES, CorruptLogError, decode_log, encode_chunk
 from tests.strategies import Chunk, chunks
@@ -33,7 +33,7 @@ def test_one_chunk_is_read_back(chunk: Chunk) -> None:
 
 def test_a_chunk_records_differing_item_ids() -> None:
     """Record item ids that differ within one chunk."""
-    columns = Columns([1], [0], [1], ["x"])
+    columns = FragmentColumns([1], [0], [1], ["x"])
     assert decode_log(encode_chunk(columns, [], "a", ids_differ=True)).ids_differ
     assert not decode_log(encode_chunk(columns, [], "a", EntryId(1, 0))).ids_differ
 
@@ -41,9 +41,9 @@ def test_a_chunk_records_differing_item_ids() -> None:
 def test_a_delta_takes_few_bytes() -> None:
     """Encode a short delta in less than eight bytes, and never in less than FRAGMENT_BYTES."""
     milliseconds = [10**12 + n for n in range(50)]
-    columns = Columns(milliseconds, [*range(50)], [*range(50)], ["four"] * 50)
+    columns = FragmentColumns(milliseconds, [*range(50)], [*range(50)], ["four"] * 50)
     assert len(encode_chunk(columns, [], None)) < 50 * 8
-    assert len(encode_chunk(Columns([10**12], [0], [1], [""]), [], None)) > FRAGMENT_BYTES
+    assert len(encode_chunk(FragmentColumns([10**12], [0], [1], [""]), [], None)) > FRAGMENT_BYTES
 
 
 def _as_commit_lua_reads(data: bytes, at: int) -> tuple[int, int]:
@@ -61,7 +61,9 @@ def test_a_chunks_head_is_read_alike_by_commit_lua(count: int) -> None:
     """Encode a chunk's head as commit.lua reads it. Otherwise the script would miscount fragments."""
     lengths = set()
     for more in range(129):
-        columns = Columns([1] * count, [*range(count)], [*range(count)], [""] * (count - 1) + ["x" * more])
+        columns = FragmentColumns(
+            [1] * count, [*range(count)], [*range(count)], [""] * (count - 1) + ["x" * more]
+        )
         data = encode_chunk(columns, [], None)
         length, at = _as_commit_lua_reads(data, 0)
         fragments, at = _as_commit_lua_reads(data, at)
@@ -73,8 +75,8 @@ def test_a_chunks_head_is_read_alike_by_commit_lua(count: int) -> None:
 
 def test_a_chunks_head_takes_two_bytes_up_to_the_border() -> None:
     """Encode a head up to the border in two bytes."""
-    body = len(encode_chunk(Columns([1], [0], [1], ["x" * 100]), [], None)) - 2 - 100
-    data = encode_chunk(Columns([1], [0], [1], ["x" * (127 - body)]), [], None)
+    body = len(encode_chunk(FragmentColumns([1], [0], [1], ["x" * 100]), [], None)) - 2 - 100
+    data = encode_chunk(FragmentColumns([1], [0], [1], ["x" * (127 - body)]), [], None)
     assert (data[:2], len(data)) == (bytes((127, 1)), 2 + 127)
 
 

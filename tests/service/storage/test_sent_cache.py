@@ -68,71 +68,71 @@ def test_a_repeated_context_keeps_its_earliest_entry() -> None:
 def named(item_id: str, entry: EntryId, *, ids_differ: bool = False) -> SentPart:
     """Return a part with this item id sent."""
     part = SentPart("0:0:refusal", "log")
-    part.record_name(item_id, entry, ids_differ=ids_differ)
+    part.record_item_id(item_id, entry, ids_differ=ids_differ)
     return part
 
 
 def test_a_part_without_item_ids_has_nothing_to_send() -> None:
     """Treat a missing item id as known. Otherwise producers without ids would always use the slow path."""
     part = SentPart("0:0:refusal", "log")
-    assert part.has_name(None, at(5), ids_differ=False)
-    part.record_name(None, at(5), ids_differ=False)
-    assert not part.has_name("a", at(5), ids_differ=False)
+    assert part.has_item_id(None, at(5), ids_differ=False)
+    part.record_item_id(None, at(5), ids_differ=False)
+    assert not part.has_item_id("a", at(5), ids_differ=False)
 
 
 def test_an_item_id_is_sent_until_its_earliest_entry_has_been() -> None:
     """Send an item id from an earlier entry, which decides the part's id."""
     part = named("a", at(5))
-    assert part.has_name("a", at(5), ids_differ=False)
-    assert part.has_name("a", at(6), ids_differ=False)
-    assert not part.has_name("a", at(4), ids_differ=False)
-    part.record_name("a", at(4), ids_differ=False)
-    assert part.has_name("a", at(4), ids_differ=False)
+    assert part.has_item_id("a", at(5), ids_differ=False)
+    assert part.has_item_id("a", at(6), ids_differ=False)
+    assert not part.has_item_id("a", at(4), ids_differ=False)
+    part.record_item_id("a", at(4), ids_differ=False)
+    assert part.has_item_id("a", at(4), ids_differ=False)
 
 
 def test_a_later_entry_does_not_replace_the_item_id() -> None:
     """Keep the earliest entry of an item id."""
     part = named("a", at(5))
-    part.record_name("a", at(9), ids_differ=False)
-    assert part.has_name("a", at(5), ids_differ=False)
+    part.record_item_id("a", at(9), ids_differ=False)
+    assert part.has_item_id("a", at(5), ids_differ=False)
 
 
 def test_another_item_id_is_sent_once() -> None:
     """Send once that item ids differ. Otherwise a text could be finished too early."""
     part = named("a", at(5))
-    assert not part.has_name("b", at(6), ids_differ=False)
-    part.record_name("b", at(6), ids_differ=False)
-    assert part.has_name("b", at(6), ids_differ=False)
-    assert part.has_name("c", at(7), ids_differ=True)
-    assert not part.has_name("b", at(4), ids_differ=False), "an earlier entry decides the item id"
+    assert not part.has_item_id("b", at(6), ids_differ=False)
+    part.record_item_id("b", at(6), ids_differ=False)
+    assert part.has_item_id("b", at(6), ids_differ=False)
+    assert part.has_item_id("c", at(7), ids_differ=True)
+    assert not part.has_item_id("b", at(4), ids_differ=False), "an earlier entry decides the item id"
 
 
 def test_item_ids_that_differ_within_a_batch_are_sent_once() -> None:
     """Send once that ids differ within a batch, even if the first id is known."""
     part = named("a", at(5))
-    assert not part.has_name("a", at(6), ids_differ=True)
-    part.record_name("a", at(6), ids_differ=True)
-    part.record_name("a", at(4), ids_differ=False)
-    assert part.has_name("a", at(7), ids_differ=True), "an earlier entry does not take it back"
-    assert named("a", at(5), ids_differ=True).has_name("b", at(6), ids_differ=False)
+    assert not part.has_item_id("a", at(6), ids_differ=True)
+    part.record_item_id("a", at(6), ids_differ=True)
+    part.record_item_id("a", at(4), ids_differ=False)
+    assert part.has_item_id("a", at(7), ids_differ=True), "an earlier entry does not take it back"
+    assert named("a", at(5), ids_differ=True).has_item_id("b", at(6), ids_differ=False)
 
 
 def test_a_repeated_item_id_is_not_a_difference() -> None:
     """Ignore a repeated item id. Otherwise the part would wait for the low-water mark."""
     part = named("a", at(5))
-    part.record_name("a", at(6), ids_differ=False)
-    assert not part.has_name("b", at(7), ids_differ=False)
+    part.record_item_id("a", at(6), ids_differ=False)
+    assert not part.has_item_id("b", at(7), ids_differ=False)
 
 
 def test_a_response_is_kept_until_it_is_forgotten() -> None:
-    """Keep a response's state until `forget`, as after the server has lost it."""
+    """Keep a response's state until `remove`, as after the server has lost it."""
     sent, key = SentStates(), StreamKey("response", "resp_1")
     assert sent.get(key) is None
     sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [], 0.0))
     response = sent.get(key)
     assert response is not None
     assert (response.member, response.state) == ("response:resp_1", "state")
-    sent.forget(key)
+    sent.remove(key)
     assert sent.get(key) is None
 
 
@@ -145,4 +145,4 @@ def test_activity_of_a_forgotten_response_is_dropped() -> None:
     sent.record(Sends([], [(key, 8)], 0.0))
     response = sent.get(key)
     assert response is not None
-    assert response.expected_ms == 9
+    assert response.activity_ms == 9

@@ -133,7 +133,7 @@ def test_unset_values_are_left_out() -> None:
     (plan,) = Call(settlement()).settlements
     assert not {"unsettled_ms", "idle_since_ms", "outcome"} & plan.keys()
     assert plan["ended"] is False
-    assert plan["applied_endings"] == plan["texts"] == []
+    assert plan["applied_endings"] == plan["closed"] == []
 
 
 def test_a_time_of_zero_is_a_time() -> None:
@@ -146,7 +146,7 @@ def test_a_text_is_written_with_its_item() -> None:
     """Pass the text with the keys and fields of its log and its item."""
     finished = text()
     call = Call(settlement([finished]))
-    ((plan,),) = (each["texts"] for each in call.settlements)
+    ((plan,),) = (each["closed"] for each in call.settlements)
     assert call.key(plan["log"]) == "t:log:response:resp_1:2:1:refusal"
     assert call.key(plan["item"]) == "t:item:resp_1:2"
     assert (plan["field"], plan["item_field"]) == ("2:1:refusal", "refusal:1")
@@ -161,7 +161,7 @@ def test_a_text_brings_its_alerts() -> None:
     """Pass the opened and the finished alert separately."""
     opened, finished = alert("deltaloom.refusal.opened"), alert("deltaloom.refusal.finished")
     call = Call(settlement([text(opened, finished)]))
-    ((plan,),) = (each["texts"] for each in call.settlements)
+    ((plan,),) = (each["closed"] for each in call.settlements)
     assert plan["opened"] == entry_of_alert(opened, "t")
     assert plan["finished"] == entry_of_alert(finished, "t")
 
