@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def on_delta(event: RefusalDelta, origin: Origin) -> Iterator[Fragment]:
-    """Return the fragment of a `response.refusal.delta`."""
+    """Return the fragment of a delta. The fast path adds most deltas without this call: see `Route.adds`."""
     return fragment(event, origin, "refusal", event.content_index, event.delta)
 
 

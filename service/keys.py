@@ -4,7 +4,7 @@
 |---------------------------|--------|----------------------------------------------|------------------|
 | `state:<stream key>`      | hash   | a response: parts, context, endings          | TTL              |
 | `log:<stream key>:<part>` | string | an open part's set of events, in chunks      | its end, or TTL  |
-| `open`                    | zset   | open responses, by ms of last activity       | end, or idleness |
+| `open`                    | zset   | open responses, by ms of last activity (1)   | end, or idleness |
 | `waiting`                 | zset   | unsettled responses, by ms of first closing  | settlement       |
 | `done:<digest>`           | string | marker of a response that is over            | TTL              |
 | `owners`                  | hash   | responses of large pending entries           | acknowledgement  |
@@ -18,6 +18,8 @@
 | `spike-turn`              | string | the worker with the right to look for spikes | TTL              |
 | `rates:<width>:<start>`   | hash   | responses that ended in a bucket of time     | TTL              |
 | `rate-names:<width>:<…>`  | zset   | weights of the names in such a bucket        | TTL              |
+
+(1) Up to a second too late: see `IDLE_GRAIN_MS`.
 
 The relay's keys; with several partitions, the first one has those for all.
 
@@ -55,7 +57,7 @@ BEYOND_LIMIT = "parts_beyond_limit"
 """The name of the count of events with parts beyond the limit of parts per response."""
 
 LATE = "late"
-"""The name of the count of events for finished texts."""
+"""The name of the count of deltas for finished texts."""
 
 SET_ASIDE = "set_aside"
 """The name of the count of responses that were set aside, because they cannot be settled."""

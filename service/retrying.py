@@ -20,7 +20,9 @@ MAX_PAUSE = 5
 
 
 class RetryUntilAvailable:
-    """Retries steps until Redis is available. All parts of a process share one instance.
+    """Retries steps until Redis is available.
+
+    All parts of a process share one instance; in a cluster, each partition has its own.
 
     It logs one line when Redis becomes unavailable, one when the cause changes, and one when Redis is back.
     If Redis is misconfigured for some steps only, the others continue, and each such error is logged once.

@@ -13,7 +13,7 @@ from service.keys import Keys
 from service.pipeline.batch import Batch
 from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
-from service.pipeline.processing import Worker
+from service.pipeline.processing import BatchProcessor
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.settling import settle
 from service.retrying import RetryUntilAvailable
@@ -42,7 +42,7 @@ class Consumer:
         self.name = settings.consumer
         retrying = RetryUntilAvailable()
         self.group = ConsumerGroup(redis, keys, self.name)
-        self.worker = Worker(
+        self.worker = BatchProcessor(
             storage or RedisStorage(redis, keys, settings), table, keys.names, settings, retrying, open_entry
         )
         self.reclaimer = Reclaimer(self.group, self.worker, settings, retrying)

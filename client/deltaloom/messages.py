@@ -30,8 +30,8 @@ Kind = KnownKind | str
 
 KnownStatus = Literal["completed", "incomplete", "failed", "cancelled", "abandoned"]
 Status = KnownStatus | str
-"""Status of a text. `completed`: its own event, an event of its part or item, or `response.completed` closed
-it. `incomplete`: the response ended early. `failed`: the response failed. `cancelled`: somebody cancelled the
+"""Status of a text. `completed`: its `.done`, a copy of its part or item, or `response.completed` closed it.
+`incomplete`: the response ended early. `failed`: the response failed. `cancelled`: somebody cancelled the
 response. `abandoned`: no event came for the idle timeout, or too many responses were open."""
 
 KnownIntegrity = Literal["verified", "repaired", "unverified", "redacted"]

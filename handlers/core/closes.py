@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StatedText(NamedTuple):
-    """A text of a part (may be empty) from a closing or from the response's final copy."""
+    """An authoritative text of a part (may be empty): from a closing, or from the response's final copy."""
 
     rank: Rank
     text: str
@@ -28,7 +28,7 @@ class Close(NamedTuple):
 
     at: Arrival
     ending: Ending | None
-    """The end of the response, if it closes the part; None if a closing or the item's end came by then."""
+    """The end of the response that closes the part; None if the part or its item had ended by then."""
     stated: StatedText
 
     @property
@@ -60,15 +60,15 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
         closing_end = timeline.item_end_from(part.output_index, max(log.began, first_text))
         if closing_end is not None:
             stated.setdefault(closing_end, [])
-    own = False
+    ended_itself = False  # a closing or the end of the item came by then
     for arrival in sorted(stated):
         here = sorted(stated[arrival], key=lambda each: (each.rank, each.text))
-        own = own or (item_end is not None and item_end <= arrival)
-        own = own or any(each.rank is not Rank.RESPONSE for each in here)
+        ended_itself = ended_itself or (item_end is not None and item_end <= arrival)
+        ended_itself = ended_itself or any(each.rank is not Rank.RESPONSE for each in here)
         best = _best(here)
         ends = response_end is not None and response_end[0] == arrival
         if best.text or ends or best.note.redacted or (first_text is not None and first_text <= arrival):
-            ending = response_end[1] if response_end is not None and ends and not own else None
+            ending = response_end[1] if response_end is not None and ends and not ended_itself else None
             return Close(arrival, ending, best)
     return None
 

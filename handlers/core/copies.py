@@ -43,13 +43,15 @@ class Assigned(NamedTuple):
     """Parts that are only the places of misplaced copies."""
     others: list[tuple[PartKey, Other]]
     """Closed parts for which a misplaced copy has a different text, with that text."""
-    ended: Mapping[PartKey, tuple[Arrival, str]]
+    texts_of_ends: Mapping[PartKey, tuple[Arrival, str]]
     """Parts with a text from a final copy or an announcement only: the closing arrival, and the text."""
 
     def is_closed(self, part: PartKey, before: Arrival) -> bool:
         """Return whether a part that is not stored as finished was closed before an event."""
-        ended, close = self.ended.get(part), self.closes.get(part)
-        return (ended is not None and ended[0] < before) or (close is not None and close.at < before)
+        texts_of_ends, close = self.texts_of_ends.get(part), self.closes.get(part)
+        return (texts_of_ends is not None and texts_of_ends[0] < before) or (
+            close is not None and close.at < before
+        )
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
@@ -61,7 +63,7 @@ def assign_item_copies(
     timeline: Timeline,
     closes: Mapping[PartKey, Close],
     joined: Joined,
-    ended: Mapping[PartKey, tuple[Arrival, str]] = MappingProxyType({}),
+    texts_of_ends: Mapping[PartKey, tuple[Arrival, str]] = MappingProxyType({}),
 ) -> Assigned:
     """Match the misplaced copies of each item to the parts that they belong to.
 
@@ -69,9 +71,9 @@ def assign_item_copies(
         timeline: the stored state of the response.
         closes: closes of open parts that the low-water mark has passed.
         joined: the joined texts of open parts.
-        ended: as in `Assigned`.
+        texts_of_ends: as in `Assigned`.
     """
-    assigned = Assigned({**closes}, set(), [], ended)
+    assigned = Assigned({**closes}, set(), [], texts_of_ends)
     groups: dict[tuple[Arrival, Kind], list[PartKey]] = {}
     for part, close in closes.items():
         log = timeline.state.open_parts[part]
@@ -110,8 +112,8 @@ def _assign(
 
 
 def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -> str | None:
-    if part in assigned.ended:
-        return text_digest(assigned.ended[part][1])
+    if part in assigned.texts_of_ends:
+        return text_digest(assigned.texts_of_ends[part][1])
     return joined.digest(part, until, assigned.closes.get(part))
 
 
@@ -126,7 +128,7 @@ def _parts_without_copy(
         if ending
         else set()
     )
-    like = {*timeline.parts_like(first), *(part for part in assigned.ended if is_like(part, first))}
+    like = {*timeline.parts_like(first), *(part for part in assigned.texts_of_ends if is_like(part, first))}
     found = [part for part in like if _place(part) not in listed and part not in copies]
     if listed:
         return sorted(
@@ -179,7 +181,7 @@ class Joined:
                 self._by_kind.setdefault(part.kind, []).append((part, log))
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
-        """Return the digest of a part's text up to an event; None if v0.1.0 finished the part."""
+        """Return the digest of a part's text up to an event; None if no digest of it is stored."""
         if part in self._state.finished_parts:
             return self._state.finished_parts[part]
         if close is not None and close.at < until and close.stated.text:

@@ -10,8 +10,8 @@
    text of its own: see `handlers.core.copies`.
 4. Events before the closing one may still be pending in another worker, normally for milliseconds. So a
    closed part waits until the group's low-water mark has passed the closing entry. If the other worker is
-   stuck or dead, texts that are certain are finished at once, and only the others wait. A text is certain if
-   the authoritative text equals the joined, numbered deltas, and its context is known (see `_is_certain`).
+   stuck or dead, texts that are certain are finished at once, and only the others wait. `_is_certain` has the
+   conditions.
 5. A finished text is never revised. A different authoritative text for the same part is a contradiction,
    whenever it comes.
 """
@@ -33,12 +33,13 @@ from handlers.core.text import repair
 from handlers.core.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from deltaloom.messages import Integrity, IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
     from handlers.core.closes import Close, StatedText
     from handlers.core.contradictions import Contradiction
+    from handlers.core.copies import Assigned
     from handlers.core.part_log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
@@ -159,36 +160,53 @@ def resolve(
     closes = {
         part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
     }
-    passed = {
+    passed_closes = {
         part: close
         for part, close in closes.items()
         if close is not None and low_water.passed(close.at.entry)
     }
     joined = Joined(timeline)
-    assigned = assign_item_copies(timeline, passed, joined, ended)
+    assigned = assign_item_copies(timeline, passed_closes, joined, ended)
     others = (earliest(state, part, [other]) for part, other in assigned.others)
     result.contradictions += [contradiction for contradiction in others if contradiction is not None]
-    found: list[_Closed] = [*texts_of_ends]
+    found: list[_Closed] = [*texts_of_ends, *_close_parts(timeline, low_water, closes, assigned, result)]
+    if idle_at_ms is not None:
+        found += [
+            (_LAST, _abandoned(timeline, part, state.open_parts[part], idle_at_ms, why))
+            for part, close in closes.items()
+            if close is None and part not in assigned.closes and part not in assigned.copies
+        ]
+    _add_closed(timeline, found, assigned.closes, joined, result)
+    closed_parts = {each.part for each in result.closed}
+    still_open = [(part, log) for part, log in state.open_parts.items() if part not in closed_parts]
+    result.applied_endings = timeline.applied_endings(low_water, still_open)
+    return result
+
+
+def _close_parts(
+    timeline: Timeline,
+    low_water: LowWater,
+    closes: Mapping[PartKey, Close | None],
+    assigned: Assigned,
+    result: Resolution,
+) -> Iterator[_Closed]:
+    """Yield the parts that can be finished or dropped; record the earliest close that has to wait.
+
+    `assigned` has the closes that the low-water mark has passed, and the copies among them.
+    """
     for part, close in closes.items():
-        log = state.open_parts[part]
+        log = timeline.state.open_parts[part]
         if part in assigned.copies:
             at = assigned.closes[part].at
-            found.append((at, DroppedCopy(part, log.assembled(at)[1])))
+            yield at, DroppedCopy(part, log.assembled(at)[1])
         elif part in assigned.closes:
-            found.append((assigned.closes[part].at, _finished(timeline, part, log, assigned.closes[part])))
-        elif close is not None:
+            yield assigned.closes[part].at, _finished(timeline, part, log, assigned.closes[part])
+        elif close is not None:  # the mark has not passed the close yet
             finished = _finished(timeline, part, log, close)
             if low_water.stalled and _is_certain(timeline, log, close, finished):
-                found.append((close.at, finished))
+                yield close.at, finished
             else:
-                _note_unsettled(result, close.at.entry)
-        elif idle_at_ms is not None:
-            found.append((_LAST, _abandoned(timeline, part, log, idle_at_ms, why)))
-    _add_closed(timeline, found, assigned.closes, joined, result)
-    over = {each.part for each in result.closed}
-    left = [(part, log) for part, log in state.open_parts.items() if part not in over]
-    result.applied_endings = timeline.applied_endings(low_water, left)
-    return result
+                _record_unsettled(result, close.at.entry)
 
 
 def _add_closed(
@@ -229,32 +247,32 @@ def _end_response(
     prove that its text is new, and no text may be written twice.
     """
     found: list[_Finished] = []
-    shown: set[Kind] = set()
+    kinds_with_text: set[Kind] = set()
     before = _FIRST
     for arrival, ending in timeline.response_ends:
         if not low_water.passed(arrival.entry):
-            _note_unsettled(result, arrival.entry)
+            _record_unsettled(result, arrival.entry)
             continue
         new = [
             _copied(timeline, arrival, ending, copy)
             for copy in ending.copies
-            if copy.text and copy.kind not in shown and not timeline.has_part(copy.kind, arrival)
+            if copy.text and copy.kind not in kinds_with_text and not timeline.has_part(copy.kind, arrival)
         ]
-        shown |= {finished.part.kind for finished in new}
-        new += _announced(timeline, before, arrival, ending, shown)
-        shown |= {finished.part.kind for finished in new}
+        kinds_with_text |= {finished.part.kind for finished in new}
+        new += _announced(timeline, before, arrival, ending, kinds_with_text)
+        kinds_with_text |= {finished.part.kind for finished in new}
         found += [(arrival, finished) for finished in new]
         before = arrival
         result.ended = True
         refused = False
         for kind in refusing:  # `any` would take longer than the check of the usual one kind
-            refused = refused or kind in shown or timeline.has_part(kind, arrival)
+            refused = refused or kind in kinds_with_text or timeline.has_part(kind, arrival)
         result.ends.append(_end(timeline, arrival, ending, refused_in_text=refused))
     return found
 
 
 def _announced(
-    timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, shown: Collection[Kind]
+    timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, kinds_with_text: Collection[Kind]
 ) -> list[FinishedPart]:
     """Return texts that only the events that begin their parts gave, between two ends of the response."""
     return [
@@ -262,7 +280,7 @@ def _announced(
             integrity="unverified", integrity_source=None, started_ms=at.entry.ms
         )
         for at, copy in timeline.announced(since, until)
-        if copy.kind not in shown and not timeline.has_part(copy.kind, until)
+        if copy.kind not in kinds_with_text and not timeline.has_part(copy.kind, until)
     ]
 
 
@@ -279,15 +297,15 @@ def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> l
 def _end(timeline: Timeline, arrival: Arrival, ending: Ending, *, refused_in_text: bool) -> ResponseEnd:
     state = timeline.state
     return ResponseEnd(
-        state.stream_key,
-        ending.status,
-        ending.reason,
-        context_of(state.registers, arrival.entry),
-        arrival.entry.ms,
-        ending.reason_class,
-        ending.provider_category,
-        ending.provider_explanation,
-        refused_in_text,
+        stream_key=state.stream_key,
+        status=ending.status,
+        reason=ending.reason,
+        context=context_of(state.registers, arrival.entry),
+        at_ms=arrival.entry.ms,
+        reason_class=ending.reason_class,
+        provider_category=ending.provider_category,
+        provider_explanation=ending.provider_explanation,
+        refused_in_text=refused_in_text,
     )
 
 
@@ -296,8 +314,8 @@ def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: Finish
 
     All of these must hold:
 
-    1. The text is verified by the part or its item at the part's place. The final copy alone does not do: a
-       pending entry may end the item without a text, and then nothing verifies the deltas.
+    1. The text is verified by the part or its item at the part's place. A final copy is not enough: a pending
+       entry may close the part earlier, without a text.
     2. Sequence numbers order the fragments, so that a pending repeat changes nothing.
     3. The item ids agree. If they differ, the message has that of the first event, which may be pending.
     4. No pending `response.created` can change the context.
@@ -308,7 +326,7 @@ def _is_certain(timeline: Timeline, log: PartLog, close: Close, finished: Finish
     return known and not timeline.has_ended(before=log.began)
 
 
-def _note_unsettled(result: Resolution, entry: EntryId) -> None:
+def _record_unsettled(result: Resolution, entry: EntryId) -> None:
     if result.unsettled_since is None or entry < result.unsettled_since:
         result.unsettled_since = entry
 
@@ -320,21 +338,21 @@ def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) ->
     log = state.open_parts.get(part)
     text = repair(copy.text)
     return FinishedPart(
-        part,
-        assemble(())._replace(text=text),
-        ending.status,
-        ending.reason,
-        "repaired",
-        copy.item_id,
-        context_of(state.registers, arrival.entry),
-        arrival.entry.ms,
-        arrival.entry.ms,
-        0 if log is None else log.assembled(arrival)[1],
-        ending.reason_class,
-        ending.provider_category,
-        ending.provider_explanation,
-        "provider",
-        contradiction_of(timeline, part, text, since=arrival),
+        part=part,
+        assembly=assemble(())._replace(text=text),
+        status=ending.status,
+        reason=ending.reason,
+        integrity="repaired",
+        item_id=copy.item_id,
+        context=context_of(state.registers, arrival.entry),
+        started_ms=arrival.entry.ms,
+        finished_ms=arrival.entry.ms,
+        late=0 if log is None else log.assembled(arrival)[1],
+        reason_class=ending.reason_class,
+        provider_category=ending.provider_category,
+        provider_explanation=ending.provider_explanation,
+        integrity_source="provider",
+        contradiction=contradiction_of(timeline, part, text, since=arrival),
     )
 
 
@@ -343,21 +361,21 @@ def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> 
     stated, ending = close.stated, close.ending
     text, integrity = _text_and_integrity(joined.text, stated, lost=timeline.has_loss(close.at))
     return FinishedPart(
-        part,
-        joined._replace(text=text),
-        "completed" if ending is None else ending.status,
-        None if ending is None else ending.reason,
-        integrity,
-        log.item_id_until(close.at.entry),
-        context_of(timeline.state.registers, close.at.entry),
-        log.began.entry.ms,
-        close.at.entry.ms,
-        late,
-        None if ending is None else ending.reason_class,
-        None if ending is None else ending.provider_category,
-        None if ending is None else ending.provider_explanation,
-        stated.note.source if stated.text or stated.note.checksum else None,
-        contradiction_of(timeline, part, text, since=log.began),
+        part=part,
+        assembly=joined._replace(text=text),
+        status="completed" if ending is None else ending.status,
+        reason=None if ending is None else ending.reason,
+        integrity=integrity,
+        item_id=log.item_id_until(close.at.entry),
+        context=context_of(timeline.state.registers, close.at.entry),
+        started_ms=log.began.entry.ms,
+        finished_ms=close.at.entry.ms,
+        late=late,
+        reason_class=None if ending is None else ending.reason_class,
+        provider_category=None if ending is None else ending.provider_category,
+        provider_explanation=None if ending is None else ending.provider_explanation,
+        integrity_source=stated.note.source if stated.text or stated.note.checksum else None,
+        contradiction=contradiction_of(timeline, part, text, since=log.began),
     )
 
 
@@ -377,15 +395,15 @@ def _abandoned(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why
     ended = ended_without_text(timeline, part, log)
     joined = log.assembled()[0]
     return FinishedPart(
-        part,
-        joined,
-        "abandoned" if ended is None else "completed",
-        why if ended is None else None,
-        "unverified",
-        log.item_id,
-        context_of(timeline.state.registers),
-        log.began.entry.ms,
-        now_ms if ended is None else ended.entry.ms,
+        part=part,
+        assembly=joined,
+        status="abandoned" if ended is None else "completed",
+        reason=why if ended is None else None,
+        integrity="unverified",
+        item_id=log.item_id,
+        context=context_of(timeline.state.registers),
+        started_ms=log.began.entry.ms,
+        finished_ms=now_ms if ended is None else ended.entry.ms,
         reason_class=reason_class(why) if ended is None else None,
         contradiction=contradiction_of(timeline, part, joined.text, since=log.began),
     )

@@ -25,9 +25,9 @@ class LowWater(NamedTuple):
     stalled: bool = False
     """True if the worker with the pending entry `entry` seems stuck: texts that are certain need not wait."""
     owned: Mapping[StreamKey, LowWater] = MappingProxyType({})
-    """Low-water marks of responses to which older pending entries are known to belong.
+    """Low-water marks of responses with older pending entries of their own.
 
-    Such an entry holds back the mark of its own response, and of no other.
+    Such an entry holds back no other response.
     """
 
     def of(self, stream_key: StreamKey) -> LowWater:
@@ -48,7 +48,8 @@ class ResponseState:
     endings: Mapping[Arrival, Ending] = field(default_factory=dict)
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
-    """Digest of each finished part's text; None if v0.1.0 finished the part."""
+    """Digest of each finished part's text. None if there is none: for a copy, if v0.1.0 finished the part, or if
+    another worker has finished it since the state was read."""
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def context_known(self, until: EntryId) -> bool:

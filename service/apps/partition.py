@@ -14,7 +14,7 @@ from service.bus.envelope import open_entry
 from service.cancelling import done_within
 from service.keys import Keys
 from service.periodic import PeriodicTask
-from service.pipeline.processing import Worker
+from service.pipeline.processing import BatchProcessor
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.scheduler import BatchScheduler
 from service.ports.storage import StorageUnavailableError
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 _BATCHES_AT_ONCE = 2
-"""Batches in progress: one at the server, one in Python. The limit is one if each must be durable first."""
+"""Batches in progress: one at the server, one in Python. One, if each must be on disk or
+replicas before the next one is read."""
 
 _LEAVES_WITHIN = 2.0
 """Maximum seconds for leaving the group; a server that hangs is not waited for longer."""
@@ -66,15 +67,15 @@ class Partition:
             client, keys, settings.kind_retentions, max(settings.retention, settings.item_ttl)
         )
         self._storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(self._storage, table, names, settings, retrying, open_entry)
+        self._processor = BatchProcessor(self._storage, table, names, settings, retrying, open_entry)
         # With either setting, a batch must be on disk or on replicas before the next one is read.
         one_by_one = settings.wait_aof or settings.wait_replicas > 0
-        self._scheduler = BatchScheduler(self._worker.process, 1 if one_by_one else _BATCHES_AT_ONCE)
-        self._reclaimer = Reclaimer(self.group, self._worker, settings, retrying)
+        self._scheduler = BatchScheduler(self._processor.process, 1 if one_by_one else _BATCHES_AT_ONCE)
+        self._reclaimer = Reclaimer(self.group, self._processor, settings, retrying)
         self._rounds = [
             PeriodicTask(name, interval, step, names.deltas)
             for name, interval, step in (
-                ("sweep", settings.sweep_interval, self._worker.sweep),
+                ("sweep", settings.sweep_interval, self._processor.sweep),
                 ("reclaim", settings.claim_time / 3, self._reclaimer.reclaim),
                 ("renew", settings.claim_time / 3, self._reclaimer.renew),
                 ("remove_idle_consumers", settings.claim_time * 4, self._reclaimer.remove_idle_consumers),
@@ -115,7 +116,7 @@ class Partition:
 
     def builder(self) -> BatchBuilder:
         """Return a builder for the next batch."""
-        return self._worker.builder()
+        return self._processor.builder()
 
     async def process(self, builder: BatchBuilder) -> None:
         """Schedule a batch that was read; return when the next one may be read."""

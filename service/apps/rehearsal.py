@@ -14,7 +14,7 @@ from deltaloom.streams import GROUP
 from handlers.core.identity import PartKey, StreamKey
 from service import logs
 from service.bus.envelope import open_entry
-from service.pipeline.processing import Worker
+from service.pipeline.processing import BatchProcessor
 from service.ports.storage import RawEntry, SetupError
 from service.retrying import RetryUntilAvailable, T
 from service.storage.client.availability import unavailable_if_away, without_script
@@ -64,7 +64,7 @@ class Rehearsals:
         """Rehearse for a partition, unless that was done on its server.
 
         Raises:
-            SetUpWronglyError, StorageUnavailableError: as in `rehearse`.
+            SetupError, StorageUnavailableError: as in `rehearse`.
         """
         if self._settings.address.mode == "cluster":
             await rehearse(self._client, self._table, self._settings, names)
@@ -79,7 +79,7 @@ async def rehearse(client: Redis, table: RoutingTable, settings: Settings, names
     """Run all commands and scripts of a worker once, on scratch keys on the server of a partition.
 
     Raises:
-        SetUpWronglyError: the server refuses one; the message is one line with the remedy.
+        SetupError: the server refuses one; the message is one line with the remedy.
         StorageUnavailableError: the server is unavailable.
     """
     scratch = scratch_settings(settings, names)
@@ -123,7 +123,9 @@ class _Rehearsal:
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._other = ConsumerGroup(client, keys, _OTHER)
         self._storage = RedisStorage(client, keys, settings)
-        self._worker = Worker(self._storage, table, keys.names, settings, _SingleAttempt(), open_entry)
+        self._processor = BatchProcessor(
+            self._storage, table, keys.names, settings, _SingleAttempt(), open_entry
+        )
 
     async def run(self) -> None:
         """Run the whole rehearsal."""
@@ -131,7 +133,7 @@ class _Rehearsal:
         await self._publish(*_EVENTS)
         await self._storage.note_owners({b"0-1": _RESPONSE})
         await self._process(await self._read(self._settings.consumer))
-        await self._worker.sweep()
+        await self._processor.sweep()
         await self._take_over()
         await self._maintain()
         await self._look_for_spikes()
@@ -160,7 +162,7 @@ class _Rehearsal:
         ]
 
     async def _process(self, entries: list[RawEntry]) -> None:
-        await self._worker.process(self._worker.builder(entries))
+        await self._processor.process(self._processor.builder(entries))
 
     async def _take_over(self) -> None:
         """Take over the pending entries of another consumer."""

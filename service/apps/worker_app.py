@@ -192,7 +192,10 @@ def _inputs_of(partitions: Iterable[Partition]) -> dict[str, Input]:
     """Return the input of each partition, by the name of its stream."""
     return {
         partition.names.deltas: Input(
-            partition.group, partition.retrying, partition.builder, partition.entries_at_most
+            partition.group,
+            partition.retrying,
+            new_collector=partition.builder,
+            entries_at_most=partition.entries_at_most,
         )
         for partition in partitions
     }

@@ -1,10 +1,10 @@
 """Turn a batch of decoded entries into a commit: events go to handlers, effects go to parts.
 
-Fast path: nearly all events are deltas, and a delta only adds a fragment to its part. A whole column of
-deltas is added at once, without models or handlers. A column of events without a handler is counted.
-
-Slow path: all other events are validated by their models, and their handlers return the effects. Whatever
-cannot be read becomes a dead letter.
+1. Columns: nearly all events are deltas, and a delta only adds a fragment to its part. A whole column of
+   deltas is added at once, without models or handlers. A column of events without a handler is counted.
+2. Events that need their handler: their models validate them, and the handler returns the effects.
+3. Entries on the slow path: each is opened, and its events are read one by one. Whatever cannot be read
+   becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Batch:
         return len(self._decoded)
 
     def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
-        """Make the fragments of each part dead letters or, if it has no fragments, its closings."""
+        """Make dead letters of each part's fragments, or of its closings if it has no fragments."""
         places = [(*target, why) for part, why in parts.items() for target in self._remove_events(part)]
         for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
             for _, position, why in some:
@@ -180,7 +180,7 @@ class Batch:
         """
         try:
             alone = len(self._entries[index].slots) == 1
-        except UnreadableError:  # the fast path accepts slightly more than the slow path
+        except UnreadableError:  # the columns take a few entries that cannot be opened
             alone = True
         self._letters.add(index, None if alone else position, why)
 
@@ -189,7 +189,7 @@ class Batch:
         if self._letters.wants(index):
             self._letters.write(index, self._entries[index])
 
-    # ------------------------------------------------------------------------------------- the fast path
+    # ------------------------------------------------------------------------------------------- columns
 
     def _read_all(self) -> None:
         needs_handler, slow_path = list(self._decoded.needs_handler), set(self._decoded.slow_path)
@@ -217,7 +217,7 @@ class Batch:
             for change in response.parts.values():
                 change.put_in_order()
 
-    # ------------------------------------------------------------------------------------- the slow path
+    # ------------------------------------------------------- events for handlers, entries on the slow path
 
     def _validate(self, index: int, events: Iterable[HandlerEvent]) -> None:
         """Validate events of an entry by their models, and handle them.

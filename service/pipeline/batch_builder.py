@@ -1,4 +1,4 @@
-"""Build the batches of one read: small entries first, large ones in batches of their own."""
+"""Build the batches of one `xreadgroup`: small entries first, large ones in batches of their own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from service.ports.storage import RawEntry
 
 LARGE_ENTRY_BYTES = 16 * 1024
-"""Bytes above which an entry is large. Large entries are processed after the others of their read, and their
-owner is noted in storage."""
+"""Bytes above which an entry is large. Large entries are processed after the others that were read with them,
+and storage records their owner. (An entry that begins with a small event is not measured.)"""
 
 NO_OWNER = StreamKey("item", "")
-"""Owner noted for an entry that is too large to decode and names no response. Such an entry becomes a dead
+"""Owner of an entry that is too large to decode and names no response. Such an entry becomes a dead
 letter, so no text has to wait for it."""
 
 LARGE_BATCH_BYTES = 128 * 1024
@@ -27,7 +27,7 @@ LARGE_BATCH_BYTES = 128 * 1024
 
 
 class BatchBuilder:
-    """The entries of one read, decoded as they arrive, as batches of at most `max_bytes`.
+    """The entries of one `xreadgroup`, decoded as they arrive, as batches of at most `max_bytes`.
 
     Large entries come last, in batches of their own, so that other entries need not wait for them. The order
     of processing does not change any text.
@@ -37,9 +37,9 @@ class BatchBuilder:
         self._rules = rules
         self._max_bytes = max_bytes
         self.replication_id = replication_id
-        """Replication id of the data as known when the read began; empty if none was known."""
+        """Replication id that storage had reported when the read began; empty if none."""
         self.owners: dict[bytes, StreamKey] = {}
-        """Owners to note for deferred entries, by entry id. An owner is the response that the entry names."""
+        """Owners of deferred entries to record, by entry id: the response that the entry names."""
         self._small: list[DecodedBatch] = []
         self._unowned: list[RawEntry] = []
         """Deferred entries without a known owner: they hold back all texts, so they come first."""
@@ -50,7 +50,7 @@ class BatchBuilder:
         self._deferred_owners: set[StreamKey | None] = set()
         """Owners of deferred entries; None stands for an unknown owner.
 
-        Later entries of the same owner are deferred too, so that a response's entries keep their order.
+        Later entries of the same owner are deferred too, so that its opening alert has the first word.
         """
 
     def __len__(self) -> int:
@@ -94,6 +94,7 @@ class BatchBuilder:
         if not self._small:
             self._small.append(DecodedBatch(self._rules))
         last = self._small[-1]
+        # After a deferred entry, the owner of each later one is checked.
         count = 0 if self._deferred_size else last.add(entries, LARGE_ENTRY_BYTES)
         if count < len(entries):
             last.add(self._defer_large(entries[count:]))

@@ -57,7 +57,7 @@ class Letters:
         """Return a letter about one event, without adding it: storage writes it at most once a response."""
         try:
             raws, metadata = opened.slots.raws, _metadata_of(opened.producer)
-        except UnreadableError:  # the fast path accepts slightly more than the slow path
+        except UnreadableError:  # the columns take a few entries that cannot be opened
             raws, metadata = [], {}
         if len(raws) <= 1:
             return self._letter(opened.entry, why, opened.entry.fields)

@@ -47,7 +47,7 @@ _Alerted = TwoGenerationCache["PartKey", bool]
 
 @dataclass(slots=True)
 class _PendingBatch:
-    """A batch that is to be committed."""
+    """A batch to commit. After a failover, it is replaced by its entries that the server still has."""
 
     batch: DecodedBatch
     replication_id: str
@@ -62,8 +62,8 @@ class _MustBeCutError(Exception):
         self.pieces = pieces
 
 
-class Worker:
-    """A worker that takes batches through the handlers into storage. A crash loses none of its state."""
+class BatchProcessor:
+    """Takes the batches of a partition through the handlers into storage. A crash loses none of its state."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Worker:
         return self._storage.replication_id
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
-        """Return a builder for the entries of one read, with `entries` already in it."""
+        """Return a builder for the entries of one `xreadgroup`, with `entries` already in it."""
         builder = BatchBuilder(self._router.rules, self._settings.max_batch_bytes, self.replication_id)
         builder.extend(entries)
         return builder
@@ -170,9 +170,9 @@ class Worker:
         """Settle responses that no batch settles: ready ones, idle ones, and those beyond the open limit."""
         with logs.bound(stream=self._names.deltas):
             for settle_some in (self._settle_surveyed, self._give_up_surplus):
-                named: frozenset[StreamKey] = frozenset()
-                while (more := await settle_some()) != named:
-                    named = more  # if the next look names the same ones, they cannot be settled now
+                before: frozenset[StreamKey] = frozenset()
+                while (found := await settle_some()) and found != before:
+                    before = found  # the same ones again cannot be settled now
 
     async def _settle_surveyed(self) -> frozenset[StreamKey]:
         """Settle the responses that one survey names; return their keys if more may remain, else none."""
@@ -207,7 +207,8 @@ class Worker:
         deliveries: Mapping[bytes, int] | None,
         dead_letter: Unreadable | None = None,
     ) -> Committed:
-        alerted = self._alerted
+        """Turn a batch into a commit, and store it."""
+        alerted = self._alerted  # a failover replaces it, and this batch must not write into the new one
         read = partial(
             Batch,
             pending.batch,
@@ -221,25 +222,36 @@ class Worker:
         await self._add_opening_alerts(batch, alerted)
         committed = await self._store(batch.commit, pending.replication_id)
         while committed.must_change:
-            batch.leave_out(committed.crowded)
-            batch.leave_out_notes(committed.noted_too_often)
-            crowded = set(committed.crowded)
-            batch.reject_parts(
-                {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
-            )
-            for part, stored in committed.contradicted.items():
-                batch.contradict(part, stored)
+            self._change(batch, committed)
             committed = await self._store(batch.commit, pending.replication_id)
         if committed.surviving_entries is not None:
-            # After a failover or restart, alerts and some of these entries may be lost.
-            self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
-            left = [pending.batch.raw(n) for n in committed.surviving_entries]
-            decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
-            pending.batch = decoded(self._router.rules, left)
-            pending.replication_id = committed.replication_id
+            self._leave_out_lost(pending, committed, dead_letter)
             return await self._commit(pending, deliveries, dead_letter)
-        self._log(batch, committed, alerted)
+        for part in committed.opened:
+            alerted[part] = True
+        self._log(batch, committed)
         return committed
+
+    def _change(self, batch: Batch, committed: Committed) -> None:
+        """Change a batch that storage has refused: leave out what exceeds limits, and add missing alerts."""
+        batch.leave_out(committed.crowded)
+        batch.leave_out_notes(committed.noted_too_often)
+        crowded = set(committed.crowded)
+        batch.reject_parts(
+            {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
+        )
+        for part, stored in committed.contradicted.items():
+            batch.contradict(part, stored)
+
+    def _leave_out_lost(
+        self, pending: _PendingBatch, committed: Committed, dead_letter: Unreadable | None
+    ) -> None:
+        """After a failover or restart, which may have lost alerts and entries: keep the surviving entries."""
+        self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
+        left = [pending.batch.raw(n) for n in committed.surviving_entries or ()]
+        decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
+        pending.batch = decoded(self._router.rules, left)
+        pending.replication_id = committed.replication_id
 
     async def _store(self, commit: Commit, replication_id: str) -> Committed:
         """Commit a batch in one call, or in several if it is a single entry that would block the server.
@@ -306,7 +318,7 @@ class Worker:
         began_ms = believed(batch.commit.began(change).ms, self._storage.now_ms)
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
-    def _log(self, batch: Batch, committed: Committed, alerted: _Alerted) -> None:
+    def _log(self, batch: Batch, committed: Committed) -> None:
         log = logs.logger()
         if logs.wanted(logging.DEBUG):
             log.debug(
@@ -317,7 +329,6 @@ class Worker:
                 late_events=committed.late_events,
             )
         for part in committed.opened:
-            alerted[part] = True
             alert = batch.commit.responses[part.stream_key].parts[part].opened
             if alert is not None:
                 log.warning(

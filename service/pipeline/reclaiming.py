@@ -20,7 +20,7 @@ from service.pipeline.decode import Unreadable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.pipeline.processing import Worker
+    from service.pipeline.processing import BatchProcessor
     from service.ports.storage import Group
     from service.retrying import RetryUntilAvailable
     from service.settings import Settings
@@ -34,10 +34,10 @@ class Reclaimer:
     """A worker's task of taking over entries from dead or stuck workers."""
 
     def __init__(
-        self, group: Group, worker: Worker, settings: Settings, retrying: RetryUntilAvailable
+        self, group: Group, processor: BatchProcessor, settings: Settings, retrying: RetryUntilAvailable
     ) -> None:
         self._group = group
-        self._worker = worker
+        self._processor = processor
         self._settings = settings
         self._retrying = retrying
         self._cursor = _BEGINNING
@@ -64,7 +64,7 @@ class Reclaimer:
                     last_entry=claim.lost[-1],
                 )
             # A worker that has waited for Redis may claim entries that it is still processing.
-            in_progress = self._worker.in_progress
+            in_progress = self._processor.in_progress
             await self._process(
                 {entry: n for entry, n in claim.deliveries.items() if entry.encode() not in in_progress}
             )
@@ -73,7 +73,7 @@ class Reclaimer:
 
     async def renew(self) -> None:
         """Reset the idle time of the entries in progress, so that no other worker claims them."""
-        if in_progress := self._worker.in_progress:
+        if in_progress := self._processor.in_progress:
             await self._group.renew(in_progress)
 
     async def remove_idle_consumers(self) -> None:
@@ -86,7 +86,7 @@ class Reclaimer:
     async def _process(self, deliveries: Mapping[str, int], consumer: str | None = None) -> None:
         if deliveries:
             # All are held until the last is done: otherwise other workers would claim the later ones.
-            with self._worker.marked_in_progress([entry.encode() for entry in deliveries]):
+            with self._processor.marked_in_progress([entry.encode() for entry in deliveries]):
                 await self._process_held(deliveries, consumer)
 
     async def _process_held(self, deliveries: Mapping[str, int], consumer: str | None) -> None:
@@ -99,22 +99,22 @@ class Reclaimer:
         for entries in (once, *([entry] for entry in rest)):
             if entries:
                 number = deliveries[entries[0]] + 1  # equal for all entries of a batch
-                builder = self._worker.builder()
+                builder = self._processor.builder()
                 builder.extend(await self._retrying.call(self._group.deliver, entries, number))
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
-                await self._worker.process(builder, again)
+                await self._processor.process(builder, again)
 
     async def _give_up(self, entry_id: str, deliveries: int) -> None:
-        replication_id = self._worker.replication_id
+        replication_id = self._processor.replication_id
         # Its size may have killed its workers, so only the beginning is read.
-        entry = await self._retrying.call(self._group.look_at, entry_id, self._worker.max_entry_bytes)
+        entry = await self._retrying.call(self._group.look_at, entry_id, self._processor.max_entry_bytes)
         if entry is not None:
             limit = self._settings.max_deliveries
             why = Unreadable(
                 "max_deliveries",
                 f"delivered {limit} times, and each time the worker died or hung; see the worker's log",
             )
-            await self._worker.dead_letter(entry, deliveries, why, replication_id)
+            await self._processor.dead_letter(entry, deliveries, why, replication_id)
 
 
 _NAME = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]{1,19})-[0-9a-f]{6}$")

@@ -7,8 +7,8 @@ idle half of the time. Batches may overtake each other, as the batches of two wo
 small again, and each batch has a fixed cost. Entries that arrive during the wait make the next batch larger,
 which is cheaper in sum. If only one batch may be in progress, `schedule` waits for every batch.
 
-Texts of later entries wait for a batch, in all workers. So a batch should take at most `BATCH_SECONDS`, and
-after a slow batch the next one gets fewer entries.
+Until a batch ends, texts of later entries wait, in all workers: the low-water mark stays before it. So a
+batch should take at most `BATCH_SECONDS`, and after a slow batch the next one gets fewer entries.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 class GivenUp(NamedTuple):
-    """A decision to give up all open parts of a response. Storage drops it if a newer entry has come."""
+    """A decision to give up all open parts of a response. Storage ignores it if a newer entry has come."""
 
     activity_ms: int
-    """Time of the latest entry when this was decided, in ms since the epoch."""
+    """Last activity of the response when this was decided, as storage has it; it may be a second too late."""
     now_ms: int
     """Server time of the decision, in ms since the epoch."""
     why: str
@@ -53,7 +53,7 @@ async def settle(
     replication_id: str,
     given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
 ) -> int:
-    """Write every text of these responses that can be finished; return the number of texts and copies closed.
+    """Write every text of these responses that can be finished; return the number of texts written.
 
     Args:
         storage: the storage of the responses.
@@ -131,15 +131,15 @@ def _settlement(
         )
     resolution = with_believed_times(resolution, now_ms)
     return Settlement(
-        state.stream_key,
-        loaded.version,
-        [_closed(table, each, loaded) for each in resolution.closed],
-        resolution.applied_endings,
-        resolution.unsettled_since,
-        resolution.ended,
-        None if given_up is None else given_up.activity_ms,
-        _outcome(resolution.ends, table) if resolution.ends else None,
-        {each.part: contradiction_alert(each) for each in resolution.contradictions},
+        stream_key=state.stream_key,
+        version=loaded.version,
+        closed=[_closed(table, each, loaded) for each in resolution.closed],
+        applied_endings=resolution.applied_endings,
+        unsettled_since=resolution.unsettled_since,
+        ended=resolution.ended,
+        idle_since_ms=None if given_up is None else given_up.activity_ms,
+        outcome=_outcome(resolution.ends, table) if resolution.ends else None,
+        contradictions={each.part: contradiction_alert(each) for each in resolution.contradictions},
     )
 
 
@@ -184,13 +184,13 @@ def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -
             Opening(part, message.text, finished.item_id, finished.context, finished.started_ms)
         )
     return FinishedText(
-        part,
-        message,
-        opened,
-        handler.finished(message) if handler and handler.finished else None,
-        loaded.log_bytes.get(part, 0),
-        finished.late,
-        contradiction_alert(finished.contradiction) if finished.contradiction else None,
+        part=part,
+        message=message,
+        opened=opened,
+        finished=handler.finished(message) if handler and handler.finished else None,
+        log_bytes=loaded.log_bytes.get(part, 0),
+        late=finished.late,
+        contradicted=contradiction_alert(finished.contradiction) if finished.contradiction else None,
     )
 
 

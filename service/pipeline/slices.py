@@ -32,7 +32,7 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
         more = sum(len(text.message.text) for text in piece.texts)
         if call and (items + more_items > _ITEMS_AT_ONCE or characters + more > _CHARACTERS_AT_ONCE):
             yield call
-            more_items += len(counted_for & names)
+            more_items += len(counted_for & names)  # in a new call, these names count again
             call, names, items, characters = [], set(), 0, 0
         call.append(piece)
         names |= counted_for

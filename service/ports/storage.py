@@ -109,7 +109,7 @@ class Committed:
     opened: Sequence[PartKey] = ()
     """Parts for which the opening alert was raised."""
     late_events: int = 0
-    """Number of events for finished parts."""
+    """Number of deltas for finished parts."""
     low_water: LowWater = LowWater()
     ready: Sequence[StreamKey] = ()
     """Responses with a closing that the low-water mark has passed. If the mark is stalled, also the waiting
@@ -119,7 +119,8 @@ class Committed:
     more: bool = False
     """True if more responses may be ready; a survey finds them."""
     surplus: int = 0
-    """Number of open responses beyond the limit, at most the number changed on the slow path."""
+    """Number of open responses beyond the limit, at most the number that this batch changed by more than
+    deltas of stored parts."""
     replication_id: str = ""
     """The server's replication id, which changes with a failover or a restart."""
     now_ms: int = 0
@@ -164,7 +165,7 @@ class FinishedText:
     log_bytes: int
     """Bytes of the log when it was read; if it has changed since, nothing is written and it is read again."""
     late: int
-    """Number of events in the log that came too late for the text."""
+    """Number of deltas in the log that came after the closing event."""
     contradicted: ModerationAlert | None = None
     """The alert about another authoritative text for the part; None if none came."""
 
@@ -177,7 +178,7 @@ class Dropped:
     log_bytes: int
     """Bytes of the log when it was read; if it has changed since, the part is read again."""
     late: int
-    """Number of events in the log that came too late for the text."""
+    """Number of deltas in the log that came after the closing event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class Settlement:
     ended: bool
     """True if no more events are expected: replace the state by a marker once no part is open."""
     idle_since_ms: int | None = None
-    """Milliseconds of the last activity; if changed, nothing is written. None to skip this check."""
+    """Last activity in milliseconds, as storage has it; if it changed, nothing is written. None: no check."""
     outcome: ResponseOutcome | None = None
     """The effects of its end; None if it has not ended and is not given up."""
     contradictions: Mapping[PartKey, ModerationAlert] = field(default_factory=dict)
@@ -241,7 +242,8 @@ class Survey:
     more: bool
     """True if there may be more responses than this survey returns."""
     idle: Mapping[StreamKey, int]
-    """Responses without an entry for the idle timeout, with the milliseconds of their last activity."""
+    """Responses without an entry for the idle timeout, with the milliseconds of their last activity. As
+    stored, these are up to a second too late."""
     surplus: Mapping[StreamKey, int]
     """Longest idle responses beyond the limit of open ones, with the milliseconds of their last activity."""
     replication_id: str = ""
@@ -347,7 +349,11 @@ class Storage(Protocol):
         ...
 
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """Return the stored context for parts about to raise an alert; None if it was raised before."""
+        """Return the stored context of the parts' responses, for opening alerts.
+
+        None means that the opening alert was raised before, or is raised when the part is finished: a part
+        that is stored without an alert began with its whole text.
+        """
         ...
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:

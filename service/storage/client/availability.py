@@ -84,7 +84,7 @@ def unavailable_if_away(key: str | None = None) -> Iterator[None]:
 
     Raises:
         StorageUnavailableError: the server is unavailable or refuses writes for now.
-        SetUpWronglyError: an operator has to change the setup of the server.
+        SetupError: an operator has to change the setup of the server.
     """
     try:
         yield

@@ -6,23 +6,27 @@ stop for good if the consumer group is missing.
 Theory of operation
 ===================
 
-1. FastStream reads in a loop: it calls `xreadgroup`, passes the reply to the handler, and calls again when
-   the handler has returned. It is told (`service/bus/subscription.py`) to pass each reply to one call of the
-   handler (`batch=True`); to acknowledge nothing (`AckPolicy.MANUAL`), since a script does; to publish no
-   reply; and to use the parser and the decoder given, since its own would decode a batch as one JSON array.
+1. FastStream reads in a loop: it calls `xreadgroup`, passes the reply to the subscriber function, and calls
+   again when that has returned. `service/bus/subscription.py` tells FastStream
+
+   - to pass each reply to one call of the function (`batch=True`);
+   - to acknowledge nothing (`AckPolicy.MANUAL`), since a script does;
+   - to publish no reply;
+   - to use our parser and decoder, since its own would decode a batch as one JSON array.
+
    The broker gets the client below instead of connecting one (`service/bus/broker.py`).
 2. `xreadgroup` sends several smaller reads in one pipeline (`read_plan.py` decides how many). The first read
-   blocks; the others return the entries that are there by then.
+   blocks; the others do not wait: they return entries that have come meanwhile.
 3. redis-py calls `_add_reply` for each reply as soon as it has come, while the server prepares the next one.
    This adds the reply to a `ReadBatch`. A reply is so small that its entries, and the data decoded from them,
    fit into the processor's cache.
 4. FastStream receives the `ReadBatch` in place of the fields of a single entry. So neither redis-py nor
    FastStream does any work for each entry.
 5. If the pipeline fails before any entry has come, the client sends a single read and retries it until it
-   succeeds. A missing group is created, and then read from its start. If the pipeline fails later, the
+   succeeds. A missing group is created at the start of the stream. If the pipeline fails later, the
    entries that have come are the batch; the next read meets the error again.
 6. A read is in progress until FastStream asks for the next batch of its stream, so that shutdown can wait for
-   it. `reads.py` keeps the account.
+   it. `reads.py` records the reads in progress.
 7. All reads go through `_send` and `_send_together`, on connections from the pool of `reading_client_of`
    (`connection.py`). The rest of the worker, commits included, shares the pool of `client_of`. To give each
    stream a connection of its own, change these two methods; to configure the connections of reads or of
@@ -42,12 +46,12 @@ F2. A batch subscriber calls `xgroup_create`, `ping` and then only `xreadgroup`,
     below. Its start fails if `ping` takes 3 s, so the client sends no PING. It sends no XGROUP CREATE either:
     the group exists already, and a new one would begin at the end of the stream.
 F3. A reply `[(stream, [(id, X)])]` reaches the parser as `{"data": [X], "message_ids": [id], ...}`, and the
-    decoder's result reaches the handler. FastStream neither copies nor inspects X. (But it makes a pydantic
-    model of the handler's parameter when it starts, even with `apply_types=False`; hence the type Any.)
-F4. An empty reply reaches no handler; FastStream calls `xreadgroup` again at once.
-F5. FastStream calls `xreadgroup` again only after the handler has returned.
-F6. An exception from the handler is logged, and reading goes on.
-F7. `subscriber.start` begins reading although the broker has started before.
+    decoder's result reaches the function. FastStream neither copies nor inspects X. (But it makes a pydantic
+    model of the function's parameter when it starts, even with `apply_types=False`; hence the type Any.)
+F4. An empty reply reaches no function; FastStream calls `xreadgroup` again at once.
+F5. FastStream calls `xreadgroup` again only after the function has returned.
+F6. An exception from the function is logged, and reading goes on.
+F7. `subscriber.start` begins reading even after the broker's start.
 F8. `subscriber.tasks` (undocumented) has the reading task until the broker stops. The broker then cancels the
     task, does not wait for its end, and empties the list.
 F9. FastStream's binary envelope begins with `BinaryMessageFormatV1.IDENTITY_HEADER`, a version and two
@@ -218,7 +222,7 @@ class ReadingClient:
         block: int,
         noack: Literal[False] = False,  # noqa: ARG002, FBT002 - as redis-py has it
     ) -> _Reply:
-        """Read a batch as soon as the server can, and return it as a single entry.
+        """Read a batch, waiting until the server is available, and return it as a single entry.
 
         Args:
             groupname: the consumer group.

@@ -22,7 +22,7 @@ from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
 from service.keys import Keys
-from service.pipeline.processing import Worker
+from service.pipeline.processing import BatchProcessor
 from service.ports.outbox import CONSUMER, EntryRef, Failure
 from service.ports.storage import SetupError
 from service.rates.spikes import Change, Subject
@@ -90,9 +90,9 @@ class Story:
         self.worker = self.worker_with(self.settings)
         self.sweeper = self.worker_with(self.settings.model_copy(update={"max_open_responses": 1}))
 
-    def worker_with(self, settings: Settings) -> Worker:
+    def worker_with(self, settings: Settings) -> BatchProcessor:
         """Return a worker with the user's rights."""
-        return Worker(
+        return BatchProcessor(
             RedisStorage(self.user, self.keys, settings),
             RoutingTable(BUILT_IN.values()),
             self.names,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from service.pipeline.decode import Unreadable
-    from service.pipeline.processing import Worker
+    from service.pipeline.processing import BatchProcessor
     from service.ports.storage import Group
 
 
@@ -147,7 +147,7 @@ class RecordingWorker:
 
 def reclaimer(group: OrphanedGroup, worker: RecordingWorker) -> Reclaimer:
     """Return a reclaimer of this group's entries for this worker."""
-    return Reclaimer(cast("Group", group), cast("Worker", worker), SETTINGS, RetryUntilAvailable())
+    return Reclaimer(cast("Group", group), cast("BatchProcessor", worker), SETTINGS, RetryUntilAvailable())
 
 
 def claimed(deliveries: dict[str, int], cursor: str = "0-0", lost: Sequence[str] = ()) -> Claim:
