@@ -48,8 +48,11 @@ class ResponseState:
     endings: Mapping[Arrival, Ending] = field(default_factory=dict)
     open_parts: Mapping[PartKey, PartLog] = field(default_factory=dict)
     finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
-    """Digest of each finished part's text. None if there is none: for a copy, if v0.1.0 finished the part, or if
-    another worker has finished it since the state was read."""
+    """Digest of each finished part's text.
+
+    None if there is none: for a copy, if v0.1.0 finished the part, or if another worker has finished it since
+    the state was read.
+    """
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def context_known(self, until: EntryId) -> bool:

@@ -131,7 +131,7 @@ class _Rehearsal:
         """Run the whole rehearsal."""
         await self._group.ensure()
         await self._publish(*_EVENTS)
-        await self._storage.note_owners({b"0-1": _RESPONSE})
+        await self._storage.record_owners({b"0-1": _RESPONSE})
         await self._process(await self._read(self._settings.consumer))
         await self._processor.sweep()
         await self._take_over()

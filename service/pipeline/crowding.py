@@ -30,9 +30,9 @@ class Crowding:
     letter, not thousands.
     """
 
-    def __init__(self, commit: Commit, opened: EntryOpener, letters: Letters, max_parts: int) -> None:
+    def __init__(self, commit: Commit, entries: EntryOpener, letters: Letters, max_parts: int) -> None:
         self._commit = commit
-        self._opened = opened
+        self._entries = entries
         self._letters = letters
         self.max_parts = max_parts
         """Maximum parts of a response."""
@@ -57,5 +57,5 @@ class Crowding:
         self._commit.counts.setdefault(BEYOND_LIMIT, []).extend(entries)
         if key not in self._commit.crowded:
             index, position = min(zip(entries, positions or repeat(0), strict=False))
-            letter = self._letters.letter(index, self._opened[index], position, why)
+            letter = self._letters.letter(index, self._entries[index], position, why)
             self._commit.crowded[key] = index, letter

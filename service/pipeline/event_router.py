@@ -102,14 +102,14 @@ class EventRouter:
         try:
             return self._targets[key]
         except KeyError:
-            target = self._target(key, metadata)
+            target = self._new_target(key, metadata)
             if target is not None and target.part is not None:  # other types hardly ever repeat
                 self._targets[key] = target
             return target
 
-    def _target(self, key: ColumnKey, metadata: Sequence[bytes]) -> Target | None:
+    def _new_target(self, key: ColumnKey, metadata: Sequence[bytes]) -> Target | None:
         event_type, output_index, content_index, summary_index = key[2:]
-        source = self._source((key[0], key[1]), metadata)
+        source = self._cached_source((key[0], key[1]), metadata)
         if source is None:
             return None
         rule = self._adds.get(event_type)
@@ -129,16 +129,16 @@ class EventRouter:
             metadata: the metadata of the entry; names and values alternate.
         """
         key = (join_metadata(metadata), len(metadata))
-        return self._source(key, metadata) if can_be_key(key[0], metadata) else None
+        return self._cached_source(key, metadata) if can_be_key(key[0], metadata) else None
 
-    def _source(self, key: tuple[bytes, int], metadata: Sequence[bytes]) -> Source | None:
+    def _cached_source(self, key: tuple[bytes, int], metadata: Sequence[bytes]) -> Source | None:
         try:
             return self._sources[key]
         except KeyError:
-            source = self._sources[key] = self._source_of(metadata)
+            source = self._sources[key] = self._decode_source(metadata)
             return source
 
-    def _source_of(self, metadata: Sequence[bytes]) -> Source | None:
+    def _decode_source(self, metadata: Sequence[bytes]) -> Source | None:
         names, values = metadata[::2], metadata[1::2]
         if EVENT in names:  # the field is repeated: the last value counts
             return None

@@ -113,7 +113,7 @@ class BatchProcessor:
         """
         with self._batch_in_progress(builder.ids):
             if builder.owners:
-                await self._retrying.call(self._storage.note_owners, builder.owners)
+                await self._retrying.call(self._storage.record_owners, builder.owners)
             batches = deque(builder.batches)
             while batches:
                 pending = _PendingBatch(batches.popleft(), builder.replication_id)

@@ -340,7 +340,7 @@ class Storage(Protocol):
         """
         ...
 
-    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+    async def record_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Record the responses of pending entries, so that texts of other responses do not wait for them."""
         ...
 

@@ -117,7 +117,7 @@ class RedisStorage:
             self._sent, self._replication_id = SentStates(), replication_id
         return Committed(surviving_entries=surviving_entries, replication_id=replication_id)
 
-    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+    async def record_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Record the responses of pending entries, so that texts of other responses do not wait for them."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hset(self._keys.owners, mapping={entry: str(key) for entry, key in owners.items()})

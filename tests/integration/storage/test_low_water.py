@@ -211,10 +211,10 @@ class Stopped:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    async def note_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
+    async def record_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
         """Record the owners, and store them."""
         self.noted |= owners
-        await self._storage.note_owners(owners)
+        await self._storage.record_owners(owners)
 
     async def commit(self, *_args: Any, **_more: Any) -> Committed:
         """Raise an error, so that the worker stops."""
