@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 _BATCHES_AT_ONCE = 2
-"""Batches in progress: one at the server, one in Python. One, if each must be on disk or
-replicas before the next one is read."""
+"""Batches in progress: one at the server, one in Python. Only one if each must be on disk
+or on replicas before the next one is read."""
 
 _LEAVES_WITHIN = 2.0
 """Maximum seconds for leaving the group; a server that hangs is not waited for longer."""

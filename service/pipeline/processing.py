@@ -246,7 +246,7 @@ class BatchProcessor:
     def _leave_out_lost(
         self, pending: _PendingBatch, committed: Committed, dead_letter: Unreadable | None
     ) -> None:
-        """After a failover or restart, which may have lost alerts and entries: keep the surviving entries."""
+        """Leave out the entries that a failover or restart has lost. It may also have lost opening alerts."""
         self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
         left = [pending.batch.raw(n) for n in committed.surviving_entries or ()]
         decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread

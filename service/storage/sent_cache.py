@@ -60,7 +60,7 @@ class Sends(NamedTuple):
     """The data that a commit sends, to be recorded once storage has it."""
 
     responses: Sequence[ResponseSend]
-    activity_ms: Sequence[tuple[StreamKey, int]]
+    activities: Sequence[tuple[StreamKey, int]]
     """Responses with their last activity in milliseconds."""
     due: float
     """Monotonic time in seconds at which the TTLs must be set again."""
@@ -161,7 +161,7 @@ class SentStates:
                 sent.due = sends.due
                 sent.record_item_id(item_id, item_id_entry, ids_differ=ids_differ)
             self._responses[key] = response
-        for key, ms in sends.activity_ms:
+        for key, ms in sends.activities:
             if (known := self._responses.get(key)) is not None:
                 known.activity_ms = max(ms, known.activity_ms)
 

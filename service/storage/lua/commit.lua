@@ -69,8 +69,8 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, UNCOUNTED_BYTES, LARGE_LIMIT =
-  unpack(cmsgpack.unpack(ARGV[4]))
+  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, UNCOUNTED_BYTES,
+  LARGE_LIMIT = unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
 -- state is written once per response.
 -- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted
@@ -294,10 +294,9 @@ local function stored(response, field)
   return redis.call('HGET', response.state, field)
 end
 
--- Return the number of a response's parts. States of v0.1.0 have no field `parts`. (`or nil`: `tonumber` refuses
--- false.)
+-- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
 local function parts_of(response)
-  local parts = tonumber(stored(response, 'parts') or nil)
+  local parts = tonumber(stored(response, 'parts'))
   if parts then return parts end
   parts = 0
   for _, field in ipairs(redis.call('HKEYS', response.state)) do
@@ -336,7 +335,7 @@ end
 local function add_large_bytes(response, bytes)
   if bytes <= 0 then return false end
   response.more_large = response.more_large + bytes
-  return (tonumber(stored(response, 'large') or nil) or 0) + response.more_large > LARGE_LIMIT
+  return (tonumber(stored(response, 'large')) or 0) + response.more_large > LARGE_LIMIT
 end
 
 -- Check one part: record whether it is finished, missing, new, or beyond a limit.
@@ -395,7 +394,9 @@ for r, response in ipairs(responses) do
 end
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
-  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then refused_logs[#refused_logs + 1] = {l - 1, sizes[l]} end
+  if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then
+    refused_logs[#refused_logs + 1] = {l - 1, sizes[l]}
+  end
 end
 if #overflowing + #crowded + #noted_too_often + #missing_data + #refused_logs + #contradicted > 0 then
   return reply({
