@@ -33,10 +33,10 @@ from service.pipeline.crowding import Crowding
 from service.pipeline.decode import ProducerContext, Slot, Unreadable, UnreadableError, fitted
 from service.pipeline.decoded_batch import HandlerEvent, is_array
 from service.pipeline.effect_collector import EffectCollector
+from service.pipeline.entry_opener import EntryOpener
 from service.pipeline.event_counts import EventCounts
 from service.pipeline.frames import decode_raw
 from service.pipeline.letters import Letters
-from service.pipeline.opened import EntryOpener
 from service.pipeline.times import believed
 from service.ports.commit import Commit
 
@@ -246,15 +246,15 @@ class Batch:
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
         """Read an entry, or only its events at some positions; make dead letters of unreadable events."""
-        opened = self._entries[index]
+        opened_entry = self._entries[index]
         try:
-            producer, slots = opened.producer, opened.slots
+            producer, slots = opened_entry.producer, opened_entry.slots
         except UnreadableError as error:
             self._letters.add(index, None, error.why)
             return
         for position in range(len(slots)) if only is None else only:
             self._handle_slot(
-                index, position, producer, slots[position], strict=opened.entry.body is not None
+                index, position, producer, slots[position], strict=opened_entry.entry.body is not None
             )
 
     def _handle_slot(

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handlers.core.identity import StreamKey
+    from service.pipeline.entry_opener import EntryOpener
     from service.pipeline.letters import Letters
-    from service.pipeline.opened import EntryOpener
     from service.ports.commit import Commit
 
 TOO_MANY_NOTES = Unreadable(

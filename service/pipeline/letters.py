@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from service.pipeline.decode import ProducerContext, Unreadable
-    from service.pipeline.opened import OpenedEntry
+    from service.pipeline.entry_opener import OpenedEntry
     from service.ports.storage import Entry
 
 OWN_LETTERS = 100
