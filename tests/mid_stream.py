@@ -8,6 +8,7 @@ shortly before its master dies, so that something is certainly lost: entries, st
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from deltaloom import StreamNames
     from tests.generated import Generated, Lane
     from tests.nodes import Node
+    from tests.workers import WorkerProcess
 
 _AT_ONCE = 24
 """Number of entries that a producer publishes before it asks for replication."""
 
 _CONFIRM_MS = 300
 """Milliseconds that a producer waits for a replica before it publishes again."""
+
+_FREEZES = 30
+"""Maximum attempts to freeze a worker with pending entries."""
 
 _HELD_MS = 30_000
 """Maximum milliseconds for which writes to a server are paused."""
@@ -95,13 +100,14 @@ class Moment(NamedTuple):
         return self.open > 0 and self.pending + self.unread > 0
 
 
-async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames) -> None:
+async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames, worker: WorkerProcess) -> None:
     """Kill a master while texts are open and workers have entries to process.
 
     The replica that replaces it has a state in which workers were in the middle of a batch. All later changes
-    are lost: at least one acknowledged batch.
+    are lost: at least one acknowledged batch. `worker` is one of several; it is frozen until the master is
+    dead, so that its entries stay pending.
     """
-    known = await _held(master, names, lambda moment: moment.open > 0 and moment.pending > 0)
+    known = await _freeze_in_mid_stream(worker, master, names)
     await wait_until_caught_up(master, [heir])
     heir.hang()
     await master.ask("CLIENT", "KILL", "TYPE", "replica")
@@ -112,10 +118,27 @@ async def kill_in_mid_stream(master: Node, heir: Node, names: StreamNames) -> No
         lambda moment: moment.is_in_mid_stream and moment.acknowledged > known.acknowledged,
     )
     await master.kill()
+    worker.thaw()
     heir.go_on()
 
 
-async def _held(master: Node, names: StreamNames, wanted: Callable[[Moment], bool]) -> Moment:
+async def _freeze_in_mid_stream(worker: WorkerProcess, master: Node, names: StreamNames) -> Moment:
+    """Freeze a worker with pending entries while texts are open, and pause all writes to the server.
+
+    The server delivers the next entries to a frozen worker too if it was waiting for them. If it was not, it
+    may never have any, so it is thawed and frozen again.
+    """
+    for _ in range(_FREEZES):
+        worker.freeze()
+        with suppress(AssertionError):
+            return await _held(master, names, lambda moment: moment.open > 0 and moment.pending > 0, 1)
+        worker.thaw()
+    raise AssertionError(f"{master!r} was never in mid-stream")
+
+
+async def _held(
+    master: Node, names: StreamNames, wanted: Callable[[Moment], bool], within: float = 30
+) -> Moment:
     """Wait until the partition is in a wanted state, and pause all writes to the server then."""
 
     async def held() -> Moment | None:
@@ -125,7 +148,8 @@ async def _held(master: Node, names: StreamNames, wanted: Callable[[Moment], boo
         await master.ask("CLIENT", "UNPAUSE")
         return None
 
-    return cast("Moment", await wait_until(held, 30, message=f"{master!r} is in mid-stream", interval=0.005))
+    moment = await wait_until(held, within, message=f"{master!r} is in mid-stream", interval=0.005)
+    return cast("Moment", moment)
 
 
 async def _moment_held(master: Node, names: StreamNames) -> Moment:

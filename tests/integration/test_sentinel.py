@@ -97,7 +97,7 @@ async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, ob
             await producers.have_begun(generated.lanes[0])
             dead = await group.master()
             (heir,) = [node for node in group.servers if node is not dead]
-            await kill_in_mid_stream(dead, heir, Partitions().all[0])
+            await kill_in_mid_stream(dead, heir, Partitions().all[0], workers[0])
             published = producers.published
             await group.wait_until_replaced(dead)
             if waits:
