@@ -49,11 +49,6 @@ def stop_on_signals(stop: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 
-def stop_process() -> None:
-    """Stop this process as an operator would, by SIGTERM."""
-    signal.raise_signal(signal.SIGTERM)
-
-
 def on_hangup(reload: Callable[[], None] | None) -> None:
     """Install a SIGHUP handler that reloads, or stops if `reload` is None or the terminal was closed.
 
@@ -66,7 +61,7 @@ def on_hangup(reload: Callable[[], None] | None) -> None:
     def hung_up() -> None:
         terminal_is_gone = had_terminal and not os.isatty(_STDIN)
         if reload is None or terminal_is_gone:
-            stop_process()
+            signal.raise_signal(signal.SIGTERM)
         else:
             reload()
 

@@ -146,13 +146,13 @@ async def _until_stopped(settings: Settings, alerts: Path | None, *, supervised:
     """
     from service.apps.relay_app import relaying
     from service.apps.worker_app import WorkerApp
-    from service.cli.process_wide import collect_garbage_rarely, on_hangup, stop_on_signals, stop_process
+    from service.cli.process_wide import collect_garbage_rarely, on_hangup, stop_on_signals
     from service.supervisor import when_parent_is_gone
 
     worker = WorkerApp(settings)
     stop_on_signals(worker.stop)
     if supervised:
-        when_parent_is_gone(stop_process)
+        when_parent_is_gone(worker.stop)  # no second signal, if the supervisor has just sent the first
     async with contextlib.AsyncExitStack() as beside:
         if alerts is None:
             on_hangup(None)

@@ -106,6 +106,23 @@ async def test_workers_end_in_order_when_their_supervisor_is_killed(
     assert (await redis.xpending(StreamNames(prefix).deltas, GROUP))["pending"] == 0
 
 
+async def test_workers_end_in_order_when_their_supervisor_dies_after_stopping_them(
+    redis_url: str, prefix: str
+) -> None:
+    """The end of the supervisor is no second signal, which would end a stopping worker at once."""
+    slow_to_stop = environment(redis_url, prefix, DELTALOOM_BLOCK_MS="1000")
+    with running("worker", "--processes", "2", env=slow_to_stop) as command:
+        await until_started(command, 2)
+        for line in logged_as(command, "process started"):
+            os.kill(line["pid"], signal.SIGTERM)
+        command.process.kill()
+        await wait_until(
+            lambda: {line["process"] for line in logged_as(command, "worker stopped")} == {1, 2},
+            TIMEOUT,
+            message="both workers end in order",
+        )
+
+
 async def test_each_process_has_its_own_consumer_name(redis_url: str, prefix: str) -> None:
     """The worker processes have different consumer names.
 
