@@ -61,7 +61,8 @@ def run(
 ) -> None:
     """Send undelivered alerts now, once each and with their former ids, and remove the confirmed ones.
 
-    Routes, and how much of the text is sent, follow the present file.
+    Routes, and how much of the text is sent, follow the present file. Rate limits and digests do not apply. A
+    disabled destination gets nothing until `deltaloom alerts enable NAME`.
     """
     from service import logs
     from service.alerts.deciding.policy import load
@@ -85,7 +86,11 @@ async def _resend(ids: list[str], of: str | None, to: str | None, loaded: Loaded
     try:
         async with undelivered() as alerts:
             async for shown_id, stored in _chosen(alerts, ids, of):
-                problem = await _send(destinations, stored.alert, to) if stored else "is not there (any more)"
+                problem = (
+                    await _send(alerts, destinations, stored.alert, to)
+                    if stored
+                    else "is not there (any more)"
+                )
                 if problem is None:
                     await alerts.drop(shown_id)
                     sent += 1
@@ -109,7 +114,9 @@ async def _chosen(
             yield stored.id, stored
 
 
-async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: str | None) -> str | None:
+async def _send(
+    alerts: AllUndelivered, destinations: _Destinations, undelivered: UndeliveredAlert, to: str | None
+) -> str | None:
     """Send an undelivered alert; return why it was not delivered, or None."""
     from datetime import UTC, datetime
 
@@ -124,6 +131,8 @@ async def _send(destinations: _Destinations, undelivered: UndeliveredAlert, to: 
     policy = destinations.loaded.policy
     if name not in policy.destinations:
         return f"there is no destination {name} in the file"
+    if answer := await alerts.disabled_answer(name):
+        return f"{name} is disabled ({answer}): enable it with `deltaloom alerts enable {name}`"
     decision = policy.decide_for(name, alert, datetime.now(UTC))
     if not isinstance(decision, Notification):
         return f"{name} does not get it: {decision.why}"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from service.cli.partitions import located, qualified
+from service.storage.redis_outbox import RedisOutbox
 from service.storage.undelivered_store import StoredUndelivered, Undelivered
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class AllUndelivered:
     """The undelivered alerts of all partitions; see `Undelivered` for one partition."""
 
     def __init__(self, client: Redis, partitions: Partitions) -> None:
+        self._client = client
         self._partitions = partitions
         self._of = {names: Undelivered(client, names) for names in partitions.all}
 
@@ -63,6 +65,10 @@ class AllUndelivered:
         names, entry_id = located(self._partitions, shown_id)
         stored = await self._of[names].get(entry_id)
         return stored and _shown(names, stored)
+
+    async def disabled_answer(self, destination: str) -> str | None:
+        """Return the answer with which a destination disabled itself, or None if it is enabled."""
+        return await RedisOutbox(self._client, self._partitions, destination).disabled_answer()
 
     async def drop(self, shown_id: str) -> None:
         """Remove an alert by its shown id."""
