@@ -185,6 +185,7 @@ class _Service:
         self._lease = Lease(RedisLease(client, settings.names, self.name, owner), settings.lease_time)
         streams = [names.alerts for names in settings.names.all]
         self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
+        self._groups_exist = False
         self._relay: Relay | None = None
         self._stands_by = False
         self._logged_error: str | None = None
@@ -216,13 +217,13 @@ class _Service:
     async def _serve(self) -> None:
         """Send while this process holds the lease, and retry to acquire it otherwise, until stopped."""
         stopped = asyncio.create_task(self._stopped.wait())
-        preparing = asyncio.create_task(self._prepare())
         try:
-            await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            _log_failures(preparing)
             while not stopped.done():
                 try:
-                    await self._serve_if_leased(stopped)
+                    if not self._groups_exist:
+                        await self._create_groups(stopped)
+                    if self._groups_exist:
+                        await self._serve_if_leased(stopped)
                 except SetupError as error:
                     self._log_misconfiguration(error)
                 except StorageUnavailableError as error:
@@ -231,7 +232,7 @@ class _Service:
                     logs.logger().exception("relay failed, restarting")
                 await asyncio.wait({stopped}, timeout=_RETRY_INTERVAL)
         finally:
-            await cancelled(preparing, stopped, again_after=_CANCEL_AGAIN_AFTER)
+            await cancelled(stopped)
             await self._destination.aclose()
 
     def _log_misconfiguration(self, error: SetupError) -> None:
@@ -242,8 +243,21 @@ class _Service:
                 "redis misconfigured, waiting for an operator", state=error.state, error=str(error)
             )
 
-    async def _prepare(self) -> None:
-        """Create the consumer groups now, so that a new destination begins at the configured entry."""
+    async def _create_groups(self, stopped: asyncio.Task[bool]) -> None:
+        """Create the consumer groups, or return when stopped.
+
+        Do so even while another relay holds the lease, so that a new destination misses no alert from now on.
+        """
+        creating = asyncio.create_task(self._ensure_groups())
+        try:
+            await asyncio.wait({creating, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancelled(creating, again_after=_CANCEL_AGAIN_AFTER)
+        if not creating.cancelled():
+            creating.result()
+            self._groups_exist = True
+
+    async def _ensure_groups(self) -> None:
         for group in self._groups.values():
             await self._retrying.call(group.ensure, self._options.begin)
 
@@ -285,7 +299,8 @@ class _Service:
         intakes = {
             stream: Intake(stream, self._outbox, self._retrying, relay.accept) for stream in self._groups
         }
-        inputs = {stream: Input(group, self._retrying) for stream, group in self._groups.items()}
+        # One read per batch: between two, a relay that has lost the lease without knowing may read.
+        inputs = {stream: Input(group, self._retrying, max_reads=1) for stream, group in self._groups.items()}
         client = reading_client_of(self._settings.address, inputs)
         takers = {stream: intake.accept for stream, intake in intakes.items()}
         async with reading(self._settings, client, self.name, takers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -19,13 +20,15 @@ from deltaloom import StreamNames
 from embedded.free_ports import free_port
 from handlers.core.identity import EntryId
 from service.alerts.deciding.privacy import Redactor
+from service.alerts.destinations.webhook import WebhookDestination
 from service.alerts.sending import health
 from service.alerts.sending import in_flight as room
 from service.apps.relay_app import relaying
 from service.keys import RelayKeys
 from service.ports.outbox import CONSUMER, EntryRef, SavedDigest
 from service.settings import Settings
-from service.storage.redis_outbox import RedisOutbox
+from service.storage.client.reading_client import ReadingClient
+from service.storage.redis_outbox import DestinationGroup, RedisOutbox
 from tests.relays import (
     SECRETS,
     destination,
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.messages import ModerationAlert
+    from service.alerts.delivery import Notification, Outcome
     from service.apps.relay_app import Relays
     from tests.webhook_receiver import Receiver
 
@@ -139,6 +143,49 @@ async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> N
         new = await stage.raised("opened", "new")
         await wait_until(lambda: receiver.taken)
     assert receiver.taken == [new]
+
+
+async def test_new_destination_begins_now_also_after_a_failure(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the consumer group cannot be created, the relay tries again before it reads.
+
+    Otherwise the reader would create the group, at the beginning of the stream.
+    """
+    ensure, failures = DestinationGroup.ensure, [ValueError("unexpected")]
+
+    async def fail_once(self: DestinationGroup, begin: Any = "all") -> None:
+        if failures:
+            raise failures.pop()
+        await ensure(self, begin)
+
+    monkeypatch.setattr(DestinationGroup, "ensure", fail_once)
+    await stage.raised("opened", "resp_old")
+    async with stage.relay(destination("here", receiver.url, begin="now")):
+        await wait_until_served(stage.redis, stage.prefix, "here")
+        new = await stage.raised("opened", "resp_new")
+        await stage.settled()
+    assert receiver.taken == [new]
+
+
+async def test_a_batch_is_one_read(stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay never reads a batch in several reads, even if its alerts are large.
+
+    Another relay that has lost the lease without knowing may read between two of them. The intake looks for
+    the entries of such a read only between two batches.
+    """
+    together: list[str] = []
+
+    async def read_together(_self: ReadingClient, stream: str, *_arguments: Any) -> bool:
+        together.append(stream)
+        return False
+
+    monkeypatch.setattr(ReadingClient, "_read_together", read_together)
+    raised = [await stage.raised("opened", f"resp_{n}", text="No. " * 12_000) for n in range(20)]
+    async with stage.relay(destination("here", receiver.url)):
+        await stage.settled()
+    assert sorted(receiver.taken) == sorted(raised)
+    assert together == []
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
@@ -255,6 +302,13 @@ async def test_status_410_disables_until_enabled(stage: Stage, receiver: Receive
         given_up = await undelivered(stage.redis, stage.prefix)
         assert [each.reason for each in given_up] == ["gone"] * 3
         assert second in str(given_up[1].alert)
+        resent = await _in_thread(
+            "alerts", "resend", "--all", "--config", str(stage.file), env=stage.environment
+        )
+        assert (resent.returncode, resent.stdout) == (1, "0 delivered\n")
+        advice = "here is disabled (410 Gone): enable it with `deltaloom alerts enable here`"
+        assert resent.stderr.count(advice) == 3, resent.stderr
+        assert [request.id for request in receiver.requests] == [first]
         enabled = await _in_thread("alerts", "enable", "here", env=stage.environment)
         assert enabled.returncode == 0, enabled.stderr
 
@@ -302,6 +356,26 @@ async def test_given_up_after_its_time(stage: Stage) -> None:
     given_up = await undelivered(stage.redis, stage.prefix)
     assert [(each.reason, each.destination) for each in given_up] == [("expired", "here")] * 2
     assert given_up[0].attempts > 0
+
+
+async def test_a_failed_destination_is_logged_without_its_folder(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in a destination is logged with the name and line of the file; the alert is retried."""
+    deliver, failures = WebhookDestination.deliver, [ValueError("a secret")]
+
+    async def fail_once(self: WebhookDestination, notification: Notification) -> Outcome:
+        if failures:
+            raise failures.pop()
+        return await deliver(self, notification)
+
+    monkeypatch.setattr(WebhookDestination, "deliver", fail_once)
+    await stage.raised("opened", "resp_1")
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)):
+            await stage.settled()
+    (line,) = [line for line in lines if line["event"] == "destination failed"]
+    assert re.fullmatch(r"test_relay\.py:\d+", line["where"])
 
 
 async def test_dead_destination_delays_no_other(stage: Stage, receiver: Receiver) -> None:
@@ -357,10 +431,14 @@ async def test_entry_that_is_no_alert(stage: Stage, receiver: Receiver) -> None:
     """An entry that is not an alert is stored as undelivered, and blocks no other."""
     await add(stage.redis, StreamNames(stage.prefix).alerts, {"hello": "world"})
     good = await stage.raised("opened", "resp_1")
-    async with stage.relay(destination("here", receiver.url)):
-        await stage.settled()
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)):
+            await stage.settled()
     assert receiver.taken == [good]
     assert [each.reason for each in await undelivered(stage.redis, stage.prefix)] == ["unreadable"]
+    (line,) = [line for line in lines if line["event"] == "alert undelivered"]
+    ((entry_id, _),) = (await entries(stage.redis, StreamNames(stage.prefix).alerts))[:1]
+    assert (line["reason"], line["alert"], line["attempts"]) == ("unreadable", entry_id, 0)
 
 
 async def test_alert_of_a_later_version(stage: Stage, receiver: Receiver) -> None:

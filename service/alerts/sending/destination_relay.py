@@ -21,6 +21,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from service import logs
@@ -204,7 +205,9 @@ class Relay:
         if judged.not_routed:
             await self._retrying.call(self._outbox.settle, judged.not_routed)
         for ref, why in judged.unreadable:
-            await self._record_undelivered(ref, "unreadable", why, attempts=0)
+            await self._record_undelivered(
+                [ref], Failure("unreadable", why, 0, datetime.now(UTC)), str(ref.id)
+            )
 
     def _message(self, entry: PendingAlert, notification: Notification) -> OutgoingMessage:
         self._pending.add(entry.ref)
@@ -364,7 +367,7 @@ class Relay:
             return Outcome(Verdict.RETRY, f"delivery timed out after {_ATTEMPT_TIMEOUT:g} s")
         except Exception as error:  # noqa: BLE001 - retried; only its type is logged, as its text may hold a secret
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{frame.filename}:{frame.lineno}"
+            where = f"{Path(frame.filename).name}:{frame.lineno}"
             logs.logger().error("destination failed", error=type(error).__name__, where=where)
             return Outcome(Verdict.RETRY, f"{type(error).__name__} in deltaloom")
 
@@ -416,23 +419,28 @@ class Relay:
 
     async def _give_up(self, message: OutgoingMessage, reason: UndeliveredReason, answer: str) -> None:
         """Move the alerts of a message that cannot be delivered to the undelivered alerts."""
-        for ref in message.refs:
-            await self._record_undelivered(ref, reason, answer, message.attempts)
-        logs.logger().error(
-            "alert undelivered",
-            alert=message.notification.id,
-            alerts=len(message.refs),
-            reason=reason,
-            answer=answer,
-            attempts=message.attempts,
-        )
+        failure = Failure(reason, answer, message.attempts, datetime.now(UTC))
+        await self._record_undelivered(message.refs, failure, message.notification.id)
         await self._done(message)
 
-    async def _record_undelivered(
-        self, ref: EntryRef, reason: UndeliveredReason, answer: str, attempts: int
-    ) -> None:
-        failure = Failure(reason, answer, attempts, datetime.now(UTC))
-        await self._retrying.call(self._outbox.give_up, ref, failure)
+    async def _record_undelivered(self, refs: Sequence[EntryRef], failure: Failure, name: str) -> None:
+        """Copy alerts to the undelivered alerts, acknowledge them, and log it.
+
+        Args:
+            refs: entries of the alerts.
+            failure: the reason.
+            name: id of the message, or of an entry that holds no alert.
+        """
+        for ref in refs:
+            await self._retrying.call(self._outbox.give_up, ref, failure)
+        logs.logger().error(
+            "alert undelivered",
+            alert=name,
+            alerts=len(refs),
+            reason=failure.reason,
+            answer=failure.answer,
+            attempts=failure.attempts,
+        )
 
     async def _done(self, message: OutgoingMessage) -> None:
         if message.kept:

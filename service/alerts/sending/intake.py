@@ -1,9 +1,9 @@
 """Take the pending alerts of one stream once and in order, despite lost replies and concurrent readers.
 
 A consumer group delivers entries in stream order. A delivered entry may not reach this process: the reply was
-lost, or a relay that had lost its lease without knowing read it. Such an orphaned entry lies between the last
-entry that arrived and the next one, and is pending. So the intake looks for pending entries there before it
-passes on the next one, and regularly behind the last one.
+lost, or a relay that had lost its lease without knowing read it. Such an orphaned entry is pending. Since a
+batch is the reply of a single read, the entry lies between two batches. So the intake looks for pending
+entries there before it passes on the next batch, and regularly behind the last one.
 """
 
 from __future__ import annotations

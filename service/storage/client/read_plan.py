@@ -33,7 +33,12 @@ class ReadPlan(NamedTuple):
 
 
 def plan_reads(
-    requested: int, *, latest_entries: int, entry_bytes: int, entries_at_most: int | None = None
+    requested: int,
+    *,
+    latest_entries: int,
+    entry_bytes: int,
+    entries_at_most: int | None = None,
+    max_reads: int | None = None,
 ) -> ReadPlan:
     """Return the reads of the next batch. Each requests one entry at least.
 
@@ -42,11 +47,13 @@ def plan_reads(
         latest_entries: entries of the latest batch; 0 if there was none.
         entry_bytes: approximate bytes of an entry, at least 1.
         entries_at_most: a further maximum of entries, or None.
+        max_reads: maximum number of reads, or None.
     """
     limit = requested if entries_at_most is None else min(requested, entries_at_most)
     batch = max(1, min(limit, BATCH_BYTES // entry_bytes))
     entries = max(1, min(batch, READ_ENTRIES, READ_BYTES // entry_bytes))
-    return ReadPlan(entries, max(1, min(batch, _GROWTH * latest_entries) // entries))
+    reads = max(1, min(batch, _GROWTH * latest_entries) // entries)
+    return ReadPlan(entries, reads if max_reads is None else min(reads, max_reads))
 
 
 def bytes_of_entry(entries: Sequence[RawEntry]) -> int:

@@ -169,6 +169,8 @@ class Input(NamedTuple):
     """Return the object that receives the entries of the next batch."""
     entries_at_most: Callable[[], int | None] = lambda: None
     """Return the maximum entries of the next batch, or None for no limit but the configured one."""
+    max_reads: int | None = None
+    """Maximum reads of a batch, or None for no limit."""
 
 
 class _Latest(NamedTuple):
@@ -246,6 +248,7 @@ class ReadingClient:
             latest_entries=latest.entries,
             entry_bytes=latest.entry_bytes,
             entries_at_most=source.entries_at_most(),
+            max_reads=source.max_reads,
         )
         # Keywords are bytes, as redis-py passes them: that is cheaper, and `cluster.py` looks for STREAMS.
         read = ("XREADGROUP", b"GROUP", groupname, consumername, b"COUNT", plan.entries)

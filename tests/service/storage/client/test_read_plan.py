@@ -52,6 +52,12 @@ def test_a_slow_worker_reads_fewer_entries() -> None:
     assert plan == ReadPlan(READ_ENTRIES, 3)
 
 
+def test_a_batch_can_be_limited_to_one_read() -> None:
+    """Keep to the maximum number of reads."""
+    plan = plan_reads(10_000, latest_entries=10_000, entry_bytes=SMALL, max_reads=1)
+    assert plan == ReadPlan(READ_ENTRIES, 1)
+
+
 @given(
     st.integers(1, 100_000),
     st.integers(0, 100_000),
