@@ -77,7 +77,8 @@ DeadLetterReason = KnownDeadLetterReason | str
 KnownUndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
 UndeliveredReason = KnownUndeliveredReason | str
 """Reason of an undelivered alert. `refused`: the destination rejected it. `expired`: the destination did not
-accept it in time. `gone`: the destination is disabled. `unreadable`: the entry has no alert."""
+accept it in time. `gone`: the destination is disabled. `unreadable`: the entry is not JSON, or has no valid id,
+severity or time."""
 
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
 """Plain fields of an entry with `__data__`; a null value is left out."""
@@ -274,7 +275,8 @@ class UndeliveredAlert(Message):
     """Name of the destination in `alerts.toml`."""
     reason: UndeliveredReason
     answer: str
-    """Last answer of the destination: status and beginning of the body; or the error of the attempt."""
+    """Last answer of the destination to any message: status and beginning of the body, or the error of the
+    attempt. For `unreadable`, what is wrong with the entry."""
     attempts: int
     """Number of attempts by the relay that gave up."""
     failed_at: AwareDatetime

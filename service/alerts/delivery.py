@@ -1,8 +1,8 @@
 """Types shared by routing and delivery: notifications, destinations and outcomes.
 
-Routing (`alerts.toml`: routes, rules, privacy) turns an alert into a `Notification`. The relay passes it to a
-`Destination` and repeats that until the `Outcome` is final. A destination makes one attempt and knows nothing
-of retries; the relay knows nothing of the contents.
+The policy (`deciding/`) turns an alert into a `Notification`: the content of a message to one destination. The
+relay (`sending/`) schedules it as an `OutgoingMessage`, and passes it to a `Destination` until the `Outcome` is
+final. The relay decides when to send, and a destination makes one attempt and knows nothing of retries.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ class Notification:
     route: str
     privacy: Privacy
     text_sha256: str | None
-    """SHA-256 of the whole text as UTF-8, before redaction; None for a digest or an alert without text."""
+    """SHA-256 of the alert's text as UTF-8 before it was redacted and cut; for `opened`, of the text so far. None
+    for a digest or an alert without text."""
     group: str
-    """Deduplication key: shared by all alerts of a part, or derived from a digest's grouping key."""
+    """Deduplication key: shared by the beginning and the end of a refusal or a spike, as `dedup_key_of` describes;
+    for a digest, derived from its grouping key."""
     resolves: bool = False
     """True if this ends what an earlier message of the group began (`finished`, the end of a spike)."""
     digest: Digest | None = None

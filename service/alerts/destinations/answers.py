@@ -16,7 +16,7 @@ MAX_ANSWER = 200
 _IN_A_ROW = 16
 """Consecutive letters and digits of a text that count as a quotation; shorter matches are chance."""
 _SHORTEST_QUOTE = 6
-"""Minimum letters and digits of a text quoted in full; answers may contain "no" and "sorry" themselves."""
+"""Minimum letters and digits of a text that is searched for: answers contain words like "sorry" anyway."""
 _LOOKED_THROUGH = 64 * 1024
 """Characters of a text in which quotations are searched; an answer repeats a text from its beginning."""
 _SHORTEST_SECRET = 4
