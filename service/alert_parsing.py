@@ -36,7 +36,7 @@ def parse_alert(data: str | bytes) -> ParsedAlert:
     try:
         return ParsedAlert(ModerationAlert.model_validate_json(data))
     except ValidationError:
-        return _parse_odd(_object_in(data))
+        return _parse_without_invalid_fields(_object_in(data))
 
 
 def _object_in(data: str | bytes) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _object_in(data: str | bytes) -> dict[str, Any]:
     return value
 
 
-def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
+def _parse_without_invalid_fields(fields: dict[str, Any]) -> ParsedAlert:
     """Omit invalid fields until the rest is a valid alert."""
     left_out: set[str] = set()
     while True:
@@ -63,11 +63,12 @@ def _parse_odd(fields: dict[str, Any]) -> ParsedAlert:
             alert = ModerationAlert.model_validate({"type": "", "text": "", **fields})
         except ValidationError as error:
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
-            odd = wrong.keys()
-            needed = [name for name in odd if name in _NEEDED] or ([] if odd & fields.keys() else [*odd])
-            if needed:
-                raise NotAnAlertError(f"{needed[0]}: {wrong[needed[0]]}") from None
-            left_out |= odd
-            fields = {name: value for name, value in fields.items() if name not in odd}
+            fatal = [name for name in wrong if name in _NEEDED]
+            if not wrong.keys() & fields.keys():  # all are missing: nothing can be omitted
+                fatal += wrong
+            if fatal:
+                raise NotAnAlertError(f"{fatal[0]}: {wrong[fatal[0]]}") from None
+            left_out |= wrong.keys()
+            fields = {name: value for name, value in fields.items() if name not in wrong}
         else:
             return ParsedAlert(alert, tuple(sorted(left_out)))

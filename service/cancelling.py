@@ -17,7 +17,7 @@ _AGAIN_AFTER = 0.1
 """Seconds between two cancellations of a task."""
 
 
-async def cancelled(*tasks: asyncio.Task[Any], again_after: float = _AGAIN_AFTER) -> None:
+async def cancel(*tasks: asyncio.Task[Any], again_after: float = _AGAIN_AFTER) -> None:
     """Cancel tasks repeatedly until they have ended.
 
     Args:
@@ -40,7 +40,7 @@ async def done_within(seconds: float, step: Coroutine[Any, Any, Any]) -> bool:
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
-        await cancelled(task)
+        await cancel(task)
     if task.cancelled():
         return False
     task.result()

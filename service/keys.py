@@ -27,7 +27,7 @@ The relay's keys; with several partitions, the first one has those for all.
 |---------------------------|--------|----------------------------------------------|------------------|
 | `relay:<name>:lease`      | string | the process that sends to a destination      | TTL              |
 | `relay:<name>:digests`    | hash   | the alerts in each digest                    | delivery, or TTL |
-| `gone`                    | hash   | disabled destinations                        | (one field each) |
+| `gone`                    | hash   | disabled destinations                        | `alerts enable`  |
 
 The fields of a state are described in `commit.lua`.
 """
@@ -189,6 +189,6 @@ class RelayKeys:
         return self.names.name(f"relay:{self.destination}:digests")
 
     @property
-    def gone(self) -> str:
+    def disabled(self) -> str:
         """The key of the disabled destinations, shared by all destinations."""
         return self.names.name("gone")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from service import logs
-from service.cancelling import cancelled
+from service.cancelling import cancel
 from service.ports.storage import SetupError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PeriodicTask:
     async def stop(self) -> None:
         """Cancel the task, even within a run, and wait for its end."""
         if self._task is not None:
-            await cancelled(self._task)
+            await cancel(self._task)
 
     async def _run(self) -> None:
         with logs.bound(stream=self._stream):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deltaloom import ModerationAlert, RefusalRate
 from deltaloom.messages import KnownAlertSeverity, KnownAlertType
 from service.alerts.delivery import Digest, Notification
-from service.alerts.phases import group_of
+from service.alerts.phases import dedup_key_of
 
 if TYPE_CHECKING:
     from deltaloom.messages import AlertType
@@ -41,7 +41,7 @@ def notification(of: ModerationAlert | None = None, **fields: Any) -> Notificati
         route="pages",
         privacy="full",
         text_sha256="ab" * 32,
-        group=group_of(of),
+        group=dedup_key_of(of),
         resolves=of.type in {"deltaloom.refusal.finished", "deltaloom.refusal.spike.ended"},
     )
     return replace(made, **fields)

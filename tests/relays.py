@@ -129,7 +129,7 @@ async def relay_process(
         relay = _started(arguments, environment, Path(folder, "log"))
         process = relay.process
         try:
-            await wait_until(partial(relay.said, "relay started"), 60, message="the relay starts")
+            await wait_until(partial(relay.has_logged, "relay started"), 60, message="the relay starts")
             yield relay
             if process.returncode is None:
                 assert await relay.stop() == 0, relay.lines()[-10:]

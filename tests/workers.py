@@ -45,7 +45,7 @@ class WorkerProcess:
         """Return the lines that it has logged so far."""
         return logged(self.log.read_text())
 
-    def said(self, event: str) -> bool:
+    def has_logged(self, event: str) -> bool:
         """Return whether it has logged this event."""
         return any(line["event"] == event for line in self.lines())
 
@@ -82,7 +82,7 @@ async def running_workers(
     """Run `count` workers with these settings; stop them at the end, and assert exit code 0."""
     async with beginning_workers(redis_url, prefix, count, **settings) as workers:
         for worker in workers:
-            await wait_until(partial(worker.said, "worker started"), 60, message="the worker starts")
+            await wait_until(partial(worker.has_logged, "worker started"), 60, message="the worker starts")
         yield workers
 
 

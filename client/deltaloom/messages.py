@@ -77,8 +77,8 @@ DeadLetterReason = KnownDeadLetterReason | str
 KnownUndeliveredReason = Literal["refused", "expired", "gone", "unreadable"]
 UndeliveredReason = KnownUndeliveredReason | str
 """Reason of an undelivered alert. `refused`: the destination rejected it. `expired`: the destination did not
-accept it in time. `gone`: the destination is disabled. `unreadable`: the entry is not JSON, or has no valid id,
-severity or time."""
+accept it in time. `gone`: the destination is disabled. `unreadable`: the entry is not JSON, or has no valid
+id, severity or time."""
 
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
 """Plain fields of an entry with `__data__`; a null value is left out."""

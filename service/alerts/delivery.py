@@ -1,8 +1,9 @@
 """Types shared by routing and delivery: notifications, destinations and outcomes.
 
-The policy (`deciding/`) turns an alert into a `Notification`: the content of a message to one destination. The
-relay (`sending/`) schedules it as an `OutgoingMessage`, and passes it to a `Destination` until the `Outcome` is
-final. The relay decides when to send, and a destination makes one attempt and knows nothing of retries.
+The policy (`deciding/`) turns an alert into a `Notification`, the content of a message to one destination.
+The relay (`sending/`) schedules it as an `OutgoingMessage`, and passes it to a `Destination` until the
+`Outcome` is final. The relay decides when to send. A destination makes one attempt and knows nothing of
+retries.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class Notification:
     route: str
     privacy: Privacy
     text_sha256: str | None
-    """SHA-256 of the alert's text as UTF-8 before it was redacted and cut; for `opened`, of the text so far. None
-    for a digest or an alert without text."""
+    """SHA-256 of the alert's text as UTF-8, before it was redacted and cut; for `opened`, of the text so far.
+    None for a digest or an alert without text."""
     group: str
-    """Deduplication key: shared by the beginning and the end of a refusal or a spike, as `dedup_key_of` describes;
-    for a digest, derived from its grouping key."""
+    """Deduplication key: the same for the beginning and the end of a refusal or a spike (`dedup_key_of`); for
+    a digest, derived from its grouping key."""
     resolves: bool = False
     """True if this ends what an earlier message of the group began (`finished`, the end of a spike)."""
     digest: Digest | None = None
@@ -71,7 +72,7 @@ class Verdict(Enum):
     """Temporary failure: no answer, a server error, or status 408, 425 or 429."""
     REFUSED = "refused"
     """Permanent failure: the destination declined (any other 4xx), or the notification cannot be sent."""
-    DISABLED = "gone"
+    GONE = "gone"
     """The destination no longer exists (410); nothing else may be sent to it."""
 
 

@@ -30,8 +30,8 @@ BEGUN_BY: Final[Mapping[AlertType, AlertType]] = {
 }
 """Map each ending type to the type that it ends."""
 
-_ON_THE_PART: Final = frozenset({"opened", "finished"})
-_ON_THE_RATE: Final = frozenset({"spike", "spike_ended"})
+_PART_PHASES: Final = frozenset({"opened", "finished"})
+_RATE_PHASES: Final = frozenset({"spike", "spike_ended"})
 
 
 def phase_of(alert: ModerationAlert) -> Phase | None:
@@ -40,7 +40,10 @@ def phase_of(alert: ModerationAlert) -> Phase | None:
 
 
 def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
-    """Return the alert that this one ends, without values known only at its end; None if it ends none."""
+    """Return the beginning that belongs to an end, as the rules would have seen it.
+
+    Return None if the alert ends nothing.
+    """
     began = BEGUN_BY.get(alert.type)
     if began is None:
         return None
@@ -48,15 +51,15 @@ def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
     return alert.model_copy(update={"type": began, **(unknown if alert.kind else {})})
 
 
-def group_of(alert: ModerationAlert) -> str:
+def dedup_key_of(alert: ModerationAlert) -> str:
     """Return the deduplication key, shared only by an alert's beginning and its end."""
     phase = phase_of(alert)
     what = phase or alert.type
     response = alert.response_id or alert.item_id or (None if phase else alert.id)
     if alert.kind is not None:
         part = f"{response}/{alert.output_index}/{alert.content_index}/{alert.kind}"
-        return part if phase in _ON_THE_PART else f"{part}/{what}"
+        return part if phase in _PART_PHASES else f"{part}/{what}"
     if alert.rate is not None:
         rate = f"refusal-rate/{alert.rate.by}/{alert.rate.name}"
-        return rate if phase in _ON_THE_RATE else f"{rate}/{what}"
+        return rate if phase in _RATE_PHASES else f"{rate}/{what}"
     return f"{response}/{what}"

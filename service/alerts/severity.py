@@ -13,7 +13,7 @@ from deltaloom.messages import KnownAlertSeverity
 if TYPE_CHECKING:
     from deltaloom.messages import AlertSeverity
 
-GRAVEST_FIRST: Final[tuple[KnownAlertSeverity, ...]] = ("critical", "warning", "info")
+MOST_SEVERE_FIRST: Final[tuple[KnownAlertSeverity, ...]] = ("critical", "warning", "info")
 
 _KNOWN: Final = frozenset(get_args(KnownAlertSeverity))
 
@@ -25,4 +25,4 @@ def known(severity: AlertSeverity) -> KnownAlertSeverity:
 
 def rank(severity: AlertSeverity) -> int:
     """Return the rank of a severity; 0 is the most severe."""
-    return GRAVEST_FIRST.index(known(severity))
+    return MOST_SEVERE_FIRST.index(known(severity))

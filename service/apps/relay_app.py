@@ -2,6 +2,10 @@
 
 A task of its own serves each destination, independently of the others. If several relays run, the holder of a
 destination's lease reads its consumer group and sends; the others stand by.
+
+The path of an alert: FastStream's reader → `bus/alerts.py` → `Intake.pass_on` → `Relay.accept` → `Schedule` →
+the destination. There are three ways to stop: `stop` begins no more attempts and waits for those under way,
+`abandon` cancels them, and `kill` cancels the whole task.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ from service.alerts.deciding.findings import ConfigError
 from service.alerts.deciding.policy import load
 from service.alerts.delivery import Notification
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from service.alerts.sending.destination_relay import Relay
 from service.alerts.sending.intake import Intake
 from service.alerts.sending.lease import Lease
 from service.bus.alerts import reading
-from service.cancelling import cancelled
+from service.cancelling import cancel
 from service.ports.storage import SetupError, StorageUnavailableError
 from service.retrying import RetryUntilAvailable
 from service.storage.client.connection import client_of, reading_client_of
@@ -49,23 +53,23 @@ _CANCEL_AGAIN_AFTER: Final = 2.0
 
 
 @asynccontextmanager
-async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[Relays]:
-    """Provide the relays within the block; they send alerts once `start` is called.
+async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[RelayApp]:
+    """Provide the relay within the block; it sends alerts once `start` is called.
 
     Args:
         settings: address of the server, and names and timeouts.
         file: path of `alerts.toml`.
         environment: environment variables in which the file's `_env` names are looked up.
     """
-    relays = Relays(settings, file, environment)
+    app = RelayApp(settings, file, environment)
     try:
-        yield relays
+        yield app
     finally:
-        await relays.end(settings.shutdown_timeout / 2)
+        await app.end(settings.shutdown_timeout / 2)
 
 
-class Relays:
-    """A relay for each destination of a file.
+class RelayApp:
+    """A service for each destination of a file.
 
     Args:
         settings: address of the server, and names and timeouts.
@@ -79,11 +83,11 @@ class Relays:
         self._environment = environment
         self._client = client_of(settings.address)
         self._owner = f"{settings.consumer} {uuid.uuid4().hex[:6]}"
-        self._serving: dict[str, _Service] = {}
+        self._serving: dict[str, _DestinationService] = {}
         self._reloads: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
-    def _read(self) -> list[_Service]:
+    def _create_services(self) -> list[_DestinationService]:
         """Read the file and return a service for each destination, not yet started.
 
         Raises:
@@ -93,12 +97,14 @@ class Relays:
         services, wrong = [], []
         for name, options in loaded.destinations.items():
             try:
-                destination = made(name, options, self._environment)
+                destination = create_destination(name, options, self._environment)
             except DestinationError as error:
-                wrong.append(loaded.places.finding(("destinations", name), str(error)))
+                wrong.append(loaded.locations.finding(("destinations", name), str(error)))
                 continue
             services.append(
-                _Service(destination, options, loaded.policy, self._settings, self._client, self._owner)
+                _DestinationService(
+                    destination, options, loaded.policy, self._settings, self._client, self._owner
+                )
             )
         if wrong:
             raise ConfigError(str(self._file), wrong)
@@ -110,8 +116,8 @@ class Relays:
         Raises:
             ConfigError: the file, or one of its destinations, cannot be used.
         """
-        for service in self._read():
-            self._start(service)
+        for service in self._create_services():
+            self._start_one(service)
         logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
 
     def reload(self) -> None:
@@ -123,7 +129,7 @@ class Relays:
     async def _reload(self) -> None:
         async with self._lock:
             try:
-                services = self._read()
+                services = self._create_services()
             except ConfigError as error:
                 for line in str(error).splitlines():
                     logs.logger().error("alerts file invalid, previous one kept", error=line)
@@ -133,19 +139,19 @@ class Relays:
             await asyncio.gather(*(self._replace(name, new.get(name)) for name in names))
             logs.logger().info("alerts file reloaded", file=str(self._file), destinations=sorted(new))
 
-    async def _replace(self, name: str, new: _Service | None) -> None:
+    async def _replace(self, name: str, new: _DestinationService | None) -> None:
         """Replace or remove a service; start the new one when the attempts of the old one have ended."""
         if name in self._serving:
             await self._serving[name].stop()
             del self._serving[name]
         if new is not None:
-            self._start(new)
+            self._start_one(new)
 
-    def _start(self, service: _Service) -> None:
+    def _start_one(self, service: _DestinationService) -> None:
         self._serving[service.name] = service
         service.start()
 
-    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - the next lease holder takes over the rest
+    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - steps follow after it
         """Stop all services, waiting up to `timeout` seconds for the answers to attempts under way."""
         for task in self._reloads:
             task.cancel()
@@ -163,7 +169,7 @@ class Relays:
         logs.logger().info("relay stopped")
 
 
-class _Service:
+class _DestinationService:
     """A service that sends to one destination whenever this process holds its lease."""
 
     def __init__(
@@ -212,7 +218,7 @@ class _Service:
     async def kill(self) -> None:
         """Cancel the service's task."""
         if self._task is not None:
-            await cancelled(self._task, again_after=_CANCEL_AGAIN_AFTER)
+            await cancel(self._task, again_after=_CANCEL_AGAIN_AFTER)
 
     async def _serve(self) -> None:
         """Send while this process holds the lease, and retry to acquire it otherwise, until stopped."""
@@ -232,7 +238,7 @@ class _Service:
                     logs.logger().exception("relay failed, restarting")
                 await asyncio.wait({stopped}, timeout=_RETRY_INTERVAL)
         finally:
-            await cancelled(stopped)
+            await cancel(stopped)
             await self._destination.aclose()
 
     def _log_misconfiguration(self, error: SetupError) -> None:
@@ -252,7 +258,7 @@ class _Service:
         try:
             await asyncio.wait({creating, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await cancelled(creating, again_after=_CANCEL_AGAIN_AFTER)
+            await cancel(creating, again_after=_CANCEL_AGAIN_AFTER)
         if not creating.cancelled():
             creating.result()
             self._groups_exist = True
@@ -285,11 +291,11 @@ class _Service:
             if not (stopped.done() or self._lease.held):
                 logs.logger().warning("lease lost, another relay may send")
             relay.end_soon()
-            await cancelled(receiving, again_after=_CANCEL_AGAIN_AFTER)
+            await cancel(receiving, again_after=_CANCEL_AGAIN_AFTER)
             await relay.end()
         finally:
             self._relay = None
-            await cancelled(receiving, sending, keeping, again_after=_CANCEL_AGAIN_AFTER)
+            await cancel(receiving, sending, keeping, again_after=_CANCEL_AGAIN_AFTER)
             with contextlib.suppress(StorageUnavailableError):
                 await self._lease.release()
 
@@ -302,17 +308,17 @@ class _Service:
         # One read per batch: between two, a relay that has lost the lease without knowing may read.
         inputs = {stream: Input(group, self._retrying, max_reads=1) for stream, group in self._groups.items()}
         client = reading_client_of(self._settings.address, inputs)
-        takers = {stream: intake.accept for stream, intake in intakes.items()}
-        async with reading(self._settings, client, self.name, takers):
-            # Use one task per stream: in a cluster, one partition may be unavailable while the others work.
+        receivers = {stream: intake.pass_on for stream, intake in intakes.items()}
+        async with reading(self._settings, client, self.name, receivers):
+            # One task per stream: in a cluster, one partition may be unavailable while the others work.
             await asyncio.gather(self._watch(relay), *map(self._run_intake, intakes.values()))
 
     async def _run_intake(self, intake: Intake) -> None:
         """Pass on pending alerts, then check regularly for orphaned ones."""
-        await intake.adopt()
+        await intake.pass_on_pending()
         while True:
             await asyncio.sleep(_RETRY_INTERVAL)
-            await intake.accept_orphaned()
+            await intake.pass_on_orphaned()
 
     async def _watch(self, relay: Relay) -> None:
         """Check regularly whether an operator has enabled the destination again."""

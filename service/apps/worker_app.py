@@ -13,7 +13,7 @@ from service.apps.partition import Partition
 from service.apps.rehearsal import Rehearsals
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe
-from service.cancelling import cancelled
+from service.cancelling import cancel
 from service.handler_packages import known_handlers
 from service.periodic import PeriodicTask
 from service.rates.spikes import SpikeWatch, thresholds_of
@@ -152,14 +152,14 @@ class WorkerApp:
 
     async def _shut_down(self) -> None:
         """Stop reading, finish the batches in progress, and leave the consumer groups."""
-        await cancelled(*self._tasks)
+        await cancel(*self._tasks)
         await asyncio.gather(
             *(each.end() for each in self._partitions), *(each.stop() for each in self._spike_tasks)
         )
         await self._reader.reads.drain(self._settings.block_ms / 1000 + _LAST_READ_WITHIN)
         readers = readers_of(self._broker)
         await self._broker.stop()
-        await cancelled(*readers)
+        await cancel(*readers)
         await self._reader.aclose()
         timeout = self._settings.shutdown_timeout / 2
         await asyncio.gather(*(partition.leave(timeout) for partition in self._partitions))

@@ -1,6 +1,6 @@
 """Subscribe to the alert streams as the consumer group of one destination.
 
-A broker exists only while the destination's lease is held, because no other process may receive entries.
+A broker exists only while the destination's lease is held, so that only the holder of the lease reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from faststream.redis import RedisBroker, StreamSub
 from handlers.core.identity import EntryId
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe_to
-from service.cancelling import cancelled
+from service.cancelling import cancel
 from service.ports.outbox import CONSUMER, RELAY_PREFIX, EntryRef, PendingAlert
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from service.settings import Settings
     from service.storage.client.reading_client import ReadingClient
 
-Take = Callable[[Sequence[PendingAlert]], Awaitable[None]]
+Receive = Callable[[Sequence[PendingAlert]], Awaitable[None]]
 
-AT_ONCE = 100
+MAX_PER_READ = 100
 """Maximum number of alerts per read; fewer if they are large."""
 
 _CANCEL_AGAIN_AFTER = 0.2
@@ -39,66 +39,69 @@ _LAST_READ_WITHIN = 0.2
 
 @asynccontextmanager
 async def reading(
-    settings: Settings, client: ReadingClient, destination: str, takers: Mapping[str, Take]
+    settings: Settings, client: ReadingClient, destination: str, receivers: Mapping[str, Receive]
 ) -> AsyncIterator[None]:
-    """Pass entries to the takers as they arrive, within the block.
+    """Pass entries to the receivers as they arrive, within the block.
 
     Args:
         settings: address of the server, and timeouts.
         client: client that reads; it is closed at the end.
         destination: name of the destination; its consumer group must exist.
-        takers: receiver of the entries, by stream.
+        receivers: functions that receive the entries, by stream.
     """
     broker = make_broker(settings, client)
-    deliveries = _Deliveries()
-    for stream, take in takers.items():
+    handovers = _Handovers()
+    for stream, receive in receivers.items():
         subscription = StreamSub(
             stream,
             group=f"{RELAY_PREFIX}{destination}",
             consumer=CONSUMER,
             batch=True,
-            max_records=AT_ONCE,
+            max_records=MAX_PER_READ,
             polling_interval=settings.block_ms,
         )
-        subscribe_to(broker, subscription, deliveries.taker(stream, take))
+        subscribe_to(broker, subscription, handovers.receiver(stream, receive))
     try:
         await broker.start()
         yield
     finally:
         try:
-            await deliveries.close()
+            await handovers.close()
             # Closing the connection of a read would look like an unavailable Redis.
             await client.reads.drain(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         finally:
-            await _stopped(broker, client)
+            await _stop(broker, client)
 
 
-async def _stopped(broker: RedisBroker, client: ReadingClient) -> None:
+async def _stop(broker: RedisBroker, client: ReadingClient) -> None:
     """Stop the broker, and return when all readers have ended and the client is closed."""
     readers = readers_of(broker)
     try:
         await broker.stop()
     finally:  # the caller may cancel this
         try:
-            await cancelled(*readers, again_after=_CANCEL_AGAIN_AFTER)
+            await cancel(*readers, again_after=_CANCEL_AGAIN_AFTER)
         finally:
             await client.aclose()
 
 
-class _Deliveries:
-    """Cancellable deliveries to takers: FastStream waits for takers, and Redis may be unavailable."""
+class _Handovers:
+    """Passes entries to receivers, each time in a task that can be cancelled.
+
+    A receiver may wait for Redis for long, and FastStream would wait for it at shutdown.
+    """
 
     def __init__(self) -> None:
         self._closed = False
         self._busy: set[asyncio.Task[None]] = set()
 
-    def taker(self, stream: str, take: Take) -> Callable[[list[RawEntry]], Awaitable[None]]:
-        """Return a function that passes raw entries of a stream to a taker."""
+    def receiver(self, stream: str, receive: Receive) -> Callable[[list[RawEntry]], Awaitable[None]]:
+        """Return a function that passes raw entries of a stream to a receiver."""
 
         async def pass_on(entries: list[RawEntry]) -> None:
-            await take([_pending_alert(stream, entry_id, fields) for entry_id, fields in entries])
+            await receive([_pending_alert(stream, entry_id, fields) for entry_id, fields in entries])
 
-        async def take_raw(entries: list[RawEntry]) -> None:
+        async def hand_over(entries: list[RawEntry]) -> None:
             if self._closed:
                 return  # they stay pending
             task = asyncio.create_task(pass_on(entries))
@@ -108,12 +111,12 @@ class _Deliveries:
             if not task.cancelled():
                 task.result()
 
-        return take_raw
+        return hand_over
 
     async def close(self) -> None:
-        """Pass on nothing more, and cancel the deliveries under way."""
+        """Pass on nothing more, and cancel the tasks under way."""
         self._closed = True
-        await cancelled(*self._busy)
+        await cancel(*self._busy)
 
 
 def _pending_alert(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> PendingAlert:

@@ -2,7 +2,7 @@
 
 FastStream's default decodes a batch as one JSON array, so one bad entry would fail the whole batch. Here
 `process` gets the object that the reading client has filled. The group is not created here, because
-FastStream would start it at the end of the stream (`ConsumerGroup.ensure` starts it at 0).
+FastStream would start it at the end of the stream; `ConsumerGroup.ensure` and `DestinationGroup.ensure` create it.
 `service/storage/client/reading_client.py` has the theory of operation.
 """
 
@@ -55,7 +55,7 @@ def subscribe_to(
     stream: StreamSub[Literal[True]],
     process: Callable[[_Collector], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
-    """Pass every batch of a stream to `process`, which acknowledges it.
+    """Pass every batch of a stream to `process`, which acknowledges the entries, or passes them on.
 
     Return the function that starts reading. If the broker has not started yet, its start begins the reading.
     """

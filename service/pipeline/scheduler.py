@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from service import logs
-from service.cancelling import cancelled
+from service.cancelling import cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,7 +85,7 @@ class BatchScheduler:
 
     async def cancel(self) -> None:
         """Cancel the batches in progress; their entries stay pending."""
-        await cancelled(*self._tasks)
+        await cancel(*self._tasks)
 
     async def _to_the_end(self, builder: BatchBuilder) -> None:
         began = time.monotonic()

@@ -1,7 +1,8 @@
 """The relay's port of storage: the alerts that are pending for a destination, and their acknowledgement.
 
 The stream of alerts is the outbox. Each destination has its own consumer group on the stream. An alert that
-was read through the group and not acknowledged is pending. `service/storage/redis_outbox.py` implements it.
+was read through the group and not acknowledged is pending. `service/storage/redis_outbox.py` implements the
+port.
 """
 
 from __future__ import annotations
@@ -99,11 +100,11 @@ class Outbox(Protocol):
         ...
 
     async def settle(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that were delivered or are not routed to this destination."""
+        """Acknowledge alerts that were delivered, or that this destination does not get."""
         ...
 
     async def give_up(self, ref: EntryRef, failure: Failure) -> None:
-        """Move an alert to the undelivered alerts and acknowledge it, atomically and once."""
+        """Copy an alert to the undelivered alerts and acknowledge it, atomically and once."""
         ...
 
     async def digests(self) -> Mapping[str, SavedDigest]:
@@ -130,7 +131,7 @@ class Outbox(Protocol):
 class LeaseStore(Protocol):
     """The lease to send to one destination. Any method may raise `StorageUnavailableError`."""
 
-    async def hold(self, ttl_ms: int) -> bool:
+    async def acquire(self, ttl_ms: int) -> bool:
         """Acquire or extend the lease for `ttl_ms`; return whether this process holds it."""
         ...
 

@@ -32,7 +32,7 @@ DIGESTS_TTL = 2 * 86400
 """TTL of the digests in seconds, from the last save; longer than an alert can be pending."""
 
 
-def group_of(destination: str) -> str:
+def consumer_group_of(destination: str) -> str:
     """Return the name of a destination's consumer group."""
     return f"{RELAY_PREFIX}{destination}"
 
@@ -43,14 +43,14 @@ class DestinationGroup:
     def __init__(self, client: Redis, stream: str, destination: str) -> None:
         self._client = client
         self._stream = stream
-        self._group = group_of(destination)
+        self._group = consumer_group_of(destination)
 
     async def ensure(self, begin: Literal["now", "all"] = "all") -> None:
         """Create the group, unless it exists.
 
         Args:
-            begin: `now` to begin at the end of the stream, `all` at its beginning. A missing group is created
-                again with `all`: its stream was deleted too, so all entries are new.
+            begin: `now` to begin at the end of the stream, `all` at its beginning. The reading client
+                creates a missing group again with `all`: its stream was deleted too, as a rule.
         """
         with unavailable_if_away(self._stream):
             try:
@@ -67,7 +67,7 @@ class RedisOutbox:
     def __init__(self, client: Redis, partitions: Partitions, destination: str) -> None:
         self._client = client
         self._destination = destination
-        self._group = group_of(destination)
+        self._group = consumer_group_of(destination)
         self._keys = RelayKeys(partitions.all[0], destination)
         self._undelivered = {names.alerts: names.undelivered for names in partitions.all}
         self._give_up = scripts.Script(client, "give_up")
@@ -117,13 +117,13 @@ class RedisOutbox:
         ]
 
     async def settle(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that were delivered or are not routed to this destination."""
+        """Acknowledge alerts that were delivered, or that this destination does not get."""
         for stream, some in _by_stream(refs):
             with unavailable_if_away(stream):
                 await self._client.xack(stream, self._group, *(str(ref.id) for ref in some))
 
     async def give_up(self, ref: EntryRef, failure: Failure) -> None:
-        """Move an alert to the undelivered alerts and acknowledge it, atomically and once."""
+        """Copy an alert to the undelivered alerts and acknowledge it, atomically and once."""
         fields = {
             "schema": str(SCHEMA),
             "source": self._keys.names.prefix,
@@ -144,8 +144,8 @@ class RedisOutbox:
     async def digests(self) -> dict[str, SavedDigest]:
         """Return the saved digests, by id."""
         with unavailable_if_away(self._keys.digests):
-            kept = cast("dict[bytes, bytes]", await self._client.hgetall(self._keys.digests))
-        return {digest_id.decode(): _digest(written) for digest_id, written in kept.items()}
+            saved = cast("dict[bytes, bytes]", await self._client.hgetall(self._keys.digests))
+        return {digest_id.decode(): _digest(written) for digest_id, written in saved.items()}
 
     async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Save a digest."""
@@ -164,20 +164,20 @@ class RedisOutbox:
 
     async def disabled_answer(self) -> str | None:
         """Return the answer with which the destination disabled itself, or None if it is enabled."""
-        with unavailable_if_away(self._keys.gone):
-            noted = await self._client.hget(self._keys.gone, self._destination)
+        with unavailable_if_away(self._keys.disabled):
+            noted = await self._client.hget(self._keys.disabled, self._destination)
         return None if noted is None else str(json.loads(noted)["answer"])
 
     async def disable(self, answer: str, at: datetime) -> None:
         """Mark the destination as disabled until an operator enables it."""
         noted = json.dumps({"answer": answer, "at": at.isoformat(timespec="milliseconds")})
         with unavailable_if_away():
-            await self._client.hset(self._keys.gone, self._destination, noted)
+            await self._client.hset(self._keys.disabled, self._destination, noted)
 
     async def enable(self) -> bool:
         """Enable the destination; return whether it was disabled."""
         with unavailable_if_away():
-            return bool(await self._client.hdel(self._keys.gone, self._destination))
+            return bool(await self._client.hdel(self._keys.disabled, self._destination))
 
 
 class RedisLease:
@@ -193,13 +193,13 @@ class RedisLease:
     def __init__(self, client: Redis, partitions: Partitions, destination: str, owner: str) -> None:
         self._key = RelayKeys(partitions.all[0], destination).lease
         self._owner = owner
-        self._hold = scripts.Script(client, "hold")
+        self._acquire = scripts.Script(client, "acquire")
         self._release = scripts.Script(client, "release")
 
-    async def hold(self, ttl_ms: int) -> bool:
+    async def acquire(self, ttl_ms: int) -> bool:
         """Acquire or extend the lease for `ttl_ms`; return whether this process holds it."""
         with unavailable_if_away():
-            return bool(await self._hold(keys=[self._key], args=[self._owner, ttl_ms]))
+            return bool(await self._acquire(keys=[self._key], args=[self._owner, ttl_ms]))
 
     async def release(self) -> None:
         """Release the lease, if this process holds it."""
@@ -216,6 +216,6 @@ def _is_missing_group(error: Exception) -> bool:
 
 
 def _digest(written: bytes) -> SavedDigest:
-    kept: dict[str, Any] = json.loads(written)
-    refs = tuple(EntryRef(stream, EntryId.parse(entry_id)) for stream, entry_id in kept["places"])
-    return SavedDigest(refs, bool(kept["confirmed"]))
+    saved: dict[str, Any] = json.loads(written)
+    refs = tuple(EntryRef(stream, EntryId.parse(entry_id)) for stream, entry_id in saved["places"])
+    return SavedDigest(refs, bool(saved["confirmed"]))

@@ -12,7 +12,7 @@ from demo.progress import Progress
 from demo.receiver import Webhooks
 from demo.stream import load as streams
 from service.alerts.deciding.policy import load
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.notifications import finished
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ async def test_signed_alert_rings(tmp_path: Path) -> None:
     progress = Progress(streams())
     with closing(Webhooks()) as webhooks:
         loaded = load(webhooks.configure(tmp_path / "alerts.toml"), webhooks.environment)
-        destination = made("webhook", loaded.destinations["webhook"], webhooks.environment)
+        destination = create_destination("webhook", loaded.destinations["webhook"], webhooks.environment)
         async with webhooks.taking(progress, Clock()):
             outcome = await destination.deliver(finished())
         await destination.aclose()

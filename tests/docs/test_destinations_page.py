@@ -13,7 +13,7 @@ from service.alerts.destinations.alertmanager import DIGEST, NAMES, Alertmanager
 from service.alerts.destinations.apprise_ import AppriseOptions
 from service.alerts.destinations.options import CommonOptions, HttpOptions
 from service.alerts.destinations.pagerduty import PagerDutyOptions, event
-from service.alerts.destinations.registry import TYPES, made
+from service.alerts.destinations.registry import TYPES, create_destination
 from tests.docs.pages import ROOT, Page, quoted
 from tests.docs.test_slack_picture import LINK, MESSAGES
 from tests.receivers import receiving
@@ -47,7 +47,7 @@ async def test_the_alert_for_an_alertmanager() -> None:
     async with receiving() as receiver:
         table = {"type": "alertmanager", "url": receiver.url, "allow_addresses": ["127.0.0.1"], "link": LINK}
         options = AlertmanagerOptions.model_validate({**table, "labels": {"team": "trust-and-safety"}})
-        destination = made("monitoring", options, {})
+        destination = create_destination("monitoring", options, {})
         await destination.deliver(FINISHED)
         await destination.aclose()
     (sent,) = receiver.received[0].json
@@ -61,7 +61,7 @@ async def test_the_message_of_apprise() -> None:
     async with receiving() as receiver:
         table = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], "link": LINK}
         environment = {"URL": f"json://127.0.0.1:{receiver.port}"}
-        destination = made("mail", AppriseOptions.model_validate(table), environment)
+        destination = create_destination("mail", AppriseOptions.model_validate(table), environment)
         await destination.deliver(FINISHED)
         await destination.aclose()
     sent = receiver.received[0].json
@@ -99,7 +99,7 @@ async def test_every_type_has_an_example_that_works(name: str) -> None:
             environment[variable] = SLACK_URL if variable == "url" else SIGNING_SECRET
         else:
             table[key] = value
-    destination = made("one", TYPES[name].options.model_validate(table), environment)
+    destination = create_destination("one", TYPES[name].options.model_validate(table), environment)
     assert destination.name == "one"
     await destination.aclose()
     await destination.aclose()  # closing twice must not fail

@@ -61,7 +61,7 @@ async def test_log_lines_are_those_of_a_worker(redis: Redis, redis_url: str, pre
     async with running_workers(redis_url, prefix, log_level="debug") as (worker,):
         await publish(redis, prefix)
         await wait_until_settled(redis, prefix)
-        await wait_until(lambda: worker.said("text finished"), message="the text is logged")
+        await wait_until(lambda: worker.has_logged("text finished"), message="the text is logged")
         await worker.stop()
         written = {line["event"]: line for line in worker.lines() if line["logger"] == "deltaloom"}
     assert written.keys() >= EVERY_DAY

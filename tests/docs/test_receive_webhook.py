@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from service.alerts.destinations.webhook import WebhookOptions
 from tests.docs.scripts import EXAMPLES, PYTHON
 from tests.notifications import alert, finished, notification
@@ -42,7 +42,7 @@ async def receiver() -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
 def webhook(url: str, secret: str) -> Destination:
     """Return a destination that posts to this URL."""
     table = {"type": "webhook", "url": url, "secret_env": "SECRET", "allow_addresses": ["127.0.0.1"]}
-    return made("example", WebhookOptions.model_validate(table), {"SECRET": secret})
+    return create_destination("example", WebhookOptions.model_validate(table), {"SECRET": secret})
 
 
 async def test_signed_alerts_are_accepted_once() -> None:

@@ -8,7 +8,7 @@ async def test_two_workers_share_one_stream(loom: Loom) -> None:
     deltas = refusal(*["No. "] * 10_000)  # more than it will take
     published = 0
     async with loom.workers(2) as (one, other):
-        while not (one.said("batch committed") and other.said("batch committed")):
+        while not (one.has_logged("batch committed") and other.has_logged("batch committed")):
             await loom.publish(deltas[published])
             published += 1
         *_, done = refusal(*["No. "] * published)

@@ -303,7 +303,7 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
             async with connected(cluster) as client:
                 await generated.judge(client)
             assert_nothing_failed(workers)
-            assert any(worker.said("redis unavailable, retrying") for worker in workers)
+            assert any(worker.has_logged("redis unavailable, retrying") for worker in workers)
 
 
 async def test_a_script_runs_where_its_slot_goes(tmp_path: Path) -> None:

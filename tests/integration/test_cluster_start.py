@@ -175,7 +175,7 @@ async def test_it_can_be_stopped_meanwhile(tmp_path: Path) -> None:
             await half.until_out(half.unaffected, "first")
             await until_waiting(worker, half.affected)
             assert await worker.stop() == 0
-            assert worker.said("worker stopped")
+            assert worker.has_logged("worker stopped")
             assert_nothing_failed(worker)
         for names in half.unaffected:
             assert await half.client.xinfo_consumers(names.deltas, "deltaloom") == []
@@ -190,7 +190,7 @@ async def test_nothing_is_there(tmp_path: Path) -> None:
         async with beginning_workers(half.url, "deltaloom", 1, **settings) as (worker,):
             await until_waiting(worker, half.affected)
             assert await worker.stop() == 0
-            assert not worker.said("worker started")
+            assert not worker.has_logged("worker started")
             assert_nothing_failed(worker)
 
 

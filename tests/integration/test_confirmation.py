@@ -32,7 +32,7 @@ async def test_a_worker_reads_on_only_when_a_replica_has_the_batch(tmp_path: Pat
                 primary.url, "deltaloom", wait_replicas=1, wait_aof="true", batch_size=2
             ) as (worker,):
                 away = "redis unavailable, retrying"
-                await wait_until(lambda: worker.said(away), message="the worker waits for a replica")
+                await wait_until(lambda: worker.has_logged(away), message="the worker waits for a replica")
                 assert await unread(redis, bench) == 2
                 await replica.start("--replicaof", "127.0.0.1", primary.url.rpartition(":")[2])
                 await wait_until(lambda: nothing_unread(redis, bench), 30, message="the worker reads on")

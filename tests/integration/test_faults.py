@@ -212,7 +212,7 @@ async def test_a_worker_stops_while_the_server_hangs(mortal: MortalServer, waits
         await publish(mortal.url, "resp_1", *[delta(n, "x") for n in range(2000)])
         await hang_with_a_batch_in_hand(mortal, worker, redis)
         assert await worker.stop() == 0
-        assert worker.said("worker stopped")
+        assert worker.has_logged("worker stopped")
         assert not any("exception" in line for line in worker.lines())
 
 

@@ -318,7 +318,7 @@ async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
         await redis.xadd(StreamNames(prefix).deltas, {"event": '{"sorry": "but'})
         await wait_until_settled(redis, prefix)
         for event in ("text finished", "dead letter"):
-            await wait_until(partial(worker.said, event), message=f"{event} is logged")
+            await wait_until(partial(worker.has_logged, event), message=f"{event} is logged")
         assert "sorry" not in worker.log.read_text()
         assert all(word.strip() not in worker.log.read_text() for word in (WORDS[0], REFUSAL))
         lines = {line["event"]: line for line in worker.lines()}
@@ -342,6 +342,6 @@ async def test_texts_are_logged_if_that_is_enabled(redis: Redis, redis_url: str,
     """The log contains the texts with `DELTALOOM_LOG_TEXT=true`."""
     async with running_workers(redis_url, prefix, log_text="true") as (worker,):
         await publish(redis, prefix, *refusal(), response_id="resp_1")
-        await wait_until(lambda: worker.said("text finished"), message="the text is logged")
+        await wait_until(lambda: worker.has_logged("text finished"), message="the text is logged")
         (line,) = [line for line in worker.lines() if line["event"] == "text finished"]
     assert line["text"] == REFUSAL

@@ -41,7 +41,9 @@ async def test_a_stream_whose_ids_are_used_up_goes_on_when_it_is_deleted(
             await redis.xadd(stream, last)
         await wait_until_settled(redis, prefix)
         await redis.delete(stream)
-        await wait_until(partial(worker.said, "redis available again"), message="the group is made again")
+        await wait_until(
+            partial(worker.has_logged, "redis available again"), message="the group is made again"
+        )
         await redis.xadd(stream, last)
         await wait_until_settled(redis, prefix)
         (text,) = await texts(redis, prefix)

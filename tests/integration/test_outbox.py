@@ -140,14 +140,14 @@ async def test_lease_is_held_by_one(redis: Redis, prefix: str) -> None:
     """Otherwise two relays would hold the lease, and both would send."""
     first, second = (RedisLease(redis, Partitions(prefix=prefix), "here", owner) for owner in ("a", "b"))
     other = RedisLease(redis, Partitions(prefix=prefix), "there", "b")
-    assert await first.hold(60_000)
-    assert await first.hold(60_000)
-    assert not await second.hold(60_000)
-    assert await other.hold(60_000)
+    assert await first.acquire(60_000)
+    assert await first.acquire(60_000)
+    assert not await second.acquire(60_000)
+    assert await other.acquire(60_000)
     await second.release()
-    assert not await second.hold(60_000)
+    assert not await second.acquire(60_000)
     await first.release()
-    assert await second.hold(60_000)
+    assert await second.acquire(60_000)
     assert 0 < await redis.pttl(f"{prefix}:relay:here:lease") <= 60_000
 
 

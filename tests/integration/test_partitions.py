@@ -144,7 +144,7 @@ async def test_very_many_partitions(redis: Redis, redis_url: str, prefix: str) -
             return all(counts)
 
         await wait_until(all_counted, 60, message="every partition is read")
-        assert not worker.said("redis unavailable, retrying")
+        assert not worker.has_logged("redis unavailable, retrying")
 
 
 async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: str) -> None:
@@ -154,7 +154,7 @@ async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: 
     await redis.set(wrong.deltas, "x")
     async with running_workers(redis_url, prefix, 1, **SETTINGS, partitions=COUNT) as (worker,):
         event = "redis misconfigured, waiting for an operator"
-        await wait_until(partial(worker.said, event), 30, message="it says what is wrong")
+        await wait_until(partial(worker.has_logged, event), 30, message="it says what is wrong")
         (error,) = [line["error"] for line in worker.lines() if line["event"] == event]
         assert wrong.deltas in error
         assert "move the key or delete it" in error

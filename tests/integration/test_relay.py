@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification, Outcome
-    from service.apps.relay_app import Relays
+    from service.apps.relay_app import RelayApp
     from tests.webhook_receiver import Receiver
 
 
@@ -74,7 +74,7 @@ class Stage:
         self.environment = environment(redis_url, prefix, **SECRETS)
 
     @asynccontextmanager
-    async def relay(self, *tables: str) -> AsyncIterator[Relays]:
+    async def relay(self, *tables: str) -> AsyncIterator[RelayApp]:
         """Run a relay with these TOML tables as its alerts file."""
         self.file.write_text("\n".join(tables))
         async with relaying(self.settings, self.file, SECRETS) as relays:
@@ -148,7 +148,7 @@ async def test_new_destination_begins_now(stage: Stage, receiver: Receiver) -> N
 async def test_new_destination_begins_now_also_after_a_failure(
     stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the consumer group cannot be created, the relay tries again before it reads.
+    """A relay that cannot create its consumer group tries again before it reads.
 
     Otherwise the reader would create the group, at the beginning of the stream.
     """
@@ -325,7 +325,7 @@ async def test_status_410_disables_until_enabled(stage: Stage, receiver: Receive
 async def test_a_failed_lookup_of_a_disabled_destination_is_logged(stage: Stage, receiver: Receiver) -> None:
     """An error while the relay looks up whether a destination is enabled is logged."""
     receiver.answer = lambda _id, _count: web.Response(status=410)
-    gone = RelayKeys(stage.settings.names.all[0], "here").gone
+    gone = RelayKeys(stage.settings.names.all[0], "here").disabled
     with capture_logs() as lines:
         async with stage.relay(destination("here", receiver.url)):
             await stage.raised("opened", "resp_1")
@@ -408,11 +408,11 @@ async def test_each_destination_searches_a_text_for_itself_alone(
 
     Otherwise a long text would block, and leases be lost.
     """
-    threads, leaving = [], Redactor.leaving
+    threads, redact = [], Redactor.redact
 
     def counted(redactor: Redactor, *arguments: Any) -> ModerationAlert:
         threads.append(threading.current_thread())
-        return leaving(redactor, *arguments)
+        return redact(redactor, *arguments)
 
     monkeypatch.setattr(Redactor, "leaving", counted)
     names = ("first", "second", "third")

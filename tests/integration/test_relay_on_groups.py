@@ -99,7 +99,7 @@ class Stage:
 
     def sends(self) -> WorkerProcess:
         """Return the relay that acquired the lease."""
-        (relay,) = [relay for relay in self.relays if relay.said("relay active")]
+        (relay,) = [relay for relay in self.relays if relay.has_logged("relay active")]
         return relay
 
     def judge(self) -> None:
@@ -134,9 +134,9 @@ async def staged(url: str, partitions: int, folder: Path) -> AsyncIterator[Stage
     async with receiving() as receiver, client, running_workers(url, "deltaloom", 1, **SETTINGS, **settings):
         file.write_text(destination("here", receiver.url))
         async with relay_process(file, environment) as first:
-            await wait_until(lambda: first.said("relay active"))
+            await wait_until(lambda: first.has_logged("relay active"))
             async with relay_process(file, environment) as second:
-                await wait_until(lambda: second.said("relay standby"))
+                await wait_until(lambda: second.has_logged("relay standby"))
                 yield Stage(client, Partitions(partitions), receiver, [first, second])
 
 

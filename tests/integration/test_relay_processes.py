@@ -118,16 +118,16 @@ async def test_standby_sends_nothing_and_takes_over(
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix, lease_time=5)
     async with relay_process(file, environment) as first:
-        await wait_until(lambda: first.said("relay active"))
+        await wait_until(lambda: first.has_logged("relay active"))
         async with relay_process(file, environment) as second:
-            await wait_until(lambda: second.said("relay standby"))
+            await wait_until(lambda: second.has_logged("relay standby"))
             names = [await raise_alert(redis, prefix, "opened", f"resp_{n}") for n in range(10)]
             await wait_until_settled(redis, prefix, "here")
             assert sorted(request.id for request in receiver.requests) == sorted(names)
             await first.kill()
             late = await raise_alert(redis, prefix, "opened", "late")
             await wait_until_settled(redis, prefix, "here")
-            assert second.said("relay active")
+            assert second.has_logged("relay active")
     assert receiver.taken == [*receiver.taken[:10], late]
 
 
@@ -148,11 +148,11 @@ async def test_relay_that_was_frozen_sends_nothing(
         await wait_until(lambda: receiver.came[name])
         first.freeze()
         async with relay_process(file, environment) as second:
-            await wait_until(lambda: second.said("relay active"))
+            await wait_until(lambda: second.has_logged("relay active"))
             await wait_until_settled(redis, prefix, "here")
             assert receiver.taken == [name]
             first.thaw()
-            await wait_until(lambda: first.said("lease lost, another relay may send"))
+            await wait_until(lambda: first.has_logged("lease lost, another relay may send"))
             late = await raise_alert(redis, prefix, "finished", "resp_1")
             await wait_until_settled(redis, prefix, "here")
     assert receiver.taken == [name, late]
@@ -167,10 +167,10 @@ async def test_hangup_reloads(
     async with relay_process(file, relay_environment(redis_url, prefix)) as relay:
         file.write_text("no toml")
         hang_up(relay)
-        await wait_until(lambda: relay.said("alerts file invalid, previous one kept"))
+        await wait_until(lambda: relay.has_logged("alerts file invalid, previous one kept"))
         file.write_text(destination("there", receiver.url))
         hang_up(relay)
-        await wait_until(lambda: relay.said("alerts file reloaded"))
+        await wait_until(lambda: relay.has_logged("alerts file reloaded"))
         await wait_until_served(redis, prefix, "there")
         name = await raise_alert(redis, prefix, "opened", "resp_1")
         await wait_until(lambda: receiver.taken == [name])
@@ -196,7 +196,7 @@ async def test_worker_with_relay(
     file.write_text(destination("here", receiver.url))
     environment = relay_environment(redis_url, prefix)
     async with relay_process(file, environment, "worker", "--with-relay") as worker:
-        await wait_until(lambda: worker.said("worker started"))
+        await wait_until(lambda: worker.has_logged("worker started"))
         stream = StreamNames(prefix).deltas
         place = '"item_id": "msg_1", "output_index": 0, "content_index": 0'
         for event in (
@@ -206,7 +206,7 @@ async def test_worker_with_relay(
             await add(redis, stream, {"event": event, "response_id": "resp_1"})
         await wait_until(lambda: len(receiver.taken) == 2)
         hang_up(worker)
-        await wait_until(lambda: worker.said("alerts file reloaded"))
+        await wait_until(lambda: worker.has_logged("alerts file reloaded"))
     types = [request.body["type"] for request in receiver.requests]
     assert types == ["deltaloom.refusal.opened", "deltaloom.refusal.finished"]
 
@@ -239,7 +239,7 @@ async def test_server_that_goes_and_comes_back(tmp_path: Path, receiver: Receive
             first = await raise_alert(redis, "deltaloom", "opened", "resp_1")
             await wait_until(lambda: receiver.taken == [first])
             await server.kill()
-            await wait_until(lambda: relay.said("lease lost, another relay may send"))
+            await wait_until(lambda: relay.has_logged("lease lost, another relay may send"))
             await redis.connection_pool.disconnect()
             await server.start()
             second = await raise_alert(redis, "deltaloom", "opened", "resp_2")

@@ -108,6 +108,6 @@ async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, ob
             assert producers.published == generated.entries > published
             await generated.judge(client)
             for worker in workers:
-                assert worker.said("redis unavailable, retrying")
+                assert worker.has_logged("redis unavailable, retrying")
                 for line in worker.lines():
                     assert line["level"] != "error", line.get("exception", line)

@@ -97,7 +97,7 @@ async def test_a_wrong_password(tmp_path: Path, password: str, sentinels: str, s
         checked = deltaloom("check", env=environment(url))
         assert checked.returncode == 1
         async with beginning_workers(url, "deltaloom") as (worker,):
-            await wait_until(lambda: worker.said(AWAY), message="the worker waits")
+            await wait_until(lambda: worker.has_logged(AWAY), message="the worker waits")
             assert await worker.stop() == 0
             lines = [line for line in worker.lines() if line["event"] == AWAY]
             log = worker.log.read_text()

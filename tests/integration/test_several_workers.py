@@ -133,7 +133,7 @@ async def test_same_texts_whatever_the_workers_and_the_grouping(
                 await publish(redis, run, whole, coalesce=coalesce, seed=workers * 100 + coalesce)
                 await wait_until_settled(redis, run)
                 await wait_until_nothing_is_open(redis, run)
-                had_some = [process for process in processes if process.said("batch committed")]
+                had_some = [process for process in processes if process.has_logged("batch committed")]
                 assert len(had_some) >= min(workers, 2), "one worker processed everything"
             got = await texts(redis, run)
             assert len({text.id for text in got}) == len(got), "a text came twice"

@@ -58,7 +58,7 @@ async def test_refusals_ring_within_a_second(
         file.write_text(destination("here", receiver.url))
         environment = relay_environment(redis_url, prefix)
         async with relay_process(file, environment, "worker", "--with-relay") as worker:
-            await wait_until(partial(worker.said, "worker started"), 30, message="the worker starts")
+            await wait_until(partial(worker.has_logged, "worker started"), 30, message="the worker starts")
             await wait_until_served(redis, prefix, "here")
             for number in range(max(AT_LEAST, len(refusals))):
                 response = f"resp_{number}"

@@ -130,7 +130,9 @@ async def test_a_certificate_that_is_not_trusted(
     assert checked.returncode == 1
     failure = next(line for line in checked.stdout.splitlines() if line.startswith("FAIL"))
     async with beginning_workers(url, "deltaloom") as (worker,):
-        await wait_until(lambda: worker.said("redis unavailable, retrying"), 30, message="the worker waits")
+        await wait_until(
+            lambda: worker.has_logged("redis unavailable, retrying"), 30, message="the worker waits"
+        )
         line = next(line for line in worker.lines() if "error" in line)
         assert await worker.stop() == 0
     assert (line["level"], line["state"]) == ("warning", "certificate")
@@ -156,8 +158,10 @@ async def test_a_wrong_password(server: TlsNode, certificate: Certificate) -> No
     """A worker with a wrong password waits until the rights are repaired, and does not log the password."""
     url = url_of(server, f"?ssl_ca_certs={certificate.certificate}").replace(PASSWORD, "s3cret")
     async with beginning_workers(url, "deltaloom") as (worker,):
-        await wait_until(lambda: worker.said("redis unavailable, retrying"), 30, message="the worker waits")
+        await wait_until(
+            lambda: worker.has_logged("redis unavailable, retrying"), 30, message="the worker waits"
+        )
         await server.ask("ACL", "SETUSER", "worker", ">s3cret")
-        await wait_until(lambda: worker.said("worker started"), 30, message="the worker goes on")
+        await wait_until(lambda: worker.has_logged("worker started"), 30, message="the worker goes on")
         assert "AuthenticationError" in [line.get("state") for line in worker.lines()]
         assert "s3cret" not in worker.log.read_text()

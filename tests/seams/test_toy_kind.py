@@ -73,7 +73,7 @@ async def test_a_handler_of_one_file_brings_a_kind_of_text(
                 entry: Any = {"event": json.dumps(event), "response_id": response_id}
                 await redis.xadd(StreamNames(prefix).deltas, entry)
         await wait_until_settled(redis, prefix)
-        assert worker.said("apology opened")
+        assert worker.has_logged("apology opened")
     for text in await texts(redis, prefix):
         assert (text.kind, text.text, text.integrity) == ("apology", "I am so sorry.", "verified")
     raised = [(alert.response_id, alert.type) for alert in await alerts(redis, prefix)]

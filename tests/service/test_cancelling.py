@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from service.cancelling import cancelled, done_within
+from service.cancelling import cancel, done_within
 from tests.waiting import wait_until
 
 
@@ -34,7 +34,7 @@ async def test_tasks_end_although_cancellations_are_lost(losses: int) -> None:
     steps = [Stubborn(0), Stubborn(losses)]
     tasks = [asyncio.create_task(step.run()) for step in steps]
     await wait_until(lambda: all(step.begun for step in steps), message="the steps have begun")
-    await asyncio.wait_for(cancelled(*tasks, again_after=0.001), 10)
+    await asyncio.wait_for(cancel(*tasks, again_after=0.001), 10)
     assert all(task.cancelled() for task in tasks)
 
 
@@ -46,8 +46,8 @@ async def test_ended_tasks_are_accepted() -> None:
 
     failed = asyncio.create_task(fail())
     await asyncio.wait({failed})
-    await cancelled(failed)
-    await cancelled()
+    await cancel(failed)
+    await cancel()
     assert isinstance(failed.exception(), KeyError)
 
 
@@ -73,5 +73,5 @@ async def test_a_step_ends_with_its_waiter() -> None:
     step = Stubborn(1)
     waiting = asyncio.create_task(done_within(60, step.run()))
     await wait_until(lambda: step.begun, message="the step has begun")
-    await cancelled(waiting, again_after=10)
+    await cancel(waiting, again_after=10)
     assert waiting.cancelled()

@@ -78,7 +78,9 @@ class Side:
             )
         started = WorkerProcess(process, log)
         try:
-            await wait_until(partial(started.said, f"{program} started"), 30, message=f"{log.stem} starts")
+            await wait_until(
+                partial(started.has_logged, f"{program} started"), 30, message=f"{log.stem} starts"
+            )
             yield started
             if process.returncode is None:
                 assert await started.stop() == 0, started.lines()[-10:]

@@ -280,7 +280,7 @@ async def test_one_relay_takes_over_from_the_other(
     first, second = (NOW, v010) if back else (v010, NOW)
     async with side.running(first, "relay") as relay:
         active = "relay active" if back else "relay sends"  # v0.1.0 has another name for it
-        await wait_until(lambda: relay.said(active), message="the relay holds the lease")
+        await wait_until(lambda: relay.has_logged(active), message="the relay holds the lease")
         async with side.running(second, "relay"):
             names = [
                 await raise_alert(side.redis, side.prefix, phase, f"resp_{n}")

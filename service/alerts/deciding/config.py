@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.alerts.deciding.findings import ConfigError, Finding, Places, suggestion
+from service.alerts.deciding.findings import ConfigError, Finding, SourceLocations, suggestion
 from service.alerts.deciding.matching import OTHER, fits
 from service.alerts.deciding.mistakes import syntax_finding, validation_finding
 from service.alerts.deciding.rules import rules_of, shipped
@@ -68,13 +68,13 @@ def parse(text: str, file: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(file, [syntax_finding(error, text)]) from None
-    places = Places(text)
+    locations = SourceLocations(text)
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        found = [validation_finding(details, places) for details in error.errors(include_url=False)]
+        found = [validation_finding(details, locations) for details in error.errors(include_url=False)]
         raise ConfigError(file, found) from None
-    wrong = [*_dangling(config, places), *_ambiguous(config, places)]
+    wrong = [*_dangling(config, locations), *_ambiguous(config, locations)]
     if wrong:
         raise ConfigError(file, wrong)
     return config
@@ -82,12 +82,12 @@ def parse(text: str, file: str) -> Config:
 
 def warnings(text: str, config: Config, now: datetime) -> list[Finding]:
     """Return findings about settings of a valid file that have no effect, in order of their lines."""
-    return sorted(_ineffective(config, Places(text), now))
+    return sorted(_ineffective(config, SourceLocations(text), now))
 
 
 def secrets_missing(text: str, config: Config, environment: Mapping[str, str]) -> list[Finding]:
     """Return findings about variables and files that destinations name but that do not exist."""
-    places = Places(text)
+    locations = SourceLocations(text)
     found: list[Finding] = []
     for name, options in config.destinations.items():
         for option, value in options:
@@ -98,7 +98,7 @@ def secrets_missing(text: str, config: Config, environment: Mapping[str, str]) -
                     elif option.endswith("_file"):
                         from_file(where)
                 except DestinationError as error:
-                    found.append(places.finding(("destinations", name, option), str(error)))
+                    found.append(locations.finding(("destinations", name, option), str(error)))
     return sorted(found)
 
 
@@ -108,45 +108,45 @@ def _routes_and_mutes(config: Config) -> Iterator[tuple[KeyPath, AlertRoute | Mu
     yield from ((("mutes", index), mute) for index, mute in enumerate(config.mutes))
 
 
-def _dangling(config: Config, places: Places) -> Iterator[Finding]:
+def _dangling(config: Config, locations: SourceLocations) -> Iterator[Finding]:
     """Yield findings about names of destinations and shipped rules that do not exist."""
     for path, entry in _routes_and_mutes(config):
         for position, name in enumerate(entry.to or ()):
             if name not in config.destinations:
                 message = f'"{name}" is not a destination{suggestion(name, config.destinations)}'
-                yield places.finding((*path, "to", position), message)
+                yield locations.finding((*path, "to", position), message)
     if isinstance(config.shipped_rules, tuple):
         names = [rule.name for rule in shipped()]
         for position, name in enumerate(config.shipped_rules):
             if name not in names:
                 message = f'"{name}" is not a shipped rule{suggestion(name, names)}'
-                yield places.finding(("shipped_rules", position), message)
+                yield locations.finding(("shipped_rules", position), message)
 
 
-def _ambiguous(config: Config, places: Places) -> Iterator[Finding]:
+def _ambiguous(config: Config, locations: SourceLocations) -> Iterator[Finding]:
     """Yield findings about names that two rules, or two routes, share."""
     tables: Mapping[str, Sequence[AlertRule | AlertRoute]] = {"rules": config.rules, "routes": config.routes}
     for table, entries in tables.items():
         names = [entry.name for entry in entries]
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
-                yield places.finding((table, index, "name"), f'"{name}" is used twice')
+                yield locations.finding((table, index, "name"), f'"{name}" is used twice')
 
 
-def _ineffective(config: Config, places: Places, now: datetime) -> Iterator[Finding]:
+def _ineffective(config: Config, locations: SourceLocations, now: datetime) -> Iterator[Finding]:
     """Yield findings about settings that have no effect at the time `now`."""
     if not config.destinations:
-        yield places.finding((), "there are no destinations: nothing is sent")
+        yield locations.finding((), "there are no destinations: nothing is sent")
     reached = {name for route in config.routes for name in route.to}
     for name in config.destinations:
         if config.routes and name not in reached:
-            yield places.finding(("destinations", name), "no route leads here, so it gets no alerts")
+            yield locations.finding(("destinations", name), "no route leads here, so it gets no alerts")
     for index, mute in enumerate(config.mutes):
         if mute.until <= now:
-            yield places.finding(("mutes", index, "until"), "has passed, so this mute has no effect")
+            yield locations.finding(("mutes", index, "until"), "has passed, so this mute has no effect")
     given = [OTHER, *(rule.category or rule.name for rule in rules_of(config))]
     for path, entry in _routes_and_mutes(config):
         for position, name in enumerate(entry.match.category or ()):
             if not any(fits(name, category) for category in given):
                 message = f'no rule gives the category "{name}"{suggestion(name, given)}'
-                yield places.finding((*path, "match", "category", position), message)
+                yield locations.finding((*path, "match", "category", position), message)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.deciding.matching import Judged
+    from service.alerts.deciding.matching import JudgedAlert
     from service.alerts.deciding.policy import Decision, Policy
     from service.alerts.deciding.rules import RuleAnswer
 
@@ -29,7 +29,7 @@ class Considered(NamedTuple):
 class Explanation(NamedTuple):
     """The decisions on one alert, with their reasons."""
 
-    judged: Judged
+    judged: JudgedAlert
     asked: Sequence[RuleAnswer]
     """Rules that were tried, up to and including the first that matches."""
     because: str

@@ -22,12 +22,12 @@ class Finding:
     """Line number, from 1; 0 if the finding is about the whole file."""
     key: str
     """Dotted path, such as `routes[0].match.severity`; empty if the finding is about no key."""
-    says: str
+    message: str
 
     def as_line(self, file: str) -> str:
         """Return the finding as one line: `alerts.toml:12: routes[0].to: …`."""
         where = f"{file}:{self.line}" if self.line else file
-        return ": ".join(part for part in (where, self.key, self.says) if part)
+        return ": ".join(part for part in (where, self.key, self.message) if part)
 
 
 class ConfigError(ValueError):
@@ -39,20 +39,20 @@ class ConfigError(ValueError):
         super().__init__("\n".join(finding.as_line(file) for finding in self.findings))
 
 
-class Places:
+class SourceLocations:
     """Create findings for key paths in the text of a valid TOML file."""
 
     def __init__(self, text: str) -> None:
         self._lines = lines_of(text)
 
-    def finding(self, path: KeyPath, says: str) -> Finding:
+    def finding(self, path: KeyPath, message: str) -> Finding:
         """Return a finding about a key; a missing key gets the line of its innermost existing table."""
         if path not in self._lines and isinstance(path[-1], int):
             path = path[:-1]  # a single value, where an array is allowed too
         there = path
         while there not in self._lines:
             there = there[:-1]
-        return Finding(self._lines[there], dotted(path), says)
+        return Finding(self._lines[there], dotted(path), message)
 
 
 def suggestion(wrong: str, right: Iterable[str]) -> str:

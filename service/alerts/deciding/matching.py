@@ -22,7 +22,7 @@ ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedAlert:
     """An alert with the severity and category that the rules give it."""
 
     alert: ModerationAlert
@@ -31,7 +31,7 @@ class Judged:
     rule: str | None = None
 
 
-_CRITERIA: Final[Mapping[str, Callable[[Judged], str | None]]] = {
+_CRITERIA: Final[Mapping[str, Callable[[JudgedAlert], str | None]]] = {
     "phase": lambda judged: phase_of(judged.alert) or judged.alert.type,
     "kind": lambda judged: judged.alert.kind,
     "severity": lambda judged: known(judged.severity),
@@ -46,7 +46,7 @@ _CRITERIA: Final[Mapping[str, Callable[[Judged], str | None]]] = {
 """Criteria of a match in the order of comparison; the text, which costs more, comes last."""
 
 
-def mismatch_of_route(match: Match, judged: Judged) -> str | None:
+def mismatch_of_route(match: Match, judged: JudgedAlert) -> str | None:
     """Return the first mismatch between an alert and a route's match; None if it matches.
 
     No file can name a phase that its version does not know. So for an alert of an unknown type, the route's
@@ -58,14 +58,14 @@ def mismatch_of_route(match: Match, judged: Judged) -> str | None:
     return mismatch(match, judged)
 
 
-def mismatch(match: Match, judged: Judged) -> str | None:
+def mismatch(match: Match, judged: JudgedAlert) -> str | None:
     """Return the first mismatch between an alert and a match; None if it matches."""
-    for criterion, of in _CRITERIA.items():
+    for criterion, value_of in _CRITERIA.items():
         wanted: Sequence[str] | None = getattr(match, criterion)
         if wanted is None:
             continue
-        value = of(judged)
-        if not any(fits(name, value) for name in wanted):
+        value = value_of(judged)
+        if not any(fits(pattern, value) for pattern in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
     return text_mismatch(match.text, judged.alert.text) if match.text else None
 
@@ -84,16 +84,16 @@ def first_found(patterns: Sequence[Pattern], text: str) -> Pattern | None:
     return next((pattern for pattern in patterns if pattern.find(text)), None)
 
 
-def fits(name: str, value: str | None) -> bool:
-    """Return whether a value matches a name in which each `*` stands for any characters.
+def fits(pattern: str, value: str | None) -> bool:
+    """Return whether a value matches a pattern in which each `*` stands for any characters.
 
     None matches nothing. Takes time linear in the length of the value.
     """
     if value is None:
         return False
-    first, *rest = name.split(ANY)
+    first, *rest = pattern.split(ANY)
     if not rest:
-        return value == name
+        return value == pattern
     *middle, last = rest
     end = len(value) - len(last)
     if len(first) > end or not value.startswith(first) or not value.endswith(last):

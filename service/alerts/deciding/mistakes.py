@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from service.alerts.deciding.findings import Places
+    from service.alerts.deciding.findings import SourceLocations
     from service.alerts.deciding.locations import KeyPath
 
 _NOT_REPEATED = "destinations"
@@ -50,38 +50,38 @@ _SUBJECT = re.compile(r"^(?:Input|String|Tuple|List|Dictionary|Value|Datetime|UR
 def syntax_finding(error: tomllib.TOMLDecodeError, text: str) -> Finding:
     """Return a finding for a syntax error that `tomllib` reports."""
     match = _SYNTAX_LINE.match(str(error))
-    says = match["says"] if match else str(error)
+    message = match["says"] if match else str(error)
     line = int(match["line"] or text.count("\n") + 1) if match else 0
-    return Finding(line, "", f"is not valid TOML: {says[:1].lower()}{says[1:]}")
+    return Finding(line, "", f"is not valid TOML: {message[:1].lower()}{message[1:]}")
 
 
-def validation_finding(details: ErrorDetails, places: Places) -> Finding:
+def validation_finding(details: ErrorDetails, locations: SourceLocations) -> Finding:
     """Return a finding for a validation error that pydantic reports."""
     loc, value = details["loc"], details["input"]
     path, message = _path(loc), _SUBJECT.sub("", details["msg"].removeprefix("Value error, "))
     shown = _shown(path, value)
     match details["type"]:
         case "extra_forbidden":
-            says = f"is not known here{suggestion(str(path[-1]), _keys(_table_at(loc[:-1])))}"
+            message = f"is not known here{suggestion(str(path[-1]), _keys(_table_at(loc[:-1])))}"
         case "missing":
-            says = "is missing"
+            message = "is missing"
         case "union_tag_not_found":
-            path, says = (*path, "type"), f"is missing: one of {', '.join(TYPES)}"
+            path, message = (*path, "type"), f"is missing: one of {', '.join(TYPES)}"
         case "union_tag_invalid":
             near = suggestion(str(details["ctx"]["tag"]), TYPES)
-            path, says = (*path, "type"), f"should be one of {', '.join(TYPES)}{near}"
+            path, message = (*path, "type"), f"should be one of {', '.join(TYPES)}{near}"
         case "timezone_aware":
-            says = "should have a time zone, like 2026-12-31T00:00:00Z"
+            message = "should have a time zone, like 2026-12-31T00:00:00Z"
         case "literal_error":
             allowed = re.findall("'([^']*)'", details["ctx"]["expected"])
-            says = f"{shown}{message}{suggestion(str(value), allowed)}"
+            message = f"{shown}{message}{suggestion(str(value), allowed)}"
         case "value_error" if _table_at(loc):
-            says = f"needs {message}"
+            message = f"needs {message}"
         case "value_error":
-            says = f"{shown}should be {message}"
+            message = f"{shown}should be {message}"
         case _:
-            says = f"{shown}{message}"
-    return places.finding(path, says)
+            message = f"{shown}{message}"
+    return locations.finding(path, message)
 
 
 def _path(loc: Sequence[str | int]) -> KeyPath:

@@ -19,7 +19,8 @@ MAX_PATTERN = 2000
 """Maximum length of a pattern, in characters."""
 
 MAX_TEXT = 65_536
-"""Number of characters of a text that are searched. The rest cannot be judged, so it is not sent."""
+"""Number of characters of a text that are searched. `privacy.MAX_SENT` is smaller, so no text that was not
+searched is sent."""
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # RE2 would write to stderr
@@ -67,23 +68,23 @@ class Pattern:
 
     def find(self, text: str) -> Span | None:
         """Return the first match; None if there is none."""
-        match = self._compiled.search(_looked_at(text))
+        match = self._compiled.search(_searchable(text))
         return None if match is None else Span(*match.span())
 
     def spans(self, text: str) -> Iterator[Span]:
         """Yield all non-overlapping matches from left to right."""
-        for match in self._compiled.finditer(_looked_at(text)):
+        for match in self._compiled.finditer(_searchable(text)):
             yield Span(*match.span())
 
 
 @lru_cache(maxsize=8)  # several patterns search the same text in turn
-def _looked_at(text: str) -> str:
+def _searchable(text: str) -> str:
     """Return the part of a text that is searched, with `?` for unpaired surrogates, since RE2 reads UTF-8."""
     return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def _explained(error: re2.error) -> str:
-    said = error.args[0]
-    message = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    reason = error.args[0]
+    message = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
     hint = " (RE2 has no look-around and no back-references)" if message.startswith(_BEYOND_RE2) else ""
     return f"a regular expression in RE2 syntax: {message}{hint}"

@@ -1,8 +1,8 @@
 """The policy: which message each destination gets for an alert, or why it gets none.
 
-The rules give an alert its severity and category, mutes suppress it, and every matching route sends it to its
-destinations. If several routes lead to one destination, the first of them decides how much of the text is
-sent. A file without routes sends every alert to every destination, without the text.
+The rules give an alert its severity and category, every matching route sends it to its destinations, and
+mutes suppress it. If several routes lead to one destination, the first of them decides how much of the text
+is sent. A file without routes sends every alert to every destination, without the text.
 
 The policy is pure: the same alert, time and file always give the same decision.
 """
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from service.alerts.deciding.config import parse, read, secrets_missing
-from service.alerts.deciding.findings import ConfigError, Places
+from service.alerts.deciding.findings import ConfigError, SourceLocations
 from service.alerts.deciding.matching import mismatch, mismatch_of_route
 from service.alerts.deciding.privacy import Redactor, sha256_of
 from service.alerts.deciding.rules import judge, rules_of
 from service.alerts.deciding.schema import AlertRoute, Mute
 from service.alerts.delivery import Notification
-from service.alerts.phases import beginning_of, group_of
+from service.alerts.phases import beginning_of, dedup_key_of
 from service.alerts.severity import rank
 from service.two_generation_cache import TwoGenerationCache
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.deciding.matching import Judged
-    from service.alerts.deciding.schema import Config, TextLeaving
+    from service.alerts.deciding.matching import JudgedAlert
+    from service.alerts.deciding.schema import Config, TextShare
     from service.alerts.destinations.options import CommonOptions
 
 _CACHE_SIZE: Final = 1000
@@ -39,12 +39,12 @@ _CACHE_SIZE: Final = 1000
 _MAX_CACHED_TEXT: Final = 5000
 """Maximum length in characters of an alert's text for the alert to be cached."""
 
-EVERYTHING_TO_EVERYBODY: Final = "everything"
+IMPLICIT_ROUTE: Final = "everything"
 """Name of the implicit route of a file without routes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class NotSent:
     """The reason why a destination does not get an alert."""
 
     reason: Literal["unrouted", "muted"]
@@ -52,14 +52,14 @@ class Passed:
     """Explanation in one line, for a person."""
 
 
-Decision = Notification | Passed
+Decision = Notification | NotSent
 
 
 class NamedRoute(NamedTuple):
     """A route, and its name or number."""
 
     name: str
-    route: AlertRoute
+    table: AlertRoute
 
 
 class Policy:
@@ -72,8 +72,8 @@ class Policy:
         self.routes = tuple(_named(config))
         self._redactor = Redactor.of(config.redaction)
         # Caches, since every destination needs the same results.
-        self._judged: TwoGenerationCache[ModerationAlert, Judged] = TwoGenerationCache(_CACHE_SIZE)
-        self._leaving: TwoGenerationCache[tuple[ModerationAlert, TextLeaving], ModerationAlert] = (
+        self._judged: TwoGenerationCache[ModerationAlert, JudgedAlert] = TwoGenerationCache(_CACHE_SIZE)
+        self._redacted: TwoGenerationCache[tuple[ModerationAlert, TextShare], ModerationAlert] = (
             TwoGenerationCache(_CACHE_SIZE)
         )
 
@@ -85,13 +85,13 @@ class Policy:
             now: a time-zone-aware time, compared with the end of each mute.
         """
         judged = self.judge(alert)
-        return {name: self._decide(judged, name, now) for name in self.destinations}
+        return {name: self._decide(name, judged, now) for name in self.destinations}
 
     def decide_for(self, destination: str, alert: ModerationAlert, now: datetime) -> Decision:
         """Return the decision for one destination: the message, or the reason for sending none."""
-        return self._decide(self.judge(alert), destination, now)
+        return self._decide(destination, self.judge(alert), now)
 
-    def judge(self, alert: ModerationAlert) -> Judged:
+    def judge(self, alert: ModerationAlert) -> JudgedAlert:
         """Return the alert with the severity and category that the rules give it."""
         if len(alert.text) > _MAX_CACHED_TEXT:
             return judge(alert, self.rules)
@@ -100,23 +100,23 @@ class Policy:
             judged = self._judged[alert] = judge(alert, self.rules)
         return judged
 
-    def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
+    def redact(self, alert: ModerationAlert, share: TextShare) -> ModerationAlert:
         """Return the alert as it may be sent by a route with this privacy setting."""
         if len(alert.text) > _MAX_CACHED_TEXT:
-            return self._redactor.leaving(alert, how_much)
-        leaving = self._leaving.get((alert, how_much))
-        if leaving is None:
-            leaving = self._leaving[alert, how_much] = self._redactor.leaving(alert, how_much)
-        return leaving
+            return self._redactor.redact(alert, share)
+        redacted = self._redacted.get((alert, share))
+        if redacted is None:
+            redacted = self._redacted[alert, share] = self._redactor.redact(alert, share)
+        return redacted
 
-    def _route_to(self, destination: str, judged: Judged) -> NamedRoute | None:
+    def _route_to(self, destination: str, judged: JudgedAlert) -> NamedRoute | None:
         """Return the first matching route to a destination; None if none matches."""
-        for named in self.routes:
-            if destination in named.route.to and mismatch_of_route(named.route.match, judged) is None:
-                return named
+        for route in self.routes:
+            if destination in route.table.to and mismatch_of_route(route.table.match, judged) is None:
+                return route
         return None
 
-    def _mute_of(self, destination: str, judged: Judged, now: datetime) -> Mute | None:
+    def _mute_of(self, destination: str, judged: JudgedAlert, now: datetime) -> Mute | None:
         """Return the first active mute that keeps the alert from a destination; None if none does."""
         for mute in self.config.mutes:
             concerns = mute.to is None or destination in mute.to
@@ -124,39 +124,39 @@ class Policy:
                 return mute
         return None
 
-    def _decide(self, judged: Judged, destination: str, now: datetime) -> Decision:
-        named = self._route_to(destination, judged)
-        if named is None:
-            return Passed("unrouted", "no route to it fits")
+    def _decide(self, destination: str, judged: JudgedAlert, now: datetime) -> Decision:
+        route = self._route_to(destination, judged)
+        if route is None:
+            return NotSent("unrouted", "no route to it fits")
         mute = self._mute_of(destination, judged, now)
         if mute is not None:
-            return Passed("muted", f"{mute.why} (until {mute.until.isoformat()})")
-        alert, how_much = judged.alert, named.route.text
+            return NotSent("muted", f"{mute.why} (until {mute.until.isoformat()})")
+        alert, share = judged.alert, route.table.text
         return Notification(
             id=alert.id,
-            alert=self.leaving(alert, how_much),
+            alert=self.redact(alert, share),
             severity=judged.severity,
             category=judged.category,
             rule=judged.rule,
-            route=named.name,
-            privacy=how_much.privacy,
+            route=route.name,
+            privacy=share.privacy,
             text_sha256=sha256_of(alert.text),
-            group=group_of(alert),
+            group=dedup_key_of(alert),
             resolves=self._resolves(judged, destination, now),
         )
 
-    def _resolves(self, judged: Judged, destination: str, now: datetime) -> bool:
-        """Return whether this ends an alert that the destination received, and is no more severe than it.
+    def _resolves(self, judged: JudgedAlert, destination: str, now: datetime) -> bool:
+        """Return whether this ends an alert that the file sends to the destination, and is not more severe.
 
         A refusal that turns out critical once its whole text is known must not close the earlier alert. If
-        the destination never received the beginning, the end is news to it.
+        the destination does not get the beginning, the end is news to it.
         """
         beginning = beginning_of(judged.alert)
         if beginning is None:
             return False
         began = self.judge(beginning)
         return (
-            rank(judged.severity) >= rank(began.severity)
+            rank(judged.severity) >= rank(began.severity)  # a higher rank is less severe
             and self._route_to(destination, began) is not None
             and self._mute_of(destination, began, now) is None
         )
@@ -164,7 +164,7 @@ class Policy:
 
 def _named(config: Config) -> Iterator[NamedRoute]:
     if not config.routes and config.destinations:
-        yield NamedRoute(EVERYTHING_TO_EVERYBODY, AlertRoute(to=tuple(config.destinations)))
+        yield NamedRoute(IMPLICIT_ROUTE, AlertRoute(to=tuple(config.destinations)))
     for number, route in enumerate(config.routes, 1):
         yield NamedRoute(route.name or f"route {number}", route)
 
@@ -175,7 +175,7 @@ class LoadedPolicy:
 
     policy: Policy
     destinations: Mapping[str, CommonOptions]
-    places: Places
+    locations: SourceLocations
     """Lines of the file's keys, for further findings."""
 
 
@@ -194,4 +194,4 @@ def load(path: Path, environment: Mapping[str, str]) -> LoadedPolicy:
     missing = secrets_missing(text, config, environment)
     if missing:
         raise ConfigError(str(path), missing)
-    return LoadedPolicy(Policy(config), config.destinations, Places(text))
+    return LoadedPolicy(Policy(config), config.destinations, SourceLocations(text))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from deltaloom.messages import ModerationAlert
-    from service.alerts.deciding.schema import Detector, Redaction, TextLeaving
+    from service.alerts.deciding.schema import Detector, Redaction, TextShare
 
-MAX_LEAVING = 64_000
+MAX_SENT = 64_000
 """Maximum number of characters of a text that are sent, even in full. Patterns search a little further
 (`patterns.MAX_TEXT`), so that they see the whole of a match that begins within this limit."""
 
@@ -39,7 +39,7 @@ _CACHE_SIZE = 16
 CUT = "…"
 """Mark of text that was cut off."""
 
-STRUCK: Final = "[redacted]"
+PLACEHOLDER: Final = "[redacted]"
 """Placeholder for a match of one of the file's own patterns."""
 
 _NAMES: Final = (
@@ -97,7 +97,8 @@ def _numbers(digits: str, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
         digits: digits of all groups, joined.
         ends: end of each group, as an offset in `digits`.
     """
-    # Luhn: of a number that ends at an even offset, the digits at even offsets are doubled; else the others.
+    # Luhn doubles every second digit from the right, beginning with the last but one. If a number's end
+    # (exclusive) is even, these are the digits at even offsets, else those at odd ones.
     sums = [[0, *accumulate(_doubled(digits, parity))] for parity in range(2)]
     for first, begin in enumerate((0, *ends[:-1])):
         if digits[begin] not in _CARD_BEGINS:
@@ -146,7 +147,7 @@ class Redactor:
     """A redactor of texts and names."""
 
     searches: tuple[_Search, ...]
-    _latest: TwoGenerationCache[str, str] = field(
+    _redacted_texts: TwoGenerationCache[str, str] = field(
         default_factory=lambda: TwoGenerationCache(_CACHE_SIZE), compare=False, repr=False
     )
     """Cache of redacted texts by original, since every destination gets the same one."""
@@ -154,42 +155,42 @@ class Redactor:
     @classmethod
     def of(cls, redaction: Redaction) -> Redactor:
         """Return a redactor with the file's detectors and patterns."""
-        own = (_Search(pattern.spans, STRUCK, in_names=True) for pattern in redaction.patterns)
+        own = (_Search(pattern.spans, PLACEHOLDER, in_names=True) for pattern in redaction.patterns)
         return cls((*(_DEFAULTS[name] for name in redaction.defaults), *own))
 
-    def prose(self, text: str) -> str:
-        """Return the redacted text, cut after `MAX_LEAVING` characters of the original."""
-        looked_at = text[: MAX_TEXT + 1]
-        struck = self._latest.get(looked_at)
-        if struck is None:
-            struck = self._latest[looked_at] = _without(looked_at, self.searches)
-        return struck
+    def redact_text(self, text: str) -> str:
+        """Return the redacted text, cut after `MAX_SENT` characters of the original."""
+        searched = text[: MAX_TEXT + 1]  # one more than is searched, which marks the text as cut
+        redacted = self._redacted_texts.get(searched)
+        if redacted is None:
+            redacted = self._redacted_texts[searched] = _without(searched, self.searches)
+        return redacted
 
-    def name(self, name: str) -> str:
+    def redact_name(self, name: str) -> str:
         """Return a redacted name of a tenant, a model or a person; only detectors for names apply."""
         return _without(name, [search for search in self.searches if search.in_names])
 
-    def leaving(self, alert: ModerationAlert, how_much: TextLeaving) -> ModerationAlert:
+    def redact(self, alert: ModerationAlert, share: TextShare) -> ModerationAlert:
         """Return the alert as it may be sent by a route with this privacy setting."""
         update: dict[str, object] = {
-            name: self.name(value) for name in _NAMES if (value := getattr(alert, name)) is not None
+            name: self.redact_name(value) for name in _NAMES if (value := getattr(alert, name)) is not None
         }
         if alert.reason is not None:
-            update["reason"] = self.prose(alert.reason)
+            update["reason"] = self.redact_text(alert.reason)
         if alert.rate is not None:
-            update["rate"] = alert.rate.model_copy(update={"name": self.name(alert.rate.name)})
-        update["text"] = self._text(alert.text, how_much)
+            update["rate"] = alert.rate.model_copy(update={"name": self.redact_name(alert.rate.name)})
+        update["text"] = self._text(alert.text, share)
         if alert.provider_explanation is not None:
-            update["provider_explanation"] = self._text(alert.provider_explanation, how_much) or None
+            update["provider_explanation"] = self._text(alert.provider_explanation, share) or None
         return alert.model_copy(update=update)
 
-    def _text(self, text: str, how_much: TextLeaving) -> str:
-        if how_much.privacy == "none":
+    def _text(self, text: str, share: TextShare) -> str:
+        if share.privacy == "none":
             return ""
-        struck = self.prose(text)
-        if how_much.privacy == "full" or len(struck) <= how_much.characters:
-            return struck
-        return struck[: how_much.characters] + CUT
+        redacted = self.redact_text(text)
+        if share.privacy == "full" or len(redacted) <= share.characters:
+            return redacted
+        return redacted[: share.characters] + CUT
 
 
 def sha256_of(text: str) -> str | None:
@@ -199,7 +200,7 @@ def sha256_of(text: str) -> str | None:
 
 def _without(text: str, searches: Sequence[_Search]) -> str:
     """Return a text with placeholders for all matches; overlapping matches share the first placeholder."""
-    end = min(len(text), MAX_LEAVING)
+    end = min(len(text), MAX_SENT)
     found: list[_Found] = []
     for search in searches:
         spans = list(islice(search.spans(text), MAX_HITS + 1))

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.alerts.deciding.matching import Judged, mismatch, text_mismatch
+from service.alerts.deciding.matching import JudgedAlert, mismatch, text_mismatch
 from service.alerts.deciding.schema import Config
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class RuleAnswer(NamedTuple):
 
 def ask(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnswer]:
     """Try the rules in order, and stop after the first that matches."""
-    unjudged = Judged(alert, alert.severity)
+    as_written = JudgedAlert(alert, alert.severity)
     for rule in rules:
-        why_not = mismatch(rule.match, unjudged)
+        why_not = mismatch(rule.match, as_written)
         if why_not is None and rule.pattern is not None:
             why_not = text_mismatch(rule.pattern, alert.text)
         yield RuleAnswer(rule, why_not)
@@ -59,9 +59,9 @@ def ask(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnsw
             return
 
 
-def judge(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Judged:
+def judge(alert: ModerationAlert, rules: Iterable[AlertRule]) -> JudgedAlert:
     """Return the alert with the severity and category of the first rule that matches."""
     for rule, why_not in ask(alert, rules):
         if why_not is None:
-            return Judged(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)
-    return Judged(alert, alert.severity)
+            return JudgedAlert(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)
+    return JudgedAlert(alert, alert.severity)

@@ -47,7 +47,7 @@ from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
 from deltaloom.reasons import KnownReasonClass
 from service.alerts.deciding.patterns import Pattern
 from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves the annotations of TextLeaving
-from service.alerts.destinations.options import Table
+from service.alerts.destinations.options import Table, one_or_more
 from service.alerts.destinations.registry import DestinationOptions
 from service.alerts.phases import Phase
 from service.handler_packages import kind_of
@@ -64,16 +64,12 @@ Detector = Literal["mail", "phone", "card"]
 
 
 @dataclass(frozen=True, slots=True)
-class TextLeaving:
+class TextShare:
     """The share of a text that a route sends."""
 
     privacy: Privacy = "none"
     characters: int = 0
     """Length of the excerpt; 0 unless `privacy` is `excerpt`."""
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 def _kind_name(value: Any, validate: Callable[[Any], str]) -> str:
@@ -91,17 +87,17 @@ def _pattern(value: Any) -> Pattern:
     return Pattern(value)
 
 
-def _text_leaving(value: Any) -> TextLeaving:
+def _text_share(value: Any) -> TextShare:
     if value in ("full", "none"):
-        return TextLeaving(value)
+        return TextShare(value)
     number = value.get("excerpt") if isinstance(value, dict) and value.keys() == {"excerpt"} else None
     if type(number) is int and 0 < number <= MAX_EXCERPT:
-        return TextLeaving("excerpt", number)
+        return TextShare("excerpt", number)
     raise ValueError(f'"full", "none" or {{ excerpt = N }} with N from 1 to {MAX_EXCERPT}')
 
 
 T = TypeVar("T")
-Some = Annotated[tuple[T, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+OneOrMore = Annotated[tuple[T, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 """A value, or a non-empty array of values; always validated to a tuple."""
 KindName = Annotated[KnownKind, WrapValidator(_kind_name)]
 TextPattern = Annotated[Pattern, PlainValidator(_pattern)]
@@ -111,17 +107,17 @@ DestinationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62
 class Match(Table):
     """Criteria for alerts. All criteria given must match. In a name, `*` stands for any characters."""
 
-    phase: Some[Phase] | None = None
-    kind: Some[KindName] | None = None
-    severity: Some[KnownAlertSeverity] | None = None
-    category: Some[str] | None = None
-    tenant: Some[str] | None = None
-    model: Some[str] | None = None
-    provider: Some[str] | None = None
-    status: Some[KnownStatus] | None = None
-    reason: Some[str] | None = None
-    reason_class: Some[KnownReasonClass] | None = None
-    text: Some[TextPattern] | None = None
+    phase: OneOrMore[Phase] | None = None
+    kind: OneOrMore[KindName] | None = None
+    severity: OneOrMore[KnownAlertSeverity] | None = None
+    category: OneOrMore[str] | None = None
+    tenant: OneOrMore[str] | None = None
+    model: OneOrMore[str] | None = None
+    provider: OneOrMore[str] | None = None
+    status: OneOrMore[KnownStatus] | None = None
+    reason: OneOrMore[str] | None = None
+    reason_class: OneOrMore[KnownReasonClass] | None = None
+    text: OneOrMore[TextPattern] | None = None
     """Patterns, of which at least one must match somewhere in the text before redaction."""
 
 
@@ -132,7 +128,7 @@ class AlertRule(Table):
     """A rule that gives matching alerts a severity and a category."""
 
     name: str
-    pattern: Some[TextPattern] | None = None
+    pattern: OneOrMore[TextPattern] | None = None
     """Shorthand for `match.text`."""
     match: Match = EVERYTHING
     severity: KnownAlertSeverity | None = None
@@ -141,7 +137,7 @@ class AlertRule(Table):
     """Category to set; None uses the rule's name."""
 
     @model_validator(mode="after")
-    def _decides_what_it_does_not_ask_for(self) -> Self:
+    def _does_not_match_what_it_sets(self) -> Self:
         if self.match.severity or self.match.category:
             raise ValueError("a match without severity and category, which are what a rule decides")
         if self.pattern is not None and self.match.text is not None:
@@ -156,15 +152,15 @@ class AlertRoute(Table):
 
     name: str | None = None
     match: Match = EVERYTHING
-    to: Some[str]
-    text: Annotated[TextLeaving, PlainValidator(_text_leaving)] = TextLeaving()
+    to: OneOrMore[str]
+    text: Annotated[TextShare, PlainValidator(_text_share)] = TextShare()
 
 
 class Mute(Table):
     """A mute that keeps matching alerts from all or some destinations until a date."""
 
     match: Match
-    to: Some[str] | None = None
+    to: OneOrMore[str] | None = None
     """Names of the destinations that are muted; None mutes all."""
     until: AwareDatetime
     why: str

@@ -169,7 +169,7 @@ def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, 
         **({"alertname": DIGEST} if notification.digest else of_one),
         "severity": notification.severity,
         "category": notification.category,
-        "reference": wording.reference(notification.group),
+        "reference": wording.message_reference(notification.group),
         "test": "true" if notification.test else None,
         **more,
     }
@@ -188,7 +188,7 @@ def _annotations(notification: Notification) -> dict[str, str]:
         "provider_category": alert.provider_category,
         "upstream_provider": alert.upstream_provider,
         "upstream_response_id": alert.upstream_response_id,
-        "request": wording.request(alert),
+        "request": wording.producer_reference(alert),
     }
     annotations = {
         **({} if digest else of_one),

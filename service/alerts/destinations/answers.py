@@ -23,15 +23,15 @@ _SHORTEST_SECRET = 4
 """Minimum length of a secret; shorter values, such as the path `/`, would blank parts of every line."""
 
 
-def line(said: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = ()) -> str:
+def line(answer: bytes | str, secrets: Iterable[str] = (), texts: Iterable[str] = ()) -> str:
     """Return the beginning of an answer as one line.
 
     Args:
-        said: the answer; bytes that are not UTF-8 are replaced.
+        answer: the answer; bytes that are not UTF-8 are replaced.
         secrets: values that must not appear; an ellipsis replaces them.
         texts: texts that must not be quoted; an answer that quotes one is omitted.
     """
-    whole = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    whole = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             whole = whole.replace(secret, "…")

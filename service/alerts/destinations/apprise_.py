@@ -89,7 +89,7 @@ class AppriseDestination:
         """
         self.name = name
         self._options = options
-        self._url = secrets.needed(options.url_env, options.url_file, environment)
+        self._url = secrets.required_secret(options.url_env, options.url_file, environment)
         self._secrets = frozenset(_SECRET_PIECE.findall(self._url.partition("://")[2]))
         self._lock = asyncio.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"apprise {name}")
@@ -161,7 +161,7 @@ def _body(notification: Notification, link: str | None) -> str:
         _without_markup("\n".join(wording.counts(notification))),
         *(wording.cut(text, _MAX_TEXT, _without_markup) for text in wording.texts(notification)),
         wording.link(link, notification.alert) or "",  # from the operator's file, so it stays clickable
-        f"Reference: #{wording.reference(notification.group)} · {identity}",
+        f"Reference: #{wording.message_reference(notification.group)} · {identity}",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -38,7 +38,7 @@ _MAX_ERROR_BYTES = 4096
 """Maximum bytes of the program's error output that are kept."""
 _PIPES_TIMEOUT = 1.0
 """Seconds to wait for the pipes after the program ended; a process that left its group may hold them open."""
-_VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.DISABLED}
+_VERDICTS = {0: Verdict.DELIVERED, os.EX_DATAERR: Verdict.REFUSED, os.EX_UNAVAILABLE: Verdict.GONE}
 
 
 class CommandOptions(CommonOptions):

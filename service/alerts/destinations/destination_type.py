@@ -34,7 +34,7 @@ class DestinationType(NamedTuple):
     options: type[CommonOptions]
     """Model of its tables in `alerts.toml`. Its field `type` is a literal with the name of the type."""
     create: CreateDestination
-    """Sender. Libraries that load slowly are imported only when one is created."""
+    """Creates the destination. Only then are libraries imported that load slowly."""
 
     @property
     def name(self) -> str:

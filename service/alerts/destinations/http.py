@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _MAX_BODY = 4096
 """Maximum bytes of a response body that are read; a person sees only its first line."""
 _BODY_SECONDS = 2.0
-"""Maximum seconds to read the body; the verdict depends on the status only."""
+"""Maximum seconds to read the body. A slow body changes nothing: the verdict depends on the status."""
 _EPOCH_FROM = 1e9
 """Seconds from which a `Retry-After` is taken as Unix time, which some servers send."""
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -166,7 +166,7 @@ def verdict_of(status: int) -> Verdict:
     if status in _DELIVERED:
         return Verdict.DELIVERED
     if status == HTTPStatus.GONE:
-        return Verdict.DISABLED
+        return Verdict.GONE
     return Verdict.REFUSED if status in _FINAL else Verdict.RETRY
 
 

@@ -110,7 +110,8 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
         raise ValueError("an address or a network, like 10.1.2.3, 10.0.0.0/8 or fd00::/8") from None
 
 
-def _one_or_more(value: Any) -> Any:
+def one_or_more(value: Any) -> Any:
+    """Return a single string as a tuple, and any other value unchanged."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -118,8 +119,8 @@ NotHere = Annotated[None, BeforeValidator(_not_here)]
 """Field for a secret that people try to write into the file; the error names the right place."""
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """Name of an environment variable."""
-Variables = Annotated[tuple[Variable, ...], BeforeValidator(_one_or_more)]
-Files = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more)]
+Variables = Annotated[tuple[Variable, ...], BeforeValidator(one_or_more)]
+Files = Annotated[tuple[Path, ...], BeforeValidator(one_or_more)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Link = Annotated[str, AfterValidator(_link)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]

@@ -87,7 +87,9 @@ class PagerDutyDestination:
 
         self.name = name
         self._options = options
-        self._routing_key = secrets.needed(options.routing_key_env, options.routing_key_file, environment)
+        self._routing_key = secrets.required_secret(
+            options.routing_key_env, options.routing_key_file, environment
+        )
         self._client = HttpClient(options, [self._routing_key])
 
     async def deliver(self, notification: Notification) -> Outcome:
@@ -131,7 +133,7 @@ def _details(notification: Notification, text_at_most: int = _MAX_TEXT) -> dict[
     facts = {label: wording.cut(value, _MAX_NAME) for label, value in wording.facts(notification)}
     details: dict[str, Any] = {
         **facts,
-        "Reference": wording.reference(notification.group),
+        "Reference": wording.message_reference(notification.group),
         "Alert": wording.cut(notification.id, _MAX_NAME),
     }
     if notification.alert.text:

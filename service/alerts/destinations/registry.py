@@ -37,6 +37,6 @@ else:
     """The table of a destination; its `type` selects the model."""
 
 
-def made(name: str, options: CommonOptions, environment: Mapping[str, str]) -> Destination:
+def create_destination(name: str, options: CommonOptions, environment: Mapping[str, str]) -> Destination:
     """Create a destination of the type that its options belong to, as `CreateDestination` describes."""
     return _TYPE_OF[type(options)].create(name, options, environment)

@@ -69,7 +69,7 @@ def secret(variable: str | None, path: Path | None, environment: Mapping[str, st
     return found
 
 
-def needed(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
+def required_secret(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str:
     """Return the secret as `secret` does, when the options guarantee that a location is named."""
     found = secret(variable, path, environment)
     assert found is not None, "the options' own check asks for one"  # noqa: S101 - documents an invariant
@@ -82,7 +82,7 @@ def web_address(variable: str | None, path: Path | None, environment: Mapping[st
     Raises:
         DestinationError: the secret does not exist, or is not a URL; the message does not repeat it.
     """
-    url = needed(variable, path, environment)
+    url = required_secret(variable, path, environment)
     if not is_web_address(url):
         where = variable or path
         raise DestinationError(f"{where} does not hold a URL that starts with https:// or http://")

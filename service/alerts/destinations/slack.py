@@ -6,7 +6,8 @@ refusal names it; a search in Slack finds both.
 
 A model's text is quoted with Slack's three control characters escaped, and as `verbatim`, so that nothing in
 it becomes a mention, a channel or a link. Limits: https://docs.slack.dev/reference/block-kit/blocks. Another
-limit is undocumented: Slack rejects some messages from 13,000 characters in total (`msg_blocks_too_long`).
+limit is undocumented: Slack rejects some messages from 13,000 characters in total (`msg_blocks_too_long`);
+the limits below keep a message shorter.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def _context(notification: Notification, link: str | None) -> str:
 
 
 def _reference(notification: Notification) -> str:
-    return f"*#{wording.reference(notification.group)}*"
+    return f"*#{wording.message_reference(notification.group)}*"
 
 
 def _link_text(alert: ModerationAlert, link: str | None) -> str:

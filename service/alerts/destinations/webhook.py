@@ -81,28 +81,28 @@ class WebhookDestination:
 
         self.name = name
         self._url = options.url or secrets.web_address(options.url_env, options.url_file, environment)
-        said = {variable: secrets.from_variable(variable, environment) for variable in options.secret_env}
-        said |= {str(path): secrets.from_file(path) for path in options.secret_file}
-        self._signers = [_signer(where, secret) for where, secret in said.items()]
+        found = {variable: secrets.from_variable(variable, environment) for variable in options.secret_env}
+        found |= {str(path): secrets.from_file(path) for path in options.secret_file}
+        self._signers = [_signer(where, secret) for where, secret in found.items()]
         self._source = options.source
-        self._written, self._content_type = _ENVELOPES[options.envelope]
-        self._client = HttpClient(options, said.values())
+        self._to_body, self._content_type = _ENVELOPES[options.envelope]
+        self._client = HttpClient(options, found.values())
 
     async def deliver(self, notification: Notification) -> Outcome:
         """Post the notification; any 2xx answer confirms it."""
-        written = body.as_json(self._written(notification, self._source))
+        data = body.as_json(self._to_body(notification, self._source))
         return await self._client.post(
-            self._url, written, self._headers(notification.id, written), wording.texts(notification)
+            self._url, data, self._headers(notification.id, data), wording.texts(notification)
         )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    def _headers(self, message_id: str, written: bytes) -> dict[str, str]:
+    def _headers(self, message_id: str, data: bytes) -> dict[str, str]:
         now = datetime.now(UTC)
         message_id = _in_a_header(message_id)
-        signatures = (signer.sign(message_id, now, written.decode()) for signer in self._signers)
+        signatures = (signer.sign(message_id, now, data.decode()) for signer in self._signers)
         return {
             "Content-Type": self._content_type,
             "webhook-id": message_id,
@@ -133,7 +133,7 @@ def _in_a_header(message_id: str) -> str:
     return f"sha256_{hashlib.sha256(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _bare(notification: Notification, _source: str) -> dict[str, Any]:
+def _without_envelope(notification: Notification, _source: str) -> dict[str, Any]:
     return body.as_object(notification)
 
 
@@ -154,7 +154,7 @@ def _cloud_event(notification: Notification, source: str) -> dict[str, Any]:
 
 
 _ENVELOPES: dict[str, tuple[Callable[[Notification, str], dict[str, Any]], str]] = {
-    "none": (_bare, "application/json"),
+    "none": (_without_envelope, "application/json"),
     "cloudevents": (_cloud_event, "application/cloudevents+json"),
 }
 

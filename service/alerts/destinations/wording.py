@@ -49,13 +49,13 @@ def headline(notification: Notification) -> str:
     """Return one line with the event, its category, and its model or provider and tenant."""
     alert, digest = notification.alert, notification.digest
     if digest:  # its alerts may differ in the other fields
-        said: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
+        parts: tuple[str | None, ...] = (f"{digest.count} similar alerts", notification.category)
     else:
         tenant = alert.tenant and f"tenant {alert.tenant}"
         provider = alert.provider and not alert.model and f"provider {alert.provider}"
-        said = (_what(alert), notification.category, alert.model, provider or None, tenant)
+        parts = (_what(alert), notification.category, alert.model, provider or None, tenant)
     test = "[TEST] " if notification.test else ""
-    return test + " · ".join(one_line(each) for each in said if each)
+    return test + " · ".join(one_line(each) for each in parts if each)
 
 
 def _what(alert: ModerationAlert) -> str:
@@ -85,7 +85,7 @@ def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
         ("Ended", _joined(alert.status, alert.reason)),
         ("Because of", _joined(alert.reason_class, alert.provider_category)),
         *_rate(alert.rate),
-        ("Request", request(alert)),
+        ("Request", producer_reference(alert)),
         ("Response", alert.response_id),
         ("Item", alert.item_id),
         ("Provider's id", alert.upstream_response_id),
@@ -95,8 +95,8 @@ def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
     ]
 
 
-def _joined(*known: str | None) -> str:
-    return " · ".join(each for each in known if each)
+def _joined(*values: str | None) -> str:
+    return " · ".join(each for each in values if each)
 
 
 def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:
@@ -142,9 +142,9 @@ def _alerts(notification: Notification) -> list[ModerationAlert]:
     return [notification.alert, *(each.alert for each in (digest.examples if digest else ()))]
 
 
-def reference(group: str) -> str:
-    """Return a short name for a group, the same in all of its messages: eight hexadecimal digits."""
-    return hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+def message_reference(dedup_key: str) -> str:
+    """Return eight hexadecimal digits that are the same in all messages with a deduplication key."""
+    return hashlib.sha256(dedup_key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def link(template: str | None, alert: ModerationAlert) -> str | None:
@@ -165,7 +165,7 @@ def _own_link(reference: str | None) -> str | None:
     return found and found["server"] + _quoted(found["rest"], _URL_CHARACTERS)
 
 
-def request(alert: ModerationAlert) -> str | None:
+def producer_reference(alert: ModerationAlert) -> str | None:
     """Return the producer's reference, percent-encoded so that it can only be a word or a URL."""
     return alert.reference and _quoted(alert.reference, _URL_CHARACTERS)
 

@@ -1,12 +1,14 @@
 """Deliver the pending alerts of one destination while this process holds the destination's lease.
 
 ```text
-accept    decide what to do with an alert that was read (alerts.toml); settle it if no message results
-place     hold the message for a digest, or add it to the schedule behind messages about the same part
-attempt   while the lease is held, the destination is not paused and the rate limit allows it:
-          delivered       settle: acknowledge the alert, so that it is no longer pending
-          retry           attempt again later; give up when the alert has been pending for too long
-          refused, gone   give up: copy to the undelivered alerts and acknowledge, in one step
+accept             decide what to do with alerts that were read (_sort); settle those that make no message
+Windows.place      hold the message for a digest, or
+Schedule.add       add it to the schedule, behind messages about the same part
+_send              begin attempts while the lease is held, no pause lasts, and the rate limit allows it
+_attempt           deliver the message once:
+  delivered          _settle: acknowledge its alerts, so that they are no longer pending
+  retry              _try_again: attempt again later; give up when the alert has been pending for too long
+  refused, gone      _give_up: copy to the undelivered alerts and acknowledge, in one step
 ```
 
 Memory holds only alerts that are pending in Redis anyway: if the process ends at any point, the next lease
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from service import logs
 from service.alert_parsing import NotAnAlertError, parse_alert
 from service.alerts.delivery import Outcome, Verdict
-from service.alerts.sending.grouping import Windows, digest_called, digest_of
+from service.alerts.sending.grouping import Windows, make_digest, rebuild_digest
 from service.alerts.sending.health import Health, pause_after
 from service.alerts.sending.in_flight import InFlightLimit
 from service.alerts.sending.message import OutgoingMessage
@@ -74,11 +76,11 @@ class _Decided(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Judged:
-    """Alerts that were read, grouped by what happens to them."""
+class _Sorted:
+    """Alerts that were read, sorted by what happens to them."""
 
     messages: list[OutgoingMessage] = field(default_factory=list)
-    not_routed: list[EntryRef] = field(default_factory=list)
+    not_sent: list[EntryRef] = field(default_factory=list)
     unreadable: list[tuple[EntryRef, str]] = field(default_factory=list)
     """Entries that hold no valid alert, each with the reason."""
 
@@ -122,7 +124,9 @@ class Relay:
         self._disabled: str | None = None
         """Answer of the destination when it reported that it no longer exists; None while it is enabled."""
         self._disabled_is_stored = False
+        """False until Redis has the answer: before that, its absence there does not mean "enabled"."""
         self._last_answer = _NEVER_TRIED
+        """Last answer to any message, which an expired message is stored with."""
         self._announced_until = 0.0
         """Event loop time at which the pause logged last ends."""
         self._next_check = 0.0
@@ -135,8 +139,8 @@ class Relay:
         """Finish what the previous lease holder began; call this before `accept`."""
         self._disabled = await self._retrying.call(self._outbox.disabled_answer)
         self._disabled_is_stored = self._disabled is not None
-        kept = await self._retrying.call(self._outbox.digests)
-        for digest_id, digest in kept.items():
+        saved = await self._retrying.call(self._outbox.digests)
+        for digest_id, digest in saved.items():
             if digest.confirmed:
                 await self._retrying.call(self._outbox.settle, digest.refs)
                 await self._retrying.call(self._outbox.delete_digest, digest_id)
@@ -145,46 +149,46 @@ class Relay:
 
     async def accept(self, entries: Sequence[PendingAlert]) -> None:
         """Accept alerts that were read, in the order of their stream. Return when there is room for more."""
-        judged = await self._judge(entries)
+        sorted_alerts = await self._sort(entries)
         now = self._clock()
-        for message in judged.messages:
+        for message in sorted_alerts.messages:
             for each in self._windows.place(message, now) if self._windows else [message]:
                 self._schedule.add(each)
         if self._in_flight.full:
             self._send_fullest_window()
         self._changed.set()
-        await self._settle_unsent(judged)
+        await self._settle_unsent(sorted_alerts)
         await self._in_flight.wait()
 
     async def check_enabled(self) -> None:
-        """Check whether an operator has enabled the disabled destination again."""
+        """Resume if an operator has enabled the disabled destination again."""
         if self._disabled_is_stored and await self._outbox.disabled_answer() is None:
             self._disabled, self._disabled_is_stored = None, False
             logs.logger().warning("destination enabled")
             self._changed.set()
 
-    async def _judge(self, entries: Iterable[PendingAlert]) -> _Judged:
-        """Read alerts and return their messages, and the entries that make none."""
+    async def _sort(self, entries: Iterable[PendingAlert]) -> _Sorted:
+        """Read and sort alerts. Those that make a message are in flight from now on."""
         now = datetime.now(UTC)
-        seen = [
+        decisions = [
             (each, await self._decide_entry(each, now)) for each in entries if each.ref not in self._pending
         ]
-        judged = _Judged()
-        for entry, outcome in seen:
+        sorted_alerts = _Sorted()
+        for entry, decided in decisions:
             if entry.ref in self._pending:  # duplicate within `entries`, or accepted meanwhile
                 continue
-            if isinstance(outcome, NotAnAlertError):
-                judged.unreadable.append((entry.ref, f"the entry holds no alert: {outcome}"))
+            if isinstance(decided, NotAnAlertError):
+                sorted_alerts.unreadable.append((entry.ref, f"the entry holds no alert: {decided}"))
                 continue
-            if outcome.left_out:
+            if decided.left_out:
                 logs.logger().warning(
-                    "alert fields ignored", alert=outcome.alert_id, left_out=list(outcome.left_out)
+                    "alert fields ignored", alert=decided.alert_id, left_out=list(decided.left_out)
                 )
-            if outcome.notification is None:
-                judged.not_routed.append(entry.ref)
+            if decided.notification is None:
+                sorted_alerts.not_sent.append(entry.ref)
             else:
-                judged.messages.append(self._message(entry, outcome.notification))
-        return judged
+                sorted_alerts.messages.append(self._message(entry, decided.notification))
+        return sorted_alerts
 
     async def _decide_entry(self, entry: PendingAlert, now: datetime) -> _Decided | NotAnAlertError:
         """Read an alert and decide on it; use a thread for a large one, as its patterns take milliseconds."""
@@ -200,11 +204,11 @@ class Relay:
             return error
         return _Decided(alert.id, left_out, self._decide(alert, now))
 
-    async def _settle_unsent(self, judged: _Judged) -> None:
+    async def _settle_unsent(self, sorted_alerts: _Sorted) -> None:
         """Settle alerts that make no message for this destination, and give up unreadable entries."""
-        if judged.not_routed:
-            await self._retrying.call(self._outbox.settle, judged.not_routed)
-        for ref, why in judged.unreadable:
+        if sorted_alerts.not_sent:
+            await self._retrying.call(self._outbox.settle, sorted_alerts.not_sent)
+        for ref, why in sorted_alerts.unreadable:
             await self._record_undelivered(
                 [ref], Failure("unreadable", why, 0, datetime.now(UTC)), str(ref.id)
             )
@@ -220,14 +224,14 @@ class Relay:
     async def _resume_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Rebuild an unfinished digest with the same id, from those of its alerts that are still pending."""
         entries = await self._retrying.call(self._outbox.still_pending, digest.refs)
-        judged = await self._judge(entries)
-        await self._settle_unsent(judged)
-        if not judged.messages:
+        sorted_alerts = await self._sort(entries)
+        await self._settle_unsent(sorted_alerts)
+        if not sorted_alerts.messages:
             await self._retrying.call(self._outbox.delete_digest, digest_id)
             return
         by = self._options.group.by if self._options.group else ()
-        message = digest_called(digest_id, judged.messages, by)
-        message.kept = True
+        message = rebuild_digest(digest_id, sorted_alerts.messages, by)
+        message.saved = True
         self._schedule.add(message)
 
     # ------------------------------------------------------------------------------------------------ sending
@@ -249,7 +253,7 @@ class Relay:
     def end_soon(self) -> None:
         """Stop beginning attempts, and let `accept` return at once."""
         self._ending = True
-        self._in_flight.open()
+        self._in_flight.lift()
         self._changed.set()
 
     async def end(self) -> None:
@@ -266,12 +270,12 @@ class Relay:
     def _end_windows(self, now: float) -> None:
         if self._windows and self._options.group:
             for held in self._windows.ended(now):
-                self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
+                self._schedule.add(make_digest(self._destination.name, held, self._options.group.by))
 
     def _send_fullest_window(self) -> None:
-        """Send the largest held digest now, to make room for other alerts, which may be graver."""
+        """Send the largest held digest now, to make room for other alerts, which may be more severe."""
         if self._windows and self._options.group and (held := self._windows.end_fullest()):
-            self._schedule.add(digest_of(self._destination.name, held, self._options.group.by))
+            self._schedule.add(make_digest(self._destination.name, held, self._options.group.by))
 
     def _give_up_expired(self, now: float) -> None:
         if self._lease.held and now >= self._next_check:
@@ -282,12 +286,12 @@ class Relay:
     def _send(self, now: float) -> float:
         """Begin all attempts that may begin now, and return the seconds until the next check."""
         while self._lease.held and not self._ending:
-            wait = self._wait(now)
+            wait = self._seconds_until_next(now)
             if wait > 0:
                 return min(wait, _CHECK_INTERVAL)
             paused = self._disabled is None and now < self._health.paused_until
             message = self._schedule.pop(now, critical_only=paused)
-            if message is None:  # pragma: no cover - then `_wait` returned a positive time
+            if message is None:  # pragma: no cover - then `_seconds_until_next` returned a positive time
                 break
             if self._disabled is not None:
                 self._begin(message, self._give_up(message, "gone", self._disabled))
@@ -297,10 +301,10 @@ class Relay:
             self._begin(message, self._attempt(message))
         return _CHECK_INTERVAL
 
-    def _wait(self, now: float) -> float:
-        """Return the seconds until the next attempt may begin; the end of an attempt also wakes the loop."""
+    def _seconds_until_next(self, now: float) -> float:
+        """Return the seconds until the next attempt may begin."""
         next_at = self._schedule.next_at()
-        if next_at is None or len(self._under_way) >= self._health.at_once:
+        if next_at is None or len(self._under_way) >= self._health.max_under_way:  # `_ended` wakes the loop
             return self._until_window_ends(now)
         if self._disabled is not None:
             return next_at - now
@@ -310,7 +314,7 @@ class Relay:
             begins_at = min(begins_at, max(critical_at, self._health.critical_paused_until))
         wait = begins_at - now
         if self._bucket:
-            wait = max(wait, self._bucket.wait(now))
+            wait = max(wait, self._bucket.seconds_until_token(now))
         return min(wait, self._until_window_ends(now)) if wait > 0 else 0.0
 
     def _until_window_ends(self, now: float) -> float:
@@ -332,15 +336,15 @@ class Relay:
             await step
         except Exception:  # noqa: BLE001 - logged, and retried
             logs.logger().exception("message failed")
-            self._schedule.again(message, self._clock() + pause_after(max(message.attempts, 1)))
+            self._schedule.put_back(message, self._clock() + pause_after(max(message.attempts, 1)))
 
     async def _attempt(self, message: OutgoingMessage) -> None:
-        if message.notification.digest and not message.kept:
+        if message.notification.digest and not message.saved:
             digest = SavedDigest(message.refs, confirmed=False)
             await self._retrying.call(self._outbox.save_digest, message.notification.id, digest)
-            message.kept = True
+            message.saved = True
         if not self._lease.held:  # storing the digest takes time
-            self._schedule.again(message, self._clock())
+            self._schedule.put_back(message, self._clock())
             return
         message.attempts += 1
         outcome = await self._deliver(message.notification)
@@ -355,7 +359,7 @@ class Relay:
             case Verdict.REFUSED:
                 self._record_answer()
                 await self._give_up(message, "refused", outcome.answer)
-            case Verdict.DISABLED:
+            case Verdict.GONE:
                 await self._disable(outcome.answer)
                 await self._give_up(message, "gone", outcome.answer)
 
@@ -380,8 +384,8 @@ class Relay:
         now = self._clock()
         was_down = self._health.down
         self._health.failed(now, outcome.retry_after)
-        pause = pause_after(message.attempts)  # `_wait` applies the destination's own pause
-        self._schedule.again(message, min(now + pause, message.expires_at))
+        pause = pause_after(message.attempts)  # `_seconds_until_next` applies the destination's own pause
+        self._schedule.put_back(message, min(now + pause, message.expires_at))
         log = logs.logger()
         log.debug("alert not delivered", alert=message.notification.id, answer=outcome.answer, pause=pause)
         if self._health.down and not was_down:
@@ -411,7 +415,7 @@ class Relay:
     async def _settle(self, message: OutgoingMessage) -> None:
         """Acknowledge the alerts of a delivered message."""
         digest_id = message.notification.id
-        if message.kept:
+        if message.saved:
             digest = SavedDigest(message.refs, confirmed=True)
             await self._retrying.call(self._outbox.save_digest, digest_id, digest)
         await self._retrying.call(self._outbox.settle, message.refs)
@@ -443,7 +447,7 @@ class Relay:
         )
 
     async def _done(self, message: OutgoingMessage) -> None:
-        if message.kept:
+        if message.saved:
             await self._retrying.call(self._outbox.delete_digest, message.notification.id)
         self._pending.difference_update(message.refs)
         self._in_flight.leave(len(message.refs), message.size)

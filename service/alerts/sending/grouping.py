@@ -4,10 +4,12 @@ A window opens with an alert and lasts for a configured time. Its first similar 
 once. Later ones are held, and sent as one digest when the window ends; a single held alert is sent as it is.
 
 - A message about a part with a held message is held too if both are similar. If not (the whole text of a
-  refusal may be graver than its beginning), both are sent now, in order.
+  refusal may be more severe than its beginning), both are sent now, in order.
 - A message about a part with a message on its way is sent too, behind that one.
 
 So a held message is the earliest unsent one of its part, and a digest never overtakes an earlier message.
+
+A part, or whatever else an alert is about, is a lane here: messages of one lane are sent in order.
 
 Times are seconds of any one clock, which the caller reads.
 """
@@ -48,7 +50,7 @@ class Windows:
 
     Args:
         grouping: fields of the grouping key, length of a window, and number of alerts sent one by one.
-        on_its_way: returns whether a message about a part is scheduled or under way.
+        on_its_way: returns whether a lane has a message that is scheduled or under way.
     """
 
     def __init__(self, grouping: Grouping, on_its_way: Callable[[str], bool]) -> None:
@@ -56,10 +58,10 @@ class Windows:
         self._on_its_way = on_its_way
         self._windows: dict[str, _Window] = {}
         self._held: dict[str, str] = {}
-        """Grouping key of the window that holds messages of a part, by lane."""
+        """Grouping key of the window that holds messages of a lane, by lane."""
 
     def place(self, message: OutgoingMessage, now: float) -> list[OutgoingMessage]:
-        """Hold a message, or release it. Return the messages to send now, in order."""
+        """Hold a message, or return it, after those that must go before it, to be sent now."""
         key = grouping_key(message.notification, self._grouping.by)
         (lane,) = message.lanes
         held_as = self._held.get(lane)
@@ -102,7 +104,7 @@ class Windows:
                 self._held.pop(lane, None)
 
     def _release(self, lane: str, key: str) -> list[OutgoingMessage]:
-        """Remove and return the held messages of a part."""
+        """Remove and return the held messages of a lane."""
         window = self._windows[key]
         released = [message for message in window.held if lane in message.lanes]
         window.held = [message for message in window.held if lane not in message.lanes]
@@ -110,7 +112,7 @@ class Windows:
         return released
 
 
-def digest_of(
+def make_digest(
     destination: str, messages: Sequence[OutgoingMessage], by: Iterable[GroupField]
 ) -> OutgoingMessage:
     """Return one digest of several messages; a single message is returned unchanged.
@@ -123,16 +125,16 @@ def digest_of(
     if len(messages) == 1:
         return messages[0]
     first = messages[0].notification
-    return digest_called(digest("digest", f"{destination} {first.id}"), messages, by)
+    return rebuild_digest(digest("digest", f"{destination} {first.id}"), messages, by)
 
 
-def digest_called(
+def rebuild_digest(
     digest_id: str, messages: Sequence[OutgoingMessage], by: Iterable[GroupField]
 ) -> OutgoingMessage:
-    """Return a digest of messages under an existing id; see `digest_of`."""
+    """Return a digest of messages under an existing id; see `make_digest`."""
     first = messages[0]
     notifications = [message.notification for message in messages]
-    gravest = min(notifications, key=_gravity)
+    most_severe = min(notifications, key=_rank)
     alerts = [notification.alert for notification in notifications]
     summary = Digest(
         count=len(messages),
@@ -145,7 +147,7 @@ def digest_called(
         replace(
             first.notification,
             id=digest_id,
-            severity=gravest.severity,
+            severity=most_severe.severity,
             text_sha256=None,
             group=f"digest/{grouping_key(first.notification, by)}",
             resolves=False,
@@ -158,7 +160,7 @@ def digest_called(
     )
 
 
-def _gravity(notification: Notification) -> int:
+def _rank(notification: Notification) -> int:
     return rank(notification.severity)
 
 
@@ -170,6 +172,6 @@ def _label(notification: Notification) -> str:
 
 
 def _examples(notifications: Iterable[Notification]) -> list[Notification]:
-    """Return the gravest notifications, one for each part: the latest, since an end says the most."""
+    """Return the most severe notifications, one for each part: the latest, since an end says the most."""
     last_of_each = {notification.group: notification for notification in notifications}
-    return sorted(last_of_each.values(), key=_gravity)[:EXAMPLES]
+    return sorted(last_of_each.values(), key=_rank)[:EXAMPLES]

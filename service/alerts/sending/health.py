@@ -23,7 +23,7 @@ LONGEST_CRITICAL_PAUSE: Final = 30.0
 """Maximum seconds of a requested pause that apply to critical messages."""
 DOWN_AFTER: Final = 5
 """Number of failures in a row after which a destination is considered down."""
-AT_ONCE: Final = 8
+MAX_UNDER_WAY: Final = 8
 """Maximum attempts under way at a healthy destination."""
 
 
@@ -49,9 +49,9 @@ class Health:
         return self._failures >= DOWN_AFTER
 
     @property
-    def at_once(self) -> int:
+    def max_under_way(self) -> int:
         """Return the maximum number of attempts under way."""
-        return 1 if self.down else AT_ONCE
+        return 1 if self.down else MAX_UNDER_WAY
 
     def failed(self, now: float, asked: float | None) -> None:
         """Record a failed attempt; `asked` is the pause in seconds that the destination asked for, if any."""

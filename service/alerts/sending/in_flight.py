@@ -34,7 +34,7 @@ class InFlightLimit:
         """Remove this number of messages with this total size in bytes."""
         self._change(-messages, -size)
 
-    def open(self) -> None:
+    def lift(self) -> None:
         """Lift the limit during shutdown, when nothing more is read."""
         self._messages = self._size = 1 << 62
         self._free.set()

@@ -32,7 +32,7 @@ class Intake:
         stream: name of the stream.
         outbox: the destination's pending alerts.
         retrying: repeats outbox calls while Redis is unavailable.
-        accept: receives entries that were not passed on before; returns when there is room for more.
+        receive: receives entries that were not passed on before; returns when there is room for more.
     """
 
     def __init__(
@@ -40,36 +40,42 @@ class Intake:
         stream: str,
         outbox: Outbox,
         retrying: RetryUntilAvailable,
-        accept: Callable[[Sequence[PendingAlert]], Awaitable[None]],
+        receive: Callable[[Sequence[PendingAlert]], Awaitable[None]],
     ) -> None:
         self.stream = stream
         self._outbox = outbox
         self._retrying = retrying
-        self._accept = accept
+        self._receive = receive
         self._seen = BEGINNING
         """Id up to which all delivered entries have been passed on."""
         self._lock = asyncio.Lock()
 
-    async def adopt(self) -> None:
+    async def pass_on_pending(self) -> None:
         """Pass on all entries that are pending already."""
         async with self._lock:
             await self._collect(None)
 
-    async def accept(self, entries: Sequence[PendingAlert]) -> None:
+    async def pass_on(self, entries: Sequence[PendingAlert]) -> None:
         """Pass on entries that were just read, and before them the orphaned ones."""
         async with self._lock:
             await self._collect(entries[0].ref.id)
             fresh = [entry for entry in entries if entry.ref.id > self._seen]
             if fresh:
                 self._seen = fresh[-1].ref.id
-                await self._accept(fresh)
+                await self._receive(fresh)
 
-    async def accept_orphaned(self) -> None:
+    async def pass_on_orphaned(self) -> None:
         """Pass on entries that were delivered more than `ORPHANED_AFTER_MS` ago and did not arrive."""
         async with self._lock:
             await self._collect(None, ORPHANED_AFTER_MS)
 
     async def _collect(self, before: EntryId | None, idle_ms: int = 0) -> None:
+        """Pass on, page by page, the pending entries after `_seen`.
+
+        Args:
+            before: id before which they are, or None for all.
+            idle_ms: minimum milliseconds since they were delivered.
+        """
         more = before is None or self._seen < before
         while more:
             page = await self._retrying.call(
@@ -79,4 +85,4 @@ class Intake:
                 logs.logger().error("alerts were trimmed before they were delivered", alerts=page.lost)
             self._seen, more = page.upto, page.more
             if page.entries:
-                await self._accept(page.entries)
+                await self._receive(page.entries)

@@ -41,7 +41,7 @@ class Lease:
             StorageUnavailableError: the storage cannot be reached.
         """
         asked_at = asyncio.get_running_loop().time()
-        if not await self._store.hold(round(self._seconds * 1000)):
+        if not await self._store.acquire(round(self._seconds * 1000)):
             self._valid_until = 0.0
             return False
         self._valid_until = asked_at + self._seconds

@@ -20,11 +20,11 @@ class OutgoingMessage:
     refs: Sequence[EntryRef]
     """Outbox references of the alerts in the message."""
     lanes: Sequence[str]
-    """Parts that the message is about; messages in one lane are sent in order, one at a time."""
+    """Deduplication keys of the alerts; messages in one lane are sent in order, one at a time."""
     expires_at: float
     """Time at which delivery is given up."""
     size: int = 0
     """Total size in bytes of the stored alerts."""
     attempts: int = 0
-    kept: bool = False
-    """True if the outbox stores the list of alerts of this digest."""
+    saved: bool = False
+    """True if the outbox has the list of alerts of this digest (`SavedDigest`)."""

@@ -2,9 +2,9 @@
 
 - Messages of one lane are sent in the order in which they were added, and one is under way at a time: the
   next waits until the one before is done, delivered or given up.
-- Among lanes, the gravest message that is due goes first; among equally grave ones, the one due earliest.
-  A message counts as grave as the gravest one in its lanes, because that one has to wait for it.
-- A message may be in several lanes: it is sent when it is the first in each. Equally grave messages cannot
+- Among lanes, the most severe message that is due goes first; among equally severe ones, the one due
+  earliest. A message counts as severe as the most severe one in its lanes, which has to wait for it.
+- A message may be in several lanes: it is sent when it is the first in each. Equally severe messages cannot
   block each other forever, since the message that was added first is the first in all of its lanes.
 
 Times are seconds of any one clock, which the caller reads.
@@ -50,8 +50,8 @@ class Schedule:
     def __init__(self) -> None:
         self._lanes: dict[str, deque[OutgoingMessage]] = {}
         self._slots: dict[OutgoingMessage, _Slot] = {}
-        self._heaps: tuple[_Heap, ...] = tuple([] for _ in severity.GRAVEST_FIRST)
-        """Heaps by rank; a slot that has become graver is in two of them."""
+        self._heaps: tuple[_Heap, ...] = tuple([] for _ in severity.MOST_SEVERE_FIRST)
+        """Heaps by rank; a slot that has become more severe is in two of them."""
         self._numbers = count()
 
     def busy(self, lane: str) -> bool:
@@ -68,10 +68,10 @@ class Schedule:
             if slot is not None and rank < slot.rank:
                 slot.rank = rank
                 self._push(slot)
-        self._wait_if_first(message)
+        self._put_if_first(message)
 
     def pop(self, now: float, *, critical_only: bool = False) -> OutgoingMessage | None:
-        """Remove and return the next due message, or None; it is under way until `again` or `done`."""
+        """Remove and return the next due message, or None; it is under way until `put_back` or `done`."""
         for heap in self._heaps[:1] if critical_only else self._heaps:
             slot = _first(heap)
             if slot is not None and slot.at <= now:
@@ -84,8 +84,12 @@ class Schedule:
         firsts = [slot for slot in map(_first, heaps) if slot is not None]
         return min([slot.at for slot in firsts], default=None)
 
-    def again(self, message: OutgoingMessage, at: float) -> None:
+    def put_back(self, message: OutgoingMessage, at: float) -> None:
         """Put a message that was under way back; it is due at `at`."""
+        self._put(message, at)
+
+    def _put(self, message: OutgoingMessage, at: float) -> None:
+        """Add a slot for the first message of its lanes."""
         rank = min(_rank(each) for lane in message.lanes for each in self._lanes[lane])
         self._slots[message] = slot = _Slot(message, at, next(self._numbers), rank)
         self._push(slot)
@@ -101,12 +105,12 @@ class Schedule:
             elif queue[0] not in followers:
                 followers.append(queue[0])
         for follower in followers:
-            self._wait_if_first(follower)
+            self._put_if_first(follower)
 
     def hasten(self, now: float) -> None:
         """Make all waiting messages due now, in their present order."""
         for slot in _by_due_time(slot for slot in self._slots.values() if slot.at > now):
-            self.again(self._take(slot), now)
+            self._put(self._take(slot), now)
 
     def pop_expired(self, now: float, at_most: int) -> list[OutgoingMessage]:
         """Return up to `at_most` waiting messages that have expired; they are under way until `done`."""
@@ -121,9 +125,9 @@ class Schedule:
         del self._slots[slot.message]
         return slot.message
 
-    def _wait_if_first(self, message: OutgoingMessage) -> None:
+    def _put_if_first(self, message: OutgoingMessage) -> None:
         if all(self._lanes[lane][0] is message for lane in message.lanes):
-            self.again(message, 0.0)
+            self._put(message, 0.0)
 
 
 def _rank(message: OutgoingMessage) -> int:

@@ -21,7 +21,7 @@ class TokenBucket:
         self._full_at = now
         """Time at which the bucket is full again; this is its entire state."""
 
-    def wait(self, now: float) -> float:
+    def seconds_until_token(self, now: float) -> float:
         """Return the seconds until a message may be sent; 0 means now."""
         return max(0.0, self._full_at - (self._burst - 1) * self._every - now)
 

@@ -55,16 +55,16 @@ def run(
 
 async def _unusable(text: str, config: Config) -> list[Finding]:
     """Return findings about destinations that cannot be created, for example with an invalid secret."""
-    from service.alerts.deciding.findings import Places
+    from service.alerts.deciding.findings import SourceLocations
     from service.alerts.destinations.failures import DestinationError
-    from service.alerts.destinations.registry import made
+    from service.alerts.destinations.registry import create_destination
 
-    places, found = Places(text), []
+    locations, found = SourceLocations(text), []
     for name, options in config.destinations.items():
         try:
-            destination = made(name, options, os.environ)
+            destination = create_destination(name, options, os.environ)
         except DestinationError as error:
-            found.append(places.finding(("destinations", name), str(error)))
+            found.append(locations.finding(("destinations", name), str(error)))
         else:
             await destination.aclose()
     return found

@@ -136,7 +136,7 @@ async def _send(
     decision = policy.decide_for(name, alert, datetime.now(UTC))
     if not isinstance(decision, Notification):
         return f"{name} does not get it: {decision.why}"
-    outcome: Outcome = await destinations.made(name).deliver(decision)
+    outcome: Outcome = await destinations.get(name).deliver(decision)
     return (
         None if outcome.verdict is Verdict.DELIVERED else f"{name}: {outcome.verdict.value}, {outcome.answer}"
     )
@@ -147,17 +147,17 @@ class _Destinations:
 
     def __init__(self, loaded: LoadedPolicy) -> None:
         self.loaded = loaded
-        self._made: dict[str, Destination] = {}
+        self._created: dict[str, Destination] = {}
 
-    def made(self, name: str) -> Destination:
+    def get(self, name: str) -> Destination:
         """Return a destination, whose name must be in the file."""
-        from service.alerts.destinations.registry import made
+        from service.alerts.destinations.registry import create_destination
 
-        if name not in self._made:
-            self._made[name] = made(name, self.loaded.destinations[name], os.environ)
-        return self._made[name]
+        if name not in self._created:
+            self._created[name] = create_destination(name, self.loaded.destinations[name], os.environ)
+        return self._created[name]
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for destination in self._made.values():
+        for destination in self._created.values():
             await destination.aclose()

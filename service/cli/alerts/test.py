@@ -38,7 +38,7 @@ def run(
 
 async def _test(name: str, phase: Phase, loaded: LoadedPolicy) -> None:
     from service.alerts.delivery import Verdict
-    from service.alerts.destinations.registry import made
+    from service.alerts.destinations.registry import create_destination
     from service.cli.command_errors import CommandError
     from service.cli.output import console
     from service.visible import visible
@@ -46,7 +46,7 @@ async def _test(name: str, phase: Phase, loaded: LoadedPolicy) -> None:
     if name not in loaded.destinations:
         known = ", ".join(loaded.destinations) or "none"
         raise CommandError(f"there is no destination {name} in the file; there is {known}")
-    destination = made(name, loaded.destinations[name], os.environ)
+    destination = create_destination(name, loaded.destinations[name], os.environ)
     try:
         outcome: Outcome = await destination.deliver(notification(datetime.now(UTC), phase))
     finally:
@@ -63,7 +63,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
     from deltaloom.messages import ModerationAlert
     from service.alerts.deciding.privacy import sha256_of
     from service.alerts.delivery import Notification
-    from service.alerts.phases import PHASES, group_of
+    from service.alerts.phases import PHASES, dedup_key_of
 
     name = f"test_{uuid.uuid4().hex}"
     fields = {
@@ -86,7 +86,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
         route="test",
         privacy="full",
         text_sha256=sha256_of(alert.text),
-        group=group_of(alert),
+        group=dedup_key_of(alert),
         resolves=phase == "spike_ended",
         test=True,
     )

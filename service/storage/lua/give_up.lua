@@ -1,11 +1,11 @@
 #!lua
--- Move an alert that a destination cannot get to the undelivered alerts: copy it there, then acknowledge it.
--- The script does nothing unless the alert is pending, so the move happens once. The server copies the fields, so a
+-- Copy an alert that a destination cannot get to the undelivered alerts, and acknowledge it.
+-- The script does nothing unless the alert is pending, so this happens once. The server copies the fields, so a
 -- long text does not travel to the client and back.
 --
 -- KEYS  1 alerts   2 undelivered alerts
 -- ARGV  1 the destination's group   2 id of the alert's entry   3… fields to add: name, value, …
--- Returns 1 if the alert was moved, 0 if it was not pending
+-- Returns 1 if the alert was copied, 0 if it was not pending
 
 local ALERTS, UNDELIVERED = KEYS[1], KEYS[2]
 local GROUP, ENTRY, FIRST_FIELD = ARGV[1], ARGV[2], 3
@@ -17,7 +17,7 @@ must_be_allowed('XADD', UNDELIVERED, '*', '', '')
 must_be_allowed('XACK', ALERTS, GROUP, ENTRY)
 
 local found = redis.call('XRANGE', ALERTS, ENTRY, ENTRY)[1]
-local fields = found and found[2] or {}
+local fields = found and found[2] or {} -- none if the alert was trimmed
 for i = FIRST_FIELD, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('XADD', UNDELIVERED, '*', unpack(fields))
 redis.call('XACK', ALERTS, GROUP, ENTRY)

@@ -76,8 +76,8 @@ async def test_a_lease_that_is_renewed_lasts_from_now_on(bench: Bench, left_ms: 
     """Otherwise a working relay would lose its lease, and two relays would send the same alerts."""
     partitions = Partitions(prefix=bench.prefix)
     mine = RedisLease(bench.redis, partitions, "here", "mine")
-    assert await mine.hold(left_ms)
-    assert await mine.hold(TTL_MS)
+    assert await mine.acquire(left_ms)
+    assert await mine.acquire(TTL_MS)
     (key,) = await bench.redis.keys(f"{bench.prefix}:relay:here:lease")
     left: Any = await bench.redis.pttl(key)
     assert abs(left - TTL_MS) < TTL_MS // 4
@@ -87,11 +87,11 @@ async def test_a_lease_of_another_is_neither_taken_nor_prolonged_nor_released(be
     """Otherwise a standby relay would keep a dead one's lease alive, or take away that of a live one."""
     partitions = Partitions(prefix=bench.prefix)
     mine, theirs = (RedisLease(bench.redis, partitions, "here", name) for name in ("mine", "theirs"))
-    assert await mine.hold(TTL_MS)
-    assert not await theirs.hold(10 * TTL_MS)
+    assert await mine.acquire(TTL_MS)
+    assert not await theirs.acquire(10 * TTL_MS)
     await theirs.release()
     (key,) = await bench.redis.keys(f"{bench.prefix}:relay:here:lease")
     assert 0 < await bench.redis.pttl(key) <= TTL_MS
     assert await bench.redis.get(key) == b"mine"
     await mine.release()
-    assert await theirs.hold(TTL_MS)
+    assert await theirs.acquire(TTL_MS)

@@ -203,7 +203,7 @@ class Story:
 
         async def give_up() -> None:
             lease = RedisLease(self.user, self.settings.names, "here", "me")
-            await lease.hold(10_000)
+            await lease.acquire(10_000)
             await RedisOutbox(self.user, self.settings.names, "here").give_up(ref, FAILURE)
             await lease.release()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from handlers.core.identity import EntryId
 from service.alerts.delivery import Notification
-from service.alerts.phases import group_of
+from service.alerts.phases import dedup_key_of
 from service.alerts.sending.message import OutgoingMessage
 from service.ports.outbox import EntryRef
 from tests.service.alerts.made import alert
@@ -27,7 +27,7 @@ def notification(name: str = "opened_1", category: str = "other", **changed: Any
         route="everything",
         privacy="full",
         text_sha256=None,
-        group=group_of(of),
+        group=dedup_key_of(of),
     )
 
 

@@ -16,7 +16,7 @@ from service.alerts.delivery import Notification, Verdict
 from service.alerts.destinations import body, pagerduty, slack
 from service.alerts.destinations.alertmanager import labels_of
 from service.alerts.destinations.pagerduty import PagerDutyOptions
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.notifications import OPEN_FIELDS
 from tests.receivers import receiving
 from tests.service.alerts.made import alert, policy
@@ -69,7 +69,7 @@ def policy_for(receiver: Receiver) -> Policy:
 
 async def deliver(options: CommonOptions, name: str, sent: Notification) -> Verdict:
     """Attempt one delivery and return the verdict."""
-    destination = made(name, options, ENVIRONMENT)
+    destination = create_destination(name, options, ENVIRONMENT)
     try:
         return (await destination.deliver(sent)).verdict
     finally:

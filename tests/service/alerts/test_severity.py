@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaloom.messages import KnownAlertSeverity
-from service.alerts.severity import GRAVEST_FIRST, known, rank
+from service.alerts.severity import MOST_SEVERE_FIRST, known, rank
 
 KNOWN = get_args(KnownAlertSeverity)
 
 
 def test_the_three_are_in_order() -> None:
     """Order critical before warning before info."""
-    assert set(GRAVEST_FIRST) == set(KNOWN)
+    assert set(MOST_SEVERE_FIRST) == set(KNOWN)
     assert sorted(KNOWN, key=rank) == ["critical", "warning", "info"]
     assert [known(each) for each in KNOWN] == list(KNOWN)
 

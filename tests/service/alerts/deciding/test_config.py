@@ -128,13 +128,13 @@ WRONG = {
 @pytest.mark.parametrize("toml", WRONG, ids=range(len(WRONG)))
 def test_errors_point_to_their_place(toml: str) -> None:
     """Report the line, the key and the fault."""
-    line, key, says = WRONG[toml]
+    line, key, message = WRONG[toml]
     with pytest.raises(ConfigError) as raised:
         parse(toml, "etc/alerts.toml")
     (finding,) = raised.value.findings
     assert (finding.line, finding.key) == (line, key)
-    assert finding.says.startswith(says)
-    assert str(raised.value).startswith(f"etc/alerts.toml:{line}: {f'{key}: ' if key else ''}{says}")
+    assert finding.message.startswith(message)
+    assert str(raised.value).startswith(f"etc/alerts.toml:{line}: {f'{key}: ' if key else ''}{message}")
 
 
 def test_all_errors_are_reported_at_once() -> None:
@@ -195,7 +195,7 @@ def test_secrets_missing(tmp_path: Path) -> None:
         (9, "destinations.c.url_file"),
         (13, "destinations.d.secret_env"),
     ]
-    assert "NEW" in both[-1].says
+    assert "NEW" in both[-1].message
     given = {"NEW": "x", "OLD": "x", "SLACK": "x"}
     assert [finding.line for finding in secrets_missing(toml, config(toml), given)] == [9]
 
@@ -214,7 +214,7 @@ def test_warnings() -> None:
         'f:7: routes[0].match.category[3]: no rule gives the category "x*"',
         "f:10: mutes[0].until: has passed, so this mute has no effect",
     ]
-    assert [finding.says for finding in warnings("", config(""), NOW)] == [
+    assert [finding.message for finding in warnings("", config(""), NOW)] == [
         "there are no destinations: nothing is sent"
     ]
     assert warnings(LOG, config(LOG), NOW) == []

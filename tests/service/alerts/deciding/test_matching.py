@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.alerts.deciding.matching import Judged, fits, mismatch, mismatch_of_route
+from service.alerts.deciding.matching import JudgedAlert, fits, mismatch, mismatch_of_route
 from service.alerts.deciding.patterns import MAX_PATTERN, MAX_TEXT, Pattern, Span
 from service.alerts.deciding.schema import Match
 from tests.service.alerts.made import alert, spike, stopped
@@ -54,7 +54,7 @@ UNKNOWN = alert("I can't.", "prompt.flagged", kind="prompt", severity="severe", 
 )
 def test_criteria(match: dict[str, object], why_not: str | None) -> None:
     """Match an alert against all criteria, and name the first mismatch."""
-    judged = Judged(FINISHED, "critical", "self-harm", "rule")
+    judged = JudgedAlert(FINISHED, "critical", "self-harm", "rule")
     assert mismatch(Match.model_validate(match), judged) == why_not
 
 
@@ -74,26 +74,26 @@ def test_a_route_takes_an_unknown_type_by_everything_but_its_phase(
     match: dict[str, object], why_not: str | None
 ) -> None:
     """Ignore a route's `phase` for unknown types. Otherwise alerts of a later version would reach nobody."""
-    judged = Judged(UNKNOWN, UNKNOWN.severity)
+    judged = JudgedAlert(UNKNOWN, UNKNOWN.severity)
     assert mismatch_of_route(Match.model_validate(match), judged) == why_not
 
 
 def test_a_rule_or_a_mute_that_asks_for_a_phase_takes_no_unknown_type() -> None:
     """Apply `phase` of rules and mutes to unknown types. Otherwise a mute could silence new alerts."""
-    why_not = mismatch(Match(phase=("opened",)), Judged(UNKNOWN, UNKNOWN.severity))
+    why_not = mismatch(Match(phase=("opened",)), JudgedAlert(UNKNOWN, UNKNOWN.severity))
     assert why_not == "phase is deltaloom.prompt.flagged, not opened"
 
 
 def test_a_route_that_asks_for_a_phase_takes_no_other_known_one() -> None:
     """Apply a route's `phase` to known types. Otherwise each route would get all alerts."""
-    judged = Judged(FINISHED, "critical")
+    judged = JudgedAlert(FINISHED, "critical")
     assert mismatch_of_route(Match(phase=("opened",)), judged) == "phase is finished, not opened"
 
 
 @pytest.mark.parametrize("of", [stopped("filtered", "content_filter"), spike()])
 def test_missing_values_do_not_match(of: ModerationAlert) -> None:
     """Treat a missing value as a mismatch. Otherwise a match on `kind` would take alerts without one."""
-    assert mismatch(Match(kind=("refusal",)), Judged(of, "info")) == "kind is not known, not refusal"
+    assert mismatch(Match(kind=("refusal",)), JudgedAlert(of, "info")) == "kind is not known, not refusal"
 
 
 @given(st.text("ab*", max_size=6), st.text("ab", max_size=12))
@@ -125,7 +125,7 @@ def test_patterns_are_linear_and_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("x" * (MAX_PATTERN + 1), "characters at most"),
         (r"(a)\1", "RE2"),
@@ -135,9 +135,9 @@ def test_patterns_are_linear_and_bounded() -> None:
         ("\ud83d", "surrogate"),
     ],
 )
-def test_patterns_that_are_refused(source: str, says: str) -> None:
+def test_patterns_that_are_refused(source: str, message: str) -> None:
     """Refuse a pattern that is too large, matches all texts, or is invalid."""
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Pattern(source)
 
 

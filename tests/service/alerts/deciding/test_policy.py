@@ -13,7 +13,7 @@ from deltaloom.messages import KnownAlertType
 from service.alerts.deciding.config import MAX_BYTES
 from service.alerts.deciding.explanation import explain
 from service.alerts.deciding.findings import ConfigError
-from service.alerts.deciding.policy import Passed, load
+from service.alerts.deciding.policy import NotSent, load
 from service.alerts.deciding.privacy import sha256_of
 from service.alerts.delivery import Notification
 from service.alerts.phases import PHASES
@@ -80,7 +80,7 @@ def test_all_routes_that_fit_deliver_and_the_first_decides_the_text() -> None:
     mild = policy(ROUTES).decide(alert("No way."), NOW)
     assert [(sent(each).route, sent(each).privacy) for each in mild.values()] == [("route 2", "excerpt")] * 2
     unrouted = policy(ROUTES).decide(alert("No way.", tenant="other"), NOW)
-    assert set(unrouted.values()) == {Passed("unrouted", "no route to it fits")}
+    assert set(unrouted.values()) == {NotSent("unrouted", "no route to it fits")}
 
 
 MUTES = f"""{TWO}
@@ -99,7 +99,7 @@ why = "over"
 def test_mutes_end() -> None:
     """End a mute at its time, and apply it to its own destinations only."""
     decisions = policy(MUTES).decide(alert(), NOW)
-    assert decisions["a"] == Passed("muted", "load test (until 2026-05-04T12:00:01+00:00)")
+    assert decisions["a"] == NotSent("muted", "load test (until 2026-05-04T12:00:01+00:00)")
     assert isinstance(decisions["b"], Notification)
     assert isinstance(policy(MUTES).decide(alert(), NOW + timedelta(seconds=1))["a"], Notification)
     assert isinstance(policy(MUTES).decide(alert(tenant="other"), NOW)["a"], Notification)
@@ -155,7 +155,7 @@ def test_an_unknown_type_goes_by_its_severity() -> None:
     decisions = policy(f"{TWO}{routes}").decide(grave, NOW)
     assert (sent(decisions["a"]).severity, sent(decisions["a"]).alert.text) == ("critical", "")
     assert sent(decisions["a"]).category == "other"
-    assert decisions["b"] == Passed("unrouted", "no route to it fits")
+    assert decisions["b"] == NotSent("unrouted", "no route to it fits")
     odd = alert("Why?", "prompt.flagged", severity="severe")
     result = sent(policy(TWO).decide(odd, NOW)["a"])
     assert (result.severity, result.alert.type) == ("severe", "deltaloom.prompt.flagged")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts.deciding.patterns import MAX_TEXT
-from service.alerts.deciding.privacy import CUT, MAX_HITS, MAX_LEAVING, Redactor, _Search, sha256_of
-from service.alerts.deciding.schema import Redaction, TextLeaving
+from service.alerts.deciding.privacy import CUT, MAX_HITS, MAX_SENT, Redactor, _Search, sha256_of
+from service.alerts.deciding.schema import Redaction, TextShare
 from tests.service.alerts.made import alert, config, spike
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from service.alerts.deciding.patterns import Span
 
 DEFAULT = Redactor.of(Redaction())
-FULL = TextLeaving("full")
+FULL = TextShare("full")
 
 
 @pytest.mark.parametrize(
-    ("text", "struck"),
+    ("text", "redacted"),
     [
         ("write to joe@example.com.", "write to [mail]."),
         ("<Jo.E+tag@mail.example.co.uk>", "<[mail]>"),
@@ -64,9 +64,9 @@ FULL = TextLeaving("full")
         ("4 4111 1111 1111 1111", "4 [card]"),
     ],
 )
-def test_defaults(text: str, struck: str) -> None:
+def test_defaults(text: str, redacted: str) -> None:
     """Replace mail addresses, phone numbers and card numbers, and leave other numbers unchanged."""
-    assert DEFAULT.prose(text) == struck
+    assert DEFAULT.redact_text(text) == redacted
 
 
 def luhn(digits: str) -> bool:
@@ -81,14 +81,14 @@ CARDS = Redactor.of(config('[redaction]\ndefaults = ["card"]').redaction)
 @given(st.lists(st.text("0123456789", min_size=1, max_size=6), min_size=1, max_size=30))
 def test_every_run_of_groups_that_is_a_card_number_is_redacted(groups: list[str]) -> None:
     """Replace any run of digit groups that is a card number, with any grouping and any neighbours."""
-    struck = [False] * len(groups)
+    redacted = [False] * len(groups)
     for first in range(len(groups)):
         for last in range(first, len(groups)):
             digits = "".join(groups[first : last + 1])
             if 13 <= len(digits) <= 19 and digits[0] in "23456" and luhn(digits):
-                struck[first : last + 1] = [True] * (last + 1 - first)
-    left = [group for group, is_struck in zip(groups, struck, strict=True) if not is_struck]
-    assert re.findall("[0-9]+", CARDS.prose(" ".join(groups))) == left
+                redacted[first : last + 1] = [True] * (last + 1 - first)
+    left = [group for group, is_redacted in zip(groups, redacted, strict=True) if not is_redacted]
+    assert re.findall("[0-9]+", CARDS.redact_text(" ".join(groups))) == left
 
 
 def cost(text: str) -> float:
@@ -96,7 +96,7 @@ def cost(text: str) -> float:
     best = math.inf
     for _ in range(3):
         began = time.process_time()
-        Redactor.of(Redaction()).prose(text)
+        Redactor.of(Redaction()).redact_text(text)
         best = min(best, time.process_time() - began)
     return best
 
@@ -126,11 +126,11 @@ def test_a_text_is_searched_once_for_all_destinations() -> None:
 
     redactor = Redactor((_Search(spans, "", in_names=False),))
     texts = [f"text {number}" for number in range(3)]
-    for leaving in (FULL, TextLeaving("excerpt", 3), FULL):
+    for share in (FULL, TextShare("excerpt", 3), FULL):
         for text in texts:
-            redactor.leaving(alert(text), leaving)
+            redactor.redact(alert(text), share)
     assert searched == texts
-    redactor.prose("x" * 2 * MAX_TEXT)
+    redactor.redact_text("x" * 2 * MAX_TEXT)
     assert len(searched[-1]) == MAX_TEXT + 1
 
 
@@ -145,8 +145,10 @@ def test_every_card_number_is_redacted(before: str, digits: str, separator: str,
     """Replace a card number with any grouping and any neighbours."""
     check = next(digit for digit in "0123456789" if luhn(digits + digit))
     groups = separator.join(re.findall(".{1,4}", digits + check))
-    struck = DEFAULT.prose(f"{before}{groups}{after if after[:1] != '4' else ''}")
-    assert not any(group in struck for group in re.findall(r"\d{4,}", groups) if group not in before + after)
+    redacted = DEFAULT.redact_text(f"{before}{groups}{after if after[:1] != '4' else ''}")
+    assert not any(
+        group in redacted for group in re.findall(r"\d{4,}", groups) if group not in before + after
+    )
 
 
 @given(
@@ -156,13 +158,13 @@ def test_every_card_number_is_redacted(before: str, digits: str, separator: str,
 )
 def test_every_mail_address_is_redacted(address: str) -> None:
     """Replace a mail address completely."""
-    assert DEFAULT.prose(f"from {address} on") == "from [mail] on"
+    assert DEFAULT.redact_text(f"from {address} on") == "from [mail] on"
 
 
 @given(st.text(max_size=200))
 def test_the_rest_stays_as_it_is(text: str) -> None:
     """Leave the rest of a text unchanged."""
-    pieces = re.split(r"\[(?:mail|phone|card)\]", DEFAULT.prose(text))
+    pieces = re.split(r"\[(?:mail|phone|card)\]", DEFAULT.redact_text(text))
     at = 0
     for piece in pieces:
         at = text.index(piece, at) + len(piece)
@@ -171,9 +173,9 @@ def test_the_rest_stays_as_it_is(text: str) -> None:
 def test_patterns_of_the_file() -> None:
     """Replace matches of the operator's patterns."""
     own = Redactor.of(config('[redaction]\npatterns = ["EMP-[0-9]{3}", "jo[a-z]*"]').redaction)
-    assert own.prose("EMP-123 is joe@example.com") == "[redacted] is [mail]"
+    assert own.redact_text("EMP-123 is joe@example.com") == "[redacted] is [mail]"
     fewer = Redactor.of(config('[redaction]\ndefaults = ["card"]').redaction)
-    assert fewer.prose("joe@example.com 4111111111111111") == "joe@example.com [card]"
+    assert fewer.redact_text("joe@example.com 4111111111111111") == "joe@example.com [card]"
 
 
 def test_overlapping() -> None:
@@ -181,51 +183,51 @@ def test_overlapping() -> None:
     own = Redactor.of(
         config('[redaction]\ndefaults = []\npatterns = ["abc", "bcd", "redacted", "c"]').redaction
     )
-    assert own.prose("xabcdx") == "x[redacted]x"
+    assert own.redact_text("xabcdx") == "x[redacted]x"
 
 
 def test_a_long_text_leaves_in_part() -> None:
     """Truncate a long text, and replace a match across the border completely."""
     card = "4111 1111 1111 1111"
-    assert DEFAULT.prose("x" * (MAX_LEAVING + 1)) == "x" * MAX_LEAVING + CUT
-    assert DEFAULT.prose("x" * (MAX_LEAVING - 4) + f" {card} y") == "x" * (MAX_LEAVING - 4) + f" [card]{CUT}"
-    assert DEFAULT.prose("x" * (MAX_LEAVING * 3)).endswith(f"x{CUT}")
+    assert DEFAULT.redact_text("x" * (MAX_SENT + 1)) == "x" * MAX_SENT + CUT
+    assert DEFAULT.redact_text("x" * (MAX_SENT - 4) + f" {card} y") == "x" * (MAX_SENT - 4) + f" [card]{CUT}"
+    assert DEFAULT.redact_text("x" * (MAX_SENT * 3)).endswith(f"x{CUT}")
 
 
 def test_exactly_the_limit_of_matches_is_replaced() -> None:
     """Accept a text with exactly the maximum number of matches."""
-    assert DEFAULT.prose("a@b.cd " * MAX_HITS + "end") == "[mail] " * MAX_HITS + "end"
+    assert DEFAULT.redact_text("a@b.cd " * MAX_HITS + "end") == "[mail] " * MAX_HITS + "end"
 
 
 def test_text_beyond_the_limit_of_matches_is_cut() -> None:
     """Truncate a text after the maximum number of matches. Otherwise later matches would leave unredacted."""
     text = "a@b.cd " * (MAX_HITS + 5)
-    assert DEFAULT.prose(text) == "[mail] " * MAX_HITS + CUT
+    assert DEFAULT.redact_text(text) == "[mail] " * MAX_HITS + CUT
     slow = Redactor.of(config('[redaction]\npatterns = ["a.*X|a"]').redaction)
     begun = time.process_time()
-    assert slow.prose("a" * MAX_LEAVING) == "[redacted]" * MAX_HITS + CUT
+    assert slow.redact_text("a" * MAX_SENT) == "[redacted]" * MAX_HITS + CUT
     assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(
-    ("leaving", "text"),
+    ("share", "text"),
     [
         (FULL, "I can't mail [mail] for you."),
-        (TextLeaving("excerpt", 12), f"I can't mail{CUT}"),
-        (TextLeaving("excerpt", 18), f"I can't mail [mail{CUT}"),
-        (TextLeaving("excerpt", 500), "I can't mail [mail] for you."),
-        (TextLeaving("none"), ""),
+        (TextShare("excerpt", 12), f"I can't mail{CUT}"),
+        (TextShare("excerpt", 18), f"I can't mail [mail{CUT}"),
+        (TextShare("excerpt", 500), "I can't mail [mail] for you."),
+        (TextShare("none"), ""),
     ],
 )
-def test_how_much_leaves(leaving: TextLeaving, text: str) -> None:
+def test_how_much_leaves(share: TextShare, text: str) -> None:
     """Redact before an excerpt is cut. Otherwise the beginning of an address would leave."""
-    sent = DEFAULT.leaving(alert("I can't mail joe@example.com for you."), leaving)
+    sent = DEFAULT.redact(alert("I can't mail joe@example.com for you."), share)
     assert sent.text == text
 
 
 def test_names_and_reasons() -> None:
     """Redact names and reasons, but no numbers in names and ids."""
-    sent = DEFAULT.leaving(
+    sent = DEFAULT.redact(
         alert(
             tenant="joe@example.com",
             model="gpt-2125550123",
@@ -237,39 +239,39 @@ def test_names_and_reasons() -> None:
     )
     assert (sent.tenant, sent.model, sent.safety_identifier) == ("[mail]", "gpt-2125550123", "user [mail]")
     assert (sent.reason, sent.response_id) == ("said [mail] [card]", "resp_2125550123")
-    rate = DEFAULT.leaving(spike(name="joe@example.com"), FULL).rate
+    rate = DEFAULT.redact(spike(name="joe@example.com"), FULL).rate
     assert rate is not None
     assert rate.name == "[mail]"
-    without_tenant = DEFAULT.leaving(alert(tenant=None), FULL)
+    without_tenant = DEFAULT.redact(alert(tenant=None), FULL)
     assert without_tenant.tenant is None
 
 
 @pytest.mark.parametrize(
-    ("leaving", "left"),
+    ("share", "left"),
     [
         (FULL, "About [mail], [phone]"),
-        (TextLeaving("excerpt", 8), f"About [m{CUT}"),
-        (TextLeaving(), None),
+        (TextShare("excerpt", 8), f"About [m{CUT}"),
+        (TextShare(), None),
     ],
 )
-def test_an_explanation_is_a_text(leaving: TextLeaving, left: str | None) -> None:
+def test_an_explanation_is_a_text(share: TextShare, left: str | None) -> None:
     """Treat the provider's explanation like the text, since it may quote what a user asked."""
     of = alert(provider_explanation="About joe@example.com, 2125550123")
-    assert DEFAULT.leaving(of, leaving).provider_explanation == left
-    assert DEFAULT.leaving(alert(), leaving).provider_explanation is None
+    assert DEFAULT.redact(of, share).provider_explanation == left
+    assert DEFAULT.redact(alert(), share).provider_explanation is None
 
 
 def test_a_long_explanation_leaves_in_part() -> None:
     """Truncate a long explanation."""
-    left = DEFAULT.leaving(alert(provider_explanation="x" * 200_000), FULL).provider_explanation
-    assert left == "x" * MAX_LEAVING + CUT
+    left = DEFAULT.redact(alert(provider_explanation="x" * 200_000), FULL).provider_explanation
+    assert left == "x" * MAX_SENT + CUT
 
 
 def test_fields_of_producers_and_providers() -> None:
     """Redact addresses in producer and provider fields, and keep ids unchanged for look-ups."""
     names = ("provider", "upstream_provider", "dialect", "provider_category", "reason_class", "reference")
     values = dict.fromkeys((*names, "upstream_response_id"), "x joe@example.com 2125550123")
-    sent = DEFAULT.leaving(alert(**values), FULL)
+    sent = DEFAULT.redact(alert(**values), FULL)
     assert {getattr(sent, name) for name in names} == {"x [mail] 2125550123"}
     assert sent.upstream_response_id == values["upstream_response_id"]
 

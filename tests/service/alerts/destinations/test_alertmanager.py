@@ -11,7 +11,7 @@ from hypothesis import given
 
 from service.alerts.delivery import Verdict
 from service.alerts.destinations.alertmanager import AlertmanagerOptions, labels_of
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.alertmanagers import alertmanager
 from tests.notifications import RAISED_AT, alert, digest, finished, notification, notifications, spike
 from tests.receivers import hang, receiving, status
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def destination(url: str, environment: Mapping[str, str] | None = None, **table: Any) -> Destination:
     """Return a destination that posts to this URL."""
     table = {"type": "alertmanager", "url": url, "allow_addresses": ["127.0.0.1"], **table}
-    return made("am", AlertmanagerOptions.model_validate(table), environment or {})
+    return create_destination("am", AlertmanagerOptions.model_validate(table), environment or {})
 
 
 async def alerts_with(receiver: Receiver, *, of: str, count: int = 1) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from service.alerts.delivery import Verdict
 from service.alerts.destinations.apprise_ import AppriseOptions
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.guard import guarded
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.notifications import alert, digest, finished, notification
 from tests.receivers import echo, hang, receiving, status
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 async def by_apprise(url: str, **table: Any) -> AsyncIterator[Destination]:
     """Make a destination with this URL, and close it afterwards."""
     options = {"type": "apprise", "url_env": "URL", "allow_addresses": ["127.0.0.1"], **table}
-    destination = made("else", AppriseOptions.model_validate(options), {"URL": url})
+    destination = create_destination("else", AppriseOptions.model_validate(options), {"URL": url})
     try:
         yield destination
     finally:
@@ -109,7 +109,7 @@ async def test_a_digest_is_one_message() -> None:
     [
         (400, Verdict.REFUSED),
         (404, Verdict.REFUSED),
-        (410, Verdict.DISABLED),
+        (410, Verdict.GONE),
         (429, Verdict.RETRY),
         (500, Verdict.RETRY),
     ],
@@ -200,7 +200,7 @@ def test_an_unusable_url_is_refused_without_showing_it(url: str, why: str) -> No
     """Report an unusable URL at start, without showing its password."""
     options = AppriseOptions(type="apprise", url_env="ELSE")
     with pytest.raises(DestinationError, match=why) as error:
-        made("else", options, {"ELSE": url})
+        create_destination("else", options, {"ELSE": url})
     assert "ELSE" in str(error.value)
     assert "hunter2" not in str(error.value)
 

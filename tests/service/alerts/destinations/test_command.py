@@ -14,7 +14,7 @@ from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.command import CommandOptions
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.notifications import TEXT, alert, notification
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ async def ran_command(command: list[str], *, sent: Notification | None = None, *
     """Run a command with the alert."""
     options = CommandOptions.model_validate({"type": "command", "command": command, **table})
     environment = {**os.environ, "TOKEN": "hush-hush", "ANOTHER": "not handed on"}
-    destination = made("program", options, environment)
+    destination = create_destination("program", options, environment)
     outcome = await destination.deliver(sent or notification())
     await destination.aclose()
     return outcome
@@ -67,7 +67,7 @@ async def test_only_listed_variables_are_passed(tmp_path: Path) -> None:
     [
         ("raise SystemExit(1)", Outcome(Verdict.RETRY, "exit status 1")),
         ("raise SystemExit(65)", Outcome(Verdict.REFUSED, "exit status 65")),
-        ("raise SystemExit(69)", Outcome(Verdict.DISABLED, "exit status 69")),
+        ("raise SystemExit(69)", Outcome(Verdict.GONE, "exit status 69")),
         ("import os; os.kill(os.getpid(), 9)", Outcome(Verdict.RETRY, "exit status -9")),
         (
             "import os, sys; sys.exit('no luck with ' + os.environ['TOKEN'])",
@@ -148,4 +148,4 @@ def test_a_missing_variable_is_refused() -> None:
     """Report a missing variable at start, not with the first alert."""
     options = CommandOptions(type="command", command=("true",), environment=("TOKEN",))
     with pytest.raises(DestinationError, match="TOKEN is not set"):
-        made("program", options, {})
+        create_destination("program", options, {})

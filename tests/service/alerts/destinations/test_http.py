@@ -48,7 +48,7 @@ ANSWERS: dict[str, tuple[Behaviour, Verdict, str]] = {
     "401": (status(401), Verdict.REFUSED, "401 Unauthorized"),
     "404": (status(404, "no_service"), Verdict.REFUSED, "404 Not Found: no_service"),
     "408": (status(408), R, "408 Request Timeout"),
-    "410": (status(410, "channel_is_archived"), Verdict.DISABLED, "410 Gone: channel_is_archived"),
+    "410": (status(410, "channel_is_archived"), Verdict.GONE, "410 Gone: channel_is_archived"),
     "425": (status(425), R, "425 Too Early"),
     "429": (status(429), R, "429 Too Many Requests"),
     "500": (status(500, "a\nlong\tstory "), R, "500 Internal Server Error: a long story"),
@@ -262,5 +262,5 @@ def test_any_retry_after_is_a_number_or_nothing(header: str) -> None:
 def test_every_status_has_one_verdict(code: int) -> None:
     """Treat 410 and other 4xx as final, except 408, 425 and 429."""
     final = code // 100 == 4 and code not in (408, 425, 429)
-    expected = Verdict.DISABLED if code == 410 else Verdict.REFUSED if final else Verdict.RETRY
+    expected = Verdict.GONE if code == 410 else Verdict.REFUSED if final else Verdict.RETRY
     assert verdict_of(code) is (Verdict.DELIVERED if code // 100 == 2 else expected)

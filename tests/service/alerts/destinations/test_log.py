@@ -13,7 +13,7 @@ import structlog
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.log import LogOptions
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from service.settings import Settings
 from tests.notifications import TEXT, alert, digest, notification
 
@@ -37,7 +37,7 @@ async def logged(sent: Notification, *, log_text: bool) -> dict[str, Any]:
     """Return the log line of a notification."""
     stream = io.StringIO()
     logs.configure(Settings(log_format="json", log_text=log_text), stream)
-    destination = made("audit", LogOptions(type="log"), {})
+    destination = create_destination("audit", LogOptions(type="log"), {})
     assert await destination.deliver(sent) == Outcome(Verdict.DELIVERED, "written")
     await destination.aclose()
     line: dict[str, Any] = json.loads(stream.getvalue())

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service.alerts.delivery import Verdict
 from service.alerts.destinations import body
 from service.alerts.destinations.pagerduty import PagerDutyOptions, event
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
 
@@ -138,7 +138,9 @@ def test_the_page_has_headline_text_and_link() -> None:
 async def test_it_is_enqueued_and_the_key_stays_secret() -> None:
     """Post the event, and keep the routing key out of the logged answer."""
     async with receiving(status(202), status(400, f'{{"errors": ["{KEY} is no key"]}}')) as receiver:
-        destination = made("on-call", options(url=receiver.url, allow_addresses=["127.0.0.1"]), {"PD": KEY})
+        destination = create_destination(
+            "on-call", options(url=receiver.url, allow_addresses=["127.0.0.1"]), {"PD": KEY}
+        )
         first, second = [await destination.deliver(notification()) for _ in range(2)]
         await destination.aclose()
     assert (first.verdict, second.verdict) == (Verdict.DELIVERED, Verdict.REFUSED)

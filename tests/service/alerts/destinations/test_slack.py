@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.alerts.delivery import Verdict
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from service.alerts.destinations.slack import SlackOptions, message
 from tests.notifications import OPEN_FIELDS, alert, digest, finished, notification, notifications, spike
 from tests.receivers import receiving, status
@@ -205,7 +205,7 @@ async def test_it_is_posted_and_the_url_stays_secret() -> None:
     async with receiving(status(200, "ok"), status(403, "invalid_token for /services/T0/B0/abc")) as receiver:
         environment = {"SLACK": f"{receiver.url}/services/T0/B0/abc"}
         table = {"type": "slack", "url_env": "SLACK", "allow_addresses": ["127.0.0.1"]}
-        destination = made("team", SlackOptions.model_validate(table), environment)
+        destination = create_destination("team", SlackOptions.model_validate(table), environment)
         first, second = [await destination.deliver(notification()) for _ in range(2)]
         await destination.aclose()
     assert (first.verdict, second.verdict) == (Verdict.DELIVERED, Verdict.REFUSED)

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from deltaloom import ModerationAlert
 from service.alerts.delivery import Outcome, Verdict
 from service.alerts.destinations.failures import DestinationError
-from service.alerts.destinations.registry import made
+from service.alerts.destinations.registry import create_destination
 from service.alerts.destinations.secrets import from_file
 from service.alerts.destinations.webhook import WebhookOptions
 from tests.notifications import RAISED_AT, alert, digest, finished, notification
@@ -37,7 +37,7 @@ async def webhook(receiver: Receiver | str, **options: Any) -> AsyncIterator[Des
     url = receiver if isinstance(receiver, str) else receiver.url
     table = {"url": f"{url}/alerts", "secret_env": "NEW", "allow_addresses": ["127.0.0.1"], "timeout": 5}
     table = {"type": "webhook", **table, **options}
-    destination = made("hook", WebhookOptions.model_validate(table), ENVIRONMENT)
+    destination = create_destination("hook", WebhookOptions.model_validate(table), ENVIRONMENT)
     try:
         yield destination
     finally:
@@ -176,7 +176,7 @@ async def test_status_410_is_final() -> None:
     """Report status 410 as final for the destination. Otherwise each alert would be retried for a day."""
     async with receiving(status(410)) as receiver, webhook(receiver) as destination:
         (outcome,) = await delivered(destination, notification())
-    assert outcome.verdict is Verdict.DISABLED
+    assert outcome.verdict is Verdict.GONE
 
 
 async def test_secrets_come_from_files_too(tmp_path: Path) -> None:
@@ -212,5 +212,5 @@ def test_an_invalid_secret_is_refused_without_showing_it(secret: str) -> None:
     """Refuse an invalid signing secret, without showing it."""
     options = WebhookOptions(type="webhook", url="https://example.com", secret_env=("HOOK_SECRET",))
     with pytest.raises(DestinationError, match="HOOK_SECRET does not hold a signing secret") as error:
-        made("hook", options, {"HOOK_SECRET": secret})
+        create_destination("hook", options, {"HOOK_SECRET": secret})
     assert secret not in str(error.value)

@@ -109,7 +109,7 @@ def test_no_reference_forges_a_link_or_mark_up(reference: str, template: str) ->
     """Make no link or markup from any reference. Otherwise a producer could plant a link."""
     of = alert(reference=reference)
     target = wording.link(template, of)
-    for written in (target or "https://", wording.request(of) or ""):
+    for written in (target or "https://", wording.producer_reference(of) or ""):
         assert not set(written) & set(" \n\r\t<>|()[]{}*`@\"'\\")
         assert written.isascii()
         assert written.isprintable()

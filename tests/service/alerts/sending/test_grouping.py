@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts.destinations.options import Grouping
-from service.alerts.sending.grouping import EXAMPLES, Windows, digest_called, digest_of
+from service.alerts.sending.grouping import EXAMPLES, Windows, make_digest, rebuild_digest
 from service.alerts.sending.schedule import Schedule
 from tests.service.alerts.made import NOW
 from tests.service.alerts.messages import message
@@ -62,7 +62,7 @@ def test_an_alert_after_the_end_of_a_window_keeps_what_is_held() -> None:
 def test_a_digest_expires_with_the_first_of_its_alerts() -> None:
     """Expire a digest with its first alert. Otherwise it would include alerts past their time."""
     members = [replace(opened(n), expires_at=100.0 + n) for n in (3, 1, 2)]
-    assert digest_of("on-call", members, GROUPING.by).expires_at == 101
+    assert make_digest("on-call", members, GROUPING.by).expires_at == 101
 
 
 def test_only_similar_ones_share_a_window() -> None:
@@ -122,7 +122,7 @@ def test_fullest_window_goes_early() -> None:
 def test_single_alert_is_not_a_digest() -> None:
     """Send a single held alert as itself."""
     single = opened(1)
-    assert digest_of("on-call", [single], GROUPING.by) is single
+    assert make_digest("on-call", [single], GROUPING.by) is single
 
 
 def test_digest_counts_and_shows() -> None:
@@ -135,7 +135,7 @@ def test_digest_counts_and_shows() -> None:
         opened(3),
         opened(4, raised_at=later),
     ]
-    digest = digest_of("on-call", members, GROUPING.by)
+    digest = make_digest("on-call", members, GROUPING.by)
     contents = digest.notification.digest
     assert contents is not None
     assert (contents.count, contents.since, contents.until) == (5, NOW, later)
@@ -151,7 +151,7 @@ def test_digest_counts_and_shows() -> None:
 def test_digest_of_unknown_types() -> None:
     """Use the highest severity of a digest's alerts, also an unknown one, and group unknown values."""
     members = [opened(1, severity="info"), opened(2, severity="severe", type="deltaloom.prompt.flagged")]
-    digest = digest_of("on-call", members, ["phase", "provider", "reason_class"])
+    digest = make_digest("on-call", members, ["phase", "provider", "reason_class"])
     contents = digest.notification.digest
     assert contents is not None
     assert digest.notification.severity == "severe"
@@ -162,10 +162,10 @@ def test_digest_of_unknown_types() -> None:
 def test_id_of_a_digest_is_the_same_every_time() -> None:
     """Derive a digest's id from its first alert, so that a receiver can drop repeats of any process."""
     members = [opened(1), opened(2)]
-    first = digest_of("on-call", members, GROUPING.by).notification
-    assert first.id == digest_of("on-call", members, GROUPING.by).notification.id
-    assert first.id != digest_of("elsewhere", members, GROUPING.by).notification.id
-    assert first.id == digest_called(first.id, members[:1], GROUPING.by).notification.id
+    first = make_digest("on-call", members, GROUPING.by).notification
+    assert first.id == make_digest("on-call", members, GROUPING.by).notification.id
+    assert first.id != make_digest("elsewhere", members, GROUPING.by).notification.id
+    assert first.id == rebuild_digest(first.id, members[:1], GROUPING.by).notification.id
 
 
 @given(
@@ -189,7 +189,7 @@ def test_nothing_is_lost_doubled_or_out_of_order(steps: list[tuple[int, str, int
 
     def end_windows() -> None:
         for members in held.ended(now):
-            schedule.add(digest_of("on-call", members, GROUPING.by))
+            schedule.add(make_digest("on-call", members, GROUPING.by))
 
     for number, (part, category, pause, delivers) in enumerate(steps):
         now += pause

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from service.alerts.sending.health import (
-    AT_ONCE,
     DOWN_AFTER,
     FIRST_PAUSE,
     LONGEST_CRITICAL_PAUSE,
     LONGEST_PAUSE,
     LONGEST_PROBE_PAUSE,
+    MAX_UNDER_WAY,
     Health,
     pause_after,
 )
@@ -33,7 +33,7 @@ def test_one_failure_does_not_pause_others() -> None:
     health.failed(100, None)
     assert not health.down
     assert health.paused_until <= 100
-    assert health.at_once == AT_ONCE
+    assert health.max_under_way == MAX_UNDER_WAY
 
 
 def test_down_after_failures_in_a_row() -> None:
@@ -42,7 +42,7 @@ def test_down_after_failures_in_a_row() -> None:
     for _ in range(DOWN_AFTER):
         health.failed(100, None)
     assert health.down
-    assert health.at_once == 1
+    assert health.max_under_way == 1
     for _ in range(50):
         health.failed(100, None)
     assert 100 < health.paused_until <= 100 + LONGEST_PROBE_PAUSE

@@ -42,5 +42,5 @@ async def test_waiting_ends_when_a_message_leaves() -> None:
     limit.leave(1, 1)
     await waits
     limit.enter(1)
-    limit.open()
+    limit.lift()
     await limit.wait()

@@ -64,7 +64,7 @@ async def test_entries_of_a_lost_reply_come_first() -> None:
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending = [1, 2, 3]
-    await reading.accept([entry(3)])
+    await reading.pass_on([entry(3)])
     assert taken == [1, 2, 3]
 
 
@@ -73,11 +73,11 @@ async def test_orphaned_entries_are_taken() -> None:
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending, given.idle = [1, 2], {1}
-    await reading.accept_orphaned()
+    await reading.pass_on_orphaned()
     assert taken == [1], "the other one may still arrive"
     given.idle = {1, 2}
-    await reading.accept_orphaned()
-    await reading.accept([entry(2)])
+    await reading.pass_on_orphaned()
+    await reading.pass_on([entry(2)])
     assert taken == [1, 2], "a late reply is not taken twice"
 
 
@@ -87,18 +87,18 @@ async def test_each_once_and_in_order(replies: list[str], inherited: int) -> Non
     given, taken = Given(), list[int]()
     reading = intake(given, taken)
     given.pending = list(range(1, inherited + 1))
-    await reading.adopt()
+    await reading.pass_on_pending()
     last = inherited
     for reply in replies:
         if reply == "strays":
             given.idle = set(given.pending)
-            await reading.accept_orphaned()
+            await reading.pass_on_orphaned()
             continue
         batch = [last + 1, last + 2]
         last += 2
         given.pending += batch
         if reply == "arrives":
-            await reading.accept([entry(number) for number in batch])
+            await reading.pass_on([entry(number) for number in batch])
     given.idle = set(given.pending)
-    await reading.accept_orphaned()
+    await reading.pass_on_orphaned()
     assert taken == list(range(1, last + 1))

@@ -17,7 +17,7 @@ class Store:
         self.asked_for_ms: list[int] = []
         self.released = 0
 
-    async def hold(self, ms: int) -> bool:
+    async def acquire(self, ms: int) -> bool:
         """Record the request and return whether the lease is free."""
         self._answer()
         self.asked_for_ms.append(ms)

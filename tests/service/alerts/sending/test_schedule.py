@@ -26,7 +26,7 @@ def test_a_lane_sends_one_message_at_a_time() -> None:
     assert schedule.pop(0) is opened
     assert schedule.pop(0) is other
     assert schedule.pop(0) is None
-    schedule.again(opened, 5)
+    schedule.put_back(opened, 5)
     assert schedule.pop(4) is None
     assert schedule.next_at() == 5
     assert schedule.pop(5) is opened
@@ -79,7 +79,7 @@ def test_the_most_severe_goes_first() -> None:
     for each in (retried, early, late, grave):
         schedule.add(each)
     assert schedule.pop(0) is retried
-    schedule.again(retried, 5)
+    schedule.put_back(retried, 5)
     assert [schedule.pop(0), schedule.pop(0)] == [grave, early]
     assert schedule.pop(5) is retried
     assert schedule.pop(5) is late
@@ -105,7 +105,7 @@ def test_a_message_inherits_the_severity_of_later_ones_in_its_lanes() -> None:
     schedule.add(message("finished", lanes=("opened",), severity="critical"))
     schedule.add(message("finished, too", lanes=("failed",), severity="critical"))
     assert schedule.pop(0) is opened
-    schedule.again(failed, 5)
+    schedule.put_back(failed, 5)
     assert schedule.next_at() == 0
     assert schedule.pop(5) is failed
     assert schedule.pop(5) is backlog
@@ -120,7 +120,7 @@ def test_hasten() -> None:
     for _ in messages:
         schedule.pop(0)
     for at, each in zip((40, 10, 30, 20), messages, strict=True):
-        schedule.again(each, at)
+        schedule.put_back(each, at)
     schedule.hasten(15)
     assert [schedule.pop(15) for _ in messages] == [messages[n] for n in (1, 3, 2, 0)]
 
@@ -133,7 +133,7 @@ def test_expired_are_given_up_also_before_their_time() -> None:
     for each in (old, young):
         schedule.add(each)
         assert schedule.pop(0) is each
-        schedule.again(each, 1000)
+        schedule.put_back(each, 1000)
     assert schedule.pop_expired(49, MAX_EXPIRED) == []
     assert schedule.pop_expired(50, MAX_EXPIRED) == [old]
     schedule.done(old)
@@ -173,7 +173,7 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
                 done.append(ended)
             else:
                 at[ended] = now + data.draw(st.integers(0, 5))
-                schedule.again(ended, at[ended])
+                schedule.put_back(ended, at[ended])
         elif to_add:
             schedule.add(to_add.pop(0))
         else:

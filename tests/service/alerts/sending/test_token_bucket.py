@@ -13,10 +13,10 @@ def test_burst_then_evenly() -> None:
     """Allow the burst at once, and then one message per interval."""
     bucket = TokenBucket(per_minute=60, burst=3, now=100)
     for _ in range(3):
-        assert bucket.wait(100) == 0
+        assert bucket.seconds_until_token(100) == 0
         bucket.consume(100)
-    assert bucket.wait(100) == pytest.approx(1)
-    assert bucket.wait(101) == pytest.approx(0)
+    assert bucket.seconds_until_token(100) == pytest.approx(1)
+    assert bucket.seconds_until_token(101) == pytest.approx(0)
 
 
 @given(
@@ -31,8 +31,8 @@ def test_never_more_than_the_rate_and_the_burst(per_minute: float, burst: int, p
     went: list[float] = []
     for pause in pauses:
         now += pause
-        now += bucket.wait(now)
-        assert bucket.wait(now) == pytest.approx(0, abs=1e-6)
+        now += bucket.seconds_until_token(now)
+        assert bucket.seconds_until_token(now) == pytest.approx(0, abs=1e-6)
         bucket.consume(now)
         went.append(now)
     for first, began in enumerate(went):
