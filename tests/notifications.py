@@ -41,7 +41,7 @@ def notification(of: ModerationAlert | None = None, **fields: Any) -> Notificati
         route="pages",
         privacy="full",
         text_sha256="ab" * 32,
-        group=dedup_key_of(of),
+        dedup_key=dedup_key_of(of),
         resolves=of.type in {"deltaloom.refusal.finished", "deltaloom.refusal.spike.ended"},
     )
     return replace(made, **fields)
@@ -82,7 +82,7 @@ def digest(*examples: Notification, **fields: Any) -> Notification:
         counts=[("refusal.opened · gpt-4o", 9), ("refusal.opened · gpt-4o-mini", 3)],
         examples=examples or (notification(),),
     )
-    return notification(id="digest_1", group="category='self-harm'", digest=of, **fields)
+    return notification(id="digest_1", dedup_key="category='self-harm'", digest=of, **fields)
 
 
 WORDS = st.text(max_size=300)

@@ -54,8 +54,8 @@ class Notification:
     text_sha256: str | None
     """SHA-256 of the alert's text as UTF-8, before it was redacted and cut; for `opened`, of the text so far.
     None for a digest or an alert without text."""
-    group: str
-    """Deduplication key: the same for the beginning and the end of a refusal or a spike (`dedup_key_of`); for
+    dedup_key: str
+    """The same for the beginning and the end of a refusal or a spike (`dedup_key_of`); for
     a digest, derived from its grouping key."""
     resolves: bool = False
     """True if this ends what an earlier message of the group began (`finished`, the end of a spike)."""

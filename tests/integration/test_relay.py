@@ -414,7 +414,7 @@ async def test_each_destination_searches_a_text_for_itself_alone(
         threads.append(threading.current_thread())
         return redact(redactor, *arguments)
 
-    monkeypatch.setattr(Redactor, "leaving", counted)
+    monkeypatch.setattr(Redactor, "redact", counted)
     names = ("first", "second", "third")
     routes = f'[[routes]]\nto = {json.dumps(names)}\ntext = "full"'
     async with stage.relay(*(destination(name, receiver.url) for name in names), routes):

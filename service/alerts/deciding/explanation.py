@@ -92,6 +92,6 @@ def _decided(decision: Decision) -> dict[str, Any]:
         "text": decision.alert.text,
         "provider_explanation": decision.alert.provider_explanation,
         "text_sha256": decision.text_sha256,
-        "group": decision.group,
+        "group": decision.dedup_key,
         "resolves": decision.resolves,
     }

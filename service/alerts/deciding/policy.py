@@ -141,7 +141,7 @@ class Policy:
             route=route.name,
             privacy=share.privacy,
             text_sha256=sha256_of(alert.text),
-            group=dedup_key_of(alert),
+            dedup_key=dedup_key_of(alert),
             resolves=self._resolves(judged, destination, now),
         )
 

@@ -145,9 +145,9 @@ class AlertmanagerDestination:
         """
         labels = labels_of(notification, self._options.labels)
         if closing:
-            return self._fired.get(notification.group, labels)
-        self._fired[notification.group] = labels
-        self._fired.move_to_end(notification.group)
+            return self._fired.get(notification.dedup_key, labels)
+        self._fired[notification.dedup_key] = labels
+        self._fired.move_to_end(notification.dedup_key)
         if len(self._fired) > _MAX_FIRED:
             self._fired.popitem(last=False)
         return labels
@@ -169,7 +169,7 @@ def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, 
         **({"alertname": DIGEST} if notification.digest else of_one),
         "severity": notification.severity,
         "category": notification.category,
-        "reference": wording.message_reference(notification.group),
+        "reference": wording.message_reference(notification.dedup_key),
         "test": "true" if notification.test else None,
         **more,
     }

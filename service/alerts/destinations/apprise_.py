@@ -161,7 +161,7 @@ def _body(notification: Notification, link: str | None) -> str:
         _without_markup("\n".join(wording.counts(notification))),
         *(wording.cut(text, _MAX_TEXT, _without_markup) for text in wording.texts(notification)),
         wording.link(link, notification.alert) or "",  # from the operator's file, so it stays clickable
-        f"Reference: #{wording.message_reference(notification.group)} · {identity}",
+        f"Reference: #{wording.message_reference(notification.dedup_key)} · {identity}",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -24,7 +24,7 @@ def as_object(notification: Notification) -> dict[str, Any]:
             "route": notification.route,
             "privacy": notification.privacy,
             "text_sha256": notification.text_sha256,
-            "group": notification.group,
+            "group": notification.dedup_key,
             "resolves": notification.resolves,
             "test": notification.test,
             "digest": _digest(notification.digest) if notification.digest else None,

@@ -63,7 +63,7 @@ class LogDestination:
             **({} if notification.digest else of_one),
             "destination": self.name,
             "notification": notification.id,
-            "reference": wording.message_reference(notification.group),
+            "reference": wording.message_reference(notification.dedup_key),
             "category": notification.category,
             "rule": notification.rule,
             "counts": wording.counts(notification),

@@ -133,7 +133,7 @@ def _details(notification: Notification, text_at_most: int = _MAX_TEXT) -> dict[
     facts = {label: wording.cut(value, _MAX_NAME) for label, value in wording.facts(notification)}
     details: dict[str, Any] = {
         **facts,
-        "Reference": wording.message_reference(notification.group),
+        "Reference": wording.message_reference(notification.dedup_key),
         "Alert": wording.cut(notification.id, _MAX_NAME),
     }
     if notification.alert.text:
@@ -152,7 +152,7 @@ def _details(notification: Notification, text_at_most: int = _MAX_TEXT) -> dict[
 def _dedup_key(notification: Notification, options: PagerDutyOptions) -> str:
     """Return the key by which PagerDuty merges events: of the text, or of `dedup_by` except for spikes."""
     alike = options.dedup_by and notification.alert.rate is None
-    key = f"deltaloom/{grouping_key(notification, options.dedup_by) if alike else notification.group}"
+    key = f"deltaloom/{grouping_key(notification, options.dedup_by) if alike else notification.dedup_key}"
     if len(key) <= MAX_DEDUP_KEY:
         return key
     return f"deltaloom/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"

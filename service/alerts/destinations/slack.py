@@ -164,7 +164,7 @@ def _context(notification: Notification, link: str | None) -> str:
 
 
 def _reference(notification: Notification) -> str:
-    return f"*#{wording.message_reference(notification.group)}*"
+    return f"*#{wording.message_reference(notification.dedup_key)}*"
 
 
 def _link_text(alert: ModerationAlert, link: str | None) -> str:

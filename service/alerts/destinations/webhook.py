@@ -145,7 +145,7 @@ def _cloud_event(notification: Notification, source: str) -> dict[str, Any]:
         "id": notification.id,
         "source": source,
         "type": alert.type,
-        "subject": notification.group,
+        "subject": notification.dedup_key,
         "time": alert.raised_at.isoformat(),
         "datacontenttype": "application/json",
         **({"traceparent": alert.traceparent} if alert.traceparent else {}),

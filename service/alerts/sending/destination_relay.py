@@ -219,7 +219,7 @@ class Relay:
         self._in_flight.enter(size)
         age = time.time() - entry.ref.id.ms / 1000
         expires_at = self._clock() + self._options.give_up_after - age
-        return OutgoingMessage(notification, [entry.ref], [notification.group], expires_at, size)
+        return OutgoingMessage(notification, [entry.ref], [notification.dedup_key], expires_at, size)
 
     async def _resume_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Rebuild an unfinished digest with the same id, from those of its alerts that are still pending."""

@@ -149,7 +149,7 @@ def rebuild_digest(
             id=digest_id,
             severity=most_severe.severity,
             text_sha256=None,
-            group=f"digest/{grouping_key(first.notification, by)}",
+            dedup_key=f"digest/{grouping_key(first.notification, by)}",
             resolves=False,
             digest=summary,
         ),
@@ -173,5 +173,5 @@ def _label(notification: Notification) -> str:
 
 def _examples(notifications: Iterable[Notification]) -> list[Notification]:
     """Return the most severe notifications, one for each part: the latest, since an end says the most."""
-    last_of_each = {notification.group: notification for notification in notifications}
+    last_of_each = {notification.dedup_key: notification for notification in notifications}
     return sorted(last_of_each.values(), key=_rank)[:EXAMPLES]

@@ -180,7 +180,7 @@ def _decided(target: Console, name: str, decision: Decision) -> list[Text]:
         (
             labelled("by", decision.route),
             labelled("text", decision.privacy),
-            labelled("group", decision.group),
+            labelled("group", decision.dedup_key),
             "resolves what was sent before" if decision.resolves else None,
         )
     )

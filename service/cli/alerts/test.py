@@ -86,7 +86,7 @@ def notification(now: datetime, phase: Phase = "opened") -> Notification:
         route="test",
         privacy="full",
         text_sha256=sha256_of(alert.text),
-        group=dedup_key_of(alert),
+        dedup_key=dedup_key_of(alert),
         resolves=phase == "spike_ended",
         test=True,
     )

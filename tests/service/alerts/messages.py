@@ -27,7 +27,7 @@ def notification(name: str = "opened_1", category: str = "other", **changed: Any
         route="everything",
         privacy="full",
         text_sha256=None,
-        group=dedup_key_of(of),
+        dedup_key=dedup_key_of(of),
     )
 
 
@@ -37,4 +37,6 @@ def message(
     """Return a message with one alert, in its part's lane or in `lanes`."""
     made = notification(name, **of)
     expires_at: float = LATER
-    return OutgoingMessage(made, [EntryRef(STREAM, EntryId(number, 0))], lanes or [made.group], expires_at)
+    return OutgoingMessage(
+        made, [EntryRef(STREAM, EntryId(number, 0))], lanes or [made.dedup_key], expires_at
+    )

@@ -53,7 +53,7 @@ def test_without_routes_all_destinations_get_alerts_without_text() -> None:
         route="everything",
         privacy="none",
         text_sha256=sha256_of("I can't talk of suicide."),
-        group="resp_1/0/1/refusal",
+        dedup_key="resp_1/0/1/refusal",
     )
 
 
@@ -222,7 +222,7 @@ def test_groups() -> None:
         stopped("held", "x", response_id=None, id="held_3"),
         spike("refusal.dip"),
     )
-    groups = [sent(policy(TWO).decide(each, NOW)["a"]).group for each in everything]
+    groups = [sent(policy(TWO).decide(each, NOW)["a"]).dedup_key for each in everything]
     assert groups[0] == groups[1] == "resp_1/0/1/refusal"
     assert groups[2] == groups[3] == "refusal-rate/model/gpt-x"
     assert len(set(groups)) == len(groups) - len(pairs)

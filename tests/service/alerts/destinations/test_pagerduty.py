@@ -100,7 +100,7 @@ def test_similar_alerts_share_an_incident_with_dedup_by() -> None:
 
 def test_a_long_key_is_shortened_and_stays_its_own() -> None:
     """Hash the rest of a long key, since PagerDuty takes 255 characters and a cut key would not be unique."""
-    one, two = (sent(notification(group="g" * 300 + each))["dedup_key"] for each in "12")
+    one, two = (sent(notification(dedup_key="g" * 300 + each))["dedup_key"] for each in "12")
     assert one != two
     assert len(one) <= 255
 

@@ -156,7 +156,7 @@ def test_digest_of_unknown_types() -> None:
     assert contents is not None
     assert digest.notification.severity == "severe"
     assert list(contents.counts) == [("refusal.opened · gpt-x", 1), ("prompt.flagged · gpt-x", 1)]
-    assert digest.notification.group == "digest/phase='opened',provider=-,reason_class=-"
+    assert digest.notification.dedup_key == "digest/phase='opened',provider=-,reason_class=-"
 
 
 def test_id_of_a_digest_is_the_same_every_time() -> None:
