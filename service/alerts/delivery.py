@@ -58,7 +58,7 @@ class Notification:
     """The same for the beginning and the end of a refusal or a spike (`dedup_key_of`); for
     a digest, derived from its grouping key."""
     resolves: bool = False
-    """True if this ends what an earlier message of the group began (`finished`, the end of a spike)."""
+    """True if this ends what an earlier message with the same key began (`finished`, the end of a spike)."""
     digest: Digest | None = None
     test: bool = False
     """True if sent by `deltaloom alerts test`; every human-readable form marks it as a test."""

@@ -1,8 +1,8 @@
 """A Slack channel, via an incoming webhook: Block Kit messages within Slack's limits.
 
 An incoming webhook answers `ok` without the message's id, so a message can be neither edited nor answered in
-a thread. Related messages carry the same reference instead (`#1a2b3c4d`), and the message about a finished
-refusal names it; a search in Slack finds both.
+a thread. Related messages carry the same message reference instead (`#1a2b3c4d`); a search in Slack finds
+all of them.
 
 A model's text is quoted with Slack's three control characters escaped, and as `verbatim`, so that nothing in
 it becomes a mention, a channel or a link. Limits: https://docs.slack.dev/reference/block-kit/blocks. Another
@@ -47,7 +47,7 @@ _MAX_EXAMPLE = 600
 _MAX_EXPLANATION = 1000
 _MAX_LINK = 600
 _SIGNS = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
-_REFERS: Mapping[Phase, str] = {"finished": "Completes the alert ", "spike_ended": "Ends the alert "}
+_REFERS: Mapping[Phase, str] = {"finished": "End of the refusal ", "spike_ended": "End of the spike "}
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 

@@ -141,8 +141,8 @@ def test_a_finished_alert_refers_to_the_opened_one() -> None:
     """Refer from a finished alert to its opened alert."""
     opened, ended = (" ".join(texts(message(each))) for each in (notification(), finished()))
     (reference,) = re.findall(r"#[0-9a-f]{8}", opened)
-    assert f"Completes the alert *{reference}*" in ended
-    assert "Completes" not in opened
+    assert f"End of the refusal *{reference}*" in ended
+    assert "End of" not in opened
 
 
 def test_a_message_has_headline_fields_and_link() -> None:
@@ -187,7 +187,7 @@ def test_a_digest_shows_counts_and_examples() -> None:
 
 def test_a_digest_of_endings_completes_nothing() -> None:
     """Refer from a digest to no opened alert."""
-    assert "Completes" not in "\n".join(
+    assert "End of" not in "\n".join(
         texts(message(replace(digest(finished(), resolves=False), alert=finished().alert)))
     )
 
@@ -197,7 +197,7 @@ def test_a_spike_shows_its_shares() -> None:
     shown = "\n".join(texts(message(spike())))
     assert "50 of 200 responses (25.0%)" in shown
     assert "80 of 4000 responses (2.0%)" in shown
-    assert "Ends the alert" in "\n".join(texts(message(spike(ended=True))))
+    assert "End of the spike" in "\n".join(texts(message(spike(ended=True))))
 
 
 async def test_it_is_posted_and_the_url_stays_secret() -> None:
