@@ -46,7 +46,7 @@ from pydantic import (
 from deltaloom.messages import KnownAlertSeverity, KnownKind, KnownStatus
 from deltaloom.reasons import KnownReasonClass
 from service.alerts.deciding.patterns import Pattern
-from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves the annotations of TextLeaving
+from service.alerts.delivery import Privacy  # noqa: TC001 - pydantic resolves the annotations of TextShare
 from service.alerts.destinations.options import Table, one_or_more
 from service.alerts.destinations.registry import DestinationOptions
 from service.alerts.phases import Phase

@@ -89,8 +89,8 @@ def test_more_severe_end_takes_its_beginning_along() -> None:
     alerts = [opened(n) for n in range(4)]
     for each in alerts:
         held.place(each, 0)
-    graver = finished(2, category="self-harm", severity="critical")
-    assert held.place(graver, 1) == [alerts[2], graver]
+    more_severe = finished(2, category="self-harm", severity="critical")
+    assert held.place(more_severe, 1) == [alerts[2], more_severe]
     assert held.ended(60) == [[alerts[3]]]
 
 
