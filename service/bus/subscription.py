@@ -2,8 +2,8 @@
 
 FastStream's default decodes a batch as one JSON array, so one bad entry would fail the whole batch. Here
 `process` gets the object that the reading client has filled. The group is not created here, because
-FastStream would start it at the end of the stream; `ConsumerGroup.ensure` and `DestinationGroup.ensure` create it.
-`service/storage/client/reading_client.py` has the theory of operation.
+FastStream would start it at the end of the stream; `ConsumerGroup.ensure` and `DestinationGroup.ensure`
+create it. `service/storage/client/reading_client.py` has the theory of operation.
 """
 
 from __future__ import annotations
