@@ -103,7 +103,10 @@ def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list
 
 
 def _by_number(arrived: list[StoredFragment]) -> list[StoredFragment] | None:
-    """Return the distinct fragments in the order of their numbers; None if the numbers do not decide."""
+    """Return the fragments in the order of their numbers, without repeats.
+
+    Return None if a fragment has no number, or if two different ones have the same.
+    """
     by_number: dict[int, StoredFragment] = {}
     for fragment in arrived:
         number = fragment.sequence_number

@@ -40,7 +40,7 @@ class Assigned(NamedTuple):
     closes: dict[PartKey, Close]
     """Closes of open parts, those by a misplaced copy included."""
     copies: set[PartKey]
-    """Parts that are only the places of misplaced copies."""
+    """Keys at which an ending repeats the text of another part. They are no parts, and get no text."""
     others: list[tuple[PartKey, Other]]
     """Closed parts for which a misplaced copy has a different text, with that text."""
     texts_of_ends: Mapping[PartKey, tuple[Arrival, str]]
@@ -181,7 +181,11 @@ class Joined:
                 self._by_kind.setdefault(part.kind, []).append((part, log))
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
-        """Return the digest of a part's text up to an event; None if no digest of it is stored."""
+        """Return the digest of the text that a part has at the event `until`.
+
+        `close` is the event that closes the part, or None. Return None if the part was finished without a
+        stored digest.
+        """
         if part in self._state.finished_parts:
             return self._state.finished_parts[part]
         if close is not None and close.at < until and close.stated.text:
@@ -218,10 +222,10 @@ class KnownTexts:
         self._closed.setdefault((part.kind, text_digest(text)), []).append((part, at))
 
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
-        """Return whether another part was closed earlier with the same text.
+        """Return whether another part was closed by an earlier event with the same text.
 
-        An event never repeats its own texts, and an ending lists no text at two places: a part with a copy of
-        its own in the ending is no original.
+        Parts that the ending lists at their own place do not count: an ending lists each text once, so the
+        text at the place of `copy` is not theirs.
         """
         at = close.at
         for part, closed in self._closed.get((copy.kind, text_digest(text)), []):
@@ -243,6 +247,9 @@ def _place(part: PartKey) -> tuple[int, int]:
 
 
 def _may_repeat(close: Close, copy: PartKey, part: PartKey) -> bool:
-    """Return whether a whole text may be a copy of a part's: the same item, or not from a `.done`."""
+    """Return whether the text that `close` gives for `copy` may repeat the text of `part`.
+
+    It may if both belong to one item, or if the text does not come from a `.done` event.
+    """
     same_item = copy.stream_key.by == "item" or copy.output_index == part.output_index
     return same_item or close.stated.rank is not Rank.DONE

@@ -285,7 +285,10 @@ def _announced(
 
 
 def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Finished]:
-    """Record that a response is given up; return the texts that were only announced."""
+    """Add the end of a response that is given up to `result`.
+
+    Return the texts that an event announced, but that no other event gave.
+    """
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
     context = context_of(state.registers)

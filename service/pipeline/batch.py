@@ -144,9 +144,10 @@ class Batch:
             self._crowding.leave_out_of_notes(key, entries, [at.position for at in arrivals])
 
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
-        """Add an alert about the earliest text in this batch that contradicts a finished part.
+        """Add an alert about the earliest text in this batch that contradicts the finished text of a part.
 
-        Do nothing if the part's closings have been rejected meanwhile because they were too large.
+        `stored` is the data of that text. Do nothing if the closings of the part in this batch have become
+        dead letters since, because they were too large.
         """
         response = self.commit.responses[part.stream_key]
         change = response.parts.get(part)

@@ -22,7 +22,7 @@ class Frame(msgspec.Struct, gc=False):
     type: str
     delta: str | None = None
     item_id: str | None = None
-    """Item id; an empty string counts as missing, and the batch counts it as left out."""
+    """Item id; None if it is missing. The batch counts an empty one as a left-out field, and ignores it."""
     output_index: _Index | UnsetType = UNSET
     content_index: _Index | UnsetType = UNSET
     summary_index: _Index | UnsetType = UNSET

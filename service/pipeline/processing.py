@@ -175,12 +175,12 @@ class BatchProcessor:
                     before = found  # the same ones again cannot be settled now
 
     async def _settle_surveyed(self) -> frozenset[StreamKey]:
-        """Settle the responses that one survey names; return their keys if more may remain, else none."""
+        """Settle the responses of one survey; return their keys if more may remain, else an empty set."""
         survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
         return await self._settle_all(survey)
 
     async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
-        """Give up responses beyond the limit of open ones; return their keys if more may remain, else none.
+        """Give up responses beyond the limit of open ones; return their keys as `_settle_surveyed` does.
 
         `at_most` limits their number; None means the storage's own limit.
         """

@@ -38,7 +38,10 @@ class GivenUp(NamedTuple):
     """A decision to give up all open parts of a response. Storage ignores it if a newer entry has come."""
 
     activity_ms: int
-    """Last activity of the response when this was decided, as storage has it; it may be a second too late."""
+    """Time of the response's last activity, in ms since the epoch, as stored at the decision.
+
+    It may be up to 1,000 ms later than the true time.
+    """
     now_ms: int
     """Server time of the decision, in ms since the epoch."""
     why: str
@@ -110,7 +113,7 @@ async def _write(
 
 
 async def _set_aside(storage: Storage, stream_key: StreamKey, error: Exception) -> None:
-    """Give up a response with texts that cannot be written, and log the error."""
+    """Set aside a response whose texts cannot be written: no worker tries again. Log the error."""
     logs.logger().error(
         "response given up, its texts cannot be written",
         response=stream_key.value,

@@ -89,7 +89,7 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
     responses: Sequence[StreamKey]
     """Responses with a `ResponsePlan`, in the order of the script's plan."""
     growing_parts: Sequence[PartKey]
-    """Parts to whose logs the script only appends, in the order of these logs in `keys`."""
+    """Known parts, for which the script only appends to a log, in the order of their logs in `keys`."""
     sends: Sends
     """The values that are in Redis after the script has stored the commit, for the cache of sent values."""
     server_us: float
@@ -398,10 +398,10 @@ class _FullResponses:
         )
 
     def letters(self) -> list[tuple[int, list[str], int, int]]:
-        """Return each dead letter as (entry, fields, index of the blob for `entry`, index of a state).
+        """Return each dead letter as (index of its entry, fields, index of a blob, index of a state).
 
-        The state is that of a response that gets the letter once, or 0. The field `entry` is a blob: it may
-        be large, and decoding the plan would copy it.
+        The blob has the field `entry`, which may be large: inside the plan, decoding would copy it. The state
+        is that of a response that gets the letter only once, so that the script can record it; else it is 0.
         """
         commit, prefix = self._commit, self._keys.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]
@@ -460,7 +460,7 @@ def _count_of_notes(change: ResponseChange) -> int:
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:
-    """Return the milliseconds of the first closing or ending, or False if there is none."""
+    """Return the time of the earliest closing or ending, in ms since the epoch; False (in Lua) for none."""
     arrivals = list(change.endings)
     for part in change.parts.values():
         if part.closings:

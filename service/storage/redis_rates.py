@@ -61,7 +61,7 @@ class RedisRates:
         self._client = client
 
     async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
-        """Acquire the lock to look for spikes for `lasts_ms`; None if another worker holds it."""
+        """Acquire the right to look for spikes for `lasts_ms` milliseconds; None if another one has it."""
         home = self._home
         with unavailable_if_away():
             reply = await self._lock(

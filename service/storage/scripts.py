@@ -58,7 +58,7 @@ class Script:
             return await self._client.eval(self._source, len(keys), *keys, *args)
 
     async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
-        """Return the error with the name of the first key of a wrong type, or unchanged if no key has one."""
+        """Return an error that names the first key of a wrong type; the same error if all types are right."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.type(key)

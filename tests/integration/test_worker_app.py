@@ -84,12 +84,13 @@ async def test_two_workers_share_a_process(redis: Redis, redis_url: str, prefix:
         workers_in_process(redis_url, prefix, consumer="two", batch_size=5),
     ):
 
-        async def both_read() -> bool:
-            return await consumers(redis, names) == {"one", "two"}
+        async def both_wait() -> bool:
+            return bool((await redis.info("clients"))["blocked_clients"] == 2)
 
-        await wait_until(both_read, message="both workers read")
+        await wait_until(both_wait, message="both workers wait for entries")
         await publish(redis, names, *responses)
         await wait_until_settled(redis, prefix)
+        assert await consumers(redis, names) == {"one", "two"}
     assert sorted(str(text.response_id) for text in await texts(redis, prefix)) == sorted(responses)
     assert (await redis.xpending(names.deltas, GROUP))["pending"] == 0
     assert await consumers(redis, names) == set()
