@@ -101,7 +101,10 @@ class DataFolder:
     def write_password(self, password: str) -> None:
         """Write the password to files, since other users could read a command line."""
         for name, content in ((PASSWORD_FILE, ""), (CONFIG_FILE, "requirepass ")):
-            (self.path / name).write_text(f"{content}{password}\n", encoding="ascii")
+            file = self.path / name
+            file.touch(mode=0o600)
+            file.chmod(0o600)
+            file.write_text(f"{content}{password}\n", encoding="ascii")
 
     def last_log_line(self) -> str:
         """Return the last line of the server's log, or `nothing`."""

@@ -3,7 +3,7 @@
 set -eu
 
 xadd() {
-    redis-cli -u "${REDIS_URL:-redis://localhost:6379}" \
+    redis-cli -e -u "${REDIS_URL:-redis://localhost:6379}" \
         XADD "${DELTALOOM_PREFIX:-deltaloom}:deltas" '*' response_id resp_shell \
         item_id msg_1 output_index 0 content_index 0 "$@"
 }

@@ -1,5 +1,6 @@
 """Receive alerts as signed webhooks: verify each, drop repeats by id, answer at once."""
 
+import json
 import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -26,8 +27,9 @@ class Receiver(BaseHTTPRequestHandler):
         except (WebhookVerificationError, ValueError):  # wrong signature, or older than 5 minutes
             return self.answer(401)
         if self.headers["webhook-id"] not in seen:
-            alert = ModerationAlert.model_validate_json(body)
-            print(alert.type, alert.severity, alert.response_id, alert.text, flush=True)
+            alert, delivery = ModerationAlert.model_validate_json(body), json.loads(body)["delivery"]
+            severity, category = delivery["severity"], delivery["category"]  # as the rules decided
+            print(alert.type, severity, category, alert.response_id, alert.text, flush=True)
             seen.add(self.headers["webhook-id"])
         return self.answer(204)
 

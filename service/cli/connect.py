@@ -101,7 +101,7 @@ def _unavailable(where: str, error: Exception) -> str:
         return f"{where} is not trusted: {distrust}"
     return (
         f"no server answers at {where} ({_reason(error)}): start one there "
-        "(`deltaloom run` brings its own), or name another with REDIS_URL"
+        "(in a clone, `make run` brings its own), or name another with REDIS_URL"
     )
 
 

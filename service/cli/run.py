@@ -46,13 +46,15 @@ def run(
     `deltaloom worker`. Only a clone of the repository has the embedded server; the image needs REDIS_URL.
     """
     from service.cli.connect import read_settings
-    from service.cli.worker import work
+    from service.cli.worker import check_alerts, work
 
     settings = read_settings()
     alerts = config if config.exists() or config != DEFAULT else None
     if process is not None:
         work(settings, alerts, process)
         return
+    if alerts is not None:
+        check_alerts(alerts)
     _stop_in_order()
     if "redis_url" in settings.model_fields_set:
         _introduce(settings, "REDIS_URL")
@@ -97,26 +99,32 @@ def _stop_in_order() -> None:
 
 
 def _introduce(settings: Settings, origin: str, password: Path | None = None) -> None:
-    """Print the server's address and commands to try from another terminal; they read its password file."""
+    """Print the server's address and commands to try from another terminal.
+
+    If `password` names the file with the server's password, the first command reads it. A password in
+    REDIS_URL is not printed.
+    """
     from rich.text import Text
 
     from service.cli.connect import address
     from service.cli.output import console
 
-    where = address(settings.redis_url)
-    url = where
+    where, call = address(settings.redis_url), own_command()
+    commands = [f"{call} tail alerts", f"{call} tail assembled"]
+    if _STREAM.exists():
+        commands.append(f"{call} publish {_from_here(_STREAM)}")
     if password is not None:
         scheme, _, host = where.partition("://")
-        url = f'"{scheme}://:$(cat {shlex.quote(_from_here(password))})@{host}"'
-    call = " ".join((f"REDIS_URL={url}", *_shared(settings), own_command()))
+        # redis-cli 7.0 needs the name of the user.
+        url = f'"{scheme}://default:$(cat {shlex.quote(_from_here(password))})@{host}"'
+        commands.insert(0, " ".join((f"export REDIS_URL={url}", *_shared(settings))))
+    start = "Try it from another terminal" + (", with the same settings:" if password is None else ":")
     target = console(stderr=True)
     lines = [
         Text.assemble(("server  ", "dim"), (where, "bold green"), (f"  ({origin})", "dim")),
         Text(),
-        Text("Try it from another terminal:", style="dim"),
-        Text(f"  {call} tail alerts", style="cyan"),
-        Text(f"  {call} tail assembled", style="cyan"),
-        *([Text(f"  {call} publish {_from_here(_STREAM)}", style="cyan")] if _STREAM.exists() else []),
+        Text(start, style="dim"),
+        *(Text(f"  {command}", style="cyan") for command in commands),
         Text(),
         Text("Ctrl-C stops it.", style="dim"),
     ]

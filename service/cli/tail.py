@@ -86,7 +86,7 @@ def _tail(
     with connect_blocking(settings) as client:
         after = dict.fromkeys(names, BEGINNING) if from_start else ends_of(client, names)
         if target.is_terminal and not as_json:
-            since = "from its start" if from_start else "from now"
+            since = "from its start" if from_start else "new entries only: --from-start shows all"
             note(f"following {together(settings, stream.value)}, {since} (Ctrl-C ends)", style="dim")
         apart = settings.address.mode == "cluster"
         for name, (plain_id, fields) in follow(client, after, apart=apart):

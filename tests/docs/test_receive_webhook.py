@@ -59,6 +59,6 @@ async def test_signed_alerts_are_accepted_once() -> None:
     assert verdicts == [Verdict.DELIVERED] * 3
     assert (refused.verdict, refused.answer) == (Verdict.REFUSED, "401 Unauthorized")
     assert lines == [
-        "deltaloom.refusal.opened warning resp_1 no\n",
-        "deltaloom.refusal.finished warning resp_1 no, sorry\n",
+        "deltaloom.refusal.opened critical self-harm resp_1 no\n",
+        "deltaloom.refusal.finished critical self-harm resp_1 no, sorry\n",
     ]

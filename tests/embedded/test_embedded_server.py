@@ -51,6 +51,7 @@ def test_password_is_readable_by_its_user_only(tmp_path: Path, *, kept: bool) ->
         if sys.platform == "linux":
             assert password not in Path(f"/proc/{process}/cmdline").read_text()
         assert server.folder.stat().st_mode & 0o777 == 0o700
+        assert server.password_file.stat().st_mode & 0o777 == 0o600
         assert (server.folder / "password").read_text().strip() == password
 
 

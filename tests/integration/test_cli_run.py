@@ -40,9 +40,10 @@ def with_password(address: str, folder: Path) -> str:
 
 
 def lines_to_try(run: Running, address: str) -> list[str]:
-    """Return the suggested commands of the output, without the address that a shell would expand."""
-    begin = f'  REDIS_URL="{address.replace("://", "://:$(cat .deltaloom/password)@")}" '
-    return [line.removeprefix(begin) for line in run.stderr.splitlines() if line.startswith(begin)]
+    """Return the suggested commands; the first one without the address that a shell would expand."""
+    url = address.replace("://", "://default:$(cat .deltaloom/password)@")
+    lines = [line.removeprefix("  ") for line in run.stderr.splitlines() if line.startswith("  ")]
+    return [line.removeprefix(f'export REDIS_URL="{url}"').strip() for line in lines]
 
 
 async def started(run: Running) -> str:
@@ -62,8 +63,9 @@ async def test_the_lines_to_try_work(tmp_path: Path) -> None:
         assert password(tmp_path / ".deltaloom") not in run.stderr
         lines = lines_to_try(run, url)
         url = with_password(url, tmp_path)
-        assert len(lines) == 3
-        assert "-m service tail alerts" in lines[0]
+        assert len(lines) == 4
+        assert lines[0] == ""
+        assert "-m service tail alerts" in lines[1]
         arguments = shlex.split(
             next(line for line in lines if "publish" in line).partition(" -m service ")[2]
         )
@@ -89,9 +91,8 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
         url = await started(run)
         lines = lines_to_try(run, url)
         url = with_password(url, tmp_path)
-        assert len(lines) == 3
-        for line in lines:
-            assert line.startswith("DELTALOOM_PREFIX=loom DELTALOOM_PARTITIONS=3 ")
+        assert len(lines) == 4
+        assert lines[0] == "DELTALOOM_PREFIX=loom DELTALOOM_PARTITIONS=3"
         publish = shlex.split(lines[-1].partition(" -m service ")[2])
         env = environment(url, "loom", DELTALOOM_PARTITIONS="3")
         assert deltaloom(*publish, env=env, cwd=tmp_path).returncode == 0
@@ -103,6 +104,17 @@ async def test_several_processes_and_partitions(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
     again = deltaloom("tail", "alerts", env=env)
     assert (again.returncode, again.stdout) == (1, ""), "the server is stopped with the workers"
+
+
+def test_wrong_alerts_are_reported_before_the_server_starts(tmp_path: Path) -> None:
+    """Otherwise the worker would end after it has said how to try it."""
+    table = '[destinations.team]\ntype = "webhook"\nurl = "https://example.com"\nsecret_env = "UNSET"\n'
+    (tmp_path / "alerts.toml").write_text(table)
+    done = deltaloom("run", env=environment(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("alerts.toml:4: ")
+    assert "Try it" not in done.stderr
+    assert not (tmp_path / ".deltaloom").exists()
 
 
 @pytest.mark.usefixtures("own_port")
