@@ -59,8 +59,8 @@ class CorruptLogError(ValueError):
 class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """A stored chunk. The module's docstring describes its fields.
 
-    It is read as it is, as a `handlers.core.part_log.Chunk`: to convert all fragments of a text would take
-    longer than to join them.
+    It implements `handlers.core.part_log.Chunk` itself, because converting all fragments of a text would take
+    longer than joining them.
     """
 
     base_ms: int
@@ -169,6 +169,9 @@ _ARRAY32 = b"\xdd"
 
 _decode_delta_bytes = msgspec.msgpack.Decoder(list[bytes]).decode
 
+_INVALID = (msgspec.MsgspecError, ValueError, IndexError)
+"""Errors from invalid data: of msgspec; of a wrong rank, text or column; of data that ends too early."""
+
 
 _VARINT_LIMIT = 0x80
 """First number that does not fit into one byte of a varint."""
@@ -269,8 +272,5 @@ def decode_log(data: bytes) -> PartLog:
             chunk.check(count)
         closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         return PartLog(chunks, closings)
-    except (
-        ValueError,
-        IndexError,
-    ) as error:  # msgspec's errors and those of a wrong rank or text are ValueErrors
+    except _INVALID as error:
         raise CorruptLogError from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from handlers.core.assembly import FragmentColumns, StoredFragment
 from handlers.core.identity import Arrival, EntryId
@@ -114,3 +115,14 @@ def test_invalid_log_is_refused(data: bytes) -> None:
     """Raise an error for invalid data, which another program may have written."""
     with pytest.raises(CorruptLogError, match="check whether another program writes to this prefix"):
         decode_log(data)
+
+
+@given(chunks, st.integers(0, 200), st.binary(min_size=1, max_size=4))
+def test_a_damaged_log_raises_no_other_error(chunk: Chunk, at: int, damage: bytes) -> None:
+    """Decode a damaged log, or refuse it with the one error that sets its response aside."""
+    data = chunk.encoded()
+    try:
+        log = decode_log(data[:at] + damage + data[at + len(damage) :])
+    except CorruptLogError:
+        return
+    assert log.fragments or log.closings
