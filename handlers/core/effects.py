@@ -140,7 +140,7 @@ class Closing(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A text in a copy of its response or item.
+    """A text that a later event repeats, inside the whole item or the whole response.
 
     `position` is the item's index in a response's final copy; in other events it is the `output_index`.
     """

@@ -29,7 +29,7 @@ def fragment(
 def closing(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """Return the closing of a part by its `.done`, with the text or the checksum in place of it."""
+    """Return the closing of a part by its `.done`, with its text or with a checksum that replaces it."""
     checksum, source = None, "provider"
     if isinstance(event, TextDone):
         if text is None and event.text_sha256 is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LARGE_ENTRY_BYTES = 16 * 1024
 """Bytes above which an entry is large. Large entries are processed after the others that were read with them,
-and storage records their owner. (An entry that begins with a small event is not measured.)"""
+and storage records their owner. (An entry is not measured if its first field is a small `event`.)"""
 
 NO_OWNER = StreamKey("item", "")
 """Owner of an entry that is too large to decode and names no response. Such an entry becomes a dead
@@ -39,7 +39,7 @@ class BatchBuilder:
         self.replication_id = replication_id
         """Replication id that storage had reported when the read began; empty if none."""
         self.owners: dict[bytes, StreamKey] = {}
-        """Owners of deferred entries to record, by entry id: the response that the entry names."""
+        """Owners for storage to record: the response that each deferred entry names, by entry id."""
         self._small: list[DecodedBatch] = []
         self._unowned: list[RawEntry] = []
         """Deferred entries without a known owner: they hold back all texts, so they come first."""
@@ -50,7 +50,8 @@ class BatchBuilder:
         self._deferred_owners: set[StreamKey | None] = set()
         """Owners of deferred entries; None stands for an unknown owner.
 
-        Later entries of the same owner are deferred too, so that its opening alert has the first word.
+        Later entries of the same owner are deferred too, so that its opening alert begins with the first
+        delta.
         """
 
     def __len__(self) -> int:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _SEPARATOR = b"\0"
 
 join_metadata = _SEPARATOR.join
-"""Join the names and values of an entry, without the event, to the first item of a `ColumnKey`."""
+"""Join the names and values of an entry's metadata. The result is the first item of a `ColumnKey`."""
 
 METADATA_BYTES = 2048
-"""Maximum bytes of joined metadata on the fast path: it stays in memory as long as its source is cached."""
+"""Maximum bytes of joined metadata on the fast path: `EventRouter` keeps it as a cache key."""
 
 
 def can_be_key(together: bytes, metadata: Sequence[bytes]) -> bool:

@@ -52,8 +52,8 @@ class Rules(NamedTuple):
     def max_entry_bytes(self) -> int:
         """Maximum bytes of an entry that is decoded.
 
-        A larger one becomes a dead letter, which keeps this many: the server copies a letter several times,
-        and serves nobody else meanwhile.
+        A larger one becomes a dead letter with only this many of its bytes, because the server copies a
+        letter several times and is blocked meanwhile.
         """
         return MAX_ENTRY_EVENTS * self.max_event_bytes
 
@@ -91,7 +91,8 @@ class DecodedBatch:
         """The other entries as the server sent them, by index."""
         self._kept_size = 0
         self._metadata: dict[int, list[bytes]] = {}
-        """Metadata of the entries in columns, by index. The first `raw` builds it, without later entries."""
+        """Metadata of the entries in columns, by index. The first call of `raw` builds it; entries that are
+        added later are missing."""
 
     @classmethod
     def of(cls, rules: Rules, entries: Sequence[RawEntry]) -> Self:
@@ -159,7 +160,7 @@ class DecodedBatch:
         Args:
             entries: the entries, in the order of their ids.
             largest: maximum bytes of an entry; the first larger entry and all after it are not added.
-                Entries that begin with a smaller event are not measured. None means no limit.
+                An entry is not measured if its first field is a smaller `event`. None means no limit.
 
         Returns:
             The number of entries that were added, counted from the first.

@@ -68,6 +68,7 @@ class EffectCollector:
                 return
             change = response.parts[part] = PartChange()
         ends = [n for n, _ in column.item_id_changes[1:]]
+        # Each run of events with one item id: `entries[n:end]`.
         for (n, item_id), end in zip(column.item_id_changes, [*ends, len(entries)], strict=True):
             if item_id == "":
                 self._counts.count_left_out(event_type, "item_id", entries[n:end])

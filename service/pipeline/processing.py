@@ -47,7 +47,7 @@ _Alerted = TwoGenerationCache["PartKey", bool]
 
 @dataclass(slots=True)
 class _PendingBatch:
-    """A batch to commit. After a failover, it is replaced by its entries that the server still has."""
+    """A batch to commit. After a failover, `batch` is decoded again from the entries that still exist."""
 
     batch: DecodedBatch
     replication_id: str
@@ -267,7 +267,7 @@ class BatchProcessor:
         opened: list[PartKey] = []
         late = 0
         for piece in commit.pieces(committed.pieces):
-            if piece.acknowledges and late:  # counted in the acknowledging piece, so only once
+            if piece.acknowledges and late:  # entry 0 is the only one; counted in the last piece, so once
                 piece.counts = {**piece.counts, LATE: [0] * late}
             committed = await self._storage.commit(piece, replication_id, whole=True)
             if not committed.stored:

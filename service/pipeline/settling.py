@@ -63,7 +63,7 @@ async def settle(
         table: the handlers that raise the alerts.
         responses: the responses as stored.
         low_water: the group's low-water mark, read before the responses were.
-        replication_id: the replication id of the data that the low-water mark is of.
+        replication_id: the replication id under which the low-water mark was read.
         given_up: responses to give up, by stream key.
 
     Raises:

@@ -95,7 +95,8 @@ class PartChange:
         if not self.entries:
             self.entries, self.positions, self.numbers, self.deltas = entries, positions, numbers, deltas
             return
-        if self.in_order:  # the first call kept the lists of its caller, so they must not grow
+        # The lists of the first call may belong to a column, which a repeated commit reads again: copy them.
+        if self.in_order:
             self.entries, self.numbers, self.deltas = [*self.entries], [*self.numbers], [*self.deltas]
             self.positions = None if self.positions is None else [*self.positions]
         self.in_order = False

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class StorageUnavailableError(ConnectionError):
-    """The server is unavailable or refuses writes. Nothing was acknowledged, so retry."""
+    """The server is unavailable or refuses writes, so retry.
+
+    No entry is acknowledged before its effects are stored.
+    """
 
     def __init__(self, state: str, detail: str = "") -> None:
         super().__init__(f"{state}: {detail}" if detail else state)
@@ -119,8 +122,8 @@ class Committed:
     more: bool = False
     """True if more responses may be ready; a survey finds them."""
     surplus: int = 0
-    """Number of open responses beyond the limit, at most the number that this batch changed by more than
-    deltas of stored parts."""
+    """Number of open responses beyond the limit. At most as many as this batch changed, not counting those
+    that only got more deltas."""
     replication_id: str = ""
     """The server's replication id, which changes with a failover or a restart."""
     now_ms: int = 0
@@ -214,7 +217,7 @@ class Settlement:
     unsettled_since: EntryId | None
     """Earliest entry that closed a part, or ended the response, and is not yet settled; None if none is."""
     ended: bool
-    """True if no more events are expected: replace the state by a marker once no part is open."""
+    """True if no more events are expected: write a marker once no part is open, and let the state expire."""
     idle_since_ms: int | None = None
     """Last activity in milliseconds, as storage has it; if it changed, nothing is written. None: no check."""
     outcome: ResponseOutcome | None = None
@@ -314,7 +317,8 @@ class Group(Protocol):
 class Storage(Protocol):
     """The storage of one partition.
 
-    Any method may raise `StorageUnavailableError`; it has then written either all or nothing.
+    Any method may raise `StorageUnavailableError`. It may then have written nothing, a part or all, so call
+    it again: a repeated call does not change what is already written.
     """
 
     @property
@@ -351,8 +355,8 @@ class Storage(Protocol):
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses, for opening alerts.
 
-        None means that the opening alert was raised before, or is raised when the part is finished: a part
-        that is stored without an alert began with its whole text.
+        None means that no opening alert is needed now. It was raised before; or the part is stored without
+        one, because it began with a closing, and settlement raises it.
         """
         ...
 
@@ -368,7 +372,10 @@ class Storage(Protocol):
         ...
 
     async def set_aside(self, stream_key: StreamKey) -> None:
-        """Set a response aside: it is settled again only if more events come."""
+        """Set a response aside: it is settled again only if more events come.
+
+        A repeated call may count it twice.
+        """
         ...
 
     async def survey(self, idle_timeout_ms: int) -> Survey:

@@ -121,7 +121,10 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A response that more changes than growing logs. `response_of` in commit.lua describes the fields."""
+    """A response that more changes than growing logs. `response_of` in commit.lua describes the fields.
+
+    `member` is its name in the sorted sets `open` and `waiting`.
+    """
 
     state: int
     marker: int
@@ -315,7 +318,8 @@ class _FullResponses:
         self._keys = keys
         self._now = now
         self._bytes_limit = settings.max_part_bytes
-        # The closings of a full part still fit: its text and the copies of it.
+        # A full part must still get its closings, or it could never be finished: leave room for four events
+        # with its text.
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
 
     def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None) -> None:

@@ -3,7 +3,8 @@
 Nearly every event is one more delta of a part that is stored. If this process has recently sent the item id
 and the context, and set the TTL, it sends only the delta. If the omitted data is missing after all, as after
 a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
-more bytes. So a response leaves the cache when it ends, or when it is unused and the cache is full.
+more bytes, so the cache may drop a response at any time. It does when the response ends, or when it is unused
+and the cache is full.
 
 Planning a commit only reads the cache. The plan lists what it sends (`Sends`), and the caller records that
 once storage has it.
@@ -26,8 +27,8 @@ _RESPONSES = 10_000
 """Size of a generation of the cache; at most twice as many responses are cached."""
 
 _CLAIMS = 8
-"""Maximum context claims of a response that are compared as a whole. Two or three are usual, but some
-producers send a new `traceparent` with each event."""
+"""Maximum context claims kept per response; others are compared register by register. Two or three are usual,
+but some producers send a new `traceparent` with each event."""
 
 _NEVER = EntryId(2**64, 0)
 """An id greater than that of any entry."""
@@ -51,7 +52,9 @@ class ResponseSend(NamedTuple):
 
     key: StreamKey
     member: str
+    """Name of the response in the sorted sets `open` and `waiting`."""
     state: str
+    """Key of its state."""
     claims: Mapping[ContextClaim, EntryId]
     parts: Sequence[PartSend]
 
@@ -85,7 +88,10 @@ class SentPart:
         """True if the log may be near a limit, so that the script must check it before each chunk."""
 
     def has_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
-        """Return whether storage has the item ids of some events; the earliest id and its entry are given."""
+        """Return whether storage already has the item ids of these events.
+
+        `item_id` is their earliest, and `entry` gave it.
+        """
         if item_id is None:
             return True
         if self._item_id_entry is None or entry < self._item_id_entry:

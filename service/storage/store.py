@@ -149,8 +149,8 @@ class RedisStorage:
     async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses: see `service.ports.storage.Storage.registers`.
 
-        None means that the opening alert was raised before, or is raised when the part is finished: a part
-        that is stored without an alert began with its whole text.
+        None means that no opening alert is needed now. It was raised before; or the part is stored without
+        one, because it began with a closing, and settlement raises it.
         """
         names = list(REGISTERS)
         pipeline = self._client.pipeline(transaction=False)
@@ -244,7 +244,10 @@ class RedisStorage:
         return [settlements[s].closed[t].part for s, t in replies.decode_settle(reply)]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
-        """Set a response aside: it is settled again only if more events come. Its keys expire."""
+        """Set a response aside: it is settled again only if more events come. Its keys expire.
+
+        A repeated call may count it twice.
+        """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.zrem(self._keys.waiting, str(stream_key))
         pipeline.zrem(self._keys.open, str(stream_key))

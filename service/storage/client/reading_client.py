@@ -137,7 +137,8 @@ class ReadBatch(Generic[CollectorT]):
     collected: CollectorT
     """Object that has received the entries."""
     entry_bytes: int
-    """Approximate bytes of an entry in the latest reply, which may be one of the previous batch."""
+    """Approximate bytes of an entry in the latest reply; before the first reply, the value of the previous
+    batch."""
     entries: int = 0
     last_id: bytes = b"0-0"
 
@@ -241,7 +242,8 @@ class ReadingClient:
         ((stream, after),) = streams.items()
         source, latest = self._inputs[stream], self._latest.get(stream, _NOTHING)
         self.reads.end(stream)
-        # Create the batch before the read, so that it records a replication id from before its first entry.
+        # Create the collector before the read: a `BatchBuilder` keeps the replication id from before its
+        # first entry.
         batch = ReadBatch(source.new_collector(), latest.entry_bytes)
         plan = plan_reads(
             count,

@@ -26,7 +26,7 @@ class Reads:
             self._in_progress[stream] = asyncio.get_running_loop().create_future()
 
     def end(self, stream: str) -> None:
-        """Unregister a read that has no entries, or with entries that were processed."""
+        """Unregister a read: it has brought no entries, or the subscriber function has returned."""
         if stream in self._in_progress:
             self._in_progress.pop(stream).set_result(None)
 

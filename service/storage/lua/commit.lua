@@ -3,8 +3,8 @@
 --
 -- A script has no rollback, so this one has phases: check everything that could fail, without a write; apply what is
 -- idempotent; apply what must be written once; acknowledge; report. If it fails in any phase, the entries are still
--- pending and the worker commits them again. (The phases are no functions: each run of a script makes its functions
--- anew, and a function that refers to many locals takes a microsecond to make.)
+-- pending and the worker commits them again. (The phases are not functions, because each run creates its functions anew,
+-- and one that uses many locals takes a microsecond to create.)
 --
 -- To most responses a batch only adds fragments, in logs that the worker knows to be stored. Such a growing log is a
 -- key with a chunk, and nothing else. All other responses are listed in RESPONSES, with all that is to be written.
@@ -46,8 +46,8 @@
 --                            {{id, response, stuck}, …}
 --         ready              responses to settle, except those in `loaded`
 --         more               true if more responses may be ready
---         surplus            number of open responses beyond the limit, at most the number of RESPONSES that this
---                            batch changed
+--         surplus            number of open responses beyond the limit; at most as many as this batch changed, not
+--                            counting those with only growing logs
 -- `loaded` has the ready responses of the batch with all their open logs in KEYS: {response, the state's fields and
 -- values, {field, log, …}}
 --
@@ -57,14 +57,16 @@
 --   large          bytes of the response, without the first UNCOUNTED_BYTES of each part and NOTE_BYTES of each note
 --   size:<part>    <bytes>:<fragments>: bytes of a huge part's log that were counted, and the fragments in them
 --   alerted:<part>       set if the opening alert was raised
+--   alerted:<alert type> set if the alert of this type about the response's end was raised: see settle.lua
 --   contradicted:<part>  set if the alert about another text was raised
 --   digest:<part>  digest of a finished text
 --   ctx:<name>     a register; the smallest value wins
 --   end:<arrival>  an ending
 --   note:<arrival> rare attributes of a closing or an ending
 --   crowded        set if the dead letter about too many parts was written
+--   over           set once the response was counted or, if cancelled, left out: see settle.lua
 --   version        number of commits that added closings or endings
--- A marker replaces the state when a response is over: see settle.lua.
+-- A marker outlives the state of a response that is over: see settle.lua.
 
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
@@ -82,8 +84,8 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALL
 -- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
--- Maximum fields of a state, per part that a response may have. The limit keeps a state small that is read with each
--- batch, even if a producer ends one item a million times.
+-- A state may have this many fields for each part that PARTS_LIMIT allows. The limit keeps a state small that is read
+-- with each batch, even if a producer ends one item a million times.
 local FIELDS_A_PART = 8
 -- Additional fields of a state, for its context, its alerts and its counters.
 local FIELDS_ONCE = 64
@@ -96,8 +98,8 @@ local LOADED_BYTES = 2 * 1024 * 1024
 -- Maximum ms in the future for a response's score in OPEN, since producers can choose entry ids in the future. It is
 -- IDLE_GRAIN_MS of commit_plan.py, which the worker adds to the last activity.
 local GRAIN_MS = 1000
--- Maximum pending entries of this consumer's other batches that may lie between the ids of this one. If there are
--- more, each entry is looked up.
+-- Number of pending entries of this consumer's other batches that the check below tolerates between the ids of this
+-- batch. If there are more, each entry is looked up.
 local OTHERS_AT_MOST = 1000
 
 local NOW_MS = server_ms()
@@ -144,7 +146,7 @@ for r, values in ipairs(RESPONSES) do responses[r] = response_of(values) end
 -- ------------------------------------------------------------------------------------------------------- check
 
 -- End the script if the user may not run a command that comes between the first write and the acknowledgement. (A
--- failure after that loses nothing, because all effects are stored.)
+-- failure after that loses nothing, because all effects are stored.) OPEN stands for all keys: see must_be_allowed.
 local function check_rights()
   must_be_allowed('XACK', INPUT, GROUP, '0-1')
   must_be_allowed('HDEL', OWNERS, '')
@@ -252,8 +254,8 @@ local function varint(data, at)
   end
 end
 
--- Return the number of fragments in a part's log, and the new value of its field size:<part>, or false if the log has
--- no fragments. Only the chunks after the noted size are counted.
+-- Return two values: the number of fragments in a part's log; and the new value of its field size:<part>, or false if
+-- the log has no fragments. Only the chunks after the size stored there are counted.
 local function fragments_in(response, part)
   local noted = redis.call('HGET', response.state, 'size:' .. part.field) or '0:0'
   local bytes, fragments = string.match(noted, '^(%d+):(%d+)$')
@@ -412,8 +414,8 @@ if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_writ
 
 -- -------------------------------------------------------------- apply what is idempotent
 
--- Except three counters of a state, which a run after a failed one adds to again: `parts` and `large` only serve limits,
--- and a higher `version` only makes the worker settle the response once more.
+-- Three counters of a state are the exception: a run after a failed one adds to them again. `parts` and `large` only
+-- serve limits, and a higher `version` only makes the worker settle the response once more.
 
 -- Append a chunk to a log of this many bytes.
 local function append(log, bytes, chunk)

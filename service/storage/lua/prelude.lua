@@ -84,7 +84,7 @@ local OWNED_AT_MOST = 1000
 -- Return four values about a group's pending entries. `owners` is a hash from entry id to the response that the entry
 -- belongs to.
 --   1 id of the oldest pending entry that is not in `owners`; '' if none is pending
---   2 true if a worker is stuck with that entry, which means has held it for more than `stalled_ms`
+--   2 true if a worker is stuck with that entry: it has held the entry for more than `stalled_ms`
 --   3 the older pending entries that are in `owners`: {{id, response, true if a worker is stuck with it}, …}
 --   4 id of the oldest pending entry; '' if none is pending
 local function oldest_pending_of(stream, group, stalled_ms, owners)
@@ -103,8 +103,8 @@ local function oldest_pending_of(stream, group, stalled_ms, owners)
 end
 
 -- Return `members`, a list of responses, without those that must wait for a pending entry of their own (in `owned`). A
--- response waits for its entry if that came before the ms of its score in `waiting`. If a worker is stuck with the
--- entry, the response may have a certain text: with `keep_stuck` it stays in the list.
+-- response waits if the ms of its entry are below its score in `waiting`. If a worker is stuck with the entry, the
+-- response may have a certain text: with `keep_stuck` it stays in the list.
 local function without_owned(members, owned, waiting, keep_stuck)
   if #owned == 0 then return members end
   local oldest, rest = {}, {}

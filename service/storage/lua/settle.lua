@@ -15,7 +15,7 @@
 --                        version: the state's version that was read
 --                        applied_endings: arrivals of applied endings, to be deleted
 --                        unsettled_ms: ms of the entry that the response waits for; absent if it does not wait
---                        ended: true to replace the state by a marker
+--                        ended: true to write a marker, and let the state expire
 --                        idle_since_ms: settle only if the response's score in OPEN is still this one
 --                        partial: true if a later call has more texts of the response and the effects of its end
 --                        earlier: the parts that earlier calls have settled
@@ -249,7 +249,8 @@ local function marker_of(state)
   return cmsgpack.pack(marker)
 end
 
--- Replace the state of a response that is over by its marker, unless a part is open or an ending is not applied yet.
+-- Write the marker of a response that is over, and let its state expire, unless a part is open or an ending is not
+-- applied yet.
 local function replace_by_marker(state, marker_key, member)
   local fields, flat = {}, redis.call('HGETALL', state)
   for i = 1, #flat, 2 do
