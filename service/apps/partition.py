@@ -72,7 +72,7 @@ class Partition:
         one_by_one = settings.wait_aof or settings.wait_replicas > 0
         self._scheduler = BatchScheduler(self._processor.process, 1 if one_by_one else _BATCHES_AT_ONCE)
         self._reclaimer = Reclaimer(self.group, self._processor, settings, retrying)
-        self._rounds = [
+        self._periodic_tasks = [
             PeriodicTask(name, interval, step, names.deltas)
             for name, interval, step in (
                 ("sweep", settings.sweep_interval, self._processor.sweep),
@@ -84,26 +84,26 @@ class Partition:
         ]
 
     async def begin(
-        self, read: Callable[[], Awaitable[None]], rehearse: Callable[[StreamNames], Awaitable[None]]
+        self, start_reading: Callable[[], Awaitable[None]], rehearse: Callable[[StreamNames], Awaitable[None]]
     ) -> None:
         """Start serving as soon as the server is available.
 
         Args:
-            read: starts reading batches.
+            start_reading: starts reading batches.
             rehearse: tries the worker's commands on scratch keys, stored where the partition's keys are.
 
         Raises:
             StateFormatError: this worker cannot read the partition's state.
         """
         with logs.bound(stream=self.names.deltas):
-            await self.retrying.call(self._format.claim)
+            await self.retrying.call(self._format.write_note)
             await self.retrying.call(self.group.ensure)
             self._in_group = True
             await self.retrying.call(rehearse, self.names)
             await self.retrying.call(self._storage.load_scripts)
             await self._reclaimer.adopt()  # before the first read: all it holds now is from a former run
-            await read()
-        for each in self._rounds:
+            await start_reading()
+        for each in self._periodic_tasks:
             each.start()
 
     async def watch_format(self) -> NoReturn:
@@ -129,7 +129,7 @@ class Partition:
     async def end(self) -> None:
         """Stop the periodic tasks, and let `process` return without waiting for a batch."""
         self._scheduler.stop_waiting()
-        for each in self._rounds:
+        for each in self._periodic_tasks:
             await each.stop()
 
     async def leave(self, timeout: float) -> None:  # noqa: ASYNC109 - other workers take over the rest

@@ -124,8 +124,8 @@ class WorkerApp:
             self._exit.set_result(reason)
 
     async def _serve_partition(self, partition: Partition) -> None:
-        read = subscribe(self._broker, partition.names, self._settings, partition.process)
-        await partition.begin(read, self._rehearsals.rehearse)
+        start_reading = subscribe(self._broker, partition.names, self._settings, partition.process)
+        await partition.begin(start_reading, self._rehearsals.rehearse)
         if not self._first_served.done():
             self._first_served.set_result(None)
         await partition.watch_format()
@@ -135,7 +135,7 @@ class WorkerApp:
         logs.logger().info(
             "worker started",
             consumer=self._settings.consumer,
-            stream=_inputs(self._settings),
+            stream=_stream_pattern(self._settings),
             handlers=[handler.name for handler in self._table.handlers],
         )
         for each in self._spike_tasks:
@@ -201,7 +201,7 @@ def _inputs_of(partitions: Iterable[Partition]) -> dict[str, Input]:
     }
 
 
-def _inputs(settings: Settings) -> str:
+def _stream_pattern(settings: Settings) -> str:
     """Return the names of the worker's streams: one name, or a pattern such as `deltaloom:{0,1,2}:deltas`."""
     first, *others = (names.deltas for names in settings.served)
     if not others:

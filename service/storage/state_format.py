@@ -65,16 +65,16 @@ class StateFormat:
         self._client = client
         self._key = key
         self._written_by = f"deltaloom-worker {version('deltaloom-worker')}"
-        self._claim = scripts.Script(client, "state_format")
+        self._script = scripts.Script(client, "state_format")
 
-    async def claim(self) -> None:
+    async def write_note(self) -> None:
         """Write the note, or raise it to this worker's format.
 
         Raises:
             StateFormatError: this worker cannot read the state of this partition.
         """
         with unavailable_if_away():
-            reply = await self._claim(keys=[self._key], args=[FORMAT, MIN_READER, self._written_by])
+            reply = await self._script(keys=[self._key], args=[FORMAT, MIN_READER, self._written_by])
         if isinstance(reply, bytes):
             raise _unreadable(self._key, f"it is a {reply.decode()}, not a hash")
         if reply:
@@ -82,7 +82,7 @@ class StateFormat:
             _parsed(self._key, fields)
 
     async def watch(self, interval: float) -> NoReturn:
-        """Claim the note again every `interval` seconds; skip a round while the server is unavailable.
+        """Write the note again every `interval` seconds; skip a round while the server is unavailable.
 
         Raises:
             StateFormatError: this worker can no longer read the state of this partition.
@@ -90,7 +90,7 @@ class StateFormat:
         while True:
             await asyncio.sleep(interval)
             with contextlib.suppress(StorageUnavailableError):
-                await self.claim()
+                await self.write_note()
 
     async def read(self) -> FormatNote | None:
         """Return the note, or None if there is none.

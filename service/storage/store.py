@@ -74,7 +74,7 @@ class RedisStorage:
             ):
                 await script.load(self._keys.names.deltas)
 
-    async def _in_group(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _run_in_group(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script that needs the consumer group."""
         async with self._group.recreating_group():
             return await script(keys=keys, args=[GROUP, *args])
@@ -96,7 +96,7 @@ class RedisStorage:
             plan = plan_commit(commit, sent, self._keys, self._settings, expected_id, time.monotonic())
             if not whole and plan.server_us > MAX_SERVER_US:
                 return Committed(pieces=ceil(plan.server_us / MAX_SERVER_US))
-            packed, *loaded = await self._in_group(self._commit_script, plan.keys, plan.args)
+            packed, *loaded = await self._run_in_group(self._commit_script, plan.keys, plan.args)
             reply = replies.decode_commit(packed)
             self._clock.observe(int(reply.now_ms))
             if reply.surviving_entries is not None:
@@ -269,7 +269,7 @@ class RedisStorage:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting, self._keys.owners]
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
-        reply = replies.decode_survey(await self._in_group(self._survey_script, keys, args))
+        reply = replies.decode_survey(await self._run_in_group(self._survey_script, keys, args))
         self._clock.observe(int(reply.now_ms))
         return replies.survey_from(reply)
 

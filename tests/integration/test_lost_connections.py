@@ -78,7 +78,7 @@ def rehearsal(client: Redis, settings: Settings) -> Awaitable[object]:
 
 def claim(client: Redis, settings: Settings) -> Awaitable[object]:
     """Check that this worker can read the stored state."""
-    return StateFormat(client, Keys(StreamNames(settings.prefix)).format).claim()
+    return StateFormat(client, Keys(StreamNames(settings.prefix)).format).write_note()
 
 
 def group(client: Redis, settings: Settings) -> Awaitable[object]:

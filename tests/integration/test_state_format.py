@@ -86,7 +86,7 @@ async def test_it_refuses_what_it_cannot_read(redis: Redis, key: str, there: Any
         await redis.hset(key, mapping=there)
     before = await redis.dump(key)
     state_format = StateFormat(redis, key)
-    for step in (state_format.claim, state_format.read):
+    for step in (state_format.write_note, state_format.read):
         with pytest.raises(StateFormatError, match=f"^{key}: .*reads.*upgrade it") as refusal:
             await step()
         assert str(refusal.value).isprintable()
@@ -99,7 +99,7 @@ async def test_a_lower_version_is_raised(redis: Redis, key: str) -> None:
     """A worker raises a lower version, so that older workers stop."""
     earlier: Any = {"version": "0", "min_reader": "0", "written_by": "an earlier one"}
     await redis.hset(key, mapping=earlier)
-    await StateFormat(redis, key).claim()
+    await StateFormat(redis, key).write_note()
     found = await StateFormat(redis, key).read()
     assert found is not None
     assert (found.version, found.min_reader) == (FORMAT, MIN_READER)
@@ -111,7 +111,7 @@ async def test_a_higher_version_that_can_be_read_stays(redis: Redis, key: str) -
     later = FormatNote(FORMAT + 1, MIN_READER, "a later one")
     fields: Any = later._asdict()
     await redis.hset(key, mapping=fields)
-    await StateFormat(redis, key).claim()
+    await StateFormat(redis, key).write_note()
     assert await StateFormat(redis, key).read() == later
 
 
@@ -173,7 +173,7 @@ async def test_check(redis: Redis, redis_url: str, prefix: str, key: str) -> Non
         return done.returncode, checks["state format"]["state"], checks["state format"]["says"]
 
     assert await found() == (0, "ok", f"none yet; the first worker notes format {FORMAT}")
-    await StateFormat(redis, key).claim()
+    await StateFormat(redis, key).write_note()
     assert await found() == (0, "ok", f"format {FORMAT}, written by deltaloom-worker 0.2.0")
     await redis.hset(key, mapping=NEWER)
     code, state, says = await found()

@@ -139,7 +139,7 @@ class ReadBatch(Generic[CollectorT]):
     entry_bytes: int
     """Approximate bytes of an entry in the latest reply; before the first reply, the value of the previous
     batch."""
-    entries: int = 0
+    entry_count: int = 0
     last_id: bytes = b"0-0"
 
     def add(self, entries: Sequence[RawEntry]) -> None:
@@ -153,7 +153,7 @@ class ReadBatch(Generic[CollectorT]):
             entries = [entry for entry in entries if _parsed(entry[0]) > _parsed(self.last_id)]
         if entries:
             self.collected.extend(entries)
-            self.entries += len(entries)
+            self.entry_count += len(entries)
             self.last_id, self.entry_bytes = entries[-1][0], bytes_of_entry(entries)
 
 
@@ -177,7 +177,7 @@ class Input(NamedTuple):
 class _Latest(NamedTuple):
     """The size of the latest batch of a stream."""
 
-    entries: int = 0
+    entry_count: int = 0
     entry_bytes: int = 1
     """Approximate bytes of an entry."""
 
@@ -247,7 +247,7 @@ class ReadingClient:
         batch = ReadBatch(source.new_collector(), latest.entry_bytes)
         plan = plan_reads(
             count,
-            latest_entries=latest.entries,
+            latest_entries=latest.entry_count,
             entry_bytes=latest.entry_bytes,
             entries_at_most=source.entries_at_most(),
             max_reads=source.max_reads,
@@ -259,8 +259,8 @@ class ReadingClient:
         with logs.bound(stream=stream):
             if not others or not await self._read_together(stream, [first, *others], batch):
                 await source.retrying.call(self._read, stream, first, batch)
-        self._latest[stream] = _Latest(batch.entries, batch.entry_bytes)
-        return [(stream.encode(), [(batch.last_id, batch)])] if batch.entries else []
+        self._latest[stream] = _Latest(batch.entry_count, batch.entry_bytes)
+        return [(stream.encode(), [(batch.last_id, batch)])] if batch.entry_count else []
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -296,7 +296,7 @@ class ReadingClient:
                 with unavailable_if_away():
                     await self._send_together(commands, batch)
             except (exceptions.RedisError, StorageUnavailableError):
-                return batch.entries > 0
+                return batch.entry_count > 0
         return True
 
     async def _send(self, command: _Command, batch: ReadBatch[Collector]) -> None:
@@ -317,7 +317,7 @@ class ReadingClient:
         try:
             yield
         finally:
-            if not batch.entries:
+            if not batch.entry_count:
                 self.reads.end(stream)
 
 

@@ -17,7 +17,7 @@ def test_repeated_entries_are_left_out() -> None:
     for numbers in ([2, 10], [1, 2, 10], [3, 11], [12]):
         batch.add([entry(number) for number in numbers])
     assert [each.id for each in batch.collected] == [b"7-2", b"7-10", b"7-11", b"7-12"]
-    assert (batch.entries, batch.last_id) == (4, b"7-12")
+    assert (batch.entry_count, batch.last_id) == (4, b"7-12")
 
 
 def test_a_reply_without_new_entries_changes_nothing() -> None:
@@ -26,4 +26,4 @@ def test_a_reply_without_new_entries_changes_nothing() -> None:
     batch.add([entry(5)])
     size = batch.entry_bytes
     batch.add([RawEntry(b"7-5", [b"event", b"x" * 1000])])
-    assert (batch.entries, batch.last_id, batch.entry_bytes) == (1, b"7-5", size)
+    assert (batch.entry_count, batch.last_id, batch.entry_bytes) == (1, b"7-5", size)
