@@ -56,7 +56,7 @@ class Chunk(Protocol):
         ...
 
     @property
-    def texts(self) -> list[str]:
+    def delta_strings(self) -> list[str]:
         """Deltas of the fragments, in the order of their arrivals."""
         ...
 
@@ -164,7 +164,7 @@ class PartLog:
         texts: list[str] = []
         first = last = None
         for chunk in self._chunks:
-            numbers, deltas = chunk.numbers, chunk.texts
+            numbers, deltas = chunk.numbers, chunk.delta_strings
             if not deltas:
                 continue
             if not isinstance(numbers, int) or (last is not None and numbers <= last):

@@ -37,7 +37,7 @@ from service.pipeline.entry_opener import EntryOpener
 from service.pipeline.event_counts import EventCounts
 from service.pipeline.frames import decode_raw
 from service.pipeline.letters import Letters
-from service.pipeline.times import believed
+from service.pipeline.times import at_most_now
 from service.ports.commit import Commit
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Batch:
             context = context_of({**response.registers, **stored.registers})
             change.contradicted = contradiction_alert(
                 Contradiction(
-                    part, repair(first.text), None, context, believed(first.arrival.entry.ms, self._now_ms)
+                    part, repair(first.text), None, context, at_most_now(first.arrival.entry.ms, self._now_ms)
                 )
             )
 

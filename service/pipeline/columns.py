@@ -67,7 +67,7 @@ class Column:
         self.deltas += deltas
 
     @property
-    def texts(self) -> list[str]:
+    def delta_strings(self) -> list[str]:
         """Deltas of a column of delta events: none of them is None."""
         return self.deltas  # type: ignore[return-value]  # events without a delta were not added
 

@@ -35,7 +35,7 @@ MAX_ENTRY_EVENTS = 8
 
 _ARRAY = ord("[")
 
-_like = attrgetter("item_id", "type", "output_index", "content_index", "summary_index")
+_column_values = attrgetter("item_id", "type", "output_index", "content_index", "summary_index")
 
 
 class Rules(NamedTuple):
@@ -239,7 +239,7 @@ class DecodedBatch:
             return False
         needs_handler, adds_delta = self._rules.needs_handler, self._rules.adds_delta
         first, all_in_columns = 0, True
-        for (item_id, event_type, *indexes), frames in groupby(events, _like):
+        for (item_id, event_type, *indexes), frames in groupby(events, _column_values):
             run = list(frames)
             deltas = [frame.delta for frame in run]
             if event_type in needs_handler or (event_type in adds_delta and None in deltas):

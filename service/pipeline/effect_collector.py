@@ -76,7 +76,7 @@ class EffectCollector:
                 self._record_item_id(
                     response, change, item_id, entries[n:end], positions[n] if positions else 0
                 )
-        change.add(entries, positions, column.numbers, column.texts)
+        change.add(entries, positions, column.numbers, column.delta_strings)
 
     def add_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
         """Add the effects of one event; `index` is that of its entry in the batch."""

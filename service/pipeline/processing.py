@@ -22,7 +22,7 @@ from service.pipeline.decode import Unreadable
 from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.settling import GivenUp, settle
-from service.pipeline.times import believed
+from service.pipeline.times import at_most_now
 from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class BatchProcessor:
     def _change(self, batch: Batch, committed: Committed) -> None:
         """Change a batch that storage has refused: leave out what exceeds limits, and add missing alerts."""
         batch.leave_out(committed.crowded)
-        batch.leave_out_notes(committed.noted_too_often)
+        batch.leave_out_notes(committed.too_many_notes)
         crowded = set(committed.crowded)
         batch.reject_parts(
             {part: self._too_large(part) for part in committed.overflowing if part not in crowded}
@@ -315,7 +315,7 @@ class BatchProcessor:
         context = context_of({**response.registers, **stored})
         text = batch.commit.text_of(change)
         opened = self._table.kinds[part.kind].opened
-        began_ms = believed(batch.commit.began(change).ms, self._storage.now_ms)
+        began_ms = at_most_now(batch.commit.began(change).ms, self._storage.now_ms)
         return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
 
     def _log(self, batch: Batch, committed: Committed) -> None:

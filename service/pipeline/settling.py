@@ -13,14 +13,14 @@ from handlers.core.response import DroppedCopy, FinishedPart, resolve
 from handlers.core.routing import Opening
 from service import logs
 from service.pipeline.slices import calls_of
-from service.pipeline.times import with_believed_times
+from service.pipeline.times import limit_times_to_now
 from service.ports.storage import (
-    Dropped,
-    FinishedText,
+    CopyToDrop,
     LoadedResponse,
     ResponseOutcome,
     Settlement,
     StorageUnavailableError,
+    TextToWrite,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _settlement(
         resolution = resolve(
             state, low_water, idle_at_ms=given_up.now_ms, why=given_up.why, refusing=table.refusing
         )
-    resolution = with_believed_times(resolution, now_ms)
+    resolution = limit_times_to_now(resolution, now_ms)
     return Settlement(
         stream_key=state.stream_key,
         version=loaded.version,
@@ -148,10 +148,10 @@ def _settlement(
 
 def _closed(
     table: RoutingTable, closed: FinishedPart | DroppedCopy, loaded: LoadedResponse
-) -> FinishedText | Dropped:
+) -> TextToWrite | CopyToDrop:
     if isinstance(closed, FinishedPart):
         return _text(table, closed, loaded)
-    return Dropped(closed.part, loaded.log_bytes.get(closed.part, 0), closed.late)
+    return CopyToDrop(closed.part, loaded.log_bytes.get(closed.part, 0), closed.late)
 
 
 def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcome:
@@ -178,7 +178,7 @@ def _outcome(ends: Sequence[ResponseEnd], table: RoutingTable) -> ResponseOutcom
     )
 
 
-def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -> FinishedText:
+def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -> TextToWrite:
     message = assembled_text(finished)
     part, handler = finished.part, table.kinds.get(finished.part.kind)
     opened = None
@@ -186,7 +186,7 @@ def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -
         opened = handler.opened(
             Opening(part, message.text, finished.item_id, finished.context, finished.started_ms)
         )
-    return FinishedText(
+    return TextToWrite(
         part=part,
         message=message,
         opened=opened,
@@ -197,7 +197,7 @@ def _text(table: RoutingTable, finished: FinishedPart, loaded: LoadedResponse) -
     )
 
 
-def _log(text: FinishedText) -> None:
+def _log(text: TextToWrite) -> None:
     message = text.message
     logs.logger().info(
         "text finished",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.ports.storage import FinishedText
+from service.ports.storage import TextToWrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from service.ports.storage import Dropped, Settlement
+    from service.ports.storage import CopyToDrop, Settlement
 
 _ITEMS_AT_ONCE = 200
 """Maximum items of one call: settlements, closed parts, and names that responses are counted for. A new name
@@ -62,12 +62,12 @@ def _pieces(settlement: Settlement) -> Iterator[Settlement]:
         yield replace(settlement, closed=groups[-1], earlier=earlier)
 
 
-def _groups(closed: Iterable[FinishedText | Dropped]) -> Iterator[list[FinishedText | Dropped]]:
+def _groups(closed: Iterable[TextToWrite | CopyToDrop]) -> Iterator[list[TextToWrite | CopyToDrop]]:
     """Yield closed parts in groups that each fit into one call."""
-    group: list[FinishedText | Dropped] = []
+    group: list[TextToWrite | CopyToDrop] = []
     characters = 0
     for each in closed:
-        size = len(each.message.text) if isinstance(each, FinishedText) else 0
+        size = len(each.message.text) if isinstance(each, TextToWrite) else 0
         if group and (len(group) + 1 >= _ITEMS_AT_ONCE or characters + size > _CHARACTERS_AT_ONCE):
             yield group
             group, characters = [], 0

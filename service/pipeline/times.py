@@ -13,28 +13,29 @@ _TOLERANCE_MS = 1000
 """Milliseconds that an id may be ahead of the estimated server time: the error of that estimate."""
 
 
-def believed(ms: int, now_ms: int) -> int:
+def at_most_now(ms: int, now_ms: int) -> int:
     """Return an entry's time in milliseconds since the epoch, or `now_ms` if that time is in the future."""
     return ms if ms <= now_ms + _TOLERANCE_MS else now_ms
 
 
-def with_believed_times(resolution: Resolution, now_ms: int) -> Resolution:
+def limit_times_to_now(resolution: Resolution, now_ms: int) -> Resolution:
     """Replace the future times of a resolution by the present, in place; return the resolution."""
     resolution.closed = [
-        _with_believed_times(each, now_ms) if isinstance(each, FinishedPart) else each
+        _limit_times_of_part(each, now_ms) if isinstance(each, FinishedPart) else each
         for each in resolution.closed
     ]
-    resolution.ends = [end._replace(at_ms=believed(end.at_ms, now_ms)) for end in resolution.ends]
+    resolution.ends = [end._replace(at_ms=at_most_now(end.at_ms, now_ms)) for end in resolution.ends]
     resolution.contradictions = [
-        each._replace(at_ms=believed(each.at_ms, now_ms)) for each in resolution.contradictions
+        each._replace(at_ms=at_most_now(each.at_ms, now_ms)) for each in resolution.contradictions
     ]
     return resolution
 
 
-def _with_believed_times(part: FinishedPart, now_ms: int) -> FinishedPart:
+def _limit_times_of_part(part: FinishedPart, now_ms: int) -> FinishedPart:
     contradiction = part.contradiction
     return part._replace(
-        started_ms=believed(part.started_ms, now_ms),
-        finished_ms=believed(part.finished_ms, now_ms),
-        contradiction=contradiction and contradiction._replace(at_ms=believed(contradiction.at_ms, now_ms)),
+        started_ms=at_most_now(part.started_ms, now_ms),
+        finished_ms=at_most_now(part.finished_ms, now_ms),
+        contradiction=contradiction
+        and contradiction._replace(at_ms=at_most_now(contradiction.at_ms, now_ms)),
     )

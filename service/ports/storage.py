@@ -100,7 +100,7 @@ class Committed:
     it is above 1, nothing was written."""
     crowded: Sequence[PartKey] = ()
     """New parts beyond the limit of parts per response. If there are any, nothing was written."""
-    noted_too_often: Sequence[StreamKey] = ()
+    too_many_notes: Sequence[StreamKey] = ()
     """Responses with too many notes or endings of items. If there are any, nothing was written."""
     contradicted: Mapping[PartKey, Contradicted] = field(default_factory=dict)
     """Finished parts for which the batch has another text but no alert. If there are any, nothing was
@@ -140,7 +140,7 @@ class Committed:
     @property
     def must_change(self) -> bool:
         """True if nothing was written because the batch exceeds a limit or lacks an alert."""
-        return bool(self.overflowing or self.crowded or self.noted_too_often or self.contradicted)
+        return bool(self.overflowing or self.crowded or self.too_many_notes or self.contradicted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class LoadedResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedText:
+class TextToWrite:
     """A finished text to write, with its alerts."""
 
     part: PartKey
@@ -174,7 +174,7 @@ class FinishedText:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class CopyToDrop:
     """A part that is a copy of another one: its log is deleted and no text is written."""
 
     part: PartKey
@@ -210,7 +210,7 @@ class Settlement:
 
     stream_key: StreamKey
     version: int
-    closed: Sequence[FinishedText | Dropped]
+    closed: Sequence[TextToWrite | CopyToDrop]
     """Parts to finish, in this order. From the first one with a changed log on, they are read again."""
     applied_endings: Sequence[Arrival]
     """Applied endings, to be deleted."""
@@ -230,9 +230,9 @@ class Settlement:
     """The parts that earlier calls have settled."""
 
     @property
-    def texts(self) -> list[FinishedText]:
+    def texts(self) -> list[TextToWrite]:
         """The finished texts to write, without dropped copies."""
-        return [each for each in self.closed if isinstance(each, FinishedText)]
+        return [each for each in self.closed if isinstance(each, TextToWrite)]
 
 
 @dataclass(frozen=True, slots=True)

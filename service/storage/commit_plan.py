@@ -342,13 +342,13 @@ class _FullResponses:
         state_key, marker_key = self._key(state), self._key(self._keys.marker(key))
         last = max(change.effect_entries, default=0)
         parts: list[PartPlan] = []
-        unsent: list[PartSend] = []
+        newly_sent: list[PartSend] = []
         for part, part_change in change.parts.items():
             if part_change.entries and part_change.entries[-1] > last:
                 last = part_change.entries[-1]
-            parts.append(self._part(part, change, sent_response, unsent))
-        if unsent or not is_stored:
-            self.sends.append(ResponseSend(key, member, state, {} if is_stored else claims, unsent))
+            parts.append(self._part(part, change, sent_response, newly_sent))
+        if newly_sent or not is_stored:
+            self.sends.append(ResponseSend(key, member, state, {} if is_stored else claims, newly_sent))
         return ResponsePlan(
             state=state_key,
             marker=marker_key,
@@ -369,9 +369,9 @@ class _FullResponses:
         part: PartKey,
         change: ResponseChange,
         sent_response: SentResponse | None,
-        unsent: list[PartSend],
+        newly_sent: list[PartSend],
     ) -> PartPlan:
-        """Return the plan of a part. Add its data to `unsent` if that was not sent before."""
+        """Return the plan of a part. Add its data to `newly_sent` if that was not sent before."""
         commit, part_change = self._commit, change.parts[part]
         sent_part = sent_response.parts.get(part) if sent_response else None
         field, log = (sent_part.field, sent_part.log) if sent_part else (part.field, self._keys.log(part))
@@ -386,7 +386,7 @@ class _FullResponses:
         if known:
             chunk = encode_chunk(columns, closings, None)
         else:
-            unsent.append(PartSend(part, field, log, item_id, entry, ids_differ))
+            newly_sent.append(PartSend(part, field, log, item_id, entry, ids_differ))
             at = None if item_id is None or entry == commit.began(part_change) else entry
             chunk = encode_chunk(columns, closings, item_id, at, ids_differ=ids_differ)
         return PartPlan(

@@ -74,7 +74,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
     entry_of_item_id: tuple[int, int] | None = None
     ids_differ: bool = False
 
-    def check(self, count: int) -> None:
+    def decode_and_check(self, count: int) -> None:
         """Decode deltas stored as bytes, and check the columns.
 
         Raises:
@@ -122,7 +122,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
     @property
     def first_text(self) -> Arrival | None:
         """Arrival of the earliest fragment with a non-empty delta; None if there is none."""
-        for n, delta in enumerate(self.texts):
+        for n, delta in enumerate(self.delta_strings):
             if delta:
                 return self._at(n)
         return None
@@ -134,9 +134,9 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         )
 
     @property
-    def texts(self) -> list[str]:
-        """Deltas as strings. Call `check` first."""
-        return self.deltas  # type: ignore[return-value]  # `check` has decoded them
+    def delta_strings(self) -> list[str]:
+        """Deltas as strings. Call `decode_and_check` first."""
+        return self.deltas  # type: ignore[return-value]  # `decode_and_check` has decoded them
 
     def fragments(self) -> Iterable[StoredFragment]:
         """Return an iterator over the fragments."""
@@ -148,7 +148,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
                 self.seqs,
                 [0] * count if self.positions is None else self.positions,
                 range(numbers, numbers + count) if isinstance(numbers, int) else numbers,
-                self.texts,
+                self.delta_strings,
                 strict=True,
             )
         )
@@ -241,9 +241,9 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
     return number | byte << shift, offset + 1
 
 
-def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
+def _split(data: bytes) -> tuple[list[bytes], list[int]]:
     """Split a log into encoded chunks; return them with the number of fragments of each."""
-    bodies, counts = [], []
+    encoded, counts = [], []
     offset = 0
     while offset < len(data):
         length, count = data[offset], data[offset + 1]
@@ -252,10 +252,10 @@ def _bodies(data: bytes) -> tuple[list[bytes], list[int]]:
         else:
             length, offset = _read_varint(data, offset)
             count, offset = _read_varint(data, offset)
-        bodies.append(data[offset : offset + length])
+        encoded.append(data[offset : offset + length])
         counts.append(count)
         offset += length
-    return bodies, counts
+    return encoded, counts
 
 
 def decode_log(data: bytes) -> PartLog:
@@ -265,11 +265,11 @@ def decode_log(data: bytes) -> PartLog:
         CorruptLogError: the log is not a sequence of chunks.
     """
     try:
-        bodies, counts = _bodies(data)
+        encoded, counts = _split(data)
         # One array of all chunks is decoded in a single call.
-        chunks = _decode_all(_ARRAY32 + len(bodies).to_bytes(4, "big") + b"".join(bodies))
+        chunks = _decode_all(_ARRAY32 + len(encoded).to_bytes(4, "big") + b"".join(encoded))
         for chunk, count in zip(chunks, counts, strict=True):
-            chunk.check(count)
+            chunk.decode_and_check(count)
         closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
         return PartLog(chunks, closings)
     except _INVALID as error:

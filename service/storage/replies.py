@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value", str, bytes)
 
 
-class PartNumbers(NamedTuple):
+class PartIndex(NamedTuple):
     """A part: the index of its response in the plan, and its own index in that response."""
 
     response: int
@@ -72,15 +72,15 @@ class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
     replication_id: str
     now_ms: str
     surviving_entries: list[int] | None = None
-    overflowing: list[PartNumbers] = []
-    crowded: list[PartNumbers] = []
-    noted_too_often: list[int] = []
+    overflowing: list[PartIndex] = []
+    crowded: list[PartIndex] = []
+    too_many_notes: list[int] = []
     missing_data: list[int] = []
     refused_logs: list[RefusedLog] = []
     contradicted: list[ContradictedPart] = []
     acknowledged: int = 0
     late_events: int = 0
-    opened: list[PartNumbers] = []
+    opened: list[PartIndex] = []
     reported_crowds: list[int] = []
     low_water: LowWaterReply = LowWaterReply("", "0-0", False, [])  # noqa: FBT003 - in the order of the reply
     ready: list[str] = []
@@ -154,15 +154,15 @@ def committed_from(
     responses |= {each.response for each in reply.contradicted}
     parts_of = {response: list(commit.responses[plan.responses[response]].parts) for response in responses}
     return Committed(
-        overflowing=[part_at(*numbers) for numbers in reply.overflowing],
-        crowded=[part_at(*numbers) for numbers in reply.crowded],
-        noted_too_often=[plan.responses[response] for response in reply.noted_too_often],
+        overflowing=[part_at(*index) for index in reply.overflowing],
+        crowded=[part_at(*index) for index in reply.crowded],
+        too_many_notes=[plan.responses[response] for response in reply.too_many_notes],
         contradicted={
             part_at(each.response, each.part): Contradicted(each.digest, _registers_in(each.registers))
             for each in reply.contradicted
         },
         acknowledged=reply.acknowledged,
-        opened=[part_at(*numbers) for numbers in reply.opened],
+        opened=[part_at(*index) for index in reply.opened],
         late_events=reply.late_events,
         reported_crowds=reply.reported_crowds,
         low_water=_low_water(reply.low_water),

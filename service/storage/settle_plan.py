@@ -8,7 +8,7 @@ import msgspec
 
 from handlers.core.text import text_digest
 from service.keys import OTHER
-from service.ports.storage import FinishedText
+from service.ports.storage import TextToWrite
 from service.storage.buckets import MAX_NAMES, NAME_LENGTH, baseline_of, window_of
 from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.keys import Keys
-    from service.ports.storage import Dropped, ResponseOutcome, Settlement
+    from service.ports.storage import CopyToDrop, ResponseOutcome, Settlement
     from service.settings import Settings
 
 OVER_MS = 600_000
@@ -96,18 +96,18 @@ class _Planner:
         self.keys.append(key)
         return len(self.keys)
 
-    def _closed(self, closed: FinishedText | Dropped) -> dict[str, Any]:
+    def _closed(self, closed: TextToWrite | CopyToDrop) -> dict[str, Any]:
         plan = {
             "field": closed.part.field,
             "log": self._key(self._keys_of.log(closed.part)),
             "log_bytes": closed.log_bytes,
             "late": closed.late,
         }
-        if isinstance(closed, FinishedText):
+        if isinstance(closed, TextToWrite):
             return plan | self._text(closed)
         return plan
 
-    def _text(self, text: FinishedText) -> dict[str, Any]:
+    def _text(self, text: TextToWrite) -> dict[str, Any]:
         json = stamped(text.message, self._prefix).model_dump_json()
         return {
             "item": self._key(self._keys_of.item(text.part)),

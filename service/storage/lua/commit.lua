@@ -28,7 +28,7 @@
 --         surviving_entries  set if the replication id is not REPLICATION_ID: entries of the batch that the server has
 --         overflowing        {{response, part}, …}: parts that would exceed the limit of bytes or fragments
 --         crowded            {{response, part}, …}: new parts beyond the limit of parts per response
---         noted_too_often    responses that would exceed the limits of notes, endings of items or announced texts
+--         too_many_notes     responses that would exceed the limits of notes, endings of items or announced texts
 --         missing_data       responses for which the worker omitted data as already stored, but the data is missing
 --         refused_logs       {{log, bytes}, …}: growing logs that are missing (0 bytes) or near a limit, so that
 --                            their responses must be in RESPONSES
@@ -270,11 +270,13 @@ local function fragments_in(response, part)
   return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
 end
 
--- Return the state's fields that a response's marker preserves; false if the state exists or the marker does not.
-local function remembered(response)
-  if redis.call('EXISTS', response.state) == 1 then return false end
+-- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists or that key
+-- does not.
+local function load_marker(response)
+  response.marker = false
+  if redis.call('EXISTS', response.state) == 1 then return end
   local packed = redis.call('GET', response.marker_key)
-  if not packed then return false end
+  if not packed then return end
   local marker, fields, parts = cmsgpack.unpack(packed), {}, 0
   if marker[1] == 1 then fields['over'] = '1' end
   for _, alert_type in ipairs(marker[2]) do fields['alerted:' .. alert_type] = '1' end
@@ -286,12 +288,12 @@ local function remembered(response)
     parts = parts + 1
   end
   fields['parts'] = tostring(parts)
-  return fields
+  response.marker = fields
 end
 
 -- Return a field of a response's state or marker; false or nil if it is not set.
 local function stored(response, field)
-  if response.marker == nil then response.marker = remembered(response) end
+  if response.marker == nil then load_marker(response) end
   if response.marker then return response.marker[field] end
   return redis.call('HGET', response.state, field)
 end
@@ -319,7 +321,7 @@ local function registers_of(response)
   return registers
 end
 
-local overflowing, crowded, noted_too_often, missing_data, refused_logs, contradicted = {}, {}, {}, {}, {}, {}
+local overflowing, crowded, too_many_notes, missing_data, refused_logs, contradicted = {}, {}, {}, {}, {}, {}
 
 -- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
 local function compare(r, response, p, part)
@@ -368,7 +370,7 @@ end
 -- exceeds a limit. An announced text counts as a part, in addition to the part that its deltas form.
 local function add_notes(response)
   if response.notes_count == 0 then return false end
-  stored(response, 'over') -- loads the marker, if it replaces the state
+  if response.marker == nil then load_marker(response) end
   local fields = response.marker and 0 or redis.call('HLEN', response.state)
   if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
   for n = 2, #response.notes, 2 do
@@ -387,12 +389,12 @@ for r, response in ipairs(responses) do
     if part.done then late_events = late_events + (pending and count_pending(entries_of_responses[r][1][p]) or part.fragments) end
   end
   if #response.parts == 0 then
-    stored(response, 'over')
+    load_marker(response)
     response.missing_data = response.context_known and redis.call('EXISTS', response.state) == 0
   end
-  if add_notes(response) then noted_too_often[#noted_too_often + 1] = r - 1 end
+  if add_notes(response) then too_many_notes[#too_many_notes + 1] = r - 1 end
   if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
-  if response.marker == nil then must_be_a('hash', response.state) end -- else `stored` has read the state
+  if response.marker == nil then must_be_a('hash', response.state) end -- else `load_marker` has looked at the state
 end
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
@@ -400,9 +402,9 @@ for l = 1, LOG_COUNT do
     refused_logs[#refused_logs + 1] = {l - 1, sizes[l]}
   end
 end
-if #overflowing + #crowded + #noted_too_often + #missing_data + #refused_logs + #contradicted > 0 then
+if #overflowing + #crowded + #too_many_notes + #missing_data + #refused_logs + #contradicted > 0 then
   return reply({
-    overflowing = overflowing, crowded = crowded, noted_too_often = noted_too_often, missing_data = missing_data,
+    overflowing = overflowing, crowded = crowded, too_many_notes = too_many_notes, missing_data = missing_data,
     refused_logs = refused_logs, contradicted = contradicted,
   })
 end
@@ -428,7 +430,7 @@ end
 
 -- Append a part's chunk to its log, and record the part in the state.
 local function store_part(response, part)
-  append(part.log, redis.call('STRLEN', part.log), part.chunk)
+  append(part.log, part.bytes, part.chunk)
   if part.bytes == 0 then redis.call('HSET', response.state, 'part:' .. part.field, 'open') end
   if part.size then redis.call('HSET', response.state, 'size:' .. part.field, part.size) end
   if not part.known then
@@ -453,26 +455,26 @@ local active, candidates = {}, {}
 
 local function apply(response)
   local state, endings, notes = response.state, response.endings, response.notes
-  -- True if the batch adds something. Events of finished parts alone do not reopen a response.
-  local reopens = #endings > 0 or #notes > 0
+  -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so.
+  local adds = #endings > 0 or #notes > 0
   if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
     for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
     redis.call('PEXPIRE', state, TTL_MS)
-    reopens = true
+    adds = true
   end
   for _, part in ipairs(response.parts) do
     if not part.done then
-      reopens = true
+      adds = true
       store_part(response, part)
     end
   end
   if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
   if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
-  reopens = store_registers(state, response.registers) or reopens
+  adds = store_registers(state, response.registers) or adds
   for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
   for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
   if #endings > 0 or #notes > 0 or #response.registers > 0 then redis.call('PEXPIRE', state, TTL_MS) end
-  if reopens then
+  if adds then
     active[#active + 1] = response.activity_ms
     active[#active + 1] = response.member
     if response.closing_ms then

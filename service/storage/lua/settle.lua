@@ -251,7 +251,7 @@ end
 
 -- Write the marker of a response that is over, and let its state expire, unless a part is open or an ending is not
 -- applied yet.
-local function replace_by_marker(state, marker_key, member)
+local function mark_as_over(state, marker_key, member)
   local fields, flat = {}, redis.call('HGETALL', state)
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
@@ -302,7 +302,7 @@ local function settle(settlement)
     if redis.call('HGET', state, 'part:' .. each.field) == 'done' then contradict(state, each.field, each.alert) end
   end
   if all_finished and settlement.outcome then conclude(state, settlement.outcome) end
-  if settlement.ended then replace_by_marker(state, KEYS[settlement.marker], settlement.member) end
+  if settlement.ended then mark_as_over(state, KEYS[settlement.marker], settlement.member) end
 end
 
 for _, settlement in ipairs(plan.settlements) do

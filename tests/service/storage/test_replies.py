@@ -13,7 +13,7 @@ from service.storage.replies import (
     ContradictedPart,
     LowWaterReply,
     OwnedEntry,
-    PartNumbers,
+    PartIndex,
     RatesReply,
     RefusedLog,
     SurveyReply,
@@ -48,16 +48,16 @@ def test_a_reply_has_the_fields_of_its_script(name: str, reply: type[msgspec.Str
 @pytest.mark.parametrize(
     ("field", "structure"),
     [
-        ("overflowing ", PartNumbers),
-        ("crowded ", PartNumbers),
-        ("opened ", PartNumbers),
+        ("overflowing ", PartIndex),
+        ("crowded ", PartIndex),
+        ("opened ", PartIndex),
         ("refused_logs ", RefusedLog),
         ("contradicted ", ContradictedPart),
         ("low_water ", LowWaterReply),
         ("with a known owner:\n-- ", OwnedEntry),
     ],
 )
-def test_arrays_in_the_reply_have_the_order_of_commit_lua(field: str, structure: type[PartNumbers]) -> None:
+def test_arrays_in_the_reply_have_the_order_of_commit_lua(field: str, structure: type[PartIndex]) -> None:
     """Name the values of an array in the order of the script. Otherwise one would be taken for another."""
     assert array_at(returned_by("commit"), field) == structure._fields
 

@@ -15,7 +15,7 @@ from handlers.core.outputs import assembled_text, time_of
 from handlers.core.response import FinishedPart
 from handlers.core.text import text_digest
 from service.keys import Keys
-from service.ports.storage import FinishedText, ResponseOutcome, Settlement
+from service.ports.storage import ResponseOutcome, Settlement, TextToWrite
 from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
 from service.storage.records import entry_of, entry_of_alert, stamped
@@ -54,7 +54,7 @@ class Call:
 
 
 def settlement(
-    texts: Sequence[FinishedText] = (), outcome: ResponseOutcome | None = None, **changed: Any
+    texts: Sequence[TextToWrite] = (), outcome: ResponseOutcome | None = None, **changed: Any
 ) -> Settlement:
     """Return a settlement with these texts and this outcome only."""
     fields: dict[str, Any] = {"applied_endings": [], "unsettled_since": None, "ended": False, **changed}
@@ -73,13 +73,13 @@ def alert(alert_type: AlertType) -> ModerationAlert:
     return ModerationAlert(type=alert_type, id="a_1", severity="info", text="", raised_at=time_of(1))
 
 
-def text(opened: ModerationAlert | None = None, finished: ModerationAlert | None = None) -> FinishedText:
+def text(opened: ModerationAlert | None = None, finished: ModerationAlert | None = None) -> TextToWrite:
     """Return a finished text with its alerts."""
     assembly = Assembly("No.", 1, 0, 1, 1)
     message = assembled_text(
         FinishedPart(PART, assembly, "completed", None, "verified", None, ContextValues(), 1, 2)
     )
-    return FinishedText(PART, message, opened, finished, 42, 3)
+    return TextToWrite(PART, message, opened, finished, 42, 3)
 
 
 def test_the_first_keys_are_those_that_the_script_names() -> None:
