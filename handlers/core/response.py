@@ -153,12 +153,14 @@ def resolve(
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
     result.contradictions = contradictions_of_finished(timeline)
-    texts_of_ends = _end_response(timeline, low_water, result, refusing)
+    finished_at_ends = _end_response(timeline, low_water, result, refusing)
     if idle_at_ms is not None and not timeline.response_ends:
-        texts_of_ends += _give_up(timeline, idle_at_ms, why, result)
-    ended = {finished.part: (at, finished.assembly.text) for at, finished in texts_of_ends}
+        finished_at_ends += _give_up(timeline, idle_at_ms, why, result)
+    texts_of_ends = {finished.part: (at, finished.assembly.text) for at, finished in finished_at_ends}
     closes = {
-        part: close_of(timeline, part, log) for part, log in state.open_parts.items() if part not in ended
+        part: close_of(timeline, part, log)
+        for part, log in state.open_parts.items()
+        if part not in texts_of_ends
     }
     passed_closes = {
         part: close
@@ -166,13 +168,13 @@ def resolve(
         if close is not None and low_water.passed(close.at.entry)
     }
     joined = Joined(timeline)
-    assigned = assign_item_copies(timeline, passed_closes, joined, ended)
+    assigned = assign_item_copies(timeline, passed_closes, joined, texts_of_ends)
     others = (earliest(state, part, [other]) for part, other in assigned.others)
     result.contradictions += [contradiction for contradiction in others if contradiction is not None]
-    found: list[_Closed] = [*texts_of_ends, *_close_parts(timeline, low_water, closes, assigned, result)]
+    found: list[_Closed] = [*finished_at_ends, *_close_parts(timeline, low_water, closes, assigned, result)]
     if idle_at_ms is not None:
         found += [
-            (_LAST, _abandoned(timeline, part, state.open_parts[part], idle_at_ms, why))
+            (_LAST, _abandoned_part(timeline, part, state.open_parts[part], idle_at_ms, why))
             for part, close in closes.items()
             if close is None and part not in assigned.closes and part not in assigned.copies
         ]
@@ -200,9 +202,9 @@ def _close_parts(
             at = assigned.closes[part].at
             yield at, DroppedCopy(part, log.assembled(at)[1])
         elif part in assigned.closes:
-            yield assigned.closes[part].at, _finished(timeline, part, log, assigned.closes[part])
+            yield assigned.closes[part].at, _finished_part(timeline, part, log, assigned.closes[part])
         elif close is not None:  # the mark has not passed the close yet
-            finished = _finished(timeline, part, log, close)
+            finished = _finished_part(timeline, part, log, close)
             if low_water.stalled and _is_certain(timeline, log, close, finished):
                 yield close.at, finished
             else:
@@ -254,12 +256,12 @@ def _end_response(
             _record_unsettled(result, arrival.entry)
             continue
         new = [
-            _copied(timeline, arrival, ending, copy)
+            _part_from_copy(timeline, arrival, ending, copy)
             for copy in ending.copies
             if copy.text and copy.kind not in kinds_with_text and not timeline.has_part(copy.kind, arrival)
         ]
         kinds_with_text |= {finished.part.kind for finished in new}
-        new += _announced(timeline, before, arrival, ending, kinds_with_text)
+        new += _announced_parts(timeline, before, arrival, ending, kinds_with_text)
         kinds_with_text |= {finished.part.kind for finished in new}
         found += [(arrival, finished) for finished in new]
         before = arrival
@@ -267,16 +269,16 @@ def _end_response(
         refused = False
         for kind in refusing:  # `any` would take longer than the check of the usual one kind
             refused = refused or kind in kinds_with_text or timeline.has_part(kind, arrival)
-        result.ends.append(_end(timeline, arrival, ending, refused_in_text=refused))
+        result.ends.append(_response_end(timeline, arrival, ending, refused_in_text=refused))
     return found
 
 
-def _announced(
+def _announced_parts(
     timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, kinds_with_text: Collection[Kind]
 ) -> list[FinishedPart]:
     """Return texts that only the events that begin their parts gave, between two ends of the response."""
     return [
-        _copied(timeline, until, ending, copy)._replace(
+        _part_from_copy(timeline, until, ending, copy)._replace(
             integrity="unverified", integrity_source=None, started_ms=at.entry.ms
         )
         for at, copy in timeline.announced(since, until)
@@ -293,11 +295,13 @@ def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> l
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
     context = context_of(state.registers)
     result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, now_ms, ending.reason_class))
-    given_up = _announced(timeline, _FIRST, _LAST, ending, ())
+    given_up = _announced_parts(timeline, _FIRST, _LAST, ending, ())
     return [(_LAST, finished._replace(finished_ms=now_ms)) for finished in given_up]
 
 
-def _end(timeline: Timeline, arrival: Arrival, ending: Ending, *, refused_in_text: bool) -> ResponseEnd:
+def _response_end(
+    timeline: Timeline, arrival: Arrival, ending: Ending, *, refused_in_text: bool
+) -> ResponseEnd:
     state = timeline.state
     return ResponseEnd(
         stream_key=state.stream_key,
@@ -334,7 +338,7 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
         result.unsettled_since = entry
 
 
-def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
+def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
     """Return the finished part for a text that only a copy has, at an end of its response."""
     state = timeline.state
     part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
@@ -359,13 +363,13 @@ def _copied(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) ->
     )
 
 
-def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> FinishedPart:
-    joined, late = log.assembled(close.at)
+def _finished_part(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> FinishedPart:
+    assembly, late = log.assembled(close.at)
     stated, ending = close.stated, close.ending
-    text, integrity = _text_and_integrity(joined.text, stated, lost=timeline.has_loss(close.at))
+    text, integrity = _text_and_integrity(assembly.text, stated, lost=timeline.has_loss(close.at))
     return FinishedPart(
         part=part,
-        assembly=joined._replace(text=text),
+        assembly=assembly._replace(text=text),
         status="completed" if ending is None else ending.status,
         reason=None if ending is None else ending.reason,
         integrity=integrity,
@@ -382,24 +386,24 @@ def _finished(timeline: Timeline, part: PartKey, log: PartLog, close: Close) -> 
     )
 
 
-def _text_and_integrity(joined: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
+def _text_and_integrity(text_of_deltas: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
     """Return a part's text and its integrity; `lost` means that the producer reported a loss."""
     text, checksum = repair(stated.text), stated.note.checksum
     if text:
-        return text, "verified" if text == joined and not lost else "repaired"
-    if stated.note.redacted and not joined:
+        return text, "verified" if text == text_of_deltas and not lost else "repaired"
+    if stated.note.redacted and not text_of_deltas:
         return "", "redacted"
-    verified = checksum is not None and checksum.fits(joined) and not lost
-    return joined, "verified" if verified else "unverified"
+    verified = checksum is not None and checksum.fits(text_of_deltas) and not lost
+    return text_of_deltas, "verified" if verified else "unverified"
 
 
-def _abandoned(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
+def _abandoned_part(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
     # Some servers send the end of a part without any text: then the part did complete.
     ended = ended_without_text(timeline, part, log)
-    joined = log.assembled()[0]
+    assembly = log.assembled()[0]
     return FinishedPart(
         part=part,
-        assembly=joined,
+        assembly=assembly,
         status="abandoned" if ended is None else "completed",
         reason=why if ended is None else None,
         integrity="unverified",
@@ -408,5 +412,5 @@ def _abandoned(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why
         started_ms=log.began.entry.ms,
         finished_ms=now_ms if ended is None else ended.entry.ms,
         reason_class=reason_class(why) if ended is None else None,
-        contradiction=contradiction_of(timeline, part, joined.text, since=log.began),
+        contradiction=contradiction_of(timeline, part, assembly.text, since=log.began),
     )

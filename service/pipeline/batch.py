@@ -112,7 +112,7 @@ class Batch:
             arrivals = [*(closing.arrival for closing in change.closings), *change.copies]
             places = [(indexes[arrival.entry], arrival.position) for arrival in arrivals]
             change.closings.clear()
-        change.opened = None
+        change.opening_alert = None
         if not change.closings:
             del parts[part]
         return places

@@ -227,7 +227,7 @@ class BatchProcessor:
         if committed.surviving_entries is not None:
             self._leave_out_lost(pending, committed, dead_letter)
             return await self._commit(pending, deliveries, dead_letter)
-        for part in committed.opened:
+        for part in committed.opened_parts:
             alerted[part] = True
         self._log(batch, committed)
         return committed
@@ -264,7 +264,7 @@ class BatchProcessor:
             return committed
         if len(commit.entries) > 1:
             raise _MustBeCutError(committed.pieces)
-        opened: list[PartKey] = []
+        opened_parts: list[PartKey] = []
         late = 0
         for piece in commit.pieces(committed.pieces):
             if piece.acknowledges and late:  # entry 0 is the only one; counted in the last piece, so once
@@ -272,9 +272,9 @@ class BatchProcessor:
             committed = await self._storage.commit(piece, replication_id, whole=True)
             if not committed.stored:
                 break
-            opened += committed.opened
+            opened_parts += committed.opened_parts
             late += committed.late_events
-        return replace(committed, opened=opened, late_events=late)
+        return replace(committed, opened_parts=opened_parts, late_events=late)
 
     def _too_large(self, part: PartKey) -> Unreadable:
         settings = self._settings
@@ -299,11 +299,11 @@ class BatchProcessor:
         }
         if not new:
             return
-        for part, stored in (await self._storage.registers(list(new))).items():
+        for part, stored in (await self._storage.registers_for_opening(list(new))).items():
             if stored is None:
                 alerted[part] = True
             else:
-                new[part].opened = self._opening_alert(batch, part, stored)
+                new[part].opening_alert = self._opening_alert(batch, part, stored)
 
     def _has_opening_alert(self, part: PartKey) -> bool:
         handler = self._table.kinds.get(part.kind)
@@ -314,9 +314,9 @@ class BatchProcessor:
         change = response.parts[part]
         context = context_of({**response.registers, **stored})
         text = batch.commit.text_of(change)
-        opened = self._table.kinds[part.kind].opened
+        make_alert = self._table.kinds[part.kind].opened
         began_ms = at_most_now(batch.commit.began(change).ms, self._storage.now_ms)
-        return opened and opened(Opening(part, repair(text), change.item_id, context, began_ms))
+        return make_alert and make_alert(Opening(part, repair(text), change.item_id, context, began_ms))
 
     def _log(self, batch: Batch, committed: Committed) -> None:
         log = logs.logger()
@@ -328,8 +328,8 @@ class BatchProcessor:
                 responses=len(batch.commit.responses),
                 late_events=committed.late_events,
             )
-        for part in committed.opened:
-            alert = batch.commit.responses[part.stream_key].parts[part].opened
+        for part in committed.opened_parts:
+            alert = batch.commit.responses[part.stream_key].parts[part].opening_alert
             if alert is not None:
                 log.warning(
                     f"{part.kind} opened",  # noqa: G004 - few kinds, so the events are as good as fixed

@@ -39,7 +39,7 @@ class PartChange:
         "in_order",
         "item_id",
         "numbers",
-        "opened",
+        "opening_alert",
         "positions",
     )
 
@@ -63,7 +63,7 @@ class PartChange:
         """The entry and position of that event."""
         self.ids_differ = False
         """True if events of the batch have different item ids for the part."""
-        self.opened: ModerationAlert | None = None
+        self.opening_alert: ModerationAlert | None = None
         self.contradicted: ModerationAlert | None = None
         """The alert about a closing with another text than the finished part's, or None."""
 

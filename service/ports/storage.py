@@ -109,7 +109,7 @@ class Committed:
     """Indexes of the entries for which the dead letter about a response with too many parts was written."""
     acknowledged: int = 0
     """Number of acknowledged entries."""
-    opened: Sequence[PartKey] = ()
+    opened_parts: Sequence[PartKey] = ()
     """Parts for which the opening alert was raised."""
     late_events: int = 0
     """Number of deltas for finished parts."""
@@ -352,7 +352,7 @@ class Storage(Protocol):
         """Wait until all writes are on the disk and the replicas that the settings require."""
         ...
 
-    async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
+    async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses, for opening alerts.
 
         None means that no opening alert is needed now. It was raised before; or the part is stored without

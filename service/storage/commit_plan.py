@@ -243,7 +243,7 @@ def _logs_to_grow(
             sent_part is None
             or sent_part.large
             or now >= sent_part.due
-            or part_change.opened is not None
+            or part_change.opening_alert is not None
             or not sent_part.has_item_id(
                 part_change.item_id, commit.item_id_entry(part_change), ids_differ=part_change.ids_differ
             )
@@ -396,7 +396,7 @@ class _FullResponses:
             fragments=len(part_change.deltas),
             known=known,
             limit=self._bytes_limit if part_change.deltas else self._closing_bytes_limit,
-            opened=part_change.opened is not None and self._alert(part_change.opened),
+            opened=part_change.opening_alert is not None and self._alert(part_change.opening_alert),
             digests=[digest for digest, _ in commit.stated_texts(change, part_change)] if closings else [],
             contradicted=part_change.contradicted is not None and self._alert(part_change.contradicted),
         )

@@ -162,7 +162,7 @@ def committed_from(
             for each in reply.contradicted
         },
         acknowledged=reply.acknowledged,
-        opened=[part_at(*index) for index in reply.opened],
+        opened_parts=[part_at(*index) for index in reply.opened],
         late_events=reply.late_events,
         reported_crowds=reply.reported_crowds,
         low_water=_low_water(reply.low_water),

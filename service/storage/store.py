@@ -146,8 +146,8 @@ class RedisStorage:
         if remote < replicas:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
-    async def registers(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """Return the stored context of the parts' responses: see `service.ports.storage.Storage.registers`.
+    async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
+        """Return the stored context of the parts' responses: see `Storage.registers_for_opening`.
 
         None means that no opening alert is needed now. It was raised before; or the part is stored without
         one, because it began with a closing, and settlement raises it.

@@ -85,7 +85,7 @@ class RecordingStorage(RedisStorage):
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
         """Commit, and record the opened parts."""
         committed = await super().commit(commit, replication_id, whole=whole)
-        self.opened += committed.opened
+        self.opened += committed.opened_parts
         return committed
 
 

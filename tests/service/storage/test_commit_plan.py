@@ -349,7 +349,7 @@ def test_a_response_with_known_context_only_is_planned() -> None:
 def test_an_alert_is_news() -> None:
     """Send the alert of a known part. Otherwise a refusal that another worker began would raise none."""
     events = Events(20).delta(0)
-    events.change.parts[PART].opened = alert()
+    events.change.parts[PART].opening_alert = alert()
     call = events.plan(known_part())
     assert call.only_part.known, "known data is left out as well"
     assert call.only_part.opened == entry_of_alert(alert(), "t")
