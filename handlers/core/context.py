@@ -44,6 +44,14 @@ def merge_context(
         registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
 
 
+def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterName, Register]) -> Registers:
+    """Return the registers of both; of each name, the value of the earliest entry."""
+    return {
+        **registers,
+        **{name: min(registers.get(name, register), register) for name, register in more.items()},
+    }
+
+
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> ContextValues:
     """Return the context from entries up to and including `until`; None means all entries."""
     values: dict[str, str] = {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from handlers.core.context import context_of
+from handlers.core.context import context_of, merged
 from handlers.core.contradictions import Contradiction
 from handlers.core.effects import (
     ContextValues,
@@ -160,7 +160,7 @@ class Batch:
         ]
         if others:
             first = min(others)
-            context = context_of({**response.registers, **stored.registers})
+            context = context_of(merged(response.registers, stored.registers))
             change.contradicted = contradiction_alert(
                 Contradiction(
                     part, repair(first.text), None, context, at_most_now(first.arrival.entry.ms, self._now_ms)

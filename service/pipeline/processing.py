@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from handlers.core.context import Registers, context_of
+from handlers.core.context import Registers, context_of, merged
 from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
@@ -312,7 +312,7 @@ class BatchProcessor:
     def _opening_alert(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
         response = batch.commit.responses[part.stream_key]
         change = response.parts[part]
-        context = context_of({**response.registers, **stored})
+        context = context_of(merged(response.registers, stored))
         text = batch.commit.text_of(change)
         make_alert = self._table.kinds[part.kind].opened
         began_ms = at_most_now(batch.commit.began(change).ms, self._storage.now_ms)

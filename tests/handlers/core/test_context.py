@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.core.context import Registers, context_of, merge_context
+from handlers.core.context import Registers, context_of, merge_context, merged
 from handlers.core.effects import ContextValues
 from handlers.core.identity import EntryId
 from tests.strategies import near_entry_ids
@@ -89,3 +89,9 @@ def test_order_and_repeats_do_not_matter(all_notes: list[Note], until: EntryId, 
     assert noted(other) == noted(all_notes)
     before = [each for each in all_notes if each[1] <= until]
     assert context_of(noted(all_notes), until) == context_of(noted(before))
+
+
+@given(notes, notes)
+def test_merging_keeps_the_earliest_values(some: list[Note], others: list[Note]) -> None:
+    """Merge the registers of two readers as if one had read all entries."""
+    assert merged(noted(some), noted(others)) == noted([*some, *others])

@@ -41,6 +41,17 @@ async def test_workers_that_begin_a_refusal_together_open_it_once(bench: Bench) 
     assert alert.text == "a"
 
 
+async def test_the_earliest_context_counts_though_a_later_one_is_stored(bench: Bench) -> None:
+    """Otherwise an alert would name the tenant of a later entry that another worker was quicker to store."""
+    await bench.publish(delta(1, "a", "refusal"), tenant="early")
+    await bench.publish(delta(1, "b"), tenant="late")
+    first, second = await bench.consumer("one").read(1), await bench.consumer("two").read(1)
+    await bench.consumer("two").process(second)
+    await bench.consumer("one").process(first)
+    (alert,) = await alerts(bench.redis, bench.prefix)
+    assert alert.tenant == "early"
+
+
 async def test_a_refusal_that_settles_while_another_worker_opens_it_is_opened_once(bench: Bench) -> None:
     """Otherwise a text that came whole would raise `opened` again."""
     await bench.publish(done("ab", "refusal"))
