@@ -40,19 +40,20 @@ def phase_of(alert: ModerationAlert) -> Phase | None:
 
 
 def beginning_of(alert: ModerationAlert) -> ModerationAlert | None:
-    """Return the beginning that belongs to an end, as the rules would have seen it.
+    """Return the alert that began what this alert ends; None if this alert ends nothing.
 
-    Return None if the alert ends nothing.
+    It is made from this alert, because the stored one is not at hand. It has no text, since this alert does
+    not tell how much of its text was known at the beginning, and none of the facts that came later.
     """
     began = BEGUN_BY.get(alert.type)
     if began is None:
         return None
-    unknown = {"text": "", "status": None, "reason": None, "reason_class": None, "integrity": None}
-    return alert.model_copy(update={"type": began, **(unknown if alert.kind else {})})
+    later = {"text": "", "status": None, "reason": None, "reason_class": None, "integrity": None}
+    return alert.model_copy(update={"type": began, **(later if alert.kind else {})})
 
 
 def dedup_key_of(alert: ModerationAlert) -> str:
-    """Return the deduplication key, shared only by an alert's beginning and its end."""
+    """Return the deduplication key, shared only by the two alerts about one refusal, or about one spike."""
     phase = phase_of(alert)
     what = phase or alert.type
     response = alert.response_id or alert.item_id or (None if phase else alert.id)

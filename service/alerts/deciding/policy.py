@@ -150,6 +150,9 @@ class Policy:
 
         A refusal that turns out critical once its whole text is known must not close the earlier alert. If
         the destination does not get the beginning, the end is news to it.
+
+        The beginning is judged without its text: see `beginning_of`. So a refusal whose first words were
+        critical already is not resolved either.
         """
         beginning = beginning_of(judged.alert)
         if beginning is None:

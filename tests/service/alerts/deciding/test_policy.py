@@ -106,6 +106,13 @@ def test_mutes_end() -> None:
 
 
 PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
+FIRST_WORDS_ARE_MILD = """
+[[rules]]
+name = "mild"
+match = { phase = "opened" }
+pattern = "."
+severity = "info"
+"""
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,7 @@ PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
         ("", alert(), False),
         ("", alert(PLAIN, "refusal.finished", status="completed"), True),
         ("", alert(GRAVE, "refusal.finished"), False),
+        (FIRST_WORDS_ARE_MILD, alert(PLAIN, "refusal.finished"), True),
         ('[[routes]]\nto = "a"\nmatch = { phase = "finished" }', alert(PLAIN, "refusal.finished"), False),
         ('[[routes]]\nto = "a"\nmatch = { severity = "critical" }', alert(GRAVE, "refusal.finished"), False),
         ('[[routes]]\nto = "a"\nmatch = { tenant = "acme" }', alert(PLAIN, "refusal.finished"), True),
@@ -132,7 +140,7 @@ PLAIN, GRAVE = "I can't help with that.", "I can't talk of suicide."
     ],
 )
 def test_resolving_alerts(toml: str, of: ModerationAlert, *, resolves: bool) -> None:
-    """Resolve an alert only if its opened alert was sent there and was at least as severe."""
+    """End an alert only if the opened one was sent there and, without its text, was at least as severe."""
     assert sent(policy(f"{TWO}{toml}").decide(of, NOW)["a"]).resolves is resolves
 
 
