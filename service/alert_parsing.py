@@ -64,8 +64,8 @@ def _parse_without_invalid_fields(fields: dict[str, Any]) -> ParsedAlert:
         except ValidationError as error:
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
             fatal = [name for name in wrong if name in _NEEDED]
-            if not wrong.keys() & fields.keys():  # all are missing: nothing can be omitted
-                fatal += wrong
+            if not wrong.keys() & fields.keys():  # no invalid field is left to omit
+                fatal += list(wrong)
             if fatal:
                 raise NotAnAlertError(f"{fatal[0]}: {wrong[fatal[0]]}") from None
             left_out |= wrong.keys()

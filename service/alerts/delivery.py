@@ -58,7 +58,8 @@ class Notification:
     """The same for the beginning and the end of a refusal or a spike (`dedup_key_of`); for
     a digest, derived from its grouping key."""
     resolves: bool = False
-    """True if this ends what an earlier message with the same key began (`finished`, the end of a spike)."""
+    """True if this ends what an earlier message with the same key began (`finished`, the end of a spike), and
+    is not more severe: see `Policy`."""
     digest: Digest | None = None
     test: bool = False
     """True if sent by `deltaloom alerts test`; every human-readable form marks it as a test."""
@@ -69,7 +70,7 @@ class Verdict(Enum):
 
     DELIVERED = "delivered"
     RETRY = "retry"
-    """Temporary failure: no answer, a server error, or status 408, 425 or 429."""
+    """Temporary failure: no answer, a redirect, a server error, or status 408, 425 or 429."""
     REFUSED = "refused"
     """Permanent failure: the destination declined (any other 4xx), or the notification cannot be sent."""
     GONE = "gone"

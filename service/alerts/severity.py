@@ -1,7 +1,7 @@
 """Define the three severities that every destination knows, and their order.
 
-A later version of the worker may write another severity. Messages show that word, but wherever one of the
-three or their order is needed it counts as a warning, so that nobody misses an alert with a new severity.
+A later version of the worker may write another severity. Messages show that word. Where only the three are
+allowed, or their order matters, it counts as a warning, so that nobody misses an alert with a new severity.
 """
 
 from __future__ import annotations

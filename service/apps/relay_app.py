@@ -3,9 +3,9 @@
 A task of its own serves each destination, independently of the others. If several relays run, the holder of a
 destination's lease reads its consumer group and sends; the others stand by.
 
-The path of an alert: FastStream's reader → `bus/alerts.py` → `Intake.pass_on` → `Relay.accept` → `Schedule` →
-the destination. There are three ways to stop: `stop` begins no more attempts and waits for those under way,
-`abandon` cancels them, and `kill` cancels the whole task.
+The path of an alert: FastStream's reader → `bus/alerts.py` → `Intake.pass_on` → `DestinationRelay.accept` →
+`Schedule` → the destination. There are three ways to stop: `stop` begins no more attempts and waits for those
+under way, `abandon` cancels them, and `kill` cancels the whole task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.alerts.deciding.policy import load
 from service.alerts.delivery import Notification
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.registry import create_destination
-from service.alerts.sending.destination_relay import Relay
+from service.alerts.sending.destination_relay import DestinationRelay
 from service.alerts.sending.intake import Intake
 from service.alerts.sending.lease import Lease
 from service.bus.alerts import reading
@@ -46,8 +46,11 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import CommonOptions
     from service.settings import Settings
 
-_RETRY_INTERVAL: Final = 1.0
-"""Seconds between attempts to acquire a lease, and between checks for changes by operators."""
+_INTERVAL: Final = 1.0
+"""Seconds between attempts to acquire a lease, checks for orphaned alerts, and checks whether an operator has
+enabled a destination."""
+_ABANDONED_END_WITHIN: Final = 1.0
+"""Seconds for abandoned services to end before they are killed."""
 _CANCEL_AGAIN_AFTER: Final = 2.0
 """Seconds before a cancelled task that has not ended is cancelled again."""
 
@@ -65,7 +68,7 @@ async def relaying(settings: Settings, file: Path, environment: Mapping[str, str
     try:
         yield app
     finally:
-        await app.end(settings.shutdown_timeout / 2)
+        await app.end(settings.shutdown_timeout / 2)  # the rest is for services that must be abandoned
 
 
 class RelayApp:
@@ -151,7 +154,7 @@ class RelayApp:
         self._serving[service.name] = service
         service.start()
 
-    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - steps follow after it
+    async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - more steps follow the timeout
         """Stop all services, waiting up to `timeout` seconds for the answers to attempts under way."""
         for task in self._reloads:
             task.cancel()
@@ -161,7 +164,7 @@ class RelayApp:
             if late:
                 for service in self._serving.values():
                     service.abandon()
-                _, late = await asyncio.wait(ending, timeout=_RETRY_INTERVAL)
+                _, late = await asyncio.wait(ending, timeout=_ABANDONED_END_WITHIN)
             if late:
                 await asyncio.gather(*(service.kill() for service in self._serving.values()))
                 await asyncio.wait(ending)
@@ -192,7 +195,7 @@ class _DestinationService:
         streams = [names.alerts for names in settings.names.all]
         self._groups = {stream: DestinationGroup(client, stream, self.name) for stream in streams}
         self._groups_exist = False
-        self._relay: Relay | None = None
+        self._relay: DestinationRelay | None = None
         self._stands_by = False
         self._logged_error: str | None = None
         """Text of the misconfiguration error that was logged last."""
@@ -236,7 +239,7 @@ class _DestinationService:
                     logs.logger().debug("relay step skipped, redis unavailable", error=str(error))
                 except Exception:  # noqa: BLE001 - its alerts are still pending, and retried
                     logs.logger().exception("relay failed, restarting")
-                await asyncio.wait({stopped}, timeout=_RETRY_INTERVAL)
+                await asyncio.wait({stopped}, timeout=_INTERVAL)
         finally:
             await cancel(stopped)
             await self._destination.aclose()
@@ -278,7 +281,7 @@ class _DestinationService:
 
     async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
         """Send until stopped or the lease is lost; then release the lease."""
-        self._relay = relay = Relay(
+        self._relay = relay = DestinationRelay(
             self._destination, self._options, self._decide, self._outbox, self._lease, self._retrying
         )
         keeping = asyncio.create_task(self._lease.keep())
@@ -299,13 +302,14 @@ class _DestinationService:
             with contextlib.suppress(StorageUnavailableError):
                 await self._lease.release()
 
-    async def _receive(self, relay: Relay) -> None:
+    async def _receive(self, relay: DestinationRelay) -> None:
         """Pass pending and new alerts to the relay."""
         await relay.resume()
         intakes = {
             stream: Intake(stream, self._outbox, self._retrying, relay.accept) for stream in self._groups
         }
-        # One read per batch: between two, a relay that has lost the lease without knowing may read.
+        # One read per batch: between two reads of a batch, a relay that has lost the lease without knowing
+        # could read entries, and the batch would have a gap.
         inputs = {stream: Input(group, self._retrying, max_reads=1) for stream, group in self._groups.items()}
         client = reading_client_of(self._settings.address, inputs)
         receivers = {stream: intake.pass_on for stream, intake in intakes.items()}
@@ -317,13 +321,13 @@ class _DestinationService:
         """Pass on pending alerts, then check regularly for orphaned ones."""
         await intake.pass_on_pending()
         while True:
-            await asyncio.sleep(_RETRY_INTERVAL)
+            await asyncio.sleep(_INTERVAL)
             await intake.pass_on_orphaned()
 
-    async def _watch(self, relay: Relay) -> None:
+    async def _watch(self, relay: DestinationRelay) -> None:
         """Check regularly whether an operator has enabled the destination again."""
         while True:
-            await asyncio.sleep(_RETRY_INTERVAL)
+            await asyncio.sleep(_INTERVAL)
             try:
                 await relay.check_enabled()
             except SetupError as error:

@@ -34,7 +34,7 @@ _CANCEL_AGAIN_AFTER = 0.2
 """Seconds before a cancelled reader that has not ended is cancelled again."""
 
 _LAST_READ_WITHIN = 0.2
-"""Seconds beyond the blocking time of a read for its reply to arrive."""
+"""Seconds to wait for the reply of the last read, after its blocking time."""
 
 
 @asynccontextmanager
@@ -60,14 +60,14 @@ async def reading(
             max_records=MAX_PER_READ,
             polling_interval=settings.block_ms,
         )
-        subscribe_to(broker, subscription, handovers.receiver(stream, receive))
+        subscribe_to(broker, subscription, handovers.handing_to(stream, receive))
     try:
         await broker.start()
         yield
     finally:
         try:
             await handovers.close()
-            # Closing the connection of a read would look like an unavailable Redis.
+            # A read whose connection is closed would be reported as an unavailable Redis.
             await client.reads.drain(settings.block_ms / 1000 + _LAST_READ_WITHIN)
         finally:
             await _stop(broker, client)
@@ -93,21 +93,21 @@ class _Handovers:
 
     def __init__(self) -> None:
         self._closed = False
-        self._busy: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
 
-    def receiver(self, stream: str, receive: Receive) -> Callable[[list[RawEntry]], Awaitable[None]]:
+    def handing_to(self, stream: str, receive: Receive) -> Callable[[list[RawEntry]], Awaitable[None]]:
         """Return a function that passes raw entries of a stream to a receiver."""
 
-        async def pass_on(entries: list[RawEntry]) -> None:
+        async def parse_and_pass(entries: list[RawEntry]) -> None:
             await receive([_pending_alert(stream, entry_id, fields) for entry_id, fields in entries])
 
         async def hand_over(entries: list[RawEntry]) -> None:
             if self._closed:
                 return  # they stay pending
-            task = asyncio.create_task(pass_on(entries))
-            self._busy.add(task)
+            task = asyncio.create_task(parse_and_pass(entries))
+            self._under_way.add(task)
             await asyncio.wait({task})
-            self._busy.discard(task)
+            self._under_way.discard(task)
             if not task.cancelled():
                 task.result()
 
@@ -116,7 +116,7 @@ class _Handovers:
     async def close(self) -> None:
         """Pass on nothing more, and cancel the tasks under way."""
         self._closed = True
-        await cancel(*self._busy)
+        await cancel(*self._under_way)
 
 
 def _pending_alert(stream: str, entry_id: bytes, fields: Sequence[bytes]) -> PendingAlert:

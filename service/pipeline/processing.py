@@ -287,13 +287,14 @@ class BatchProcessor:
     async def _add_opening_alerts(self, batch: Batch, alerted: _Alerted) -> None:
         """Add the `opened` alert to parts that begin in this batch, with the known context of their response.
 
-        A part without deltas gets no alert here: its text may be a copy of another one. Settlement decides.
+        A part that does not begin with a delta gets no alert here, because its text may be a copy of another
+        one. Settlement raises it.
         """
         new = {
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._has_opening_alert(part)
+            if self._raises_opening_alert(part)
             and not alerted.get(part)
             and batch.commit.begins_with_delta(change)
         }
@@ -305,7 +306,7 @@ class BatchProcessor:
             else:
                 new[part].opening_alert = self._opening_alert(batch, part, stored)
 
-    def _has_opening_alert(self, part: PartKey) -> bool:
+    def _raises_opening_alert(self, part: PartKey) -> bool:
         handler = self._table.kinds.get(part.kind)
         return handler is not None and handler.opened is not None
 

@@ -64,6 +64,7 @@ class PartChange:
         self.ids_differ = False
         """True if events of the batch have different item ids for the part."""
         self.opening_alert: ModerationAlert | None = None
+        """The opening alert, if this batch raises it."""
         self.contradicted: ModerationAlert | None = None
         """The alert about a closing with another text than the finished part's, or None."""
 

@@ -29,7 +29,7 @@ BEGINNING = EntryId(0, 0)
 
 
 class EntryRef(NamedTuple):
-    """The position of an alert: its stream and its id."""
+    """The position of an alert: its stream and the id of its entry."""
 
     stream: str
     id: EntryId
@@ -61,7 +61,8 @@ class Failure:
 
     reason: UndeliveredReason
     answer: str
-    """The destination's last answer, in one line without secrets."""
+    """The destination's last answer, in one line without secrets; for `unreadable`, what is wrong with
+    the entry."""
     attempts: int
     """Number of attempts by the relay that gave up."""
     failed_at: datetime
@@ -99,7 +100,7 @@ class Outbox(Protocol):
         """Return the alerts among these entries that are still pending."""
         ...
 
-    async def settle(self, refs: Collection[EntryRef]) -> None:
+    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
         """Acknowledge alerts that were delivered, or that this destination does not get."""
         ...
 

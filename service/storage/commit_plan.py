@@ -121,9 +121,10 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A response that more changes than growing logs. `response_of` in commit.lua describes the fields.
+    """A response that the batch changes by more than fragments in known logs.
 
-    `member` is its name in the sorted sets `open` and `waiting`.
+    `response_of` in commit.lua describes the fields. `member` is its name in the sorted sets `open` and
+    `waiting`.
     """
 
     state: int

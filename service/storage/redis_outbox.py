@@ -91,7 +91,7 @@ class RedisOutbox:
         entries = await self._existing(refs)
         there = {entry.ref for entry in entries}
         lost = [ref for ref in refs if ref not in there]
-        await self.settle(lost)
+        await self.acknowledge(lost)
         return Page(entries, refs[-1].id if refs else after, len(refs) == PAGE, len(lost))
 
     async def still_pending(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
@@ -116,7 +116,7 @@ class RedisOutbox:
             if reply
         ]
 
-    async def settle(self, refs: Collection[EntryRef]) -> None:
+    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
         """Acknowledge alerts that were delivered, or that this destination does not get."""
         for stream, some in _by_stream(refs):
             with unavailable_if_away(stream):
@@ -150,6 +150,7 @@ class RedisOutbox:
     async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Save a digest."""
         refs = [[ref.stream, str(ref.id)] for ref in digest.refs]
+        # `places` is the stored name of `refs`.
         written = json.dumps({"confirmed": digest.confirmed, "places": refs})
         with unavailable_if_away():
             pipeline = self._client.pipeline(transaction=False)

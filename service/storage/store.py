@@ -149,8 +149,8 @@ class RedisStorage:
     async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses: see `Storage.registers_for_opening`.
 
-        None means that no opening alert is needed now. It was raised before; or the part is stored without
-        one, because it began with a closing, and settlement raises it.
+        None means that no alert is to be raised now: it was raised before, or the part is stored without one,
+        because it did not begin with a delta, and settlement raises it.
         """
         names = list(REGISTERS)
         pipeline = self._client.pipeline(transaction=False)

@@ -22,7 +22,7 @@ class StoredUndelivered(NamedTuple):
     """An undelivered alert and the id of its entry."""
 
     id: str
-    alert: UndeliveredAlert
+    undelivered: UndeliveredAlert
 
 
 class Undelivered:

@@ -65,7 +65,7 @@ async def test_pending_is_what_was_read_and_not_settled(stage: Stage) -> None:
     assert await stage.pending() == [first, second, third, fourth]
     assert await stage.pending(first.id, fourth.id) == [second, third]
     assert await stage.pending(idle_ms=60_000) == []
-    await stage.outbox.settle([first, third])
+    await stage.outbox.acknowledge([first, third])
     assert await stage.pending() == [second, fourth]
     assert [entry.ref for entry in await stage.outbox.still_pending([first, second])] == [second]
 
@@ -168,6 +168,6 @@ async def test_what_is_pending_is_trimmed_last(stage: Stage, *, hours: int, read
     group = ConsumerGroup(redis, Keys(names), "worker")
     await group.ensure()
     if reads:
-        await stage.outbox.settle(await stage.read())
+        await stage.outbox.acknowledge(await stage.read())
     await group.trim(HOUR_MS)
     assert (await redis.xlen(names.alerts) == 300) is stays

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.alerts.deciding.matching import first_found, mismatch_of_route
-from service.alerts.deciding.rules import ask
+from service.alerts.deciding.rules import try_rules
 from service.alerts.delivery import Notification
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Explanation(NamedTuple):
 def explain(policy: Policy, alert: ModerationAlert, now: datetime) -> Explanation:
     """Explain what `policy.decide` does with an alert, by the same functions."""
     judged = policy.judge(alert)
-    asked = list(ask(alert, policy.rules))
+    asked = list(try_rules(alert, policy.rules))
     return Explanation(
         judged=judged,
         asked=asked,

@@ -49,7 +49,7 @@ _CRITERIA: Final[Mapping[str, Callable[[JudgedAlert], str | None]]] = {
 def mismatch_of_route(match: Match, judged: JudgedAlert) -> str | None:
     """Return the first mismatch between an alert and a route's match; None if it matches.
 
-    No file can name a phase that its version does not know. So for an alert of an unknown type, the route's
+    A file can name only phases that this version knows. So for an alert of an unknown type, the route's
     phase is ignored and only the other criteria count. Otherwise no route would match, and nobody would be
     alerted.
     """

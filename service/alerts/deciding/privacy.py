@@ -160,7 +160,7 @@ class Redactor:
 
     def redact_text(self, text: str) -> str:
         """Return the redacted text, cut after `MAX_SENT` characters of the original."""
-        searched = text[: MAX_TEXT + 1]  # one more than is searched, which marks the text as cut
+        searched = text[: MAX_TEXT + 1]  # one beyond the limit shows `_without` that the text goes on
         redacted = self._redacted_texts.get(searched)
         if redacted is None:
             redacted = self._redacted_texts[searched] = _without(searched, self.searches)

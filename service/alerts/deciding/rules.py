@@ -34,10 +34,10 @@ def shipped() -> tuple[AlertRule, ...]:
 def rules_of(config: Config) -> tuple[AlertRule, ...]:
     """Return the rules that apply, in the order in which they are tried."""
     own = {rule.name for rule in config.rules}
-    ship = [rule for rule in shipped() if rule.name not in own]
+    not_replaced = [rule for rule in shipped() if rule.name not in own]
     if isinstance(config.shipped_rules, tuple):
-        ship = [rule for rule in ship if rule.name in config.shipped_rules]
-    return (*config.rules, *(ship if config.shipped_rules else ()))
+        not_replaced = [rule for rule in not_replaced if rule.name in config.shipped_rules]
+    return (*config.rules, *(not_replaced if config.shipped_rules else ()))
 
 
 class RuleAnswer(NamedTuple):
@@ -47,7 +47,7 @@ class RuleAnswer(NamedTuple):
     mismatch: str | None
 
 
-def ask(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnswer]:
+def try_rules(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnswer]:
     """Try the rules in order, and stop after the first that matches."""
     as_written = JudgedAlert(alert, alert.severity)
     for rule in rules:
@@ -61,7 +61,7 @@ def ask(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[RuleAnsw
 
 def judge(alert: ModerationAlert, rules: Iterable[AlertRule]) -> JudgedAlert:
     """Return the alert with the severity and category of the first rule that matches."""
-    for rule, why_not in ask(alert, rules):
+    for rule, why_not in try_rules(alert, rules):
         if why_not is None:
             return JudgedAlert(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)
     return JudgedAlert(alert, alert.severity)

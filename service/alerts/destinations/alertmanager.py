@@ -23,7 +23,7 @@ from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.ending import closes
 from service.alerts.destinations.options import (
     HttpOptions,
-    NotHere,
+    NeverInFile,
     Resolve,
     Variable,
     WebAddress,
@@ -69,7 +69,7 @@ class AlertmanagerOptions(HttpOptions):
     """URL of the Alertmanager; `/api/v2/alerts` is appended unless present."""
     url_env: Variable | None = None
     url_file: Path | None = None
-    authorization: NotHere = None
+    authorization: NeverInFile = None
     authorization_env: Variable | None = None
     """Variable with the whole value of the header, such as `Bearer …`."""
     authorization_file: Path | None = None

@@ -27,7 +27,7 @@ from service.alerts.destinations import answers, secrets, wording
 from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.guard import guarded
-from service.alerts.destinations.options import CommonOptions, Network, NotHere, Variable, exactly_one
+from service.alerts.destinations.options import CommonOptions, Network, NeverInFile, Variable, exactly_one
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class AppriseOptions(CommonOptions):
     """Options of any service that the library apprise knows: mail, Teams, Discord, Telegram and others."""
 
     type: Literal["apprise"]
-    url: NotHere = None
+    url: NeverInFile = None
     url_env: Variable | None = None
     """Variable with a single apprise URL."""
     url_file: Path | None = None

@@ -24,7 +24,7 @@ def as_object(notification: Notification) -> dict[str, Any]:
             "route": notification.route,
             "privacy": notification.privacy,
             "text_sha256": notification.text_sha256,
-            "group": notification.dedup_key,
+            "group": notification.dedup_key,  # not the grouping key: this name is part of the contract
             "resolves": notification.resolves,
             "test": notification.test,
             "digest": _digest(notification.digest) if notification.digest else None,

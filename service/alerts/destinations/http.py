@@ -36,8 +36,8 @@ _MAX_BODY = 4096
 """Maximum bytes of a response body that are read; a person sees only its first line."""
 _BODY_SECONDS = 2.0
 """Maximum seconds to read the body. A slow body changes nothing: the verdict depends on the status."""
-_EPOCH_FROM = 1e9
-"""Seconds from which a `Retry-After` is taken as Unix time, which some servers send."""
+_SMALLEST_UNIX_TIME = 1e9
+"""Smallest `Retry-After` that is read as a Unix time, which some servers send, and not as a pause."""
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DELIVERED = range(200, 300)
 _REDIRECTS = range(300, 400)
@@ -184,7 +184,7 @@ def retry_after(header: str) -> float | None:
     written = header.strip()
     if _SECONDS.fullmatch(written):
         seconds = float(written)
-        return seconds if seconds < _EPOCH_FROM else max(seconds - time.time(), 0.0)
+        return seconds if seconds < _SMALLEST_UNIX_TIME else max(seconds - time.time(), 0.0)
     try:
         until = parsedate_to_datetime(written)
         if until.tzinfo is None:

@@ -96,7 +96,7 @@ def _web_address(url: str) -> str:
     return url
 
 
-def _not_here(_value: Any, info: ValidationInfo) -> None:
+def _never_in_file(_value: Any, info: ValidationInfo) -> None:
     raise ValueError(
         f"nothing: it is a secret, and belongs into an environment variable named by {info.field_name}_env, "
         f"or into a file named by {info.field_name}_file"
@@ -115,7 +115,7 @@ def one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-NotHere = Annotated[None, BeforeValidator(_not_here)]
+NeverInFile = Annotated[None, BeforeValidator(_never_in_file)]
 """Field for a secret that people try to write into the file; the error names the right place."""
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """Name of an environment variable."""

@@ -19,7 +19,7 @@ from service.alerts.destinations.destination_type import DestinationType
 from service.alerts.destinations.ending import closes
 from service.alerts.destinations.options import (
     HttpOptions,
-    NotHere,
+    NeverInFile,
     Resolve,
     Variable,
     WebAddress,
@@ -56,7 +56,7 @@ class PagerDutyOptions(HttpOptions):
     type: Literal["pagerduty"]
     url: WebAddress = "https://events.pagerduty.com/v2/enqueue"
     """URL of the API; in the service region EU: `https://events.eu.pagerduty.com/v2/enqueue`."""
-    routing_key: NotHere = None
+    routing_key: NeverInFile = None
     routing_key_env: Variable | None = None
     routing_key_file: Path | None = None
     source: str = "deltaloom"

@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from service.alerts.destinations import body, secrets, wording
 from service.alerts.destinations.destination_type import DestinationType
-from service.alerts.destinations.options import HttpOptions, NotHere, Variable, exactly_one
+from service.alerts.destinations.options import HttpOptions, NeverInFile, Variable, exactly_one
 from service.alerts.phases import phase_of
 from service.alerts.severity import known
 
@@ -55,7 +55,7 @@ class SlackOptions(HttpOptions):
     """Options of a Slack channel, via an incoming webhook."""
 
     type: Literal["slack"]
-    url: NotHere = None
+    url: NeverInFile = None
     url_env: Variable | None = None
     url_file: Path | None = None
 

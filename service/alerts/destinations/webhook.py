@@ -24,7 +24,7 @@ from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.options import (
     Files,
     HttpOptions,
-    NotHere,
+    NeverInFile,
     Variable,
     Variables,
     WebAddress,
@@ -52,7 +52,7 @@ class WebhookOptions(HttpOptions):
     url: WebAddress | None = None
     url_env: Variable | None = None
     url_file: Path | None = None
-    secret: NotHere = None
+    secret: NeverInFile = None
     secret_env: Variables = ()
     """Variables of one or several secrets; each one signs, so that receivers can rotate them gradually."""
     secret_file: Files = ()

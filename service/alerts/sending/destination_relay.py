@@ -1,19 +1,21 @@
 """Deliver the pending alerts of one destination while this process holds the destination's lease.
 
 ```text
-accept             decide what to do with alerts that were read (_sort); settle those that make no message
+accept             decide what to do with alerts that were read (_divide); finish those that make no message
 Windows.place      hold the message for a digest, or
 Schedule.add       add it to the schedule, behind messages about the same part
-_send              begin attempts while the lease is held, no pause lasts, and the rate limit allows it
+_give_up_expired   give up messages `give_up_after` seconds after their alert
+_send              begin attempts while the lease is held, no pause lasts, and the rate limit allows it;
+                   give up every message while the destination is disabled
 _attempt           deliver the message once:
-  delivered          _settle: acknowledge its alerts, so that they are no longer pending
-  retry              _try_again: attempt again later; give up when the alert has been pending for too long
+  delivered          _acknowledge: acknowledge its alerts, so that they are no longer pending
+  retry              _try_again: put it back into the schedule, with a pause
   refused, gone      _give_up: copy to the undelivered alerts and acknowledge, in one step
 ```
 
 Memory holds only alerts that are pending in Redis anyway: if the process ends at any point, the next lease
-holder takes all of them over. An alert that was delivered but not yet settled is then delivered again, with
-the same id.
+holder takes all of them over. An alert that was delivered but not yet acknowledged is then delivered again,
+with the same id.
 """
 
 from __future__ import annotations
@@ -51,10 +53,10 @@ _ATTEMPT_TIMEOUT: Final = 330.0
 """Maximum seconds for an attempt. Destinations have timeouts of up to 300 s; this catches one that hangs."""
 
 _LARGE_BYTES: Final = 10_000
-"""Size in bytes above which an alert is decided in a thread; smaller ones take at most a few milliseconds."""
+"""Size in bytes above which an alert is decided on in a thread; a smaller one takes a few milliseconds."""
 
 _CHECK_INTERVAL: Final = 1.0
-"""Seconds between checks for events without a notification, such as a message's expiry."""
+"""Maximum seconds between two rounds of `run`: some things do not wake it, such as a message that expires."""
 _MAX_EXPIRED: Final = 100
 _NEVER_TRIED: Final = "no attempt was made"
 
@@ -76,8 +78,8 @@ class _Decided(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Sorted:
-    """Alerts that were read, sorted by what happens to them."""
+class _Divided:
+    """Alerts that were read, divided by what happens to them."""
 
     messages: list[OutgoingMessage] = field(default_factory=list)
     not_sent: list[EntryRef] = field(default_factory=list)
@@ -85,7 +87,7 @@ class _Sorted:
     """Entries that hold no valid alert, each with the reason."""
 
 
-class Relay:
+class DestinationRelay:
     """Delivery to one destination.
 
     Args:
@@ -118,8 +120,9 @@ class Relay:
         self._in_flight = InFlightLimit()
         rate, group = options.rate_limit, options.group
         self._bucket = rate and TokenBucket(rate.per_minute, rate.burst, self._clock())
-        self._windows = group and Windows(group, self._schedule.busy)
-        self._pending: set[EntryRef] = set()
+        self._windows = group and Windows(group, self._schedule.is_scheduled)
+        self._accepted: set[EntryRef] = set()
+        """Entries whose messages were accepted and are not done yet."""
         self._under_way: set[asyncio.Task[None]] = set()
         self._disabled: str | None = None
         """Answer of the destination when it reported that it no longer exists; None while it is enabled."""
@@ -130,7 +133,8 @@ class Relay:
         self._announced_until = 0.0
         """Event loop time at which the pause logged last ends."""
         self._next_check = 0.0
-        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        """Set to begin the next round of `run` at once."""
         self._ending = False
 
     # ---------------------------------------------------------------------------------------------- accepting
@@ -142,22 +146,22 @@ class Relay:
         saved = await self._retrying.call(self._outbox.digests)
         for digest_id, digest in saved.items():
             if digest.confirmed:
-                await self._retrying.call(self._outbox.settle, digest.refs)
+                await self._retrying.call(self._outbox.acknowledge, digest.refs)
                 await self._retrying.call(self._outbox.delete_digest, digest_id)
             else:
                 await self._resume_digest(digest_id, digest)
 
     async def accept(self, entries: Sequence[PendingAlert]) -> None:
         """Accept alerts that were read, in the order of their stream. Return when there is room for more."""
-        sorted_alerts = await self._sort(entries)
+        divided = await self._divide(entries)
         now = self._clock()
-        for message in sorted_alerts.messages:
+        for message in divided.messages:
             for each in self._windows.place(message, now) if self._windows else [message]:
                 self._schedule.add(each)
         if self._in_flight.full:
             self._send_fullest_window()
-        self._changed.set()
-        await self._settle_unsent(sorted_alerts)
+        self._wake.set()
+        await self._finish_unsent(divided)
         await self._in_flight.wait()
 
     async def check_enabled(self) -> None:
@@ -165,33 +169,33 @@ class Relay:
         if self._disabled_is_stored and await self._outbox.disabled_answer() is None:
             self._disabled, self._disabled_is_stored = None, False
             logs.logger().warning("destination enabled")
-            self._changed.set()
+            self._wake.set()
 
-    async def _sort(self, entries: Iterable[PendingAlert]) -> _Sorted:
-        """Read and sort alerts. Those that make a message are in flight from now on."""
+    async def _divide(self, entries: Iterable[PendingAlert]) -> _Divided:
+        """Parse alerts and divide them by what happens next; those that make a message are now in flight."""
         now = datetime.now(UTC)
         decisions = [
-            (each, await self._decide_entry(each, now)) for each in entries if each.ref not in self._pending
+            (each, await self._decide_entry(each, now)) for each in entries if each.ref not in self._accepted
         ]
-        sorted_alerts = _Sorted()
+        divided = _Divided()
         for entry, decided in decisions:
-            if entry.ref in self._pending:  # duplicate within `entries`, or accepted meanwhile
+            if entry.ref in self._accepted:  # duplicate within `entries`, or accepted meanwhile
                 continue
             if isinstance(decided, NotAnAlertError):
-                sorted_alerts.unreadable.append((entry.ref, f"the entry holds no alert: {decided}"))
+                divided.unreadable.append((entry.ref, f"the entry holds no alert: {decided}"))
                 continue
             if decided.left_out:
                 logs.logger().warning(
                     "alert fields ignored", alert=decided.alert_id, left_out=list(decided.left_out)
                 )
             if decided.notification is None:
-                sorted_alerts.not_sent.append(entry.ref)
+                divided.not_sent.append(entry.ref)
             else:
-                sorted_alerts.messages.append(self._message(entry, decided.notification))
-        return sorted_alerts
+                divided.messages.append(self._take_in(entry, decided.notification))
+        return divided
 
     async def _decide_entry(self, entry: PendingAlert, now: datetime) -> _Decided | NotAnAlertError:
-        """Read an alert and decide on it; use a thread for a large one, as its patterns take milliseconds."""
+        """Parse an alert and decide on it; a large one in a thread, because rules take long to search it."""
         data = entry.data or b""
         if len(data) <= _LARGE_BYTES:
             return self._parse_and_decide(data, now)
@@ -204,17 +208,18 @@ class Relay:
             return error
         return _Decided(alert.id, left_out, self._decide(alert, now))
 
-    async def _settle_unsent(self, sorted_alerts: _Sorted) -> None:
-        """Settle alerts that make no message for this destination, and give up unreadable entries."""
-        if sorted_alerts.not_sent:
-            await self._retrying.call(self._outbox.settle, sorted_alerts.not_sent)
-        for ref, why in sorted_alerts.unreadable:
+    async def _finish_unsent(self, divided: _Divided) -> None:
+        """Acknowledge alerts that make no message for this destination, and give up unreadable entries."""
+        if divided.not_sent:
+            await self._retrying.call(self._outbox.acknowledge, divided.not_sent)
+        for ref, why in divided.unreadable:
             await self._record_undelivered(
                 [ref], Failure("unreadable", why, 0, datetime.now(UTC)), str(ref.id)
             )
 
-    def _message(self, entry: PendingAlert, notification: Notification) -> OutgoingMessage:
-        self._pending.add(entry.ref)
+    def _take_in(self, entry: PendingAlert, notification: Notification) -> OutgoingMessage:
+        """Accept an alert: return its message, which is in flight from now on."""
+        self._accepted.add(entry.ref)
         size = len(entry.data or b"")
         self._in_flight.enter(size)
         age = time.time() - entry.ref.id.ms / 1000
@@ -224,13 +229,13 @@ class Relay:
     async def _resume_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Rebuild an unfinished digest with the same id, from those of its alerts that are still pending."""
         entries = await self._retrying.call(self._outbox.still_pending, digest.refs)
-        sorted_alerts = await self._sort(entries)
-        await self._settle_unsent(sorted_alerts)
-        if not sorted_alerts.messages:
+        divided = await self._divide(entries)
+        await self._finish_unsent(divided)
+        if not divided.messages:
             await self._retrying.call(self._outbox.delete_digest, digest_id)
             return
         by = self._options.group.by if self._options.group else ()
-        message = rebuild_digest(digest_id, sorted_alerts.messages, by)
+        message = rebuild_digest(digest_id, divided.messages, by)
         message.saved = True
         self._schedule.add(message)
 
@@ -239,14 +244,14 @@ class Relay:
     async def run(self) -> None:
         """Send until cancelled, or until `end` or `end_soon` is called."""
         while not self._ending:
-            self._changed.clear()
+            self._wake.clear()
             now = self._clock()
             self._end_windows(now)
             self._give_up_expired(now)
             wait = self._send(now)
             try:
                 async with asyncio.timeout(wait):
-                    await self._changed.wait()
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 
@@ -254,7 +259,7 @@ class Relay:
         """Stop beginning attempts, and let `accept` return at once."""
         self._ending = True
         self._in_flight.lift()
-        self._changed.set()
+        self._wake.set()
 
     async def end(self) -> None:
         """Stop beginning attempts, and return when those under way have ended."""
@@ -274,7 +279,7 @@ class Relay:
 
     def _send_fullest_window(self) -> None:
         """Send the largest held digest now, to make room for other alerts, which may be more severe."""
-        if self._windows and self._options.group and (held := self._windows.end_fullest()):
+        if self._windows and self._options.group and (held := self._windows.empty_fullest()):
             self._schedule.add(make_digest(self._destination.name, held, self._options.group.by))
 
     def _give_up_expired(self, now: float) -> None:
@@ -302,7 +307,7 @@ class Relay:
         return _CHECK_INTERVAL
 
     def _seconds_until_next(self, now: float) -> float:
-        """Return the seconds until the next attempt may begin."""
+        """Return the seconds until an attempt may begin or a window ends; 0 if one may begin now."""
         next_at = self._schedule.next_at()
         if next_at is None or len(self._under_way) >= self._health.max_under_way:  # `_ended` wakes the loop
             return self._until_window_ends(now)
@@ -319,6 +324,7 @@ class Relay:
 
     def _until_window_ends(self, now: float) -> float:
         ends_at = self._windows.next_end() if self._windows else None
+        # Never 0, which would mean that an attempt may begin.
         return _CHECK_INTERVAL if ends_at is None else max(ends_at - now, 0.001)
 
     def _begin(self, message: OutgoingMessage, step: Coroutine[None, None, None]) -> None:
@@ -328,7 +334,7 @@ class Relay:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        self._changed.set()
+        self._wake.set()
 
     async def _carry_out(self, message: OutgoingMessage, step: Coroutine[None, None, None]) -> None:
         """Run a step; if it fails, schedule the message again, so that its lane is not blocked forever."""
@@ -351,13 +357,13 @@ class Relay:
         self._last_answer = outcome.answer
         match outcome.verdict:
             case Verdict.DELIVERED:
-                self._record_answer()
+                self._mark_reachable()
                 logs.logger().debug("alert delivered", alert=message.notification.id, answer=outcome.answer)
-                await self._settle(message)
+                await self._acknowledge(message)
             case Verdict.RETRY:
                 self._try_again(message, outcome)
             case Verdict.REFUSED:
-                self._record_answer()
+                self._mark_reachable()
                 await self._give_up(message, "refused", outcome.answer)
             case Verdict.GONE:
                 await self._disable(outcome.answer)
@@ -375,7 +381,7 @@ class Relay:
             logs.logger().error("destination failed", error=type(error).__name__, where=where)
             return Outcome(Verdict.RETRY, f"{type(error).__name__} in deltaloom")
 
-    def _record_answer(self) -> None:
+    def _mark_reachable(self) -> None:
         if self._health.answered():
             logs.logger().info("destination recovered")
             self._schedule.hasten(self._clock())
@@ -410,15 +416,15 @@ class Relay:
         await self._retrying.call(self._outbox.disable, answer, datetime.now(UTC))
         self._disabled_is_stored = True
 
-    # ----------------------------------------------------------------------------------------------- settling
+    # ---------------------------------------------------------------------------------------------- finishing
 
-    async def _settle(self, message: OutgoingMessage) -> None:
+    async def _acknowledge(self, message: OutgoingMessage) -> None:
         """Acknowledge the alerts of a delivered message."""
         digest_id = message.notification.id
         if message.saved:
             digest = SavedDigest(message.refs, confirmed=True)
             await self._retrying.call(self._outbox.save_digest, digest_id, digest)
-        await self._retrying.call(self._outbox.settle, message.refs)
+        await self._retrying.call(self._outbox.acknowledge, message.refs)
         await self._done(message)
 
     async def _give_up(self, message: OutgoingMessage, reason: UndeliveredReason, answer: str) -> None:
@@ -427,19 +433,19 @@ class Relay:
         await self._record_undelivered(message.refs, failure, message.notification.id)
         await self._done(message)
 
-    async def _record_undelivered(self, refs: Sequence[EntryRef], failure: Failure, name: str) -> None:
+    async def _record_undelivered(self, refs: Sequence[EntryRef], failure: Failure, shown_id: str) -> None:
         """Copy alerts to the undelivered alerts, acknowledge them, and log it.
 
         Args:
             refs: entries of the alerts.
             failure: the reason.
-            name: id of the message, or of an entry that holds no alert.
+            shown_id: id of the message, or of an entry that holds no alert.
         """
         for ref in refs:
             await self._retrying.call(self._outbox.give_up, ref, failure)
         logs.logger().error(
             "alert undelivered",
-            alert=name,
+            alert=shown_id,
             alerts=len(refs),
             reason=failure.reason,
             answer=failure.answer,
@@ -449,6 +455,6 @@ class Relay:
     async def _done(self, message: OutgoingMessage) -> None:
         if message.saved:
             await self._retrying.call(self._outbox.delete_digest, message.notification.id)
-        self._pending.difference_update(message.refs)
+        self._accepted.difference_update(message.refs)
         self._in_flight.leave(len(message.refs), message.size)
         self._schedule.done(message)

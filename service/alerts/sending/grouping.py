@@ -1,15 +1,17 @@
 """Group similar alerts into digests.
 
-A window opens with an alert and lasts for a configured time. Its first similar alerts are sent one by one, at
-once. Later ones are held, and sent as one digest when the window ends; a single held alert is sent as it is.
+A lane is a deduplication key: the part, or whatever else an alert is about. Messages of one lane are sent in
+order.
 
-- A message about a part with a held message is held too if both are similar. If not (the whole text of a
-  refusal may be more severe than its beginning), both are sent now, in order.
-- A message about a part with a message on its way is sent too, behind that one.
+A window opens with an alert and lasts for a configured time. The first few similar alerts in it are sent as
+single messages, without delay. Later ones are held, and sent as one digest when the window ends; a single
+held alert is sent as it is.
 
-So a held message is the earliest unsent one of its part, and a digest never overtakes an earlier message.
+- If a message of the same lane is held, a new one is held too if both are similar. If not (the whole text of
+  a refusal may be more severe than its beginning), both are sent now, in order.
+- If a message of the same lane is scheduled or being sent, the new one is scheduled behind it.
 
-A part, or whatever else an alert is about, is a lane here: messages of one lane are sent in order.
+So a held message is the earliest unsent one of its lane, and a digest never overtakes an earlier message.
 
 Times are seconds of any one clock, which the caller reads.
 """
@@ -41,7 +43,7 @@ EXAMPLES: Final = 3
 class _Window:
     ends_at: float
     alone: int = 0
-    """Number of alerts that were sent one by one."""
+    """Number of alerts that were sent as single messages."""
     held: list[OutgoingMessage] = field(default_factory=list)
 
 
@@ -49,19 +51,22 @@ class Windows:
     """Held messages, by grouping key.
 
     Args:
-        grouping: fields of the grouping key, length of a window, and number of alerts sent one by one.
-        on_its_way: returns whether a lane has a message that is scheduled or under way.
+        grouping: fields of the grouping key, length of a window, and number of alerts sent without delay.
+        is_scheduled: returns whether a lane has a message that is scheduled or under way.
     """
 
-    def __init__(self, grouping: Grouping, on_its_way: Callable[[str], bool]) -> None:
+    def __init__(self, grouping: Grouping, is_scheduled: Callable[[str], bool]) -> None:
         self._grouping = grouping
-        self._on_its_way = on_its_way
+        self._is_scheduled = is_scheduled
         self._windows: dict[str, _Window] = {}
         self._held: dict[str, str] = {}
         """Grouping key of the window that holds messages of a lane, by lane."""
 
     def place(self, message: OutgoingMessage, now: float) -> list[OutgoingMessage]:
-        """Hold a message, or return it, after those that must go before it, to be sent now."""
+        """Hold a message and return nothing, or return the messages to send now.
+
+        These are the held ones of its lane, which must go first, and then this one.
+        """
         key = grouping_key(message.notification, self._grouping.by)
         (lane,) = message.lanes
         held_as = self._held.get(lane)
@@ -70,7 +75,7 @@ class Windows:
         window = self._windows.get(key)
         if window is None or (window.ends_at <= now and not window.held):
             window = self._windows[key] = _Window(now + self._grouping.window)
-        if held_as is None and (self._on_its_way(lane) or window.alone < self._grouping.from_ - 1):
+        if held_as is None and (self._is_scheduled(lane) or window.alone < self._grouping.from_ - 1):
             window.alone += 1
             return [message]
         window.held.append(message)
@@ -85,7 +90,7 @@ class Windows:
             self._forget(messages)
         return [messages for messages in held if messages]
 
-    def end_fullest(self) -> Sequence[OutgoingMessage]:
+    def empty_fullest(self) -> Sequence[OutgoingMessage]:
         """Return the held messages of the window that holds most, and empty it; the window stays open."""
         fullest = max(self._windows.values(), key=lambda window: len(window.held), default=None)
         if fullest is None:
@@ -172,6 +177,6 @@ def _label(notification: Notification) -> str:
 
 
 def _examples(notifications: Iterable[Notification]) -> list[Notification]:
-    """Return the most severe notifications, one for each part: the latest, since an end says the most."""
+    """Return the latest notification of each lane, which says the most; the most severe first."""
     last_of_each = {notification.dedup_key: notification for notification in notifications}
     return sorted(last_of_each.values(), key=_rank)[:EXAMPLES]

@@ -6,14 +6,17 @@ import asyncio
 from typing import Final
 
 MESSAGES: Final = 5000
+"""Maximum number of messages."""
+
 BYTES: Final = 64 * 1024 * 1024
+"""Maximum total size of their alerts."""
 
 
 class InFlightLimit:
     """A limit on the number and total size of messages in flight."""
 
     def __init__(self, messages: int = MESSAGES, size: int = BYTES) -> None:
-        self._messages, self._size = messages, size
+        self._room, self._room_bytes = messages, size
         self._free = asyncio.Event()
         self._free.set()
 
@@ -36,13 +39,13 @@ class InFlightLimit:
 
     def lift(self) -> None:
         """Lift the limit during shutdown, when nothing more is read."""
-        self._messages = self._size = 1 << 62
+        self._room = self._room_bytes = 1 << 62
         self._free.set()
 
     def _change(self, messages: int, size: int) -> None:
-        self._messages -= messages
-        self._size -= size
-        if self._messages > 0 and self._size > 0:
+        self._room -= messages
+        self._room_bytes -= size
+        if self._room > 0 and self._room_bytes > 0:
             self._free.set()
         else:
             self._free.clear()

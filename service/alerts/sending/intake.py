@@ -1,9 +1,9 @@
 """Take the pending alerts of one stream once and in order, despite lost replies and concurrent readers.
 
-A consumer group delivers entries in stream order. A delivered entry may not reach this process: the reply was
-lost, or a relay that had lost its lease without knowing read it. Such an orphaned entry is pending. Since a
-batch is the reply of a single read, the entry lies between two batches. So the intake looks for pending
-entries there before it passes on the next batch, and regularly behind the last one.
+A consumer group gives out entries in stream order. An entry may be read for the group and not reach this
+process: the reply was lost, or a relay that had lost its lease without knowing read it. Such an orphaned
+entry is pending. Since a batch is the reply of a single read, the entry lies between two batches. So the
+intake looks for pending entries there before it passes on the next batch, and regularly behind the last one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.retrying import RetryUntilAvailable
 
 ORPHANED_AFTER_MS: Final = 5000
-"""Milliseconds after its delivery at which an entry that has not arrived is considered orphaned."""
+"""Milliseconds after it was read for the group at which an entry that has not arrived counts as orphaned."""
 
 
 class Intake:
@@ -47,7 +47,7 @@ class Intake:
         self._retrying = retrying
         self._receive = receive
         self._seen = BEGINNING
-        """Id up to which all delivered entries have been passed on."""
+        """Id up to which all entries read for the group have been passed on."""
         self._lock = asyncio.Lock()
 
     async def pass_on_pending(self) -> None:
@@ -65,7 +65,7 @@ class Intake:
                 await self._receive(fresh)
 
     async def pass_on_orphaned(self) -> None:
-        """Pass on entries that were delivered more than `ORPHANED_AFTER_MS` ago and did not arrive."""
+        """Pass on entries that were read more than `ORPHANED_AFTER_MS` ago and did not arrive."""
         async with self._lock:
             await self._collect(None, ORPHANED_AFTER_MS)
 
@@ -74,7 +74,7 @@ class Intake:
 
         Args:
             before: id before which they are, or None for all.
-            idle_ms: minimum milliseconds since they were delivered.
+            idle_ms: minimum milliseconds since they were read.
         """
         more = before is None or self._seen < before
         while more:

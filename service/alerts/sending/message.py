@@ -1,4 +1,4 @@
-"""A message on its way to a destination: a notification, and the alerts that it settles."""
+"""A message to a destination: a notification, and the alerts that it delivers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class OutgoingMessage:
-    """A scheduled message. Times are seconds of the event loop's clock."""
+    """A message that is held, scheduled or under way. Times are seconds of the event loop's clock."""
 
     notification: Notification
     refs: Sequence[EntryRef]

@@ -3,9 +3,9 @@
 - Messages of one lane are sent in the order in which they were added, and one is under way at a time: the
   next waits until the one before is done, delivered or given up.
 - Among lanes, the most severe message that is due goes first; among equally severe ones, the one due
-  earliest. A message counts as severe as the most severe one in its lanes, which has to wait for it.
-- A message may be in several lanes: it is sent when it is the first in each. Equally severe messages cannot
-  block each other forever, since the message that was added first is the first in all of its lanes.
+  earliest. A message inherits the severity of the most severe message behind it.
+- A message may be in several lanes: it is sent when it is the first in each. Messages cannot block each other
+  forever, since the message that was added first is the first in all of its lanes.
 
 Times are seconds of any one clock, which the caller reads.
 """
@@ -54,8 +54,8 @@ class Schedule:
         """Heaps by rank; a slot that has become more severe is in two of them."""
         self._numbers = count()
 
-    def busy(self, lane: str) -> bool:
-        """Return whether a lane has a message."""
+    def is_scheduled(self, lane: str) -> bool:
+        """Return whether a lane has a message, waiting or under way."""
         return lane in self._lanes
 
     def add(self, message: OutgoingMessage) -> None:

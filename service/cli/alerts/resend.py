@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deltaloom.messages import UndeliveredAlert
     from service.alerts.deciding.policy import LoadedPolicy
     from service.alerts.delivery import Destination, Outcome
-    from service.cli.alerts.undelivered_alerts import AllUndelivered
+    from service.cli.alerts.all_undelivered import AllUndelivered
     from service.storage.undelivered_store import StoredUndelivered
 
 EXAMPLES = examples(
@@ -45,7 +45,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All present ones.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All that are stored now.")] = False,
     of: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --all: only of this destination.")
     ] = None,
@@ -77,17 +77,17 @@ def run(
 
 
 async def _resend(ids: list[str], of: str | None, to: str | None, loaded: LoadedPolicy) -> None:
-    from service.cli.alerts.undelivered_alerts import undelivered
+    from service.cli.alerts.all_undelivered import connect_undelivered
     from service.cli.command_errors import CommandError
     from service.cli.output import console, note
 
     sent, failed = 0, 0
     destinations = _Destinations(loaded)
     try:
-        async with undelivered() as alerts:
+        async with connect_undelivered() as alerts:
             async for shown_id, stored in _chosen(alerts, ids, of):
                 problem = (
-                    await _send(alerts, destinations, stored.alert, to)
+                    await _send(alerts, destinations, stored.undelivered, to)
                     if stored
                     else "is not there (any more)"
                 )

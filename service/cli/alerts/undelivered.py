@@ -37,10 +37,10 @@ def run(
 
 
 async def _list(to: str | None, limit: int, *, as_json: bool) -> None:
-    from service.cli.alerts.undelivered_alerts import undelivered
+    from service.cli.alerts.all_undelivered import connect_undelivered
     from service.cli.output import console, plural, print_table, write_json
 
-    async with undelivered() as alerts:
+    async with connect_undelivered() as alerts:
         total = await alerts.count()
         chosen = await alerts.newest(limit, to)
     if as_json:
@@ -59,8 +59,8 @@ async def _list(to: str | None, limit: int, *, as_json: bool) -> None:
 def _json(stored: StoredUndelivered) -> str:
     import json
 
-    fields = stored.alert.model_dump(mode="json", exclude={"alert"})
-    alert: object = stored.alert.alert
+    fields = stored.undelivered.model_dump(mode="json", exclude={"alert"})
+    alert: object = stored.undelivered.alert
     with suppress(ValueError, RecursionError):  # an unreadable alert may not be JSON; show it unchanged
         alert = alert and json.loads(str(alert))
     return json.dumps({"id": stored.id, **fields, "alert": alert}, ensure_ascii=False)
@@ -78,10 +78,15 @@ def _table(chosen: list[StoredUndelivered]) -> Table:
     table.add_column("attempts", justify="right")
     table.add_column("answer")
     for stored in chosen:
-        alert = stored.alert
-        failed = alert.failed_at.astimezone().strftime("%m-%d %H:%M")
-        answer = Text(visible(alert.answer))
+        undelivered = stored.undelivered
+        failed = undelivered.failed_at.astimezone().strftime("%m-%d %H:%M")
+        answer = Text(visible(undelivered.answer))
         table.add_row(
-            stored.id, failed, visible(alert.destination), visible(alert.reason), str(alert.attempts), answer
+            stored.id,
+            failed,
+            visible(undelivered.destination),
+            visible(undelivered.reason),
+            str(undelivered.attempts),
+            answer,
         )
     return table

@@ -164,7 +164,7 @@ local function check_rights()
 end
 
 -- End the script if the user may not run a command for alerts, counts or dead letters, which must be written once.
-local function check_rights_to_write_once(has_alerts)
+local function check_rights_for_alerts_and_counts(has_alerts)
   if #LETTERS > 0 then
     must_be_a('stream', DEAD_LETTERS)
     must_be_allowed('XADD', DEAD_LETTERS, '*', '', '')
@@ -412,7 +412,7 @@ must_be_a('zset', OPEN)
 must_be_a('zset', WAITING)
 must_be_a('hash', OWNERS)
 check_rights()
-if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_to_write_once(has_alerts) end
+if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_for_alerts_and_counts(has_alerts) end
 
 -- -------------------------------------------------------------- apply what is idempotent
 
@@ -506,6 +506,8 @@ in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', .
 
 local opened, reported_crowds = {}, {}
 
+-- Add the alerts of a part to the stream, unless an earlier call has. `part.opened` and `part.contradicted` are the
+-- fields of their entries.
 local function raise_alerts(r, response, p, part)
   if part.opened and not part.done and not redis.call('HGET', response.state, 'alerted:' .. part.field) then
     redis.call('XADD', ALERTS, '*', unpack(part.opened))

@@ -1,11 +1,11 @@
 #!lua
--- Copy an alert that a destination cannot get to the undelivered alerts, and acknowledge it.
+-- Add an alert that could not be delivered to the undelivered alerts, and acknowledge it.
 -- The script does nothing unless the alert is pending, so this happens once. The server copies the fields, so a
 -- long text does not travel to the client and back.
 --
 -- KEYS  1 alerts   2 undelivered alerts
 -- ARGV  1 the destination's group   2 id of the alert's entry   3… fields to add: name, value, …
--- Returns 1 if the alert was copied, 0 if it was not pending
+-- Returns 1 if the alert was added, 0 if it was not pending
 
 local ALERTS, UNDELIVERED = KEYS[1], KEYS[2]
 local GROUP, ENTRY, FIRST_FIELD = ARGV[1], ARGV[2], 3

@@ -56,7 +56,7 @@ async def test_all_that_the_alert_had_is_kept(bench: Bench) -> None:
 async def test_what_was_delivered_meanwhile_is_not_given_up(bench: Bench) -> None:
     """Otherwise an alert that another relay has delivered would be stored as undelivered."""
     outbox, (ref,) = await pending(bench, "1")
-    await outbox.settle([ref])
+    await outbox.acknowledge([ref])
     await outbox.give_up(ref, FAILURE)
     assert await entries(bench.redis, bench.names.undelivered) == []
 

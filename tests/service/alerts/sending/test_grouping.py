@@ -31,9 +31,9 @@ def finished(n: int, **of: Any) -> OutgoingMessage:
     return message(f"finished_{n}", phase="refusal.finished", response_id=f"resp_{n}", number=n + 500, **of)
 
 
-def windows(on_its_way: Schedule | None = None) -> Windows:
+def windows(schedule: Schedule | None = None) -> Windows:
     """Return the windows of a destination with this schedule."""
-    return Windows(GROUPING, (on_its_way or Schedule()).busy)
+    return Windows(GROUPING, (schedule or Schedule()).is_scheduled)
 
 
 def test_first_alerts_are_sent_singly_and_the_rest_as_a_digest() -> None:
@@ -108,12 +108,12 @@ def test_end_goes_after_a_beginning_that_is_on_its_way() -> None:
 def test_fullest_window_goes_early() -> None:
     """End the fullest window early. Otherwise a flood of one kind would block reading."""
     held = windows()
-    assert held.end_fullest() == ()
+    assert held.empty_fullest() == ()
     of_other_kind = [opened(n, category="violence") for n in range(20, 23)]
     alerts = [opened(n) for n in range(6)]
     for each in (*of_other_kind, *alerts):
         held.place(each, 0)
-    assert held.end_fullest() == alerts[2:]
+    assert held.empty_fullest() == alerts[2:]
     late = opened(7)
     assert held.place(late, 1) == [], "the window has not ended"
     assert held.ended(60) == [of_other_kind[2:], [late]]

@@ -33,8 +33,8 @@ def test_a_lane_sends_one_message_at_a_time() -> None:
     schedule.done(opened)
     assert schedule.pop(5) is finished
     schedule.done(finished)
-    assert not schedule.busy("a")
-    assert schedule.busy("b")
+    assert not schedule.is_scheduled("a")
+    assert schedule.is_scheduled("b")
 
 
 def test_only_critical_messages_are_taken_on_request() -> None:
@@ -183,7 +183,7 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
     for lane in "abcd":
         added = [each for each in messages if lane in each.lanes]
         assert [each for each in done if lane in each.lanes] == added
-        assert not schedule.busy(lane)
+        assert not schedule.is_scheduled(lane)
 
 
 def is_first(message: OutgoingMessage, waits: list[OutgoingMessage]) -> bool:

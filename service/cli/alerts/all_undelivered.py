@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def undelivered() -> AsyncIterator[AllUndelivered]:
+async def connect_undelivered() -> AsyncIterator[AllUndelivered]:
     """Connect to the server of the settings, and yield its undelivered alerts."""
     from service.cli.connect import connect, read_settings
 
@@ -46,18 +46,18 @@ class AllUndelivered:
         for names, alerts in self._of.items():
             found: list[StoredUndelivered] = []
             async for stored in alerts.newest_first():
-                if destination in (None, stored.alert.destination):
+                if destination in (None, stored.undelivered.destination):
                     found.append(_shown(names, stored))
                 if len(found) == limit:
                     break
             newest += found
-        return heapq.nlargest(limit, newest, key=lambda stored: stored.alert.failed_at)
+        return heapq.nlargest(limit, newest, key=lambda stored: stored.undelivered.failed_at)
 
     async def oldest_first(self, destination: str | None) -> AsyncIterator[StoredUndelivered]:
         """Yield the present alerts, partition by partition, of one destination or (None) of all."""
         for names, alerts in self._of.items():
             async for stored in alerts.oldest_first():
-                if destination in (None, stored.alert.destination):
+                if destination in (None, stored.undelivered.destination):
                     yield _shown(names, stored)
 
     async def get(self, shown_id: str) -> StoredUndelivered | None:
