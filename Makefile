@@ -38,7 +38,7 @@ demo: $(VENV)/.demo ## See it work: a server, a worker, a relay and eight stream
 run: $(VENV)/.demo ## Run a worker here, on REDIS_URL or on an embedded server that keeps its data in .deltaloom/
 	@$(BIN)/deltaloom run $(ARGS)
 
-test: $(VENV)/.dev ## Run the most important tests, in about five minutes on two cores
+test: $(VENV)/.dev ## Run the most important tests, in three to four minutes on two cores
 	$(call say,test: pytest)
 	@$(PYTEST) -m 'not slow and not prove' $(ARGS)
 
@@ -57,7 +57,7 @@ prove: $(VENV)/.prove ## Run the tests against other programs: SDKs, browsers, d
 	$(call say,prove: pytest)
 	@$(PYTEST) -m prove --hypothesis-profile ci $(ARGS)
 
-sabotage: $(VENV)/.dev ## Break the code in fixed ways and see whether each turns the tests red, in about five minutes
+sabotage: $(VENV)/.dev ## Break the code in fixed ways and see whether each turns the tests red, in three to four minutes
 	@$(BIN)/python -m mutation sabotage $(ARGS)
 
 mutate: $(VENV)/.dev ## Make 100 random changes each in Python and Lua and see whether the tests notice, in some hours
