@@ -720,6 +720,16 @@ def test_first_contradicting_text_is_in_the_alert() -> None:
     assert (alert.model, alert.tenant) == ("m-1", "acme")
 
 
+def test_contradicting_alert_has_the_context_of_the_earliest_entry() -> None:
+    """Take the value of a redelivered entry, which is earlier than the entry that gave the stored value."""
+    batch = batch_of([entry(DONE | {"refusal": "yes"}, model="early")], TABLE)
+    late = {RegisterName("model"): Register(EntryId(2**47, 0), "late")}
+    batch.contradict(PART, Contradicted(text_digest("no"), late))
+    alert = batch.commit.responses[KEY].parts[PART].contradicted
+    assert alert is not None
+    assert alert.model == "early"
+
+
 def test_contradicting_checksum_raises_an_alert_without_a_text() -> None:
     """Raise an alert with an empty text if only a contradicting checksum is known."""
     alert = contradicted(DONE | {"text_sha256": SHA256})
