@@ -16,7 +16,7 @@ class TextKind(NamedTuple):
     """A kind of text."""
 
     name: str
-    """Name in messages, keys and settings: lower-case letters and `_`."""
+    """Name in messages, keys and settings: lower-case letters, digits and `_`, at most 64."""
     about: str = ""
     """Description in a few words."""
     part_type: str | None = None

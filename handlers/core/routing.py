@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,24 @@ HandleEvent = Callable[[Any, Origin], Iterable[Effect]]
 """The function of a handler: it takes a validated event and its origin, and returns the effects."""
 
 
-class HandlerConflictError(ValueError):
+_KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class HandlerError(ValueError):
+    """The enabled handlers cannot be used as they are."""
+
+
+class KindNameError(HandlerError):
+    """A handler's own kind has a name that keys and settings cannot hold."""
+
+    def __init__(self, name: str, handler: str) -> None:
+        super().__init__(
+            f"handler {handler!r} brings a kind of text named {name[:100]!r}: use at most 64 lower-case "
+            "letters, digits and underscores, beginning with a letter"
+        )
+
+
+class HandlerConflictError(HandlerError):
     """Two enabled handlers claim one event type; the remedy is to remove one from DELTALOOM_HANDLERS."""
 
     def __init__(self, event_type: str, first: str, second: str) -> None:
@@ -97,8 +115,13 @@ class RoutingTable:
 
         Raises:
             HandlerConflictError: two handlers claim one event type.
+            KindNameError: a handler brings a kind with a name that is not allowed.
         """
         self.handlers = tuple(handlers)
+        for handler in self.handlers:
+            for kind in handler.own_kinds:
+                if not _KIND_NAME.fullmatch(kind.name):
+                    raise KindNameError(kind.name, handler.name)
         self.kinds: Mapping[Kind, Handler] = {
             kind.name if isinstance(kind, TextKind) else kind: h for h in self.handlers for kind in h.kinds
         }

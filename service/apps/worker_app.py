@@ -70,7 +70,7 @@ class WorkerApp:
 
     Raises:
         SettingsError: the settings name an unknown handler.
-        HandlerConflictError: two handlers claim one type of events.
+        HandlerError: two handlers claim one type of events, or a kind of text has a name that is not allowed.
     """
 
     def __init__(self, settings: Settings) -> None:

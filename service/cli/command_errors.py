@@ -26,13 +26,13 @@ def explanation(error: BaseException) -> ErrorExplanation | None:
     """Return the messages and exit code for an error; None if it is a bug in this program."""
     from redis.exceptions import RedisError
 
-    from handlers.core.routing import HandlerConflictError
+    from handlers.core.routing import HandlerError
     from service.alerts.deciding.findings import ConfigError
     from service.alerts.destinations.failures import DestinationError
     from service.settings import SettingsError
     from service.storage.state_format import StateFormatError
 
-    set_up_wrongly = SettingsError | HandlerConflictError | ConfigError | DestinationError | StateFormatError
+    set_up_wrongly = SettingsError | HandlerError | ConfigError | DestinationError | StateFormatError
     if isinstance(error, set_up_wrongly):
         return ErrorExplanation(str(error).splitlines(), MISUSED)
     if isinstance(error, CommandError):

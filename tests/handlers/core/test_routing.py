@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deltaloom.events import RefusalDelta, RefusalDone
+from deltaloom.kinds import TextKind
 from handlers import BUILT_IN, OFF_BY_DEFAULT
-from handlers.core.routing import Handler, HandlerConflictError, Route, RoutingTable
+from handlers.core.routing import Handler, HandlerConflictError, KindNameError, Route, RoutingTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +36,19 @@ def test_two_handlers_of_one_type_are_both_named() -> None:
         "handlers 'first' and 'second' both claim the event type 'response.refusal.delta'; "
         "take one of them out of DELTALOOM_HANDLERS"
     )
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a=1", "a,b", "a b", "Apology", "_x", "a\n", "é", "a" * 65])
+def test_a_kind_with_a_name_that_keys_cannot_hold_is_refused(name: str) -> None:
+    """Name the handler and the rule. Otherwise the name would cut the keys and settings that hold it."""
+    with pytest.raises(KindNameError, match=r"handler 'mine' brings a kind of text named .*lower-case"):
+        RoutingTable([Handler("mine", (), frozenset({TextKind(name)}))])
+
+
+def test_a_kind_with_a_plain_name_is_accepted() -> None:
+    """Accept letters, digits and underscores."""
+    table = RoutingTable([Handler("mine", (), frozenset({TextKind("apology_2")}))])
+    assert set(table.kinds) == {"apology_2"}
 
 
 def test_built_in_handlers_go_together() -> None:
