@@ -40,11 +40,16 @@ _HELD_MS = 30_000
 
 
 class CarefulProducers:
-    """Producers, one per lane, that publish entries again unless a replica is known to have them."""
+    """Producers, one per lane, that publish entries again unless a replica is known to have them.
+
+    In the middle of its lane, each publishes the same entries again and again until it may go on. So the
+    stream does not end before the master dies, however long that takes.
+    """
 
     def __init__(self, generated: Generated, master_of: Callable[[StreamNames], Awaitable[Node]]) -> None:
         self._lanes = generated.lanes
         self._master_of = master_of
+        self._may_go_on = False
 
     @property
     def published(self) -> int:
@@ -56,30 +61,35 @@ class CarefulProducers:
         begun = partial(_has_begun, lane)
         await wait_until(begun, 30, message="a producer has begun", interval=0.005)
 
+    def go_on(self) -> None:
+        """Let the producers publish the second half of their lanes."""
+        self._may_go_on = True
+
     async def publish(self) -> None:
         """Publish all remaining entries."""
         await asyncio.gather(*(self._publish(lane) for lane in self._lanes))
 
     async def _publish(self, lane: Lane) -> None:
         while some := lane.take(_AT_ONCE):
-            confirmed = partial(self._confirmed, lane.names, some)
+            confirmed = partial(self._confirmed, lane, some)
             lane.confirmed += await wait_until(confirmed, 60, message="a replica has it", interval=0.05)
 
-    async def _confirmed(self, names: StreamNames, some: list[EntryToStore]) -> list[str]:
-        """Publish some entries, and return their ids if a replica has them, or an empty list.
+    async def _confirmed(self, lane: Lane, some: list[EntryToStore]) -> list[str]:
+        """Publish some entries, and return their ids if a replica has them and the lane may go on.
 
         WAIT covers only writes of its own connection, so all commands share one.
         """
         try:
-            master = await self._master_of(names)
+            master = await self._master_of(lane.names)
             async with master.client() as client, client.pipeline(transaction=False) as pipeline:
                 for entry in some:
-                    pipeline.xadd(names.deltas, cast("dict[Any, Any]", entry.fields))
+                    pipeline.xadd(lane.names.deltas, cast("dict[Any, Any]", entry.fields))
                 pipeline.execute_command("WAIT", 1, _CONFIRM_MS)
                 *ids, replicas = await pipeline.execute()
         except AWAY:
             return []
-        return ids if replicas else []
+        in_the_middle = len(lane.confirmed) >= len(lane.left)
+        return ids if replicas and (self._may_go_on or not in_the_middle) else []
 
 
 def _has_begun(lane: Lane) -> bool:

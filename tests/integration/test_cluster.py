@@ -296,6 +296,7 @@ async def test_a_master_dies_in_mid_stream(tmp_path: Path) -> None:
             (heir,) = await cluster.replicas_of(dead)
             await kill_in_mid_stream(dead, heir, lane.names, workers[0])
             published = producers.published
+            producers.go_on()
             await cluster.wait_until_replaced(dead)
             await cluster.start(dead)  # it joins as the replica
             await publishing

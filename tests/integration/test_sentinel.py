@@ -99,6 +99,7 @@ async def test_the_master_dies_in_mid_stream(tmp_path: Path, waits: dict[str, ob
             (heir,) = [node for node in group.servers if node is not dead]
             await kill_in_mid_stream(dead, heir, Partitions().all[0], workers[0])
             published = producers.published
+            producers.go_on()
             await group.wait_until_replaced(dead)
             if waits:
                 await generated.wait_until_unread(client)
