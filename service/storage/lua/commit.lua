@@ -43,7 +43,7 @@
 --         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry or '', id
 --                            of the last delivered entry if none is pending, true if a worker is stuck with the oldest
 --                            pending entry, and the older pending entries with a known owner:
---                            {{id, response, stuck}, …}
+--                            {{id, response, stuck}, …}. Absent if no response waits to be settled
 --         ready              responses to settle, except those in `loaded`
 --         more               true if more responses may be ready
 --         surplus            number of open responses beyond the limit; at most as many as this batch changed, not
@@ -113,80 +113,41 @@ local function blob(number)
   return ARGV[FIRST_BLOB - 1 + number]
 end
 
--- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
--- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: an alert's
--- entry or false.
-local function part_of(values)
-  local log, chunk, field, fragments, known, limit, opened, digests, contradicted = unpack(values)
-  return {
-    log = KEYS[log], chunk = blob(chunk), field = field, fragments = fragments, known = known, limit = limit,
-    opened = opened, digests = digests, contradicted = contradicted,
-  }
-end
-
--- Return a response as a table. `activity_ms`: time of its last activity, at most GRAIN_MS too late. `context_known`:
--- the worker omitted the registers as already stored. `closing_ms`: time of its first closing or ending in the batch,
--- or false. `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that
--- the notes announce.
-local function response_of(values)
-  local state, marker, member, activity_ms, context_known, closing_ms, parts, registers, endings, notes, notes_count,
-    announced = unpack(values)
-  local part_tables = {}
-  for p, part in ipairs(parts) do part_tables[p] = part_of(part) end
-  return {
-    state = KEYS[state], marker_key = KEYS[marker], member = member, activity_ms = activity_ms,
-    context_known = context_known, closing_ms = closing_ms, parts = part_tables, registers = registers,
-    endings = endings, notes = notes, notes_count = notes_count, announced = announced,
-  }
-end
-
 local responses = {}
-for r, values in ipairs(RESPONSES) do responses[r] = response_of(values) end
+
+-- Each run creates its functions anew, so those for responses are only created if the batch has any.
+if #RESPONSES > 0 then
+  -- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
+  -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: an alert's
+  -- entry or false.
+  local function part_of(values)
+    local log, chunk, field, fragments, known, limit, opened, digests, contradicted = unpack(values)
+    return {
+      log = KEYS[log], chunk = blob(chunk), field = field, fragments = fragments, known = known, limit = limit,
+      opened = opened, digests = digests, contradicted = contradicted,
+    }
+  end
+
+  -- Return a response as a table. `activity_ms`: time of its last activity, at most GRAIN_MS too late. `context_known`:
+  -- the worker omitted the registers as already stored. `closing_ms`: time of its first closing or ending in the batch,
+  -- or false. `notes_count`: number of fields for its notes and its endings of items. `announced`: number of texts that
+  -- the notes announce.
+  local function response_of(values)
+    local state, marker, member, activity_ms, context_known, closing_ms, parts, registers, endings, notes, notes_count,
+      announced = unpack(values)
+    local part_tables = {}
+    for p, part in ipairs(parts) do part_tables[p] = part_of(part) end
+    return {
+      state = KEYS[state], marker_key = KEYS[marker], member = member, activity_ms = activity_ms,
+      context_known = context_known, closing_ms = closing_ms, parts = part_tables, registers = registers,
+      endings = endings, notes = notes, notes_count = notes_count, announced = announced,
+    }
+  end
+
+  for r, values in ipairs(RESPONSES) do responses[r] = response_of(values) end
+end
 
 -- ------------------------------------------------------------------------------------------------------- check
-
--- End the script if the user may not run a command that comes between the first write and the acknowledgement. (A
--- failure after that loses nothing, because all effects are stored.) OPEN stands for all keys: see must_be_allowed.
-local function check_rights()
-  must_be_allowed('XACK', INPUT, GROUP, '0-1')
-  must_be_allowed('HDEL', OWNERS, '')
-  must_be_allowed('ZADD', OPEN, '0', '')
-  must_be_allowed('GET', OPEN)
-  must_be_allowed('SET', OPEN, '', 'KEEPTTL')
-  must_be_allowed('APPEND', OPEN, '')
-  if #RESPONSES == 0 then return end
-  must_be_allowed('ZCARD', OPEN)
-  must_be_allowed('HGET', OPEN, '')
-  must_be_allowed('HLEN', OPEN)
-  must_be_allowed('HSET', OPEN, '', '')
-  must_be_allowed('HINCRBY', OPEN, '', '1')
-  must_be_allowed('PEXPIRE', OPEN, TTL_MS)
-end
-
--- End the script if the user may not run a command for alerts, counts or dead letters, which must be written once.
-local function check_rights_for_alerts_and_counts(has_alerts)
-  if #LETTERS > 0 then
-    must_be_a('stream', DEAD_LETTERS)
-    must_be_allowed('XADD', DEAD_LETTERS, '*', '', '')
-  end
-  if has_alerts then
-    must_be_a('stream', ALERTS)
-    must_be_allowed('XADD', ALERTS, '*', '', '')
-  end
-  must_be_a('hash', COUNTS)
-  must_be_a('zset', TYPE_WEIGHTS)
-  must_be_a('zset', FIELD_WEIGHTS)
-  must_be_allowed('HGET', COUNTS, '')
-  must_be_allowed('HSET', COUNTS, '', '')
-  must_be_allowed('HSETNX', COUNTS, '', '')
-  must_be_allowed('HINCRBY', COUNTS, '', '1')
-  must_be_allowed('HDEL', COUNTS, '')
-  must_be_allowed('ZSCORE', TYPE_WEIGHTS, '')
-  must_be_allowed('ZCARD', TYPE_WEIGHTS)
-  must_be_allowed('ZADD', TYPE_WEIGHTS, '0', '')
-  must_be_allowed('ZINCRBY', TYPE_WEIGHTS, '1', '')
-  must_be_allowed('ZPOPMIN', TYPE_WEIGHTS)
-end
 
 local replication_id = current_replication_id()
 
@@ -241,161 +202,164 @@ local function has_pending_entry(r)
   return count_pending(others) > 0
 end
 
--- Return the number that is encoded at a position of a chunk (seven bits per byte, lowest bits first), and the
--- position after it.
-local function varint(data, at)
-  local number, scale = 0, 1
-  while true do
-    local byte = string.byte(data, at)
-    at = at + 1
-    if byte < 128 then return number + byte * scale, at end
-    number = number + (byte - 128) * scale
-    scale = scale * 128
-  end
-end
-
--- Return two values: the number of fragments in a part's log; and the new value of its field size:<part>, or false if
--- the log has no fragments. Only the chunks after the size stored there are counted.
-local function fragments_in(response, part)
-  local noted = redis.call('HGET', response.state, 'size:' .. part.field) or '0:0'
-  local bytes, fragments = string.match(noted, '^(%d+):(%d+)$')
-  bytes, fragments = tonumber(bytes), tonumber(fragments)
-  local data, at = redis.call('GETRANGE', part.log, bytes, -1), 1
-  while at <= #data do
-    local length, count
-    length, at = varint(data, at)
-    count, at = varint(data, at)
-    at, fragments = at + length, fragments + count
-  end
-  return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
-end
-
--- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists or that key
--- does not.
-local function load_marker(response)
-  response.marker = false
-  if redis.call('EXISTS', response.state) == 1 then return end
-  local packed = redis.call('GET', response.marker_key)
-  if not packed then return end
-  local marker, fields, parts = cmsgpack.unpack(packed), {}, 0
-  if marker[1] == 1 then fields['over'] = '1' end
-  for _, alert_type in ipairs(marker[2]) do fields['alerted:' .. alert_type] = '1' end
-  for i = 3, #marker, 2 do
-    local part, contradicted, digest = marker[i], string.match(marker[i + 1], '^(!?)(.*)$')
-    fields['part:' .. part] = 'done'
-    if digest ~= '' then fields['digest:' .. part] = digest end
-    if contradicted == '!' then fields['contradicted:' .. part] = '1' end
-    parts = parts + 1
-  end
-  fields['parts'] = tostring(parts)
-  response.marker = fields
-end
-
--- Return a field of a response's state or marker; false or nil if it is not set.
-local function stored(response, field)
-  if response.marker == nil then load_marker(response) end
-  if response.marker then return response.marker[field] end
-  return redis.call('HGET', response.state, field)
-end
-
--- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
-local function parts_of(response)
-  local parts = tonumber(stored(response, 'parts'))
-  if parts then return parts end
-  parts = 0
-  for _, field in ipairs(redis.call('HKEYS', response.state)) do
-    if string.sub(field, 1, 5) == 'part:' then parts = parts + 1 end
-  end
-  return parts
-end
-
--- Return the registers in a response's state: {field, value, …}.
-local function registers_of(response)
-  local fields, registers = redis.call('HGETALL', response.state), {}
-  for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 4) == 'ctx:' then
-      registers[#registers + 1] = fields[i]
-      registers[#registers + 1] = fields[i + 1]
-    end
-  end
-  return registers
-end
-
 local overflowing, crowded, too_many_notes, missing_data, refused_logs, contradicted = {}, {}, {}, {}, {}, {}
-
--- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
-local function compare(r, response, p, part)
-  local known = stored(response, 'digest:' .. part.field)
-  if not known or part.contradicted or stored(response, 'contradicted:' .. part.field) then return end
-  for _, digest in ipairs(part.digests) do
-    if digest ~= known then
-      contradicted[#contradicted + 1] = {r - 1, p - 1, known, registers_of(response)}
-      return
-    end
-  end
-end
-
--- Add to the large bytes of a response. Return true if they exceed the limit.
-local function add_large_bytes(response, bytes)
-  if bytes <= 0 then return false end
-  response.more_large = response.more_large + bytes
-  return (tonumber(stored(response, 'large')) or 0) + response.more_large > LARGE_LIMIT
-end
-
--- Check one part: record whether it is finished, missing, new, or beyond a limit.
-local function check_part(r, response, p, part)
-  part.bytes = redis.call('STRLEN', part.log)
-  if part.bytes == 0 then
-    local status = stored(response, 'part:' .. part.field)
-    part.done = status == 'done'
-    if part.done then return compare(r, response, p, part) end
-    local is_missing = part.known or (response.context_known and redis.call('EXISTS', response.state) == 0)
-    response.missing_data = response.missing_data or is_missing
-    if not status then
-      response.new_parts = response.new_parts + 1
-      if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
-    end
-  end
-  local bytes, exceeds = part.bytes + #part.chunk, false
-  if bytes > FRAGMENTS_LIMIT * FRAGMENT_BYTES then
-    local fragments
-    fragments, part.size = fragments_in(response, part)
-    exceeds = fragments + part.fragments > FRAGMENTS_LIMIT
-  end
-  exceeds = add_large_bytes(response, math.min(#part.chunk, bytes - UNCOUNTED_BYTES)) or exceeds
-  if bytes > part.limit or exceeds then overflowing[#overflowing + 1] = {r - 1, p - 1} end
-end
-
--- Add the notes of a response to its large bytes, and its announced texts to its parts. Return true if the response
--- exceeds a limit. An announced text counts as a part, in addition to the part that its deltas form.
-local function add_notes(response)
-  if response.notes_count == 0 then return false end
-  if response.marker == nil then load_marker(response) end
-  local fields = response.marker and 0 or redis.call('HLEN', response.state)
-  if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
-  for n = 2, #response.notes, 2 do
-    if add_large_bytes(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
-  end
-  response.new_parts = response.new_parts + response.announced
-  return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
-end
-
 local has_alerts, late_events, sizes = false, 0, {}
-for r, response in ipairs(responses) do
-  response.new_parts, response.more_large = 0, 0
-  for p, part in ipairs(response.parts) do
-    check_part(r, response, p, part)
-    has_alerts = has_alerts or part.opened or part.contradicted
-    if part.done then late_events = late_events + (pending and count_pending(entries_of_responses[r][1][p]) or part.fragments) end
+
+if #responses > 0 then
+  -- Return the number that is encoded at a position of a chunk (seven bits per byte, lowest bits first), and the
+  -- position after it.
+  local function varint(data, at)
+    local number, scale = 0, 1
+    while true do
+      local byte = string.byte(data, at)
+      at = at + 1
+      if byte < 128 then return number + byte * scale, at end
+      number = number + (byte - 128) * scale
+      scale = scale * 128
+    end
   end
-  if #response.parts == 0 then
-    load_marker(response)
-    response.missing_data = response.context_known and redis.call('EXISTS', response.state) == 0
+
+  -- Return two values: the number of fragments in a part's log; and the new value of its field size:<part>, or false if
+  -- the log has no fragments. Only the chunks after the size stored there are counted.
+  local function fragments_in(response, part)
+    local noted = redis.call('HGET', response.state, 'size:' .. part.field) or '0:0'
+    local bytes, fragments = string.match(noted, '^(%d+):(%d+)$')
+    bytes, fragments = tonumber(bytes), tonumber(fragments)
+    local data, at = redis.call('GETRANGE', part.log, bytes, -1), 1
+    while at <= #data do
+      local length, count
+      length, at = varint(data, at)
+      count, at = varint(data, at)
+      at, fragments = at + length, fragments + count
+    end
+    return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
   end
-  if add_notes(response) then too_many_notes[#too_many_notes + 1] = r - 1 end
-  if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
-  if response.marker == nil then must_be_a('hash', response.state) end -- else `load_marker` has looked at the state
+
+  -- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists or that key
+  -- does not.
+  local function load_marker(response)
+    response.marker = false
+    if redis.call('EXISTS', response.state) == 1 then return end
+    local packed = redis.call('GET', response.marker_key)
+    if not packed then return end
+    local marker, fields, parts = cmsgpack.unpack(packed), {}, 0
+    if marker[1] == 1 then fields['over'] = '1' end
+    for _, alert_type in ipairs(marker[2]) do fields['alerted:' .. alert_type] = '1' end
+    for i = 3, #marker, 2 do
+      local part, contradicted, digest = marker[i], string.match(marker[i + 1], '^(!?)(.*)$')
+      fields['part:' .. part] = 'done'
+      if digest ~= '' then fields['digest:' .. part] = digest end
+      if contradicted == '!' then fields['contradicted:' .. part] = '1' end
+      parts = parts + 1
+    end
+    fields['parts'] = tostring(parts)
+    response.marker = fields
+  end
+
+  -- Return a field of a response's state or marker; false or nil if it is not set.
+  local function stored(response, field)
+    if response.marker == nil then load_marker(response) end
+    if response.marker then return response.marker[field] end
+    return redis.call('HGET', response.state, field)
+  end
+
+  -- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
+  local function parts_of(response)
+    local parts = tonumber(stored(response, 'parts'))
+    if parts then return parts end
+    parts = 0
+    for _, field in ipairs(redis.call('HKEYS', response.state)) do
+      if string.sub(field, 1, 5) == 'part:' then parts = parts + 1 end
+    end
+    return parts
+  end
+
+  -- Return the registers in a response's state: {field, value, …}.
+  local function registers_of(response)
+    local fields, registers = redis.call('HGETALL', response.state), {}
+    for i = 1, #fields, 2 do
+      if string.sub(fields[i], 1, 4) == 'ctx:' then
+        registers[#registers + 1] = fields[i]
+        registers[#registers + 1] = fields[i + 1]
+      end
+    end
+    return registers
+  end
+
+  -- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
+  local function compare(r, response, p, part)
+    local known = stored(response, 'digest:' .. part.field)
+    if not known or part.contradicted or stored(response, 'contradicted:' .. part.field) then return end
+    for _, digest in ipairs(part.digests) do
+      if digest ~= known then
+        contradicted[#contradicted + 1] = {r - 1, p - 1, known, registers_of(response)}
+        return
+      end
+    end
+  end
+
+  -- Add to the large bytes of a response. Return true if they exceed the limit.
+  local function add_large_bytes(response, bytes)
+    if bytes <= 0 then return false end
+    response.more_large = response.more_large + bytes
+    return (tonumber(stored(response, 'large')) or 0) + response.more_large > LARGE_LIMIT
+  end
+
+  -- Check one part: record whether it is finished, missing, new, or beyond a limit.
+  local function check_part(r, response, p, part)
+    part.bytes = redis.call('STRLEN', part.log)
+    if part.bytes == 0 then
+      local status = stored(response, 'part:' .. part.field)
+      part.done = status == 'done'
+      if part.done then return compare(r, response, p, part) end
+      local is_missing = part.known or (response.context_known and redis.call('EXISTS', response.state) == 0)
+      response.missing_data = response.missing_data or is_missing
+      if not status then
+        response.new_parts = response.new_parts + 1
+        if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
+      end
+    end
+    local bytes, exceeds = part.bytes + #part.chunk, false
+    if bytes > FRAGMENTS_LIMIT * FRAGMENT_BYTES then
+      local fragments
+      fragments, part.size = fragments_in(response, part)
+      exceeds = fragments + part.fragments > FRAGMENTS_LIMIT
+    end
+    exceeds = add_large_bytes(response, math.min(#part.chunk, bytes - UNCOUNTED_BYTES)) or exceeds
+    if bytes > part.limit or exceeds then overflowing[#overflowing + 1] = {r - 1, p - 1} end
+  end
+
+  -- Add the notes of a response to its large bytes, and its announced texts to its parts. Return true if the response
+  -- exceeds a limit. An announced text counts as a part, in addition to the part that its deltas form.
+  local function add_notes(response)
+    if response.notes_count == 0 then return false end
+    if response.marker == nil then load_marker(response) end
+    local fields = response.marker and 0 or redis.call('HLEN', response.state)
+    if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
+    for n = 2, #response.notes, 2 do
+      if add_large_bytes(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
+    end
+    response.new_parts = response.new_parts + response.announced
+    return response.announced > 0 and parts_of(response) + response.new_parts > PARTS_LIMIT
+  end
+
+  for r, response in ipairs(responses) do
+    response.new_parts, response.more_large = 0, 0
+    for p, part in ipairs(response.parts) do
+      check_part(r, response, p, part)
+      has_alerts = has_alerts or part.opened or part.contradicted
+      if part.done then late_events = late_events + (pending and count_pending(entries_of_responses[r][1][p]) or part.fragments) end
+    end
+    if #response.parts == 0 then
+      load_marker(response)
+      response.missing_data = response.context_known and redis.call('EXISTS', response.state) == 0
+    end
+    if add_notes(response) then too_many_notes[#too_many_notes + 1] = r - 1 end
+    if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
+    if response.marker == nil then must_be_a('hash', response.state) end -- else `load_marker` has looked at the state
+  end
 end
+
 for l = 1, LOG_COUNT do
   sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
   if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then
@@ -408,11 +372,53 @@ if #overflowing + #crowded + #too_many_notes + #missing_data + #refused_logs + #
     refused_logs = refused_logs, contradicted = contradicted,
   })
 end
-must_be_a('zset', OPEN)
-must_be_a('zset', WAITING)
-must_be_a('hash', OWNERS)
-check_rights()
-if has_alerts or late_events + #LETTERS + #COUNTED > 0 then check_rights_for_alerts_and_counts(has_alerts) end
+local has_activity = #RESPONSES + #ACTIVE + #TOUCHED > 0
+if has_activity then must_be_a('zset', OPEN) end
+-- These two also fail if the key has another type.
+local has_owners, waiting_count = redis.call('HLEN', OWNERS) > 0, redis.call('ZCARD', WAITING)
+
+-- The rights for all commands that come between the first write and the acknowledgement. (A failure after that loses
+-- nothing, because all effects are stored.) OPEN stands for all keys: see must_be_allowed.
+must_be_allowed('XACK', INPUT, GROUP, '0-1')
+if has_owners then must_be_allowed('HDEL', OWNERS, '') end
+if has_activity then must_be_allowed('ZADD', OPEN, '0', '') end
+if LOG_COUNT + #RESPONSES > 0 then
+  must_be_allowed('GET', OPEN)
+  must_be_allowed('SET', OPEN, '', 'KEEPTTL')
+  must_be_allowed('APPEND', OPEN, '')
+end
+if #RESPONSES > 0 then
+  must_be_allowed('ZCARD', OPEN)
+  must_be_allowed('HGET', OPEN, '')
+  must_be_allowed('HMGET', OPEN, '')
+  must_be_allowed('HLEN', OPEN)
+  must_be_allowed('HSET', OPEN, '', '')
+  must_be_allowed('HINCRBY', OPEN, '', '1')
+  must_be_allowed('PEXPIRE', OPEN, TTL_MS)
+end
+if #LETTERS > 0 then
+  must_be_a('stream', DEAD_LETTERS)
+  must_be_allowed('XADD', DEAD_LETTERS, '*', '', '')
+end
+if has_alerts then
+  must_be_a('stream', ALERTS)
+  must_be_allowed('XADD', ALERTS, '*', '', '')
+end
+if has_alerts or late_events + #LETTERS + #COUNTED > 0 then
+  must_be_a('hash', COUNTS)
+  must_be_a('zset', TYPE_WEIGHTS)
+  must_be_a('zset', FIELD_WEIGHTS)
+  must_be_allowed('HGET', COUNTS, '')
+  must_be_allowed('HSET', COUNTS, '', '')
+  must_be_allowed('HSETNX', COUNTS, '', '')
+  must_be_allowed('HINCRBY', COUNTS, '', '1')
+  must_be_allowed('HDEL', COUNTS, '')
+  must_be_allowed('ZSCORE', TYPE_WEIGHTS, '')
+  must_be_allowed('ZCARD', TYPE_WEIGHTS)
+  must_be_allowed('ZADD', TYPE_WEIGHTS, '0', '')
+  must_be_allowed('ZINCRBY', TYPE_WEIGHTS, '1', '')
+  must_be_allowed('ZPOPMIN', TYPE_WEIGHTS)
+end
 
 -- -------------------------------------------------------------- apply what is idempotent
 
@@ -428,146 +434,170 @@ local function append(log, bytes, chunk)
   end
 end
 
--- Append a part's chunk to its log, and record the part in the state.
-local function store_part(response, part)
-  append(part.log, part.bytes, part.chunk)
-  if part.bytes == 0 then redis.call('HSET', response.state, 'part:' .. part.field, 'open') end
-  if part.size then redis.call('HSET', response.state, 'size:' .. part.field, part.size) end
-  if not part.known then
-    redis.call('PEXPIRE', part.log, TTL_MS)
-    redis.call('PEXPIRE', response.state, TTL_MS)
-  end
-end
-
--- Store each register unless the stored value is smaller. Return true if one was not stored before.
-local function store_registers(state, registers)
-  local any_new = false
-  for n = 1, #registers, 2 do
-    local name, value = 'ctx:' .. registers[n], registers[n + 1]
-    local earlier = redis.call('HGET', state, name)
-    if not earlier or value < earlier then redis.call('HSET', state, name, value) end
-    any_new = any_new or not earlier
-  end
-  return any_new
-end
-
 local active, candidates = {}, {}
 
-local function apply(response)
-  local state, endings, notes = response.state, response.endings, response.notes
-  -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so.
-  local adds = #endings > 0 or #notes > 0
-  if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
-    for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
-    redis.call('PEXPIRE', state, TTL_MS)
-    adds = true
+if #responses > 0 then
+  -- Append a part's chunk to its log, and record the part in the state.
+  local function store_part(response, part)
+    append(part.log, part.bytes, part.chunk)
+    if part.bytes == 0 then redis.call('HSET', response.state, 'part:' .. part.field, 'open') end
+    if part.size then redis.call('HSET', response.state, 'size:' .. part.field, part.size) end
+    if not part.known then
+      redis.call('PEXPIRE', part.log, TTL_MS)
+      redis.call('PEXPIRE', response.state, TTL_MS)
+    end
   end
-  for _, part in ipairs(response.parts) do
-    if not part.done then
+
+  -- Store each register unless the stored value is smaller. Return true if one was not stored before.
+  local function store_registers(state, registers)
+    if #registers == 0 then return false end
+    local names, changes, any_new = {}, {}, false
+    for n = 1, #registers, 2 do names[#names + 1] = 'ctx:' .. registers[n] end
+    for n, earlier in ipairs(redis.call('HMGET', state, unpack(names))) do
+      local value = registers[2 * n]
+      if not earlier or value < earlier then
+        changes[#changes + 1] = names[n]
+        changes[#changes + 1] = value
+      end
+      any_new = any_new or not earlier
+    end
+    if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
+    return any_new
+  end
+
+  local function apply(response)
+    local state, endings, notes = response.state, response.endings, response.notes
+    -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so.
+    local adds = #endings > 0 or #notes > 0
+    if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
+      for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
+      redis.call('PEXPIRE', state, TTL_MS)
       adds = true
-      store_part(response, part)
+    end
+    for _, part in ipairs(response.parts) do
+      if not part.done then
+        adds = true
+        store_part(response, part)
+      end
+    end
+    if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
+    if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
+    adds = store_registers(state, response.registers) or adds
+    for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
+    for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
+    if #endings > 0 or #notes > 0 or #response.registers > 0 then redis.call('PEXPIRE', state, TTL_MS) end
+    if adds then
+      active[#active + 1] = response.activity_ms
+      active[#active + 1] = response.member
+      if response.closing_ms then
+        redis.call('HINCRBY', state, 'version', 1)
+        redis.call('ZADD', WAITING, 'LT', response.closing_ms, response.member)
+        waiting_count = waiting_count + 1
+      end
+      candidates[#candidates + 1] = response.member
     end
   end
-  if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
-  if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
-  adds = store_registers(state, response.registers) or adds
-  for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
-  for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
-  if #endings > 0 or #notes > 0 or #response.registers > 0 then redis.call('PEXPIRE', state, TTL_MS) end
-  if adds then
-    active[#active + 1] = response.activity_ms
-    active[#active + 1] = response.member
-    if response.closing_ms then
-      redis.call('HINCRBY', state, 'version', 1)
-      redis.call('ZADD', WAITING, 'LT', response.closing_ms, response.member)
-    end
-    candidates[#candidates + 1] = response.member
+
+  for r, response in ipairs(responses) do
+    response.applied = has_pending_entry(r)
+    if response.applied then apply(response) end
   end
 end
 
--- Return {ms, response, …} with no ms further in the future than GRAIN_MS.
-local function limited(activities)
-  for i = 1, #activities, 2 do activities[i] = math.min(activities[i], NOW_MS + GRAIN_MS) end
-  return activities
-end
-
-for r, response in ipairs(responses) do
-  response.applied = has_pending_entry(r)
-  if response.applied then apply(response) end
-end
 for l = 1, LOG_COUNT do
   if not pending or count_pending(entries_of_logs[l]) > 0 then append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l]) end
 end
-in_slices(limited(active), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-in_slices(limited(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
+if has_activity then
+  -- Return {ms, response, …} with no ms further in the future than GRAIN_MS.
+  local function limited(activities)
+    for i = 1, #activities, 2 do activities[i] = math.min(activities[i], NOW_MS + GRAIN_MS) end
+    return activities
+  end
+
+  in_slices(limited(active), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
+  in_slices(limited(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
+  in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
+end
 
 -- --------------------------------------------------------------------------- apply what must be written once
 
 local opened, reported_crowds = {}, {}
 
--- Add the alerts of a part to the stream, unless an earlier call has. `part.opened` and `part.contradicted` are the
--- fields of their entries.
-local function raise_alerts(r, response, p, part)
-  if part.opened and not part.done and not redis.call('HGET', response.state, 'alerted:' .. part.field) then
-    redis.call('XADD', ALERTS, '*', unpack(part.opened))
-    redis.call('HSET', response.state, 'alerted:' .. part.field, '1')
-    opened[#opened + 1] = {r - 1, p - 1}
+if has_alerts then
+  -- Add the alerts of a part to the stream, unless an earlier call has. `part.opened` and `part.contradicted` are the
+  -- fields of their entries.
+  local function raise_alerts(r, response, p, part)
+    if part.opened and not part.done and not redis.call('HGET', response.state, 'alerted:' .. part.field) then
+      redis.call('XADD', ALERTS, '*', unpack(part.opened))
+      redis.call('HSET', response.state, 'alerted:' .. part.field, '1')
+      opened[#opened + 1] = {r - 1, p - 1}
+    end
+    if part.contradicted and part.done and not redis.call('HGET', response.state, 'contradicted:' .. part.field) then
+      redis.call('XADD', ALERTS, '*', unpack(part.contradicted))
+      redis.call('HSET', response.state, 'contradicted:' .. part.field, '1')
+      add_to(COUNTS, 'contradicted', 1)
+    end
   end
-  if part.contradicted and part.done and not redis.call('HGET', response.state, 'contradicted:' .. part.field) then
-    redis.call('XADD', ALERTS, '*', unpack(part.contradicted))
-    redis.call('HSET', response.state, 'contradicted:' .. part.field, '1')
-    add_to(COUNTS, 'contradicted', 1)
+
+  for r, response in ipairs(responses) do
+    if response.applied then
+      for p, part in ipairs(response.parts) do raise_alerts(r, response, p, part) end
+    end
   end
 end
 
--- Add to a count. The numbers of names that producers choose (`type:…`, `left_out:…`) are bounded.
-local function count(name, n)
-  if n == 0 then return end
-  local kind, rest = string.match(name, '^(%a[%a_]*):(.*)$')
-  if rest == '(other)' then
-    add_to(COUNTS, name, n)
-  elseif kind == 'type' then
-    add_to_bounded(COUNTS, TYPE_WEIGHTS, TYPES_AT_MOST, kind, name, n)
-  elseif kind == 'left_out' then
-    add_to_bounded(COUNTS, FIELD_WEIGHTS, FIELDS_AT_MOST, kind, name, n)
-  else
-    add_to(COUNTS, name, n)
-  end
-end
-
--- Write a dead letter. A letter with a state is written only if it is the first for its response.
-local function write_letter(entry, letter, original, state)
-  if pending and not pending[entry] then return end
-  if state > 0 then
-    if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
-    redis.call('PEXPIRE', KEYS[state], TTL_MS)
-    reported_crowds[#reported_crowds + 1] = entry
-  end
-  letter[#letter + 1] = 'entry'
-  letter[#letter + 1] = blob(original)
-  redis.call('XADD', DEAD_LETTERS, '*', unpack(letter))
-end
-
-for r, response in ipairs(responses) do
-  if response.applied then
-    for p, part in ipairs(response.parts) do raise_alerts(r, response, p, part) end
-  end
-end
 if not ACKNOWLEDGES then return reply({opened = opened, late_events = late_events}) end
 if late_events > 0 then add_to(COUNTS, 'late', late_events) end
-for c = 1, #COUNTED, 2 do
-  count(COUNTED[c], pending and count_pending(entries_of_counts[(c + 1) / 2]) or COUNTED[c + 1])
+if #COUNTED > 0 then
+  -- Add to a count. The numbers of names that producers choose (`type:…`, `left_out:…`) are bounded.
+  local function count(name, n)
+    if n == 0 then return end
+    local kind, rest = string.match(name, '^(%a[%a_]*):(.*)$')
+    if rest == '(other)' then
+      add_to(COUNTS, name, n)
+    elseif kind == 'type' then
+      add_to_bounded(COUNTS, TYPE_WEIGHTS, TYPES_AT_MOST, kind, name, n)
+    elseif kind == 'left_out' then
+      add_to_bounded(COUNTS, FIELD_WEIGHTS, FIELDS_AT_MOST, kind, name, n)
+    else
+      add_to(COUNTS, name, n)
+    end
+  end
+
+  for c = 1, #COUNTED, 2 do
+    count(COUNTED[c], pending and count_pending(entries_of_counts[(c + 1) / 2]) or COUNTED[c + 1])
+  end
 end
-for _, letter in ipairs(LETTERS) do write_letter(unpack(letter)) end
+if #LETTERS > 0 then
+  -- Write a dead letter. A letter with a state is written only if it is the first for its response.
+  local function write_letter(entry, letter, original, state)
+    if pending and not pending[entry] then return end
+    if state > 0 then
+      if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
+      redis.call('PEXPIRE', KEYS[state], TTL_MS)
+      reported_crowds[#reported_crowds + 1] = entry
+    end
+    letter[#letter + 1] = 'entry'
+    letter[#letter + 1] = blob(original)
+    redis.call('XADD', DEAD_LETTERS, '*', unpack(letter))
+  end
+
+  for _, letter in ipairs(LETTERS) do write_letter(unpack(letter)) end
+end
 
 -- -------------------------------------------------------------------------------------------------- acknowledge
 
 local acknowledged = 0
 in_slices(entry_ids, function(...) acknowledged = acknowledged + redis.call('XACK', INPUT, GROUP, ...) end)
-if redis.call('EXISTS', OWNERS) == 1 then in_slices(entry_ids, function(...) redis.call('HDEL', OWNERS, ...) end) end
+if has_owners then in_slices(entry_ids, function(...) redis.call('HDEL', OWNERS, ...) end) end
 
 -- ------------------------------------------------------------------------------------------------------ report
+
+local report = {
+  acknowledged = acknowledged, late_events = late_events, opened = opened, reported_crowds = reported_crowds,
+  surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
+}
+if waiting_count == 0 then return reply(report) end
 
 -- A response can be settled once the low-water mark has passed the entry that closed it. The script reports the
 -- candidates by milliseconds; the worker compares the exact ids. While another worker is stuck with older entries, it
@@ -625,8 +655,5 @@ for _, member in ipairs(ready) do
   local found = index_of[member] and load(index_of[member])
   if found then loaded[#loaded + 1] = found else not_loaded[#not_loaded + 1] = member end
 end
-return reply({
-  acknowledged = acknowledged, late_events = late_events, opened = opened, reported_crowds = reported_crowds,
-  low_water = {oldest_pending, last_delivered, stalled, owned}, ready = not_loaded, more = more,
-  surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
-}, loaded)
+report.low_water, report.ready, report.more = {oldest_pending, last_delivered, stalled, owned}, not_loaded, more
+return reply(report, loaded)

@@ -63,9 +63,8 @@ local function check_rights(state, marker)
 end
 
 local function check_rights_to(text)
-  for _, command in ipairs({'STRLEN', 'DEL'}) do must_be_allowed(command, text.log) end
+  must_be_allowed('DEL', text.log)
   if not text.item then return end
-  must_be_allowed('HGET', text.item, text.item_field)
   must_be_allowed('HSETNX', text.item, text.item_field, '')
   must_be_allowed('PEXPIRE', text.item, '1')
 end
@@ -76,16 +75,25 @@ local function check_rights_to_names(names)
   for _, command in ipairs({'ZADD', 'ZINCRBY'}) do must_be_allowed(command, names, '1', '') end
 end
 
+-- Return true if the item already has a text with this id. That text stays, even if no state or marker remembers the
+-- part, so that an id never gets two texts. The field may have a text with another id, because two responses can use
+-- the same item id. The search cannot match inside a text, because quotation marks are escaped there.
+local function is_in_item(text)
+  local json = redis.call('HGET', text.item, text.item_field)
+  return json and string.find(json, '"id":"' .. text.id .. '"', 1, true) ~= nil
+end
+
+-- Read what the next phase compares. Like TYPE, these reads fail if a key has another type.
 for s, settlement in ipairs(plan.settlements) do
   local state, marker = KEYS[settlement.state], KEYS[settlement.marker]
-  must_be_a('hash', state)
+  settlement.version_now = tonumber(redis.call('HGET', state, 'version') or 0)
   if settlement.ended then must_be_a('string', marker) end
   if s == 1 then check_rights(state, marker) end
   for t, text in ipairs(settlement.closed) do
     text.number = {s - 1, t - 1}
     text.log, text.item = KEYS[text.log], text.item and KEYS[text.item]
-    must_be_a('string', text.log)
-    if text.item then must_be_a('hash', text.item) end
+    text.log_bytes_now = redis.call('STRLEN', text.log)
+    text.was_in_item = text.item and is_in_item(text)
     if s == 1 and t == 1 then check_rights_to(text) end
   end
 end
@@ -124,14 +132,6 @@ local function write(state, text)
   written[#written + 1] = text.number
 end
 
--- Return true if the item already has a text with this id. That text stays, even if no state or marker remembers the
--- part, so that an id never gets two texts. The field may have a text with another id, because two responses can use
--- the same item id. The search cannot match inside a text, because quotation marks are escaped there.
-local function is_in_item(text)
-  local json = redis.call('HGET', text.item, text.item_field)
-  return json and string.find(json, '"id":"' .. text.id .. '"', 1, true) ~= nil
-end
-
 -- Finish a part. Return true if it is finished now or was before, false if its log has changed since it was read.
 local function finish(state, text)
   local part = 'part:' .. text.field
@@ -141,8 +141,8 @@ local function finish(state, text)
     contradict(state, text.field, text.contradicted)
     return true
   end
-  if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end
-  if text.message and not is_in_item(text) then write(state, text) end
+  if text.log_bytes_now ~= text.log_bytes then return false end
+  if text.message and not text.was_in_item then write(state, text) end
   redis.call('HSET', state, part, 'done')
   redis.call('HDEL', state, 'size:' .. text.field)
   redis.call('DEL', text.log)
@@ -270,7 +270,7 @@ end
 
 -- Set or delete the ms for which a response waits, unless closings or endings came since it was read.
 local function update_waiting(state, settlement)
-  if tonumber(redis.call('HGET', state, 'version') or 0) ~= settlement.version then return end
+  if settlement.version_now ~= settlement.version then return end
   if settlement.unsettled_ms then
     redis.call('ZADD', WAITING, settlement.unsettled_ms, settlement.member)
   else
