@@ -19,6 +19,7 @@ from service.storage.client.reading_client import Collector, ReadBatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Self
 
     from faststream.redis.message import BatchStreamMessage
 
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 
 _Collector = TypeVar("_Collector", bound=Collector)
+
+
+class UncopiedStream(StreamSub[Literal[True]]):
+    """A subscription without a prefix, which FastStream asks for twice per batch and would copy each time."""
+
+    def add_prefix(self, prefix: str) -> Self:
+        """Return the subscription with a prefix before its name: itself if that is empty."""
+        return super().add_prefix(prefix) if prefix else self
 
 
 def subscribe(
@@ -39,7 +48,7 @@ def subscribe(
 
     Return the function that starts reading.
     """
-    stream = StreamSub(
+    stream = UncopiedStream(
         names.deltas,
         group=GROUP,
         consumer=settings.consumer,

@@ -98,7 +98,8 @@ class BatchProcessor:
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
         """Return a builder for the entries of one `xreadgroup`, with `entries` already in it."""
         builder = BatchBuilder(self._router.rules, self._settings.max_batch_bytes, self.replication_id)
-        builder.extend(entries)
+        if entries:
+            builder.extend(entries)
         return builder
 
     async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int] | None = None) -> None:

@@ -202,12 +202,11 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
 
 def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
     """Return the registers in a state's fields; a field with None is not set."""
-    registers: Registers = {}
-    for field, name in REGISTERS.items():
-        stored = fields.get(field)
-        if stored is not None:
-            registers[name] = _register_of(stored)
-    return registers
+    return {
+        REGISTERS[field]: _register_of(stored)
+        for field, stored in fields.items()
+        if stored is not None and field in REGISTERS
+    }
 
 
 def _register_of(stored: bytes) -> Register:

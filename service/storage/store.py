@@ -7,6 +7,8 @@ import time
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deltaloom.streams import GROUP
 from handlers.core.identity import PartKey
 from service.keys import SET_ASIDE
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
 _RESPONSES_AT_ONCE = 100
 """Maximum responses with states that are read in one pipeline."""
 
+_OPENINGS_AT_ONCE = 500
+"""Maximum parts whose context is read in one call, so that it blocks the server only for some 10 ms."""
+
+_REGISTER_NAMES = msgspec.msgpack.encode(list(REGISTERS))
+
 CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
 
@@ -55,6 +62,7 @@ class RedisStorage:
         self._settle_script = scripts.Script(client, "settle")
         self._survey_script = scripts.Script(client, "survey")
         self._load_script = scripts.Script(client, "load")
+        self._opening_script = scripts.Script(client, "opening")
         self._sent = SentStates()
         self._clock = ServerClock()
         self._replication_id = ""
@@ -71,6 +79,7 @@ class RedisStorage:
                 self._settle_script,
                 self._survey_script,
                 self._load_script,
+                self._opening_script,
             ):
                 await script.load(self._keys.names.deltas)
 
@@ -152,18 +161,18 @@ class RedisStorage:
         None means that no alert is to be raised now: it was raised before, or the part is stored without one,
         because it did not begin with a delta, and settlement raises it.
         """
-        names = list(REGISTERS)
-        pipeline = self._client.pipeline(transaction=False)
-        for part in parts:
-            pipeline.hmget(
-                self._keys.state(part.stream_key), [f"alerted:{part.field}", f"part:{part.field}", *names]
-            )
-        with unavailable_if_away():
-            values_of_parts = await pipeline.execute()
+        values_of_parts: list[list[bytes | None]] = []
+        for first in range(0, len(parts), _OPENINGS_AT_ONCE):
+            some = parts[first : first + _OPENINGS_AT_ONCE]
+            with unavailable_if_away():
+                values_of_parts += await self._opening_script(
+                    keys=[self._keys.state(part.stream_key) for part in some],
+                    args=[_REGISTER_NAMES, *(part.field for part in some)],
+                )
         return {
             part: None
             if alerted or status is not None
-            else registers_of(dict(zip(names, values, strict=True)))
+            else registers_of(dict(zip(REGISTERS, values, strict=True)))
             for part, (alerted, status, *values) in zip(parts, values_of_parts, strict=True)
         }
 

@@ -1,0 +1,13 @@
+#!lua flags=no-writes
+-- Read what the opening alerts of parts need from the states of their responses.
+--
+-- KEYS  states
+-- ARGV  1 the names of the fields to read from each state, MessagePack: sent once, since they are many
+--       2… for each state the part that begins
+-- Returns for each state the values of alerted:<part> and part:<part>, and of the other fields; nil for a missing one
+
+local names, found = cmsgpack.unpack(ARGV[1]), {}
+for k, key in ipairs(KEYS) do
+  found[k] = redis.call('HMGET', key, 'alerted:' .. ARGV[k + 1], 'part:' .. ARGV[k + 1], unpack(names))
+end
+return found
