@@ -33,11 +33,13 @@ class BatchBuilder:
     of processing does not change any text.
     """
 
-    def __init__(self, rules: Rules, max_bytes: int, replication_id: str = "") -> None:
+    def __init__(self, rules: Rules, max_bytes: int, replication_id: str = "", read_ms: int = 0) -> None:
         self._rules = rules
         self._max_bytes = max_bytes
         self.replication_id = replication_id
         """Replication id that storage had reported when the read began; empty if none."""
+        self.read_ms = read_ms
+        """The server's time when the read began, as in `Commit.read_ms`."""
         self.owners: dict[bytes, StreamKey] = {}
         """Owners for storage to record: the response that each deferred entry names, by entry id."""
         self._small: list[DecodedBatch] = []

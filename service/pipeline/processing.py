@@ -52,6 +52,8 @@ class _PendingBatch:
     batch: DecodedBatch
     replication_id: str
     """Replication id of the data that the entries were read from."""
+    read_ms: int = 0
+    """As in `Commit.read_ms`."""
 
 
 class _MustBeCutError(Exception):
@@ -97,7 +99,9 @@ class BatchProcessor:
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
         """Return a builder for the entries of one `xreadgroup`, with `entries` already in it."""
-        builder = BatchBuilder(self._router.rules, self._settings.max_batch_bytes, self.replication_id)
+        builder = BatchBuilder(
+            self._router.rules, self._settings.max_batch_bytes, self.replication_id, self._storage.now_ms
+        )
         if entries:
             builder.extend(entries)
         return builder
@@ -112,12 +116,13 @@ class BatchProcessor:
             deliveries: number of deliveries, this one included, of redelivered entries by id. None or a
                 missing id means 1.
         """
+        read_ms = builder.read_ms if deliveries is None else 0
         with self._batch_in_progress(builder.ids):
             if builder.owners:
                 await self._retrying.call(self._storage.record_owners, builder.owners)
             batches = deque(builder.batches)
             while batches:
-                pending = _PendingBatch(batches.popleft(), builder.replication_id)
+                pending = _PendingBatch(batches.popleft(), builder.replication_id, read_ms)
                 try:
                     committed = await self._retrying.call(self._commit, pending, deliveries)
                 except _MustBeCutError as error:
@@ -220,6 +225,7 @@ class BatchProcessor:
         )
         # A large entry takes as long as thousands of others; a thread lets those go on.
         batch = await asyncio.to_thread(read) if pending.batch.has_large else read()
+        batch.commit.read_ms = pending.read_ms
         await self._add_opening_alerts(batch, alerted)
         committed = await self._store(batch.commit, pending.replication_id)
         while committed.must_change:

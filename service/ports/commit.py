@@ -200,7 +200,9 @@ class Commit:
     """Dead letters, each with the index of its entry."""
     crowded: dict[StreamKey, tuple[int, DeadLetter]] = field(default_factory=dict)
     """The only dead letter about a response with too many parts, with the index of its entry."""
-
+    read_ms: int = 0
+    """The server's time, in ms since the epoch, shortly before the entries were read; 0 if they may have been
+    read long ago, or by another worker."""
     acknowledges: bool = True
     """False for a piece that only stores the effects on some responses; the last piece has all else."""
 
@@ -214,7 +216,14 @@ class Commit:
             if first == firsts[-1]:
                 yield replace(self, responses=responses)
             else:
-                yield Commit(self.entries, self.milliseconds, self.seqs, responses, acknowledges=False)
+                yield Commit(
+                    self.entries,
+                    self.milliseconds,
+                    self.seqs,
+                    responses,
+                    read_ms=self.read_ms,
+                    acknowledges=False,
+                )
 
     def entry(self, index: int) -> EntryId:
         """Return the id of the entry at an index."""

@@ -118,6 +118,7 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     open_at_most: int
     uncounted_bytes: int
     large_limit: int
+    read_ms: int
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -197,6 +198,7 @@ def plan_commit(
         open_at_most=settings.max_open_responses,
         uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=settings.max_response_bytes,
+        read_ms=commit.read_ms,
     )
     args = [
         settings.consumer.encode(),

@@ -72,7 +72,7 @@ local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WE
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
   RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, UNCOUNTED_BYTES,
-  LARGE_LIMIT = unpack(cmsgpack.unpack(ARGV[4]))
+  LARGE_LIMIT, READ_MS = unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
 -- state is written once per response.
 -- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted
@@ -81,6 +81,7 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALL
 -- ACTIVE: {activity_ms, response, …} for growing logs; `response_of` has `activity_ms`
 -- REPLICATION_ID: the replication id under which the omitted data was stored; '' if the worker does not know one yet
 -- LARGE_LIMIT: maximum bytes of a response, not counting the first UNCOUNTED_BYTES of each part
+-- READ_MS: server's time shortly before this worker read the entries; 0 if that is not known
 -- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
@@ -101,6 +102,8 @@ local GRAIN_MS = 1000
 -- Number of pending entries of this consumer's other batches that the check below tolerates between the ids of this
 -- batch. If there are more, each entry is looked up.
 local OTHERS_AT_MOST = 1000
+-- Ms after reading in which no other worker takes entries over; `claim_time` is a second at least.
+local FRESH_MS = 500
 
 local NOW_MS = server_ms()
 
@@ -165,8 +168,12 @@ if REPLICATION_ID ~= '' and REPLICATION_ID ~= replication_id then
 end
 
 -- Return the indexes, from 0, of the entries that are still pending, as a set; nil if all of them are, which is usual.
--- The others were acknowledged by a worker that claimed them, or by a first run with a lost reply.
+-- The others were acknowledged by a worker that claimed them, or by a first run with a lost reply. A fresh batch can
+-- only have been acknowledged by a first run, which leaves none pending, so looking at one entry is enough.
 local function pending_among(ids)
+  if #ids > 0 and math.abs(NOW_MS - READ_MS) < FRESH_MS then
+    if #redis.call('XPENDING', INPUT, GROUP, ids[1], ids[1], 1, CONSUMER) > 0 then return nil end
+  end
   local count, found = #ids + OTHERS_AT_MOST, 0
   for _, entry in ipairs(redis.call('XPENDING', INPUT, GROUP, ids[1] or '-', ids[#ids] or '+', count, CONSUMER)) do
     if entry[1] == ids[found + 1] then found = found + 1 end

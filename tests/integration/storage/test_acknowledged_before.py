@@ -10,6 +10,9 @@ from tests.bench import COMPLETED, KEEPALIVE, delta, done
 from tests.workers import counts, dead_letters, texts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.ports.storage import RawEntry
     from tests.bench import Bench
 
 CREATED = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
@@ -131,3 +134,28 @@ async def test_a_commit_reports_acknowledged_entries_and_late_events(bench: Benc
     await bench.consumer("other").process(batch[:2])
     committed = await bench.commit(batch)
     assert (committed.acknowledged, committed.late_events) == (2, 1)
+
+
+async def _commit(bench: Bench, entries: Sequence[RawEntry], *, read_ms: int) -> None:
+    commit = bench.batch(entries).commit
+    commit.read_ms = read_ms
+    await bench.storage.commit(commit, whole=True)
+
+
+async def test_entries_taken_over_after_they_were_read_are_counted_once(bench: Bench) -> None:
+    """Otherwise a worker that was suspended would count what another one has counted meanwhile."""
+    await bench.publish(KEEPALIVE, KEEPALIVE, KEEPALIVE)
+    batch = await bench.consumer(bench.settings.consumer).read()
+    await bench.consumer("other").process(batch[1:2])
+    await _commit(bench, batch, read_ms=await bench.now_ms() - 500)
+    assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 3}
+
+
+async def test_a_fresh_batch_is_counted_once_though_the_reply_is_lost(bench: Bench) -> None:
+    """Otherwise a connection that breaks during a commit would double counts and dead letters."""
+    await bench.publish(KEEPALIVE, "no JSON", KEEPALIVE)
+    batch = await bench.consumer(bench.settings.consumer).read()
+    for _ in range(2):
+        await _commit(bench, batch, read_ms=await bench.now_ms())
+    assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 2}
+    assert len(await dead_letters(bench.redis, bench.prefix)) == 1

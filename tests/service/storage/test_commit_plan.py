@@ -192,6 +192,7 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         open_at_most=SETTINGS.max_open_responses,
         uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=64 * 1024 * 1024,
+        read_ms=0,
     )
     assert call.entries_of_effects == [[], [], []]
 
