@@ -65,6 +65,7 @@ _ENTRY_US = 2.0
 _GROWING_LOG_US = 1.5
 _RESPONSE_US = 15.0
 _PART_US = 12.0
+_ENDING_US = 6.0
 _LETTER_US = 6.0
 _COUNT_US = 9.0
 
@@ -225,6 +226,7 @@ def _server_us(plan: ScriptPlan, args: Sequence[bytes], commit: Commit, parts: i
         + _GROWING_LOG_US * plan.log_count
         + _RESPONSE_US * len(plan.responses)
         + _PART_US * parts
+        + _ENDING_US * sum([len(response.endings) for response in plan.responses]) / 2
         + _LETTER_US * len(plan.letters)
         + _COUNT_US * len(commit.counts)
         + sum(map(len, args)) / _BYTES_A_US
