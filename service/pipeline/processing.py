@@ -53,7 +53,7 @@ class _PendingBatch:
     replication_id: str
     """Replication id of the data that the entries were read from."""
     read_ms: int = 0
-    """As in `Commit.read_ms`."""
+    """Server time when the read began: see `Commit.read_ms`."""
 
 
 class _MustBeCutError(Exception):
