@@ -72,8 +72,9 @@ _HANDLERS = [handler for name, handler in BUILT_IN.items() if name != "output_te
 _RESPONSES = ("resp_a", "resp_b")
 _NAMES = st.sampled_from([_RESPONSES[0]] * 3 + [_RESPONSES[1]])
 _WORKERS = st.sampled_from(["one", "two", "three"])
-_STEPS = st.integers(0, 2)
-"""Number of scripts that a worker runs before it stops: none, the batch's commit, or also the load."""
+_STEPS = st.integers(0, 3)
+"""Number of scripts that a worker runs before it stops, of at most three: the read of the context of opening
+alerts, the batch's commit, and the load."""
 _SOME = st.sampled_from([slice(None), slice(1), slice(2), slice(1, None)])
 """Slices that choose entries of a batch."""
 
@@ -235,7 +236,7 @@ _WORK: ContextVar[_Work] = ContextVar("work")
 @cache
 def _name_of(digest: str) -> str:
     """Return the name of the script with this digest."""
-    names = ("commit", "load", "settle", "survey")
+    names = ("commit", "load", "opening", "settle", "survey")
     return next(name for name in names if sha1(scripts.source(name).encode()).hexdigest() == digest)  # noqa: S324 - the digest that Redis uses
 
 
