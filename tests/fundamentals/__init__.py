@@ -2,7 +2,8 @@
 
 A producer adds the streaming events of a language model to a Redis stream. Workers read the events, rebuild
 the texts and raise alerts. A relay delivers the alerts. Each test shows one thing that you can rely on, with
-a real server and real processes.
+a real server. Workers run within the test; those that are killed, or must be separate, are real processes, as
+relays are.
 
 | read               | to learn                                                                           |
 |--------------------|------------------------------------------------------------------------------------|

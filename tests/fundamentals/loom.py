@@ -14,7 +14,7 @@ from handlers import ENTRY_POINT_GROUP
 from tests import relays, workers
 from tests.streams import add
 from tests.webhook_receiver import Receiver
-from tests.workers import WorkerProcess, running_workers
+from tests.workers import WorkerProcess, running_workers, workers_in_process
 
 Event = dict[str, Any]
 
@@ -46,13 +46,13 @@ def _text(family: str, field: str, words: tuple[str, ...], output_index: int) ->
 
 @dataclass(frozen=True)
 class Loom:
-    """A deltaloom for one test: its streams on a real server, and workers and relays, which are processes."""
+    """A deltaloom for one test: its streams on a real server, its workers and its relays."""
 
     redis: Redis
     redis_url: str
     names: StreamNames
     folder: Path
-    """Folder for files of this test; workers find packages there."""
+    """Folder for files of this test; worker processes find packages there."""
 
     async def publish(self, *events: Event | list[Event] | str, response_id: str = "resp_1") -> None:
         """Add each event, or each list of events, to the stream of deltas. A string is added as it is."""
@@ -61,17 +61,17 @@ class Loom:
             await add(self.redis, self.names.deltas, {"event": body, "response_id": response_id})
 
     @asynccontextmanager
-    async def worker(self, **settings: object) -> AsyncIterator[WorkerProcess]:
-        """Run a worker. `handlers="refusal"` sets `DELTALOOM_HANDLERS`, and so on."""
-        async with self.workers(1, **settings) as (worker,):
-            yield worker
+    async def worker(self, **settings: Any) -> AsyncIterator[None]:
+        """Run a worker within the test. `handlers="refusal"` is `DELTALOOM_HANDLERS`, and so on."""
+        async with workers_in_process(self.redis_url, self.names.prefix, **settings):
+            yield
 
-    def workers(self, count: int, **settings: object) -> AbstractAsyncContextManager[list[WorkerProcess]]:
-        """Run several workers on the same streams."""
-        return running_workers(self.redis_url, self.names.prefix, count, log_level="debug", **settings)
+    def worker_processes(self, count: int) -> AbstractAsyncContextManager[list[WorkerProcess]]:
+        """Run workers on the same streams, each in a process of its own: with a log, and to be killed."""
+        return running_workers(self.redis_url, self.names.prefix, count, log_level="debug", block_ms=50)
 
     def install(self, handler: str) -> None:
-        """Install a package for all workers that start from now on, with this handler as its entry point."""
+        """Install a package with this handler as its entry point, for processes that start from now on."""
         package = self.folder / "acme-1.0.dist-info"
         package.mkdir()
         (package / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
@@ -83,7 +83,7 @@ class Loom:
         file = self.folder / "alerts.toml"
         file.write_text(relays.destination("webhook", webhook.url))
         # A slow machine must not lose the lease, since a delivery would then be repeated.
-        environment = relays.relay_environment(self.redis_url, self.names.prefix, lease_time=60)
+        environment = relays.relay_environment(self.redis_url, self.names.prefix, lease_time=60, block_ms=50)
         async with relays.relay_process(file, environment):
             yield
 

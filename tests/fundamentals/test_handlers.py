@@ -29,7 +29,7 @@ async def test_a_handler_of_your_own(loom: Loom) -> None:
     """A handler only returns the effects of an event. Texts and alerts follow from them."""
     loom.install("tests.fundamentals.test_handlers:handler")
     part = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    async with loom.worker():
+    async with loom.worker_processes(1):
         await loom.publish({"type": "acme.refusal", "message": "Acme says no.", **part})
         await loom.all_is_processed()
 

@@ -89,7 +89,7 @@ async def test_a_bad_event_costs_only_itself(loom: Loom) -> None:
 async def test_a_response_that_is_cut_off_is_given_up(loom: Loom) -> None:
     """A text without an end comes out after the idle timeout, as far as it came, marked as abandoned."""
     one, two, *_never_sent = refusal("I'm", " sorry,", " but no.")
-    async with loom.worker(idle_timeout=0.3, sweep_interval=0.1):
+    async with loom.worker(idle_timeout=0.1, sweep_interval=0.1):
         await loom.publish([one, two])  # several events may share an entry
         (text,) = await wait_until(loom.texts)
 

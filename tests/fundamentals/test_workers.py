@@ -7,7 +7,7 @@ async def test_two_workers_share_one_stream(loom: Loom) -> None:
     """Any worker may process any event, since the deltas of a text meet in Redis, not in a worker."""
     deltas = refusal(*["No. "] * 10_000)  # more than it will take
     published = 0
-    async with loom.workers(2) as (one, other):
+    async with loom.worker_processes(2) as (one, other):
         while not (one.has_logged("batch committed") and other.has_logged("batch committed")):
             await loom.publish(deltas[published])
             published += 1
@@ -24,7 +24,7 @@ async def test_a_killed_worker_loses_nothing_and_doubles_nothing(loom: Loom) -> 
     """The next worker processes the events that a killed one had read but not yet processed."""
     deltas = refusal(*["No. "] * 10_000)  # more than it will take
     published = 0
-    async with loom.worker() as worker:
+    async with loom.worker_processes(1) as (worker,):
         while not await loom.freeze_in_mid_work(worker):
             await loom.publish(deltas[published])
             published += 1
