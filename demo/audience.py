@@ -105,7 +105,7 @@ class Spectator:
         if progress.entries:
             console.print(self._picture(progress, clock), height=console.height)
             console.print()
-            console.print(as_tables(summarised(progress)))
+            console.print(as_tables(summarised(progress), console.width))
             console.print()
         first, *rest = _conclusion(wrong)
         console.print(Text(visible(first), "bold red" if wrong else "bold green"))

@@ -26,6 +26,10 @@ KINDS: tuple[Kind, ...] = get_args(KnownKind)
 INTEGRITIES: tuple[Integrity, ...] = get_args(KnownIntegrity)
 _OPENED = "deltaloom.refusal.opened"
 
+_ROOMY = 80
+"""Width of a terminal, in columns, from which two tables stand side by side."""
+_KIND_WIDTH = max(map(len, KINDS))
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -110,19 +114,22 @@ def as_lines(summary: Summary) -> list[str]:
     return [
         *(f"{name:<24}{value}" for name, value, _ in _numbers(summary)),
         "",
-        f"{'texts out':<24}" + "".join(f"{integrity:>12}" for integrity in INTEGRITIES),
-        *(
-            f"{kind:<24}" + "".join(f"{summary.texts[kind, integrity]:>12}" for integrity in INTEGRITIES)
-            for kind in KINDS
-        ),
+        _line("texts out", INTEGRITIES),
+        *(_line(kind, [summary.texts[kind, integrity] for integrity in INTEGRITIES]) for kind in KINDS),
         "",
         f"{'from XADD to output':<24}{'p50':>12}{'p99':>12}",
         *(f"{name:<24}{median:>12}{high:>12}" for name, median, high in _latencies(summary)),
     ]
 
 
-def as_tables(summary: Summary) -> RenderableType:
-    """Return the summary for a terminal of at least 80 columns."""
+def _line(kind: str, cells: Sequence[object]) -> str:
+    """Return a row of the table of texts, in which each column is two wider than its head."""
+    columns = zip(INTEGRITIES, cells, strict=True)
+    return f"{kind:<{_KIND_WIDTH}}" + "".join(f"{cell:>{len(head) + 2}}" for head, cell in columns)
+
+
+def as_tables(summary: Summary, width: int) -> RenderableType:
+    """Return the summary for a terminal of this width, which is at least 60 columns."""
     numbers = Table.grid(padding=(0, 2))
     for name, value, style in _numbers(summary):
         numbers.add_row(Text(name, "bold"), Text(value, style))
@@ -134,13 +141,17 @@ def as_tables(summary: Summary) -> RenderableType:
     latencies = _table("from XADD to output", "p50", "p99")
     for row in _latencies(summary):
         latencies.add_row(*row)
+    if width < _ROOMY:
+        return Group(texts, Text(), numbers, Text(), latencies)
     beside = Table.grid(padding=(0, 2))
     beside.add_row(numbers, latencies)
     return Group(texts, Text(), beside)
 
 
 def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold"
+    )
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -50,6 +50,8 @@ _GROWING = {
 _FINISHED = {"refusal": "bright_red"}
 _SHORT_KINDS = {"reasoning_summary": "summary", "output_text": "answer"}
 _MODEL_FITS = 46
+_GAPS = 4
+"""Columns of the header that stay empty: two on each side of its middle."""
 _FRAME = 4
 """Columns of a panel's width that its frame takes from the subtitle."""
 
@@ -73,7 +75,7 @@ def picture(progress: Progress, now: float, width: int, height: int) -> Layout:
     panel_height = max(2, min((height - 1 - least_feed) // rows, _TALLEST))
     screen = Layout()
     screen.split_column(
-        Layout(_header(progress, now), size=1),
+        Layout(_header(progress, now, width), size=1),
         *(
             _row(tracks[first : first + _COLUMNS], now, width, panel_height)
             for first in range(0, len(tracks), _COLUMNS)
@@ -89,24 +91,24 @@ def _row(tracks: Sequence[Track], now: float, width: int, height: int) -> Layout
     return row
 
 
-def _header(progress: Progress, now: float) -> Table:
+def _header(progress: Progress, now: float, width: int) -> Table:
+    title = Text(" deltaloom demo ", "bold reverse")
+    counted = Text(f"{progress.events:>4} events  {now:4.1f} s ", "dim")
+    room = width - title.cell_len - counted.cell_len - _GAPS
+    stage = next((stage for stage in _stages(progress) if len(stage) <= room), "")
     header = Table.grid(expand=True)
     header.add_column(no_wrap=True)
     header.add_column(justify="right", no_wrap=True)
-    waiting = not progress.entries
-    header.add_row(
-        Text.assemble(
-            (" deltaloom demo ", "bold reverse"),
-            "  ",
-            ("starting a server, a worker and a relay …" if waiting else _flow(progress), "dim"),
-        ),
-        Text(f"{progress.events:>4} events  {now:4.1f} s ", "dim"),
-    )
+    header.add_row(Text.assemble(title, "  ", (stage, "dim")), counted)
     return header
 
 
-def _flow(progress: Progress) -> str:
-    return f"{len(progress.streams)} streams → worker → relay → webhook"
+def _stages(progress: Progress) -> Sequence[str]:
+    """Return descriptions of the current stage, longest first; the first one that fits is shown."""
+    if not progress.entries:
+        return "starting a server, a worker and a relay …", "starting …"
+    streams = f"{len(progress.streams)} streams"
+    return f"{streams} → worker → relay → webhook", streams
 
 
 def _panel(track: Track, now: float, width: int) -> Panel:
@@ -174,21 +176,26 @@ def _lines(text: str) -> str:
 
 
 def _state(track: Track, now: float, width: int) -> Text:
-    """Return a panel's subtitle; omit the webhook's time if it does not fit, since the feed shows it."""
-    said = Text("  ").join([*_alerted(track, rang=True), *_came(track, now)])
-    return said if said.cell_len <= width else Text("  ").join([*_alerted(track), *_came(track, now)])
+    """Return a panel's subtitle: the longest of three that fits. The feed shows the rest."""
+    said = [
+        Text("  ").join([*_alerted(track, rang=True), *_came(track, now)]),
+        Text("  ").join([*_alerted(track), *_came(track, now)]),
+        Text("  ").join([*_alerted(track, timed=False), *_came(track, now, short=True)]),
+    ]
+    return next((each for each in said if each.cell_len <= width), said[-1])
 
 
-def _alerted(track: Track, *, rang: bool = False) -> Iterator[Text]:
+def _alerted(track: Track, *, rang: bool = False, timed: bool = True) -> Iterator[Text]:
     if track.opened is not None:
+        after = f" after {after_ms(track.opened)} ms" if timed else ""
         ringing = f", webhook {after_ms(track.rang)} ms" if rang and track.rang is not None else ""
-        yield Text(f"● alert after {after_ms(track.opened)} ms{ringing}", ALERT_TONE)
+        yield Text(f"● alert{after}{ringing}", ALERT_TONE)
 
 
-def _came(track: Track, now: float) -> Iterator[Text]:
+def _came(track: Track, now: float, *, short: bool = False) -> Iterator[Text]:
     texts = [track.texts[part].message for part in sorted(track.texts)]
     for (integrity, status), alike in groupby(texts, key=lambda text: (text.integrity, text.status)):
-        yield Text(_verdict(list(alike), integrity, status), INTEGRITY_TONES[integrity])
+        yield Text(_verdict(list(alike), integrity, status, short=short), INTEGRITY_TONES[integrity])
     if not texts and track.opened is None and track.began:
         yield Text(_waiting(track, now), "yellow" if track.all_sent else "dim")
 
@@ -199,11 +206,11 @@ def _waiting(track: Track, now: float) -> str:
     return plural(track.deltas, "delta") if track.deltas else "…"
 
 
-def _verdict(texts: Sequence[AssembledText], integrity: str, status: str) -> str:
+def _verdict(texts: Sequence[AssembledText], integrity: str, status: str, *, short: bool) -> str:
     marks = _MARKS[integrity] * len(texts)
     repeats = sum(text.duplicate_count for text in texts)
     if repeats:
-        return f"{marks} {integrity}, {plural(repeats, 'repeat')} dropped"
+        return f"{marks} {integrity}, {plural(repeats, 'repeat')}{'' if short else ' dropped'}"
     return f"{marks} {integrity if status == 'completed' else status}"
 
 

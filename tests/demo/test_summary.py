@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from demo.phrases import excerpt
-from demo.summary import as_lines, percentile, summarised
+from demo.summary import as_lines, as_tables, percentile, summarised
+from demo.view import LEAST_WIDTH
 from service.visible import visible
 from tests.demo.perfect import LATENCY_MS, RINGS_AFTER_MS, perfect, sent
 
@@ -32,6 +37,30 @@ def test_latencies_are_between_entry_ids() -> None:
 def test_summary_of_no_output_can_be_printed() -> None:
     """Print a summary of a run without output, instead of a traceback."""
     assert as_lines(summarised(sent(until=-1)))[-1].split() == ["first", "delta", "to", "webhook", "-", "-"]
+
+
+@pytest.mark.parametrize("width", [LEAST_WIDTH, 79, 80, 120])
+def test_tables_are_never_cut(width: int) -> None:
+    """Show every cell whole, on one line, in every terminal that gets the tables."""
+    out = StringIO()
+    Console(file=out, width=width).print(as_tables(summarised(perfect()), width))
+    shown = " ".join(out.getvalue().split())
+    assert "…" not in shown
+    assert "texts out verified repaired unverified redacted" in shown
+    assert "reasoning summary 3 · · ·" in shown
+    for line in (
+        "events in 838 in 680 entries",
+        "alerts 2 opened, 2 finished",
+        "webhook rang 4 times, verified",
+    ):
+        assert line in shown
+    for line in ("closing event to text 3 ms 3 ms", "first delta to webhook 35 ms 35 ms"):
+        assert line in shown
+
+
+def test_lines_fit_a_narrow_terminal() -> None:
+    """Keep the lines within 60 columns, since a terminal that is too low for the view gets them."""
+    assert max(map(cell_len, as_lines(summarised(perfect())))) <= LEAST_WIDTH
 
 
 @pytest.mark.parametrize(("percent", "value"), [(1, 1), (50, 5), (90, 9), (91, 10), (99, 10), (100, 10)])

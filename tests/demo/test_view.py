@@ -86,6 +86,19 @@ def test_webhook_shows_when_it_has_rung() -> None:
     assert "● alert after 3 ms  ✓ verified" in _drawn(perfect(), width=80)
 
 
+def test_narrow_terminal_shortens_words_instead_of_cutting_them() -> None:
+    """Show each verdict, the number of events and the time in whole words on a terminal of 60 columns."""
+    drawn = _drawn(perfect(), width=LEAST_WIDTH, height=LEAST_HEIGHT)
+    header, *panels = drawn.splitlines()
+    assert header.split() == ["deltaloom", "demo", "8", "streams", "838", "events", "12.0", "s"]
+    assert "● alert  ✓ verified ━┛" in drawn
+    assert "✓ verified, 6 repeats ─╯" in drawn
+    assert not any("…" in line for line in panels if "╯" in line or "┛" in line)
+    begun = _drawn(sent(until=-1), width=LEAST_WIDTH, height=LEAST_HEIGHT)
+    assert "deltaloom demo   starting … " in begun.splitlines()[0]
+    assert "8 streams → worker → relay → webhook" in _drawn(perfect(), width=80)
+
+
 def test_cut_off_stream_is_shown_as_silent() -> None:
     """Show how long a stream without an end has been silent."""
     assert "silent for 4 s" in _drawn(sent(until=6), now=9.7)
