@@ -23,6 +23,26 @@ def known_handlers() -> dict[str, Handler]:
     return {**BUILT_IN, **{handler.name: handler for handler in brought}}
 
 
+def enabled_names(setting: str | None, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the handlers that `DELTALOOM_HANDLERS` enables, each once; unknown ones too.
+
+    None means all known handlers, except those that are off by default.
+    """
+    from handlers import OFF_BY_DEFAULT  # noqa: PLC0415 - slow, and most commands need no handler
+
+    if setting is None:
+        return tuple(name for name in known if name not in OFF_BY_DEFAULT)
+    return tuple(dict.fromkeys(setting.split(",")))
+
+
+def disabled_kinds(setting: str | None) -> tuple[str, ...]:
+    """Return the names of the kinds that no handler enabled by `DELTALOOM_HANDLERS` rebuilds."""
+    known = known_handlers()
+    enabled = [known[name] for name in enabled_names(setting, known) if name in known]
+    rebuilt = {getattr(kind, "name", kind) for handler in enabled for kind in handler.kinds}
+    return tuple(name for name in known_kinds() if name not in rebuilt)
+
+
 def kind_of(name: str) -> TextKind | None:
     """Return the kind of text with this name, built in or brought by a package; None if there is none.
 

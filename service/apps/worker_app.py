@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from handlers import OFF_BY_DEFAULT
 from handlers.core.routing import RoutingTable
 from service import logs
 from service.apps.partition import Partition
@@ -14,7 +13,7 @@ from service.apps.rehearsal import Rehearsals
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import subscribe
 from service.cancelling import cancel
-from service.handler_packages import known_handlers
+from service.handler_packages import enabled_names, known_handlers
 from service.periodic import PeriodicTask
 from service.rates.spikes import SpikeWatch, thresholds_of
 from service.retrying import RetryUntilAvailable
@@ -44,14 +43,11 @@ def routing_table(settings: Settings) -> RoutingTable:
         SettingsError: the setting names an unknown handler.
     """
     known = known_handlers()
-    if settings.handlers is None:
-        return RoutingTable(handler for name, handler in known.items() if name not in OFF_BY_DEFAULT)
-    names = settings.handlers.split(",")
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    names = enabled_names(settings.handlers, known)
+    if any(name not in known for name in names):
         message = f"DELTALOOM_HANDLERS={settings.handlers!r} is not allowed: {', '.join(known)}"
         raise SettingsError(message)
-    return RoutingTable(known[name] for name in dict.fromkeys(names))
+    return RoutingTable(known[name] for name in names)
 
 
 @dataclass(frozen=True)

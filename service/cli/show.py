@@ -10,9 +10,12 @@ import typer
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from service.cli.knowledge import Known
+    from service.settings import Settings
 
 EXAMPLES = examples("deltaloom show resp_42", "deltaloom show msg_7 --json | jq .texts")
 
@@ -39,18 +42,34 @@ async def _show(of: str, *, as_json: bool) -> None:
     settings = read_settings()
     async with connect(settings) as client:
         known = await known_in(settings.names, client, settings, of)
+    off = ", ".join(_kinds_not_rebuilt(settings, known))
     if not known:
+        without = off and f" (without {off}; see DELTALOOM_HANDLERS)"
         raise CommandError(
             f"nothing is known of {of}: not published under this id, nothing in it that the enabled handlers "
-            f"rebuild, or longer ago than finished texts are kept"
+            f"rebuild{without}, or longer ago than finished texts are kept"
         )
     if as_json:
         write_json(known.to_json())
     else:
-        _print(console(), known)
+        _print(console(), known, off)
 
 
-def _print(target: Console, known: Known) -> None:
+def _kinds_not_rebuilt(settings: Settings, known: Known) -> Sequence[str]:
+    """Return the kinds of text whose handlers are off, without those that are there.
+
+    Workers may have other settings than this command: a text that is there was rebuilt.
+    """
+    from service.handler_packages import disabled_kinds
+
+    there = {text.kind for text in known.texts} | {part.kind for part in known.open}
+    try:
+        return [kind for kind in disabled_kinds(settings.handlers) if kind not in there]
+    except Exception:  # noqa: BLE001 - a broken package of a handler must not hide the texts of the others
+        return ()
+
+
+def _print(target: Console, known: Known, off: str) -> None:
     from rich.text import Text
 
     from service.cli.entries import clock_time, text_of
@@ -83,4 +102,8 @@ def _print(target: Console, known: Known) -> None:
                     f"{part.output_index}:{part.content_index}",
                 )
             )
+        )
+    if off:
+        target.print(
+            Text(f"not rebuilt by these settings: {visible(off)}; see DELTALOOM_HANDLERS", style="dim")
         )

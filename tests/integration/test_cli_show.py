@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 from tests.workers import wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
+    import pytest
     from redis.asyncio import Redis
 
 
@@ -115,6 +116,54 @@ def test_nothing_is_known(redis_url: str, prefix: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("nothing is known of nobody\\x1b[2J: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+NOT_REBUILT = "not rebuilt by these settings: {}; see DELTALOOM_HANDLERS"
+
+
+async def test_kinds_that_no_enabled_handler_rebuilds(redis: Redis, redis_url: str, prefix: str) -> None:
+    """`show` names the kinds whose handlers are off; who looks for an answer would see nothing and no reason.
+
+    A worker may have other settings than the command: a kind with a text of this response is not named.
+    """
+    answer = part("output_text.done", "msg_1", 1, text="Yes.")
+
+    def pretty(name: str, **settings: str) -> list[str]:
+        done = deltaloom("show", name, env=environment(redis_url, prefix, **settings))
+        return (done.stdout or done.stderr).splitlines()
+
+    async with workers_in_process(redis_url, prefix):
+        await publish(redis, prefix, [*STREAM[:3], answer], response_id="resp_1")
+        await publish(redis, prefix, [answer], response_id="resp_2")
+        await wait_until_settled(redis, prefix)
+    assert pretty("resp_1")[-1] == NOT_REBUILT.format("output_text")
+    assert " rebuild (without output_text; see DELTALOOM_HANDLERS), or " in pretty("resp_2")[0]
+    only = pretty("resp_1", DELTALOOM_HANDLERS="refusal,unknown")
+    assert only[-1] == NOT_REBUILT.format("reasoning_summary, output_text"), "the reasoning is there"
+    every = pretty("resp_1", DELTALOOM_HANDLERS="refusal,reasoning,output_text")
+    assert not any("not rebuilt" in line for line in every)
+    async with workers_in_process(redis_url, prefix, handlers="output_text"):
+        await publish(redis, prefix, [answer], response_id="resp_3")
+        await wait_until_settled(redis, prefix)
+    assert not any("not rebuilt" in line for line in pretty("resp_3")), "another worker rebuilds them"
+
+
+async def test_a_broken_package_hides_no_text(
+    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`show` prints the texts without that line if a handler's package cannot be imported."""
+    async with workers_in_process(redis_url, prefix):
+        await publish(redis, prefix, STREAM[:3], response_id="resp_1")
+        await wait_until_settled(redis, prefix)
+
+    def broken(_setting: str | None) -> tuple[str, ...]:
+        raise ImportError("acme")
+
+    monkeypatch.setattr("service.handler_packages.disabled_kinds", broken)
+    done = deltaloom("show", "resp_1", env=environment(redis_url, prefix))
+    assert done.returncode == 0
+    assert "  Hm" in done.stdout.splitlines()
+    assert "not rebuilt" not in done.stdout
 
 
 async def test_entry_of_another_program_is_skipped(redis: Redis, redis_url: str, prefix: str) -> None:
