@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,24 +120,28 @@ def test_floors_are_those_that_are_checked() -> None:
     assert shown == [re.sub(r"\(\w+\) \| | \| \(\w+\)", "", floor) for floor in checked]
 
 
-def test_the_life_of_a_batch_names_what_is_there() -> None:
-    """Name existing packages and scripts in the picture of a batch's life."""
-    (picture,) = [block.text for block in ARCHITECTURE.blocks if block.language == "mermaid"]
-    packages = re.findall(r"participant \w+ as ([a-z/]+)$", picture, re.MULTILINE)
-    scripts = re.findall(r"\w+\.lua", picture)
-    assert len(packages) == 4
-    assert len(scripts) == 2
-    for path in [*packages, *(f"service/storage/lua/{script}" for script in scripts)]:
+def test_the_lives_of_a_batch_and_an_alert_name_what_is_there() -> None:
+    """Name existing packages and scripts in the pictures of a batch's life and an alert's."""
+    pictures = [block.text for block in ARCHITECTURE.blocks if block.language == "mermaid"]
+    packages = [re.findall(r"participant \w+ as ([a-z/]+)$", picture, re.MULTILINE) for picture in pictures]
+    scripts = [re.findall(r"\w+\.lua", picture) for picture in pictures]
+    assert [len(named) for named in packages] == [4, 2]
+    assert [len(named) for named in scripts] == [2, 4]
+    paths = [*chain(*packages), *(f"service/storage/lua/{script}" for script in chain(*scripts))]
+    for path in paths:
         assert (ROOT / path).exists(), path
 
 
 def test_the_picture_has_an_alternative_text() -> None:
     """Describe the picture in its alternative text, for readers who cannot see it."""
     markdown = README.path.read_text("utf-8")
-    assert re.search(r"!\[[^\]]{100,}\]\(docs/flow\.svg\)", markdown)
+    (alternative,) = re.findall(r"!\[([^\]]{100,})\]\(docs/flow\.svg\)", markdown)
     picture = (ROOT / "docs/flow.svg").read_text("utf-8")
     assert "<title" in picture
     assert "prefers-color-scheme: dark" in picture
+    for shown in ("deltaloom:deltas", "worker", "deltaloom:assembled", "deltaloom:alerts", "relay"):
+        assert f">{shown}<" in picture
+        assert shown in alternative
 
 
 def _command_lines(page: Page) -> Iterator[str]:
