@@ -754,7 +754,7 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.timeout(3600 if THOROUGH else 300)
+@pytest.mark.timeout(3600 if THOROUGH else 900)
 @pytest.mark.usefixtures("quiet", "slow_entries")
 def test_any_interleaving_of_scripts_gives_the_outputs_of_the_stream(redis_url: str, prefix: str) -> None:
     """The outputs are those of the stream, for any interleaving of the workers' scripts."""
