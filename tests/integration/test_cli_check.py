@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 from redis import Redis as SyncRedis
 
 from embedded.embedded_server import EmbeddedServer
 from service.keys import LEFT_OUT, Keys
 from tests.bench import Bench
 from tests.service.cli.command import deltaloom, environment
-from tests.workers import wait_until_settled, workers_in_process
+from tests.waiting import wait_until
+from tests.workers import beginning_workers, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -105,3 +108,23 @@ async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: 
     await redis.set(f"{prefix}:deltas", "x", ex=60)
     code, checks = checked(environment(redis_url, prefix))
     assert (code, checks["workers"][0]) == (1, "fail")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [{"commands": ["-@scripting"], "keys": ["*"]}, {"keys": ["deltaloom:deltas"]}],
+    ids=["scripts", "keys"],
+)
+async def test_a_user_without_the_rights_of_a_worker(right: dict[str, list[str]]) -> None:
+    """A missing permission fails the check, and a worker waits for an operator instead of the server."""
+    with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
+        client.acl_setuser("narrow", enabled=True, nopass=True, categories=["+@all"], **right)  # type: ignore[arg-type]
+        url = server.url.replace("redis://", "redis://narrow:any@")
+        code, checks = checked(environment(url))
+        async with beginning_workers(url, "deltaloom") as (worker,):
+            waits = partial(worker.has_logged, "redis misconfigured, waiting for an operator")
+            await wait_until(waits, 30, message="the worker waits for an operator")
+            assert not worker.has_logged("redis unavailable, retrying")
+    assert (code, checks["scripts"][0]) == (1, "fail")
+    assert checks["scripts"][1].startswith("NOPERM")
+    assert "docs/operations.md" in checks["scripts"][1]

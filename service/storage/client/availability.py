@@ -88,6 +88,8 @@ def unavailable_if_away(key: str | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except StorageUnavailableError:  # translated by an inner block
+        raise
     except _UNAVAILABLE_ERRORS as error:
         raise _unavailable(error) from error
     except (AttributeError, RuntimeError) as error:
@@ -99,13 +101,20 @@ def unavailable_if_away(key: str | None = None) -> Iterator[None]:
             raise _unavailable(error) from error
         raise
     except exceptions.ResponseError as error:
-        if wrong := set_up_wrongly(error, key):
-            raise wrong from error
-        if str(error).startswith(_UNAVAILABLE_REPLIES):
-            raise StorageUnavailableError(str(error).split(" ", 1)[0], str(error)) from error
-        if any(part in str(error) for part in _ABORTED_SCRIPTS):
-            raise StorageUnavailableError("script ended", str(error)) from error
+        if translated := _translated(error, key):
+            raise translated from error
         raise
+
+
+def _translated(error: exceptions.ResponseError, key: str | None) -> StorageUnavailableError | None:
+    """Return the error for a server's reply, or None if neither a retry nor an operator can help."""
+    if wrong := set_up_wrongly(error, key):
+        return wrong
+    if str(error).startswith(_UNAVAILABLE_REPLIES):
+        return StorageUnavailableError(str(error).split(" ", 1)[0], str(error))
+    if any(part in str(error) for part in _ABORTED_SCRIPTS):
+        return StorageUnavailableError("script ended", str(error))
+    return None
 
 
 def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> SetupError | None:

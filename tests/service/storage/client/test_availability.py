@@ -100,3 +100,13 @@ def test_mistakes_of_ours_stay(mistake: Exception) -> None:
     """Raise our own bugs unchanged. Otherwise they would look like an unreachable server."""
     with pytest.raises(type(mistake)), unavailable_if_away():
         raise mistake
+
+
+@pytest.mark.parametrize(
+    "error", [SetupError("NOPERM", "no"), StorageUnavailableError("WAIT", "no")], ids=str
+)
+def test_an_error_passes_through_an_outer_block(error: StorageUnavailableError) -> None:
+    """Otherwise a missing permission would look like a server that is unavailable, and need no operator."""
+    with pytest.raises(StorageUnavailableError) as caught, unavailable_if_away(), unavailable_if_away():
+        raise error
+    assert caught.value is error
