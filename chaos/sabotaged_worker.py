@@ -41,8 +41,8 @@ def _change(script: str, safeguard: str, instead: str) -> None:
 def finish_guard() -> None:
     """Remove the checks that a part is unfinished, its log unchanged and its item unwritten."""
     _change("settle", "if redis.call('HGET', state, part) == 'done' then", "if false then")
-    _change("settle", "if redis.call('STRLEN', text.log) ~= text.log_bytes then return false end", "")
-    _change("settle", "if text.message and not is_in_item(text) then", "if text.message then")
+    _change("settle", "if text.log_bytes_now ~= text.log_bytes then return false end", "")
+    _change("settle", "if text.message and not text.was_in_item then", "if text.message then")
 
 
 def acknowledgement() -> None:

@@ -57,6 +57,12 @@ class Consumer:
         """Process a batch that was read."""
         await self.worker.process(self.worker.builder(entries))
 
+    async def process_later(self, entries: Sequence[RawEntry]) -> None:
+        """Process a batch as if it was read a second ago, so that others may have taken entries over."""
+        builder = self.worker.builder(entries)
+        builder.read_ms -= 1000
+        await self.worker.process(builder)
+
     async def work(self, count: int = 1000) -> None:
         """Read a batch and process it."""
         await self.process(await self.read(count))

@@ -118,7 +118,7 @@ async def test_an_input_that_is_no_stream(redis: Redis, redis_url: str, prefix: 
 async def test_a_user_without_the_rights_of_a_worker(right: dict[str, list[str]]) -> None:
     """A missing permission fails the check, and a worker waits for an operator instead of the server."""
     with EmbeddedServer(protected=False) as server, SyncRedis.from_url(server.url) as client:
-        client.acl_setuser("narrow", enabled=True, nopass=True, categories=["+@all"], **right)  # type: ignore[arg-type]
+        client.acl_setuser("narrow", enabled=True, nopass=True, categories=["+@all"], **right)
         url = server.url.replace("redis://", "redis://narrow:any@")
         code, checks = checked(environment(url))
         async with beginning_workers(url, "deltaloom") as (worker,):

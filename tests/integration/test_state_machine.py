@@ -381,7 +381,9 @@ class Machine(RuleBasedStateMachine):
             if doing == "process":
                 self.run(self.workers[worker].process(self._read(worker, 10)))
             elif doing == "stop":
-                stopped.append(self._begin_work(self.workers[worker].process(self._read(worker, 10)), 1))
+                stopped.append(
+                    self._begin_work(self.workers[worker].process_later(self._read(worker, 10)), 1)
+                )
             elif doing == "sweep":
                 self._begin_work(self.workers[worker].worker.sweep(), 5)
             elif doing == "stop in sweep":
@@ -417,7 +419,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, batch: tuple[str, list[RawEntry]], steps: int, stuck: bool) -> _Work:  # noqa: FBT001
         """Start to process a batch; other workers may seem stuck with theirs."""
         worker, entries = batch
-        return self._begin_work(self.workers[worker].process(entries), steps, stuck=stuck)
+        return self._begin_work(self.workers[worker].process_later(entries), steps, stuck=stuck)
 
     @rule(target=works, batch=batches, worker=_WORKERS, some=_SOME, steps=_STEPS, stuck=st.booleans())
     def take_over(
@@ -429,13 +431,15 @@ class Machine(RuleBasedStateMachine):
         stuck: bool,  # noqa: FBT001
     ) -> _Work:
         """Start to process some entries of a pending batch, by its own or another worker."""
-        return self._begin_work(self.workers[worker].process(batch[1][some]), steps, stuck=stuck)
+        return self._begin_work(self.workers[worker].process_later(batch[1][some]), steps, stuck=stuck)
 
     @precondition(lambda self: self.unread)
     @rule(target=works, worker=_WORKERS, count=st.integers(1, 6), steps=_STEPS, stuck=st.booleans())
     def read_and_begin(self, worker: str, count: int, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
         """Deliver entries to a worker, and start to process them."""
-        return self._begin_work(self.workers[worker].process(self._read(worker, count)), steps, stuck=stuck)
+        return self._begin_work(
+            self.workers[worker].process_later(self._read(worker, count)), steps, stuck=stuck
+        )
 
     @precondition(lambda self: self.unread)
     @rule(
@@ -456,8 +460,8 @@ class Machine(RuleBasedStateMachine):
         """Process entries completely; another worker may process some of them first."""
         entries = self._read(worker, count)
         if faster is not None:
-            self._finish(self._begin_work(self.workers[faster].process(entries[some]), 0, stuck=stuck))
-        self._finish(self._begin_work(self.workers[worker].process(entries), 0, stuck=stuck))
+            self._finish(self._begin_work(self.workers[faster].process_later(entries[some]), 0, stuck=stuck))
+        self._finish(self._begin_work(self.workers[worker].process_later(entries), 0, stuck=stuck))
 
     @rule(target=works, worker=_WORKERS, steps=st.integers(0, 5), stuck=st.booleans())
     def sweep(self, worker: str, steps: int, stuck: bool) -> _Work:  # noqa: FBT001
