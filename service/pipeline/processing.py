@@ -99,8 +99,10 @@ class BatchProcessor:
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
         """Return a builder for the entries of one `xreadgroup`, with `entries` already in it."""
+        # Before the first commit, the time would be that of this machine.
+        read_ms = self._storage.now_ms if self.replication_id else 0
         builder = BatchBuilder(
-            self._router.rules, self._settings.max_batch_bytes, self.replication_id, self._storage.now_ms
+            self._router.rules, self._settings.max_batch_bytes, self.replication_id, read_ms
         )
         if entries:
             builder.extend(entries)
@@ -259,6 +261,7 @@ class BatchProcessor:
         decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
         pending.batch = decoded(self._router.rules, left)
         pending.replication_id = committed.replication_id
+        pending.read_ms = 0  # the server may not know that it has delivered the entries
 
     async def _store(self, commit: Commit, replication_id: str) -> Committed:
         """Commit a batch in one call, or in several if it is a single entry that would block the server.

@@ -45,6 +45,7 @@ _OPENINGS_AT_ONCE = 500
 """Maximum parts whose context is read in one call, so that it blocks the server only for some 10 ms."""
 
 _REGISTER_NAMES = msgspec.msgpack.encode(list(REGISTERS))
+"""Fields of the registers in a state, as opening.lua expects them."""
 
 CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""

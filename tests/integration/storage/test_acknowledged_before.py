@@ -159,3 +159,24 @@ async def test_a_fresh_batch_is_counted_once_though_the_reply_is_lost(bench: Ben
         await _commit(bench, batch, read_ms=await bench.now_ms())
     assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 2}
     assert len(await dead_letters(bench.redis, bench.prefix)) == 1
+
+
+async def test_no_batch_is_fresh_after_a_failover(bench: Bench) -> None:
+    """Otherwise entries whose delivery the new server does not know, and repeats, would be counted twice."""
+    await bench.publish(KEEPALIVE, KEEPALIVE, KEEPALIVE)
+    consumer = bench.consumer()
+    batch = await consumer.read()
+    await bench.consumer("other").process(batch[1:2])
+    builder = consumer.worker.builder(batch)
+    builder.replication_id, builder.read_ms = "0" * 40, await bench.now_ms()
+    await consumer.worker.process(builder)
+    assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 3}
+
+
+async def test_the_time_of_a_read_is_unknown_before_the_first_commit(bench: Bench) -> None:
+    """Otherwise the clock of the worker's machine would be taken for the server's."""
+    consumer = bench.consumer()
+    assert consumer.worker.builder().read_ms == 0
+    await bench.publish(KEEPALIVE)
+    await consumer.work()
+    assert abs(consumer.worker.builder().read_ms - await bench.now_ms()) < 60_000
