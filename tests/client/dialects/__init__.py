@@ -1,0 +1,1 @@
+"""Test the translators of providers' streams."""
