@@ -1,0 +1,1 @@
+"""Tests with Node: the AsyncAPI document, types for TypeScript, a producer and a subscriber."""
