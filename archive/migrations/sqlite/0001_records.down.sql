@@ -1,0 +1,10 @@
+DROP TABLE looks;
+DROP TABLE erasures;
+DROP TABLE holds;
+DROP TABLE unreadable_entries;
+DROP TABLE conflicts;
+DROP TRIGGER records_deleted;
+DROP TRIGGER records_inserted;
+DROP TABLE record_words;
+DROP TABLE records;
+DROP TABLE record_keys;
