@@ -1,0 +1,98 @@
+"""Read the newest entries of the streams of all partitions, in one order."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from console.console_errors import bad_request
+from handlers.core.identity import EntryId
+from service.storage.client.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+
+_LEAST: Final = 5
+"""Minimum entries that are read of each partition."""
+
+_CURSOR: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_HIGHEST: Final = 2**64 - 1
+"""Maximum of each number of an entry's id."""
+
+
+class NewestEntry(NamedTuple):
+    """An entry and its partition."""
+
+    id: EntryId
+    names: StreamNames
+    fields: dict[bytes, bytes]
+
+    @property
+    def data(self) -> bytes:
+        """The JSON of its message; empty without one."""
+        return self.fields.get(b"__data__", b"")
+
+
+class NewestPage(NamedTuple):
+    """Entries, the newest first."""
+
+    entries: Sequence[NewestEntry]
+    next: str | None
+    """Cursor of the next page; None after the last one."""
+
+
+def cursor_of(text: str | None) -> str | None:
+    """Return a cursor that a client gives back.
+
+    Raises:
+        ConsoleError: it is none.
+    """
+    if text is None:
+        return None
+    found = _CURSOR.fullmatch(text)
+    if found is None or not 0 < max(map(int, found.groups())) <= _HIGHEST:  # nothing is before 0-0
+        raise bad_request("before is the value of next in the page before")
+    return text
+
+
+async def newest_entries(
+    client: Redis,
+    partitions: Sequence[StreamNames],
+    stream_of: Callable[[StreamNames], str],
+    most: int,
+    before: str | None = None,
+) -> NewestPage:
+    """Return about `most` entries of a stream of all partitions, the newest first.
+
+    Args:
+        client: client of the server.
+        partitions: the partitions.
+        stream_of: returns the name of the stream in a partition.
+        most: number of entries that are wanted; there may be some more or fewer.
+        before: cursor of the page; None for the newest.
+    """
+    count = max(_LEAST, 2 * most // len(partitions)) if len(partitions) > 1 else most
+    pipeline = client.pipeline(transaction=False)
+    for names in partitions:
+        pipeline.xrevrange(stream_of(names), max="+" if before is None else f"({before}", count=count)
+    with unavailable_if_away():
+        replies: Any = await pipeline.execute()
+    found: list[NewestEntry] = []
+    floor = EntryId(0, 0)
+    """Id below which a partition may have entries that were not read."""
+    for names, reply in zip(partitions, replies, strict=True):
+        entries = [NewestEntry(EntryId.parse(name.decode()), names, fields) for name, fields in reply]
+        if len(entries) == count:
+            floor = max(floor, entries[-1].id)
+        found += entries
+    found.sort(key=lambda entry: entry.id, reverse=True)
+    sure = [entry for entry in found if entry.id >= floor]
+    if len(sure) > most:
+        last = sure[most - 1].id
+        sure = [entry for entry in sure if entry.id >= last]
+    has_more = len(sure) < len(found) or floor > EntryId(0, 0)
+    return NewestPage(sure, str(sure[-1].id) if sure and has_more else None)
