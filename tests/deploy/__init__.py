@@ -1,0 +1,1 @@
+"""Tests of what deploy/ ships: rules, dashboard, manifests, units, images."""
