@@ -5,14 +5,14 @@ a package that names a `Handler` in the entry-point group `deltaloom.handlers`.
 """
 
 from handlers import content_filters as stopped
-from handlers import lifecycle, loss, output_text, reasoning, redacted, refusal
+from handlers import fallback, lifecycle, loss, output_text, reasoning, redacted, refusal
 from handlers.core.routing import Handler
 
 ENTRY_POINT_GROUP = "deltaloom.handlers"
 
 BUILT_IN: dict[str, Handler] = {
     module.handler.name: module.handler
-    for module in (refusal, reasoning, lifecycle, stopped, loss, output_text, redacted)
+    for module in (refusal, reasoning, lifecycle, stopped, fallback, loss, output_text, redacted)
 }
 
 OFF_BY_DEFAULT = frozenset({output_text.handler.name, redacted.handler.name})

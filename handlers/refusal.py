@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deltaloom.events import RefusalDelta, RefusalDone
 from deltaloom.messages import AssembledText, ModerationAlert
-from handlers.core.outputs import part_fields, time_of
+from handlers.core.outputs import built, part_fields, time_of
 from handlers.core.parts import closing, fragment
 from handlers.core.routing import Handler, Opening, Route
 
@@ -28,7 +28,8 @@ def on_done(event: RefusalDone, origin: Origin) -> Iterator[Closing]:
 
 def opened(opening: Opening) -> ModerationAlert:
     """Return the alert of a refusal that has just begun, with the text and context known so far."""
-    return ModerationAlert.model_validate(
+    return built(
+        ModerationAlert,
         {
             **part_fields(opening.part, opening.item_id, opening.context),
             "type": "deltaloom.refusal.opened",
@@ -36,7 +37,7 @@ def opened(opening: Opening) -> ModerationAlert:
             "severity": "warning",
             "text": opening.text,
             "raised_at": time_of(opening.at_ms),
-        }
+        },
     )
 
 
@@ -46,14 +47,15 @@ _SHARED = (AssembledText.model_fields.keys() & ModerationAlert.model_fields.keys
 
 def finished(text: AssembledText) -> ModerationAlert:
     """Return the alert of a finished refusal, with its whole text."""
-    return ModerationAlert.model_validate(
+    return built(
+        ModerationAlert,
         {
             **{name: getattr(text, name) for name in _SHARED},
             "type": "deltaloom.refusal.finished",
             "id": text.id.replace("text_", "finished_", 1),
             "severity": "warning",
             "raised_at": text.finished_at,
-        }
+        },
     )
 
 

@@ -19,7 +19,9 @@ def known_handlers() -> dict[str, Handler]:
     """Return all available handlers by name: built-in ones, and those of installed packages."""
     from handlers import BUILT_IN, ENTRY_POINT_GROUP  # noqa: PLC0415 - slow, and most commands need no handler
 
-    brought: Iterable[Handler] = (point.load() for point in entry_points(group=ENTRY_POINT_GROUP))
+    brought: list[Handler] = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
+    for route in (route for handler in brought for route in handler.routes):
+        route.model.model_rebuild()  # reports a wrong model now, not as dead letters at its first event
     return {**BUILT_IN, **{handler.name: handler for handler in brought}}
 
 

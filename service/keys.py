@@ -16,6 +16,7 @@
 | `spikes`                  | hash   | current spikes of models and tenants         | TTL              |
 | `provider-spikes`         | hash   | current spikes of providers                  | TTL              |
 | `spike-turn`              | string | the worker with the right to look for spikes | TTL              |
+| `draining`                | string | the request that workers stop reading        | TTL, `--resume`  |
 | `rates:<width>:<start>`   | hash   | responses that ended in a bucket of time     | TTL              |
 | `rate-names:<width>:<…>`  | zset   | weights of the names in such a bucket        | TTL              |
 
@@ -67,7 +68,7 @@ LOG = "log:"
 
 
 _TYPES = {
-    **dict.fromkeys(("deltas", "assembled", "alerts", "dead-letters", "undelivered"), "stream"),
+    **dict.fromkeys(("deltas", "assembled", "alerts", "deliveries", "dead-letters", "undelivered"), "stream"),
     **dict.fromkeys(("state", "item", "rates", "counts", "format", "kind-retention", "owners"), "hash"),
     **dict.fromkeys(("spikes", "provider-spikes", "relay", "gone"), "hash"),
     **dict.fromkeys(("open", "waiting", "counted-types", "counted-fields", "rate-names"), "zset"),
@@ -150,6 +151,16 @@ class Keys:
     def spike_turn(self) -> str:
         """The key of the right to look for spikes; used in the first partition only."""
         return self.names.name("spike-turn")
+
+    @property
+    def draining(self) -> str:
+        """The key of the request that all workers stop reading; used in the first partition only."""
+        return self.names.name("draining")
+
+    @property
+    def figures_lease(self) -> str:
+        """The key of the lease to export the figures of the group; used in the first partition only."""
+        return self.names.name("figures:lease")
 
     def state(self, stream_key: StreamKey) -> str:
         """Return the key of a response's state."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from service import logs
+from service import logs, under_way
 from service.ports.storage import SetupError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -18,20 +19,53 @@ T = TypeVar("T")
 MAX_PAUSE = 5
 """Maximum seconds between two attempts, plus at most half a second of jitter."""
 
+SAID_AGAIN_AFTER = 300.0
+"""Seconds after which the log says again that Redis is still unavailable."""
+
 
 class RetryUntilAvailable:
     """Retries steps until Redis is available.
 
     All parts of a process share one instance; in a cluster, each partition has its own.
 
-    It logs one line when Redis becomes unavailable, one when the cause changes, and one when Redis is back.
-    If Redis is misconfigured for some steps only, the others continue, and each such error is logged once.
+    It logs one line when Redis becomes unavailable, one when the cause changes, one every five minutes, and
+    one when Redis is back. If Redis is misconfigured for some steps only, the others continue, and each such
+    error is logged once.
+
+    Args:
+        clock: monotonic clock, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._logged_state: str | None = None
-        self._wrong: set[str] = set()
-        """The logged errors that need an operator."""
+        self._logged_at = 0.0
+        """Time of the latest line about an unavailable Redis."""
+        self._away_since: float | None = None
+        self._away_seconds = 0.0
+        self._wrong: dict[str, SetupError] = {}
+        """The logged errors that need an operator, by message."""
+
+    @property
+    def waits_for(self) -> str | None:
+        """The state of Redis for which steps wait, such as `ConnectionError`; None if it is available."""
+        return self._logged_state or ("misconfigured" if self._wrong else None)
+
+    @property
+    def needs_operator(self) -> list[str]:
+        """The states for which a step waits until an operator acts, such as `NOPERM`; empty if none does."""
+        return sorted({error.state for error in self._wrong.values()})
+
+    @property
+    def is_away(self) -> bool:
+        """True if a step has failed because of Redis, and none has succeeded since."""
+        return self._away_since is not None
+
+    @property
+    def away_seconds(self) -> float:
+        """Seconds for which Redis was unavailable in all, the present time included."""
+        now = 0.0 if self._away_since is None else self._clock() - self._away_since
+        return self._away_seconds + now
 
     async def call(self, step: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a step, and retry it while Redis is unavailable, with back-off and jitter."""
@@ -57,21 +91,37 @@ class RetryUntilAvailable:
 
     def _log_unavailable(self, error: StorageUnavailableError, wrong: dict[str, str]) -> None:
         """Log that a step has to wait; add an error that needs an operator to `wrong`, with its state."""
-        message = str(error)
+        under_way.unavailable()
+        message, now = str(error), self._clock()
+        if self._away_since is None:
+            self._away_since = now
         if isinstance(error, SetupError):
             wrong[message] = error.state
             if message not in self._wrong:
-                self._wrong.add(message)
+                self._wrong[message] = error
                 logs.logger().error(
                     "redis misconfigured, waiting for an operator", state=error.state, error=message
                 )
         elif self._logged_state != error.state:
-            self._logged_state = error.state
-            logs.logger().warning("redis unavailable, retrying", state=error.state, error=message)
+            self._logged_state, self._logged_at = error.state, now
+            logs.logger().warning(
+                "redis unavailable, retrying", state=error.state, error=message, step=under_way.current()
+            )
+        elif now - self._logged_at >= SAID_AGAIN_AFTER:
+            self._logged_at = now
+            logs.logger().warning(
+                "redis still unavailable, retrying",
+                state=error.state,
+                error=message,
+                step=under_way.current(),
+                away_seconds=round(now - self._away_since),
+            )
 
     def _log_available(self, wrong: dict[str, str]) -> None:
+        if self._away_since is not None:
+            self._away_seconds, self._away_since = self.away_seconds, None
         for message in wrong.keys() & self._wrong:
-            self._wrong.remove(message)
+            del self._wrong[message]
             logs.logger().info("redis available again", previous_state=wrong[message])
         if self._logged_state is not None:
             logs.logger().info("redis available again", previous_state=self._logged_state)

@@ -6,17 +6,19 @@ import os
 import re
 import socket
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, FiniteFloat, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deltaloom.address import Address, Mode, scheme_of
 from deltaloom.streams import Partitions
-from service.address import Address, Mode, scheme_of
 from service.handler_packages import kind_of, known_kinds
+from service.secret_files import SecretFileError, file_variable, secret_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
     from pydantic_core import ErrorDetails
@@ -25,16 +27,20 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "DELTALOOM_"
 _OTHER_URL = "DELTALOOM_REDIS_URL"  # takes precedence over REDIS_URL, which other programs may share
-_HIDDEN = ("redis_url",)  # a URL may have a password
-
 MAX_PARTITIONS = 1024
-"""Maximum partitions. A worker needs a connection and some periodic tasks for each one it serves."""
+"""Maximum partitions. A worker reads, and looks from time to time at, each one it serves."""
 
 LONGEST = 100 * 365 * 86400
 """Longest time in seconds: a century. Redis rejects far longer TTLs."""
 
+_LAST_PORT = 65535
+
 SHORTEST_RETENTION = 60
 """Shortest retention in seconds, since the clocks of a server and its successor may differ by some."""
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""Lowest level of the log lines that are written."""
 
 
 class SettingsError(ValueError):
@@ -91,6 +97,27 @@ def _kind_retention(text: str | None) -> str | None:
     return text and ",".join(f"{kind}={seconds}" for kind, seconds in _seconds_by_kind(text).items())
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return host and port of an address like `127.0.0.1:9464` or `[::1]:9464`, or raise `ValueError`."""
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host == f"[{bare}]"
+    if (
+        not bare
+        or bracketed != (":" in bare)
+        or not re.fullmatch("[0-9]{1,5}", port)
+        or int(port) > _LAST_PORT
+    ):
+        raise ValueError("host:port, like 127.0.0.1:9464, 0.0.0.0:9464 or [::1]:9464")
+    return bare, int(port)
+
+
+def _listening(text: str | None) -> str | None:
+    if text:
+        host_and_port(text)
+    return text
+
+
 def _partition_list(text: str | None) -> str | None:
     return text and ",".join(map(str, _numbers(text)))
 
@@ -102,11 +129,17 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
 
+    secrets: ClassVar[dict[str, tuple[str, ...]]] = {"redis_url": (_OTHER_URL, "REDIS_URL")}
+    """Settings that may be secret, such as a URL with a password, with the variables that set each, the one
+    that takes precedence first. Their values are not shown, and `NAME_FILE` may name a file with the value.
+    """
+
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://localhost:6379/0",
         validation_alias=AliasChoices(_OTHER_URL, "REDIS_URL"),
         description="The server: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://host,host` or "
-        "`redis+sentinel://host,host/name`. `DELTALOOM_REDIS_URL` takes precedence.",
+        "`redis+sentinel://host,host/name`. `DELTALOOM_REDIS_URL` takes precedence. "
+        "`REDIS_URL_FILE` and `DELTALOOM_REDIS_URL_FILE` name a file with the URL instead.",
     )
     redis_mode: Mode | None = Field(
         default=None,
@@ -148,6 +181,13 @@ class Settings(BaseSettings):
     )
     block_ms: int = Field(
         default=1000, ge=10, le=2000, description="Milliseconds that a read waits for its first entry."
+    )
+    linger_ms: float = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="Milliseconds that a small batch waits for further entries; 0 to process it at once. "
+        "A batch that begins or closes a refusal does not wait, nor does an entry that comes alone.",
     )
     max_event_bytes: int = Field(
         default=1024 * 1024,
@@ -210,6 +250,21 @@ class Settings(BaseSettings):
         ge=60,
         le=LONGEST,
         description="Seconds for which texts, alerts and dead letters are kept in their streams.",
+    )
+    retention_bytes: int | None = Field(
+        default=None,
+        ge=1024 * 1024,
+        description="Maximum bytes of these streams, in all partitions together: beyond it, the oldest "
+        "entries that every group has acknowledged are removed before their time; unset: no limit. Finished "
+        "items do not count: they expire after DELTALOOM_ITEM_TTL.",
+    )
+    retention_group: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Group of the outputs, such as `archive`, for which texts, alerts and deliveries stay "
+        "beyond DELTALOOM_RETENTION and DELTALOOM_KIND_RETENTION until it has acknowledged them. Beyond "
+        "DELTALOOM_RETENTION_BYTES they are not; without that setting, nothing limits them.",
     )
     trim_interval: FiniteFloat = Field(
         default=5,
@@ -279,8 +334,26 @@ class Settings(BaseSettings):
         description="Seconds without a sign of life after which another relay takes over a destination.",
     )
     shutdown_timeout: FiniteFloat = Field(default=10, gt=0, description="Maximum seconds of a shutdown.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lowest level of log lines that are written."
+    http: Annotated[str | None, NoDecode, AfterValidator(_listening)] = Field(
+        default=None,
+        description="Address of the HTTP server for health, metrics and status, like `127.0.0.1:9464` or "
+        "`[::1]:9464`; unset: none.",
+    )
+    http_token_file: Path | None = Field(
+        default=None,
+        description="File with the token that `/statusz` requires if `DELTALOOM_HTTP` is not a loopback "
+        "address.",
+    )
+    heartbeat_file: Path | None = Field(
+        default=None,
+        description="File that a process renews every second while its loop turns, for probes; unset: in a "
+        "private folder in memory.",
+    )
+    log_level: LogLevel = Field(default="info", description="Lowest level of log lines that are written.")
+    log_level_file: Path | None = Field(
+        default=None,
+        description="File with a log level that takes precedence; read at start and on SIGHUP. "
+        "If it is missing or empty: `DELTALOOM_LOG_LEVEL`.",
     )
     log_format: Literal["auto", "pretty", "json"] = Field(
         default="auto", description="Format of log lines; `auto`: `pretty` on a terminal, else `json`."
@@ -288,13 +361,19 @@ class Settings(BaseSettings):
     log_text: bool = Field(
         default=False, description="Also log the texts of models, which may contain personal data."
     )
+    log_burst: int = Field(
+        default=100,
+        ge=0,
+        description="Maximum log lines of one level and event in 10 seconds, and twice as many errors; "
+        "further ones are counted in one line. 0: no limit.",
+    )
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
         try:
             mode = self.address.mode
         except ValueError as error:
-            raise ValueError(f"{_url_variable()}=(not shown) is not allowed: {error}") from None
+            raise ValueError(f"{url_variable()}=(not shown) is not allowed: {error}") from None
         if mode != "cluster":
             return self
         if not self.partitions:
@@ -391,16 +470,19 @@ class Settings(BaseSettings):
         return tuple(every[number] for number in _numbers(self.serve_partitions))
 
     @classmethod
-    def read(cls, **overrides: Any) -> Settings:
+    def read(cls, **overrides: Any) -> Self:
         """Read the environment; `overrides` take precedence.
 
         Raises:
             SettingsError: one line for each invalid variable.
         """
         try:
-            return cls(**overrides)
+            return cls(**{**_from_files(cls.secrets), **overrides})
+        except SecretFileError as error:
+            raise SettingsError(str(error)) from None
         except ValidationError as error:
-            raise SettingsError("\n".join(map(_line, error.errors(include_url=False)))) from None
+            errors = error.errors(include_url=False)
+            raise SettingsError("\n".join(_line(each, cls.secrets) for each in errors)) from None
 
 
 def variable(name: str) -> str:
@@ -408,17 +490,40 @@ def variable(name: str) -> str:
     return "REDIS_URL" if name == "redis_url" else f"{ENV_PREFIX}{name.upper()}"
 
 
-def _line(error: ErrorDetails) -> str:
+def url_variable() -> str:
+    """Return the name of the variable that sets the URL of Redis; `REDIS_URL` if none does."""
+    return _set_one_of(Settings.secrets["redis_url"]) or "REDIS_URL"
+
+
+def _from_files(secrets: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return the secret settings that are in files.
+
+    Raises:
+        SecretFileError: a file cannot be used, or its setting is also in a variable.
+    """
+    found: dict[str, str] = {}
+    for setting, names in secrets.items():
+        for name in names:
+            value = secret_of(name, os.environ)
+            if value is not None:
+                if os.environ.get(file_variable(name)):
+                    found[setting] = value
+                break
+    return found
+
+
+def _set_one_of(names: Iterable[str]) -> str | None:
+    """Return the first variable that sets a secret, or names its file; None if there is none."""
+    return next(
+        filter(os.environ.get, (each for name in names for each in (name, file_variable(name)))), None
+    )
+
+
+def _line(error: ErrorDetails, secrets: Mapping[str, Iterable[str]]) -> str:
     allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not error["loc"]:  # about several variables: already a whole line
         return allowed
     field = str(error["loc"][0]).removeprefix(ENV_PREFIX).lower()
-    value = "(not shown)" if field in _HIDDEN else repr(error["input"])
-    name = variable(field)
-    if field == "redis_url":
-        name = _url_variable()
+    value = "(not shown)" if field in secrets else repr(error["input"])
+    name = (field in secrets and _set_one_of(secrets[field])) or variable(field)
     return f"{name}={value} is not allowed: {allowed}"
-
-
-def _url_variable() -> str:
-    return _OTHER_URL if _OTHER_URL in os.environ else "REDIS_URL"

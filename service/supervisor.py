@@ -4,8 +4,9 @@
   after a short life, and is reset after a long life.
 - A process with wrong settings would fail again. So all processes are stopped, and the supervisor ends with
   the same exit code.
-- The first signal is passed on as SIGTERM, and the processes have a limited time to end. A second signal, or
-  the end of that time, kills the remaining ones.
+- SIGHUP is passed on, so that each process reloads its files, unless the terminal was closed.
+- The first other signal is passed on as SIGTERM, and the processes have a limited time to end. A second
+  signal, or the end of that time, kills the remaining ones.
 - Each process has a process group of its own, so that Ctrl-C on a terminal reaches only the parent. Its
   standard input is a pipe from the parent, which closes when the parent has ended for any reason. The process
   then stops (`when_parent_is_gone`).
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service import logs
+from service.terminal import Terminal
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -64,7 +66,7 @@ class Supervisor:
         command: function from a process's number (1, 2, …) to its command line.
         time_to_end: seconds that a process may take to stop; after that it is killed.
         pauses: pauses before a restart.
-        reloads: True to pass SIGHUP on, so that processes reload their files; else SIGHUP stops them.
+        reload: is called on SIGHUP, before it is passed on.
     """
 
     def __init__(
@@ -74,13 +76,14 @@ class Supervisor:
         time_to_end: float,
         pauses: Pauses | None = None,
         *,
-        reloads: bool = False,
+        reload: Callable[[], object] = lambda: None,
     ) -> None:
         self._numbers = range(1, count + 1)
         self._command = command
         self._time_to_end = time_to_end
         self._pauses = pauses or Pauses()
-        self._reloads = reloads
+        self._reload = reload
+        self._terminal = Terminal()
         self._running: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._exit_code = 0
@@ -116,7 +119,8 @@ class Supervisor:
             _send(process, signal.SIGTERM)
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP and self._reloads:
+        if number == signal.SIGHUP and not self._terminal.is_closed:
+            self._reload()
             for process in self._running.values():
                 _send(process, signal.SIGHUP)
             return

@@ -37,10 +37,10 @@ class TwoGenerationCache(Generic[Key, Value]):
 
     def get(self, key: Key) -> Value | None:
         """Return the value of a key, or None if it is not cached."""
-        try:
-            return self[key]
-        except KeyError:
-            return None
+        value = self._young.get(key)
+        if value is None and key in self._old and key not in self._young:
+            self[key] = value = self._old[key]
+        return value
 
     def __setitem__(self, key: Key, value: Value) -> None:
         """Cache a value."""

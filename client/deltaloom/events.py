@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 class Event(BaseModel):
     """The fields of every event."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     sequence_number: SequenceNumber | None = None
 
@@ -66,6 +66,8 @@ class TextDone(BaseModel):
     A producer that cannot repeat a long text sends the SHA-256 (`text_sha256`) and the size (`text_bytes`) of
     its UTF-8. A `.done` with neither text nor checksum closes its part without giving the text.
     """
+
+    model_config = ConfigDict(defer_build=True)
 
     text_sha256: Sha256 | None = None
     text_bytes: Count | None = None
@@ -132,7 +134,7 @@ class OutputTextDone(TextDone, PartEvent):
 class Copied(BaseModel):
     """An object in a full copy. Only the fields that hold text are validated."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class RefusalPart(Copied):
@@ -451,6 +453,21 @@ class ProducerLoss(Event):
     response_id: Id | None = None
     dropped: Count | None = None
     """Number of dropped events; null if the producer does not know it."""
+    scope: str | None = None
+    """`process` if the report is about responses that are not named; such a report is only counted."""
+
+
+class ResponseFallback(Event):
+    """A report that the provider answered with another model, because the first one refused.
+
+    `deltaloom.dialects` writes this event: the provider's own stream may show the refusal nowhere else.
+    """
+
+    type: Literal["deltaloom.response.fallback"]
+    response_id: Id | None = None
+    from_model: str | None = None
+    to_model: str | None = None
+    trigger: str | None = None
 
 
 class StreamFailure(Event):

@@ -1,8 +1,8 @@
-"""Models of the messages that deltaloom writes: finished texts, moderation alerts and dead letters.
+"""Models of the messages that deltaloom writes: texts, alerts, deliveries and dead letters.
 
-A text or an alert is one stream entry. Its field `__data__` has the model's JSON, as a FastStream subscriber
-annotated with the model expects. A few plain fields (`PLAIN_FIELDS`) repeat values for people who read the
-stream by hand. Dead letters and undelivered alerts have plain fields only.
+A text, an alert or a delivery is one stream entry. Its field `__data__` has the model's JSON, as a FastStream
+subscriber annotated with the model expects. A few plain fields (`PLAIN_FIELDS`) repeat values for people who
+read the stream by hand. Dead letters and undelivered alerts have plain fields only.
 """
 
 from __future__ import annotations
@@ -56,14 +56,16 @@ KnownAlertType = Literal[
     "deltaloom.response.refused",
     "deltaloom.response.filtered",
     "deltaloom.response.blocked",
+    "deltaloom.response.fallback",
     "deltaloom.text.contradicted",
     "deltaloom.refusal.spike",
     "deltaloom.refusal.spike.ended",
 ]
 AlertType = KnownAlertType | str
 """Type of an alert, in the order of the literals: a refusal has begun; its whole text is known; a response
-was refused without a text; a filter cut off a response; a response failed because of a policy; a different
-text came for a finished part; far more responses are refused than before; that spike is over."""
+was refused without a text; a filter cut off a response; a response failed because of a policy; another model
+answered in place of one that refused; a different text came for a finished part; far more responses are
+refused than before; that spike is over."""
 
 KnownRateScope = Literal["model", "tenant", "provider"]
 RateScope = KnownRateScope | str
@@ -80,6 +82,20 @@ UndeliveredReason = KnownUndeliveredReason | str
 accept it in time. `gone`: the destination is disabled. `unreadable`: the entry is not JSON, or has no valid
 id, severity or time."""
 
+KnownDeliveryType = Literal["deltaloom.alert.delivery"]
+
+KnownDeliveryOutcome = Literal["delivered", "refused", "expired", "gone", "unreadable"]
+DeliveryOutcome = KnownDeliveryOutcome | str
+"""Outcome of an alert at a destination: `delivered`, or the reason for which it is undelivered."""
+
+KnownTextPrivacy = Literal["full", "excerpt", "none"]
+TextPrivacy = KnownTextPrivacy | str
+"""Share of an alert's text that a route sends: all of it, the beginning, or nothing."""
+
+HEARTBEAT_PREFIX = "deltaloom-heartbeat-"
+"""Beginning of the response ids of synthetic refusals, which `deltaloom alerts heartbeat` publishes. A
+subscriber that counts or keeps texts and alerts may skip them."""
+
 PLAIN_FIELDS = ("type", "id", "kind", "response_id", "item_id")
 """Plain fields of an entry with `__data__`; a null value is left out."""
 
@@ -88,7 +104,12 @@ class _Model(BaseModel):
     """An immutable model that ignores unknown fields, such as those of a later version."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", serialize_by_alias=True, validate_by_alias=True, validate_by_name=True
+        frozen=True,
+        extra="ignore",
+        serialize_by_alias=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+        defer_build=True,
     )
 
 
@@ -211,6 +232,20 @@ class RefusalRate(_Model):
         return self.baseline_refused / self.baseline_responses if self.baseline_responses else 0.0
 
 
+class ModelFallback(_Model):
+    """A provider's change to another model within one response, which may hide a refusal of the first one.
+
+    The values are the provider's own; null if it did not give them.
+    """
+
+    from_model: str | None = None
+    """Model that did not answer."""
+    to_model: str | None = None
+    """Model that answered in its place."""
+    trigger: str | None = None
+    """Reason of the change, such as `refusal`."""
+
+
 class ModerationAlert(ResponseMessage):
     """An alert: a response was refused or stopped, or more responses are refused than usual.
 
@@ -232,6 +267,8 @@ class ModerationAlert(ResponseMessage):
     """Writer of the authoritative text, on `deltaloom.refusal.finished` only; else null."""
     rate: RefusalRate | None = None
     """Refusal rate, on `deltaloom.refusal.spike` and `deltaloom.refusal.spike.ended` only; else null."""
+    fallback: ModelFallback | None = None
+    """The models and the trigger, on `deltaloom.response.fallback` only; else null."""
     raised_at: AwareDatetime
     """Time at which the event that raised the alert was added to the input; server time for `abandoned` and
     for spikes."""
@@ -284,3 +321,42 @@ class UndeliveredAlert(Message):
     """Id of the alert's entry in its stream."""
     alert: str | None = Field(default=None, alias="__data__")
     """JSON of the alert."""
+
+
+class Delivery(Message):
+    """The end of an alert at a destination: delivered or given up. It has no text."""
+
+    type: KnownDeliveryType | str = "deltaloom.alert.delivery"
+    id: str
+    """Deterministic id of the alert's delivery to the destination."""
+    destination: str
+    """Name of the destination in `alerts.toml`."""
+    outcome: DeliveryOutcome
+    attempts: int
+    """Number of attempts by the relay that ended it; 0 if none was necessary."""
+    answer: str
+    """Last answer of the destination, in one line of at most 300 characters, without secrets and texts; for
+    `unreadable`, what is wrong with the entry."""
+    raised_at: AwareDatetime
+    """`raised_at` of the alert; for `unreadable`, the time at which its entry was added."""
+    delivered_at: AwareDatetime | None = None
+    """Time at which the destination confirmed the alert, by the relay's clock; null for other outcomes."""
+    latency_ms: int
+    """Milliseconds from `raised_at` to the end: to the confirmation, or until the relay gave up."""
+    entry_id: str
+    """Id of the alert's entry in its stream."""
+    alert_id: str | None = None
+    """`id` of the alert; null for `unreadable`, as are all following fields."""
+    alert_type: AlertType | None = None
+    response_id: str | None = None
+    item_id: str | None = None
+    kind: Kind | None = None
+    severity: AlertSeverity | None = None
+    """Severity that the rules gave the alert; the alert's own one may differ."""
+    category: str | None = None
+    rule: str | None = None
+    """Name of the rule that gave severity and category; null if no rule fits."""
+    route: str | None = None
+    privacy: TextPrivacy | None = None
+    digest_id: str | None = None
+    """Id of the digest that the alert was a part of; null if it had a message of its own."""

@@ -54,6 +54,11 @@ class StreamNames:
         return self.name("alerts")
 
     @property
+    def deliveries(self) -> str:
+        """Output stream: one `Delivery` for each end of an alert at a destination."""
+        return self.name("deliveries")
+
+    @property
     def dead_letters(self) -> str:
         """Stream of the entries that could not be handled, each with its reason."""
         return self.name("dead-letters")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from handlers.core.effects import Note, Rank
+from handlers.core.effects import NO_NOTE, Note, Rank
 
 if TYPE_CHECKING:
     from handlers.core.effects import Copy, Ending
@@ -18,7 +19,7 @@ class StatedText(NamedTuple):
 
     rank: Rank
     text: str
-    note: Note = Note()
+    note: Note = NO_NOTE
     misplaced: bool = False
     """True if the item's copy lists the text at another place than the part's."""
 
@@ -46,7 +47,7 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
     """
     stated: dict[Arrival, list[StatedText]] = {}
     for arrival, rank, text in log.closings:
-        note = timeline.state.notes.get(arrival, Note())
+        note = timeline.state.notes.get(arrival, NO_NOTE)
         stated.setdefault(arrival, []).append(StatedText(rank, text, note))
     response_end = timeline.response_end_from(log.began)
     if response_end is not None:
@@ -63,9 +64,10 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
             stated.setdefault(closing_end, [])
     ended_itself = False  # a closing or the end of the item came by then
     for arrival in sorted(stated):
-        here = sorted(stated[arrival], key=lambda each: (each.rank, each.text))
+        here = stated[arrival]
+        here.sort(key=_precedence)
         ended_itself = ended_itself or (item_end is not None and item_end <= arrival)
-        ended_itself = ended_itself or any(each.rank is not Rank.RESPONSE for each in here)
+        ended_itself = ended_itself or (bool(here) and here[0].rank is not Rank.RESPONSE)
         best = _best(here)
         ends = response_end is not None and response_end[0] == arrival
         if best.text or ends or best.note.redacted or (first_text is not None and first_text <= arrival):
@@ -84,15 +86,21 @@ def ended_without_text(timeline: Timeline, part: PartKey, log: PartLog) -> Arriv
     return min(ends if item_end is None else [*ends, item_end], default=None)
 
 
+_precedence = attrgetter("rank", "text")
+
+
 def _best(stated: list[StatedText]) -> StatedText:
     """Return the stated text that counts among those of one event, sorted by rank.
 
     A text goes before a checksum, a checksum before a redaction; then the best rank counts.
     """
+    for each in stated:
+        if each.text:
+            return each
     return (
-        next((each for each in stated if each.text), None)
-        or next((each for each in stated if each.note.checksum), None)
-        or next((each for each in stated if each.note.redacted), StatedText(Rank.RESPONSE, ""))
+        next((each for each in stated if each.note.checksum), None)
+        or next((each for each in stated if each.note.redacted), None)
+        or StatedText(Rank.RESPONSE, "")
     )
 
 

@@ -40,8 +40,9 @@ def merge_context(
 ) -> None:
     """Merge the context values of an entry into the registers, in place."""
     for name, value in context.pairs():
-        register = RegisterName(name, learned)
-        registers[register] = min(registers.get(register, Register(entry, value)), Register(entry, value))
+        register, new = RegisterName(name, learned), Register(entry, value)
+        before = registers.get(register)
+        registers[register] = new if before is None else min(before, new)
 
 
 def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterName, Register]) -> Registers:
@@ -54,11 +55,16 @@ def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterNam
 
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> ContextValues:
     """Return the context from entries up to and including `until`; None means all entries."""
+    learned_values: dict[str, str] = {}
     values: dict[str, str] = {}
-    for learned in (True, False):
-        for (name, was_learned), (entry, value) in registers.items():
-            if was_learned is learned and (until is None or entry <= until):
-                values[name] = value
-    truncated = sorted(name.removeprefix(TRUNCATED) for name in values if name.startswith(TRUNCATED))
-    known = {name: value for name, value in values.items() if not name.startswith(TRUNCATED)}
-    return ContextValues(**known, truncated=tuple(truncated))
+    for (name, learned), (entry, value) in registers.items():
+        if until is None or entry <= until:
+            (learned_values if learned else values)[name] = value
+    values = {**learned_values, **values}
+    truncated = [name for name in values if name.startswith(TRUNCATED)]
+    for name in truncated:
+        del values[name]
+    return ContextValues(
+        **values,
+        truncated=tuple(sorted([name.removeprefix(TRUNCATED) for name in truncated])) if truncated else (),
+    )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from handlers.core.context import context_of
-from handlers.core.effects import Note
+from handlers.core.effects import NO_NOTE
 from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
     found: list[Other] = []
     if log is not None:
         for arrival, _, stated in log.closings:
-            checksum = None if stated else state.notes.get(arrival, Note()).checksum
+            checksum = None if stated else state.notes.get(arrival, NO_NOTE).checksum
             # Digests, as for a finished part, of which only the digest is stored.
             differs = checksum is not None and sha256_digest(checksum.sha256) != text_digest(text)
             if (stated and repair(stated) != text) or differs:
                 found.append(Other(arrival, stated))  # no item id: a finished part has none stored
     if text:
-        found += (other for other in _other_copies(timeline, part, text.__eq__) if since <= other.arrival)
-    return earliest(state, part, found)
+        found += [other for other in _other_copies(timeline, part, text.__eq__) if since <= other.arrival]
+    return earliest(state, part, found) if found else None
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:

@@ -16,6 +16,7 @@ A text with deltas is never dropped: two equal ones are both written.
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -175,10 +176,15 @@ class Joined:
 
     def __init__(self, timeline: Timeline) -> None:
         self._state = timeline.state
-        self._by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
-        for part, log in timeline.state.open_parts.items():
+
+    @cached_property
+    def _by_kind(self) -> dict[Kind, list[tuple[PartKey, PartLog]]]:
+        """The open parts with text, by kind."""
+        by_kind: dict[Kind, list[tuple[PartKey, PartLog]]] = {}
+        for part, log in self._state.open_parts.items():
             if log.first_text is not None:
-                self._by_kind.setdefault(part.kind, []).append((part, log))
+                by_kind.setdefault(part.kind, []).append((part, log))
+        return by_kind
 
     def digest(self, part: PartKey, until: Arrival, close: Close | None) -> str | None:
         """Return the digest of the text that a part has at the event `until`.
@@ -210,7 +216,10 @@ class KnownTexts:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
+        self._new: list[tuple[PartKey, Arrival, str]] = []
+        """Texts that were added since the last call of `has`, which few responses need."""
         self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
+        """Other known texts, by kind and digest."""
         self._listed: dict[Arrival, frozenset[Place]] = {}
         """Places of the copies in each ending, by its arrival."""
         for part, digest in timeline.state.finished_parts.items():
@@ -219,7 +228,7 @@ class KnownTexts:
 
     def add(self, part: PartKey, at: Arrival, text: str) -> None:
         """Add a text that the event `at` closed."""
-        self._closed.setdefault((part.kind, text_digest(text)), []).append((part, at))
+        self._new.append((part, at, text))
 
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
         """Return whether another part was closed by an earlier event with the same text.
@@ -227,6 +236,9 @@ class KnownTexts:
         Parts that the ending lists at their own place do not count: an ending lists each text once, so the
         text at the place of `copy` is not theirs.
         """
+        for part, added_at, known in self._new:
+            self._closed.setdefault((part.kind, text_digest(known)), []).append((part, added_at))
+        self._new.clear()
         at = close.at
         for part, closed in self._closed.get((copy.kind, text_digest(text)), []):
             if closed is not None and closed >= at:  # so are all that follow

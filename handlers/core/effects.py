@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltaloom import limits
 from handlers.core.identity import Arrival, PartKey, StreamKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from deltaloom.messages import IntegritySource, Kind, Status
     from deltaloom.reasons import ReasonClass
@@ -41,14 +41,15 @@ class ContextValues(NamedTuple):
     truncated: tuple[str, ...] = ()
     """Names of the values that were left out because they were too long, sorted."""
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield the names and values that are set, and a pair with an empty value for each truncated name."""
-        for name in CONTEXT_NAMES:
-            value = getattr(self, name)
-            if value is not None:
-                yield name, value
-        for name in self.truncated:
-            yield TRUNCATED + name, ""
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the names and values that are set, and each truncated name with an empty value."""
+        values: Iterable[Any] = self  # zip leaves the last one out
+        pairs = [
+            (name, value) for name, value in zip(CONTEXT_NAMES, values, strict=False) if value is not None
+        ]
+        if self.truncated:
+            pairs += [(TRUNCATED + name, "") for name in self.truncated]
+        return pairs
 
 
 TRUNCATED = "truncated:"
@@ -64,6 +65,9 @@ TRUNCATABLE = (
     "reason_class",
     "provider_category",
     "provider_explanation",
+    "from_model",
+    "to_model",
+    "trigger",
 )
 """Names of the values that are left out if they are too long."""
 
@@ -90,6 +94,21 @@ class Origin(NamedTuple):
                 f"item_id has {len(item_id)} characters, at most {limits.ID}, and there is no response_id"
             )
         return StreamKey("item", item_id)
+
+    def response_key(self, response_id: str | None) -> StreamKey:
+        """Return the stream key of an event about a whole response, which may have the response id itself.
+
+        Raises:
+            UnattributableEventError: the response id is missing or too long.
+        """
+        response_id = self.response_id or response_id
+        if response_id is None:
+            raise UnattributableEventError("the event and its entry have no response_id")
+        if len(response_id) > limits.ID:
+            raise UnattributableEventError(
+                f"response_id has {len(response_id)} characters; at most {limits.ID}"
+            )
+        return StreamKey("response", response_id)
 
 
 class Rank(IntEnum):
@@ -180,9 +199,12 @@ class Learned(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A producer's report that it dropped events of a response before they reached the stream."""
+    """A producer's report that it dropped events before they reached the stream."""
 
-    stream_key: StreamKey
+    stream_key: StreamKey | None
+    """The response; None if the report does not name one, so that it is only counted."""
+    dropped: int = 1
+    """Number of dropped events."""
 
 
 class Announced(NamedTuple):
@@ -192,7 +214,23 @@ class Announced(NamedTuple):
     copies: tuple[Copy, ...]
 
 
-Effect = Fragment | Closing | Ending | Learned | Loss | Announced
+class ModelChange(NamedTuple):
+    """A provider's change to another model within one response."""
+
+    from_model: str | None = None
+    to_model: str | None = None
+    trigger: str | None = None
+    """Reason of the change, as the provider gives it."""
+
+
+class Fallback(NamedTuple):
+    """A producer's report that the provider answered with another model, because the first one refused."""
+
+    stream_key: StreamKey
+    change: ModelChange
+
+
+Effect = Fragment | Closing | Ending | Learned | Loss | Announced | Fallback
 
 
 class Note(NamedTuple):
@@ -209,3 +247,9 @@ class Note(NamedTuple):
     provider_explanation: str | None = None
     announced: tuple[Copy, ...] = ()
     """Texts of parts that the event begins."""
+    fallback: ModelChange | None = None
+    """Change of the model that the event reports."""
+
+
+NO_NOTE = Note()
+"""The note of nearly all events."""

@@ -8,6 +8,7 @@ some servers change it from event to event, or use one id twice.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class Arrival(NamedTuple):
     entry: EntryId
     position: int
 
+    @classmethod
+    def at(cls, ms: int, seq: int, position: int) -> Arrival:
+        """Return the arrival at a position of the entry `<ms>-<seq>`, faster than the two constructors."""
+        return _new(Arrival, (_new(EntryId, (ms, seq)), position))
+
+
+_new = tuple.__new__
+
 
 class StreamKey(NamedTuple):
     """The identity of a response: its response id, or an item id if the producer gave no response id."""
@@ -68,6 +77,12 @@ class StreamKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.by}:{self.value}"
+
+
+@lru_cache(maxsize=1024)  # nearly all parts are at one of a few places
+def _place_in(field: str) -> tuple[int, int, Kind]:
+    output_index, content_index, kind = field.split(":", 2)
+    return int(output_index), int(content_index), kind
 
 
 class PartKey(NamedTuple):
@@ -86,8 +101,7 @@ class PartKey(NamedTuple):
     @classmethod
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
         """Parse the result of `field`."""
-        output_index, content_index, kind = field.split(":", 2)
-        return cls(stream_key, int(output_index), int(content_index), kind)
+        return cls(stream_key, *_place_in(field))
 
     def digest(self, purpose: str) -> str:
         """Return a deterministic id of this part for a purpose."""

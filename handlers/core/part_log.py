@@ -71,6 +71,7 @@ class PartLog:
     __slots__ = (
         "_chunks",
         "_first_text",
+        "_firsts",
         "_item_id_entry",
         "_last",
         "_lengths",
@@ -85,10 +86,11 @@ class PartLog:
         # Batches may be stored in another order than they were read. In the order of their first events the
         # chunks normally need no further sorting.
         by_first = sorted([(chunk.first, chunk) for chunk in chunks], key=itemgetter(0))
+        self._firsts = [first for first, _ in by_first]
         self._chunks = [chunk for _, chunk in by_first]
         last = [chunk.last_fragment for chunk in chunks]
         self._last = max([arrival for arrival in last if arrival is not None], default=None)
-        self.began = by_first[0][0] if by_first else Arrival(EntryId(0, 0), 0)
+        self.began = self._firsts[0] if by_first else Arrival(EntryId(0, 0), 0)
         """Arrival of the part's earliest event."""
         self._first_text: Arrival | None = None
         self._lengths: tuple[list[Arrival], list[int]] | None = None
@@ -98,7 +100,9 @@ class PartLog:
         self._item_id_entry = None if first is None else first[0]
         self.item_id: str | None = None if first is None else first[1]
         """Item id of the earliest event that has one; None if none has."""
-        self.ids_differ = any(chunk.ids_differ for chunk in chunks) or len({name for _, name in item_ids}) > 1
+        self.ids_differ = (
+            True in [chunk.ids_differ for chunk in chunks] or len({name for _, name in item_ids}) > 1
+        )
         """True if the events have several item ids: some servers give each event a new one."""
 
     @property
@@ -116,8 +120,12 @@ class PartLog:
     def first_text(self) -> Arrival | None:
         """Arrival of the earliest fragment with a non-empty delta; None if there is none."""
         if self._first_text is None:
-            firsts = [chunk.first_text for chunk in self._chunks]
-            self._first_text = min([first for first in firsts if first is not None], default=None)
+            for first, chunk in zip(self._firsts, self._chunks, strict=True):
+                if self._first_text is not None and self._first_text <= first:
+                    break
+                text = chunk.first_text
+                if text is not None and (self._first_text is None or text < self._first_text):
+                    self._first_text = text
         return self._first_text
 
     def has_fragment(self, until: Arrival) -> bool:

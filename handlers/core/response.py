@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from handlers.core.closes import Close, StatedText
     from handlers.core.contradictions import Contradiction
     from handlers.core.copies import Assigned
+    from handlers.core.effects import ModelChange
     from handlers.core.part_log import PartLog
     from handlers.core.state import LowWater, ResponseState
 
@@ -92,6 +93,8 @@ class ResponseEnd(NamedTuple):
     provider_explanation: str | None = None
     refused_in_text: bool = False
     """True if the response has a text of a kind that counts as refused: that text has alerts of its own."""
+    fallback: ModelChange | None = None
+    """First reported change of the model in the response, up to this end."""
 
 
 @dataclass(slots=True)
@@ -109,7 +112,7 @@ class Resolution:
     contradictions: list[Contradiction] = field(default_factory=list)
     """Texts in copies that differ from the texts of parts that were finished before."""
     unsettled_since: EntryId | None = None
-    """Earliest entry that closed a part, or ended the response, and is not yet settled; None if none is."""
+    """Earliest unsettled entry that closed a part, or ended an item or the response; None without one."""
 
     @property
     def finished(self) -> list[FinishedPart]:
@@ -152,6 +155,9 @@ def resolve(
     low_water = low_water.of(state.stream_key)
     result = Resolution(ended=idle_at_ms is not None)
     timeline = Timeline(state, low_water)
+    for at in state.endings:
+        if not low_water.passed(at.entry):
+            _record_unsettled(result, at.entry)
     result.contradictions = contradictions_of_finished(timeline)
     finished_at_ends = _end_response(timeline, low_water, result, refusing)
     if idle_at_ms is not None and not timeline.response_ends:
@@ -253,7 +259,6 @@ def _end_response(
     before = _FIRST
     for arrival, ending in timeline.response_ends:
         if not low_water.passed(arrival.entry):
-            _record_unsettled(result, arrival.entry)
             continue
         new = [
             _part_from_copy(timeline, arrival, ending, copy)
@@ -294,7 +299,17 @@ def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> l
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
     context = context_of(state.registers)
-    result.ends.append(ResponseEnd(state.stream_key, "abandoned", why, context, now_ms, ending.reason_class))
+    result.ends.append(
+        ResponseEnd(
+            state.stream_key,
+            "abandoned",
+            why,
+            context,
+            now_ms,
+            ending.reason_class,
+            fallback=timeline.fallback(_LAST),
+        )
+    )
     given_up = _announced_parts(timeline, _FIRST, _LAST, ending, ())
     return [(_LAST, finished._replace(finished_ms=now_ms)) for finished in given_up]
 
@@ -313,6 +328,7 @@ def _response_end(
         provider_category=ending.provider_category,
         provider_explanation=ending.provider_explanation,
         refused_in_text=refused_in_text,
+        fallback=timeline.fallback(arrival),
     )
 
 
@@ -369,7 +385,7 @@ def _finished_part(timeline: Timeline, part: PartKey, log: PartLog, close: Close
     text, integrity = _text_and_integrity(assembly.text, stated, lost=timeline.has_loss(close.at))
     return FinishedPart(
         part=part,
-        assembly=assembly._replace(text=text),
+        assembly=assembly if text == assembly.text else assembly._replace(text=text),
         status="completed" if ending is None else ending.status,
         reason=None if ending is None else ending.reason,
         integrity=integrity,

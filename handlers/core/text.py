@@ -17,12 +17,16 @@ the marker of two texts takes less than 200 bytes of Redis."""
 
 def text_digest(text: str) -> str:
     """Return a short digest of a finished text, which is kept to compare later copies with the text."""
-    return sha256_digest(sha256(text.encode()).hexdigest())
+    return _short(sha256(text.encode()).digest())
 
 
 def sha256_digest(sha256_hex: str) -> str:
     """Return the short digest of a text, from its SHA-256 in hexadecimal."""
-    return urlsafe_b64encode(bytes.fromhex(sha256_hex)).decode()[:_DIGEST_LENGTH]
+    return _short(bytes.fromhex(sha256_hex))
+
+
+def _short(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).decode()[:_DIGEST_LENGTH]
 
 
 def repair(text: str) -> str:

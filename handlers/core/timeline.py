@@ -7,15 +7,15 @@ a settlement costs the sum of parts, copies and endings, not their product.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from deltaloom.messages import Kind
-    from handlers.core.effects import Copy, Ending
+    from handlers.core.effects import Copy, Ending, ModelChange, Note
     from handlers.core.identity import Arrival, PartKey
     from handlers.core.part_log import PartLog
     from handlers.core.state import LowWater, ResponseState
@@ -75,26 +75,37 @@ class Timeline:
         self._sole: dict[Place, list[tuple[Arrival, Copy]]] = {}
         for at, ending in self.response_ends:
             if low_water.passed(at.entry):
-                for kind in {copy.kind for copy in ending.copies}:
-                    copy = self._copies[at].sole(kind)
-                    if copy is not None:
-                        self._sole.setdefault(place_of(copy), []).append((at, copy))
-        self._finished_kinds = Counter(part.kind for part in state.finished_parts)
+                self._add_sole_copies(at, ending)
+        self._finished_kinds: dict[Kind, int] = {}
+        for part in state.finished_parts:
+            self._finished_kinds[part.kind] = self._finished_kinds.get(part.kind, 0) + 1
         self._began: dict[Kind, list[Arrival]] = {}
         for part, log in state.open_parts.items():
             self._began.setdefault(part.kind, []).append(log.began)
         for arrivals in self._began.values():
             arrivals.sort()
-        self._alike: dict[tuple[int | None, Kind], list[PartKey]] = {}
-        for part in {**state.finished_parts, **state.open_parts}:
-            self._alike.setdefault(_item_of(part), []).append(part)
+        self._announced: list[tuple[Arrival, Copy]] = []
+        self._lost_since: Arrival | None = None
+        self._fallback: tuple[Arrival, ModelChange] | None = None
+        if state.notes:  # few responses have any
+            self._add_notes(state.notes)
+
+    def _add_sole_copies(self, at: Arrival, ending: Ending) -> None:
+        for kind in {copy.kind for copy in ending.copies}:
+            copy = self._copies[at].sole(kind)
+            if copy is not None:
+                self._sole.setdefault(place_of(copy), []).append((at, copy))
+
+    def _add_notes(self, notes: Mapping[Arrival, Note]) -> None:
         self._announced = [
             (at, copy)
-            for at, note in sorted(state.notes.items(), key=itemgetter(0))
+            for at, note in sorted(notes.items(), key=itemgetter(0))
             for copy in note.announced
             if copy.text
         ]
-        self._lost_since = min((at for at, note in state.notes.items() if note.loss), default=None)
+        self._lost_since = min((at for at, note in notes.items() if note.loss), default=None)
+        fallbacks = ((at, note.fallback) for at, note in notes.items() if note.fallback is not None)
+        self._fallback = min(fallbacks, default=None, key=itemgetter(0))
 
     def response_end_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
         """Return the first end of the response at or after this event; None if there is none."""
@@ -128,7 +139,15 @@ class Timeline:
         log = self.state.open_parts.get(part)
         itself = part in self.state.finished_parts or (log is not None and log.began <= until)
         began = bisect_right(self._began.get(part.kind, []), until)
-        return self._finished_kinds[part.kind] + began - itself <= 0
+        return self._finished_kinds.get(part.kind, 0) + began - itself <= 0
+
+    @cached_property
+    def _alike(self) -> dict[tuple[int | None, Kind], list[PartKey]]:
+        """The finished and open parts by item and kind."""
+        alike: dict[tuple[int | None, Kind], list[PartKey]] = {}
+        for part in {**self.state.finished_parts, **self.state.open_parts}:
+            alike.setdefault(_item_of(part), []).append(part)
+        return alike
 
     def parts_like(self, part: PartKey) -> list[PartKey]:
         """Return the finished and open parts of the same kind and item, the part itself included."""
@@ -148,6 +167,10 @@ class Timeline:
     def has_loss(self, until: Arrival) -> bool:
         """Return whether the producer reported a loss at or before this event."""
         return self._lost_since is not None and self._lost_since <= until
+
+    def fallback(self, until: Arrival) -> ModelChange | None:
+        """Return the first change of the model reported at or before this event; None if there is none."""
+        return self._fallback[1] if self._fallback is not None and self._fallback[0] <= until else None
 
     def has_ended(self, before: Arrival) -> bool:
         """Return whether an end of the response that is not yet applied came before this event."""

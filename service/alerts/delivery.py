@@ -62,7 +62,7 @@ class Notification:
     is not more severe: see `Policy`."""
     digest: Digest | None = None
     test: bool = False
-    """True if sent by `deltaloom alerts test`; every human-readable form marks it as a test."""
+    """True for a heartbeat or the message of `deltaloom alerts test`; every human-readable form marks it."""
 
 
 class Verdict(Enum):

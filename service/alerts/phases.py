@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from deltaloom.messages import AlertType, ModerationAlert
 
 Phase = Literal[
-    "opened", "finished", "refused", "filtered", "blocked", "contradicted", "spike", "spike_ended"
+    "opened",
+    "finished",
+    "refused",
+    "filtered",
+    "blocked",
+    "fallback",
+    "contradicted",
+    "spike",
+    "spike_ended",
 ]
 
 PHASES: Final[Mapping[AlertType, Phase]] = {
@@ -19,6 +27,7 @@ PHASES: Final[Mapping[AlertType, Phase]] = {
     "deltaloom.response.refused": "refused",
     "deltaloom.response.filtered": "filtered",
     "deltaloom.response.blocked": "blocked",
+    "deltaloom.response.fallback": "fallback",
     "deltaloom.text.contradicted": "contradicted",
     "deltaloom.refusal.spike": "spike",
     "deltaloom.refusal.spike.ended": "spike_ended",

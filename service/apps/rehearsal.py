@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from deltaloom.streams import GROUP
 from handlers.core.identity import PartKey, StreamKey
@@ -20,8 +21,12 @@ from service.retrying import RetryUntilAvailable, T
 from service.storage.client.availability import unavailable_if_away, without_script
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
+from service.storage.output_budget import OutputBudget
+from service.storage.overview import Overview
 from service.storage.redis_rates import RedisRates
+from service.storage.rights import OF_WORKERS, missing_rights
 from service.storage.scratch import scratch_keys, scratch_settings
+from service.storage.server_clock import ServerClock
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
@@ -76,13 +81,44 @@ class Rehearsals:
 
 
 async def rehearse(client: Redis, table: RoutingTable, settings: Settings, names: StreamNames) -> None:
-    """Run all commands and scripts of a worker once, on scratch keys on the server of a partition.
+    """Load the scripts of a worker, and run them and all its commands once, on scratch keys.
+
+    The keys are on the server of the partition `names`.
 
     Raises:
         SetupError: the server refuses one; the message is one line with the remedy.
         StorageUnavailableError: the server is unavailable.
     """
     scratch = scratch_settings(settings, names)
+    try:
+        await _rehearse(client, table, settings, scratch)
+    except SetupError as error:
+        if error.state != "NOPERM":
+            raise
+        remedy = await _grant(client, settings, scratch)
+        raise SetupError("NOPERM", f"{str(error).removeprefix('NOPERM: ')}{remedy}") from error
+
+
+async def _grant(client: Redis, settings: Settings, scratch: Settings) -> str:
+    """Return the command that grants all missing rights, after a colon; empty if it is not known."""
+    try:
+        missing = await missing_rights(client, scratch.names.all[0].deltas)
+    except (RedisError, OSError):
+        return ""
+    if not missing:
+        return ""
+    if len(missing) > len(OF_WORKERS) // 2:  # the keys are refused, not single commands
+        count, key = f"{len(missing)} of the {len(OF_WORKERS)} commands", scratch.names.all[0].deltas
+        return f": {user_of(settings)} may not run {count} on keys such as {key}, among them {missing[0]}"
+    return f": ACL SETUSER {user_of(settings)} {' '.join(f'+{command}' for command in missing)}"
+
+
+def user_of(settings: Settings) -> str:
+    """Return the Redis user of these settings."""
+    return urlsplit(settings.redis_url).username or "default"
+
+
+async def _rehearse(client: Redis, table: RoutingTable, settings: Settings, scratch: Settings) -> None:
     try:
         with logs.silent(), unavailable_if_away():
             async with scratch_keys(client, scratch) as keys:
@@ -128,7 +164,8 @@ class _Rehearsal:
         )
 
     async def run(self) -> None:
-        """Run the whole rehearsal."""
+        """Run the whole rehearsal, with the scripts loaded: the first batch will need them too."""
+        await self._storage.load_scripts()
         await self._group.ensure()
         await self._publish(*_EVENTS)
         await self._storage.record_owners({b"0-1": _RESPONSE})
@@ -180,12 +217,24 @@ class _Rehearsal:
         await self._group.consumers()
         await self._other.leave()
         await self._group.remove_idle_consumers(round(self._settings.claim_time * 1000))
-        await self._group.trim(round(self._settings.retention * 1000))
+        retention_ms = round(self._settings.retention * 1000)
+        await self._group.trim(retention_ms)
+        if self._settings.retention_group is not None:
+            await self._group.trim_for(
+                self._settings.retention_group, retention_ms, self._settings.retention_bytes
+            )
         kinds = self._settings.kind_retentions
         await KindRetention(self._client, self._keys, kinds, self._settings.retention).remove_aged()
+        if self._settings.retention_bytes is not None:
+            await OutputBudget(self._client, self._keys.names, self._settings.retention_bytes).trim()
+        overview = Overview(self._client, ServerClock())
+        overview.add(self._keys)
+        await overview.unsettled()
+        await overview.groups()
 
     async def _look_for_spikes(self) -> None:
-        rates = RedisRates(self._client, self._settings, [self._keys.names])
+        partitions = [self._keys.names]
+        rates = RedisRates(self._client, self._settings, partitions, looks_first=False)
         turn = await rates.acquire_leader_lock(1000)
         if turn is not None:
             await rates.counted(turn.now_ms)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import uuid
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service import logs
 from service.alerts.deciding.findings import ConfigError
@@ -23,11 +23,15 @@ from service.alerts.delivery import Notification
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.registry import create_destination
 from service.alerts.sending.destination_relay import DestinationRelay
-from service.alerts.sending.intake import Intake
+from service.alerts.sending.intake import ORPHANED_AFTER_MS, Intake
 from service.alerts.sending.lease import Lease
 from service.bus.alerts import reading
-from service.cancelling import cancel
+from service.cancelling import cancel, done_within
+from service.ports.deployment_figures import BacklogFigures
+from service.ports.instruments import RELAY_OFF
+from service.ports.spans import NO_SPANS
 from service.ports.storage import SetupError, StorageUnavailableError
+from service.ports.telemetry import RelayTelemetry
 from service.retrying import RetryUntilAvailable
 from service.storage.client.connection import client_of, reading_client_of
 from service.storage.client.reading_client import Input
@@ -44,11 +48,18 @@ if TYPE_CHECKING:
     from service.alerts.deciding.policy import Policy
     from service.alerts.delivery import Destination
     from service.alerts.destinations.options import CommonOptions
+    from service.ports.instruments import RelayInstruments
+    from service.ports.spans import Spans
     from service.settings import Settings
 
 _INTERVAL: Final = 1.0
-"""Seconds between attempts to acquire a lease, checks for orphaned alerts, and checks whether an operator has
-enabled a destination."""
+"""Seconds between attempts to acquire a lease, and checks whether an operator has enabled a destination."""
+_ORPHANED_INTERVAL: Final = ORPHANED_AFTER_MS / 1000 / 2
+"""Seconds between checks of a stream for orphaned alerts."""
+_BACKLOG_WITHIN: Final = 2.0
+"""Maximum seconds for the backlog of a destination, which a person waits for."""
+_MEASURED_EVERY: Final = 5.0
+"""Seconds between two measurements of a backlog."""
 _ABANDONED_END_WITHIN: Final = 1.0
 """Seconds for abandoned services to end before they are killed."""
 _CANCEL_AGAIN_AFTER: Final = 2.0
@@ -56,15 +67,23 @@ _CANCEL_AGAIN_AFTER: Final = 2.0
 
 
 @asynccontextmanager
-async def relaying(settings: Settings, file: Path, environment: Mapping[str, str]) -> AsyncIterator[RelayApp]:
+async def relaying(
+    settings: Settings,
+    file: Path,
+    environment: Mapping[str, str],
+    instruments: RelayInstruments = RELAY_OFF,
+    spans: Spans = NO_SPANS,
+) -> AsyncIterator[RelayApp]:
     """Provide the relay within the block; it sends alerts once `start` is called.
 
     Args:
         settings: address of the server, and names and timeouts.
         file: path of `alerts.toml`.
         environment: environment variables in which the file's `_env` names are looked up.
+        instruments: count what it delivers.
+        spans: report its attempts to deliver.
     """
-    app = RelayApp(settings, file, environment)
+    app = RelayApp(settings, file, environment, instruments, spans)
     try:
         yield app
     finally:
@@ -78,9 +97,19 @@ class RelayApp:
         settings: address of the server, and names and timeouts.
         file: path of `alerts.toml`.
         environment: environment variables in which the file's `_env` names are looked up.
+        instruments: count what it delivers.
+        spans: report its attempts to deliver.
     """
 
-    def __init__(self, settings: Settings, file: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        file: Path,
+        environment: Mapping[str, str],
+        instruments: RelayInstruments = RELAY_OFF,
+        spans: Spans = NO_SPANS,
+    ) -> None:
+        self._telemetry = RelayTelemetry(instruments, spans)
         self._settings = settings
         self._file = file
         self._environment = environment
@@ -89,6 +118,24 @@ class RelayApp:
         self._serving: dict[str, _DestinationService] = {}
         self._reloads: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
+        self._started = False
+        """True from `start` to `end`."""
+
+    @property
+    def started(self) -> bool:
+        """True once a destination has its consumer groups, or there is none."""
+        return self._started and (not self._serving or any(each.ready for each in self._serving.values()))
+
+    def not_ready(self) -> list[str]:
+        """Return a reason for each thing that keeps this relay from sending; a standby is ready."""
+        if not self._started:
+            return ["stopping" if self._serving else "starting"]
+        return [reason for service in self._serving.values() if (reason := service.not_ready())]
+
+    async def status(self) -> dict[str, Any]:
+        """Return the state of this relay for people."""
+        services = [*self._serving.values()]
+        return {"destinations": await asyncio.gather(*(service.status() for service in services))}
 
     def _create_services(self) -> list[_DestinationService]:
         """Read the file and return a service for each destination, not yet started.
@@ -106,7 +153,13 @@ class RelayApp:
                 continue
             services.append(
                 _DestinationService(
-                    destination, options, loaded.policy, self._settings, self._client, self._owner
+                    destination,
+                    options,
+                    loaded.policy,
+                    self._settings,
+                    self._client,
+                    self._owner,
+                    self._telemetry,
                 )
             )
         if wrong:
@@ -121,6 +174,7 @@ class RelayApp:
         """
         for service in self._create_services():
             self._start_one(service)
+        self._started = True
         logs.logger().info("relay started", file=str(self._file), destinations=sorted(self._serving))
 
     def reload(self) -> None:
@@ -156,6 +210,7 @@ class RelayApp:
 
     async def end(self, timeout: float) -> None:  # noqa: ASYNC109 - more steps follow the timeout
         """Stop all services, waiting up to `timeout` seconds for the answers to attempts under way."""
+        self._started = False
         for task in self._reloads:
             task.cancel()
         ending = [asyncio.create_task(service.stop()) for service in self._serving.values()]
@@ -183,13 +238,17 @@ class _DestinationService:
         settings: Settings,
         client: Redis,
         owner: str,
+        telemetry: RelayTelemetry,
     ) -> None:
+        self._telemetry = telemetry
+        self._instruments = telemetry.instruments
         self.name = destination.name
         self._destination = destination
         self._options = options
         self._policy = policy
         self._settings = settings
         self._retrying = RetryUntilAvailable()
+        telemetry.instruments.watch(self._retrying)
         self._outbox = RedisOutbox(client, settings.names, self.name)
         self._lease = Lease(RedisLease(client, settings.names, self.name, owner), settings.lease_time)
         streams = [names.alerts for names in settings.names.all]
@@ -201,6 +260,39 @@ class _DestinationService:
         """Text of the misconfiguration error that was logged last."""
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True once its consumer groups exist."""
+        return self._groups_exist
+
+    def not_ready(self) -> str | None:
+        """Return the reason why it does not send or stand by; None if it does."""
+        if self._logged_error is not None:
+            return f"{self.name}: redis misconfigured"
+        if self._retrying.waits_for is not None:
+            return f"{self.name}: waits for Redis ({self._retrying.waits_for})"
+        return None if self._groups_exist else f"{self.name}: its groups are missing"
+
+    async def status(self) -> dict[str, Any]:
+        """Return its state for people; the backlog is None if Redis does not answer in time."""
+        relay, found = self._relay, list[BacklogFigures]()
+
+        async def ask() -> None:
+            with contextlib.suppress(StorageUnavailableError):
+                found.append(await self._outbox.backlog())
+
+        await done_within(_BACKLOG_WITHIN, ask())
+        backlog = found[0] if found else None
+        return {
+            "name": self.name,
+            "sends": relay is not None,
+            "stands_by": self._stands_by,
+            "waits_for_redis": self._retrying.waits_for,
+            "paused": relay is not None and relay.paused,
+            "backlog": backlog and backlog.alerts,
+            "last_answer": relay and relay.last_answer,
+        }
 
     def start(self) -> None:
         """Start the service's task."""
@@ -267,13 +359,16 @@ class _DestinationService:
             self._groups_exist = True
 
     async def _ensure_groups(self) -> None:
+        """Create the groups, and check that this process may record deliveries before it sends any alert."""
         for group in self._groups.values():
             await self._retrying.call(group.ensure, self._options.begin)
+        await self._retrying.call(self._outbox.check_rights)
 
     async def _serve_if_leased(self, stopped: asyncio.Task[bool]) -> None:
         if await self._lease.acquire():
             logs.logger().info("relay active")
             self._stands_by = False
+            self._logged_error = None
             await self._send_while_held(stopped)
         elif not self._stands_by:
             logs.logger().info("relay standby")
@@ -282,8 +377,15 @@ class _DestinationService:
     async def _send_while_held(self, stopped: asyncio.Task[bool]) -> None:
         """Send until stopped or the lease is lost; then release the lease."""
         self._relay = relay = DestinationRelay(
-            self._destination, self._options, self._decide, self._outbox, self._lease, self._retrying
+            self._destination,
+            self._options,
+            self._decide,
+            self._outbox,
+            self._lease,
+            self._retrying,
+            self._telemetry,
         )
+        measuring = asyncio.create_task(self._measure(relay))
         keeping = asyncio.create_task(self._lease.keep())
         sending = asyncio.create_task(relay.run())
         receiving = asyncio.create_task(self._receive(relay))
@@ -298,6 +400,8 @@ class _DestinationService:
             await relay.end()
         finally:
             self._relay = None
+            await cancel(measuring, again_after=_CANCEL_AGAIN_AFTER)
+            self._instruments.left(self.name)
             await cancel(receiving, sending, keeping, again_after=_CANCEL_AGAIN_AFTER)
             with contextlib.suppress(StorageUnavailableError):
                 await self._lease.release()
@@ -321,7 +425,7 @@ class _DestinationService:
         """Pass on pending alerts, then check regularly for orphaned ones."""
         await intake.pass_on_pending()
         while True:
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_ORPHANED_INTERVAL)
             await intake.pass_on_orphaned()
 
     async def _watch(self, relay: DestinationRelay) -> None:
@@ -334,6 +438,14 @@ class _DestinationService:
                 self._log_misconfiguration(error)
             except StorageUnavailableError:
                 pass  # other tasks log this
+
+    async def _measure(self, relay: DestinationRelay) -> None:
+        """Measure the backlog regularly, if anybody wants to know it."""
+        while self._instruments.on:
+            with contextlib.suppress(StorageUnavailableError):  # other tasks log this
+                backlog = await self._outbox.backlog()
+                self._instruments.measured(self.name, backlog, paused=relay.paused)
+            await asyncio.sleep(_MEASURED_EVERY)
 
     def _decide(self, alert: ModerationAlert, now: datetime) -> Notification | None:
         decision = self._policy.decide_for(self.name, alert, now)

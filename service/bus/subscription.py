@@ -15,7 +15,7 @@ from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
 
 from deltaloom.streams import GROUP
-from service.storage.client.reading_client import Collector, ReadBatch
+from service.storage.client.read_batch import Collector, ReadBatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

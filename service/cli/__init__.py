@@ -1,30 +1,99 @@
 """The command `deltaloom`, composed of one module per sub-command.
 
-Sub-commands import what they need when they run, so that `--help` is fast.
+A sub-command is imported when it is named, and imports what it needs when it runs. So `--help` is fast, and a
+worker has no other sub-command in memory.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
-from service.cli import alerts, check, dead_letters, publish, relay, run, show, tail, worker
+from service.cli.encoding import escape_unknown_characters
 from service.cli.help_text import examples, prose
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _TRY = "Try it out"
 _LOOK = "Look inside"
 _OPERATE = "Operate"
+_MARKUP: Final = "rich"
+
+_PANELS = {
+    "run": _TRY,
+    "publish": _TRY,
+    "tail": _LOOK,
+    "show": _LOOK,
+    "search": _LOOK,
+    "export": _LOOK,
+    "dead-letters": _LOOK,
+    "alerts": _LOOK,
+    "init": _OPERATE,
+    "worker": _OPERATE,
+    "relay": _OPERATE,
+    "tap": _OPERATE,
+    "archive": _OPERATE,
+    "console": _OPERATE,
+    "check": _OPERATE,
+    "drain": _OPERATE,
+    "health": _OPERATE,
+    "metrics": _OPERATE,
+    "remove": _OPERATE,
+}
+"""Panel of the help by sub-command. The module of a sub-command has the same name, except those below."""
+
+_MODULES = {"health": "heartbeats"}
+"""Modules by sub-command, where another module of the program has its name."""
+
+_PROGRAMS = {
+    "archive": "archive.archive_command",
+    "console": "console.console_command",
+    "export": "archive.export_command",
+    "search": "archive.search_command",
+    "tap": "tap.tap_command",
+}
+"""Modules of programs beside the service. They import the service, so it knows them by name only."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The sub-commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _imported(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PANELS)
+
+    def __len__(self) -> int:
+        return len(_PANELS)
+
+
+@cache
+def _imported(name: str) -> Any:
+    """Import a sub-command, or a group of them; raise `KeyError` for an unknown name."""
+    panel = _PANELS[name]
+    inside = f"{__name__}.{_MODULES.get(name, name.replace('-', '_'))}"
+    module = import_module(_PROGRAMS.get(name, inside))
+    alone = typer.Typer(rich_markup_mode=_MARKUP)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name, rich_help_panel=panel)
+    else:
+        how = {"help": prose(module.run), "epilog": module.EXAMPLES, "rich_help_panel": panel}
+        alone.command(name, **how)(module.run)
+    return get_group(alone).commands[name]
 
 
 class _Command(TyperGroup):
     """A command group that turns errors which a user can correct into one line and an exit code."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.commands = _Commands()  # type: ignore[assignment] # it is only read
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         try:
@@ -39,12 +108,14 @@ class _Command(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        from service.cli.command_errors import explanation
-        from service.cli.output import note
-
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
         except Exception as error:
+            from service.cli.command_errors import explanation
+            from service.cli.output import note
+
             explained = explanation(error)
             if explained is None and _is_typers(error):
                 _make_visible(error)
@@ -59,9 +130,7 @@ class _Command(TyperGroup):
 
 def _is_typers(error: Exception) -> bool:
     """Return whether Typer handles an error itself, by an exit code or a message."""
-    return isinstance(error, typer.Exit | typer.Abort | EOFError | OSError) or hasattr(
-        error, "format_message"
-    )
+    return isinstance(error, EOFError | OSError) or hasattr(error, "format_message")
 
 
 def _show_traceback(error: Exception) -> None:
@@ -85,7 +154,7 @@ app = typer.Typer(
     cls=_Command,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=_MARKUP,
     pretty_exceptions_show_locals=False,  # locals may contain model texts
     epilog=examples("deltaloom run", "deltaloom publish stream.jsonl", "deltaloom tail alerts"),
 )
@@ -93,6 +162,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"deltaloom {version('deltaloom-worker')}")
         raise typer.Exit
 
@@ -106,36 +177,7 @@ def _main(
     """Rebuild finished texts and moderation alerts from streams of model-output deltas on Redis Streams."""
 
 
-def _add(name: str, function: Callable[..., None], how: str, panel: str) -> None:
-    app.command(name, help=prose(function), epilog=how, rich_help_panel=panel)(function)
-
-
-_add("run", run.run, run.EXAMPLES, _TRY)
-_add("publish", publish.run, publish.EXAMPLES, _TRY)
-_add("tail", tail.run, tail.EXAMPLES, _LOOK)
-_add("show", show.run, show.EXAMPLES, _LOOK)
-app.add_typer(
-    dead_letters.app,
-    name="dead-letters",
-    help="List, replay or drop entries that could not be handled.",
-    epilog=dead_letters.EXAMPLES,
-    rich_help_panel=_LOOK,
-)
-app.add_typer(
-    alerts.app,
-    name="alerts",
-    help="Check, test and explain alerting, and resend undelivered alerts.",
-    epilog=alerts.EXAMPLES,
-    rich_help_panel=_LOOK,
-)
-_add("worker", worker.run, worker.EXAMPLES, _OPERATE)
-_add("relay", relay.run, relay.EXAMPLES, _OPERATE)
-_add("check", check.run, check.EXAMPLES, _OPERATE)
-
-
 def main() -> None:
     """Run the command line."""
-    from service.cli.output import escape_unknown_characters
-
     escape_unknown_characters()
     app()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "deltaloom check",
     "deltaloom check --read-only",
+    "deltaloom check --read-only --strict",
     "REDIS_URL=rediss://user@host:6379 deltaloom check --json",
 )
 
@@ -32,6 +33,9 @@ def run(
             "--read-only", help="Do not try the worker's commands, for a user without the right to write."
         ),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 also for a warning, for scripts.")
+    ] = False,
 ) -> None:
     """Check the server and this installation. The exit code is 1 if a worker could not work, else 0."""
     from service.cli.connect import read_settings
@@ -39,7 +43,8 @@ def run(
     from service.cli.output import console, print_table, write_json
 
     findings = asyncio.run(found(read_settings(), read_only=read_only))
-    failed = any(finding.state == "fail" for finding in findings)
+    bad = ("warn", "fail") if strict else ("fail",)
+    failed = any(finding.state in bad for finding in findings)
     if json:
         checks = [finding._asdict() for finding in findings]
         write_json(json_format.dumps({"ok": not failed, "checks": checks}, ensure_ascii=False))

@@ -15,10 +15,11 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
+from service.cancelling import done_within
 from service.cli.command_errors import CommandError
 from service.ports.storage import SetupError, StorageUnavailableError
-from service.settings import Settings, SettingsError
-from service.storage.client.availability import distrust_of
+from service.settings import Settings, SettingsError, url_variable
+from service.storage.client.availability import distrust_of, from_connection
 from service.storage.client.connection import blocking_client_of, client_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def read_settings(**overrides: Any) -> Settings:
         for url in settings.address.urls:
             _check_options(parse_url(url))  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, exceptions.RedisError) as error:
-        raise SettingsError(f"REDIS_URL=(not shown) is not allowed: {error}") from None
+        raise SettingsError(f"{url_variable()}=(not shown) is not allowed: {error}") from None
     return settings
 
 
@@ -64,6 +65,9 @@ def address(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError)
 
 
 @contextmanager
@@ -87,7 +91,9 @@ def explained(settings: Settings) -> Iterator[None]:
         if "Cluster mode is not enabled" in str(error):
             raise CommandError(f"there is no cluster at {where}; redis:// is for one server") from error
         raise CommandError(f"no node of the cluster at {where} answers ({_reason(error)})") from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError, StorageUnavailableError) as error:
+    except (*_AWAY, AttributeError, RuntimeError) as error:
+        if not isinstance(error, _AWAY) and not from_connection(error):
+            raise
         raise CommandError(_unavailable(where, error)) from error
     except exceptions.RedisError as error:
         raise CommandError(f"{where} refused: {_one_line(error)}") from error
@@ -106,15 +112,30 @@ def _unavailable(where: str, error: Exception) -> str:
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[redis_asyncio.Redis]:
-    """Yield a client of the server, which has answered; replies are bytes."""
+async def connect(settings: Settings, within: float | None = None) -> AsyncIterator[redis_asyncio.Redis]:
+    """Yield a client of the server, which has answered; replies are bytes.
+
+    Args:
+        settings: the address.
+        within: maximum seconds for the first answer; None for that of the connection's attempts.
+    """
     client = client_of(settings.address, socket_connect_timeout=CONNECT_TIMEOUT, retry=_asyncio_retry())
     try:
         with explained(settings):
-            await client.ping()
+            if within is None:
+                await client.ping()
+            elif not await done_within(within, _ping(client)):
+                where = address(settings.redis_url)
+                raise CommandError(
+                    f"{where} has not answered in {within:g} seconds: it hangs or is overloaded"
+                )
             yield client
     finally:
         await client.aclose()
+
+
+async def _ping(client: redis_asyncio.Redis) -> None:
+    await client.ping()
 
 
 @contextmanager

@@ -6,11 +6,10 @@ import asyncio
 import re
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaloom.messages import KnownDeadLetterReason
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from deltaloom.messages import KnownDeadLetterReason
     from service.cli.all_letters import AllLetters
     from service.storage.letter_store import StoredLetter
 
@@ -40,6 +40,14 @@ DROP_EXAMPLES = examples(
 
 _AT_ONCE = 500
 
+REASONS: tuple[KnownDeadLetterReason, ...] = (
+    "malformed_json",
+    "invalid_event",
+    "oversized",
+    "handler_error",
+    "max_deliveries",
+)
+"""Reasons of dead letters, repeated from the library, so that `--help` need not import that."""
 
 _ID = re.compile(r"(\d+:)?\d+-\d+")
 """Pattern of an entry id, with its partition in front if there are several."""
@@ -54,8 +62,8 @@ def _letter_id(text: str) -> str:
 
 
 def _reason(text: str) -> str:
-    if text not in get_args(KnownDeadLetterReason):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(KnownDeadLetterReason))}")
+    if text not in REASONS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(REASONS)}")
     return text
 
 
@@ -70,7 +78,7 @@ _Reason = Annotated[
     str | None,
     typer.Option(
         metavar="REASON",
-        help=f"Only those of this reason: {', '.join(get_args(KnownDeadLetterReason))}.",
+        help=f"Only those of this reason: {', '.join(REASONS)}.",
         parser=_reason,
         show_default=False,
     ),
@@ -314,7 +322,9 @@ def _facts(stored: StoredLetter) -> Table:
     return table
 
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    help="List, replay or drop entries that could not be handled.", epilog=EXAMPLES, no_args_is_help=True
+)
 for name, function, how in (
     ("list", list_, LIST_EXAMPLES),
     ("show", show, SHOW_EXAMPLES),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.text import Text
 
-from deltaloom.messages import AssembledText, DeadLetter
+from deltaloom.messages import AssembledText, DeadLetter, Delivery
 from service.alert_parsing import parse_alert
 from service.cli.output import (
     INDENT,
     INTEGRITY_STYLES,
+    OUTCOME_STYLES,
     SEVERITY_STYLES,
     STATUS_STYLES,
     fact,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from deltaloom.messages import ModerationAlert, PartMessage, RefusalRate
+    from deltaloom.messages import ModelFallback, ModerationAlert, PartMessage, RefusalRate
 
 Fields = dict[bytes, bytes]
 
@@ -55,7 +57,7 @@ def clock_time(at: datetime) -> str:
 
 
 def message_json(_entry_id: str, fields: Fields) -> str:
-    """Return the JSON message of an entry of `assembled` or `alerts`, unchanged.
+    """Return the JSON message of an entry of `assembled`, `alerts` or `deliveries`, unchanged.
 
     Raises:
         ValueError: the entry has no message.
@@ -136,8 +138,42 @@ def alert_of(target: Console, message: ModerationAlert) -> RenderableType:
         )
     )
     said = message.text if message.rate is None else rate_in_words(message.rate)
+    if message.fallback is not None:
+        said = fallback_in_words(message.fallback)
     words = [paragraph(target, each) for each in (said, message.provider_explanation) if each]
     return Group(title, _identity(message), *words, "")
+
+
+def delivery_line(target: Console, entry_id: str, fields: Fields) -> RenderableType:
+    """Format an entry of `deliveries`.
+
+    Raises:
+        ValueError: the entry is not a delivery; another program wrote it.
+    """
+    delivery = Delivery.model_validate_json(message_json(entry_id, fields))
+    ended_at = delivery.raised_at + timedelta(milliseconds=delivery.latency_ms)
+    title = facts(
+        (
+            Text(clock_time(ended_at), style="dim"),
+            Text(visible(delivery.destination), style="bold"),
+            styled(delivery.outcome, OUTCOME_STYLES),
+            f"after {delivery.latency_ms:,} ms",
+            plural(delivery.attempts, "attempt"),
+            styled(delivery.severity, SEVERITY_STYLES),
+            delivery.category,
+            labelled("rule", delivery.rule),
+            labelled("route", delivery.route),
+        )
+    )
+    about = facts(
+        (
+            delivery.response_id,
+            delivery.alert_type and delivery.alert_type.removeprefix("deltaloom."),
+            delivery.alert_id,
+            labelled("digest", delivery.digest_id),
+        )
+    )
+    return Group(title, indented(about), paragraph(target, delivery.answer), "")
 
 
 def rate_in_words(rate: RefusalRate) -> str:
@@ -147,6 +183,13 @@ def rate_in_words(rate: RefusalRate) -> str:
         f"{rate.refused:,} of {rate.responses:,} refused ({rate.share:.1%}), "
         f"before {rate.baseline_refused:,} of {rate.baseline_responses:,} ({rate.baseline_share:.1%})"
     ) + (blocked if rate.blocked or rate.baseline_blocked else "")
+
+
+def fallback_in_words(fallback: ModelFallback) -> str:
+    """Return a change of the model in words: `b answered in place of a: refusal`."""
+    before, after = fallback.from_model or "the first", fallback.to_model or "another model"
+    models = f"{after} answered in place of {before}"
+    return f"{models}: {fallback.trigger}" if fallback.trigger else models
 
 
 def _identity(message: PartMessage | ModerationAlert) -> RenderableType:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
-from deltaloom.streams import GROUP
 from service.cli.command_errors import CommandError, explanation
 from service.cli.connect import address, connect
 from service.cli.output import plural
+from service.cli.relay_findings import relays
+from service.cli.worker_findings import workers
 from service.keys import LEFT_OUT, Keys
+from service.observability.otel_environment import trace_target
 from service.ports.storage import SetupError, StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
-from service.storage.client.server import ServerFinding, State, ask, assess
+from service.storage.client.server import ServerFinding, ask, assess, mib
+from service.storage.draining import DrainRequest
 from service.storage.state_format import FORMAT, FormatNote, StateFormat, StateFormatError
 
 if TYPE_CHECKING:
@@ -30,6 +34,12 @@ if TYPE_CHECKING:
 _FIELDS_NAMED = 10
 """Maximum number of ignored fields that are named, the most frequent first."""
 
+_ANSWERS_WITHIN = 5.0
+"""Maximum seconds for the first answer of the server, since a person waits."""
+
+_SUMMED_PARTITIONS = 64
+"""Maximum number of partitions whose streams are measured."""
+
 OWNERS = {"service": "deltaloom-worker", "handlers": "deltaloom-worker", "deltaloom": "deltaloom"}
 
 
@@ -40,20 +50,55 @@ async def found(settings: Settings, *, read_only: bool = False) -> list[ServerFi
         settings: settings of this process.
         read_only: write nothing, and so skip trying the worker's commands.
     """
-    here = [handlers(settings), import_names(metadata.packages_distributions())]
+    here = [handlers(settings), import_names(metadata.packages_distributions()), *traces(os.environ)]
     try:
-        async with connect(settings) as client:
+        async with connect(settings, _ANSWERS_WITHIN) as client:
             server = await ask(client, address(settings.redis_url))
             return [
                 *assess(server),
+                *await streams(client, settings.names),
                 await state_format(client, settings.names),
                 *([] if read_only else [await scripts(client, settings)]),
-                await workers(client, settings.names),
+                *await workers(client, settings.names),
+                *await drain(client, settings.names),
+                *await relays(client, settings.names),
                 await left_out(client, settings.names),
                 *here,
             ]
     except CommandError as error:
         return [ServerFinding("server", "fail", str(error)), *here]
+
+
+async def streams(client: Redis, partitions: Partitions) -> list[ServerFinding]:
+    """Report how much of the memory deltaloom's streams take; the rest may be another program's.
+
+    Return no finding if there are too many streams, or the server does not tell.
+    """
+    names = [
+        stream
+        for each in partitions.all[:_SUMMED_PARTITIONS]
+        for stream in (
+            each.deltas,
+            each.assembled,
+            each.alerts,
+            each.deliveries,
+            each.dead_letters,
+            each.undelivered,
+        )
+    ]
+    if len(partitions.all) > _SUMMED_PARTITIONS:
+        return []
+    try:
+        with unavailable_if_away():
+            sizes = await asyncio.gather(*(client.memory_usage(name) for name in names))
+    except (StorageUnavailableError, ResponseError):
+        return []
+    bytes_of = {name: int(size or 0) for name, size in zip(names, sizes, strict=True)}
+    largest = max(bytes_of, key=lambda name: bytes_of[name])
+    says = f"{mib(sum(bytes_of.values()))} of the memory are deltaloom's streams"
+    if bytes_of[largest]:
+        says += f", {mib(bytes_of[largest])} of them {largest}"
+    return [ServerFinding("streams", "ok", says)]
 
 
 async def state_format(client: Redis, partitions: Partitions) -> ServerFinding:
@@ -77,8 +122,8 @@ async def state_format(client: Redis, partitions: Partitions) -> ServerFinding:
 
 async def scripts(client: Redis, settings: Settings) -> ServerFinding:
     """Check that this user may run all commands of a worker."""
-    from service.apps.rehearsal import rehearse
-    from service.apps.worker_app import routing_table
+    from service.apps.handler_table import routing_table
+    from service.apps.rehearsal import rehearse, user_of
 
     try:
         table = routing_table(settings)
@@ -92,80 +137,24 @@ async def scripts(client: Redis, settings: Settings) -> ServerFinding:
         return ServerFinding("scripts", "ok", "this user may do all that a worker does")
     worst = next((each for each in errors if isinstance(each, SetupError)), errors[0])
     if isinstance(worst, SetupError):
-        return ServerFinding("scripts", "fail", str(worst))
+        hint = f". This is the user {user_of(settings)}: use --read-only if workers have another one"
+        return ServerFinding("scripts", "fail", f"{worst}{hint if worst.state == 'NOPERM' else ''}")
     if isinstance(worst, StorageUnavailableError):
         return ServerFinding("scripts", "warn", f"not tried: {worst}")
     raise worst
 
 
-class _Progress(NamedTuple):
-    """The progress of the workers in one partition."""
-
-    consumers: int
-    pending: int
-    lag: int | None
-    letters: int
-
-
-async def workers(client: Redis, partitions: Partitions) -> ServerFinding:
-    """Check the progress of the workers in all partitions together."""
-    # Query concurrently: if a master is unavailable, each of its partitions takes some time to fail.
-    found = await asyncio.gather(*(_progress(client, names) for names in partitions.all))
-    for each in found:
-        if isinstance(each, ServerFinding):
-            return each
-    away = found.count("away")
-    if away == len(found):
-        return ServerFinding("workers", "fail", "no partition can be served: their servers do not answer")
-    unread = [names.deltas for names, each in zip(partitions.all, found, strict=True) if each == "unread"]
-    if unread:
-        more = f" (nor {plural(len(unread) - 1, 'other partition')})" if unread[1:] else ""
-        return ServerFinding(
-            "workers", "warn", f"no worker has read {unread[0]}{more} yet; the first one makes the group"
-        )
-    return _workers_finding([each for each in found if isinstance(each, _Progress)], away)
-
-
-async def _progress(
-    client: Redis, names: StreamNames
-) -> _Progress | ServerFinding | Literal["unread", "away"]:
-    """Return the progress in a partition: `unread` if no worker has read it, `away` if it is unavailable."""
+async def drain(client: Redis, partitions: Partitions) -> list[ServerFinding]:
+    """Check that no request to stop reading is in force; return no finding if there is none."""
     try:
-        with unavailable_if_away():
-            groups = await client.xinfo_groups(names.deltas)
-            letters = int(await client.xlen(names.dead_letters))
+        until = await DrainRequest(client, partitions.all[0]).until()
     except SetupError as error:
-        state: State = "fail" if error.state == "WRONGTYPE" else "warn"
-        return ServerFinding("workers", state, f"{names.deltas}: {error}")
+        return [ServerFinding("drain", "warn", f"unknown: {error}")]
     except StorageUnavailableError:
-        return "away"
-    except ResponseError as error:
-        if "no such key" in str(error):
-            return "unread"
-        return ServerFinding("workers", "warn", f"{names.deltas}: {error}")
-    mine = next((group for group in groups if group["name"] == GROUP.encode()), None)
-    return _Progress(mine["consumers"], mine["pending"], mine["lag"], letters) if mine else "unread"
-
-
-def _workers_finding(progress: list[_Progress], away: int) -> ServerFinding:
-    letters = sum(each.letters for each in progress)
-    lags = [each.lag for each in progress]
-    lag = "unknown" if None in lags else f"{sum(filter(None, lags)):,}"
-    # A worker is one consumer in each partition that it serves.
-    consumers = plural(sum(each.consumers for each in progress), "consumer")
-    where = f" in {len(progress)} partitions" if progress[1:] else ""
-    says = f"{consumers}{where}, {sum(each.pending for each in progress):,} pending, lag {lag}"
-    if away:
-        waiting = f"{plural(away, 'partition')} whose server does not answer"
-        return ServerFinding("workers", "warn", f"{says}, {waiting}")
-    deserted = sum(not each.consumers for each in progress)
-    if deserted and progress[1:]:
-        return ServerFinding("workers", "warn", f"{says}, {plural(deserted, 'partition')} without a consumer")
-    if letters:
-        return ServerFinding(
-            "workers", "warn", f"{says}, {plural(letters, 'dead letter')} (deltaloom dead-letters list)"
-        )
-    return ServerFinding("workers", "ok", says)
+        return []
+    if until is None:
+        return []
+    return [ServerFinding("drain", "warn", f"workers do not read until {until}: deltaloom drain --resume")]
 
 
 async def left_out(client: Redis, partitions: Partitions) -> ServerFinding:
@@ -198,7 +187,7 @@ async def _counts(client: Redis, names: StreamNames) -> Mapping[bytes, bytes] | 
 
 def handlers(settings: Settings) -> ServerFinding:
     """Check the setting of handlers, and list the enabled ones."""
-    from service.apps.worker_app import routing_table
+    from service.apps.handler_table import routing_table
 
     try:
         table = routing_table(settings)
@@ -208,6 +197,16 @@ def handlers(settings: Settings) -> ServerFinding:
             raise
         return ServerFinding("handlers", "fail", explained.lines[0])
     return ServerFinding("handlers", "ok", ", ".join(handler.name for handler in table.handlers))
+
+
+def traces(environment: Mapping[str, str]) -> list[ServerFinding]:
+    """Check that traces can be sent, if the environment asks for them; nothing is sent."""
+    target = trace_target(environment)
+    if target is None:
+        return []
+    if target.problem is not None:
+        return [ServerFinding("traces", "warn", f"off: {target.problem}")]
+    return [ServerFinding("traces", "ok", f"go to {target.shown}")]
 
 
 def import_names(owners: Mapping[str, list[str]]) -> ServerFinding:

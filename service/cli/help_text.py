@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +18,6 @@ def prose(function: Callable[..., Any]) -> str:
 
 
 def examples(*commands: str) -> str:
-    """Return command lines formatted as the last paragraph of a help text."""
-    lines = [f"  [dim]{PROMPT}[/][cyan]{escape(command)}[/]" for command in commands]
+    """Return command lines, without square brackets, formatted as the last paragraph of a help text."""
+    lines = [f"  [dim]{PROMPT}[/][cyan]{command}[/]" for command in commands]
     return "\n".join(["[bold]Examples[/]", *lines])

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from deltaloom.messages import AssembledText
+from deltaloom.messages import AssembledText, ModerationAlert
 from handlers.core.assembly import assemble
 from handlers.core.context import context_of
 from handlers.core.effects import CONTEXT_NAMES
 from handlers.core.identity import StreamKey
 from handlers.core.outputs import time_of
+from service.alert_parsing import NotAnAlertError, parse_alert
 from service.keys import Keys
 from service.storage.pages import backwards
+from service.storage.records import registers_of
 from service.storage.store import RedisStorage
 
 if TYPE_CHECKING:
@@ -31,10 +33,22 @@ ITEMS_LOOKED_FOR = 64
 """Output items that are looked up by number when the marker that names them has expired."""
 
 TEXTS_LOOKED_THROUGH = 10_000
-"""Maximum entries of `assembled`, newest first, that are searched for an id."""
+"""Maximum entries of `assembled`, and of `alerts`, newest first, that are searched for an id."""
+
+OUTPUTS_LOOKED_THROUGH = 100_000
+"""Maximum entries of `assembled`, and of `alerts`, newest first, that are searched for a provider's id.
+
+There is no index: it would cost each response commands and memory, for a look-up that is rare.
+"""
+
+OPEN_LOOKED_THROUGH = 10_000
+"""Maximum open responses, latest first, that are searched for a provider's id."""
 
 RESPONSES_LOOKED_THROUGH = 200
 """Maximum responses with open parts, latest first, that are searched for an item id."""
+
+_UPSTREAM_FIELD = "ctx:upstream_response_id"
+"""Field of a state with the provider's id."""
 
 _CONTEXT = ("model", "tenant", *(name for name in CONTEXT_NAMES if name not in {"model", "tenant"}))
 
@@ -62,26 +76,37 @@ class Known:
     context: dict[str, str] = field(default_factory=dict)
     texts: list[AssembledText] = field(default_factory=list)
     open: list[OpenPart] = field(default_factory=list)
+    alerts: list[ModerationAlert] = field(default_factory=list)
+    """Alerts, if the response was found by its provider's id, or has nothing else."""
+
+    def complete(self) -> None:
+        """Bring texts and parts into order, and learn the context from texts and alerts."""
+        _with_alerts(_in_order(self), self.alerts)
 
     def __bool__(self) -> bool:
-        return bool(self.texts or self.open)
+        return bool(self.texts or self.open or self.alerts)
 
     def to_json(self) -> str:
-        """Return a JSON object: id, context, texts (each an AssembledText), open."""
+        """Return a JSON object: id, context, texts (each an AssembledText), open, alerts."""
         return TypeAdapter(Known).dump_json(self).decode()
 
 
-async def known_in(partitions: Partitions, client: Redis, settings: Settings, wanted: str) -> Known:
-    """Search all partitions by a response's id, else by an item's; the result may be empty.
+async def known_in(partitions: Partitions, client: Redis, settings: Settings, wanted: str) -> list[Known]:
+    """Search all partitions by a response's id, else by an item's, else by a provider's; return all found.
 
     A response is in the partition of its id. An item is in its response's partition, which may be any.
+    Several responses may have the same provider's id: gateways repeat ids, and a recording may be published
+    twice.
     """
     likely = partitions.of(wanted)
-    for names in (likely, *(each for each in partitions.all if each != likely)):
+    ordered = (likely, *(each for each in partitions.all if each != likely))
+    for names in ordered:
         known = await Knowledge(client, names, settings).of(wanted)
         if known:
-            return known
-    return Known(wanted)
+            return [known]
+    return [
+        known for names in ordered for known in await Knowledge(client, names, settings).of_provider(wanted)
+    ]
 
 
 class Knowledge:
@@ -99,8 +124,74 @@ class Knowledge:
             await self._named(wanted)
             or await self._written(wanted)
             or await self._open_with_item(wanted)
-            or Known(wanted)
+            or await self._alerted(wanted)
         )
+
+    async def of_provider(self, upstream_id: str) -> list[Known]:
+        """Search by the provider's id of a response; return all responses that have it, the newest first."""
+        alerts: dict[str, list[ModerationAlert]] = {}
+        for data in await self._outputs_with(self._names.alerts, upstream_id):
+            alert = _alert_of(data)
+            if alert is not None and alert.upstream_response_id == upstream_id and alert.response_id:
+                alerts.setdefault(alert.response_id, []).insert(0, alert)
+        found: dict[str, list[AssembledText]] = {
+            name: [] for name in await self._open_with_upstream(upstream_id)
+        }
+        for data in await self._outputs_with(self._names.assembled, upstream_id):
+            text = _text_of(data)
+            if text is not None and text.upstream_response_id == upstream_id and text.response_id:
+                found.setdefault(text.response_id, []).append(text)
+        responses = []
+        for name in dict.fromkeys((*found, *alerts)):
+            named = await self._named(name)
+            written = _in_order(Known(name, texts=found.get(name, [])))
+            known = named or written or await self._written(name) or named
+            responses.append(_with_alerts(known, alerts.get(name, [])))
+        return responses
+
+    async def _alerted(self, wanted: str) -> Known:
+        """Search the alerts for a response without a text."""
+        found: list[ModerationAlert] = []
+        looked_through = 0
+        async for _, fields in backwards(self._client, self._names.alerts):
+            looked_through += 1
+            if looked_through > TEXTS_LOOKED_THROUGH:
+                break
+            if fields.get(b"response_id") == wanted.encode("utf-8", "replace"):
+                alert = _alert_of(fields.get(b"__data__", b""))
+                found[:0] = [] if alert is None else [alert]
+        return _with_alerts(Known(wanted), found)
+
+    async def _outputs_with(self, stream: str, upstream_id: str) -> list[bytes]:
+        """Return the messages of an output that may have a provider's id, the newest first."""
+        # Most ids stand in JSON as they are, so that few messages are parsed.
+        is_plain = upstream_id.isascii() and upstream_id.isprintable() and not {'"', "\\"} & set(upstream_id)
+        needle = upstream_id.encode() if is_plain else b""
+        found: list[bytes] = []
+        looked_through = 0
+        async for _, fields in backwards(self._client, stream):
+            looked_through += 1
+            if looked_through > OUTPUTS_LOOKED_THROUGH:
+                break
+            data = fields.get(b"__data__", b"")
+            if needle in data:
+                found.append(data)
+        return found
+
+    async def _open_with_upstream(self, upstream_id: str) -> list[str]:
+        """Return the ids of open responses with a provider's id, the latest first."""
+        members: Any = await self._client.zrevrange(self._keys.open, 0, OPEN_LOOKED_THROUGH - 1)
+        keys = [StreamKey.parse(member.decode()) for member in members]
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(self._keys.state(key), _UPSTREAM_FIELD)
+        values = await pipeline.execute() if keys else []
+        return [
+            key.value
+            for key, value in zip(keys, values, strict=True)
+            if value is not None
+            and context_of(registers_of({_UPSTREAM_FIELD: value})).upstream_response_id == upstream_id
+        ]
 
     async def _named(self, name: str) -> Known:
         """Search the worker's state and the finished items, whose keys contain the name."""
@@ -157,6 +248,21 @@ def _text_of(data: bytes) -> AssembledText | None:
     try:
         return AssembledText.model_validate_json(data)
     except ValueError:  # pydantic's error
+        return None
+
+
+def _with_alerts(known: Known, alerts: list[ModerationAlert]) -> Known:
+    known.alerts = alerts
+    for alert in alerts:
+        known.context = {**_context_fields(alert.model_dump()), **known.context}
+    return known
+
+
+def _alert_of(data: bytes) -> ModerationAlert | None:
+    """Return the alert in an entry; None if another program wrote it."""
+    try:
+        return parse_alert(data).alert
+    except NotAnAlertError:
         return None
 
 

@@ -35,6 +35,7 @@ UNBOUNDED = 10_000
 
 SEVERITY_STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold white on red"}
 STATUS_STYLES = {"completed": "green", "incomplete": "yellow", "failed": "red", "abandoned": "yellow"}
+OUTCOME_STYLES = {"delivered": "green", **dict.fromkeys(("refused", "expired", "gone", "unreadable"), "red")}
 INTEGRITY_STYLES = {"verified": "green", "repaired": "yellow", "unverified": "dim"}
 
 
@@ -48,13 +49,6 @@ class _SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
-
-
-def escape_unknown_characters() -> None:
-    """Make stdout and stderr escape characters that their encoding does not have."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def console(*, stderr: bool = False) -> Console:

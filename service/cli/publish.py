@@ -1,7 +1,11 @@
-"""`deltaloom publish`: write the events of a file or pipe to the input, unchanged."""
+"""`deltaloom publish`: write the events of a file or pipe to the input.
+
+Events of the Responses API are published unchanged. Streams of other dialects are translated.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -16,16 +20,23 @@ import typer
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from redis import Redis
     from rich.progress import Progress
 
+    from deltaloom.dialects import Translator
     from deltaloom.streams import Partitions
+    from service.cli.dry_run import DryRun
     from service.cli.event_source import EventReader, PackedEntry, Packer
+    from service.cli.recording import Recording
 
 EXAMPLES = examples(
     "deltaloom publish stream.jsonl",
     "deltaloom publish stream.sse --response-id resp_42 --rate 50",
     "deltaloom publish stream.sse --context provider=openai",
+    "deltaloom publish chat.sse --dialect openai.chat",
+    "deltaloom publish chat.sse --dry-run --text",
     "curl -sN https://api.example/v1/responses -d @ask.json | deltaloom publish -",
 )
 
@@ -33,6 +44,8 @@ STDIN = "-"
 _CHUNK_BYTES = 256 * 1024
 _PIPELINED, _PIPELINED_BYTES = 500, 8 * 1024 * 1024
 _INTERRUPTED = 130
+_UNCHANGED = "openai.responses"
+_LOOK_AHEAD_BYTES = 1024 * 1024
 _STREAMS_NAMED = 3
 _RESPONSES_NAMED = 20
 
@@ -59,7 +72,17 @@ def _context(text: str) -> str:
     return text
 
 
-def run(
+def _dialect(name: str) -> str:
+    """Return the name of a dialect; raise `typer.BadParameter` if there is none with this name."""
+    from deltaloom.dialects import dialect_named
+
+    try:
+        return dialect_named(name).name
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def run(  # noqa: PLR0913, PLR0917 - the options of the command
     file: Annotated[
         Path,
         typer.Argument(
@@ -98,6 +121,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    dialect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Dialect of the stream, like openai.chat or anthropic.messages. Default: detected.",
+            parser=_dialect,
+            show_default=False,
+        ),
+    ] = None,
     coalesce: Annotated[
         int, typer.Option(min=1, max=100_000, metavar="N", help="Events per entry, as a JSON array.")
     ] = 1,
@@ -110,12 +142,25 @@ def run(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Publish nothing, and print what a worker would make of the events."),
+    ] = False,
+    text: Annotated[bool, typer.Option("--text", help="With --dry-run: show the texts too.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print one JSON object per line.")
+    ] = False,
 ) -> None:
     """Publish a response's streaming events from a file or a pipe.
 
-    Events are published unchanged, even invalid ones, which the worker turns into dead letters. The file is
-    read in chunks, and events from a pipe are published at once.
+    Events of the Responses API are published unchanged, even invalid ones, which the worker turns into dead
+    letters. Streams of other providers are translated; if a recording has several responses, each becomes one
+    of its own. The file is read in chunks, and events from a pipe are published at once.
     """
+    if not dry_run and (text or json):
+        raise typer.BadParameter("--text and --json need --dry-run")
+    if dry_run and rate is not None:
+        raise typer.BadParameter("--dry-run has no --rate")
     from service.cli.command_errors import CommandError
     from service.cli.connect import connect_blocking, read_settings
     from service.cli.event_source import EventReader, Packer, TooLargeError
@@ -127,13 +172,23 @@ def run(
     fields = {name: value for name, value in (*given, ("tenant", tenant), ("model", model)) if value}
     with ExitStack() as stack:
         source = stack.enter_context(closing(_open(file)))
-        client = stack.enter_context(connect_blocking(settings))
-        progress = stack.enter_context(_progress())
+        publication: _Publication | DryRun
+        if dry_run:
+            from service.cli.dry_run import DryRun
+
+            publication = stack.enter_context(DryRun(settings, fields, as_json=json, with_text=text))
+        else:
+            client = stack.enter_context(connect_blocking(settings))
+            publication = _Publication(client, settings.names, fields, rate)
+        progress = stack.enter_context(_progress(shown=not dry_run))
         most_bytes = MAX_ENTRY_EVENTS * settings.max_event_bytes
-        publication = _Publication(client, settings.names, fields, rate)
+        chunks = _Chunks(source)
         try:
-            reader, packer = EventReader(most_bytes), Packer(response_id, coalesce, most_bytes)
-            _publish(source, publication, progress, reader, packer)
+            if recording := chunks.recording(dialect, response_id, fields.get("provider")):
+                _publish_translated(chunks, publication, progress, recording, coalesce)
+            else:
+                reader, packer = EventReader(most_bytes), Packer(response_id, coalesce, most_bytes)
+                _publish(chunks, publication, progress, reader, packer)
         except TooLargeError as error:
             progress.stop()
             raise CommandError(
@@ -145,10 +200,11 @@ def run(
             progress.stop()
             publication.report(interrupted=True)
             raise typer.Exit(_INTERRUPTED) from None
-    if not publication.events:
-        source_name = "standard input" if str(file) == STDIN else file
-        raise CommandError(f"{source_name} has no event: nothing was published")
-    publication.report()
+        progress.stop()
+        if not publication.events:
+            source_name = "standard input" if str(file) == STDIN else file
+            raise CommandError(f"{source_name} has no event: nothing was published")
+        publication.report()
 
 
 class _Publication:
@@ -173,6 +229,8 @@ class _Publication:
         self._held = 0
         """Bytes of entries not yet sent."""
         self.events = 0
+        self.recording: Recording | None = None
+        """The translated recording; None if the events are published unchanged."""
 
     def see(self, *, broken: bool) -> None:
         """Count an event that was read."""
@@ -181,13 +239,14 @@ class _Publication:
             self._broken += 1
             self._first_broken = self._first_broken or self._read
 
-    def add(self, entry: PackedEntry) -> None:
-        """Queue an entry for the input; if there is a rate, wait until it is due."""
+    def add(self, entry: PackedEntry, context: Mapping[str, str] | None = None) -> None:
+        """Queue an entry for the input, with its context; if there is a rate, wait until it is due."""
         if entry.response_id not in self._responses:
             self._responses[entry.response_id] = None
             self._check_published_before(entry.response_id)
         self._pace(entry.events)
-        fields: Any = {"event": entry.body, "response_id": entry.response_id, **self._fields}
+        known = {**(context or {}), **self._fields, "response_id": entry.response_id}
+        fields: Any = {"event": entry.body, **known}
         self._pipeline.xadd(self._partitions.of(entry.response_id).deltas, fields)
         self._entries += 1
         self._held += len(entry.body)
@@ -239,6 +298,12 @@ class _Publication:
             f"to {where or 'no stream'} as {what} {ids}",
             soft_wrap=True,
         )
+        if self.recording is not None:
+            note(f"translated from {', '.join(self.recording.dialects)}")
+            if self.recording.is_cut:
+                note("left out: the responses after the first, since --response-id names only one")
+            for what, times in self.recording.left_out.items():
+                note(f"left out: {visible(what)}" + (f", {times:,} times" if times > 1 else ""))
         if self._broken:
             which = (
                 f"{plural(self._broken, 'event')} cannot be read (the first is number {self._first_broken})"
@@ -251,27 +316,79 @@ class _Publication:
             )
 
 
+class _Chunks:
+    """The chunks of a file or pipe, of which the first ones may be looked at before they are read.
+
+    Args:
+        source: the file or pipe.
+    """
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._held: list[bytes] = []
+        self.size = _size(source)
+
+    def recording(
+        self, dialect: str | None, response_id: str | None, provider: str | None
+    ) -> Recording | None:
+        """Return a recording that translates the stream; None if its events can be published unchanged."""
+        from deltaloom.dialects import Translator
+        from service.cli.recording import Recording
+
+        name = dialect or self._detect()
+        if name is None or name == _UNCHANGED:
+            return None
+
+        def make() -> Translator:
+            return Translator(name, response_id=response_id, provider=provider)
+
+        return Recording(make, only_one=response_id is not None)
+
+    def _detect(self) -> str | None:
+        """Return the dialect of the first messages; None if they show none."""
+        from deltaloom.dialects import Translator
+
+        translator, looked_at = Translator(), 0
+        while translator.dialect is None and not translator.is_over and looked_at < _LOOK_AHEAD_BYTES:
+            chunk = self._read()
+            self._held.append(chunk)
+            if not chunk:
+                break
+            translator.feed(chunk)
+            looked_at += len(chunk)
+        return translator.dialect
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the chunks; the last one is empty."""
+        held, self._held = self._held, []
+        yield from held
+        while not held or held[-1]:
+            held = [self._read()]
+            yield from held
+
+    def _read(self) -> bytes:
+        chunk: bytes = self._source.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
+        return chunk
+
+
 def _publish(
-    source: IO[bytes],
-    publication: _Publication,
+    chunks: _Chunks,
+    publication: _Publication | DryRun,
     progress: Progress,
     reader: EventReader,
     packer: Packer,
 ) -> None:
     from service.cli.event_source import TooLargeError, look_at
 
-    task = progress.add_task("publish", total=_size(source), events=0)
+    task = progress.add_task("publish", total=chunks.size, events=0)
     try:
-        while True:
-            chunk = source.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
+        for chunk in chunks:
             for event in reader.feed(chunk) if chunk else reader.close():
                 look = look_at(event)
                 publication.see(broken=look.broken)
                 for entry in packer.add(event, look):
                     publication.add(entry)
                     progress.update(task, events=publication.events)
-            if not chunk:
-                break
             publication.flush()
             progress.update(task, advance=len(chunk), events=publication.events)
     except TooLargeError:
@@ -281,7 +398,35 @@ def _publish(
     progress.update(task, events=publication.events)
 
 
-def _finish(publication: _Publication, packer: Packer) -> None:
+def _publish_translated(
+    chunks: _Chunks,
+    publication: _Publication | DryRun,
+    progress: Progress,
+    recording: Recording,
+    coalesce: int,
+) -> None:
+    """Publish the events that translators make of the stream."""
+    publication.recording = recording
+    task = progress.add_task("publish", total=chunks.size, events=0)
+    for chunk in chunks:
+        for translator, events in recording.feed(chunk) if chunk else recording.end():
+            for entry in _packed(events, translator.response_id, coalesce):
+                publication.add(entry, translator.context)
+        publication.flush()
+        progress.update(task, advance=len(chunk), events=publication.events)
+
+
+def _packed(events: list[dict[str, Any]], response_id: str, coalesce: int) -> Iterable[PackedEntry]:
+    """Yield entries with at most this number of events."""
+    from service.cli.event_source import PackedEntry
+
+    for start in range(0, len(events), coalesce):
+        some = events[start : start + coalesce]
+        body = json.dumps(some[0] if len(some) == 1 else some, separators=(",", ":"))
+        yield PackedEntry(response_id, body.encode(), len(some))
+
+
+def _finish(publication: _Publication | DryRun, packer: Packer) -> None:
     """Publish the events held back in the packer."""
     for entry in packer.close():
         publication.add(entry)
@@ -298,7 +443,7 @@ def _size(source: IO[bytes]) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _progress() -> Progress:
+def _progress(*, shown: bool) -> Progress:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
     from service.cli.output import console
@@ -310,5 +455,5 @@ def _progress() -> Progress:
         TextColumn("{task.fields[events]:,} events"),
         console=console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
     )

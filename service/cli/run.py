@@ -7,13 +7,13 @@ import shlex
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.alerts.file import DEFAULT, ConfigFile
+from service.cli.alerts_file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def run(
         Path, typer.Option(help="Folder of the embedded server's data.", file_okay=False)
     ] = FOLDER,
     config: ConfigFile = DEFAULT,
+    console: Annotated[
+        bool, typer.Option("--console", help="Serve the console too, on this machine only.")
+    ] = False,
     process: Annotated[
         int | None, typer.Option(hidden=True, help="Be this one of them, for the process that started it.")
     ] = None,
@@ -46,7 +49,9 @@ def run(
     `deltaloom worker`. Only a clone of the repository has the embedded server; the image needs REDIS_URL.
     """
     from service.cli.connect import read_settings
+    from service.cli.console_beside import console_beside
     from service.cli.worker import check_alerts, work
+    from service.settings import url_variable
 
     settings = read_settings()
     alerts = config if config.exists() or config != DEFAULT else None
@@ -56,14 +61,15 @@ def run(
     if alerts is not None:
         check_alerts(alerts)
     _stop_in_order()
-    if "redis_url" in settings.model_fields_set:
-        _introduce(settings, "REDIS_URL")
-        work(settings, alerts)
-        return
-    with _embedded_server(folder) as server:
-        os.environ["REDIS_URL"] = server.url  # for all processes of this worker
-        settings = read_settings()
-        _introduce(settings, f"embedded, its data in {folder}/", server.password_file)
+    with ExitStack() as beside:
+        origin, password = url_variable(), None
+        if "redis_url" not in settings.model_fields_set:
+            server = beside.enter_context(_embedded_server(folder))
+            os.environ["REDIS_URL"] = server.url  # for all processes of this worker
+            settings = read_settings()
+            origin, password = f"embedded, its data in {folder}/", server.password_file
+        page = beside.enter_context(console_beside()) if console else None
+        _introduce(settings, origin, password, page)
         work(settings, alerts)
 
 
@@ -98,11 +104,11 @@ def _stop_in_order() -> None:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
 
 
-def _introduce(settings: Settings, origin: str, password: Path | None = None) -> None:
+def _introduce(settings: Settings, origin: str, password: Path | None, page: str | None) -> None:
     """Print the server's address and commands to try from another terminal.
 
     If `password` names the file with the server's password, the first command reads it. A password in
-    REDIS_URL is not printed.
+    REDIS_URL is not printed. `page` is the address of the console; None without one.
     """
     from rich.text import Text
 
@@ -122,6 +128,7 @@ def _introduce(settings: Settings, origin: str, password: Path | None = None) ->
     target = console(stderr=True)
     lines = [
         Text.assemble(("server  ", "dim"), (where, "bold green"), (f"  ({origin})", "dim")),
+        *([Text.assemble(("console ", "dim"), (page, "bold green"))] if page else []),
         Text(),
         Text(start, style="dim"),
         *(Text(f"  {command}", style="cyan") for command in commands),

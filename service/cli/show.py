@@ -17,42 +17,62 @@ if TYPE_CHECKING:
     from service.cli.knowledge import Known
     from service.settings import Settings
 
-EXAMPLES = examples("deltaloom show resp_42", "deltaloom show msg_7 --json | jq .texts")
+EXAMPLES = examples(
+    "deltaloom show resp_42",
+    "deltaloom show msg_7 --json | jq .texts",
+    "deltaloom show chatcmpl-9",
+)
 
 
 def run(
     of: Annotated[
         str,
         typer.Argument(
-            metavar="RESPONSE_ID|ITEM_ID", help="Id as the producer or the API gave it.", show_default=False
+            metavar="RESPONSE_ID|ITEM_ID|PROVIDER_ID",
+            help="Id as the producer or the API gave it, or the provider's own id of the response.",
+            show_default=False,
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each response.")] = False,
 ) -> None:
-    """Show a response: its finished texts, what is still open, and its context."""
+    """Show a response: its finished texts, what is still open, and its context.
+
+    A provider's id may be that of several responses, all of which are shown, with their alerts. If
+    DELTALOOM_ARCHIVE_URL names an archive, its texts are shown too, and it records who looked.
+    """
     asyncio.run(_show(of, as_json=json))
 
 
 async def _show(of: str, *, as_json: bool) -> None:
+    from service.cli.archived import with_archived
     from service.cli.command_errors import CommandError
     from service.cli.connect import connect, read_settings
-    from service.cli.knowledge import known_in
-    from service.cli.output import console, write_json
+    from service.cli.knowledge import Known, known_in
+    from service.cli.output import console, note, write_json
 
     settings = read_settings()
     async with connect(settings) as client:
-        known = await known_in(settings.names, client, settings, of)
-    off = ", ".join(_kinds_not_rebuilt(settings, known))
-    if not known:
+        found = await known_in(settings.names, client, settings, of)
+    found, problem = with_archived(found, of)
+    if problem:
+        note(f"without the archive: {problem}")
+    if not found:
+        off = ", ".join(_kinds_not_rebuilt(settings, Known(of)))
         without = off and f" (without {off}; see DELTALOOM_HANDLERS)"
         raise CommandError(
             f"nothing is known of {of}: not published under this id, nothing in it that the enabled handlers "
             f"rebuild{without}, or longer ago than finished texts are kept"
         )
-    if as_json:
-        write_json(known.to_json())
-    else:
-        _print(console(), known, off)
+    target = console()
+    for number, known in enumerate(found):
+        if as_json:
+            write_json(known.to_json())
+            continue
+        if number:
+            target.print()
+        _print(target, known, ", ".join(_kinds_not_rebuilt(settings, known)))
+    if len(found) > 1:
+        note(f"{len(found):,} responses have this id of their provider")
 
 
 def _kinds_not_rebuilt(settings: Settings, known: Known) -> Sequence[str]:
@@ -72,7 +92,7 @@ def _kinds_not_rebuilt(settings: Settings, known: Known) -> Sequence[str]:
 def _print(target: Console, known: Known, off: str) -> None:
     from rich.text import Text
 
-    from service.cli.entries import clock_time, text_of
+    from service.cli.entries import alert_of, clock_time, text_of
     from service.cli.output import facts, kind_name, labelled, plural
     from service.visible import visible
 
@@ -103,6 +123,8 @@ def _print(target: Console, known: Known, off: str) -> None:
                 )
             )
         )
+    for alert in known.alerts:
+        target.print(alert_of(target, alert))
     if off:
         target.print(
             Text(f"not rebuilt by these settings: {visible(off)}; see DELTALOOM_HANDLERS", style="dim")

@@ -20,6 +20,7 @@ EXAMPLES = examples(
     "deltaloom tail alerts",
     "deltaloom tail assembled --from-start --count 10",
     "deltaloom tail assembled --json | jq -r .text",
+    "deltaloom tail deliveries --from-start",
 )
 
 
@@ -28,6 +29,7 @@ class StreamChoice(StrEnum):
 
     ASSEMBLED = "assembled"
     ALERTS = "alerts"
+    DELIVERIES = "deliveries"
     DELTAS = "deltas"
     DEAD_LETTERS = "dead-letters"
 
@@ -49,7 +51,7 @@ def run(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Follow the finished texts, the alerts, the input or the dead letters, until Ctrl-C.
+    """Follow the finished texts, the alerts, their deliveries, the input or the dead letters, until Ctrl-C.
 
     With several partitions, all are followed, each in its own order.
     """
@@ -68,6 +70,7 @@ def _view(stream: StreamChoice) -> _View:
     return {
         StreamChoice.ASSEMBLED: _View(entries.text_line, entries.message_json),
         StreamChoice.ALERTS: _View(entries.alert_line, entries.message_json),
+        StreamChoice.DELIVERIES: _View(entries.delivery_line, entries.message_json),
         StreamChoice.DELTAS: _View(entries.input_of, entries.fields_json),
         StreamChoice.DEAD_LETTERS: _View(entries.letter_line, entries.letter_json),
     }[stream]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.alerts.file import DEFAULT, ConfigFile
+from service.cli.alerts_file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -52,14 +52,16 @@ def run(
         int | None, typer.Option(hidden=True, help="Be this one of them, for the process that started it.")
     ] = None,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C. Start as many as you like.
+    """Run a worker until SIGTERM or Ctrl-C. Start as many as you like. SIGHUP reloads its files.
 
     Settings come from the environment: REDIS_URL, and DELTALOOM_… (docs/settings.md lists them). If the
     server is unavailable, the worker waits for it. Among workers with a relay, one sends to a destination at
     a time.
     """
-    from service.cli.connect import read_settings
+    from service.cli.process_wide import lean_imports
 
+    with lean_imports():
+        from service.cli.connect import read_settings
     given = {"processes": processes, "serve_partitions": partitions}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
     work(settings, config if with_relay else None, process)
@@ -83,22 +85,33 @@ def work(settings: Settings, alerts: Path | None = None, process: int | None = N
 
 def _supervise(settings: Settings, alerts: Path | None) -> int:
     """Run several processes of this command, and return the exit code. Report wrong settings once, here."""
-    from service import logs
-    from service.apps.worker_app import routing_table
+    from service.apps.handler_table import routing_table
+    from service.cli.log_level import configure_logs, reload_log_level
+    from service.cli.measuring import metrics_of_siblings
+    from service.observability.siblings import observing_siblings
     from service.supervisor import LEAVING, Supervisor
 
     routing_table(settings)
     if alerts is not None:
         check_alerts(alerts)
-    logs.configure(settings)
+    configure_logs(settings)
 
     def command(number: int) -> tuple[str, ...]:
         return (sys.executable, *sys.orig_argv[1:], "--process", str(number))
 
     supervisor = Supervisor(
-        settings.processes, command, settings.shutdown_timeout + LEAVING, reloads=alerts is not None
+        settings.processes,
+        command,
+        settings.shutdown_timeout + LEAVING,
+        reload=lambda: reload_log_level(settings),
     )
-    return asyncio.run(supervisor.run())
+
+    async def supervise() -> int:
+        async with observing_siblings(settings) as siblings:
+            siblings.routes.update(metrics_of_siblings(settings, siblings.from_each))
+            return await supervisor.run()
+
+    return asyncio.run(supervise())
 
 
 def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
@@ -108,23 +121,24 @@ def _work_as(number: int, settings: Settings, alerts: Path | None) -> None:
     if "consumer" in settings.model_fields_set:
         settings = settings.model_copy(update={"consumer": f"{settings.consumer}-{number}"})
     with logs.bound(process=number):
-        _work(settings, alerts, supervised=True)
+        _work(settings, alerts, number)
 
 
-def _work(settings: Settings, alerts: Path | None, *, supervised: bool = False) -> None:
+def _work(settings: Settings, alerts: Path | None, number: int | None = None) -> None:
     """Run a worker in this process; report wrong configuration before it starts.
 
-    If `supervised`, stop when the parent process ends.
+    If it has a number among several processes, stop when the parent process ends.
     """
-    from service import logs
-    from service.apps.worker_app import routing_table
-    from service.cli.process_wide import run_in_loop
+    from service.cli.process_wide import lean_imports, run_in_loop
 
-    routing_table(settings)
+    with lean_imports():
+        import service.apps.worker_app  # noqa: F401 - imports most of what a worker needs
+        from service.cli.log_level import configure_logs
+
     if alerts is not None:
         check_alerts(alerts)
-    logs.configure(settings)
-    run_in_loop(_until_stopped(settings, alerts, supervised=supervised))
+    configure_logs(settings)
+    run_in_loop(_until_stopped(settings, alerts, number))
 
 
 def check_alerts(file: Path) -> None:
@@ -138,30 +152,53 @@ def check_alerts(file: Path) -> None:
     load(file, os.environ)
 
 
-async def _until_stopped(settings: Settings, alerts: Path | None, *, supervised: bool) -> None:
+async def _until_stopped(settings: Settings, alerts: Path | None, number: int | None) -> None:
     """Run a worker until a signal, a closed terminal, the end of its supervisor, or a failure.
 
     Raises:
         BaseException: the failure; it has the exit code that `command_errors.py` gives it.
     """
-    from service.apps.relay_app import relaying
     from service.apps.worker_app import WorkerApp
+    from service.cli.exporting import exporting_traces
+    from service.cli.log_level import reload_log_level
+    from service.cli.measuring import metrics_of
     from service.cli.process_wide import collect_garbage_rarely, on_hangup, stop_on_signals
+    from service.observability.observation import observing
+    from service.ports.instruments import RELAY_OFF
     from service.supervisor import when_parent_is_gone
 
-    worker = WorkerApp(settings)
-    stop_on_signals(worker.stop)
-    if supervised:
-        when_parent_is_gone(worker.stop)  # no second signal, if the supervisor has just sent the first
+    metrics = metrics_of(settings)
     async with contextlib.AsyncExitStack() as beside:
+        traces = await beside.enter_async_context(exporting_traces(settings, "deltaloom-worker", metrics))
+        worker = WorkerApp(settings, None if metrics is None else metrics.of_worker(), traces.spans)
+        stop_on_signals(worker.stop)
+        if number is not None:
+            when_parent_is_gone(worker.stop)  # no second signal, if the supervisor has just sent the first
+        reloads = [lambda: reload_log_level(settings)]
+        observation = await beside.enter_async_context(observing(settings, number))
+        observation.parts |= {"worker": worker, **traces.parts}
+        if metrics is not None:
+            observation.routes.update(metrics.routes)
         if alerts is None:
-            on_hangup(None)
+            on_hangup(*reloads)
         else:
-            relays = await beside.enter_async_context(relaying(settings, alerts, os.environ))
-            on_hangup(relays.reload)
+            from service.apps.relay_app import relaying  # a worker alone needs none of it
+
+            relays = await beside.enter_async_context(
+                relaying(
+                    settings,
+                    alerts,
+                    os.environ,
+                    RELAY_OFF if metrics is None else metrics.of_relay(),
+                    traces.spans,
+                )
+            )
+            observation.parts["relay"] = relays
+            on_hangup(*reloads, relays.reload)
             relays.start()
         await worker.start()
         collect_garbage_rarely()
+        worker.when_stopping(observation.stopping)
         reason = await worker.serve()
     if reason.error is not None:
         raise reason.error

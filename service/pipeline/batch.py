@@ -41,13 +41,16 @@ from service.pipeline.times import at_most_now
 from service.ports.commit import Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from deltaloom.events import Event
     from handlers.core.routing import Route
     from service.pipeline.decoded_batch import DecodedBatch
     from service.pipeline.event_router import EventRouter
     from service.ports.storage import Contradicted
+
+LETTERS_TRACED = 32
+"""Maximum dead letters of a batch that get a link to their producers' traces."""
 
 
 class Batch:
@@ -78,8 +81,13 @@ class Batch:
         self._letters = Letters(router.stream, now_ms)
         self.commit = _commit_of(decoded.ids)
         self._counts = EventCounts(self.commit)
+        self._slow_types: list[tuple[int, str]] = []
+        """The types of the events on the slow path, each with the index of its entry."""
+        self._slow_entries: set[int] = set()
+        """The indexes of the entries on the slow path."""
         self._crowding = Crowding(self.commit, self._entries, self._letters, router.max_response_parts)
         self._effects = EffectCollector(self.commit, router.table.kinds, self._counts, self._crowding)
+        self._reads = dead_letter is None
         if dead_letter is None:
             self._read_all()
         else:
@@ -90,6 +98,26 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self._decoded)
+
+    def event_types(self, only: Collection[int] | None) -> dict[str, int]:
+        """Return the number of events by type, without those that cannot be read.
+
+        Only events of the entries with the indexes `only` count; None means all.
+        """
+        types: dict[str, int] = {}
+        if not self._reads:
+            return types
+        slow, every = self._slow_entries, only is None and not self._slow_entries
+        for key, column in self._decoded.columns.items():
+            count = len(column.entries) if every else _count(column.entries, slow, only)
+            types[key[2]] = types.get(key[2], 0) + count
+        for event in self._decoded.needs_handler:
+            if every or _count((event.entry,), slow, only):
+                types[event.event_type] = types.get(event.event_type, 0) + 1
+        for entry, event_type in self._slow_types:
+            if only is None or entry in only:
+                types[event_type] = types.get(event_type, 0) + 1
+        return types
 
     def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
         """Make dead letters of each part's fragments, or of its closings if it has no fragments."""
@@ -146,7 +174,7 @@ class Batch:
     def contradict(self, part: PartKey, stored: Contradicted) -> None:
         """Add an alert about the earliest text in this batch that contradicts the finished text of a part.
 
-        `stored` is the data of that text. Do nothing if the closings of the part in this batch have become
+        `stored` describes the finished text. Do nothing if the closings of the part in this batch have become
         dead letters since, because they were too large.
         """
         response = self.commit.responses[part.stream_key]
@@ -173,6 +201,19 @@ class Batch:
             return self._entries[index].producer
         except UnreadableError:
             return ProducerContext(None, ContextValues())
+
+    def traceparents(self) -> set[str]:
+        """Return the `traceparent` of each producer whose entries have an effect, or are dead letters.
+
+        Of dead letters, only the first ones are looked up, since their entries are opened again.
+        """
+        contexts = [
+            each for response in self.commit.responses.values() for each, _ in response.context_claims
+        ]
+        contexts += [
+            self.producer_context(index).context for index, _ in self.commit.dead_letters[:LETTERS_TRACED]
+        ]
+        return {context.traceparent for context in contexts if context.traceparent is not None}
 
     def _reject(self, index: int, position: int, why: Unreadable) -> None:
         """Make an event a dead letter; if it is the only event of its entry, the letter has the whole entry.
@@ -216,7 +257,8 @@ class Batch:
             self._write_letters(index)
         for response in self.commit.responses.values():
             for change in response.parts.values():
-                change.put_in_order()
+                if not change.in_order:
+                    change.put_in_order()
 
     # ------------------------------------------------------- events for handlers, entries on the slow path
 
@@ -248,15 +290,19 @@ class Batch:
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
         """Read an entry, or only its events at some positions; make dead letters of unreadable events."""
         opened_entry = self._entries[index]
+        if only is None:
+            self._slow_entries.add(index)
         try:
             producer, slots = opened_entry.producer, opened_entry.slots
         except UnreadableError as error:
             self._letters.add(index, None, error.why)
             return
+        strict = opened_entry.entry.body is not None
         for position in range(len(slots)) if only is None else only:
-            self._handle_slot(
-                index, position, producer, slots[position], strict=opened_entry.entry.body is not None
-            )
+            slot = slots[position]  # once, because each access parses it
+            if only is None and slot.why is None:
+                self._slow_types.append((index, slot.value["type"]))
+            self._handle_slot(index, position, producer, slot, strict=strict)
 
     def _handle_slot(
         self, index: int, position: int, producer: ProducerContext, slot: Slot, *, strict: bool
@@ -294,6 +340,11 @@ class Batch:
             if not effects:  # the count is the only trace of the event
                 key = None if producer.response_id is None else StreamKey("response", producer.response_id)
                 self._counts.count_type(route.event_type, key, [index])
+
+
+def _count(entries: Iterable[int], slow: Collection[int], only: Collection[int] | None) -> int:
+    """Return how many of these entries are not on the slow path, and among `only` unless that is None."""
+    return sum(entry not in slow and (only is None or entry in only) for entry in entries)
 
 
 def _effects_of(route: Route, event: Event, origin: Origin) -> list[Effect]:

@@ -11,6 +11,7 @@ from service.pipeline.decoded_batch import DecodedBatch, size_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from service.pipeline.columns import Column, ColumnKey
     from service.pipeline.decoded_batch import Rules
     from service.ports.storage import RawEntry
 
@@ -91,6 +92,22 @@ class BatchBuilder:
     def size(self) -> int:
         """Upper bound of the bytes that storing all entries takes."""
         return self._deferred_size + sum(batch.size for batch in self._small)
+
+    @property
+    def column_count(self) -> int:
+        """Number of columns of events that were decoded so far."""
+        return sum(len(batch.columns) for batch in self._small)
+
+    def columns(self) -> Iterator[tuple[ColumnKey, Column]]:
+        """Yield the columns of events that were decoded so far."""
+        for batch in self._small:
+            yield from batch.columns.items()
+
+    def handled_types(self) -> Iterator[str]:
+        """Yield the types of the events that were decoded so far and need their handler."""
+        for batch in self._small:
+            for event in batch.needs_handler:
+                yield event.event_type
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
         """Decode and add entries, in the order of their ids. Entries of later calls must have later ids."""

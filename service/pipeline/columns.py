@@ -26,7 +26,8 @@ METADATA_BYTES = 2048
 
 def can_be_key(together: bytes, metadata: Sequence[bytes]) -> bool:
     """Return whether joined metadata is short enough and unambiguous (no name or value has a NUL byte)."""
-    return len(together) <= METADATA_BYTES and together.count(_SEPARATOR) == max(0, len(metadata) - 1)
+    separators = len(metadata) - 1 if metadata else 0
+    return len(together) <= METADATA_BYTES and together.count(_SEPARATOR) == separators
 
 
 class Column:

@@ -40,6 +40,10 @@ _NESTED = ("response", "item", "part", "error")
 _ENTRY_FIELDS = "publish it as the field event (JSON), as __data__, or as flat fields with a type"
 
 
+_CONTEXT_FIELDS = tuple((name, name.encode()) for name in CONTEXT_NAMES)
+"""Names of the context fields, as text and as the server sends them."""
+
+
 class Unreadable(NamedTuple):
     """The reason and error of a dead letter about an entry or event that cannot be read."""
 
@@ -114,18 +118,27 @@ def producer_context_of(entry: Entry) -> ProducerContext:
         raise UnreadableError(
             "invalid_event", f"the field response_id has {len(response_id)} characters; at most {limits.ID}"
         )
-    values = {name: value for name in CONTEXT_NAMES if (value := _context(entry, name)) is not None}
+    fields, headers = entry.fields, entry.headers
+    values = {
+        name: value
+        for name, raw in _CONTEXT_FIELDS
+        if (raw in fields or name in headers) and (value := _context(entry, name)) is not None
+    }
     kept = {name: value for name, value in values.items() if 0 < len(value) <= limits.CONTEXT[name]}
-    sizes = {name: _bytes_of(value) for name, value in kept.items()}
-    while sum(sizes.values()) > limits.CONTEXT_BYTES:
-        longest = max(sizes, key=lambda name: sizes[name])
-        del sizes[longest], kept[longest]
+    if _MOST_BYTES * sum(map(len, kept.values())) > limits.CONTEXT_BYTES:
+        sizes = {name: _bytes_of(value) for name, value in kept.items()}
+        while sum(sizes.values()) > limits.CONTEXT_BYTES:
+            longest = max(sizes, key=lambda name: sizes[name])
+            del sizes[longest], kept[longest]
     return ProducerContext(
         response_id, ContextValues(**kept, truncated=tuple(sorted(values.keys() - kept.keys())))
     )
 
 
 _CONTROL = bytes(range(32))
+
+_MOST_BYTES = 6
+"""Maximum of `_bytes_of` for a character."""
 
 
 def _bytes_of(value: str) -> int:

@@ -13,9 +13,11 @@ from handlers.core.effects import (
     ContextValues,
     Copy,
     Ending,
+    Fallback,
     Fragment,
     Learned,
     Loss,
+    ModelChange,
     Note,
 )
 from service.ports.commit import PartChange, ResponseChange
@@ -58,15 +60,34 @@ class EffectCollector:
         response = self._commit.responses.get(part.stream_key)
         if response is None:
             response = self._commit.responses[part.stream_key] = ResponseChange()
-        entries, positions = column.entries, column.all_positions()
-        response.add_context(source.producer.context, self._commit.entry(entries[0]))
-        self._counts.count_truncated(source.producer.context.truncated, entries)
-        change = response.parts.get(part)
+        context, entries = source.producer.context, column.entries
+        positions = None if column.positions is None else column.all_positions()
+        response.add_context(context, self._commit.entry(entries[0]))
+        if context.truncated:
+            self._counts.count_truncated(context.truncated, entries)
+        change, item_id = response.parts.get(part), column.item_id
+        if change is None and len(response.parts) >= self._crowding.max_parts:
+            self._crowding.leave_out_of_parts(part.stream_key, entries, positions)
+            return
+        has_one_id = item_id and len(item_id) <= limits.ID and len(column.item_id_changes) == 1
+        if change is None and has_one_id:  # nearly always
+            response.parts[part] = PartChange.of(
+                entries, positions, column.numbers, column.delta_strings, item_id
+            )
+            return
         if change is None:
-            if len(response.parts) >= self._crowding.max_parts:
-                self._crowding.leave_out_of_parts(part.stream_key, entries, positions)
-                return
             change = response.parts[part] = PartChange()
+        if has_one_id:
+            change.record_item_id(item_id, entries[0], positions[0] if positions else 0)
+        else:
+            self._record_item_ids(response, change, event_type, column)
+        change.add(entries, positions, column.numbers, column.delta_strings)
+
+    def _record_item_ids(
+        self, response: ResponseChange, change: PartChange, event_type: str, column: Column
+    ) -> None:
+        """Record the item ids of a column that has several, or none, or one that is left out."""
+        entries, positions = column.entries, column.all_positions()
         ends = [n for n, _ in column.item_id_changes[1:]]
         # Each run of events with one item id: `entries[n:end]`.
         for (n, item_id), end in zip(column.item_id_changes, [*ends, len(entries)], strict=True):
@@ -76,7 +97,6 @@ class EffectCollector:
                 self._record_item_id(
                     response, change, item_id, entries[n:end], positions[n] if positions else 0
                 )
-        change.add(entries, positions, column.numbers, column.delta_strings)
 
     def add_all(self, effects: Sequence[Effect], origin: Origin, index: int, event_type: str) -> None:
         """Add the effects of one event; `index` is that of its entry in the batch."""
@@ -88,6 +108,8 @@ class EffectCollector:
                     self._close(effect, origin, index)
                 elif effect.redacted:  # the count is the only trace of the event
                     self._counts.count_type(event_type, None, [index])
+            elif isinstance(effect, Loss):
+                self._lose(effect, origin, index, event_type)
             else:
                 response = self._response(effect.stream_key, origin)
                 response.effect_entries.add(index)
@@ -112,10 +134,23 @@ class EffectCollector:
         stored = StoredClosing(origin.arrival, closing.rank, closing.text)
         change.close(stored, has_checksum=closing.checksum is not None)
 
+    def _lose(self, loss: Loss, origin: Origin, index: int, event_type: str) -> None:
+        """Count the events that a producer dropped, and note that their response has lost some."""
+        lost = self._commit.lost_events
+        lost[index] = lost.get(index, 0) + loss.dropped
+        if loss.stream_key is None:  # the count is the only trace of the event
+            self._counts.count_type(event_type, None, [index])
+            return
+        response = self._response(loss.stream_key, origin)
+        response.effect_entries.add(index)
+        if not response.lost:
+            response.notes[origin.arrival] = Note(loss=True)
+            response.lost = True
+
     def _change(
         self,
         response: ResponseChange,
-        effect: Ending | Learned | Loss | Announced,
+        effect: Ending | Learned | Announced | Fallback,
         origin: Origin,
         index: int,
         event_type: str,
@@ -131,9 +166,24 @@ class EffectCollector:
                 response.notes[origin.arrival] = Note(announced=copies)
             else:  # the count is the only trace of the event
                 self._counts.count_type(event_type, None, [index])
-        elif not response.lost:
-            response.notes[origin.arrival] = Note(loss=True)
-            response.lost = True
+        else:
+            self._add_fallback(response, effect, origin, index)
+
+    def _add_fallback(self, response: ResponseChange, effect: Fallback, origin: Origin, index: int) -> None:
+        """Note the change of a model, unless an earlier event of the batch reports one."""
+        before = response.fallback_at
+        if before is not None:
+            if before < origin.arrival:
+                return
+            del response.notes[before]
+        response.fallback_at = origin.arrival
+        change = effect.change
+        fitting = ModelChange(
+            self._fitting(response, "from_model", change.from_model, limits.NAME, [index]),
+            self._fitting(response, "to_model", change.to_model, limits.NAME, [index]),
+            self._fitting(response, "trigger", change.trigger, limits.REASON, [index]),
+        )
+        response.notes[origin.arrival] = Note(fallback=fitting)
 
     def _copies(
         self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int

@@ -83,10 +83,13 @@ class _Fitting:
         self._own: dict[int, Any] = {}
         """Containers that were copied and may be changed, by their `id()`."""
         self._passes = 0
+        self._left_out_before: frozenset[Path] = frozenset()
+        """The paths that earlier passes have left out."""
 
     def mend(self, errors: Sequence[ErrorDetails]) -> None:
         """Change or leave out each value that an error is about."""
         self._passes += 1
+        self._left_out_before = frozenset(self.left_out)
         for error in errors:
             path: Path = tuple(step for step in error["loc"] if not str(step).startswith(TAG))
             self._mend(path, error)
@@ -110,9 +113,9 @@ class _Fitting:
         elif name in POSITIONS and value is None:
             holder[name] = 0
             self.left_out[path] = message
-        elif path in self.left_out:  # its object or list is invalid without it
+        elif path in self._left_out_before:  # its object or list is invalid without it
             self._leave_out(path[:-1], message)
-        else:
+        elif path not in self.left_out:  # an object may lack several values
             self._leave_out(path, message)
 
     def _leave_out(self, path: Path, message: str) -> None:

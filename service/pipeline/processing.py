@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from handlers.core.context import Registers, context_of, merged
@@ -15,7 +16,7 @@ from handlers.core.response import IDLE_TIMEOUT, OPEN_LIMIT
 from handlers.core.routing import Opening
 from handlers.core.text import repair
 from service import logs
-from service.keys import LATE
+from service.keys import LATE, LEFT_OUT
 from service.pipeline.batch import Batch
 from service.pipeline.batch_builder import BatchBuilder
 from service.pipeline.decode import Unreadable
@@ -23,24 +24,33 @@ from service.pipeline.decoded_batch import DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.settling import GivenUp, settle
 from service.pipeline.times import at_most_now
+from service.ports.instruments import CommittedWork
+from service.ports.spans import NO_SPAN
+from service.ports.telemetry import SILENT
 from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from deltaloom.messages import ModerationAlert
     from deltaloom.streams import StreamNames
     from handlers.core.identity import PartKey, StreamKey
     from handlers.core.routing import RoutingTable
+    from handlers.core.state import LowWater
     from service.pipeline.event_router import OpenEntry
-    from service.ports.commit import Commit
+    from service.ports.commit import Commit, PartChange
+    from service.ports.spans import BatchSpan
     from service.ports.storage import Committed, RawEntry, Storage, Survey
+    from service.ports.telemetry import Telemetry
     from service.retrying import RetryUntilAvailable
     from service.settings import Settings
 
 _ALERTS_REMEMBERED = 1000
 """Size of each generation of the cache of parts with a raised alert. The cache holds up to twice as many; a
 miss costs one look-up in storage."""
+
+_LOADED_AT_ONCE = 50
+"""Maximum responses that are loaded before the texts of the first ones are written."""
 
 _Alerted = TwoGenerationCache["PartKey", bool]
 
@@ -54,6 +64,19 @@ class _PendingBatch:
     """Replication id of the data that the entries were read from."""
     read_ms: int = 0
     """Server time when the read began: see `Commit.read_ms`."""
+    may_be_owned: bool = True
+    """See `Commit.may_be_owned`."""
+    span: BatchSpan = NO_SPAN
+
+
+@dataclass(slots=True, eq=False)
+class _Settling:
+    """A settlement of several responses that is under way."""
+
+    keys: frozenset[StreamKey]
+    ended: asyncio.Future[None]
+    skipped: set[StreamKey] = field(default_factory=set)
+    """Responses among them that other tasks skipped, since this settlement is under way."""
 
 
 class _MustBeCutError(Exception):
@@ -75,14 +98,31 @@ class BatchProcessor:
         settings: Settings,
         retrying: RetryUntilAvailable,
         open_entry: OpenEntry,
+        telemetry: Telemetry = SILENT,
     ) -> None:
+        self._instruments = telemetry.instruments
+        self._spans = telemetry.spans
         self._storage = storage
         self._table = table
         self._names = names
         self._settings = settings
         self._alerted: _Alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
+        self._closing_types = frozenset(
+            route.event_type
+            for handler in table.handlers
+            if handler.opened is not None or handler.finished is not None
+            for route in handler.routes
+            if route.adds is None
+        )
+        """Types of the events that close a text which raises alerts."""
+        self._opening_kinds = frozenset(
+            kind for kind, handler in table.kinds.items() if handler.opened is not None
+        )
+        """Kinds of texts that raise an alert when they begin."""
         self._retrying = retrying
         self._in_progress: list[Collection[bytes]] = []
+        self._settling: list[_Settling] = []
+        """The settlements of batches and rounds that are under way."""
         self._router = EventRouter(
             table,
             open_entry,
@@ -108,6 +148,17 @@ class BatchProcessor:
             builder.extend(entries)
         return builder
 
+    def is_urgent(self, builder: BatchBuilder) -> bool:
+        """Return whether a batch may raise an alert now: it begins or closes a text that raises alerts."""
+        if not self._closing_types.isdisjoint(builder.handled_types()):
+            return True
+        for key, column in builder.columns():
+            target = self._router.target(key, column.metadata)
+            part = None if target is None else target.part
+            if part is not None and part.kind in self._opening_kinds and not self._alerted.get(part):
+                return True
+        return False
+
     async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int] | None = None) -> None:
         """Store the effects of entries, acknowledge them, and write the texts that can be finished.
 
@@ -119,18 +170,23 @@ class BatchProcessor:
                 missing id means 1.
         """
         read_ms = builder.read_ms if deliveries is None else 0
-        with self._batch_in_progress(builder.ids):
+        may_be_owned = deliveries is not None or bool(builder.owners)
+        with self._batch_in_progress(builder.ids, read=deliveries is None) as span:
             if builder.owners:
                 await self._retrying.call(self._storage.record_owners, builder.owners)
             batches = deque(builder.batches)
             while batches:
-                pending = _PendingBatch(batches.popleft(), builder.replication_id, read_ms)
+                pending = _PendingBatch(
+                    batches.popleft(), builder.replication_id, read_ms, may_be_owned, span
+                )
                 try:
                     committed = await self._retrying.call(self._commit, pending, deliveries)
                 except _MustBeCutError as error:
                     batches.extendleft(reversed(pending.batch.cut(error.pieces)))
                     continue
-                await self._retrying.call(self._settle, committed)
+                with self._marked_as_settling((*committed.loaded_keys, *committed.ready)) as mark:
+                    await self._retrying.call(self._settle, committed)
+                await self._retrying.call(self._settle_skipped, mark)
                 await self._retrying.call(self._storage.confirm)
                 # One survey only: the sweep settles the rest, concurrently with batches.
                 if committed.more and not committed.low_water.stalled:
@@ -147,8 +203,9 @@ class BatchProcessor:
         self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
     ) -> None:
         """Make an entry a dead letter without decoding it, and acknowledge it. Retries as `process` does."""
-        with self._batch_in_progress([entry.id]):
-            pending = _PendingBatch(DecodedBatch.unread(self._router.rules, [entry]), replication_id)
+        with self._batch_in_progress([entry.id]) as span:
+            unread = DecodedBatch.unread(self._router.rules, [entry])
+            pending = _PendingBatch(unread, replication_id, span=span)
             await self._retrying.call(self._commit, pending, {entry.id: deliveries}, why)
 
     @contextmanager
@@ -166,13 +223,18 @@ class BatchProcessor:
         return set().union(*self._in_progress)
 
     @contextmanager
-    def _batch_in_progress(self, entry_ids: Sequence[bytes]) -> Iterator[None]:
+    def _batch_in_progress(self, entry_ids: Sequence[bytes], *, read: bool = False) -> Iterator[BatchSpan]:
         first, last = (entry_ids[0].decode(), entry_ids[-1].decode()) if entry_ids else (None, None)
-        with (
-            self.marked_in_progress(entry_ids),
-            logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
-        ):
-            yield
+        self._instruments.batch_begins(len(entry_ids), len(entry_ids) if read else 0)
+        try:
+            with (
+                self.marked_in_progress(entry_ids),
+                logs.bound(stream=self._names.deltas, first_entry=first, last_entry=last),
+                self._spans.batch(self._names.deltas, len(entry_ids), redelivered=not read) as span,
+            ):
+                yield span
+        finally:
+            self._instruments.batch_ends()
 
     async def sweep(self) -> None:
         """Settle responses that no batch settles: ready ones, idle ones, and those beyond the open limit."""
@@ -181,6 +243,20 @@ class BatchProcessor:
                 before: frozenset[StreamKey] = frozenset()
                 while (found := await settle_some()) and found != before:
                     before = found  # the same ones again cannot be settled now
+                    await self._until_one_is_free(found)
+
+    async def _until_one_is_free(self, keys: frozenset[StreamKey]) -> None:
+        """Wait while others here settle all of these responses, which each survey would return again.
+
+        Do not wait longer than for the next sweep: the others retry for as long as storage is unavailable.
+        """
+        others = [mark for mark in self._settling if not mark.keys.isdisjoint(keys)]
+        if others and keys <= frozenset().union(*[mark.keys for mark in others]):
+            await asyncio.wait(
+                [mark.ended for mark in others],
+                timeout=self._settings.sweep_interval,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
 
     async def _settle_surveyed(self) -> frozenset[StreamKey]:
         """Settle the responses of one survey; return their keys if more may remain, else an empty set."""
@@ -198,16 +274,56 @@ class BatchProcessor:
         surplus = {key: GivenUp(ms, survey.now_ms, OPEN_LIMIT) for key, ms in survey.surplus.items()}
         idle = {key: GivenUp(ms, survey.now_ms, IDLE_TIMEOUT) for key, ms in survey.idle.items()}
         given_up = {**surplus, **idle}
-        named = list(dict.fromkeys((*survey.ready, *given_up)))
-        loaded = await self._storage.load(named)
-        await settle(self._storage, self._table, loaded, survey.low_water, survey.replication_id, given_up)
+        named = dict.fromkeys((*survey.ready, *given_up))
+        free = self._not_settling(named)
+        with self._marked_as_settling(free) as mark:
+            await self._load_and_settle(free, survey.low_water, survey.replication_id, given_up)
+        await self._settle_skipped(mark)
         return frozenset(named) if survey.more else frozenset()
 
     async def _settle(self, committed: Committed) -> None:
-        loaded = committed.loaded
-        if committed.ready:
-            loaded = [*loaded, *await self._storage.load(committed.ready)]
-        await settle(self._storage, self._table, loaded, committed.low_water, committed.replication_id)
+        low_water, replication_id = committed.low_water, committed.replication_id
+        await settle(self._storage, self._table, committed.loaded, low_water, replication_id)
+        await self._load_and_settle(committed.ready, low_water, replication_id)
+
+    async def _settle_skipped(self, mark: _Settling) -> None:
+        """Settle the responses that others skipped for an ended settlement, if they are still ready."""
+        if mark.skipped:
+            survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
+            ready = [key for key in survey.ready if key in mark.skipped]
+            await self._load_and_settle(ready, survey.low_water, survey.replication_id)
+
+    def _not_settling(self, keys: Iterable[StreamKey]) -> list[StreamKey]:
+        """Return the responses that no settlement under way includes, and mark the others as skipped."""
+        rest = []
+        for key in keys:
+            mark = next((each for each in self._settling if key in each.keys), None)
+            if mark is None:
+                rest.append(key)
+            else:
+                mark.skipped.add(key)
+        return rest
+
+    @contextmanager
+    def _marked_as_settling(self, keys: Iterable[StreamKey]) -> Iterator[_Settling]:
+        mark = _Settling(frozenset(keys), asyncio.get_running_loop().create_future())
+        self._settling.append(mark)
+        try:
+            yield mark
+        finally:
+            self._settling.remove(mark)
+            mark.ended.set_result(None)
+
+    async def _load_and_settle(
+        self,
+        keys: Sequence[StreamKey],
+        low_water: LowWater,
+        replication_id: str,
+        given_up: Mapping[StreamKey, GivenUp] = MappingProxyType({}),
+    ) -> None:
+        for first in range(0, len(keys), _LOADED_AT_ONCE):
+            loaded = await self._storage.load(keys[first : first + _LOADED_AT_ONCE])
+            await settle(self._storage, self._table, loaded, low_water, replication_id, given_up)
 
     async def _commit(
         self,
@@ -227,7 +343,7 @@ class BatchProcessor:
         )
         # A large entry takes as long as thousands of others; a thread lets those go on.
         batch = await asyncio.to_thread(read) if pending.batch.has_large else read()
-        batch.commit.read_ms = pending.read_ms
+        batch.commit.read_ms, batch.commit.may_be_owned = pending.read_ms, pending.may_be_owned
         await self._add_opening_alerts(batch, alerted)
         committed = await self._store(batch.commit, pending.replication_id)
         while committed.must_change:
@@ -239,6 +355,17 @@ class BatchProcessor:
         for part in committed.opened_parts:
             alerted[part] = True
         self._log(batch, committed)
+        if self._instruments.on:
+            self._instruments.committed(_work_of(batch, committed), committed.now_ms)
+        if pending.span.on:
+            letters = len(_letters_of(batch.commit, committed))
+            pending.span.committed(batch.traceparents(), committed.acknowledged, letters)
+        if self._settling and committed.ready:
+            # Those that this batch has changed have to be read again.
+            changed = batch.commit.responses.keys()
+            others = self._not_settling([key for key in committed.ready if key not in changed])
+            mine = [key for key in committed.ready if key in changed]
+            return replace(committed, ready=[*mine, *others])
         return committed
 
     def _change(self, batch: Batch, committed: Committed) -> None:
@@ -264,27 +391,41 @@ class BatchProcessor:
         pending.read_ms = 0  # the server may not know that it has delivered the entries
 
     async def _store(self, commit: Commit, replication_id: str) -> Committed:
-        """Commit a batch in one call, or in several if it is a single entry that would block the server.
+        """Commit a batch in one call, or in several if one would block the server.
+
+        Each call stores the effects on some of the responses, and the last one acknowledges.
 
         Raises:
-            _MustBeCutError: the batch has several entries, and has to be cut into smaller batches.
+            _MustBeCutError: the batch has to be cut into batches of fewer entries.
         """
         committed = await self._storage.commit(commit, replication_id)
         if committed.pieces == 1:
             return committed
-        if len(commit.entries) > 1:
+        # The late events of all pieces are counted as those of entry 0. That is exact only if all entries are
+        # pending, or none is.
+        if len(commit.entries) > 1 and not (committed.by_response and commit.read_ms):
             raise _MustBeCutError(committed.pieces)
+        pieces = committed.pieces
         opened_parts: list[PartKey] = []
+        disputed_parts: list[PartKey] = []
         late = 0
-        for piece in commit.pieces(committed.pieces):
-            if piece.acknowledges and late:  # entry 0 is the only one; counted in the last piece, so once
+        for piece in commit.pieces(pieces):
+            if piece.acknowledges and late:  # counted in the last piece, so once
                 piece.counts = {**piece.counts, LATE: [0] * late}
             committed = await self._storage.commit(piece, replication_id, whole=True)
             if not committed.stored:
                 break
             opened_parts += committed.opened_parts
+            disputed_parts += committed.disputed_parts
             late += committed.late_events
-        return replace(committed, opened_parts=opened_parts, late_events=late)
+        # The last piece has reported the surplus for its own responses.
+        return replace(
+            committed,
+            opened_parts=opened_parts,
+            disputed_parts=disputed_parts,
+            late_events=late,
+            surplus=committed.surplus * pieces,
+        )
 
     def _too_large(self, part: PartKey) -> Unreadable:
         settings = self._settings
@@ -304,7 +445,7 @@ class BatchProcessor:
             part: change
             for response in batch.commit.responses.values()
             for part, change in response.parts.items()
-            if self._raises_opening_alert(part)
+            if part.kind in self._opening_kinds
             and not alerted.get(part)
             and batch.commit.begins_with_delta(change)
         }
@@ -315,10 +456,6 @@ class BatchProcessor:
                 alerted[part] = True
             else:
                 new[part].opening_alert = self._opening_alert(batch, part, stored)
-
-    def _raises_opening_alert(self, part: PartKey) -> bool:
-        handler = self._table.kinds.get(part.kind)
-        return handler is not None and handler.opened is not None
 
     def _opening_alert(self, batch: Batch, part: PartKey, stored: Registers) -> ModerationAlert | None:
         response = batch.commit.responses[part.stream_key]
@@ -358,3 +495,48 @@ class BatchProcessor:
                 reason=letter.reason,
                 error=letter.error,
             )
+
+
+def _work_of(batch: Batch, committed: Committed) -> CommittedWork:
+    """Return the effects of a batch, without those of entries that were acknowledged before."""
+    commit, only = batch.commit, committed.pending_entries
+    return CommittedWork(
+        committed.acknowledged,
+        batch.event_types(only) if committed.acknowledged else {},
+        committed.late_events,
+        _lost_events(commit, only) if committed.acknowledged else 0,
+        _ignored_fields(commit, only) if commit.counts else 0,
+        _letters_of(commit, committed) if commit.dead_letters or committed.reported_crowds else (),
+        _alerts_of(commit, committed) if committed.opened_parts or committed.disputed_parts else (),
+    )
+
+
+def _lost_events(commit: Commit, only: Collection[int] | None) -> int:
+    return sum(number for index, number in commit.lost_events.items() if only is None or index in only)
+
+
+def _ignored_fields(commit: Commit, only: Collection[int] | None) -> int:
+    return sum(
+        len(entries) if only is None else sum(entry in only for entry in entries)
+        for name, entries in commit.counts.items()
+        if name.startswith(LEFT_OUT)
+    )
+
+
+def _letters_of(commit: Commit, committed: Committed) -> list[str]:
+    """Return the reasons of the dead letters that a commit has written."""
+    only = committed.pending_entries
+    crowds = {index: letter.reason for index, letter in commit.crowded.values()}
+    reasons = [letter.reason for index, letter in commit.dead_letters if only is None or index in only]
+    return reasons + [crowds[index] for index in committed.reported_crowds]
+
+
+def _alerts_of(commit: Commit, committed: Committed) -> list[ModerationAlert]:
+    """Return the alerts that a commit has raised."""
+
+    def change_of(part: PartKey) -> PartChange:
+        return commit.responses[part.stream_key].parts[part]
+
+    alerts = [change_of(part).opening_alert for part in committed.opened_parts]
+    alerts += [change_of(part).contradicted for part in committed.disputed_parts]
+    return [alert for alert in alerts if alert is not None]

@@ -6,6 +6,7 @@
 3. Entries that were delivered more often are processed one by one. An entry that kills its worker is then
    alone, and brings no other entry closer to the limit.
 4. An entry that was delivered `max_deliveries` times becomes a dead letter, undecoded.
+5. An entry that is too large to be read becomes a dead letter too. Its beginning is read without a delivery.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING
 
 from service import logs
 from service.pipeline.decode import Unreadable
+from service.ports.instruments import OFF
+from service.ports.storage import Beginning, StorageUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from service.pipeline.batch_builder import BatchBuilder
     from service.pipeline.processing import BatchProcessor
-    from service.ports.storage import Group
+    from service.ports.instruments import Instruments
+    from service.ports.storage import Group, RawEntry
     from service.retrying import RetryUntilAvailable
     from service.settings import Settings
 
@@ -34,8 +39,14 @@ class Reclaimer:
     """A worker's task of taking over entries from dead or stuck workers."""
 
     def __init__(
-        self, group: Group, processor: BatchProcessor, settings: Settings, retrying: RetryUntilAvailable
+        self,
+        group: Group,
+        processor: BatchProcessor,
+        settings: Settings,
+        retrying: RetryUntilAvailable,
+        instruments: Instruments = OFF,
     ) -> None:
+        self._instruments = instruments
         self._group = group
         self._processor = processor
         self._settings = settings
@@ -57,6 +68,7 @@ class Reclaimer:
             claim = await self._group.claim(idle_ms, self._cursor)
             self._cursor = claim.cursor
             if claim.lost:
+                self._instruments.lost(len(claim.lost))
                 logs.logger().error(
                     "entries trimmed before processing",
                     entries=len(claim.lost),
@@ -90,6 +102,7 @@ class Reclaimer:
                 await self._process_held(deliveries, consumer)
 
     async def _process_held(self, deliveries: Mapping[str, int], consumer: str | None) -> None:
+        self._instruments.claimed(len(deliveries))
         logs.logger().info("entries claimed", entries=len(deliveries), from_consumer=consumer)
         worn_out = [entry for entry, n in deliveries.items() if n >= self._settings.max_deliveries]
         once = [entry for entry, n in deliveries.items() if n == 1]
@@ -99,10 +112,42 @@ class Reclaimer:
         for entries in (once, *([entry] for entry in rest)):
             if entries:
                 number = deliveries[entries[0]] + 1  # equal for all entries of a batch
-                builder = self._processor.builder()
-                builder.extend(await self._retrying.call(self._group.deliver, entries, number))
                 again = {entry.encode(): n + 1 for entry, n in deliveries.items()}
-                await self._processor.process(builder, again)
+                async for builder in self._deliver(entries, number):
+                    await self._processor.process(builder, again)
+
+    async def _deliver(self, entries: Sequence[str], number: int) -> AsyncIterator[BatchBuilder]:
+        """Deliver entries and yield builders with them; of an entry that is too large, with its beginning.
+
+        An entry may be so large that its reply never comes in time. So after a timeout, look at each entry,
+        which may take longer, and deliver only those of an allowed size, one by one.
+
+        A builder is made before its entries are read: after a failover, they may be from the data before it.
+        """
+        builder = self._processor.builder()
+        delivered = await self._retrying.call(self._deliver_in_time, entries, number)
+        if delivered is not None:
+            builder.extend(delivered)
+            yield builder
+            return
+        for entry_id in entries:
+            builder = self._processor.builder()
+            found = await self._retrying.call(self._group.look_at, entry_id, self._processor.max_entry_bytes)
+            if isinstance(found, Beginning):
+                builder.extend([found])
+            elif found is not None:
+                builder.extend(await self._retrying.call(self._group.deliver, [entry_id], number))
+            if builder:
+                yield builder
+
+    async def _deliver_in_time(self, entries: Sequence[str], number: int) -> Sequence[RawEntry] | None:
+        """Deliver entries; return None if the server does not reply in time."""
+        try:
+            return await self._group.deliver(entries, number)
+        except StorageUnavailableError as error:
+            if error.state != "TimeoutError":
+                raise
+            return None
 
     async def _give_up(self, entry_id: str, deliveries: int) -> None:
         replication_id = self._processor.replication_id
@@ -112,7 +157,8 @@ class Reclaimer:
             limit = self._settings.max_deliveries
             why = Unreadable(
                 "max_deliveries",
-                f"delivered {limit} times, and each time the worker died or hung; see the worker's log",
+                f"delivered {limit} times, and each time the worker died, hung or ran out of memory; "
+                "see the worker's log",
             )
             await self._processor.dead_letter(entry, deliveries, why, replication_id)
 

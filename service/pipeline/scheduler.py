@@ -9,6 +9,11 @@ which is cheaper in sum. If only one batch may be in progress, `schedule` waits 
 
 Until a batch ends, texts of later entries wait, in all workers: the low-water mark stays before it. So a
 batch should take at most `BATCH_SECONDS`, and after a slow batch the next one gets fewer entries.
+
+Each column of a batch has a fixed cost. If many responses are open on a slow machine, this cost alone may
+take `BATCH_SECONDS`. Then smaller batches would make each entry more expensive, and the worker would fall
+further behind. So a batch may always have `ENTRIES_A_COLUMN` entries for each column of the latest one, up to
+`COLUMN_ENTRIES_AT_MOST`.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from service import logs
 from service.cancelling import cancel
+from service.under_way import Step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,15 +45,23 @@ _CLOCK_TICK = 1e-6
 ENTRIES_AT_LEAST = 500
 """Minimum entries that a batch may have, even after a slow one."""
 
+ENTRIES_A_COLUMN, COLUMN_ENTRIES_AT_MOST = 3, 2000
+"""Entries that a batch may have for each column of the latest one, even after a slow one; their maximum."""
+
 
 class BatchScheduler:
     """A scheduler that processes up to `at_once` batches concurrently."""
 
-    def __init__(self, process: Callable[[BatchBuilder], Awaitable[None]], at_once: int) -> None:
+    def __init__(
+        self, process: Callable[[BatchBuilder], Awaitable[None]], at_once: int, stream: str = "input"
+    ) -> None:
         self._process = process
         self._at_once = at_once
+        self._stream = stream
         self._rate = math.inf
         """Entries per second of the latest batch; infinite before the first one."""
+        self._columns = 0
+        """Columns of the latest batch."""
         self._stopping = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,7 +70,8 @@ class BatchScheduler:
         """Maximum entries that the next batch should have, from the latest rate; None means no limit."""
         if math.isinf(self._rate):
             return None
-        return max(ENTRIES_AT_LEAST, round(self._rate * BATCH_SECONDS))
+        of_columns = min(ENTRIES_A_COLUMN * self._columns, COLUMN_ENTRIES_AT_MOST)
+        return max(ENTRIES_AT_LEAST, of_columns, round(self._rate * BATCH_SECONDS))
 
     async def schedule(self, builder: BatchBuilder) -> None:
         """Start a batch as soon as fewer than `at_once` are in progress.
@@ -90,11 +105,13 @@ class BatchScheduler:
     async def _to_the_end(self, builder: BatchBuilder) -> None:
         began = time.monotonic()
         try:
-            await self._process(builder)
+            with Step("batch", self._stream):
+                await self._process(builder)
         except Exception:  # noqa: BLE001 - logged; its entries stay pending and are claimed later
             logs.logger().exception("batch failed")
         else:
             self._rate = len(builder) / max(time.monotonic() - began, _CLOCK_TICK)
+            self._columns = builder.column_count
 
 
 def _is_large(builder: BatchBuilder) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from types import MappingProxyType
@@ -77,14 +78,29 @@ async def settle(
     )
     written = 0
     aside: set[StreamKey] = set()
-    for call in calls_of(settlements):  # lazily, so that batches run between two calls
-        parts = await _write(storage, call, replication_id, aside)
-        written += len(parts)
-        if logs.wanted(logging.INFO):
-            for text in (text for settlement in call for text in settlement.texts):
-                if text.part in parts:
-                    _log(text)
-    return written
+    under_way: asyncio.Task[int] | None = None
+    try:
+        for call in calls_of(settlements):  # lazily: while the server runs a call, the next one is prepared
+            if under_way is not None:
+                written += await under_way
+            under_way = asyncio.create_task(_write_and_log(storage, call, replication_id, aside))
+            await asyncio.sleep(0)  # so that the call is sent
+        return written if under_way is None else written + await under_way
+    finally:
+        if under_way is not None:
+            under_way.cancel()
+
+
+async def _write_and_log(
+    storage: Storage, call: Sequence[Settlement], replication_id: str, aside: set[StreamKey]
+) -> int:
+    """Write settlements and log their texts; return the number of texts written."""
+    parts = await _write(storage, call, replication_id, aside)
+    if logs.wanted(logging.INFO):
+        for text in (text for settlement in call for text in settlement.texts):
+            if text.part in parts:
+                _log(text)
+    return len(parts)
 
 
 async def _write(

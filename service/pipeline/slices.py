@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from service.ports.storage import CopyToDrop, Settlement
 
-_ITEMS_AT_ONCE = 200
+_ITEMS_AT_ONCE = 100
 """Maximum items of one call: settlements, closed parts, and names that responses are counted for. A new name
-in a full bucket takes the server as long as a text."""
+in a full bucket takes the server as long as a text. A call takes milliseconds to prepare and to run, and the
+texts of the next calls wait for it."""
 
 _CHARACTERS_AT_ONCE = 1024 * 1024
 """Characters of the texts that one call writes, unless a single text is longer. Each text is stored up to

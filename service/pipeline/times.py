@@ -20,11 +20,15 @@ def at_most_now(ms: int, now_ms: int) -> int:
 
 def limit_times_to_now(resolution: Resolution, now_ms: int) -> Resolution:
     """Replace the future times of a resolution by the present, in place; return the resolution."""
+    last = now_ms + _TOLERANCE_MS
     resolution.closed = [
-        _limit_times_of_part(each, now_ms) if isinstance(each, FinishedPart) else each
+        _limit_times_of_part(each, now_ms)
+        if isinstance(each, FinishedPart)
+        and (each.finished_ms > last or each.started_ms > last or each.contradiction)
+        else each
         for each in resolution.closed
     ]
-    resolution.ends = [end._replace(at_ms=at_most_now(end.at_ms, now_ms)) for end in resolution.ends]
+    resolution.ends = [end._replace(at_ms=now_ms) if end.at_ms > last else end for end in resolution.ends]
     resolution.contradictions = [
         each._replace(at_ms=at_most_now(each.at_ms, now_ms)) for each in resolution.contradictions
     ]

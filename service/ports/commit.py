@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handlers.core.assembly import FragmentColumns, StoredFragment, assemble
 from handlers.core.context import merge_context
@@ -13,6 +13,7 @@ from handlers.core.text import repair, sha256_digest, text_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from deltaloom.messages import DeadLetter, ModerationAlert
     from handlers.core.assembly import StoredClosing
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from handlers.core.identity import PartKey, StreamKey
 
 
-_NOTHING_SAID = ContextValues()
+_NO_CONTEXT = ContextValues()
+
+_EMPTY: list[Any] = []
+"""An initial value of a part's lists, which is never changed: most parts of a batch never need their own."""
+
+_new = tuple.__new__
 
 
 class PartChange:
@@ -44,19 +50,19 @@ class PartChange:
     )
 
     def __init__(self) -> None:
-        self.entries: list[int] = []
+        self.entries: list[int] = _EMPTY
         """The index in the batch of each fragment's entry."""
-        self.numbers: list[int | None] = []
-        self.deltas: list[str] = []
+        self.numbers: list[int | None] = _EMPTY
+        self.deltas: list[str] = _EMPTY
         self.positions: list[int] | None = None
         """The position of each fragment in its entry's array of events; None while all are 0."""
         self.in_order = True
-        self.closings: list[StoredClosing] = []
-        self._first: dict[str, tuple[Arrival, Rank]] = {}
-        """The first closing by text; the key "" has the first closing with any text."""
-        self.copies: list[Arrival] = []
-        """The arrivals of closings that are not stored: an earlier one has the same text, or they have none
-        and an earlier one has."""
+        self.closings: list[StoredClosing] = _EMPTY
+        self._first: dict[str, tuple[Arrival, Rank]] | None = None
+        """The first closing by text; the key "" has the first one with any text. None without closings."""
+        self.copies: list[Arrival] = _EMPTY
+        """The arrivals of closings that are not stored, because an earlier one has the same text, or because
+        they have no text and an earlier one has."""
         self.item_id: str | None = None
         """The item id of the earliest event with one."""
         self._item_id_at: tuple[int, int] | None = None
@@ -67,6 +73,22 @@ class PartChange:
         """The opening alert, if this batch raises it."""
         self.contradicted: ModerationAlert | None = None
         """The alert about a closing with another text than the finished part's, or None."""
+
+    @classmethod
+    def of(
+        cls,
+        entries: list[int],
+        positions: list[int] | None,
+        numbers: list[int | None],
+        deltas: list[str],
+        item_id: str | None,
+    ) -> Self:
+        """Return a part with these fragments, which have the same item id; see `add`."""
+        change = cls()
+        change.entries, change.positions, change.numbers, change.deltas = entries, positions, numbers, deltas
+        if item_id is not None:
+            change.item_id, change._item_id_at = item_id, (entries[0], positions[0] if positions else 0)
+        return change
 
     @property
     def item_id_entry(self) -> int:
@@ -129,6 +151,8 @@ class PartChange:
         rank does. A closing with another text is stored too, because it contradicts the first. A closing with
         a checksum is always stored.
         """
+        if self._first is None:
+            self._first, self.closings, self.copies = {}, [], []
         at = closing.arrival, closing.rank
         first = self._first.get(closing.text)
         if first is not None and first <= at and not has_checksum:
@@ -147,15 +171,17 @@ class PartChange:
 class ResponseChange:
     """The effects of a batch on one response."""
 
-    __slots__ = ("context_claims", "effect_entries", "endings", "lost", "notes", "parts")
+    __slots__ = ("context_claims", "effect_entries", "endings", "fallback_at", "lost", "notes", "parts")
 
     def __init__(self) -> None:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.notes: dict[Arrival, Note] = {}
-        """The notes of closings and of the first loss, by arrival."""
+        """The notes of closings, and of the first loss and the first change of the model, by arrival."""
         self.lost = False
         """True if a loss is among the notes; later losses change nothing."""
+        self.fallback_at: Arrival | None = None
+        """Arrival of the first change of the model, whose note is among the notes; None without one."""
         self.context_claims: dict[ContextClaim, EntryId] = {}
         """The context claims of the response's entries, each with its earliest entry."""
         self.effect_entries: set[int] = set()
@@ -163,7 +189,7 @@ class ResponseChange:
 
     def add_context(self, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
         """Add an entry's context claim, unless it is empty."""
-        if context == _NOTHING_SAID:
+        if context == _NO_CONTEXT:
             return
         before = self.context_claims.setdefault((context, learned), entry)
         if entry < before:
@@ -194,6 +220,8 @@ class Commit:
     responses: dict[StreamKey, ResponseChange] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
     """The entry indexes of counted events, one per event, by name of the count, like `type:keepalive`."""
+    lost_events: dict[int, int] = field(default_factory=dict)
+    """The number of events that producers report to have dropped, by entry index."""
     touched: dict[StreamKey, int] = field(default_factory=dict)
     """Responses with counted events, each with the milliseconds of its latest entry."""
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
@@ -203,17 +231,22 @@ class Commit:
     read_ms: int = 0
     """The server's time, in ms since the epoch, shortly before the entries were read; 0 if they may have been
     read long ago, or by another worker."""
+    may_be_owned: bool = True
+    """False if no owner of these entries is recorded, as with all small entries of a first delivery."""
     acknowledges: bool = True
     """False for a piece that only stores the effects on some responses; the last piece has all else."""
 
     def pieces(self, number: int) -> Iterator[Commit]:
-        """Yield about `number` commits, each with some of the responses; the last one acknowledges."""
+        """Yield `number` commits (fewer if there are fewer responses), each with some of the responses.
+
+        The last one acknowledges.
+        """
         keys = list(self.responses)
-        size = max(1, -(-len(keys) // number))
-        firsts = list(range(0, len(keys), size)) or [0]
-        for first in firsts:
-            responses = {key: self.responses[key] for key in keys[first : first + size]}
-            if first == firsts[-1]:
+        number = max(1, min(number, len(keys)))
+        for first in range(number):
+            # Neighbouring responses often cost the same, so each piece gets its share of the expensive ones.
+            responses = {key: self.responses[key] for key in keys[first::number]}
+            if first == number - 1:
                 yield replace(self, responses=responses)
             else:
                 yield Commit(
@@ -222,12 +255,13 @@ class Commit:
                     self.seqs,
                     responses,
                     read_ms=self.read_ms,
+                    may_be_owned=self.may_be_owned,
                     acknowledges=False,
                 )
 
     def entry(self, index: int) -> EntryId:
         """Return the id of the entry at an index."""
-        return EntryId(self.milliseconds[index], self.seqs[index])
+        return _new(EntryId, (self.milliseconds[index], self.seqs[index]))
 
     def indexes(self) -> dict[EntryId, int]:
         """Return the index of each entry, by id."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from deltaloom.messages import UndeliveredReason
+    from deltaloom.messages import Delivery, UndeliveredReason
+    from service.ports.deployment_figures import BacklogFigures
 
 RELAY_PREFIX = "relay:"
 """Prefix of the relay's consumer groups, by which `trim.lua` recognizes them."""
@@ -68,13 +69,29 @@ class Failure:
     failed_at: datetime
 
 
+class Confirmation(NamedTuple):
+    """The confirmation of a message by a destination."""
+
+    answer: str
+    """The destination's answer, in one line without secrets."""
+    attempts: int
+    at: datetime
+
+
+class EndedDelivery(NamedTuple):
+    """An alert that has reached its end at the destination, and the record of that."""
+
+    ref: EntryRef
+    delivery: Delivery
+
+
 @dataclass(frozen=True, slots=True)
 class SavedDigest:
     """A saved digest: the alerts in one message, saved so that a retry sends the same message."""
 
     refs: Sequence[EntryRef]
-    confirmed: bool
-    """True if the message was delivered, so that its alerts need only be acknowledged."""
+    confirmation: Confirmation | None = None
+    """The confirmation by the destination, after which the alerts need only be acknowledged; None before."""
 
 
 class Outbox(Protocol):
@@ -100,12 +117,20 @@ class Outbox(Protocol):
         """Return the alerts among these entries that are still pending."""
         ...
 
-    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that were delivered, or that this destination does not get."""
+    async def backlog(self) -> BacklogFigures:
+        """Return how many alerts the destination has still to get, delivered to this group or not."""
         ...
 
-    async def give_up(self, ref: EntryRef, failure: Failure) -> None:
-        """Copy an alert to the undelivered alerts and acknowledge it, atomically and once."""
+    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
+        """Acknowledge alerts that this destination does not get."""
+        ...
+
+    async def record_delivered(self, ended: Sequence[EndedDelivery]) -> None:
+        """Add the deliveries of alerts and acknowledge these, for each alert atomically and once."""
+        ...
+
+    async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
+        """Copy an alert to the undelivered ones, add its delivery and acknowledge it, atomically, once."""
         ...
 
     async def digests(self) -> Mapping[str, SavedDigest]:

@@ -98,6 +98,8 @@ class Committed:
     pieces: int = 1
     """Number of commits into which the batch must be cut, because one would block the server for too long. If
     it is above 1, nothing was written."""
+    by_response: bool = False
+    """True if `Commit.pieces` gives such commits; else each must have fewer entries, if there are several."""
     crowded: Sequence[PartKey] = ()
     """New parts beyond the limit of parts per response. If there are any, nothing was written."""
     too_many_notes: Sequence[StreamKey] = ()
@@ -109,8 +111,13 @@ class Committed:
     """Indexes of the entries for which the dead letter about a response with too many parts was written."""
     acknowledged: int = 0
     """Number of acknowledged entries."""
+    pending_entries: Collection[int] | None = None
+    """Indexes of the entries that were still pending: only their events were counted and only their dead
+    letters written. None: all of them, as usual. Others were acknowledged before."""
     opened_parts: Sequence[PartKey] = ()
     """Parts for which the opening alert was raised."""
+    disputed_parts: Sequence[PartKey] = ()
+    """Parts for which the alert about another text was raised."""
     late_events: int = 0
     """Number of deltas for finished parts."""
     low_water: LowWater = LowWater()
@@ -119,6 +126,8 @@ class Committed:
     responses of this batch."""
     loaded: Sequence[LoadedResponse] = ()
     """Ready responses that the commit has loaded; `ready` has the others."""
+    loaded_keys: Sequence[StreamKey] = ()
+    """The keys of `loaded`, which need not be decoded for them."""
     more: bool = False
     """True if more responses may be ready; a survey finds them."""
     surplus: int = 0
@@ -303,7 +312,10 @@ class Group(Protocol):
         ...
 
     async def remove_idle_consumers(self, idle_ms: int) -> Sequence[str]:
-        """Remove consumers without pending entries that have been idle for `idle_ms`; return their names."""
+        """Remove other consumers that hold nothing and have been idle for `idle_ms`; return their names.
+
+        This consumer counts as active from now on.
+        """
         ...
 
     async def trim(self, retention_ms: int) -> int:
@@ -355,8 +367,8 @@ class Storage(Protocol):
     async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses, for opening alerts.
 
-        None means that no alert is to be raised now: it was raised before, or the part is stored without one,
-        because it did not begin with a delta, and settlement raises it.
+        None means that no alert must be raised now: it was raised before, or the part is stored and did not
+        begin with a delta, so settlement raises it.
         """
         ...
 

@@ -18,7 +18,7 @@ from service.keys import OTHER
 from service.rates.proportions import Count, Thresholds, is_calm, is_spike, score
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from service.settings import Settings
 
@@ -157,9 +157,17 @@ class SpikeWatch:
         storage: storage of the counts and spikes.
         thresholds: thresholds of a spike.
         every: seconds between two looks of this worker.
+        raised: called with the alerts that were raised.
     """
 
-    def __init__(self, storage: RateStorage, thresholds: Thresholds, every: float) -> None:
+    def __init__(
+        self,
+        storage: RateStorage,
+        thresholds: Thresholds,
+        every: float,
+        raised: Callable[[Sequence[ModerationAlert]], None] = lambda _: None,
+    ) -> None:
+        self._raised = raised
         self._storage = storage
         self._thresholds = thresholds
         # Half the interval, so that a single worker gets each turn in spite of jitter.
@@ -174,6 +182,7 @@ class SpikeWatch:
         # With tens of thousands of names this would block the event loop.
         found = await asyncio.to_thread(changes, lock, rates, self._thresholds)
         if found and await self._storage.write(lock, found):
+            self._raised([change.alert for change in found])
             for change in found:
                 _log(change)
 

@@ -14,13 +14,14 @@ the names.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from handlers.core.effects import Note
 from service.keys import LOG
-from service.storage.part_codec import FRAGMENT_BYTES, encode_chunk
+from service.storage.part_codec import FRAGMENT_BYTES, encode_chunk, encode_one
 from service.storage.records import (
     arrival_field,
     encode_ending,
@@ -29,6 +30,7 @@ from service.storage.records import (
     entry_of_letter,
     in_ms,
     note_of,
+    packed,
     register_field,
     register_value,
 )
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
     from deltaloom.messages import ModerationAlert
     from handlers.core.identity import PartKey, StreamKey
     from service.keys import Keys
-    from service.ports.commit import Commit, ResponseChange
+    from service.ports.commit import Commit, PartChange, ResponseChange
     from service.settings import Settings
-    from service.storage.sent_cache import SentResponse, SentStates
+    from service.storage.sent_cache import SentPart, SentResponse, SentStates
 
 STALLED_MS = 250
 """Milliseconds after which a worker that still holds an entry counts as stuck; a batch takes a few.
@@ -58,13 +60,19 @@ IDLE_GRAIN_MS = 1000
 every batch. A response is given up at most this much late, never early."""
 
 MAX_SERVER_US = 25_000
-"""Maximum estimated server time of a commit, in microseconds; a larger batch is cut into pieces."""
+"""Maximum estimated server time of a commit, in microseconds; a larger one is cut into pieces."""
 
-_ENTRY_US = 2.0
-"""Estimated server time of an entry, in microseconds. The next ones are those of other items of a plan."""
-_GROWING_LOG_US = 1.5
-_RESPONSE_US = 15.0
-_PART_US = 12.0
+_ENTRY_US = 1.0
+"""Estimated server time of an entry, in microseconds. The next ones are those of other items of a plan.
+
+They are about half of the processor time that was measured for several shapes of batches, on a machine of
+half the speed of the one in docs/performance.md.
+"""
+_GROWING_LOG_US = 3.5
+_RESPONSE_US = 12.0
+_PART_US = 6.0
+_OPENED_US = 12.0
+_CLOSING_RESPONSE_US = 8.0
 _ENDING_US = 6.0
 _LETTER_US = 6.0
 _COUNT_US = 9.0
@@ -76,10 +84,17 @@ UNCOUNTED_BYTES = 64 * 1024
 """First bytes of each part that do not count for the limit of its response. (A settlement reads the whole
 response.)"""
 
+_SMALL_LOG_BYTES = 2048
+"""Maximum bytes of a small log, if no other worker has appended to it: EXACT_BYTES of commit.lua."""
+
 _RENEWALS_PER_TTL = 4
 """Times that the TTL of an active part is set again before it would expire."""
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+_GrowingLog = tuple["PartKey", "SentPart", bytes, list[int]]
+"""A known part, its cache entry, the chunk, and the batch indexes of the entries of its fragments."""
 
 
 class CommitPlan(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +110,22 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
     """The values that are in Redis after the script has stored the commit, for the cache of sent values."""
     server_us: float
     """Estimated server time of the script, in microseconds."""
+    shared_us: float
+    """The part of that time that does not depend on the responses: each piece of the commit repeats it."""
+
+    @property
+    def pieces(self) -> int:
+        """Number of commits of which none takes more than `MAX_SERVER_US`, about; 1 if this plan does not."""
+        if self.server_us <= MAX_SERVER_US:
+            return 1
+        if not self.is_divisible:
+            return ceil(self.server_us / MAX_SERVER_US)
+        return ceil((self.server_us - self.shared_us) / (MAX_SERVER_US - self.shared_us))
+
+    @property
+    def is_divisible(self) -> bool:
+        """True if the responses can be divided among pieces, without repeating too much in each."""
+        return self.shared_us < MAX_SERVER_US / 2
 
 
 class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -111,15 +142,18 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     touched: Sequence[int | str]
     responses: Sequence[ResponsePlan]
     log_count: int
+    small_logs: int
     log_limit: int
     log_prefix: int
     active: Sequence[int | str]
     replication_id: str
+    verifies: bool
     acknowledges: bool
     open_at_most: int
     uncounted_bytes: int
     large_limit: int
     read_ms: int
+    may_be_owned: bool
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -152,13 +186,20 @@ class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fragments: int
     known: bool
     limit: int
-    opened: list[str] | bool
+    opened: int | bool
     digests: list[str]
-    contradicted: list[str] | bool
+    contradicted: int | bool
 
 
 def plan_commit(
-    commit: Commit, sent: SentStates, keys: Keys, settings: Settings, replication_id: str, now: float
+    commit: Commit,
+    sent: SentStates,
+    keys: Keys,
+    settings: Settings,
+    replication_id: str,
+    now: float,
+    *,
+    verifies: bool = True,
 ) -> CommitPlan:
     """Plan the call that stores a commit, without the data that storage has according to `sent`.
 
@@ -169,15 +210,14 @@ def plan_commit(
         settings: the limits of parts and responses, the TTL of a state, and the consumer.
         replication_id: the replication id under which storage may store the commit; empty for any.
         now: the monotonic time in seconds.
+        verifies: true if the script has to look whether `replication_id` is the server's.
     """
-    growing, full = _GrowingLogs(commit), _FullResponses(commit, keys, settings, now)
+    growing, full = _GrowingLogs(commit, now), _FullResponses(commit, keys, settings, now)
     for key, change in commit.responses.items():
         sent_response = sent.get(key)
-        logs = None if sent_response is None else _logs_to_grow(sent_response, change, commit, now)
-        if sent_response is None or logs is None:
+        if sent_response is None or not growing.add(key, change, sent_response):
             full.add(key, change, sent_response)
-        else:
-            growing.add(key, change, sent_response, logs)
+    logs = growing.all
     plan = ScriptPlan(
         ttl_ms=in_ms(settings.state_ttl),
         fragments_limit=settings.max_part_fragments,
@@ -189,108 +229,137 @@ def plan_commit(
         counted=[value for name, entries in commit.counts.items() for value in (name, len(entries))],
         touched=[value for key, ms in commit.touched.items() for value in (ms, str(key))],
         responses=full.plans,
-        log_count=len(growing.logs),
+        log_count=len(logs),
+        small_logs=growing.small_count,
         # A log below this size exceeds no limit of a part or a response.
         log_limit=min(settings.max_part_bytes, settings.max_part_fragments * FRAGMENT_BYTES, UNCOUNTED_BYTES),
         log_prefix=len(keys.names.name(LOG).encode()),
         active=growing.active,
         replication_id=replication_id,
+        verifies=verifies,
         acknowledges=commit.acknowledges,
         open_at_most=settings.max_open_responses,
         uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=settings.max_response_bytes,
         read_ms=commit.read_ms,
+        may_be_owned=commit.may_be_owned,
     )
     args = [
         settings.consumer.encode(),
         b" ".join(commit.entries),
         _encode(plan),
-        _encode((full.entries, list(commit.counts.values()), growing.entries)),
+        _encode((full.entries, list(commit.counts.values()), [entries for _, _, _, entries in logs])),
         *full.blobs,
-        *growing.chunks,
+        *[chunk for _, _, chunk, _ in logs],
     ]
+    shared_us = (
+        _ENTRY_US * len(commit.entries) + _LETTER_US * len(plan.letters) + _COUNT_US * len(commit.counts)
+    )
     return CommitPlan(
-        [*full.keys, *growing.logs],
+        [*full.keys, *[sent_part.log for _, sent_part, _, _ in logs]],
         args,
         full.responses,
-        growing.parts,
-        Sends(full.sends, growing.activities, now + settings.state_ttl / _RENEWALS_PER_TTL),
-        _server_us(plan, args, commit, sum([len(parts) for parts, _ in full.entries])),
+        [part for part, _, _, _ in logs],
+        Sends(
+            full.sends,
+            growing.activities,
+            [(sent_part, len(chunk)) for _, sent_part, chunk, _ in logs],
+            now + settings.state_ttl / _RENEWALS_PER_TTL,
+        ),
+        shared_us + _responses_us(plan) + sum(map(len, args)) / _BYTES_A_US,
+        shared_us,
     )
 
 
-def _server_us(plan: ScriptPlan, args: Sequence[bytes], commit: Commit, parts: int) -> float:
-    """Return the estimated server time in microseconds; `plan.responses` have `parts` parts."""
-    return (
-        _ENTRY_US * len(commit.entries)
-        + _GROWING_LOG_US * plan.log_count
-        + _RESPONSE_US * len(plan.responses)
-        + _PART_US * parts
-        + _ENDING_US * sum([len(response.endings) for response in plan.responses]) / 2
-        + _LETTER_US * len(plan.letters)
-        + _COUNT_US * len(commit.counts)
-        + sum(map(len, args)) / _BYTES_A_US
-    )
-
-
-def _logs_to_grow(
-    sent_response: SentResponse, change: ResponseChange, commit: Commit, now: float
-) -> list[str] | None:
-    """Return the logs of a response if the batch only adds fragments to parts that storage has, else None."""
-    if not change.parts or change.endings or change.effect_entries:
-        return None
-    if not sent_response.knows(change.context_claims):
-        return None
-    logs = []
-    for part, part_change in change.parts.items():
-        sent_part = sent_response.parts.get(part)
-        if (
-            sent_part is None
-            or sent_part.large
-            or now >= sent_part.due
-            or part_change.opening_alert is not None
-            or not sent_part.has_item_id(
-                part_change.item_id, commit.item_id_entry(part_change), ids_differ=part_change.ids_differ
-            )
-        ):
-            return None
-        logs.append(sent_part.log)
-    return logs
+def _responses_us(plan: ScriptPlan) -> float:
+    """Return the estimated server time of a plan's responses, in microseconds."""
+    us = _GROWING_LOG_US * plan.log_count + _RESPONSE_US * len(plan.responses)
+    for response in plan.responses:
+        us += _PART_US * len(response.parts) + _ENDING_US * len(response.endings) / 2
+        us += _OPENED_US * sum([part.opened is not False for part in response.parts])
+        if response.closing_ms:
+            us += _CLOSING_RESPONSE_US
+    return us
 
 
 class _GrowingLogs:
-    """The logs of responses to which the batch only adds fragments, with a chunk for each."""
+    """The logs of responses to which the batch only adds fragments, with a chunk for each.
 
-    def __init__(self, commit: Commit) -> None:
-        self.logs: list[str] = []
-        self.parts: list[PartKey] = []
-        """The part of each log."""
-        self.chunks: list[bytes] = []
-        """The chunk for each log."""
-        self.entries: list[list[int]] = []
-        """The indexes, in the batch, of the entries of each log's fragments."""
+    Small logs come first. The script reads all of them with one command, and rewrites each in its exact size.
+    """
+
+    def __init__(self, commit: Commit, now: float) -> None:
+        self._small: list[_GrowingLog] = []
+        self._others: list[_GrowingLog] = []
         self.active: list[int | str] = []
         """Last activity in milliseconds and the response, alternating."""
         self.activities: list[tuple[StreamKey, int]] = []
         """The same as pairs: stream key, last activity."""
         self._commit = commit
+        self._now = now
 
-    def add(
-        self, key: StreamKey, change: ResponseChange, sent_response: SentResponse, logs: list[str]
-    ) -> None:
-        """Add a response whose parts have these logs."""
-        commit, last = self._commit, 0
-        self.logs += logs
-        self.parts += change.parts
-        for part_change in change.parts.values():
-            self.chunks.append(encode_chunk(commit.columns(part_change), (), None))
-            self.entries.append(part_change.entries)
-            last = max(last, part_change.entries[-1])
-        ms = commit.milliseconds[last]
+    def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse) -> bool:
+        """Add a response if storage has its parts and the batch only adds fragments; return whether.
+
+        `sent_response` is its data that was sent before.
+        """
+        if not change.parts or change.endings or change.effect_entries:
+            return False
+        if not sent_response.knows(change.context_claims):
+            return False
+        commit, sent_parts, now = self._commit, sent_response.parts, self._now
+        milliseconds, seqs = commit.milliseconds, commit.seqs
+        found: list[tuple[PartKey, PartChange, SentPart]] = []
+        for part, part_change in change.parts.items():
+            sent_part, item_id = sent_parts.get(part), part_change.item_id
+            if (
+                sent_part is None
+                or sent_part.large
+                or now >= sent_part.due
+                or part_change.opening_alert is not None
+            ):
+                return False
+            if item_id is not None:
+                at = part_change.item_id_entry
+                # Plain values instead of an EntryId, since this runs for each part of each batch.
+                entry = (milliseconds[at], seqs[at])
+                if not sent_part.has_item_id(item_id, entry, ids_differ=part_change.ids_differ):
+                    return False
+            found.append((part, part_change, sent_part))
+        last = 0
+        for part, part_change, sent_part in found:
+            entries = part_change.entries
+            chunk = _chunk_of_one(commit, part_change) if len(entries) == 1 else None
+            if chunk is None:
+                chunk = encode_chunk(commit.columns(part_change), (), None)
+            small = sent_part.log_bytes + len(chunk) <= _SMALL_LOG_BYTES
+            (self._small if small else self._others).append((part, sent_part, chunk, entries))
+            last = max(last, entries[-1])
+        ms = milliseconds[last]
         if ms > sent_response.activity_ms:
             activity_ms = _activity_ms(ms)
             self.active += (activity_ms, sent_response.member)
             self.activities.append((key, activity_ms))
+        return True
+
+    @property
+    def all(self) -> list[_GrowingLog]:
+        """The logs in the order of the script's plan."""
+        return self._small + self._others
+
+    @property
+    def small_count(self) -> int:
+        """Number of small logs."""
+        return len(self._small)
+
+
+def _chunk_of_one(commit: Commit, part_change: PartChange) -> bytes | None:
+    """Return the chunk of a part that gets a single fragment; None if `encode_chunk` has to encode it."""
+    number = part_change.numbers[0]
+    if number is None or part_change.positions is not None:
+        return None
+    first = part_change.entries[0]
+    return encode_one(commit.milliseconds[first], commit.seqs[first], number, part_change.deltas[0])
 
 
 class _FullResponses:
@@ -391,9 +460,9 @@ class _FullResponses:
         if known:
             chunk = encode_chunk(columns, closings, None)
         else:
-            newly_sent.append(PartSend(part, field, log, item_id, entry, ids_differ))
             at = None if item_id is None or entry == commit.began(part_change) else entry
             chunk = encode_chunk(columns, closings, item_id, at, ids_differ=ids_differ)
+            newly_sent.append(PartSend(part, field, log, item_id, entry, ids_differ, len(chunk)))
         return PartPlan(
             log=self._key(log),
             chunk=self._blob(chunk),
@@ -430,8 +499,8 @@ class _FullResponses:
         self.blobs.append(value)
         return len(self.blobs)
 
-    def _alert(self, alert: ModerationAlert) -> list[str]:
-        return entry_of_alert(alert, self._keys.names.prefix)
+    def _alert(self, alert: ModerationAlert) -> int:
+        return self._blob(packed(entry_of_alert(alert, self._keys.names.prefix)))
 
     def _notes(self, change: ResponseChange) -> list[str | int]:
         notes = {**change.notes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from redis import exceptions
@@ -14,6 +14,7 @@ from service.ports.outbox import RELAY_PREFIX
 from service.ports.storage import Beginning, Claim, RawEntry, StorageUnavailableError
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
+from service.storage.client.direct import DirectConnections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -35,10 +36,30 @@ _CHARACTER_BYTES = 4
 """Maximum bytes of a UTF-8 character. The beginning of an entry is read with this many bytes more than
 needed, so that it can be cut between two characters."""
 
+LOOK_PATIENCE = 40.0
+"""Seconds beyond the usual timeout for a look at an entry, since a slow server takes long to copy a huge one.
+Together with the usual 5 s, they end before a batch counts as stuck."""
+
 _MISSING_GROUP_REPLIES = ("NOGROUP", "ERR no such key", "no such key")
 
 _decode_claim = msgspec.msgpack.Decoder(tuple[str, list[str], list[tuple[str, int]]]).decode
 _decode_adopted = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
+
+
+_ARCHIVED = 3
+"""Number of outputs that wait for a group: texts, alerts and deliveries, which archivers read."""
+
+
+class KeptFor(NamedTuple):
+    """The outputs of a partition that wait for a group."""
+
+    group: str
+    bytes: int
+    """Bytes of all outputs; 0 if nothing limits them."""
+    behind: float
+    """Seconds since the oldest entry that the group has yet to acknowledge; 0 if there is none."""
+    lost: int
+    """Maximum number of such entries that were trimmed, since the outputs were over their budget."""
 
 
 class ConsumerGroup:
@@ -75,20 +96,32 @@ class ConsumerGroup:
             "NOGROUP", f"the group {GROUP} of {self._stream} was missing and has been created again"
         )
 
-    async def ensure(self) -> None:
-        """Create the group at the beginning of the stream, so that earlier entries are read too."""
+    async def ensure(self) -> bool:
+        """Create the group at the beginning of the stream, so that earlier entries are read too.
+
+        Return False if the group exists already.
+        """
         with unavailable_if_away(self._stream):
             try:
                 await self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+                return False
+        return True
 
     async def consumers(self) -> list[str]:
         """Return the names of the consumers in the group."""
         async with self.recreating_group():
             infos = await self._client.xinfo_consumers(self._stream, GROUP)
         return [info["name"].decode() for info in infos]
+
+    async def backlog(self) -> tuple[int | None, int]:
+        """Return the lag, which is None if the server does not know it, and the number of pending entries."""
+        async with self.recreating_group():
+            infos = await self._client.xinfo_groups(self._stream)
+        mine = next((info for info in infos if info["name"] == GROUP.encode()), None)
+        return (mine["lag"], mine["pending"]) if mine else (None, 0)
 
     async def claim(self, idle_ms: int, cursor: str) -> Claim:
         """Claim entries that have been idle for `idle_ms`; see `service.ports.storage.Group.claim`."""
@@ -124,10 +157,16 @@ class ConsumerGroup:
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
         """Read an entry without delivering it; see `service.ports.storage.Group.look_at`."""
-        with unavailable_if_away(self._stream):
-            reply = await self._scripts["peek"](
-                keys=[self._stream], args=[entry_id, at_most + _CHARACTER_BYTES]
-            )
+        own = DirectConnections(self._client)  # a reply that takes long holds up no other command
+        try:
+            with unavailable_if_away(self._stream):
+                connection = await own.to_server_of(self._stream)
+                connection.patience = LOOK_PATIENCE
+                reply = await self._scripts["peek"](
+                    keys=[self._stream], args=[entry_id, at_most + _CHARACTER_BYTES], only=connection
+                )
+        finally:
+            own.close()
         if reply is None:
             return None
         size, *fields = reply
@@ -155,10 +194,13 @@ class ConsumerGroup:
         return left
 
     async def remove_idle_consumers(self, idle_ms: int) -> list[str]:
-        """Remove consumers without pending entries that have been idle for `idle_ms`; return their names."""
+        """Remove other consumers that hold nothing and have been idle for `idle_ms`; return their names.
+
+        This consumer counts as active from now on.
+        """
         async with self.recreating_group():
             removed: list[bytes] = await self._scripts["remove_idle_consumers"](
-                keys=[self._stream], args=[GROUP, idle_ms]
+                keys=[self._stream], args=[GROUP, idle_ms, self._consumer]
             )
         return [name.decode() for name in removed]
 
@@ -167,18 +209,42 @@ class ConsumerGroup:
 
         Return the number of entries trimmed from the input.
         """
+        trimmed, _ = await self._trim(self._outputs, retention_ms)
+        return trimmed
+
+    async def trim_for(self, group: str, retention_ms: int, budget: int | None) -> KeptFor:
+        """Trim as `trim` does, but keep what a group of the outputs has yet to acknowledge.
+
+        Args:
+            group: name of the group; if a stream has no such group, all its entries are kept.
+            retention_ms: maximum age of other entries.
+            budget: bytes of all outputs beyond which the group is not waited for; None for no limit.
+        """
+        _, kept = await self._trim(self._outputs, retention_ms, group, budget or 0)
+        return kept
+
+    async def trim_input(self) -> int:
+        """Trim the input as `trim` does, but no output; return the number of entries trimmed."""
+        trimmed, _ = await self._trim([], 0)
+        return trimmed
+
+    @property
+    def _outputs(self) -> list[str]:
         names = self._keys.names
-        keys = [self._stream, names.assembled, names.alerts, names.dead_letters, names.undelivered]
-        trimmed = 0
+        return [names.assembled, names.alerts, names.deliveries, names.dead_letters, names.undelivered]
+
+    async def _trim(
+        self, outputs: Sequence[str], retention_ms: int, group: str = "", budget: int = 0
+    ) -> tuple[int, KeptFor]:
+        trimmed = lost = 0
+        args = [retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS, group, _ARCHIVED, budget]
         while True:
             async with self.recreating_group():
-                reply: list[int] = await self._scripts["trim"](
-                    keys=keys, args=[retention_ms, TRIMMED_AT_ONCE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS]
-                )
-            of_input, of_outputs = reply
-            trimmed += of_input
+                reply: list[int] = await self._scripts["trim"](keys=[self._stream, *outputs], args=args)
+            of_input, of_outputs, size, behind_ms, of_group = reply
+            trimmed, lost = trimmed + of_input, lost + of_group
             if max(of_input, of_outputs) < TRIMMED_AT_ONCE // 2:  # the server trims whole nodes only
-                return trimmed
+                return trimmed, KeptFor(group, size, behind_ms / 1000, lost)
 
 
 def _raw(entry_id: bytes, fields: Mapping[bytes, bytes]) -> RawEntry:

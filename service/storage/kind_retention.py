@@ -2,8 +2,9 @@
 
 Theory of operation:
 
-1. A text is in its stream, in its item and, for some kinds, in alerts and undelivered alerts. Each of these
-   streams is searched for each kind, page by page, up to the first entry that is not old enough.
+1. A text is in its stream, in its item and, for some kinds, in alerts and undelivered alerts. Deliveries have
+   no text, but the response's ids. Each of these streams is searched for each kind, page by page, up to the
+   first entry that is not old enough.
 2. A worker removes the fields of a page's items, then the page's entries, then stores its progress. If it
    dies in between, the page is processed again.
 3. The progress is in Redis and shared by all workers. Two workers may process the same page without harm.
@@ -70,21 +71,26 @@ class KindRetention:
             "assembled": keys.names.assembled,
             "alerts": keys.names.alerts,
             "undelivered": keys.names.undelivered,
+            "deliveries": keys.names.deliveries,
         }
         self._progress = keys.kind_retention
         self._ages_ms = {kind: round(each * 1000) for kind, each in seconds.items()}
         self._longest = round(longest)
         self._aged = scripts.Script(client, "aged")
 
-    async def remove_aged(self) -> int:
-        """Remove all texts that are older than the retention of their kind; return the number removed."""
+    async def remove_aged(self, keep_for: str = "") -> int:
+        """Remove all texts that are older than the retention of their kind; return the number removed.
+
+        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged them; "" for no group.
+        """
         removed = 0
         for kind, age_ms in self._ages_ms.items():
             for output, stream in self._streams.items():
-                removed += await self._remove(output, stream, kind, age_ms)
+                group = "" if output == "undelivered" else keep_for
+                removed += await self._remove(output, stream, kind, age_ms, group)
         return removed
 
-    async def _remove(self, output: str, stream: str, kind: str, age_ms: int) -> int:
+    async def _remove(self, output: str, stream: str, kind: str, age_ms: int, keep_for: str) -> int:
         field = f"{output}:{kind}"
         with unavailable_if_away(self._progress):
             noted = await self._client.hget(self._progress, field)
@@ -92,7 +98,8 @@ class KindRetention:
         while True:
             with unavailable_if_away():
                 last, looked_at, *entries = await self._aged(
-                    keys=[stream], args=[kind, after, age_ms, PAGE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS]
+                    keys=[stream],
+                    args=[kind, after, age_ms, PAGE, RELAY_PREFIX, KEPT_FOR_RELAYS_MS, keep_for],
                 )
             old = [_Old(*entry) for entry in entries]
             if output == "assembled":

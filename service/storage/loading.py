@@ -1,19 +1,47 @@
-"""Split the reading of responses into calls of a few megabytes, so that none blocks the server for long."""
+"""Read responses, each with all of its open logs, in calls of a few megabytes.
+
+A state and its open logs must be read in one script, or a text could lack its context. But only the state
+says which logs are open. They are nearly always those of the parts that this process has sent, so one call
+reads the states with these logs. If a response has other open logs, a second step reads the sizes of its open
+logs, then the state and all of them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from handlers.core.identity import PartKey
+from service.storage.client.availability import unavailable_if_away
+from service.storage.records import open_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from redis.asyncio import Redis
+
     from handlers.core.identity import StreamKey
+    from service.keys import Keys
+    from service.storage.scripts import Script
+    from service.storage.sent_cache import SentStates
 
 _BYTES_AT_ONCE = 4 * 1024 * 1024
 """Approximate maximum bytes that a call reads; a single key may have more."""
 
 _KEYS_AT_ONCE = 1000
 """Maximum keys that a call reads."""
+
+_RESPONSES_AT_ONCE = 100
+"""Maximum responses that are read in one call or pipeline."""
+
+_PARTS_EXPECTED = 8
+"""Maximum parts of a response whose logs are read along with its state: of many parts, most are finished."""
+
+
+class Found(NamedTuple):
+    """A response as stored: the fields of its state, and its open logs by the fields of their parts."""
+
+    state: Mapping[str, bytes]
+    logs: Mapping[str, bytes | None]
 
 
 class Wanted(NamedTuple):
@@ -27,6 +55,136 @@ class Wanted(NamedTuple):
     """The keys of its open logs, by the field of their part."""
     log_bytes: Sequence[int]
     """The bytes of these logs, in the same order."""
+
+
+class ResponseLoader:
+    """Reads the responses of a partition.
+
+    Args:
+        client: client of the server.
+        script: load.lua.
+        keys: keys of the partition.
+    """
+
+    def __init__(self, client: Redis, script: Script, keys: Keys) -> None:
+        self._client = client
+        self._script = script
+        self._keys = keys
+
+    async def load(self, stream_keys: Sequence[StreamKey], sent: SentStates) -> dict[StreamKey, Found]:
+        """Return responses as stored; `sent` has the parts that this process has sent.
+
+        Raises:
+            StorageUnavailableError: read again.
+        """
+        found: dict[StreamKey, Found] = {}
+        for first in range(0, len(stream_keys), _RESPONSES_AT_ONCE):
+            some = stream_keys[first : first + _RESPONSES_AT_ONCE]
+            states = await self._load_expected(some, sent, found)
+            rest = [key for key in some if key not in found]
+            if rest:
+                await self._load_measured(rest, states, found)
+        return found
+
+    async def _load_expected(
+        self, stream_keys: Sequence[StreamKey], sent: SentStates, found: dict[StreamKey, Found]
+    ) -> dict[StreamKey, Mapping[str, bytes]]:
+        """Read states with the logs that are probably open; add the responses of which that was enough.
+
+        Return the states that were read.
+        """
+        names: list[str] = []
+        kinds: list[str] = []
+        expected: list[tuple[StreamKey, dict[str, int]]] = []
+        """The responses, with the indexes of their logs in `names` by the fields of their parts."""
+        for key in stream_keys:
+            response = sent.get(key)
+            names.append(self._keys.state(key) if response is None else response.state)
+            kinds.append("state")
+            logs: dict[str, int] = {}
+            if response is not None and len(response.parts) <= _PARTS_EXPECTED:
+                for part in response.parts.values():
+                    logs[part.field] = len(names)
+                    names.append(part.log)
+                    kinds.append("log")
+            expected.append((key, logs))
+        values = await self._call(names, kinds, _BYTES_AT_ONCE)
+        states: dict[StreamKey, Mapping[str, bytes]] = {}
+        at = 0
+        for key, logs in expected:
+            if at >= len(values):
+                break
+            state = states[key] = _fields(values[at])
+            at += 1 + len(logs)
+            fields = open_fields(state)
+            if at <= len(values) and logs.keys() >= set(fields):
+                found[key] = Found(state, {field: values[logs[field]] for field in fields})
+        return states
+
+    async def _load_measured(
+        self,
+        stream_keys: Sequence[StreamKey],
+        states: Mapping[StreamKey, Mapping[str, bytes]],
+        found: dict[StreamKey, Found],
+    ) -> None:
+        """Read responses in calls of limited size, and add them; `states` are known already."""
+        wanted = await self._wanted(stream_keys, states)
+        values: dict[str, Any] = {}
+        for some in reads_of(wanted):
+            names = [name for name, _ in some]
+            # No limit: each call has the size that it may have.
+            reply = await self._call(names, [kind for _, kind in some], 0)
+            values |= zip(names, reply, strict=True)
+        for each in wanted:
+            logs = {field: values[log] for field, log in each.logs.items()}
+            found[each.stream_key] = Found(_fields(values[each.state]), logs)
+
+    async def _call(self, names: Sequence[str], kinds: Sequence[str], at_most: int) -> list[Any]:
+        """Return the values of keys; only those of the first ones if they exceed `at_most` bytes (0: any)."""
+        with unavailable_if_away():
+            values: list[Any] = await self._script(keys=names, args=[at_most, *kinds])
+        return values
+
+    async def _wanted(
+        self, stream_keys: Sequence[StreamKey], states: Mapping[StreamKey, Mapping[str, bytes]]
+    ) -> list[Wanted]:
+        """Return the keys to read for these responses, with the sizes of their values in bytes."""
+        pipeline = self._client.pipeline(transaction=False)
+        unknown = [key for key in stream_keys if key not in states]
+        for key in unknown:
+            pipeline.hgetall(self._keys.state(key))
+        with unavailable_if_away():
+            replies = await pipeline.execute() if unknown else []
+        states = {
+            **states,
+            **{
+                key: {name.decode(): value for name, value in reply.items()}
+                for key, reply in zip(unknown, replies, strict=True)
+            },
+        }
+        logs = [
+            {field: self._keys.log(PartKey.from_field(key, field)) for field in open_fields(states[key])}
+            for key in stream_keys
+        ]
+        for each in logs:
+            for log in each.values():
+                pipeline.strlen(log)
+        with unavailable_if_away():
+            sizes = iter(await pipeline.execute() if len(pipeline) else [])
+        return [
+            Wanted(
+                key,
+                self._keys.state(key),
+                sum(map(len, states[key].values())),
+                each,
+                [next(sizes) for _ in each],
+            )
+            for key, each in zip(stream_keys, logs, strict=True)
+        ]
+
+
+def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def reads_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:

@@ -31,6 +31,7 @@ from handlers.core.assembly import StoredClosing, StoredFragment
 from handlers.core.effects import Rank
 from handlers.core.identity import Arrival, EntryId
 from handlers.core.part_log import PartLog
+from service.storage.chunk_runs import begins_run, read_run
 from service.storage.text_bytes import from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         if not self.closings:
             return self._at(0)
         ms, counter, position, *_ = min(self.closings)
-        first = Arrival(EntryId(self.base_ms + ms, counter), position)
+        first = Arrival.at(self.base_ms + ms, counter, position)
         return min(first, self._at(0)) if self.deltas else first
 
     @property
@@ -128,8 +129,9 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         return None
 
     def _at(self, index: int) -> Arrival:
-        return Arrival(
-            EntryId(self.base_ms + self.offsets[index], self.seqs[index]),
+        return Arrival.at(
+            self.base_ms + self.offsets[index],
+            self.seqs[index],
             0 if self.positions is None else self.positions[index],
         )
 
@@ -142,7 +144,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         """Return an iterator over the fragments."""
         count, numbers = len(self.deltas), self.numbers
         return (
-            StoredFragment(Arrival(EntryId(self.base_ms + ms, counter), position), number, delta)
+            StoredFragment(Arrival.at(self.base_ms + ms, counter, position), number, delta)
             for ms, counter, position, number, delta in zip(
                 self.offsets,
                 self.seqs,
@@ -156,9 +158,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
     def stored_closings(self) -> list[StoredClosing]:
         """Return the closings."""
         return [
-            StoredClosing(
-                Arrival(EntryId(self.base_ms + ms, counter), position), Rank(rank), from_bytes(text)
-            )
+            StoredClosing(Arrival.at(self.base_ms + ms, counter, position), Rank(rank), from_bytes(text))
             for ms, counter, position, rank, text in self.closings
         ]
 
@@ -175,6 +175,11 @@ _INVALID = (msgspec.MsgspecError, ValueError, IndexError)
 
 _VARINT_LIMIT = 0x80
 """First number that does not fit into one byte of a varint."""
+
+_NO_OFFSET = (0,)
+
+_HEADS_OF_ONE = [bytes((length, 1)) for length in range(_VARINT_LIMIT)]
+"""The varints of a chunk of one fragment, by the bytes of its array."""
 
 _DELTAS = 4
 """Index of the deltas in a chunk's array."""
@@ -226,6 +231,20 @@ def encode_chunk(
     return _varint(length) + _varint(count) + body
 
 
+def encode_one(ms: int, seq: int, number: int, delta: str) -> bytes | None:
+    """Return a chunk that has nothing but a numbered delta of the entry `<ms>-<seq>`.
+
+    It is what `encode_chunk` returns, in a fraction of the time. None means that only `encode_chunk` can
+    encode it: the delta is long, or has a lone surrogate.
+    """
+    try:
+        body = _encode((ms, _NO_OFFSET, (seq,), number, (delta,)))
+    except UnicodeEncodeError:
+        return None
+    length = len(body)
+    return _HEADS_OF_ONE[length] + body if length < _VARINT_LIMIT else None
+
+
 def _varint(number: int) -> bytes:
     if number < _VARINT_LIMIT:
         return bytes((number,))
@@ -241,11 +260,21 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
     return number | byte << shift, offset + 1
 
 
-def _split(data: bytes) -> tuple[list[bytes], list[int]]:
-    """Split a log into encoded chunks; return them with the number of fragments of each."""
-    encoded, counts = [], []
-    offset = 0
+def _split(data: bytes) -> tuple[list[_StoredChunk], list[bytes], list[int]]:
+    """Split a log into runs of small chunks, each read as one chunk, and other encoded chunks.
+
+    The last value has the number of fragments of each encoded chunk.
+    """
+    runs, encoded, counts = [], [], []
+    offset, with_runs = 0, True
     while offset < len(data):
+        if with_runs and begins_run(data, offset):
+            run = read_run(data, offset)
+            if run is not None:
+                runs.append(_StoredChunk(0, *run.columns))
+                offset = run.end
+                continue
+            with_runs = False  # so that no chunk is read more than twice
         length, count = data[offset], data[offset + 1]
         if length < _VARINT_LIMIT and count < _VARINT_LIMIT:
             offset += 2
@@ -255,7 +284,7 @@ def _split(data: bytes) -> tuple[list[bytes], list[int]]:
         encoded.append(data[offset : offset + length])
         counts.append(count)
         offset += length
-    return encoded, counts
+    return runs, encoded, counts
 
 
 def decode_log(data: bytes) -> PartLog:
@@ -265,12 +294,12 @@ def decode_log(data: bytes) -> PartLog:
         CorruptLogError: the log is not a sequence of chunks.
     """
     try:
-        encoded, counts = _split(data)
+        runs, encoded, counts = _split(data)
         # One array of all chunks is decoded in a single call.
         chunks = _decode_all(_ARRAY32 + len(encoded).to_bytes(4, "big") + b"".join(encoded))
         for chunk, count in zip(chunks, counts, strict=True):
             chunk.decode_and_check(count)
         closings = [closing for chunk in chunks if chunk.closings for closing in chunk.stored_closings()]
-        return PartLog(chunks, closings)
+        return PartLog([*runs, *chunks], closings)
     except _INVALID as error:
         raise CorruptLogError from error

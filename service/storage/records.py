@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from deltaloom.messages import PLAIN_FIELDS, Message
+from deltaloom.messages import PLAIN_FIELDS, AssembledText, Message, ModerationAlert
 from handlers.core.context import Register, RegisterName, Registers
-from handlers.core.effects import CONTEXT_NAMES, TRUNCATABLE, TRUNCATED, Checksum, Copy, Ending, Note
+from handlers.core.effects import (
+    CONTEXT_NAMES,
+    TRUNCATABLE,
+    TRUNCATED,
+    Checksum,
+    Copy,
+    Ending,
+    ModelChange,
+    Note,
+)
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.state import ResponseState
 from service import logs
@@ -16,9 +26,9 @@ from service.storage.part_codec import CorruptLogError, decode_log
 from service.storage.text_bytes import from_bytes, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
+    from deltaloom.messages import DeadLetter
     from handlers.core.part_log import PartLog
 
 _Copy = tuple[str | None, int, int, str, bytes]
@@ -40,12 +50,20 @@ class _NoteRecord(msgspec.Struct, omit_defaults=True):
     category: str | None = None
     explanation: str | None = None
     announced: list[_Copy] = []
+    fallback: tuple[str | None, str | None, str | None] | None = None
 
 
 _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
 """The status stored in an ending, by a status that workers of v0.1.0 cannot read."""
 
+_FLAT_MODELS = (AssembledText, ModerationAlert)
+"""Models whose attributes have the order and the values of their JSON. A model of a handler may differ."""
+
+_LONG_ARRAY = 16
+"""Number of values from which MessagePack writes the header of an array with three bytes instead of one."""
+
 _encode = msgspec.msgpack.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 _decode_ending = msgspec.msgpack.Decoder(_Ending).decode
 _decode_marker = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
@@ -54,6 +72,18 @@ _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
     """Return a message with its `source` set to the key prefix `source`."""
     return message.model_copy(update={"source": source})
+
+
+def json_of(message: AssembledText | ModerationAlert, source: str) -> str:
+    """Return a message's JSON, byte for byte as its model writes it, with its `source` set to `source`."""
+    if type(message) not in _FLAT_MODELS:
+        return stamped(message, source).model_dump_json()
+    values = {**message.__dict__, "source": source}
+    version = values.pop("schema_version")
+    try:
+        return _encode_json({"schema": version, **values}).decode()
+    except (TypeError, UnicodeEncodeError):  # the model writes rates, and says what is wrong with text
+        return stamped(message, source).model_dump_json()
 
 
 def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
@@ -68,7 +98,13 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
 
 def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
     """Return the fields of an alert's entry, with the key prefix as its source."""
-    return entry_of(alert, stamped(alert, source).model_dump_json())
+    return entry_of(alert, json_of(alert, source))
+
+
+def packed(fields: Sequence[str]) -> bytes:
+    """Return an entry's fields as consecutive MessagePack values, which a script reads without a table."""
+    header = 1 if len(fields) < _LONG_ARRAY else 3
+    return _encode(fields)[header:]
 
 
 def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
@@ -95,6 +131,7 @@ def _sortable(number: int) -> str:
     return chr(ord("a") + len(digits)) + digits
 
 
+@lru_cache(maxsize=1024)  # one entry sets several registers of a response
 def _entry_in(text: str) -> EntryId:
     ms, _, seq = text.partition("-")
     return EntryId(int(ms[1:]), int(seq[1:]))
@@ -148,6 +185,7 @@ def encode_note(note: Note) -> bytes:
             note.provider_category,
             note.provider_explanation,
             _encode_copies(note.announced),
+            note.fallback,
         )
     )
 
@@ -175,6 +213,7 @@ def _note_from(data: bytes) -> Note:
         record.category,
         record.explanation,
         _decode_copies(record.announced),
+        None if record.fallback is None else ModelChange(*record.fallback),
     )
 
 

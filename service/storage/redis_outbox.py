@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 from redis import exceptions
 
-from deltaloom.messages import SCHEMA
+from deltaloom.messages import PLAIN_FIELDS, SCHEMA
 from handlers.core.identity import EntryId
 from service.keys import RelayKeys
-from service.ports.outbox import RELAY_PREFIX, EntryRef, Page, PendingAlert, SavedDigest
+from service.ports.deployment_figures import BacklogFigures
+from service.ports.outbox import RELAY_PREFIX, Confirmation, EntryRef, Page, PendingAlert, SavedDigest
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
+from service.storage.key_lease import KeyLease
+from service.storage.shared_calls import SharedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any, Literal
 
     from redis.asyncio import Redis
 
+    from deltaloom.messages import Delivery
     from deltaloom.streams import Partitions
-    from service.ports.outbox import Failure
+    from service.ports.outbox import EndedDelivery, Failure
 
 PAGE = 100
 """Maximum entries read in one call; with long texts they are a few megabytes."""
+
+RECORDED_AT_ONCE = 100
+"""Maximum deliveries that one call records."""
+
+COUNTED = 1000
+"""Unread alerts that are counted one by one if the server does not know their number."""
 
 DIGESTS_TTL = 2 * 86400
 """TTL of the digests in seconds, from the last save; longer than an alert can be pending."""
@@ -69,8 +81,11 @@ class RedisOutbox:
         self._destination = destination
         self._group = consumer_group_of(destination)
         self._keys = RelayKeys(partitions.all[0], destination)
-        self._undelivered = {names.alerts: names.undelivered for names in partitions.all}
+        self._names = {names.alerts: names for names in partitions.all}
+        self._delivered = scripts.Script(client, "delivered")
         self._give_up = scripts.Script(client, "give_up")
+        self._acknowledging: dict[str, SharedCalls[str, None]] = {}
+        self._recording: dict[str, SharedCalls[EntryRef, EndedDelivery]] = {}
 
     async def pending_page(
         self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0
@@ -116,14 +131,62 @@ class RedisOutbox:
             if reply
         ]
 
-    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that were delivered, or that this destination does not get."""
-        for stream, some in _by_stream(refs):
-            with unavailable_if_away(stream):
-                await self._client.xack(stream, self._group, *(str(ref.id) for ref in some))
+    async def backlog(self) -> BacklogFigures:
+        """Return the backlog of the destination: see `service.ports.outbox.Outbox.backlog`."""
+        return await backlog_of(self._client, list(self._names), self._group)
 
-    async def give_up(self, ref: EntryRef, failure: Failure) -> None:
-        """Copy an alert to the undelivered alerts and acknowledge it, atomically and once."""
+    async def acknowledge(self, refs: Collection[EntryRef]) -> None:
+        """Acknowledge alerts that this destination does not get."""
+        for stream, some in _by_stream(refs):
+            if stream not in self._acknowledging:
+                self._acknowledging[stream] = SharedCalls(partial(self._acknowledge_in, stream))
+            await self._acknowledging[stream].process(dict.fromkeys(str(ref.id) for ref in some))
+
+    async def _acknowledge_in(self, stream: str, ids: Iterable[str]) -> None:
+        with unavailable_if_away(stream):
+            await self._client.xack(stream, self._group, *ids)
+
+    async def check_rights(self) -> None:
+        """Check that deliveries can be recorded: a relay that cannot record them should not send.
+
+        Raises:
+            SetupError: the user lacks a right, or a key has another type.
+        """
+        for stream in self._names:
+            await self._record(stream, [])
+
+    async def record_delivered(self, ended: Sequence[EndedDelivery]) -> None:
+        """Add the deliveries of alerts and acknowledge these, for each alert atomically and once."""
+        for stream, of_stream in groupby(
+            sorted(ended, key=lambda each: each.ref), lambda each: each.ref.stream
+        ):
+            if stream not in self._recording:
+                self._recording[stream] = SharedCalls(partial(self._record_in, stream))
+            await self._recording[stream].process({each.ref: each for each in of_stream})
+
+    async def _record_in(self, stream: str, ended: Mapping[EntryRef, EndedDelivery]) -> None:
+        some = list(ended.values())
+        for first in range(0, len(some), RECORDED_AT_ONCE):
+            await self._record(stream, some[first : first + RECORDED_AT_ONCE])
+
+    async def _record(self, stream: str, ended: Iterable[EndedDelivery]) -> None:
+        alerts = [part for each in ended for part in (str(each.ref.id), self._entry_of(each.delivery))]
+        with unavailable_if_away():
+            await self._delivered(keys=[stream, self._names[stream].deliveries], args=[self._group, *alerts])
+
+    def _entry_of(self, delivery: Delivery) -> bytes:
+        """Return the fields of a delivery's entry, as an array in MessagePack."""
+        stamped = delivery.model_copy(update={"source": self._keys.names.prefix})
+        fields = ["__data__", stamped.model_dump_json()]
+        for name in PLAIN_FIELDS:
+            value = getattr(stamped, name)
+            if value is not None:
+                fields += (name, value)
+        return msgspec.msgpack.encode(fields)
+
+    async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
+        """Copy an alert to the undelivered ones, add its delivery and acknowledge it, atomically, once."""
+        ref = ended.ref
         fields = {
             "schema": str(SCHEMA),
             "source": self._keys.names.prefix,
@@ -135,10 +198,11 @@ class RedisOutbox:
             "entry_id": str(ref.id),
         }
         added = [part for field in fields.items() for part in field]
+        names = self._names[ref.stream]
         with unavailable_if_away():
             await self._give_up(
-                keys=[ref.stream, self._undelivered[ref.stream]],
-                args=[self._group, str(ref.id), *added],
+                keys=[ref.stream, names.undelivered, names.deliveries],
+                args=[self._group, str(ref.id), self._entry_of(ended.delivery), *added],
             )
 
     async def digests(self) -> dict[str, SavedDigest]:
@@ -150,8 +214,12 @@ class RedisOutbox:
     async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
         """Save a digest."""
         refs = [[ref.stream, str(ref.id)] for ref in digest.refs]
-        # `places` is the stored name of `refs`.
-        written = json.dumps({"confirmed": digest.confirmed, "places": refs})
+        # `places` is the stored name of `refs`. Version 0.1 reads it and `confirmed` only.
+        saved: dict[str, Any] = {"confirmed": digest.confirmation is not None, "places": refs}
+        if digest.confirmation is not None:
+            answer, attempts, at = digest.confirmation
+            saved |= {"answer": answer, "attempts": attempts, "at": at.isoformat()}
+        written = json.dumps(saved)
         with unavailable_if_away():
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hset(self._keys.digests, digest_id, written)
@@ -181,8 +249,8 @@ class RedisOutbox:
             return bool(await self._client.hdel(self._keys.disabled, self._destination))
 
 
-class RedisLease:
-    """Implementation of `service.ports.outbox.LeaseStore` in Redis.
+class RedisLease(KeyLease):
+    """The lease to send to one destination.
 
     Args:
         client: client of the server.
@@ -192,20 +260,75 @@ class RedisLease:
     """
 
     def __init__(self, client: Redis, partitions: Partitions, destination: str, owner: str) -> None:
-        self._key = RelayKeys(partitions.all[0], destination).lease
-        self._owner = owner
-        self._acquire = scripts.Script(client, "acquire")
-        self._release = scripts.Script(client, "release")
+        super().__init__(client, RelayKeys(partitions.all[0], destination).lease, owner)
 
-    async def acquire(self, ttl_ms: int) -> bool:
-        """Acquire or extend the lease for `ttl_ms`; return whether this process holds it."""
-        with unavailable_if_away():
-            return bool(await self._acquire(keys=[self._key], args=[self._owner, ttl_ms]))
 
-    async def release(self) -> None:
-        """Release the lease, if this process holds it."""
-        with unavailable_if_away():
-            await self._release(keys=[self._key], args=[self._owner])
+async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFigures]:
+    """Return the backlogs of all destinations that have a group on one of these streams of alerts."""
+    found: dict[str, None] = {}
+    for stream in streams:
+        with unavailable_if_away(stream):
+            for info in await _groups_of(client, stream):
+                name = info["name"].decode()
+                if name.startswith(RELAY_PREFIX):
+                    found[name] = None
+    return {
+        name.removeprefix(RELAY_PREFIX): await backlog_of(client, streams, name) for name in sorted(found)
+    }
+
+
+async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> BacklogFigures:
+    """Return how many entries of these streams a group has still to handle, and the oldest.
+
+    Unread entries of a stream whose lag the server does not know are not counted.
+    """
+    alerts, oldest = 0, []
+    for stream in streams:
+        with unavailable_if_away(stream):
+            infos = await _groups_of(client, stream)
+            for info in infos:
+                if info["name"] == group.encode():
+                    first = await _first_open(client, stream, info)
+                    alerts += info["pending"] + await _unread(client, stream, info)
+                    oldest += first
+    return BacklogFigures(alerts, min(oldest, default=None))
+
+
+async def _groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
+    try:
+        infos: list[dict[str, Any]] = await client.xinfo_groups(stream)
+    except exceptions.ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return []
+    return infos
+
+
+async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
+    """Return the number of unread alerts. The server loses count after XDEL: then at most `COUNTED` count."""
+    if info["lag"] is not None:
+        return int(info["lag"])
+    unread, after = 0, info["last-delivered-id"].decode()
+    while unread < COUNTED:
+        page: Any = await client.xrange(stream, f"({after}", "+", count=PAGE)
+        unread += len(page)
+        if len(page) < PAGE:
+            break
+        after = page[-1][0].decode()
+    return unread
+
+
+async def _first_open(client: Redis, stream: str, info: dict[str, Any]) -> list[int]:
+    """Return the times in ms of a group's oldest pending entry and of its oldest unread one, if any."""
+    found = []
+    if info["pending"]:
+        pending: Any = await client.xpending(stream, info["name"])
+        found += [pending["min"]] if pending["min"] else []
+    if info["lag"] != 0:
+        after = info["last-delivered-id"].decode()
+        unread: Any = await client.xrange(stream, f"({after}", "+", count=1)
+        found += [entry_id for entry_id, _ in unread]
+    return [EntryId.parse(each.decode()).ms for each in found]
 
 
 def _by_stream(refs: Iterable[EntryRef]) -> Iterable[tuple[str, Iterable[EntryRef]]]:
@@ -219,4 +342,7 @@ def _is_missing_group(error: Exception) -> bool:
 def _digest(written: bytes) -> SavedDigest:
     saved: dict[str, Any] = json.loads(written)
     refs = tuple(EntryRef(stream, EntryId.parse(entry_id)) for stream, entry_id in saved["places"])
-    return SavedDigest(refs, bool(saved["confirmed"]))
+    if not saved["confirmed"]:
+        return SavedDigest(refs)
+    at = datetime.fromisoformat(saved["at"]) if "at" in saved else datetime.now(UTC)
+    return SavedDigest(refs, Confirmation(saved.get("answer", ""), saved.get("attempts", 1), at))

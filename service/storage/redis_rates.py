@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GOOD_FOR_MS = 10_000
 """Milliseconds after which the read counts are out of date, as a paused worker may resume much later."""
 
-_BUCKETS_AT_ONCE = 6
+_BUCKETS_AT_ONCE = 3
 """Maximum buckets that one call sums; a full one takes the server about 3 ms."""
 
 _VERSION = b"version"
@@ -46,9 +46,17 @@ class RedisRates:
     """Implementation of `service.rates.spikes.RateStorage` in Redis."""
 
     def __init__(
-        self, client: Redis, settings: Settings, partitions: Sequence[StreamNames] | None = None
+        self,
+        client: Redis,
+        settings: Settings,
+        partitions: Sequence[StreamNames] | None = None,
+        *,
+        looks_first: bool = True,
     ) -> None:
-        """Serve these partitions, or all if None; the first one stores the spikes."""
+        """Serve these partitions, or all if None; the first one stores the spikes.
+
+        With `looks_first`, EXISTS finds the buckets to read. Operators may not run it, so they read all.
+        """
         self._partitions = [Keys(names) for names in partitions or settings.names.all]
         self._home = self._partitions[0]
         self._consumer = settings.consumer
@@ -59,6 +67,7 @@ class RedisRates:
         self._counted = scripts.Script(client, "rates")
         self._write = scripts.Script(client, "spikes")
         self._client = client
+        self._looks_first = looks_first
 
     async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
         """Acquire the right to look for spikes for `lasts_ms` milliseconds; None if another one has it."""
@@ -96,9 +105,10 @@ class RedisRates:
         """
         window: Counter[str] = Counter()
         both: Counter[str] = Counter()
-        for keys in self._partitions:
-            await self._add_up(self._window.keys(keys, now_ms), window)
-            await self._add_up(self._baseline.keys(keys, now_ms), both)
+        for series, sums in ((self._window, window), (self._baseline, both)):
+            buckets = [series.keys(keys, now_ms) for keys in self._partitions]
+            for some in await self._existing(buckets):
+                await self._add_up(some, sums)
         # With tens of thousands of names this would block the event loop.
         return await asyncio.to_thread(self._rates, now_ms, window, both)
 
@@ -111,11 +121,23 @@ class RedisRates:
 
     async def _add_up(self, buckets: Sequence[str], sums: Counter[str]) -> None:
         """Add the counts of these buckets to `sums`."""
-        for first in range(0, len(buckets), _BUCKETS_AT_ONCE):
+        calls = [buckets[n : n + _BUCKETS_AT_ONCE] for n in range(0, len(buckets), _BUCKETS_AT_ONCE)]
+        for keys in await self._existing(calls):
             with unavailable_if_away():
-                reply = await self._counted(keys=buckets[first : first + _BUCKETS_AT_ONCE], args=[])
+                reply = await self._counted(keys=keys, args=[])
             counted = replies.decode_rates(reply)
             sums.update(dict(zip(counted.fields, counted.sums, strict=True)))
+
+    async def _existing(self, lists: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """Return the lists of keys of which at least one exists; the keys of a list are in one partition."""
+        if not self._looks_first:
+            return lists
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in lists:
+            pipeline.exists(*keys)
+        with unavailable_if_away():
+            counts = await pipeline.execute()
+        return [keys for keys, count in zip(lists, counts, strict=True) if count]
 
     async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
         """Raise the alerts and store the changes; return whether it was done: see `RateStorage.write`."""

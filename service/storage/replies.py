@@ -6,7 +6,8 @@ order of its fields, and a test compares that with the named tuples here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -17,7 +18,7 @@ from service.storage import commit_plan
 from service.storage.records import registers_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from handlers.core.context import Registers
     from service.ports.commit import Commit
@@ -79,8 +80,10 @@ class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
     refused_logs: list[RefusedLog] = []
     contradicted: list[ContradictedPart] = []
     acknowledged: int = 0
+    pending_entries: list[int] | None = None
     late_events: int = 0
     opened: list[PartIndex] = []
+    disputed: list[PartIndex] = []
     reported_crowds: list[int] = []
     low_water: LowWaterReply = LowWaterReply("", "0-0", False, [])  # noqa: FBT003 - in the order of the reply
     ready: list[str] = []
@@ -100,6 +103,14 @@ class SurveyReply(msgspec.Struct, forbid_unknown_fields=True):
     surplus: list[str]
 
 
+class SettleReply(NamedTuple):
+    """The reply of settle.lua."""
+
+    written: list[tuple[int, int]]
+    raised: list[str]
+    late: int
+
+
 class RatesReply(NamedTuple):
     """The reply of rates.lua."""
 
@@ -108,7 +119,7 @@ class RatesReply(NamedTuple):
 
 
 decode_commit = msgspec.msgpack.Decoder(CommitReply).decode
-decode_settle = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+decode_settle = msgspec.msgpack.Decoder(SettleReply).decode
 decode_survey = msgspec.msgpack.Decoder(SurveyReply).decode
 decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
@@ -128,8 +139,36 @@ def loaded_from(
 ) -> LoadedResponse:
     """Return a response from the fields of its state and its open logs by part."""
     sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
-    alerted = [part for part in sizes if f"alerted:{part.field}" in state]
+    alerted = [
+        PartKey.from_field(key, field)
+        for field, log in logs.items()
+        if log is not None and f"alerted:{field}" in state
+    ]
     return LoadedResponse(state_of(key, state, logs), int(state.get("version", 0)), sizes, alerted)
+
+
+class _LoadedResponses(Sequence[LoadedResponse]):
+    """Responses that a commit has loaded.
+
+    Each is decoded when it is read, so that the texts of the first ones are written before the last ones are
+    decoded.
+    """
+
+    def __init__(self, raws: Sequence[tuple[StreamKey, list[bytes], list[bytes]]]) -> None:
+        self._raws = raws
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+    @overload
+    def __getitem__(self, index: int) -> LoadedResponse: ...
+    @overload
+    def __getitem__(self, index: slice) -> _LoadedResponses: ...
+    def __getitem__(self, index: int | slice) -> LoadedResponse | _LoadedResponses:
+        if isinstance(index, slice):
+            return _LoadedResponses(self._raws[index])
+        key, state, logs = self._raws[index]
+        return loaded_from(key, named(pairs(state)), named(pairs(logs)))
 
 
 def committed_from(
@@ -150,8 +189,8 @@ def committed_from(
     def part_at(response: int, part: int) -> PartKey:
         return parts_of[response][part]
 
-    responses = {each.response for each in (*reply.overflowing, *reply.crowded, *reply.opened)}
-    responses |= {each.response for each in reply.contradicted}
+    indexes = (*reply.overflowing, *reply.crowded, *reply.opened, *reply.disputed)
+    responses = {each.response for each in indexes} | {each.response for each in reply.contradicted}
     parts_of = {response: list(commit.responses[plan.responses[response]].parts) for response in responses}
     return Committed(
         overflowing=[part_at(*index) for index in reply.overflowing],
@@ -162,15 +201,17 @@ def committed_from(
             for each in reply.contradicted
         },
         acknowledged=reply.acknowledged,
+        pending_entries=reply.pending_entries,
         opened_parts=[part_at(*index) for index in reply.opened],
+        disputed_parts=[part_at(*index) for index in reply.disputed],
         late_events=reply.late_events,
         reported_crowds=reply.reported_crowds,
         low_water=_low_water(reply.low_water),
         ready=[StreamKey.parse(member) for member in reply.ready],
-        loaded=[
-            loaded_from(plan.responses[response], named(pairs(state)), named(pairs(logs)))
-            for response, state, logs in loaded
-        ],
+        loaded=_LoadedResponses(
+            [(plan.responses[response], state, logs) for response, state, logs in loaded]
+        ),
+        loaded_keys=[plan.responses[response] for response, _, _ in loaded],
         # The script sets `more` before it adds the waiting responses of a stalled group.
         more=reply.more or len(reply.ready) + len(loaded) >= commit_plan.MAX_RESPONSES,
         surplus=reply.surplus,

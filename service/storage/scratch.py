@@ -51,7 +51,8 @@ async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]
     """
     keys = Keys(settings.served[0])
     names = keys.names
-    kept = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
+    kept = [names.deltas, names.assembled, names.alerts, names.deliveries]
+    kept += [names.dead_letters, names.undelivered]
     kept += [keys.counts, keys.counted_types, keys.counted_fields, keys.open, keys.waiting, keys.owners]
     prepare = scripts.Script(client, "scratch")
     with unavailable_if_away():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from service.storage.client.direct import DirectConnection, DirectConnections
+
 FOLDER = files("service.storage").joinpath("lua")
 
 
+@cache
 def source(name: str) -> str:
     """Return the text of a script: its first line with the flags, the prelude, and the rest of its file."""
     flags, own = FOLDER.joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n", 1)
     shared = FOLDER.joinpath("prelude.lua").read_text(encoding="utf-8")
     return f"{flags}\n{shared}\n{own}"
+
+
+@cache
+def _digest_of(name: str) -> str:
+    return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 class Script:
@@ -33,29 +42,45 @@ class Script:
     redis-py's own class loads a script on all masters of a cluster, and fails while one of them is down.
     """
 
-    def __init__(self, client: Redis, name: str) -> None:
+    def __init__(self, client: Redis, name: str, direct: DirectConnections | None = None) -> None:
+        """Prepare a script; its calls go over `direct`, if that is given."""
         self._client = client
+        self._direct = direct
         self._source = source(name)
-        self._digest = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+        self._digest = _digest_of(name)
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def __call__(
+        self, keys: Sequence[str], args: Sequence[Any], only: DirectConnection | None = None
+    ) -> Any:
         """Run the script on the server that has the keys.
+
+        Args:
+            keys: the keys.
+            args: the arguments.
+            only: the connection to use, even if it is lost or the keys are elsewhere; None for any.
 
         Raises:
             ResponseError: the server's answer; a WRONGTYPE error names the key.
         """
         try:
-            return await self._run(keys, args)
+            return await self._run(keys, args, only)
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE Operation"):
                 raise await self._wrong_type(keys, error) from error
             raise
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _run(self, keys: Sequence[str], args: Sequence[Any], only: DirectConnection | None) -> Any:
+        arguments = (len(keys), *keys, *args)
+        client = only or self._direct
+        if client is None:
+            try:
+                return await self._client.evalsha(self._digest, *arguments)
+            except NoScriptError:
+                return await self._client.eval(self._source, *arguments)
         try:
-            return await self._client.evalsha(self._digest, len(keys), *keys, *args)
+            return await client.execute(("EVALSHA", self._digest, *arguments), keys[0])
         except NoScriptError:
-            return await self._client.eval(self._source, len(keys), *keys, *args)
+            return await client.execute(("EVAL", self._source, *arguments), keys[0])
 
     async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
         """Return an error that names the first key of a wrong type; the same error if all types are right."""

@@ -20,6 +20,7 @@ from service.two_generation_cache import TwoGenerationCache
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from handlers.core.effects import ContextValues
     from handlers.core.identity import PartKey, StreamKey
     from service.ports.commit import ContextClaim
 
@@ -45,6 +46,8 @@ class PartSend(NamedTuple):
     item_id_entry: EntryId
     """The entry that gave it."""
     ids_differ: bool
+    chunk_bytes: int
+    """Bytes of the chunk that is sent."""
 
 
 class ResponseSend(NamedTuple):
@@ -65,6 +68,8 @@ class Sends(NamedTuple):
     responses: Sequence[ResponseSend]
     activities: Sequence[tuple[StreamKey, int]]
     """Responses with their last activity in milliseconds."""
+    grown: Sequence[tuple[SentPart, int]]
+    """Known parts with the bytes of their chunks."""
     due: float
     """Monotonic time in seconds at which the TTLs must be set again."""
 
@@ -72,12 +77,14 @@ class Sends(NamedTuple):
 class SentPart:
     """The sent data of a part."""
 
-    __slots__ = ("_ids_differ", "_item_id", "_item_id_entry", "due", "field", "large", "log")
+    __slots__ = ("_ids_differ", "_item_id", "_item_id_entry", "due", "field", "large", "log", "log_bytes")
 
     def __init__(self, field: str, log: str) -> None:
         self.field = field
         self.log = log
         """The key of its log."""
+        self.log_bytes = 0
+        """Bytes that this process has appended to the log; other workers may have appended more."""
         self._item_id: str | None = None
         self._item_id_entry: EntryId | None = None
         """The earliest entry with an item id that was sent; None if none was."""
@@ -87,10 +94,10 @@ class SentPart:
         self.large = False
         """True if the log may be near a limit, so that the script must check it before each chunk."""
 
-    def has_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> bool:
+    def has_item_id(self, item_id: str | None, entry: tuple[int, int], *, ids_differ: bool) -> bool:
         """Return whether storage already has the item ids of these events.
 
-        `item_id` is their earliest, and `entry` gave it.
+        `item_id` is their earliest, and the entry with the id `entry` gave it.
         """
         if item_id is None:
             return True
@@ -110,7 +117,7 @@ class SentPart:
 class SentResponse:
     """The sent data of a response."""
 
-    __slots__ = ("_claims", "_since", "activity_ms", "member", "parts", "state")
+    __slots__ = ("_claims", "_context", "_context_entry", "_since", "activity_ms", "member", "parts", "state")
 
     def __init__(self, member: str, state: str) -> None:
         self.member = member
@@ -123,10 +130,16 @@ class SentResponse:
         """The earliest entry that was sent for each register; a later one changes nothing."""
         self._claims: dict[ContextClaim, EntryId] = {}
         """The context claims that were sent, each with its earliest entry."""
+        self._context: ContextValues | None = None
+        """The producer's context of the latest claim that was sent, and its earliest entry. The batches of a
+        response share the object, and comparing it takes a fraction of hashing it."""
+        self._context_entry = _NEVER
 
     def knows(self, claims: Mapping[ContextClaim, EntryId]) -> bool:
         """Return whether all these claims were sent before or change no register."""
         for claim, entry in claims.items():
+            if claim[0] is self._context and not claim[1] and entry >= self._context_entry:
+                continue
             before = self._claims.get(claim)
             if (before is None or entry < before) and not self._has_earlier(claim, entry):
                 return False
@@ -141,6 +154,9 @@ class SentResponse:
         """Record that these claims were sent."""
         for claim, entry in claims.items():
             context, learned = claim
+            if not learned:
+                earlier = self._context_entry if context is self._context else entry
+                self._context, self._context_entry = context, min(entry, earlier)
             if claim in self._claims or len(self._claims) < _CLAIMS:
                 self._claims[claim] = min(entry, self._claims.get(claim, entry))
             for name, _ in context.pairs():
@@ -162,11 +178,14 @@ class SentStates:
         for key, member, state, claims, parts in sends.responses:
             response = self._responses.get(key) or SentResponse(member, state)
             response.record(claims)
-            for part, field, log, item_id, item_id_entry, ids_differ in parts:
+            for part, field, log, item_id, item_id_entry, ids_differ, chunk_bytes in parts:
                 sent = response.parts.setdefault(part, SentPart(field, log))
                 sent.due = sends.due
+                sent.log_bytes += chunk_bytes
                 sent.record_item_id(item_id, item_id_entry, ids_differ=ids_differ)
             self._responses[key] = response
+        for sent, chunk_bytes in sends.grown:
+            sent.log_bytes += chunk_bytes
         for key, ms in sends.activities:
             if (known := self._responses.get(key)) is not None:
                 known.activity_ms = max(ms, known.activity_ms)

@@ -1,4 +1,4 @@
-"""Plan a call of settle.lua: keys, and a plan in MessagePack that refers to them by index."""
+"""Plan a call of settle.lua: keys, entries to write, and a plan in MessagePack that names them by index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.core.text import text_digest
 from service.keys import OTHER
 from service.ports.storage import TextToWrite
 from service.storage.buckets import MAX_NAMES, NAME_LENGTH, baseline_of, window_of
-from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, stamped
+from service.storage.records import arrival_field, entry_of, entry_of_alert, in_ms, json_of, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,16 +52,18 @@ def plan_settlements(
         "names_at_most": MAX_NAMES,
         "other": OTHER,
     }
-    return SettlePlan(planner.keys, [_encode(plan)])
+    return SettlePlan(planner.keys, [_encode(plan), *planner.entries])
 
 
 class _Planner:
-    """The keys and buckets of a plan, which its settlements refer to by index from 1."""
+    """The keys, entries and buckets of a plan, which its settlements refer to by index from 1."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
         names = keys.names
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         self.buckets: list[dict[str, int]] = []
+        self.entries: list[bytes] = []
+        """The fields of each entry to write. Inside the plan, decoding would make a table of them."""
         self._keys_of = keys
         self._prefix = names.prefix
         self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
@@ -76,14 +78,17 @@ class _Planner:
             "version": settlement.version,
             "applied_endings": [arrival_field(arrival) for arrival in settlement.applied_endings],
             "ended": settlement.ended,
-            "partial": settlement.partial,
-            "earlier": [part.field for part in settlement.earlier],
             "closed": [self._closed(each) for each in settlement.closed],
-            "contradictions": [
-                {"field": part.field, "alert": entry_of_alert(alert, self._prefix)}
-                for part, alert in settlement.contradictions.items()
-            ],
         }
+        if settlement.partial:
+            plan["partial"] = True
+        if settlement.earlier:
+            plan["earlier"] = [part.field for part in settlement.earlier]
+        if settlement.contradictions:
+            plan["contradictions"] = [
+                {"field": part.field, "alert": self._alert(alert)}
+                for part, alert in settlement.contradictions.items()
+            ]
         if settlement.unsettled_since is not None:
             plan["unsettled_ms"] = settlement.unsettled_since.ms
         if settlement.idle_since_ms is not None:
@@ -96,43 +101,48 @@ class _Planner:
         self.keys.append(key)
         return len(self.keys)
 
+    def _entry(self, fields: Sequence[str]) -> int:
+        self.entries.append(packed(fields))
+        return len(self.entries)
+
+    def _alert(self, alert: ModerationAlert) -> int:
+        return self._entry(entry_of_alert(alert, self._prefix))
+
     def _closed(self, closed: TextToWrite | CopyToDrop) -> dict[str, Any]:
         plan = {
             "field": closed.part.field,
             "log": self._key(self._keys_of.log(closed.part)),
             "log_bytes": closed.log_bytes,
-            "late": closed.late,
         }
+        if closed.late:
+            plan["late"] = closed.late
         if isinstance(closed, TextToWrite):
-            return plan | self._text(closed)
+            self._add_text(plan, closed)
         return plan
 
-    def _text(self, text: TextToWrite) -> dict[str, Any]:
-        json = stamped(text.message, self._prefix).model_dump_json()
-        return {
-            "item": self._key(self._keys_of.item(text.part)),
-            "item_field": f"{text.part.kind}:{text.part.content_index}",
-            "id": text.message.id,
-            "message": entry_of(text.message, json),
-            "json": json,
-            "digest": text_digest(text.message.text),
-            **self._alert("opened", text.opened),
-            **self._alert("finished", text.finished),
-            **self._alert("contradicted", text.contradicted),
-        }
+    def _add_text(self, plan: dict[str, Any], text: TextToWrite) -> None:
+        part, message = text.part, text.message
+        plan["item"] = self._key(self._keys_of.item(part))
+        plan["item_field"] = f"{part.kind}:{part.content_index}"
+        plan["id"] = message.id
+        plan["message"] = self._entry(entry_of(message, json_of(message, self._prefix)))
+        plan["digest"] = text_digest(message.text)
+        alerts = (("opened", text.opened), ("finished", text.finished), ("contradicted", text.contradicted))
+        for name, alert in alerts:
+            if alert is not None:
+                plan[name] = self._alert(alert)
 
     def _outcome(self, outcome: ResponseOutcome) -> dict[str, Any]:
-        return {
-            "alerts": [
-                {"type": alert.type, "entry": entry_of_alert(alert, self._prefix)} for alert in outcome.alerts
-            ],
-            "refused": outcome.refused,
-            "blocked": outcome.blocked,
-            "cancelled": outcome.cancelled,
+        plan: dict[str, Any] = {
+            "alerts": [{"type": alert.type, "entry": self._alert(alert)} for alert in outcome.alerts],
             "refusing": outcome.refusing,
             "counted_for": [[scope, name[:NAME_LENGTH]] for scope, name in outcome.counted_for],
             "buckets": self._buckets_of(outcome.at_ms) if outcome.counted_for else [],
         }
+        for name in ("refused", "blocked", "cancelled"):
+            if getattr(outcome, name):
+                plan[name] = True
+        return plan
 
     def _buckets_of(self, at_ms: int) -> list[int]:
         """Return the indexes, from 1, of the buckets that contain a time."""
@@ -151,6 +161,3 @@ class _Planner:
                 self._bucket_numbers[name] = len(self.buckets)
             numbers.append(self._bucket_numbers[name])
         return numbers
-
-    def _alert(self, name: str, alert: ModerationAlert | None) -> dict[str, list[str]]:
-        return {} if alert is None else {name: entry_of_alert(alert, self._prefix)}

@@ -6,27 +6,24 @@ Theory of operation:
    partition has a note of its own, since each may be on another server.
 2. A worker writes the note if it is missing, and raises a lower version to its own.
 3. A worker refuses to start if `min_reader` is above its own format, or if it cannot read the note.
-4. A worker checks the note again once per claim time: a newer worker may have raised the format, or the
-   server may have been flushed. v0.1.0 does not know the note; it stores format 1.
+4. A worker checks the notes again once per claim time, those of one server together: a newer worker may have
+   raised the format, or the server may have been flushed. v0.1.0 does not know the note; it stores format 1.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
-from service.ports.storage import StorageUnavailableError
 from service.storage import scripts
 from service.storage.client.availability import unavailable_if_away
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import NoReturn
+    from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
 
@@ -53,6 +50,33 @@ class FormatNote(NamedTuple):
     written_by: str
 
 
+@cache
+def _written_by() -> str:
+    return f"deltaloom-worker {version('deltaloom-worker')}"
+
+
+class FormatNotes:
+    """The notes of all partitions on one server."""
+
+    def __init__(self, client: Redis) -> None:
+        self._script = scripts.Script(client, "state_format")
+
+    async def write(self, keys: Sequence[str]) -> None:
+        """Write the notes with these keys, or raise them to this worker's format.
+
+        Raises:
+            StateFormatError: this worker cannot read the state of one of the partitions.
+        """
+        with unavailable_if_away():
+            replies = await self._script(keys=keys, args=[FORMAT, MIN_READER, _written_by()])
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, bytes):
+                raise _unreadable(key, f"it is a {reply.decode()}, not a hash")
+            if reply:
+                fields = {n: value for n, value in zip(_FIELDS, reply, strict=True) if value is not None}
+                _parsed(key, fields)
+
+
 class StateFormat:
     """The format of one partition's state.
 
@@ -64,8 +88,7 @@ class StateFormat:
     def __init__(self, client: Redis, key: str) -> None:
         self._client = client
         self._key = key
-        self._written_by = f"deltaloom-worker {version('deltaloom-worker')}"
-        self._script = scripts.Script(client, "state_format")
+        self._notes = FormatNotes(client)
 
     async def write_note(self) -> None:
         """Write the note, or raise it to this worker's format.
@@ -73,24 +96,7 @@ class StateFormat:
         Raises:
             StateFormatError: this worker cannot read the state of this partition.
         """
-        with unavailable_if_away():
-            reply = await self._script(keys=[self._key], args=[FORMAT, MIN_READER, self._written_by])
-        if isinstance(reply, bytes):
-            raise _unreadable(self._key, f"it is a {reply.decode()}, not a hash")
-        if reply:
-            fields = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
-            _parsed(self._key, fields)
-
-    async def watch(self, interval: float) -> NoReturn:
-        """Write the note again every `interval` seconds; skip a round while the server is unavailable.
-
-        Raises:
-            StateFormatError: this worker can no longer read the state of this partition.
-        """
-        while True:
-            await asyncio.sleep(interval)
-            with contextlib.suppress(StorageUnavailableError):
-                await self.write_note()
+        await self._notes.write([self._key])
 
     async def read(self) -> FormatNote | None:
         """Return the note, or None if there is none.

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import random
 import time
-from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from deltaloom.streams import GROUP
-from handlers.core.identity import PartKey
 from service.keys import SET_ASIDE
-from service.ports.storage import Committed, StorageUnavailableError
+from service.ports.instruments import OFF
+from service.ports.storage import Committed, StorageUnavailableError, TextToWrite
 from service.storage import commit_plan, replies, scripts
 from service.storage.client.availability import unavailable_if_away
-from service.storage.commit_plan import MAX_SERVER_US, plan_commit
+from service.storage.commit_plan import plan_commit
 from service.storage.group import ConsumerGroup
-from service.storage.loading import Wanted, reads_of
-from service.storage.records import REGISTERS, in_ms, marked_parts, open_fields, registers_of
-from service.storage.replies import named, pairs
+from service.storage.loading import ResponseLoader
+from service.storage.records import REGISTERS, in_ms, marked_parts, registers_of
 from service.storage.sent_cache import SentStates
 from service.storage.server_clock import ServerClock
 from service.storage.settle_plan import plan_settlements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from redis.asyncio import Redis
 
+    from deltaloom.messages import ModerationAlert
     from handlers.core.context import Registers
-    from handlers.core.identity import StreamKey
+    from handlers.core.identity import PartKey, StreamKey
     from service.keys import Keys
     from service.ports.commit import Commit
+    from service.ports.instruments import Instruments
     from service.ports.storage import LoadedResponse, Settlement, Survey
     from service.settings import Settings
+    from service.storage.client.direct import DirectConnection, DirectConnections
     from service.storage.commit_plan import CommitPlan
     from service.storage.replies import CommitReply
-
-_RESPONSES_AT_ONCE = 100
-"""Maximum responses with states that are read in one pipeline."""
 
 _OPENINGS_AT_ONCE = 500
 """Maximum parts whose context is read in one call, so that it blocks the server only for some 10 ms."""
@@ -50,22 +48,54 @@ _REGISTER_NAMES = msgspec.msgpack.encode(list(REGISTERS))
 CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
 
+_VERIFIED_FOR = 1.0
+"""Seconds for which a commit need not ask for the server's replication id again."""
+
+
+class _Verified(NamedTuple):
+    """A connection over which a commit has read the known replication id."""
+
+    connection: DirectConnection
+    until: float
+    """Monotonic time in seconds at which it must be read again."""
+
 
 class RedisStorage:
-    """Implementation of `service.ports.storage.Storage` in Redis."""
+    """Implementation of `service.ports.storage.Storage` in Redis.
 
-    def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
+    Args:
+        client: client of the server.
+        keys: keys of the partition.
+        settings: settings of the worker.
+        clock: clock of the server, which all partitions on it may share; None for a new one.
+        direct: connections over which the scripts are called; None for those of `client`.
+        instruments: count the calls and what they have written.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        settings: Settings,
+        clock: ServerClock | None = None,
+        direct: DirectConnections | None = None,
+        instruments: Instruments = OFF,
+    ) -> None:
         self._client = client
+        self._instruments = instruments
+        self._direct = direct
+        self._verified: _Verified | None = None
         self._group = ConsumerGroup(client, keys, settings.consumer)
         self._keys = keys
         self._settings = settings
-        self._commit_script = scripts.Script(client, "commit")
-        self._settle_script = scripts.Script(client, "settle")
-        self._survey_script = scripts.Script(client, "survey")
-        self._load_script = scripts.Script(client, "load")
-        self._opening_script = scripts.Script(client, "opening")
+        self._commit_script = scripts.Script(client, "commit", direct)
+        self._settle_script = scripts.Script(client, "settle", direct)
+        self._survey_script = scripts.Script(client, "survey", direct)
+        self._load_script = scripts.Script(client, "load", direct)
+        self._loader = ResponseLoader(client, self._load_script, keys)
+        self._opening_script = scripts.Script(client, "opening", direct)
         self._sent = SentStates()
-        self._clock = ServerClock()
+        self._clock = clock or ServerClock()
         self._replication_id = ""
         """The replication id under which the cached data was sent; a failover or a restart changes it."""
 
@@ -84,10 +114,33 @@ class RedisStorage:
             ):
                 await script.load(self._keys.names.deltas)
 
-    async def _run_in_group(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script that needs the consumer group."""
+    async def _run_in_group(
+        self,
+        script: scripts.Script,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        only: DirectConnection | None = None,
+    ) -> Any:
+        """Run a script that needs the consumer group, on the connection `only` if that is given."""
         async with self._group.recreating_group():
-            return await script(keys=keys, args=[GROUP, *args])
+            return await script(keys, [GROUP, *args], only)
+
+    async def _open_connection(self) -> DirectConnection | None:
+        """Return the open direct connection to the partition's server, or None."""
+        if self._direct is None:
+            return None
+        return await self._direct.open_to_server_of(self._keys.names.deltas)
+
+    def _is_verified(self, connection: DirectConnection | None) -> bool:
+        """Return whether the server of a connection still has the known replication id.
+
+        A failover or a restart changes the id and breaks the connection. The time is limited because a server
+        may become a replica and a master again without closing connections.
+        """
+        verified = self._verified
+        return (
+            verified is not None and verified.connection is connection and time.monotonic() < verified.until
+        )
 
     @property
     def replication_id(self) -> str:
@@ -102,11 +155,30 @@ class RedisStorage:
     async def commit(self, commit: Commit, replication_id: str = "", *, whole: bool = False) -> Committed:
         """Store a batch's effects and acknowledge its entries: see `service.ports.storage.Storage.commit`."""
         sent, expected_id = self._sent, replication_id or self._replication_id
+        began = time.perf_counter()
         while True:
-            plan = plan_commit(commit, sent, self._keys, self._settings, expected_id, time.monotonic())
-            if not whole and plan.server_us > MAX_SERVER_US:
-                return Committed(pieces=ceil(plan.server_us / MAX_SERVER_US))
-            packed, *loaded = await self._run_in_group(self._commit_script, plan.keys, plan.args)
+            now = time.monotonic()
+            connection = await self._open_connection()
+            verified = (
+                connection if expected_id == self._replication_id and self._is_verified(connection) else None
+            )
+            plan = plan_commit(
+                commit, sent, self._keys, self._settings, expected_id, now, verifies=verified is None
+            )
+            if not whole and plan.pieces > 1:
+                by_response = plan.is_divisible and plan.pieces <= len(commit.responses)
+                return Committed(pieces=plan.pieces, by_response=by_response)
+            try:
+                packed, *loaded = await self._run_in_group(
+                    self._commit_script, plan.keys, plan.args, verified
+                )
+            except StorageUnavailableError:
+                if verified is None:
+                    raise
+                self._verified = None
+                continue
+            if verified is None and connection is not None and await self._open_connection() is connection:
+                self._verified = _Verified(connection, now + _VERIFIED_FOR)
             reply = replies.decode_commit(packed)
             self._clock.observe(int(reply.now_ms))
             if reply.surviving_entries is not None:
@@ -118,10 +190,12 @@ class RedisStorage:
         committed = replies.committed_from(reply, loaded, commit, plan)
         if committed.stored:
             sent.record(plan.sends)
+            self._instruments.commit_took(time.perf_counter() - began)
         return committed
 
     def _lost_writes(self, surviving_entries: Sequence[int], replication_id: str) -> Committed:
         """Return the result of a commit that was refused because the server may have lost earlier writes."""
+        self._verified = None
         if replication_id != self._replication_id:
             # A new cache: commits that are under way still record their data in the old one.
             self._sent, self._replication_id = SentStates(), replication_id
@@ -157,12 +231,8 @@ class RedisStorage:
             raise StorageUnavailableError("WAIT", f"{remote} of {replicas} replicas have the last batch")
 
     async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
-        """Return the stored context of the parts' responses: see `Storage.registers_for_opening`.
-
-        None means that no alert is to be raised now: it was raised before, or the part is stored without one,
-        because it did not begin with a delta, and settlement raises it.
-        """
-        values_of_parts: list[list[bytes | None]] = []
+        """Return the stored context of the parts' responses: see `Storage.registers_for_opening`."""
+        values_of_parts: list[list[bytes | None] | None] = []
         for first in range(0, len(parts), _OPENINGS_AT_ONCE):
             some = parts[first : first + _OPENINGS_AT_ONCE]
             with unavailable_if_away():
@@ -171,63 +241,14 @@ class RedisStorage:
                     args=[_REGISTER_NAMES, *(part.field for part in some)],
                 )
         return {
-            part: None
-            if alerted or status is not None
-            else registers_of(dict(zip(REGISTERS, values, strict=True)))
-            for part, (alerted, status, *values) in zip(parts, values_of_parts, strict=True)
+            part: registers_of({}) if values is None else _registers_for_opening(*values)
+            for part, values in zip(parts, values_of_parts, strict=True)
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
-        """Read responses: first their states and the sizes of their open logs, then both together."""
-        if not stream_keys:
-            return []  # a script without keys would run on a random server
-        wanted = [
-            each
-            for first in range(0, len(stream_keys), _RESPONSES_AT_ONCE)
-            for each in await self._wanted(stream_keys[first : first + _RESPONSES_AT_ONCE])
-        ]
-        found: dict[str, Any] = {}
-        for some in reads_of(wanted):
-            with unavailable_if_away():
-                reply = await self._load_script(
-                    keys=[key for key, _ in some], args=[kind for _, kind in some]
-                )
-            found |= zip((key for key, _ in some), reply, strict=True)
-        return [
-            replies.loaded_from(
-                each.stream_key,
-                named(pairs(found[each.state])),
-                {field: found[log] for field, log in each.logs.items()},
-            )
-            for each in wanted
-        ]
-
-    async def _wanted(self, stream_keys: Sequence[StreamKey]) -> list[Wanted]:
-        """Return the keys to read for these responses, with the sizes of their values in bytes."""
-        pipeline = self._client.pipeline(transaction=False)
-        for key in stream_keys:
-            pipeline.hgetall(self._keys.state(key))
-        with unavailable_if_away():
-            states = [named(reply.items()) for reply in await pipeline.execute()]
-        logs = [
-            {field: self._keys.log(PartKey.from_field(key, field)) for field in open_fields(state)}
-            for key, state in zip(stream_keys, states, strict=True)
-        ]
-        for each in logs:
-            for log in each.values():
-                pipeline.strlen(log)
-        with unavailable_if_away():
-            sizes = iter(await pipeline.execute() if len(pipeline) else [])
-        return [
-            Wanted(
-                key,
-                self._keys.state(key),
-                sum(map(len, state.values())),
-                each,
-                [next(sizes) for _ in each],
-            )
-            for key, state, each in zip(stream_keys, states, logs, strict=True)
-        ]
+        """Read responses, each with its open logs: see `service.storage.loading`."""
+        found = await self._loader.load(stream_keys, self._sent)
+        return [replies.loaded_from(key, *found[key]) for key in stream_keys]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
         """Return the finished parts in the markers of these responses."""
@@ -245,13 +266,20 @@ class RedisStorage:
 
     async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
         """Write finished texts and their alerts: see `service.ports.storage.Storage.settle`."""
+        began = time.perf_counter()
         plan = plan_settlements(settlements, replication_id, self._keys, self._settings)
         with unavailable_if_away():
-            reply = await self._settle_script(keys=plan.keys, args=plan.args)
+            reply = replies.decode_settle(await self._settle_script(keys=plan.keys, args=plan.args))
         for settlement in settlements:
             if settlement.ended:
                 self._sent.remove(settlement.stream_key)
-        return [settlements[s].closed[t].part for s, t in replies.decode_settle(reply)]
+        written = [settlements[s].closed[t] for s, t in reply.written]
+        if self._instruments.on:
+            texts = [each.message for each in written if isinstance(each, TextToWrite)]
+            raised = _alerts_of(settlements, reply.raised) if reply.raised else []
+            seconds = time.perf_counter() - began
+            self._instruments.settled(seconds, texts, raised, reply.late, self.now_ms)
+        return [each.part for each in written]
 
     async def set_aside(self, stream_key: StreamKey) -> None:
         """Set a response aside: it is settled again only if more events come. Its keys expire.
@@ -282,6 +310,28 @@ class RedisStorage:
         reply = replies.decode_survey(await self._run_in_group(self._survey_script, keys, args))
         self._clock.observe(int(reply.now_ms))
         return replies.survey_from(reply)
+
+
+def _registers_for_opening(
+    alerted: bytes | None, status: bytes | None, *values: bytes | None
+) -> Registers | None:
+    """Return the registers that opening.lua read; None if the part's alert must not be raised now."""
+    if alerted or status is not None:
+        return None
+    return registers_of(dict(zip(REGISTERS, values, strict=True)))
+
+
+def _alerts_of(settlements: Sequence[Settlement], ids: Collection[str]) -> list[ModerationAlert]:
+    """Return the alerts of settlements with these ids."""
+    alerts: dict[str, ModerationAlert] = {}
+    for settlement in settlements:
+        some: list[ModerationAlert | None] = [*settlement.contradictions.values()]
+        if settlement.outcome is not None:
+            some += settlement.outcome.alerts
+        for text in settlement.texts:
+            some += (text.opened, text.finished, text.contradicted)
+        alerts |= {each.id: each for each in some if each is not None}
+    return [alerts[each] for each in ids]
 
 
 def _correct(sent: SentStates, plan: CommitPlan, reply: CommitReply) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from service.alerts.phases import phase_of
 from service.alerts.severity import known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from deltaloom.messages import AlertSeverity, ModerationAlert
     from service.alerts.deciding.patterns import Pattern
@@ -46,6 +46,14 @@ _CRITERIA: Final[Mapping[str, Callable[[JudgedAlert], str | None]]] = {
 """Criteria of a match in the order of comparison; the text, which costs more, comes last."""
 
 
+class WantedFact(NamedTuple):
+    """A criterion of a match, with the values or patterns of which one must match."""
+
+    criterion: str
+    value_of: Callable[[JudgedAlert], str | None]
+    wanted: Sequence[str]
+
+
 def mismatch_of_route(match: Match, judged: JudgedAlert) -> str | None:
     """Return the first mismatch between an alert and a route's match; None if it matches.
 
@@ -60,14 +68,27 @@ def mismatch_of_route(match: Match, judged: JudgedAlert) -> str | None:
 
 def mismatch(match: Match, judged: JudgedAlert) -> str | None:
     """Return the first mismatch between an alert and a match; None if it matches."""
+    why_not = mismatch_of_facts(facts_of(match), judged)
+    if why_not is None and match.text:
+        return text_mismatch(match.text, judged.alert.text)
+    return why_not
+
+
+def facts_of(match: Match) -> Iterator[WantedFact]:
+    """Yield the criteria that a match gives, except the text, in the order of comparison."""
     for criterion, value_of in _CRITERIA.items():
-        wanted: Sequence[str] | None = getattr(match, criterion)
-        if wanted is None:
-            continue
+        wanted = getattr(match, criterion)
+        if wanted is not None:
+            yield WantedFact(criterion, value_of, wanted)
+
+
+def mismatch_of_facts(facts: Iterable[WantedFact], judged: JudgedAlert) -> str | None:
+    """Return the first mismatch between an alert and the facts of a match; None if they match."""
+    for criterion, value_of, wanted in facts:
         value = value_of(judged)
-        if not any(fits(pattern, value) for pattern in wanted):
+        if value not in wanted and not any(fits(pattern, value) for pattern in wanted):
             return f"{criterion} is {value or 'not known'}, not {' or '.join(wanted)}"
-    return text_mismatch(match.text, judged.alert.text) if match.text else None
+    return None
 
 
 def text_mismatch(patterns: Sequence[Pattern], text: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import re2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 MAX_PATTERN = 2000
 """Maximum length of a pattern, in characters."""
@@ -77,10 +77,44 @@ class Pattern:
             yield Span(*match.span())
 
 
+class PatternSet:
+    """Patterns that search a text together, much faster than one after the other.
+
+    RE2 first looks for the words that the patterns need, all at once, and then only for the patterns whose
+    words it has found.
+    """
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._patterns = tuple(patterns)
+        self._filter = _filter_of(self._patterns)
+
+    def found(self, text: str) -> Collection[int]:
+        """Return the indexes of the patterns that match somewhere in a text."""
+        if self._filter is None:
+            return [index for index, pattern in enumerate(self._patterns) if pattern.find(text)]
+        return self._filter.Match(_searched(text)) or ()
+
+
+def _filter_of(patterns: Iterable[Pattern]) -> re2.Filter | None:
+    """Return RE2's filter for patterns; None if there are none, or too many for its memory."""
+    together = re2.Filter()
+    added = [together.Add(pattern.source, _OPTIONS) for pattern in patterns]
+    try:
+        if added:
+            together.Compile()
+    except re2.error:
+        return None
+    return together if added else None
+
+
+def _searched(text: str) -> bytes:
+    """Return the part of a text that is searched, with `?` for unpaired surrogates, since RE2 reads UTF-8."""
+    return text[:MAX_TEXT].encode("utf-8", "replace")
+
+
 @lru_cache(maxsize=8)  # several patterns search the same text in turn
 def _searchable(text: str) -> str:
-    """Return the part of a text that is searched, with `?` for unpaired surrogates, since RE2 reads UTF-8."""
-    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+    return _searched(text).decode()
 
 
 def _explained(error: re2.error) -> str:

@@ -2,24 +2,26 @@
 
 The rules give an alert its severity and category, every matching route sends it to its destinations, and
 mutes suppress it. If several routes lead to one destination, the first of them decides how much of the text
-is sent. A file without routes sends every alert to every destination, without the text.
+is sent. A file without routes sends every alert to every destination, without the text. Rules, routes and
+mutes do not apply to heartbeats: a destination has an option of its own for them.
 
 The policy is pure: the same alert, time and file always give the same decision.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from deltaloom.messages import HEARTBEAT_PREFIX
 from service.alerts.deciding.config import parse, read, secrets_missing
 from service.alerts.deciding.findings import ConfigError, SourceLocations
 from service.alerts.deciding.matching import mismatch, mismatch_of_route
 from service.alerts.deciding.privacy import Redactor, sha256_of
-from service.alerts.deciding.rules import judge, rules_of
+from service.alerts.deciding.rules import Judge, rules_of
 from service.alerts.deciding.schema import AlertRoute, Mute
 from service.alerts.delivery import Notification
-from service.alerts.phases import beginning_of, dedup_key_of
+from service.alerts.phases import beginning_of, dedup_key_of, phase_of
 from service.alerts.severity import rank
 from service.two_generation_cache import TwoGenerationCache
 
@@ -38,6 +40,9 @@ _CACHE_SIZE: Final = 1000
 
 _MAX_CACHED_TEXT: Final = 5000
 """Maximum length in characters of an alert's text for the alert to be cached."""
+
+HEARTBEAT: Final = "heartbeat"
+"""Category and route of a heartbeat's message."""
 
 IMPLICIT_ROUTE: Final = "everything"
 """Name of the implicit route of a file without routes."""
@@ -62,6 +67,19 @@ class NamedRoute(NamedTuple):
     table: AlertRoute
 
 
+@dataclass(slots=True)
+class _Assessment:
+    """The results about an alert that all destinations share."""
+
+    judged: JudgedAlert
+    began: JudgedAlert | None
+    """The alert that began what this one ends, judged without its text: see `beginning_of`."""
+    text_sha256: str | None
+    dedup_key: str
+    redacted: dict[TextShare, ModerationAlert] = field(default_factory=dict)
+    """The alert as it may be sent, by the privacy settings that were needed so far."""
+
+
 class Policy:
     """The decisions that a file defines."""
 
@@ -70,12 +88,9 @@ class Policy:
         self.destinations = tuple(config.destinations)
         self.rules = rules_of(config)
         self.routes = tuple(_named(config))
+        self._judge = Judge(self.rules)
         self._redactor = Redactor.of(config.redaction)
-        # Caches, since every destination needs the same results.
-        self._judged: TwoGenerationCache[ModerationAlert, JudgedAlert] = TwoGenerationCache(_CACHE_SIZE)
-        self._redacted: TwoGenerationCache[tuple[ModerationAlert, TextShare], ModerationAlert] = (
-            TwoGenerationCache(_CACHE_SIZE)
-        )
+        self._assessed: TwoGenerationCache[ModerationAlert, _Assessment] = TwoGenerationCache(_CACHE_SIZE)
 
     def decide(self, alert: ModerationAlert, now: datetime) -> Mapping[str, Decision]:
         """Return, by destination, the message or the reason for sending none.
@@ -84,29 +99,39 @@ class Policy:
             alert: the alert as the worker wrote it.
             now: a time-zone-aware time, compared with the end of each mute.
         """
-        judged = self.judge(alert)
-        return {name: self._decide(name, judged, now) for name in self.destinations}
+        assessed = self._assess(alert)
+        return {name: self._decide(name, assessed, now) for name in self.destinations}
 
     def decide_for(self, destination: str, alert: ModerationAlert, now: datetime) -> Decision:
         """Return the decision for one destination: the message, or the reason for sending none."""
-        return self._decide(destination, self.judge(alert), now)
+        return self._decide(destination, self._assess(alert), now)
 
     def judge(self, alert: ModerationAlert) -> JudgedAlert:
         """Return the alert with the severity and category that the rules give it."""
-        if len(alert.text) > _MAX_CACHED_TEXT:
-            return judge(alert, self.rules)
-        judged = self._judged.get(alert)
-        if judged is None:
-            judged = self._judged[alert] = judge(alert, self.rules)
-        return judged
+        return self._assess(alert).judged
 
-    def redact(self, alert: ModerationAlert, share: TextShare) -> ModerationAlert:
-        """Return the alert as it may be sent by a route with this privacy setting."""
+    def _assess(self, alert: ModerationAlert) -> _Assessment:
         if len(alert.text) > _MAX_CACHED_TEXT:
-            return self._redactor.redact(alert, share)
-        redacted = self._redacted.get((alert, share))
+            return self._assess_now(alert)
+        assessed = self._assessed.get(alert)
+        if assessed is None:
+            assessed = self._assessed[alert] = self._assess_now(alert)
+        return assessed
+
+    def _assess_now(self, alert: ModerationAlert) -> _Assessment:
+        beginning = beginning_of(alert)
+        return _Assessment(
+            judged=self._judge.judge(alert),
+            began=None if beginning is None else self._judge.judge(beginning),
+            text_sha256=sha256_of(alert.text),
+            dedup_key=dedup_key_of(alert),
+        )
+
+    def _redact(self, assessed: _Assessment, share: TextShare) -> ModerationAlert:
+        """Return the alert as it may be sent by a route with this privacy setting."""
+        redacted = assessed.redacted.get(share)
         if redacted is None:
-            redacted = self._redacted[alert, share] = self._redactor.redact(alert, share)
+            redacted = assessed.redacted[share] = self._redactor.redact(assessed.judged.alert, share)
         return redacted
 
     def _route_to(self, destination: str, judged: JudgedAlert) -> NamedRoute | None:
@@ -124,42 +149,64 @@ class Policy:
                 return mute
         return None
 
-    def _decide(self, destination: str, judged: JudgedAlert, now: datetime) -> Decision:
+    def _decide(self, destination: str, assessed: _Assessment, now: datetime) -> Decision:
+        judged = assessed.judged
+        if (judged.alert.response_id or "").startswith(HEARTBEAT_PREFIX):
+            return self._decide_heartbeat(destination, assessed)
         route = self._route_to(destination, judged)
         if route is None:
             return NotSent("unrouted", "no route to it fits")
         mute = self._mute_of(destination, judged, now)
         if mute is not None:
             return NotSent("muted", f"{mute.why} (until {mute.until.isoformat()})")
-        alert, share = judged.alert, route.table.text
+        share = route.table.text
         return Notification(
-            id=alert.id,
-            alert=self.redact(alert, share),
+            id=judged.alert.id,
+            alert=self._redact(assessed, share),
             severity=judged.severity,
             category=judged.category,
             rule=judged.rule,
             route=route.name,
             privacy=share.privacy,
-            text_sha256=sha256_of(alert.text),
-            dedup_key=dedup_key_of(alert),
-            resolves=self._resolves(judged, destination, now),
+            text_sha256=assessed.text_sha256,
+            dedup_key=assessed.dedup_key,
+            resolves=self._resolves(assessed, destination, now),
         )
 
-    def _resolves(self, judged: JudgedAlert, destination: str, now: datetime) -> bool:
+    def _decide_heartbeat(self, destination: str, assessed: _Assessment) -> Decision:
+        """Return the message for the end of a heartbeat. It is marked as a test, and has our own text."""
+        alert = assessed.judged.alert
+        if not self.config.destinations[destination].heartbeat:
+            return NotSent("unrouted", "it is a heartbeat, and the destination has no heartbeat = true")
+        if phase_of(alert) != "finished":
+            return NotSent("unrouted", "it is a heartbeat, of which only the finishing alert is sent")
+        return Notification(
+            id=alert.id,
+            alert=alert,
+            severity="info",
+            category=HEARTBEAT,
+            rule=None,
+            route=HEARTBEAT,
+            privacy="full",
+            text_sha256=assessed.text_sha256,
+            dedup_key=assessed.dedup_key,
+            resolves=True,
+            test=True,
+        )
+
+    def _resolves(self, assessed: _Assessment, destination: str, now: datetime) -> bool:
         """Return whether this ends an alert that the file sends to the destination, and is not more severe.
 
         A refusal that turns out critical once its whole text is known must not close the earlier alert. If
         the destination does not get the beginning, the end is news to it.
 
-        The beginning is judged without its text: see `beginning_of`. So a refusal whose first words were
-        critical already is not resolved either.
+        The beginning is judged without its text, so a refusal whose first words were critical already is
+        not resolved either.
         """
-        beginning = beginning_of(judged.alert)
-        if beginning is None:
-            return False
-        began = self.judge(beginning)
+        began = assessed.began
         return (
-            rank(judged.severity) >= rank(began.severity)  # a higher rank is less severe
+            began is not None
+            and rank(assessed.judged.severity) >= rank(began.severity)  # a higher rank is less severe
             and self._route_to(destination, began) is not None
             and self._mute_of(destination, began, now) is None
         )

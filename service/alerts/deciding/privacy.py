@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from service.alerts.deciding.patterns import MAX_TEXT, Pattern, Span
+from service.alerts.deciding.patterns import MAX_TEXT, Pattern, PatternSet, Span
 from service.two_generation_cache import TwoGenerationCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from deltaloom.messages import ModerationAlert
     from service.alerts.deciding.schema import Detector, Redaction, TextShare
@@ -129,6 +128,8 @@ class _Found(NamedTuple):
 class _Search(NamedTuple):
     """A detector, and the placeholder for its matches."""
 
+    pattern: Pattern
+    """Pattern that matches somewhere in each text with a match of the detector."""
     spans: Callable[[str], Iterator[Span]]
     placeholder: str
     in_names: bool
@@ -136,26 +137,38 @@ class _Search(NamedTuple):
 
 
 _DEFAULTS: Final[Mapping[Detector, _Search]] = {
-    "mail": _Search(_MAIL.spans, "[mail]", in_names=True),
-    "phone": _Search(_phones, "[phone]", in_names=False),
-    "card": _Search(_cards, "[card]", in_names=False),
+    "mail": _Search(_MAIL, _MAIL.spans, "[mail]", in_names=True),
+    "phone": _Search(_PHONE, _phones, "[phone]", in_names=False),
+    "card": _Search(_DIGIT_GROUPS, _cards, "[card]", in_names=False),
 }
 
 
-@dataclass(frozen=True, slots=True)
+class _SearchSet:
+    """Detectors that search a text in turn, except those that certainly find nothing."""
+
+    def __init__(self, searches: Iterable[_Search]) -> None:
+        self._searches = tuple(searches)
+        self._patterns = PatternSet(search.pattern for search in self._searches)
+
+    def redact(self, text: str) -> str:
+        """Return a text with placeholders for all matches, cut after `MAX_SENT` characters."""
+        found = self._patterns.found(text)
+        return _without(text, [self._searches[index] for index in found])
+
+
 class Redactor:
     """A redactor of texts and names."""
 
-    searches: tuple[_Search, ...]
-    _redacted_texts: TwoGenerationCache[str, str] = field(
-        default_factory=lambda: TwoGenerationCache(_CACHE_SIZE), compare=False, repr=False
-    )
-    """Cache of redacted texts by original, since every destination gets the same one."""
+    def __init__(self, searches: Sequence[_Search]) -> None:
+        self._in_texts = _SearchSet(searches)
+        self._in_names = _SearchSet(search for search in searches if search.in_names)
+        self._redacted_texts: TwoGenerationCache[str, str] = TwoGenerationCache(_CACHE_SIZE)
+        """Cache of redacted texts by original, since every destination gets the same one."""
 
     @classmethod
     def of(cls, redaction: Redaction) -> Redactor:
         """Return a redactor with the file's detectors and patterns."""
-        own = (_Search(pattern.spans, PLACEHOLDER, in_names=True) for pattern in redaction.patterns)
+        own = (_Search(pattern, pattern.spans, PLACEHOLDER, in_names=True) for pattern in redaction.patterns)
         return cls((*(_DEFAULTS[name] for name in redaction.defaults), *own))
 
     def redact_text(self, text: str) -> str:
@@ -163,12 +176,12 @@ class Redactor:
         searched = text[: MAX_TEXT + 1]  # one beyond the limit shows `_without` that the text goes on
         redacted = self._redacted_texts.get(searched)
         if redacted is None:
-            redacted = self._redacted_texts[searched] = _without(searched, self.searches)
+            redacted = self._redacted_texts[searched] = self._in_texts.redact(searched)
         return redacted
 
     def redact_name(self, name: str) -> str:
         """Return a redacted name of a tenant, a model or a person; only detectors for names apply."""
-        return _without(name, [search for search in self.searches if search.in_names])
+        return self._in_names.redact(name)
 
     def redact(self, alert: ModerationAlert, share: TextShare) -> ModerationAlert:
         """Return the alert as it may be sent by a route with this privacy setting."""

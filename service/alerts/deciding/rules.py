@@ -14,13 +14,22 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.alerts.deciding.matching import JudgedAlert, mismatch, text_mismatch
+from service.alerts.deciding.matching import (
+    JudgedAlert,
+    facts_of,
+    mismatch,
+    mismatch_of_facts,
+    text_mismatch,
+)
+from service.alerts.deciding.patterns import PatternSet
 from service.alerts.deciding.schema import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from deltaloom.messages import ModerationAlert
+    from service.alerts.deciding.matching import WantedFact
+    from service.alerts.deciding.patterns import Pattern
     from service.alerts.deciding.schema import AlertRule
 
 
@@ -59,9 +68,37 @@ def try_rules(alert: ModerationAlert, rules: Iterable[AlertRule]) -> Iterator[Ru
             return
 
 
-def judge(alert: ModerationAlert, rules: Iterable[AlertRule]) -> JudgedAlert:
-    """Return the alert with the severity and category of the first rule that matches."""
-    for rule, why_not in try_rules(alert, rules):
-        if why_not is None:
-            return JudgedAlert(alert, rule.severity or alert.severity, rule.category or rule.name, rule.name)
-    return JudgedAlert(alert, alert.severity)
+class _PreparedRule(NamedTuple):
+    rule: AlertRule
+    facts: tuple[WantedFact, ...]
+    patterns: frozenset[int]
+    """Indexes of the rule's patterns among those of all rules."""
+
+
+class Judge:
+    """A judge that finds the first rule that matches an alert, as `try_rules` does, but much faster.
+
+    It searches for the patterns of all rules together, and then tries only rules whose patterns it found.
+    """
+
+    def __init__(self, rules: Iterable[AlertRule]) -> None:
+        self._rules: list[_PreparedRule] = []
+        patterns: list[Pattern] = []
+        for rule in rules:
+            own = rule.pattern or rule.match.text or ()
+            indexes = frozenset(range(len(patterns), len(patterns) + len(own)))
+            self._rules.append(_PreparedRule(rule, tuple(facts_of(rule.match)), indexes))
+            patterns += own
+        self._patterns = PatternSet(patterns)
+
+    def judge(self, alert: ModerationAlert) -> JudgedAlert:
+        """Return the alert with the severity and category of the first rule that matches."""
+        as_written = JudgedAlert(alert, alert.severity)
+        found = self._patterns.found(alert.text)
+        for rule, facts, patterns in self._rules:
+            if patterns and patterns.isdisjoint(found):
+                continue
+            if mismatch_of_facts(facts, as_written) is None:
+                category = rule.category or rule.name
+                return JudgedAlert(alert, rule.severity or alert.severity, category, rule.name)
+        return as_written

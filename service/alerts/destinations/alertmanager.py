@@ -48,6 +48,7 @@ NAMES: Mapping[Phase, str] = {
     "refused": "DeltaloomResponseRefused",
     "filtered": "DeltaloomResponseFiltered",
     "blocked": "DeltaloomResponseBlocked",
+    "fallback": "DeltaloomResponseFallback",
     "contradicted": "DeltaloomTextContradicted",
     "spike": "DeltaloomRefusalSpike",
     "spike_ended": "DeltaloomRefusalSpike",
@@ -179,6 +180,7 @@ def labels_of(notification: Notification, more: Mapping[str, str]) -> dict[str, 
 
 def _annotations(notification: Notification) -> dict[str, str]:
     alert, digest = notification.alert, notification.digest
+    fallback = alert.fallback
     of_one = {
         "response_id": alert.response_id,
         "item_id": alert.item_id,
@@ -186,6 +188,9 @@ def _annotations(notification: Notification) -> dict[str, str]:
         "reason": alert.reason,
         "reason_class": alert.reason_class,
         "provider_category": alert.provider_category,
+        "from_model": fallback and fallback.from_model,
+        "to_model": fallback and fallback.to_model,
+        "trigger": fallback and fallback.trigger,
         "upstream_provider": alert.upstream_provider,
         "upstream_response_id": alert.upstream_response_id,
         "request": wording.producer_reference(alert),

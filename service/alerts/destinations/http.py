@@ -15,6 +15,7 @@ import ssl
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -98,8 +99,8 @@ class HttpClient:
         secrets = self._secrets | _secrets_of(url)
         try:
             async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
-                said = answers.line(await _beginning(response), secrets, texts)
-                return _outcome(response, said, self._options.max_retry_after)
+                line = answers.line(await _beginning(response), secrets, texts)
+                return _outcome(response, line, self._options.max_retry_after)
         except tuple(kind for kind, _ in _FAILURES) as error:
             what = next(words for kind, words in _FAILURES if isinstance(error, kind))
             return Outcome(Verdict.RETRY, answers.line(f"{what}{_cause(error)}", secrets))
@@ -134,11 +135,14 @@ def _tls(options: HttpOptions) -> ssl.SSLContext:
         ) from None
 
 
-def _secrets_of(url: str) -> set[str]:
+@lru_cache
+def _secrets_of(url: str) -> frozenset[str]:
     """Return the parts of a URL that may be a password: all but the host."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}"
-    return {url, target, parts.path, parts.path.strip("/"), parts.query, parts.password or ""} - {""}
+    return frozenset(
+        {url, target, parts.path, parts.path.strip("/"), parts.query, parts.password or ""} - {""}
+    )
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
@@ -151,11 +155,11 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def _outcome(response: aiohttp.ClientResponse, said: str, max_retry_after: float) -> Outcome:
+def _outcome(response: aiohttp.ClientResponse, line: str, max_retry_after: float) -> Outcome:
     status = response.status
     if status in _REDIRECTS:
-        said = "redirects are not followed"
-    answer = f"{status} {_phrase(status)}" + (f": {said}" if said else "")
+        line = "redirects are not followed"
+    answer = f"{status} {_phrase(status)}" + (f": {line}" if line else "")
     verdict = verdict_of(status)
     asked = retry_after(response.headers.get("Retry-After", "")) if verdict is Verdict.RETRY else None
     return Outcome(verdict, answer, asked and min(asked, max_retry_after))
@@ -170,6 +174,7 @@ def verdict_of(status: int) -> Verdict:
     return Verdict.REFUSED if status in _FINAL else Verdict.RETRY
 
 
+@lru_cache
 def _phrase(status: int) -> str:
     with contextlib.suppress(ValueError):
         return HTTPStatus(status).phrase

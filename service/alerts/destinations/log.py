@@ -1,7 +1,8 @@
 """A destination that writes a line to this program's log.
 
 Texts and a provider's explanation are logged under the keys `text` and `provider_explanation`, which
-`service/logs.py` removes unless `DELTALOOM_LOG_TEXT=true`.
+`service/logs.py` removes unless `DELTALOOM_LOG_TEXT=true`. Its lines are deliveries, so `DELTALOOM_LOG_BURST`
+does not limit them; `rate_limit` and digests do.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LogDestination:
 
     async def deliver(self, notification: Notification) -> Outcome:
         """Write one line at the level of the severity."""
-        alert = notification.alert
+        alert, fallback = notification.alert, notification.alert.fallback
         of_one = {
             "type": alert.type,
             "response_id": alert.response_id,
@@ -54,6 +55,9 @@ class LogDestination:
             "reason_class": alert.reason_class,
             "provider_category": alert.provider_category,
             "provider_explanation": alert.provider_explanation,
+            "from_model": fallback and fallback.from_model,
+            "to_model": fallback and fallback.to_model,
+            "trigger": fallback and fallback.trigger,
             "request": wording.producer_reference(alert),
             "upstream_response_id": alert.upstream_response_id,
             "link": wording.link(self._link, alert),
@@ -70,7 +74,7 @@ class LogDestination:
             "text": "\n\n".join(wording.model_texts(notification)),
         }
         given = {name: value for name, value in fields.items() if value}
-        logs.logger().log(_LEVELS[known(notification.severity)], wording.headline(notification), **given)
+        logs.unlimited().log(_LEVELS[known(notification.severity)], wording.headline(notification), **given)
         return Outcome(Verdict.DELIVERED, "written")
 
     async def aclose(self) -> None:

@@ -162,6 +162,8 @@ class CommonOptions(Table):
     """Seconds after an alert was written at which its delivery is given up."""
     begin: Literal["now", "all"] = "now"
     """First alert for a new destination: the next one to arrive, or the oldest in the stream."""
+    heartbeat: bool = False
+    """True to send the heartbeats of `deltaloom alerts heartbeat` to the destination."""
     link: Link | None = None
     """A link to more about the response: a URL with `LINK_FIELDS` in braces, or `WHOLE_LINK`."""
 

@@ -6,25 +6,27 @@ from typing import TYPE_CHECKING
 
 from service.alerts.destinations.failures import DestinationError
 from service.alerts.destinations.options import is_web_address
+from service.secret_files import SecretFileError, file_variable, secret_in, secret_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-MAX_SECRET = 64 * 1024
-"""Maximum characters read from a secret's file; the rest is ignored."""
-
 
 def from_variable(name: str, environment: Mapping[str, str]) -> str:
-    """Return the secret in an environment variable.
+    """Return the secret in an environment variable, or in the file that `NAME_FILE` names.
 
     Raises:
-        DestinationError: the variable is not set, or empty.
+        DestinationError: neither is set, both are, or the file cannot be used.
     """
-    secret = environment.get(name, "").strip()
-    if not secret:
+    try:
+        secret = secret_of(name, environment)
+    except SecretFileError as error:
+        raise DestinationError(str(error)) from None
+    if secret is None:
         raise DestinationError(
-            f"the environment variable {name} is not set, or empty; a secret is expected there"
+            f"the environment variable {name} is not set, or empty; a secret is expected there, "
+            f"or in a file that {file_variable(name)} names"
         )
     return secret
 
@@ -36,20 +38,9 @@ def from_file(path: Path) -> str:
         DestinationError: the file is missing, unreadable, not text, empty, or too large.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            content = file.read(MAX_SECRET + 1)
-    except OSError as error:
-        raise DestinationError(f"the file {path}, where a secret is expected: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DestinationError(f"the file {path}, where a secret is expected, is not text") from None
-    if len(content) > MAX_SECRET:
-        raise DestinationError(
-            f"the file {path} has more than {MAX_SECRET} characters; a secret is expected there"
-        )
-    secret = content.strip()
-    if not secret:
-        raise DestinationError(f"the file {path} is empty; a secret is expected there")
-    return secret
+        return secret_in(path)
+    except SecretFileError as error:
+        raise DestinationError(str(error)) from None
 
 
 def secret(variable: str | None, path: Path | None, environment: Mapping[str, str]) -> str | None:

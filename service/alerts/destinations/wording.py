@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from deltaloom.messages import ModerationAlert, RefusalRate
+    from deltaloom.messages import ModelFallback, ModerationAlert, RefusalRate
     from service.alerts.delivery import Notification
     from service.alerts.phases import Phase
 
@@ -32,6 +32,7 @@ _WHAT: Mapping[Phase, str] = {
     "refused": "A response was refused without a text",
     "filtered": "A filter cut a response off",
     "blocked": "A response was blocked",
+    "fallback": "Another model answered for one that refused",
     "contradicted": "Another text came for a finished one",
     "spike": "Far more is refused than usual",
     "spike_ended": "Refusals are back to usual",
@@ -79,6 +80,7 @@ def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
     alert = notification.alert
     return [
         ("Type", None if phase_of(alert) else alert.type),
+        *_fallback(alert.fallback),
         ("Model", alert.model),
         ("Tenant", alert.tenant),
         ("Provider", _joined(alert.provider, alert.upstream_provider)),
@@ -97,6 +99,16 @@ def _of_one(notification: Notification) -> list[tuple[str, str | None]]:
 
 def _joined(*values: str | None) -> str:
     return " · ".join(each for each in values if each)
+
+
+def _fallback(fallback: ModelFallback | None) -> list[tuple[str, str | None]]:
+    if fallback is None:
+        return []
+    return [
+        ("Refused by", fallback.from_model),
+        ("Answered by", fallback.to_model),
+        ("Trigger", fallback.trigger),
+    ]
 
 
 def _rate(rate: RefusalRate | None) -> list[tuple[str, str | None]]:

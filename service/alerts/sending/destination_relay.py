@@ -8,19 +8,21 @@ _give_up_expired   give up messages `give_up_after` seconds after their alert
 _send              begin attempts while the lease is held, no pause lasts, and the rate limit allows it;
                    give up every message while the destination is disabled
 _attempt           deliver the message once:
-  delivered          _acknowledge: acknowledge its alerts, so that they are no longer pending
+  delivered          _record_delivered: record and acknowledge its alerts, so that they are no longer pending
   retry              _try_again: put it back into the schedule, with a pause
-  refused, gone      _give_up: copy to the undelivered alerts and acknowledge, in one step
+  refused, gone      _give_up: copy to the undelivered alerts, record and acknowledge, in one step
 ```
 
 Memory holds only alerts that are pending in Redis anyway: if the process ends at any point, the next lease
 holder takes all of them over. An alert that was delivered but not yet acknowledged is then delivered again,
-with the same id.
+with the same id. Each alert that made a message has one `Delivery`, which is recorded with its
+acknowledgement.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -31,22 +33,27 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from service import logs
 from service.alert_parsing import NotAnAlertError, parse_alert
 from service.alerts.delivery import Outcome, Verdict
+from service.alerts.sending.delivery_record import AcceptedAlert, delivery_of
 from service.alerts.sending.grouping import Windows, make_digest, rebuild_digest
 from service.alerts.sending.health import Health, pause_after
 from service.alerts.sending.in_flight import InFlightLimit
 from service.alerts.sending.message import OutgoingMessage
 from service.alerts.sending.schedule import Schedule
 from service.alerts.sending.token_bucket import TokenBucket
-from service.ports.outbox import Failure, SavedDigest
+from service.ports.outbox import Confirmation, EndedDelivery, Failure, SavedDigest
+from service.ports.spans import DeliveryAttempt
+from service.ports.storage import StorageUnavailableError
+from service.ports.telemetry import SILENT_RELAY
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
 
-    from deltaloom.messages import ModerationAlert, UndeliveredReason
+    from deltaloom.messages import DeliveryOutcome, ModerationAlert, UndeliveredReason
     from service.alerts.delivery import Destination, Notification
     from service.alerts.destinations.options import CommonOptions
     from service.alerts.sending.lease import Lease
     from service.ports.outbox import EntryRef, Outbox, PendingAlert
+    from service.ports.telemetry import RelayTelemetry
     from service.retrying import RetryUntilAvailable
 
 _ATTEMPT_TIMEOUT: Final = 330.0
@@ -57,7 +64,10 @@ _LARGE_BYTES: Final = 10_000
 
 _CHECK_INTERVAL: Final = 1.0
 """Maximum seconds between two rounds of `run`: some things do not wake it, such as a message that expires."""
+_LOG_AGAIN_AFTER: Final = 300.0
+"""Seconds between two log lines about a destination that is down."""
 _MAX_EXPIRED: Final = 100
+"""Maximum messages that one round of `run` gives up because they have expired."""
 _NEVER_TRIED: Final = "no attempt was made"
 
 
@@ -72,7 +82,7 @@ class Decide(Protocol):
 class _Decided(NamedTuple):
     """An alert that was read, with the decision on it."""
 
-    alert_id: str
+    alert: AcceptedAlert
     left_out: Sequence[str]
     notification: Notification | None
 
@@ -97,6 +107,7 @@ class DestinationRelay:
         outbox: the pending alerts of the destination.
         lease: the destination's lease; nothing is sent unless it is held.
         retrying: repeats outbox calls while Redis is unavailable.
+        telemetry: counts the outcomes, and reports the attempts.
     """
 
     def __init__(
@@ -107,7 +118,10 @@ class DestinationRelay:
         outbox: Outbox,
         lease: Lease,
         retrying: RetryUntilAvailable,
+        telemetry: RelayTelemetry = SILENT_RELAY,
     ) -> None:
+        self._instruments = telemetry.instruments
+        self._spans = telemetry.spans
         self._destination = destination
         self._options = options
         self._decide = decide
@@ -121,8 +135,8 @@ class DestinationRelay:
         rate, group = options.rate_limit, options.group
         self._bucket = rate and TokenBucket(rate.per_minute, rate.burst, self._clock())
         self._windows = group and Windows(group, self._schedule.is_scheduled)
-        self._accepted: set[EntryRef] = set()
-        """Entries whose messages were accepted and are not done yet."""
+        self._accepted: dict[EntryRef, AcceptedAlert] = {}
+        """Alerts whose messages were accepted and are not done yet, by entry."""
         self._under_way: set[asyncio.Task[None]] = set()
         self._disabled: str | None = None
         """Answer of the destination when it reported that it no longer exists; None while it is enabled."""
@@ -132,6 +146,10 @@ class DestinationRelay:
         """Last answer to any message, which an expired message is stored with."""
         self._announced_until = 0.0
         """Event loop time at which the pause logged last ends."""
+        self._down_since = 0.0
+        """Event loop time at which the destination went down."""
+        self._down_logged_at = 0.0
+        """Event loop time at which it was logged last that the destination is down."""
         self._next_check = 0.0
         self._wake = asyncio.Event()
         """Set to begin the next round of `run` at once."""
@@ -145,9 +163,8 @@ class DestinationRelay:
         self._disabled_is_stored = self._disabled is not None
         saved = await self._retrying.call(self._outbox.digests)
         for digest_id, digest in saved.items():
-            if digest.confirmed:
-                await self._retrying.call(self._outbox.acknowledge, digest.refs)
-                await self._retrying.call(self._outbox.delete_digest, digest_id)
+            if digest.confirmation is not None:
+                await self._finish_confirmed(digest_id, digest.refs, digest.confirmation)
             else:
                 await self._resume_digest(digest_id, digest)
 
@@ -163,6 +180,16 @@ class DestinationRelay:
         self._wake.set()
         await self._finish_unsent(divided)
         await self._in_flight.wait()
+
+    @property
+    def last_answer(self) -> str:
+        """The last answer of the destination to any message, or a phrase that says that there was none."""
+        return self._last_answer
+
+    @property
+    def paused(self) -> bool:
+        """True while the destination is disabled or down, or has asked for a pause."""
+        return self._disabled is not None or self._health.down or self._clock() < self._health.paused_until
 
     async def check_enabled(self) -> None:
         """Resume if an operator has enabled the disabled destination again."""
@@ -186,40 +213,43 @@ class DestinationRelay:
                 continue
             if decided.left_out:
                 logs.logger().warning(
-                    "alert fields ignored", alert=decided.alert_id, left_out=list(decided.left_out)
+                    "alert fields ignored", alert=decided.alert.alert_id, left_out=list(decided.left_out)
                 )
             if decided.notification is None:
                 divided.not_sent.append(entry.ref)
             else:
-                divided.messages.append(self._take_in(entry, decided.notification))
+                divided.messages.append(self._take_in(entry, decided.alert, decided.notification))
         return divided
 
     async def _decide_entry(self, entry: PendingAlert, now: datetime) -> _Decided | NotAnAlertError:
         """Parse an alert and decide on it; a large one in a thread, because rules take long to search it."""
-        data = entry.data or b""
-        if len(data) <= _LARGE_BYTES:
-            return self._parse_and_decide(data, now)
-        return await asyncio.to_thread(self._parse_and_decide, data, now)
+        if len(entry.data or b"") <= _LARGE_BYTES:
+            return self._parse_and_decide(entry, now)
+        return await asyncio.to_thread(self._parse_and_decide, entry, now)
 
-    def _parse_and_decide(self, data: bytes, now: datetime) -> _Decided | NotAnAlertError:
+    def _parse_and_decide(self, entry: PendingAlert, now: datetime) -> _Decided | NotAnAlertError:
         try:
-            alert, left_out = parse_alert(data)
+            alert, left_out = parse_alert(entry.data or b"")
         except NotAnAlertError as error:
             return error
-        return _Decided(alert.id, left_out, self._decide(alert, now))
+        notification = self._decide(alert, now)
+        return _Decided(AcceptedAlert.of(entry.ref, alert, notification), left_out, notification)
 
     async def _finish_unsent(self, divided: _Divided) -> None:
         """Acknowledge alerts that make no message for this destination, and give up unreadable entries."""
         if divided.not_sent:
             await self._retrying.call(self._outbox.acknowledge, divided.not_sent)
         for ref, why in divided.unreadable:
-            await self._record_undelivered(
-                [ref], Failure("unreadable", why, 0, datetime.now(UTC)), str(ref.id)
-            )
+            failure = Failure("unreadable", why, 0, datetime.now(UTC))
+            alert = AcceptedAlert.unreadable(ref)
+            ended = self._ended_delivery(alert, "unreadable", why, 0, failure.failed_at)
+            await self._record_undelivered([ended], failure, str(ref.id))
 
-    def _take_in(self, entry: PendingAlert, notification: Notification) -> OutgoingMessage:
-        """Accept an alert: return its message, which is in flight from now on."""
-        self._accepted.add(entry.ref)
+    def _take_in(
+        self, entry: PendingAlert, alert: AcceptedAlert, notification: Notification
+    ) -> OutgoingMessage:
+        """Accept an alert, and return its message. The message is in flight from now on."""
+        self._accepted[entry.ref] = alert
         size = len(entry.data or b"")
         self._in_flight.enter(size)
         age = time.time() - entry.ref.id.ms / 1000
@@ -238,6 +268,18 @@ class DestinationRelay:
         message = rebuild_digest(digest_id, divided.messages, by)
         message.saved = True
         self._schedule.add(message)
+
+    async def _finish_confirmed(
+        self, digest_id: str, refs: Sequence[EntryRef], confirmation: Confirmation
+    ) -> None:
+        """Record and acknowledge the alerts of a confirmed digest that are still pending."""
+        ended = []
+        for entry in await self._retrying.call(self._outbox.still_pending, refs):
+            decided = await self._decide_entry(entry, confirmation.at)
+            alert = decided.alert if isinstance(decided, _Decided) else AcceptedAlert.unreadable(entry.ref)
+            ended.append(self._ended_delivery(alert, "delivered", *confirmation, digest_id))
+        await self._retrying.call(self._outbox.record_delivered, ended)
+        await self._retrying.call(self._outbox.delete_digest, digest_id)
 
     # ------------------------------------------------------------------------------------------------ sending
 
@@ -309,7 +351,8 @@ class DestinationRelay:
     def _seconds_until_next(self, now: float) -> float:
         """Return the seconds until an attempt may begin or a window ends; 0 if one may begin now."""
         next_at = self._schedule.next_at()
-        if next_at is None or len(self._under_way) >= self._health.max_under_way:  # `_ended` wakes the loop
+        if next_at is None or len(self._under_way) >= self._health.max_under_way:
+            # The end of an attempt wakes the loop.
             return self._until_window_ends(now)
         if self._disabled is not None:
             return next_at - now
@@ -330,9 +373,9 @@ class DestinationRelay:
     def _begin(self, message: OutgoingMessage, step: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(self._carry_out(message, step), name=f"alert to {self._destination.name}")
         self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self._wake.set()
 
@@ -346,28 +389,54 @@ class DestinationRelay:
 
     async def _attempt(self, message: OutgoingMessage) -> None:
         if message.notification.digest and not message.saved:
-            digest = SavedDigest(message.refs, confirmed=False)
+            digest = SavedDigest(message.refs)
             await self._retrying.call(self._outbox.save_digest, message.notification.id, digest)
             message.saved = True
         if not self._lease.held:  # storing the digest takes time
             self._schedule.put_back(message, self._clock())
             return
         message.attempts += 1
-        outcome = await self._deliver(message.notification)
+        outcome = await self._deliver_in_span(message)
         self._last_answer = outcome.answer
         match outcome.verdict:
             case Verdict.DELIVERED:
                 self._mark_reachable()
                 logs.logger().debug("alert delivered", alert=message.notification.id, answer=outcome.answer)
-                await self._acknowledge(message)
+                await self._record_delivered(message, outcome.answer)
+                self._instruments.ended(self._destination.name, "delivered")
             case Verdict.RETRY:
-                self._try_again(message, outcome)
+                self._instruments.ended(self._destination.name, "retry")
+                await self._log_still_down()
+                self._try_again(message, outcome)  # last: an error before it schedules the message too
             case Verdict.REFUSED:
                 self._mark_reachable()
                 await self._give_up(message, "refused", outcome.answer)
             case Verdict.GONE:
                 await self._disable(outcome.answer)
                 await self._give_up(message, "gone", outcome.answer)
+
+    async def _deliver_in_span(self, message: OutgoingMessage) -> Outcome:
+        if not self._spans.on:
+            return await self._deliver(message.notification)
+        with self._spans.attempt(self._description_of(message)) as span:
+            outcome = await self._deliver(message.notification)
+            span.answered(outcome.verdict.value)
+            return outcome
+
+    def _description_of(self, message: OutgoingMessage) -> DeliveryAttempt:
+        first, alert = message.refs[0], message.notification.alert
+        traceparents = (self._accepted[ref].traceparent for ref in message.refs)
+        return DeliveryAttempt(
+            self._destination.name,
+            first.stream,
+            str(first.id),
+            message.attempts,
+            len(message.refs),
+            [each for each in traceparents if each is not None],
+            alert.type,
+            alert.provider,
+            alert.model,
+        )
 
     async def _deliver(self, notification: Notification) -> Outcome:
         try:
@@ -395,6 +464,7 @@ class DestinationRelay:
         log = logs.logger()
         log.debug("alert not delivered", alert=message.notification.id, answer=outcome.answer, pause=pause)
         if self._health.down and not was_down:
+            self._down_since = self._down_logged_at = now
             log.warning("destination down, retrying", answer=outcome.answer)
         if outcome.retry_after and now >= self._announced_until:
             self._announced_until = self._health.paused_until
@@ -404,6 +474,22 @@ class DestinationRelay:
                 until=until.isoformat(timespec="seconds"),
                 answer=outcome.answer,
             )
+
+    async def _log_still_down(self) -> None:
+        """Log from time to time that the destination is still down, and how many alerts wait for it."""
+        now = self._clock()
+        if not self._health.down or now - self._down_logged_at < _LOG_AGAIN_AFTER:
+            return
+        self._down_logged_at = now
+        waiting = None
+        with contextlib.suppress(StorageUnavailableError):
+            waiting = (await self._outbox.backlog()).alerts
+        logs.logger().warning(
+            "destination still down, retrying",
+            down_seconds=round(now - self._down_since),
+            alerts=waiting,
+            answer=self._last_answer,
+        )
 
     async def _disable(self, answer: str) -> None:
         if self._disabled is None:
@@ -418,43 +504,71 @@ class DestinationRelay:
 
     # ---------------------------------------------------------------------------------------------- finishing
 
-    async def _acknowledge(self, message: OutgoingMessage) -> None:
-        """Acknowledge the alerts of a delivered message."""
-        digest_id = message.notification.id
+    async def _record_delivered(self, message: OutgoingMessage, answer: str) -> None:
+        """Record the deliveries of a message's alerts, and acknowledge these."""
+        confirmation = Confirmation(answer, message.attempts, datetime.now(UTC))
         if message.saved:
-            digest = SavedDigest(message.refs, confirmed=True)
-            await self._retrying.call(self._outbox.save_digest, digest_id, digest)
-        await self._retrying.call(self._outbox.acknowledge, message.refs)
-        await self._done(message)
+            digest = SavedDigest(message.refs, confirmation)
+            await self._retrying.call(self._outbox.save_digest, message.notification.id, digest)
+        ended = self._ended_deliveries(message, "delivered", *confirmation)
+        await self._retrying.call(self._outbox.record_delivered, ended)
+        await self._forget(message)
+
+    def _ended_deliveries(
+        self, message: OutgoingMessage, outcome: DeliveryOutcome, answer: str, attempts: int, at: datetime
+    ) -> list[EndedDelivery]:
+        digest_id = message.notification.id if message.notification.digest else None
+        return [
+            self._ended_delivery(self._accepted[ref], outcome, answer, attempts, at, digest_id)
+            for ref in message.refs
+        ]
+
+    def _ended_delivery(
+        self,
+        alert: AcceptedAlert,
+        outcome: DeliveryOutcome,
+        answer: str,
+        attempts: int,
+        at: datetime,
+        digest_id: str | None = None,
+    ) -> EndedDelivery:
+        name = self._destination.name
+        return EndedDelivery(alert.ref, delivery_of(alert, name, outcome, answer, attempts, at, digest_id))
 
     async def _give_up(self, message: OutgoingMessage, reason: UndeliveredReason, answer: str) -> None:
         """Move the alerts of a message that cannot be delivered to the undelivered alerts."""
         failure = Failure(reason, answer, message.attempts, datetime.now(UTC))
-        await self._record_undelivered(message.refs, failure, message.notification.id)
-        await self._done(message)
+        ended = self._ended_deliveries(message, reason, answer, message.attempts, failure.failed_at)
+        await self._record_undelivered(ended, failure, message.notification.id)
+        await self._forget(message)
 
-    async def _record_undelivered(self, refs: Sequence[EntryRef], failure: Failure, shown_id: str) -> None:
-        """Copy alerts to the undelivered alerts, acknowledge them, and log it.
+    async def _record_undelivered(
+        self, ended: Sequence[EndedDelivery], failure: Failure, shown_id: str
+    ) -> None:
+        """Copy alerts to the undelivered alerts, record and acknowledge them, and log it.
 
         Args:
-            refs: entries of the alerts.
+            ended: the alerts, with their deliveries.
             failure: the reason.
             shown_id: id of the message, or of an entry that holds no alert.
         """
-        for ref in refs:
-            await self._retrying.call(self._outbox.give_up, ref, failure)
+        for each in ended:
+            await self._retrying.call(self._outbox.give_up, each, failure)
+        self._instruments.ended(self._destination.name, failure.reason)
         logs.logger().error(
             "alert undelivered",
             alert=shown_id,
-            alerts=len(refs),
+            alerts=len(ended),
             reason=failure.reason,
             answer=failure.answer,
             attempts=failure.attempts,
         )
 
-    async def _done(self, message: OutgoingMessage) -> None:
+    async def _forget(self, message: OutgoingMessage) -> None:
+        """Remove a message whose alerts are no longer pending; the next one in its lanes may go."""
         if message.saved:
             await self._retrying.call(self._outbox.delete_digest, message.notification.id)
-        self._accepted.difference_update(message.refs)
+        for ref in message.refs:
+            self._accepted.pop(ref, None)
         self._in_flight.leave(len(message.refs), message.size)
         self._schedule.done(message)

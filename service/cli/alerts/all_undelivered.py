@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from service.cli.partitions import located, qualified
-from service.storage.redis_outbox import RedisOutbox
+from service.storage.redis_outbox import RedisOutbox, backlogs
 from service.storage.undelivered_store import StoredUndelivered, Undelivered
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from deltaloom.streams import Partitions, StreamNames
+    from service.ports.deployment_figures import BacklogFigures
 
 
 @asynccontextmanager
@@ -39,6 +40,11 @@ class AllUndelivered:
     async def count(self) -> int:
         """Return the number of undelivered alerts."""
         return sum([await alerts.count() for alerts in self._of.values()])
+
+    async def backlogs(self, destination: str | None) -> dict[str, BacklogFigures]:
+        """Return the alerts that still wait for one destination or (None) for each."""
+        found = await backlogs(self._client, [names.alerts for names in self._partitions.all])
+        return {name: each for name, each in found.items() if destination in (None, name)}
 
     async def newest(self, limit: int, destination: str | None) -> list[StoredUndelivered]:
         """Return the newest alerts, up to `limit`, of one destination or (None) of all."""

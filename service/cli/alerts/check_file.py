@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.alerts.file import DEFAULT, VARIABLE
+from service.cli.alerts_file import DEFAULT, VARIABLE
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ async def _show(*, as_json: bool) -> None:
     if not settings.spike_window:
         raise CommandError(f"refusals are not counted: {variable('spike_window')}=0")
     async with connect(settings) as client:
-        storage = RedisRates(client, settings)
+        storage = RedisRates(client, settings, looks_first=False)
         rates = await storage.counted(await storage.now_ms())
         spikes = await storage.spikes()
     subjects = sorted({*rates.subjects, *spikes}, key=lambda subject: _order(rates, subject))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.alerts.file import DEFAULT, ConfigFile
+from service.cli.alerts_file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ async def _resend(ids: list[str], of: str | None, to: str | None, loaded: Loaded
     from service.cli.output import console, note
 
     sent, failed = 0, 0
-    destinations = _Destinations(loaded)
+    destinations = FileDestinations(loaded)
     try:
         async with connect_undelivered() as alerts:
             async for shown_id, stored in _chosen(alerts, ids, of):
                 problem = (
-                    await _send(alerts, destinations, stored.undelivered, to)
+                    await send_again(alerts, destinations, stored.undelivered, to)
                     if stored
                     else "is not there (any more)"
                 )
@@ -114,8 +114,8 @@ async def _chosen(
             yield stored.id, stored
 
 
-async def _send(
-    alerts: AllUndelivered, destinations: _Destinations, undelivered: UndeliveredAlert, to: str | None
+async def send_again(
+    alerts: AllUndelivered, destinations: FileDestinations, undelivered: UndeliveredAlert, to: str | None
 ) -> str | None:
     """Send an undelivered alert; return why it was not delivered, or None."""
     from datetime import UTC, datetime
@@ -142,7 +142,7 @@ async def _send(
     )
 
 
-class _Destinations:
+class FileDestinations:
     """The destinations of a file, created on first use."""
 
     def __init__(self, loaded: LoadedPolicy) -> None:

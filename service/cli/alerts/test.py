@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.alerts.phases import Phase
-from service.cli.alerts.file import DEFAULT, ConfigFile
+from service.cli.alerts_file import DEFAULT, ConfigFile
 from service.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def _fields(phase: Phase, name: str, now: datetime) -> dict[str, object]:
         reason_class = "refusal" if phase == "refused" else "policy"
         status = "failed" if phase == "blocked" else "incomplete"
         return {**response, "status": status, "reason": "test-reason", "reason_class": reason_class}
+    if phase == "fallback":
+        change = {"from_model": "test-model", "to_model": "other-model", "trigger": "refusal"}
+        return {**response, "status": "completed", "fallback": change}
     ended = {"status": "completed", "integrity": "verified"} if phase == "finished" else {}
     part = {"kind": "refusal", "output_index": 0, "content_index": 0, "text": _TEXT}
     return {**response, **part, **ended}

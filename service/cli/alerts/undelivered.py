@@ -13,6 +13,7 @@ from service.cli.help_text import examples
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from service.ports.deployment_figures import BacklogFigures
     from service.storage.undelivered_store import StoredUndelivered
 
 EXAMPLES = examples(
@@ -43,6 +44,7 @@ async def _list(to: str | None, limit: int, *, as_json: bool) -> None:
     async with connect_undelivered() as alerts:
         total = await alerts.count()
         chosen = await alerts.newest(limit, to)
+        backlogs = {} if as_json or total else await alerts.backlogs(to)
     if as_json:
         for stored in chosen:
             write_json(_json(stored))
@@ -52,8 +54,16 @@ async def _list(to: str | None, limit: int, *, as_json: bool) -> None:
         print_table(target, _table(chosen))
     whose = f" of {to}" if to else ""
     target.print(
-        f"{len(chosen):,} of {plural(total, 'undelivered alert')}{whose}" if total else "all were delivered"
+        f"{len(chosen):,} of {plural(total, 'undelivered alert')}{whose}" if total else _none(backlogs)
     )
+
+
+def _none(backlogs: dict[str, BacklogFigures]) -> str:
+    """Return what an empty list means: an alert that is still retried is not in it."""
+    from service.cli.relay_findings import waiting
+
+    waits = "; ".join(waiting(name, each) for name, each in backlogs.items() if each.alerts)
+    return f"none was given up; {waits}" if waits else "all were delivered"
 
 
 def _json(stored: StoredUndelivered) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from redis import exceptions
 
+from service import under_way
 from service.ports.storage import SetupError, StorageUnavailableError
 from service.visible import visible
 
@@ -56,6 +57,9 @@ _UNKNOWN_COMMANDS = (
     "unknown subcommand",
 )
 
+_REFUSED_IN_SCRIPTS = ("ACL failure in script", "The user executing the script can't")
+"""Messages for missing rights inside scripts; the second one is that of Redis 7.0."""
+
 _SCRIPT = re.compile(r" script: (?:[0-9a-f]{40}|on @).*$", re.DOTALL)
 
 _PIPELINED = re.compile(r"Command # \d+ \(\S+ (\S+).*\) of pipeline caused error: \W*(.*?)\W*", re.DOTALL)
@@ -86,14 +90,16 @@ def unavailable_if_away(key: str | None = None) -> Iterator[None]:
         StorageUnavailableError: the server is unavailable or refuses writes for now.
         SetupError: an operator has to change the setup of the server.
     """
+    under_way.calls()
     try:
         yield
+        under_way.moved()
     except StorageUnavailableError:  # translated by an inner block
         raise
     except _UNAVAILABLE_ERRORS as error:
         raise _unavailable(error) from error
     except (AttributeError, RuntimeError) as error:
-        if not _from_connection(error):
+        if not from_connection(error):
             raise
         raise StorageUnavailableError("ConnectionError", str(error)) from error
     except exceptions.RedisClusterException as error:
@@ -122,7 +128,8 @@ def set_up_wrongly(error: exceptions.ResponseError, key: str | None = None) -> S
     message = without_script(str(error))
     if pipelined := _PIPELINED.fullmatch(message):
         message, key = pipelined[2], pipelined[1]
-    if isinstance(error, exceptions.NoPermissionError) or "ACL failure in script" in message:
+    refused = isinstance(error, exceptions.NoPermissionError)
+    if refused or any(part in message for part in _REFUSED_IN_SCRIPTS):
         kind = "NOPERM"
     elif message.startswith("WRONGTYPE"):
         kind = "WRONGTYPE"
@@ -159,11 +166,12 @@ def distrust_of(error: BaseException | None) -> str | None:
     return None
 
 
-def _from_connection(error: Exception) -> bool:
-    """Return whether an error was raised inside a connection of redis-py, which another task has just closed.
+def from_connection(error: Exception) -> bool:
+    """Return whether an error was raised inside a connection of redis-py that has just been closed.
 
     A cluster's client closes connections that it considers free while a task takes one. That task finds no
-    socket ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed").
+    socket ("'NoneType' object has no attribute …"), or a closed one ("the handler is closed"). uvloop also
+    says so of a connection that the server has closed.
     """
     frames = walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "redis.asyncio.connection" for frame, _ in frames)

@@ -1,4 +1,4 @@
-"""Clients of a cluster, with fixes for three problems of redis-py.
+"""Clients of a cluster, with fixes for four problems of redis-py.
 
 1. If a command's keys have no fixed position, redis-py sends `COMMAND GETKEYS` to one node before every call.
    That doubles the latency of each read. While that node is down, all reads fail, because redis-py does not
@@ -7,6 +7,8 @@
    those in use. A batch that another partition is reading would stay pending until it is claimed.
 3. For a slot without a master, redis-py's asyncio client raises a KeyError and does not read the slot map
    again.
+4. After a lost connection, redis-py closes all free connections, even if a task has just taken one. For that
+   task uvloop raises a RuntimeError ("the handler is closed"), and redis-py does not send its command again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.cluster import RedisCluster as BlockingRedisCluster
+from redis.exceptions import ConnectionError as LostConnectionError
 from redis.exceptions import SlotNotCoveredError
 
 _READS = frozenset({"XREAD", "XREADGROUP"})
@@ -25,8 +29,34 @@ def _stream_of(args: tuple[Any, ...]) -> Any:
     return args[args.index(b"STREAMS") + 1]  # redis-py passes the keyword in this form
 
 
+class RetriedConnection(Connection):
+    """A connection that raises an error of redis-py if it is closed, so that redis-py tries again."""
+
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send a command.
+
+        Raises:
+            redis.exceptions.ConnectionError: the connection is closed.
+        """
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except (AttributeError, RuntimeError) as error:  # its socket is gone already, or closed
+            raise LostConnectionError(str(error)) from error
+
+
+class RetriedTLSConnection(SSLConnection, RetriedConnection):
+    """The same over TLS."""
+
+
 class Cluster(RedisCluster):
     """An asyncio client of a cluster."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind = RetriedTLSConnection if options.get("ssl") else RetriedConnection
+        self.connection_kwargs["connection_class"] = kind  # of all nodes that the slot map names
+        for node in self.startup_nodes:
+            node.connection_class = kind
 
     async def aclose(self) -> None:
         """Close the free connections now and the others after use. The next call reads the slot map again."""

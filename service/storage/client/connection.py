@@ -3,8 +3,10 @@
 A cluster's client is not a `Redis` by type, but has every method that the program uses. So the rest of the
 program treats all three as one type.
 
-A worker has two clients: FastStream reads with the one of `reading_client_of`, everything else uses the one
-of `client_of`. Each takes a free connection for each call, and they share none.
+A worker has two clients, which share no connection: FastStream reads with the one of `reading_client_of`,
+everything else uses the one of `client_of`. Reads and the scripts of batches go over connections that the
+clients have opened, without redis-py (`direct.py`). Other calls take a free connection of their client
+each.
 """
 
 from __future__ import annotations
@@ -13,51 +15,68 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import Redis as BlockingRedis
 from redis.cluster import ClusterNode as BlockingClusterNode
 
 from service.storage.client.cluster import BlockingCluster, Cluster
+from service.storage.client.limited_pool import LimitedPool
 from service.storage.client.reading_client import ClusterReadingClient, ReadingClient
 from service.storage.client.sentinel import BlockingMaster, Master
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.address import Address
+    from deltaloom.address import Address
     from service.storage.client.reading_client import Input
 
 _CONNECTIONS = 10_000
-"""Maximum connections to a server: one for each partition and a few more; redis-py's default is 100."""
+"""Maximum connections of a client that is not limited; redis-py's default is 100."""
 
 _SOCKET_BYTES = 256 * 1024
 """Bytes read from a socket at once; a batch has a few hundred thousand."""
 
 
-def client_of(address: Address, *, single_connection: bool = False, **options: Any) -> Redis:
-    """Return an asyncio client without decoded replies; `options` are those of redis-py's connections."""
+def client_of(
+    address: Address, *, single_connection: bool = False, limited: bool = True, **options: Any
+) -> Redis:
+    """Return an asyncio client without decoded replies.
+
+    Args:
+        address: address of the servers.
+        single_connection: True for a client with a single connection.
+        limited: True for few connections, for which calls wait: see `limited_pool.py`. A cluster's client has
+            as many as it needs, because a server that hangs must not hold up the calls of others.
+        options: options of redis-py's connections.
+    """
     options = {"max_connections": _CONNECTIONS, **options}
     if address.mode == "standalone":
-        return Redis.from_url(address.urls[0], single_connection_client=single_connection, **options)
+        pool_kind = LimitedPool if limited else ConnectionPool
+        pool = pool_kind.from_url(address.urls[0], **options)
+        client = Redis(connection_pool=pool, single_connection_client=single_connection)
+        client.auto_close_connection_pool = True
+        return client
     hosts, arguments = address.hosts, _arguments(address)
     if address.mode == "sentinel":
         login, options = address.sentinel_login, {**options, **arguments}
-        return Master.found_by(hosts, login, address.service, single=single_connection, **options)
+        return Master.found_by(
+            hosts, login, address.service, single=single_connection, limited=limited, **options
+        )
     nodes = [ClusterNode(host, port) for host, port in hosts]
     # The servers' own setting decides whether slots are served while other slots have no master.
     cluster = Cluster(startup_nodes=nodes, require_full_coverage=False, **{**options, **arguments})
     return cast("Redis", cluster)
 
 
-def reading_client_of(address: Address, inputs: Mapping[str, Input]) -> ReadingClient:
-    """Return the client with which FastStream reads these streams."""
+def reading_client_of(address: Address, inputs: Mapping[str, Input], linger: float = 0.0) -> ReadingClient:
+    """Return the client with which FastStream reads these streams; a batch grows for `linger` seconds."""
     # The reading client retries failed reads. If redis-py did, it would send all commands of a cluster's
     # pipeline again, and their replies would be added to those that have come.
-    client = client_of(address, socket_read_size=_SOCKET_BYTES, retry=Retry(NoBackoff(), 0))
+    client = client_of(address, limited=False, socket_read_size=_SOCKET_BYTES, retry=Retry(NoBackoff(), 0))
     kind = ClusterReadingClient if address.mode == "cluster" else ReadingClient
-    return kind(client, inputs)
+    return kind(client, inputs, linger)
 
 
 def blocking_client_of(address: Address, **options: Any) -> BlockingRedis:

@@ -59,4 +59,4 @@ def plan_reads(
 def bytes_of_entry(entries: Sequence[RawEntry]) -> int:
     """Return the approximate bytes of an entry: 1 plus the mean of a sample spread over the entries."""
     sample = entries[:: max(1, len(entries) // _SAMPLE)]
-    return 1 + sum(len(value) for _, fields in sample for value in fields) // len(sample)
+    return 1 + sum([len(value) for _, fields in sample for value in fields]) // len(sample)

@@ -15,22 +15,19 @@ Theory of operation
    - to use our parser and decoder, since its own would decode a batch as one JSON array.
 
    The broker gets the client below instead of connecting one (`service/bus/broker.py`).
-2. `xreadgroup` sends several smaller reads in one pipeline (`read_plan.py` decides how many). The first read
-   blocks; the others do not wait: they return entries that have come meanwhile.
-3. redis-py calls `_add_reply` for each reply as soon as it has come, while the server prepares the next one.
-   This adds the reply to a `ReadBatch`. A reply is so small that its entries, and the data decoded from them,
-   fit into the processor's cache.
+2. `xreadgroup` makes a `Request`, and returns when its batch is complete. A `BatchReader` reads all streams
+   that have a request, over one connection; in a cluster, each stream has its own. `batch_reader.py`
+   describes when it reads and when a batch is complete, `read_plan.py` the number of reads and entries.
+3. The connection is one of `direct.py`: redis-py opens it, and sends nothing over it. Its protocol passes
+   each reply to the batch as soon as it has come, while the server prepares the next one. A reply is so
+   small that its entries, and the data decoded from them, fit into the processor's cache.
 4. FastStream receives the `ReadBatch` in place of the fields of a single entry. So neither redis-py nor
    FastStream does any work for each entry.
-5. If the pipeline fails before any entry has come, the client sends a single read and retries it until it
-   succeeds. A missing group is created at the start of the stream. If the pipeline fails later, the
-   entries that have come are the batch; the next read meets the error again.
-6. A read is in progress until FastStream asks for the next batch of its stream, so that shutdown can wait for
-   it. `reads.py` records the reads in progress.
-7. All reads go through `_send` and `_send_together`, on connections from the pool of `reading_client_of`
-   (`connection.py`). The rest of the worker, commits included, shares the pool of `client_of`. To give each
-   stream a connection of its own, change these two methods; to configure the connections of reads or of
-   commits, change `connection.py`.
+5. After an error, streams are read one by one. A stream that fails again is read through redis-py, and
+   retried until that succeeds. A missing group is created at the start of the stream. If a read fails after
+   another one of its batch has brought entries, these are the batch; the next read meets the error again.
+6. A read is in progress until FastStream asks for the next batch of its stream, so that shutdown can wait
+   for it. `reads.py` records the reads in progress.
 
 Seams
 =====
@@ -43,28 +40,31 @@ FastStream:
 F1. The constructor of `RedisBroker` gets its connection from `_make_connection_state` (private). The
     connection gives out `_client` (private), and closes it with `aclose` when the broker stops.
 F2. A batch subscriber calls `xgroup_create`, `ping` and then only `xreadgroup`, with the keyword arguments
-    below. Its start fails if `ping` takes 3 s, so the client sends no PING. It sends no XGROUP CREATE either:
-    the group exists already, and a new one would begin at the end of the stream.
+    below. Its start fails if `ping` takes 3 s, so the client sends no PING. It sends no XGROUP CREATE
+    either: the group exists already, and a new one would begin at the end of the stream.
 F3. A reply `[(stream, [(id, X)])]` reaches the parser as `{"data": [X], "message_ids": [id], ...}`, and the
-    decoder's result reaches the function. FastStream neither copies nor inspects X. (But it makes a pydantic
-    model of the function's parameter when it starts, even with `apply_types=False`; hence the type Any.)
+    decoder's result reaches the function. FastStream neither copies nor inspects X. (But it makes a
+    pydantic model of the function's parameter when it starts, even with `apply_types=False`; hence the type
+    Any.)
 F4. An empty reply reaches no function; FastStream calls `xreadgroup` again at once.
 F5. FastStream calls `xreadgroup` again only after the function has returned.
 F6. An exception from the function is logged, and reading goes on.
 F7. `subscriber.start` begins reading even after the broker's start.
-F8. `subscriber.tasks` (undocumented) has the reading task until the broker stops. The broker then cancels the
-    task, does not wait for its end, and empties the list.
+F8. `subscriber.tasks` (undocumented) has the reading task until the broker stops. The broker then cancels
+    the task, does not wait for its end, and empties the list.
 F9. FastStream's binary envelope begins with `BinaryMessageFormatV1.IDENTITY_HEADER`, a version and two
     offsets (`service/bus/envelope.py`).
 
 redis-py:
 
-R1. A response callback gets the options of `execute_command` as keyword arguments, in pipelines too. It
-    replaces redis-py's own parser: entries are lists `[id, [name, value, ...]]`, by stream.
-R2. A pipeline sends all commands at once, and calls the callback for each reply before it reads the next one.
-R3. An error among the replies of a pipeline is raised after all replies were read.
-R4. With `Retry(NoBackoff(), 0)`, redis-py never sends a command again. On a cluster, `execute` of a pipeline
-    also needs `allow_redirections=False`.
+R1. A response callback gets the options of `execute_command` as keyword arguments. It replaces redis-py's
+    own parser: entries are lists `[id, [name, value, ...]]`, by stream.
+R2. After `connect`, `_writer` of a connection is asyncio's `StreamWriter`, no reply is outstanding, and
+    `_parser.parse_error` makes an exception of the text of an error reply (all private). A connection
+    without `_writer` counts as closed.
+R3. `connection_pool.make_connection` makes a connection to the server, or to the master behind sentinels. A
+    cluster's node has `connection_class` and `connection_kwargs` for it.
+R4. With `Retry(NoBackoff(), 0)`, redis-py never sends a command again.
 R5. The message of an error that has no class of its own begins with the server's code, such as NOGROUP.
 R6. A cluster's client asks `_determine_slot` and `get_nodes_from_slot` for the node of a command, and reads
     the slot map again if `_initialize` is set (`cluster.py`).
@@ -78,7 +78,8 @@ When FastStream or redis-py is upgraded
 2. Read `_StreamHandlerMixin` and `StreamBatchSubscriber` of FastStream again, and `execute_command`,
    `parse_response` and the pipelines of redis-py's asyncio clients `Redis` and `RedisCluster`.
 3. Look for a documented option that can replace a seam.
-4. Run `make test-all` and `make chaos`, and compare the processor time of a read with the previous versions.
+4. Run `make test-all` and `make chaos`, and compare the processor time of a read with the previous
+   versions.
 """
 
 from __future__ import annotations
@@ -86,25 +87,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from redis import exceptions
 
-from handlers.core.identity import EntryId
-from service import logs
+from service import logs, under_way
 from service.ports.storage import StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
-from service.storage.client.read_plan import bytes_of_entry, plan_reads
+from service.storage.client.batch_reader import BatchReader, Consumer, Request
+from service.storage.client.direct import DirectConnections
+from service.storage.client.read_batch import Collector, ReadBatch
+from service.storage.client.read_plan import plan_reads
 from service.storage.client.reads import Reads
+from service.under_way import Step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from redis.asyncio import Redis
 
     from service.ports.storage import RawEntry
     from service.retrying import RetryUntilAvailable
+    from service.storage.client.direct import Words
 
 _PAUSES = (0, 0.05, 0.2, 0.8)
 """Seconds before each retry after a lost connection to a cluster. A lost connection is common; only a failure
@@ -114,51 +118,9 @@ for about a second means that the cluster is unavailable."""
 class GroupCreator(Protocol):
     """A consumer group that can be created."""
 
-    async def ensure(self) -> None:
+    async def ensure(self) -> object:
         """Create the group, unless it exists."""
         ...
-
-
-class Collector(Protocol):
-    """An object that receives the entries of a batch."""
-
-    def extend(self, entries: Sequence[RawEntry], /) -> None:
-        """Add entries in the order of their ids."""
-        ...
-
-
-CollectorT = TypeVar("CollectorT", bound=Collector)
-
-
-@dataclass(slots=True)
-class ReadBatch(Generic[CollectorT]):
-    """The entries that the reads of a batch have brought so far."""
-
-    collected: CollectorT
-    """Object that has received the entries."""
-    entry_bytes: int
-    """Approximate bytes of an entry in the latest reply; before the first reply, the value of the previous
-    batch."""
-    entry_count: int = 0
-    last_id: bytes = b"0-0"
-
-    def add(self, entries: Sequence[RawEntry]) -> None:
-        """Add the entries of a reply, but only those with ids above all ids of the batch.
-
-        If the group is recreated between two replies, it begins again at the start of the stream. A batch
-        has its entries in order and without repeats, so entries with lower ids are skipped. They stay pending
-        and are claimed later.
-        """
-        if _parsed(entries[0][0]) <= _parsed(self.last_id):
-            entries = [entry for entry in entries if _parsed(entry[0]) > _parsed(self.last_id)]
-        if entries:
-            self.collected.extend(entries)
-            self.entry_count += len(entries)
-            self.last_id, self.entry_bytes = entries[-1][0], bytes_of_entry(entries)
-
-
-def _parsed(entry_id: bytes) -> EntryId:
-    return EntryId.parse(entry_id.decode())
 
 
 class Input(NamedTuple):
@@ -172,6 +134,8 @@ class Input(NamedTuple):
     """Return the maximum entries of the next batch, or None for no limit but the configured one."""
     max_reads: int | None = None
     """Maximum reads of a batch, or None for no limit."""
+    is_urgent: Callable[[Any], bool] = lambda _: False
+    """Return whether a batch, given as its collector, should not wait for further entries."""
 
 
 class _Latest(NamedTuple):
@@ -184,7 +148,6 @@ class _Latest(NamedTuple):
 
 _NOTHING = _Latest()
 
-_Command = tuple[str | bytes | int, ...]
 _Reply = list[tuple[bytes, list[tuple[bytes, ReadBatch[Collector]]]]]
 
 
@@ -195,17 +158,17 @@ class ReadingClient:
         client: client of the server. It must not retry, or the replies of repeated commands would be added
             to those that have come. Its callback for XREADGROUP is replaced.
         inputs: the inputs by the names of their streams.
+        linger: maximum seconds for which a batch waits for further entries.
     """
 
-    _execute_options: ClassVar[Mapping[str, bool]] = {}
-    """Options for the execution of a pipeline."""
-
-    def __init__(self, client: Redis, inputs: Mapping[str, Input]) -> None:
+    def __init__(self, client: Redis, inputs: Mapping[str, Input], linger: float = 0.0) -> None:
         self._client = client
         self._inputs = inputs
+        self._linger = linger
         self._latest: dict[str, _Latest] = {}
         self.reads = Reads()
-        """The reads in progress; a read ends when FastStream asks for the next batch of the stream."""
+        """The reads in progress. That of a stream ends when FastStream asks for its next batch."""
+        self._readers: dict[str, BatchReader] = {}
         client.set_response_callback("XREADGROUP", cast("Any", _add_reply))
 
     async def ping(self) -> Literal[True]:
@@ -252,63 +215,62 @@ class ReadingClient:
             entries_at_most=source.entries_at_most(),
             max_reads=source.max_reads,
         )
-        # Keywords are bytes, as redis-py passes them: that is cheaper, and `cluster.py` looks for STREAMS.
-        read = ("XREADGROUP", b"GROUP", groupname, consumername, b"COUNT", plan.entries)
-        first = (*read, b"BLOCK", block, b"STREAMS", stream, after)
-        others = [(*read, b"STREAMS", stream, after)] * (plan.reads - 1)
-        with logs.bound(stream=stream):
-            if not others or not await self._read_together(stream, [first, *others], batch):
-                await source.retrying.call(self._read, stream, first, batch)
+        consumer = Consumer(groupname, consumername)
+        request = Request(stream, after, consumer, plan, block, batch, source.is_urgent)
+        await self._reader_of(stream).read(request)
         self._latest[stream] = _Latest(batch.entry_count, batch.entry_bytes)
         return [(stream.encode(), [(batch.last_id, batch)])] if batch.entry_count else []
 
     async def aclose(self) -> None:
         """Close the connections."""
+        for reader in self._readers.values():
+            await reader.close()
+        await self.close_connections()
+
+    async def close_connections(self) -> None:
+        """Close the connections of redis-py, which are opened again when they are needed."""
         await self._client.aclose()
 
-    async def _read(self, stream: str, command: _Command, batch: ReadBatch[Collector]) -> None:
-        """Read one reply.
+    def _reader_of(self, stream: str) -> BatchReader:
+        """Return the reader of a stream."""
+        name = self._reader_name(stream)
+        if name not in self._readers:
+            self._readers[name] = BatchReader(
+                DirectConnections(self._client), self._linger, self.reads, self._read_alone, f"reader {name}"
+            )
+        return self._readers[name]
+
+    def _reader_name(self, _stream: str) -> str:
+        """Return the same name for streams that are read together."""
+        return ""
+
+    async def _read_alone(self, request: Request) -> None:
+        """Read one reply for a request after a read failed, waiting until the server is available."""
+        with logs.bound(stream=request.stream), Step("read", request.stream):
+            under_way.unavailable()  # at once: a worker that drains waits here before its first attempt
+            await self._inputs[request.stream].retrying.call(self._read, request)
+
+    async def _read(self, request: Request) -> None:
+        """Read one reply for a request.
 
         Raises:
             StorageUnavailableError: retry the read.
         """
-        async with self._in_progress(stream, batch):
+        async with self._in_progress(request.stream, request.batch):
             try:
-                with unavailable_if_away():
-                    await self._send(command, batch)
+                with unavailable_if_away(request.stream):
+                    await self._send(request.command(), request.batch)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
             else:
                 return
-        await self._inputs[stream].group.ensure()
+        await self._inputs[request.stream].group.ensure()
         raise StorageUnavailableError("NOGROUP", "the consumer group was missing and has been created again")
 
-    async def _read_together(
-        self, stream: str, commands: Sequence[_Command], batch: ReadBatch[Collector]
-    ) -> bool:
-        """Read several replies; return False if an error came before any entry.
-
-        The error itself is dropped, because the next read meets it again and handles it.
-        """
-        async with self._in_progress(stream, batch):
-            try:
-                with unavailable_if_away():
-                    await self._send_together(commands, batch)
-            except (exceptions.RedisError, StorageUnavailableError):
-                return batch.entry_count > 0
-        return True
-
-    async def _send(self, command: _Command, batch: ReadBatch[Collector]) -> None:
+    async def _send(self, command: Words, batch: ReadBatch[Collector]) -> None:
         """Send a read; its reply is added to the batch."""
         await self._client.execute_command(*command, batch=batch)  # type: ignore[no-untyped-call]
-
-    async def _send_together(self, commands: Iterable[_Command], batch: ReadBatch[Collector]) -> None:
-        """Send reads in one pipeline; each reply is added to the batch as it comes."""
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command, batch=batch)
-        await pipeline.execute(**self._execute_options)
 
     @asynccontextmanager
     async def _in_progress(self, stream: str, batch: ReadBatch[Collector]) -> AsyncIterator[None]:
@@ -324,15 +286,15 @@ class ReadingClient:
 class ClusterReadingClient(ReadingClient):
     """A reading client of a cluster."""
 
-    # redis-py would send redirected commands again, one by one. Here only the single read is redirected.
-    _execute_options: ClassVar[Mapping[str, bool]] = {"allow_redirections": False}
-
-    def __init__(self, client: Redis, inputs: Mapping[str, Input]) -> None:
-        super().__init__(client, inputs)
+    def __init__(self, client: Redis, inputs: Mapping[str, Input], linger: float = 0.0) -> None:
+        super().__init__(client, inputs, linger)
         self._closing = asyncio.Lock()
         self._times_closed = 0
 
-    async def _send(self, command: _Command, batch: ReadBatch[Collector]) -> None:
+    def _reader_name(self, stream: str) -> str:
+        return stream  # streams of several slots cannot be read together
+
+    async def _send(self, command: Words, batch: ReadBatch[Collector]) -> None:
         for pause in _PAUSES:
             async with self._closing:
                 times_closed = self._times_closed
@@ -342,7 +304,7 @@ class ClusterReadingClient(ReadingClient):
             # another read has done that meanwhile, the connections are new and in use by other reads.
             async with self._closing:
                 if times_closed == self._times_closed:
-                    await self.aclose()
+                    await self.close_connections()
                     self._times_closed += 1
             await asyncio.sleep(pause)
         return await super()._send(command, batch)

@@ -1,4 +1,4 @@
-"""Track the reads in progress, so that a stopping worker can wait for them.
+"""Track the reads in progress, so that a stopping or draining worker can wait for them.
 
 The server delivers entries when it replies. If a stopping worker drops the reply, its entries stay pending
 until another worker claims them, and they count as delivered twice.
@@ -9,29 +9,53 @@ This module knows neither Redis nor FastStream. `reading_client.py` decides when
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class Reads:
-    """The reads in progress, at most one per stream."""
+    """The reads in progress, at most one per name."""
 
     def __init__(self) -> None:
         self._in_progress: dict[str, asyncio.Future[None]] = {}
-        self._draining = False
+        self._allowed = asyncio.Event()
+        self._allowed.set()
+        self._ended = False
 
-    async def begin(self, stream: str) -> None:
-        """Register a read. Block forever once `drain` was called."""
-        if self._draining:
-            await asyncio.get_running_loop().create_future()
-        if stream not in self._in_progress:
-            self._in_progress[stream] = asyncio.get_running_loop().create_future()
+    async def begin(self, name: str) -> None:
+        """Register a read. Block while reads are blocked."""
+        while self.blocked:
+            await self._allowed.wait()
+        self.register(name)
 
-    def end(self, stream: str) -> None:
-        """Unregister a read: it has brought no entries, or the subscriber function has returned."""
-        if stream in self._in_progress:
-            self._in_progress.pop(stream).set_result(None)
+    @property
+    def blocked(self) -> bool:
+        """True between `pause` and `resume`, and for ever once `drain` was called."""
+        return not self._allowed.is_set()
+
+    def pause(self) -> None:
+        """Block new reads; those in progress go on."""
+        self._allowed.clear()
+
+    def resume(self) -> None:
+        """Allow reads again, unless `drain` was called."""
+        if not self._ended:
+            self._allowed.set()
+
+    def register(self, name: str) -> None:
+        """Register a read that another one, in progress, has begun."""
+        if name not in self._in_progress:
+            self._in_progress[name] = asyncio.get_running_loop().create_future()
+
+    def end(self, name: str) -> None:
+        """Unregister a read: it has brought no entries, or they were processed."""
+        if name in self._in_progress:
+            self._in_progress.pop(name).set_result(None)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of the time is not an error
         """Block new reads; return when all reads in progress have ended, or after `timeout` seconds."""
-        self._draining = True
-        if self._in_progress:
-            await asyncio.wait(self._in_progress.values(), timeout=timeout)
+        self._ended = True
+        self.pause()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._in_progress:
+                    await asyncio.wait(self._in_progress.values())

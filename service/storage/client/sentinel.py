@@ -35,6 +35,8 @@ from redis.sentinel import Sentinel as BlockingSentinel
 from redis.sentinel import SentinelManagedConnection as BlockingSentinelManagedConnection
 from redis.sentinel import SentinelManagedSSLConnection as BlockingSentinelManagedSSLConnection
 
+from service.storage.client.limited_pool import LimitedSentinelPool
+
 Hosts = list[tuple[str, int]]
 
 _TIMEOUT = 2.0
@@ -107,7 +109,14 @@ class Master(Redis):
 
     @classmethod
     def found_by(
-        cls, sentinels: Hosts, login: dict[str, str], service: str, *, single: bool, **options: Any
+        cls,
+        sentinels: Hosts,
+        login: dict[str, str],
+        service: str,
+        *,
+        single: bool,
+        limited: bool,
+        **options: Any,
     ) -> Self:
         """Return a client.
 
@@ -116,12 +125,14 @@ class Master(Redis):
             login: user and password of the sentinels; empty if they need none.
             service: name of the master, as configured in the sentinels.
             single: True for a client with a single connection.
+            limited: True for a client with few connections: see `limited_pool.py`.
             options: options of the connections to the master.
         """
         asked = {**_sentinel_options(login, options), "retry": Retry(NoBackoff(), 0)}
         sentinel = _Sentinels(sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         kind = _TlsConnection if options.pop("ssl", False) else _Connection
-        pool = SentinelConnectionPool(service, sentinel, connection_class=kind, **options)  # type: ignore[no-untyped-call]
+        pool_kind = LimitedSentinelPool if limited else SentinelConnectionPool
+        pool = pool_kind(service, sentinel, connection_class=kind, **options)  # type: ignore[no-untyped-call]
         client = cls(connection_pool=pool, single_connection_client=single)
         client.auto_close_connection_pool = True
         client._sentinel = sentinel

@@ -25,6 +25,9 @@ _STATES: tuple[State, ...] = ("ok", "warn", "fail")
 
 OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 
+_NEARLY_FULL = 0.9
+"""Used share of the memory above which the finding is a warning."""
+
 _DURABILITY: dict[str, tuple[State, str]] = {
     "always": ("ok", "append-only file, written to disk before each answer: nothing acknowledged is lost"),
     "everysec": (
@@ -82,7 +85,7 @@ async def _ask(client: Redis, url: str, **where: Any) -> Server:
 
 def assess(servers: Sequence[Server]) -> list[ServerFinding]:
     """Return the worst finding of each check, with the number of masters that share its state."""
-    questions: list[Callable[[Server], ServerFinding]] = [eviction, persistence]
+    questions: list[Callable[[Server], ServerFinding]] = [memory, eviction, persistence]
     if servers[1:]:
         questions.append(replication)
     answering = [server for server in servers if not server.away]
@@ -126,6 +129,38 @@ def reached(server: Server) -> ServerFinding:
     if server.info.get("role") == "slave":
         return ServerFinding("server", "fail", f"{says} is a read-only replica: set REDIS_URL to the primary")
     return ServerFinding("server", "ok", says)
+
+
+def memory(server: Server) -> ServerFinding:
+    """Report how full the server's memory is; the limit is `maxmemory`, or the memory of its machine."""
+    used = server.info.get("used_memory")
+    if used is None:
+        return ServerFinding("memory", "warn", "unknown (INFO is not permitted)")
+    limited = int(server.info.get("maxmemory", 0))
+    limit = limited or int(server.info.get("total_system_memory", 0))
+    if not limit:
+        return ServerFinding("memory", "ok", f"{mib(used)} used, without a limit")
+    counted = max(0, int(used) - int(server.info.get("mem_not_counted_for_evict", 0)))
+    of = "maxmemory" if limited else "the machine's memory"
+    says = f"{mib(used)} of {mib(limit)} used ({used / limit:.0%} of {of})"
+    if not limited or server.info.get("maxmemory_policy") != "noeviction":
+        return ServerFinding("memory", "warn" if used / limit > _NEARLY_FULL else "ok", says)
+    if counted >= limit:
+        return ServerFinding(
+            "memory", "fail", f"{says}: full, so writes are refused; docs/runbooks.md, DeltaloomRedisFull"
+        )
+    if counted / limit > _NEARLY_FULL:
+        return ServerFinding(
+            "memory",
+            "warn",
+            f"{says}: writes are refused when it is full; docs/runbooks.md, DeltaloomRedisFull",
+        )
+    return ServerFinding("memory", "ok", says)
+
+
+def mib(size: int) -> str:
+    """Return a number of bytes in MiB, for people."""
+    return f"{int(size) / (1 << 20):,.0f} MiB"
 
 
 def eviction(server: Server) -> ServerFinding:

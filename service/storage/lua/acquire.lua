@@ -1,5 +1,6 @@
-#!lua
--- Acquire a free lease, or extend the caller's own lease.
+#!lua flags=allow-oom
+-- Acquire a free lease, or extend the caller's own lease. It may do so while memory is full: a relay that lost its lease
+-- would send alerts again, and nobody would measure how full the memory is.
 --
 -- KEYS  1 lease
 -- ARGV  1 the caller's name   2 duration in ms

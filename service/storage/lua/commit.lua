@@ -18,8 +18,8 @@
 --       5 the entries of each effect, MessagePack, read only if some entries were acknowledged before. Entries are
 --         indexes into the batch, from 0: {responses {{parts {{entry, …}, …}, other effects {entry, …}}, …},
 --         counts {{entry, …}, …}, growing logs {{entry, …}, …}}
---       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters;
---         last, a chunk for each growing log
+--       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters, and
+--         entries of alerts (the fields of each as consecutive MessagePack values); last, a chunk for each growing log
 -- Returns {a map in MessagePack, loaded, …}. Responses, parts, logs and entries in it are indexes into the plan or the
 -- batch, from 0. Each reply has:
 --         replication_id     the server's replication id
@@ -37,14 +37,17 @@
 --                            the response: {field, value, …}
 --         The other fields:
 --         acknowledged       number of entries acknowledged
+--         pending_entries    entries that were still pending, so that this run has counted them; absent if all were
 --         late_events        number of deltas for finished parts
 --         opened             {{response, part}, …}: parts for which the script raised the opening alert
+--         disputed           {{response, part}, …}: parts for which it raised the alert about another text
 --         reported_crowds    entries for which the dead letter about a response with too many parts was written
 --         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry or '', id
 --                            of the last delivered entry if none is pending, true if a worker is stuck with the oldest
 --                            pending entry, and the older pending entries with a known owner:
 --                            {{id, response, stuck}, …}. Absent if no response waits to be settled
---         ready              responses to settle, except those in `loaded`
+--         ready              responses to settle, except those in `loaded`, and those of the batch with nothing left to
+--                            close, which the script has settled
 --         more               true if more responses may be ready
 --         surplus            number of open responses beyond the limit; at most as many as this batch changed, not
 --                            counting those with only growing logs
@@ -71,17 +74,21 @@
 local INPUT, DEAD_LETTERS, ALERTS, COUNTS, OPEN, WAITING, TYPE_WEIGHTS, FIELD_WEIGHTS, OWNERS = unpack(KEYS, 1, 9)
 local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
-  RESPONSES, LOG_COUNT, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, ACKNOWLEDGES, OPEN_AT_MOST, UNCOUNTED_BYTES,
-  LARGE_LIMIT, READ_MS = unpack(cmsgpack.unpack(ARGV[4]))
+  RESPONSES, LOG_COUNT, SMALL_LOGS, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, VERIFIES, ACKNOWLEDGES,
+  OPEN_AT_MOST, UNCOUNTED_BYTES, LARGE_LIMIT, READ_MS, MAY_BE_OWNED = unpack(cmsgpack.unpack(ARGV[4]))
 -- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
 -- state is written once per response.
 -- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted
--- LOG_COUNT: number of growing logs   LOG_LIMIT: maximum bytes of such a log
+-- LOG_COUNT: number of growing logs   SMALL_LOGS: number of those, first in order, that probably have few bytes
+-- LOG_LIMIT: maximum bytes of a growing log
 -- LOG_PREFIX: number of bytes before the response in a log's key
 -- ACTIVE: {activity_ms, response, …} for growing logs; `response_of` has `activity_ms`
 -- REPLICATION_ID: the replication id under which the omitted data was stored; '' if the worker does not know one yet
+-- VERIFIES: false if the server's replication id is known to be REPLICATION_ID, since the worker has looked within the
+-- last second, over the connection of this call
 -- LARGE_LIMIT: maximum bytes of a response, not counting the first UNCOUNTED_BYTES of each part
 -- READ_MS: server's time shortly before this worker read the entries; 0 if that is not known
+-- MAY_BE_OWNED: false if no owner of these entries is recorded, since this worker has just read them and recorded none
 -- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
@@ -102,10 +109,16 @@ local GRAIN_MS = 1000
 -- Number of pending entries of this consumer's other batches that the check below tolerates between the ids of this
 -- batch. If there are more, each entry is looked up.
 local OTHERS_AT_MOST = 1000
+-- Second byte of an ending in MessagePack, if it ends the response: nil (c0), since it has no output index.
+local NO_OUTPUT_INDEX = 192
+-- Pattern of entry ids with a number of more than 15 digits, which Lua cannot compare exactly.
+local NOT_EXACT = string.rep('%d', 16)
 -- Ms after reading in which no other worker takes entries over; `claim_time` is a second at least.
 local FRESH_MS = 500
 
 local NOW_MS = server_ms()
+-- As text, because the server formats each number that a command gets.
+local TTL = string.format('%.0f', TTL_MS)
 
 -- ---------------------------------------------------------------------------------- unpack the plan
 
@@ -118,11 +131,14 @@ end
 
 local responses = {}
 
+-- The fields of a response that has neither a state nor a marker.
+local NOTHING = {}
+
 -- Each run creates its functions anew, so those for responses are only created if the batch has any.
 if #RESPONSES > 0 then
   -- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
-  -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: an alert's
-  -- entry or false.
+  -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: the blob of an
+  -- alert's entry or false.
   local function part_of(values)
     local log, chunk, field, fragments, known, limit, opened, digests, contradicted = unpack(values)
     return {
@@ -143,7 +159,7 @@ if #RESPONSES > 0 then
     return {
       state = KEYS[state], marker_key = KEYS[marker], member = member, activity_ms = activity_ms,
       context_known = context_known, closing_ms = closing_ms, parts = part_tables, registers = registers,
-      endings = endings, notes = notes, notes_count = notes_count, announced = announced,
+      endings = endings, notes = notes, notes_count = notes_count, announced = announced, new_parts = 0, more_large = 0,
     }
   end
 
@@ -152,7 +168,7 @@ end
 
 -- ------------------------------------------------------------------------------------------------------- check
 
-local replication_id = current_replication_id()
+local replication_id = VERIFIES and current_replication_id() or REPLICATION_ID
 
 local function reply(fields, loaded)
   fields.replication_id, fields.now_ms = replication_id, string.format('%.0f', NOW_MS)
@@ -210,7 +226,7 @@ local function has_pending_entry(r)
 end
 
 local overflowing, crowded, too_many_notes, missing_data, refused_logs, contradicted = {}, {}, {}, {}, {}, {}
-local has_alerts, late_events, sizes = false, 0, {}
+local has_alerts, late_events, sizes, contents = false, 0, {}, {}
 
 if #responses > 0 then
   -- Return the number that is encoded at a position of a chunk (seven bits per byte, lowest bits first), and the
@@ -242,11 +258,12 @@ if #responses > 0 then
     return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
   end
 
-  -- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists or that key
-  -- does not.
+  -- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists, and NOTHING
+  -- if neither does. So it is true in a condition if the state is missing.
   local function load_marker(response)
     response.marker = false
-    if redis.call('EXISTS', response.state) == 1 then return end
+    if redis.call('HLEN', response.state) > 0 then return end -- fails too if the key has another type
+    response.marker = NOTHING
     local packed = redis.call('GET', response.marker_key)
     if not packed then return end
     local marker, fields, parts = cmsgpack.unpack(packed), {}, 0
@@ -263,17 +280,19 @@ if #responses > 0 then
     response.marker = fields
   end
 
-  -- Return a field of a response's state or marker; false or nil if it is not set.
-  local function stored(response, field)
+  -- Return fields of a response's state or marker, as so many values; false or nil for one that is not set.
+  local function stored(response, ...)
     if response.marker == nil then load_marker(response) end
-    if response.marker then return response.marker[field] end
-    return redis.call('HGET', response.state, field)
+    if not response.marker then return unpack(redis.call('HMGET', response.state, ...)) end
+    local values = {}
+    for n = 1, select('#', ...) do values[n] = response.marker[select(n, ...)] or false end
+    return unpack(values)
   end
 
   -- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
   local function parts_of(response)
     local parts = tonumber(stored(response, 'parts'))
-    if parts then return parts end
+    if parts or response.marker then return parts or 0 end
     parts = 0
     for _, field in ipairs(redis.call('HKEYS', response.state)) do
       if string.sub(field, 1, 5) == 'part:' then parts = parts + 1 end
@@ -293,10 +312,10 @@ if #responses > 0 then
     return registers
   end
 
-  -- Add a finished part to `contradicted` if the batch has another text for it but no alert, and none was raised before.
-  local function compare(r, response, p, part)
-    local known = stored(response, 'digest:' .. part.field)
-    if not known or part.contradicted or stored(response, 'contradicted:' .. part.field) then return end
+  -- Add a finished part to `contradicted` if the batch has another text than the one with the digest `known`, but no
+  -- alert about it, and none was raised before.
+  local function compare(r, response, p, part, known, was_raised)
+    if not known or part.contradicted or was_raised then return end
     for _, digest in ipairs(part.digests) do
       if digest ~= known then
         contradicted[#contradicted + 1] = {r - 1, p - 1, known, registers_of(response)}
@@ -316,11 +335,12 @@ if #responses > 0 then
   local function check_part(r, response, p, part)
     part.bytes = redis.call('STRLEN', part.log)
     if part.bytes == 0 then
-      local status = stored(response, 'part:' .. part.field)
+      local field = part.field
+      local status, known, was_raised =
+        stored(response, 'part:' .. field, 'digest:' .. field, 'contradicted:' .. field)
       part.done = status == 'done'
-      if part.done then return compare(r, response, p, part) end
-      local is_missing = part.known or (response.context_known and redis.call('EXISTS', response.state) == 0)
-      response.missing_data = response.missing_data or is_missing
+      if part.done then return compare(r, response, p, part, known, was_raised) end
+      if part.known or (response.context_known and response.marker) then response.missing_data = true end
       if not status then
         response.new_parts = response.new_parts + 1
         if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
@@ -351,7 +371,6 @@ if #responses > 0 then
   end
 
   for r, response in ipairs(responses) do
-    response.new_parts, response.more_large = 0, 0
     for p, part in ipairs(response.parts) do
       check_part(r, response, p, part)
       has_alerts = has_alerts or part.opened or part.contradicted
@@ -359,7 +378,7 @@ if #responses > 0 then
     end
     if #response.parts == 0 then
       load_marker(response)
-      response.missing_data = response.context_known and redis.call('EXISTS', response.state) == 0
+      if response.context_known and response.marker then response.missing_data = true end
     end
     if add_notes(response) then too_many_notes[#too_many_notes + 1] = r - 1 end
     if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
@@ -367,8 +386,15 @@ if #responses > 0 then
   end
 end
 
+-- A key of another type counts as missing here. The worker then sends the response in full, and STRLEN fails above.
+for first = 1, SMALL_LOGS, ARGUMENTS_AT_MOST do
+  local last = math.min(first + ARGUMENTS_AT_MOST - 1, SMALL_LOGS)
+  for n, log in ipairs(redis.call('MGET', unpack(KEYS, FIRST_LOG + first, FIRST_LOG + last))) do
+    contents[first + n - 1] = log or ''
+  end
+end
 for l = 1, LOG_COUNT do
-  sizes[l] = redis.call('STRLEN', KEYS[FIRST_LOG + l])
+  sizes[l] = contents[l] and #contents[l] or redis.call('STRLEN', KEYS[FIRST_LOG + l])
   if sizes[l] == 0 or sizes[l] + #ARGV[FIRST_CHUNK + l] > LOG_LIMIT then
     refused_logs[#refused_logs + 1] = {l - 1, sizes[l]}
   end
@@ -380,9 +406,9 @@ if #overflowing + #crowded + #too_many_notes + #missing_data + #refused_logs + #
   })
 end
 local has_activity = #RESPONSES + #ACTIVE + #TOUCHED > 0
-if has_activity then must_be_a('zset', OPEN) end
--- These two also fail if the key has another type.
-local has_owners, waiting_count = redis.call('HLEN', OWNERS) > 0, redis.call('ZCARD', WAITING)
+-- These also fail if the key has another type.
+local has_owners = MAY_BE_OWNED and redis.call('HLEN', OWNERS) > 0
+local waiting_count, open_count = redis.call('ZCARD', WAITING), #RESPONSES > 0 and redis.call('ZCARD', OPEN) or 0
 
 -- The rights for all commands that come between the first write and the acknowledgement. (A failure after that loses
 -- nothing, because all effects are stored.) OPEN stands for all keys: see must_be_allowed.
@@ -395,7 +421,6 @@ if LOG_COUNT + #RESPONSES > 0 then
   must_be_allowed('APPEND', OPEN, '')
 end
 if #RESPONSES > 0 then
-  must_be_allowed('ZCARD', OPEN)
   must_be_allowed('HGET', OPEN, '')
   must_be_allowed('HMGET', OPEN, '')
   must_be_allowed('HLEN', OPEN)
@@ -413,8 +438,10 @@ if has_alerts then
 end
 if has_alerts or late_events + #LETTERS + #COUNTED > 0 then
   must_be_a('hash', COUNTS)
-  must_be_a('zset', TYPE_WEIGHTS)
-  must_be_a('zset', FIELD_WEIGHTS)
+  local kinds = {}
+  for c = 1, #COUNTED, 2 do kinds[string.match(COUNTED[c], '^[%a_]*')] = true end
+  if kinds.type then must_be_a('zset', TYPE_WEIGHTS) end
+  if kinds.left_out then must_be_a('zset', FIELD_WEIGHTS) end
   must_be_allowed('HGET', COUNTS, '')
   must_be_allowed('HSET', COUNTS, '', '')
   must_be_allowed('HSETNX', COUNTS, '', '')
@@ -432,148 +459,192 @@ end
 -- Three counters of a state are the exception: a run after a failed one adds to them again. `parts` and `large` only
 -- serve limits, and a higher `version` only makes the worker settle the response once more.
 
--- Append a chunk to a log of this many bytes.
-local function append(log, bytes, chunk)
+-- Append a chunk to a log of this many bytes. `content` is the log's content if it is known, else nil.
+local function append(log, bytes, chunk, content)
   if bytes == 0 or bytes + #chunk > EXACT_BYTES then
     redis.call('APPEND', log, chunk)
   else
-    redis.call('SET', log, redis.call('GET', log) .. chunk, 'KEEPTTL')
+    redis.call('SET', log, (content or redis.call('GET', log)) .. chunk, 'KEEPTTL')
   end
 end
 
-local active, candidates = {}, {}
+local active, waiting, candidates = {}, {}, {}
+
+-- Return {ms, response, …} with no ms further in the future than GRAIN_MS.
+local function limited(activities)
+  for i = 1, #activities, 2 do activities[i] = math.min(activities[i], NOW_MS + GRAIN_MS) end
+  return activities
+end
+
+-- Without RESPONSES, this and TOUCHED below are the first writes: a wrong type of the key fails them, so no command has
+-- to check that before.
+in_slices(limited(ACTIVE), function(...) open_count = open_count + redis.call('ZADD', OPEN, 'GT', ...) end)
 
 if #responses > 0 then
-  -- Append a part's chunk to its log, and record the part in the state.
-  local function store_part(response, part)
-    append(part.log, part.bytes, part.chunk)
-    if part.bytes == 0 then redis.call('HSET', response.state, 'part:' .. part.field, 'open') end
-    if part.size then redis.call('HSET', response.state, 'size:' .. part.field, part.size) end
-    if not part.known then
-      redis.call('PEXPIRE', part.log, TTL_MS)
-      redis.call('PEXPIRE', response.state, TTL_MS)
+  -- Append a part's chunk to its log. Add the fields to set in the state to `changes`.
+  local function store_part(part, changes)
+    if part.bytes == 0 and not part.known then
+      redis.call('SET', part.log, part.chunk, 'PX', TTL)
+    else
+      append(part.log, part.bytes, part.chunk)
+      if not part.known then redis.call('PEXPIRE', part.log, TTL) end
+    end
+    if part.bytes == 0 then
+      changes[#changes + 1] = 'part:' .. part.field
+      changes[#changes + 1] = 'open'
+    end
+    if part.size then
+      changes[#changes + 1] = 'size:' .. part.field
+      changes[#changes + 1] = part.size
     end
   end
 
-  -- Store each register unless the stored value is smaller. Return true if one was not stored before.
-  local function store_registers(state, registers)
-    if #registers == 0 then return false end
-    local names, changes, any_new = {}, {}, false
+  -- Add each register to `changes` unless the stored value is smaller. Return true if one was not stored before.
+  local function add_registers(response, changes)
+    local registers, earlier_values, names, any_new = response.registers, {}, {}, false
     for n = 1, #registers, 2 do names[#names + 1] = 'ctx:' .. registers[n] end
-    for n, earlier in ipairs(redis.call('HMGET', state, unpack(names))) do
-      local value = registers[2 * n]
+    if #names > 0 and not response.marker then earlier_values = redis.call('HMGET', response.state, unpack(names)) end
+    for n, name in ipairs(names) do
+      local earlier, value = earlier_values[n], registers[2 * n]
       if not earlier or value < earlier then
-        changes[#changes + 1] = names[n]
+        changes[#changes + 1] = name
         changes[#changes + 1] = value
       end
       any_new = any_new or not earlier
     end
-    if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
     return any_new
   end
 
+  -- Add fields whose values are blobs to `changes`.
+  local function add_blobs(prefix, blobs, changes)
+    for b = 1, #blobs, 2 do
+      changes[#changes + 1] = prefix .. blobs[b]
+      changes[#changes + 1] = blob(blobs[b + 1])
+    end
+  end
+
+  -- Add to a counter of a response's state: in `changes` if there is no state, else at once.
+  local function add_to_counter(response, name, n, changes)
+    if response.marker then
+      changes[#changes + 1] = name
+      changes[#changes + 1] = string.format('%.0f', (tonumber(response.marker[name]) or 0) + n)
+    else
+      redis.call('HINCRBY', response.state, name, n)
+    end
+  end
+
+  -- Return the fields that this sets in the state.
   local function apply(response)
-    local state, endings, notes = response.state, response.endings, response.notes
+    local state, endings, notes, changes = response.state, response.endings, response.notes, {}
     -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so.
     local adds = #endings > 0 or #notes > 0
-    if response.marker then -- rebuild the state from the marker; it expires again once the response is settled
-      for field, value in pairs(response.marker) do redis.call('HSET', state, field, value) end
-      redis.call('PEXPIRE', state, TTL_MS)
-      adds = true
+    local renews = adds or #response.registers > 0
+    -- Rebuild the state from the marker; it expires again once the response is settled.
+    for field, value in pairs(response.marker or NOTHING) do
+      adds, renews = true, true
+      changes[#changes + 1] = field
+      changes[#changes + 1] = value
     end
     for _, part in ipairs(response.parts) do
       if not part.done then
-        adds = true
-        store_part(response, part)
+        adds, renews = true, renews or not part.known
+        store_part(part, changes)
       end
     end
-    if response.new_parts > 0 then redis.call('HINCRBY', state, 'parts', response.new_parts) end
-    if response.more_large > 0 then redis.call('HINCRBY', state, 'large', response.more_large) end
-    adds = store_registers(state, response.registers) or adds
-    for e = 1, #endings, 2 do redis.call('HSET', state, 'end:' .. endings[e], blob(endings[e + 1])) end
-    for n = 1, #notes, 2 do redis.call('HSET', state, 'note:' .. notes[n], blob(notes[n + 1])) end
-    if #endings > 0 or #notes > 0 or #response.registers > 0 then redis.call('PEXPIRE', state, TTL_MS) end
+    if response.new_parts > 0 then add_to_counter(response, 'parts', response.new_parts, changes) end
+    if response.more_large > 0 then add_to_counter(response, 'large', response.more_large, changes) end
+    adds = add_registers(response, changes) or adds
+    add_blobs('end:', endings, changes)
+    add_blobs('note:', notes, changes)
+    if adds and response.closing_ms then add_to_counter(response, 'version', 1, changes) end
+    in_slices(changes, function(...) redis.call('HSET', state, ...) end)
+    if renews then redis.call('PEXPIRE', state, TTL) end
     if adds then
       active[#active + 1] = response.activity_ms
       active[#active + 1] = response.member
       if response.closing_ms then
-        redis.call('HINCRBY', state, 'version', 1)
-        redis.call('ZADD', WAITING, 'LT', response.closing_ms, response.member)
-        waiting_count = waiting_count + 1
+        waiting[#waiting + 1] = response.closing_ms
+        waiting[#waiting + 1] = response.member
       end
       candidates[#candidates + 1] = response.member
     end
+    return changes
   end
 
   for r, response in ipairs(responses) do
-    response.applied = has_pending_entry(r)
-    if response.applied then apply(response) end
+    if has_pending_entry(r) then response.changes = apply(response) end
   end
+  in_slices(limited(active), function(...) open_count = open_count + redis.call('ZADD', OPEN, 'GT', ...) end)
+  in_slices(waiting, function(...) redis.call('ZADD', WAITING, 'LT', ...) end)
+  waiting_count = waiting_count + #waiting / 2
 end
 
+-- After the responses, because it renews those that this batch opens too.
+in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 for l = 1, LOG_COUNT do
-  if not pending or count_pending(entries_of_logs[l]) > 0 then append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l]) end
-end
-if has_activity then
-  -- Return {ms, response, …} with no ms further in the future than GRAIN_MS.
-  local function limited(activities)
-    for i = 1, #activities, 2 do activities[i] = math.min(activities[i], NOW_MS + GRAIN_MS) end
-    return activities
+  if not pending or count_pending(entries_of_logs[l]) > 0 then
+    append(KEYS[FIRST_LOG + l], sizes[l], ARGV[FIRST_CHUNK + l], contents[l])
   end
-
-  in_slices(limited(active), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-  in_slices(limited(ACTIVE), function(...) redis.call('ZADD', OPEN, 'GT', ...) end)
-  in_slices(limited(TOUCHED), function(...) redis.call('ZADD', OPEN, 'XX', 'GT', ...) end)
 end
 
 -- --------------------------------------------------------------------------- apply what must be written once
 
-local opened, reported_crowds = {}, {}
+local opened, disputed, reported_crowds = {}, {}, {}
 
 if has_alerts then
-  -- Add the alerts of a part to the stream, unless an earlier call has. `part.opened` and `part.contradicted` are the
-  -- fields of their entries.
+  -- Add the alerts of a part to the stream, unless an earlier call has.
   local function raise_alerts(r, response, p, part)
-    if part.opened and not part.done and not redis.call('HGET', response.state, 'alerted:' .. part.field) then
-      redis.call('XADD', ALERTS, '*', unpack(part.opened))
+    local is_new = response.marker and not response.marker['alerted:' .. part.field]
+    if part.opened and not part.done
+      and (is_new or not redis.call('HGET', response.state, 'alerted:' .. part.field)) then
+      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.opened)))
       redis.call('HSET', response.state, 'alerted:' .. part.field, '1')
+      response.changes[#response.changes + 1] = 'alerted:' .. part.field
+      response.changes[#response.changes + 1] = '1'
       opened[#opened + 1] = {r - 1, p - 1}
     end
     if part.contradicted and part.done and not redis.call('HGET', response.state, 'contradicted:' .. part.field) then
-      redis.call('XADD', ALERTS, '*', unpack(part.contradicted))
+      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.contradicted)))
       redis.call('HSET', response.state, 'contradicted:' .. part.field, '1')
       add_to(COUNTS, 'contradicted', 1)
+      disputed[#disputed + 1] = {r - 1, p - 1}
     end
   end
 
   for r, response in ipairs(responses) do
-    if response.applied then
+    if response.changes then
       for p, part in ipairs(response.parts) do raise_alerts(r, response, p, part) end
     end
   end
 end
 
-if not ACKNOWLEDGES then return reply({opened = opened, late_events = late_events}) end
+if not ACKNOWLEDGES then return reply({opened = opened, disputed = disputed, late_events = late_events}) end
 if late_events > 0 then add_to(COUNTS, 'late', late_events) end
 if #COUNTED > 0 then
+  -- Counts of names that others have replaced, by the name that stands for them.
+  local others = {}
+
   -- Add to a count. The numbers of names that producers choose (`type:…`, `left_out:…`) are bounded.
   local function count(name, n)
     if n == 0 then return end
     local kind, rest = string.match(name, '^(%a[%a_]*):(.*)$')
+    local other, removed = kind and kind .. ':(other)', 0
     if rest == '(other)' then
-      add_to(COUNTS, name, n)
+      removed = n
     elseif kind == 'type' then
-      add_to_bounded(COUNTS, TYPE_WEIGHTS, TYPES_AT_MOST, kind, name, n)
+      removed = add_to_bounded(COUNTS, TYPE_WEIGHTS, TYPES_AT_MOST, name, n)
     elseif kind == 'left_out' then
-      add_to_bounded(COUNTS, FIELD_WEIGHTS, FIELDS_AT_MOST, kind, name, n)
+      removed = add_to_bounded(COUNTS, FIELD_WEIGHTS, FIELDS_AT_MOST, name, n)
     else
       add_to(COUNTS, name, n)
     end
+    if removed > 0 then others[other] = (others[other] or 0) + removed end
   end
 
   for c = 1, #COUNTED, 2 do
     count(COUNTED[c], pending and count_pending(entries_of_counts[(c + 1) / 2]) or COUNTED[c + 1])
   end
+  for other, n in pairs(others) do add_to(COUNTS, other, n) end
 end
 if #LETTERS > 0 then
   -- Write a dead letter. A letter with a state is written only if it is the first for its response.
@@ -600,9 +671,15 @@ if has_owners then in_slices(entry_ids, function(...) redis.call('HDEL', OWNERS,
 
 -- ------------------------------------------------------------------------------------------------------ report
 
+local pending_entries
+if pending then
+  pending_entries = {}
+  for entry in pairs(pending) do pending_entries[#pending_entries + 1] = entry end
+end
 local report = {
-  acknowledged = acknowledged, late_events = late_events, opened = opened, reported_crowds = reported_crowds,
-  surplus = #active > 0 and math.max(0, math.min(redis.call('ZCARD', OPEN) - OPEN_AT_MOST, #active / 2)) or 0,
+  acknowledged = acknowledged, pending_entries = pending_entries, late_events = late_events, opened = opened,
+  disputed = disputed, reported_crowds = reported_crowds,
+  surplus = math.max(0, math.min(open_count - OPEN_AT_MOST, #active / 2)),
 }
 if waiting_count == 0 then return reply(report) end
 
@@ -632,19 +709,51 @@ if stalled then
   end)
 end
 
-local loaded_bytes = 0
+-- Return true if the low-water mark has passed an arrival; false too if numbers cannot say so exactly.
+local function is_passed(arrival)
+  local id = string.match(arrival, '^%d+%-%d+')
+  if #owned > 0 or string.find(id, NOT_EXACT) then return false end
+  if oldest_pending ~= '' then return before(id, oldest_pending) end
+  return not before(last_delivered, id)
+end
+
+-- Return the fields to delete from a state whose only endings are ends of items, with nothing left to close. Return nil
+-- if the worker has to settle the response.
+local function applied_endings(state)
+  local applied = {}
+  for f = 1, #state, 2 do
+    local kind, rest = string.match(state[f], '^(%l+):(.*)$')
+    if kind == 'part' and state[f + 1] ~= 'done' then return nil end
+    if kind == 'end' then
+      if string.byte(state[f + 1], 2) == NO_OUTPUT_INDEX or not is_passed(rest) then return nil end
+      applied[#applied + 1], applied[#applied + 2] = state[f], 'note:' .. rest
+    end
+  end
+  return applied
+end
+
+local loaded_bytes, not_waiting = 0, {}
 
 -- Return the index, the state and the open logs of a response in this batch; nil if KEYS lacks an open log, or if
--- enough bytes are loaded.
+-- enough bytes are loaded. Return false if this settles the response.
 local function load(r)
   if loaded_bytes > LOADED_BYTES then return nil end
-  local response, logs = responses[r], {}
-  for _, part in ipairs(response.parts) do logs['part:' .. part.field] = part.log end
-  local state, chunks = redis.call('HGETALL', response.state), {}
+  local response, parts = responses[r], {}
+  for _, part in ipairs(response.parts) do parts['part:' .. part.field] = part end
+  -- Without a state before, this run has written all that is there now. (A dead letter also sets a field.)
+  local is_new = response.marker == NOTHING and response.changes and #LETTERS == 0
+  local state, chunks = is_new and response.changes or redis.call('HGETALL', response.state), {}
+  local applied = applied_endings(state)
+  if applied then
+    in_slices(applied, function(...) redis.call('HDEL', response.state, ...) end)
+    not_waiting[#not_waiting + 1] = response.member
+    return false
+  end
   for f = 1, #state, 2 do
     if state[f + 1] == 'open' and string.sub(state[f], 1, 5) == 'part:' then
-      if not logs[state[f]] then return nil end
-      local log = redis.call('GET', logs[state[f]])
+      local part = parts[state[f]]
+      if not part then return nil end
+      local log = is_new and part.bytes == 0 and part.chunk or redis.call('GET', part.log)
       chunks[#chunks + 1] = string.sub(state[f], 6)
       chunks[#chunks + 1] = log
       loaded_bytes = loaded_bytes + #(log or '')
@@ -660,7 +769,8 @@ if #ready > 0 then
 end
 for _, member in ipairs(ready) do
   local found = index_of[member] and load(index_of[member])
-  if found then loaded[#loaded + 1] = found else not_loaded[#not_loaded + 1] = member end
+  if found then loaded[#loaded + 1] = found elseif found == nil then not_loaded[#not_loaded + 1] = member end
 end
+in_slices(not_waiting, function(...) redis.call('ZREM', WAITING, ...) end)
 report.low_water, report.ready, report.more = {oldest_pending, last_delivered, stalled, owned}, not_loaded, more
 return reply(report, loaded)

@@ -4,10 +4,12 @@
 -- KEYS  states
 -- ARGV  1 the names of the fields to read from each state, MessagePack: sent once, since they are many
 --       2… for each state the part that begins
--- Returns for each state the values of alerted:<part> and part:<part>, and of the other fields; nil for a missing one
+-- Returns for each state the values of alerted:<part> and part:<part>, and of the other fields, nil for a field that is
+--         not set; or nil for a state that is missing, as most are
 
 local names, found = cmsgpack.unpack(ARGV[1]), {}
 for k, key in ipairs(KEYS) do
-  found[k] = redis.call('HMGET', key, 'alerted:' .. ARGV[k + 1], 'part:' .. ARGV[k + 1], unpack(names))
+  found[k] = redis.call('EXISTS', key) == 1
+    and redis.call('HMGET', key, 'alerted:' .. ARGV[k + 1], 'part:' .. ARGV[k + 1], unpack(names))
 end
 return found

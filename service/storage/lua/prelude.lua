@@ -55,20 +55,22 @@ local function id_of_age(ms)
   return string.format('%.0f-0', math.max(math.floor(server_ms() / 1000) * 1000 - ms, 0))
 end
 
--- Return the first entry that a group of the stream still needs, and whether it is pending. That is the oldest pending
--- entry of the group, or its last delivered one if none is pending. Only groups with this name prefix count; nil if the
--- stream has none.
-local function needed_of(stream, prefix)
-  local needed, is_pending
+-- Return the first entry that a group of the stream still needs, whether it is pending, and the group. That is the oldest
+-- pending entry of the group, or its last delivered one if none is pending. Only groups with this name prefix count, or
+-- with `whole` the group of this name; nil if the stream has none.
+local function needed_of(stream, prefix, whole)
+  local needed, is_pending, slowest
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local group, last_delivered = info[2], info[8]
-    if string.sub(group, 1, #prefix) == prefix then
+    if group == prefix or (not whole and string.sub(group, 1, #prefix) == prefix) then
       local pending = redis.call('XPENDING', stream, group)
       local first = pending[1] > 0 and pending[2] or last_delivered
-      if not needed or before(first, needed) then needed, is_pending = first, pending[1] > 0 end
+      if not needed or before(first, needed) then
+        needed, is_pending, slowest = first, pending[1] > 0, group
+      end
     end
   end
-  return needed, is_pending
+  return needed, is_pending, slowest
 end
 
 -- Return the id of the last entry that was delivered to a group; 0-0 if the stream has no such group.
@@ -133,25 +135,31 @@ local function add_to(counts, name, n)
   redis.call('HSET', counts, name, n)
 end
 
--- Make room for a name in a sorted set with at most `at_most` names: if the set is full and does not have the name,
--- replace the name with the lowest weight and return that. The new name inherits the weight (the Space-Saving
--- algorithm), so frequent names stay and rare ones are replaced.
-local function make_room(weights, at_most, name)
-  if redis.call('ZSCORE', weights, name) or redis.call('ZCARD', weights) < at_most then return nil end
+-- The sorted sets of names that were full in this run; none of them shrinks.
+local is_full = {}
+
+-- Add to the weight of a name in a sorted set of at most `at_most` names. If the set is full and does not have the name,
+-- the name replaces the one with the lowest weight, inherits that weight (the Space-Saving algorithm), and the replaced
+-- name is returned. So frequent names stay, and rare ones are replaced.
+local function add_weight(weights, at_most, name, n)
+  if not is_full[weights] then is_full[weights] = redis.call('ZCARD', weights) >= at_most end
+  if not is_full[weights] or redis.call('ZSCORE', weights, name) then
+    redis.call('ZINCRBY', weights, n, name)
+    return nil
+  end
   local lightest, weight = unpack(redis.call('ZPOPMIN', weights))
-  redis.call('ZADD', weights, weight, name)
+  redis.call('ZADD', weights, weight + n, name)
   return lightest
 end
 
--- Add to the count of a name from outside, `<kind>:<name>`. At most `at_most` names are kept, by weight. The count of
--- a replaced name is added to `<kind>:(other)`.
-local function add_to_bounded(counts, weights, at_most, kind, name, n)
-  local lightest = make_room(weights, at_most, name)
+-- Add to the count of a name from outside. At most `at_most` names are kept, by weight. Return the count of a name that
+-- was removed, which the caller adds to those of `(other)`; usually 0.
+local function add_to_bounded(counts, weights, at_most, name, n)
+  local lightest, removed = add_weight(weights, at_most, name, n), 0
   if lightest then
-    local count = tonumber(redis.call('HGET', counts, lightest) or '0') or 0
+    removed = tonumber(redis.call('HGET', counts, lightest) or '0') or 0
     redis.call('HDEL', counts, lightest)
-    if count > 0 then add_to(counts, kind .. ':(other)', count) end
   end
-  redis.call('ZINCRBY', weights, n, name)
   add_to(counts, name, n)
+  return math.max(removed, 0)
 end

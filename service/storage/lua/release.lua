@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Release a lease, if the caller holds it.
 --
 -- KEYS  1 lease

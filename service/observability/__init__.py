@@ -1,0 +1,1 @@
+"""Health, status and metrics of a process: over HTTP, in its heartbeat file, and to systemd."""

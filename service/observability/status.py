@@ -1,0 +1,81 @@
+"""Describe a process for people, without secrets and without texts of events."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from service import logs
+from service.observability.routes import Answer, text
+from service.settings import Settings, SettingsError, host_and_port
+
+if TYPE_CHECKING:
+    from service.observability.routes import HttpRequest
+
+
+def about(settings: Settings) -> dict[str, Any]:
+    """Return version, state format and settings of this process, and its latest warnings and errors."""
+    from service.storage.state_format import FORMAT  # noqa: PLC0415 - a parent process needs no redis before
+
+    return {
+        "version": version("deltaloom-worker"),
+        "state_format": FORMAT,
+        "settings": _shown(settings),
+        "latest_warnings": logs.latest_warnings(),
+    }
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    shown = settings.model_dump(mode="json", exclude=set(settings.secrets))
+    parts = urlsplit(settings.address.urls[0])  # the user, the password and the options stay away
+    return {"redis": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", **shown}
+
+
+class StatusGuard:
+    """The check who may see the status: on loopback everybody, elsewhere who has the token.
+
+    Args:
+        settings: the address, and the file of the token; with a token, loopback needs it, too.
+
+    Raises:
+        SettingsError: the file cannot be read, or is empty.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._open = settings.http is not None and _is_loopback(host_and_port(settings.http)[0])
+        self._token: bytes | None = None
+        file = settings.http_token_file
+        if file is not None:
+            name = f"DELTALOOM_HTTP_TOKEN_FILE={str(file)!r}"
+            try:
+                self._token = file.read_bytes().strip()
+            except OSError as error:
+                raise SettingsError(f"{name} cannot be read: {error.strerror}") from None
+            if not self._token:
+                raise SettingsError(f"{name} is empty: write a long random token into it")
+
+    def refusal(self, request: HttpRequest) -> Answer | None:
+        """Return the answer to a request that is refused; None if it is allowed."""
+        if self._token is None:
+            if self._open:
+                return None
+            return text(
+                "set DELTALOOM_HTTP_TOKEN_FILE to a file with a token, and send it as Authorization: Bearer",
+                HTTPStatus.FORBIDDEN,
+            )
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+            return None
+        refused = text("send the token as Authorization: Bearer", HTTPStatus.UNAUTHORIZED)
+        return refused._replace(headers=(("WWW-Authenticate", "Bearer"),))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

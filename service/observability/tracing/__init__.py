@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry: the only package that imports it, with the extra `otel`."""

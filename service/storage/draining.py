@@ -1,0 +1,136 @@
+"""The request in Redis that all workers of a deployment stop reading, and what is left to do meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from redis.exceptions import ResponseError
+
+from deltaloom.streams import GROUP
+from service.keys import Keys
+from service.storage import scripts
+from service.storage.client.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import Partitions, StreamNames
+
+_READS_EVERY_MS = 3000
+"""Maximum ms between two reads of a worker, also if nothing comes: the longest block time, and a second."""
+_RELAY_GROUPS = b"relay:"
+
+
+class DrainRequest:
+    """The request to stop reading. It is one key for all partitions, and expires.
+
+    Args:
+        client: client of the server of the first partition.
+        names: names of the first partition.
+    """
+
+    def __init__(self, client: Redis, names: StreamNames) -> None:
+        self._client = client
+        self._key = Keys(names).draining
+
+    async def until(self) -> str | None:
+        """Return when the request ends, as a text for people; None if there is no request.
+
+        Raises:
+            SetupError: the user may not read the key, or it has another type.
+            StorageUnavailableError: the server is unavailable.
+        """
+        with unavailable_if_away():
+            until = cast("bytes | None", await self._client.get(self._key))
+        return None if until is None else until.decode(errors="replace")
+
+    async def make(self, seconds: int, until: str) -> None:
+        """Ask all workers to stop reading for some seconds; replace an earlier request."""
+        await self._client.set(self._key, until, ex=seconds)
+
+    async def withdraw(self) -> bool:
+        """Let the workers read again; return whether there was a request."""
+        return bool(await self._client.delete(self._key))
+
+
+class LeftOver(NamedTuple):
+    """Work that is left to do, in one partition or several."""
+
+    unread: int | None
+    """Entries of the input that no worker has read; None if the server cannot count them."""
+    pending: int
+    """Entries that a worker has read and not finished."""
+    open: int
+    """Responses that have begun and not ended."""
+    waiting: int
+    """Responses with a closed text that waits for other entries."""
+    alerts: int | None
+    """Alerts that a relay has not delivered yet, summed over all destinations; None if unknown."""
+    reading: int
+    """Consumers that have read within the last seconds."""
+
+
+async def left_over(client: Redis, partitions: Partitions) -> LeftOver:
+    """Return what is left to do in all partitions together."""
+    found = await asyncio.gather(*(_left_over(client, names) for names in partitions.all))
+    return LeftOver(
+        _total(each.unread for each in found),
+        sum(each.pending for each in found),
+        sum(each.open for each in found),
+        sum(each.waiting for each in found),
+        _total(each.alerts for each in found),
+        max(each.reading for each in found),
+    )
+
+
+async def _left_over(client: Redis, names: StreamNames) -> LeftOver:
+    keys = Keys(names)
+    group = next(
+        (each for each in await _groups(client, names.deltas) if each["name"] == GROUP.encode()), None
+    )
+    relays = [each for each in await _groups(client, names.alerts) if each["name"].startswith(_RELAY_GROUPS)]
+    return LeftOver(
+        await _unread(client, names.deltas, group),
+        group["pending"] if group else 0,
+        int(await client.zcard(keys.open)),
+        int(await client.zcard(keys.waiting)),
+        _total(None if each["lag"] is None else each["lag"] + each["pending"] for each in relays),
+        await _reading(client, names.deltas) if group else 0,
+    )
+
+
+async def _groups(client: Redis, stream: str) -> list[dict[str, Any]]:
+    try:
+        return await client.xinfo_groups(stream)
+    except ResponseError as error:
+        if "no such key" in str(error):
+            return []
+        raise
+
+
+async def _unread(client: Redis, stream: str, group: dict[str, Any] | None) -> int | None:
+    """Return the number of unread entries. The server loses count after XDEL, but not that there is none."""
+    if group is None:
+        return int(await client.xlen(stream))
+    if group["lag"] is not None:
+        return int(group["lag"])
+    look = scripts.Script(client, "unread")
+    return None if await look(keys=[stream], args=[group["last-delivered-id"].decode()]) else 0
+
+
+async def _reading(client: Redis, stream: str) -> int:
+    """Return the number of consumers that have read within the last seconds, with or without entries."""
+    consumers = await client.xinfo_consumers(stream, GROUP)
+    return sum(each["idle"] < _READS_EVERY_MS for each in consumers)
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total

@@ -1,0 +1,63 @@
+"""Keep the outputs of a partition within a budget of bytes.
+
+Theory of operation:
+
+1. The budget covers the streams of texts, alerts, deliveries, dead letters and undelivered alerts. Finished
+   items are not in it: they expire by themselves.
+2. The server estimates the bytes of a stream from some of its nodes, in microseconds.
+3. What all groups of a stream have acknowledged goes first, the oldest of all streams first. What a group has
+   not acknowledged stays, so a slow group can keep the outputs above the budget. The caller reports that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.storage import scripts
+from service.storage.client.availability import unavailable_if_away
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from deltaloom.streams import StreamNames
+
+TRIMMED_AT_ONCE = 10_000
+"""Maximum entries trimmed from a stream in one call, which takes the server a few milliseconds."""
+
+
+class OverBudget(NamedTuple):
+    """The outputs of a partition when they cannot be trimmed to their budget."""
+
+    stream: str
+    """The largest stream that a group holds back; the largest of all if no stream has a group."""
+    stream_bytes: int
+    group: str | None
+    """The group with the oldest entry that it has not acknowledged; None if the stream has no group."""
+    total_bytes: int
+
+
+class OutputBudget:
+    """The budget of the outputs of one partition."""
+
+    def __init__(self, client: Redis, names: StreamNames, budget: int) -> None:
+        self.bytes = budget
+        self._outputs = [
+            names.assembled,
+            names.alerts,
+            names.deliveries,
+            names.dead_letters,
+            names.undelivered,
+        ]
+        self._script = scripts.Script(client, "budget")
+
+    async def trim(self) -> OverBudget | None:
+        """Trim the outputs to the budget, and return what keeps them above it; None if nothing does."""
+        while True:
+            with unavailable_if_away():
+                reply = await self._script(keys=self._outputs, args=[self.bytes, TRIMMED_AT_ONCE])
+            more, total, number, of_stream, group = reply
+            if not more:
+                break
+        if total <= self.bytes:
+            return None
+        return OverBudget(self._outputs[number - 1], of_stream, group.decode() or None, total)
