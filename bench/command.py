@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from bench import options as command_line
 from bench import plot, report
 from bench.competitors import ALL
-from bench.ground import BenchError, ground
+from bench.errors import BenchError
+from bench.ground import ground
 from bench.measurements import MEASUREMENTS
 from bench.progress import Progress
 from bench.results import Results
@@ -54,7 +55,7 @@ def run(options: Options) -> Results:
                 stage.measurement = measurement.name
                 measurement.measure(stage)
                 report.write(results, described, options.output)
-        plot.draw(results, described, options.output / "plot.png")
+        plot.draw(results, described, options.output)
         place.clear()
     sys.stdout.writelines(f"{line}\n" for line in report.table(results, described))
     return results

@@ -50,5 +50,7 @@ BARE_ECHO = Competitor(
 SABOTAGED = Competitor(
     "sabotaged", "loses a delta now and then: the bench must notice", "bench.peers.sabotaged"
 )
+NOBODY = Competitor("publisher alone", "nobody reads what is published", "", rebuilds=False)
+"""The place of a competitor in a run without one."""
 
 ALL = (BARE, OURS, HAND_WRITTEN, FASTSTREAM_BATCH, FIRST_ATTEMPT, BARE_ECHO)

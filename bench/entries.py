@@ -7,6 +7,7 @@ this program writes commands.
 from __future__ import annotations
 
 import random
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,26 +91,36 @@ def _packed(response: Response, size: int) -> Iterator[Entry]:
 class Load:
     """A prepared input."""
 
-    shape: Shape
-    expected: Expected
-    chunks: list[bytes]
+    expected: Expected = field(default_factory=Expected)
+    chunks: list[bytes] = field(default_factory=list)
     """Commands for one stream, up to 500 in each chunk."""
-    entries: int
-    events: int
-    size: int
-    """Total bytes of the bodies."""
+    ends: array[int] = field(default_factory=lambda: array("Q"))
+    """Number of bytes up to the end of each command, over all chunks."""
+    events: int = 0
+    opens: dict[PartName, int] = field(default_factory=dict)
+    """Numbers of the entries with the first delta of each refusal."""
+    closes: dict[PartName, int] = field(default_factory=dict)
+    """Numbers of the entries that close each text."""
+
+    @property
+    def entries(self) -> int:
+        """Return the number of entries."""
+        return len(self.ends)
 
 
 def load(seed: str, shape: Shape, stream: str) -> Load:
     """Prepare an input."""
-    result = Load(shape, Expected(), [], 0, 0, 0)
+    result = Load()
     add = Xadd(stream)
     commands: list[bytes] = []
-    for entry in entries(seed, shape, result.expected):
+    end = 0
+    for number, entry in enumerate(entries(seed, shape, result.expected)):
         commands.append(add(entry))
-        result.entries += 1
+        end += len(commands[-1])
+        result.ends.append(end)
         result.events += entry.events
-        result.size += len(entry.body)
+        result.opens.update(dict.fromkeys(entry.opens, number))
+        result.closes.update(dict.fromkeys(entry.closes, number))
         if len(commands) == _CHUNK_ENTRIES:
             result.chunks.append(b"".join(commands))
             commands.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import Redis
 
+from bench.errors import BenchError
 from deltaloom.streams import GROUP, StreamNames
 from embedded.embedded_server import EmbeddedServer
 
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _SETTLED_WITHIN = 10.0
-
-
-class BenchError(RuntimeError):
-    """An error of the bench itself, without a result about the competitors."""
 
 
 class State(NamedTuple):
@@ -96,6 +93,15 @@ class Ground:
         """Return the processor time that the server has used, in seconds."""
         info: Mapping[str, Any] = self.client.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    def commands(self) -> int:
+        """Return the number of commands that the server has executed, those in scripts included."""
+        stats: Mapping[str, Mapping[str, Any]] = self.client.info("commandstats")
+        return sum(int(each["calls"]) for each in stats.values())
+
+    def connections(self) -> int:
+        """Return the number of connections to the server."""
+        return len(self.client.client_list())
 
     def memory(self) -> int:
         """Return the server's memory without its clients' buffers, in bytes."""

@@ -6,13 +6,16 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from bench.ground import BenchError, wait
+from bench.errors import BenchError
+from bench.ground import wait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from bench.competitors import Competitor
@@ -24,22 +27,42 @@ _LOG_TAIL = 2000
 
 
 class Workers:
-    """The processes of one competitor, which run while the `with` block lasts."""
+    """The processes of one competitor, which run while the `with` block lasts.
 
-    def __init__(self, competitor: Competitor, place: Ground, number: int = 1) -> None:
+    Args:
+        competitor: competitor to run.
+        place: server that it works on.
+        number: number of processes.
+        environment: variables to set in addition to server, prefix and log.
+    """
+
+    def __init__(
+        self,
+        competitor: Competitor,
+        place: Ground,
+        number: int = 1,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._competitor = competitor
         self._place = place
         self._number = number
+        self._environment = environment
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
 
     def __enter__(self) -> Self:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DELTALOOM_")}
+        # Without its compiled modules, a worker would take seconds more to start.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("DELTALOOM_") and name != "PYTHONDONTWRITEBYTECODE"
+        }
         environment |= {
             "DELTALOOM_REDIS_URL": self._place.url,
             "DELTALOOM_PREFIX": self._place.names.prefix,
             "DELTALOOM_LOG_LEVEL": "warning",
             "DELTALOOM_LOG_FORMAT": "json",
+            **self._environment,
         }
         for _ in range(self._number):
             process = subprocess.Popen(  # noqa: S603 - our own programs, named in a table

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from bench.competitors import ALL
 from bench.goals import BESIDES, GOALS
-from bench.results import Figure, shown, spread
+from bench.results import Figure, Spread, shown, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from bench.goals import Ratio
     from bench.ground import Ground
     from bench.options import Options
+    from bench.quantity import Quantity
     from bench.results import Results
 
+VOID = "void"
+"""Word for figures of runs that did not go as they had to."""
 _PACKAGES = ("deltaloom-worker", "faststream", "hiredis", "msgspec", "pydantic", "redis", "uvloop")
 
 
@@ -45,15 +47,11 @@ def as_dict(results: Results, described: dict[str, Any]) -> dict[str, Any]:
     """Return all results as plain data."""
     return {
         "environment": described,
-        "goals": [
-            _ratio_as_dict(results, ratio) for ratio in GOALS if results.ratios(ratio.over, ratio.under)
-        ],
-        "ratios": [
-            _ratio_as_dict(results, ratio) for ratio in BESIDES if results.ratios(ratio.over, ratio.under)
-        ],
+        "goals": [_quantity_as_dict(results, each) for each in GOALS if each.measured(results)],
+        "ratios": [_quantity_as_dict(results, each) for each in BESIDES if each.measured(results)],
         "figures": [
-            {**figure._asdict(), **spread(values)._asdict(), "rounds": values}
-            for figure, values in results.rounds.items()
+            {**figure._asdict(), **_spread_as_dict(results.values(figure)), "rounds": rounds}
+            for figure, rounds in results.rounds.items()
         ],
         "curves": results.curves,
         "notes": results.notes,
@@ -61,12 +59,21 @@ def as_dict(results: Results, described: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ratio_as_dict(results: Results, ratio: Ratio) -> dict[str, Any]:
-    values = results.ratios(ratio.over, ratio.under)
-    described: dict[str, Any] = {"what": ratio.says, **spread(values)._asdict(), "rounds": values}
-    if ratio.goal:
-        described |= {"goal": ratio.goal, "reached": ratio.reached(spread(values).median)}
-    return described
+def _quantity_as_dict(results: Results, quantity: Quantity) -> dict[str, Any]:
+    values = quantity.values(results)
+    described: dict[str, Any] = {"what": quantity.says, **_spread_as_dict(values), "rounds": values}
+    if quantity.goal:
+        described |= {
+            "goal": quantity.goal,
+            "reached": quantity.reached(spread(values).median) if values else None,
+        }
+    floor = quantity.floor(results) if values else None
+    return described if floor is None else {**described, "floor": floor._asdict()}
+
+
+def _spread_as_dict(values: list[float]) -> dict[str, float | None]:
+    """Return the statistics by name, each None if all values are void."""
+    return spread(values)._asdict() if values else dict.fromkeys(Spread._fields)
 
 
 def write(results: Results, described: dict[str, Any], folder: Path) -> None:
@@ -100,8 +107,8 @@ def table(results: Results, described: dict[str, Any]) -> Iterator[str]:
         yield "**Wrong texts: the figures below say nothing.**"
         yield ""
         yield from (f"- {line}" for line in results.wrong)
-    yield from _ratios(results, "Goals", GOALS)
-    yield from _ratios(results, "Ratios besides", BESIDES)
+    yield from _quantities(results, "Goals", GOALS)
+    yield from _quantities(results, "Ratios besides", BESIDES)
     for measurement in dict.fromkeys(figure.measurement for figure in results.rounds):
         yield from _figures(results, measurement)
     yield ""
@@ -110,25 +117,35 @@ def table(results: Results, described: dict[str, Any]) -> Iterator[str]:
     yield from (f"- *{each.name}*: {each.says}" for each in ALL)
 
 
-def _ratios(results: Results, title: str, ratios: Iterable[Ratio]) -> Iterator[str]:
-    rows = []
-    for ratio in ratios:
-        values = results.ratios(ratio.over, ratio.under)
-        if values:
-            median, least, most = spread(values)
-            verdict = "" if not ratio.goal else "reached" if ratio.reached(median) else "**missed**"
-            cells = (ratio.says, ratio.goal, shown(median), f"{shown(least)} - {shown(most)}", verdict)
-            rows.append(f"| {' | '.join(cells)} |")
+def _quantities(results: Results, title: str, quantities: Iterable[Quantity]) -> Iterator[str]:
+    rows = [_row(results, quantity) for quantity in quantities if quantity.measured(results)]
     if rows:
         yield from ("", f"## {title}", "")
-        yield from ("| ratio | goal | measured | min - max | |", "|---|---|---|---|---|")
+        yield from ("| ratio or figure | goal | measured | min - max | |", "|---|---|---|---|---|")
         yield from rows
+
+
+def _row(results: Results, quantity: Quantity) -> str:
+    values = quantity.values(results)
+    cells = (quantity.says, quantity.goal, VOID, "", "")
+    if values:
+        median, least, most = spread(values)
+        remarks = [] if not quantity.goal else ["reached" if quantity.reached(median) else "**missed**"]
+        floor = quantity.floor(results)
+        if floor is not None:
+            remarks.append(
+                f"a client of zero cost: {shown(floor.ratio)} (the server takes {shown(floor.ours)} µs "
+                f"an event, for the bare drain {shown(floor.bare)})"
+            )
+        span = f"{shown(least)} - {shown(most)}"
+        cells = (quantity.says, quantity.goal, shown(median), span, "; ".join(remarks))
+    return f"| {' | '.join(cells)} |"
 
 
 def _figures(results: Results, measurement: str) -> Iterator[str]:
     """Yield the table of a measurement: a row per case and competitor, a column per figure."""
     figures = {
-        figure: values for figure, values in results.rounds.items() if figure.measurement == measurement
+        figure: rounds for figure, rounds in results.rounds.items() if figure.measurement == measurement
     }
     columns = list(dict.fromkeys(figure.what for figure in figures))
     yield from ("", f"## {measurement.capitalize()}", "")
@@ -141,8 +158,13 @@ def _figures(results: Results, measurement: str) -> Iterator[str]:
         yield f"| {case} | {who} | {' | '.join(cells)} |"
 
 
-def _cell(values: list[float] | None) -> str:
-    if not values:
+def _cell(rounds: list[float | None] | None) -> str:
+    """Return median, minimum and maximum of a figure, and the number of rounds that are void."""
+    if not rounds:
         return ""
+    values = [value for value in rounds if value is not None]
+    if not values:
+        return VOID
     median, least, most = spread(values)
-    return f"{shown(median)} ({shown(least)} - {shown(most)})" if len(values) > 1 else shown(median)
+    text = f"{shown(median)} ({shown(least)} - {shown(most)})" if len(rounds) > 1 else shown(median)
+    return text if len(values) == len(rounds) else f"{text}, {len(rounds) - len(values)} {VOID}"

@@ -37,8 +37,8 @@ def spread(values: Sequence[float]) -> Spread:
 class Results:
     """The results of a run."""
 
-    rounds: dict[Figure, list[float]] = field(default_factory=dict)
-    """Values of each figure, one per round in the order of measurement."""
+    rounds: dict[Figure, list[float | None]] = field(default_factory=dict)
+    """Values of each figure, one per round in the order of measurement; None if its run was void."""
     wrong: list[str] = field(default_factory=list)
     """Descriptions of wrong outputs, with the competitor."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -46,14 +46,23 @@ class Results:
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Pairs of numbers for the plot, by name."""
 
-    def add(self, figure: Figure, value: float) -> None:
+    def add(self, figure: Figure, value: float | None) -> None:
         """Record a figure's value in a round."""
         self.rounds.setdefault(figure, []).append(value)
+
+    def values(self, figure: Figure) -> list[float]:
+        """Return the values of a figure without those that are void; an empty list if there are none."""
+        return [value for value in self.rounds.get(figure, ()) if value is not None]
 
     def ratios(self, over: Figure, under: Figure) -> list[float]:
         """Return the ratios of two figures by round, since a disturbance in a round affects both."""
         pairs = zip(self.rounds.get(over, ()), self.rounds.get(under, ()), strict=False)
-        return [above / below for above, below in pairs if below]
+        return [above / below for above, below in pairs if above is not None and below]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at most `1 - share` of all values exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def shown(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench import live
 from bench.competitors import SABOTAGED
 from bench.drain import drain
 from bench.entries import load
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bench.drain import Drain
     from bench.entries import Load
     from bench.ground import Ground
+    from bench.live import Live, Pace
     from bench.options import Options
     from bench.progress import Progress
     from bench.results import Results
@@ -59,8 +61,8 @@ class Stage:
             self._loads[shape] = load(self.options.seed, shape, self.place.preloaded)
         return self._loads[shape]
 
-    def add(self, case: str, who: str, what: str, value: float) -> None:
-        """Record a figure."""
+    def add(self, case: str, who: str, what: str, value: float | None) -> None:
+        """Record a figure; None if its run was void."""
         self.results.add(Figure(self.measurement, case, who, what), value)
 
     def check(self, competitor: Competitor, case: str, wrong: list[str]) -> None:
@@ -69,11 +71,24 @@ class Stage:
 
     def drain(self, case: str, competitor: Competitor, input_: Load, processes: int = 1) -> Drain:
         """Measure how a competitor drains an input, and check its outputs."""
-        runner = SABOTAGED if self.options.sabotage and competitor.rebuilds else competitor
-        result = drain(self.place, runner, input_, processes)
+        result = drain(self.place, self._runner(competitor), input_, processes)
         self.check(competitor, case, result.wrong)
         self.progress.say(
             f"{self.measurement}, {case}: {competitor.name} {result.events_per_second:,.0f} events/s "
             f"({result.events:,} in {result.seconds:.2f} s)"
         )
         return result
+
+    def live(self, case: str, competitor: Competitor, input_: Load, pace: Pace) -> Live:
+        """Measure how a competitor keeps up with a publisher, and check its outputs."""
+        result = live.run(self.place, self._runner(competitor), input_, pace)
+        self.check(competitor, case, result.wrong)
+        if result.void:
+            self.progress.say(
+                f"{self.measurement}, {case}: {competitor.name}, void: the publisher kept only "
+                f"{result.pace:.1%} of its pace"
+            )
+        return result
+
+    def _runner(self, competitor: Competitor) -> Competitor:
+        return SABOTAGED if self.options.sabotage and competitor.rebuilds else competitor

@@ -21,15 +21,20 @@ from chaos.observer import Observer, Takeovers
 from chaos.plan import make_plan
 from chaos.processes import RELAY_COMMAND, Server, Workers, WorkerSlot, worker_command
 from chaos.producer import Producer
+from chaos.prometheus import Prometheus, compare
 from chaos.proxy import Proxy
 from chaos.receiver import SECRET, SECRET_VARIABLE, Receiver
 from chaos.verdict import Verdict
 from deltaloom import StreamNames
+from embedded.free_ports import HOST, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from chaos.options import Options
+
+_SCRAPED_FIRST = 60
+"""Seconds before the run that queries for counters include."""
 
 _QUIET = 1.0
 """Seconds to listen at the end for outputs that should not come."""
@@ -54,6 +59,8 @@ class Progress:
     entries_taken_over: int = 0
     looked_up: int = 0
     folder: Path = Path()
+    metrics: dict[str, int] = field(default_factory=dict)
+    """Counters of all processes at the end, if they were scraped."""
     log_lines: Counter[str] = field(default_factory=Counter)
     """Counts of errors in the workers' logs, by event name and last line of the traceback."""
 
@@ -73,6 +80,7 @@ class Bench:
         self.grouped = Grouped(self.verdict.violate)
         self.receiver = Receiver(options.seed, self.deliveries, self.grouped)
         listeners = (self.deliveries, self.grouped)
+        self.prometheus = Prometheus(self.folder) if options.prometheus else None
         self.observer = Observer(self.server, self.names, self.verdict, listeners)
         self.takeovers = Takeovers(self.server, self.names)
         self.progress = Progress(
@@ -96,9 +104,11 @@ class Bench:
                 file.write_text(self.receiver.configuration(), encoding="utf-8")
                 for processes, count in ((workers, options.workers), (relays, options.relays)):
                     processes.environment = self._environment()
-                    processes.slots = [WorkerSlot(number) for number in range(count)]
+                    processes.slots = [WorkerSlot(number, self._own_environment()) for number in range(count)]
                     for slot in processes.slots:
                         await processes.start(slot)
+                if self.prometheus is not None:
+                    await self.prometheus.start()
                 await self._disturb(workers, relays)
                 await self._settle(workers, relays)
         finally:
@@ -106,6 +116,8 @@ class Bench:
             await workers.kill_all()
             await relays.kill_all()
             await self.server.kill()
+            if self.prometheus is not None:
+                await self.prometheus.kill()
         self._read_logs()
         self.progress.phase = "done"
         return self.progress
@@ -114,6 +126,14 @@ class Bench:
         """Return the mean intervals of the faults, without relay faults if no relay runs."""
         intervals = self.options.intervals.items()
         return {kind: each for kind, each in intervals if self.options.relays or "relay" not in kind}
+
+    def _own_environment(self) -> dict[str, str]:
+        """Return the settings of one worker or relay: its metrics' address, if they are scraped."""
+        if self.prometheus is None:
+            return {}
+        port = free_port()
+        self.prometheus.ports.append(port)
+        return {"DELTALOOM_HTTP": f"{HOST}:{port}"}
 
     def _environment(self) -> dict[str, str]:
         options = self.options
@@ -173,7 +193,7 @@ class Bench:
             publishing = asyncio.gather(
                 *(p.run(lambda: self.observer.lag < options.backlog, ends) for p in producers)
             )
-            await _first_failure_or_all(publishing, *watching)
+            await _first_failure_or_all(publishing, disturbing, *watching)
             progress.seconds = time.monotonic() - began
             if options.fail_fast and self.verdict.violations:
                 await end_tasks(disturbing)
@@ -207,6 +227,9 @@ class Bench:
     async def _settle(self, workers: Workers, relays: Workers) -> None:
         if self.options.fail_fast and self.verdict.violations:
             return
+        if self.prometheus is not None:
+            await self.prometheus.caught_up()
+            await self._look_at_dashboard(self.prometheus)
         for wrong in (*await workers.end(), *await relays.end()):
             self.verdict.violate("worker died", wrong)
         await self.observer.drain()
@@ -219,6 +242,53 @@ class Bench:
                 "unaccounted", f"{missed} entries of outputs were trimmed before they were read"
             )
         self.verdict.end(await self.observer.ending())
+        if self.prometheus is not None:
+            await self._compare_metrics(self.prometheus)
+
+    async def _look_at_dashboard(self, prometheus: Prometheus) -> None:
+        """Evaluate the dashboard while all processes run: each panel must have data."""
+        seconds = time.monotonic() - self.progress.began + _SCRAPED_FIRST
+        asked, empty = await prometheus.empty_panels(seconds, relays=self.options.relays > 0)
+        self.progress.metrics["expressions of the dashboard"] = asked
+        for expression in empty:
+            self.verdict.violate("wrong metric", f"the dashboard shows nothing for {expression}")
+
+    async def _compare_metrics(self, prometheus: Prometheus) -> None:
+        """Compare the counters with the accounts.
+
+        The stored counts are exact. A process that was killed, or a lost reply, takes with it what it had
+        counted since the last scrape; so in a run with faults, its counters may be below the accounts.
+        """
+        totals, seconds = self.verdict.totals, time.monotonic() - self.progress.began + _SCRAPED_FIRST
+        accounts = {
+            "entries_acknowledged_total": totals["entries"],
+            "texts_finished_total": totals["texts out"],
+            "alerts_raised_total": totals["alerts out"],
+            "dead_letters_total": totals["dead letters out"],
+            "late_events_total": totals["late"],
+            "entries_lost_total": 0,
+        }
+        ranges = {name: (account, account) for name, account in accounts.items()}
+        # An event that became a dead letter is counted only if its type could be read.
+        ranges["events_total"] = (totals["events"] - totals["dead letters out"], totals["events"])
+        counted: dict[str, float] = {}
+        for name in ranges:
+            counted |= {name: sum((await prometheus.increases(f"deltaloom_{name}", seconds)).values())}
+        stored = await prometheus.latest("deltaloom_stored_counts_total", seconds, "count")
+        of_stored = {
+            "late": totals["late"],
+            "contradicted": totals["contradictions"],
+            "without_effect": sum(count for name, count in totals.items() if name.startswith("type:")),
+            "lost": 0,
+        }
+        stored_ranges = {name: (account, account) for name, account in of_stored.items()}
+
+        def wrong(what: str) -> None:
+            self.verdict.violate("wrong metric", what)
+
+        compare(counted, ranges, exact=not self.progress.faults.total(), wrong=wrong)
+        compare(stored, stored_ranges, exact=True, wrong=wrong)
+        self.progress.metrics |= {name: round(value) for name, value in (*counted.items(), *stored.items())}
 
     def _read_logs(self) -> None:
         import json  # noqa: PLC0415
@@ -234,13 +304,15 @@ class Bench:
                     self.progress.log_lines[f"{entry.get('event')}: {last}"[:160]] += 1
 
 
-async def _first_failure_or_all(publishing: Awaitable[object], *watching: asyncio.Task[None]) -> None:
-    """Wait for the producers, but fail at once if a watching task fails."""
+async def _first_failure_or_all(publishing: Awaitable[object], *beside: asyncio.Task[None]) -> None:
+    """Wait for the producers, but fail at once if a task beside them fails."""
     main = asyncio.ensure_future(publishing)
-    done, _ = await asyncio.wait({main, *watching}, return_when=asyncio.FIRST_COMPLETED)
+    waiting = {main, *beside}
     try:
-        for task in done:
-            task.result()
+        while main in waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
     finally:
         await end_tasks(main)
 

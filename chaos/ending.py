@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -28,8 +28,15 @@ async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run_to_the_end(program: Coroutine[Any, Any, T]) -> T:
+def run_to_the_end(
+    program: Coroutine[Any, Any, T], run: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run
+) -> T:
     """Run a program so that SIGTERM ends it like Ctrl-C, after it has ended its processes.
+
+    Args:
+        program: the program.
+        run: runs it in an event loop. A program that kills servers needs asyncio's: for a connection that the
+            server has just closed, uvloop raises RuntimeError, which redis-py passes on.
 
     Raises:
         KeyboardInterrupt: SIGTERM or Ctrl-C has ended the program.
@@ -42,6 +49,6 @@ def run_to_the_end(program: Coroutine[Any, Any, T]) -> T:
         return await program
 
     try:
-        return asyncio.run(until_ended())
+        return run(until_ended())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

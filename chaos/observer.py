@@ -169,7 +169,7 @@ class Observer:
     async def ending(self) -> Ending:
         """Return the state that is stored now."""
         names = self.names
-        stays = {names.deltas, names.assembled, names.alerts, names.dead_letters}
+        stays = {names.deltas, names.assembled, names.alerts, names.deliveries, names.dead_letters}
         stays |= {names.name(name) for name in ("counts", "counted-types", "counted-fields", "format")}
         async with self._server.client() as client:
             counts = await client.hgetall(names.name("counts"))

@@ -31,6 +31,8 @@ class Options:
     """Maximum time for texts to come out after the faults have ended, beyond the idle timeout."""
     backlog: int = 4000
     """Maximum number of unread entries; above it no new response is begun."""
+    prometheus: bool = False
+    """Scrape all processes with a Prometheus, and compare its counters with the accounts."""
     sabotage: str | None = None
     fail_fast: bool = False
     json: Path | None = None
@@ -88,6 +90,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         default=120.0,
         help="maximum seconds for texts to come out at the end, beyond the idle timeout (default 120)",
     )
+    add(
+        "--prometheus",
+        action="store_true",
+        help="scrape all processes with a real Prometheus, and compare its counters with the accounts",
+    )
     add("--json", type=Path, metavar="FILE", help="also write the result to this file, as JSON")
     add("--fail-fast", action="store_true", help="stop at the first violation that is found during the run")
     add("--keep", action="store_true", help="keep the folder with the workers' logs")
@@ -103,6 +110,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         claim_time=given.claim_time,
         idle_timeout=given.idle_timeout,
         settle_time=given.settle_time,
+        prometheus=given.prometheus,
         sabotage=given.sabotage,
         fail_fast=given.fail_fast,
         json=given.json,

@@ -100,6 +100,8 @@ class WorkerSlot:
     """A slot for successive processes of one worker."""
 
     number: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings of its processes beside those of all workers."""
     process: asyncio.subprocess.Process | None = None
     stopped: bool = False
     killed: bool = False
@@ -136,7 +138,7 @@ class Workers:
         with (self.folder / f"{self.what}-{slot.number}.log").open("ab") as log:
             slot.process = await asyncio.create_subprocess_exec(
                 *self.command,
-                env={**environment, **self.environment},
+                env={**environment, **self.environment, **slot.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

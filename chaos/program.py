@@ -12,7 +12,7 @@ from chaos.processes import BenchError
 from embedded import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 WRONG, NOT_RUN, INTERRUPTED = 1, 2, 130
@@ -44,13 +44,19 @@ class Bench(Protocol):
         ...
 
 
-def carry_out(name: str, make: Callable[[Any], Bench], options: Options, report: Any) -> int:
-    """Run a bench, and return the exit code.
+def carry_out(
+    name: str,
+    make: Callable[[Any], Bench],
+    options: Options,
+    report: Any,
+    run: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+) -> int:
+    """Run a bench with `run`, and return the exit code.
 
     0 without violations, else `WRONG`, `NOT_RUN` or `INTERRUPTED`.
     """
     try:
-        progress = run_to_the_end(_run(make, options, report))
+        progress = run_to_the_end(_run(make, options, report), run)
     except (BenchError, EmbeddedServerError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         return NOT_RUN

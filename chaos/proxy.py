@@ -148,5 +148,5 @@ class Proxy:
         if replies:
             connection.abort()
         else:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError if it is closed
                 writer.write_eof()

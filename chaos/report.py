@@ -49,15 +49,10 @@ def show(options: Options, progress: Progress) -> None:
     table = Table(title=f"chaos, seed {options.seed}", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("how many", justify="right")
-    for name, value in result["run"].items():
-        table.add_row(name, _shown(value))
-    table.add_section()
-    for name, value in result["faults"].items():
-        table.add_row(f"fault: {name}", _shown(value))
-    table.add_section()
-    for name, value in result["counts"].items():
-        table.add_row(name, _shown(value))
-    table.add_section()
+    for section, before in (("run", ""), ("faults", "fault: "), ("counts", ""), ("metrics", "metric: ")):
+        for name, value in result[section].items():
+            table.add_row(f"{before}{name}", _shown(value))
+        table.add_section()
     for name, value in result["violations"].items():
         table.add_row(name, Text(_shown(value), style="bold red" if value else "green"))
     console.print(table)
@@ -122,6 +117,7 @@ def as_dict(options: Options, progress: Progress) -> dict[str, Any]:
             "taken over after, median s": round(statistics.median(delays), 2) if delays else None,
             "taken over after, longest s": round(delays[-1], 2) if delays else None,
         },
+        "metrics": progress.metrics,
         "violations": {kind: progress.verdict.violations[kind] for kind in KINDS},
         "examples": progress.verdict.examples,
         "log": dict(progress.log_lines),

@@ -11,6 +11,7 @@ import itertools
 import os
 import signal
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from deltaloom import GROUP
@@ -35,12 +36,12 @@ def _change(script: str, safeguard: str, instead: str) -> None:
         raise SystemExit(f"{script}.lua has changed: {safeguard!r} is there {text.count(safeguard)} times")
     changed = text.replace(safeguard, instead)
     before = scripts.source
-    scripts.source = lambda name: changed if name == script else before(name)
+    scripts.source = cache(lambda name: changed if name == script else before(name))
 
 
 def finish_guard() -> None:
     """Remove the checks that a part is unfinished, its log unchanged and its item unwritten."""
-    _change("settle", "if redis.call('HGET', state, part) == 'done' then", "if false then")
+    _change("settle", "if text.is_done or is_finished[text.log] then", "if false then")
     _change("settle", "if text.log_bytes_now ~= text.log_bytes then return false end", "")
     _change("settle", "if text.message and not text.was_in_item then", "if text.message then")
 

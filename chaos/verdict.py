@@ -40,6 +40,7 @@ KINDS = (
     "missing dead letter",
     "unknown dead letter",
     "unaccounted",
+    "wrong metric",
     "key left behind",
     "not settled",
     "worker died",
@@ -125,6 +126,11 @@ class Verdict:
         self._early: dict[tuple[str, str], list[Message]] = {}
         """Dead letters of entries that are not known to be stored yet, by stream and id."""
         self._may_be_contradicted: set[int] = set()
+        self._unexpected_contradictions: list[tuple[PartId, str]] = []
+        """Part and alert id of each contradiction that the input does not explain.
+
+        It is no violation if the response is unclear, which is certain only when all entries are stored.
+        """
         self._complete: set[int] = set()
         self._ids: set[int] = set()
 
@@ -236,12 +242,11 @@ class Verdict:
     def _contradiction(self, key: PartId, message: Message) -> None:
         """Check an alert about a contradiction: some event has another text, and it comes once per part."""
         self.totals["contradictions"] += 1
-        unclear = {name for name, _ in self.unclear}
         identity = hash(message.fields["id"])
         if identity in self._ids:
             self.violate("doubled alert", f"contradicted {named(key)} again ({message.id})")
-        elif hash(key) not in self._may_be_contradicted and key.response_id not in unclear:
-            self.violate("wrong alert", f"contradicted {named(key)} ({message.id})")
+        elif hash(key) not in self._may_be_contradicted:
+            self._unexpected_contradictions.append((key, message.id))
         self._ids.add(identity)
 
     def _stop(self, message: Message) -> None:
@@ -290,6 +295,7 @@ class Verdict:
         for part in self._parts.values():
             if not self._is_unclear(part):
                 self._missing(part)
+        self._check_contradictions()
         for stop in self._stops:
             self.violate("missing alert", f"{stop.type} of {stop.response_id or stop.item_id}")
         for name, response in self._responses.items():
@@ -303,6 +309,13 @@ class Verdict:
                 self.violate("key left behind", leftover.name)
         if ending.pending or ending.unread:
             self.violate("not settled", f"{ending.pending} entries pending, {ending.unread} unread")
+
+    def _check_contradictions(self) -> None:
+        """Report unexpected contradictions, except those of unclear responses and items."""
+        unclear = {each for owner in self.unclear for each in owner}
+        for key, alert_id in self._unexpected_contradictions:
+            if (key.response_id or key.item_id) not in unclear:
+                self.violate("wrong alert", f"contradicted {named(key)} ({alert_id})")
 
     # ------------------------------------------------------------------------------ comparison
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = ("client/deltaloom", "demo", "embedded", "handlers", "service")
+PROGRAM = ("archive", "client/deltaloom", "console", "demo", "embedded", "handlers", "service", "tap")
 """Folders in which no two classes and no two modules share a name."""
 
-ALL = (*PROGRAM, "bench", "chaos", "checks", "hostile", "mutation", "tests")
+ALL = (*PROGRAM, "bench", "chaos", "checks", "hostile", "mutation", "release", "tests")
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -1,1 +1,1 @@
-"""A first look at deltaloom: a server, a worker, a relay and eight streams. `make demo` runs it."""
+"""A first look at deltaloom: a server, a worker, a relay and eleven streams. `make demo` runs it."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from demo.clock import Clock
     from demo.progress import Happening, Progress
 
-_FRAMES_PER_SECOND = 15
+_FRAMES_PER_SECOND = 10
 ALL_WELL = "Everything came out as it should."
 NOT_WELL = "Not everything came out as it should:"
 

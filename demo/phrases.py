@@ -24,6 +24,8 @@ RING_TONE: Final[Tone] = "bold magenta"
 PHASES: Final[dict[str, tuple[str, str]]] = {
     "deltaloom.refusal.opened": ("opened", "the first delta"),
     "deltaloom.refusal.finished": ("finished", "the last event"),
+    "deltaloom.response.filtered": ("filtered", "the last event"),
+    "deltaloom.response.fallback": ("fallback", "the last event"),
 }
 """Name of each alert type's phase, and the event that raises the alert."""
 
@@ -69,22 +71,37 @@ def _ms(time: datetime) -> int:
 def words(happening: Happening) -> Words:
     """Return a happening in words."""
     if happening.message is None:
-        return Words("begins", "", "dim")
+        how = f"translated from {happening.dialect}" if happening.dialect else ""
+        return Words("begins", how, "dim")
     if isinstance(happening.message, Rang):
         return Words("webhook rang", _of_ring(happening.message), RING_TONE)
     message = happening.message.message
     if isinstance(message, DeadLetter):
         return Words("dead letter", f"{message.reason}: {excerpt(message.error, 90)}", LETTER_TONE)
     if isinstance(message, ModerationAlert):
-        if message.type == "deltaloom.refusal.opened":
-            return Words("ALERT opened", f"refusal, so far {_quoted(message.text, 40)}", ALERT_TONE)
-        return Words("ALERT finished", f"{message.status}, {message.integrity}", "red")
+        return _of_alert(message)
     return Words("text", _of_text(message), INTEGRITY_TONES[message.integrity])
 
 
 def _of_ring(rang: Rang) -> str:
     phase, since = PHASES.get(rang.message.type, (rang.message.type, "what raised it"))
     return f"{phase}, {after_ms(rang)} ms after {since}: {rang.severity}, {rang.category}"
+
+
+def _of_alert(alert: ModerationAlert) -> Words:
+    if alert.type == "deltaloom.refusal.opened":
+        return Words("ALERT opened", f"refusal, so far {_quoted(alert.text, 40)}", ALERT_TONE)
+    if alert.type == "deltaloom.refusal.finished":
+        return Words("ALERT finished", f"{alert.status}, {alert.integrity}", "red")
+    phase, _ = PHASES.get(alert.type, (alert.type, ""))
+    return Words(f"ALERT {phase}", _of_end(alert), ALERT_TONE)
+
+
+def _of_end(alert: ModerationAlert) -> str:
+    """Return what an alert says about the end of a response."""
+    if alert.fallback is not None:
+        return f"{alert.fallback.to_model} answered in place of {alert.fallback.from_model}"
+    return ", ".join(each for each in (alert.status, alert.reason, alert.provider_category) if each)
 
 
 def _of_text(text: AssembledText) -> str:

@@ -1,6 +1,7 @@
 """The programme: start, speed and expected outcome of each stream.
 
-The files in `streams/` hold the events of the API, line by line. This table holds what a file cannot express.
+The files in `streams/` hold the events of the API, line by line, or the bytes of another provider. This table
+holds what a file cannot express.
 The expected texts are not in it: `demo.stream` reads them from the files.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from deltaloom.messages import DeadLetterReason, Integrity, Kind, Status
+    from deltaloom.messages import AlertType, DeadLetterReason, Integrity, Kind, Status
 
 
 class ExpectedOutcome(NamedTuple):
@@ -40,6 +41,10 @@ class Plan:
     dead_letters: tuple[DeadLetterReason, ...] = ()
     coalesce: int = 1
     """Number of events that the producer puts into one entry."""
+    dialect: str | None = None
+    """Dialect of the bytes that the producer translates; None for events of the Responses API."""
+    alert: AlertType | None = None
+    """Type of the alert that the end of the response raises; None for none."""
 
 
 PROGRAMME = (
@@ -55,6 +60,32 @@ PROGRAMME = (
             ExpectedOutcome("reasoning_summary"),
             ExpectedOutcome("reasoning_summary", "incomplete", "max_output_tokens", "verified"),
         ),
+    ),
+    Plan(
+        "boutique",
+        2.0,
+        0.7,
+        7.4,
+        (ExpectedOutcome("reasoning"), ExpectedOutcome("refusal")),
+        dialect="openai.chat",
+    ),
+    Plan(
+        "lighthouse",
+        1.4,
+        0.8,
+        8.4,
+        (ExpectedOutcome("reasoning"), ExpectedOutcome("output_text")),
+        dialect="anthropic.messages",
+        alert="deltaloom.response.fallback",
+    ),
+    Plan(
+        "aquarium",
+        3.0,
+        0.6,
+        5.6,
+        (ExpectedOutcome("reasoning"), ExpectedOutcome("output_text")),
+        dialect="gemini.generate_content",
+        alert="deltaloom.response.filtered",
     ),
     Plan("helpdesk", 5.0, 0.9, 4.8, (ExpectedOutcome("refusal"),)),
     Plan("schoolbook", 0.9, 0.5, 8.2, (ExpectedOutcome("reasoning"), ExpectedOutcome("output_text"))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from demo.pacing import publications
 
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 async def replay(client: Redis, names: StreamNames, stream: Stream, progress: Progress, clock: Clock) -> None:
     """Publish a stream's events, each at its time.
 
-    Entries carry the response id and the tenant; the worker learns the model from the events.
+    Entries carry the response id and the tenant, and of a translated stream also its provider, dialect and
+    model. The worker learns the model of the others from the events.
     """
     for publication in publications(stream):
         await asyncio.sleep(clock.until(publication.at))
-        entry_id = await client.xadd(
-            names.deltas,
-            {"event": publication.body, "response_id": stream.response_id, "tenant": stream.name},
-        )
+        fields: Any = {"event": publication.body, **stream.context}
+        entry_id = await client.xadd(names.deltas, fields)
         progress.published(stream, publication, str(entry_id), clock.now)
     progress.tracks[stream.response_id].all_sent = True

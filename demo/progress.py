@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 from demo.stream import PartName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from deltaloom.messages import AssembledText, DeadLetter, ModerationAlert
     from demo.pacing import Publication
     from demo.stream import Stream
 
 T = TypeVar("T")
+M = TypeVar("M", "AssembledText", "ModerationAlert")
 
 
 class Arrived(NamedTuple, Generic[T]):
@@ -59,6 +60,8 @@ class Happening(NamedTuple):
     stream: str
     message: Arrived[AssembledText] | Arrived[ModerationAlert] | Arrived[DeadLetter] | Rang | None = None
     """Message or webhook call; None if the stream began."""
+    dialect: str | None = None
+    """Dialect of a stream that began, if it is translated."""
 
 
 @dataclass(slots=True)
@@ -94,6 +97,8 @@ class Progress:
     streams: Sequence[Stream]
     listener: Callable[[Happening], None] = _ignore
     """Function that is called with each happening at once."""
+    tapped: Mapping[str, str] = field(default_factory=dict)
+    """Response id of each stream that passes through a tap, by tenant: the tap makes another id."""
     tracks: dict[str, Track] = field(init=False)
     """Progress of each stream, by response id."""
     events: int = 0
@@ -116,7 +121,7 @@ class Progress:
         track = self.tracks[stream.response_id]
         if not track.began:
             track.began = True
-            self._happened(Happening(now, stream.name))
+            self._happened(Happening(now, stream.name, dialect=stream.plan.dialect))
         track.latest = now
         self.entries += 1
         self.events += len(publication.lines)
@@ -132,6 +137,7 @@ class Progress:
 
     def text_came(self, arrived: Arrived[AssembledText], now: float) -> None:
         """Record a finished text."""
+        arrived = arrived._replace(message=self._named(arrived.message))
         self.texts.append(arrived)
         text = arrived.message
         track = self.tracks.get(text.response_id or "")
@@ -141,6 +147,7 @@ class Progress:
 
     def alert_came(self, arrived: Arrived[ModerationAlert], now: float) -> None:
         """Record an alert on the stream."""
+        arrived = arrived._replace(message=self._named(arrived.message))
         self.alerts.append(arrived)
         alert = arrived.message
         track = self.tracks.get(alert.response_id or "")
@@ -155,11 +162,17 @@ class Progress:
 
     def webhook_rang(self, rang: Rang, now: float) -> None:
         """Record an alert that the webhook received."""
+        rang = rang._replace(message=self._named(rang.message))
         self.rings.append(rang)
         track = self.tracks.get(rang.message.response_id or "")
         if track is not None and track.rang is None:
             track.rang = rang
         self._happened(Happening(now, self._name(rang.message.response_id), rang))
+
+    def _named(self, message: M) -> M:
+        """Return a message with the response id of the programme."""
+        response_id = self.tapped.get(message.tenant or "")
+        return message if response_id is None else message.model_copy(update={"response_id": response_id})
 
     @property
     def complete(self) -> bool:
@@ -167,11 +180,12 @@ class Progress:
         texts = sum(len(stream.expected) for stream in self.streams)
         refusals = sum(each.part.kind == "refusal" for stream in self.streams for each in stream.expected)
         letters = sum(len(stream.plan.dead_letters) for stream in self.streams)
+        alerts = 2 * refusals + sum(stream.plan.alert is not None for stream in self.streams)
         return (
             all(track.all_sent for track in self.tracks.values())
             and len(self.texts) >= texts
-            and len(self.alerts) >= 2 * refusals
-            and len(self.rings) >= 2 * refusals
+            and len(self.alerts) >= alerts
+            and len(self.rings) >= alerts
             and len(self.letters) >= letters
         )
 

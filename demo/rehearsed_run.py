@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def run_demo(pace: float) -> int:
-    """Run the demo, and return the exit code.
+def run_demo(pace: float, *, through_tap: bool = False, shows_console: bool = False) -> int:
+    """Run the demo, and return the exit code. With a tap, the translated streams pass through it.
 
     Raises:
         EmbeddedServerError: no server can be started; the message has the reason and the remedy.
@@ -30,7 +30,7 @@ def run_demo(pace: float) -> int:
     received: list[int] = []
     try:
         with _unwinding_on_signals(received):
-            wrong = perform(progress, clock, watcher)
+            wrong = perform(progress, clock, watcher, through_tap=through_tap, shows_console=shows_console)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted; the server, the worker and the relay are stopped.\n")
         return 128 + (received or [signal.SIGINT])[0]  # the convention of shells

@@ -1,22 +1,24 @@
 """Streams of the demo: the events to publish, and the texts that must result.
 
-A file in `streams/` holds one streamed response, one event per line, in the order of sending. A repeated line
-is published twice, as by a producer that retries; a line that is not JSON is published unchanged. The
-expected texts are derived from the file by the simplest code possible, without any code of the worker, which
-they verify.
+A file in `streams/` holds one streamed response. A `.jsonl` has one event per line, in the order of sending.
+A repeated line is published twice, as by a producer that retries; a line that is not JSON is published
+unchanged. Any other file has the bytes of another provider's API, which a translator turns into events, as in
+a producer. The expected texts are derived from the events by the simplest code possible, without any code of
+the worker, which they verify.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from deltaloom.dialects import Translator
 from demo.plan import PROGRAMME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from deltaloom.messages import Kind
     from demo.plan import ExpectedOutcome, Plan
@@ -70,6 +72,10 @@ class Stream:
     safety_identifier: str | None
     lines: tuple[Line, ...]
     expected: tuple[Expected, ...]
+    context: Mapping[str, str]
+    """Context that the producer gives with each entry."""
+    body: bytes = b""
+    """Bytes of another provider's API; empty for events of the Responses API."""
 
     @property
     def name(self) -> str:
@@ -101,13 +107,29 @@ def joined_halves(text: str) -> str:
 def load() -> tuple[Stream, ...]:
     """Return the programme's streams with their expected texts."""
     folder = resources.files("demo") / "streams"
-    return tuple(
-        parse(plan, (folder / f"{plan.name}.jsonl").read_text(encoding="utf-8")) for plan in PROGRAMME
-    )
+    streams = []
+    for plan in PROGRAMME:
+        if plan.dialect is None:
+            streams.append(parse(plan, (folder / f"{plan.name}.jsonl").read_text(encoding="utf-8")))
+        else:
+            streams.append(translated(plan, (folder / f"{plan.name}.sse").read_bytes()))
+    return tuple(streams)
 
 
-def parse(plan: Plan, content: str) -> Stream:
-    """Parse a stream's file.
+def translated(plan: Plan, body: bytes) -> Stream:
+    """Translate the bytes of another provider, and parse the events.
+
+    Raises:
+        ValueError: the number or kinds of the texts differ from the programme's outcomes.
+    """
+    translator = Translator(plan.dialect, response_id=f"resp_{plan.name}")
+    events = [*translator.feed(body), *translator.end()]
+    content = "\n".join(json.dumps(event, separators=(",", ":")) for event in events)
+    return replace(parse(plan, content, translator.context), body=body)
+
+
+def parse(plan: Plan, content: str, context: Mapping[str, str] | None = None) -> Stream:
+    """Parse events, one per line; `context` is that of their producer.
 
     Raises:
         ValueError: the number or kinds of its texts differ from the programme's outcomes.
@@ -130,9 +152,10 @@ def parse(plan: Plan, content: str) -> Stream:
         plan,
         created["id"],
         created["model"],
-        created["safety_identifier"],
+        created.get("safety_identifier"),
         tuple(lines),
         tuple(_expected(plan, parts)),
+        {**(context or {}), "response_id": created["id"], "tenant": plan.name},
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KINDS: tuple[Kind, ...] = get_args(KnownKind)
 INTEGRITIES: tuple[Integrity, ...] = get_args(KnownIntegrity)
 _OPENED = "deltaloom.refusal.opened"
+_FINISHED = "deltaloom.refusal.finished"
 
 _ROOMY = 80
 """Width of a terminal, in columns, from which two tables stand side by side."""
@@ -41,6 +42,8 @@ class Summary:
     texts: Counter[tuple[Kind, Integrity]]
     alerts_opened: int
     alerts_finished: int
+    alerts_ended: int
+    """Alerts about the ends of responses."""
     dead_letters: Counter[str]
     to_text_ms: Sequence[int]
     """Milliseconds from the entry that closed a text to the text's entry; abandoned texts are omitted."""
@@ -63,7 +66,8 @@ def summarised(progress: Progress) -> Summary:
         repeats=sum(text.message.duplicate_count for text in progress.texts),
         texts=Counter((text.message.kind, text.message.integrity) for text in progress.texts),
         alerts_opened=len(opened),
-        alerts_finished=len(progress.alerts) - len(opened),
+        alerts_finished=sum(alert.message.type == _FINISHED for alert in progress.alerts),
+        alerts_ended=sum(alert.message.kind is None for alert in progress.alerts),
         dead_letters=Counter(str(letter.message.reason) for letter in progress.letters),
         to_text_ms=sorted(ms for ms in to_text if ms is not None),
         to_alert_ms=sorted(ms for ms in to_alert if ms is not None),
@@ -85,6 +89,7 @@ def _numbers(summary: Summary) -> list[tuple[str, str, str]]:
         ("events in", f"{summary.events} in {plural(summary.entries, 'entry')}", ""),
         ("repeats dropped", f"{summary.repeats}", ""),
         ("alerts", f"{summary.alerts_opened} opened, {summary.alerts_finished} finished", ALERT_TONE),
+        ("alerts about ends", f"{summary.alerts_ended}", ALERT_TONE if summary.alerts_ended else ""),
         (
             "webhook rang",
             f"{plural(summary.rings, 'time')}, verified" if summary.rings else "never",

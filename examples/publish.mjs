@@ -7,6 +7,7 @@ await client.connect();
 const stream = `${process.env.DELTALOOM_PREFIX ?? "deltaloom"}:deltas`;
 
 const part = { item_id: "msg_1", output_index: 0, content_index: 0 };
+/** @type {import("./types/Event.js").Event[]} */
 const events = [
   { type: "response.refusal.delta", sequence_number: 1, delta: "I'm sorry,", ...part },
   { type: "response.refusal.delta", sequence_number: 2, delta: " but no.", ...part },

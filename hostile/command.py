@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from chaos.program import carry_out
 from hostile import options as command_line
 from hostile import report
@@ -15,4 +17,4 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench, and return the exit code."""
-    return carry_out("hostile", Bench, command_line.parse(arguments), report)
+    return carry_out("hostile", Bench, command_line.parse(arguments), report, uvloop.run)

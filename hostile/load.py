@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _PROBE_AFTER = 12.0
 _APART = 3.0
 """Seconds between the starts of two generators, so that their worst entries do not coincide."""
-_ALONE = 4
-"""Factor for the share of a generator that runs alone."""
 
 
 class Load:
@@ -86,7 +84,7 @@ class Load:
         `begin_hostile` is called at the end of the warm-up.
         """
         options = self._options
-        ends_at = time.monotonic() + options.warm_up + options.seconds
+        ends_at = float("inf")
 
         def ends() -> bool:
             return time.monotonic() >= ends_at or self._over.is_set()
@@ -98,6 +96,7 @@ class Load:
             await asyncio.wait({publishing}, timeout=options.warm_up)
             begin_hostile()
             began = time.monotonic()
+            ends_at = began + options.seconds  # from here, since a busy machine may begin late
             await self._attack(ends, probe)
             self.seconds = time.monotonic() - began
             await publishing
@@ -136,7 +135,7 @@ class Load:
         ledger = self._verdict.ledger
         share = generator.share / WHOLE
         if len(options.generators) == 1:
-            share = min(1, _ALONE * share)
+            share = min(1, generator.factor * share)
         return Attacker(generator, entries, self._server, self._stream_of(), ledger, rate * share)
 
     def _stream_of(self) -> Callable[[Entry], str]:

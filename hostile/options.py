@@ -33,7 +33,7 @@ class Options:
     generators: tuple[str, ...] = _MIX
     rate: float = 1.05
     """Megabytes of hostile entries per second, of all generators together."""
-    honest: float = 20.0
+    honest: float = 10.0
     """Honest responses begun per second."""
     idle_timeout: float = 15.0
     settle_time: float = 60.0

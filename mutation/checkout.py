@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mutation.change import Change
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("deltaloom", "demo", "embedded", "handlers", "service")
+PACKAGES = ("archive", "deltaloom", "demo", "embedded", "handlers", "service", "tap")
 NOT_PASSED_ON = frozenset(
     {
         "ARGS",
@@ -111,7 +111,7 @@ class Checkout:
         (packages / "tree.pth").write_text("".join(f"{path}\n" for path in paths), "utf-8")
         command = folder / "bin" / "deltaloom"
         command.write_text(
-            f"#!{self.python}\nimport sys\nfrom service.cli import main\nsys.exit(main())\n", "utf-8"
+            f"#!{self.python}\nimport sys\nfrom service.__main__ import main\nsys.exit(main())\n", "utf-8"
         )
         command.chmod(0o755)
         for tool in Path(sys.executable).parent.iterdir():

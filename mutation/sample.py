@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mutation.change import Change
     from mutation.equivalent import Equivalents
 
-SCOPE: Final = ("client/deltaloom", "embedded", "handlers", "service")
+SCOPE: Final = ("archive", "client/deltaloom", "embedded", "handlers", "service", "tap")
 """Folders to sample, unless the command line names others."""
 
 GOALS: Final[Mapping[str, float]] = {"Python": 0.98, "Lua": 0.95}

@@ -45,7 +45,7 @@ def _limit(stage: Stage, number: int) -> str:
     """Return a sentence about the resource that was the limit."""
     cores = os.cpu_count() or 1
     workers, server = (
-        statistics.median(stage.results.rounds[Figure(NAME, case_of(number), OURS.name, what)])
+        statistics.median(stage.results.values(Figure(NAME, case_of(number), OURS.name, what)))
         for what in (throughput.WORKER_BUSY, throughput.SERVER_BUSY)
     )
     if server >= _USED_UP:

@@ -1,4 +1,4 @@
-"""Measurement: time from the start of a process to its first acknowledged entry."""
+"""Measurement: time from the start of a process to its first read, and to its first acknowledged entry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from bench.ground import wait
 from bench.processes import Workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.competitors import Competitor
+    from bench.ground import State
     from bench.stage import Stage
 
 NAME = "start-up"
+CASE = "cold"
+FIRST_READ = "s to the first read"
 SECONDS = "s to the first acknowledged entry"
 _EVENTS = 1000
 _WITHIN = 60.0
@@ -21,13 +26,12 @@ _WITHIN = 60.0
 
 def measure(stage: Stage) -> None:
     """Start competitors on an existing input."""
-    case = "cold"
-    for _ in stage.rounds(case):
+    for _ in stage.rounds(CASE):
         for competitor in filter(stage.takes_part, (BARE, FIRST_ATTEMPT, OURS)):
-            stage.add(case, competitor.name, SECONDS, _seconds(stage, competitor))
+            _run(stage, competitor)
 
 
-def _seconds(stage: Stage, competitor: Competitor) -> float:
+def _run(stage: Stage, competitor: Competitor) -> None:
     place = stage.place
     place.clear()
     place.send(stage.load(stage.shape(10, _EVENTS)).chunks)
@@ -36,10 +40,13 @@ def _seconds(stage: Stage, competitor: Competitor) -> float:
     began = time.perf_counter()
     with Workers(competitor, place) as workers:
 
-        def acknowledged() -> bool:
-            workers.check()
-            state = place.state()
-            return state.read > state.pending
+        def passed(what: str, condition: Callable[[State], bool]) -> None:
+            def check() -> bool:
+                workers.check()
+                return condition(place.state())
 
-        wait(acknowledged, _WITHIN, f"{competitor.name} acknowledges an entry", every=0.002)
-        return time.perf_counter() - began
+            wait(check, _WITHIN, f"{competitor.name}: {what}", every=0.002)
+            stage.add(CASE, competitor.name, what, time.perf_counter() - began)
+
+        passed(FIRST_READ, lambda state: state.read > 0)
+        passed(SECONDS, lambda state: state.read > state.pending)

@@ -34,6 +34,8 @@ class Generator(NamedTuple):
     make: Callable[[Mutator, Victims], Iterator[Entry]]
     in_mix: bool = True
     """True if it runs by default; else it runs only if it is named."""
+    factor: float = 4
+    """Factor for its share if it runs alone."""
 
     @property
     def what(self) -> str:
@@ -51,22 +53,23 @@ def _alone(
     make: Callable[[Mutator], Iterator[Entry]],
     *,
     in_mix: bool = True,
+    factor: float = 4,
 ) -> Generator:
     def without_victims(mutator: Mutator, _victims: Victims) -> Iterator[Entry]:
         return make(mutator)
 
     without_victims.__doc__ = make.__doc__
-    return Generator(name, share, without_victims, in_mix)
+    return Generator(name, share, without_victims, in_mix, factor)
 
 
 _ALL = (
     _alone("envelope-headers", 8, envelope_headers),
-    _alone("long-names", 16, long_names),
+    _alone("long-names", 8, long_names, factor=8),
     _alone("letters-of-arrays", 6, letters_of_arrays),
     _alone("many-parts", 10, many_parts),
     _alone("card-numbers", 12, card_numbers),
-    _alone("open-responses", 4, open_responses),
-    _alone("many-names", 4, many_names),
+    _alone("open-responses", 2, open_responses, factor=8),
+    _alone("many-names", 2, many_names, factor=8),
     _alone("field-names", 8, field_names),
     _alone("odd-fields", 4, odd_fields),
     _alone("endings", 4, endings),
