@@ -16,6 +16,8 @@ from service.pipeline.event_router import EventRouter
 from service.pipeline.processing import BatchProcessor
 from service.pipeline.reclaiming import Reclaimer
 from service.pipeline.settling import settle
+from service.ports.instruments import OFF
+from service.ports.telemetry import Telemetry
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 from service.storage.group import ConsumerGroup
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from service.ports.instruments import Instruments
     from service.ports.storage import Committed, RawEntry, Storage
 
 
@@ -34,7 +37,12 @@ class Consumer:
     """A worker with its consumer group, without a process around it."""
 
     def __init__(
-        self, redis: Redis, settings: Settings, table: RoutingTable, storage: Storage | None = None
+        self,
+        redis: Redis,
+        settings: Settings,
+        table: RoutingTable,
+        storage: Storage | None = None,
+        instruments: Instruments = OFF,
     ) -> None:
         keys = Keys(StreamNames(settings.prefix))
         self.redis = redis
@@ -42,10 +50,11 @@ class Consumer:
         self.name = settings.consumer
         retrying = RetryUntilAvailable()
         self.group = ConsumerGroup(redis, keys, self.name)
+        storage = storage or RedisStorage(redis, keys, settings, instruments=instruments)
         self.worker = BatchProcessor(
-            storage or RedisStorage(redis, keys, settings), table, keys.names, settings, retrying, open_entry
+            storage, table, keys.names, settings, retrying, open_entry, Telemetry(instruments)
         )
-        self.reclaimer = Reclaimer(self.group, self.worker, settings, retrying)
+        self.reclaimer = Reclaimer(self.group, self.worker, settings, retrying, instruments)
 
     async def read(self, count: int = 1000) -> list[RawEntry]:
         """Return the next entries that the group delivers to this consumer."""
@@ -83,10 +92,11 @@ class Bench:
         name: str = "one",
         handlers: Iterable[Handler] = BUILT_IN.values(),
         storage: Storage | None = None,
+        instruments: Instruments = OFF,
     ) -> Consumer:
         """Return a consumer as another process would have it, with this storage or a new one."""
         settings = self.settings.model_copy(update={"consumer": name})
-        return Consumer(self.redis, settings, RoutingTable(handlers), storage)
+        return Consumer(self.redis, settings, RoutingTable(handlers), storage, instruments)
 
     async def publish(
         self, *events: dict[str, Any] | str, response_id: str = "resp_1", **context: str

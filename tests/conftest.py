@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from tests import server as servers
 from tests import tiers
+from tests.logging_restored import logging_restored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -95,6 +96,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_server].stop()
 
 
+@pytest.fixture(autouse=True)
+def logging_is_restored() -> Iterator[None]:
+    """Restore loggers and structlog, so that no test decides what later tests of this process log."""
+    with logging_restored():
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> servers.Server:
     """Return the server of this process.
@@ -122,6 +130,7 @@ BOUNDED = (
     "counted-fields",
     "format",
     "undelivered",
+    "deliveries",
     "gone",
 )
 """Keys without a TTL that have another rule: streams are trimmed, the others contain only what is open."""

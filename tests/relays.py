@@ -6,13 +6,16 @@ import json
 import os
 import signal
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from deltaloom import ModerationAlert, StreamNames, UndeliveredAlert
+from deltaloom import Delivery, ModerationAlert, StreamNames, UndeliveredAlert
 from deltaloom.messages import PLAIN_FIELDS
+from service.alerts.sending.delivery_record import AcceptedAlert, delivery_of
+from service.ports.outbox import EndedDelivery
 from tests import fork_server
 from tests.streams import add, entries
 from tests.waiting import wait_until
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from redis.asyncio import Redis
+
+    from service.ports.outbox import EntryRef
 
 SECRETS = {"RECEIVER_SECRET": SECRET}
 
@@ -104,6 +109,19 @@ async def undelivered(redis: Redis, prefix: str) -> list[UndeliveredAlert]:
         UndeliveredAlert.model_validate({name.decode(): value.decode() for name, value in fields.items()})
         for _, fields in written
     ]
+
+
+async def deliveries(redis: Redis, prefix: str) -> list[Delivery]:
+    """Return the deliveries in order."""
+    written = await entries(redis, StreamNames(prefix).deliveries)
+    return [Delivery.model_validate_json(fields[b"__data__"]) for _, fields in written]
+
+
+def ended(ref: EntryRef, outcome: str = "delivered", destination: str = "here") -> EndedDelivery:
+    """Return an alert's end, as a relay records it."""
+    at = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    alert = AcceptedAlert(ref, at, alert_id=f"alert {ref.id}")
+    return EndedDelivery(ref, delivery_of(alert, destination, outcome, "200 OK", 1, at))
 
 
 def relay_environment(redis_url: str, prefix: str, **settings: object) -> dict[str, str]:

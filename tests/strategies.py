@@ -616,6 +616,7 @@ def _unruly_event(draw: st.DrawFn) -> Json:
         ended,
         lambda: {"type": "response.incomplete", "response": {}},
         lambda: {"type": "response.cancelled", "response": {}},
+        lambda: {"type": "deltaloom.response.fallback", "from_model": draw(texts)},
     ]
     event = kinds_of_event[draw(st.integers(0, len(kinds_of_event) - 1))]()
     number = draw(st.sampled_from([None, 0, 1, 2, 3]))

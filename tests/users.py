@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = ROOT / "deploy/users.acl"
-USERS = ("producer", "worker", "relay", "subscriber", "operator")
+USERS = ("producer", "worker", "relay", "subscriber", "archive", "operator", "console", "console-actions")
 OWNER = "default"
 KINDS = ("embedded", "redis-server")
 DOES_WITHOUT = {("producer", "exists"), ("worker", "config|get"), ("operator", "config|get")}

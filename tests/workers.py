@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -128,15 +128,22 @@ async def workers_in_process(
     """
     given: dict[str, Any] = {"redis_url": redis_url, "prefix": prefix, "block_ms": 50, **settings}
     workers = [WorkerApp(Settings(**given)) for _ in range(count)]
-    serving = [asyncio.create_task(worker.serve()) for worker in workers]
+    async with serving(workers):
+        yield workers
+
+
+@asynccontextmanager
+async def serving(workers: Sequence[WorkerApp]) -> AsyncIterator[None]:
+    """Run these workers in this process; stop them at the end, and assert that none has failed."""
+    tasks = [asyncio.create_task(worker.serve()) for worker in workers]
     try:
         await asyncio.gather(*(worker.start() for worker in workers))
-        yield workers
+        yield
     finally:
         for worker in workers:
             worker.stop()
-        reasons = await asyncio.gather(*serving)
-    assert [reason.error for reason in reasons] == [None] * count
+        reasons = await asyncio.gather(*tasks)
+    assert [reason.error for reason in reasons] == [None] * len(workers)
 
 
 async def settled(redis: Redis, prefix: str) -> bool:

@@ -174,7 +174,7 @@ def test_each_violation_is_found(kind: str, change: Callable[[Outputs], object])
 
 def test_every_kind_of_violation_is_tested() -> None:
     """Include all kinds of violations in the tests."""
-    elsewhere = {"worker died", "lost delivery", "unknown delivery", "delivery out of order"}
+    elsewhere = {"worker died", "wrong metric", "lost delivery", "unknown delivery", "delivery out of order"}
     assert {kind for kind, _ in WRONGS} | elsewhere == set(KINDS)
 
 
@@ -237,3 +237,21 @@ def test_items_without_a_response_id_idle_separately(second_ms: int, third_ms: i
     verdict.stored("r1", "in", f"{third_ms}-0")
     assert verdict.violations["wrong text"] == (0 if unclear else 1)
     assert verdict.unclear == ({("r1", "item_0")} if unclear else set())
+
+
+@pytest.mark.parametrize("response_id", [None, "r1"])
+@pytest.mark.parametrize(("silent_ms", "unclear"), [(1800, True), (800, False)])
+def test_an_abandoned_text_may_be_contradicted(
+    response_id: str | None, silent_ms: int, *, unclear: bool
+) -> None:
+    """Accept a contradiction of an unclear response, also before its last entry is known to be stored."""
+    expected = expected_of([TOLD_APART_BY_ITEM[0], TOLD_APART_BY_ITEM[2]], response_id, {})
+    verdict = Verdict(widest_gap_ms=1000)
+    entries = tuple(EntryToStore({TAG: f"r1/{n}"}, 1) for n in range(2))
+    verdict.expect(Response("r1", entries, expected, slow=True))
+    verdict.stored("r1", "in", "1-0")
+    contradicted = {"id": "c", "type": "deltaloom.text.contradicted", **IDS, "response_id": response_id}
+    verdict.alert(Message("1-1", contradicted))
+    verdict.stored("r1", "in", f"{silent_ms}-0")
+    verdict.end(Ending({}, (), 2, 0, 0))
+    assert verdict.violations["wrong alert"] == (0 if unclear else 1)

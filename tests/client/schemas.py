@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from deltaloom import AssembledText, DeadLetter, ModerationAlert, UndeliveredAlert, events
+from deltaloom import AssembledText, DeadLetter, Delivery, ModerationAlert, UndeliveredAlert, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,13 @@ FOLDER = Path(__file__).parents[2] / "client" / "deltaloom" / "schemas"
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-MESSAGES: tuple[type[BaseModel], ...] = (AssembledText, ModerationAlert, DeadLetter, UndeliveredAlert)
+MESSAGES: tuple[type[BaseModel], ...] = (
+    AssembledText,
+    ModerationAlert,
+    Delivery,
+    DeadLetter,
+    UndeliveredAlert,
+)
 
 EVENTS: tuple[type[BaseModel], ...] = tuple(
     model

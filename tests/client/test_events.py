@@ -109,6 +109,15 @@ GOOD: dict[type[Event], Json] = {
         "type": "deltaloom.producer.loss",
         "response_id": "resp_1",
         "dropped": 3,
+        "scope": "process",
+        "sequence_number": 1,
+    },
+    events.ResponseFallback: {
+        "type": "deltaloom.response.fallback",
+        "response_id": "resp_1",
+        "from_model": "a",
+        "to_model": "b",
+        "trigger": "refusal",
         "sequence_number": 1,
     },
 }
@@ -123,7 +132,9 @@ def _models() -> set[type[Event]]:
     }
 
 
-_OPTIONAL = {"sequence_number", "item_id", "code", "message", "response_id", "dropped"}
+_OPTIONAL = {"sequence_number", "item_id", "code", "message", "response_id", "dropped", "scope"} | {
+    *("from_model", "to_model", "trigger")
+}
 TEXTS: dict[type[Event], str] = {
     events.RefusalDone: "refusal",
     events.ReasoningTextDone: "text",

@@ -104,7 +104,7 @@ def test_fields_are_those_of_the_contract() -> None:
     text = {"type"} | message | ids | context | closing | counts | times
     assert set(AssembledText.model_fields) == text
     assert set(TEXT.model_dump()) == text - {"schema_version"} | {"schema"}
-    alert = {"type", "severity", "rate", "raised_at"}
+    alert = {"type", "severity", "rate", "fallback", "raised_at"}
     assert set(ModerationAlert.model_fields) == alert | message | ids | context | closing
     assert set(DeadLetter.model_fields) == message | {
         "reason",
@@ -150,6 +150,7 @@ def test_fields_are_those_of_the_contract() -> None:
                 "deltaloom.response.refused",
                 "deltaloom.response.filtered",
                 "deltaloom.response.blocked",
+                "deltaloom.response.fallback",
                 "deltaloom.text.contradicted",
                 "deltaloom.refusal.spike",
                 "deltaloom.refusal.spike.ended",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from jsonschema import Draft7Validator
 
 from deltaloom.messages import (
     DeadLetter,
@@ -18,6 +19,7 @@ from deltaloom.messages import (
     UndeliveredAlert,
 )
 from handlers import BUILT_IN
+from tests.client import asyncapi
 from tests.client.schemas import EVENTS, FOLDER, schemas, validator
 from tests.client.test_events import GOOD
 from tests.client.test_messages import ALERT, AT, EARLIER_ALERT, SPIKE, TEXT
@@ -50,6 +52,27 @@ def test_files_are_those_of_the_models() -> None:
     assert {path.name: path.read_bytes() for path in FOLDER.glob("*.json")} == {
         name: text.encode() for name, text in schemas().items()
     }
+
+
+def test_the_asyncapi_document_is_that_of_the_schemas() -> None:
+    """Ship the document of the current schemas. `make schemas` updates it."""
+    assert asyncapi.FILE.read_text("utf-8") == asyncapi.document()
+
+
+def test_the_examples_of_the_asyncapi_document_are_valid() -> None:
+    """Show only examples that meet their schemas, which AsyncAPI's own parser does not check."""
+    document = json.loads(asyncapi.document())
+    messages = [
+        message for channel in document["channels"].values() for message in channel["messages"].values()
+    ]
+    checked = 0
+    for message in messages:
+        for example in message.get("examples", ()):
+            for name in example:
+                schema = {**message[name], "components": document["components"]}
+                Draft7Validator(schema).validate(example[name])
+                checked += 1
+    assert checked == 6
 
 
 @pytest.mark.parametrize(

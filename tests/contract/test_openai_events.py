@@ -67,6 +67,7 @@ OUR_OWN: set[type[ours.Event]] = {
     ours.ResponseErrorEvent,
     ours.PartRedacted,
     ours.ProducerLoss,
+    ours.ResponseFallback,
 }
 """Events that the API does not have: producers or other servers write them."""
 

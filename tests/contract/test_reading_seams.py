@@ -23,7 +23,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from deltaloom import GROUP, StreamNames
-from service.address import Address
+from deltaloom.address import Address
 from service.bus.broker import make_broker, readers_of
 from service.bus.envelope import open_entry
 from service.bus.subscription import subscribe
@@ -33,7 +33,8 @@ from service.settings import Settings
 from service.storage.client import reading_client
 from service.storage.client.cluster import Cluster
 from service.storage.client.connection import client_of
-from service.storage.client.reading_client import ReadBatch, ReadingClient
+from service.storage.client.direct import DirectConnection, DirectConnections
+from service.storage.client.read_batch import ReadBatch
 from tests.cluster_servers import PATIENT_MS, running_cluster
 from tests.waiting import wait_until
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
     from faststream.redis import RedisBroker
     from redis.asyncio import Redis
+
+    from service.storage.client.reading_client import ReadingClient
 
 NAMES = StreamNames("seams")
 SETTINGS = Settings(prefix="seams", batch_size=70, block_ms=40)
@@ -327,7 +330,7 @@ async def publish(redis: Redis, stream: str, count: int) -> None:
         await redis.xadd(stream, {"n": str(number)}, id=f"7-{number + 1}")
 
 
-async def error_of(step: Awaitable[None]) -> exceptions.RedisError | None:
+async def error_of(step: Awaitable[Any]) -> exceptions.RedisError | None:
     """Return the error of redis-py with which a step fails, or None."""
     try:
         await step
@@ -341,14 +344,6 @@ async def read_singly(client: Redis, command: tuple[str | bytes | int, ...], **o
     await client.execute_command(*command, **options)  # type: ignore[no-untyped-call]
 
 
-async def read_together(client: Redis, *commands: tuple[str | bytes | int, ...], **options: Any) -> None:
-    """Send several commands in a pipeline, with the number of each as an option."""
-    pipeline: Any = client.pipeline(transaction=False)  # a cluster's has more options
-    for number, each in enumerate(commands):
-        pipeline.execute_command(*each, number=number)
-    await pipeline.execute(**options)
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_r1_a_callback_gets_the_raw_reply_and_the_options_of_its_command(
     redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, protocol: int
@@ -357,10 +352,10 @@ async def test_r1_a_callback_gets_the_raw_reply_and_the_options_of_its_command(
     stream, wire = f"{prefix}:deltas", Wire(monkeypatch)
     await publish(redis, stream, 2)
     async with connected(redis_url, wire, protocol=protocol) as client:
-        await read_singly(client, command(stream), number=7)
-        await read_together(client, command(stream), command(stream))
+        for number in range(3):
+            await read_singly(client, command(stream), number=number)
     callbacks = [line for line in wire.log if line.startswith("callback")]
-    assert callbacks == ["callback {'number': 7}", "callback {'number': 0}", "callback {'number': 1}"], (
+    assert callbacks == [f"callback {{'number': {number}}}" for number in range(3)], (
         f"redis-py no longer passes a command's options to its response callback: {callbacks}"
     )
     *full, empty = wire.replies
@@ -372,47 +367,49 @@ async def test_r1_a_callback_gets_the_raw_reply_and_the_options_of_its_command(
     assert empty is None, f"redis-py passes another form of an empty reply to a response callback: {empty!r}"
 
 
-async def test_r2_a_pipeline_calls_back_after_each_reply(
-    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_r2_a_connected_connection_can_be_taken_over(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, protocol: int
 ) -> None:
-    """The entries of a reply are decoded before the next reply is read into the processor's cache."""
-    stream, wire = f"{prefix}:deltas", Wire(monkeypatch)
-    await publish(redis, stream, 2)
-    async with connected(redis_url, wire) as client:
-        await read_together(client, command(stream), command(stream))
-    assert wire.log == ["send", "read", "callback {'number': 0}", "read", "callback {'number': 1}"], (
-        f"redis-py sends, reads and calls back in another order: {wire.log}"
-    )
+    """A direct connection uses the transport of redis-py's, and its classes of errors."""
+    async with connected(redis_url, Wire(monkeypatch), protocol=protocol) as client:
+        pool: Any = client.connection_pool
+        connection = pool.make_connection()
+        await connection.connect()
+        assert isinstance(connection._writer, asyncio.StreamWriter), "redis-py keeps its stream elsewhere"  # noqa: SLF001 - the seam
+        direct = DirectConnection(connection)
+        assert not connection.is_connected, "redis-py counts a connection without a stream as connected"
+        try:
+            assert await direct.request(("ECHO", b"one")) == b"one", "a reply of the log-in is outstanding"
+            error = await error_of(direct.request(("EVALSHA", "0" * 40, 0)))
+            assert isinstance(error, exceptions.NoScriptError), f"redis-py changes its classes: {error!r}"
+        finally:
+            direct.close()
 
 
-async def test_r3_an_error_in_a_pipeline_is_raised_after_all_replies(
-    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+async def test_r3_a_pool_makes_connections_that_it_does_not_keep(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error loses no reply that comes after it, whose entries the server has delivered."""
-    stream, wire = f"{prefix}:deltas", Wire(monkeypatch)
-    await publish(redis, stream, 1)
-    async with connected(redis_url, wire) as client:
-        error = await error_of(read_together(client, command(f"{prefix}:no-stream"), command(stream)))
-    assert isinstance(error, exceptions.ResponseError), f"redis-py hides an error of a pipeline: {error!r}"
-    assert wire.log[-2:] == ["read", "callback {'number': 1}"], (
-        f"redis-py drops the replies of a pipeline after an error: {wire.log}"
-    )
+    """A direct connection belongs to no pool; the test of R6 makes one to a cluster's node."""
+    async with connected(redis_url, Wire(monkeypatch)) as client:
+        pool: Any = client.connection_pool
+        one, other = (pool.make_connection() for _ in range(2))
+        assert one is not other, "redis-py gives out one connection twice"
+        assert isinstance(one, AbstractConnection), "redis-py makes something else than a connection"
+        assert not one.is_connected, "redis-py connects a connection when it makes it"
 
 
 async def test_r4_a_lost_reply_is_not_requested_again(
     redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repeated command would deliver other entries, and the lost ones would leave a gap in the batch."""
+    """A repeated command would deliver other entries, and those of the lost reply would stay pending."""
     stream, wire = f"{prefix}:deltas", Wire(monkeypatch)
     await publish(redis, stream, 2)
-    for commands in ([command(stream)], [command(stream), command(stream)]):
-        wire.cut = False
-        async with connected(redis_url, wire) as client:
-            wire.cut = True
-            read = read_together if commands[1:] else read_singly
-            error = await error_of(read(client, *commands))
-        assert isinstance(error, exceptions.ConnectionError), f"redis-py hides a lost connection: {error!r}"
-        assert wire.log == ["send", "read"], f"redis-py repeats commands without being told: {wire.log}"
+    async with connected(redis_url, wire) as client:
+        wire.cut = True
+        error = await error_of(read_singly(client, command(stream)))
+    assert isinstance(error, exceptions.ConnectionError), f"redis-py hides a lost connection: {error!r}"
+    assert wire.log == ["send", "read"], f"redis-py repeats commands without being told: {wire.log}"
 
 
 async def test_r5_an_error_says_that_the_group_is_missing(
@@ -430,7 +427,7 @@ async def test_r6_a_cluster_s_client_is_led_by_its_private_methods(
 ) -> None:
     """A read asks no node of a cluster for its keys, and a closed client reads the slot map again.
 
-    This also tests R1, R2 and R4 on a cluster, to start it only once.
+    This also tests R1 and R3 on a cluster, to start it only once.
     """
     stream, wire = "seams:deltas", Wire(monkeypatch)
     nodes_of, asked = Cluster.get_nodes_from_slot, list[str]()
@@ -452,27 +449,19 @@ async def test_r6_a_cluster_s_client_is_led_by_its_private_methods(
                 f"redis-py no longer asks `_determine_slot` alone for the node of a read: {wire.log}"
             )
             wire.log.clear()
-            await read_together(client, command(stream), command(stream))
-            assert wire.log == ["send", "read", "callback {'number': 0}", "read", "callback {'number': 1}"], (
-                f"redis-py sends a cluster's pipeline in another way: {wire.log}"
-            )
+            direct = await DirectConnections(client).to_server_of(stream)
+            assert await direct.request(("XLEN", stream)) == 6, "a node's connection is made in another way"
+            direct.close()
             slot = await cluster.slot_of(stream)
             owner = await cluster.owner(slot)
             target = next(node for node in await cluster.masters() if node is not owner)
             await cluster.migrate_slot(slot, target)
-            wire.log.clear()
-            again = partial(read_together, client, command(stream), command(stream), allow_redirections=False)
-            error = await error_of(again())
-            assert wire.log == ["send", "read", "read"], (
-                f"redis-py repeats redirected commands of a pipeline without being told: {wire.log}"
-            )
-            assert isinstance(error, exceptions.MovedError), f"redis-py hides a redirection: {error!r}"
             await client.aclose()
             wire.log.clear()
-            assert await error_of(again()) is None, (
+            assert await error_of(read_singly(client, command(stream), number=8)) is None, (
                 "redis-py does not read the slot map again although `_initialize` is set"
             )
-            assert wire.log[-3:] == ["callback {'number': 0}", "read", "callback {'number': 1}"]
+            assert wire.log[-1] == "callback {'number': 8}"
 
 
 async def test_r7_a_sentinel_s_connection_looks_up_the_master_when_it_connects() -> None:

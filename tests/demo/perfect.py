@@ -40,10 +40,9 @@ def text_of(stream: Stream, expected: Expected) -> AssembledText:
         duplicate_count=expected.outcome.duplicates,
         started_at=BEGAN,
         finished_at=BEGAN + timedelta(milliseconds=5000 - LATENCY_MS),
-        tenant=stream.name,
         model=stream.model,
         safety_identifier=stream.safety_identifier,
-    )
+    ).model_copy(update=dict(stream.context))
 
 
 def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, ModerationAlert]:
@@ -68,6 +67,25 @@ def alerts_of(stream: Stream, expected: Expected) -> tuple[ModerationAlert, Mode
         update={"type": "deltaloom.refusal.finished", "text": text.text, "status": text.status}
     )
     return opened, finished.model_copy(update={"integrity": text.integrity})
+
+
+def end_alert_of(stream: Stream) -> ModerationAlert:
+    """Return the alert about the end of a response that has one."""
+    ended_at = BEGAN + timedelta(milliseconds=5000 - LATENCY_MS)
+    context = {name: value for name, value in stream.context.items() if name in ModerationAlert.model_fields}
+    fallback = {"from_model": "sonata-5", "to_model": "sonata-4"}
+    return ModerationAlert.model_validate(
+        {
+            **context,
+            "type": stream.plan.alert,
+            "id": "ended",
+            "text": "",
+            "severity": "warning",
+            "status": "completed",
+            "fallback": fallback if stream.plan.alert == "deltaloom.response.fallback" else None,
+            "raised_at": ended_at,
+        }
+    )
 
 
 def rang(alert: ModerationAlert) -> Rang:
@@ -98,6 +116,10 @@ def perfect() -> Progress:
                 progress.alert_came(Arrived(entry_id(5.0, 1), finished), 5.0)
                 progress.webhook_rang(rang(finished), 5.0)
             progress.text_came(Arrived(entry_id(5.0), text_of(stream, expected)), 5.0)
+        if stream.plan.alert is not None:
+            about_end = end_alert_of(stream)
+            progress.alert_came(Arrived(entry_id(5.0, 2), about_end), 5.0)
+            progress.webhook_rang(rang(about_end), 5.0)
     for broken, name in progress.broken_entries.items():
         stream = next(stream for stream in progress.streams if stream.name == name)
         progress.letter_came(Arrived(entry_id(6.0), letter(broken)), stream.response_id, 6.0)

@@ -24,6 +24,10 @@ def _changed_alert(progress: Progress, number: int, **changes: Any) -> None:
     progress.alerts[number] = Arrived(alert.entry_id, alert.message.model_copy(update=changes))
 
 
+def _drop_alert(progress: Progress, alert_type: str) -> None:
+    progress.alerts[:] = [each for each in progress.alerts if each.message.type != alert_type]
+
+
 def _changed_ring(progress: Progress, **changes: Any) -> None:
     last = progress.rings[-1]
     progress.rings[-1] = last._replace(message=last.message.model_copy(update=changes))
@@ -74,6 +78,10 @@ def test_perfect_run_has_no_problems() -> None:
             "finished for refusal 0/0 of resp_x, not never",
         ),
         (lambda run: run.refused.append("No matching signature"), "refused something: No matching signature"),
+        (
+            lambda run: _drop_alert(run, "deltaloom.response.fallback"),
+            "lighthouse: the alerts about its end are [], not ['deltaloom.response.fallback']",
+        ),
         (lambda run: run.letters.clear(), "post-office: its broken event is not among the dead letters"),
         (
             lambda run: run.letters.append(Arrived(entry_id(7), letter(entry_id(7)))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from importlib import resources
 from typing import Any, get_args
 
 import pytest
@@ -55,9 +56,11 @@ def test_integrity_in_the_programme_is_that_of_the_file(stream: Stream) -> None:
         assert len(deltas) == expected.delta_count
 
 
-@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+@pytest.mark.parametrize(
+    "stream", [each for each in STREAMS if not each.plan.dialect], ids=lambda stream: stream.name
+)
 def test_final_copy_agrees_with_the_events(stream: Stream) -> None:
-    """End each finished stream with a final copy of all its texts."""
+    """End each finished stream with a final copy of all its texts; a translator writes none."""
     last = _events(stream)[-1]
     if last["type"] not in {"response.completed", "response.incomplete"}:
         assert {each.outcome.status for each in stream.expected} == {"abandoned"}
@@ -90,13 +93,40 @@ def test_lines_are_events_of_the_contract(stream: Stream) -> None:
 def test_programme_has_everything_that_the_demo_promises() -> None:
     """Include all the cases that the demo's help and the README mention."""
     outcomes = [outcome for plan in PROGRAMME for outcome in plan.outcomes]
-    assert len(PROGRAMME) == 8
-    assert Counter(outcome.kind for outcome in outcomes)["refusal"] == 2
+    assert len(PROGRAMME) == 11
+    assert Counter(outcome.kind for outcome in outcomes)["refusal"] == 3
     assert {outcome.status for outcome in outcomes} == {"completed", "incomplete", "abandoned"}
     assert {outcome.integrity for outcome in outcomes} == {"verified", "repaired", "unverified"}
     assert [plan.dead_letters for plan in PROGRAMME if plan.dead_letters] == [("malformed_json",)]
     assert any(outcome.duplicates for outcome in outcomes)
     assert any(not _encodable(line.delta) for stream in STREAMS for line in stream.lines)
+
+
+@pytest.mark.parametrize("plan", [plan for plan in PROGRAMME if plan.dialect], ids=lambda plan: plan.name)
+def test_translated_texts_are_those_of_the_bytes(plan: Plan) -> None:
+    """Expect the texts that the bytes of another provider have, read here without the translator."""
+    body = (resources.files("demo") / "streams" / f"{plan.name}.sse").read_text(encoding="utf-8")
+    values = [json.loads(line[6:]) for line in body.splitlines() if line.startswith("data: {")]
+    stream = next(each for each in STREAMS if each.name == plan.name)
+    assert [each.text for each in stream.expected] == [
+        "".join(fragments) for fragments in zip(*map(_fragments, values), strict=True)
+    ]
+    assert stream.context["dialect"] == plan.dialect
+    assert stream.context["upstream_response_id"] not in {"", stream.response_id}
+
+
+def _fragments(value: dict[str, Any]) -> tuple[str, str]:
+    """Return the reasoning, and the refusal or answer, in a message of any of the three providers."""
+    delta = value.get("delta", {})
+    reasoning, other = delta.get("thinking", ""), delta.get("text", "")
+    for choice in value.get("choices", ()):
+        reasoning += choice["delta"].get("reasoning_content") or ""
+        other += choice["delta"].get("refusal") or ""
+    for candidate in value.get("candidates", ()):
+        for part in candidate.get("content", {}).get("parts", ()):
+            reasoning += part["text"] if part.get("thought") else ""
+            other += "" if part.get("thought") else part["text"]
+    return reasoning, other
 
 
 def test_repeats_and_breaks_are_marked() -> None:

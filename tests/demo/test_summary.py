@@ -18,20 +18,21 @@ from tests.demo.perfect import LATENCY_MS, RINGS_AFTER_MS, perfect, sent
 def test_summary_counts_outputs() -> None:
     """Count events, alerts, deliveries, dead letters and texts."""
     lines = as_lines(summarised(perfect()))
-    assert lines[0].split() == ["events", "in", "838", "in", "680", "entries"]
-    assert "alerts                  2 opened, 2 finished" in lines
-    assert "webhook rang            4 times, verified" in lines
+    assert lines[0].split() == ["events", "in", "1009", "in", "851", "entries"]
+    assert "alerts                  3 opened, 3 finished" in lines
+    assert "alerts about ends       2" in lines
+    assert "webhook rang            8 times, verified" in lines
     assert "dead letters            1 malformed_json" in lines
-    assert [line.split()[1:] for line in lines if line.startswith("reasoning ")] == [["2", "1", "1", "0"]]
+    assert [line.split()[1:] for line in lines if line.startswith("reasoning ")] == [["5", "1", "1", "0"]]
 
 
 def test_latencies_are_between_entry_ids() -> None:
     """Measure latencies between entry ids, from XADD to output."""
     summary = summarised(perfect())
     assert set(summary.to_text_ms) == {LATENCY_MS}
-    assert len(summary.to_text_ms) == 10, "one for each text with a closing entry; abandoned texts have none"
-    assert list(summary.to_alert_ms) == [LATENCY_MS] * 2
-    assert list(summary.to_webhook_ms) == [RINGS_AFTER_MS] * 2
+    assert len(summary.to_text_ms) == 16, "one for each text with a closing entry; abandoned texts have none"
+    assert list(summary.to_alert_ms) == [LATENCY_MS] * 3
+    assert list(summary.to_webhook_ms) == [RINGS_AFTER_MS] * 3
 
 
 def test_summary_of_no_output_can_be_printed() -> None:
@@ -49,9 +50,9 @@ def test_tables_are_never_cut(width: int) -> None:
     assert "texts out verified repaired unverified redacted" in shown
     assert "reasoning summary 3 · · ·" in shown
     for line in (
-        "events in 838 in 680 entries",
-        "alerts 2 opened, 2 finished",
-        "webhook rang 4 times, verified",
+        "events in 1009 in 851 entries",
+        "alerts 3 opened, 3 finished",
+        "webhook rang 8 times, verified",
     ):
         assert line in shown
     for line in ("closing event to text 3 ms 3 ms", "first delta to webhook 35 ms 35 ms"):

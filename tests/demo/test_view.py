@@ -53,7 +53,7 @@ def test_growing_text_shows_gaps_and_repeats_as_they_are() -> None:
 
 def test_finished_text_is_the_workers() -> None:
     """Show the worker's text once it is finished, not the producer's deltas."""
-    drawn = _drawn(perfect(), width=140, height=45)
+    drawn = _drawn(perfect(), width=200, height=60)
     assert "goat has arrived safely" in drawn
     assert "▒" not in drawn
     assert "the mountain the mountain" not in drawn
@@ -82,7 +82,7 @@ def test_webhook_shows_when_it_has_rung() -> None:
     drawn = _drawn(run)
     assert "● alert after 3 ms, webhook 35 ms" in drawn
     assert "● webhook rang storefront opened, 35 ms after the first delta: info, declined" in drawn
-    assert "● alert after 3 ms, webhook 35 ms  ✓ verified" in _drawn(perfect(), width=120)
+    assert "● alert after 3 ms, webhook 35 ms  ✓ verified" in _drawn(perfect(), width=200)
     assert "● alert after 3 ms  ✓ verified" in _drawn(perfect(), width=80)
 
 
@@ -90,13 +90,13 @@ def test_narrow_terminal_shortens_words_instead_of_cutting_them() -> None:
     """Show each verdict, the number of events and the time in whole words on a terminal of 60 columns."""
     drawn = _drawn(perfect(), width=LEAST_WIDTH, height=LEAST_HEIGHT)
     header, *panels = drawn.splitlines()
-    assert header.split() == ["deltaloom", "demo", "8", "streams", "838", "events", "12.0", "s"]
+    assert header.split() == ["deltaloom", "demo", "11", "streams", "1009", "events", "12.0", "s"]
     assert "● alert  ✓ verified ━┛" in drawn
     assert "✓ verified, 6 repeats ─╯" in drawn
     assert not any("…" in line for line in panels if "╯" in line or "┛" in line)
     begun = _drawn(sent(until=-1), width=LEAST_WIDTH, height=LEAST_HEIGHT)
     assert "deltaloom demo   starting … " in begun.splitlines()[0]
-    assert "8 streams → worker → relay → webhook" in _drawn(perfect(), width=80)
+    assert "11 streams → worker → relay → webhook" in _drawn(perfect(), width=80)
 
 
 def test_cut_off_stream_is_shown_as_silent() -> None:

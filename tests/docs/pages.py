@@ -117,7 +117,10 @@ CHANGELOG = Page(ROOT / "CHANGELOG.md")
 DECISIONS = [Page(path) for path in sorted((ROOT / "docs/decisions").glob("0*.md"))]
 DECISIONS_INDEX = Page(ROOT / "docs/decisions/README.md")
 PAGES = [
-    *(Page(ROOT / f"{name}.md") for name in ("README", "CONTRIBUTING", "RELEASE", "SECURITY")),
+    *(
+        Page(ROOT / f"{name}.md")
+        for name in ("README", "client/README", "CONTRIBUTING", "RELEASE", "SECURITY")
+    ),
     *(Page(path) for path in sorted((ROOT / "docs").glob("*.md"))),
     DECISIONS_INDEX,
     *DECISIONS,

@@ -9,16 +9,29 @@ import re
 import shutil
 import sys
 from asyncio.subprocess import PIPE, STDOUT
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Final
 
 from tests.docs.pages import ROOT
-from tests.tiers import need
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.node.packages import add_packages
+from tests.tiers import lack, need
 
 EXAMPLES = ROOT / "examples"
 PYTHON = (sys.executable, "-W", "error")
+
+
+_GO_PATH: Final = Path("/usr/share/gocode")
+"""Folder of Debian's packages for Go."""
+
+
+async def build_go(name: str, folder: Path) -> Path:
+    """Build an example in Go, and return its program; skip the test without Go or redigo."""
+    go = need("go", what="Go", package="golang-go")
+    if not (_GO_PATH / "src/github.com/gomodule/redigo").exists():
+        lack("redigo", "golang-github-gomodule-redigo-dev")
+    env = os.environ | {"GO111MODULE": "off", "GOPATH": str(_GO_PATH)}
+    await run(go, "build", "-o", folder / "program", EXAMPLES / name, env=env)
+    return folder / "program"
 
 
 def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
@@ -39,9 +52,10 @@ async def run_example(name: str, redis_url: str, prefix: str, folder: Path) -> s
     env = environment(redis_url, prefix)
     if name.endswith(".mjs"):
         shutil.copy(EXAMPLES / name, folder)
-        npm = need("npm", what="Node with npm", package="npm")
-        await run(npm, "install", "--no-audit", "--no-fund", "redis", env=env, folder=folder)
+        add_packages(folder)
         return await run("node", name, env=env, folder=folder)
+    if name.endswith(".go"):
+        return await run(await build_go(name, folder), env=env)
     if name.endswith(".sh"):
         if shutil.which("redis-cli") is None:
             _stand_in(folder / "redis-cli")

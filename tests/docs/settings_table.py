@@ -5,15 +5,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from archive.archive_settings import ArchiveSettings
+from console.console_settings import ConsoleSettings
 from service.settings import Settings, variable
+from tap.tap_settings import TapSettings
 
-PAGE = Path(__file__).parents[2] / "docs/settings.md"
+_DOCS = Path(__file__).parents[2] / "docs"
+SETTINGS_OF: dict[Path, type[Settings]] = {
+    _DOCS / "settings.md": Settings,
+    _DOCS / "archive.md": ArchiveSettings,
+    _DOCS / "console.md": ConsoleSettings,
+    _DOCS / "tap.md": TapSettings,
+}
+"""Settings that the last table of a page lists, without those that they share with others."""
 
 
-def settings_table() -> list[str]:
+def settings_table(settings: type[Settings] = Settings) -> list[str]:
     """Return the table's lines: variable, default, meaning."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    shared = {name for base in settings.__bases__ for name in getattr(base, "model_fields", ())}
+    for name, field in settings.model_fields.items():
+        if name in shared:
+            continue
         computed = field.default is None or field.default_factory is not None
         default = "" if computed else f"`{_written(field.default)}`"
         lines.append(f"| `{variable(name)}` | {default} | {field.description} |")
@@ -28,17 +41,18 @@ def _written(value: object) -> str:
 
 
 def written_table(page: str) -> list[str]:
-    """Return the lines of a page's first table."""
+    """Return the lines of a page's table of variables."""
     below = page.splitlines()
-    start = next(number for number, line in enumerate(below) if line.startswith("|"))
+    start = next(number for number, line in enumerate(below) if line.startswith("| variable |"))
     length = next((n for n, line in enumerate(below[start:]) if not line.startswith("|")), len(below) - start)
     return below[start : start + length]
 
 
 if __name__ == "__main__":
-    table = settings_table()
-    if "--write" in sys.argv[1:]:
-        page = PAGE.read_text("utf-8")
-        PAGE.write_text(page.replace("\n".join(written_table(page)), "\n".join(table)), "utf-8")
-    else:
-        sys.stdout.write("\n".join(table) + "\n")
+    for path, listed in SETTINGS_OF.items():
+        table = settings_table(listed)
+        if "--write" in sys.argv[1:]:
+            page = path.read_text("utf-8")
+            path.write_text(page.replace("\n".join(written_table(page)), "\n".join(table)), "utf-8")
+        else:
+            sys.stdout.write("\n".join(table) + "\n")

@@ -20,6 +20,7 @@ from deltaloom.messages import (
     KnownDeadLetterReason,
     KnownIntegrity,
     KnownStatus,
+    ModelFallback,
     ModerationAlert,
     OutputMessage,
     RefusalRate,
@@ -36,6 +37,7 @@ MESSAGES: dict[str, type[BaseModel]] = {
     "AssembledText": AssembledText,
     "ModerationAlert": ModerationAlert,
     "RefusalRate": RefusalRate,
+    "ModelFallback": ModelFallback,
     "Dead letters": DeadLetter,
     "Undelivered alerts": UndeliveredAlert,
 }
@@ -140,8 +142,8 @@ def test_names(page: Any, heading: str) -> None:
     """List the streams and keys."""
     names = StreamNames()
     item = re.sub(r":0$", ":<output_index>", names.item("<stream key>", 0))
-    streams = [names.deltas, names.assembled, names.alerts, names.dead_letters, names.undelivered]
-    public = [*streams, item]
+    outputs = [names.assembled, names.alerts, names.deliveries, names.dead_letters, names.undelivered]
+    public = [names.deltas, *outputs, item]
     assert [quoted(row[0])[0] for row in page.table(heading)] == public
 
 

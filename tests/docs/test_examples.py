@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -14,15 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deltaloom import StreamNames
+import deltaloom
+from deltaloom import AssembledText, StreamNames
+from deltaloom.events import RefusalDelta, RefusalDone
 from tests.docs.scripts import (
     EXAMPLES,
     PYTHON,
+    build_go,
     environment,
     events_in_javascript,
     run,
     run_example,
 )
+from tests.node.packages import add_packages
+from tests.tiers import need
 from tests.waiting import wait_until
 from tests.workers import (
     alerts,
@@ -35,24 +42,41 @@ from tests.workers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
+    from _pytest.mark import ParameterSet
+    from pydantic import BaseModel
     from redis.asyncio import Redis
+
+RECIPES = EXAMPLES / "recipes"
+OTHER = (".go", ".mjs", "subscribe.sh")
+"""Ends of the names of examples that need Go, Node or jq."""
 
 TEXT = "I'm sorry, but no."
 PUBLISHERS = {
     "publish_python.py": "resp_python",
+    "publish_safely.py": "resp_publisher",
     "publish_faststream.py": "resp_faststream",
     "publish.sh": "resp_shell",
     "publish.mjs": "resp_node",
+    "publish.go": "resp_go",
 }
+SUBSCRIBERS_OF_OLD = {
+    "subscribe_redis.py": ("assembled", f"resp_python refusal completed verified {TEXT}"),
+    "subscribe.mjs": ("assembled", f"resp_python refusal completed verified {TEXT}"),
+    "subscribe.go": ("assembled", f"resp_python refusal completed verified {TEXT}"),
+    "subscribe.sh": ("alerts", f"resp_python deltaloom.refusal.finished {TEXT}"),
+}
+"""Stream and last line of each subscriber that begins with the oldest entry."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.prove if name.endswith(".mjs") else ()) for name in PUBLISHERS],
-)
+def in_tiers(names: Iterable[str]) -> list[ParameterSet | str]:
+    """Return the names of examples, of which only `make prove` runs those in other languages."""
+    return [pytest.param(name, marks=pytest.mark.prove) if name.endswith(OTHER) else name for name in names]
+
+
+@pytest.mark.parametrize("name", in_tiers(PUBLISHERS))
 async def test_published_events_become_a_text_and_two_alerts(
     redis: Redis, redis_url: str, prefix: str, tmp_path: Path, name: str
 ) -> None:
@@ -87,27 +111,65 @@ async def test_the_node_and_python_examples_send_equal_events(
     assert '`${process.env.DELTALOOM_PREFIX ?? "deltaloom"}:deltas`' in source
 
 
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [("publish.go", [RefusalDelta, RefusalDone]), ("subscribe.go", [AssembledText])],
+)
+def test_fields_in_go_are_those_of_the_models(name: str, models: list[type[BaseModel]]) -> None:
+    """Name only fields of the models in Go's types, also without Go."""
+    named = set(re.findall(r'`json:"(\w+)', (EXAMPLES / name).read_text("utf-8")))
+    assert named
+    assert named <= {field for model in models for field in model.model_fields}
+
+
 def test_every_example_is_run() -> None:
     """Include each example in the tests."""
     known = {
         *PUBLISHERS,
+        *SUBSCRIBERS_OF_OLD,
         "receive_webhook.py",
         "subscribe_faststream.py",
-        "subscribe_redis.py",
+        "translate.py",
     }
-    scripts = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".mjs", ".sh"}}
+    scripts = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".go", ".mjs", ".py", ".sh"}}
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name[0] not in "._"}
-    assert (scripts, folders) == (known, {"handler_package"})
+    assert (scripts, folders) == (known, {"handler_package", "recipes"})
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.iterdir()), ids=lambda path: path.name)
+def test_recipes_use_what_the_library_has(path: Path) -> None:
+    """Compile each recipe, and name only what the library exports. `make prove` runs them."""
+    tree = ast.parse(path.read_text("utf-8"))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "deltaloom"
+    }
+    copies = used - {"Publisher"}
+    assert copies
+    assert copies <= set(deltaloom.__all__)
 
 
 @asynccontextmanager
 async def subscriber(
-    name: str, redis_url: str, prefix: str, output: Path
+    name: str, redis_url: str, prefix: str, folder: Path
 ) -> AsyncIterator[Callable[[str], bool]]:
     """Run a subscriber, and yield a function that returns whether it has printed a line with this prefix."""
+    output = folder / "output"
+    command: tuple[str | Path, ...] = (*PYTHON, EXAMPLES / name)
+    if name.endswith(".mjs"):
+        add_packages(folder)
+        command = ("node", shutil.copy(EXAMPLES / name, folder))
+    elif name.endswith(".go"):
+        command = (await build_go(name, folder),)
+    elif name.endswith(".sh"):
+        need("jq", what="jq", package="jq")
+        command = ("sh", EXAMPLES / name)
     with output.open("wb") as stdout:
         process = await asyncio.create_subprocess_exec(
-            *PYTHON, EXAMPLES / name, env=environment(redis_url, prefix), stdout=stdout
+            *command, env=environment(redis_url, prefix), stdout=stdout
         )
     try:
         yield lambda line: any(printed.startswith(line) for printed in output.read_text("utf-8").splitlines())
@@ -136,7 +198,7 @@ async def test_a_faststream_subscriber_gets_texts_and_alerts(
 
     async with (
         workers_in_process(redis_url, prefix),
-        subscriber("subscribe_faststream.py", redis_url, prefix, tmp_path / "out") as printed,
+        subscriber("subscribe_faststream.py", redis_url, prefix, tmp_path) as printed,
     ):
         await wait_until(listening, 30, message="the subscriber's groups are there")
         await run_example("publish_python.py", redis_url, prefix, tmp_path)
@@ -148,23 +210,24 @@ async def test_a_faststream_subscriber_gets_texts_and_alerts(
             await wait_until(partial(printed, line), message=f"it prints {line!r}")
 
 
-async def test_a_redis_subscriber_begins_with_the_oldest_text(
-    redis: Redis, redis_url: str, prefix: str, tmp_path: Path
+@pytest.mark.parametrize("name", in_tiers(SUBSCRIBERS_OF_OLD))
+async def test_a_subscriber_begins_with_the_oldest_entry(
+    redis: Redis, redis_url: str, prefix: str, tmp_path: Path, name: str
 ) -> None:
-    """Read texts that were finished before the subscriber's first start, and acknowledge them."""
+    """Read what was written before the subscriber's first start, and acknowledge it."""
+    suffix, line = SUBSCRIBERS_OF_OLD[name]
     async with workers_in_process(redis_url, prefix):
         await run_example("publish_python.py", redis_url, prefix, tmp_path)
         await wait_until_settled(redis, prefix)
-    assembled = StreamNames(prefix).assembled
+    stream = StreamNames(prefix).name(suffix)
 
     async def acknowledged() -> bool:
-        (group,) = await redis.xinfo_groups(assembled)
+        (group,) = await redis.xinfo_groups(stream)
         return bool(group["lag"] == 0 and group["pending"] == 0)
 
-    line = f"resp_python refusal completed verified {TEXT}"
-    async with subscriber("subscribe_redis.py", redis_url, prefix, tmp_path / "out") as printed:
-        await wait_until(lambda: printed(line), 30, message="it prints the text")
-        await wait_until(acknowledged, message="it acknowledges the text")
+    async with subscriber(name, redis_url, prefix, tmp_path) as printed:
+        await wait_until(lambda: printed(line), 30, message=f"it prints {line!r}")
+        await wait_until(acknowledged, message="it acknowledges what it has read")
 
 
 async def test_a_handler_of_another_package_handles_its_events(

@@ -7,7 +7,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio import Redis
+
 from deltaloom import StreamNames
+from service.storage.removal import Removal
 from tests.docs.pages import OPERATIONS, ROOT, quoted
 from tests.waiting import wait_until
 from tests.workers import dead_letters, running_workers, texts, wait_until_settled, workers_in_process
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from redis.asyncio import Redis
 
 PART = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 ALERTED = "refusal"
@@ -72,7 +74,7 @@ async def test_log_lines_are_those_of_a_worker(redis: Redis, redis_url: str, pre
 
 def test_fields_of_log_lines_are_explained() -> None:
     """Explain each field of the log lines."""
-    explained = [name for row in OPERATIONS.table("Logs") for name in quoted(row[0])]
+    explained = [name for row in OPERATIONS.table("Log lines") for name in quoted(row[0])]
     assert sorted(explained) == sorted(
         {name for line in samples().values() for name in line} - {"event", "level"}
     )
@@ -103,6 +105,14 @@ def logged(path: Path) -> Iterator[tuple[str, set[str]]]:
                 yield named, {keyword.arg for keyword in node.keywords if keyword.arg}
 
 
+def test_versions_that_go_together_are_tested() -> None:
+    """Name an existing test for each combination of versions, and each such test."""
+    (module,) = (ROOT / "tests/upgrade").glob("test_*.py")
+    tests = re.findall(r"^async def (test_\w+)", module.read_text("utf-8"), re.MULTILINE)
+    named = [quoted(row[-1])[0] for row in OPERATIONS.table("Versions that go together")]
+    assert sorted(named) == sorted(tests)
+
+
 async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     """List each key with its type."""
     async with workers_in_process(redis_url, prefix):
@@ -129,7 +139,10 @@ async def test_keys_are_those_of_a_worker(redis: Redis, redis_url: str, prefix: 
         "spikes",
         "provider-spikes",
         "spike-turn",
+        "draining",
+        "figures:lease",
         "undelivered",
+        "deliveries",
         "gone",
         "relay:.+:lease",
         "relay:.+:digests",
@@ -146,3 +159,23 @@ def test_users_are_those_of_the_file() -> None:
     assert shown == (ROOT / "deploy/users.acl").read_text("utf-8").splitlines()
     rows = [quoted(row[0])[0] for row in OPERATIONS.table("Users")]
     assert sorted(rows) == sorted(line.split()[1] for line in shown)
+
+
+def test_the_removal_of_a_deployment_knows_every_key() -> None:
+    """Remove each key of the table. Otherwise `deltaloom remove` would leave it behind."""
+    examples = {
+        "<stream key>": "response:r",
+        "<output_index>": "0",
+        "<digest>": "A" * 20,
+        "<part>": "0:0:refusal",
+    }
+    examples |= {"<width>": "60", "<start>": "1700000000", "<name>": "on-call"}
+    removal = Removal(Redis(), "deltaloom")
+    for row in OPERATIONS.table("The keys it writes"):
+        key = quoted(row[0])[0]
+        for placeholder, example in examples.items():
+            key = key.replace(placeholder, example)
+        assert "<" not in key
+        assert removal.kind_of(key), key
+        assert removal.kind_of(key.replace("deltaloom:", "deltaloom:{7}:", 1)), key
+        assert removal.kind_of(key.replace("deltaloom:", "deltaloom:b:", 1)) is None, key

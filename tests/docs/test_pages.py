@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from service.cli import app
 from tests.docs.pages import ARCHITECTURE, CHANGELOG, PAGES, README, ROOT, Page
-from tests.docs.settings_table import PAGE, settings_table, written_table
+from tests.docs.settings_table import SETTINGS_OF, settings_table, written_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +32,11 @@ OWN_FOLDERS = (
     "hostile",
     "locks",
     "mutation",
+    "release",
     "service",
     "tests",
 )
-EXCERPTS_OF = {"python": "*.py", "js": "*.mjs", "toml": "*.toml"}
+EXCERPTS_OF = {"go": "*.go", "js": "*.mjs", "python": "*.py", "toml": "*.toml"}
 LANGUAGES = {"json", "mermaid", "sh", "text", *EXCERPTS_OF}
 
 _FLOORS_BEGIN = 21
@@ -58,6 +59,16 @@ def test_links_lead_somewhere(page: Page) -> None:
         assert linked.exists(), target
         if anchor:
             assert anchor in Page(linked).anchors, target
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+def test_rows_have_as_many_cells_as_their_table(page: Page) -> None:
+    """Give every row of a table the cells of its header: a renderer drops those beyond it."""
+    rows = re.sub(r"^```.*?^```", "", page.path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", rows, re.MULTILINE):
+        lines = table.splitlines()
+        assert all(line.endswith("|") for line in lines), table
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, table
 
 
 @every_page
@@ -99,13 +110,15 @@ def test_code_is_an_excerpt_of_what_runs(page: Page) -> None:
         if block.language in EXCERPTS_OF:
             sources = (ROOT / "examples").rglob(EXCERPTS_OF[block.language])
             assert any(block.text in source.read_text("utf-8") for source in sources), block.text
-        elif block.language == "sh" and "XADD" in block.text:
-            assert block.text in (ROOT / "examples/publish.sh").read_text("utf-8")
+        elif block.language == "sh" and re.search("XADD|XREADGROUP", block.text):
+            scripts = (ROOT / "examples").glob("*.sh")
+            assert any(block.text in script.read_text("utf-8") for script in scripts), block.text
 
 
 def test_settings_are_those_of_the_code() -> None:
     """List the settings of the code. `python -m tests.docs.settings_table --write` updates the table."""
-    assert written_table(PAGE.read_text("utf-8")) == settings_table()
+    for path, listed in SETTINGS_OF.items():
+        assert written_table(path.read_text("utf-8")) == settings_table(listed), path.name
 
 
 def test_floors_are_those_that_are_checked() -> None:
@@ -126,7 +139,7 @@ def test_the_lives_of_a_batch_and_an_alert_name_what_is_there() -> None:
     packages = [re.findall(r"participant \w+ as ([a-z/]+)$", picture, re.MULTILINE) for picture in pictures]
     scripts = [re.findall(r"\w+\.lua", picture) for picture in pictures]
     assert [len(named) for named in packages] == [4, 2]
-    assert [len(named) for named in scripts] == [2, 4]
+    assert [len(named) for named in scripts] == [2, 5]
     paths = [*chain(*packages), *(f"service/storage/lua/{script}" for script in chain(*scripts))]
     for path in paths:
         assert (ROOT / path).exists(), path

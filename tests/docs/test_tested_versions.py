@@ -12,7 +12,7 @@ from tests.docs.pages import OPERATIONS, ROOT
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
 STEPS = {
     version
-    for step in re.findall(r"^step .*", CI, re.MULTILINE)
+    for step in re.findall(r"^ *step .*", CI, re.MULTILINE)
     for version in re.findall(r"(?:Python|Redis|Valkey) \d+(?:\.\d+)?", step)
 }
 

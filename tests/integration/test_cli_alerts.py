@@ -53,7 +53,7 @@ def test_check(file: Path) -> None:
     done = deltaloom("alerts", "check", env=env, cwd=file.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "alerts.toml: 2 destinations, 1 route, 0 rules of its own and 22 shipped, 0 mutes\n"
+        "alerts.toml: 2 destinations, 1 route, 0 rules of its own and 23 shipped, 0 mutes\n"
     )
     assert done.stderr == (
         "warning: alerts.toml:6: destinations.idle: no route leads here, so it gets no alerts\n"

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis as SyncRedis
 
+from deltaloom import Partitions
+from deltaloom.streams import GROUP
 from embedded.embedded_server import EmbeddedServer
+from service.cli import finding_table, worker_findings
 from service.keys import LEFT_OUT, Keys
+from service.storage.redis_outbox import RedisOutbox
 from tests.bench import Bench
+from tests.mortal import MortalServer
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
 from tests.workers import beginning_workers, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis.asyncio import Redis
 
 
@@ -41,7 +51,7 @@ async def test_with_a_worker(redis: Redis, redis_url: str, prefix: str) -> None:
     assert after["server"][0] == "ok"
     assert after["workers"][0] == "warn"
     assert after["workers"][1].startswith("1 consumer, 0 pending, lag 0, 1 dead letter")
-    assert after["handlers"] == ("ok", "refusal, reasoning, lifecycle, stopped, loss")
+    assert after["handlers"] == ("ok", "refusal, reasoning, lifecycle, stopped, fallback, loss")
 
 
 async def test_fields_that_were_left_out_are_named(redis: Redis, redis_url: str, prefix: str) -> None:
@@ -65,10 +75,81 @@ async def test_fields_that_were_left_out_are_named(redis: Redis, redis_url: str,
     )
 
 
+async def test_an_input_that_nobody_reads(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Name a missing worker, and an entry that is delivered again and again."""
+    env, stream = environment(redis_url, prefix), f"{prefix}:deltas"
+    await redis.xadd(stream, {"event": "{"}, id="1000-0")
+    await redis.xadd(stream, {"event": "{"}, id="1001-0")
+    await redis.xgroup_create(stream, GROUP, id="0")
+    state, says = checked(env)[1]["workers"]
+    assert (state, says.startswith("0 consumers, 0 pending, lag 2: no worker reads")) == ("warn", True)
+    await redis.xgroup_createconsumer(stream, GROUP, "frozen")
+    await redis.xreadgroup(GROUP, "frozen", {stream: ">"}, count=1)
+    await redis.xclaim(stream, GROUP, "frozen", 0, ["1000-0"], retrycount=4)
+    checks = checked(env)[1]
+    assert checks["workers"] == ("ok", "1 consumer, 1 pending, lag 1")
+    state, says = checks["oldest entry"]
+    assert (state, "was delivered 4 times, last to frozen: does it crash" in says) == ("warn", True)
+
+
+def test_a_worker_that_no_longer_reads() -> None:
+    """A silent worker counts if it holds entries, or if no other reads; a trace of an ended one does not."""
+
+    def said(*consumers: tuple[str, int, float], lag: int = 5) -> str:
+        progress = worker_findings.PartitionProgress(
+            [worker_findings.ConsumerSeen(*each) for each in consumers], 1, lag, 0, None
+        )
+        return worker_findings.workers_finding([progress], 0).says
+
+    assert "frozen has not read for 95 s: frozen, dead, stopped, or waiting" in said(("frozen", 0, 95))
+    assert "has not read" not in said(("idle", 0, 95), lag=0)
+    assert "has not read" not in said(("ended", 0, 95), ("alive", 3, 0.1))
+    assert "holds has not read for 95 s" in said(("holds", 2, 95), ("alive", 3, 0.1))
+
+
+async def test_a_worker_that_has_stopped(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped worker is not called frozen. Entries that wait for the first worker are counted."""
+    monkeypatch.setattr(worker_findings, "_SILENT_SECONDS", -1)
+    bench = Bench(redis, prefix)
+    await redis.xadd(bench.names.deltas, {"event": "{"})
+    (finding,) = await worker_findings.workers(redis, Partitions(prefix=prefix))
+    assert finding.says.endswith("the first one makes the group; 1 entry waiting")
+    worker = bench.consumer("one")
+    await worker.group.ensure()
+    await worker.read()
+    assert await worker.group.leave() == 1
+    finding, *_ = await worker_findings.workers(redis, Partitions(prefix=prefix))
+    assert finding.says.startswith("1 consumer (1 stopped), 1 pending, lag 0: no worker reads the input")
+
+
+async def test_the_memory_of_the_streams(redis: Redis, prefix: str) -> None:
+    """Otherwise nobody could tell whether another program fills the server."""
+    await redis.xadd(f"{prefix}:alerts", {"x": "y" * 3_000_000})  # servers allocate 3 MiB for it
+    (finding,) = await finding_table.streams(redis, Partitions(prefix=prefix))
+    assert finding.says == f"3 MiB of the memory are deltaloom's streams, 3 MiB of them {prefix}:alerts"
+
+
+async def test_alerts_that_wait_for_a_destination(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Say how many alerts wait, and that a destination is disabled."""
+    env, names = environment(redis_url, prefix), Partitions(prefix=prefix)
+    assert "relays" not in checked(env)[1]
+    await redis.xgroup_create(f"{prefix}:alerts", "relay:on-call", id="0", mkstream=True)
+    assert checked(env)[1]["relays"] == ("ok", "on-call: no alert waits")
+    assert deltaloom("alerts", "undelivered", env=env).stdout == "all were delivered\n"
+    await redis.xadd(f"{prefix}:alerts", {"x": "y"}, id="1000-0")
+    state, says = checked(env)[1]["relays"]
+    assert (state, says.startswith("on-call: 1 alert waits, the oldest for ")) == ("warn", True)
+    said = deltaloom("alerts", "undelivered", env=env).stdout
+    assert said.startswith("none was given up; on-call: 1 alert waits, the oldest for ")
+    await RedisOutbox(redis, names, "on-call").disable("410 Gone", datetime(2026, 1, 2, 12, tzinfo=UTC))
+    assert "on-call is disabled (410 Gone): deltaloom alerts enable on-call" in checked(env)[1]["relays"][1]
+
+
 def test_pretty(redis_url: str, prefix: str) -> None:
-    """The default output is readable text."""
-    done = deltaloom("check", env=environment(redis_url, prefix))
-    assert (done.returncode, done.stderr) == (0, "")
+    """The default output is readable text; with --strict, a warning such as a missing worker fails."""
+    done = deltaloom("check", "--strict", env=environment(redis_url, prefix))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "FAIL" not in done.stdout
     assert done.stdout.split()[0] == "ok"
     assert "import names" in done.stdout
 
@@ -127,4 +208,21 @@ async def test_a_user_without_the_rights_of_a_worker(right: dict[str, list[str]]
             assert not worker.has_logged("redis unavailable, retrying")
     assert (code, checks["scripts"][0]) == (1, "fail")
     assert checks["scripts"][1].startswith("NOPERM")
+    assert checks["scripts"][1].endswith(
+        "This is the user narrow: use --read-only if workers have another one"
+    )
     assert "docs/operations.md" in checks["scripts"][1]
+
+
+async def test_a_server_that_hangs(tmp_path: Path) -> None:
+    """The check gives up after five seconds, and says that the server hangs."""
+    server = await MortalServer(tmp_path).start()
+    try:
+        server.hang()
+        began = time.monotonic()
+        code, checks = await asyncio.to_thread(checked, environment(server.url))
+        assert 5 <= time.monotonic() - began < 15
+        assert code == 1
+        assert "has not answered in 5 seconds: it hangs or is overloaded" in checks["server"][1]
+    finally:
+        await server.kill()

@@ -48,7 +48,7 @@ command = ["false"]
 begin = "all"
 give_up_after = 0.001
 """
-LONG_RUNNING = {"run", "worker", "relay"}
+LONG_RUNNING = {"run", "worker", "relay", "tap", "console", "archive run"}
 """Commands that run until they are stopped. Their output is the log, which `test_worker_log` covers."""
 
 
@@ -89,6 +89,7 @@ async def test_worker_log(redis: Redis, redis_url: str, prefix: str, log_format:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)  # it runs some sixty commands
 async def test_every_command(
     redis: Redis, redis_url: str, prefix: str, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -117,6 +118,8 @@ async def test_every_command(
         ],
         "show": [(NAME,), (NAME, "--json"), (f"{NAME}?",)],
         "check": [(), ("--json",)],
+        "health": [(), (NAME,)],
+        "init": [(), (NAME,)],
         "publish": [("stream.jsonl", "--response-id", NAME), (NAME,), ("stream.jsonl", "--context", NAME)],
         "dead-letters list": [(), ("--json",), ("--reason", NAME)],
         "dead-letters show": [*((each,) for each in ids), (ids[0], "--json"), (NAME,)],
@@ -129,6 +132,22 @@ async def test_every_command(
         "alerts resend": [(NAME,), ("--all",)],
         "alerts test": [("gone",), (NAME,)],
         "alerts enable": [("gone",), (NAME,)],
+        "alerts heartbeat": [("--to", NAME)],
+        "search": [(NAME,), (NAME, "--json")],
+        "export": [("--until", NAME)],
+        "archive migrate": [()],
+        "archive search": [(NAME, "--part", NAME)],
+        "archive show": [(NAME,)],
+        "archive export": [("--until", NAME)],
+        "archive hold": [("--tenant", NAME, "--why", NAME, "--who", NAME)],
+        "archive holds": [()],
+        "archive release": [(NAME,)],
+        "archive erase": [("--tenant", NAME, "--yes", "--who", NAME)],
+        "archive retain": [()],
+        "archive verify": [(NAME,)],
+        "drain": [(), ("--json",), ("--resume",)],
+        "metrics": [(), ("--output", NAME)],
+        "remove": [("--dry-run",), ("--prefix", NAME, "--dry-run"), ("--yes", "--force")],
     }
     assert set(calls) | LONG_RUNNING == set(commands(typer.main.get_command(app)))
     for command, variants in calls.items():

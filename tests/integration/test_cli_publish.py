@@ -14,6 +14,7 @@ import pytest
 
 from deltaloom import StreamNames
 from service.storage.pages import entries_of
+from tests.client.dialects.streams import SAMPLES, body_of
 from tests.service.cli.command import COMMAND, TIMEOUT, deltaloom, environment
 from tests.waiting import wait_until
 
@@ -229,3 +230,46 @@ async def test_a_file_without_line_ends(
         "1 event before it went out\n"
     )
     assert [fields[b"event"] for fields in await entries(redis, prefix)] == [EVENTS[1]]
+
+
+async def test_a_stream_of_another_provider_is_translated(
+    redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Detect the dialect, publish its events with their context, and say what was left out."""
+    file = tmp_path / "chat.sse"
+    file.write_bytes(body_of(SAMPLES["chat refusal"]) + b"data: {\n\n")
+    done = deltaloom("publish", str(file), "--response-id", "resp_1", "--tenant", "acme", env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"published 5 events in 5 entries to {prefix}:deltas as response resp_1\n"
+    assert done.stderr == "translated from openai.chat\nleft out: message that is damaged JSON\n"
+    found = await entries(redis, prefix)
+    assert [json.loads(fields[b"event"])["type"] for fields in found] == [
+        "response.created",
+        *["response.refusal.delta"] * 2,
+        "response.refusal.done",
+        "response.completed",
+    ]
+    assert {name: found[-1][name] for name in (b"response_id", b"tenant", b"provider", b"dialect")} == {
+        b"response_id": b"resp_1",
+        b"tenant": b"acme",
+        b"provider": b"openai",
+        b"dialect": b"openai.chat",
+    }
+
+
+async def test_the_dialect_can_be_named(
+    redis: Redis, prefix: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Translate with the named dialect; refuse an unknown one with the known ones."""
+    file = tmp_path / "stream.json"
+    file.write_bytes(b'{"type": "error", "error": {"type": "overloaded_error", "message": "later"}}')
+    done = deltaloom("publish", str(file), "--dialect", "anthropic.messages", "--coalesce", "9", env=env)
+    assert done.returncode == 0, done.stderr
+    (fields,) = await entries(redis, prefix)
+    assert [event["type"] for event in json.loads(fields[b"event"])] == [
+        "response.created",
+        "response.failed",
+    ]
+    done = deltaloom("publish", str(file), "--dialect", "chat", env=env)
+    assert done.returncode == 2
+    assert "known are" in done.stderr

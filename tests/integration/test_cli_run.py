@@ -130,7 +130,7 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
         assert await started(run) == url
         async with Redis.from_url(with_password(url, tmp_path)) as client:
             assert await client.get("kept") == b"1"
-        assert run.end(signal.SIGHUP) == 0
+        assert run.end(signal.SIGINT) == 0
     assert (tmp_path / ".deltaloom" / "appendonlydir").is_dir()
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from deltaloom import AssembledText, StreamNames
 from handlers.core.identity import StreamKey
+from service.cli import knowledge
 from service.keys import Keys
+from service.settings import Settings
 from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
 from tests.workers import wait_until_settled, workers_in_process
@@ -178,3 +180,79 @@ async def test_entry_of_another_program_is_skipped(redis: Redis, redis_url: str,
         await redis.hset(names.item("resp_1", 0), "note", "not JSON")
         assert [text["text"] for text in shown(redis_url, prefix, "resp_1")["texts"]] == ["Hm"]
         assert [text["text"] for text in shown(redis_url, prefix, "rs_1")["texts"]] == ["Hm"]
+
+
+UPSTREAM = "chatcmpl-9"
+
+
+def shown_all(redis_url: str, prefix: str, name: str, **settings: str) -> list[dict[str, Any]]:
+    """Return the JSON output of `show` for an id of several responses."""
+    done = deltaloom("show", name, "--json", env=environment(redis_url, prefix, **settings))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def test_all_responses_with_a_providers_id(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Find open, finished and text-less responses by their provider's id, which may be that of several."""
+    filtered = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "SAFETY"}}}
+    of_provider = {"upstream_response_id": UPSTREAM}
+    async with workers_in_process(redis_url, prefix):
+        await publish(redis, prefix, STREAM[:3], response_id="resp_1", **of_provider)
+        await publish(redis, prefix, STREAM[:3], response_id="other", upstream_response_id=f"{UPSTREAM}0")
+        await publish(redis, prefix, [filtered], response_id="resp_2", provider="gcp.gemini", **of_provider)
+        await publish(redis, prefix, STREAM[3:], response_id="resp_3", **of_provider)
+        await wait_until(partial(redis.exists, StreamNames(prefix).item("resp_1", 0)), message="a text")
+        await wait_until(lambda: redis.xlen(StreamNames(prefix).alerts), message="an alert")
+        await wait_until_settled(redis, prefix)
+        known = {each["id"]: each for each in shown_all(redis_url, prefix, UPSTREAM)}
+    assert set(known) == {"resp_1", "resp_2", "resp_3"}
+    assert [text["text"] for text in known["resp_1"]["texts"]] == ["Hm"]
+    assert [alert["reason"] for alert in known["resp_2"]["alerts"]] == ["SAFETY"]
+    assert known["resp_2"]["context"] == {"provider": "gcp.gemini", **of_provider}
+    assert [part["kind"] for part in known["resp_3"]["open"]] == ["refusal"]
+    done = deltaloom("show", UPSTREAM, env=environment(redis_url, prefix))
+    assert done.stderr == "3 responses have this id of their provider\n"
+    assert "warning · response filtered · incomplete · SAFETY · safety" in done.stdout
+    assert shown(redis_url, prefix, "resp_2")["alerts"] == known["resp_2"]["alerts"]
+
+
+async def test_an_old_text_is_shown_by_its_providers_id(
+    redis: Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Show the text that the search found, though its keys have expired and newer texts followed."""
+    async with workers_in_process(redis_url, prefix):
+        for name in ("resp_old", "resp_new"):
+            fields = {"response_id": name, "upstream_response_id": f"gen-{name}"}
+            await publish(redis, prefix, STREAM[:3], **fields)
+        await wait_until_settled(redis, prefix)
+    names = StreamNames(prefix)
+    await redis.delete(names.name("state:response:resp_old"), names.item("resp_old", 0))
+    monkeypatch.setattr(knowledge, "TEXTS_LOOKED_THROUGH", 1)
+    settings = Settings(prefix=prefix, redis_url=redis_url)
+    (known,) = await knowledge.known_in(settings.names, redis, settings, "gen-resp_old")
+    assert (known.id, [text.text for text in known.texts]) == ("resp_old", ["Hm"])
+    assert known.context["upstream_response_id"] == "gen-resp_old"
+
+
+async def test_a_providers_id_in_several_partitions(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Search all partitions, and find an id that JSON writes with escapes."""
+    odd = 'gen-"1"\u00e9'
+    settings = Settings(prefix=prefix, partitions=2)
+    async with workers_in_process(redis_url, prefix, partitions=2):
+        for name in ("resp_1", "resp_42", "resp_7"):
+            entry: Any = {"event": json.dumps(STREAM[:3]), "response_id": name, "upstream_response_id": odd}
+            await redis.xadd(settings.names.of(name).deltas, entry)
+
+        async def are_found() -> bool:
+            done = deltaloom("show", odd, "--json", env=environment(redis_url, prefix, **TWO))
+            return len(done.stdout.splitlines()) == 3
+
+        await wait_until(are_found)
+    assert {known["id"] for known in shown_all(redis_url, prefix, odd, **TWO)} == {
+        "resp_1",
+        "resp_42",
+        "resp_7",
+    }
+
+
+TWO = {"DELTALOOM_PARTITIONS": "2"}

@@ -11,16 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio.connection import AbstractConnection
+import uvloop
+from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError  # noqa: A004 - what redis-py raises
 from structlog.testing import capture_logs
 
 from deltaloom import GROUP, Partitions
-from service.address import Address
+from deltaloom.address import Address
 from service.keys import Keys
 from service.retrying import RetryUntilAvailable
+from service.storage.client import direct
 from service.storage.client.connection import client_of, reading_client_of
 from service.storage.client.read_plan import READ_ENTRIES
 from service.storage.client.reading_client import Input
@@ -29,11 +30,12 @@ from service.storage.scripts import Script
 from tests.cluster_servers import PATIENT_MS, running_cluster
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream
+from tests.service.cli.command import deltaloom, environment
 from tests.waiting import wait_until
 from tests.workers import running_workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from redis.asyncio import Redis
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from tests.cluster_servers import Cluster
     from tests.nodes import Node
     from tests.workers import WorkerProcess
+
+    Run = Callable[[Coroutine[Any, Any, None]], None]
 
 COUNT = 6
 """Number of partitions: enough that each of the three masters has some."""
@@ -143,17 +147,15 @@ async def test_a_reply_that_is_lost_leaves_no_gap_in_a_batch(
         async with reading(cluster, client, names) as reader:
             sizes = [len(await reader.read()), len(await reader.read())]
             assert sizes == [READ_ENTRIES, 2 * READ_ENTRIES]
-            replies = itertools.count(1)
-            answer = AbstractConnection.read_response
+            replies, requested = itertools.count(1), 4
+            answer = direct.answer
 
-            async def second_is_cut(connection: AbstractConnection, *args: Any, **options: Any) -> Any:
-                reply = await answer(connection, *args, **options)
-                if isinstance(reply, dict) and names.deltas.encode() in reply and next(replies) == 2:
-                    await connection.disconnect(nowait=True)
-                    raise ConnectionError("cut")
-                return reply
+            def only_first_comes(command: Any, reply: Any) -> None:
+                is_read = isinstance(reply, dict) and names.deltas.encode() in reply
+                cut = is_read and 1 < next(replies) <= requested
+                answer(command, exceptions.ConnectionError("cut") if cut else reply)
 
-            monkeypatch.setattr(AbstractConnection, "read_response", second_is_cut)
+            monkeypatch.setattr(direct, "answer", only_first_comes)
             assert await reader.read() == ids[sum(sizes) : sum(sizes) + READ_ENTRIES]
             given_out = (await client.xpending(names.deltas, GROUP))["pending"]
             assert given_out > sum(sizes) + READ_ENTRIES, "there was a second reply"
@@ -173,7 +175,7 @@ async def test_a_reader_with_a_backlog_waits_for_its_cluster(tmp_path: Path) -> 
                 assert await reader.read()
             for node in cluster.nodes:
                 await node.kill()
-            await reader.client.aclose()  # as the reader of another partition does when it notices
+            await reader.client.close_connections()  # as the reader of another partition does when it notices
             with capture_logs() as lines:
                 goes_on = asyncio.create_task(reader.read())
                 await wait_until(lambda: lines, message="it waits")
@@ -200,6 +202,37 @@ async def test_a_closed_idle_connection_is_not_reported(tmp_path: Path) -> None:
             assert not away, json.dumps(away)
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+async def test_commands_over_closed_connections_are_sent_again(tmp_path: Path, run: Run) -> None:
+    """Send many at once, single commands and pipelines, on both event loops."""
+
+    async def ask(url: str, close: Callable[[], Awaitable[None]]) -> None:
+        client = client_of(Address.parse(url))
+        try:
+            for expected in range(1, 9):
+                counts = [client.incr(f"{{{number % COUNT}}}{number}") for number in range(20 * COUNT)]
+                assert set(await asyncio.gather(*counts)) == {expected}
+                await close()
+            pipelines = [client.pipeline(transaction=False) for _ in range(COUNT)]
+            for number, pipeline in enumerate(pipelines):
+                pipeline.incrby(f"{{{number}}}{number}", 100)
+            assert await asyncio.gather(*[each.execute() for each in pipelines]) == [[108]] * COUNT
+        finally:
+            await client.aclose()
+
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
+        loop = asyncio.get_running_loop()
+
+        async def kill() -> None:
+            for node in cluster.nodes:
+                await node.ask("CLIENT", "KILL", "TYPE", "normal")
+
+        async def close() -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(kill(), loop))
+
+        await asyncio.to_thread(run, ask(url_of(cluster), close))
+
+
 async def test_a_worker_leaves_a_cluster_that_hangs(tmp_path: Path) -> None:
     """A worker without entries in hand stops on SIGTERM although its cluster does not answer."""
     async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster:
@@ -212,10 +245,48 @@ async def test_a_worker_leaves_a_cluster_that_hangs(tmp_path: Path) -> None:
             node.go_on()
 
 
-async def all_are_read(cluster: Cluster) -> bool:
-    """Return whether a client waits for new entries on each partition."""
+@pytest.mark.slow
+async def test_drain_and_remove(tmp_path: Path) -> None:
+    """Drain the workers of all masters together, and remove a deployment from all of them."""
+    every = Partitions(COUNT, "a").all
+    async with running_cluster(tmp_path, node_timeout_ms=PATIENT_MS) as cluster, connected(cluster) as client:
+
+        async def run(*arguments: str) -> str:
+            env = environment(url_of(cluster), "a", DELTALOOM_PARTITIONS=str(COUNT))
+            done = await asyncio.to_thread(deltaloom, *arguments, env=env)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert len({await owner_of(cluster, names) for names in every}) == 3
+        await client.xadd("a:b:{1}:deltas", {"event": "{}"})
+        async with running_workers(url_of(cluster), "a", 2, partitions=COUNT) as workers:
+            await wait_until(partial(all_are_read, cluster, 2 * COUNT), message="all partitions are read")
+            assert json.loads(await run("drain", "--json"))["drained"]
+            for worker in workers:
+                assert worker.has_logged("draining, reading stopped")
+            for names in every:
+                await client.xadd(names.deltas, {"event": "{}", "response_id": "r"})
+            report = json.loads(await run("drain", "--json"))
+            assert (report["drained"], report["unread"], report["reading"]) == (True, COUNT, 0)
+            await run("drain", "--resume")
+            await wait_until(partial(all_are_dead_letters, client, every), message="they read again")
+        counted = await run("remove", "--prefix", "a", "--dry-run")
+        number = len({key async for key in client.scan_iter("a:*")}) - 1
+        assert counted.splitlines()[-1] == f"{number} keys of a"
+        removed = await run("remove", "--prefix", "a", "--yes", "--force")
+        assert removed.splitlines()[-1] == f"{number} keys of a removed"
+        assert {key async for key in client.scan_iter("*")} == {b"a:b:{1}:deltas"}
+
+
+async def all_are_dead_letters(client: Redis, every: tuple[StreamNames, ...]) -> bool:
+    """Return whether each partition has a dead letter."""
+    return all([await client.xlen(names.dead_letters) == 1 for names in every])
+
+
+async def all_are_read(cluster: Cluster, readers: int = COUNT) -> bool:
+    """Return whether as many clients wait for new entries, by default one on each partition."""
     clients = [await node.ask("INFO", "clients") for node in cluster.nodes]
-    return bool(sum(each["blocked_clients"] for each in clients) == COUNT)
+    return bool(sum(each["blocked_clients"] for each in clients) == readers)
 
 
 async def nothing_is_asked(cluster: Cluster) -> bool:

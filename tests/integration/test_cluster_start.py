@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import RedisClusterException, RedisError
 
 from deltaloom import AssembledText, Partitions
-from service.address import Address
+from deltaloom.address import Address
 from service.storage.client.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.service.cli.command import deltaloom, environment

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CANCELLED = {"type": "response.cancelled"}
 LOSS = {"type": "deltaloom.producer.loss", "dropped": 3}
+FALLBACK = {"type": "deltaloom.response.fallback", "from_model": "a", "to_model": "b", "trigger": "refusal"}
 REDACTED = {"type": "deltaloom.part.redacted", "output_index": 0, "content_index": 0, "kind": "reasoning"}
 REFUSED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "refusal"}}}
 

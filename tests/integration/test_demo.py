@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 ALL_WELL = "Everything came out as it should."
 
 
-def _command(pace: float) -> list[str]:
-    return [sys.executable, "-m", "demo", "--pace", str(pace)]
+def _command(pace: float, *options: str) -> list[str]:
+    return [sys.executable, "-m", "demo", "--pace", str(pace), *options]
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -35,10 +35,12 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _demo(folder: Path, pace: float, out: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+def _demo(
+    folder: Path, pace: float, out: int = subprocess.PIPE, *options: str
+) -> Iterator[subprocess.Popen[str]]:
     """Start a demo in its own process group, which its worker and its relay join."""
     with subprocess.Popen(
-        _command(pace),
+        _command(pace, *options),
         env=_environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=out,
@@ -60,6 +62,17 @@ def _something_runs(group: int) -> bool:
     return True
 
 
+def test_streams_pass_through_a_tap(tmp_path: Path) -> None:
+    """Get the same texts and alerts of the translated streams through a tap, whose clients get all bytes."""
+    with _demo(tmp_path, 20, subprocess.PIPE, "--tap") as demo:
+        out, err = demo.communicate(timeout=90)
+        assert (demo.returncode, err) == (0, ""), out
+    lines = out.splitlines()
+    assert lines[-1] == ALL_WELL
+    assert sum(line[22:].startswith(" text ") for line in lines) == 17
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
     """The demo prints plain lines as README.md shows them if there is no terminal, and leaves no files."""
     with _demo(tmp_path, pace=20) as demo:
@@ -68,14 +81,16 @@ def test_without_a_terminal_it_writes_plain_lines(tmp_path: Path) -> None:
     lines = out.splitlines()
     assert lines[-1] == ALL_WELL
     assert "\x1b" not in out
-    assert sum(" ALERT opened " in line for line in lines) == 2
-    assert sum(line[22:].startswith(" text ") for line in lines) == 11
+    assert sum(" ALERT opened " in line for line in lines) == 3
+    assert sum(line[22:].startswith(" text ") for line in lines) == 17
     rings = [line[38:] for line in lines if line[22:].startswith(" webhook rang ")]
-    assert sum(ring.startswith("opened, ") and "after the first delta" in ring for ring in rings) == 2
-    assert sum(ring.startswith("finished, ") for ring in rings) == 2
+    assert sum(ring.startswith("opened, ") and "after the first delta" in ring for ring in rings) == 3
+    assert sum(ring.startswith("finished, ") for ring in rings) == 3
+    assert sorted(ring.split(",")[0] for ring in rings)[:2] == ["fallback", "filtered"]
+    assert sum(" translated from " in line for line in lines) == 3
     assert sum(" dead letter " in line for line in lines) == 1
     assert "repeats dropped         6" in lines
-    assert "webhook rang            4 times, verified" in lines
+    assert "webhook rang            8 times, verified" in lines
     assert any(re.fullmatch(r"first delta to webhook +\d+ ms +\d+ ms", line) for line in lines)
     assert list(tmp_path.iterdir()) == []
     (sample,) = [block.text for block in README.blocks if "ALERT opened" in block.text]

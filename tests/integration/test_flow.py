@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -336,6 +337,27 @@ async def test_no_text_is_logged_and_every_line_says_where_it_belongs(
         "integrity",
     }
     assert lines["dead letter"].keys() >= {"entry", "reason", "error", "stream"}
+
+
+async def test_a_storm_does_not_fill_the_log(redis: Redis, redis_url: str, prefix: str) -> None:
+    """Write a few lines of a storm, and count the others until the worker has stopped."""
+    async with running_workers(redis_url, prefix, log_burst=5) as (worker,):
+        for n in range(40):
+            await publish(redis, prefix, *refusal(), response_id=f"resp_{n}")
+        await redis.xadd(StreamNames(prefix).deltas, {"event": "{"})
+        await wait_until_settled(redis, prefix)
+        await worker.stop()
+        found = worker.lines()
+    written = Counter(line["event"] for line in found)
+    left_out = Counter[str]()
+    for line in found:
+        if line["event"] == "log lines left out":
+            left_out[line["of_event"]] += line["lines"]
+    windows = 1 + max(Counter(line["of_event"] for line in found if "of_event" in line).values())
+    assert written["dead letter"] == 1, "another event has its own budget"
+    for event in ("refusal opened", "text finished"):
+        assert written[event] <= 5 * windows
+        assert written[event] + left_out[event] == 40
 
 
 async def test_texts_are_logged_if_that_is_enabled(redis: Redis, redis_url: str, prefix: str) -> None:

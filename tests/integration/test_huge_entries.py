@@ -6,24 +6,33 @@ import asyncio
 import json
 import resource
 import sys
+from contextlib import asynccontextmanager
 from functools import partial
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
-from deltaloom import StreamNames
+from deltaloom import GROUP, StreamNames
 from service.field_json import fields_of
+from service.storage.scripts import source
 from tests.nodes import Node, running
 from tests.relays import relay_environment
 from tests.waiting import wait_until
 from tests.workers import dead_letters, texts, wait_until_settled, workers_in_process
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 MEGABYTE = 1_000_000
 KEPT = 8 * 1024 * 1024
+TIMEOUT = 0.5
+"""Seconds after which a worker gives up a command on the slow server."""
+COPYING = (b"XCLAIM", sha1(source("peek").encode(), usedforsecurity=False).hexdigest().encode())
+"""Parts of the requests that copy whole entries."""
 REFUSAL = {"type": "response.refusal.done", "output_index": 0, "content_index": 0, "refusal": "No."}
 
 
@@ -56,6 +65,80 @@ async def test_the_letter_of_a_large_entry_has_its_beginning(
     assert [text.text for text in await texts(redis, prefix)] == ["No."]
 
 
+class SlowServer:
+    """A proxy in front of a server that takes long to copy an entry, as a busy one does with a huge one."""
+
+    def __init__(self, url: str, entry_id: bytes) -> None:
+        self._entry_id = entry_id
+        at = urlsplit(url)
+        self._server = at.hostname or "127.0.0.1", at.port or 6379
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        """Listen while the block lasts, and yield the port."""
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        try:
+            yield listener.sockets[0].getsockname()[1]
+        finally:
+            listener.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._server)
+        copies = asyncio.Event()
+        self._tasks |= {
+            asyncio.create_task(self._pass(reader, server_writer, copies, replies=False)),
+            asyncio.create_task(self._pass(server_reader, writer, copies, replies=True)),
+        }
+
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        copies: asyncio.Event,
+        *,
+        replies: bool,
+    ) -> None:
+        try:
+            while data := await reader.read(2**16):
+                if replies and copies.is_set():
+                    copies.clear()
+                    await asyncio.sleep(3 * TIMEOUT)
+                elif not replies and self._entry_id in data and any(each in data for each in COPYING):
+                    copies.set()
+                writer.write(data)
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("deliveries", [1, 2, 5])
+async def test_an_entry_that_is_never_read_in_time_holds_up_no_other(
+    redis: Redis, redis_url: str, prefix: str, deliveries: int
+) -> None:
+    """Give it up, and read the others. Otherwise the server would copy it again and again, without end."""
+    names = StreamNames(prefix)
+    client: Any = redis
+    await publish(redis, prefix, "resp_huge", "x" * 100_000)
+    await publish(redis, prefix, "resp_1", json.dumps(REFUSAL))
+    await redis.xgroup_create(names.deltas, GROUP, id="0")
+    await redis.xreadgroup(GROUP, "dead", {names.deltas: ">"})
+    ids = [entry_id for entry_id, _ in await client.xrange(names.deltas)]
+    await client.xclaim(names.deltas, GROUP, "dead", 0, ids, idle=60_000, retrycount=deliveries, justid=True)
+    async with SlowServer(redis_url, ids[0]).running() as port:
+        url = f"redis://127.0.0.1:{port}?socket_timeout={TIMEOUT}"
+        async with workers_in_process(url, prefix, max_event_bytes=1024, max_deliveries=5):
+            await wait_until_settled(redis, prefix)
+    letters = {letter.reason for letter in await dead_letters(redis, prefix)}
+    if deliveries < 5:
+        assert letters == {"oversized"}
+        assert [text.text for text in await texts(redis, prefix)] == ["No."]
+    else:
+        assert letters == {"max_deliveries"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_entry_larger_than_the_memory_of_its_workers_stops_them_for_a_while_only(
@@ -63,9 +146,10 @@ async def test_an_entry_larger_than_the_memory_of_its_workers_stops_them_for_a_w
 ) -> None:
     """An entry that exceeds its workers' memory becomes a dead letter after `max_deliveries` crashes."""
     server = Node(tmp_path / "server", {"save": ""})
-    environment = relay_environment(server.url, "deltaloom", claim_time=1, max_deliveries=3, block_ms=200)
+    url = f"{server.url}?socket_timeout=60"  # else a busy server may reply too late to kill any
+    environment = relay_environment(url, "deltaloom", claim_time=1, max_deliveries=3, block_ms=200)
     command = [sys.executable, "-m", "service", "worker"]
-    async with running([server]), Redis.from_url(server.url) as client:
+    async with running([server]), Redis.from_url(server.url, socket_timeout=60) as client:
         await publish(client, "deltaloom", "resp_huge", "x" * (300 * MEGABYTE))
         await publish(client, "deltaloom", "resp_1", json.dumps(REFUSAL))
         limit = partial(resource.setrlimit, resource.RLIMIT_AS, (600 * MEGABYTE, 600 * MEGABYTE))

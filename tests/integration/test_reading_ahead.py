@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from service.ports.storage import RawEntry
-    from service.storage.client.reading_client import Collector, ReadingClient
+    from service.storage.client.read_batch import Collector
+    from service.storage.client.reading_client import ReadingClient
 
 
 class Replies:

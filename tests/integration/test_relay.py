@@ -9,11 +9,12 @@ import re
 import threading
 import time
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from deltaloom import StreamNames
@@ -21,16 +22,19 @@ from embedded.free_ports import free_port
 from handlers.core.identity import EntryId
 from service.alerts.deciding.privacy import Redactor
 from service.alerts.destinations.webhook import WebhookDestination
-from service.alerts.sending import health
+from service.alerts.sending import destination_relay, health
 from service.alerts.sending import in_flight as room
+from service.alerts.sending.destination_relay import DestinationRelay
+from service.alerts.sending.schedule import Schedule
 from service.apps.relay_app import relaying
 from service.keys import RelayKeys
-from service.ports.outbox import CONSUMER, EntryRef, SavedDigest
+from service.ports.outbox import CONSUMER, Confirmation, EntryRef, SavedDigest
 from service.settings import Settings
-from service.storage.client.reading_client import ReadingClient
+from service.storage.client.batch_reader import Request
 from service.storage.redis_outbox import DestinationGroup, RedisOutbox
 from tests.relays import (
     SECRETS,
+    deliveries,
     destination,
     pending_alerts,
     raise_alert,
@@ -52,7 +56,9 @@ if TYPE_CHECKING:
 
     from deltaloom.messages import ModerationAlert
     from service.alerts.delivery import Notification, Outcome
+    from service.alerts.sending.message import OutgoingMessage
     from service.apps.relay_app import RelayApp
+    from service.storage.client.direct import Words
     from tests.webhook_receiver import Receiver
 
 
@@ -105,6 +111,40 @@ async def test_alerts_arrive_and_are_acknowledged(stage: Stage, receiver: Receiv
         await wait_until(lambda: receiver.taken == [before, after])
         await stage.settled()
     assert receiver.came.total() == 2
+
+
+async def test_ends_of_alerts_are_recorded(stage: Stage, receiver: Receiver) -> None:
+    """Subscribers and operators see how each alert ended at a destination, without a text."""
+    receiver.answer = lambda name, count: web.Response(
+        status=400 if name == "opened_bad" else 200 if count > 1 else 503, text="no\u202e such field"
+    )
+    raised_at = datetime.fromtimestamp(time.time() - 5, UTC)
+    good = await stage.raised("opened", "good", raised_at=raised_at)
+    bad = await stage.raised("opened", "bad", raised_at=raised_at + timedelta(days=300))
+    await stage.raised("opened", "unrouted", model="other")
+    await add(stage.redis, StreamNames(stage.prefix).alerts, {"__data__": "{"})
+    route = '[[routes]]\nname = "all-of-x"\nto = "here"\nmatch = { model = "gpt-x" }\n'
+    async with stage.relay(destination("here", receiver.url), route):
+        await stage.settled()
+    unreadable, refused, delivered = sorted(
+        await deliveries(stage.redis, stage.prefix), key=lambda each: str(each.outcome), reverse=True
+    )
+    assert (delivered.outcome, delivered.alert_id, delivered.response_id) == ("delivered", good, "good")
+    assert (delivered.attempts, delivered.destination, delivered.source) == (2, "here", stage.prefix)
+    assert (delivered.severity, delivered.route, delivered.privacy) == ("warning", "all-of-x", "none")
+    assert (delivered.kind, delivered.alert_type) == ("refusal", "deltaloom.refusal.opened")
+    assert delivered.delivered_at is not None
+    assert delivered.latency_ms == round((delivered.delivered_at - raised_at).total_seconds() * 1000) > 5000
+    assert (refused.outcome, refused.alert_id, refused.attempts) == ("refused", bad, 1)
+    assert (refused.delivered_at, refused.latency_ms) == (None, 0)
+    assert refused.answer.startswith("400 Bad Request: no")
+    assert refused.answer.isprintable()
+    assert (unreadable.outcome, unreadable.alert_id, unreadable.severity) == ("unreadable", None, None)
+    assert unreadable.latency_ms < 60_000
+    shown = deltaloom("tail", "deliveries", "--from-start", "--count", "3", env=stage.environment)
+    assert "here · delivered · after" in shown.stdout
+    assert "400 Bad Request" in shown.stdout
+    assert shown.stderr == ""
 
 
 async def test_what_was_confirmed_is_not_sent_again(stage: Stage, receiver: Receiver) -> None:
@@ -174,18 +214,19 @@ async def test_a_batch_is_one_read(stage: Stage, receiver: Receiver, monkeypatch
     Another relay that has lost the lease without knowing may read between two of them. The intake looks for
     the entries of such a read only between two batches.
     """
-    together: list[str] = []
+    reads, command = list[int](), Request.more_commands
 
-    async def read_together(_self: ReadingClient, stream: str, *_arguments: Any) -> bool:
-        together.append(stream)
-        return False
+    def more_commands(request: Request) -> list[Words]:
+        more = command(request)
+        reads.append(1 + len(more))
+        return more
 
-    monkeypatch.setattr(ReadingClient, "_read_together", read_together)
+    monkeypatch.setattr(Request, "more_commands", more_commands)
     raised = [await stage.raised("opened", f"resp_{n}", text="No. " * 12_000) for n in range(20)]
     async with stage.relay(destination("here", receiver.url)):
         await stage.settled()
     assert sorted(receiver.taken) == sorted(raised)
-    assert together == []
+    assert set(reads) == {1}
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
@@ -247,6 +288,56 @@ async def test_critical_alert_does_not_wait_for_a_long_pause(
     assert {line["log_level"] for line in paused} == {"warning"}
     until = datetime.fromisoformat(paused[0]["until"]).timestamp()
     assert began + 598 < until < time.time() + 600
+
+
+async def test_a_destination_that_stays_down_is_named_again(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log it from time to time with the backlog, and show it in the status."""
+    monkeypatch.setattr(health, "pause_after", lambda *_: 0.01)
+    monkeypatch.setattr(destination_relay, "pause_after", lambda *_: 0.01)
+    monkeypatch.setattr(destination_relay, "_LOG_AGAIN_AFTER", 0.05)
+    receiver.answer = lambda _id, _count: web.Response(status=503)
+    await stage.raised("opened", "resp_1")
+    await stage.raised("opened", "resp_2")
+    still = "destination still down, retrying"
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)) as relay:
+            await wait_until(lambda: sum(line["event"] == still for line in lines) > 1)
+            (status,) = (await relay.status())["destinations"]
+            assert (status["sends"], status["paused"], status["backlog"]) == (True, True, 2)
+            assert status["last_answer"].startswith("503")
+            receiver.answer = lambda _id, _count: web.Response()
+            await stage.settled()
+    assert [line["event"] for line in lines].count("destination down, retrying") == 1
+    line = next(line for line in lines if line["event"] == still)
+    assert (line["log_level"], line["alerts"]) == ("warning", 2)
+    assert line["answer"].startswith("503")
+
+
+async def test_an_error_after_an_attempt_schedules_no_second_one(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the relay of the destination would fail, such as when its group is deleted meanwhile."""
+    put_back = Schedule.put_back
+    due: list[OutgoingMessage] = []
+
+    def counted(schedule: Schedule, message: OutgoingMessage, at: float) -> None:
+        due.append(message)
+        put_back(schedule, message, at)
+
+    async def missing_group(_relay: DestinationRelay) -> None:
+        raise ResponseError("NOGROUP")
+
+    monkeypatch.setattr(Schedule, "put_back", counted)
+    monkeypatch.setattr(DestinationRelay, "_log_still_down", missing_group)
+    monkeypatch.setattr(destination_relay, "pause_after", lambda *_: 0.01)
+    receiver.answer = lambda _id, count: web.Response(status=503 if count < 3 else 200)
+    await stage.raised("opened", "resp_1")
+    with capture_logs() as lines:
+        async with stage.relay(destination("here", receiver.url)):
+            await stage.settled()
+    assert [line["event"] for line in lines].count("message failed") == len(due) == len(receiver.requests) - 1
 
 
 async def test_refused_is_kept_and_can_be_sent_again(stage: Stage, receiver: Receiver) -> None:
@@ -599,10 +690,16 @@ async def test_digest_that_was_confirmed_is_not_sent_again(stage: Stage, receive
     read = await read_as(stage.redis, alerts, "relay:here", CONSUMER, 10)
     places = [EntryRef(alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
     outbox = RedisOutbox(stage.redis, stage.settings.names, "here")
-    await outbox.save_digest("digest_1", SavedDigest(places, confirmed=True))
+    at = datetime(2026, 5, 4, 12, 0, 1, tzinfo=UTC)
+    await outbox.save_digest("digest_1", SavedDigest(places, Confirmation("200 OK", 2, at)))
     async with stage.relay(destination("here", receiver.url)):
         await stage.settled()
         late = await stage.raised("opened", "late")
         await stage.settled()
     assert receiver.taken == [late]
     assert await outbox.digests() == {}
+    *of_digest, _ = await deliveries(stage.redis, stage.prefix)
+    assert {(each.digest_id, each.attempts, each.delivered_at) for each in of_digest} == {("digest_1", 2, at)}
+    assert [(each.alert_id, each.route) for each in of_digest] == [
+        (f"opened_resp_{n}", "everything") for n in range(3)
+    ]

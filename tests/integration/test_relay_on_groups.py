@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from deltaloom import Partitions
-from service.address import Address
+from deltaloom.address import Address
 from service.storage.client.connection import client_of
 from tests.cluster_servers import running_cluster
 from tests.generated import SETTINGS

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from deltaloom import StreamNames
 from tests.mortal import MortalServer
 from tests.relays import (
+    deliveries,
     destination,
     hang_up,
     raise_alert,
@@ -98,6 +99,8 @@ async def test_relays_killed_in_the_middle(
     assert kills == 6
     assert await undelivered(redis, prefix) == []
     assert set(receiver.taken) == set(raised), f"seed {seed}"
+    recorded = [(each.alert_id, each.outcome) for each in await deliveries(redis, prefix)]
+    assert sorted(recorded) == sorted((name, "delivered") for name in raised), f"seed {seed}"
     twice = {name for name in receiver.taken if receiver.taken.count(name) > 1}
     assert len(twice) <= 8 * 3, f"seed {seed}: only deliveries in flight at a kill"
     for number in range(TOGETHER):

@@ -10,8 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from deltaloom import Partitions
+from deltaloom.address import Address
 from embedded.free_ports import HOST
-from service.address import Address
 from service.storage.client.connection import client_of
 from tests.generated import SETTINGS, Generated
 from tests.mid_stream import CarefulProducers, kill_in_mid_stream

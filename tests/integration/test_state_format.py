@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,7 +48,7 @@ async def test_the_first_worker_notes_it_and_again_after_a_flush(
             assert await noted(redis, each) == {
                 "version": str(FORMAT),
                 "min_reader": str(MIN_READER),
-                "written_by": "deltaloom-worker 0.2.0",
+                "written_by": f"deltaloom-worker {version('deltaloom-worker')}",
             }
         await redis.delete(*await redis.keys(f"{prefix}*"))
 
@@ -139,7 +140,7 @@ async def test_what_a_worker_of_format_3_for_readers_of_2_notes(
         fields: Any = dict(zip(names, before, strict=True))
         await redis.hset(key, mapping=fields)
     reply = await Script(redis, "state_format")(keys=[key], args=[3, 2, "me"])
-    assert reply == ([] if before is None else [value.encode() for value in before])
+    assert reply == [[] if before is None else [value.encode() for value in before]]
     assert await noted(redis, key) == dict(zip(names, after, strict=True))
 
 
@@ -174,7 +175,11 @@ async def test_check(redis: Redis, redis_url: str, prefix: str, key: str) -> Non
 
     assert await found() == (0, "ok", f"none yet; the first worker notes format {FORMAT}")
     await StateFormat(redis, key).write_note()
-    assert await found() == (0, "ok", f"format {FORMAT}, written by deltaloom-worker 0.2.0")
+    assert await found() == (
+        0,
+        "ok",
+        f"format {FORMAT}, written by deltaloom-worker {version('deltaloom-worker')}",
+    )
     await redis.hset(key, mapping=NEWER)
     code, state, says = await found()
     assert (code, state) == (1, "fail")

@@ -51,7 +51,7 @@ from tests.bench import Bench, Consumer
 from tests.workers import alerts, counts, dead_letters, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Container, Coroutine, Iterable, Iterator
+    from collections.abc import Awaitable, Container, Coroutine, Iterable
 
     from deltaloom import AssembledText
     from service.ports.storage import RawEntry
@@ -509,13 +509,14 @@ class Machine(RuleBasedStateMachine):
             return
         if work.script == "survey":
             work.quiet_at = self._quiet()
-        if work.script == "settle" and work.quiet_at is not None:
-            self._note_given_up(work.quiet_at)
+        settled = work.quiet_at if work.script == "settle" else None
+        quiet = {} if settled is None else self._still_quiet(settled)
         work.twice = twice
         if work.stuck:
             self._step_past_stuck(work)
         else:
             self.run(work.step())
+        self._note_given_up(quiet)
 
     def _step_past_stuck(self, work: _Work) -> None:
         """Run one script while others seem stuck, and record texts that come out without some entries."""
@@ -559,11 +560,16 @@ class Machine(RuleBasedStateMachine):
         noted = self.run(self.bench.member_scores("open"))
         return {name: (len(ids), noted.get(f"response:{name}")) for name, ids in self.ids.items()}
 
-    def _note_given_up(self, quiet: dict[str, tuple[int, int | None]]) -> None:
-        """Record the abandoned responses: since the sweep they received no events other than late ones."""
+    def _still_quiet(self, quiet: dict[str, tuple[int, int | None]]) -> dict[str, int]:
+        """Return the responses that got only late events since, with their number of entries."""
         noted = self.run(self.bench.member_scores("open"))
-        for name, (count, at) in quiet.items():
-            if noted.get(f"response:{name}") == at:
+        return {name: count for name, (count, at) in quiet.items() if noted.get(f"response:{name}") == at}
+
+    def _note_given_up(self, quiet: dict[str, int]) -> None:
+        """Record the quiet responses that were abandoned: a worker leaves those to its other settlements."""
+        open_ones = self.run(self.bench.member_scores("open")) if quiet else {}
+        for name, count in quiet.items():
+            if f"response:{name}" not in open_ones:
                 self.silences[name].add(count)
 
     def _unhandled(self) -> set[int]:
@@ -751,11 +757,9 @@ def slow_entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quiet() -> Iterator[None]:
+def quiet() -> None:
     """Turn logging off, since there would be thousands of lines."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.timeout(3600 if THOROUGH else 900)

@@ -48,6 +48,14 @@ async def test_a_batch_taken_twice_changes_nothing_the_second_time(bench: Bench)
     assert await counts(bench.redis, bench.prefix) == {"type:keepalive": 1, "late": 1}
 
 
+async def test_an_ignored_event_of_a_response_that_its_batch_opens_is_its_last_activity(bench: Bench) -> None:
+    """Note a keepalive long after the first delta. Otherwise the response might be given up too early."""
+    await bench.publish_at(1_000, delta(1, "a"))
+    await bench.publish_at(60_000, KEEPALIVE)
+    await bench.consumer().work()
+    assert await bench.member_scores("open") == {"response:resp_1": 60_000}
+
+
 async def test_entries_taken_over_by_another_worker_are_counted_once(bench: Bench) -> None:
     """A worker that was suspended does not count entries again that others have committed since."""
     await bench.publish(*[KEEPALIVE] * 4, "{broken")

@@ -17,7 +17,12 @@ from redis.exceptions import AuthenticationError
 
 from deltaloom import AssembledText, Partitions
 from deltaloom.streams import GROUP
-from service.settings import MAX_PARTITIONS
+from service.alerts.deciding.policy import load
+from service.apps.worker_app import WorkerApp
+from service.settings import MAX_PARTITIONS, Settings
+from service.storage.rights import OF_WORKERS
+from tests.archive.archivers import archiving, pending, settings_of
+from tests.console.running import console
 from tests.docs.scripts import run_example
 from tests.relays import SECRETS, destination, raise_alert, relay_environment, relay_process
 from tests.relays import wait_until_settled as wait_until_delivered
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deltaloom import StreamNames
+    from tests.console.running import Client
     from tests.webhook_receiver import Receiver
 
 DELTA = {"type": "response.refusal.delta", "output_index": 0, "content_index": 0}
@@ -49,13 +55,25 @@ WATCHED = (
 )
 """The commands that docs/operations.md recommends for monitoring."""
 
+OF_CONSOLES = {
+    "ping",  # only with `health_check_interval` in the URL
+    *("xpending", "xrange"),  # the age of entries that are pending or unread
+    "type",  # the name of a key of another type
+}
+"""Commands that a console needs if something is wrong."""
+
 SELDOM = {
+    "console": OF_CONSOLES,
+    "console-actions": {*OF_CONSOLES, "eval_ro"},  # the other console has loaded the scripts
     "relay": {"ping"},  # only with `health_check_interval` in the URL
+    "archive": {"ping"},  # only with `health_check_interval` in the URL
     "subscriber": {"ping"},  # only with `health_check_interval` in the URL
     "worker": {
-        *("getrange", "expire", "xdel"),  # a growing log, `kind_retention`
+        *("mget", "getrange", "expire", "xdel"),  # growing logs, `kind_retention`
         *("zmscore", "zpopmin", "zrange"),  # too many open responses or counted types
         "hexists",  # a second text for a part, an alert about a response's end
+        "append",  # a log of more than 2 KB
+        "hkeys",  # a response whose first part comes after its first batch, or with a state of v0.1.0
     },
 }
 """Granted commands that not every run uses."""
@@ -127,6 +145,8 @@ class Flow:
             "idle_timeout": 1,
             "sweep_interval": 0.2,
             "trim_interval": 0.2,
+            "retention_bytes": 1 << 30,
+            "retention_group": "archive",
             "claim_time": 1,
             "kind_retention": "refusal=3600",
             "spike_window": 10,
@@ -158,7 +178,9 @@ class Flow:
         file = self.folder / "alerts.toml"
         grouped = {"by": ["model"], "window": 1, "from": 2}
         file.write_text(destination("here", receiver.url, group=grouped))
-        env = relay_environment(self.server.url_of("relay"), "deltaloom", partitions=self.partitions.count)
+        env = relay_environment(
+            self.server.url_of("relay"), "deltaloom", partitions=self.partitions.count, http="127.0.0.1:0"
+        )
         async with relay_process(file, env):
             await self.wait_until_delivered()
             assert receiver.taken
@@ -181,7 +203,7 @@ class Flow:
         taken: list[AssembledText] = []
         async with Redis.from_url(self.server.url_of("subscriber")) as client:
             for names in self.partitions.all:
-                for stream in (names.assembled, names.alerts):
+                for stream in (names.assembled, names.alerts, names.deliveries):
                     await client.xgroup_create(stream, "archive", id="0", mkstream=True)
                     reply: Any = await client.xreadgroup("archive", "one", {stream: ">"}, count=100)
                     await client.xautoclaim(stream, "archive", "another", 0, "0-0")
@@ -195,10 +217,85 @@ class Flow:
         expected = {f"{name}_{number}" for name in ("resp", "open") for number in range(4)}
         assert {text.response_id for text in taken} >= expected
 
+    async def archive(self) -> None:
+        """Archive the outputs, also what a dead archiver has read, and measure how far behind it is."""
+        streams = [
+            name for each in self.partitions.all for name in (each.assembled, each.alerts, each.deliveries)
+        ]
+        for stream in streams:
+            await self.owner.xgroup_create(stream, "archivers", id="0", mkstream=True)
+            await self.owner.xreadgroup("archivers", "dead", {stream: ">"}, count=1)
+        folder = self.folder / "archive"
+        settings = settings_of(
+            self.server.url_of("archive"),
+            "deltaloom",
+            f"sqlite:{folder}/archive.db",
+            archive_group="archivers",
+            partitions=self.partitions.count,
+            http="127.0.0.1:0",
+        )
+        await self.server.used()
+        async with archiving(settings) as app:
+            await wait_until(lambda: "archive_oldest_seconds" in app.samples(), message="it has measured")
+            folder.mkdir()
+
+            async def is_done() -> bool:
+                return all([await pending(self.owner, each, "archivers") == (0, 0) for each in streams])
+
+            await wait_until(is_done, 30, message="all is archived")
+            assert app.archiver.counts["new"] >= 16
+
+    @asynccontextmanager
+    async def console(self, user: str) -> AsyncIterator[Client]:
+        """Run a console as a user."""
+        file = load(self.folder / "alerts.toml", SECRETS)
+        url, actions = self.server.url_of(user), user == "console-actions"
+        partitions = self.partitions.count
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in SECRETS.items():
+                patch.setenv(name, value)
+            async with console(
+                redis_url=url, partitions=partitions, allows_actions=actions, alerts_file=file
+            ) as client:
+                yield client
+
+    async def look(self, user: str) -> None:
+        """Open all pages of a console."""
+        async with self.console(user) as client, client.watching() as page:
+            await page.until(lambda page: len(page.rows) >= 8)
+            for path in ("responses/resp_1", "alerts", "rates", "rates?hours=1", "health"):
+                await client.json(f"api/{path}")
+            assert await client.status("api/responses/nobody") == 404
+            stream = self.partitions.of("late").deltas
+            entry = await self.owner.xadd(stream, {"event": json.dumps(REFUSAL[0]), "response_id": "late"})
+            await page.until(lambda page: "late" in page.rows)
+            await self.owner.xdel(stream, entry)
+
+    async def act(self) -> None:
+        """Send an undelivered alert again from a console."""
+        names = self.partitions.all[0]
+        newest: Any = await self.owner.xrevrange(names.alerts, count=1)
+        ((entry_id, fields),) = newest
+        alert = json.loads(fields[b"__data__"])
+        undelivered: dict[Any, Any] = {
+            "destination": "here",
+            "reason": "refused",
+            "answer": "400",
+            "attempts": 1,
+            "failed_at": alert["raised_at"],
+            "entry_id": entry_id,
+            "__data__": fields[b"__data__"],
+        }
+        await self.owner.xadd(names.undelivered, undelivered)
+        async with self.console("console-actions") as client:
+            answer = await client.act(f"api/alerts/{alert['id']}/resend", {"destination": "here"})
+            assert answer == (200, {"outcome": "delivered", "answer": "delivered"})
+        assert await self.owner.xlen(names.undelivered) == 0
+
     def operate(self) -> None:
         """Run all commands of an operator."""
         do = partial(self.command, "operator")
-        for stream in ("assembled", "alerts", "dead-letters"):
+        for stream in ("assembled", "alerts", "deliveries", "dead-letters"):
             assert do("tail", stream, "--from-start", "--count", "1", "--json")
         assert "No." in do("show", "resp_1")
         do("show", "nobody", code=1)
@@ -215,6 +312,9 @@ class Flow:
         assert "enabled" in do("alerts", "enable", "here")
         assert "delivered" in do("alerts", "resend", "--all")
         assert "FAIL" not in do("check", "--read-only")
+        assert json.loads(do("drain", "--json", "--timeout", "10"))["drained"]
+        assert "read again" in do("drain", "--resume")
+        assert "deltaloom_redis_up 1.0" in do("metrics")
         with BlockingRedis.from_url(self.server.url_of("operator")) as client:
             for command in WATCHED:
                 client.execute_command(
@@ -232,14 +332,22 @@ async def test_each_may_do_all_that_is_its_own(
         async with flow.part_of("producer"):
             await flow.publish()
         async with flow.part_of("worker"):
+            assert "created" in await asyncio.to_thread(flow.command, "worker", "init")
             await flow.work()
             assert "FAIL" not in await asyncio.to_thread(flow.command, "worker", "check")
         async with flow.part_of("relay"):
             await flow.deliver()
         async with flow.part_of("subscriber"):
             await flow.subscribe()
+        async with flow.part_of("archive"):
+            await flow.archive()
+        async with flow.part_of("console"):
+            await flow.look("console")
         async with flow.part_of("operator"):
             await asyncio.to_thread(flow.operate)
+        async with flow.part_of("console-actions"):
+            await flow.act()
+            await flow.look("console-actions")
         assert await server.refused() == DOES_WITHOUT
         for user in USERS:
             unused = granted(user) - flow.used[user] - SELDOM.get(user, set()) - {"client|setinfo"}
@@ -248,7 +356,7 @@ async def test_each_may_do_all_that_is_its_own(
 
 def granted(user: str) -> set[str]:
     """Return the commands that the file grants a user."""
-    return set(re.findall(r"\+([a-z|]+)", line_of(user)))
+    return set(re.findall(r"\+([a-z_|]+)", line_of(user)))
 
 
 def line_of(user: str) -> str:
@@ -299,7 +407,11 @@ async def test_all_partitions_are_covered(server: NodeWithUsers) -> None:
         assert await server.may("worker", "DEL", names.name("state:response:resp_1"))
         assert await server.may("relay", "XREADGROUP", "GROUP", "relay:a", "b", "STREAMS", names.alerts, ">")
         assert await server.may("relay", "XADD", names.undelivered, "*", "a", "b")
+        assert await server.may("relay", "XADD", names.deliveries, "*", "a", "b")
         assert await server.may("subscriber", "XACK", names.assembled, "archive", "0-1")
+        assert await server.may("subscriber", "XACK", names.deliveries, "archive", "0-1")
+        for stream in (names.assembled, names.alerts, names.deliveries):
+            assert await server.may("archive", "XAUTOCLAIM", stream, "archive", "me", "0", "0-0")
         assert await server.may("subscriber", "HGETALL", names.item("resp_1", 0))
         assert await server.may("operator", "XDEL", names.dead_letters, "0-1")
     assert every[-1].partition == 1023
@@ -325,6 +437,26 @@ async def test_a_command_says_what_is_missing(
     assert "no permissions" in done.stderr.lower()
 
 
+async def test_all_missing_rights_are_named_at_once(server: NodeWithUsers) -> None:
+    """Give the command that grants all of them, so that an operator does not find one after the other."""
+    assert set(OF_WORKERS) == granted("worker") - {"ping", "client|setinfo", "eval", "evalsha"}
+    url = server.url_of("worker")
+    async with Redis.from_url(server.url_of(OWNER)) as owner:
+        await owner.acl_setuser("worker", enabled=True, commands=["-zincrby", "-xautoclaim"])
+        done = await asyncio.to_thread(deltaloom, "check", "--json", env=environment(url))
+        says = {each["what"]: each["says"] for each in json.loads(done.stdout)["checks"]}["scripts"]
+        command = says.partition(": ACL SETUSER worker ")[2].partition(". ")[0]
+        assert command == "+xautoclaim +zincrby"
+        worker = WorkerApp(Settings(redis_url=url, block_ms=50))
+        tasks = [asyncio.create_task(worker.start()), asyncio.create_task(worker.serve())]
+        waits = "deltaloom:deltas: Redis refuses commands (NOPERM), waits for an operator; see its log"
+        await wait_until(lambda: worker.not_ready() == [waits], 30)
+        await owner.acl_setuser("worker", enabled=True, commands=command.split())
+        await wait_until(lambda: worker.not_ready() == [], 30)
+        worker.stop()
+        await asyncio.gather(*tasks)
+
+
 FORBIDDEN = (
     "FLUSHALL",
     "KEYS *",
@@ -340,6 +472,20 @@ FORBIDDEN = (
     "PUBLISH channel message",
 )
 """Commands that no user may run."""
+
+CHANGES = (
+    "XADD deltaloom:deltas * event {}",
+    "XADD deltaloom:alerts * __data__ {}",
+    "XDEL deltaloom:alerts 0-1",
+    "XTRIM deltaloom:deltas MAXLEN 0",
+    "XREADGROUP GROUP deltaloom me STREAMS deltaloom:deltas >",
+    "XACK deltaloom:deltas deltaloom 0-1",
+    "SET deltaloom:draining text",
+    "HDEL deltaloom:gone here",
+    "DEL deltaloom:state:response:resp_1",
+    "EVALSHA abc 1 deltaloom:deltas",
+)
+"""Commands that change something, which no console may."""
 
 REFUSED = {
     "producer": (
@@ -391,6 +537,21 @@ REFUSED = {
         "HSET deltaloom:item:resp_1:0 refusal:0 {}",
         "EVALSHA abc 1 deltaloom:alerts",
     ),
+    "archive": (
+        "XADD deltaloom:deltas * event {}",
+        "XADD deltaloom:assembled * __data__ {}",
+        "XRANGE deltaloom:deltas - +",
+        "XREADGROUP GROUP deltaloom me STREAMS deltaloom:deltas >",
+        "XACK deltaloom:deltas deltaloom 0-1",
+        "XRANGE deltaloom:dead-letters - +",
+        "XDEL deltaloom:assembled 0-1",
+        "XTRIM deltaloom:assembled MAXLEN 0",
+        "XGROUP CREATE deltaloom:state:response:x}:assembled g 0 MKSTREAM",
+        "XGROUP DESTROY deltaloom:alerts relay:here",
+        "HGETALL deltaloom:item:resp_1:0",
+        "HGETALL deltaloom:state:response:resp_1",
+        "EVALSHA abc 1 deltaloom:alerts",
+    ),
     "operator": (
         "XDEL deltaloom:deltas 0-1",
         "XDEL deltaloom:assembled 0-1",
@@ -405,5 +566,7 @@ REFUSED = {
         "HDEL deltaloom:format min_reader",
         "SET deltaloom:relay:here:lease me",
     ),
+    "console": (*CHANGES, "XDEL deltaloom:undelivered 0-1"),
+    "console-actions": CHANGES,
 }
 """Commands of other roles that a user may not run, by user."""

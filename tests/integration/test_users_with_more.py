@@ -151,3 +151,15 @@ async def test_waiting_for_copies_needs_a_right(tmp_path: Path, setting: dict[st
 def has_logged_error(lines: list[dict[str, Any]], *words: str) -> bool:
     """Return whether an error in the log contains all these words."""
     return any(line["level"] == "error" and all(word in str(line) for word in words) for line in lines)
+
+
+async def test_the_check_as_another_user_names_it(server: NodeWithUsers) -> None:
+    """Name user, commands and key, so that nobody takes an operator's lack of rights for the workers'."""
+    env = environment(server.url_of("operator"), "deltaloom")
+    done = await asyncio.to_thread(deltaloom, "check", "--json", env=env)
+    (says,) = [each["says"] for each in json.loads(done.stdout)["checks"] if each["what"] == "scripts"]
+    assert done.returncode == 1
+    assert re.search(
+        r"operator may not run \d\d of the \d\d commands on keys such as deltaloom:scratch:", says
+    )
+    assert says.endswith("This is the user operator: use --read-only if workers have another one")

@@ -74,9 +74,10 @@ def test_library_is_typed(library: Wheel) -> None:
 
 
 def test_library_holds_the_schemas(library: Wheel) -> None:
-    """Contain the JSON Schemas."""
+    """Contain the JSON Schemas and the AsyncAPI document."""
     messages = ("AssembledText", "ModerationAlert", "DeadLetter", "UndeliveredAlert", "Event")
     assert {f"deltaloom/schemas/{name}.json" for name in messages} <= library.files
+    assert "deltaloom/asyncapi.json" in library.files
 
 
 def test_library_needs_only_pydantic(library: Wheel) -> None:
@@ -87,7 +88,7 @@ def test_library_needs_only_pydantic(library: Wheel) -> None:
 
 def test_worker_holds_all_files_of_its_packages(worker: Wheel) -> None:
     """Contain all files of both packages, including scripts and recordings."""
-    assert worker.files == tree(ROOT, "handlers", "service")
+    assert worker.files == tree(ROOT, "archive", "console", "handlers", "service", "tap")
 
 
 @pytest.mark.parametrize("pattern", ["service/storage/lua/*.lua", "service/alerts/deciding/*.toml"])
@@ -105,7 +106,7 @@ def test_worker_is_never_uploaded(worker: Wheel) -> None:
 
 def test_worker_brings_the_command(worker: Wheel) -> None:
     """Install the command `deltaloom`."""
-    assert "deltaloom = service.cli:main" in worker.metadata["entry_points.txt"].splitlines()
+    assert "deltaloom = service.__main__:main" in worker.metadata["entry_points.txt"].splitlines()
 
 
 @pytest.mark.parametrize("name", ["library", "worker"])

@@ -24,7 +24,15 @@ GENERIC = ("handlers/core", "service/pipeline", "service/ports", "service/storag
 SEVERAL = {
     "client/deltaloom/kinds.py",
     "client/deltaloom/events.py",  # types of the API's content parts and items, some of which sound the same
+    "client/deltaloom/dialects/writing.py",  # the events of each kind
     "handlers/reasoning.py",  # the handler of two kinds
+    *(  # what each provider calls reasoning and an answer
+        f"client/deltaloom/dialects/{name}.py"
+        for name in (
+            *("agents", "anthropic", "bedrock", "chat", "cohere", "gemini", "interactions"),
+            *("responses", "thinking_tags"),
+        )
+    ),
 }
 """Files that name more than one kind."""
 

@@ -7,6 +7,8 @@ import errno
 import io
 import json
 import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +21,10 @@ from deltaloom.messages import AssembledText
 from service import logs
 from service.settings import Settings
 from tests.hidden import NAME, hidden_in
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 MARKER = "ZQXMARKERXQZ"
 """A stand-in for a text that must not be logged."""
@@ -30,20 +33,6 @@ MARKER = "ZQXMARKERXQZ"
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """Restore the logging configuration, so that later tests do not log to a stream of this module."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("deltaloom.faststream", "redis", "asyncio")}
-    yield
-    root.handlers[:], level = before
-    root.setLevel(level)
-    for name, each in levels.items():
-        logging.getLogger(name).setLevel(each)
-    structlog.reset_defaults()
 
 
 def logged(emit: Callable[[], object], stream: io.StringIO | None = None, **settings: Any) -> str:
@@ -263,3 +252,118 @@ def test_cancellation_is_not_logged_as_an_error() -> None:
 
     assert lines(lambda: emit(asyncio.CancelledError())) == []
     assert len(lines(lambda: emit(OSError()))) == 1
+
+
+def _storm(lines: int) -> None:
+    for n in range(lines):
+        logs.logger().warning("refusal opened", response=n)
+        logging.getLogger("redis").warning("%s is broken", n)
+    logs.logger().error("batch failed")
+
+
+def test_a_storm_is_counted() -> None:
+    """Write some lines of a storm and the number of the others, with what is bound in the process."""
+
+    def emit() -> None:
+        with logs.bound(first_entry="1-0"):
+            _storm(50)
+        logs.finish()
+
+    with logs.bound(process=3):
+        written = lines(emit, log_burst=2)
+    assert [line["event"] for line in written] == [
+        *("refusal opened", "0 is broken", "refusal opened", "1 is broken", "batch failed"),
+        *("log lines left out", "log lines left out"),
+    ]
+    for line in written:
+        del line["timestamp"]
+    assert written[-2:] == [
+        {
+            "event": "log lines left out",
+            "level": "warning",
+            "logger": "deltaloom",
+            "process": 3,
+            "of_event": event,
+            "of_level": "warning",
+            "lines": 48,
+            "seconds": 0.0,
+        }
+        for event in ("refusal opened", "redis")
+    ]
+
+
+def test_left_out_errors_are_reported_as_an_error() -> None:
+    """Report left out errors as an error, which is written at every level."""
+
+    def emit() -> None:
+        for _ in range(5):
+            logs.logger().error("batch failed")
+        logs.finish()
+
+    *_, last = lines(emit, log_burst=1, log_level="error")
+    assert (last["event"], last["level"], last["lines"]) == ("log lines left out", "error", 3)
+
+
+async def test_the_report_comes_without_a_further_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report at the end of the window, also if the storm was the last that happened."""
+    monkeypatch.setattr("service.log_budget.WINDOW", 0.05)
+    stream = io.StringIO()
+    logs.configure(Settings(log_format="json", log_burst=1), stream)
+    _storm(2)
+    await wait_until(lambda: stream.getvalue().count("log lines left out") == 2)
+
+
+def test_output_has_no_limit() -> None:
+    """Write all lines that are an output."""
+
+    def emit() -> None:
+        for _ in range(5):
+            logs.unlimited().info("an alert")
+
+    written = lines(emit, log_burst=1)
+    assert [line["event"] for line in written] == ["an alert"] * 5
+    assert "_unlimited" not in written[0]
+
+
+def test_a_lack_of_memory_is_one_sentence() -> None:
+    """A traceback of thousands of characters would hide the cause, which is the same wherever it strikes."""
+
+    def fail() -> None:
+        logs.logger().error("batch failed", exc_info=MemoryError())
+
+    (line,) = lines(fail)
+    assert line["exception"].startswith("MemoryError: give this process more memory")
+
+
+def test_a_frequent_warning_leaves_room_for_others() -> None:
+    """Remember at most five lines of one event, so that refusals do not push out the errors."""
+
+    def warn() -> None:
+        logs.logger().error("batch failed")
+        for _ in range(50):
+            logs.logger().warning("refusal opened")
+
+    lines(warn)
+    events = [each["event"] for each in logs.latest_warnings()]
+    assert events[-6:] == ["batch failed", *["refusal opened"] * 5]
+
+
+def test_threads_may_warn_at_the_same_time() -> None:
+    """Otherwise a warning could fail what it warns about, such as the decoding of a large entry."""
+    interval = sys.getswitchinterval()
+
+    def warn(number: int) -> None:
+        for event in range(1000):
+            logs.logger().warning(f"event {(event + number) % 30}")
+
+    def warn_in_threads() -> None:
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor() as threads:
+                for warning in [threads.submit(warn, number) for number in range(4)]:
+                    warning.result()
+        finally:
+            sys.setswitchinterval(interval)
+
+    lines(warn_in_threads, log_burst=10_000)
+    assert len(logs.latest_warnings()) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -213,6 +214,7 @@ def test_variable_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str
     values: dict[str, object] = {
         "redis_url": "redis://other",
         "log_level": "error",
+        "log_level_file": Path("other"),
         "log_format": "json",
         "log_text": True,
         "prefix": "other",
@@ -222,6 +224,11 @@ def test_variable_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str
         "redis_mode": "cluster",
         "marker_ttl": 8 * 86400.0,
         "kind_retention": "reasoning=3600",
+        "http": "127.0.0.1:9464",
+        "retention_bytes": 2**30,
+        "retention_group": "archive",
+        "http_token_file": Path("token"),
+        "heartbeat_file": Path("heartbeat"),
     }
     default = Settings.model_fields[name].default
     value = values.get(name, default + 1 if name != "block_ms" and isinstance(default, int) else default)
@@ -354,3 +361,17 @@ def test_text_is_remembered_for_the_longest_retention(
     for name, value in environment.items():
         monkeypatch.setenv(f"DELTALOOM_{name}", value)
     assert Settings.read().remembered == remembered
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9464", "[::1]:0", "localhost:65535", "0.0.0.0:1"])
+def test_addresses_to_listen_at(address: str) -> None:
+    """Names, IPv4 and IPv6 addresses are allowed, each with a port."""
+    assert Settings(http=address).http == address
+
+
+@pytest.mark.parametrize("address", ["9464", ":9464", "::1:9464", "[localhost]:1", "a:65536", "a:", "a:-1"])
+def test_addresses_not_to_listen_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without host or port, or an IPv6 address without brackets, is an error with the form."""
+    monkeypatch.setenv("DELTALOOM_HTTP", address)
+    with pytest.raises(SettingsError, match=r"DELTALOOM_HTTP='.*' is not allowed: host:port, like 127"):
+        Settings.read()

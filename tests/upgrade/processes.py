@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tests.relays import SECRETS
 from tests.upgrade.release import environment, installed
@@ -99,19 +99,26 @@ async def kill(program: WorkerProcess) -> None:
 _READ = """
 import json, sys
 import deltaloom
+rejected = []
 for name, message in json.load(sys.stdin):
-    getattr(deltaloom, name).model_validate_json(message)
+    try:
+        getattr(deltaloom, name).model_validate_json(message)
+    except ValueError:
+        rejected.append(message)
+json.dump(rejected, sys.stdout)
 """
 
 
-async def read_by(version: Version, messages: Sequence[tuple[str, str]]) -> str:
-    """Parse messages, given as (model, JSON), with a version's library. Return its error, or ""."""
+async def rejected_by(version: Version, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Parse messages, given as (model, JSON), with a version's library. Return those that it rejects."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _READ),
         env=environment(version.packages),
         cwd=version.packages,
         stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, stderr = await process.communicate(json.dumps(messages).encode())
-    return stderr.decode()
+    stdout, stderr = await process.communicate(json.dumps(messages).encode())
+    assert process.returncode == 0, stderr.decode()
+    return [json.loads(message) for message in json.loads(stdout)]

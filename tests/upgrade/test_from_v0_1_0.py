@@ -21,6 +21,7 @@ from tests.bench import COMPLETED, delta, done
 from tests.client.schemas import validator
 from tests.integration.test_contract_rules import (
     CANCELLED,
+    FALLBACK,
     LOSS,
     REDACTED,
     REFUSED,
@@ -31,7 +32,7 @@ from tests.relays import SECRETS, destination, raise_alert, undelivered, wait_un
 from tests.service.cli.command import deltaloom
 from tests.service.cli.command import environment as command_environment
 from tests.streams import entries
-from tests.upgrade.processes import NOW, Side, Version, kill, read_by, release
+from tests.upgrade.processes import NOW, Side, Version, kill, rejected_by, release
 from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 from tests.workers import counts, settled
@@ -190,8 +191,8 @@ async def test_outputs_are_equal_and_readable_by_both_libraries(
         await wait_until_over(side)
     found = await results(side)
     assert_the_same(found, reference)
-    assert await read_by(v010, found.messages) == ""
-    assert await read_by(NOW, reference.messages) == ""
+    assert await rejected_by(v010, found.messages) == []
+    assert await rejected_by(NOW, reference.messages) == []
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["upgrade", "rollback"])
@@ -297,6 +298,18 @@ async def test_one_relay_takes_over_from_the_other(
     assert await undelivered(side.redis, side.prefix) == []
 
 
+async def test_an_old_worker_does_not_drain(side: Side, v010: Version, redis_url: str) -> None:
+    """Report a worker that does not know `deltaloom drain`, and reads on."""
+    async with side.running(v010, "worker"):
+        env = command_environment(redis_url, side.prefix)
+        done = await asyncio.to_thread(partial(deltaloom, "drain", "--json", "--timeout", "6", env=env))
+        await publish(side)
+        await wait_until_over(side)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["drained"], report["pending"], report["reading"]) == (False, 0, 1)
+
+
 # ----------------------------------------------------------- events that v0.1.0 does not know
 
 NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
@@ -307,6 +320,7 @@ NEW_RESPONSES: dict[str, list[dict[str, Any]]] = {
     "redacted": [REDACTED, COMPLETED],
     "checksum": [delta(1, "I can't.", "refusal"), with_checksum("I can't."), COMPLETED],
     "loss": [delta(1, "I can", "refusal"), LOSS, done("I can", "refusal"), COMPLETED],
+    "fallback": [FALLBACK, COMPLETED],
 }
 """Events and values that are new since v0.1.0."""
 
@@ -317,7 +331,7 @@ WITH_A_TEXT = ("cancelled", "contradicted", "checksum", "loss")
 @pytest.fixture
 def all_handlers(redis: Redis, redis_url: str, prefix: str, tmp_path: Path) -> Side:
     """Return the server and prefix, with all handlers for programs of this tree."""
-    handlers = "refusal,reasoning,lifecycle,stopped,loss,redacted"
+    handlers = "refusal,reasoning,lifecycle,stopped,fallback,loss,redacted"
     return Side(redis, redis_url, prefix, tmp_path, **{**SETTINGS, "handlers": handlers})
 
 
@@ -372,13 +386,22 @@ async def test_new_values_and_an_old_relay_and_library(
         "deltaloom.refusal.finished": "cancelled",
         "deltaloom.response.refused": "incomplete",
         "deltaloom.text.contradicted": None,
+        "deltaloom.response.fallback": "completed",
     }
     assert await command(side, redis_url, "alerts", "resend", "--all") == f"{len(left)} delivered\n"
     found = await results(side)
     assert deliveries_of(receiver) == Counter(found.alerts)
     assert await undelivered(side.redis, side.prefix) == []
-    assert "cancelled" in await read_by(v010, found.messages), "a subscriber has to be upgraded first"
-    assert await read_by(NOW, found.messages) == ""
+    rejected = await rejected_by(v010, found.messages)
+    assert {(message["response_id"], message["type"]) for message in rejected} == {
+        ("cancelled-1", "deltaloom.text.assembled"),
+        ("cancelled-1", "deltaloom.refusal.finished"),
+        ("contradicted-1", "deltaloom.text.contradicted"),
+        ("redacted-1", "deltaloom.text.assembled"),
+        ("refused-1", "deltaloom.response.refused"),
+        ("fallback-1", "deltaloom.response.fallback"),
+    }, "a subscriber has to be upgraded first"
+    assert await rejected_by(NOW, found.messages) == []
 
 
 async def test_new_events_and_an_old_worker(
@@ -398,7 +421,10 @@ async def test_new_events_and_an_old_worker(
     ((_, fields),) = await entries(side.redis, StreamNames(side.prefix).dead_letters)
     assert fields[b"error"].startswith(b"response.refusal.done: refusal")
     known = await counts(side.redis, side.prefix)
-    for new in ("response.cancelled", "deltaloom.part.redacted", "deltaloom.producer.loss"):
+    for new in (
+        *("response.cancelled", "deltaloom.part.redacted", "deltaloom.producer.loss"),
+        "deltaloom.response.fallback",
+    ):
         assert known[f"type:{new}"] == 1
     async with all_handlers.running(NOW, "worker"):
         await command(side, redis_url, "dead-letters", "replay", "--all")

@@ -74,6 +74,7 @@ def test_handlers_are_known_by_their_own_names() -> None:
         "reasoning",
         "lifecycle",
         "stopped",
+        "fallback",
         "loss",
         "output_text",
         "redacted",

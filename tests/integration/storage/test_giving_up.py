@@ -11,7 +11,7 @@ from deltaloom import Partitions
 from handlers.core.identity import EntryId
 from service.ports.outbox import CONSUMER, EntryRef, Failure
 from service.storage.redis_outbox import DestinationGroup, RedisLease, RedisOutbox
-from tests.relays import raise_alert
+from tests.relays import ended, raise_alert
 from tests.streams import entries, read_as
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def pending(bench: Bench, *responses: str) -> tuple[RedisOutbox, list[Entr
 async def test_all_that_the_alert_had_is_kept(bench: Bench) -> None:
     """Otherwise an alert that a destination refused could not be sent again by hand."""
     outbox, (ref, other) = await pending(bench, "1", "2")
-    await outbox.give_up(ref, FAILURE)
+    await outbox.give_up(ended(ref, "refused"), FAILURE)
     ((_, alert), _) = await entries(bench.redis, bench.names.alerts)
     ((_, given_up),) = await entries(bench.redis, bench.names.undelivered)
     assert given_up.items() > alert.items()
@@ -57,7 +57,7 @@ async def test_what_was_delivered_meanwhile_is_not_given_up(bench: Bench) -> Non
     """Otherwise an alert that another relay has delivered would be stored as undelivered."""
     outbox, (ref,) = await pending(bench, "1")
     await outbox.acknowledge([ref])
-    await outbox.give_up(ref, FAILURE)
+    await outbox.give_up(ended(ref, "refused"), FAILURE)
     assert await entries(bench.redis, bench.names.undelivered) == []
 
 
@@ -65,7 +65,7 @@ async def test_an_alert_that_is_gone_is_given_up_without_its_words(bench: Bench)
     """Otherwise a relay would fail forever on an alert that was trimmed."""
     outbox, (ref,) = await pending(bench, "1")
     await bench.redis.xdel(ref.stream, str(ref.id))
-    await outbox.give_up(ref, FAILURE)
+    await outbox.give_up(ended(ref, "refused"), FAILURE)
     ((_, given_up),) = await entries(bench.redis, bench.names.undelivered)
     assert given_up[b"destination"] == b"here"
     assert b"__data__" not in given_up

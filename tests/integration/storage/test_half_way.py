@@ -32,11 +32,13 @@ from service.storage.client.availability import unavailable_if_away
 from service.storage.group import ConsumerGroup
 from service.storage.kind_retention import KindRetention
 from service.storage.letter_store import DeadLetters
+from service.storage.output_budget import OutputBudget
 from service.storage.redis_outbox import DestinationGroup, RedisLease, RedisOutbox
 from service.storage.redis_rates import RedisRates
 from service.storage.store import RedisStorage
 from tests.bench import COMPLETED, KEEPALIVE, Bench, delta, done
 from tests.notifications import alert
+from tests.relays import deliveries, ended
 from tests.streams import raw, read_as
 from tests.waiting import wait_until
 from tests.workers import alerts, counts, dead_letters, texts
@@ -55,7 +57,10 @@ FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"
 CREATED = {"type": "response.created", "response": {"model": "m"}}
 FAILURE = Failure("refused", "400 no", 3, datetime(2026, 5, 4, 12, tzinfo=UTC))
 
-_CALL = re.compile(r"redis\.p?call\('(\w+)'(?:, '(GROUPS|STREAM|CONSUMERS|DELCONSUMER)')?")
+MEASURES = "figures"
+"""The script that only measures: nothing depends on its commands."""
+
+_CALL = re.compile(r"redis\.p?call\('(\w+)'(?:, '(GROUPS|STREAM|CONSUMERS|DELCONSUMER|USAGE)')?")
 SCRIPTS = sorted(
     path.name.removesuffix(".lua") for path in scripts.FOLDER.iterdir() if path.name.endswith(".lua")
 )
@@ -63,6 +68,7 @@ COMMANDS = sorted(
     {
         "|".join(filter(None, found)).lower()
         for name in SCRIPTS
+        if name != MEASURES
         for found in _CALL.findall(scripts.source(name))
     }
 )
@@ -123,6 +129,7 @@ class Story:
         await self.admin.delete(self.keys.state(StreamKey("response", "r1")))  # expires before the marker
         await publish(delta(9, "late", "refusal"), done("another", "refusal"), response_id="r1")
         await publish(delta(9, "late"), done("another"), response_id="r2")
+        await publish(CREATED, response_id="r3")  # its state has no parts when the first ones come
         yield self.processing(await self.read())
         for index in range(4):
             await publish({**delta(1, "x"), "output_index": index}, response_id="r3")
@@ -184,6 +191,7 @@ class Story:
         await self.group.remove_idle_consumers(0)
         await self.group.trim(60_000)
         await KindRetention(self.user, self.keys, {"refusal": 60}, 60).remove_aged()
+        await OutputBudget(self.user, self.names, 1 << 20).trim()
 
     def replaying(self, letter: str) -> Step:
         """Return the step in which an operator replays a dead letter."""
@@ -196,15 +204,16 @@ class Story:
         return replay
 
     async def giving_up(self) -> Step:
-        """Return the step in which a relay stores an alert as undelivered."""
+        """Return the step in which a relay stores an alert as undelivered, and has delivered another."""
         await DestinationGroup(self.admin, self.names.alerts, "here").ensure("all")
-        (entry_id, _), *_ = await read_as(self.admin, self.names.alerts, "relay:here", CONSUMER, 1)
-        ref = EntryRef(self.names.alerts, EntryId.parse(entry_id.decode()))
+        read = await read_as(self.admin, self.names.alerts, "relay:here", CONSUMER, 2)
+        ref, other = [EntryRef(self.names.alerts, EntryId.parse(entry_id.decode())) for entry_id, _ in read]
 
         async def give_up() -> None:
             lease = RedisLease(self.user, self.settings.names, "here", "me")
             await lease.acquire(10_000)
-            await RedisOutbox(self.user, self.settings.names, "here").give_up(ref, FAILURE)
+            await RedisOutbox(self.user, self.settings.names, "here").give_up(ended(ref, "refused"), FAILURE)
+            await RedisOutbox(self.user, self.settings.names, "here").record_delivered([ended(other)])
             await lease.release()
 
         return give_up
@@ -234,6 +243,7 @@ class Story:
             "counts": await counts(self.admin, PREFIX),
             "rates": {str(subject): count for subject, count in window.items()},
             "undelivered": await self.admin.xlen(self.names.undelivered),
+            "deliveries": [each.outcome for each in await deliveries(self.admin, PREFIX)],
             "pending": await self.bench.pending(),
         }
 
@@ -301,6 +311,7 @@ async def test_the_steps_produce_every_kind_of_output(admin: Redis, user: Redis)
     assert len(outputs["alerts"]) >= 6
     assert len(outputs["letters"]) == 2
     assert (outputs["undelivered"], outputs["pending"]) == (1, {})
+    assert outputs["deliveries"] == ["refused", "delivered"]
     assert outputs["rates"]
 
 
@@ -331,6 +342,7 @@ def keys_of(story: Story) -> dict[str, str]:
         "alerts": names.alerts,
         "letters": names.dead_letters,
         "undelivered": names.undelivered,
+        "deliveries": names.deliveries,
         "counts": keys.counts,
         "types": keys.counted_types,
         "fields": keys.counted_fields,
@@ -371,10 +383,10 @@ async def test_a_key_of_another_type_for_a_while(admin: Redis, user: Redis, name
 
 @pytest.mark.parametrize(
     "event",
-    [delta(2, "thing", "refusal"), done("Nothing", "refusal")],
-    ids=["a delta with more context", "a closing"],
+    [delta(2, "thing", "refusal"), done("Nothing", "refusal"), COMPLETED],
+    ids=["a delta with more context", "a closing", "the end"],
 )
-async def test_a_state_of_another_type_leaves_the_log_as_it_is(
+async def test_a_state_of_another_type_leaves_logs_as_they_are(
     admin: Redis, user: Redis, event: dict[str, Any]
 ) -> None:
     """A refused commit appends nothing, so a log does not grow while the worker retries the commit."""
@@ -388,12 +400,14 @@ async def test_a_state_of_another_type_leaves_the_log_as_it_is(
     await admin.rename(state, "aside")
     await admin.rpush(state, "of another program")
     before = await admin.get(log)
+    await story.bench.publish(delta(1, "No", "refusal"), response_id="r0")
     await story.bench.publish(event, response_id="r1", tenant="t")
     step = story.processing(await story.read())
     error = await refusal(step)
     assert error is not None
     assert (error.state, state in str(error)) == ("WRONGTYPE", True)
     assert await admin.get(log) == before
+    assert not await admin.exists(story.keys.log(PartKey(StreamKey("response", "r0"), 0, 0, "refusal")))
     await admin.delete(state)
     await admin.rename("aside", state)
     await step()

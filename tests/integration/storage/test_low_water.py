@@ -248,6 +248,15 @@ async def test_no_text_waits_for_a_large_entry_of_another_response(bench: Bench)
     assert not await bench.redis.exists(bench.names.name("owners"))
 
 
+async def test_the_owner_of_an_entry_that_another_worker_takes_over_is_forgotten(bench: Bench) -> None:
+    """Otherwise owners of entries that are small by themselves would stay, as nobody else looks for them."""
+    await bench.publish(BIG, delta(1, "a"))
+    large, small = await hold(bench)
+    second = bench.consumer("two")
+    await second.worker.process(second.worker.builder([small]), {small.id: 2})
+    assert await bench.redis.hkeys(bench.names.name("owners")) == [large.id]
+
+
 async def test_a_text_waits_for_a_large_entry_of_its_own(bench: Bench) -> None:
     """Otherwise the text would come out without the deltas of its own large array."""
     at = await bench.now_ms()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from service.storage import commit_plan
+import pytest
+
+from service.storage import commit_plan, replies
+from service.storage.replies import loaded_from
+from service.storage.store import RedisStorage
 from tests.bench import KEEPALIVE, delta, done
 from tests.workers import texts
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Sequence
 
+    from handlers.core.identity import PartKey, StreamKey
+    from service.ports.storage import LoadedResponse
     from tests.bench import Bench
 
 MANY = 1003
@@ -69,3 +75,39 @@ async def test_every_text_of_a_large_batch_comes_out(bench: Bench) -> None:
     await bench.consumer().work(2 * MANY)
     written = await texts(bench.redis, bench.prefix)
     assert sorted(int(text.text) for text in written) == list(range(MANY))
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+async def test_the_first_texts_of_a_burst_do_not_wait_for_the_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, held_back: bool
+) -> None:
+    """Write the first texts before the last are decoded, also of texts that an older entry held back."""
+    # Publishing takes a while, after which the worker with the older entry would count as stuck.
+    monkeypatch.setattr(commit_plan, "STALLED_MS", 3_600_000)
+    decoded, decoded_before = 0, []
+    written = RedisStorage.settle
+
+    def decoding(key: StreamKey, *args: Any) -> LoadedResponse:
+        nonlocal decoded
+        decoded += 1
+        return loaded_from(key, *args)
+
+    async def settle(storage: RedisStorage, *args: Any) -> Sequence[PartKey]:
+        decoded_before.append(decoded)
+        return await written(storage, *args)
+
+    monkeypatch.setattr(replies, "loaded_from", decoding)
+    monkeypatch.setattr(RedisStorage, "settle", settle)
+    other = bench.consumer("other")
+    await bench.publish(KEEPALIVE)
+    older = await other.read()
+    if not held_back:
+        await other.process(older)
+    for n in range(120):
+        await bench.publish(done("a"), response_id=f"r{n}")
+    await bench.consumer().work()
+    if held_back:
+        assert decoded_before == []
+        await other.process(older)
+    assert decoded_before == ([50, 100, 120] if held_back else [51, 101, 120])
+    assert len(await texts(bench.redis, bench.prefix)) == 120

@@ -11,6 +11,7 @@ from handlers.core.identity import StreamKey
 from handlers.core.routing import RoutingTable
 from service.keys import Keys
 from service.pipeline.settling import GivenUp, settle
+from service.ports.storage import SetupError
 from service.storage.store import RedisStorage
 from tests.bench import COMPLETED, delta, done
 from tests.workers import alerts, counts, texts
@@ -290,3 +291,35 @@ async def test_a_text_that_began_after_the_final_copy_hides_no_contradiction(ben
     assert await settle(bench.storage, TABLE, loaded, late.low_water, late.replication_id) == 1
     raised = [alert for alert in await alerts(bench.redis, bench.prefix) if alert.severity == "info"]
     assert [(alert.type, alert.text) for alert in raised] == [("deltaloom.text.contradicted", "never")]
+
+
+async def test_a_response_that_is_named_twice_in_a_call_is_written_once(bench: Bench) -> None:
+    """Otherwise a text would come out twice if a worker settles its response twice at once."""
+    late = await committed(bench, delta(1, "a"), done("a"), COMPLETED)
+    twice = [*late.loaded, *late.loaded]
+    assert await settle(bench.storage, TABLE, twice, late.low_water, late.replication_id) == 1
+    assert [text.text for text in await texts(bench.redis, bench.prefix)] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["assembled", "alerts", "open", "waiting"])
+async def test_a_settlement_that_meets_a_key_of_another_type_writes_nothing(bench: Bench, name: str) -> None:
+    """Otherwise its first writes would be repeated once the key is as it should be."""
+    await bench.publish(delta(1, "No", "refusal"), done("No", "refusal"), COMPLETED)
+    committed = await bench.commit(await bench.consumer().read())
+    key, aside = bench.names.name(name), bench.names.name("aside")
+    if was_there := await bench.redis.exists(key):
+        await bench.redis.rename(key, aside)
+    await bench.redis.rpush(key, "of another program")
+    before = await dump(bench)
+    with pytest.raises(SetupError, match=key):
+        await bench.settle(committed)
+    assert await dump(bench) == before
+    await bench.redis.delete(key)
+    if was_there:
+        await bench.redis.rename(aside, key)
+    assert await bench.settle(committed) == 1
+
+
+async def dump(bench: Bench) -> dict[bytes, bytes | None]:
+    """Return all keys with their values, as the server stores them."""
+    return {key: await bench.redis.dump(key) async for key in bench.redis.scan_iter(f"{bench.prefix}:*")}

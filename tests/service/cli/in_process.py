@@ -7,7 +7,7 @@ runs in a thread, since the test may be inside an event loop and the command sta
 
 from __future__ import annotations
 
-import logging
+import gc
 import os
 import runpy
 import subprocess
@@ -18,17 +18,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING
 
-import structlog
-
-from service.logs import FASTSTREAM_LOGGER
+from tests.logging_restored import logging_restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _ONE_AT_A_TIME = threading.Lock()
-_LOGGERS = (None, FASTSTREAM_LOGGER, "redis", "asyncio")
-"""Loggers that `service.logs` changes."""
 
 
 def run(
@@ -42,7 +38,8 @@ def run(
     with _ONE_AT_A_TIME, TemporaryFile() as stdout, TemporaryFile() as stderr:
         codes: list[int] = []
         with ExitStack() as stack:
-            stack.enter_context(_logging())
+            stack.enter_context(logging_restored())
+            stack.callback(gc.unfreeze)  # a worker freezes what it has imported
             stack.enter_context(_environment(env))
             stack.enter_context(_folder(cwd))
             stack.enter_context(_descriptors(stdin, stdout, stderr))
@@ -130,23 +127,6 @@ def _descriptors(stdin: bytes, stdout: IO[bytes], stderr: IO[bytes]) -> Iterator
 def _feed(sink: int, data: bytes) -> None:
     with suppress(BrokenPipeError), open(sink, "wb") as pipe:
         pipe.write(data)
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    """Restore loggers and structlog at the end of the block."""
-    configured, configuration = structlog.is_configured(), structlog.get_config()
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [(each, each.level, list(each.handlers)) for each in loggers]
-    try:
-        yield
-    finally:
-        for each, level, handlers in before:
-            each.setLevel(level)
-            each.handlers[:] = handlers
-        structlog.reset_defaults()
-        if configured:
-            structlog.configure(**configuration)
 
 
 def _read(file: IO[bytes]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
-from service.cli.connect import address, read_settings
+from service.cli.command_errors import CommandError
+from service.cli.connect import address, explained, read_settings
 from service.settings import SettingsError
 from tests.service.cli.command import deltaloom, environment
 
@@ -55,3 +58,17 @@ def test_a_fault_of_the_url_is_one_line(url: str, says: str) -> None:
         assert done.stderr.startswith("REDIS_URL=(not shown) is not allowed: ")
         assert says in done.stderr
         assert not re.search("s3|c_ret", done.stderr)
+
+
+async def test_a_connection_that_is_just_closed_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    """Say that no server answers. Otherwise a command would end in a traceback when its server dies."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    async with Redis.from_url(redis_url, single_connection_client=True) as client:
+        await client.ping()
+        connection: Any = client.connection
+        writer, connection._writer = connection._writer, None  # noqa: SLF001 - the state in the middle of a disconnect
+        with pytest.raises(CommandError, match="no server answers"), explained(read_settings()):
+            await connection._send_packed_command([b"PING"])  # noqa: SLF001 - the next step of a command
+        connection._writer = writer  # noqa: SLF001 - lets the client close it

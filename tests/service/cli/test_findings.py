@@ -21,3 +21,19 @@ def test_import_names() -> None:
 def test_handlers(names: str | None, state: str) -> None:
     """Report an unknown handler as a failure, since the worker could not start."""
     assert findings.handlers(Settings(handlers=names)).state == state
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:hush@c:4318"}, [("ok", "go to http://c:4318/v1/traces")]),
+        (
+            {"OTEL_TRACES_EXPORTER": "console"},
+            [("warn", "off: OTEL_TRACES_EXPORTER=console is not supported: otlp or none")],
+        ),
+    ],
+)
+def test_traces(variables: dict[str, str], found: list[tuple[str, str]]) -> None:
+    """Say where traces go, or why they are off although a variable asks for them."""
+    assert [(each.state, each.says) for each in findings.traces(variables)] == found

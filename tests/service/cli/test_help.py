@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING, get_args
 
 import pytest
+from typer.main import get_group
 from typer.testing import CliRunner
 
+from deltaloom.messages import KnownDeadLetterReason
 from service.cli import app
+from service.cli.dead_letters import REASONS
 from tests.service.cli.command import deltaloom, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMANDS = (
     (),
@@ -31,8 +38,29 @@ COMMANDS = (
     ("alerts", "resend"),
     ("alerts", "enable"),
     ("relay",),
+    ("tap",),
+    ("search",),
+    ("export",),
+    ("archive",),
+    ("archive", "run"),
+    ("archive", "migrate"),
+    ("archive", "search"),
+    ("archive", "show"),
+    ("archive", "export"),
+    ("archive", "hold"),
+    ("archive", "release"),
+    ("archive", "holds"),
+    ("archive", "erase"),
+    ("archive", "retain"),
+    ("archive", "verify"),
+    ("console",),
     ("worker",),
     ("check",),
+    ("init",),
+    ("drain",),
+    ("remove",),
+    ("health",),
+    ("metrics",),
 )
 
 
@@ -49,19 +77,22 @@ def test_help_has_an_example(command: tuple[str, ...]) -> None:
 
 def test_all_commands_are_tested() -> None:
     """Include all commands in the test above."""
-    names = {info.name for info in app.registered_commands} | {info.name for info in app.registered_groups}
-    assert names == {command[0] for command in COMMANDS if command}
+    assert set(get_group(app).commands) == {command[0] for command in COMMANDS if command}
 
 
 def test_help_imports_little() -> None:
     """Import no heavy library for `--help`. Otherwise it would take as long as starting a worker."""
-    code = (
-        "import service.cli, sys; print([m for m in ('faststream', 'redis', 'uvloop') if m in sys.modules])"
-    )
+    heavy = {"deltaloom", "faststream", "importlib.metadata", "pydantic", "redis", "rich", "uvloop"}
+    code = f"import service.cli, sys; print(sorted({heavy} & set(sys.modules)))"
     shown = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
     assert shown.stdout == "[]\n"
+
+
+def test_all_reasons_of_dead_letters_are_known() -> None:
+    """Accept each reason that the library defines, and no other."""
+    assert get_args(KnownDeadLetterReason) == REASONS
 
 
 def test_a_process_without_arguments_shows_the_help() -> None:
@@ -74,7 +105,7 @@ def test_a_process_without_arguments_shows_the_help() -> None:
 def test_wrong_settings_are_one_line_each() -> None:
     """Report each invalid setting in one line, in all commands."""
     env = environment("http://x", DELTALOOM_BATCH_SIZE="0", DELTALOOM_LOG_LEVEL="loud")
-    for command in (("worker",), ("check",), ("tail", "alerts"), ("show", "x"), ("run",)):
+    for command in (("worker",), ("check",), ("init",), ("tail", "alerts"), ("show", "x"), ("run",)):
         shown = deltaloom(*command, env=env)
         assert shown.returncode == 2, shown
         lines = shown.stderr.splitlines()
@@ -98,6 +129,7 @@ def test_an_unknown_handler_ends_the_worker() -> None:
         ("tail", "alerts"),
         ("show", "resp_1"),
         ("publish", "-"),
+        ("init",),
         ("dead-letters", "list"),
         ("dead-letters", "replay", "--all"),
     ],
@@ -124,3 +156,11 @@ def test_the_demo_that_moved_is_pointed_to() -> None:
     shown = deltaloom("demo", "--pace", "2")
     assert (shown.returncode, shown.stdout) == (2, "")
     assert "make demo" in shown.stderr
+
+
+def test_health_is_a_command_like_the_others(tmp_path: Path) -> None:
+    """Exit with 1 if no process here has a heartbeat, also where the short way of the image is not taken."""
+    missing = str(tmp_path / "heartbeat")
+    done = deltaloom("health", env={"DELTALOOM_HEARTBEAT_FILE": missing})
+    assert done.returncode == 1
+    assert missing in done.stdout

@@ -24,6 +24,7 @@ from handlers.core.effects import (
     Copy,
     Ending,
     Fragment,
+    ModelChange,
     Note,
     Origin,
     Rank,
@@ -661,16 +662,19 @@ def test_item_id_of_a_final_copy_is_kept_up_to_its_limit() -> None:
 PLACE = {"output_index": 0, "content_index": 0}
 DONE = {"type": "response.refusal.done", **PLACE}
 SHA256 = "0a" * 32
+FALLBACK = {"type": "deltaloom.response.fallback", "from_model": "a", "to_model": "b"}
 
 
 def test_rare_values_are_stored_as_notes() -> None:
-    """Store checksums, sources, redactions and losses as notes of their arrivals."""
+    """Store checksums, sources, redactions, losses and the first fallback as notes of their arrivals."""
     events: list[Any] = [
         DONE | {"text_sha256": SHA256, "text_bytes": 7},
         DONE | {"refusal": "no", "integrity_source": "producer"},
         {"type": "deltaloom.part.redacted", "kind": "refusal", **PLACE},
         {"type": "deltaloom.producer.loss", "dropped": 3},
         DONE | {"refusal": "other"},
+        FALLBACK | {"trigger": "x" * 257},
+        FALLBACK | {"to_model": "c"},
     ]
     response = batch_of([entry(events)], TABLE).commit.responses[KEY]
     assert response.notes == {
@@ -678,6 +682,7 @@ def test_rare_values_are_stored_as_notes() -> None:
         at(0, 1): Note(source="producer"),
         at(0, 2): Note(redacted=True),
         at(0, 3): Note(loss=True),
+        at(0, 5): Note(fallback=ModelChange("a", "b")),
     }
     assert response.effect_entries == {0}
     assert [closing.arrival.position for closing in response.parts[PART].closings] == [0, 1, 4]
@@ -690,6 +695,16 @@ def test_loss_is_that_of_the_response_it_names() -> None:
     ((_, reason, error),) = letters(batch_of([entry({"type": "deltaloom.producer.loss"}, 0, None)], TABLE))
     assert reason == "invalid_event"
     assert error.endswith("have no response_id; publish it with the field response_id")
+
+
+def test_loss_of_a_process_is_counted_by_its_type() -> None:
+    """Count a report about responses that are not named, and its lost events, without a dead letter."""
+    loss = {"type": "deltaloom.producer.loss", "scope": "process", "dropped": 7}
+    batch = batch_of([entry(loss, 0, None)], TABLE)
+    assert batch.commit.lost_events == {0: 7}
+    assert letters(batch) == []
+    assert not batch.commit.responses
+    assert batch.commit.counts == {"type:deltaloom.producer.loss": [0]}
 
 
 def test_redacted_parts_of_kinds_that_are_off_are_left_out() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
 from deltaloom import events
 from deltaloom.events import Event, MessageItem, OtherItem, OtherPart, RefusalPart, TextPart
@@ -161,6 +162,65 @@ def test_object_without_required_fields_is_left_out() -> None:
     """Leave out an object without its required fields, also for a vendor's model."""
     value: Json = {"sequence_number": 1, "best": {}, "things": [{"needed": "x"}, {}]}
     assert fit(_Vendor, value, strict=True) == (_Vendor(sequence_number=1), ["best", "things"])
+
+
+class _Whole(Event):
+    low: int = 0
+    high: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+def test_event_that_is_invalid_as_a_whole_is_refused() -> None:
+    """Refuse an event of a vendor's model if the error is about no single field."""
+    assert fit(_Whole, {"low": 1, "high": 2}, strict=True).left_out == []
+    with pytest.raises(NoFitError, match="low is above high"):
+        fit(_Whole, {"low": 2, "high": 1}, strict=True)
+
+
+class _Place(events.Copied):
+    line: int | None = None
+
+
+class _Sparse(events.Copied):
+    needed: str
+    place: _Place | None = None
+
+
+class _Held(Event):
+    held: _Sparse | None = None
+
+
+def test_odd_field_within_an_object_that_is_left_out_costs_no_more() -> None:
+    """Leave out an object that lacks a field, and not the event, if the object has an odd value as well."""
+    value: Json = {"sequence_number": 1, "held": {"place": {"line": []}}}
+    assert fit(_Held, value, strict=True) == (_Held(sequence_number=1), ["held"])
+
+
+class _Pair(events.Copied):
+    one: str
+    two: str
+
+
+class _Holder(events.Copied):
+    pair: _Pair | None = None
+    name: str = ""
+
+
+class _Nested(Event):
+    held: _Holder | None = None
+
+
+@pytest.mark.parametrize("pair", [{}, {"one": 1, "two": 2}, {"one": 1}], ids=repr)
+def test_object_that_lacks_two_fields_costs_only_itself(pair: Json) -> None:
+    """Leave out an object without its required fields, and keep the object around it."""
+    event, left_out = fit(_Nested, {"held": {"name": "n", "pair": pair}}, strict=True)
+    assert event == _Nested(held=_Holder(name="n"))
+    assert "held.pair" in left_out
 
 
 @given(st.sampled_from(list(GOOD)), st.data())

@@ -19,7 +19,9 @@ from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
 from service.pipeline.decoded_batch import DecodedBatch
+from service.pipeline.entry_opener import OpenedEntry
 from service.pipeline.event_router import EventRouter
+from service.pipeline.letters import COPIED_BYTES, Letters
 from tests.service.pipeline.model import batch_of
 from tests.streams import raw
 
@@ -113,6 +115,51 @@ def test_whole_envelope_is_kept_as_it_was() -> None:
     data = BinaryMessageFormatV1.IDENTITY_HEADER + b"\xff"
     letter = whole({b"__data__": data})
     assert fields_of(letter.entry) == {"__data__": data}
+
+
+def opened(body: bytes, why: Unreadable | None = None, **context: bytes) -> OpenedEntry:
+    """Return an opened entry with this body and context; `why` is the error if it cannot be opened."""
+    fields = {b"event": body, **{name.encode(): value for name, value in context.items()}}
+    router = EventRouter(
+        TABLE,
+        open_entry,
+        stream="deltaloom:deltas",
+        max_event_bytes=9999,
+        max_array_length=9,
+        max_response_parts=512,
+    )
+    return OpenedEntry(open_entry(b"5-1", fields), router, why)
+
+
+def test_letter_about_one_event_of_an_array_has_that_event() -> None:
+    """Repeat the event and the context, but not the context again and again: its copies are bounded."""
+    letters = Letters("deltaloom:deltas", NOW_MS)
+    entry = opened(b'[{"a":1},{"b":2}]', response_id=b"resp_1", tenant=b"t" * 200)
+    first = letters.letter(0, entry, 1, WHY)
+    context = {"response_id": b"resp_1", "tenant": b"t" * 200}
+    assert fields_of(first.entry) == {"event": b'{"b":2}', **context}
+    others = [letters.letter(0, entry, 0, WHY) for _ in range(COPIED_BYTES // 200)]
+    assert fields_of(others[-1].entry) == {"event": b'{"a":1}', "response_id": b"resp_1"}
+    assert letters.all() == []
+
+
+@pytest.mark.parametrize("why", [None, WHY], ids=["one event", "cannot be opened"])
+def test_letter_about_a_single_event_has_the_whole_entry(why: Unreadable | None) -> None:
+    """Repeat an entry with one event as it was, and so one that cannot be opened."""
+    letters = Letters("deltaloom:deltas", NOW_MS)
+    letter = letters.letter(0, opened(b'{"a":1}', why, other=b"x"), 0, WHY)
+    assert fields_of(letter.entry) == {"event": b'{"a":1}', "other": b"x"}
+
+
+def test_entry_without_errors_gets_no_letter() -> None:
+    """Write nothing for an entry whose errors are already written."""
+    letters = Letters("deltaloom:deltas", NOW_MS)
+    letters.add(0, None, WHY)
+    assert letters.wants(0)
+    for _ in range(2):
+        letters.write(0, opened(b"{"))
+    assert not letters.wants(0)
+    assert len(letters.all()) == 1
 
 
 @pytest.mark.parametrize(

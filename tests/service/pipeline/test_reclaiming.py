@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from service.pipeline.batch_builder import BatchBuilder
 from service.pipeline.decoded_batch import Rules
 from service.pipeline.reclaiming import Reclaimer, is_gone
-from service.ports.storage import Claim, RawEntry, StorageUnavailableError
+from service.ports.storage import Beginning, Claim, RawEntry, StorageUnavailableError
 from service.retrying import RetryUntilAvailable
 from service.settings import Settings
 
@@ -72,6 +72,8 @@ class OrphanedGroup:
         self.calls: list[tuple[object, ...]] = []
         self.removed: list[str] = []
         self.trimmed: set[str] = set()
+        self.huge: set[str] = set()
+        """Entries that cannot be delivered in time."""
 
     async def consumers(self) -> list[str]:
         """Return the consumers with pending entries."""
@@ -92,11 +94,15 @@ class OrphanedGroup:
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
         """Return these entries."""
         self.calls.append(("deliver", [*entry_ids], deliveries))
+        if self.huge & set(entry_ids):
+            raise StorageUnavailableError("TimeoutError")
         return [RawEntry(entry.encode(), [b"event", b"{}"]) for entry in entry_ids]
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
         """Return this entry, or None if it is trimmed."""
         self.calls.append(("look at", entry_id, at_most))
+        if entry_id in self.huge:
+            return Beginning.of(entry_id.encode(), [b"event", b"x" * (at_most + 1)], 10 * at_most)
         return None if entry_id in self.trimmed else RawEntry(entry_id.encode(), [b"event", b"{}"])
 
     async def renew(self, entry_ids: Collection[bytes]) -> None:
@@ -118,12 +124,14 @@ class RecordingWorker:
     def __init__(self, *in_progress: bytes) -> None:
         self.in_progress = {*in_progress}
         self.taken: list[tuple[list[bytes], Mapping[bytes, int]]] = []
+        self.read_from: list[str] = []
+        """Replication id of each batch."""
         self.dead_letters: list[tuple[bytes, int, Unreadable, str]] = []
         self.held: list[set[bytes]] = []
 
     def builder(self) -> BatchBuilder:
         """Return an empty builder."""
-        return BatchBuilder(Rules(frozenset(), frozenset(), 1000, 1), 1000)
+        return BatchBuilder(Rules(frozenset(), frozenset(), 1000, 1), 1000, self.replication_id)
 
     @contextmanager
     def marked_in_progress(self, entry_ids: Collection[bytes]) -> Iterator[None]:
@@ -135,6 +143,7 @@ class RecordingWorker:
     async def process(self, builder: BatchBuilder, deliveries: Mapping[bytes, int]) -> None:
         """Record a batch."""
         self.taken.append(([*builder.ids], deliveries))
+        self.read_from.append(builder.replication_id)
         self.held.append({*self.in_progress})
 
     async def dead_letter(
@@ -165,6 +174,39 @@ async def test_entries_that_were_delivered_once_go_as_one_batch() -> None:
     assert group.calls == [("claim", 2500, "0-0"), ("deliver", ["1-0", "2-0"], 2)]
     assert worker.taken == [([b"1-0", b"2-0"], {b"1-0": 2, b"2-0": 2})]
     assert worker.dead_letters == []
+
+
+async def test_an_entry_that_is_never_delivered_in_time_holds_up_no_other() -> None:
+    """Deliver the others one by one, and give up the huge one. Otherwise all wait for it without end."""
+    group, worker = OrphanedGroup(claimed({"1-0": 1, "2-0": 1, "3-0": 1, "4-0": 1})), RecordingWorker()
+    group.huge, group.trimmed = {"2-0"}, {"3-0"}
+    await reclaimer(group, worker).reclaim()
+    assert [call[0:2] for call in group.calls[1:]] == [
+        ("deliver", ["1-0", "2-0", "3-0", "4-0"]),
+        ("look at", "1-0"),
+        ("deliver", ["1-0"]),
+        ("look at", "2-0"),
+        ("look at", "3-0"),
+        ("look at", "4-0"),
+        ("deliver", ["4-0"]),
+    ]
+    assert [ids for ids, _ in worker.taken] == [[b"1-0"], [b"2-0"], [b"4-0"]]
+
+
+@pytest.mark.parametrize("huge", [set(), {"2-0"}], ids=["together", "one by one"])
+async def test_a_failover_while_entries_are_delivered_is_noticed(huge: set[str]) -> None:
+    """Take entries as read from the data before it. Otherwise those that it loses would have effects."""
+
+    class FailingOver(OrphanedGroup):
+        async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
+            delivered = await super().deliver(entry_ids, deliveries)
+            worker.replication_id = "after the failover"
+            return delivered
+
+    group, worker = FailingOver(claimed({"1-0": 1, "2-0": 1})), RecordingWorker()
+    group.huge = huge
+    await reclaimer(group, worker).reclaim()
+    assert worker.read_from[0] == "history"
 
 
 async def test_entries_that_were_delivered_more_often_go_one_by_one() -> None:

@@ -224,3 +224,31 @@ async def test_after_a_slow_batch_the_next_one_has_fewer_entries(monkeypatch: py
     assert scheduler.entries_at_most == 8000 * scheduler_module.BATCH_SECONDS
     await scheduler.schedule(small(2))
     assert scheduler.entries_at_most == scheduler_module.ENTRIES_AT_LEAST
+
+
+@pytest.mark.parametrize(
+    ("columns", "entries", "at_most"), [(300, 600, 900), (300, 300, 900), (600, 600, 1800), (800, 800, 2000)]
+)
+async def test_a_slow_batch_of_many_columns_may_grow(
+    monkeypatch: pytest.MonkeyPatch, columns: int, entries: int, at_most: int
+) -> None:
+    """Allow some entries a column, within limits. Otherwise a slow worker would fall further behind."""
+    now = 0.0
+
+    async def process(_builder: BatchBuilder) -> None:
+        nonlocal now
+        now += 10
+
+    monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(monotonic=lambda: now))
+    scheduler = BatchScheduler(process, 2)
+    event = b'{"type": "t"}'
+    await scheduler.schedule(
+        builder(
+            [
+                RawEntry(b"1-%d" % n, [b"event", event, b"response_id", b"%d" % (n % columns)])
+                for n in range(entries)
+            ]
+        )
+    )
+    await scheduler.drain(10)
+    assert scheduler.entries_at_most == at_most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
@@ -139,7 +140,7 @@ async def test_late_deltas_are_counted() -> None:
 
 
 async def test_many_responses_are_settled_some_at_a_time() -> None:
-    """Settle in portions of 100 responses. Otherwise a large sweep would delay the texts of new batches."""
+    """Settle in portions of 50 responses. Otherwise the first texts of many would wait for the last ones."""
     taken, taken_before_calls = 0, []
 
     class Some(list[LoadedResponse]):
@@ -154,12 +155,65 @@ async def test_many_responses_are_settled_some_at_a_time() -> None:
             taken_before_calls.append(taken)
             return await super().settle(settlements, replication_id)
 
-    responses = Some(response(StreamKey("response", f"resp_{number}")) for number in range(250))
-    assert await settle(cast("Storage", Noting()), TABLE, responses, ALL_STORED, "history") == 250
-    assert taken_before_calls == [101, 201, 250]
+    responses = Some(response(StreamKey("response", f"resp_{number}")) for number in range(125))
+    assert await settle(cast("Storage", Noting()), TABLE, responses, ALL_STORED, "history") == 125
+    assert taken_before_calls == [51, 101, 125]
 
 
-@pytest.mark.parametrize(("model", "sizes"), [("m-{}", [50, 50]), ("m-1", [99, 1])])
+async def test_a_call_is_prepared_while_the_server_runs_the_one_before() -> None:
+    """Resolve the next responses while a call is under way, but send one call at a time, in order."""
+    taken, under_way, seen = 0, 0, []
+
+    def resolved(responses: Iterable[LoadedResponse]) -> Iterator[LoadedResponse]:
+        nonlocal taken
+        for each in responses:
+            taken += 1
+            yield each
+
+    class Slow(Settlements):
+        async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> list[PartKey]:
+            nonlocal under_way
+            under_way += 1
+            before = taken
+            for _ in range(3):
+                await asyncio.sleep(0)
+            seen.append((before, taken, under_way))
+            under_way -= 1
+            return await super().settle(settlements, replication_id)
+
+    class Some(list[LoadedResponse]):
+        def __iter__(self) -> Iterator[LoadedResponse]:
+            return resolved(super().__iter__())
+
+    responses = Some(response(StreamKey("response", f"resp_{number}")) for number in range(125))
+    assert await settle(cast("Storage", Slow()), TABLE, responses, ALL_STORED, "history") == 125
+    assert seen == [(51, 101, 1), (101, 125, 1), (125, 125, 1)]
+
+
+async def test_a_call_under_way_is_cancelled_with_its_batch() -> None:
+    """Leave no call behind if its batch fails or is cancelled: its connection would close under it."""
+    ended = asyncio.Event()
+
+    class Hanging(Settlements):
+        async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> list[PartKey]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            return await super().settle(settlements, replication_id)
+
+    class Failing(list[LoadedResponse]):
+        def __iter__(self) -> Iterator[LoadedResponse]:
+            yield from super().__iter__()
+            raise LookupError
+
+    responses = Failing(response(StreamKey("response", f"resp_{number}")) for number in range(60))
+    with pytest.raises(LookupError):
+        await settle(cast("Storage", Hanging()), TABLE, responses, ALL_STORED, "history")
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+@pytest.mark.parametrize(("model", "sizes"), [("m-{}", [25] * 4), ("m-1", [49, 49, 2])])
 async def test_new_names_are_counted_some_at_a_time(model: str, sizes: list[int]) -> None:
     """Limit the new names of one settlement, since the server may have to replace a name for each."""
 
@@ -326,3 +380,38 @@ async def test_a_silent_response_that_has_ended_is_not_given_up_twice() -> None:
     )
     assert settlement.outcome is not None
     assert settlement.outcome.at_ms == 3
+
+
+class Picky(Settlements):
+    """A storage that cannot write one response: every call with it fails."""
+
+    def __init__(self, unwritable: StreamKey) -> None:
+        super().__init__()
+        self.set_aside_keys: list[StreamKey] = []
+        self._unwritable = unwritable
+
+    async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> list[PartKey]:
+        """Fail if the response is among the settlements."""
+        if any(each.stream_key == self._unwritable for each in settlements):
+            raise ValueError("cannot be written")
+        return await super().settle(settlements, replication_id)
+
+    async def set_aside(self, stream_key: StreamKey) -> None:
+        """Note the response."""
+        self.set_aside_keys.append(stream_key)
+
+
+async def test_a_response_that_cannot_be_written_costs_no_other() -> None:
+    """Set aside the one response that fails, log it, and write all others of its call, in order."""
+    keys = [StreamKey("response", f"resp_{number}") for number in range(7)]
+    storage = Picky(keys[4])
+    with capture_logs() as lines:
+        written = await settle(
+            cast("Storage", storage), TABLE, [response(key) for key in keys], ALL_STORED, "history"
+        )
+    assert written == 6
+    settled_keys = [each.stream_key for call, _ in storage.calls for each in call]
+    assert settled_keys == [key for key in keys if key != keys[4]]
+    assert storage.set_aside_keys == [keys[4]]
+    (error,) = [line for line in lines if line["log_level"] == "error"]
+    assert (error["response"], error["error"]) == ("resp_4", "ValueError: cannot be written")

@@ -20,6 +20,7 @@ from service.storage import scripts
 from service.storage.commit_plan import (
     IDLE_GRAIN_MS,
     MAX_RESPONSES,
+    MAX_SERVER_US,
     UNCOUNTED_BYTES,
     PartPlan,
     ResponsePlan,
@@ -29,6 +30,7 @@ from service.storage.commit_plan import (
 from service.storage.part_codec import FRAGMENT_BYTES, decode_log
 from service.storage.records import encode_ending, entry_of_alert, entry_of_letter
 from service.storage.sent_cache import SentStates
+from tests.packed import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,15 +186,18 @@ def test_the_plan_begins_with_the_batch_and_its_limits() -> None:
         touched=[],
         responses=[],
         log_count=0,
+        small_logs=0,
         log_limit=3000 * FRAGMENT_BYTES,
         log_prefix=len("t:log:"),
         active=[],
         replication_id="history",
+        verifies=True,
         acknowledges=True,
         open_at_most=SETTINGS.max_open_responses,
         uncounted_bytes=UNCOUNTED_BYTES,
         large_limit=64 * 1024 * 1024,
         read_ms=0,
+        may_be_owned=True,
     )
     assert call.entries_of_effects == [[], [], []]
 
@@ -353,7 +358,7 @@ def test_an_alert_is_news() -> None:
     events.change.parts[PART].opening_alert = alert()
     call = events.plan(known_part())
     assert call.only_part.known, "known data is left out as well"
-    assert call.only_part.opened == entry_of_alert(alert(), "t")
+    assert unpacked(call.blob(call.only_part.opened)) == entry_of_alert(alert(), "t")
 
 
 def test_a_large_log_is_looked_at_chunk_by_chunk() -> None:
@@ -509,3 +514,43 @@ def test_keys_and_blobs_go_by_their_numbers_for_several_responses() -> None:
     assert texts == ["a", "b"]
     assert [*call.grown] == [LOG]
     assert call.entries_of_effects == [[[[[1]], []], [[[1]], []]], [], [[0]]]
+
+
+def growing_batch(responses: int, entries: int) -> Commit:
+    """Return a batch that begins a part of each of several responses, and has further entries."""
+    ids = [f"{1000 + number}-0".encode() for number in range(entries)]
+    commit = Commit(ids, [1000 + number for number in range(entries)], [0] * entries)
+    for number in range(responses):
+        key = StreamKey("response", f"resp_{number}")
+        change = commit.responses[key] = ResponseChange()
+        part_change = change.parts[PartKey(key, 0, 0, "refusal")] = PartChange()
+        part_change.add([number], None, [1], ["x"])
+    return commit
+
+
+@pytest.mark.parametrize(
+    ("responses", "entries", "pieces", "is_divisible"),
+    [(10, 10, 1, True), (3000, 3000, 3, True), (5000, 20_000, 5, False)],
+    ids=["small", "many responses", "many entries"],
+)
+def test_pieces_of_a_plan_take_less_than_the_limit(
+    *, responses: int, entries: int, pieces: int, is_divisible: bool
+) -> None:
+    """Count the time that each piece repeats. Otherwise a piece would block the server for too long."""
+    plan = Call(commit := growing_batch(responses, entries), SentStates()).call
+    assert (plan.pieces, plan.is_divisible) == (pieces, is_divisible)
+    if is_divisible:
+        for piece in commit.pieces(pieces):
+            assert Call(piece, SentStates()).call.server_us <= MAX_SERVER_US
+
+
+def test_pieces_share_the_responses() -> None:
+    """Store each response in one piece, and acknowledge with the last one only."""
+    commit = growing_batch(10, 10)
+    pieces = list(commit.pieces(3))
+    assert sorted(key.value for piece in pieces for key in piece.responses) == sorted(
+        key.value for key in commit.responses
+    )
+    assert [len(piece.responses) for piece in pieces] == [4, 3, 3]
+    assert [piece.acknowledges for piece in pieces] == [False, False, True]
+    assert len(list(growing_batch(2, 2).pieces(3))) == 2

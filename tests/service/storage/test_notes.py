@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deltaloom.messages import DeadLetter, KnownStatus, ModerationAlert
 from handlers.core.context import RegisterName
-from handlers.core.effects import CONTEXT_NAMES, Checksum, Copy, Ending, Note
+from handlers.core.effects import CONTEXT_NAMES, Checksum, Copy, Ending, ModelChange, Note
 from handlers.core.identity import Arrival, EntryId, PartKey, StreamKey
 from handlers.core.text import text_digest
 from service.storage.records import (
@@ -49,6 +49,7 @@ notes = st.builds(
     maybe_text,
     maybe_text,
     maybe_text,
+    fallback=st.none() | st.builds(ModelChange, maybe_text, maybe_text, maybe_text),
 )
 endings = st.builds(
     Ending,
@@ -135,7 +136,7 @@ def test_digest_of_a_finished_part_is_read() -> None:
 def test_every_context_field_has_its_registers() -> None:
     """Define registers for each context field. Otherwise a value would be stored and never read."""
     names = {*CONTEXT_NAMES, "item_id", "reason", "reason_class", "provider_category"}
-    names.add("provider_explanation")
+    names |= {"provider_explanation", "from_model", "to_model", "trigger"}
     assert set(REGISTERS.values()) == {
         RegisterName(prefix + name, learned)
         for name in names

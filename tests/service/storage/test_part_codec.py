@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from handlers.core.assembly import FragmentColumns, StoredFragment
 from handlers.core.identity import Arrival, EntryId
-from service.storage.part_codec import FRAGMENT_BYTES, CorruptLogError, decode_log, encode_chunk
-from tests.strategies import Chunk, chunks
+from service.storage.part_codec import (
+    FRAGMENT_BYTES,
+    CorruptLogError,
+    decode_log,
+    encode_chunk,
+    encode_one,
+)
+from tests.strategies import Chunk, any_text, chunks, entry_ids, sequence_numbers
 
 
 def _chunk(ms: int, delta: str = "x", item_id: str | None = None) -> bytes:
@@ -30,6 +36,24 @@ def test_one_chunk_is_read_back(chunk: Chunk) -> None:
     assert log.closings == chunk.closings
     assert log.item_id == chunk.item_id
     assert log.began == chunk.began
+
+
+@given(entry_ids, sequence_numbers, any_text | st.sampled_from(["x" * 100, "x" * 200]))
+def test_a_chunk_of_one_delta_is_encoded_as_described(entry: EntryId, number: int | None, delta: str) -> None:
+    """Encode a single delta, which is encoded apart, in the columns that the module's docstring describes."""
+    try:
+        deltas: object = [delta]
+        msgspec.msgpack.encode(deltas)
+    except UnicodeEncodeError:
+        deltas = msgspec.msgpack.encode([delta.encode("utf-8", "surrogatepass")])
+    row = [entry.ms, [0], [entry.seq], [None] if number is None else number, deltas]
+    body = msgspec.msgpack.encode(row)
+    size = bytes((len(body),)) if len(body) < 128 else bytes((len(body) & 0x7F | 0x80, len(body) >> 7))
+    columns = FragmentColumns([entry.ms], [entry.seq], [number], [delta])
+    assert encode_chunk(columns, [], None) == size + b"\x01" + body
+    if number is not None:
+        fits = len(body) < 128 and isinstance(row[-1], list)
+        assert encode_one(entry.ms, entry.seq, number, delta) == (size + b"\x01" + body if fits else None)
 
 
 def test_a_chunk_records_differing_item_ids() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, TypeVar, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AwareDatetime, BaseModel, field_serializer
+from pydantic_core import PydanticSerializationError
 from structlog.testing import capture_logs
 
-from deltaloom import DeadLetter, ModerationAlert
+from deltaloom import AssembledText, DeadLetter, ModerationAlert
+from deltaloom.messages import ModelFallback, RefusalRate
 from handlers.core.assembly import StoredFragment
 from handlers.core.context import Register, RegisterName
 from handlers.core.effects import Copy, Ending
@@ -21,14 +25,19 @@ from service.storage.records import (
     entry_of_alert,
     entry_of_letter,
     in_ms,
+    json_of,
     open_fields,
+    packed,
     register_field,
     register_value,
     registers_of,
     stamped,
     state_of,
 )
+from tests.packed import unpacked
 from tests.strategies import Chunk, entry_ids
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 KEY = StreamKey("response", "resp_1")
 ENTRY = EntryId(5, 1)
@@ -38,6 +47,12 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 def log(text: str) -> bytes:
     """Return a log with one fragment."""
     return Chunk([StoredFragment(Arrival(ENTRY, 0), 1, text)], [], None).encoded()
+
+
+@given(st.lists(st.text(), max_size=40))
+def test_packed_fields_are_consecutive_values(fields: list[str]) -> None:
+    """Pack fields without the header of their array, however long that is."""
+    assert unpacked(packed(fields)) == fields
 
 
 def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
@@ -61,6 +76,66 @@ def test_an_alerts_entry_has_its_json_and_its_plain_fields() -> None:
         "kind": "refusal",
         "response_id": "resp_1",
     }
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["", "\x00\x01\x1f\x7f\x80", '\b\t\n\f\r"\\\\/', "é東👋\u2028\u2029\ufeff\uffff", "<a href='x'>&amp;</a>"]
+)
+moments = st.datetimes(
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3, minutes=-30))]),
+    min_value=datetime(1, 1, 2),  # noqa: DTZ001 - `timezones` adds one
+    max_value=datetime(9999, 12, 30),  # noqa: DTZ001
+).map(lambda at: at if at.microsecond % 2 else at.replace(microsecond=at.microsecond // 1000 * 1000))
+of_type: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    AwareDatetime: moments,
+    tuple[str, ...]: st.lists(words, max_size=2),
+}
+
+
+def any_of(model: type[_Model]) -> st.SearchStrategy[_Model]:
+    """Return a strategy of messages with any values; fields with a default often have that."""
+    values = {}
+    for name, field in model.model_fields.items():
+        types = {field.annotation, *get_args(field.annotation)}
+        some = next((strategy for each, strategy in of_type.items() if each in types), words)
+        values[name] = some if field.is_required() else st.just(field.default) | some
+    return st.fixed_dictionaries(values).map(model.model_validate)
+
+
+of_type[RefusalRate] = any_of(RefusalRate)
+of_type[ModelFallback] = any_of(ModelFallback)
+messages = any_of(AssembledText) | any_of(ModerationAlert)
+
+
+@given(messages, words)
+def test_a_messages_json_is_that_of_its_model(message: AssembledText | ModerationAlert, source: str) -> None:
+    """Write the very bytes that the model would write, for any text, number, time and missing value."""
+    assert json_of(message, source) == stamped(message, source).model_dump_json()
+
+
+def test_a_lone_surrogate_is_refused_as_by_the_model() -> None:
+    """Raise the model's error for a text that was not repaired, which JSON cannot hold."""
+    alert = ModerationAlert(type="x", id="1", severity="info", text="", raised_at=NOW)
+    with pytest.raises(PydanticSerializationError):
+        json_of(alert.model_copy(update={"text": "\ud800"}), "t")
+
+
+class Louder(ModerationAlert):
+    """An alert of a handler with a field of its own, written in a way of its own."""
+
+    volume: int = 11
+
+    @field_serializer("volume")
+    def _in_words(self, volume: int) -> str:
+        return f"{volume} of 10"
+
+
+def test_a_handlers_own_model_writes_its_json() -> None:
+    """Let a model that a handler has derived write its own fields."""
+    alert = Louder(type="x", id="1", severity="info", text="", raised_at=NOW)
+    assert '"volume":"11 of 10"' in json_of(alert, "t")
 
 
 def test_a_dead_letters_entry_is_all_text() -> None:

@@ -128,7 +128,7 @@ def test_a_response_is_kept_until_it_is_forgotten() -> None:
     """Keep a response's state until `remove`, as after the server has lost it."""
     sent, key = SentStates(), StreamKey("response", "resp_1")
     assert sent.get(key) is None
-    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [], 0.0))
+    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [], [], 0.0))
     response = sent.get(key)
     assert response is not None
     assert (response.member, response.state) == ("response:resp_1", "state")
@@ -139,10 +139,10 @@ def test_a_response_is_kept_until_it_is_forgotten() -> None:
 def test_activity_of_a_forgotten_response_is_dropped() -> None:
     """Drop the activity of a response that was forgotten in the meantime, and never take activity back."""
     sent, key = SentStates(), StreamKey("response", "resp_1")
-    sent.record(Sends([], [(key, 7)], 0.0))
+    sent.record(Sends([], [(key, 7)], [], 0.0))
     assert sent.get(key) is None
-    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [(key, 9)], 0.0))
-    sent.record(Sends([], [(key, 8)], 0.0))
+    sent.record(Sends([ResponseSend(key, "response:resp_1", "state", {}, [])], [(key, 9)], [], 0.0))
+    sent.record(Sends([], [(key, 8)], [], 0.0))
     response = sent.get(key)
     assert response is not None
     assert response.activity_ms == 9

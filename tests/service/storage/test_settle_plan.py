@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.storage.buckets import BASELINE_STEPS, NAME_LENGTH, WINDOW_STEPS
 from service.storage.records import entry_of, entry_of_alert, stamped
 from service.storage.settle_plan import OVER_MS, plan_settlements
+from tests.packed import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ class Call:
 
     def __init__(self, *settlements: Settlement, settings: Settings = SETTINGS) -> None:
         self.call = plan_settlements(settlements, "replication_id", KEYS, settings)
-        (plan,) = self.call.args
+        plan, *self.entries = self.call.args
         self.plan: dict[str, Any] = msgspec.msgpack.decode(plan)
         self.settlements: list[dict[str, Any]] = self.plan["settlements"]
 
@@ -46,6 +47,11 @@ class Call:
         """Return a key by its number, from 1."""
         assert number > 0
         return self.call.keys[number - 1]
+
+    def entry(self, number: int) -> list[str]:
+        """Return the fields and values of an entry to write by its number, from 1."""
+        assert number > 0
+        return unpacked(self.entries[number - 1])
 
     def buckets(self, settlement: int = 0) -> list[str]:
         """Return the keys of the buckets that count a settlement."""
@@ -131,7 +137,9 @@ def test_version_and_endings_are_passed() -> None:
 def test_unset_values_are_left_out() -> None:
     """Omit unset values, since the script treats a present value as set."""
     (plan,) = Call(settlement()).settlements
-    assert not {"unsettled_ms", "idle_since_ms", "outcome"} & plan.keys()
+    assert (
+        not {"unsettled_ms", "idle_since_ms", "outcome", "partial", "earlier", "contradictions"} & plan.keys()
+    )
     assert plan["ended"] is False
     assert plan["applied_endings"] == plan["closed"] == []
 
@@ -151,9 +159,10 @@ def test_a_text_is_written_with_its_item() -> None:
     assert call.key(plan["item"]) == "t:item:resp_1:2"
     assert (plan["field"], plan["item_field"]) == ("2:1:refusal", "refusal:1")
     assert (plan["log_bytes"], plan["late"]) == (42, 3)
-    assert plan["json"] == stamped(finished.message, "t").model_dump_json()
     assert plan["digest"] == text_digest(finished.message.text)
-    assert plan["message"] == entry_of(finished.message, plan["json"])
+    message = call.entry(plan["message"])
+    assert message == entry_of(finished.message, stamped(finished.message, "t").model_dump_json())
+    assert message[0] == "__data__", "the script stores the second value as the item's text"
     assert not {"opened", "finished"} & plan.keys()
 
 
@@ -162,8 +171,8 @@ def test_a_text_brings_its_alerts() -> None:
     opened, finished = alert("deltaloom.refusal.opened"), alert("deltaloom.refusal.finished")
     call = Call(settlement([text(opened, finished)]))
     ((plan,),) = (each["closed"] for each in call.settlements)
-    assert plan["opened"] == entry_of_alert(opened, "t")
-    assert plan["finished"] == entry_of_alert(finished, "t")
+    assert call.entry(plan["opened"]) == entry_of_alert(opened, "t")
+    assert call.entry(plan["finished"]) == entry_of_alert(finished, "t")
 
 
 def test_an_end_is_counted_in_both_series() -> None:
@@ -210,6 +219,6 @@ def test_the_alerts_of_an_end_go_by_their_types() -> None:
     """Pass a response's alerts by type, so that the script raises each type once."""
     filtered = alert("deltaloom.response.filtered")
     call = Call(settlement(outcome=outcome(alerts=[filtered])))
-    assert call.settlements[0]["outcome"]["alerts"] == [
-        {"type": "deltaloom.response.filtered", "entry": entry_of_alert(filtered, "t")}
-    ]
+    (plan,) = call.settlements[0]["outcome"]["alerts"]
+    assert plan["type"] == "deltaloom.response.filtered"
+    assert call.entry(plan["entry"]) == entry_of_alert(filtered, "t")

@@ -78,7 +78,7 @@ WRONG = {
     f'{LOG}[[routes]]\nto = "log"\nmatch = {{ phase = ["opened",\n"closed"] }}': (
         6,
         "routes[0].match.phase[1]",
-        "\"closed\" should be 'opened', 'finished', 'refused', 'filtered', 'blocked', 'contradicted', 's",
+        "\"closed\" should be 'opened', 'finished', 'refused', 'filtered', 'blocked', 'fallback', '",
     ),
     f'{LOG}[[routes]]\nto = "log"\nmatch = {{ tenant = [] }}': (
         5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.alerts.deciding.matching import JudgedAlert, fits, mismatch, mismatch_of_route
-from service.alerts.deciding.patterns import MAX_PATTERN, MAX_TEXT, Pattern, Span
+from service.alerts.deciding.patterns import MAX_PATTERN, MAX_TEXT, Pattern, PatternSet, Span
 from service.alerts.deciding.schema import Match
 from tests.service.alerts.made import alert, spike, stopped
 
@@ -146,3 +147,63 @@ def test_spans_count_characters() -> None:
     assert list(Pattern("ä|x").spans("😀ä-x")) == [Span(1, 2), Span(3, 4)]
     assert list(Pattern("ä|x").spans("\ud83dä\ud83dx")) == [Span(1, 2), Span(3, 4)]
     assert Pattern("^$").find("") == Span(0, 0)
+
+
+# ruff: noqa: RUF001 - letters whose case differs in unusual ways
+
+PIECES = [
+    "a",
+    "B",
+    "k",
+    "ſ",
+    "İ",
+    "ß",
+    "é",
+    "😀",
+    "ab",
+    "@",
+    r"\d",
+    r"\pL",
+    r"\b",
+    ".",
+    "[a-c]",
+    "[^k]",
+    "^",
+    "$",
+    "(?i)k",
+]
+SOURCES = st.recursive(
+    st.sampled_from(PIECES),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map("".join),
+        st.lists(inner, min_size=2, max_size=3).map("|".join),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "{2,3}"])).map("(?:{0[0]}){0[1]}".format),
+        inner.map(lambda source: f"(?i:{source})"),
+    ),
+    max_leaves=6,
+)
+
+
+def usable(source: str) -> bool:
+    """Return whether a source is allowed as a pattern."""
+    try:
+        Pattern(source)
+    except ValueError:
+        return False
+    return True
+
+
+@given(
+    st.lists(SOURCES.filter(usable).map(Pattern), max_size=5),
+    st.text(st.sampled_from("aAbBkKKsſiİßéÉ😀@1 \n\ud83d"), max_size=12),
+)
+def test_patterns_together_find_what_each_finds(patterns: list[Pattern], text: str) -> None:
+    """Find the patterns that match, each as if it were alone."""
+    alone = [index for index, pattern in enumerate(patterns) if pattern.find(text)]
+    assert list(PatternSet(patterns).found(text)) == alone
+
+
+def test_patterns_too_many_to_be_searched_together() -> None:
+    """Search for each pattern alone if RE2's memory is too small for all of them together."""
+    patterns = [Pattern(sha256(bytes([high, low])).hexdigest()) for high in range(6) for low in range(256)]
+    assert list(PatternSet(patterns).found(f"{patterns[7].source} and {patterns[3].source}")) == [3, 7]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.alerts.deciding.patterns import MAX_TEXT
+from service.alerts.deciding.patterns import MAX_TEXT, Pattern
 from service.alerts.deciding.privacy import CUT, MAX_HITS, MAX_SENT, Redactor, _Search, sha256_of
 from service.alerts.deciding.schema import Redaction, TextShare
 from tests.service.alerts.made import alert, config, spike
@@ -124,7 +124,7 @@ def test_a_text_is_searched_once_for_all_destinations() -> None:
         searched.append(text)
         yield from ()
 
-    redactor = Redactor((_Search(spans, "", in_names=False),))
+    redactor = Redactor((_Search(Pattern("text|x"), spans, "", in_names=False),))
     texts = [f"text {number}" for number in range(3)]
     for share in (FULL, TextShare("excerpt", 3), FULL):
         for text in texts:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.alerts.deciding.rules import judge, rules_of, shipped
+from service.alerts.deciding.rules import Judge, rules_of, shipped, try_rules
 from tests.service.alerts.made import alert, config, contradicted, spike, stopped
+
+if TYPE_CHECKING:
+    from service.alerts.deciding.schema import AlertRule
+
+SHIPPED = Judge(shipped())
 
 # ruff: noqa: RUF001 - typographic characters of real models
 
@@ -93,7 +101,7 @@ TEXTS = {
 @pytest.mark.parametrize(("category", "text"), [(each, text) for each in TEXTS for text in TEXTS[each]])
 def test_shipped(category: str, text: str) -> None:
     """Assign the category and the severity of the shipped rules."""
-    judged = judge(alert(text, "refusal.finished"), shipped())
+    judged = SHIPPED.judge(alert(text, "refusal.finished"))
     assert judged.category == category
     grave = {"child-safety": "critical", "self-harm": "critical", "mass-harm": "critical"}
     plain = {"copyright": "info", "advice": "info", "capability": "info", "declined": "info"}
@@ -103,7 +111,7 @@ def test_shipped(category: str, text: str) -> None:
 @pytest.mark.parametrize("text", DECLINED)
 def test_a_beginning_is_not_judged_plain(text: str) -> None:
     """Assign no category to the common opening of a refusal."""
-    assert judge(alert(text), shipped()).category == "other"
+    assert SHIPPED.judge(alert(text)).category == "other"
 
 
 def test_shipped_without_a_text() -> None:
@@ -119,7 +127,7 @@ def test_shipped_without_a_text() -> None:
         spike(),
         spike("refusal.spike.ended", severity="info"),
     )
-    assert [(judge(each, shipped()).category, judge(each, shipped()).severity) for each in alerts] == [
+    assert [(judged.category, judged.severity) for judged in map(SHIPPED.judge, alerts)] == [
         ("content-filter", "warning"),
         ("cyber", "warning"),
         ("policy", "warning"),
@@ -136,7 +144,7 @@ def test_shipped_without_a_text() -> None:
 def test_shipped_judge_refusals_only(texts: list[str]) -> None:
     """Judge only refusals. Otherwise reasoning, or a later version's texts, would be taken for refusals."""
     for text in texts:
-        judged = judge(alert(text, "prompt.flagged", severity="severe"), shipped())
+        judged = SHIPPED.judge(alert(text, "prompt.flagged", severity="severe"))
         assert (judged.category, judged.severity) == ("other", "severe")
 
 
@@ -165,9 +173,9 @@ def test_the_rules_of_the_file_come_first() -> None:
     rules = rules_of(config(OWN))
     assert [rule.name for rule in rules[:3]] == ["ours", "declined", "child-safety"]
     assert [rule.name for rule in rules].count("declined") == 1
-    ours = judge(alert("I'm sorry, I can't talk of suicide."), rules)
+    ours = Judge(rules).judge(alert("I'm sorry, I can't talk of suicide."))
     assert (ours.rule, ours.category, ours.severity) == ("ours", "complaints", "critical")
-    replaced = judge(alert("I can't.", severity="info"), rules)
+    replaced = Judge(rules).judge(alert("I can't.", severity="info"))
     assert (replaced.rule, replaced.category, replaced.severity) == ("declined", "declined", "info")
 
 
@@ -187,5 +195,40 @@ def test_shipped_can_be_chosen(toml: str, names: list[str]) -> None:
 
 def test_no_rule_fits() -> None:
     """Keep the worker's severity if no rule matches."""
-    judged = judge(alert("No.", severity="critical"), ())
+    judged = Judge(()).judge(alert("No.", severity="critical"))
     assert (judged.severity, judged.category, judged.rule) == ("critical", "other", None)
+
+
+MORE = """
+[[rules]]
+name = "finished"
+match = { phase = ["finished", "blocked"], tenant = "ac*", text = ["polic", '(?i)^no\\b', '^$'] }
+[[rules]]
+name = "model"
+match = { model = ["gpt-*", "other"] }
+pattern = '(?i)kill|\\bK'
+"""
+RULES = rules_of(config(OWN + MORE))
+ALL_TEXTS = [text for texts in TEXTS.values() for text in texts]
+
+
+@given(
+    st.lists(st.sampled_from(ALL_TEXTS) | st.text(max_size=5), max_size=3).map(" ".join),
+    st.sampled_from(["refusal.opened", "refusal.finished", "response.blocked", "prompt.flagged"]),
+    st.fixed_dictionaries(
+        {
+            "tenant": st.sampled_from(["acme", "other", None]),
+            "model": st.sampled_from(["gpt-x", "other", "*", None]),
+            "reason": st.sampled_from(["cyber_policy", None]),
+        }
+    ),
+    st.sets(st.sampled_from(RULES)).map(lambda without: [rule for rule in RULES if rule not in without]),
+)
+def test_the_first_rule_that_fits_decides(
+    text: str, phase: str, facts: dict[str, str | None], rules: list[AlertRule]
+) -> None:
+    """Judge as if each rule were tried in turn, which `deltaloom alerts explain` shows."""
+    of = alert(text, phase, **facts)
+    judged = Judge(rules).judge(of)
+    fitting = [asked.rule.name for asked in try_rules(of, rules) if asked.mismatch is None]
+    assert fitting == ([] if judged.rule is None else [judged.rule])

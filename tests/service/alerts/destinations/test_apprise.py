@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from deltaloom.messages import ModelFallback
 from service.alerts.delivery import Verdict
 from service.alerts.destinations.apprise_ import AppriseOptions
 from service.alerts.destinations.failures import DestinationError
@@ -71,14 +72,20 @@ HOSTILE = (
     "www.evil.example WWW.evil mailto:joe javascript:alert(1) <b>bold</b>"
 )
 LIVE = re.compile(r"@\w|<[^\s\u200b]|\][(\[:]|://|mailto:\w|javascript:\w|www\.\w", re.IGNORECASE)
-NAMES = [name for name, value in alert() if name != "rate" and (value is None or isinstance(value, str))]
+NAMES = [
+    name
+    for name, value in alert()
+    if name not in {"rate", "fallback"} and (value is None or isinstance(value, str))
+]
 """Fields of an alert that a model, a producer or a provider may choose."""
 
 
 @pytest.mark.parametrize("phase", ["one", "digest"])
 async def test_mentions_and_links_are_neutralized(phase: str) -> None:
     """Neutralize mentions and links. Otherwise a tenant's name could notify a whole channel."""
-    of = alert().model_copy(update=dict.fromkeys(NAMES, HOSTILE))
+    change = dict.fromkeys(("from_model", "to_model", "trigger"), HOSTILE)
+    hostile = {**dict.fromkeys(NAMES, HOSTILE), "fallback": ModelFallback(**change)}
+    of = alert().model_copy(update=hostile)
     what = replace(notification(of), id=HOSTILE, category=HOSTILE, rule=HOSTILE, severity=HOSTILE)
     if phase == "digest":
         several = digest(what).digest

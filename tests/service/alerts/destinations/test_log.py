@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from typing import TYPE_CHECKING, Any
-
-import pytest
-import structlog
 
 from service import logs
 from service.alerts.delivery import Outcome, Verdict
@@ -18,19 +14,7 @@ from service.settings import Settings
 from tests.notifications import TEXT, alert, digest, notification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from service.alerts.delivery import Notification
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """Restore the loggers."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
 
 
 async def logged(sent: Notification, *, log_text: bool) -> dict[str, Any]:

@@ -47,6 +47,15 @@ def test_headline_and_facts_are_lines(sent: Notification) -> None:
         assert line
 
 
+def test_a_fallback_names_both_models_first() -> None:
+    """Name the models of a fallback in headline and facts; Slack shows only the first facts."""
+    fallback = {"from_model": "a", "to_model": "b\n", "trigger": None}
+    sent = notification(alert("deltaloom.response.fallback", fallback=fallback, text="", kind=None))
+    assert wording.headline(sent).startswith("Another model answered for one that refused · ")
+    facts = dict(wording.facts(sent)[:6])
+    assert (facts["Refused by"], facts["Answered by"], "Trigger" in facts) == ("a", "b", False)
+
+
 def test_a_link_is_quoted_and_left_out_where_something_is_missing() -> None:
     """Quote the values in a link, and make none if a value is missing."""
     template = "https://console.example/{tenant}/{response_id}?m={model}"

@@ -158,8 +158,17 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
     while len(done) < len(messages):
         if data.draw(st.booleans()) and to_add:
             schedule.add(to_add.pop(0))
-        waits = [each for each in messages if each not in {*to_add, *done}]
-        may_go = {each for each in waits if at.get(each, 0) <= now and is_first(each, waits)} - {*under_way}
+        elsewhere = {*to_add, *done}
+        waits = [each for each in messages if each not in elsewhere]
+        first: dict[str, OutgoingMessage] = {}
+        for each in waits:
+            for lane in each.lanes:
+                first.setdefault(lane, each)
+        may_go = {
+            each
+            for each in waits
+            if at.get(each, 0) <= now and all(first[lane] is each for lane in each.lanes)
+        } - {*under_way}
         taken = schedule.pop(now)
         assert (taken is None) == (not may_go)
         if taken is not None:
@@ -184,11 +193,6 @@ def test_every_lane_in_order_and_all_of_them_in_the_end(data: st.DataObject) -> 
         added = [each for each in messages if lane in each.lanes]
         assert [each for each in done if lane in each.lanes] == added
         assert not schedule.is_scheduled(lane)
-
-
-def is_first(message: OutgoingMessage, waits: list[OutgoingMessage]) -> bool:
-    """Return whether a message is the first in each of its lanes."""
-    return all(next(each for each in waits if lane in each.lanes) is message for lane in message.lanes)
 
 
 def gravity(message: OutgoingMessage, waits: list[OutgoingMessage]) -> int:

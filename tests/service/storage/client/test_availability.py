@@ -59,10 +59,22 @@ def test_trouble_that_passes(raised: Exception, state: str) -> None:
             exceptions.NoPermissionError("this user may not run the command xack on the key t:deltas"),
             "NOPERM",
         ),
+        (exceptions.ResponseError("The user executing the script can't run this command"), "NOPERM"),
+        (
+            exceptions.ResponseError("ACL failure in script: User worker has no permissions to run 'xack'"),
+            "NOPERM",
+        ),
         (exceptions.ResponseError("ERR unknown command 'EVALSHA', with args beginning with: "), "command"),
         (exceptions.ResponseError("unknown command 'EVALSHA', with args beginning with: "), "command"),
     ],
-    ids=["type", "right", "command", "command without its code"],
+    ids=[
+        "type",
+        "right",
+        "right of a script",
+        "right of a script since 7.2",
+        "command",
+        "command without its code",
+    ],
 )
 def test_wrong_setup_is_waited_for(answer: Exception, state: str) -> None:
     """Wait for wrong permissions or types to be repaired. Otherwise healthy entries would be dead letters."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.storage.client.server import Server, assess, eviction, persistence, reached
+from service.storage.client.server import Server, assess, eviction, memory, persistence, reached
+
+ROOMY = {"used_memory": 1 << 20, "maxmemory": 1 << 30, "maxmemory_policy": "noeviction"}
 
 
 def server(config: dict[str, str] | None = None, **info: Any) -> Server:
@@ -48,6 +50,24 @@ def test_eviction(info: dict[str, Any], state: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("used", "limit", "policy", "state"),
+    [
+        (50, 0, "noeviction", "ok"),
+        (89, 100, "noeviction", "ok"),
+        (97, 100, "noeviction", "warn"),
+        (100, 100, "noeviction", "fail"),
+        (100, 100, "allkeys-lru", "warn"),
+    ],
+)
+def test_memory(used: int, limit: int, policy: str, state: str) -> None:
+    """Warn before the memory is full, and fail when the server refuses writes."""
+    found = memory(server(used_memory=used, maxmemory=limit, maxmemory_policy=policy))
+    assert found.state == state
+    assert memory(server(used_memory=99, total_system_memory=100)).state == "warn"
+    assert memory(server(maxmemory_policy=policy)).state == "warn"
+
+
+@pytest.mark.parametrize(
     ("info", "config", "state", "says"),
     [
         ({"aof_enabled": 1}, {"appendfsync": "always"}, "ok", "nothing acknowledged is lost"),
@@ -69,7 +89,7 @@ def test_persistence(info: dict[str, Any], config: dict[str, str], state: str, s
 
 def test_a_master_that_is_away() -> None:
     """Report an unreachable master, and leave it out of the other findings."""
-    well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+    well = {"redis_version": "8.0.0", "role": "master", **ROOMY, "aof_enabled": 1}
     there = server({"appendfsync": "always"}, **well, connected_slaves=1)
     found = {each.what: each for each in assess([there, Server("gone:6379", {}, {}, away=True)])}
     assert found["server"].state == "warn"
@@ -79,14 +99,14 @@ def test_a_master_that_is_away() -> None:
 
 def test_the_worst_of_several_masters_is_reported() -> None:
     """Report the worst master. Otherwise a cluster with one volatile master would look safe."""
-    well = {"redis_version": "8.0.0", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+    well = {"redis_version": "8.0.0", "role": "master", **ROOMY, "aof_enabled": 1}
     servers = [
         server({"appendfsync": "always"}, **well, connected_slaves=1),
         server({"save": ""}, **{**well, "aof_enabled": 0}, connected_slaves=0),
     ]
     found = {finding.what: finding for finding in assess(servers)}
-    assert [finding.state for finding in found.values()] == ["ok", "ok", "warn", "warn"]
+    assert [finding.state for finding in found.values()] == ["ok", "ok", "ok", "warn", "warn"]
     assert found["durability"].says.startswith("memory only")
     assert found["durability"].says.endswith("(1 of 2 masters)")
     assert "no replica" in found["failover"].says
-    assert [finding.what for finding in assess(servers[:1])] == ["server", "eviction", "durability"]
+    assert [finding.what for finding in assess(servers[:1])] == ["server", "memory", "eviction", "durability"]

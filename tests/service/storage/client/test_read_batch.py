@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.ports.storage import RawEntry
-from service.storage.client.reading_client import ReadBatch
+from service.storage.client.read_batch import ReadBatch
 
 
 def entry(number: int) -> RawEntry:

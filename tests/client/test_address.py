@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.connection import parse_url
 
-from service.address import _OPTIONS, _SENTINEL_OPTIONS, _TLS_OPTIONS, Address, Mode
+from deltaloom.address import _OPTIONS, _SENTINEL_OPTIONS, _TLS_OPTIONS, Address, Mode
 from service.storage.client.connection import blocking_client_of, client_of
 
 PASSWORDS = st.text("ZQ#/?@:%[]&=+ é½\u2100\n", min_size=1, max_size=12).map("ZQX{}XQZ".format)
