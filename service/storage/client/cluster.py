@@ -1,4 +1,4 @@
-"""Clients of a cluster, with fixes for four problems of redis-py.
+"""Clients of a cluster, with fixes for five problems of redis-py.
 
 1. If a command's keys have no fixed position, redis-py sends `COMMAND GETKEYS` to one node before every call.
    That doubles the latency of each read. While that node is down, all reads fail, because redis-py does not
@@ -9,6 +9,8 @@
    again.
 4. After a lost connection, redis-py closes all free connections, even if a task has just taken one. For that
    task uvloop raises a RuntimeError ("the handler is closed"), and redis-py does not send its command again.
+5. Before it has read the slot map, redis-py takes a command's keys for unknown and sends it to any node. With
+   many commands at once, their redirections close connections in use, and some commands are executed twice.
 """
 
 from __future__ import annotations
@@ -57,6 +59,12 @@ class Cluster(RedisCluster):
         self.connection_kwargs["connection_class"] = kind  # of all nodes that the slot map names
         for node in self.startup_nodes:
             node.connection_class = kind
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a command on the master that has its keys; read the slot map before, if it is not known."""
+        if self._initialize:
+            await self.initialize()
+        return await super().execute_command(*args, **kwargs)
 
     async def aclose(self) -> None:
         """Close the free connections now and the others after use. The next call reads the slot map again."""
