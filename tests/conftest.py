@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -101,6 +102,12 @@ def logging_is_restored() -> Iterator[None]:
     """Restore loggers and structlog, so that no test decides what later tests of this process log."""
     with logging_restored():
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_frozen() -> None:
+    """Thaw what imports have frozen, in which Hypothesis does not find its random numbers."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
