@@ -130,7 +130,7 @@ class AlertsPage:
                 alert = alert_in(entry)
                 if alert is not None and wanted.fits(alert, deliveries.get(alert.id, ())):
                     found.append(alert)
-                is_last_of_id = entries[number + 1 : number + 2] == [] or entries[number + 1].id < entry.id
+                is_last_of_id = number + 1 == len(entries) or entries[number + 1].id < entry.id
                 if len(found) >= limit and is_last_of_id:
                     has_more = number + 1 < len(entries) or following is not None
                     return found, str(entry.id) if has_more else None

@@ -144,9 +144,10 @@ class LiveView:
 
     def _refresh(self) -> None:
         """Find the rows of the present version."""
-        version, entered = self._responses.version, max(0, self._version) and self._responses.version
+        version = self._responses.version
         if version == self._version:
             return
+        entered = version if self._version > 0 else 0
         self._version = version
         self._frames.clear()
         self._rows, self._matching = self._responses.newest(self.wanted.fits, MAX_ROWS)

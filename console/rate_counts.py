@@ -102,7 +102,7 @@ def totals(counts: Mapping[Subject, Count]) -> Count:
 
     A response counts once for its model, once for its provider and once for its tenant, if they are known.
     """
-    scopes: Iterable[str] = {subject.scope for subject in counts}
+    scopes = {subject.scope for subject in counts}
     sums = [sum_of(count for subject, count in counts.items() if subject.scope == scope) for scope in scopes]
     return max(sums, default=Count())
 
