@@ -3,13 +3,13 @@ import { html } from "./html.js";
 import { useGet } from "./api.js";
 import * as figures from "./figures.js";
 import { LetterCard } from "./letter.js";
-import { Chip, Empty, Loading, Name, OutcomeChip, Problem, Time, Unknown } from "./pieces.js";
+import { Chip, Loading, Name, OutcomeChip, Problem, Time, Unknown } from "./pieces.js";
 import { textsAsked, useSession } from "./session.js";
 import { href } from "./url_state.js";
 import { inOneLine } from "./visible.js";
 
 const TONES = { ok: "good", warning: "warn", error: "bad" };
-const STATE_TONES = { reads: "good", enabled: "good", unused: "quiet", running: "good", waiting: "quiet", draining: "warn", silent: "bad", ok: "good", trying: "warn", disabled: "bad" };
+const STATE_TONES = { reads: "good", silent: "bad", enabled: "good", disabled: "bad", unused: "quiet" };
 
 const Table = ({ id, title, heads, rows, none }) => html`<section aria-labelledby=${id}>
   <h2 id=${id}>${title}</h2>
@@ -52,6 +52,5 @@ export function Health({ parameters }) {
         ${(data.dead_letters?.newest ?? []).map((letter) => html`<${LetterCard} letter=${letter} key=${letter.id} />`)}
         ${!data.dead_letters?.newest?.length && html`<p class="withheld">None: every event could be processed.</p>`}
       </section>
-      ${!data.workers && !data.partitions && html`<${Empty} title="Nothing is known.">The server gave no figures.<//>`}
       <${Unknown} words=${data.unknown} />`}`;
 }

@@ -13,7 +13,7 @@ const REASONS = {
 };
 
 export function LetterCard({ letter }) {
-  return html`<details class="letter" >
+  return html`<details class="letter">
     <summary data-row><${Chip} tone="bad">${inOneLine(REASONS[letter.reason] ?? letter.reason ?? "unknown reason", 40)}<//>
       <span class="letter-error">${inOneLine(letter.error ?? "", 300)}</span>
       <span class="card-time"><${Time} at=${letter.failed_at} /></span></summary>
