@@ -12,7 +12,7 @@ From the bottom:
 | `newest_entries`, `alert_rows`, `letter_rows`          | pages of entries, as rows of a table             |
 | `rate_counts`, `rate_chart`, `wilson`                  | the workers' counts, and their intervals         |
 | `…_page`, `response_parts`, `integrity_words`          | the answer of each page of the API               |
-| `alert_actions`, `archive_reading`, `read_only_client` | what acts, the archive, and Redis                |
+| `alert_actions`, `archive_reading`, `read_only_client` | actions, the archive, read-only scripts          |
 | `access`, `page_files`, `site`, `console_server`       | users, files, routes, connections                |
 | `console_app`, `console_command`, `console_settings`   | the composition, the command, its settings       |
 | `console_figures`, `vendoring`                         | metrics; the libraries of the pages              |

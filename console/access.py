@@ -107,7 +107,7 @@ class Access:
         """Return who asks.
 
         Raises:
-            ConsoleError: nobody who may.
+            ConsoleError: the request has no valid token, session or name.
         """
         header = self._settings.console_user_header
         if header is not None:
@@ -224,7 +224,8 @@ def _tokens_in(file: Path) -> Mapping[str, str]:
             raise SettingsError(f"{setting}: the name in line {number} is missing, repeated or too long")
         if token in tokens.values():
             raise SettingsError(
-                f"{setting}: the token in line {number} is another user's, too; each user needs an own one"
+                f"{setting}: the token in line {number} is another user's, too; each user needs a token "
+                "of their own"
             )
         tokens[name] = token
     return tokens

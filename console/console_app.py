@@ -147,7 +147,7 @@ class ConsoleApp:
         logs.logger().info("console started", host=host, port=self.port)
 
     async def stop(self) -> None:
-        """Stop to serve, and close everything."""
+        """Stop serving, and close everything."""
         self._is_stopping = True
         if self._runner is not None:
             await self._runner.cleanup()

@@ -28,7 +28,7 @@ _IDLE_SECONDS: Final = 30.0
 
 
 def json_answer(value: Any, status: int = HTTPStatus.OK) -> web.Response:
-    """Return an answer with JSON, which nobody stores."""
+    """Return an answer with JSON, which no cache may store."""
     return web.Response(
         body=json_bytes(value),
         status=status,

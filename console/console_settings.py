@@ -95,7 +95,8 @@ class ConsoleSettings(ArchiveSettings):
         description="Addresses or networks of the proxies whose header is believed, separated by commas.",
     )
     console_texts: Literal["shown", "hidden"] = Field(
-        default="shown", description="`hidden`: show the words of models only to who asks, and record that."
+        default="shown",
+        description="`hidden`: show the words of models only on request, and record each request.",
     )
     console_looks_file: Path | None = Field(
         default=None,

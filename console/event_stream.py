@@ -1,7 +1,7 @@
 """Send a view to a client as server-sent events, at most ten a second.
 
 Nothing is queued for a client: it gets the newest state when it has read the one before. One that does not
-read holds a frame and no more, costs the others nothing, and is left after a while.
+read holds one frame, costs the others nothing, and is disconnected after a while.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRAME_SECONDS: Final = 0.1
 """Minimum seconds between two frames of a client."""
 
 STALLED_SECONDS: Final = 30.0
-"""Seconds after which a client that does not read is left; it may come again."""
+"""Seconds after which a client that does not read is disconnected; it may reconnect."""
 
 _BEAT_SECONDS: Final = 10.0
 """Seconds without news after which a comment is sent, so that proxies keep the connection."""
@@ -61,7 +61,7 @@ async def send_events(request: web.BaseRequest, live: LiveReader, view: LiveView
 
 
 async def _send_all(answer: web.StreamResponse, live: LiveReader, view: LiveView, since: int | None) -> None:
-    """Send frames for ever.
+    """Send frames until the client leaves.
 
     Raises:
         TimeoutError: the client has not read for long.

@@ -42,7 +42,7 @@ _LARGE: Final = 16 * 2**20
 _PARTITIONS_AT_ONCE: Final = 128
 """Maximum partitions of a read."""
 _LATE_MS: Final = 2000
-"""Age of the input that is read from which the rest is skipped, so that what is shown is new."""
+"""Age in ms of an entry above which the rest of the input is skipped, so that pages show the newest."""
 _RETRY: Final = 0.5
 _CHART_SECONDS: Final = 5.0
 _LINGER: Final = 15.0

@@ -122,7 +122,7 @@ class LiveResponse:
         return {**context_of(self.registers)._asdict(), **self.told}
 
     def part(self, place: Place) -> LivePart | None:
-        """Return a part, which is made if there is room for it."""
+        """Return a part, created if it is new; None if the response has too many parts."""
         if place not in self.parts and len(self.parts) >= _MAX_PARTS:
             return None
         return self.parts.setdefault(place, LivePart())
@@ -238,7 +238,7 @@ class LiveResponses:
             self._end(oldest, "abandoned", "idle_timeout", None, oldest.latest + self._idle_ms)
 
     def _seen(self, name: str, source: str, first_ms: int, last_ms: int | None = None) -> LiveResponse:
-        """Return a response, which is made if it is new; something of it was seen between these times."""
+        """Return a response, created if it is new, and record when something of it was seen."""
         response = self.get(name)
         if response is None:
             response = self._open[name] = LiveResponse(name, source, first_ms)

@@ -47,9 +47,10 @@ _INDEX: Final = "index.html"
 
 
 class _File(NamedTuple):
-    """A file, read when it was last changed."""
+    """A file as it was last read."""
 
     stamp: tuple[int, int]
+    """Time of its last change in ns, and its size in bytes."""
     body: bytes
     etag: str
 

@@ -30,7 +30,7 @@ class RateChart:
         self._now_ms = 0
 
     async def read(self, version: int) -> bool:
-        """Read the latest buckets; return whether something is new. `version` is that of what is new.
+        """Read the latest buckets, and give changed steps this version; return whether one has changed.
 
         Raises:
             StorageUnavailableError: the server is away; read again.

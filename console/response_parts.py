@@ -107,7 +107,10 @@ def _part(output_index: int, content_index: int, kind: str, text: str | None, le
 
 
 def timeline_of(live: LiveResponse | None, parts: Sequence[dict[str, Any]]) -> tuple[list[list[int]], bool]:
-    """Return when how many characters came, by the number of the part."""
+    """Return when the texts grew, and whether later points are missing.
+
+    A point is a time in ms since the epoch, the characters that came then, and the number of their part.
+    """
     if live is None:
         return [], False
     numbers = {(part["output_index"], part["content_index"], part["kind"]): n for n, part in enumerate(parts)}
