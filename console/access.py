@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from console.console_errors import ConsoleError, bad_request
-from console.console_settings import is_loopback
 from service.secret_files import SecretFileError, secret_in
-from service.settings import SettingsError
+from service.settings import SettingsError, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from archive.archive_settings import ArchiveSettings
-from service.settings import host_and_port
+from service.settings import host_and_port, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +57,6 @@ def _origin(text: str | None) -> str | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("scheme and host, like https://console.example.com")
     return f"{parts.scheme}://{parts.netloc.lower()}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address is one of this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class ConsoleSettings(ArchiveSettings):

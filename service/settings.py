@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -110,6 +111,14 @@ def host_and_port(text: str) -> tuple[str, int]:
     ):
         raise ValueError("host:port, like 127.0.0.1:9464, 0.0.0.0:9464 or [::1]:9464")
     return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is one of this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listening(text: str | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from service import logs
 from service.observability.routes import Answer, text
-from service.settings import Settings, SettingsError, host_and_port
+from service.settings import Settings, SettingsError, host_and_port, is_loopback
 
 if TYPE_CHECKING:
     from service.observability.routes import HttpRequest
@@ -36,7 +35,7 @@ def _shown(settings: Settings) -> dict[str, Any]:
 
 
 class StatusGuard:
-    """The check who may see the status: on loopback everybody, elsewhere who has the token.
+    """The check of who may see the status: on loopback everybody, elsewhere who has the token.
 
     Args:
         settings: the address, and the file of the token; with a token, loopback needs it, too.
@@ -46,7 +45,7 @@ class StatusGuard:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._open = settings.http is not None and _is_loopback(host_and_port(settings.http)[0])
+        self._open = settings.http is not None and is_loopback(host_and_port(settings.http)[0])
         self._token: bytes | None = None
         file = settings.http_token_file
         if file is not None:
@@ -72,10 +71,3 @@ class StatusGuard:
             return None
         refused = text("send the token as Authorization: Bearer", HTTPStatus.UNAUTHORIZED)
         return refused._replace(headers=(("WWW-Authenticate", "Bearer"),))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
