@@ -36,7 +36,7 @@ _TURN_SECONDS = 1.0
 
 
 class Observed(Protocol):
-    """A part of the process that is observed: a worker or a relay."""
+    """A part of the process that is observed, such as a worker or a relay."""
 
     @property
     def started(self) -> bool:
@@ -69,7 +69,7 @@ class Observation:
         self._manager = ServiceManager(os.environ if number is None else {})
         self._socket: Path | None = None
         self.parts: dict[str, Observed] = {}
-        """The observed parts by name: `worker`, `relay`."""
+        """The observed parts by name, such as `worker`."""
         self.liveness = Liveness(under_way.steps)
         self.routes: dict[str, Route] = {
             "/livez": self._livez,
@@ -155,9 +155,7 @@ class Observation:
         try:
             if self._number is None:
                 heartbeat_file.remove_old(os.environ)
-            given = self._settings.heartbeat_file
-            environment = {**os.environ, heartbeat_file.SETTING: "" if given is None else str(given)}
-            self._file = HeartbeatFile(heartbeat_file.path_of(environment, self._owner, self._number))
+            self._file = HeartbeatFile(heartbeat_path(self._settings, self._owner, self._number))
             self._file.write(self._heartbeat())
         except OSError as error:
             file = None if self._file is None else str(self._file.path)
@@ -228,6 +226,22 @@ async def listen(server: HttpServer, address: str) -> None:
         reason = error.strerror or str(error)
         raise SettingsError(f"DELTALOOM_HTTP={address!r} cannot be used: {reason}") from None
     logs.logger().info("http started", host=host, port=bound)
+
+
+def heartbeat_path(settings: Settings, owner: int, number: int | None) -> Path:
+    """Return the path of a process's heartbeat file.
+
+    Args:
+        settings: name the file, or none.
+        owner: process id of the program.
+        number: number of the process, if it is one of several.
+
+    Raises:
+        OSError: there is no place for the file.
+    """
+    given = settings.heartbeat_file
+    environment = {**os.environ, heartbeat_file.SETTING: "" if given is None else str(given)}
+    return heartbeat_file.path_of(environment, owner, number)
 
 
 def socket_of(owner: int, number: int) -> Path:

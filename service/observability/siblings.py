@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from service.cancelling import cancel
 from service.observability import heartbeat_file
-from service.observability.observation import listen, socket_of, verdict
+from service.observability.observation import heartbeat_path, listen, socket_of, verdict
 from service.observability.routes import Answer, HttpRequest, as_json
 from service.observability.service_manager import ServiceManager
 
@@ -131,10 +131,8 @@ class Siblings:
         return reasons
 
     def _file(self, number: int) -> Path:
-        given = self._settings.heartbeat_file
-        environment = {**os.environ, heartbeat_file.SETTING: "" if given is None else str(given)}
         try:
-            return heartbeat_file.path_of(environment, os.getpid(), number)
+            return heartbeat_path(self._settings, os.getpid(), number)
         except OSError:
             return Path(os.devnull)
 
