@@ -16,8 +16,9 @@ UNUSED = {".pyx", ".pxd", ".pyi", ".po", ".mo", ".png", ".ico"}
 """Suffixes of files that no program reads."""
 
 UNUSED_FOLDERS = re.compile(r"/(faststream/(confluent|kafka|mqtt|nats|rabbit)|pygments/(lexers|styles))/")
+"""Folders that are not needed; the second group is set for those of FastStream, which go as a whole."""
 USED = {"__init__", "_mapping", "default", "python", "special"}
-"""Modules of these folders that stay: a traceback may be highlighted."""
+"""Modules of Pygments that stay: a traceback may be highlighted."""
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 """Header of a 64-bit ELF file (System V ABI, chapter 4)."""

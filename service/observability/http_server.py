@@ -1,4 +1,4 @@
-"""Serve routes over HTTP, in the loop of a worker or relay.
+"""Serve routes over HTTP, in the event loop of the program.
 
 It is made for probes and scrapers, not for traffic: a connection serves one request, and has a few seconds
 for it; connections, requests and headers are limited, and a request has no body. Import this module only if
@@ -52,7 +52,7 @@ class HttpServer:
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Start to serve at an address; return the port, which the system chooses if it is 0.
+        """Start serving at an address; return the port, which the system chooses if it is 0.
 
         Raises:
             OSError: the address cannot be used.
@@ -63,7 +63,7 @@ class HttpServer:
         return bound
 
     async def start_at(self, socket: Path) -> None:
-        """Start to serve at a Unix socket.
+        """Start serving at a Unix socket.
 
         Raises:
             OSError: the socket cannot be created.
@@ -71,7 +71,7 @@ class HttpServer:
         await web.UnixSite(await self._running(), str(socket)).start()
 
     async def stop(self) -> None:
-        """Stop to serve; answers under way have a second."""
+        """Stop serving; answers under way have a second."""
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -1,1 +1,1 @@
-"""Metrics of workers, relays and the whole deployment, in the formats of Prometheus and OpenMetrics."""
+"""Metrics of all programs and of the whole deployment, in the formats of Prometheus and OpenMetrics."""

@@ -45,7 +45,7 @@ OUTCOME: Final = "deltaloom.delivery.outcome"
 ALERT_TYPE: Final = "deltaloom.alert.type"
 
 REDIS: Final = "redis"
-"""The value of `messaging.system`. The registry has no value for Redis, and allows others then."""
+"""The value of `messaging.system`. The registry has none for Redis, so another one is allowed."""
 PROCESS: Final = "process"
 DELIVER: Final = "deliver"
 

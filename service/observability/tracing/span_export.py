@@ -119,7 +119,7 @@ class _CountingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Return True: there is nothing to flush."""
+        """Flush the exporter; return whether that succeeded."""
         return self._exporter.force_flush(timeout_millis)
 
 
