@@ -33,16 +33,19 @@ if TYPE_CHECKING:
     from tap.copy_frames import CopierSettings, CopyFrame
 
 READ_BYTES: Final = 256 * 1024
+"""Maximum bytes of frames that one read returns."""
 REPORT_SECONDS: Final = 1.0
+"""Seconds between two reports."""
 NICENESS: Final = 5
 """Increase of the nice value: on a busy machine, the forwarder runs first."""
 PUBLISH_SECONDS: Final = 5.0
 """Maximum seconds for which the copier, at its end, waits for Redis."""
 REDIS_SECONDS: Final = 2.0
+"""Maximum seconds for a connection to Redis, and for each read and write."""
 
 
 class CopierFigures(TypedDict):
-    """A report. `seen == published + merged + sum(dropped.values()) + waiting`."""
+    """A report. `PublisherCounters` describes the fields from `seen` on."""
 
     taken_bytes: int
     """Bytes of bodies that came out of the pipe."""
@@ -62,7 +65,6 @@ class CopierFigures(TypedDict):
     waiting_bytes: int
     entries: int
     failures: dict[str, int]
-    """Failed attempts to publish, by the error's class."""
 
 
 class Copier:

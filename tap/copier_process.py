@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
+"""Seconds until the process is started again: at first, and at most."""
 LONG_LIFE: Final = 10.0
 """Seconds after which a process has run well, so that the pause before the next one is short again."""
 
-MAX_REPORT_BYTES: Final = 64 * 1024
+READ_BYTES: Final = 64 * 1024
+"""Maximum bytes of reports that one read returns."""
 
 
 def command_of(descriptor: int) -> Sequence[str]:
@@ -152,7 +154,7 @@ class CopierProcess:
         loop, held = asyncio.get_running_loop(), b""
         while True:
             try:
-                data = await loop.sock_recv(end, MAX_REPORT_BYTES)
+                data = await loop.sock_recv(end, READ_BYTES)
             except OSError:
                 return
             if not data:

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEAD: Final = struct.Struct("<IBI")
+"""Number of the copy, kind, and length of the payload in bytes."""
+
 SETTINGS: Final = 0
 BEGIN: Final = 1
 PIECE: Final = 2
 END: Final = 3
 
 MAX_NUMBER: Final = 2**32 - 1
-MAX_PAYLOAD: Final = 2**32 - 1
+"""Maximum number of a copy; the next one is 1 again."""
 
 
 class CopyBeginning(TypedDict):

@@ -56,10 +56,10 @@ class CopyPipe:
         self.generation = 0
         """Number of the current socket; copies that began with an earlier one are lost."""
         self.waiting_bytes = 0
-        """Bytes that wait, with the heads of frames."""
+        """Bytes of frames that wait, with their heads."""
         self.sent_bytes = 0
         """Bytes of bodies that a copier's socket took."""
-        self.queued_bytes = 0
+        self.waiting_body_bytes = 0
         """Bytes of bodies that wait."""
         self.dropped_bytes: Counter[str] = Counter()
         """Bytes of bodies that were dropped, by reason."""
@@ -88,8 +88,8 @@ class CopyPipe:
         self._socket = None
         self._is_due = False
         self.generation += 1
-        self.dropped_bytes["copier_gone"] += self.queued_bytes
-        self.queued_bytes = self.waiting_bytes = 0
+        self.dropped_bytes["copier_gone"] += self.waiting_body_bytes
+        self.waiting_body_bytes = self.waiting_bytes = 0
         self._queue.clear()
         self._rest = memoryview(b"")
         self._frames = []
@@ -104,12 +104,12 @@ class CopyPipe:
             self.copies += 1
         else:
             body.is_lost = True
-            self.dropped_copies[self.reason] += 1
+            self.dropped_copies[self.drop_reason] += 1
         return body
 
     @property
-    def reason(self) -> str:
-        """The reason for which something is dropped now."""
+    def drop_reason(self) -> str:
+        """The reason to count for what is dropped now."""
         return "buffer_full" if self.is_connected else "copier_gone"
 
     def put(self, number: int, kind: int, payload: bytes) -> bool:
@@ -120,7 +120,7 @@ class CopyPipe:
         self._queue.append((HEAD.pack(number, kind, len(payload)), payload))
         self.waiting_bytes += size
         if kind == PIECE:
-            self.queued_bytes += len(payload)
+            self.waiting_body_bytes += len(payload)
         if not self._is_due:
             self._is_due = True
             self.idle.clear()
@@ -156,7 +156,7 @@ class CopyPipe:
             self.idle.set()
 
     def _watch(self, end: socket.socket, *, is_blocked: bool) -> None:
-        """Begin or end to watch the socket: the loop calls `_send` when it takes more."""
+        """Begin or end to watch the socket: the loop calls `_send` once the socket takes more."""
         if is_blocked and not self._is_blocked:
             self._loop.add_writer(end.fileno(), self._send)
         elif self._is_blocked and not is_blocked:
@@ -181,7 +181,7 @@ class CopyPipe:
         taken = bytes_of_bodies(self._frames, self._slice_bytes - len(self._rest)) - self._taken_of_slice
         self._taken_of_slice += taken
         self.sent_bytes += taken
-        self.queued_bytes -= taken
+        self.waiting_body_bytes -= taken
 
 
 def bytes_of_bodies(frames: Sequence[tuple[bytes, bytes]], end: int) -> int:
@@ -238,7 +238,7 @@ class CopiedBody:
         """Count bytes that are dropped; at the first ones, end the copy."""
         pipe = self._pipe
         is_gone = self._generation != pipe.generation
-        reason = "copier_gone" if is_gone else pipe.reason
+        reason = "copier_gone" if is_gone else pipe.drop_reason
         pipe.dropped_bytes[reason] += size
         if not self.is_lost:
             self.is_lost = True

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tap.upstreams import NamedUpstream, Upstreams
 
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""Headers that aiohttp adds to a request without them."""
 _ADDED: Final = ("Content-Type", "Date", "Server")
 """Headers that aiohttp adds to an answer without them."""
 
@@ -78,6 +79,7 @@ class Exchange:
         self.request = request
         self.target: NamedUpstream | None = None
         self.outcome = ""
+        """End of the request, for the counts; empty while it is under way."""
         self.answer: PassedAnswer | None = None
         self.copied: CopiedBody | None = None
         self.refusal: RefusalError | None = None
@@ -121,6 +123,7 @@ class Forwarder:
         self._watching: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.exchanges: set[Exchange] = set()
+        """Requests under way."""
 
     def stopping(self) -> None:
         """Note that the tap stops: a handler that is cancelled from now on has the outcome `stopped`."""

@@ -25,9 +25,9 @@ _OF_ONE_CONNECTION: Final = frozenset(
 _OF_THIS_SERVER: Final = frozenset({"host", "expect"})
 """Headers of a request that are for the tap itself; it writes new ones if needed."""
 
-_LAST_SURROGATE: Final = "\udcff"
 _FIRST_SURROGATE: Final = "\udc80"
-
+_LAST_SURROGATE: Final = "\udcff"
+"""Characters into which `surrogateescape` decodes bytes that are not UTF-8."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Headers as they came, in their order."""
@@ -63,7 +63,7 @@ def passed_to_client(raw_headers: RawHeaders) -> CIMultiDict[str]:
 
 
 def _without(raw_headers: RawHeaders, left_out: frozenset[str]) -> CIMultiDict[str]:
-    """Return headers as they came: aiohttp's own dictionaries write some names in another case."""
+    """Return the other headers as they came: aiohttp's own dictionaries change the case of some names."""
     headers = [(name.decode("latin-1"), _decoded(value)) for name, value in raw_headers]
     for name, value in headers:
         if name.lower() == "connection":

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tap.tap_counts import TapCounts
     from tap.tap_settings import TapSettings
 
-_UNHEARD: Final = logging.getLogger("deltaloom.unheard")
-_UNHEARD.disabled = True
+_SILENT: Final = logging.getLogger("deltaloom.unheard")
+_SILENT.disabled = True
 
-_LINGERS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
 """Seconds for which the rest of a refused body is read, so that its sender sees the answer."""
 
 
@@ -111,21 +111,21 @@ class LimitedServer(web.Server):
             handler,
             handler_cancellation=True,
             access_log=None,
-            logger=_UNHEARD,
+            logger=_SILENT,
             auto_decompress=False,  # a body passes as it came
             max_line_size=settings.tap_max_header_bytes,
             max_field_size=settings.tap_max_header_bytes,
             keepalive_timeout=settings.tap_client_timeout,
-            lingering_time=_LINGERS,
+            lingering_time=_LINGER_SECONDS,
         )
         self._counts = counts
-        self._most = settings.tap_max_connections
+        self._max_connections = settings.tap_max_connections
         self.handshakes: set[RequestHandler] = set()
         """Protocols of accepted connections whose handshake is under way."""
 
     def has_room(self) -> bool:
         """Return True if one more connection is allowed; count a refused one."""
-        if len(self._connections) + len(self.handshakes) < self._most:
+        if len(self._connections) + len(self.handshakes) < self._max_connections:
             return True
         self._counts.connections_refused += 1
         return False

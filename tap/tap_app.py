@@ -76,7 +76,7 @@ class TapApp:
         return self.port > 0
 
     def not_ready(self) -> list[str]:
-        """Return the reasons why it cannot serve now. That Redis is away is none."""
+        """Return the reasons why it cannot serve now. An unavailable Redis is not one of them."""
         return ["stopping"] if self._is_stopping else [] if self.started else ["starting"]
 
     async def status(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class TapApp:
             "bytes_undelivered": counts.undelivered,
             "bytes_copied": counts.copied + counts.ingested,
             "bytes_sent_to_copier": pipe.sent_bytes,
-            "bytes_waiting": pipe.queued_bytes,
+            "bytes_waiting": pipe.waiting_body_bytes,
             "bytes_dropped": dict(pipe.dropped_bytes),
             "bytes_lost_with_copier": self.copier.lost_bytes,
             "copies": pipe.copies,
@@ -159,7 +159,11 @@ class TapApp:
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         tls: ssl.SSLContext | None,
     ) -> int:
-        """Serve at an address; return the port."""
+        """Serve at an address; return the port.
+
+        Raises:
+            SettingsError: the address cannot be used.
+        """
         runner = web.ServerRunner(
             LimitedServer(handler, self._settings, self.counts),
             handle_signals=False,
@@ -186,7 +190,11 @@ class TapApp:
         return bound
 
     def _tls(self) -> ssl.SSLContext | None:
-        """Return the proxy's certificate; None for plain HTTP."""
+        """Return the proxy's certificate; None for plain HTTP.
+
+        Raises:
+            SettingsError: the certificate cannot be used.
+        """
         certificate, key = self._settings.tap_tls_certificate, self._settings.tap_tls_key
         if certificate is None:
             return None
@@ -202,7 +210,11 @@ class TapApp:
         return context
 
     def _token(self) -> bytes | None:
-        """Return the token of the ingest; None if it needs none."""
+        """Return the token that the ingest requires; None if it requires none.
+
+        Raises:
+            SettingsError: the file cannot be used.
+        """
         file = self._settings.tap_ingest_token_file
         if file is None:
             return None

@@ -21,7 +21,7 @@ EXAMPLES = examples(
 )
 
 _OTHER_FILES = 200
-"""Open files beside those of connections: logs, Redis, the copier."""
+"""Open files other than those of connections: logs, Redis, the copier."""
 
 _ENDING = 20.0
 """Maximum seconds for a process, after its streams have ended, to publish what is left and to end."""
@@ -38,7 +38,7 @@ def run(
         ),
     ] = None,
     process: Annotated[
-        int | None, typer.Option(hidden=True, help="Be this one of them, for the process that started it.")
+        int | None, typer.Option(hidden=True, help="Number of this process, which its supervisor gives.")
     ] = None,
 ) -> None:
     """Run a proxy in front of model providers that publishes a copy of their answers, until SIGTERM.

@@ -35,13 +35,12 @@ def samples_of(
         restarts: copiers that ended without being asked to.
         lost_bytes: bytes of bodies that were sent to them, and that they had not reported as taken.
     """
-    none = ()
     events = {name: copier.get(name, 0) for name in ("published", "merged")}
     return {
         catalog.BUILD_INFO.name: {(version("deltaloom-worker"), str(FORMAT)): 1},
         catalog.TAP_REQUESTS.name: _by_labels(counts.requests),
-        catalog.TAP_OPEN.name: {none: under_way},
-        catalog.TAP_CONNECTIONS_REFUSED.name: {none: counts.connections_refused},
+        catalog.TAP_OPEN.name: {(): under_way},
+        catalog.TAP_CONNECTIONS_REFUSED.name: {(): counts.connections_refused},
         catalog.TAP_BYTES.name: {
             ("from_clients",): counts.from_clients,
             ("from_upstreams",): counts.from_upstreams,
@@ -52,11 +51,11 @@ def samples_of(
         catalog.TAP_COPY_BYTES.name: _by_end(
             {"sent": pipe.sent_bytes, "lost": lost_bytes, **pipe.dropped_bytes}
         ),
-        catalog.TAP_COPY_WAITING.name: {none: pipe.waiting_bytes},
+        catalog.TAP_COPY_WAITING.name: {(): pipe.waiting_bytes},
         catalog.TAP_COPIES.name: _by_end({"begun": pipe.copies, **pipe.dropped_copies, **counts.not_copied}),
         catalog.TAP_EVENTS.name: _by_end({**events, **copier.get("dropped", {})}),
-        catalog.TAP_EVENTS_WAITING.name: {none: copier.get("waiting", 0)},
-        catalog.TAP_RESTARTS.name: {none: restarts},
+        catalog.TAP_EVENTS_WAITING.name: {(): copier.get("waiting", 0)},
+        catalog.TAP_RESTARTS.name: {(): restarts},
     }
 
 

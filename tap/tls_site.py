@@ -1,7 +1,7 @@
 """Accept connections over TLS, and count each from its first byte on.
 
-asyncio, and so aiohttp, tells a server of a connection only after its handshake, so that clients which never
-finish theirs would be unlimited.
+asyncio, and so aiohttp, reports a connection to a server only after its handshake. So the number of clients
+that never finish theirs would be unlimited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import ssl
 
 _BACKLOG: Final = 1024
-_SHORT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of a shortage of descriptors or memory."""
 _PAUSE: Final = 1.0
 """Seconds until the next attempt if descriptors or memory are short."""
 
@@ -31,16 +32,20 @@ class TlsListener:
         sockets: the bound sockets.
         server: serves the connections, and limits them.
         tls: the certificate.
-        seconds: seconds in which a handshake has to end.
+        handshake_timeout: seconds in which a handshake has to end.
     """
 
     def __init__(
-        self, sockets: list[socket.socket], server: LimitedServer, tls: ssl.SSLContext, seconds: float
+        self,
+        sockets: list[socket.socket],
+        server: LimitedServer,
+        tls: ssl.SSLContext,
+        handshake_timeout: float,
     ) -> None:
         self.sockets = sockets
         self._server = server
         self._tls = tls
-        self._seconds = seconds
+        self._handshake_timeout = handshake_timeout
         self._tasks = {asyncio.create_task(self._accept(each)) for each in sockets}
 
     def close(self) -> None:
@@ -57,7 +62,7 @@ class TlsListener:
             try:
                 connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # the client has left already, or descriptors or memory are short
-                await asyncio.sleep(_PAUSE if error.errno in _SHORT_OF else 0)
+                await asyncio.sleep(_PAUSE if error.errno in _SHORTAGES else 0)
                 continue
             if not self._server.has_room():
                 connection.close()
@@ -71,9 +76,9 @@ class TlsListener:
         self._server.handshakes.add(handler)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: handler, connection, ssl=self._tls, ssl_handshake_timeout=self._seconds
+                lambda: handler, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout
             )
-        except OSError:  # no TLS, too late, or the client has left
+        except OSError:  # the client speaks no TLS, is too late, or has left
             connection.close()
         finally:
             self._server.handshakes.discard(handler)

@@ -103,7 +103,7 @@ async def test_copies_come_out_in_order(ends: tuple[CopyPipe, socket.socket, soc
         (1, END),
     ]
     assert found[-1] == (1, END, b"complete")
-    assert (pipe.sent_bytes, pipe.queued_bytes, pipe.waiting_bytes, pipe.dropped_bytes) == (3, 0, 0, {})
+    assert (pipe.sent_bytes, pipe.waiting_body_bytes, pipe.waiting_bytes, pipe.dropped_bytes) == (3, 0, 0, {})
 
 
 async def test_what_does_not_fit_is_dropped_and_counted(
@@ -119,7 +119,7 @@ async def test_what_does_not_fit_is_dropped_and_counted(
         assert pipe.waiting_bytes <= 64 * 1024 + 1000
     body.piece(b"late")
     body.end("complete")
-    assert pipe.sent_bytes + pipe.queued_bytes + sum(pipe.dropped_bytes.values()) == offered + 4
+    assert pipe.sent_bytes + pipe.waiting_body_bytes + sum(pipe.dropped_bytes.values()) == offered + 4
     assert pipe.dropped_bytes["buffer_full"] > 4
     assert pipe.dropped_copies == {"buffer_full": 1}
     found = await frames(pipe, theirs)
@@ -169,7 +169,7 @@ async def test_a_full_socket_is_sent_to_as_it_empties(
     await wait_until(lambda: pipe.waiting_bytes < whole, message="the socket took a part")
     assert pipe.waiting_bytes > 0
     body.piece(b"later")
-    assert (pipe.queued_bytes, pipe.idle.is_set()) == (50_005 - pipe.sent_bytes, False)
+    assert (pipe.waiting_body_bytes, pipe.idle.is_set()) == (50_005 - pipe.sent_bytes, False)
     assert (await frames(pipe, theirs))[1:] == [(1, PIECE, b"x" * 50_000), (1, PIECE, b"later")]
     assert (pipe.waiting_bytes, pipe.sent_bytes, pipe.dropped_bytes) == (0, 50_005, {})
 
@@ -190,7 +190,7 @@ async def test_the_books_say_what_a_socket_took_before_its_copier_went(
         while data := theirs.recv(10_000):
             taken += data.count(b"\xff")
     assert 0 < taken == pipe.sent_bytes < 50_000
-    assert (pipe.dropped_bytes, pipe.queued_bytes) == ({"copier_gone": 60_000 - taken}, 0)
+    assert (pipe.dropped_bytes, pipe.waiting_body_bytes) == ({"copier_gone": 60_000 - taken}, 0)
 
 
 async def test_a_socket_that_takes_nothing_is_tried_again(
@@ -207,7 +207,7 @@ async def test_a_socket_that_takes_nothing_is_tried_again(
     body.piece(b"abc")
     whole = pipe.waiting_bytes
     await sends_are_due()
-    assert (pipe.waiting_bytes, pipe.queued_bytes, pipe.sent_bytes) == (whole, 3, 0)
+    assert (pipe.waiting_bytes, pipe.waiting_body_bytes, pipe.sent_bytes) == (whole, 3, 0)
     while filled:
         filled -= len(theirs.recv(filled))
     assert [frame[1:] for frame in await frames(pipe, theirs)][1:] == [(PIECE, b"abc")]
