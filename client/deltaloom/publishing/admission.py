@@ -272,7 +272,7 @@ class Admission:
                 self.books.drop("invalid", queue.response_id)
                 if not isinstance(error, Exception):  # a signal handler has raised it
                     raise
-                # Else it is of a value that cannot be compared, for example.
+                # Any other error comes from an odd value, such as one that cannot be compared.
             done += 1
 
     def _turns_to(self, queue: ResponseQueue, event: Any) -> bool:

@@ -9,11 +9,14 @@ WORK_SHARE: Final = 0.03
 """Share of a core that the thread may take. Above it, deltas wait longer, up to `_MAX_PAUSE`."""
 
 _MAX_PAUSE: Final = 0.25
+"""Maximum seconds for which deltas wait to save processor time."""
+
 _WARM: Final = 1.0
 """Seconds after the last work for which the thread looks for events by itself."""
 
 _FIRST_BACKOFF: Final = 0.05
 _MAX_BACKOFF: Final = 2.0
+"""Seconds until the next attempt after a failure: after the first one, and at most."""
 
 
 class Pace:

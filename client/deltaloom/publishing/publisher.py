@@ -65,12 +65,23 @@ HELPED: Final = 4
 """Maximum offers of others that a call moves to the queues. So only one call in this many has to move any."""
 
 _MIN_BUDGET: Final = 64 * 1024
+"""Minimum budget in bytes."""
+
 _SMALL_BYTES: Final = 1024
 """Maximum bytes of an offer in a deque: of one small delta, with its share of larger offers before it."""
+
 _ORDINARY_BYTES: Final = 8192
+"""Estimated bytes of an offer above which its caller moves all offers that wait."""
+
 _CLOSING_RETRY: Final = 0.05
+"""Maximum seconds until the next attempt after a failure, while the publisher closes."""
+
 _MOVE_EVERY: Final = 0.1
+"""Maximum seconds until the thread moves offers, while it waits for the next attempt."""
+
 _IDLE: Final = 30.0
+"""Maximum seconds for which the thread sleeps."""
+
 _HELD: Final = 256
 """Maximum offers that the thread moves before it releases the lock."""
 
@@ -357,20 +368,21 @@ class Publisher:
     def put(self, queue: ResponseQueue, offer: Any) -> int:
         """Append an offer to a response's deque; return the number of offers that wait."""
         waiting = next(self.tickets) - self.moved
+        self._append(queue, offer)
+        return waiting
+
+    def _append(self, queue: ResponseQueue, offer: Any) -> None:
+        """Append an offer to a response's deque, and list the response."""
         queue.fresh.append(offer)
         if not queue.is_listed:
             queue.is_listed = True
             self.inbox.append(queue)
-        return waiting
 
     def offer_more(self, queue: ResponseQueue, events: Sequence[Event], waiting: int) -> None:
         """Append an offer beyond the limit, and move others in its place."""
         is_plain = _is_plain(events)
         is_dropped = is_plain and waiting >= self.inbox_limit * _OVERFLOW
-        queue.fresh.append(_DROPPED if is_dropped else events)
-        if not queue.is_listed:
-            queue.is_listed = True
-            self.inbox.append(queue)
+        self._append(queue, _DROPPED if is_dropped else events)
         if is_plain and len(events[0]["delta"]) <= SMALL_DELTA:
             self._move_if_free(HELPED)
             if self.is_asleep:
@@ -420,7 +432,7 @@ class Publisher:
             self._move(max(1, len(self.inbox[0].fresh)))
 
     def _move_of(self, queue: ResponseQueue, most: int) -> int:
-        """Move offers of a response, and return their number."""
+        """Move at most `most` offers of a response, and return their number."""
         if queue.epoch != self._epoch:
             queue.forget()
             queue.number = None
@@ -513,15 +525,14 @@ class Publisher:
         try:
             if self._thread is not None or self._is_closed:
                 return
-            run = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(self._epoch,), name="deltaloom-publisher", daemon=True
             )
-            run.start()
-            self._thread = run
+            thread.start()
+            self._thread = thread
             _close_at_exit_of_child(self)
-        except (
-            RuntimeError
-        ):  # no more threads, the interpreter is ending, or a subinterpreter allows no daemon
+        except RuntimeError:
+            # There are too many threads, the interpreter ends, or a subinterpreter allows no daemon.
             self._books.fail("ThreadNotStarted")  # the next offer tries again
         finally:
             self._starting.release()

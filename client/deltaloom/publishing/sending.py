@@ -58,6 +58,8 @@ _PASSING: Final = (
     TimeoutError,
     TryAgainError,
 )
+"""Errors after which a later attempt may succeed."""
+
 _PASSING_PREFIXES: Final = (
     "MISCONF",
     "MASTERDOWN",
@@ -68,6 +70,7 @@ _PASSING_PREFIXES: Final = (
     "ASK",
     "UNBLOCKED",
 )
+"""Beginnings of error messages after which a later attempt may succeed."""
 
 
 class SendOutcome(NamedTuple):

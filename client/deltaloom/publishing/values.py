@@ -97,12 +97,13 @@ _NODES: Final = 2_000
 """Maximum values of an event that are measured one by one; the others count as `_NODE_BYTES`."""
 
 _NODE_BYTES: Final = 120
+"""Bytes of a value that is not measured."""
 
 
 def bytes_of(value: object) -> int:
     """Estimate the bytes of memory of an event and its values.
 
-    The cost is bounded: after 2,000 values, the others are estimated.
+    To bound the cost, values after the first 2,000 are not measured.
     """
     total, seen, stack = DELTA_BYTES, 0, [value]
     while stack:
@@ -159,10 +160,18 @@ def has_output(event: Event) -> bool:
     return isinstance(response, dict) and bool(response.get("output"))
 
 
-_KEPT = frozenset(
+_KEPT: Final = frozenset(
     {
         *("type", "sequence_number", "output_index", "content_index", "summary_index", "item_id"),
         "integrity_source",
     }
 )
-_KEPT_OF_RESPONSE = ("id", "object", "status", "model", "error", "incomplete_details", "safety_identifier")
+_KEPT_OF_RESPONSE: Final = (
+    "id",
+    "object",
+    "status",
+    "model",
+    "error",
+    "incomplete_details",
+    "safety_identifier",
+)

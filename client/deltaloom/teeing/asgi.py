@@ -101,7 +101,7 @@ class _Answer:
             counters.fault(error)
 
     def end(self, reason: EndReason) -> None:
-        """End the copy, if its body did not end it."""
+        """End the copy, unless the end of the body has ended it."""
         if self._copy is not None:
             self._copy.end("cancelled" if self.client_has_left else reason)
 

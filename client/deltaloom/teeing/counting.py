@@ -26,7 +26,7 @@ class _Count:
 
     @property
     def value(self) -> int:
-        """The number; `count` shows it only in its representation."""
+        """The number, which `itertools.count` shows only in its `repr`."""
         return int(repr(self._numbers)[len("count(") : -1])
 
 

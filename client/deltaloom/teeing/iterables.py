@@ -70,7 +70,7 @@ class _Wrapper:
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the stream."""
-        if name.startswith("_tee_"):  # of a wrapper that was not initialised
+        if name.startswith("_tee_"):  # the wrapper was not initialised
             raise AttributeError(name)
         value = getattr(self._tee_stream, name)
         return partial(self._tee_close, value) if name in {"close", "aclose"} else value

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 _DEPTH: Final = 32
+"""Maximum depth of an event; deeper objects and lists become None."""
+
 _VALUES: Final = 200_000
 """Maximum values of an event. One that contains itself twice has billions within the maximum depth."""
 _WRAPPERS: Final = {"raw_response_event": "data", "chunk": "chunk"}
