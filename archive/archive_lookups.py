@@ -182,7 +182,7 @@ def holds() -> None:
 
 
 def where_of(**given: str | datetime | None) -> Filter:
-    """Return a filter of the given options."""
+    """Return a filter with the given options."""
     from archive.archive_repository import Filter
 
     return Filter(**given)  # type: ignore[arg-type] # the options have the types of its fields

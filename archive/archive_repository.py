@@ -81,7 +81,7 @@ class Conflict(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Records that neither their age nor an erasure removes."""
+    """A hold: neither their age nor an erasure removes the records of its subject."""
 
     number: int
     subject: RecordSubject
@@ -91,7 +91,10 @@ class Hold(NamedTuple):
 
 
 class Retention(NamedTuple):
-    """The time for which records are kept. If several fit, that of kind and tenant counts, then tenant."""
+    """The time for which records are kept.
+
+    If several fit, that of tenant and kind counts, then tenant, then kind.
+    """
 
     seconds: float
     kind: str | None = None
@@ -123,9 +126,9 @@ class ArchiveLook(NamedTuple):
 
 
 class ArchiveRepository(Protocol):
-    """The archive. Each method is one transaction, but `retain`, which is several.
+    """The archive. Each method that writes is one transaction, except `retain`, which is several.
 
-    All methods raise `ArchiveUnavailableError`, and have done nothing then.
+    All methods raise `ArchiveUnavailableError`; the transaction under way is then rolled back.
     """
 
     def insert(self, records: Sequence[Record], unreadable: Sequence[UnreadableEntry] = ()) -> Inserted:
@@ -207,7 +210,7 @@ class ArchiveRepository(Protocol):
         ...
 
     def retain(self, rules: Sequence[Retention]) -> Mapping[str, int]:
-        """Delete records older than their retention, but those that are held; return the rows by table."""
+        """Delete records older than their retention, except held ones; return the deleted rows by table."""
         ...
 
     def held_beyond(self, rules: Sequence[Retention]) -> Mapping[Hold, int]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from service.ports.storage import RawEntry
     from service.retrying import RetryUntilAvailable
 
+    OutputEntry = RawEntry | tuple[bytes, list[bytes]]
+    """An entry that was read or claimed: its id, and its names and values, alternating."""
+
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -59,7 +62,7 @@ class Archiver:
         self,
         stream: OutputStream,
         group: OutputGroup,
-        entries: Sequence[RawEntry | tuple[bytes, list[bytes]]],
+        entries: Sequence[OutputEntry],
     ) -> None:
         """Archive entries of a stream, and acknowledge them.
 
@@ -71,7 +74,7 @@ class Archiver:
         self,
         stream: OutputStream,
         group: OutputGroup,
-        entries: Sequence[RawEntry | tuple[bytes, list[bytes]]],
+        entries: Sequence[OutputEntry],
     ) -> None:
         """Begin to archive entries, and return when those of the previous call are archived.
 
@@ -96,7 +99,7 @@ class Archiver:
         self,
         stream: OutputStream,
         group: OutputGroup,
-        entries: Sequence[RawEntry | tuple[bytes, list[bytes]]],
+        entries: Sequence[OutputEntry],
         records: Sequence[tuple[EntryPlace, Record]],
         bad: Sequence[UnreadableEntry],
     ) -> None:
@@ -156,9 +159,9 @@ class Archiver:
 
 
 def _parsed(
-    stream: OutputStream, entries: Sequence[RawEntry | tuple[bytes, list[bytes]]]
+    stream: OutputStream, entries: Sequence[OutputEntry]
 ) -> tuple[list[tuple[EntryPlace, Record]], list[UnreadableEntry]]:
-    """Return the records of entries, and what is kept of those that are no messages."""
+    """Return the records of entries, and what is kept of those that are not messages."""
     records: list[tuple[EntryPlace, Record]] = []
     bad: list[UnreadableEntry] = []
     now = datetime.now(UTC)

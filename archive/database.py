@@ -42,11 +42,11 @@ class Session(Protocol):
 
 
 class TablePartition(NamedTuple):
-    """A table with the records of a time."""
+    """A table with the records of a span of time."""
 
     name: str
     until: datetime
-    """Time that its records are before."""
+    """End of the span; its records are from before."""
 
 
 class Database(Protocol):
@@ -74,7 +74,7 @@ class Database(Protocol):
         ...
 
     def tables(self, session: Session, beginning: str) -> list[str]:
-        """Return the tables whose names begin so."""
+        """Return the tables whose names begin with `beginning`."""
         ...
 
     def with_words(self, words: str, after: int) -> tuple[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Drop partitions of records that are old as a whole, which takes no time for each record's indexes.
+"""Drop partitions of which all records are old: faster than to delete each record from the indexes.
 
 A partition is detached first, so that nobody sees half of it; then its keys go, some at a time, so that the
 archiver goes on; then the table. If the process ends in between, the next round goes on with the table.
@@ -48,7 +48,8 @@ def drop_partitions(database: Database, before: datetime, held: str) -> int:
         with database.transaction(writing=True) as session:
             if session.rows(f"SELECT 1 FROM {name} AS records WHERE {held} LIMIT 1"):  # noqa: S608
                 continue
-            session.run("SET LOCAL lock_timeout = '5s'")  # searches wait for who waits for a long search
+            # While DETACH waits for a long search, later searches wait for DETACH.
+            session.run("SET LOCAL lock_timeout = '5s'")
             session.run(f"ALTER TABLE records DETACH PARTITION {name}")
             session.run(f"ALTER TABLE {name} RENAME TO {_DETACHED}{name}")
         detached.append(f"{_DETACHED}{name}")

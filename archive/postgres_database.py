@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from archive.record import Record
 
 WRITER_LOCK = 0x64656C7461  # "delta"
-"""Number of the advisory lock of who writes or migrates."""
+"""Number of the advisory lock that whoever writes or migrates holds."""
 
 _DECEMBER = 12
 _TYPES = {"at": "timestamptz", "body": "bytea", "digest": "bytea"}
-"""Types of the columns of records that are no text."""
+"""Types of those columns of records that are not text."""
 
 _TUPLE_TARGET = 4080
-"""Bytes of a row above which PostgreSQL compresses it. Its own limit, 2,000, is that of a usual text with its
-index, which takes long to compress and gets hardly smaller."""
+"""Bytes of a row above which PostgreSQL compresses it. A usual text with its index exceeds the default of
+about 2,000; it takes long to compress, and gets hardly smaller."""
 
 _MONTH = re.compile(r"records_(\d{4})_(\d{2})")
 """Name of a partition."""
@@ -108,7 +108,7 @@ class PostgresDatabase:
                 with connection.transaction():
                     session = PostgresSession(connection)
                     if writing:
-                        # It is released after the commit is visible, so a reader of numbers misses none.
+                        # It is released after the commit is visible, so an export by number misses nothing.
                         session.rows("SELECT pg_advisory_xact_lock(?)", (WRITER_LOCK,))
                     yield session
         except ArchiveUnavailableError:
@@ -139,7 +139,7 @@ class PostgresDatabase:
         return [TablePartition(match[0], _end_of(int(match[1]), int(match[2]))) for match in found]
 
     def tables(self, session: Session, beginning: str) -> list[str]:
-        """Return the tables whose names begin so."""
+        """Return the tables whose names begin with `beginning`."""
         statement = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() "
         statement += "AND starts_with(tablename, ?)"
         return [name for (name,) in session.rows(statement, (beginning,))]

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FAMILIES = ("text", "alert", "delivery")
-"""Families of records: one for each output stream."""
-
 SEARCHABLE = 100_000
 """Characters of a text that can be searched. PostgreSQL refuses to index the words of a far longer one."""
 
@@ -73,7 +70,7 @@ class EntryPlace(NamedTuple):
 
 
 class UnreadableEntry(NamedTuple):
-    """An entry that is no message."""
+    """An entry that is not a message."""
 
     origin: EntryPlace
     reason: str
@@ -85,7 +82,7 @@ class UnreadableEntry(NamedTuple):
 
 
 class NotAMessageError(ValueError):
-    """The entry is no message; the text says why, without words of the entry."""
+    """The entry is not a message; the text says why, without words of the entry."""
 
 
 def record_of(family: str, source: str, fields: Sequence[bytes], now: datetime) -> Record:
@@ -130,7 +127,7 @@ def record_of(family: str, source: str, fields: Sequence[bytes], now: datetime) 
 
 
 def unreadable(origin: EntryPlace, fields: Sequence[bytes], reason: str) -> UnreadableEntry:
-    """Return what is kept of an entry that is no message."""
+    """Return what is kept of an entry that is not a message."""
     found: dict[str, str] = {}
     room = MAX_UNREADABLE
     for name, value in zip(fields[::2], fields[1::2], strict=False):
@@ -171,7 +168,10 @@ def _words(message: Mapping[str, Any]) -> str:
 
 
 def _time(message: Mapping[str, Any], family: str, now: datetime) -> datetime:
-    """Return the time of a message, so that no wrong one makes a partition of its own."""
+    """Return the time of a message; `now` if it has none, or one that is out of range.
+
+    Otherwise a wrong time would create a partition of its own.
+    """
     for name in _TIMES[family]:
         written = message.get(name)
         if isinstance(written, str):

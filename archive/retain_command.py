@@ -11,7 +11,7 @@ RETAIN_EXAMPLES = examples(
 
 
 def retain() -> None:
-    """Delete the records that are older than DELTALOOM_ARCHIVE_RETENTION, but those that are held.
+    """Delete the records that are older than DELTALOOM_ARCHIVE_RETENTION, except those that are held.
 
     It prints what was deleted, and who holds what, as JSON. Archivers do the same every hour.
     """

@@ -37,7 +37,7 @@ class Retaining:
         self._interval = interval
 
     async def run(self) -> NoReturn:
-        """Go the rounds for ever."""
+        """Do a round every `interval` seconds, for ever."""
         while True:
             await self._round()
             await asyncio.sleep(self._interval)

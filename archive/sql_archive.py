@@ -115,9 +115,8 @@ class SqlArchive:
         digests: dict[tuple[str, str], bytes | None] = {}
         for some in _slices(records):
             keys = sorted({each.key for each in some})
-            same = " OR ".join(["(source = ? AND id = ?)"] * len(keys))
             for source, message_id, digest in session.rows(
-                f"SELECT source, id, digest FROM record_keys WHERE {same}",  # noqa: S608
+                f"SELECT source, id, digest FROM record_keys WHERE {_any_of(keys)}",  # noqa: S608
                 _flat(keys),
             ):
                 digests[source, message_id] = digest
@@ -379,8 +378,9 @@ class SqlArchive:
         ordered = sorted(rules, key=lambda rule: (rule.tenant is None, rule.kind is None))
         for number, rule in enumerate(ordered):
             fits, some = _fits(rule)
-            conditions, values = ["at < ?", fits], [self._database.of_time(now - _age(rule)), *some]
-            for earlier in ordered[:number]:  # a more special rule decides about its records alone
+            oldest = self._database.of_time(now - timedelta(seconds=rule.seconds))
+            conditions, values = ["at < ?", fits], [oldest, *some]
+            for earlier in ordered[:number]:  # a more specific rule alone decides about its records
                 fits, some = _fits(earlier)
                 conditions.append(f"NOT {fits}")
                 values += some
@@ -410,9 +410,8 @@ class SqlArchive:
         )
         gone_at = self._now()
         for some in _slices(rows):
-            same = " OR ".join(["(source = ? AND id = ?)"] * len(some))
             session.run(
-                f"UPDATE record_keys SET digest = NULL, gone_at = ? WHERE {same}",  # noqa: S608
+                f"UPDATE record_keys SET digest = NULL, gone_at = ? WHERE {_any_of(some)}",  # noqa: S608
                 (gone_at, *_flat(some)),
             )
         return len(rows)
@@ -454,14 +453,13 @@ class SqlArchive:
         statement = f"WITH found AS MATERIALIZED (SELECT number FROM records WHERE {where}) "  # noqa: S608
         statement += "SELECT number FROM found ORDER BY number DESC LIMIT ?"
         with self._database.transaction() as session:
-            return [number for (number,) in session.rows(statement, (*values, limit))]
+            return list(_column(session.rows(statement, (*values, limit))))
 
     def _of_numbers(self, numbers: Sequence[int]) -> list[Archived]:
         """Return the records with these numbers, the latest first."""
         found: list[Archived] = []
         for some in _slices(numbers):
-            marks = ", ".join("?" * len(some))
-            found += self._select([(f"number IN ({marks})", some)], "number DESC", len(some))
+            found += self._select([(f"number IN ({_list_of(some)})", some)], "number DESC", len(some))
         return found
 
     def _select(
@@ -549,12 +547,13 @@ def _list_of(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _age(rule: Retention) -> timedelta:
-    return timedelta(seconds=rule.seconds)
+def _any_of(keys: Sequence[Sequence[Any]]) -> str:
+    """Return the condition for rows with one of these keys, `(source, id)`."""
+    return " OR ".join(["(source = ? AND id = ?)"] * len(keys))
 
 
 def _fits(rule: Retention) -> tuple[str, list[str]]:
-    """Return the condition for records that a rule fits, and its values; it is never null."""
+    """Return the condition for records that a rule fits, and its values. The condition is never NULL."""
     conditions = {"kind": rule.kind, "tenant": rule.tenant}
     given = {name: value for name, value in conditions.items() if value is not None}
     if not given:

@@ -99,7 +99,7 @@ class SqliteDatabase:
         return []
 
     def tables(self, session: Session, beginning: str) -> list[str]:
-        """Return the tables whose names begin so."""
+        """Return the tables whose names begin with `beginning`."""
         statement = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, ?) = ?"
         return [name for (name,) in session.rows(statement, (len(beginning), beginning))]
 
@@ -129,7 +129,7 @@ class SqliteDatabase:
             self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def tidy(self) -> None:
-        """Do the same: the index of words keeps those of deleted rows until parts of it are merged."""
+        """Scrub, since the index keeps the words of deleted rows until parts of it are merged."""
         self.scrub()
 
     def close(self) -> None:
@@ -148,9 +148,8 @@ class SqliteDatabase:
             )
             try:
                 self._open.execute("PRAGMA journal_mode = WAL").fetchall()
-                self._open.execute(
-                    "PRAGMA synchronous = FULL"
-                )  # a commit is on the disk before it is acknowledged
+                # A commit is on the disk before its entries are acknowledged.
+                self._open.execute("PRAGMA synchronous = FULL")
                 self._open.execute("PRAGMA secure_delete = ON").fetchall()
             except BaseException:
                 self.close()
