@@ -35,6 +35,7 @@ from tap.heads import (
     passed_to_upstream,
 )
 from tap.refusals import RefusalError
+from tap.request_bodies import pieces_of
 from tap.upstream_connections import UpstreamConnections
 
 if TYPE_CHECKING:
@@ -84,8 +85,6 @@ class Exchange:
         self.copied: CopiedBody | None = None
         self.refusal: RefusalError | None = None
         """Reason why the body of the request was not read to its end."""
-        self.received = 0
-        """Bytes of the request's body so far."""
         self.sent = 0
         """Bytes of the answer's body so far."""
         self.sent_before = -1
@@ -246,37 +245,17 @@ class Forwarder:
         """Yield the body of a request as it comes.
 
         Raises:
-            RefusalError: the client is too slow, or the body too large.
+            RefusalError: the client is too slow, or the body is too large or malformed.
         """
-        request = exchange.request
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # the answer has not begun
-        clock, left = asyncio.get_running_loop().time, self._body_timeout
-        while True:
-            began = clock()
-            try:
-                async with asyncio.timeout(min(self._client_timeout, left)):
-                    data = await request.content.readany()
-                left -= clock() - began
-            except TimeoutError:
-                exchange.refusal = RefusalError(
-                    408, "body_too_slow", "the rest of the body did not come in time"
-                )
-                raise exchange.refusal from None
-            except web.RequestPayloadError:
-                exchange.refusal = RefusalError(400, "bad_body", "the framing of the body is broken")
-                raise exchange.refusal from None
-            if not data:
-                return
-            exchange.received += len(data)
-            if exchange.received > self._max_body:
-                exchange.refusal = RefusalError(
-                    413, "body_too_large", f"the body has more than {self._max_body} bytes"
-                )
-                raise exchange.refusal
-            self._counts.from_clients += len(data)
-            yield data
+        try:
+            async for data in pieces_of(
+                exchange.request, self._max_body, self._client_timeout, self._body_timeout
+            ):
+                self._counts.from_clients += len(data)
+                yield data
+        except RefusalError as refusal:
+            exchange.refusal = refusal
+            raise
 
     async def _pass_back(self, exchange: Exchange, received: aiohttp.ClientResponse) -> web.StreamResponse:
         if (

@@ -6,7 +6,6 @@ The headers that the settings name give its context. The answer comes when the b
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from aiohttp import web
 from deltaloom.dialects import dialect_named
 from tap.forwarding import new_id
 from tap.refusals import RefusalError
+from tap.request_bodies import pieces_of
 
 if TYPE_CHECKING:
     from deltaloom.dialects import EndReason
@@ -100,26 +100,11 @@ class Ingest:
         """Copy the body as it comes, and return its size in bytes.
 
         Raises:
-            RefusalError: the sender is too slow, or the body is too large or malformed.
+            RefusalError: the client is too slow, or the body is too large or malformed.
         """
         size = 0
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    data = await request.content.readany()
-            except TimeoutError:
-                raise RefusalError(
-                    408, "body_too_slow", "the rest of the body did not come in time"
-                ) from None
-            except web.RequestPayloadError:
-                raise RefusalError(400, "bad_body", "the framing of the body is broken") from None
-            if not data:
-                return size
+        async for data in pieces_of(request, self._max_body, self._timeout):
             size += len(data)
-            if size > self._max_body:
-                raise RefusalError(413, "body_too_large", f"the body has more than {self._max_body} bytes")
             self._counts.ingested += len(data)
             copied.piece(data)
+        return size
