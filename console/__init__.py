@@ -6,10 +6,10 @@ From the bottom:
 |--------------------------------------------------------|--------------------------------------------------|
 | `json_bodies`, `console_errors`, `queries`             | JSON of answers and errors, limits of parameters |
 | `growing_text`, `live_responses`, `minute_counts`      | newest state of the responses under way, bounded |
-| `delta_decoding`, `live_reading`                       | read all streams, without a group                |
+| `delta_decoding`, `stream_places`, `live_reading`      | read all streams, without a group                |
 | `live_views`, `event_stream`                           | frames of a filter, and a client that gets them  |
 | `text_policy`, `text_access`, `looks`, `seen_marks`    | who may see texts, who looked, seen alerts       |
-| `newest_entries`, `alert_rows`, `letter_rows`          | pages of entries, as rows of a table             |
+| `short_fields`, `newest_entries`, `…_rows`             | pages of entries, as rows of a table, bounded    |
 | `rate_counts`, `rate_chart`, `wilson`                  | the workers' counts, and their intervals         |
 | `…_page`, `response_parts`, `integrity_words`          | the answer of each page of the API               |
 | `alert_actions`, `archive_reading`, `read_only_client` | actions, the archive, read-only scripts          |

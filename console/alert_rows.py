@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from console.json_bodies import ms_of
 from console.newest_entries import newest_entries
+from console.short_fields import beginning_of, shortened
 from deltaloom.messages import Delivery
 from service.alert_parsing import NotAnAlertError, parse_alert
 
@@ -28,7 +29,7 @@ DELIVERIES_READ: Final = 5000
 def alert_in(entry: NewestEntry) -> ModerationAlert | None:
     """Return the alert in an entry; None if another program wrote it."""
     try:
-        return parse_alert(entry.data).alert
+        return shortened(parse_alert(entry.data).alert)
     except NotAnAlertError:
         return None
 
@@ -36,7 +37,7 @@ def alert_in(entry: NewestEntry) -> ModerationAlert | None:
 def delivery_in(entry: NewestEntry) -> Delivery | None:
     """Return the delivery in an entry; None if another program wrote it."""
     try:
-        return Delivery.model_validate_json(entry.data)
+        return shortened(Delivery.model_validate_json(entry.data))
     except ValueError:  # pydantic's
         return None
 
@@ -59,7 +60,7 @@ def alert_json(
 ) -> dict[str, Any]:
     """Return an alert as JSON values."""
     last = deliveries[-1] if deliveries else None
-    text = policy.prose(alert.text)
+    text = policy.prose(beginning_of(alert.text))
     return {
         "id": alert.id,
         "type": alert.type,

@@ -145,4 +145,10 @@ class AlertsPage:
         for names in self._partitions:
             pipeline.xlen(names.undelivered)
         with unavailable_if_away():
-            return sum(await pipeline.execute())
+            replies: list[int | Exception] = await pipeline.execute(raise_on_error=False)
+        lengths = [each for each in replies if isinstance(each, int)]
+        with unavailable_if_away():
+            for each in replies:
+                if isinstance(each, Exception) and not str(each).startswith("WRONGTYPE"):
+                    raise each
+        return sum(lengths)

@@ -15,8 +15,9 @@ from deltaloom.streams import GROUP
 from service.cli.all_letters import AllLetters
 from service.cli.relay_findings import relays
 from service.cli.worker_findings import workers
-from service.ports.storage import StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
+from service.storage.client.server import ServerFinding
 from service.storage.group_figures import RedisFigures
 from service.storage.redis_outbox import RedisOutbox, backlogs
 
@@ -71,6 +72,7 @@ class HealthPage:
         findings = [
             *await workers(self._client, self._settings.names),
             *await relays(self._client, self._settings.names),
+            *await self._odd_keys(),
         ]
         unknown = ["When workers started and which version they are is at their own /statusz."]
         if len(shown) < len(self._partitions):
@@ -100,6 +102,8 @@ class HealthPage:
                     row["length"] = await self._client.xlen(names.deltas)
                     row["dead_letters"] = await self._client.xlen(names.dead_letters)
                     row["undelivered"] = await self._client.xlen(names.undelivered)
+            except SetupError as error:
+                return {**row, "error": str(error)}
             except StorageUnavailableError as error:
                 if not in_cluster:
                     raise
@@ -113,6 +117,32 @@ class HealthPage:
             "open": figures.open,
             "settling": figures.waiting,
         }
+
+    async def _odd_keys(self) -> list[ServerFinding]:
+        """Return a finding for keys that are no streams: nothing of them is shown."""
+        keys = [
+            stream
+            for names in self._partitions
+            for stream in (
+                names.deltas,
+                names.assembled,
+                names.alerts,
+                names.deliveries,
+                names.undelivered,
+                names.dead_letters,
+            )
+        ]
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.type(key)
+        with unavailable_if_away():
+            types = await pipeline.execute()
+        odd = [key for key, kind in zip(keys, types, strict=True) if kind not in {b"stream", b"none"}]
+        if not odd:
+            return []
+        more = f" and {len(odd) - 1} more" if odd[1:] else ""
+        says = f"{odd[0]}{more} should be streams, and are not: nothing of them is shown; move or delete them"
+        return [ServerFinding("keys", "fail", says)]
 
     async def _workers(self, partitions: Sequence[StreamNames]) -> list[dict[str, Any]]:
         """Return the consumers of the workers' group, which are those of the workers that have read."""
@@ -141,13 +171,20 @@ class HealthPage:
 
     async def _letters(self, policy: TextPolicy) -> dict[str, Any]:
         letters = AllLetters(self._client, self._settings.names)
-        with unavailable_if_away():
-            count = await letters.count()
-            newest = [stored async for stored in _first(letters.newest_first(), _LETTERS)] if count else []
+        try:
+            with unavailable_if_away():
+                count = await letters.count()
+                some = _first(letters.newest_first(), _LETTERS)
+                newest = [stored async for stored in some] if count else []
+        except SetupError:  # a key is no stream: the findings say so
+            return {"count": 0, "newest": []}
         return {"count": count, "newest": [letter_json(each, policy) for each in newest]}
 
     async def _destinations(self) -> list[dict[str, Any]]:
-        waiting = await backlogs(self._client, [names.alerts for names in self._partitions])
+        try:
+            waiting = await backlogs(self._client, [names.alerts for names in self._partitions])
+        except SetupError:  # as above
+            waiting = {}
         page = await newest_entries(
             self._client, self._partitions, lambda names: names.deliveries, _DELIVERIES
         )
@@ -163,7 +200,10 @@ class HealthPage:
         rows = []
         for name in sorted({*waiting, *self._types, *last}):
             backlog, newest = waiting.get(name), last.get(name)
-            disabled = await RedisOutbox(self._client, self._settings.names, name).disabled_answer()
+            try:
+                disabled = await RedisOutbox(self._client, self._settings.names, name).disabled_answer()
+            except SetupError as error:
+                disabled = f"unknown: {error}"
             rows.append(
                 {
                     "name": name,

@@ -12,11 +12,13 @@ from console.delta_decoding import DeltaDecoder, raw_entry
 from console.live_responses import LiveResponses
 from console.minute_counts import MinuteCounts
 from console.rate_chart import RateChart
+from console.short_fields import shortened
+from console.stream_places import StreamPlaces
 from deltaloom.messages import AssembledText, Delivery
 from service import logs
 from service.alert_parsing import NotAnAlertError, parse_alert
 from service.cancelling import cancel
-from service.ports.storage import StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 from service.storage.client.availability import unavailable_if_away
 
 if TYPE_CHECKING:
@@ -142,15 +144,18 @@ class LiveReader:
         streams: _StreamOf = {
             names.name(kind).encode(): (names, kind) for names in partitions for kind in _EARLIER
         }
-        after: dict[bytes, bytes] = {}
+        places = StreamPlaces(self._client, streams)
         count = _FIRST_ENTRIES
         while True:
             try:
-                if not after:
-                    await self._read_earlier(streams, after)
-                count = await self._read(streams, after, count)
+                await places.look_if_due()
+                if not places.after:
+                    await self._read_earlier(streams, places)
+                count = await self._read(streams, places, count)
                 self._away = False
             except StorageUnavailableError as error:
+                if isinstance(error, SetupError):
+                    places.look_soon()
                 if not self._away:
                     logs.logger().warning("live view waits for redis", error=error.state)
                 self._away = True
@@ -160,15 +165,16 @@ class LiveReader:
                 logs.logger().exception("live view failed")
                 await asyncio.sleep(_RETRY)
 
-    async def _read_earlier(self, streams: _StreamOf, after: dict[bytes, bytes]) -> None:
-        """Take the latest entries of each stream, and put the ids after which to go on into `after`.
+    async def _read_earlier(self, streams: _StreamOf, places: StreamPlaces) -> None:
+        """Take the latest entries of each stream, and note the ids after which to go on.
 
         The ids come first, so that entries that cannot be taken are not read again and again.
         """
         earlier: dict[bytes, _Entries] = {}
-        for stream, (_, kind) in sorted(streams.items(), key=lambda each: _order(each[1][1])):
-            earlier[stream] = await self._latest(stream, _EARLIER[kind])
-        after.update({stream: found[0][0] if found else b"0-0" for stream, found in earlier.items()})
+        for stream in sorted(places.readable, key=lambda each: _order(streams[each][1])):
+            earlier[stream] = await self._latest(stream, _EARLIER[streams[stream][1]])
+        for stream, found in earlier.items():
+            places.go_on(stream, found[0][0] if found else b"0-0")
         for stream, found in earlier.items():
             await self._take(*streams[stream], found[::-1])
 
@@ -187,18 +193,21 @@ class LiveReader:
             count *= 2
         return found
 
-    async def _read(self, streams: _StreamOf, after: dict[bytes, bytes], count: int) -> int:
+    async def _read(self, streams: _StreamOf, places: StreamPlaces, count: int) -> int:
         """Wait for the next entries, `count` of each stream, and take them; return the next count."""
-        asked: Any = after
+        asked: Any = places.asked
+        if not asked:  # none of the keys is a stream
+            await asyncio.sleep(_BLOCK_MS / 1000)
+            return count
         with unavailable_if_away():
             replies: Any = await self._client.xread(asked, count=count, block=_BLOCK_MS)
         now = round(time.time() * 1000)
         for stream, entries in sorted(replies, key=lambda each: _order(streams[each[0]][1])):
             names, kind = streams[stream]
-            after[stream] = entries[-1][0]
+            places.go_on(stream, entries[-1][0])
             await self._take(names, kind, entries)
             if kind == "deltas" and len(entries) == count and _ms(entries[-1][0]) < now - _LATE_MS:
-                await self._skip(stream, after)
+                await self._skip(stream, places)
         self.minute.forget(now)
         self.responses.give_up(now)
         self._tell()
@@ -206,11 +215,12 @@ class LiveReader:
         is_large = sum(_size_of(entries) for _, entries in replies) > _LARGE
         return _FIRST_ENTRIES if is_large else min(2 * count, _ENTRIES)
 
-    async def _skip(self, stream: bytes, after: dict[bytes, bytes]) -> None:
+    async def _skip(self, stream: bytes, places: StreamPlaces) -> None:
         """Go on with the newest entry of the input."""
         with unavailable_if_away():
             newest: Any = await self._client.xrevrange(stream, count=1)
-        after[stream] = newest[0][0] if newest else after[stream]
+        if newest:
+            places.go_on(stream, newest[0][0])
         self.skipped += 1
         self._late_until = time.monotonic() + 2.0
 
@@ -239,12 +249,12 @@ class LiveReader:
         now = round(time.time() * 1000)
         try:
             if kind == "assembled":
-                self.responses.take_text(AssembledText.model_validate_json(data), source)
+                self.responses.take_text(shortened(AssembledText.model_validate_json(data)), source)
             elif kind == "alerts":
-                self.responses.take_alert(parse_alert(data).alert, source, written_ms)
+                self.responses.take_alert(shortened(parse_alert(data).alert), source, written_ms)
                 self.minute.add("alerts", written_ms, now)
             else:
-                delivery = Delivery.model_validate_json(data)
+                delivery = shortened(Delivery.model_validate_json(data))
                 self.responses.take_delivery(delivery)
                 if delivery.outcome != "delivered":
                     self.minute.add("undelivered", written_ms, now)

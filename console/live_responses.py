@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from console.growing_text import GrowingText
 from console.json_bodies import ms_of
+from console.short_fields import LONGEST
 from deltaloom.kinds import KINDS
 from handlers.core.context import context_of, merge_context
 from handlers.core.effects import CONTEXT_NAMES
@@ -33,6 +34,9 @@ _MAX_PARTS: Final = 32
 
 _MAX_ALERTS: Final = 8
 """Alerts that are kept of a response."""
+
+_MAX_DESTINATIONS: Final = 32
+"""Destinations that are kept of an alert."""
 
 _MAX_TIMES: Final = 500
 """Deltas of a part of which the times are kept: the first ones."""
@@ -178,10 +182,14 @@ class LiveResponses:
         self.version += 1
 
     def take(self, commit: Commit, source: str) -> None:
-        """Take the effects of a batch of input entries."""
+        """Take the effects of a batch of input entries; a response with a very long id is left out."""
         for key, at in commit.touched.items():
+            if len(key.value) > LONGEST:
+                continue
             self._seen(key.value, source, at)
         for key, change in commit.responses.items():
+            if len(key.value) > LONGEST:
+                continue
             first, last = _span(commit, change)
             self._change(self._seen(key.value, source, first.ms, last.ms), commit, change)
 
@@ -224,7 +232,8 @@ class LiveResponses:
         alert = None if response is None else response.alerts.get(message.alert_id or "")
         if response is None or alert is None:
             return
-        alert.deliveries[message.destination] = message
+        if message.destination in alert.deliveries or len(alert.deliveries) < _MAX_DESTINATIONS:
+            alert.deliveries[message.destination] = message
         alert.severity, alert.category = message.severity or alert.severity, message.category
         self._changed(response)
 

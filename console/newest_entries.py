@@ -20,6 +20,11 @@ _LEAST: Final = 5
 """Minimum entries that are read of each partition."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_FIRST_ENTRIES: Final = 10
+"""Maximum entries of each stream in the first read; each further one has more."""
+_LARGE: Final = 32 * 2**20
+"""Bytes after which no more is read, since an entry may have megabytes."""
+_Entries = list[tuple[bytes, dict[bytes, bytes]]]
 _HIGHEST: Final = 2**64 - 1
 """Maximum of each number of an entry's id."""
 
@@ -76,17 +81,13 @@ async def newest_entries(
         before: cursor of the page; None for the newest.
     """
     count = max(_LEAST, 2 * most // len(partitions)) if len(partitions) > 1 else most
-    pipeline = client.pipeline(transaction=False)
-    for names in partitions:
-        pipeline.xrevrange(stream_of(names), max="+" if before is None else f"({before}", count=count)
-    with unavailable_if_away():
-        replies: Any = await pipeline.execute()
+    streams = [stream_of(names) for names in partitions]
     found: list[NewestEntry] = []
     floor = EntryId(0, 0)
     """Id below which a partition may have entries that were not read."""
-    for names, reply in zip(partitions, replies, strict=True):
+    for names, (reply, are_all) in zip(partitions, await _pages(client, streams, count, before), strict=True):
         entries = [NewestEntry(EntryId.parse(name.decode()), names, fields) for name, fields in reply]
-        if len(entries) == count:
+        if entries and not are_all:
             floor = max(floor, entries[-1].id)
         found += entries
     found.sort(key=lambda entry: entry.id, reverse=True)
@@ -96,3 +97,45 @@ async def newest_entries(
         sure = [entry for entry in sure if entry.id >= last]
     has_more = len(sure) < len(found) or floor > EntryId(0, 0)
     return NewestPage(sure, str(sure[-1].id) if sure and has_more else None)
+
+
+_DUMMY = 0
+
+
+async def _pages(
+    client: Redis, streams: Sequence[str], most: int, before: str | None
+) -> list[tuple[_Entries, bool]]:
+    """Return at most `most` entries of each stream, fewer if they are large, and whether these are all.
+
+    A key that is no stream has none: the page of health names it.
+    """
+    found: list[_Entries] = [[] for _ in streams]
+    unread = set(range(len(streams)))
+    all_read: set[int] = set()
+    at_once, size = min(_FIRST_ENTRIES, most), 0
+    while unread and size < _LARGE:
+        pipeline, asked = client.pipeline(transaction=False), sorted(unread)
+        counts = [min(at_once, most - len(found[each])) for each in asked]
+        for each, count in zip(asked, counts, strict=True):
+            after = found[each][-1][0].decode() if found[each] else before
+            pipeline.xrevrange(streams[each], max="+" if after is None else f"({after}", count=count)
+        with unavailable_if_away():
+            replies: Any = await pipeline.execute(raise_on_error=False)
+            for each, count, reply in zip(asked, counts, replies, strict=True):
+                if isinstance(reply, Exception):
+                    if not str(reply).startswith("WRONGTYPE"):
+                        raise reply
+                    reply = []  # noqa: PLW2901 - it is nothing
+                found[each] += reply
+                size += size_of(reply)
+                if len(reply) < count:
+                    all_read.add(each)
+                if len(reply) < count or len(found[each]) >= most:
+                    unread.discard(each)
+        at_once *= 4
+    return [(entries, number in all_read) for number, entries in enumerate(found)]
+
+
+def size_of(entries: _Entries) -> int:
+    """Return the total bytes of the values of entries."""
+    return sum(len(value) for _, fields in entries for value in fields.values())

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Buckets = dict[int, dict[Subject, Count]]
 """Counts by subject, by the beginning of their bucket in ms since the epoch."""
 
+_DIGITS: Final = 15
+"""Maximum digits of a count; more are not a worker's."""
 _AT_ONCE: Final = 50
 """Buckets that are read in one pipeline; a full one has some 100 kB."""
 
@@ -92,7 +94,7 @@ def add_counts(counts: dict[Subject, Count], fields: Mapping[bytes, bytes]) -> N
     for field, number in fields.items():
         head, _, rest = field.decode("utf-8", "replace").partition(":")
         what, _, scope = head.partition(".")
-        if what in Count._fields and number.isdigit():
+        if what in Count._fields and number.isdigit() and len(number) <= _DIGITS:
             subject = Subject.parse(f"{scope}:{rest}" if scope else rest)
             counts[subject] = counts.get(subject, Count()).plus(Count(**{what: int(number)}))
 

@@ -18,7 +18,7 @@ from console.console_errors import ConsoleError, bad_request, not_found
 from console.console_server import json_answer, with_headers
 from console.queries import Query
 from service import logs
-from service.ports.storage import StorageUnavailableError
+from service.ports.storage import SetupError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,6 +99,8 @@ class Site:
             state = error.state if isinstance(error, StorageUnavailableError) else "no answer in time"
             logs.logger().warning("console request not answered, redis unavailable", error=state)
             sentence = "Redis does not answer the console: try again in a moment"
+            if isinstance(error, SetupError):
+                sentence = f"Redis refuses what the console asks: {error}"
             answer = json_answer({"error": sentence}, HTTPStatus.SERVICE_UNAVAILABLE)
         self.requests[kind, answer.status] += 1
         return answer if answer.prepared else with_headers(answer)

@@ -17,7 +17,7 @@ def wilson(some: int, of: int) -> tuple[float, float]:
     """
     if of <= 0:
         return 0.0, 1.0
-    share, z2 = some / of, _Z * _Z
+    share, z2 = min(1.0, some / of), _Z * _Z  # Redis may say anything
     center = share + z2 / (2 * of)
     margin = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
     scale = 1 + z2 / of

@@ -181,7 +181,7 @@ class Knowledge:
     async def _open_with_upstream(self, upstream_id: str) -> list[str]:
         """Return the ids of open responses with a provider's id, the latest first."""
         members: Any = await self._client.zrevrange(self._keys.open, 0, OPEN_LOOKED_THROUGH - 1)
-        keys = [StreamKey.parse(member.decode()) for member in members]
+        keys = [StreamKey.parse(member.decode(errors="replace")) for member in members]
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hget(self._keys.state(key), _UPSTREAM_FIELD)
@@ -235,7 +235,7 @@ class Knowledge:
         members: Any = await self._client.zrevrange(self._keys.open, 0, RESPONSES_LOOKED_THROUGH - 1)
         if not members:
             return None
-        keys = [StreamKey.parse(member.decode()) for member in members]
+        keys = [StreamKey.parse(member.decode(errors="replace")) for member in members]
         for loaded in await self._storage.load(keys):
             state = loaded.state
             if any(log.item_id == item_id for log in state.open_parts.values()):

@@ -235,7 +235,12 @@ class RedisOutbox:
         """Return the answer with which the destination disabled itself, or None if it is enabled."""
         with unavailable_if_away(self._keys.disabled):
             noted = await self._client.hget(self._keys.disabled, self._destination)
-        return None if noted is None else str(json.loads(noted)["answer"])
+        if noted is None:
+            return None
+        try:
+            return str(json.loads(noted)["answer"])
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return "unknown: another program wrote it"
 
     async def disable(self, answer: str, at: datetime) -> None:
         """Mark the destination as disabled until an operator enables it."""
@@ -269,7 +274,7 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
     for stream in streams:
         with unavailable_if_away(stream):
             for info in await _groups_of(client, stream):
-                name = info["name"].decode()
+                name = info["name"].decode(errors="replace")  # another program's group may have any name
                 if name.startswith(RELAY_PREFIX):
                     found[name] = None
     return {
