@@ -11,6 +11,7 @@ export class ApiError extends Error {
 }
 
 const WORDS = {
+  __proto__: null,
   0: "The console's server does not answer. This page tries again when you reload it.",
   401: "You are not signed in.",
   403: "You may not see this.",

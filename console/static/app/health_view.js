@@ -8,8 +8,8 @@ import { textsAsked, useSession } from "./session.js";
 import { href } from "./url_state.js";
 import { inOneLine } from "./visible.js";
 
-const TONES = { ok: "good", warning: "warn", error: "bad" };
-const STATE_TONES = { reads: "good", silent: "bad", enabled: "good", disabled: "bad", unused: "quiet" };
+const TONES = { __proto__: null, ok: "good", warning: "warn", error: "bad" };
+const STATE_TONES = { __proto__: null, reads: "good", silent: "bad", enabled: "good", disabled: "bad", unused: "quiet" };
 
 const Table = ({ id, title, heads, rows, none }) => html`<section aria-labelledby=${id}>
   <h2 id=${id}>${title}</h2>

@@ -5,6 +5,7 @@ import { Chip, Name, ResponseLink, Time } from "./pieces.js";
 import { head, inOneLine, visible } from "./visible.js";
 
 const REASONS = {
+  __proto__: null,
   malformed_json: "not JSON",
   invalid_event: "not a valid event",
   oversized: "too large",

@@ -29,6 +29,7 @@ const SERIES = [
 const HALF_HOUR = 1_800_000;
 
 const STATES = {
+  __proto__: null,
   connecting: ["Connecting …", "quiet"],
   live: ["Live", "good"],
   behind: ["Behind", "warn"],

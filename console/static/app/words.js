@@ -1,6 +1,7 @@
-// The words of the contract, explained.
+// The words of the contract, explained. The tables have no prototype, since anybody may have sent a word such as "constructor".
 
 export const KINDS = {
+  __proto__: null,
   refusal: "Refusal",
   reasoning: "Reasoning",
   reasoning_summary: "Summary of the reasoning",
@@ -8,6 +9,7 @@ export const KINDS = {
 };
 
 export const STATUSES = {
+  __proto__: null,
   open: ["under way", "No event has ended it yet."],
   completed: ["completed", "The model or the provider ended it as usual."],
   incomplete: ["incomplete", "The provider ended it early."],
@@ -18,6 +20,7 @@ export const STATUSES = {
 
 /** What comparing the deltas with an authoritative text gave: a label, its tone, and a sentence. */
 export const INTEGRITIES = {
+  __proto__: null,
   verified: ["verified", "good", "The text is complete: the joined deltas equal the whole text that was sent at the end."],
   repaired: ["repaired", "good", "The text is complete: the deltas differed from the whole text that was sent at the end, so that one is shown."],
   unverified: ["unverified", "warn", "Nobody knows whether the text is complete: no whole text was sent to compare the deltas with, or only a checksum that they do not match."],
@@ -26,11 +29,13 @@ export const INTEGRITIES = {
 };
 
 export const SOURCES = {
+  __proto__: null,
   provider: "The provider vouches for it.",
   producer: "The program that published it vouches for it, not the provider.",
 };
 
 export const ALERTS = {
+  __proto__: null,
   "deltaloom.refusal.opened": ["Refusal began", "The model's first word of a refusal."],
   "deltaloom.refusal.finished": ["Refusal finished", "A refusal, with its whole text."],
   "deltaloom.response.refused": ["Refused without a text", "The response ended with the reason that the model refused."],
@@ -43,6 +48,7 @@ export const ALERTS = {
 };
 
 export const OUTCOMES = {
+  __proto__: null,
   delivered: ["delivered", "good", "The destination confirmed it."],
   refused: ["refused", "bad", "The destination declined it."],
   expired: ["expired", "bad", "The destination did not confirm it in time."],
@@ -51,7 +57,7 @@ export const OUTCOMES = {
   pending: ["pending", "warn", "The relay has not finished with it."],
 };
 
-export const SEVERITIES = { critical: "bad", warning: "warn", info: "quiet" };
+export const SEVERITIES = { __proto__: null, critical: "bad", warning: "warn", info: "quiet" };
 
 /** Return the entry of a table, or the value itself for one that a later version added. */
 export const named = (table, value, fallback = value) => table[value] ?? [fallback ?? "not known", "quiet", ""];

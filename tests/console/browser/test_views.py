@@ -56,6 +56,13 @@ async def test_each_view_keeps_its_policy(visit: Visit, query: str) -> None:
     assert not await is_wider_than_screen(page)
 
 
+async def test_a_link_to_no_view_shows_the_first(visit: Visit) -> None:
+    """Show the first view for a name of none, also for one that every JavaScript object has."""
+    for name in ("nothing", "constructor", "__proto__"):
+        page = await visit.to(f"?view={name}")
+        assert "Now" in await text_of(page, "h1")
+
+
 async def test_the_policy_is_in_force(visit: Visit) -> None:
     """Refuse what a mistake in the pages could do: markup from a text, and a script in it."""
     page = await visit.to()
