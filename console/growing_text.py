@@ -55,8 +55,11 @@ class GrowingText:
         for fragment in fragments:
             in_order &= self._follows(fragment)
         self._fragments += fragments
-        if in_order:
-            self._raw += "".join([each.delta for each in fragments])
+        added = "".join([each.delta for each in fragments])
+        # Assembling has replaced half a pair of surrogates at the end. Its other half makes it whole.
+        completes_pair = "\udc00" <= added[:1] <= "\udfff" and self._raw.endswith("\ufffd")
+        if in_order and not completes_pair:
+            self._raw += added
         else:
             self._raw = assemble(self._fragments).text
         self._drop_old()

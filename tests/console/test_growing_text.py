@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from console.growing_text import KEPT, GrowingText
@@ -20,6 +20,7 @@ def fragments_of(numbered: Sequence[tuple[int | None, str]]) -> list[StoredFragm
     return [StoredFragment(Arrival.at(1, at, 0), number, text) for at, (number, text) in enumerate(numbered)]
 
 
+@example([(2, ""), (1, "\ud83d"), (3, "\ude00")], [2])
 @given(
     st.lists(st.tuples(st.none() | st.integers(1, 8), st.text("ab\ud83d\ude00é", max_size=3)), max_size=12),
     st.lists(st.integers(1, 4), max_size=12),
