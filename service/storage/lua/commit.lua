@@ -431,6 +431,13 @@ end
 if #LETTERS > 0 then
   must_be_a('stream', DEAD_LETTERS)
   must_be_allowed('XADD', DEAD_LETTERS, '*', '', '')
+  for _, letter in ipairs(LETTERS) do
+    local state = letter[4]
+    if state > 0 then
+      must_be_a('hash', KEYS[state])
+      must_be_allowed('PEXPIRE', KEYS[state], TTL)
+    end
+  end
 end
 if has_alerts then
   must_be_a('stream', ALERTS)
@@ -652,7 +659,7 @@ if #LETTERS > 0 then
     if pending and not pending[entry] then return end
     if state > 0 then
       if redis.call('HSETNX', KEYS[state], 'crowded', '1') == 0 then return end
-      redis.call('PEXPIRE', KEYS[state], TTL_MS)
+      redis.call('PEXPIRE', KEYS[state], TTL)
       reported_crowds[#reported_crowds + 1] = entry
     end
     letter[#letter + 1] = 'entry'

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from deltaloom import GROUP
+from deltaloom import GROUP, DeadLetter
 from embedded.embedded_server import EmbeddedServer
 from handlers import BUILT_IN
 from handlers.core.identity import EntryId, PartKey, StreamKey
 from handlers.core.routing import RoutingTable
 from service.bus.envelope import open_entry
-from service.keys import Keys
+from service.keys import BEYOND_LIMIT, Keys
 from service.pipeline.processing import BatchProcessor
+from service.ports.commit import Commit
 from service.ports.outbox import CONSUMER, EntryRef, Failure
 from service.ports.storage import SetupError
 from service.rates.spikes import Change, Subject
@@ -55,7 +56,8 @@ PREFIX = "half"
 USER = "worker"
 FILTERED = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}
 CREATED = {"type": "response.created", "response": {"model": "m"}}
-FAILURE = Failure("refused", "400 no", 3, datetime(2026, 5, 4, 12, tzinfo=UTC))
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+FAILURE = Failure("refused", "400 no", 3, NOW)
 
 MEASURES = "figures"
 """The script that only measures: nothing depends on its commands."""
@@ -412,3 +414,48 @@ async def test_a_state_of_another_type_leaves_logs_as_they_are(
     await admin.rename("aside", state)
     await step()
     assert await story.bench.pending() == {}
+
+
+@pytest.mark.parametrize("trouble", ["a state of another type", "a missing right"])
+async def test_a_letter_about_a_response_that_cannot_be_recorded_waits(
+    admin: Redis, user: Redis, trouble: str
+) -> None:
+    """A refused commit writes no letter, no count and no state. Otherwise a retry would write some twice.
+
+    The commit changes no response, as after a part beyond the limit came with fragments for known parts only.
+    """
+    story = Story(admin, user)
+    await ConsumerGroup(admin, story.keys, "one").ensure()
+    await story.bench.publish(KEEPALIVE, KEEPALIVE, response_id="r1")
+    read = await story.read()
+    ids = [EntryId.parse(entry.id.decode()) for entry in read]
+    letter = DeadLetter(
+        reason="oversized",
+        error="",
+        stream=story.names.deltas,
+        entry_id="1-0",
+        deliveries=1,
+        failed_at=NOW,
+        entry="{}",
+    )
+    response = StreamKey("response", "r1")
+    commit = Commit([entry.id for entry in read], [each.ms for each in ids], [each.seq for each in ids])
+    commit.dead_letters.append((0, letter))
+    commit.crowded[response] = 1, letter
+    commit.counts[BEYOND_LIMIT] = [1]
+    storage, state = RedisStorage(user, story.keys, story.settings), story.keys.state(response)
+    if trouble == "a missing right":
+        await _acl(admin, "-pexpire")
+    else:
+        await admin.rpush(state, "of another program")
+    before = await admin.exists(state)
+    with pytest.raises(SetupError, match=f"{state}|pexpire"):
+        await storage.commit(commit)
+    assert (await dead_letters(admin, PREFIX), await counts(admin, PREFIX)) == ([], {})
+    assert await admin.exists(state) == before
+    await admin.delete(state)
+    await _acl(admin, "+@all")
+    committed = await storage.commit(commit)
+    assert (committed.acknowledged, committed.reported_crowds) == (2, [1])
+    assert len(await dead_letters(admin, PREFIX)) == 2
+    assert (await counts(admin, PREFIX))[BEYOND_LIMIT] == 1
