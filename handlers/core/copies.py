@@ -125,7 +125,7 @@ def _parts_without_copy(
     state, first = timeline.state, copies[0]
     ending = state.endings.get(at)
     listed = (
-        {(each.position, each.content_index) for each in ending.copies if each.kind == first.kind}
+        {(each.output_position, each.content_index) for each in ending.copies if each.kind == first.kind}
         if ending
         else set()
     )

@@ -161,11 +161,11 @@ class Closing(NamedTuple):
 class Copy(NamedTuple):
     """A text that a later event repeats, inside the whole item or the whole response.
 
-    `position` is the item's index in a response's final copy; in other events it is the `output_index`.
+    `output_position` is the item's index in a response's final copy; in other events, the `output_index`.
     """
 
     item_id: str | None
-    position: int
+    output_position: int
     content_index: int
     kind: Kind
     text: str

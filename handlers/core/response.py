@@ -357,7 +357,7 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
 def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
     """Return the finished part for a text that only a copy has, at an end of its response."""
     state = timeline.state
-    part = PartKey(state.stream_key, copy.position, copy.content_index, copy.kind)
+    part = PartKey(state.stream_key, copy.output_position, copy.content_index, copy.kind)
     log = state.open_parts.get(part)
     text = repair(copy.text)
     return FinishedPart(

@@ -34,8 +34,10 @@ class CopyIndex:
         for copy in copies:
             self._places.setdefault(place_of(copy), copy)
             if copy.item_id is not None:
-                known = self._positions.setdefault(copy.item_id, copy.position)
-                self._positions[copy.item_id] = copy.position if known == copy.position else None
+                known = self._positions.setdefault(copy.item_id, copy.output_position)
+                self._positions[copy.item_id] = (
+                    copy.output_position if known == copy.output_position else None
+                )
             if copy.text:
                 self._sole[copy.kind] = None if copy.kind in self._sole else copy
 
@@ -208,4 +210,4 @@ def _item_of(part: PartKey) -> tuple[int | None, Kind]:
 
 def place_of(copy: Copy) -> Place:
     """Return the place of a copy."""
-    return copy.position, copy.content_index, copy.kind
+    return copy.output_position, copy.content_index, copy.kind

@@ -191,13 +191,13 @@ def encode_note(note: Note) -> bytes:
 
 
 def _encode_copies(copies: Iterable[Copy]) -> list[_Copy]:
-    return [(c.item_id, c.position, c.content_index, c.kind, to_bytes(c.text)) for c in copies]
+    return [(c.item_id, c.output_position, c.content_index, c.kind, to_bytes(c.text)) for c in copies]
 
 
 def _decode_copies(copies: Iterable[_Copy]) -> tuple[Copy, ...]:
     return tuple(
-        Copy(item_id, position, content_index, kind, from_bytes(text))
-        for item_id, position, content_index, kind, text in copies
+        Copy(item_id, output_position, content_index, kind, from_bytes(text))
+        for item_id, output_position, content_index, kind, text in copies
     )
 
 

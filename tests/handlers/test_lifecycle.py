@@ -112,7 +112,7 @@ def test_copy_of_an_item_closes_its_parts_and_the_rest() -> None:
         Closing(PartKey(KEY, 3, 0, "reasoning"), Rank.OUTPUT_ITEM, "hm", "rs_1"),
         Closing(PartKey(KEY, 3, 0, "reasoning_summary"), Rank.OUTPUT_ITEM, "one", "rs_1"),
         Closing(PartKey(KEY, 3, 1, "reasoning_summary"), Rank.OUTPUT_ITEM, "two", "rs_1"),
-        Ending(KEY, 3, "completed", copies=tuple(place._replace(position=3) for place in PLACES)),
+        Ending(KEY, 3, "completed", copies=tuple(place._replace(output_position=3) for place in PLACES)),
     ]
 
 
@@ -475,7 +475,7 @@ def test_without_a_response_id_the_items_of_the_final_copy_end() -> None:
     ]
     details = {"reason": "content_filter"}
     found = ended("response.incomplete", UNNAMED, incomplete_details=details, output=[MESSAGE])
-    copies = tuple(copy._replace(position=0) for copy in COPIES[3:])
+    copies = tuple(copy._replace(output_position=0) for copy in COPIES[3:])
     assert found == [Ending(message, None, "incomplete", "content_filter", copies, "safety")]
 
 

@@ -288,7 +288,7 @@ def test_flat_number_is_read_from_its_digits(model: type[Event], name: str) -> N
         index
         for note in change.notes.values()
         for copy in note.announced
-        for index in (copy.position, copy.content_index)
+        for index in (copy.output_position, copy.content_index)
     }
     assert 3 in indexes | {ending.output_index for ending in change.endings.values()}
 
