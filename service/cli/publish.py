@@ -165,7 +165,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
     from service.cli.connect import connect_blocking, read_settings
     from service.cli.event_source import EventReader, Packer, TooLargeError
     from service.cli.output import plural
-    from service.pipeline.decoded_batch import MAX_ENTRY_EVENTS
+    from service.pipeline.decoded_batch import MAX_ENTRY_SIZE_FACTOR
 
     settings = read_settings()
     given = [each.partition("=")[::2] for each in context or ()]
@@ -181,7 +181,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
             client = stack.enter_context(connect_blocking(settings))
             publication = _Publication(client, settings.names, fields, rate)
         progress = stack.enter_context(_progress(shown=not dry_run))
-        most_bytes = MAX_ENTRY_EVENTS * settings.max_event_bytes
+        most_bytes = MAX_ENTRY_SIZE_FACTOR * settings.max_event_bytes
         chunks = _Chunks(source)
         try:
             if recording := chunks.recording(dialect, response_id, fields.get("provider")):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EVENT = b"event"
 
-MAX_ENTRY_EVENTS = 8
+MAX_ENTRY_SIZE_FACTOR = 8
 """Maximum size of an entry that is decoded, in multiples of `max_event_bytes`."""
 
 _ARRAY = ord("[")
@@ -55,7 +55,7 @@ class Rules(NamedTuple):
         A larger one becomes a dead letter with only this many of its bytes, because the server copies a
         letter several times and is blocked meanwhile.
         """
-        return MAX_ENTRY_EVENTS * self.max_event_bytes
+        return MAX_ENTRY_SIZE_FACTOR * self.max_event_bytes
 
 
 class HandlerEvent(NamedTuple):

@@ -27,7 +27,7 @@ from service.bus.envelope import MAX_HEADER_BYTES, MAX_HEADERS, open_entry
 from service.field_json import fields_of
 from service.pipeline.batch import Batch
 from service.pipeline.decode import Unreadable
-from service.pipeline.decoded_batch import MAX_ENTRY_EVENTS, DecodedBatch
+from service.pipeline.decoded_batch import MAX_ENTRY_SIZE_FACTOR, DecodedBatch
 from service.pipeline.event_router import EventRouter
 from service.pipeline.letters import COPIED_BYTES, ERROR_LENGTH, OWN_LETTERS
 from service.ports.commit import PartChange
@@ -247,7 +247,7 @@ def peak_of(fields: Mapping[bytes, bytes]) -> tuple[int, Batch]:
         tracemalloc.stop()
 
 
-LARGE = MAX_ENTRY_EVENTS * MAX_EVENT
+LARGE = MAX_ENTRY_SIZE_FACTOR * MAX_EVENT
 
 
 @pytest.mark.parametrize(
