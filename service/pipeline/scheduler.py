@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from service.pipeline.batch_builder import BatchBuilder
 
 
-LARGE_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
+LARGE_BATCH_ENTRIES, LARGE_BYTES = 1000, 256 * 1024
 """Minimum entries or bytes of a large batch. A batch with large entries is large too, since it takes long."""
 
 BATCH_SECONDS = 0.25
@@ -115,4 +115,4 @@ class BatchScheduler:
 
 
 def _is_large(builder: BatchBuilder) -> bool:
-    return len(builder) >= LARGE_ENTRIES or builder.size >= LARGE_BYTES or builder.has_large
+    return len(builder) >= LARGE_BATCH_ENTRIES or builder.size >= LARGE_BYTES or builder.has_large

@@ -12,7 +12,7 @@ import structlog
 from service.pipeline import scheduler as scheduler_module
 from service.pipeline.batch_builder import LARGE_ENTRY_BYTES, BatchBuilder
 from service.pipeline.decoded_batch import Rules
-from service.pipeline.scheduler import LARGE_BYTES, LARGE_ENTRIES, BatchScheduler
+from service.pipeline.scheduler import LARGE_BATCH_ENTRIES, LARGE_BYTES, BatchScheduler
 from service.ports.storage import RawEntry
 from tests.waiting import wait_until
 
@@ -50,7 +50,7 @@ def small(number: int) -> BatchBuilder:
 
 def large(number: int) -> BatchBuilder:
     """Return a large batch: many entries if `number` is odd, else one of LARGE_BYTES."""
-    many = [RawEntry(f"{number}-{n}".encode(), [b"a", b"b"]) for n in range(LARGE_ENTRIES)]
+    many = [RawEntry(f"{number}-{n}".encode(), [b"a", b"b"]) for n in range(LARGE_BATCH_ENTRIES)]
     one = RawEntry(f"{number}-0".encode(), [b"event", b" " * LARGE_BYTES])
     return builder(many if number % 2 else [one])
 
@@ -218,7 +218,7 @@ async def test_after_a_slow_batch_the_next_one_has_fewer_entries(monkeypatch: py
     monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(monotonic=lambda: now))
     scheduler = BatchScheduler(process, 2)
     assert scheduler.entries_at_most is None
-    seconds = {LARGE_ENTRIES: LARGE_ENTRIES / 8000, 1: 1.0}
+    seconds = {LARGE_BATCH_ENTRIES: LARGE_BATCH_ENTRIES / 8000, 1: 1.0}
     await scheduler.schedule(large(1))
     await scheduler.drain(10)
     assert scheduler.entries_at_most == 8000 * scheduler_module.BATCH_SECONDS
