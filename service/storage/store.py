@@ -295,15 +295,15 @@ class RedisStorage:
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
         """Return the responses that are ready or idle, independent of a batch."""
-        return await self._look(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
+        return await self._survey(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
         """Return at most `at_most` of the responses beyond `max_open` open ones."""
-        return await self._look(
+        return await self._survey(
             0, 0, max_open, min(at_most or commit_plan.MAX_RESPONSES, commit_plan.MAX_RESPONSES)
         )
 
-    async def _look(self, idle_timeout_ms: int, at_most: int, max_open: int, surplus: int) -> Survey:
+    async def _survey(self, idle_timeout_ms: int, at_most: int, max_open: int, surplus: int) -> Survey:
         keys = [self._keys.names.deltas, self._keys.open, self._keys.waiting, self._keys.owners]
         place = random.random()  # noqa: S311 - no secret
         args = [idle_timeout_ms, at_most, commit_plan.STALLED_MS, max_open, place, surplus]
