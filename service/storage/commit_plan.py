@@ -186,9 +186,9 @@ class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fragments: int
     known: bool
     limit: int
-    opened: int | bool
+    opening_alert: int | bool
     digests: list[str]
-    contradicted: int | bool
+    contradiction_alert: int | bool
 
 
 def plan_commit(
@@ -276,7 +276,7 @@ def _responses_us(plan: ScriptPlan) -> float:
     us = _GROWING_LOG_US * plan.log_count + _RESPONSE_US * len(plan.responses)
     for response in plan.responses:
         us += _PART_US * len(response.parts) + _ENDING_US * len(response.endings) / 2
-        us += _OPENED_US * sum([part.opened is not False for part in response.parts])
+        us += _OPENED_US * sum([part.opening_alert is not False for part in response.parts])
         if response.closing_ms:
             us += _CLOSING_RESPONSE_US
     return us
@@ -470,9 +470,10 @@ class _FullResponses:
             fragments=len(part_change.deltas),
             known=known,
             limit=self._bytes_limit if part_change.deltas else self._closing_bytes_limit,
-            opened=part_change.opening_alert is not None and self._alert(part_change.opening_alert),
+            opening_alert=part_change.opening_alert is not None and self._alert(part_change.opening_alert),
             digests=[digest for digest, _ in commit.stated_texts(change, part_change)] if closings else [],
-            contradicted=part_change.contradicted is not None and self._alert(part_change.contradicted),
+            contradiction_alert=part_change.contradicted is not None
+            and self._alert(part_change.contradicted),
         )
 
     def letters(self) -> list[tuple[int, list[str], int, int]]:

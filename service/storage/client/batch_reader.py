@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _TICKS = 3
 """Number of reads of a lingering batch after its first one."""
 
-_LARGE_ENTRIES = 200
+_NO_LINGER_ENTRIES = 200
 """Entries of a batch that does not linger, since the fixed cost of a commit is small beside theirs."""
 
 _OTHERS_BLOCK_MS = 5
@@ -309,7 +309,7 @@ class BatchReader:
     def _is_due(self, request: Request, now: float) -> bool:
         return (
             now >= request.opened_at + self._linger
-            or request.batch.entry_count >= _LARGE_ENTRIES
+            or request.batch.entry_count >= _NO_LINGER_ENTRIES
             or request.missing <= 0
             or request.is_alone
             or self._reads.blocked

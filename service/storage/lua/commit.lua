@@ -137,13 +137,13 @@ local NOTHING = {}
 -- Each run creates its functions anew, so those for responses are only created if the batch has any.
 if #RESPONSES > 0 then
   -- Return a part as a table. `known`: the worker knows that the log is stored and does not expire soon. `limit`:
-  -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opened`, `contradicted`: the blob of an
-  -- alert's entry or false.
+  -- maximum bytes of the log. `digests`: of the texts in the batch's closings. `opening_alert`, `contradiction_alert`:
+  -- the blob of the alert's entry or false.
   local function part_of(values)
-    local log, chunk, field, fragments, known, limit, opened, digests, contradicted = unpack(values)
+    local log, chunk, field, fragments, known, limit, opening_alert, digests, contradiction_alert = unpack(values)
     return {
       log = KEYS[log], chunk = blob(chunk), field = field, fragments = fragments, known = known, limit = limit,
-      opened = opened, digests = digests, contradicted = contradicted,
+      opening_alert = opening_alert, digests = digests, contradiction_alert = contradiction_alert,
     }
   end
 
@@ -258,12 +258,13 @@ if #responses > 0 then
     return fragments, fragments > 0 and bytes + #data .. ':' .. fragments
   end
 
-  -- Set `marker` of a response: the state's fields that its marker key preserves; false if the state exists, and NOTHING
-  -- if neither does. So it is true in a condition if the state is missing.
+  -- Set `rebuilt_fields` of a response, which is nil before. It is false if the state exists. Otherwise it has the
+  -- fields with which the state begins again: those that the marker preserves, or NOTHING without a marker. So it is
+  -- true in a condition if the state is missing.
   local function load_marker(response)
-    response.marker = false
+    response.rebuilt_fields = false
     if redis.call('HLEN', response.state) > 0 then return end -- fails too if the key has another type
-    response.marker = NOTHING
+    response.rebuilt_fields = NOTHING
     local packed = redis.call('GET', response.marker_key)
     if not packed then return end
     local marker, fields, parts = cmsgpack.unpack(packed), {}, 0
@@ -277,22 +278,22 @@ if #responses > 0 then
       parts = parts + 1
     end
     fields['parts'] = tostring(parts)
-    response.marker = fields
+    response.rebuilt_fields = fields
   end
 
   -- Return fields of a response's state or marker, as so many values; false or nil for one that is not set.
   local function stored(response, ...)
-    if response.marker == nil then load_marker(response) end
-    if not response.marker then return unpack(redis.call('HMGET', response.state, ...)) end
+    if response.rebuilt_fields == nil then load_marker(response) end
+    if not response.rebuilt_fields then return unpack(redis.call('HMGET', response.state, ...)) end
     local values = {}
-    for n = 1, select('#', ...) do values[n] = response.marker[select(n, ...)] or false end
+    for n = 1, select('#', ...) do values[n] = response.rebuilt_fields[select(n, ...)] or false end
     return unpack(values)
   end
 
   -- Return the number of a response's parts. States of v0.1.0 have no field `parts`.
   local function parts_of(response)
     local parts = tonumber(stored(response, 'parts'))
-    if parts or response.marker then return parts or 0 end
+    if parts or response.rebuilt_fields then return parts or 0 end
     parts = 0
     for _, field in ipairs(redis.call('HKEYS', response.state)) do
       if string.sub(field, 1, 5) == 'part:' then parts = parts + 1 end
@@ -312,13 +313,13 @@ if #responses > 0 then
     return registers
   end
 
-  -- Add a finished part to `contradicted` if the batch has another text than the one with the digest `known`, but no
-  -- alert about it, and none was raised before.
-  local function compare(r, response, p, part, known, was_raised)
-    if not known or part.contradicted or was_raised then return end
+  -- Add a finished part to `contradicted` if the batch has another text than the stored one, but no alert about it, and
+  -- none was raised before.
+  local function note_contradiction(r, response, p, part, stored_digest, was_raised)
+    if not stored_digest or part.contradiction_alert or was_raised then return end
     for _, digest in ipairs(part.digests) do
-      if digest ~= known then
-        contradicted[#contradicted + 1] = {r - 1, p - 1, known, registers_of(response)}
+      if digest ~= stored_digest then
+        contradicted[#contradicted + 1] = {r - 1, p - 1, stored_digest, registers_of(response)}
         return
       end
     end
@@ -336,11 +337,11 @@ if #responses > 0 then
     part.bytes = redis.call('STRLEN', part.log)
     if part.bytes == 0 then
       local field = part.field
-      local status, known, was_raised =
+      local status, digest, was_raised =
         stored(response, 'part:' .. field, 'digest:' .. field, 'contradicted:' .. field)
       part.done = status == 'done'
-      if part.done then return compare(r, response, p, part, known, was_raised) end
-      if part.known or (response.context_known and response.marker) then response.missing_data = true end
+      if part.done then return note_contradiction(r, response, p, part, digest, was_raised) end
+      if part.known or (response.context_known and response.rebuilt_fields) then response.missing_data = true end
       if not status then
         response.new_parts = response.new_parts + 1
         if parts_of(response) + response.new_parts > PARTS_LIMIT then crowded[#crowded + 1] = {r - 1, p - 1} end
@@ -360,8 +361,8 @@ if #responses > 0 then
   -- exceeds a limit. An announced text counts as a part, in addition to the part that its deltas form.
   local function add_notes(response)
     if response.notes_count == 0 then return false end
-    if response.marker == nil then load_marker(response) end
-    local fields = response.marker and 0 or redis.call('HLEN', response.state)
+    if response.rebuilt_fields == nil then load_marker(response) end
+    local fields = response.rebuilt_fields and 0 or redis.call('HLEN', response.state)
     if fields + response.notes_count > FIELDS_ONCE + FIELDS_A_PART * PARTS_LIMIT then return true end
     for n = 2, #response.notes, 2 do
       if add_large_bytes(response, #blob(response.notes[n]) - NOTE_BYTES) then return true end
@@ -373,16 +374,17 @@ if #responses > 0 then
   for r, response in ipairs(responses) do
     for p, part in ipairs(response.parts) do
       check_part(r, response, p, part)
-      has_alerts = has_alerts or part.opened or part.contradicted
+      has_alerts = has_alerts or part.opening_alert or part.contradiction_alert
       if part.done then late_events = late_events + (pending and count_pending(entries_of_responses[r][1][p]) or part.fragments) end
     end
     if #response.parts == 0 then
       load_marker(response)
-      if response.context_known and response.marker then response.missing_data = true end
+      if response.context_known and response.rebuilt_fields then response.missing_data = true end
     end
     if add_notes(response) then too_many_notes[#too_many_notes + 1] = r - 1 end
     if response.missing_data then missing_data[#missing_data + 1] = r - 1 end
-    if response.marker == nil then must_be_a('hash', response.state) end -- else `load_marker` has looked at the state
+    -- `load_marker` has looked at the other states.
+    if response.rebuilt_fields == nil then must_be_a('hash', response.state) end
   end
 end
 
@@ -510,7 +512,9 @@ if #responses > 0 then
   local function add_registers(response, changes)
     local registers, earlier_values, names, any_new = response.registers, {}, {}, false
     for n = 1, #registers, 2 do names[#names + 1] = 'ctx:' .. registers[n] end
-    if #names > 0 and not response.marker then earlier_values = redis.call('HMGET', response.state, unpack(names)) end
+    if #names > 0 and not response.rebuilt_fields then
+      earlier_values = redis.call('HMGET', response.state, unpack(names))
+    end
     for n, name in ipairs(names) do
       local earlier, value = earlier_values[n], registers[2 * n]
       if not earlier or value < earlier then
@@ -532,9 +536,9 @@ if #responses > 0 then
 
   -- Add to a counter of a response's state: in `changes` if there is no state, else at once.
   local function add_to_counter(response, name, n, changes)
-    if response.marker then
+    if response.rebuilt_fields then
       changes[#changes + 1] = name
-      changes[#changes + 1] = string.format('%.0f', (tonumber(response.marker[name]) or 0) + n)
+      changes[#changes + 1] = string.format('%.0f', (tonumber(response.rebuilt_fields[name]) or 0) + n)
     else
       redis.call('HINCRBY', response.state, name, n)
     end
@@ -547,7 +551,7 @@ if #responses > 0 then
     local adds = #endings > 0 or #notes > 0
     local renews = adds or #response.registers > 0
     -- Rebuild the state from the marker; it expires again once the response is settled.
-    for field, value in pairs(response.marker or NOTHING) do
+    for field, value in pairs(response.rebuilt_fields or NOTHING) do
       adds, renews = true, true
       changes[#changes + 1] = field
       changes[#changes + 1] = value
@@ -601,17 +605,18 @@ local opened, disputed, reported_crowds = {}, {}, {}
 if has_alerts then
   -- Add the alerts of a part to the stream, unless an earlier call has.
   local function raise_alerts(r, response, p, part)
-    local is_new = response.marker and not response.marker['alerted:' .. part.field]
-    if part.opened and not part.done
+    local is_new = response.rebuilt_fields and not response.rebuilt_fields['alerted:' .. part.field]
+    if part.opening_alert and not part.done
       and (is_new or not redis.call('HGET', response.state, 'alerted:' .. part.field)) then
-      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.opened)))
+      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.opening_alert)))
       redis.call('HSET', response.state, 'alerted:' .. part.field, '1')
       response.changes[#response.changes + 1] = 'alerted:' .. part.field
       response.changes[#response.changes + 1] = '1'
       opened[#opened + 1] = {r - 1, p - 1}
     end
-    if part.contradicted and part.done and not redis.call('HGET', response.state, 'contradicted:' .. part.field) then
-      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.contradicted)))
+    if part.contradiction_alert and part.done
+      and not redis.call('HGET', response.state, 'contradicted:' .. part.field) then
+      redis.call('XADD', ALERTS, '*', cmsgpack.unpack(blob(part.contradiction_alert)))
       redis.call('HSET', response.state, 'contradicted:' .. part.field, '1')
       add_to(COUNTS, 'contradicted', 1)
       disputed[#disputed + 1] = {r - 1, p - 1}
@@ -748,7 +753,7 @@ local function load(r)
   local response, parts = responses[r], {}
   for _, part in ipairs(response.parts) do parts['part:' .. part.field] = part end
   -- Without a state before, this run has written all that is there now. (A dead letter also sets a field.)
-  local is_new = response.marker == NOTHING and response.changes and #LETTERS == 0
+  local is_new = response.rebuilt_fields == NOTHING and response.changes and #LETTERS == 0
   local state, chunks = is_new and response.changes or redis.call('HGETALL', response.state), {}
   local applied = applied_endings(state)
   if applied then

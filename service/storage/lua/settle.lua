@@ -269,15 +269,15 @@ local function remove_name(key, subject, others)
 end
 
 -- Add the counts of this run to a bucket. The weight of a name is its number of responses.
-local function count_in(key, weights, tally_of)
+local function count_in(key, weights, sums_of)
   local others = {}
-  for subject, tally in pairs(tally_of) do
-    local scope, name = tally.scope, tally.name
-    local replaced = add_weight(weights, plan.names_at_most, subject, tally.responses)
+  for subject, sums in pairs(sums_of) do
+    local scope, name = sums.scope, sums.name
+    local replaced = add_weight(weights, plan.names_at_most, subject, sums.responses)
     if replaced then remove_name(key, replaced, others) end
-    add_to(key, field_of('responses', scope, name), tally.responses)
-    add_to(key, field_of('refused', scope, name), tally.refused)
-    if tally.blocked > 0 then add_to(key, field_of('blocked', scope, name), tally.blocked) end
+    add_to(key, field_of('responses', scope, name), sums.responses)
+    add_to(key, field_of('refused', scope, name), sums.refused)
+    if sums.blocked > 0 then add_to(key, field_of('blocked', scope, name), sums.blocked) end
   end
   for field, n in pairs(others) do add_to(key, field, n) end
 end

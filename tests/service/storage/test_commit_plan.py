@@ -252,9 +252,9 @@ def test_a_new_part_is_sent_in_full() -> None:
         fragments=2,
         known=False,
         limit=10_000,
-        opened=False,
+        opening_alert=False,
         digests=[],
-        contradicted=False,
+        contradiction_alert=False,
     )
     assert call.chunk().item_id == "msg_1"
     assert [fragment.delta for fragment in call.chunk().fragments] == ["a", "b"]
@@ -358,7 +358,7 @@ def test_an_alert_is_news() -> None:
     events.change.parts[PART].opening_alert = alert()
     call = events.plan(known_part())
     assert call.only_part.known, "known data is left out as well"
-    assert unpacked(call.blob(call.only_part.opened)) == entry_of_alert(alert(), "t")
+    assert unpacked(call.blob(call.only_part.opening_alert)) == entry_of_alert(alert(), "t")
 
 
 def test_a_large_log_is_looked_at_chunk_by_chunk() -> None:
