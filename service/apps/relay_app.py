@@ -123,7 +123,7 @@ class RelayApp:
 
     @property
     def started(self) -> bool:
-        """True once a destination has its consumer groups, or there is none."""
+        """True once a destination has its consumer groups, or the file has no destination."""
         return self._started and (not self._serving or any(each.ready for each in self._serving.values()))
 
     def not_ready(self) -> list[str]:

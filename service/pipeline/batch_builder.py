@@ -1,4 +1,7 @@
-"""Build the batches of one `xreadgroup`: small entries first, large ones in batches of their own."""
+"""Build the batches of one read: small entries first, large ones in batches of their own.
+
+A read is one call of `ReadingClient.xreadgroup`, which may send several commands.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ LARGE_BATCH_BYTES = 128 * 1024
 
 
 class BatchBuilder:
-    """The entries of one `xreadgroup`, decoded as they arrive, as batches of at most `max_bytes`.
+    """The entries of one read, decoded as they arrive, as batches of at most `max_bytes`.
 
     Large entries come last, in batches of their own, so that other entries need not wait for them. The order
     of processing does not change any text.

@@ -76,7 +76,7 @@ class _Settling:
     keys: frozenset[StreamKey]
     ended: asyncio.Future[None]
     skipped: set[StreamKey] = field(default_factory=set)
-    """Responses among them that other tasks skipped, since this settlement is under way."""
+    """Responses among them that other tasks skipped because this settlement has them."""
 
 
 class _MustBeCutError(Exception):
@@ -138,7 +138,7 @@ class BatchProcessor:
         return self._storage.replication_id
 
     def builder(self, entries: Sequence[RawEntry] = ()) -> BatchBuilder:
-        """Return a builder for the entries of one `xreadgroup`, with `entries` already in it."""
+        """Return a builder for the entries of one read (see `batch_builder.py`), with `entries` in it."""
         # Before the first commit, the time would be that of this machine.
         read_ms = self._storage.now_ms if self.replication_id else 0
         builder = BatchBuilder(
@@ -287,7 +287,10 @@ class BatchProcessor:
         await self._load_and_settle(committed.ready, low_water, replication_id)
 
     async def _settle_skipped(self, mark: _Settling) -> None:
-        """Settle the responses that others skipped for an ended settlement, if they are still ready."""
+        """Settle the responses that other tasks skipped during a settlement that has now ended.
+
+        Those that are no longer ready are left out.
+        """
         if mark.skipped:
             survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
             ready = [key for key in survey.ready if key in mark.skipped]

@@ -108,7 +108,8 @@ async def _write(
 ) -> set[PartKey]:
     """Write settlements; return the parts that were written.
 
-    A settlement that fails is given up: its key goes into `aside`, and its later pieces are skipped.
+    The response of a settlement that fails is set aside: its key goes into `aside`, and its later pieces are
+    skipped.
     """
     written: set[PartKey] = set()
     calls = deque([settlements])

@@ -94,7 +94,8 @@ class Committed:
     """The result of a commit."""
 
     overflowing: Sequence[PartKey] = ()
-    """Parts that would exceed the limits of a part. If there are any, nothing was written."""
+    """Parts that would exceed their own limits, or the byte limit of their response. If there are any,
+    nothing was written."""
     pieces: int = 1
     """Number of commits into which the batch must be cut, because one would block the server for too long. If
     it is above 1, nothing was written."""
@@ -154,7 +155,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class LoadedResponse:
-    """A stored response, and the version that a settlement of it must still find."""
+    """A stored response and its version.
+
+    If the version has changed by the time of its settlement, the response goes on waiting.
+    """
 
     state: ResponseState
     version: int
@@ -210,7 +214,7 @@ class ResponseOutcome:
     cancelled: bool = False
     """True if it was cancelled; it is then counted only if it was refused."""
     refusing: Collection[Kind] = ()
-    """Kinds of text that count as refused: so does a response with an opening alert of such a text."""
+    """Kinds of text that make a response count as refused once the opening alert of one is raised."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,12 @@ _BYTES_A_US = 450
 """Estimated bytes of arguments that the server processes in a microsecond."""
 
 UNCOUNTED_BYTES = 64 * 1024
-"""First bytes of each part that do not count for the limit of its response. (A settlement reads the whole
-response.)"""
+"""First bytes of each part that do not count for the limit of its response. (A response has a limit because a
+settlement reads it whole.)"""
 
 _SMALL_LOG_BYTES = 2048
-"""Maximum bytes of a small log, if no other worker has appended to it: EXACT_BYTES of commit.lua."""
+"""Maximum bytes that this worker has sent to a log that counts as small; others may have sent more. It is
+EXACT_BYTES of commit.lua."""
 
 _RENEWALS_PER_TTL = 4
 """Times that the TTL of an active part is set again before it would expire."""
@@ -299,9 +300,9 @@ class _GrowingLogs:
         self._now = now
 
     def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse) -> bool:
-        """Add a response if storage has its parts and the batch only adds fragments; return whether.
+        """Add a response if storage has its parts and the batch only adds fragments.
 
-        `sent_response` is its data that was sent before.
+        Return True if it was added. `sent_response` is its data that was sent before.
         """
         if not change.parts or change.endings or change.effect_entries:
             return False

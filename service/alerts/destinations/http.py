@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from service.alerts.destinations.options import HttpOptions
 
 _MAX_BODY = 4096
-"""Maximum bytes of a response body that are read; a person sees only its first line."""
+"""Maximum bytes of a response body that are read; a person sees at most 200 characters of it."""
 _BODY_SECONDS = 2.0
 """Maximum seconds to read the body. A slow body changes nothing: the verdict depends on the status."""
 _SMALLEST_UNIX_TIME = 1e9

@@ -5,7 +5,8 @@ accept             decide what to do with alerts that were read (_divide); finis
 Windows.place      hold the message for a digest, or
 Schedule.add       add it to the schedule, behind messages about the same part
 _give_up_expired   give up messages `give_up_after` seconds after their alert
-_send              begin attempts while the lease is held, no pause lasts, and the rate limit allows it;
+_send              begin attempts while the lease is held, no pause is in effect, and the rate limit
+                   allows it;
                    give up every message while the destination is disabled
 _attempt           deliver the message once:
   delivered          _record_delivered: record and acknowledge its alerts, so that they are no longer pending
@@ -15,8 +16,8 @@ _attempt           deliver the message once:
 
 Memory holds only alerts that are pending in Redis anyway: if the process ends at any point, the next lease
 holder takes all of them over. An alert that was delivered but not yet acknowledged is then delivered again,
-with the same id. Each alert that made a message has one `Delivery`, which is recorded with its
-acknowledgement.
+with the same id. Each alert that made a message, and each unreadable entry, has one `Delivery`, which is
+recorded with its acknowledgement.
 """
 
 from __future__ import annotations

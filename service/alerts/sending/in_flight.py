@@ -1,4 +1,7 @@
-"""Limit the messages in flight: readers wait while the limit is reached."""
+"""Limit the messages in flight: those accepted and not yet recorded as delivered or given up.
+
+Readers wait while the limit is reached.
+"""
 
 from __future__ import annotations
 

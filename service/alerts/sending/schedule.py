@@ -89,7 +89,7 @@ class Schedule:
         self._put(message, at)
 
     def _put(self, message: OutgoingMessage, at: float) -> None:
-        """Add a slot for the first message of its lanes."""
+        """Add a slot for a message that is the first in all of its lanes."""
         rank = min(_rank(each) for lane in message.lanes for each in self._lanes[lane])
         self._slots[message] = slot = _Slot(message, at, next(self._numbers), rank)
         self._push(slot)

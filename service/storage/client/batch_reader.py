@@ -1,9 +1,11 @@
 """Read the batches of several streams over one connection, and let each batch grow for a few milliseconds.
 
-1. A stream has a `Request` while its subscriber waits for a batch. One XREADGROUP reads all streams with a
-   request. It blocks until an entry comes, unless a batch is open or a subscriber is at work. (Requests
-   want different numbers of entries if these differ in size. They have a command each, and share one that
-   blocks.)
+1. A stream has a `Request` while its subscriber waits for a batch. One read covers all streams with a
+   request. It blocks until an entry comes or `block_ms` have passed: at most `_OTHERS_BLOCK_MS` while another
+   subscriber is at work, and not at all while a batch is open. A read that blocks is one XREADGROUP, with the
+   smallest number of entries that a request wants. (Requests want different numbers if their entries differ
+   in size.) A read that does not block has a command for each number. If the numbers differ, the read after
+   one that brought entries does not block either.
 2. A stream with a backlog gets further commands in the same round trip, for larger batches
    (`read_plan.py`).
 3. A batch with entries stays open for `linger` seconds after its first one, and the streams are read again

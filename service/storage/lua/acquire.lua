@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Acquire a free lease, or extend the caller's own lease. It may do so while memory is full: a relay that lost its lease
--- would send alerts again, and nobody would measure how full the memory is.
+-- would send alerts again. The worker that measures the memory holds such a lease too.
 --
 -- KEYS  1 lease
 -- ARGV  1 the caller's name   2 duration in ms

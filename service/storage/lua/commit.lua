@@ -6,8 +6,9 @@
 -- pending and the worker commits them again. (The phases are not functions, because each run creates its functions anew,
 -- and one that uses many locals takes a microsecond to create.)
 --
--- To most responses a batch only adds fragments, in logs that the worker knows to be stored. Such a growing log is a
--- key with a chunk, and nothing else. All other responses are listed in RESPONSES, with all that is to be written.
+-- To most responses a batch only adds fragments, in logs that the worker knows to be stored. For such a growing log,
+-- the call has one key and one chunk, and nothing else. All other responses are listed in RESPONSES, with all that is
+-- to be written.
 --
 -- KEYS  1 input stream   2 dead letters   3 alerts   4 counts   5 open   6 waiting   7 weights of types
 --       8 weights of fields left out   9 owners of pending entries
@@ -16,8 +17,9 @@
 --       3 the batch's entry ids in ascending order, separated by spaces
 --       4 the plan: a MessagePack array, its items by position (see the names below; commit_plan.py has the same)
 --       5 the entries of each effect, MessagePack, read only if some entries were acknowledged before. Entries are
---         indexes into the batch, from 0: {responses {{parts {{entry, …}, …}, other effects {entry, …}}, …},
---         counts {{entry, …}, …}, growing logs {{entry, …}, …}}
+--         indexes into the batch, from 0: {responses {{parts {{entry of each fragment, repeats included, …}, …},
+--         other effects {entry, …}}, …}, counts {{entry of each event, …}, …},
+--         growing logs {{entry of each fragment, …}, …}}
 --       6… blobs, which the plan refers to by index, from 1: chunks, endings, notes, original entries of dead letters, and
 --         entries of alerts (the fields of each as consecutive MessagePack values); last, a chunk for each growing log
 -- Returns {a map in MessagePack, loaded, …}. Responses, parts, logs and entries in it are indexes into the plan or the
@@ -26,7 +28,8 @@
 --         now_ms             the server's time
 --         If the map has any of these fields, the script has written nothing:
 --         surviving_entries  set if the replication id is not REPLICATION_ID: entries of the batch that the server has
---         overflowing        {{response, part}, …}: parts that would exceed the limit of bytes or fragments
+--         overflowing        {{response, part}, …}: parts that would exceed their own limits of bytes or fragments, or
+--                            their response's limit of bytes
 --         crowded            {{response, part}, …}: new parts beyond the limit of parts per response
 --         too_many_notes     responses that would exceed the limits of notes, endings of items or announced texts
 --         missing_data       responses for which the worker omitted data as already stored, but the data is missing
@@ -35,17 +38,18 @@
 --         contradicted       {{response, part, digest, registers}, …}: finished parts. The text stored for each has this
 --                            digest, and the batch has another text but no alert about it. `registers` are those of
 --                            the response: {field, value, …}
---         The other fields:
+--         The other fields (a piece that does not acknowledge has only late_events, opened and disputed):
 --         acknowledged       number of entries acknowledged
 --         pending_entries    entries that were still pending, so that this run has counted them; absent if all were
 --         late_events        number of deltas for finished parts
 --         opened             {{response, part}, …}: parts for which the script raised the opening alert
 --         disputed           {{response, part}, …}: parts for which it raised the alert about another text
 --         reported_crowds    entries for which the dead letter about a response with too many parts was written
---         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry or '', id
---                            of the last delivered entry if none is pending, true if a worker is stuck with the oldest
---                            pending entry, and the older pending entries with a known owner:
---                            {{id, response, stuck}, …}. Absent if no response waits to be settled
+--         low_water          {oldest_pending, last_delivered, stalled, owned}: id of the oldest pending entry without a
+--                            known owner, or ''; in that case the id of the last delivered entry, else 0-0; true if a
+--                            worker is stuck with the first one; and the older pending entries with a known owner:
+--                            {{id, response, stuck}, …}. This and the next two are absent if no response waits to be
+--                            settled
 --         ready              responses to settle, except those in `loaded`, and those of the batch with nothing left to
 --                            close, which the script has settled
 --         more               true if more responses may be ready
@@ -92,8 +96,8 @@ local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALL
 -- ACKNOWLEDGES: false for a piece of a batch that is not the last; only the last has counts and letters
 local FIRST_LOG, FIRST_CHUNK = #KEYS - LOG_COUNT, #ARGV - LOG_COUNT
 local TYPES_AT_MOST, FIELDS_AT_MOST = 1000, 200
--- A state may have this many fields for each part that PARTS_LIMIT allows. The limit keeps a state small that is read
--- with each batch, even if a producer ends one item a million times.
+-- A state may have this many fields for each part that PARTS_LIMIT allows. The state is read with each batch; the limit
+-- keeps it small even if a producer ends one item a million times.
 local FIELDS_A_PART = 8
 -- Additional fields of a state, for its context, its alerts and its counters.
 local FIELDS_ONCE = 64
@@ -243,7 +247,7 @@ if #responses > 0 then
   end
 
   -- Return two values: the number of fragments in a part's log; and the new value of its field size:<part>, or false if
-  -- the log has no fragments. Only the chunks after the size stored there are counted.
+  -- the log has no fragments. It counts only the chunks after the bytes that the stored size:<part> covers.
   local function fragments_in(response, part)
     local noted = redis.call('HGET', response.state, 'size:' .. part.field) or '0:0'
     local bytes, fragments = string.match(noted, '^(%d+):(%d+)$')
@@ -388,7 +392,8 @@ if #responses > 0 then
   end
 end
 
--- A key of another type counts as missing here. The worker then sends the response in full, and STRLEN fails above.
+-- A key of another type counts as missing here. The worker then sends the response in full, and in that call,
+-- STRLEN in `check_part` fails.
 for first = 1, SMALL_LOGS, ARGUMENTS_AT_MOST do
   local last = math.min(first + ARGUMENTS_AT_MOST - 1, SMALL_LOGS)
   for n, log in ipairs(redis.call('MGET', unpack(KEYS, FIRST_LOG + first, FIRST_LOG + last))) do
@@ -508,7 +513,8 @@ if #responses > 0 then
     end
   end
 
-  -- Add each register to `changes` unless the stored value is smaller. Return true if one was not stored before.
+  -- Add each register to `changes` unless the stored value is as small or smaller. Return true if one was not stored
+  -- before.
   local function add_registers(response, changes)
     local registers, earlier_values, names, any_new = response.registers, {}, {}, false
     for n = 1, #registers, 2 do names[#names + 1] = 'ctx:' .. registers[n] end
@@ -547,7 +553,8 @@ if #responses > 0 then
   -- Return the fields that this sets in the state.
   local function apply(response)
     local state, endings, notes, changes = response.state, response.endings, response.notes, {}
-    -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so.
+    -- True if the batch adds something. Events of finished parts alone add nothing, so a response that is over stays so
+    -- while its state exists; if only its marker is left, the state is rebuilt below.
     local adds = #endings > 0 or #notes > 0
     local renews = adds or #response.registers > 0
     -- Rebuild the state from the marker; it expires again once the response is settled.
@@ -695,9 +702,9 @@ local report = {
 }
 if waiting_count == 0 then return reply(report) end
 
--- A response can be settled once the low-water mark has passed the entry that closed it. The script reports the
--- candidates by milliseconds; the worker compares the exact ids. While another worker is stuck with older entries, it
--- also reports the waiting responses of this batch, as their texts may be certain without those entries.
+-- A response can be settled once the low-water mark has passed the entry that closed it. The script compares
+-- milliseconds; the worker compares the exact ids. While another worker is stuck with older entries, the script also
+-- reports the waiting responses of this batch, as their texts may be certain without those entries.
 local oldest_pending, stalled, owned = oldest_pending_of(INPUT, GROUP, STALLED_MS, OWNERS)
 local last_delivered = oldest_pending == '' and last_delivered_of(INPUT, GROUP) or '0-0'
 local mark_ms = string.match(oldest_pending ~= '' and oldest_pending or last_delivered, '^%d+')
@@ -721,7 +728,8 @@ if stalled then
   end)
 end
 
--- Return true if the low-water mark has passed an arrival; false too if numbers cannot say so exactly.
+-- Return true if the low-water mark has passed an arrival; false also while an older pending entry has a known owner,
+-- or if the id is too large to compare exactly.
 local function is_passed(arrival)
   local id = string.match(arrival, '^%d+%-%d+')
   if #owned > 0 or string.find(id, NOT_EXACT) then return false end

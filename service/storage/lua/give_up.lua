@@ -1,5 +1,5 @@
 #!lua
--- Add an alert that could not be delivered to the undelivered alerts, add its delivery, and acknowledge it.
+-- Copy an undeliverable alert to the stream of undelivered alerts, add its delivery, and acknowledge it.
 -- The script does nothing unless the alert is pending, so this happens once. The server copies the fields, so a
 -- long text does not travel to the client and back.
 --

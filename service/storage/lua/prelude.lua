@@ -55,9 +55,9 @@ local function id_of_age(ms)
   return string.format('%.0f-0', math.max(math.floor(server_ms() / 1000) * 1000 - ms, 0))
 end
 
--- Return the first entry that a group of the stream still needs, whether it is pending, and the group. That is the oldest
--- pending entry of the group, or its last delivered one if none is pending. Only groups with this name prefix count, or
--- with `whole` the group of this name; nil if the stream has none.
+-- Find the group that is furthest behind, among those with this name prefix (with `whole`: of this name). Return three
+-- values: its oldest pending entry, or its last delivered one if none is pending; true if that entry is pending; and
+-- the group. Return nil if there is no such group.
 local function needed_of(stream, prefix, whole)
   local needed, is_pending, slowest
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -85,7 +85,8 @@ local OWNED_AT_MOST = 1000
 
 -- Return four values about a group's pending entries. `owners` is a hash from entry id to the response that the entry
 -- belongs to.
---   1 id of the oldest pending entry that is not in `owners`; '' if none is pending
+--   1 id of the oldest pending entry that is not in `owners`; '' if there is none. At most OWNED_AT_MOST owners are
+--     looked up; the next entry counts as one without an owner
 --   2 true if a worker is stuck with that entry: it has held the entry for more than `stalled_ms`
 --   3 the older pending entries that are in `owners`: {{id, response, true if a worker is stuck with it}, …}
 --   4 id of the oldest pending entry; '' if none is pending

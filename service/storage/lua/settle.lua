@@ -13,7 +13,8 @@
 --                         outcome {alerts {type, entry}, counted_for {{scope, name}, …}, buckets {number, …},
 --                         refused, blocked, cancelled, refusing {kind, …}}}; each response is in one settlement
 --                        An entry to write (message, an alert) is the index of a blob, from 1.
---                        Absent if there are none: late, partial, earlier, contradictions, refused, blocked, cancelled
+--                        Absent if not needed or false: unsettled_ms, idle_since_ms, partial, earlier, late, opened,
+--                        finished, contradicted, contradictions, outcome, refused, blocked, cancelled
 --                        version: the state's version that was read
 --                        applied_endings: arrivals of applied endings, to be deleted
 --                        unsettled_ms: ms of the entry that the response waits for; absent if it does not wait
@@ -28,13 +29,14 @@
 --         marker_ttl_ms  TTL of the marker of a response that is over
 --         over_ttl_ms    TTL of the state of a response that is over
 --         item_ttl_ms    TTL of a finished item
---         buckets        {key, names, start_ms, expires_ms}: the hash and the time range in which responses that are
---                        over are counted, and the sorted set of the names in it, by weight
+--         buckets        {key, names, start_ms, expires_ms}: counts of the responses that are over in a time range.
+--                        key: the hash of the counts; names: the sorted set of the counted names, by weight;
+--                        start_ms, expires_ms: the time range
 --         replication_id        the replication id under which the responses and the low-water mark were read
 --         names_at_most  maximum number of names in a bucket; a replaced name is counted as `other`
 --         other          the name under which replaced names are counted
 --       2… blobs, the entries to write: the fields of each as consecutive MessagePack values
--- Returns MessagePack: {written, raised, late}, all empty if the replication id has changed
+-- Returns MessagePack: {written, raised, late}; {{}, {}, 0}, with nothing written, if the replication id has changed
 --         written  {{settlement, closed}, …}: the indexes from 0 of the texts that this run has written
 --         raised   ids of the alerts that it has raised
 --         late     number of deltas after the closing event that it has counted
@@ -107,7 +109,7 @@ local function note_types(settlement)
   end
 end
 
--- Read what the next phase compares. Like TYPE, these reads fail if a key has another type.
+-- Read what the next phase compares. Like `must_be_a`, these reads fail if a key has another type.
 for s, settlement in ipairs(plan.settlements) do
   note_types(settlement)
   local state, marker = KEYS[settlement.state], KEYS[settlement.marker]
@@ -223,8 +225,8 @@ end
 
 -- Apply the effects of a response's end: raise its alerts, each type once, and count the response once. It counts as
 -- refused if its reason says so or a part of a kind in `refusing` has raised its alert, else as blocked if a filter
--- stopped it. A cancelled response counts only if it was refused. `state` gets the fields that this adds. None means that
--- the state is missing, because the effects were applied before.
+-- stopped it. A cancelled response counts only if it was refused. `state` gets the fields that this adds. A state
+-- without fields is missing: the effects were applied before.
 local function conclude(key, state, outcome)
   if not next(state.fields) then return end
   for _, alert in ipairs(outcome.alerts) do

@@ -11,7 +11,7 @@
 -- Returns a map in MessagePack:
 --         replication_id  as in commit.lua
 --         now_ms          the server's time
---         low_water       as in commit.lua
+--         low_water       as in commit.lua, but always with the id of the last delivered entry
 --         ready           responses to settle
 --         more            true if more responses may be ready
 --         idle            {response, ms of its last activity, …}
