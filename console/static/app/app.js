@@ -15,7 +15,8 @@ import { Response } from "./response_view.js";
 import { Search } from "./search_view.js";
 
 const VIEWS = { now: ["Now", Now], alerts: ["Alerts", Alerts], rates: ["Rates", Rates], health: ["Health", Health], search: ["Search", Search] };
-const UNLISTED = { response: ["Response", Response] };
+/** All views, without a prototype: any word may stand in a link. */
+const ALL_VIEWS = { __proto__: null, ...VIEWS, response: ["Response", Response] };
 
 /** A view that fails says so, and leaves the others. */
 class Safe extends Component {
@@ -60,8 +61,8 @@ export function App() {
   const parameters = useUrl();
   const me = useGet("me", {});
   const [help, setHelp] = useState(false);
-  const view = { ...VIEWS, ...UNLISTED }[parameters.view] ? parameters.view : "now";
-  const [title, View] = { ...VIEWS, ...UNLISTED }[view];
+  const view = ALL_VIEWS[parameters.view] ? parameters.view : "now";
+  const [title, View] = ALL_VIEWS[view];
   const to = (name) => () => go({ view: name, texts: parameters.texts });
 
   useEffect(() => {
