@@ -51,7 +51,10 @@ class FragmentColumns(NamedTuple):
 
     @property
     def first_number(self) -> int | None:
-        """First sequence number, if each number is one more than the previous one; else None."""
+        """First sequence number, if each number is one more than the previous one.
+
+        None if they are not consecutive, if a fragment has no number, or if there is no fragment.
+        """
         start = self.numbers[0] if self.numbers else None
         if start is None or self.numbers != [*range(start, start + len(self.numbers))]:
             return None
@@ -67,11 +70,11 @@ class Assembly(NamedTuple):
     first_sequence_number: int | None
     last_sequence_number: int | None
     numbered: bool = True
-    """True if sequence numbers decided order and repeats: then a later repeat cannot change the text."""
+    """True if sequence numbers decided the order (rule 2), so that another repeat cannot change the text."""
 
 
 def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
-    """Join fragments, given in any order and with any repeats."""
+    """Join fragments by the rules above; they may come in any order and with any repeats."""
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     numbered = _by_number(arrived)
     ordered = arrived if numbered is None else numbered
@@ -86,7 +89,7 @@ def assemble(fragments: Iterable[StoredFragment]) -> Assembly:
 
 
 def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list[int]]:
-    """Return the sorted arrivals, and for each the UTF-16 length of the text assembled up to it."""
+    """Return the fragments' arrivals, sorted, and the UTF-16 length of the text up to and including each."""
     arrived = sorted({fragment.arrival: fragment for fragment in fragments}.values())
     lengths, by_number = [], dict[int, str]()
     numbered, distinct, all_units = True, 0, 0
@@ -105,7 +108,7 @@ def lengths_of(fragments: Iterable[StoredFragment]) -> tuple[list[Arrival], list
 def _by_number(arrived: list[StoredFragment]) -> list[StoredFragment] | None:
     """Return the fragments in the order of their numbers, without repeats.
 
-    Return None if a fragment has no number, or if two different ones have the same.
+    Return None if a fragment has no number, or if a number has two different deltas.
     """
     by_number: dict[int, StoredFragment] = {}
     for fragment in arrived:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class StatedText(NamedTuple):
-    """An authoritative text of a part (may be empty): from a closing, or from the response's final copy."""
+    """An authoritative text of a part, from a closing or a final copy; empty if the event gives no text."""
 
     rank: Rank
     text: str
     note: Note = NO_NOTE
     misplaced: bool = False
-    """True if the item's copy lists the text at another place than the part's."""
+    """True if the text comes from an item's ending that lists it at another place than the part's."""
 
 
 class Close(NamedTuple):
@@ -29,21 +29,24 @@ class Close(NamedTuple):
 
     at: Arrival
     ending: Ending | None
-    """The end of the response that closes the part; None if the part or its item had ended by then."""
+    """The response's ending, if it closes the part; None if the part or its item ended before or with it."""
     stated: StatedText
 
     @property
     def own(self) -> bool:
-        """Return whether the text comes from the part itself, or from its item at the part's place."""
+        """True if a closing of the part gives the text, or its item's ending at the part's own place.
+
+        False if only a final copy or a misplaced copy gives it, or no event does.
+        """
         return self.stated.rank is not Rank.RESPONSE and not self.stated.misplaced
 
 
 def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
-    """Return the first event that closes a part and leaves it with a text; None if the part stays open.
+    """Return the first event that closes a part, with the text it gives; None if the part stays open.
 
     Candidates are the part's closings, the first end of its item after a non-empty delta, and the first end
-    of the response. The part has a text if the event gives one or marks it as redacted, or if a non-empty
-    delta came by then. The end of the response closes the part in any case.
+    of the response. The end of the response always closes the part. The others close it only if they give a
+    text or mark it as redacted, or if a non-empty delta came before them.
     """
     stated: dict[Arrival, list[StatedText]] = {}
     for arrival, rank, text in log.closings:
@@ -77,9 +80,9 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
 
 
 def ended_without_text(timeline: Timeline, part: PartKey, log: PartLog) -> Arrival | None:
-    """Return the first closing of a part, or the end of its item, if earlier. None if neither came.
+    """Return the arrival of the first closing of a part or of the end of its item, whichever is earlier.
 
-    For parts without a text: `close_of` has returned None.
+    Return None if neither came. Call it only for a part without a text, for which `close_of` returns None.
     """
     item_end = timeline.item_end_from(part.output_index, log.began)
     ends = [closing.arrival for closing in log.closings]
@@ -90,9 +93,10 @@ _precedence = attrgetter("rank", "text")
 
 
 def _best(stated: list[StatedText]) -> StatedText:
-    """Return the stated text that counts among those of one event, sorted by rank.
+    """Return the stated text that decides, among those that one event gives, sorted by rank.
 
-    A text goes before a checksum, a checksum before a redaction; then the best rank counts.
+    It is the first with a text; else the first with a checksum; else the first redacted one. If there is
+    none, return an empty text of rank `RESPONSE`.
     """
     for each in stated:
         if each.text:
@@ -105,9 +109,10 @@ def _best(stated: list[StatedText]) -> StatedText:
 
 
 def _final_copy(timeline: Timeline, part: PartKey, log: PartLog, response_end: Arrival) -> Copy | None:
-    """Return the copy of a part in an end of the response; None if it lists none.
+    """Return the copy of a part in the final copy at `response_end`; None if that has no copy of the part.
 
-    The place may differ if the copy has only one text of the part's kind, and the response only one part.
+    A copy at another place counts if it is the only text of its kind in the final copy, and the part is the
+    only one of its kind in the response.
     """
     copies = timeline.copies(response_end)
     copy = copies.of(part, log.item_id)
