@@ -38,7 +38,10 @@ Registers = dict[RegisterName, Register]
 def merge_context(
     registers: Registers, context: ContextValues, entry: EntryId, *, learned: bool = False
 ) -> None:
-    """Merge the context values of an entry into the registers, in place."""
+    """Merge an entry's context values into `registers`, in place.
+
+    `learned` is True if an event gives the values, False if the producer does.
+    """
     for name, value in context.pairs():
         register, new = RegisterName(name, learned), Register(entry, value)
         before = registers.get(register)
@@ -46,7 +49,7 @@ def merge_context(
 
 
 def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterName, Register]) -> Registers:
-    """Return the registers of both; of each name, the value of the earliest entry."""
+    """Return the union of two sets of registers; of a name in both, the register of the earlier entry."""
     return {
         **registers,
         **{name: min(registers.get(name, register), register) for name, register in more.items()},
@@ -54,7 +57,7 @@ def merged(registers: Mapping[RegisterName, Register], more: Mapping[RegisterNam
 
 
 def context_of(registers: Mapping[RegisterName, Register], until: EntryId | None = None) -> ContextValues:
-    """Return the context from entries up to and including `until`; None means all entries."""
+    """Return the context that the entries up to and including `until` give; None means all entries."""
     learned_values: dict[str, str] = {}
     values: dict[str, str] = {}
     for (name, learned), (entry, value) in registers.items():

@@ -58,7 +58,7 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
-    """Return the contradictions by final copies of parts that were finished before."""
+    """Return the contradictions between parts stored as finished and final copies; at most one for a part."""
     found = []
     for part, digest in timeline.state.finished_parts.items():
         if digest is not None and digest != _EMPTY:
@@ -75,7 +75,7 @@ def _has_digest(digest: str, text: str) -> bool:
 
 
 class Other(NamedTuple):
-    """A text of a part that differs from its finished text."""
+    """A text that differs from the finished text of a part, and the event that gives it."""
 
     arrival: Arrival
     text: str
@@ -87,8 +87,8 @@ def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], b
 
     The index in a final copy does not identify a part: some servers count from 1. So a text is compared
     only if it is the only one of its kind in the copy, and the part is the only one of this kind in the
-    response so far. `is_known` returns whether a text is one that the part has had. Callers skip parts
-    without a text, such as redacted ones: a final copy does not contradict them.
+    response so far. `is_known` returns whether a text equals the finished text. Callers skip parts without a
+    text, such as redacted ones: a final copy does not contradict them.
     """
     for arrival, copy in timeline.sole_copies(part):
         if timeline.is_only_part(part, arrival) and not is_known(repair(copy.text)):

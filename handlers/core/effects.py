@@ -42,7 +42,7 @@ class ContextValues(NamedTuple):
     """Names of the values that were left out because they were too long, sorted."""
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return the names and values that are set, and each truncated name with an empty value."""
+        """Return (name, value) for each value that is set, and (`TRUNCATED` + name, "") for each left out."""
         values: Iterable[Any] = self  # zip leaves the last one out
         pairs = [
             (name, value) for name, value in zip(CONTEXT_NAMES, values, strict=False) if value is not None
@@ -80,7 +80,7 @@ class Origin(NamedTuple):
     context: ContextValues = ContextValues()
 
     def stream_key(self, item_id: str | None) -> StreamKey:
-        """Return the stream key of the event.
+        """Return the stream key of the event, from its entry's response id, else from the event's item id.
 
         Raises:
             UnattributableEventError: the entry has no response id, and the item id is missing or too long.
@@ -96,7 +96,9 @@ class Origin(NamedTuple):
         return StreamKey("item", item_id)
 
     def response_key(self, response_id: str | None) -> StreamKey:
-        """Return the stream key of an event about a whole response, which may have the response id itself.
+        """Return the stream key of an event about a whole response.
+
+        The response id of the entry counts; if it has none, `response_id`, which the event itself gives.
 
         Raises:
             UnattributableEventError: the response id is missing or too long.
@@ -187,7 +189,7 @@ class Ending(NamedTuple):
     provider_category: str | None = None
     provider_explanation: str | None = None
     class_left_out: bool = False
-    """True if the producer's class was too long, and the class of the table is used."""
+    """True if the producer's reason class was too long, so that `reason_class` is derived from the reason."""
 
 
 class Learned(NamedTuple):
