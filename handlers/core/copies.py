@@ -45,10 +45,13 @@ class Assigned(NamedTuple):
     others: list[tuple[PartKey, Other]]
     """Closed parts for which a misplaced copy has a different text, with that text."""
     texts_of_ends: Mapping[PartKey, tuple[Arrival, str]]
-    """Parts with a text from a final copy or an announcement only: the closing arrival, and the text."""
+    """Texts that only a final copy or `Announced` gives, by part: the closing arrival, and the text."""
 
     def is_closed(self, part: PartKey, before: Arrival) -> bool:
-        """Return whether a part that is not stored as finished was closed before an event."""
+        """Return whether a part was closed before the event `before`.
+
+        Call it only for parts that are not stored as finished.
+        """
         texts_of_ends, close = self.texts_of_ends.get(part), self.closes.get(part)
         return (texts_of_ends is not None and texts_of_ends[0] < before) or (
             close is not None and close.at < before
@@ -56,7 +59,7 @@ class Assigned(NamedTuple):
 
 
 def is_whole(log: PartLog, close: Close) -> bool:
-    """Return whether a part's text is whole: given at its own place, with no delta by then."""
+    """Return whether the close gives a text at the part's own place, and no delta came before."""
     return bool(close.stated.text) and close.own and not log.has_fragment(close.at)
 
 
@@ -89,7 +92,10 @@ def assign_item_copies(
 def _assign(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned, joined: Joined
 ) -> None:
-    """Match the misplaced copies of one kind in one item's end to the parts without a copy at their place."""
+    """Match misplaced copies of one kind in the item's end at `at` to parts that this end does not list.
+
+    The matches are added to `assigned`.
+    """
     rest = _parts_without_copy(timeline, at, copies, assigned)
     if not rest:
         return
@@ -121,7 +127,11 @@ def _digest(part: PartKey, until: Arrival, assigned: Assigned, joined: Joined) -
 def _parts_without_copy(
     timeline: Timeline, at: Arrival, copies: Sequence[PartKey], assigned: Assigned
 ) -> list[PartKey]:
-    """Return the parts of the copies' item and kind, begun before `at`, without a copy at their place."""
+    """Return the parts that misplaced copies may belong to, sorted.
+
+    They have the item and the kind of the copies and began before the item's end at `at`, and that end lists
+    no text at their place.
+    """
     state, first = timeline.state, copies[0]
     ending = state.endings.get(at)
     listed = (
@@ -200,7 +210,10 @@ class Joined:
         return text_digest(self._state.open_parts[part].assembled(end)[0].text)
 
     def is_open_text(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
-        """Return whether a whole text equals the deltas so far of another part that is open at that time."""
+        """Return whether `text` equals the deltas of another open part, up to the event that closes `copy`.
+
+        `text` is the whole text of `copy`. Only parts that `copy` may repeat count.
+        """
         at, length = closes[copy].at, utf16_length(text)
         return any(
             log.length(at) == length and log.assembled(at)[0].text == text
@@ -217,7 +230,7 @@ class KnownTexts:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._new: list[tuple[PartKey, Arrival, str]] = []
-        """Texts that were added since the last call of `has`, which few responses need."""
+        """Texts added since the last call of `has`, without digests: few responses need that call."""
         self._closed: dict[tuple[Kind, str], list[tuple[PartKey, Arrival | None]]] = {}
         """Other known texts, by kind and digest."""
         self._listed: dict[Arrival, frozenset[Place]] = {}
@@ -231,10 +244,10 @@ class KnownTexts:
         self._new.append((part, at, text))
 
     def has(self, copy: PartKey, text: str, close: Close) -> bool:
-        """Return whether another part was closed by an earlier event with the same text.
+        """Return whether an event before `close` has closed another part with the same text.
 
-        Parts that the ending lists at their own place do not count: an ending lists each text once, so the
-        text at the place of `copy` is not theirs.
+        Parts that the ending at `close` lists at their own place do not count: an ending lists each text
+        once, so the text at the place of `copy` is not theirs.
         """
         for part, added_at, known in self._new:
             self._closed.setdefault((part.kind, text_digest(known)), []).append((part, added_at))
@@ -261,7 +274,7 @@ def _place(part: PartKey) -> tuple[int, int]:
 def _may_repeat(close: Close, copy: PartKey, part: PartKey) -> bool:
     """Return whether the text that `close` gives for `copy` may repeat the text of `part`.
 
-    It may if both belong to one item, or if the text does not come from a `.done` event.
+    That is so if both belong to one item, or if the text does not come from a `.done` event.
     """
     same_item = copy.stream_key.by == "item" or copy.output_index == part.output_index
     return same_item or close.stated.rank is not Rank.DONE
