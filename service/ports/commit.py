@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NO_CONTEXT = ContextValues()
 
 _EMPTY: list[Any] = []
-"""An initial value of a part's lists, which is never changed: most parts of a batch never need their own."""
+"""Initial value of a part's lists, never changed: most parts of a batch do not need lists of their own."""
 
 _new = tuple.__new__
 
@@ -59,20 +59,21 @@ class PartChange:
         self.in_order = True
         self.closings: list[StoredClosing] = _EMPTY
         self._first: dict[str, tuple[Arrival, Rank]] | None = None
-        """The first closing by text; the key "" has the first one with any text. None without closings."""
+        """Arrival and rank of the first closing with each text; key "" has the first one with any text. None
+        if there is no closing."""
         self.copies: list[Arrival] = _EMPTY
         """The arrivals of closings that are not stored, because an earlier one has the same text, or because
         they have no text and an earlier one has."""
         self.item_id: str | None = None
         """The item id of the earliest event with one."""
         self._item_id_at: tuple[int, int] | None = None
-        """The entry and position of that event."""
+        """The entry's index and the position of the event that gave `item_id`."""
         self.ids_differ = False
         """True if events of the batch have different item ids for the part."""
         self.opening_alert: ModerationAlert | None = None
-        """The opening alert, if this batch raises it."""
+        """The opening alert for this commit to raise, or None."""
         self.contradicted: ModerationAlert | None = None
-        """The alert about a closing with another text than the finished part's, or None."""
+        """The alert about a closing whose text differs from the finished text of the part, or None."""
 
     @classmethod
     def of(
@@ -83,7 +84,7 @@ class PartChange:
         deltas: list[str],
         item_id: str | None,
     ) -> Self:
-        """Return a part with these fragments, which have the same item id; see `add`."""
+        """Return the change that adds fragments with the same item id; the columns are as in `add`."""
         change = cls()
         change.entries, change.positions, change.numbers, change.deltas = entries, positions, numbers, deltas
         if item_id is not None:
@@ -92,11 +93,14 @@ class PartChange:
 
     @property
     def item_id_entry(self) -> int:
-        """The index in the batch of the earliest entry with an item id; 0 if none has one."""
+        """The index in the batch of the earliest entry that gives the part an item id; 0 if none does."""
         return 0 if self._item_id_at is None else self._item_id_at[0]
 
     def record_item_id(self, item_id: str | None, entry: int, position: int) -> None:
-        """Record an event's item id; `entry` is its index in the batch, `position` its index in the entry."""
+        """Record the item id that an event gives the part; the earliest event's id counts.
+
+        `entry` is the index of the event's entry in the batch. An item id of None changes nothing.
+        """
         if item_id is None:
             return
         if self._item_id_at is not None and item_id != self.item_id:
@@ -111,7 +115,7 @@ class PartChange:
         numbers: list[int | None],
         deltas: list[str],
     ) -> None:
-        """Add fragments, given as columns in the order of their arrivals. The part may keep the lists.
+        """Add fragments, given as columns in the order of their arrivals. Do not change the lists afterwards.
 
         Later calls may add earlier fragments, so call `put_in_order` after the last one.
         """
@@ -145,11 +149,12 @@ class PartChange:
         self.in_order = True
 
     def close(self, closing: StoredClosing, *, has_checksum: bool = False) -> None:
-        """Add a closing, unless an earlier one has the same text, or it has none and an earlier one has.
+        """Add a closing to `closings`, or only its arrival to `copies` if it has nothing new.
 
-        The first event with a text closes a part; among the closings of one event, the one with the lowest
-        rank does. A closing with another text is stored too, because it contradicts the first. A closing with
-        a checksum is always stored.
+        A closing has nothing new if an earlier one has the same text, or if it has no text and an earlier one
+        has. The first event with a text closes a part; among the closings of one event, the one with the
+        lowest rank does. A closing with another text contradicts it, so it is added. A closing with a
+        checksum is always added.
         """
         if self._first is None:
             self._first, self.closings, self.copies = {}, [], []
@@ -177,7 +182,7 @@ class ResponseChange:
         self.parts: dict[PartKey, PartChange] = {}
         self.endings: dict[Arrival, Ending] = {}
         self.notes: dict[Arrival, Note] = {}
-        """The notes of closings, and of the first loss and the first change of the model, by arrival."""
+        """Notes by arrival: of closings, announced texts, the first loss, the first change of the model."""
         self.lost = False
         """True if a loss is among the notes; later losses change nothing."""
         self.fallback_at: Arrival | None = None
@@ -188,7 +193,10 @@ class ResponseChange:
         """The indexes in the batch of all entries with effects other than fragments."""
 
     def add_context(self, context: ContextValues, entry: EntryId, *, learned: bool = False) -> None:
-        """Add an entry's context claim, unless it is empty."""
+        """Record that an entry gives a context that is not empty; of equal ones, the earliest entry counts.
+
+        `learned` is True if an event gives the context, False if the producer does.
+        """
         if context == _NO_CONTEXT:
             return
         before = self.context_claims.setdefault((context, learned), entry)
@@ -227,19 +235,19 @@ class Commit:
     dead_letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
     """Dead letters, each with the index of its entry."""
     crowded: dict[StreamKey, tuple[int, DeadLetter]] = field(default_factory=dict)
-    """The only dead letter about a response with too many parts, with the index of its entry."""
+    """The only dead letter about a response with too many parts or notes, with the index of its entry."""
     read_ms: int = 0
     """The server's time, in ms since the epoch, shortly before the entries were read; 0 if they may have been
     read long ago, or by another worker."""
     may_be_owned: bool = True
-    """False if no owner of these entries is recorded, as with all small entries of a first delivery."""
+    """True if storage may have recorded an owner of one of these entries. Small new entries have none."""
     acknowledges: bool = True
     """False for a piece that only stores the effects on some responses; the last piece has all else."""
 
     def pieces(self, number: int) -> Iterator[Commit]:
         """Yield `number` commits (fewer if there are fewer responses), each with some of the responses.
 
-        The last one acknowledges.
+        The last one also has all other effects of the batch, and acknowledges the entries.
         """
         keys = list(self.responses)
         number = max(1, min(number, len(keys)))

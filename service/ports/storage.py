@@ -43,7 +43,7 @@ class SetupError(StorageUnavailableError):
 
 
 class RawEntry(NamedTuple):
-    """An entry as the server sends it. The reading client passes a plain list of the two values."""
+    """An entry as the server sends it. A reader of batches passes plain lists of the two values instead."""
 
     id: bytes
     fields: list[bytes]
@@ -81,7 +81,7 @@ class Entry(NamedTuple):
 
 
 class Contradicted(NamedTuple):
-    """The stored data of a finished part for which a commit has another text."""
+    """The stored data of a finished part, if a commit has a text for it that differs."""
 
     digest: str
     """The digest of the part's text."""
@@ -100,7 +100,8 @@ class Committed:
     """Number of commits into which the batch must be cut, because one would block the server for too long. If
     it is above 1, nothing was written."""
     by_response: bool = False
-    """True if `Commit.pieces` gives such commits; else each must have fewer entries, if there are several."""
+    """True if `Commit.pieces` gives commits that are small enough. If False, a batch of several entries must
+    be cut into batches of fewer entries."""
     crowded: Sequence[PartKey] = ()
     """New parts beyond the limit of parts per response. If there are any, nothing was written."""
     too_many_notes: Sequence[StreamKey] = ()
@@ -113,12 +114,12 @@ class Committed:
     acknowledged: int = 0
     """Number of acknowledged entries."""
     pending_entries: Collection[int] | None = None
-    """Indexes of the entries that were still pending: only their events were counted and only their dead
-    letters written. None: all of them, as usual. Others were acknowledged before."""
+    """Indexes of the entries that were still pending; the others were acknowledged before. Only events of
+    pending entries were counted, and only their dead letters written. None if all were pending, as usual."""
     opened_parts: Sequence[PartKey] = ()
-    """Parts for which the opening alert was raised."""
+    """Parts for which this commit has raised the opening alert."""
     disputed_parts: Sequence[PartKey] = ()
-    """Parts for which the alert about another text was raised."""
+    """Parts for which this commit has raised the alert `PartChange.contradicted`."""
     late_events: int = 0
     """Number of deltas for finished parts."""
     low_water: LowWater = LowWater()
@@ -128,19 +129,20 @@ class Committed:
     loaded: Sequence[LoadedResponse] = ()
     """Ready responses that the commit has loaded; `ready` has the others."""
     loaded_keys: Sequence[StreamKey] = ()
-    """The keys of `loaded`, which need not be decoded for them."""
+    """The keys of `loaded`. Reading them does not decode the responses."""
     more: bool = False
     """True if more responses may be ready; a survey finds them."""
     surplus: int = 0
-    """Number of open responses beyond the limit. At most as many as this batch changed, not counting those
-    that only got more deltas."""
+    """Number of open responses beyond the limit, but at most the number of responses that this batch changed
+    by more than further deltas."""
     replication_id: str = ""
     """The server's replication id, which changes with a failover or a restart."""
     now_ms: int = 0
     """The server's time in milliseconds since the epoch."""
     surviving_entries: Sequence[int] | None = None
-    """Set if the replication id has changed since the last commit: nothing was written, and earlier writes
-    may be lost. The value has the indexes of the batch's entries that the server still has."""
+    """Indexes of the batch's entries that the server still has, if its replication id is not the expected
+    one. Then nothing was written, and earlier writes may be lost. None if the replication id is as expected.
+    """
 
     @property
     def stored(self) -> bool:
@@ -175,7 +177,7 @@ class TextToWrite:
     part: PartKey
     message: AssembledText
     opened: ModerationAlert | None
-    """The opening alert, raised unless it was before; None if the part needs none."""
+    """The opening alert, which is raised unless it was raised before; None if the part needs none."""
     finished: ModerationAlert | None
     """The finishing alert; None if the part needs none."""
     log_bytes: int
@@ -224,7 +226,7 @@ class Settlement:
     stream_key: StreamKey
     version: int
     closed: Sequence[TextToWrite | CopyToDrop]
-    """Parts to finish, in this order. From the first one with a changed log on, they are read again."""
+    """Parts to finish, in this order. If a log has changed, its part and all after it are read again."""
     applied_endings: Sequence[Arrival]
     """Applied endings, to be deleted."""
     unsettled_since: EntryId | None
@@ -292,11 +294,17 @@ class Group(Protocol):
         ...
 
     async def adopt(self, gone: str) -> Mapping[str, int]:
-        """Claim some pending entries of the stopped consumer `gone`; return their delivery counts by id."""
+        """Claim some pending entries of the stopped consumer `gone`; return their delivery counts by id.
+
+        Return an empty mapping if no entry is left.
+        """
         ...
 
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> Sequence[RawEntry]:
-        """Deliver pending entries of this consumer, with `deliveries` as their new delivery count."""
+        """Read pending entries of this consumer in id order, and set their delivery count to `deliveries`.
+
+        Entries that were trimmed from the stream are not returned.
+        """
         ...
 
     async def look_at(self, entry_id: str, at_most: int) -> RawEntry | None:
@@ -323,7 +331,7 @@ class Group(Protocol):
         ...
 
     async def trim(self, retention_ms: int) -> int:
-        """Trim the input up to the first entry that a group needs, the outputs by age.
+        """Trim the input up to the first entry that a group needs, and the outputs to `retention_ms`.
 
         Return the number of entries trimmed from the input.
         """
@@ -354,7 +362,8 @@ class Storage(Protocol):
 
         Args:
             commit: the batch, or a piece of one.
-            replication_id: the one before the batch was read, or empty for the one of the last commit.
+            replication_id: the replication id that was reported before the batch was read; empty for the one
+                that the last commit reported.
             whole: True to commit even if that blocks the server for long; else `pieces` of the result may
                 be above 1.
         """
@@ -371,13 +380,13 @@ class Storage(Protocol):
     async def registers_for_opening(self, parts: Sequence[PartKey]) -> Mapping[PartKey, Registers | None]:
         """Return the stored context of the parts' responses, for opening alerts.
 
-        None means that no alert must be raised now: it was raised before, or the part is stored and did not
-        begin with a delta, so settlement raises it.
+        A value of None means that the commit needs no alert for the part: it was raised before, or the part
+        is stored and did not begin with a delta, so that settlement raises it.
         """
         ...
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
-        """Read responses, in the order of their keys."""
+        """Read the responses with these keys; return them in the same order."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement], replication_id: str) -> Sequence[PartKey]:
@@ -390,14 +399,17 @@ class Storage(Protocol):
     async def set_aside(self, stream_key: StreamKey) -> None:
         """Set a response aside: it is settled again only if more events come.
 
-        A repeated call may count it twice.
+        A repeated call may count the response twice.
         """
         ...
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
-        """Return the responses that are ready or idle, independent of a batch."""
+        """Return the responses that are ready, and those without an entry for the idle timeout."""
         ...
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
-        """Return at most `at_most` of the responses beyond `max_open` open ones."""
+        """Return at most `at_most` of the responses beyond `max_open` open ones.
+
+        None for `at_most` means the storage's own limit.
+        """
         ...
