@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class GroupFigures(NamedTuple):
-    """The figures of all partitions together: numbers are added, of ages the highest counts."""
+    """The figures of all partitions together: the sum of each number, the highest of each age."""
 
     lag: int
     """Number of entries that no worker has read."""
@@ -32,13 +32,13 @@ class GroupFigures(NamedTuple):
 
 
 class BacklogFigures(NamedTuple):
-    """The alerts that a destination has still to get, in all partitions together; or a group's entries."""
+    """The entries of all partitions that a group has still to handle, such as alerts for a destination."""
 
     alerts: int
-    """Number of alerts that are neither delivered nor given up."""
+    """Number of entries, pending or unread."""
     oldest_ms: int | None
-    """Time of the oldest one in ms since the epoch; None without one."""
+    """Time of the oldest entry in ms since the epoch; None if there is none."""
 
     def oldest_seconds(self, now: float) -> float:
-        """Return the age of the oldest one at a time in seconds since the epoch; 0 without one."""
+        """Return the age of the oldest entry at `now`, both in seconds; 0 if there is no entry."""
         return 0.0 if self.oldest_ms is None else max(0.0, now - self.oldest_ms / 1000)

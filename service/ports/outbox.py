@@ -41,7 +41,7 @@ class PendingAlert(NamedTuple):
 
     ref: EntryRef
     data: bytes | None
-    """The alert's JSON; None for an entry of another program without the field."""
+    """The alert's JSON; None if the entry has no such field, because another program wrote it."""
 
 
 class Page(NamedTuple):
@@ -79,7 +79,7 @@ class Confirmation(NamedTuple):
 
 
 class EndedDelivery(NamedTuple):
-    """An alert that has reached its end at the destination, and the record of that."""
+    """An alert that was delivered or given up, and the record of that."""
 
     ref: EntryRef
     delivery: Delivery
@@ -109,7 +109,7 @@ class Outbox(Protocol):
             stream: the stream of alerts.
             after: id after which the page begins.
             before: id before which the page ends, or None for the end of the stream.
-            idle_ms: minimum milliseconds since an alert was read.
+            idle_ms: minimum milliseconds since an alert was last read; others are left out.
         """
         ...
 
@@ -118,19 +118,28 @@ class Outbox(Protocol):
         ...
 
     async def backlog(self) -> BacklogFigures:
-        """Return how many alerts the destination has still to get, delivered to this group or not."""
+        """Return the figures of the alerts that the destination has still to get, pending or unread."""
         ...
 
     async def acknowledge(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that this destination does not get."""
+        """Acknowledge alerts without recording a delivery.
+
+        The caller chooses them: alerts that no route sends to this destination, and deleted entries.
+        """
         ...
 
     async def record_delivered(self, ended: Sequence[EndedDelivery]) -> None:
-        """Add the deliveries of alerts and acknowledge these, for each alert atomically and once."""
+        """Add each alert's delivery and acknowledge the alert, in one step.
+
+        Alerts that are no longer pending are skipped.
+        """
         ...
 
     async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
-        """Copy an alert to the undelivered ones, add its delivery and acknowledge it, atomically, once."""
+        """Copy an alert to the undelivered ones, add its delivery and acknowledge the alert, in one step.
+
+        Do nothing if the alert is no longer pending.
+        """
         ...
 
     async def digests(self) -> Mapping[str, SavedDigest]:
@@ -138,7 +147,7 @@ class Outbox(Protocol):
         ...
 
     async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
-        """Save a digest."""
+        """Save a digest under an id; it replaces an earlier one with this id."""
         ...
 
     async def delete_digest(self, digest_id: str) -> None:
@@ -150,7 +159,7 @@ class Outbox(Protocol):
         ...
 
     async def disable(self, answer: str, at: datetime) -> None:
-        """Mark the destination as disabled until an operator enables it."""
+        """Mark the destination as disabled by its answer, until an operator enables it."""
         ...
 
 
