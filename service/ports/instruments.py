@@ -21,7 +21,7 @@ class CommittedWork(NamedTuple):
     acknowledged: int
     """Number of entries that were acknowledged."""
     events: Mapping[str, int]
-    """Number of their events, by type. Events that could not be read have none."""
+    """Number of events in the acknowledged entries, by type. Unreadable events are not counted."""
     late: int
     """Number of deltas for texts that were finished before."""
     lost_events: int
@@ -43,7 +43,7 @@ class Instruments(Protocol):
         ...
 
     def batch_begins(self, entries: int, read: int) -> None:
-        """Count a batch that is now in hand; `read` of its entries were read for the first time."""
+        """Record that a batch is now in hand; `read` of its `entries` were read for the first time."""
         ...
 
     def batch_ends(self) -> None:
@@ -132,7 +132,7 @@ OFF: Instruments = _Off()
 
 
 class Availability(Protocol):
-    """Knows whether Redis is available for some part of a program."""
+    """The availability of Redis, as one part of a program finds it."""
 
     @property
     def is_away(self) -> bool:
@@ -141,7 +141,7 @@ class Availability(Protocol):
 
     @property
     def away_seconds(self) -> float:
-        """Seconds for which Redis was unavailable in all."""
+        """Total seconds for which Redis was unavailable."""
         ...
 
     @property
@@ -163,7 +163,7 @@ class RelayInstruments(Protocol):
         ...
 
     def measured(self, destination: str, backlog: BacklogFigures, *, paused: bool) -> None:
-        """Record how many alerts the destination has still to get, and whether it gets none for now."""
+        """Record the backlog of a destination; `paused` is True if nothing is sent to it for now."""
         ...
 
     def left(self, destination: str) -> None:
@@ -171,7 +171,7 @@ class RelayInstruments(Protocol):
         ...
 
     def watch(self, retrier: Availability) -> None:
-        """Report Redis as unavailable while it is for this retrier."""
+        """Report Redis as unavailable, from now on, whenever `retrier.is_away` is True."""
         ...
 
 

@@ -23,7 +23,7 @@ class BatchSpan(Protocol):
         ...
 
     def committed(self, traceparents: Iterable[str], acknowledged: int, dead_letters: int) -> None:
-        """Record what a commit of the batch has done; a batch may take several.
+        """Record the results of one commit. A batch may need several commits.
 
         Args:
             traceparents: W3C `traceparent` of producers. Invalid ones are ignored.
@@ -71,7 +71,10 @@ class Spans(Protocol):
         ...
 
     def batch(self, stream: str, entries: int, *, redelivered: bool) -> AbstractContextManager[BatchSpan]:
-        """Report the block as the processing of a batch of `entries` entries of a stream."""
+        """Report the block as the processing of a batch of `entries` entries of a stream.
+
+        `redelivered` is True if the entries were delivered before.
+        """
         ...
 
     def attempt(self, attempt: DeliveryAttempt) -> AbstractContextManager[AttemptSpan]:

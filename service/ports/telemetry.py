@@ -12,22 +12,22 @@ class Telemetry(NamedTuple):
     """The reports of a worker."""
 
     instruments: Instruments = OFF
-    """Count its work."""
+    """The instruments that count the work of the worker."""
     spans: Spans = NO_SPANS
-    """Report its batches."""
+    """The spans of its batches."""
 
 
 class RelayTelemetry(NamedTuple):
     """The reports of a relay."""
 
     instruments: RelayInstruments = RELAY_OFF
-    """Count its deliveries."""
+    """The instruments that count the deliveries of the relay."""
     spans: Spans = NO_SPANS
-    """Report its attempts to deliver."""
+    """The spans of its attempts to deliver."""
 
 
 SILENT = Telemetry()
-"""Reports nothing of a worker."""
+"""Telemetry of a worker that reports nothing."""
 
 SILENT_RELAY = RelayTelemetry()
-"""Reports nothing of a relay."""
+"""Telemetry of a relay that reports nothing."""
