@@ -120,7 +120,7 @@ class Batch:
         return types
 
     def reject_parts(self, parts: Mapping[PartKey, Unreadable]) -> None:
-        """Make dead letters of each part's fragments, or of its closings if it has no fragments."""
+        """Turn each part's fragments, or its closings if it has no fragments, into dead letters."""
         places = [(*target, why) for part, why in parts.items() for target in self._remove_events(part)]
         for index, some in groupby(sorted(places, key=itemgetter(0)), key=itemgetter(0)):
             for _, position, why in some:
@@ -129,7 +129,10 @@ class Batch:
         self.commit.dead_letters = self._letters.all()
 
     def _remove_events(self, part: PartKey) -> list[tuple[int, int]]:
-        """Remove a part's fragments or, if it has none, its closings; return their entries and positions."""
+        """Remove a part's fragments or, if it has none, its closings; return their (entry index, position).
+
+        Remove also the part's opening alert, and the part itself if nothing is left of it.
+        """
         parts = self.commit.responses[part.stream_key].parts
         change = parts[part]
         if change.entries:
@@ -146,7 +149,7 @@ class Batch:
         return places
 
     def leave_out(self, parts: Iterable[PartKey]) -> None:
-        """Remove parts beyond the limit of their response, and count their events."""
+        """Remove parts beyond the limit of their response, and count their events (see `Crowding`)."""
         indexes = self.commit.indexes()
         for part in parts:
             change = self.commit.responses[part.stream_key].parts.pop(part)
@@ -158,7 +161,7 @@ class Batch:
             )
 
     def leave_out_notes(self, keys: Iterable[StreamKey]) -> None:
-        """Remove the item endings and notes of responses that have too many, and count their events."""
+        """Remove item endings and notes of responses that have too many; count them (see `Crowding`)."""
         indexes = self.commit.indexes()
         for key in keys:
             response = self.commit.responses[key]
@@ -205,7 +208,7 @@ class Batch:
     def traceparents(self) -> set[str]:
         """Return the `traceparent` of each producer whose entries have an effect, or are dead letters.
 
-        Of dead letters, only the first ones are looked up, since their entries are opened again.
+        At most `LETTERS_TRACED` dead letters are looked up, because that opens their entries again.
         """
         contexts = [
             each for response in self.commit.responses.values() for each, _ in response.context_claims
@@ -227,7 +230,7 @@ class Batch:
         self._letters.add(index, None if alone else position, why)
 
     def _write_letters(self, index: int) -> None:
-        """Write the dead letters of an entry, if it has errors, while the entry is open."""
+        """Write the dead letters of an entry, if it has any. Call it before another entry is opened."""
         if self._letters.wants(index):
             self._letters.write(index, self._entries[index])
 
@@ -288,7 +291,10 @@ class Batch:
             self._read(index, refused)
 
     def _read(self, index: int, only: Sequence[int] | None = None) -> None:
-        """Read an entry, or only its events at some positions; make dead letters of unreadable events."""
+        """Read an entry on the slow path and handle its events, or only those at the positions `only`.
+
+        Events that cannot be read become dead letters.
+        """
         opened_entry = self._entries[index]
         if only is None:
             self._slow_entries.add(index)
@@ -307,7 +313,10 @@ class Batch:
     def _handle_slot(
         self, index: int, position: int, producer: ProducerContext, slot: Slot, *, strict: bool
     ) -> None:
-        """Handle an event, or count it if its type has no handler; make it a dead letter if it is invalid."""
+        """Handle an event, or count it if its type has no handler; make it a dead letter if it is invalid.
+
+        `strict` is as in `fitted`.
+        """
         why = slot.why
         if why is None:
             route = self._router.table.routes.get(slot.value["type"])
@@ -328,7 +337,10 @@ class Batch:
     def _handle(
         self, index: int, position: int, producer: ProducerContext, route: Route, event: Event
     ) -> None:
-        """Add the effects that an event's handler returns; make the event a dead letter if that fails."""
+        """Call the handler of an event and add its effects; count the event if there are none.
+
+        If the handler fails, the event becomes a dead letter.
+        """
         origin = Origin(Arrival(self.commit.entry(index), position), producer.response_id, producer.context)
         self._counts.count_truncated(producer.context.truncated, [index])
         try:
@@ -343,7 +355,7 @@ class Batch:
 
 
 def _count(entries: Iterable[int], slow: Collection[int], only: Collection[int] | None) -> int:
-    """Return how many of these entries are not on the slow path, and among `only` unless that is None."""
+    """Return how many of the entries are in `only` (None: count every entry) but not in `slow`."""
     return sum(entry not in slow and (only is None or entry in only) for entry in entries)
 
 

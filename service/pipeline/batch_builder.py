@@ -98,22 +98,25 @@ class BatchBuilder:
 
     @property
     def column_count(self) -> int:
-        """Number of columns of events that were decoded so far."""
+        """Number of columns in the batches that were decoded so far."""
         return sum(len(batch.columns) for batch in self._small)
 
     def columns(self) -> Iterator[tuple[ColumnKey, Column]]:
-        """Yield the columns of events that were decoded so far."""
+        """Yield the columns in the batches that were decoded so far, with their keys."""
         for batch in self._small:
             yield from batch.columns.items()
 
     def handled_types(self) -> Iterator[str]:
-        """Yield the types of the events that were decoded so far and need their handler."""
+        """Yield the type of each event that was decoded so far and needs its handler."""
         for batch in self._small:
             for event in batch.needs_handler:
                 yield event.event_type
 
     def extend(self, entries: Sequence[RawEntry]) -> None:
-        """Decode and add entries, in the order of their ids. Entries of later calls must have later ids."""
+        """Add entries in the order of their ids: decode small ones, defer large ones.
+
+        Entries of later calls must have later ids.
+        """
         if not self._small:
             self._small.append(DecodedBatch(self._rules))
         last = self._small[-1]

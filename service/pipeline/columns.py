@@ -52,7 +52,7 @@ class Column:
         """Changes of the item id: index of the first event that has it, and the id."""
 
     def change_item_id(self, item_id: str | None) -> None:
-        """Record that the next event has another item id."""
+        """Set the item id of the events that are added from now on."""
         self.item_id = item_id
         self.item_id_changes.append((len(self.entries), item_id))
 

@@ -88,7 +88,7 @@ class DecodedBatch:
         self._bodies = Bodies()
         """The JSON of the entries with all events in columns; an empty string for the others."""
         self._kept: dict[int, RawEntry] = {}
-        """The other entries as the server sent them, by index."""
+        """The entries with an event that is in no column, as the server sent them, by index."""
         self._kept_size = 0
         self._metadata: dict[int, list[bytes]] = {}
         """Metadata of the entries in columns, by index. The first call of `raw` builds it; entries that are
@@ -121,7 +121,7 @@ class DecodedBatch:
         return RawEntry(self.ids[index], [EVENT, self._bodies[index], *self._metadata[index]])
 
     def raws(self) -> list[RawEntry]:
-        """Return all entries as the server sent them."""
+        """Return all entries as the server sent them. Call it only after the last `add`."""
         return [self.raw(index) for index in range(len(self.ids))]
 
     def cut(self, pieces: int) -> list[Self]:
