@@ -52,7 +52,7 @@ class Unreadable(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """An element of an entry's array. If it is not an event, `why` is the error, else None."""
+    """An element of an entry's array: an event, or something unreadable, with the error in `why`."""
 
     value: Any
     why: Unreadable | None = None
@@ -108,7 +108,10 @@ class UnreadableError(ValueError):
 
 
 def producer_context_of(entry: Entry) -> ProducerContext:
-    """Return the response id and context of an entry. Context values that cannot be used are left out.
+    """Return the response id and context of an entry.
+
+    Context values that are too long, alone or together, or are not UTF-8 are left out; `truncated` has their
+    names.
 
     Raises:
         UnreadableError: the response id is not UTF-8, or is too long.
@@ -184,7 +187,11 @@ def events_of(entry: Entry, max_event_bytes: int, max_array_length: int) -> Slot
 
 
 def _slot(raw: bytes, max_event_bytes: int) -> Slot:
-    """Parse one event; one with more than `max_event_bytes` is rejected unparsed."""
+    """Parse one event. If it has more than `max_event_bytes`, return only the error, unparsed.
+
+    Raises:
+        UnreadableError: it is not JSON.
+    """
     if len(raw) > max_event_bytes:
         return Slot(None, _oversized(len(raw), max_event_bytes))
     return _checked(_parsed(raw))

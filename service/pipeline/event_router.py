@@ -47,12 +47,12 @@ class Source(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The part or counter that events of one type from one source go to."""
+    """The place where the events of a column go: a part, a counter, or their handler."""
 
     source: Source
     event_type: str
     part: PartKey | None
-    """Part of the deltas; None if the events are only counted, or need their handler."""
+    """Part that the deltas belong to; None if the events are only counted, or need their handler."""
     counted: bool
     """True if no handler takes their type: they are only counted."""
 

@@ -87,7 +87,11 @@ class _Fitting:
         """The paths that earlier passes have left out."""
 
     def mend(self, errors: Sequence[ErrorDetails]) -> None:
-        """Change or leave out each value that an error is about."""
+        """Change or leave out each value that an error is about.
+
+        Raises:
+            NoFitError: the event lacks a required field.
+        """
         self._passes += 1
         self._left_out_before = frozenset(self.left_out)
         for error in errors:

@@ -14,7 +14,7 @@ _TOLERANCE_MS = 1000
 
 
 def at_most_now(ms: int, now_ms: int) -> int:
-    """Return an entry's time in milliseconds since the epoch, or `now_ms` if that time is in the future."""
+    """Return `ms`, a time in an entry's id, or `now_ms` if `ms` is more than a second later."""
     return ms if ms <= now_ms + _TOLERANCE_MS else now_ms
 
 
