@@ -40,7 +40,15 @@ class Crowding:
     def leave_out_of_parts(
         self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
     ) -> None:
-        """Leave out events of parts beyond the limit: their entries' indexes, and positions (None: all 0)."""
+        """Count events of parts beyond the limit; the first of the response also becomes a dead letter.
+
+        The caller keeps the events out of the commit.
+
+        Args:
+            key: the response.
+            entries: index of each event's entry.
+            positions: position of each event in its entry; None if all are 0.
+        """
         error = (
             f"this response has more than {self.max_parts} parts; "
             f"events of further parts are counted as {BEYOND_LIMIT}"
@@ -48,7 +56,7 @@ class Crowding:
         self._leave_out(key, entries, positions, Unreadable("oversized", error))
 
     def leave_out_of_notes(self, key: StreamKey, entries: Sequence[int], positions: Sequence[int]) -> None:
-        """Leave out events whose notes or item endings are beyond the limit, given in the same way."""
+        """Do the same as `leave_out_of_parts` for events whose notes or item endings are beyond the limit."""
         self._leave_out(key, entries, positions, TOO_MANY_NOTES)
 
     def _leave_out(

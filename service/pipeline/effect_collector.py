@@ -56,7 +56,7 @@ class EffectCollector:
         self._crowding = crowding
 
     def add_column(self, source: Source, event_type: str, part: PartKey, column: Column) -> None:
-        """Add a column of deltas to its part."""
+        """Add a column of deltas to `part`, or leave it out if the response already has too many parts."""
         response = self._commit.responses.get(part.stream_key)
         if response is None:
             response = self._commit.responses[part.stream_key] = ResponseChange()
@@ -86,7 +86,7 @@ class EffectCollector:
     def _record_item_ids(
         self, response: ResponseChange, change: PartChange, event_type: str, column: Column
     ) -> None:
-        """Record the item ids of a column that has several, or none, or one that is left out."""
+        """Record the item ids of a column that has several, none, or one that is empty or too long."""
         entries, positions = column.entries, column.all_positions()
         ends = [n for n, _ in column.item_id_changes[1:]]
         # Each run of events with one item id: `entries[n:end]`.
@@ -135,7 +135,7 @@ class EffectCollector:
         change.close(stored, has_checksum=closing.checksum is not None)
 
     def _lose(self, loss: Loss, origin: Origin, index: int, event_type: str) -> None:
-        """Count the events that a producer dropped, and note that their response has lost some."""
+        """Count the events that a producer dropped; store a note of the response's first loss."""
         lost = self._commit.lost_events
         lost[index] = lost.get(index, 0) + loss.dropped
         if loss.stream_key is None:  # the count is the only trace of the event
@@ -170,7 +170,7 @@ class EffectCollector:
             self._add_fallback(response, effect, origin, index)
 
     def _add_fallback(self, response: ResponseChange, effect: Fallback, origin: Origin, index: int) -> None:
-        """Note the change of a model, unless an earlier event of the batch reports one."""
+        """Store a note of the change of the model, unless an earlier event of the batch reports a change."""
         before = response.fallback_at
         if before is not None:
             if before < origin.arrival:
@@ -188,7 +188,11 @@ class EffectCollector:
     def _copies(
         self, response: ResponseChange, effect: Ending | Announced, origin: Origin, index: int
     ) -> tuple[Copy, ...]:
-        """Return copies of enabled kinds, at most as many as a response may have parts."""
+        """Return the copies of enabled kinds, without item ids that are too long.
+
+        If there are more copies than a response may have parts, return the first ones, and count the event as
+        left out.
+        """
         most = self._crowding.max_parts
         copies = [copy for copy in effect.copies if copy.kind in self._kinds]
         if len(copies) > most:
@@ -239,7 +243,10 @@ class EffectCollector:
         return response
 
     def _part(self, part: PartKey, item_id: str | None, origin: Origin, index: int) -> PartChange | None:
-        """Return the change of a part; None if the response has too many parts, and the event is left out."""
+        """Return the change of a part, with the item id recorded.
+
+        If the response has too many parts, leave the event out and return None.
+        """
         response = self._response(part.stream_key, origin)
         change = response.parts.get(part)
         if change is None:
@@ -258,14 +265,17 @@ class EffectCollector:
         entries: Sequence[int],
         position: int,
     ) -> None:
-        """Record the item id of events in these entries; `position` is that of the first event."""
+        """Record the item id of events in these entries, or that it is too long.
+
+        `position` is that of the first event.
+        """
         fitting = self._fitting(response, "item_id", item_id, limits.ID, entries)
         change.record_item_id(fitting, entries[0], position)
 
     def _fitting(
         self, response: ResponseChange, name: str, value: str | None, most: int, entries: Sequence[int]
     ) -> str | None:
-        """Return a value of at most `most` characters; leave out a longer one, and return None."""
+        """Return a value of at most `most` characters; of a longer one, record the name and return None."""
         if value is None or len(value) <= most:
             return value
         self._leave_out(response, name, entries)

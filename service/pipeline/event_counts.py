@@ -27,7 +27,7 @@ class EventCounts:
         self._commit = commit
 
     def count_type(self, event_type: str, key: StreamKey | None, entries: Sequence[int]) -> None:
-        """Count events of one type. The latest is the last activity of the response `key`, if known."""
+        """Count events of one type. The latest one counts as activity of the response `key`, unless None."""
         name = event_type[:_TYPE_LENGTH].encode("utf-8", "replace").decode()
         self._count(f"type:{name}", f"type:{OTHER}", entries)
         if key is not None:
@@ -44,7 +44,7 @@ class EventCounts:
             self._commit.counts.setdefault(f"{TRUNCATED}{name}", []).extend(entries)
 
     def _count(self, name: str, other: str, entries: Sequence[int]) -> None:
-        """Count entries under a producer's name, or under `other` if the batch has too many names."""
+        """Count events under `name`, or under `other` if `name` is new and the batch has too many names."""
         counts = self._commit.counts
         if name not in counts and len(counts) >= _MAX_NAMES:
             name = other

@@ -54,7 +54,7 @@ class Letters:
             self._written.setdefault(index, []).extend(self._letters_of(opened, bad))
 
     def letter(self, index: int, opened: OpenedEntry, position: int, why: Unreadable) -> DeadLetter:
-        """Return a letter about one event, without adding it: storage writes it at most once a response."""
+        """Return a letter about one event, without adding it: storage writes at most one a response."""
         try:
             raws, metadata = opened.slots.raws, _metadata_of(opened.producer)
         except UnreadableError:  # the columns take a few entries that cannot be opened
