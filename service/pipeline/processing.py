@@ -76,7 +76,7 @@ class _Settling:
     keys: frozenset[StreamKey]
     ended: asyncio.Future[None]
     skipped: set[StreamKey] = field(default_factory=set)
-    """Responses among them that other tasks skipped because this settlement has them."""
+    """Responses among `keys` that other tasks have skipped because this settlement is under way."""
 
 
 class _MustBeCutError(Exception):
@@ -88,7 +88,10 @@ class _MustBeCutError(Exception):
 
 
 class BatchProcessor:
-    """Takes the batches of a partition through the handlers into storage. A crash loses none of its state."""
+    """Takes the batches of a partition through the handlers into storage.
+
+    A crash loses nothing: this process holds only caches, and entries that are not acknowledged.
+    """
 
     def __init__(
         self,
@@ -166,8 +169,8 @@ class BatchProcessor:
 
         Args:
             builder: the entries.
-            deliveries: number of deliveries, this one included, of redelivered entries by id. None or a
-                missing id means 1.
+            deliveries: number of deliveries of each redelivered entry, by id, the present one included.
+                A missing id means 1. None means that all entries were read for the first time.
         """
         read_ms = builder.read_ms if deliveries is None else 0
         may_be_owned = deliveries is not None or bool(builder.owners)
@@ -202,7 +205,10 @@ class BatchProcessor:
     async def dead_letter(
         self, entry: RawEntry, deliveries: int, why: Unreadable, replication_id: str
     ) -> None:
-        """Make an entry a dead letter without decoding it, and acknowledge it. Retries as `process` does."""
+        """Make an entry a dead letter without decoding it, and acknowledge it.
+
+        Retry for as long as storage is unavailable.
+        """
         with self._batch_in_progress([entry.id]) as span:
             unread = DecodedBatch.unread(self._router.rules, [entry])
             pending = _PendingBatch(unread, replication_id, span=span)
@@ -237,7 +243,7 @@ class BatchProcessor:
             self._instruments.batch_ends()
 
     async def sweep(self) -> None:
-        """Settle responses that no batch settles: ready ones, idle ones, and those beyond the open limit."""
+        """Settle ready responses, and give up idle ones and those beyond the limit of open ones."""
         with logs.bound(stream=self._names.deltas):
             for settle_some in (self._settle_surveyed, self._give_up_surplus):
                 before: frozenset[StreamKey] = frozenset()
@@ -246,9 +252,10 @@ class BatchProcessor:
                     await self._until_one_is_free(found)
 
     async def _until_one_is_free(self, keys: frozenset[StreamKey]) -> None:
-        """Wait while others here settle all of these responses, which each survey would return again.
+        """Wait until a settlement under way ends, if all of these responses are in settlements under way.
 
-        Do not wait longer than for the next sweep: the others retry for as long as storage is unavailable.
+        Until then, each survey would return the same responses again. Wait at most for the sweep interval,
+        because a settlement retries for as long as storage is unavailable.
         """
         others = [mark for mark in self._settling if not mark.keys.isdisjoint(keys)]
         if others and keys <= frozenset().union(*[mark.keys for mark in others]):
@@ -264,7 +271,7 @@ class BatchProcessor:
         return await self._settle_all(survey)
 
     async def _give_up_surplus(self, at_most: int | None = None) -> frozenset[StreamKey]:
-        """Give up responses beyond the limit of open ones; return their keys as `_settle_surveyed` does.
+        """Give up responses beyond the limit of open ones; return keys as `_settle_surveyed` does.
 
         `at_most` limits their number; None means the storage's own limit.
         """
@@ -287,17 +294,17 @@ class BatchProcessor:
         await self._load_and_settle(committed.ready, low_water, replication_id)
 
     async def _settle_skipped(self, mark: _Settling) -> None:
-        """Settle the responses that other tasks skipped during a settlement that has now ended.
-
-        Those that are no longer ready are left out.
-        """
+        """Settle the responses in `mark.skipped` that are ready. Call it after the settlement has ended."""
         if mark.skipped:
             survey = await self._storage.survey(round(self._settings.idle_timeout * 1000))
             ready = [key for key in survey.ready if key in mark.skipped]
             await self._load_and_settle(ready, survey.low_water, survey.replication_id)
 
     def _not_settling(self, keys: Iterable[StreamKey]) -> list[StreamKey]:
-        """Return the responses that no settlement under way includes, and mark the others as skipped."""
+        """Return the responses that are in no settlement under way.
+
+        Add each other one to `skipped` of its settlement: the task of that settlement settles it again.
+        """
         rest = []
         for key in keys:
             mark = next((each for each in self._settling if key in each.keys), None)
@@ -334,7 +341,12 @@ class BatchProcessor:
         deliveries: Mapping[bytes, int] | None,
         dead_letter: Unreadable | None = None,
     ) -> Committed:
-        """Turn a batch into a commit, and store it."""
+        """Turn a batch into a commit, and store it.
+
+        Change and repeat a commit that storage refuses because of a limit or a missing alert. After a
+        failover, begin again with the entries that still exist. The result's `ready` has no responses that
+        other tasks settle now, except those that this batch has changed.
+        """
         alerted = self._alerted  # a failover replaces it, and this batch must not write into the new one
         read = partial(
             Batch,
@@ -385,7 +397,10 @@ class BatchProcessor:
     def _leave_out_lost(
         self, pending: _PendingBatch, committed: Committed, dead_letter: Unreadable | None
     ) -> None:
-        """Leave out the entries that a failover or restart has lost. It may also have lost opening alerts."""
+        """Leave out the entries that a failover or restart has lost, and forget which opening alerts exist.
+
+        These alerts may be lost, too.
+        """
         self._alerted = TwoGenerationCache(_ALERTS_REMEMBERED)
         left = [pending.batch.raw(n) for n in committed.surviving_entries or ()]
         decoded = DecodedBatch.of if dead_letter is None else DecodedBatch.unread
@@ -501,7 +516,7 @@ class BatchProcessor:
 
 
 def _work_of(batch: Batch, committed: Committed) -> CommittedWork:
-    """Return the effects of a batch, without those of entries that were acknowledged before."""
+    """Return the effects of a batch to count, without those of entries that were acknowledged before."""
     commit, only = batch.commit, committed.pending_entries
     return CommittedWork(
         committed.acknowledged,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _BEGINNING = "0-0"
 _GONE_AFTER = 20
-"""Claim times of silence after which a consumer without pending entries is removed."""
+"""Number of claim times without activity after which a consumer without pending entries is removed."""
 
 
 class Reclaimer:
@@ -54,7 +54,10 @@ class Reclaimer:
         self._cursor = _BEGINNING
 
     async def adopt(self) -> None:
-        """Process the pending entries of this consumer name and of dead processes on this host."""
+        """Take over and process pending entries that ended processes on this host have left.
+
+        These are the entries of this worker's own consumer name, and of consumers that are gone.
+        """
         own = self._settings.consumer
         for name in await self._retrying.call(self._group.consumers):
             if name == own or is_gone(name, own):
@@ -62,7 +65,7 @@ class Reclaimer:
                     await self._process(deliveries, consumer=name)
 
     async def reclaim(self) -> None:
-        """Take over all entries that have been pending for longer than the claim time."""
+        """Claim and process all entries of the group that have been idle for longer than the claim time."""
         idle_ms = round(self._settings.claim_time * 1000)
         while True:
             claim = await self._group.claim(idle_ms, self._cursor)
@@ -117,10 +120,11 @@ class Reclaimer:
                     await self._processor.process(builder, again)
 
     async def _deliver(self, entries: Sequence[str], number: int) -> AsyncIterator[BatchBuilder]:
-        """Deliver entries and yield builders with them; of an entry that is too large, with its beginning.
+        """Deliver entries and yield builders with them, normally one.
 
         An entry may be so large that its reply never comes in time. So after a timeout, look at each entry,
-        which may take longer, and deliver only those of an allowed size, one by one.
+        which may take longer, and yield a builder for each: with the delivered entry if its size is allowed,
+        else with its beginning, undelivered.
 
         A builder is made before its entries are read: after a failover, they may be from the data before it.
         """

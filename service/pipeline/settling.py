@@ -108,8 +108,11 @@ async def _write(
 ) -> set[PartKey]:
     """Write settlements; return the parts that were written.
 
-    The response of a settlement that fails is set aside: its key goes into `aside`, and its later pieces are
-    skipped.
+    A response whose settlement fails is set aside: its key is added to `aside`, and later pieces of its
+    settlement are skipped.
+
+    Raises:
+        StorageUnavailableError: the server is unavailable. All other errors are logged.
     """
     written: set[PartKey] = set()
     calls = deque([settlements])

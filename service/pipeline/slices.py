@@ -44,7 +44,7 @@ def calls_of(settlements: Iterable[Settlement]) -> Iterator[list[Settlement]]:
 
 
 def _pieces(settlement: Settlement) -> Iterator[Settlement]:
-    """Yield a settlement in pieces of some parts each. Only the last piece has endings and outcome."""
+    """Yield a settlement in pieces of some parts each. Only the last has contradictions, endings, outcome."""
     groups = list(_groups(settlement.closed))
     for closed in groups[:-1]:
         yield replace(
