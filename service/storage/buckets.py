@@ -14,42 +14,47 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 WINDOW_STEPS = 10
-"""Number of buckets in a window; the window slides by a tenth of its length."""
+"""Number of whole buckets in a window, besides the current one. The window moves by a tenth of its length."""
 
 BASELINE_STEPS = 24
-"""Number of buckets in a baseline: one per hour for a baseline of a day."""
+"""Number of whole buckets in a baseline, besides the current one: one per hour for a baseline of a day."""
 
 MAX_NAMES = 1000
-"""Maximum number of models, tenants and providers in a bucket; further ones count as `(other)`."""
+"""Maximum names in a bucket, of models, tenants and providers together. Responses of rarer names count under
+`(other)`."""
 
 NAME_LENGTH = 200
-"""Maximum characters of a name; the rest is cut off."""
+"""Maximum characters of a name in a bucket; the rest is cut off."""
 
 
 class Series(NamedTuple):
-    """Buckets of one width (`width_ms`), of which the last `span_ms` are read."""
+    """Buckets of equal width (`width_ms`).
+
+    Readers sum up the current bucket and those of the last `span_ms` before it. Times are in milliseconds
+    since the epoch.
+    """
 
     width_ms: int
     span_ms: int
 
     def start(self, at_ms: int) -> int:
-        """Return the beginning of the bucket that contains a time."""
+        """Return the time at which the bucket that contains `at_ms` begins."""
         return at_ms - at_ms % self.width_ms
 
     def expires(self, start_ms: int) -> int:
-        """Return the time at which a bucket may be deleted, because it is no longer read."""
+        """Return the time from which the bucket that begins at `start_ms` is not read and may be deleted."""
         return start_ms + self.span_ms + 2 * self.width_ms
 
     def since(self, now_ms: int) -> int:
-        """Return the beginning of the first bucket that is read."""
+        """Return the time at which the oldest bucket that is read at `now_ms` begins."""
         return self.start(now_ms) - self.span_ms
 
     def keys(self, keys: Keys, now_ms: int) -> list[str]:
-        """Return the keys of all buckets of the series at `now_ms`, from the oldest to the current one."""
+        """Return the keys of all buckets that are read at `now_ms`, from the oldest to the current one."""
         return [keys.rates(self.width_ms, start) for start in self._starts(now_ms)]
 
     def keys_of_names(self, keys: Keys, now_ms: int) -> list[str]:
-        """Return the keys of the sorted sets with the names in these buckets."""
+        """Return the keys of the sorted sets that have the names in these buckets, in the order of `keys`."""
         return [keys.rate_names(self.width_ms, start) for start in self._starts(now_ms)]
 
     def _starts(self, now_ms: int) -> range:
@@ -57,12 +62,12 @@ class Series(NamedTuple):
 
 
 def window_of(settings: Settings) -> Series:
-    """Return the series of narrow buckets."""
+    """Return the series of narrow buckets, for the window."""
     return _series(settings.spike_window, WINDOW_STEPS)
 
 
 def baseline_of(settings: Settings) -> Series:
-    """Return the series of wide buckets."""
+    """Return the series of wide buckets, for the baseline."""
     return _series(settings.spike_baseline, BASELINE_STEPS)
 
 
