@@ -3,9 +3,10 @@
 A response that streams slowly adds one fragment to each batch, so its log has a chunk for each delta. To read
 such a log chunk by chunk takes three times as long as to read all columns together.
 
-The heads of chunks of less than 128 bytes are two small integers in MessagePack as well. So a run of such
-chunks is a sequence of MessagePack values, three for each chunk: bytes, number of fragments, and array.
-A chunk belongs to a run if it has five columns, that is, fragments with a number each, and nothing else.
+The head of a chunk is two varints. In a chunk of less than 128 bytes, each is one byte that is also a small
+integer in MessagePack. So a run of such chunks is a sequence of MessagePack values, three for each chunk:
+bytes, number of fragments, and array. A chunk can be in a run if its array has five items, that is, numbered
+fragments and nothing else.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PLAIN = b"\x95\xcf\x00\x00"
-"""First bytes of an array of five, whose first item is a time in milliseconds (below 2**48, of 8 bytes). They
-are not UTF-8, so that no text contains them."""
+"""First bytes of an array of five items, the first of which is a time in milliseconds (8 bytes, below 2**48).
+They are not UTF-8, so no text contains them."""
 
 _OTHER = (b"\x98\xcf\x00\x00", b"\x9a\xcf\x00\x00")
-"""First bytes of an array of eight or ten."""
+"""First bytes of an array of eight or ten items, that is, of a chunk that cannot be in a run."""
 
 _HEAD = 2
-"""Bytes of a small chunk's head."""
+"""Bytes of the head of a small chunk: its array's bytes and number of fragments."""
 
 _MEAN_BYTES = 64
-"""Mean bytes of chunks of several deltas up to which it is faster to read them at once."""
+"""Maximum mean bytes of a chunk in a run, if some of its chunks have several fragments. Larger chunks are
+faster to read one by one."""
 
 _ONE_FRAGMENT = b"\x01"
 """Last byte of the head of a chunk of one fragment."""
@@ -49,24 +51,27 @@ _flat = chain.from_iterable
 
 
 class Run(NamedTuple):
-    """The fragments of a run in columns, sorted by arrival; their numbers increase by one."""
+    """The fragments of a run, as columns sorted by arrival.
+
+    The position of each fragment is 0, and each number is one more than the previous one.
+    """
 
     end: int
-    """Offset in the log after the run."""
+    """Offset in the log at which the run ends."""
     columns: tuple[list[int], list[int], int, list[str]]
-    """Milliseconds, second halves, first number and deltas."""
+    """Milliseconds and second halves of the entry ids, the number of the first fragment, and the deltas."""
 
 
 def begins_run(data: bytes, offset: int) -> bool:
-    """Return whether a run may begin at an offset in a log."""
+    """Return whether the chunk at an offset in a log looks as if a run could begin with it."""
     return data.startswith(_PLAIN, offset + _HEAD)
 
 
 def read_run(data: bytes, offset: int) -> Run | None:
-    """Read the longest run from an offset on at which `begins_run` is true.
+    """Read the longest run that begins at `offset`, where `begins_run` must be true.
 
-    Return None if it has to be read chunk by chunk: its chunks are large, it has other chunks after all, or
-    repeats, or numbers that do not increase by one from arrival to arrival.
+    Return None if the chunks have to be read one by one: they are large, some turn out to be of another form,
+    a fragment is repeated, or the numbers do not increase by one from arrival to arrival.
     """
     stops = [stop for each in _OTHER if (stop := data.find(each, offset)) >= 0]
     last = data.rfind(_PLAIN, offset, min(stops, default=len(data)))
