@@ -47,25 +47,25 @@ if TYPE_CHECKING:
     from service.storage.sent_cache import SentPart, SentResponse, SentStates
 
 STALLED_MS = 250
-"""Milliseconds after which a worker that still holds an entry counts as stuck; a batch takes a few.
+"""Milliseconds after which a worker that still holds an entry counts as stuck. A batch takes a few ms.
 
-Texts that are certain without the entry are finished from then on. The others wait for it.
+From then on, texts that the entry cannot change are finished. The other texts wait for it.
 """
 
 MAX_RESPONSES = 500
 """Maximum responses that a commit or a survey reports as ready; the next survey reports the rest."""
 
 IDLE_GRAIN_MS = 1000
-"""Milliseconds added to a response's last activity, so that it is rewritten once a second instead of with
-every batch. A response is given up at most this much late, never early."""
+"""Milliseconds added to the stored last activity of a response, so that it is rewritten once a second instead
+of with every batch. A silent response is given up at most this much late, never early."""
 
 MAX_SERVER_US = 25_000
 """Maximum estimated server time of a commit, in microseconds; a larger one is cut into pieces."""
 
 _ENTRY_US = 1.0
-"""Estimated server time of an entry, in microseconds. The next ones are those of other items of a plan.
+"""Estimated server time of an entry, in microseconds. The constants below give that of other items of a plan.
 
-They are about half of the processor time that was measured for several shapes of batches, on a machine of
+All are about half of the processor time that was measured for several shapes of batches, on a machine of
 half the speed of the one in docs/performance.md.
 """
 _GROWING_LOG_US = 3.5
@@ -81,42 +81,42 @@ _BYTES_A_US = 450
 """Estimated bytes of arguments that the server processes in a microsecond."""
 
 UNCOUNTED_BYTES = 64 * 1024
-"""First bytes of each part that do not count for the limit of its response. (A response has a limit because a
-settlement reads it whole.)"""
+"""Number of bytes of each part that do not count for the limit of bytes of its response. (The limit exists
+because a settlement reads the whole response.)"""
 
 _SMALL_LOG_BYTES = 2048
-"""Maximum bytes that this worker has sent to a log that counts as small; others may have sent more. It is
-EXACT_BYTES of commit.lua."""
+"""Maximum bytes of a log that is planned as small: EXACT_BYTES of commit.lua. Bytes that other workers have
+appended are not known, and not counted."""
 
 _RENEWALS_PER_TTL = 4
-"""Times that the TTL of an active part is set again before it would expire."""
+"""Number of times that the TTL of an active part is set again during one TTL."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 _GrowingLog = tuple["PartKey", "SentPart", bytes, list[int]]
-"""A known part, its cache entry, the chunk, and the batch indexes of the entries of its fragments."""
+"""A stored part, its sent data, the new chunk, and the index in the batch of each fragment's entry."""
 
 
 class CommitPlan(msgspec.Struct, frozen=True, gc=False):
-    """A call of commit.lua, and the data that may be recorded as sent once it has succeeded."""
+    """A call of commit.lua, and the data to record as sent once the call has succeeded."""
 
     keys: Sequence[str]
     args: Sequence[bytes]
     responses: Sequence[StreamKey]
     """Responses with a `ResponsePlan`, in the order of the script's plan."""
     growing_parts: Sequence[PartKey]
-    """Known parts, for which the script only appends to a log, in the order of their logs in `keys`."""
+    """Parts for which the script only appends to a stored log, in the order of these logs in `keys`."""
     sends: Sends
-    """The values that are in Redis after the script has stored the commit, for the cache of sent values."""
+    """The data that the caller records as sent once the script has stored the commit."""
     server_us: float
     """Estimated server time of the script, in microseconds."""
     shared_us: float
-    """The part of that time that does not depend on the responses: each piece of the commit repeats it."""
+    """The share of `server_us` that does not depend on the responses, and that each piece takes again."""
 
     @property
     def pieces(self) -> int:
-        """Number of commits of which none takes more than `MAX_SERVER_US`, about; 1 if this plan does not."""
+        """Number of pieces for the commit, each of at most about `MAX_SERVER_US`; 1 if it may stay whole."""
         if self.server_us <= MAX_SERVER_US:
             return 1
         if not self.is_divisible:
@@ -125,7 +125,7 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_divisible(self) -> bool:
-        """True if the responses can be divided among pieces, without repeating too much in each."""
+        """True if `shared_us`, which each piece takes again, is small enough for a cut by responses."""
         return self.shared_us < MAX_SERVER_US / 2
 
 
@@ -158,10 +158,10 @@ class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A response that the batch changes by more than fragments in known logs.
+    """A response with all its changes, if they are more than fragments for logs that storage has.
 
-    `response_of` in commit.lua describes the fields. `member` is its name in the sorted sets `open` and
-    `waiting`.
+    `response_of` in commit.lua describes the fields. `member` is the response's name in the sorted sets
+    `open` and `waiting`.
     """
 
     state: int
@@ -179,7 +179,10 @@ class ResponsePlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PartPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A part of such a response; `part_of` in commit.lua describes the fields."""
+    """A part in a `ResponsePlan`; `part_of` in commit.lua describes the fields.
+
+    `log` is the index of a key; `chunk`, `opened` and `contradicted` are indexes of blobs.
+    """
 
     log: int
     chunk: int
@@ -202,7 +205,7 @@ def plan_commit(
     *,
     verifies: bool = True,
 ) -> CommitPlan:
-    """Plan the call that stores a commit, without the data that storage has according to `sent`.
+    """Plan the call that stores a commit. Leave out the data that storage has according to `sent`.
 
     Args:
         commit: the batch, or a piece of one.
@@ -211,7 +214,7 @@ def plan_commit(
         settings: the limits of parts and responses, the TTL of a state, and the consumer.
         replication_id: the replication id under which storage may store the commit; empty for any.
         now: the monotonic time in seconds.
-        verifies: true if the script has to look whether `replication_id` is the server's.
+        verifies: True if the script has to compare `replication_id` with the server's.
     """
     growing, full = _GrowingLogs(commit, now), _FullResponses(commit, keys, settings, now)
     for key, change in commit.responses.items():
@@ -273,7 +276,7 @@ def plan_commit(
 
 
 def _responses_us(plan: ScriptPlan) -> float:
-    """Return the estimated server time of a plan's responses, in microseconds."""
+    """Return the estimated server time of all responses and growing logs of a plan, in microseconds."""
     us = _GROWING_LOG_US * plan.log_count + _RESPONSE_US * len(plan.responses)
     for response in plan.responses:
         us += _PART_US * len(response.parts) + _ENDING_US * len(response.endings) / 2
@@ -284,25 +287,28 @@ def _responses_us(plan: ScriptPlan) -> float:
 
 
 class _GrowingLogs:
-    """The logs of responses to which the batch only adds fragments, with a chunk for each.
+    """The logs of responses to which the batch only adds fragments, with the new chunk of each log.
 
-    Small logs come first. The script reads all of them with one command, and rewrites each in its exact size.
+    Small logs come first: the script reads all small ones with one command, and rewrites each in its exact
+    size.
     """
 
     def __init__(self, commit: Commit, now: float) -> None:
         self._small: list[_GrowingLog] = []
         self._others: list[_GrowingLog] = []
         self.active: list[int | str] = []
-        """Last activity in milliseconds and the response, alternating."""
+        """Last activity to store in milliseconds and member name of a response, alternating."""
         self.activities: list[tuple[StreamKey, int]] = []
-        """The same as pairs: stream key, last activity."""
+        """Pairs of stream key and last activity, for the same responses as `active`."""
         self._commit = commit
         self._now = now
 
     def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse) -> bool:
-        """Add a response if storage has its parts and the batch only adds fragments.
+        """Add the logs of a response, unless it needs a `ResponsePlan`; return True if they were added.
 
-        Return True if it was added. `sent_response` is its data that was sent before.
+        They are added if the batch only adds fragments, and storage has everything else according to
+        `sent_response`, the data sent before. No part may need an opening alert, a new TTL, or a check of its
+        log's size. Otherwise nothing is added.
         """
         if not change.parts or change.endings or change.effect_entries:
             return False
@@ -350,12 +356,12 @@ class _GrowingLogs:
 
     @property
     def small_count(self) -> int:
-        """Number of small logs."""
+        """Number of logs in `all`, counted from the first, that are probably small."""
         return len(self._small)
 
 
 def _chunk_of_one(commit: Commit, part_change: PartChange) -> bytes | None:
-    """Return the chunk of a part that gets a single fragment; None if `encode_chunk` has to encode it."""
+    """Return a chunk with the only fragment that a part gets; None if only `encode_chunk` can encode it."""
     number = part_change.numbers[0]
     if number is None or part_change.positions is not None:
         return None
@@ -364,9 +370,9 @@ def _chunk_of_one(commit: Commit, part_change: PartChange) -> bytes | None:
 
 
 class _FullResponses:
-    """The other responses of a plan and its dead letters, with the keys and blobs that they refer to.
+    """The responses with a `ResponsePlan` and the dead letters, with the keys and blobs that both refer to.
 
-    Indexes of keys and blobs begin at 1.
+    Indexes of keys and blobs begin at 1, as in Lua.
     """
 
     def __init__(self, commit: Commit, keys: Keys, settings: Settings, now: float) -> None:
@@ -386,9 +392,10 @@ class _FullResponses:
         self.responses: list[StreamKey] = []
         self.plans: list[ResponsePlan] = []
         self.entries: list[tuple[list[list[int]], list[int]]] = []
-        """The entries of each response: those of its parts' fragments, and those with other effects."""
+        """The indexes of each response's entries in the batch: a list for each part's fragments, and one for
+        other effects."""
         self.sends: list[ResponseSend] = []
-        """Data of the responses that was not sent before."""
+        """The data of these responses that storage may lack, and that the plan therefore sends."""
         self._commit = commit
         self._keys = keys
         self._now = now
@@ -398,7 +405,7 @@ class _FullResponses:
         self._closing_bytes_limit = settings.max_part_bytes + 4 * settings.max_event_bytes
 
     def add(self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None) -> None:
-        """Add a response; `sent_response` is its data that was sent before."""
+        """Add a response. `sent_response` is the data of it that was sent before; None if none is cached."""
         self.responses.append(key)
         self.plans.append(self._response(key, change, sent_response))
         entries_of_parts = [part_change.entries for part_change in change.parts.values()]
@@ -407,7 +414,7 @@ class _FullResponses:
     def _response(
         self, key: StreamKey, change: ResponseChange, sent_response: SentResponse | None
     ) -> ResponsePlan:
-        """Return the plan of a response. Add its data to `sends` if that was not sent before."""
+        """Return the plan of a response. Add the data that storage may lack to `sends`."""
         claims = change.context_claims
         is_stored = sent_response.knows(claims) if sent_response else not claims
         if sent_response:
@@ -446,7 +453,7 @@ class _FullResponses:
         sent_response: SentResponse | None,
         newly_sent: list[PartSend],
     ) -> PartPlan:
-        """Return the plan of a part. Add its data to `newly_sent` if that was not sent before."""
+        """Return the plan of a part. Add its data to `newly_sent` if storage may lack it or a TTL is due."""
         commit, part_change = self._commit, change.parts[part]
         sent_part = sent_response.parts.get(part) if sent_response else None
         field, log = (sent_part.field, sent_part.log) if sent_part else (part.field, self._keys.log(part))
@@ -478,10 +485,11 @@ class _FullResponses:
         )
 
     def letters(self) -> list[tuple[int, list[str], int, int]]:
-        """Return each dead letter as (index of its entry, fields, index of a blob, index of a state).
+        """Return each dead letter as (index of its entry, fields, index of a blob, index of a state's key).
 
-        The blob has the field `entry`, which may be large: inside the plan, decoding would copy it. The state
-        is that of a response that gets the letter only once, so that the script can record it; else it is 0.
+        The blob has the letter's field `entry`, which may be large: inside the plan, decoding would copy it.
+        The last index is 0 except for a letter about a response with too many parts. In the state of that
+        response, the script records that the letter was written, so that it is written only once.
         """
         commit, prefix = self._commit, self._keys.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]
@@ -525,7 +533,7 @@ class _FullResponses:
 
 
 def _activity_ms(ms: int) -> int:
-    """Return the last activity to store for an entry of `ms`: later by `IDLE_GRAIN_MS`, below 2**64."""
+    """Return the last activity to store for an entry of the time `ms`: `IDLE_GRAIN_MS` later, below 2**64."""
     return min(ms + IDLE_GRAIN_MS, 2**64 - 1)
 
 
@@ -535,12 +543,15 @@ def _registers(change: ResponseChange) -> list[str]:
 
 
 def _count_of_notes(change: ResponseChange) -> int:
-    """Return the number of fields for notes and for endings of items."""
+    """Return the maximum number of fields that notes and endings of items add to the state.
+
+    The ending of an item counts as two fields, since it may have a note.
+    """
     return len(change.notes) + 2 * sum(ending.output_index is not None for ending in change.endings.values())
 
 
 def _closing_ms(change: ResponseChange) -> int | bool:
-    """Return the time of the earliest closing or ending, in ms since the epoch; False (in Lua) for none."""
+    """Return the ms since the epoch of the earliest closing or ending; False, for Lua, if there is none."""
     arrivals = list(change.endings)
     for part in change.parts.values():
         if part.closings:
