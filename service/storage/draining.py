@@ -1,4 +1,4 @@
-"""The request in Redis that all workers of a deployment stop reading, and what is left to do meanwhile."""
+"""The request in Redis that all workers of a deployment stop reading, and the work that is left then."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from deltaloom.streams import Partitions, StreamNames
 
 _READS_EVERY_MS = 3000
-"""Maximum ms between two reads of a worker, also if nothing comes: the longest block time, and a second."""
+"""Maximum ms between two reads of a worker, even if no entry comes: the longest block time plus a second."""
 _RELAY_GROUPS = b"relay:"
 
 
 class DrainRequest:
-    """The request to stop reading. It is one key for all partitions, and expires.
+    """The request to stop reading: one key for all partitions, which expires.
+
+    Errors of redis-py pass through `make` and `withdraw` unchanged.
 
     Args:
         client: client of the server of the first partition.
@@ -37,7 +39,7 @@ class DrainRequest:
         self._key = Keys(names).draining
 
     async def until(self) -> str | None:
-        """Return when the request ends, as a text for people; None if there is no request.
+        """Return the time at which the request ends, as passed to `make`; None if there is no request.
 
         Raises:
             SetupError: the user may not read the key, or it has another type.
@@ -48,11 +50,14 @@ class DrainRequest:
         return None if until is None else until.decode(errors="replace")
 
     async def make(self, seconds: int, until: str) -> None:
-        """Ask all workers to stop reading for some seconds; replace an earlier request."""
+        """Ask all workers to stop reading for `seconds`, and replace an earlier request.
+
+        `until` is the time at which the request ends, as a text for people.
+        """
         await self._client.set(self._key, until, ex=seconds)
 
     async def withdraw(self) -> bool:
-        """Let the workers read again; return whether there was a request."""
+        """Delete the request, so that the workers read again; return whether there was one."""
         return bool(await self._client.delete(self._key))
 
 
@@ -62,19 +67,19 @@ class LeftOver(NamedTuple):
     unread: int | None
     """Entries of the input that no worker has read; None if the server cannot count them."""
     pending: int
-    """Entries that a worker has read and not finished."""
+    """Entries that a worker has read but not acknowledged."""
     open: int
     """Responses that have begun and not ended."""
     waiting: int
     """Responses with a closed text that waits for other entries."""
     alerts: int | None
-    """Alerts that a relay has not delivered yet, summed over all destinations; None if unknown."""
+    """Alerts that a relay has yet to deliver, summed over all destinations; None if not countable."""
     reading: int
-    """Consumers that have read within the last seconds."""
+    """Workers that have read within the last 3 seconds; of several partitions, the highest number."""
 
 
 async def left_over(client: Redis, partitions: Partitions) -> LeftOver:
-    """Return what is left to do in all partitions together."""
+    """Return the work that is left in all partitions together."""
     found = await asyncio.gather(*(_left_over(client, names) for names in partitions.all))
     return LeftOver(
         _total(each.unread for each in found),
@@ -112,7 +117,11 @@ async def _groups(client: Redis, stream: str) -> list[dict[str, Any]]:
 
 
 async def _unread(client: Redis, stream: str, group: dict[str, Any] | None) -> int | None:
-    """Return the number of unread entries. The server loses count after XDEL, but not that there is none."""
+    """Return the number of entries that `group` has not read, or of all entries if `group` is None.
+
+    `group` is from a reply of XINFO GROUPS. After XDEL, the server may not know the number. Then return 0 if
+    no entry is unread, else None.
+    """
     if group is None:
         return int(await client.xlen(stream))
     if group["lag"] is not None:
@@ -122,7 +131,7 @@ async def _unread(client: Redis, stream: str, group: dict[str, Any] | None) -> i
 
 
 async def _reading(client: Redis, stream: str) -> int:
-    """Return the number of consumers that have read within the last seconds, with or without entries."""
+    """Return the number of consumers that have read within `_READS_EVERY_MS`, even if they got no entry."""
     consumers = await client.xinfo_consumers(stream, GROUP)
     return sum(each["idle"] < _READS_EVERY_MS for each in consumers)
 

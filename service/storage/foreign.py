@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 FOREIGN: Final = "foreign"
-"""The reason with which a foreign entry is shown."""
+"""The reason with which a foreign entry is listed, as a dead letter or an undelivered alert."""
 
 WHAT_IT_IS: Final = "deltaloom did not write this entry"
 
 
 def came_at(entry_id: str) -> datetime:
-    """Return the time in an entry's id."""
+    """Return the time that is the first half of an entry's id."""
     return time_of(EntryId.parse(entry_id).ms)
