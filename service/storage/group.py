@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 MAX_ENTRIES = 500
-"""Maximum entries in one call."""
+"""Maximum entries that one call claims, adopts, renews or releases."""
 
 KEPT_FOR_RELAYS_MS = 25 * 3600 * 1000
-"""Milliseconds for which an alert is kept for a relay: an hour longer than the relay retries."""
+"""Maximum age in ms to which alerts are kept, even beyond the retention, for a relay that has yet to deliver
+them. It is an hour longer than the relay retries."""
 
 TRIMMED_AT_ONCE = 10_000
 """Maximum entries trimmed from a stream in one call, which takes the server a few milliseconds."""
@@ -37,7 +38,7 @@ _CHARACTER_BYTES = 4
 needed, so that it can be cut between two characters."""
 
 LOOK_PATIENCE = 40.0
-"""Seconds beyond the usual timeout for a look at an entry, since a slow server takes long to copy a huge one.
+"""Seconds that `look_at` waits beyond the usual timeout, since a slow server takes long to copy a huge entry.
 Together with the usual 5 s, they end before a batch counts as stuck."""
 
 _MISSING_GROUP_REPLIES = ("NOGROUP", "ERR no such key", "no such key")
@@ -47,19 +48,21 @@ _decode_adopted = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
 _ARCHIVED = 3
-"""Number of outputs that wait for a group: texts, alerts and deliveries, which archivers read."""
+"""Number of outputs, the first ones, that keep entries until a group has acknowledged them: texts, alerts and
+deliveries, which archivers read."""
 
 
 class KeptFor(NamedTuple):
-    """The outputs of a partition that wait for a group."""
+    """The result of trimming outputs that keep entries until a group has acknowledged them."""
 
     group: str
     bytes: int
-    """Bytes of all outputs; 0 if nothing limits them."""
+    """Bytes of all outputs; 0, unmeasured, if no budget limits them."""
     behind: float
     """Seconds since the oldest entry that the group has yet to acknowledge; 0 if there is none."""
     lost: int
-    """Maximum number of such entries that were trimmed, since the outputs were over their budget."""
+    """Upper bound of the number of entries that were trimmed although the group had yet to acknowledge them,
+    since the outputs exceeded their budget."""
 
 
 class ConsumerGroup:
@@ -77,7 +80,7 @@ class ConsumerGroup:
 
     @asynccontextmanager
     async def recreating_group(self) -> AsyncIterator[None]:
-        """Create the group again if a command in this block fails because it is missing (FLUSHALL).
+        """Create the group again if a command in the block finds it missing, as after FLUSHALL.
 
         Raises:
             StorageUnavailableError: the group was missing, so the command must be retried; or the server is
@@ -99,7 +102,7 @@ class ConsumerGroup:
     async def ensure(self) -> bool:
         """Create the group at the beginning of the stream, so that earlier entries are read too.
 
-        Return False if the group exists already.
+        A missing stream is created as well. Return False if the group exists already, else True.
         """
         with unavailable_if_away(self._stream):
             try:
@@ -117,7 +120,7 @@ class ConsumerGroup:
         return [info["name"].decode() for info in infos]
 
     async def backlog(self) -> tuple[int | None, int]:
-        """Return the lag, which is None if the server does not know it, and the number of pending entries."""
+        """Return the numbers of unread and of pending entries. The first is None if the server lost count."""
         async with self.recreating_group():
             infos = await self._client.xinfo_groups(self._stream)
         mine = next((info for info in infos if info["name"] == GROUP.encode()), None)
@@ -134,7 +137,10 @@ class ConsumerGroup:
         return Claim(cursor, lost, dict(claimed))
 
     async def adopt(self, gone: str) -> dict[str, int]:
-        """Claim pending entries of the stopped consumer `gone`; return their delivery counts by id."""
+        """Claim at most `MAX_ENTRIES` pending entries of the stopped consumer `gone`.
+
+        Return their delivery counts by id, which stay unchanged; an empty dict once no entry is left.
+        """
         async with self.recreating_group():
             reply = await self._scripts["adopt"](
                 keys=[self._stream], args=[GROUP, self._consumer, gone, MAX_ENTRIES]
@@ -142,11 +148,11 @@ class ConsumerGroup:
         return dict(_decode_adopted(reply))
 
     async def deliver(self, entry_ids: Sequence[str], deliveries: int) -> list[RawEntry]:
-        """Deliver pending entries to this consumer and set their delivery count; return them in id order.
+        """Deliver pending entries to this consumer, with `deliveries` as their new delivery count.
 
-        The count is set, not incremented, because redis-py retries a command whose reply was lost. Such a
-        retry must not use up one of the deliveries after which an entry becomes a dead letter. Entries that
-        were trimmed from the stream are not returned.
+        Return the entries in the order of their ids, without those that were trimmed from the stream. The
+        count is set, not incremented, because redis-py retries a command whose reply was lost. Such a retry
+        must not use up one of the deliveries after which an entry becomes a dead letter.
         """
         async with self.recreating_group():
             entries: list[tuple[bytes, dict[bytes, bytes] | None]] = await self._client.xclaim(  # type: ignore[assignment]  # typed for every option at once
@@ -175,7 +181,7 @@ class ConsumerGroup:
         return RawEntry(entry_id.encode(), fields)
 
     async def renew(self, entry_ids: Collection[bytes]) -> None:
-        """Reset the idle time of these pending entries, in calls of at most `MAX_ENTRIES` entries."""
+        """Reset the idle time of entries that are still pending for this consumer; ignore the others."""
         ids = list(entry_ids)
         for first in range(0, len(ids), MAX_ENTRIES):
             some = ids[first : first + MAX_ENTRIES]
@@ -183,7 +189,10 @@ class ConsumerGroup:
                 await self._scripts["renew"](keys=[self._stream], args=[GROUP, self._consumer, *some])
 
     async def leave(self) -> int:
-        """Release this consumer's pending entries to other workers at once; return their number."""
+        """Release this consumer's pending entries, so that other workers can claim them at once.
+
+        Return the number of these entries. Remove the consumer if it has none.
+        """
         left, more, first = 0, MAX_ENTRIES, "-"
         while more == MAX_ENTRIES:
             async with self.recreating_group():
@@ -194,9 +203,10 @@ class ConsumerGroup:
         return left
 
     async def remove_idle_consumers(self, idle_ms: int) -> list[str]:
-        """Remove other consumers that hold nothing and have been idle for `idle_ms`; return their names.
+        """Remove other consumers that are idle for `idle_ms` and have no pending entry; return their names.
 
-        This consumer counts as active from now on.
+        Also reset the idle time of this consumer, so that other workers do not remove it, or create it if it
+        is missing.
         """
         async with self.recreating_group():
             removed: list[bytes] = await self._scripts["remove_idle_consumers"](
@@ -205,26 +215,28 @@ class ConsumerGroup:
         return [name.decode() for name in removed]
 
     async def trim(self, retention_ms: int) -> int:
-        """Trim the input up to the first entry that a group needs, the outputs by age.
+        """Trim the input up to the first entry that any group needs, and outputs by their age.
 
-        Return the number of entries trimmed from the input.
+        Entries of outputs are trimmed once they are older than `retention_ms`; alerts that a relay has yet to
+        deliver, once they are also older than `KEPT_FOR_RELAYS_MS`. Return the number of entries trimmed from
+        the input.
         """
         trimmed, _ = await self._trim(self._outputs, retention_ms)
         return trimmed
 
     async def trim_for(self, group: str, retention_ms: int, budget: int | None) -> KeptFor:
-        """Trim as `trim` does, but keep what a group of the outputs has yet to acknowledge.
+        """Trim as `trim` does, but keep texts, alerts and deliveries that a group has yet to acknowledge.
 
         Args:
             group: name of the group; if a stream has no such group, all its entries are kept.
             retention_ms: maximum age of other entries.
-            budget: bytes of all outputs beyond which the group is not waited for; None for no limit.
+            budget: maximum bytes of all outputs; above it, nothing is kept for the group. None for no limit.
         """
         _, kept = await self._trim(self._outputs, retention_ms, group, budget or 0)
         return kept
 
     async def trim_input(self) -> int:
-        """Trim the input as `trim` does, but no output; return the number of entries trimmed."""
+        """Trim the input, and no output, as `trim` does; return the number of entries trimmed."""
         trimmed, _ = await self._trim([], 0)
         return trimmed
 
