@@ -30,18 +30,18 @@ LARGE_BYTES = 1024 * 1024
 """Minimum bytes of a large entry."""
 
 LARGE_EVERY = 60.0
-"""Seconds between two looks at a large entry that nobody reads.
+"""Seconds between two measurements of the same large entry while it stays the oldest unread one.
 
 figures.lua needs only the id of the oldest unread entry, but no command returns an id without its entry. The
 copy of an entry of 300 MB takes the server a second and 600 MB of memory.
 """
 
 _SUMMED = {"type": "without_effect", LEFT_OUT[:-1]: "ignored_fields", "truncated": "truncated_values"}
-"""Counts with a name from outside, as in `type:keepalive`: they are added up under this name."""
+"""Names of sums, by the first part of a count's name. Counts like `type:keepalive` are added up."""
 
 
 class FiguresReply(NamedTuple):
-    """The reply of figures.lua."""
+    """The reply of figures.lua, whose header describes the fields."""
 
     now_ms: str
     lag: int
@@ -59,14 +59,14 @@ class FiguresReply(NamedTuple):
 
 
 class _LargeEntry(NamedTuple):
-    """A large entry that was the oldest unread one."""
+    """A large entry that was the oldest unread one when figures.lua last read it."""
 
     after: str
-    """Id of the last delivered entry at that time."""
+    """Id of the last entry that was delivered before it."""
     ms: str
-    """Milliseconds of its id."""
+    """Milliseconds in the large entry's id, as text."""
     looked_at: float
-    """Monotonic time in seconds."""
+    """Monotonic time in seconds at which the script read it."""
 
 
 decode_figures = msgspec.msgpack.Decoder(FiguresReply).decode
@@ -153,5 +153,5 @@ def _together(replies: Sequence[FiguresReply]) -> GroupFigures:
 
 
 def _age(reply: FiguresReply, ms: str) -> float:
-    """Return the age in seconds of an entry; 0 if there is none, or its id is in the future."""
+    """Return the age in seconds of an entry whose id begins with `ms`; 0 if that is -1 or in the future."""
     return max(0.0, (int(reply.now_ms) - int(ms)) / 1000) if int(ms) >= 0 else 0.0
