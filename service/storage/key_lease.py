@@ -1,4 +1,4 @@
-"""A lease in Redis: a key with the name of its holder, which expires by itself."""
+"""A lease in Redis: a key that expires, with the name of its holder as value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class KeyLease:
         self._release = scripts.Script(client, "release")
 
     async def acquire(self, ttl_ms: int) -> bool:
-        """Acquire or extend the lease for `ttl_ms`; return whether this process holds it."""
+        """Acquire the lease or, if this process holds it, extend it to `ttl_ms` from now.
+
+        Return whether this process holds it now.
+        """
         with unavailable_if_away():
             return bool(await self._acquire(keys=[self._key], args=[self._owner, ttl_ms]))
 
