@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from service.keys import Keys
 
 PAGE = 100
-"""Entries of a page, which one call reads; with long texts they are a few megabytes."""
+"""Maximum entries of a page. One call reads a page; with long texts it has a few megabytes."""
 
 _BEGINNING = "0-0"
 
 
 class _TextPosition(BaseModel):
-    """The position of a text in its response."""
+    """The index of a text's item in its response, and of the text in that item."""
 
     output_index: int
     content_index: int
 
 
 class _Old(NamedTuple):
-    """An entry that is old enough to be removed."""
+    """An entry that is old enough to be removed; its ids are empty if it has none, `data` is its JSON."""
 
     entry_id: bytes
     response_id: bytes
@@ -55,12 +55,12 @@ class _Old(NamedTuple):
 
 
 class KindRetention:
-    """Removes texts by kind and age, in one partition.
+    """Removes texts, and the entries about them, by kind and age in one partition.
 
     Args:
         client: client of the server.
         keys: keys of the partition.
-        seconds: retention by kind, in seconds; other kinds are not removed.
+        seconds: retention by kind, in seconds; texts of other kinds are not removed.
         longest: retention of all texts, in seconds; also the TTL of the stored progress.
     """
 
@@ -79,9 +79,14 @@ class KindRetention:
         self._aged = scripts.Script(client, "aged")
 
     async def remove_aged(self, keep_for: str = "") -> int:
-        """Remove all texts that are older than the retention of their kind; return the number removed.
+        """Remove texts, and alerts and deliveries about them, that are older than the retention of the kind.
 
-        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged them; "" for no group.
+        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged their entries, and all
+        stay if a stream lacks this group; "" for no group. Undelivered alerts do not wait for it. Alerts that
+        a relay has yet to deliver stay as well, until they are 25 hours old.
+
+        Return the number of removed entries. A text may have several: its own, and those of its alerts,
+        undelivered alerts and deliveries. Texts removed from items are not counted.
         """
         removed = 0
         for kind, age_ms in self._ages_ms.items():
@@ -109,7 +114,7 @@ class KindRetention:
                     removed += await self._client.xdel(stream, *(each.entry_id for each in old))
             if looked_at:
                 after = last.decode()
-                await self._note(field, after)
+                await self._store_progress(field, after)
             if looked_at < PAGE:
                 return removed
 
@@ -127,8 +132,11 @@ class KindRetention:
             with unavailable_if_away():
                 await pipeline.execute()
 
-    async def _note(self, field: str, entry_id: str) -> None:
-        """Store how far a stream was searched. If a full server refuses, the next search begins earlier."""
+    async def _store_progress(self, field: str, entry_id: str) -> None:
+        """Store the last entry that was searched, and renew the TTL of all progress.
+
+        An unavailable or full server raises no error here: the next search then begins earlier.
+        """
         with contextlib.suppress(StorageUnavailableError), unavailable_if_away(self._progress):
             await self._client.hset(self._progress, field, entry_id)
             await self._client.expire(self._progress, self._longest)
