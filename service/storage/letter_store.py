@@ -45,7 +45,7 @@ class DeadLetters:
         self._replay = scripts.Script(client, "replay")
 
     async def count(self) -> int:
-        """Return the number of letters."""
+        """Return the number of letters, including foreign entries."""
         return int(await self._client.xlen(self._names.dead_letters))
 
     async def newest_first(self) -> AsyncIterator[StoredLetter]:
@@ -64,7 +64,7 @@ class DeadLetters:
         return None if entry is None else self._stored(entry)
 
     async def replay(self, letter_id: str, fields: Mapping[str, bytes]) -> str | None:
-        """Add a letter's original fields to the input and delete the letter, atomically and once.
+        """Add `fields`, those of a letter's original entry, to the input and delete the letter, atomically.
 
         Returns:
             The new entry's id, or None if the letter does not exist.
