@@ -34,25 +34,28 @@ _RESPONSES_AT_ONCE = 100
 """Maximum responses that are read in one call or pipeline."""
 
 _PARTS_EXPECTED = 8
-"""Maximum parts of a response whose logs are read along with its state: of many parts, most are finished."""
+"""Maximum parts sent of a response for their logs to be read along with its state. Of more parts, most are
+finished and have no log."""
 
 
 class Found(NamedTuple):
-    """A response as stored: the fields of its state, and its open logs by the fields of their parts."""
+    """A response as stored."""
 
     state: Mapping[str, bytes]
+    """The fields of its state; empty if it is not stored."""
     logs: Mapping[str, bytes | None]
+    """The logs of its open parts, by the field of the part; None for a log that was missing."""
 
 
 class Wanted(NamedTuple):
-    """The keys to read for one response, with their sizes."""
+    """The keys to read for one response, with the sizes of their values."""
 
     stream_key: StreamKey
     state: str
-    """The key of its state."""
+    """The key of the response's state."""
     state_bytes: int
     logs: Mapping[str, str]
-    """The keys of its open logs, by the field of their part."""
+    """The keys of the logs of its open parts, by the field of the part."""
     log_bytes: Sequence[int]
     """The bytes of these logs, in the same order."""
 
@@ -72,10 +75,10 @@ class ResponseLoader:
         self._keys = keys
 
     async def load(self, stream_keys: Sequence[StreamKey], sent: SentStates) -> dict[StreamKey, Found]:
-        """Return responses as stored; `sent` has the parts that this process has sent.
+        """Return responses as stored. `sent` has the parts that this process has sent, to guess their logs.
 
         Raises:
-            StorageUnavailableError: read again.
+            StorageUnavailableError: the server is unavailable; call again.
         """
         found: dict[StreamKey, Found] = {}
         for first in range(0, len(stream_keys), _RESPONSES_AT_ONCE):
@@ -89,14 +92,15 @@ class ResponseLoader:
     async def _load_expected(
         self, stream_keys: Sequence[StreamKey], sent: SentStates, found: dict[StreamKey, Found]
     ) -> dict[StreamKey, Mapping[str, bytes]]:
-        """Read states with the logs that are probably open; add the responses of which that was enough.
+        """Read states in one call, with the logs that are probably open. Add complete responses to `found`.
 
-        Return the states that were read.
+        A response is complete if all its open logs were read. Return the states that were read; the call
+        reads no more of them after `_BYTES_AT_ONCE` bytes.
         """
         names: list[str] = []
         kinds: list[str] = []
         expected: list[tuple[StreamKey, dict[str, int]]] = []
-        """The responses, with the indexes of their logs in `names` by the fields of their parts."""
+        """The responses, each with the indexes of its logs in `names`, by the field of the part."""
         for key in stream_keys:
             response = sent.get(key)
             names.append(self._keys.state(key) if response is None else response.state)
@@ -127,7 +131,10 @@ class ResponseLoader:
         states: Mapping[StreamKey, Mapping[str, bytes]],
         found: dict[StreamKey, Found],
     ) -> None:
-        """Read responses in calls of limited size, and add them; `states` are known already."""
+        """Read responses in calls of limited size, and add them to `found`.
+
+        `states` has the states that were read before. They are read again, together with the logs.
+        """
         wanted = await self._wanted(stream_keys, states)
         values: dict[str, Any] = {}
         for some in reads_of(wanted):
@@ -140,7 +147,10 @@ class ResponseLoader:
             found[each.stream_key] = Found(_fields(values[each.state]), logs)
 
     async def _call(self, names: Sequence[str], kinds: Sequence[str], at_most: int) -> list[Any]:
-        """Return the values of keys; only those of the first ones if they exceed `at_most` bytes (0: any)."""
+        """Return the values of the keys `names`, in this order; `kinds` has `state` or `log` for each.
+
+        Once the values exceed `at_most` bytes, the remaining keys are left out; 0 for no limit.
+        """
         with unavailable_if_away():
             values: list[Any] = await self._script(keys=names, args=[at_most, *kinds])
         return values
@@ -148,7 +158,7 @@ class ResponseLoader:
     async def _wanted(
         self, stream_keys: Sequence[StreamKey], states: Mapping[StreamKey, Mapping[str, bytes]]
     ) -> list[Wanted]:
-        """Return the keys to read for these responses, with the sizes of their values in bytes."""
+        """Return the keys to read for these responses. To learn them, read the states that `states` lacks."""
         pipeline = self._client.pipeline(transaction=False)
         unknown = [key for key in stream_keys if key not in states]
         for key in unknown:
@@ -188,7 +198,10 @@ def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
 
 
 def reads_of(responses: Iterable[Wanted]) -> Iterator[list[tuple[str, str]]]:
-    """Yield the calls, each a list of (key, `state` or `log`). The state of a response follows its logs."""
+    """Divide the keys to read into calls of limited size; yield each as a list of (key, `state` or `log`).
+
+    The state of a response follows its logs, in the same call or in a later one.
+    """
     call: list[tuple[str, str]] = []
     filled = 0
     for response in responses:
