@@ -5,8 +5,8 @@ Theory of operation:
 1. The budget covers the streams of texts, alerts, deliveries, dead letters and undelivered alerts. Finished
    items are not in it: they expire by themselves.
 2. The server estimates the bytes of a stream from some of its nodes, in microseconds.
-3. What all groups of a stream have acknowledged goes first, the oldest of all streams first. What a group has
-   not acknowledged stays, so a slow group can keep the outputs above the budget. The caller reports that.
+3. Only entries that every group of their stream has acknowledged are trimmed, the oldest of all streams
+   first. So a slow group can keep the outputs above the budget. The caller reports that.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class OverBudget(NamedTuple):
     """The outputs of a partition when they cannot be trimmed to their budget."""
 
     stream: str
-    """The largest stream that a group holds back; the largest of all if no stream has a group."""
+    """The largest of the streams that have a group; the largest of all if no stream has one."""
     stream_bytes: int
     group: str | None
-    """The group with the oldest entry that it has not acknowledged; None if the stream has no group."""
+    """The group of `stream` that is furthest behind, which keeps its entries; None if it has no group."""
     total_bytes: int
 
 
 class OutputBudget:
-    """The budget of the outputs of one partition."""
+    """Keeps the outputs of one partition within `budget` bytes."""
 
     def __init__(self, client: Redis, names: StreamNames, budget: int) -> None:
         self.bytes = budget
@@ -51,7 +51,10 @@ class OutputBudget:
         self._script = scripts.Script(client, "budget")
 
     async def trim(self) -> OverBudget | None:
-        """Trim the outputs to the budget, and return what keeps them above it; None if nothing does."""
+        """Trim the outputs to the budget.
+
+        Return None if they are within it now, else the stream and the group that keep them above it.
+        """
         while True:
             with unavailable_if_away():
                 reply = await self._script(keys=self._outputs, args=[self.bytes, TRIMMED_AT_ONCE])
