@@ -1,4 +1,4 @@
-"""Looks at all partitions of one server, each of which costs few commands while nothing happens.
+"""Looks at all partitions of one server together, with few commands while nothing happens.
 
 The periodic tasks of a partition need some dozens of commands. A look finds the partitions that need a task.
 
@@ -6,8 +6,8 @@ Theory of operation:
 
 1. A look is one script for all partitions, so all must be on one server; in a cluster, each partition has
    an overview of its own.
-2. A look only reads. What it misses because of an error, such as a stream of another type, counts as
-   something to do, so that the task of that partition meets the error itself.
+2. A look only reads. A partition that it cannot read because of an error, such as a stream of another type,
+   counts as one that needs the task, so that the task meets the error itself.
 3. A server rejects a script as a whole if its user may not access one of the keys. The caller then runs the
    tasks of all partitions.
 """
@@ -38,31 +38,32 @@ class GroupsSeen(NamedTuple):
     pending: int
     """Number of pending entries of the worker's group."""
     positions: bytes
-    """The positions of all groups. While they are the same, no group needs fewer entries than before."""
+    """Name, number of pending entries and last delivered entry of each group, as one text. While it stays the
+    same, no group needs fewer entries than before."""
 
 
 class Overview:
-    """Looks at the partitions of one server. They have numbers, from 0, in the order in which they are added.
+    """Looks at the partitions of one server, which have numbers from 0 in the order in which they were added.
 
     Args:
         client: client of the server.
-        clock: clock of the server, which each look at the responses corrects.
+        clock: estimate of the server's clock, which `unsettled` corrects.
     """
 
     def __init__(self, client: Redis, clock: ServerClock) -> None:
         self._clock = clock
         self._keys: list[Keys] = []
         self._unsettled: set[int] = set()
-        """Partitions with open or waiting responses at the last look."""
+        """Numbers of the partitions that had open or waiting responses at the last look."""
         self._unsettled_script = scripts.Script(client, "unsettled")
         self._groups_script = scripts.Script(client, "groups")
 
     def add(self, keys: Keys) -> None:
-        """Add a partition."""
+        """Add a partition, which gets the next number, to those that each look covers."""
         self._keys.append(keys)
 
     async def unsettled(self) -> set[int]:
-        """Return the partitions with open or waiting responses, which a sweep may settle.
+        """Return the numbers of the partitions with open or waiting responses, which a sweep may settle.
 
         Raises:
             SetupError: the user may not access a key of a partition.
@@ -79,7 +80,11 @@ class Overview:
         return found
 
     async def _count(self, partitions: Iterable[int], together: int) -> list[int]:
-        """Return the number of keys of the first `together` partitions, then that of each other one."""
+        """Count the existing keys `open` and `waiting` of partitions, and correct the clock.
+
+        The first number is the sum for the first `together` partitions; one number for each other partition
+        follows.
+        """
         keys = [key for n in partitions for key in (self._keys[n].open, self._keys[n].waiting)]
         with unavailable_if_away():
             now_ms, *counts = await self._unsettled_script(keys=keys, args=[together])
@@ -88,7 +93,9 @@ class Overview:
         return found
 
     async def groups(self) -> Sequence[GroupsSeen | None]:
-        """Return the groups of each partition; None if its stream or the worker's group is missing or wrong.
+        """Return the groups of each partition, in the order of the numbers.
+
+        None stands for a partition whose input is missing, is no stream, or lacks the worker's group.
 
         Raises:
             SetupError, StorageUnavailableError: as in `unsettled`.
