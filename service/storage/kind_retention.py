@@ -81,9 +81,9 @@ class KindRetention:
     async def remove_aged(self, keep_for: str = "") -> int:
         """Remove texts, and alerts and deliveries about them, that are older than the retention of the kind.
 
-        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged their entries, and all
-        stay if a stream lacks this group; "" for no group. Undelivered alerts do not wait for it. Alerts that
-        a relay has yet to deliver stay as well, until they are 25 hours old.
+        Texts, alerts and deliveries stay until the group `keep_for` has acknowledged their entries; "" for no
+        group. If a stream lacks this group, all its entries stay. Undelivered alerts do not wait for it.
+        Alerts that a relay has yet to deliver stay as well, until they are 25 hours old.
 
         Return the number of removed entries. A text may have several: its own, and those of its alerts,
         undelivered alerts and deliveries. Texts removed from items are not counted.
@@ -133,7 +133,7 @@ class KindRetention:
                 await pipeline.execute()
 
     async def _store_progress(self, field: str, entry_id: str) -> None:
-        """Store the last entry that was searched, and renew the TTL of all progress.
+        """Store the id of the last entry that was searched, and renew the TTL of all progress.
 
         An unavailable or full server raises no error here: the next search then begins earlier.
         """

@@ -34,8 +34,8 @@ _RESPONSES_AT_ONCE = 100
 """Maximum responses that are read in one call or pipeline."""
 
 _PARTS_EXPECTED = 8
-"""Maximum parts sent of a response for their logs to be read along with its state. Of more parts, most are
-finished and have no log."""
+"""Maximum number of sent parts of a response whose logs are read along with its state. If there are more, no
+log is: most of these parts are finished."""
 
 
 class Found(NamedTuple):
