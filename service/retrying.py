@@ -26,7 +26,8 @@ SAID_AGAIN_AFTER = 300.0
 class RetryUntilAvailable:
     """Retries steps until Redis is available.
 
-    All parts of a process share one instance; in a cluster, each partition has its own.
+    All partitions of a worker share one instance, except in a cluster, where each has its own. In a relay,
+    each destination has its own.
 
     It logs one line when Redis becomes unavailable, one when the cause changes, one every five minutes, and
     one when Redis is back. If Redis is misconfigured for some steps only, the others continue, and each such

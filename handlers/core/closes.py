@@ -63,7 +63,8 @@ def close_of(timeline: Timeline, part: PartKey, log: PartLog) -> Close | None:
     if item_end is not None and first_text is not None:
         closing_end = timeline.item_end_from(part.output_index, max(log.began, first_text))
         if closing_end is not None:
-            # The item's end gives no text of its own: rank RESPONSE (in `_best`) makes it never certain.
+            # The item's end gives no text of its own. For an empty list, `_best` returns the rank
+            # RESPONSE, so `Close.own` is False and the text is never certain.
             stated.setdefault(closing_end, [])
     ended_itself = False  # a closing or the end of the item came by then
     for arrival in sorted(stated):

@@ -281,7 +281,7 @@ def _end_response(
 def _announced_parts(
     timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, kinds_with_text: Collection[Kind]
 ) -> list[FinishedPart]:
-    """Return texts that only the events that begin their parts gave, between two ends of the response."""
+    """Return texts that an event announced between two ends of the response, but that no other event gave."""
     return [
         _part_from_copy(timeline, until, ending, copy)._replace(
             integrity="unverified", integrity_source=None, started_ms=at.entry.ms

@@ -56,10 +56,11 @@ class ResponseState:
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def context_known(self, until: EntryId) -> bool:
-        """Return whether no later `response.created` can change the context of a text that `until` closes.
+        """Return whether no `response.created` in a pending entry can change the context.
 
-        That holds if the context already has a model and a safety identifier, or if the `response.created`
-        came by then. It also holds for a bare item: no `response.created` refers to it.
+        The context is that of a text that the entry `until` closes. It cannot change if it already has a
+        model and a safety identifier, or if the `response.created` came by then. Nor can that of a bare item:
+        no `response.created` refers to it.
         """
         learned = self.registers.get(RegisterName("model", learned=True))
         context = context_of(self.registers, until)

@@ -31,7 +31,10 @@ _Collector = TypeVar("_Collector", bound=Collector)
 
 
 class UncopiedStream(StreamSub[Literal[True]]):
-    """A subscription without a prefix, which FastStream asks for twice per batch and would copy each time."""
+    """A subscription that is not copied.
+
+    FastStream calls `add_prefix` twice per batch, and would copy it each time, even for an empty prefix.
+    """
 
     def add_prefix(self, prefix: str) -> Self:
         """Return the subscription with a prefix before its name: itself if that is empty."""

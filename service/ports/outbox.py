@@ -30,7 +30,7 @@ BEGINNING = EntryId(0, 0)
 
 
 class EntryRef(NamedTuple):
-    """The position of an alert: its stream and the id of its entry."""
+    """A reference to an alert: its stream, and the id of its entry."""
 
     stream: str
     id: EntryId

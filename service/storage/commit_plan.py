@@ -130,7 +130,7 @@ class CommitPlan(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScriptPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The plan that commit.lua executes. The header of commit.lua describes the fields."""
+    """The plan that commit.lua executes. The comments below the header of commit.lua describe the fields."""
 
     ttl_ms: int
     fragments_limit: int

@@ -38,7 +38,7 @@ RECORDED_AT_ONCE = 100
 """Maximum deliveries that one call records."""
 
 COUNTED = 1000
-"""Unread alerts that are counted one by one if the server does not know their number."""
+"""Maximum unread alerts of a stream that are counted one by one, if the server does not know their number."""
 
 DIGESTS_TTL = 2 * 86400
 """TTL of the digests in seconds, from the last save; longer than an alert can be pending."""
@@ -285,7 +285,7 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
 async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> BacklogFigures:
     """Return how many entries of these streams a group has still to handle, and the oldest.
 
-    Unread entries of a stream whose lag the server does not know are not counted.
+    If the server does not know how many entries of a stream are unread, at most `COUNTED` of them count.
     """
     alerts, oldest = 0, []
     for stream in streams:
@@ -310,7 +310,10 @@ async def _groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
 
 
 async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
-    """Return the number of unread alerts. The server loses count after XDEL: then at most `COUNTED` count."""
+    """Return the number of unread alerts.
+
+    The server may not know it after an XDEL. Then they are counted one by one, up to `COUNTED`.
+    """
     if info["lag"] is not None:
         return int(info["lag"])
     unread, after = 0, info["last-delivered-id"].decode()

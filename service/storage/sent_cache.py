@@ -3,8 +3,8 @@
 Nearly every event is one more delta of a part that is stored. If this process has recently sent the item id
 and the context, and set the TTL, it sends only the delta. If the omitted data is missing after all, as after
 a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
-more bytes, so the cache may drop a response at any time. It does when the response ends, or when it is unused
-and the cache is full.
+more bytes, so the cache may drop a response at any time. It drops one that ends, and, when it is full, those
+that were not used recently.
 
 Planning a commit only reads the cache. The plan lists what it sends (`Sends`), and the caller records that
 once storage has it.

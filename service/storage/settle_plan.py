@@ -1,4 +1,4 @@
-"""Plan a call of settle.lua: keys, entries to write, and a plan in MessagePack that names them by index."""
+"""Plan a call of settle.lua: keys, entries to write, and a plan in MessagePack with indexes of both."""
 
 from __future__ import annotations
 

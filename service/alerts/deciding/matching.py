@@ -92,7 +92,7 @@ def mismatch_of_facts(facts: Iterable[WantedFact], judged: JudgedAlert) -> str |
 
 
 def text_mismatch(patterns: Sequence[Pattern], text: str) -> str | None:
-    """Return a sentence that no pattern matches the text; None if one does."""
+    """Return a sentence that says that no pattern matches the text; None if one does."""
     if first_found(patterns, text) is not None:
         return None
     if len(patterns) == 1:

@@ -195,7 +195,7 @@ class Policy:
         )
 
     def _resolves(self, assessed: _Assessment, destination: str, now: datetime) -> bool:
-        """Return whether this ends an alert that the file sends to the destination, and is not more severe.
+        """Return whether this alert ends one that the destination gets, and is not more severe than that one.
 
         A refusal that turns out critical once its whole text is known must not close the earlier alert. If
         the destination does not get the beginning, the end is news to it.

@@ -39,7 +39,7 @@ class AcceptedAlert:
 
     @classmethod
     def of(cls, ref: EntryRef, alert: ModerationAlert, notification: Notification | None) -> AcceptedAlert:
-        """Return the facts of an alert; the notification is None if a changed file makes none any more."""
+        """Return the facts of an alert; `notification` is None if the destination gets no message."""
         accepted = cls(
             ref,
             alert.raised_at,

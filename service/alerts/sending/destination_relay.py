@@ -73,7 +73,7 @@ _NEVER_TRIED: Final = "no attempt was made"
 
 
 class Decide(Protocol):
-    """Make this destination's message from an alert, or None if it gets none."""
+    """A function that makes this destination's message from an alert, or returns None if there is none."""
 
     def __call__(self, alert: ModerationAlert, now: datetime, /) -> Notification | None:
         """Return the message for this destination at the time `now`, or None."""

@@ -3,7 +3,8 @@
 - A message waits for a random time below a bound that doubles with each attempt: exponential back-off with
   full jitter, so that messages that failed together do not return together.
 - A destination that asks for a pause (`Retry-After`) gets it for all messages, since it is about the
-  destination's load, not about one message. Critical messages wait only for the beginning of a long pause.
+  destination's load, not about one message. Critical messages wait for at most
+  `LONGEST_CRITICAL_PAUSE` seconds of it.
 - A destination that failed several times in a row is considered down. Then one message at a time probes it,
   at growing intervals, and all others wait.
 

@@ -11,8 +11,8 @@
 3. A batch with entries stays open for `linger` seconds after its first one, and the streams are read again
    `_TICKS` times in this time. Each batch costs a commit, so larger batches are cheaper.
 4. A batch is complete at once if `linger` is 0, if it has many entries, if it is urgent, if all requested
-   entries came, so that there may be more, or if its only entry came alone: none had come to its stream for
-   `linger` seconds.
+   entries came (there may be more), or if its first read brought a single entry after `linger` seconds
+   without any.
 5. After an error, open batches are complete. Each other stream is read on its own, because an error of one
    stream (no group, no right, another type) fails the command for all. A stream that fails again is read by
    `read_alone` until that succeeds; the others go on together.

@@ -25,7 +25,8 @@ Theory of operation
    FastStream does any work for each entry.
 5. After an error, streams are read one by one. A stream that fails again is read through redis-py, and
    retried until that succeeds. A missing group is created at the start of the stream. If a read fails after
-   another one of its batch has brought entries, these are the batch; the next read meets the error again.
+   another read of the same batch has brought entries, the batch is complete with these; the next read meets
+   the error again.
 6. A read is in progress until FastStream asks for the next batch of its stream, so that shutdown can wait
    for it. `reads.py` records the reads in progress.
 

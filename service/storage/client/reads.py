@@ -42,7 +42,7 @@ class Reads:
             self._allowed.set()
 
     def register(self, name: str) -> None:
-        """Register a read that another one, in progress, has begun."""
+        """Register the read of one stream, which is a part of a read in progress."""
         if name not in self._in_progress:
             self._in_progress[name] = asyncio.get_running_loop().create_future()
 

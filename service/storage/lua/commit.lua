@@ -80,6 +80,12 @@ local GROUP, CONSUMER, FIRST_BLOB = ARGV[1], ARGV[2], 6
 local TTL_MS, FRAGMENTS_LIMIT, FRAGMENT_BYTES, PARTS_LIMIT, READY_AT_MOST, STALLED_MS, LETTERS, COUNTED, TOUCHED,
   RESPONSES, LOG_COUNT, SMALL_LOGS, LOG_LIMIT, LOG_PREFIX, ACTIVE, REPLICATION_ID, VERIFIES, ACKNOWLEDGES,
   OPEN_AT_MOST, UNCOUNTED_BYTES, LARGE_LIMIT, READ_MS, MAY_BE_OWNED = unpack(cmsgpack.unpack(ARGV[4]))
+-- TTL_MS: TTL of states and logs in ms
+-- FRAGMENTS_LIMIT: maximum fragments of a part   FRAGMENT_BYTES: minimum bytes of a fragment in a log
+-- PARTS_LIMIT: maximum parts of a response   OPEN_AT_MOST: maximum open responses
+-- READY_AT_MOST: maximum number of ready responses that are reported
+-- STALLED_MS: ms after which a worker that still holds an entry counts as stuck
+-- RESPONSES: {values, …}: `response_of` names the values of a response
 -- LETTERS: {entry, the letter's fields, blob of its field `entry`, index of a state in KEYS or 0}, … A letter with a
 -- state is written once per response.
 -- COUNTED: {name, number, …}   TOUCHED: {ms of the latest entry, response, …} for events that are only counted

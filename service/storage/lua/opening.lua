@@ -4,8 +4,8 @@
 -- KEYS  states
 -- ARGV  1 the names of the fields to read from each state, MessagePack: sent once, since they are many
 --       2… for each state the part that begins
--- Returns for each state the values of alerted:<part> and part:<part>, and of the other fields, nil for a field that is
---         not set; or nil for a state that is missing, as most are
+-- Returns an array with an item for each state: the values of alerted:<part>, part:<part> and the other fields, nil for
+--         one that is not set. The item is nil if the state is missing, as most are.
 
 local names, found = cmsgpack.unpack(ARGV[1]), {}
 for k, key in ipairs(KEYS) do

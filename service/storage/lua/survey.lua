@@ -1,5 +1,6 @@
 #!lua
--- Find the responses that no batch will settle: those that the low-water mark has passed, and idle ones.
+-- Find the responses that no batch will settle: those that the low-water mark has passed, idle ones, and those beyond
+-- the limit of open responses.
 --
 -- Idleness is measured in stream time: the server's clock, limited by the oldest pending entry and, while entries are
 -- unread, by the last delivered one. So a backlog makes no response idle.
