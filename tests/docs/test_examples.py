@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import tomllib
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import pytest
 import deltaloom
 from deltaloom import AssembledText, StreamNames
 from deltaloom.events import RefusalDelta, RefusalDone
+from tests.docs.pages import ROOT
 from tests.docs.scripts import (
     EXAMPLES,
     PYTHON,
@@ -228,6 +230,15 @@ async def test_a_subscriber_begins_with_the_oldest_entry(
     async with subscriber(name, redis_url, prefix, tmp_path) as printed:
         await wait_until(lambda: printed(line), 30, message=f"it prints {line!r}")
         await wait_until(acknowledged, message="it acknowledges what it has read")
+
+
+def test_a_package_with_a_handler_fits_this_version() -> None:
+    """Require the versions of the library that the worker requires. Otherwise pip refuses the package."""
+    example, worker = (
+        set(tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"])
+        for folder in (EXAMPLES / "handler_package", ROOT)
+    )
+    assert example <= worker
 
 
 async def test_a_handler_of_another_package_handles_its_events(
