@@ -70,12 +70,19 @@ async def test_the_message_of_apprise() -> None:
 
 
 def test_the_keys_of_every_destination() -> None:
-    """List the options of destinations and their kinds."""
+    """List the options that destinations have in common."""
     keys = [key for keys, *_ in ALERTING.table("Where alerts go") for key in quoted(keys)]
     common, http = list(CommonOptions.model_fields), list(HttpOptions.model_fields)
     assert keys == ["type", *common, *http[len(common) :]]
+
+
+def test_every_type_is_listed() -> None:
+    """List the types of destinations in the order of the registry."""
     ((_, _, types), *_) = ALERTING.table("Where alerts go")
-    assert quoted(types) == list(TYPES)
+    row = f'the row `type` of the table in {ALERTING.name}, section "Where alerts go",'
+    missing = [name for name in TYPES if name not in quoted(types)]
+    assert not missing, f"{row} lacks {missing}"
+    assert quoted(types) == list(TYPES), f"{row} has another order than `TYPES`, or an unknown type"
 
 
 def example_of(name: str) -> dict[str, Any]:
@@ -83,7 +90,7 @@ def example_of(name: str) -> dict[str, Any]:
     blocks = [tomllib.loads(block.text) for block in ALERTING.blocks if block.language == "toml"]
     tables = [table for block in blocks for table in block.get("destinations", {}).values()]
     found = next((table for table in tables if table["type"] == name), None)
-    assert found, f"{ALERTING.name} shows no table of type {name!r}"
+    assert found, f"{ALERTING.name} has no TOML example of a destination of type {name!r}"
     return dict(found)
 
 

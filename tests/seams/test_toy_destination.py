@@ -21,8 +21,8 @@ async def test_a_destination_is_one_file_and_its_name_in_the_list(tmp_path: Path
     shutil.copytree(ROOT / "service", program, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOY, program / DESTINATIONS)
     registry = program / DESTINATIONS / "registry.py"
-    listed = registry.read_text("utf-8").replace("log, pagerduty,", "log, pagerduty, pigeon,")
-    registry.write_text(listed.replace("log, command)", "log, command, pigeon)"), "utf-8")
+    listed = registry.read_text("utf-8").replace('    "command",\n', '    "command",\n    "pigeon",\n')
+    registry.write_text(listed, "utf-8")
     assert changed(program) == {f"{DESTINATIONS}/pigeon.py", f"{DESTINATIONS}/registry.py"}
 
     alerts = tmp_path / "alerts.toml"

@@ -1,16 +1,15 @@
 """List all types of destinations; the model of `alerts.toml`, its mistakes and the tests follow from it.
 
 A destination is one file: its options, its sender, and the row `destination` at its end. To add one, write
-the file and add its name to `TYPES`.
+the file and add the name of its module to `_MODULES`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, Union
 
 from pydantic import Field
-
-from service.alerts.destinations import alertmanager, apprise_, command, log, pagerduty, slack, webhook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +18,24 @@ if TYPE_CHECKING:
     from service.alerts.destinations.destination_type import DestinationType
     from service.alerts.destinations.options import CommonOptions
 
-TYPES: dict[str, DestinationType] = {
-    module.destination.name: module.destination
-    for module in (webhook, slack, pagerduty, alertmanager, apprise_, log, command)
-}
+_MODULES: Final = (
+    "webhook",
+    "slack",
+    "pagerduty",
+    "alertmanager",
+    "apprise_",
+    "log",
+    "command",
+)
+"""Modules of this package that have a row `destination`, in the order in which errors list their types."""
+
+
+def _destination_in(module: str) -> DestinationType:
+    row: DestinationType = import_module(f"{__package__}.{module}").destination
+    return row
+
+
+TYPES: dict[str, DestinationType] = {row.name: row for row in map(_destination_in, _MODULES)}
 """Types of destinations, by the value of `type`."""
 
 _TYPE_OF = {each.options: each for each in TYPES.values()}
