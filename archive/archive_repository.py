@@ -101,6 +101,14 @@ class Retention(NamedTuple):
     tenant: str | None = None
 
 
+class Remainder(NamedTuple):
+    """Bytes of erased rows that are still in the database's files."""
+
+    place: str
+    until: str
+    """The reason, and the remedy."""
+
+
 class Erasure(NamedTuple):
     """The outcome of an erasure."""
 
@@ -113,6 +121,8 @@ class Erasure(NamedTuple):
     """Rows that stay, by the oldest hold that keeps them."""
     number: int
     """Number of the erasure in the archive."""
+    remains: Sequence[Remainder] = ()
+    """The bytes that could not be removed now."""
 
 
 class ArchiveLook(NamedTuple):
@@ -186,8 +196,8 @@ class ArchiveRepository(Protocol):
         """Return the ids of those responses of a subject of which a hold keeps a record."""
         ...
 
-    def deliveries_of(self, subject: RecordSubject) -> list[bytes]:
-        """Return the bodies of the deliveries that `erase` would delete."""
+    def deliveries_of(self, subject: RecordSubject, responses: Collection[str] = ()) -> list[bytes]:
+        """Return the bodies of the deliveries that `erase` would delete with these arguments."""
         ...
 
     def erase(

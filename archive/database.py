@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from archive.archive_repository import Remainder
     from archive.record import Record
 
 
@@ -93,8 +94,8 @@ class Database(Protocol):
         """Return the time that was stored."""
         ...
 
-    def scrub(self) -> None:
-        """Remove the bytes of deleted rows from its files, as far as it can."""
+    def scrub(self) -> list[Remainder]:
+        """Remove the bytes of deleted rows from its files; return those that others keep it from removing."""
         ...
 
     def tidy(self) -> None:

@@ -44,8 +44,9 @@ def erase(
     """Erase a subject from the archive and from Redis, but what is held, and print a certificate as JSON.
 
     The certificate has the numbers of what was erased by place, what a hold keeps, and the places that may
-    still have something. It ends with exit code 1 if a hold keeps something, or a response has not ended:
-    erase again after its end. It needs a Redis user that may SCAN, such as `default`.
+    still have something. It ends with exit code 1 if a hold keeps something, bytes of erased rows remain in
+    the database, or a response has not ended: erase again after its end. It needs a Redis user that may SCAN,
+    such as `default`.
     """
     import json
 
@@ -67,7 +68,9 @@ def erase(
         note(f"holds keep {places} in Redis: `deltaloom archive holds` lists the holds")
     if certificate["still_open"]:
         note(f"{plural(len(certificate['still_open']), 'response')} still open: erase again after the end")
-    if certificate["held"] or certificate["held_in_redis"] or certificate["still_open"]:
+    for each in certificate["remains"]:
+        note(f"{each['place']}: not removed {each['until']}")
+    if any(certificate[name] for name in ("held", "held_in_redis", "still_open", "remains")):
         raise typer.Exit(1)
 
 

@@ -71,7 +71,7 @@ async def erase_everywhere(
             is_kept = _is_held(each, holds) or each.owner.response_id in held
             (kept if is_kept else doomed).append(each)
         responses -= held
-    archived = map(sent_in, archive.deliveries_of(subject))
+    archived = map(sent_in, archive.deliveries_of(subject, responses))
     sent = {alert.id: alert for alert in (*archived, *(each.sent for each in doomed)) if alert is not None}
     gone = {each.message for each in doomed if each.message is not None}
     erasure = archive.erase(subject, who, responses, gone)
@@ -107,6 +107,7 @@ def _content(
         ],
         "held_in_redis": 0 if in_redis is None else in_redis.held,
         "still_open": [] if in_redis is None else list(in_redis.still_open),
+        "remains": [each._asdict() for each in erasure.remains],
         "not_reached": list(_not_reached(erasure.at, settings, in_redis)),
         "destinations": _destinations(sent),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 
-from archive.archive_repository import ArchiveRefusedError, ArchiveUnavailableError
+from archive.archive_repository import ArchiveRefusedError, ArchiveUnavailableError, Remainder
 from archive.database import TablePartition
 
 if TYPE_CHECKING:
@@ -32,6 +32,18 @@ about 2,000; it takes long to compress, and gets hardly smaller."""
 
 _MONTH = re.compile(r"records_(\d{4})_(\d{2})")
 """Name of a partition."""
+
+_SCRUBBED = ("records", "conflicts", "unreadable_entries", "holds")
+"""Tables with values of those who are erased."""
+
+_LEFT = """
+    SELECT relname, n_dead_tup FROM pg_stat_all_tables
+    WHERE n_dead_tup > 0 AND relid IN (
+        SELECT tree.relid FROM unnest(%s::text[]) AS name, pg_partition_tree(to_regclass(name)) AS tree
+        UNION SELECT to_regclass(name)::oid FROM unnest(%s::text[]) AS name)
+    ORDER BY relname
+"""
+"""Deleted rows that VACUUM left, by table; partitions count for themselves."""
 
 _OPTIONS = {
     "connect_timeout": 5,
@@ -161,12 +173,24 @@ class PostgresDatabase:
         """Return the time in UTC."""
         return cast("datetime", stored).astimezone(UTC)
 
-    def scrub(self) -> None:
-        """Remove deleted rows from tables and indexes. The write-ahead log and backups keep their bytes."""
+    def scrub(self) -> list[Remainder]:
+        """Remove deleted rows from tables and indexes. The write-ahead log and backups keep their bytes.
+
+        VACUUM leaves rows that an older transaction may see. It tells the statistics how many, which any user
+        may read, unlike the transactions of others.
+        """
         with _translated():
             connection = self._connection()
-            for table in ("records", "conflicts", "unreadable_entries"):
+            # Deletes that are counted after VACUUM would be taken for rows that it has left.
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            for table in _SCRUBBED:
                 connection.execute(f"VACUUM {table}")
+            left = connection.execute(_LEFT, [list(_SCRUBBED), list(_SCRUBBED)]).fetchall()
+            ((counted,),) = connection.execute("SHOW track_counts").fetchall()
+        if counted != "on":
+            return [Remainder("PostgreSQL: deleted rows", "unknown, since track_counts is off")]
+        until = "until you erase again: an older transaction, prepared transaction, slot or replica sees them"
+        return [Remainder(f"PostgreSQL: {count} deleted rows of {name}", until) for name, count in left]
 
     def tidy(self) -> None:
         """Do nothing, since autovacuum does it."""

@@ -12,12 +12,15 @@ from archive.archive_repository import (
     SUBJECTS,
     Archived,
     ArchiveLook,
+    ArchiveRefusedError,
+    ArchiveUnavailableError,
     Conflict,
     Erasure,
     Filter,
     Hold,
     Inserted,
     RecordSubject,
+    Remainder,
     Retention,
 )
 from archive.expired_partitions import drop_partitions, longest_of
@@ -266,12 +269,15 @@ class SqlArchive:
         with self._database.transaction() as session:
             return {each for each in _column(session.rows(statement, values)) if each is not None}
 
-    def deliveries_of(self, subject: RecordSubject) -> list[bytes]:
-        """Return the bodies of a subject's deliveries that are not held."""
-        where, values = _of_subject(_checked(subject))
-        statement = f"SELECT body FROM records WHERE family = 'delivery' AND {where} AND NOT {_HELD_RECORD}"  # noqa: S608
+    def deliveries_of(self, subject: RecordSubject, responses: Collection[str] = ()) -> list[bytes]:
+        """Return the bodies of the deliveries that `erase` would delete."""
+        statement = f"SELECT body FROM records WHERE family = 'delivery' AND NOT {_HELD_RECORD} AND "  # noqa: S608
         with self._database.transaction() as session:
-            return [bytes(body) for body in _column(session.rows(statement, values))]
+            return [
+                bytes(body)
+                for where, values in _erased_of(_checked(subject), responses)
+                for body in _column(session.rows(statement + where, values))
+            ]
 
     def erase(
         self,
@@ -289,12 +295,8 @@ class SqlArchive:
                 for hold in self._holds(session)
                 if (count := self._held_by(session, hold, f"{name} = ?", [value])) > 0
             }
-            conditions = [_of_subject(subject)]
-            further = [storable(each) for each in responses] if name != "response_id" else []
-            conditions += [
-                (f"({name} IS NULL AND response_id IN ({_list_of(some)}))", list(some))
-                for some in _slices(further)
-            ]
+            conditions = _erased_of(subject, responses)
+            further = _further(subject, responses)
             erased = dict.fromkeys(("records", "conflicts", "unreadable_entries"), 0)
             # The records last, since they lead to the responses of the others.
             for where, values in conditions:
@@ -305,6 +307,12 @@ class SqlArchive:
             erased["unreadable_entries"] = self._erase_unreadable(session, subject, further)
             for where, values in reversed(conditions):
                 erased["records"] += self._delete_records(session, where, values)
+            # A released hold keeps nothing any more, but who held, who released it, and when, is on record.
+            session.run(
+                "UPDATE holds SET value = '', why = '' "
+                "WHERE name = ? AND value = ? AND released_at IS NOT NULL",
+                subject,
+            )
             self._refuse_from_now_on(session, gone)
             ((number,),) = session.rows(
                 "INSERT INTO erasures (at, who, name, value_digest, counts) VALUES (?, ?, ?, ?, ?) "
@@ -317,8 +325,14 @@ class SqlArchive:
                     json.dumps(erased),
                 ),
             )
-        self._database.scrub()
-        return Erasure(subject, at, who, erased, held, number)
+        return Erasure(subject, at, who, erased, held, number, self._scrub())
+
+    def _scrub(self) -> list[Remainder]:
+        """Scrub the database. The rows are gone: an error must not hide it, so it is among what remains."""
+        try:
+            return self._database.scrub()
+        except (ArchiveUnavailableError, ArchiveRefusedError) as error:
+            return [Remainder("archive: bytes of deleted rows", f"until you erase again: {error}")]
 
     def _erase_unreadable(self, session: Session, subject: RecordSubject, further: Sequence[str]) -> int:
         """Delete the unreadable entries of a subject's responses, but those that are held."""
@@ -536,6 +550,19 @@ def _of_subject(subject: RecordSubject) -> tuple[str, list[str]]:
         return "(response_id = ?)", [value]
     responses = _RESPONSES.format(name=name)
     return f"({name} = ? OR ({name} IS NULL AND response_id IN ({responses})))", [value, value]
+
+
+def _further(subject: RecordSubject, responses: Collection[str]) -> list[str]:
+    """Return the responses that lead to more than the subject itself does."""
+    return [storable(each) for each in responses] if subject.name != "response_id" else []
+
+
+def _erased_of(subject: RecordSubject, responses: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Return the conditions for the rows of a subject and of further responses of it, with their values."""
+    further = _slices(_further(subject, responses))
+    return [_of_subject(subject)] + [
+        (f"({subject.name} IS NULL AND response_id IN ({_list_of(some)}))", list(some)) for some in further
+    ]
 
 
 def _column(rows: Iterable[Sequence[Any]]) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archive.archive_repository import ArchiveRefusedError, ArchiveUnavailableError
+from archive.archive_repository import ArchiveRefusedError, ArchiveUnavailableError, Remainder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,12 +69,14 @@ class SqliteDatabase:
 
     Args:
         path: path of the file, which is created if it does not exist.
+        busy: seconds to wait for the transactions of other processes.
     """
 
     migrations = Path(__file__).parent / "migrations" / "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy: float = _BUSY_SECONDS) -> None:
         self._path = path
+        self._busy = busy
         self._open: sqlite3.Connection | None = None
 
     @contextmanager
@@ -121,12 +123,19 @@ class SqliteDatabase:
         """Return the time of microseconds since 1970."""
         return _EPOCH + int(stored) * _MICROSECOND
 
-    def scrub(self) -> None:
-        """Write the index anew without deleted words, and empty the write-ahead log."""
+    def scrub(self) -> list[Remainder]:
+        """Write the index anew without deleted words, and empty the write-ahead log.
+
+        A transaction that began earlier still reads the old pages, in the file and in the log.
+        """
         with self.transaction(writing=True) as session:
             session.run("INSERT INTO record_words (record_words) VALUES ('optimize')")
         with _translated():
-            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            ((busy, _, _),) = self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if not busy:
+            return []
+        until = "until you erase again: another process had it open in a transaction"
+        return [Remainder("SQLite: file and write-ahead log", until)]
 
     def tidy(self) -> None:
         """Scrub, since the index keeps the words of deleted rows until parts of it are merged."""
@@ -144,7 +153,7 @@ class SqliteDatabase:
             if not self._path.exists():
                 self._path.touch(mode=0o600)
             self._open = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self._path, timeout=self._busy, isolation_level=None, check_same_thread=False
             )
             try:
                 self._open.execute("PRAGMA journal_mode = WAL").fetchall()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
 
-from archive.archive_repository import Inserted, RecordSubject
+from archive.archive_repository import ArchiveUnavailableError, Inserted, RecordSubject
 from archive.certificates import CertificateError, Certificates
 from archive.erasing import erase_everywhere
 from archive.migrating import migrate
+from archive.postgres_database import PostgresDatabase
 from archive.record import record_of
 from archive.sql_archive import SqlArchive
 from archive.sqlite_database import SqliteDatabase
@@ -392,3 +395,98 @@ async def test_the_command_erases_in_both_and_its_certificate_is_verified(
         path.write_text(content)
         done = deltaloom("archive", "verify", str(path), env=env)
         assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_a_reader_keeps_from_being_removed_is_certified(
+    database: Database, *, is_read: bool
+) -> None:
+    """Name bytes that an older transaction keeps, and none after its end."""
+    archive, certificates = SqlArchive(database), Certificates(database)
+    archive.insert([text(1, text=MARK, safety_identifier="u1")])
+    subject, settings = (
+        RecordSubject("safety_identifier", "u1"),
+        settings_of("redis://localhost", "p", "sqlite:x"),
+    )
+    with ExitStack() as reading:
+        if is_read:
+            reading.enter_context(reader_of(database))
+        issued = await erase_everywhere(subject, "Cy", archive, certificates, settings, None)
+        assert bool(issued["remains"]) is is_read, issued["remains"]
+        assert issued["erased"]["archive"]["records"] == 1
+        assert certificates.verify(issued) == 1
+    again = await erase_everywhere(subject, "Cy", archive, certificates, settings, None)
+    assert again["remains"] == []
+    assert MARK.encode() not in _stored(database)
+
+
+@contextmanager
+def reader_of(database: Database) -> Iterator[None]:
+    """Hold a transaction of another process open that sees the present rows."""
+    if isinstance(database, SqliteDatabase):
+        database._busy = 0.1  # noqa: SLF001
+        database.close()
+        with closing(sqlite3.connect(database._path, isolation_level=None)) as reader:  # noqa: SLF001
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM records").fetchall()
+            yield
+        return
+    assert isinstance(database, PostgresDatabase)
+    other = PostgresDatabase(database._url)  # noqa: SLF001
+    try:
+        with other.transaction() as session:
+            session.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            session.rows("SELECT count(*) FROM records")
+            yield
+    finally:
+        other.close()
+
+
+async def test_a_failed_scrub_is_certified(file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the certificate of rows that are gone, and say that their bytes are not."""
+
+    def fail() -> None:
+        raise ArchiveUnavailableError("disk I/O error")
+
+    archive, certificates = SqlArchive(file), Certificates(file)
+    archive.insert([text(1, tenant="acme")])
+    monkeypatch.setattr(file, "scrub", fail)
+    settings = settings_of("redis://localhost", "p", "sqlite:x")
+    subject = RecordSubject("tenant", "acme")
+    issued = await erase_everywhere(subject, "Cy", archive, certificates, settings, None)
+    assert issued["erased"]["archive"]["records"] == 1
+    assert "disk I/O error" in issued["remains"][0]["until"]
+    assert certificates.verify(issued) == 1
+
+
+async def test_deliveries_of_texts_that_only_redis_has_are_certified(
+    redis: Redis, redis_url: str, prefix: str, file: SqliteDatabase
+) -> None:
+    """Name the destination of each response's alerts, though only Redis knows whose a response is."""
+    names, archive = StreamNames(prefix), SqlArchive(file)
+    archive.insert(
+        [text(1, tenant="acme"), delivery(1, outcome="delivered", destination="one", privacy="full")]
+    )
+    archive.insert([delivery(2, outcome="delivered", destination="two", privacy="full")])
+    archive.insert([delivery(3, outcome="delivered", destination="other", privacy="full")])
+    await add_text(redis, names.assembled, id="b", response_id="resp_2", tenant="acme", source=prefix)
+    settings = settings_of(redis_url, prefix, "sqlite:unused.db")
+    certificate = await erase(redis, file, settings, "tenant", "acme")
+    assert certificate["erased"]["archive"]["records"] == 3
+    assert [each["destination"] for each in certificate["destinations"]] == ["one", "two"]
+
+
+def test_a_released_hold_does_not_keep_the_value_of_who_is_erased(database: Database) -> None:
+    """Forget the value and reason of released holds of the subject; a hold that stands keeps them."""
+    archive, subject = SqlArchive(database), RecordSubject("safety_identifier", MARK)
+    for _ in range(2):
+        archive.hold(subject, "Ann", f"case of {MARK}")
+    archive.hold(RecordSubject("safety_identifier", "u2"), "Ann", KEPT)
+    archive.release(1, "Bo")
+    archive.erase(subject, "Cy")
+    assert [(each.number, each.subject.value) for each in archive.holds()] == [(2, MARK), (3, "u2")]
+    archive.release(2, "Bo")
+    archive.erase(subject, "Cy")
+    stored = _stored(database)
+    assert (MARK.encode() in stored, KEPT.encode() in stored) == (False, True)
+    assert stored.count(b"Bo") >= 2
