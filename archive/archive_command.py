@@ -89,12 +89,14 @@ def migrate(
     """
     from archive.archive_options import closing_database
     from archive.archive_settings import ArchiveSettings
-    from archive.archive_url import database_of
+    from archive.archive_url import check_folder, database_of
     from archive.migrating import migrate as apply
 
     if to is not None and not yes:
         typer.confirm(f"Take back all migrations above {to}, with what is in their tables?", abort=True)
-    database = database_of(ArchiveSettings.read())
+    settings = ArchiveSettings.read()
+    check_folder(settings)
+    database = database_of(settings)
     with closing_database(database):
         done = apply(database, to)
     for name in done or ["nothing to do"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -21,7 +22,28 @@ def _archive_url(url: str) -> str:
     if not url.removeprefix(_FILE) or not url.startswith((_FILE, *_SCHEMES)):
         message = "postgresql://user@host/database, or sqlite: and a path"
         raise ValueError(message)
+    if not url.startswith(_FILE):
+        _check_server(url.partition("://")[2])
     return url
+
+
+def _check_server(rest: str) -> None:
+    """Check the part after the scheme. PostgreSQL's library would take a password's end for a host or a port.
+
+    Raises:
+        ValueError: it is not what it seems; the text has nothing of it.
+    """
+    encode = (
+        "in a user, password or database, write / as %2F, @ as %40, : as %3A, % as %25 and a space as %20"
+    )
+    if re.search(r"\s|%(?![0-9a-fA-F]{2})", rest):
+        raise ValueError(f"it has a space, or a % without two digits; {encode}")
+    user, at, others = rest.partition("@")
+    place = others if at and "/" not in user else rest
+    hosts, _, database = place.partition("?")[0].partition("/")
+    ports = [each.rpartition("]")[2].rpartition(":") for each in hosts.split(",")]
+    if "@" in hosts + database or any(colon and not port.isdecimal() for _, colon, port in ports):
+        raise ValueError(f"host, port or database has a character that it cannot have; {encode}")
 
 
 def _retention(text: str | None) -> str | None:

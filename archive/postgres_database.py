@@ -111,6 +111,15 @@ class PostgresDatabase:
         self._url = url
         self._open: psycopg.Connection[Any] | None = None
 
+    @staticmethod
+    def understands(url: str) -> bool:
+        """Return whether the library can read a URL; its message, which has parts of it, is left out."""
+        try:
+            psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.Error:
+            return False
+        return True
+
     @contextmanager
     def transaction(self, *, writing: bool = False) -> Iterator[PostgresSession]:
         """Open a transaction; see `Database.transaction`."""
