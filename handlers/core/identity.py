@@ -56,7 +56,7 @@ class Arrival(NamedTuple):
 
     @classmethod
     def at(cls, ms: int, seq: int, position: int) -> Arrival:
-        """Return the arrival at a position of the entry `<ms>-<seq>`, faster than the two constructors."""
+        """Return `Arrival(EntryId(ms, seq), position)`, in a fraction of the time of the two constructors."""
         return _new(Arrival, (_new(EntryId, (ms, seq)), position))
 
 
@@ -71,7 +71,7 @@ class StreamKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> StreamKey:
-        """Parse the result of `str()`."""
+        """Parse `response:<response id>` or `item:<item id>`, the result of `str()`."""
         by, _, value = text.partition(":")
         return cls("response" if by == "response" else "item", value)
 
@@ -95,14 +95,14 @@ class PartKey(NamedTuple):
 
     @property
     def field(self) -> str:
-        """Name of the part within its response."""
+        """Name of the part within its response: `<output index>:<content index>:<kind>`."""
         return f"{self.output_index}:{self.content_index}:{self.kind}"
 
     @classmethod
     def from_field(cls, stream_key: StreamKey, field: str) -> PartKey:
-        """Parse the result of `field`."""
+        """Return the part that has the name `field` within the response `stream_key`."""
         return cls(stream_key, *_place_in(field))
 
     def digest(self, purpose: str) -> str:
-        """Return a deterministic id of this part for a purpose."""
+        """Return a deterministic id of this part for a purpose: `<purpose>_` and 32 hexadecimal digits."""
         return digest(purpose, f"{self.stream_key}\n{self.field}")

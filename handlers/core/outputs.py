@@ -28,8 +28,8 @@ def built(model: type[_AnyMessage], fields: Mapping[str, Any]) -> _AnyMessage:
 
     Args:
         model: the model of the message.
-        fields: valid values by the names of their fields, with all that the model requires. They are not
-            validated: use it only for values that events or messages of a validated type have given.
+        fields: values by the names of their fields; all required fields must have one. They are not
+            validated: pass only values from validated events or messages.
     """
     message = model.__new__(model)
     # As `model_construct` does it; calling that takes longer than validating.
@@ -45,7 +45,7 @@ _set = object.__setattr__
 
 @cache
 def _defaults_of(model: type[Message]) -> Mapping[str, Any]:
-    """Return the default values of all fields, in the order of the fields."""
+    """Return the default value of each field by its name, in the order of the model."""
     return {name: field.default for name, field in model.model_fields.items()}
 
 
@@ -65,7 +65,7 @@ class ContextFields(TypedDict):
 
 
 class PartFields(ContextFields):
-    """The ids and context fields of every message about a part."""
+    """The identity and context fields of every message about a part."""
 
     kind: str
     response_id: str | None
@@ -75,7 +75,7 @@ class PartFields(ContextFields):
 
 
 def context_fields(context: ContextValues) -> ContextFields:
-    """Return a context as the fields that finished texts and alerts have for it."""
+    """Return the context fields of a message that has this context."""
     return ContextFields(
         tenant=context.tenant,
         model=context.model,
@@ -96,7 +96,10 @@ def time_of(ms: int) -> datetime:
 
 
 def part_fields(part: PartKey, item_id: str | None, context: ContextValues) -> PartFields:
-    """Return the fields that every message about this part has."""
+    """Return the fields that every message about this part has.
+
+    `item_id` is None if no event gave one. Without a response id, the item id is then that of the stream key.
+    """
     key = part.stream_key
     return PartFields(
         kind=part.kind,
@@ -135,7 +138,7 @@ def assembled_text(finished: FinishedPart) -> AssembledText:
 
 
 def contradiction_alert(contradiction: Contradiction) -> ModerationAlert:
-    """Return the alert about a contradiction. Its id depends on the part alone: it is raised once a part."""
+    """Return the alert about a contradiction. Its id depends on the part alone: each part has at most one."""
     part = contradiction.part
     return built(
         ModerationAlert,

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 
 class Chunk(Protocol):
-    """The events that one batch added to a part; it has at least one."""
+    """The events, at least one, that one batch added to a part."""
 
     item_id: str | None
-    """Item id of the earliest event that has one; None if none has, or if its process sent it before."""
+    """Item id of the earliest event that has one. None if no event has one, or if the worker that stored the
+    chunk had stored the id with an earlier one."""
     ids_differ: bool
     """True if the events have several item ids."""
     numbers: int | list[int | None]
-    """Sequence number of each fragment; or only the first, if each is one more than the previous one."""
+    """Sequence number of each fragment, None for one without; or only the first number, if each is one more
+    than the previous one."""
 
     @property
     def first(self) -> Arrival:
@@ -37,7 +39,7 @@ class Chunk(Protocol):
 
     @property
     def item_id_entry(self) -> tuple[int, int]:
-        """Id of the entry that gave the item id."""
+        """Id of the entry that gave the item id: milliseconds and counter. Meaningless without an item id."""
         ...
 
     @property
@@ -82,7 +84,7 @@ class PartLog:
     )
 
     def __init__(self, chunks: Sequence[Chunk], closings: Sequence[StoredClosing]) -> None:
-        """Read chunks, given in any order; `closings` are those of all chunks."""
+        """Build the log of some chunks, given in any order. `closings` has the closings of all chunks."""
         # Batches may be stored in another order than they were read. In the order of their first events the
         # chunks normally need no further sorting.
         by_first = sorted([(chunk.first, chunk) for chunk in chunks], key=itemgetter(0))
@@ -91,7 +93,7 @@ class PartLog:
         last = [chunk.last_fragment for chunk in chunks]
         self._last = max([arrival for arrival in last if arrival is not None], default=None)
         self.began = self._firsts[0] if by_first else Arrival(EntryId(0, 0), 0)
-        """Arrival of the part's earliest event."""
+        """Arrival of the part's earliest event; that of entry `0-0` without chunks."""
         self._first_text: Arrival | None = None
         self._lengths: tuple[list[Arrival], list[int]] | None = None
         self.closings = closings
@@ -129,7 +131,7 @@ class PartLog:
         return self._first_text
 
     def has_fragment(self, until: Arrival) -> bool:
-        """Return whether a fragment came at or before this event."""
+        """Return whether a fragment came at or before `until`."""
         for chunk in self._chunks:
             first = chunk.first_fragment
             if first is not None and first <= until:
@@ -137,7 +139,7 @@ class PartLog:
         return False
 
     def length(self, until: Arrival) -> int:
-        """Return the UTF-16 length of the text up to and including this event."""
+        """Return the number of UTF-16 units of the text that fragments at or before `until` give."""
         if self._lengths is None:
             self._lengths = lengths_of(self.fragments)
         arrivals, lengths = self._lengths
@@ -145,13 +147,14 @@ class PartLog:
         return lengths[count - 1] if count else 0
 
     def item_id_until(self, entry: EntryId) -> str | None:
-        """Return the item id, if its event came in this entry or an earlier one; else None."""
+        """Return `item_id` if `entry` or an earlier entry gave it, else None."""
         return self.item_id if self._item_id_entry is not None and self._item_id_entry <= entry else None
 
     def assembled(self, until: Arrival | None = None) -> tuple[Assembly, int]:
-        """Join the fragments up to and including this event (None: all).
+        """Join the fragments that came at or before `until`; None means all.
 
-        The second value is the number of fragments that came later.
+        Returns:
+            The joined text, and the number of fragments that came after `until`.
         """
         if until is None or self._all_until(until):
             assembly = self._joined()
@@ -164,10 +167,10 @@ class PartLog:
         return self._last is None or self._last <= arrival
 
     def _joined(self) -> Assembly | None:
-        """Join the chunks in order, without sorting.
+        """Join the fragments of all chunks as they are, without sorting or looking for repeats.
 
-        Return None unless sequence numbers are consecutive in each chunk and increase from chunk to chunk.
-        Such numbers have no repeats.
+        Return None unless sequence numbers are consecutive in each chunk and increase from chunk to chunk:
+        only then are the fragments surely in order, and none repeated.
         """
         texts: list[str] = []
         first = last = None

@@ -22,14 +22,18 @@ def _part(event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: in
 def fragment(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, delta: str
 ) -> Iterator[Fragment]:
-    """Return the fragment that a delta adds to its part. `index` is the content or summary index."""
+    """Yield the one fragment that a delta event adds to its part. `index` is the content or summary index."""
     yield Fragment(_part(event, origin, kind, index), delta, event.sequence_number, event.item_id)
 
 
 def closing(
     event: PartEvent | SummaryEvent, origin: Origin, kind: Kind, index: int, text: str | None
 ) -> Iterator[Closing]:
-    """Return the closing of a part by its `.done`, with its text or with a checksum that replaces it."""
+    """Yield the one closing that a `.done` event gives for its part.
+
+    `index` is the content or summary index. If `text` is None, the closing has the event's checksum of the
+    text, or neither if the event has none.
+    """
     checksum, source = None, "provider"
     if isinstance(event, TextDone):
         if text is None and event.text_sha256 is not None:

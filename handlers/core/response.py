@@ -94,7 +94,7 @@ class ResponseEnd(NamedTuple):
     refused_in_text: bool = False
     """True if the response has a text of a kind that counts as refused: that text has alerts of its own."""
     fallback: ModelChange | None = None
-    """First reported change of the model in the response, up to this end."""
+    """First change of the model that was reported up to this end; None if none was."""
 
 
 @dataclass(slots=True)
@@ -108,11 +108,13 @@ class Resolution:
     ended: bool = False
     """True if the response has ended or is given up."""
     ends: list[ResponseEnd] = field(default_factory=list)
-    """Ends of the response, in the order of the stream."""
+    """Ends of the response that the low-water mark has passed, in the order of the stream; or the end of a
+    response that is given up."""
     contradictions: list[Contradiction] = field(default_factory=list)
-    """Texts in copies that differ from the texts of parts that were finished before."""
+    """Texts of copies that differ from the texts of parts that were finished or closed before."""
     unsettled_since: EntryId | None = None
-    """Earliest unsettled entry that closed a part, or ended an item or the response; None without one."""
+    """Earliest entry that closed a part, or ended an item or the response, and that still waits for the
+    low-water mark; None if there is none."""
 
     @property
     def finished(self) -> list[FinishedPart]:
@@ -126,7 +128,7 @@ class Resolution:
 
 
 _FIRST, _LAST = Arrival(EntryId(0, 0), 0), Arrival(EntryId(2**64, 0), 0)
-"""Arrivals before and after every event. Parts that are given up have `_LAST`."""
+"""Arrivals before and after every event. Parts that are given up close at `_LAST`."""
 
 _Finished = tuple[Arrival, FinishedPart]
 """Arrival of the closing event, and the finished part."""
@@ -143,13 +145,14 @@ def resolve(
     idle_at_ms: int | None = None,
     why: str = IDLE_TIMEOUT,
 ) -> Resolution:
-    """Apply the closing rules to the stored state of a response.
+    """Apply the closing rules to the stored state of a response; return what can be settled now.
 
     Args:
         state: the stored state; it must have been read after `low_water`.
         low_water: the low-water mark of the group.
         refusing: the kinds of text that count as refused.
-        idle_at_ms: give up all open parts at this server time, in ms since the epoch. None: keep them open.
+        idle_at_ms: give up all parts that no event closes, at this server time in ms since the epoch. None:
+            keep them open.
         why: the reason for giving up.
     """
     low_water = low_water.of(state.stream_key)
@@ -198,9 +201,10 @@ def _close_parts(
     assigned: Assigned,
     result: Resolution,
 ) -> Iterator[_Closed]:
-    """Yield the parts that can be finished or dropped; record the earliest close that has to wait.
+    """Yield the parts that can be finished or dropped; record in `result` the earliest close that must wait.
 
-    `assigned` has the closes that the low-water mark has passed, and the copies among them.
+    `closes` has the close of each open part, or None if nothing closes it. `assigned` has those that the
+    low-water mark has passed, and the copies among them.
     """
     for part, close in closes.items():
         log = timeline.state.open_parts[part]
@@ -224,7 +228,10 @@ def _add_closed(
     joined: Joined,
     result: Resolution,
 ) -> None:
-    """Add closed parts to the result, in the order of the stream; drop whole texts that are copies."""
+    """Add the parts in `found` to `result`, in the order of the stream; drop whole texts that are copies.
+
+    `closes` has the closes of parts that an event has closed, behind the low-water mark.
+    """
     known = KnownTexts(timeline)
     for at, closed in sorted(found, key=_in_order):
         if isinstance(closed, DroppedCopy):
@@ -249,10 +256,12 @@ def _in_order(found: _Closed) -> tuple[Arrival, bool, PartKey]:
 def _end_response(
     timeline: Timeline, low_water: LowWater, result: Resolution, refusing: Collection[Kind]
 ) -> list[_Finished]:
-    """Record the ends of the response; return the texts that only its final copies or announcements have.
+    """Record in `result` the ends of the response that the low-water mark has passed.
 
-    A kind gives such texts only if the response had no part of that kind. The position of a copy does not
-    prove that its text is new, and no text may be written twice.
+    Return the texts that no other event gave: a final copy has them, or the event that announced their parts.
+    Texts of a kind are left out if the response had a part of that kind by then. The position of a copy does
+    not prove that its text is new, and no text may be written twice. `refusing` has the kinds of text that
+    count as refused.
     """
     found: list[_Finished] = []
     kinds_with_text: set[Kind] = set()
@@ -281,7 +290,11 @@ def _end_response(
 def _announced_parts(
     timeline: Timeline, since: Arrival, until: Arrival, ending: Ending, kinds_with_text: Collection[Kind]
 ) -> list[FinishedPart]:
-    """Return texts that an event announced between two ends of the response, but that no other event gave."""
+    """Return the texts announced from `since` to before `until` that no other event gave.
+
+    An event announces a text if it begins a part and gives the text of it. `ending` ends the response at
+    `until`. Texts of `kinds_with_text`, and of kinds of which the response has a part, are left out.
+    """
     return [
         _part_from_copy(timeline, until, ending, copy)._replace(
             integrity="unverified", integrity_source=None, started_ms=at.entry.ms
@@ -292,9 +305,9 @@ def _announced_parts(
 
 
 def _give_up(timeline: Timeline, now_ms: int, why: str, result: Resolution) -> list[_Finished]:
-    """Add the end of a response that is given up to `result`.
+    """Record in `result` that the response is given up at `now_ms` for the reason `why`.
 
-    Return the texts that an event announced, but that no other event gave.
+    Return the texts that only the event that announced them gave.
     """
     state = timeline.state
     ending = Ending(state.stream_key, None, "abandoned", why, reason_class=reason_class(why))
@@ -355,7 +368,7 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
 
 
 def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
-    """Return the finished part for a text that only a copy has, at an end of its response."""
+    """Return the finished part for a text that only `copy` has. The end of the response closes the part."""
     state = timeline.state
     part = PartKey(state.stream_key, copy.output_position, copy.content_index, copy.kind)
     log = state.open_parts.get(part)
@@ -403,7 +416,13 @@ def _finished_part(timeline: Timeline, part: PartKey, log: PartLog, close: Close
 
 
 def _text_and_integrity(text_of_deltas: str, stated: StatedText, *, lost: bool) -> tuple[str, Integrity]:
-    """Return a part's text and its integrity; `lost` means that the producer reported a loss."""
+    """Return the text of a closed part, and its integrity.
+
+    Args:
+        text_of_deltas: the joined deltas.
+        stated: what the closing event gives: the whole text, its checksum, that it is redacted, or nothing.
+        lost: true if the producer reported lost events by then, so that the text is never `verified`.
+    """
     text, checksum = repair(stated.text), stated.note.checksum
     if text:
         return text, "verified" if text == text_of_deltas and not lost else "repaired"

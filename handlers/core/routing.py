@@ -26,7 +26,7 @@ _KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class HandlerError(ValueError):
-    """The enabled handlers cannot be used as they are."""
+    """An enabled handler is invalid, or conflicts with another one."""
 
 
 class KindNameError(HandlerError):
@@ -73,13 +73,14 @@ def _type_of(model: type[Event]) -> str:
 
 
 class Opening(NamedTuple):
-    """A part that has just begun, with the values known so far."""
+    """A part for which an opening alert may be raised, with the values known so far."""
 
     part: PartKey
     text: str
     item_id: str | None
     context: ContextValues
     at_ms: int
+    """Time at which the part began, in ms since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,12 @@ class Handler:
 
     @property
     def own_kinds(self) -> tuple[TextKind, ...]:
-        """Kinds that this handler brings; a row with the name of a built-in kind is ignored."""
+        """Kinds that this handler defines itself; a row with the name of a built-in kind is left out."""
         return tuple(each for each in self.kinds if isinstance(each, TextKind) and each.name not in KINDS)
 
 
 class RoutingTable:
-    """The enabled handlers, by event type and by kind of text."""
+    """The enabled handlers: their routes by event type, and the handlers by kind of text."""
 
     __slots__ = ("end_handlers", "handlers", "kinds", "refusing", "routes")
 

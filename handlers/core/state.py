@@ -31,7 +31,7 @@ class LowWater(NamedTuple):
     """
 
     def of(self, stream_key: StreamKey) -> LowWater:
-        """Return the low-water mark of one response."""
+        """Return the low-water mark of one response: the one in `owned`, or else this one."""
         return self.owned.get(stream_key, self)
 
     def passed(self, entry: EntryId) -> bool:
@@ -50,17 +50,17 @@ class ResponseState:
     finished_parts: Mapping[PartKey, str | None] = field(default_factory=dict)
     """Digest of each finished part's text.
 
-    None if there is none: for a copy, if v0.1.0 finished the part, or if another worker has finished it since
-    the state was read.
+    None if no digest is stored: the part is a copy, v0.1.0 has finished it, or another worker has finished it
+    since the state was read.
     """
     notes: Mapping[Arrival, Note] = field(default_factory=dict)
 
     def context_known(self, until: EntryId) -> bool:
-        """Return whether no `response.created` in a pending entry can change the context.
+        """Return whether a text that the entry `until` closes has its final context.
 
-        The context is that of a text that the entry `until` closes. It cannot change if it already has a
-        model and a safety identifier, or if the `response.created` came by then. Nor can that of a bare item:
-        no `response.created` refers to it.
+        A pending `response.created` may still add to the context, except in three cases: the context has a
+        model and a safety identifier, the `response.created` came by then, or the state is that of a bare
+        item, to which no `response.created` refers.
         """
         learned = self.registers.get(RegisterName("model", learned=True))
         context = context_of(self.registers, until)

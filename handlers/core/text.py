@@ -16,12 +16,12 @@ the marker of two texts takes less than 200 bytes of Redis."""
 
 
 def text_digest(text: str) -> str:
-    """Return a short digest of a finished text, which is kept to compare later copies with the text."""
+    """Return a digest of six characters, which is stored to compare later copies with a finished text."""
     return _short(sha256(text.encode()).digest())
 
 
 def sha256_digest(sha256_hex: str) -> str:
-    """Return the short digest of a text, from its SHA-256 in hexadecimal."""
+    """Return the `text_digest` of a text, given its SHA-256 in hexadecimal."""
     return _short(bytes.fromhex(sha256_hex))
 
 
@@ -41,5 +41,5 @@ def repair(text: str) -> str:
 
 
 def utf16_length(text: str) -> int:
-    """Return the length of a text in UTF-16 units, which `repair` does not change."""
+    """Return the number of UTF-16 units of a text; `repair` does not change it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2

@@ -52,7 +52,7 @@ class CopyIndex:
         return self._places.get((position, part.content_index, part.kind))
 
     def sole(self, kind: Kind) -> Copy | None:
-        """Return the copy of a kind that has a text, if it is the only one; else None."""
+        """Return the copy of a kind that has a text; None if there is no such copy, or more than one."""
         return self._sole.get(kind)
 
 
@@ -110,33 +110,41 @@ class Timeline:
         self._fallback = min(fallbacks, default=None, key=itemgetter(0))
 
     def response_end_from(self, arrival: Arrival) -> tuple[Arrival, Ending] | None:
-        """Return the first end of the response at or after this event; None if there is none."""
+        """Return the first ending of the response at or after `arrival`; None if there is none."""
         index = bisect_left(self._response_end_arrivals, arrival)
         return self.response_ends[index] if index < len(self.response_ends) else None
 
     def item_end_from(self, output_index: int, arrival: Arrival) -> Arrival | None:
-        """Return the first end of an item at or after this event; None if there is none."""
+        """Return the arrival of an item's first ending at or after `arrival`; None if there is none."""
         arrivals = self._item_ends.get(output_index, [])
         index = bisect_left(arrivals, arrival)
         return arrivals[index] if index < len(arrivals) else None
 
     def copies(self, response_end: Arrival) -> CopyIndex:
-        """Return the copies in the end of the response at this arrival."""
+        """Return the copies in the ending of the response that arrived at `response_end`.
+
+        Raises:
+            KeyError: no ending of the response arrived there.
+        """
         return self._copies[response_end]
 
     def sole_copies(self, part: PartKey) -> list[tuple[Arrival, Copy]]:
-        """Return the copies at a part's place that are the only text of its kind in their final copy."""
+        """Return the texts that final copies list at a part's place, each with the arrival of its final copy.
+
+        A final copy counts only if it has no other text of the part's kind, and the low-water mark has passed
+        it.
+        """
         return self._sole.get((part.output_index, part.content_index, part.kind), [])
 
     def has_part(self, kind: Kind, until: Arrival) -> bool:
-        """Return whether a part of a kind is finished, or began at or before this event."""
+        """Return whether a part of a kind is finished, or began at or before `until`."""
         arrivals = self._began.get(kind)
         return kind in self._finished_kinds or (arrivals is not None and arrivals[0] <= until)
 
     def is_only_part(self, part: PartKey, until: Arrival) -> bool:
         """Return whether a part is the only one of its kind at the event `until`.
 
-        No other one is finished, and no other one has begun at or before that event.
+        That is, no other part of the kind is finished or has begun at or before that event.
         """
         log = self.state.open_parts.get(part)
         itself = part in self.state.finished_parts or (log is not None and log.began <= until)
@@ -156,7 +164,10 @@ class Timeline:
         return self._alike.get(_item_of(part), [])
 
     def announced(self, since: Arrival, until: Arrival) -> list[tuple[Arrival, Copy]]:
-        """Return texts announced from `since` to before `until`: the first of each place, equal ones once."""
+        """Return the texts announced from `since` to before `until`, each with its arrival.
+
+        A second text at the same place, or one that equals an earlier text of its kind, is left out.
+        """
         first, end = (bisect_left(self._announced, at, key=itemgetter(0)) for at in (since, until))
         by_place: dict[Place, tuple[Arrival, Copy]] = {}
         for at, copy in self._announced[first:end]:
@@ -167,23 +178,24 @@ class Timeline:
         return list(by_text.values())
 
     def has_loss(self, until: Arrival) -> bool:
-        """Return whether the producer reported a loss at or before this event."""
+        """Return whether the producer reported a loss at or before `until`."""
         return self._lost_since is not None and self._lost_since <= until
 
     def fallback(self, until: Arrival) -> ModelChange | None:
-        """Return the first change of the model reported at or before this event; None if there is none."""
+        """Return the first change of the model, if it was reported at or before `until`; else None."""
         return self._fallback[1] if self._fallback is not None and self._fallback[0] <= until else None
 
     def has_ended(self, before: Arrival) -> bool:
-        """Return whether an end of the response that is not yet applied came before this event."""
+        """Return whether the response ended before `before`, without applied endings: these are deleted."""
         return bool(self.response_ends) and self.response_ends[0][0] < before
 
     def applied_endings(
         self, low_water: LowWater, still_open: Iterable[tuple[PartKey, PartLog]]
     ) -> list[Arrival]:
-        """Return the endings behind the low-water mark with nothing left to close.
+        """Return the arrivals of the endings that the low-water mark has passed, with nothing left to close.
 
-        `still_open` has the parts that stay open: an ending is kept while one of them began before it.
+        `still_open` has the parts that stay open. An ending has one of them left to close if that began
+        before it and, for the ending of an item, belongs to the item.
         """
         first: Arrival | None = None
         first_of: dict[int, Arrival] = {}
@@ -204,10 +216,13 @@ def is_like(part: PartKey, other: PartKey) -> bool:
 
 
 def _item_of(part: PartKey) -> tuple[int | None, Kind]:
-    """Return the item (None without a response id: all parts are of one item) and kind of a part."""
+    """Return the item and the kind of a part.
+
+    The item is an output index, or None without a response id: all parts then belong to one item.
+    """
     return None if part.stream_key.by == "item" else part.output_index, part.kind
 
 
 def place_of(copy: Copy) -> Place:
-    """Return the place of a copy."""
-    return copy.output_position, copy.content_index, copy.kind
+    """Return the position, content index and kind of a copy."""
+    return copy.position, copy.content_index, copy.kind
