@@ -16,7 +16,7 @@ PAGE = 500
 """Maximum entries of a page."""
 
 _FIRST_PAGE, _PAGE_BYTES = 20, 4 * 1024 * 1024
-"""Entries of the first page, and approximate bytes of a later one, as an entry may have megabytes."""
+"""Entries of the first page, and approximate maximum bytes of a later one: an entry may have megabytes."""
 
 
 def entries_of(reply: Any) -> list[StreamEntry]:
@@ -31,13 +31,13 @@ async def newest_id(client: Redis, stream: str) -> str | None:
 
 
 async def entry(client: Redis, stream: str, entry_id: str) -> StreamEntry | None:
-    """Return an entry, or None if it does not exist."""
+    """Return the entry with an id, or None if it does not exist."""
     found = entries_of(await client.xrange(stream, min=entry_id, max=entry_id))
     return found[0] if found else None
 
 
 async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """Yield the current entries, the oldest first, without those added meanwhile."""
+    """Yield the entries that exist at the beginning, the oldest first; leave out those added meanwhile."""
     first, last, count = "-", await newest_id(client, stream), _FIRST_PAGE
     while last is not None:
         page = entries_of(await client.xrange(stream, min=first, max=last, count=count))
@@ -49,7 +49,7 @@ async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """Yield the entries, the newest first."""
+    """Yield the entries that exist at the beginning, the newest first; leave out those added meanwhile."""
     last, count = "+", _FIRST_PAGE
     while True:
         page = entries_of(await client.xrevrange(stream, max=last, count=count))
@@ -61,6 +61,6 @@ async def backwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
 
 
 def _next_count(page: Sequence[StreamEntry]) -> int:
-    """Return the number of entries to request for the page after this one."""
+    """Return the number of entries to request for the next page, by the mean size of those of this page."""
     size = sum(len(value) for _, fields in page for value in fields.values())
     return max(1, min(PAGE, _PAGE_BYTES * len(page) // (size + 1)))

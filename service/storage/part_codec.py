@@ -1,8 +1,8 @@
 """Encode and decode the log of a part: a sequence of chunks, of which each batch appends one.
 
 A chunk has two varints (seven bits per byte, lowest bits first) and a MessagePack array. The varints are the
-bytes of the array and the number of fragments. The array has columns, because most fragments differ only in
-their delta. Its items:
+number of bytes of the array and the number of fragments. The array has columns, because most fragments differ
+only in their delta. Its items:
 
     base milliseconds
     milliseconds after base, one per fragment
@@ -103,7 +103,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
 
     @property
     def item_id_entry(self) -> tuple[int, int]:
-        """Id of the entry that gave the item id."""
+        """Id of the entry that gave the item id: milliseconds and counter. Meaningless without an item id."""
         return (
             self.first.entry
             if self.entry_of_item_id is None
@@ -141,7 +141,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         return self.deltas  # type: ignore[return-value]  # `decode_and_check` has decoded them
 
     def fragments(self) -> Iterable[StoredFragment]:
-        """Return an iterator over the fragments."""
+        """Return an iterator over the fragments, in the order of their arrivals."""
         count, numbers = len(self.deltas), self.numbers
         return (
             StoredFragment(Arrival.at(self.base_ms + ms, counter, position), number, delta)
@@ -156,7 +156,7 @@ class _StoredChunk(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fie
         )
 
     def stored_closings(self) -> list[StoredClosing]:
-        """Return the closings."""
+        """Return the decoded closings."""
         return [
             StoredClosing(Arrival.at(self.base_ms + ms, counter, position), Rank(rank), from_bytes(text))
             for ms, counter, position, rank, text in self.closings
@@ -179,7 +179,7 @@ _VARINT_LIMIT = 0x80
 _NO_OFFSET = (0,)
 
 _HEADS_OF_ONE = [bytes((length, 1)) for length in range(_VARINT_LIMIT)]
-"""The varints of a chunk of one fragment, by the bytes of its array."""
+"""The two varints of a chunk of one fragment, by the number of bytes of its array."""
 
 _DELTAS = 4
 """Index of the deltas in a chunk's array."""
@@ -193,7 +193,7 @@ def encode_chunk(
     *,
     ids_differ: bool = False,
 ) -> bytes:
-    """Return a chunk with these fragments and closings. It must have at least one of either.
+    """Return an encoded chunk with these fragments and closings, of which there must be at least one.
 
     Args:
         columns: the fragments.
@@ -232,10 +232,10 @@ def encode_chunk(
 
 
 def encode_one(ms: int, seq: int, number: int, delta: str) -> bytes | None:
-    """Return a chunk that has nothing but a numbered delta of the entry `<ms>-<seq>`.
+    """Return the chunk that `encode_chunk` returns for a single fragment, in a fraction of the time.
 
-    It is what `encode_chunk` returns, in a fraction of the time. None means that only `encode_chunk` can
-    encode it: the delta is long, or has a lone surrogate.
+    The fragment has the sequence number `number`, and is the event at position 0 of the entry `<ms>-<seq>`.
+    Return None if the delta is long or has a lone surrogate: then call `encode_chunk`.
     """
     try:
         body = _encode((ms, _NO_OFFSET, (seq,), number, (delta,)))
@@ -261,9 +261,11 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def _split(data: bytes) -> tuple[list[_StoredChunk], list[bytes], list[int]]:
-    """Split a log into runs of small chunks, each read as one chunk, and other encoded chunks.
+    """Split a log into its chunks.
 
-    The last value has the number of fragments of each encoded chunk.
+    Returns:
+        The runs of small chunks, each decoded as one chunk; the arrays of the other chunks, still encoded;
+        and the number of fragments of each of these.
     """
     runs, encoded, counts = [], [], []
     offset, with_runs = 0, True
@@ -288,7 +290,7 @@ def _split(data: bytes) -> tuple[list[_StoredChunk], list[bytes], list[int]]:
 
 
 def decode_log(data: bytes) -> PartLog:
-    """Decode all chunks of a log.
+    """Decode the log of a part.
 
     Raises:
         CorruptLogError: the log is not a sequence of chunks.

@@ -54,7 +54,8 @@ class _NoteRecord(msgspec.Struct, omit_defaults=True):
 
 
 _STATUS_OF_V0_1 = {"cancelled": "incomplete"}
-"""The status stored in an ending, by a status that workers of v0.1.0 cannot read."""
+"""Statuses that workers of v0.1.0 cannot read, each with the status that an ending stores in its place. The
+note of the ending has the real one."""
 
 _FLAT_MODELS = (AssembledText, ModerationAlert)
 """Models whose attributes have the order and the values of their JSON. A model of a handler may differ."""
@@ -70,7 +71,7 @@ _decode_note = msgspec.msgpack.Decoder(_NoteRecord).decode
 
 
 def stamped(message: _AnyMessage, source: str) -> _AnyMessage:
-    """Return a message with its `source` set to the key prefix `source`."""
+    """Return a copy of a message with its `source` set to the key prefix `source`."""
     return message.model_copy(update={"source": source})
 
 
@@ -87,7 +88,10 @@ def json_of(message: AssembledText | ModerationAlert, source: str) -> str:
 
 
 def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
-    """Return the fields of a message's entry: its JSON for FastStream, and plain fields for other clients."""
+    """Return the names and values, alternating, of the fields of a message's entry.
+
+    They are the message's JSON for FastStream, and plain fields for other clients.
+    """
     fields: list[str] = ["__data__", json]
     for name in PLAIN_FIELDS:
         value = getattr(message, name)
@@ -97,36 +101,42 @@ def entry_of(message: AssembledText | ModerationAlert, json: str) -> list[str]:
 
 
 def entry_of_alert(alert: ModerationAlert, source: str) -> list[str]:
-    """Return the fields of an alert's entry, with the key prefix as its source."""
+    """Return the fields of an alert's entry as `entry_of` does, with the key prefix `source` in its JSON."""
     return entry_of(alert, json_of(alert, source))
 
 
 def packed(fields: Sequence[str]) -> bytes:
-    """Return an entry's fields as consecutive MessagePack values, which a script reads without a table."""
+    """Return an entry's fields as consecutive MessagePack values, which a script decodes without a table."""
     header = 1 if len(fields) < _LONG_ARRAY else 3
     return _encode(fields)[header:]
 
 
 def entry_of_letter(letter: DeadLetter, source: str, *, without: str | None = None) -> list[str]:
-    """Return the fields of a dead letter's entry, except `without`, with the key prefix as its source."""
+    """Return the names and values, alternating, of the fields of a dead letter's entry.
+
+    The field `source` has the key prefix `source`. The field named `without` is left out.
+    """
     excluded = {without} if without else None
     fields = stamped(letter, source).model_dump(mode="json", exclude=excluded, exclude_none=True)
     return [str(text) for pair in fields.items() for text in pair]
 
 
 def arrival_field(arrival: Arrival) -> str:
-    """Return an arrival as a field's name or a part of one."""
+    """Return an arrival as it stands in the names of hash fields: `<ms>-<seq>:<position>`."""
     return f"{arrival.entry}:{arrival.position}"
 
 
 def register_value(register: Register) -> str:
-    """Return a register as text whose byte order is the order of the entries."""
+    """Return the value of a register's field: its entry and its value, as text that sorts by the entry."""
     ms, seq = register.entry
     return f"{_sortable(ms)}-{_sortable(seq)} {register.value}"
 
 
 def _sortable(number: int) -> str:
-    """Return a number from 0 to 2**64 - 1 in decimal, after a letter that encodes its number of digits."""
+    """Return a number from 0 to 2**64 - 1 as text that sorts by the number.
+
+    It has a letter for the number of digits, then the digits.
+    """
     digits = str(number)
     return chr(ord("a") + len(digits)) + digits
 
@@ -138,7 +148,7 @@ def _entry_in(text: str) -> EntryId:
 
 
 def register_field(name: RegisterName) -> str:
-    """Return the text that stands for a register in the names of hash fields."""
+    """Return a register's name as it stands in the names of hash fields: `<name>` or `<name>:learned`."""
     return f"{name.name}:learned" if name.learned else name.name
 
 
@@ -150,18 +160,18 @@ REGISTERS = {
         for learned in (False, True)
     )
 }
-"""The registers in a state, by the names of their fields."""
+"""The names of all registers that a state may have, by the names of their fields."""
 
 
 def encode_ending(ending: Ending) -> bytes:
-    """Return an ending as a field's value."""
+    """Return an ending as a field's value, without the attributes that `note_of` returns."""
     copies = _encode_copies(ending.copies)
     status = _STATUS_OF_V0_1.get(ending.status, ending.status)
     return _encode((ending.output_index, status, ending.reason, copies))
 
 
 def note_of(ending: Ending) -> Note:
-    """Return the note that is stored with an ending."""
+    """Return the attributes of an ending that `encode_ending` leaves out, as the note to store next to it."""
     return Note(
         status=ending.status if ending.status in _STATUS_OF_V0_1 else None,
         reason_class=ending.reason_class,
@@ -240,7 +250,7 @@ def _decode_end(stream_key: StreamKey, data: bytes) -> Ending:
 
 
 def registers_of(fields: Mapping[str, bytes | None]) -> Registers:
-    """Return the registers in a state's fields; a field with None is not set."""
+    """Return the registers among some fields of a state. A field is not set if its value is None."""
     return {
         REGISTERS[field]: _register_of(stored)
         for field, stored in fields.items()
@@ -254,23 +264,23 @@ def _register_of(stored: bytes) -> Register:
 
 
 def marked_parts(stream_key: StreamKey, marker: bytes) -> list[PartKey]:
-    """Return the finished parts in a marker; see settle.lua."""
+    """Return the finished parts that a marker lists; settle.lua describes markers."""
     _, _, *flat = _decode_marker(marker)
     return [PartKey.from_field(stream_key, field) for field in flat[::2]]
 
 
 def open_fields(fields: Mapping[str, bytes]) -> list[str]:
-    """Return the fields of the open parts in a state: `<output index>:<content index>:<kind>`."""
+    """Return the name of each open part in a state: `<output index>:<content index>:<kind>`."""
     return [name[5:] for name, value in fields.items() if name.startswith("part:") and value != b"done"]
 
 
 def state_of(
     stream_key: StreamKey, fields: Mapping[str, bytes], open_logs: Mapping[str, bytes | None]
 ) -> ResponseState:
-    """Return a response from its state's fields and its open logs.
+    """Build the state of a response from its stored fields, and from its open parts' logs by `PartKey.field`.
 
-    A part without a log was finished by another worker after the state was read. A part with a corrupt log is
-    logged and left out.
+    A log is None if another worker has finished the part since the fields were read. A part with a corrupt
+    log is left out, and an error is logged.
     """
     open_parts: dict[PartKey, PartLog] = {}
     for field, log in open_logs.items():
