@@ -38,7 +38,7 @@ RECORDED_AT_ONCE = 100
 """Maximum deliveries that one call records."""
 
 COUNTED = 1000
-"""Maximum unread alerts of a stream that are counted one by one, if the server does not know their number."""
+"""Maximum unread alerts of a stream that are counted one by one if the server does not know their number."""
 
 DIGESTS_TTL = 2 * 86400
 """TTL of the digests in seconds, from the last save; longer than an alert can be pending."""
@@ -110,7 +110,7 @@ class RedisOutbox:
         return Page(entries, refs[-1].id if refs else after, len(refs) == PAGE, len(lost))
 
     async def still_pending(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts among these entries that are still pending."""
+        """Return the alerts among these entries that are still pending, without deleted ones."""
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xpending_range(ref.stream, self._group, min=str(ref.id), max=str(ref.id), count=1)
@@ -119,7 +119,7 @@ class RedisOutbox:
         return await self._existing([ref for ref, reply in zip(refs, replies, strict=True) if reply])
 
     async def _existing(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts among these entries that the streams still have."""
+        """Return the alerts of those of these entries that their streams still have."""
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xrange(ref.stream, str(ref.id), str(ref.id))
@@ -136,7 +136,7 @@ class RedisOutbox:
         return await backlog_of(self._client, list(self._names), self._group)
 
     async def acknowledge(self, refs: Collection[EntryRef]) -> None:
-        """Acknowledge alerts that this destination does not get."""
+        """Acknowledge entries without a delivery: the destination does not get them, or they were deleted."""
         for stream, some in _by_stream(refs):
             if stream not in self._acknowledging:
                 self._acknowledging[stream] = SharedCalls(partial(self._acknowledge_in, stream))
@@ -156,7 +156,7 @@ class RedisOutbox:
             await self._record(stream, [])
 
     async def record_delivered(self, ended: Sequence[EndedDelivery]) -> None:
-        """Add the deliveries of alerts and acknowledge these, for each alert atomically and once."""
+        """Record the deliveries of alerts and acknowledge the alerts, for each alert atomically and once."""
         for stream, of_stream in groupby(
             sorted(ended, key=lambda each: each.ref), lambda each: each.ref.stream
         ):
@@ -185,7 +185,10 @@ class RedisOutbox:
         return msgspec.msgpack.encode(fields)
 
     async def give_up(self, ended: EndedDelivery, failure: Failure) -> None:
-        """Copy an alert to the undelivered ones, add its delivery and acknowledge it, atomically, once."""
+        """Copy an alert to the undelivered ones, record its delivery and acknowledge it, atomically.
+
+        Do nothing if the alert is no longer pending, so that this happens once.
+        """
         ref = ended.ref
         fields = {
             "schema": str(SCHEMA),
@@ -212,7 +215,7 @@ class RedisOutbox:
         return {digest_id.decode(): _digest(written) for digest_id, written in saved.items()}
 
     async def save_digest(self, digest_id: str, digest: SavedDigest) -> None:
-        """Save a digest."""
+        """Save a digest under its id, in place of an earlier one, and renew the TTL of all digests."""
         refs = [[ref.stream, str(ref.id)] for ref in digest.refs]
         # `places` is the stored name of `refs`. Version 0.1 reads it and `confirmed` only.
         saved: dict[str, Any] = {"confirmed": digest.confirmation is not None, "places": refs}
@@ -227,12 +230,15 @@ class RedisOutbox:
             await pipeline.execute()
 
     async def delete_digest(self, digest_id: str) -> None:
-        """Delete a saved digest."""
+        """Delete a saved digest, if it exists."""
         with unavailable_if_away(self._keys.digests):
             await self._client.hdel(self._keys.digests, digest_id)
 
     async def disabled_answer(self) -> str | None:
-        """Return the answer with which the destination disabled itself, or None if it is enabled."""
+        """Return the answer with which the destination disabled itself; None if it is enabled.
+
+        If the stored answer cannot be read, return a text that says so.
+        """
         with unavailable_if_away(self._keys.disabled):
             noted = await self._client.hget(self._keys.disabled, self._destination)
         if noted is None:
@@ -243,7 +249,7 @@ class RedisOutbox:
             return "unknown: another program wrote it"
 
     async def disable(self, answer: str, at: datetime) -> None:
-        """Mark the destination as disabled until an operator enables it."""
+        """Mark the destination as disabled by its answer, until an operator enables it."""
         noted = json.dumps({"answer": answer, "at": at.isoformat(timespec="milliseconds")})
         with unavailable_if_away():
             await self._client.hset(self._keys.disabled, self._destination, noted)
@@ -269,7 +275,7 @@ class RedisLease(KeyLease):
 
 
 async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFigures]:
-    """Return the backlogs of all destinations that have a group on one of these streams of alerts."""
+    """Return the backlog of each destination with a group on one of these streams of alerts, by its name."""
     found: dict[str, None] = {}
     for stream in streams:
         with unavailable_if_away(stream):
@@ -283,9 +289,9 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
 
 
 async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> BacklogFigures:
-    """Return how many entries of these streams a group has still to handle, and the oldest.
+    """Return the number of entries of these streams that are unread or pending, and the oldest one's time.
 
-    If the server does not know how many entries of a stream are unread, at most `COUNTED` of them count.
+    If the server does not know a group's lag, at most `COUNTED` unread entries of that stream are counted.
     """
     alerts, oldest = 0, []
     for stream in streams:
@@ -310,10 +316,7 @@ async def _groups_of(client: Redis, stream: str) -> list[dict[str, Any]]:
 
 
 async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
-    """Return the number of unread alerts.
-
-    The server may not know it after an XDEL. Then they are counted one by one, up to `COUNTED`.
-    """
+    """Return the number of unread entries; at most `COUNTED` if the server lost count, as after XDEL."""
     if info["lag"] is not None:
         return int(info["lag"])
     unread, after = 0, info["last-delivered-id"].decode()
@@ -327,7 +330,7 @@ async def _unread(client: Redis, stream: str, info: dict[str, Any]) -> int:
 
 
 async def _first_open(client: Redis, stream: str, info: dict[str, Any]) -> list[int]:
-    """Return the times in ms of a group's oldest pending entry and of its oldest unread one, if any."""
+    """Return the times in ms of a group's oldest pending and its oldest unread entry, where there is one."""
     found = []
     if info["pending"]:
         pending: Any = await client.xpending(stream, info["name"])

@@ -1,4 +1,4 @@
-"""Counts of refused responses in Redis, one set a partition; the first partition also stores the spikes."""
+"""Counts of refused responses in Redis, kept by partition; the first partition also stores the spikes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 GOOD_FOR_MS = 10_000
-"""Milliseconds after which the read counts are out of date, as a paused worker may resume much later."""
+"""Maximum age in milliseconds of the counts that `write` relies on: a paused worker may resume much later."""
 
 _BUCKETS_AT_ONCE = 3
 """Maximum buckets that one call sums; a full one takes the server about 3 ms."""
@@ -55,7 +55,8 @@ class RedisRates:
     ) -> None:
         """Serve these partitions, or all if None; the first one stores the spikes.
 
-        With `looks_first`, EXISTS finds the buckets to read. Operators may not run it, so they read all.
+        With `looks_first`, only the buckets that EXISTS finds are read. Operators have no right to EXISTS, so
+        they read all.
         """
         self._partitions = [Keys(names) for names in partitions or settings.names.all]
         self._home = self._partitions[0]
@@ -70,7 +71,7 @@ class RedisRates:
         self._looks_first = looks_first
 
     async def acquire_leader_lock(self, lasts_ms: int) -> LeaderLock | None:
-        """Acquire the right to look for spikes for `lasts_ms` milliseconds; None if another one has it."""
+        """Acquire the right to look for spikes for `lasts_ms` milliseconds; None if another worker has it."""
         home = self._home
         with unavailable_if_away():
             reply = await self._lock(
@@ -98,7 +99,7 @@ class RedisRates:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def counted(self, now_ms: int) -> Rates:
-        """Return the counts of all partitions up to now.
+        """Return the counts of all partitions up to the server time `now_ms`.
 
         Each call reads few buckets, so that none blocks the server for long. Responses that are counted
         between two calls may be missing from the window.
@@ -120,7 +121,7 @@ class RedisRates:
         return Rates(now_ms, self._window.since(now_ms), self._baseline.since(now_ms), in_window, in_both)
 
     async def _add_up(self, buckets: Sequence[str], sums: Counter[str]) -> None:
-        """Add the counts of these buckets to `sums`."""
+        """Add the counts in the buckets with these keys to `sums`."""
         calls = [buckets[n : n + _BUCKETS_AT_ONCE] for n in range(0, len(buckets), _BUCKETS_AT_ONCE)]
         for keys in await self._existing(calls):
             with unavailable_if_away():
@@ -129,7 +130,10 @@ class RedisRates:
             sums.update(dict(zip(counted.fields, counted.sums, strict=True)))
 
     async def _existing(self, lists: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-        """Return the lists of keys of which at least one exists; the keys of a list are in one partition."""
+        """Return the lists in which at least one key exists; without `looks_first`, return all lists.
+
+        The keys of each list must be in one partition.
+        """
         if not self._looks_first:
             return lists
         pipeline = self._client.pipeline(transaction=False)
@@ -140,7 +144,11 @@ class RedisRates:
         return [keys for keys, count in zip(lists, counts, strict=True) if count]
 
     async def write(self, lock: LeaderLock, changes: Sequence[Change]) -> bool:
-        """Raise the alerts and store the changes; return whether it was done: see `RateStorage.write`."""
+        """Raise the alerts of spikes that begin or end, and store which spikes last.
+
+        Return False, and write nothing, if the spikes have changed since `lock` was acquired, or that was
+        more than `GOOD_FOR_MS` ago.
+        """
         plan = []
         for change in changes:
             json = stamped(change.alert, self._home.names.prefix).model_dump_json()

@@ -1,8 +1,9 @@
 """Remove all keys of a deployment, by their known names.
 
 A key belongs to the deployment `a` if it is `a:` or `a:{<partition>}:`, followed by a name of `service.keys`
-or of the contract. So `a:b:deltas` is left to the deployment `a:b`. A prefix could also continue like one of
-our names (`a:item`): such a deployment is known by its input stream, and all keys that begin so are left.
+or of the contract. So `a:b:deltas` belongs to the deployment `a:b`. Another deployment's prefix may even look
+like one of these names, as `a:item` does. Such a nested deployment is found by its input stream
+`a:item:deltas`, and all keys that begin with its prefix are left to it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _INPUT: Final = ":deltas"
 
 
 class Removal:
-    """The keys of one deployment.
+    """Finds and removes the keys of one deployment.
 
     Args:
         client: client of the server or cluster.
@@ -47,10 +48,13 @@ class Removal:
         self._client = client
         self._start = f"{prefix}:"
         self._nested: set[str] = set()
-        """Beginnings of the keys of other deployments whose prefixes look like names of this one."""
+        """Beginnings of the keys of nested deployments, which `count` finds."""
 
     def kind_of(self, key: str) -> str | None:
-        """Return the kind of a key of the deployment, such as `state`; None for a key of another one."""
+        """Return the kind of a key, such as `state`; None if the key does not belong to the deployment.
+
+        Nested deployments are known only after `count`.
+        """
         name = key.removeprefix(self._start)
         if name == key or key.startswith(tuple(self._nested)):
             return None
@@ -58,7 +62,10 @@ class Removal:
         return next(filter(None, found.groups())) if found else None
 
     async def count(self) -> Counter[str]:
-        """Return the number of keys by kind; call this before `remove`, since it finds other deployments."""
+        """Find nested deployments; return the number of this deployment's keys by kind.
+
+        Call `count` before any other method: without it, these treat keys of nested deployments as their own.
+        """
         keys = [key async for key in self.keys()]
         for key in keys:
             if key.endswith(_INPUT) and self.kind_of(key) != "deltas":
@@ -66,21 +73,21 @@ class Removal:
         return Counter(kind for kind in map(self.kind_of, keys) if kind is not None)
 
     async def _leave_if_nested(self, key: str) -> None:
-        """Leave the keys of another deployment alone, if this key is its input."""
+        """Record the nested deployment whose input stream is `key`; do nothing if `key` is no stream."""
         if await self._client.type(key) == b"stream":
             nested = key.removesuffix(_INPUT[1:])
             self._nested.add(re.sub(r"\{\d{1,4}\}:$", "", nested))
 
     async def streams(self, suffix: str) -> list[str]:
-        """Return the deployment's streams of this kind, such as `deltas`."""
+        """Return the sorted keys of the deployment's streams of a kind, such as `deltas`."""
         return sorted([key async for key in self.keys(f"*{suffix}") if self.kind_of(key) == suffix])
 
     async def leases(self) -> list[str]:
-        """Return the leases of running relays."""
+        """Return the sorted keys of the leases that relays hold now."""
         return sorted([key async for key in self.keys("*:lease") if self.kind_of(key) == "relay"])
 
     async def remove(self) -> int:
-        """Remove all keys, some at a time; return their number."""
+        """Remove all keys of the deployment, some at a time; return how many existed."""
         removed, some = 0, list[str]()
         async for key in self.keys():
             if self.kind_of(key) is not None:
@@ -95,7 +102,10 @@ class Removal:
         return int(await self._client.unlink(*names)) if names else 0
 
     async def keys(self, rest: str = "*") -> AsyncIterator[str]:
-        """Yield keys that begin with the prefix; SCAN may return one twice, and none is missing."""
+        """Yield all keys that begin with the prefix, those of nested deployments too; a key may come twice.
+
+        `rest` is a pattern of SCAN for the rest of the key, after the prefix and its colon.
+        """
         pattern = re.sub(r"([\\*?\[\]^-])", r"\\\1", self._start) + rest
         async for key in self._client.scan_iter(match=pattern, count=AT_ONCE):
             yield key.decode("utf-8", "surrogateescape")

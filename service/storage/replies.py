@@ -35,7 +35,7 @@ class PartIndex(NamedTuple):
 
 
 class OwnedEntry(NamedTuple):
-    """A pending entry that is known to belong to one response."""
+    """A pending entry that is known to belong to one response; `stuck` if its worker seems stuck with it."""
 
     id: str
     response: str
@@ -52,19 +52,21 @@ class LowWaterReply(NamedTuple):
 
 
 class RefusedLog(NamedTuple):
-    """A growing log that is missing (0 bytes) or near a limit."""
+    """A growing log, by its index in the plan, that is missing (0 bytes) or near a limit."""
 
     log: int
     bytes: int
 
 
 class ContradictedPart(NamedTuple):
-    """A finished part for which the batch has another text."""
+    """A finished part, by its indexes in the plan, for which the batch has another text."""
 
     response: int
     part: int
     digest: str
+    """Digest of the finished text."""
     registers: list[str]
+    """Names and values, alternating, of the registers of its response."""
 
 
 class CommitReply(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,19 +127,22 @@ decode_rates = msgspec.msgpack.Decoder(RatesReply).decode
 
 
 def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
-    """Return the names and values of a reply in which they alternate."""
+    """Return the pairs of name and value in a reply in which names and values alternate."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 
 def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return fields by their names as text."""
+    """Return the values of some fields by their names, which are decoded."""
     return {name.decode(): value for name, value in fields}
 
 
 def loaded_from(
     key: StreamKey, state: Mapping[str, bytes], logs: Mapping[str, bytes | None]
 ) -> LoadedResponse:
-    """Return a response from the fields of its state and its open logs by part."""
+    """Build a response from the fields of its state, and from its open parts' logs by `PartKey.field`.
+
+    A log is None if another worker has finished the part meanwhile.
+    """
     sizes = {PartKey.from_field(key, field): len(log) for field, log in logs.items() if log is not None}
     alerted = [
         PartKey.from_field(key, field)
@@ -177,11 +182,12 @@ def committed_from(
     commit: Commit,
     plan: CommitPlan,
 ) -> Committed:
-    """Return the result of a commit.
+    """Build the result of a commit from the reply of commit.lua.
 
     Args:
         reply: the reply of the script.
-        loaded: the responses that the script has loaded: their indexes in the plan, states and open logs.
+        loaded: the responses that the script has loaded: the index in the plan, the fields and values of the
+            state, and the fields and logs of the open parts.
         commit: the commit.
         plan: the plan that was sent.
     """
@@ -221,7 +227,7 @@ def committed_from(
 
 
 def survey_from(reply: SurveyReply) -> Survey:
-    """Return the result of a survey."""
+    """Build the result of a survey from the reply of survey.lua."""
     idle, surplus = _scores(reply.idle), _scores(reply.surplus)
     return Survey(
         low_water=_low_water(reply.low_water),

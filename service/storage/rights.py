@@ -62,15 +62,16 @@ OF_WORKERS: Final = {
 }
 """The commands that deploy/users.acl grants to the user `worker`, each with an example that never runs.
 
-Commands that run scripts are left out: without them, no script could find out.
+The commands that run scripts are left out: without the right to them, the script that checks the rights could
+not run either.
 """
 
 
 async def missing_rights(client: Redis, key: str) -> list[str]:
-    """Return the commands of a worker that the user of this connection may not run with a key.
+    """Return the names in `OF_WORKERS` of commands that the user of this client may not run with a key.
 
     Raises:
-        RedisError: the server refuses the question, for example because the user may not run scripts.
+        RedisError: the check itself fails, for example because the user may not run scripts.
     """
     refused: list[int] = await scripts.Script(client, "rights")(keys=[key], args=[*OF_WORKERS.values()])
     names = list(OF_WORKERS)

@@ -28,10 +28,10 @@ _NOBODY = StreamKey("response", "nobody")
 
 
 def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
-    """Return settings with a scratch prefix below the real one, so that the same ACL rules apply.
+    """Return settings for scratch keys: with a prefix below the real one, so that the same ACL rules apply.
 
-    The settings serve one partition, with its keys on the server that has those of `names`, and wait for no
-    replica and no disk.
+    They serve only the partition that `names` is of, so that the scratch keys are on its server. They have
+    short TTLs, and wait for no replica and no disk.
     """
     token = blake2b(settings.consumer.encode(), digest_size=6).hexdigest()
     times = {"state_ttl": TTL, "marker_ttl": TTL, "item_ttl": TTL, "spike_window": 1.0, "spike_baseline": 2.0}
@@ -43,7 +43,7 @@ def scratch_settings(settings: Settings, names: StreamNames) -> Settings:
 
 @asynccontextmanager
 async def scratch_keys(client: Redis, settings: Settings) -> AsyncIterator[Keys]:
-    """Yield the scratch keys of one partition, and delete them at the end.
+    """Create the scratch keys of one partition, yield their names, and delete the keys at the end.
 
     Args:
         client: client of the server.

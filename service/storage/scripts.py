@@ -25,7 +25,7 @@ FOLDER = files("service.storage").joinpath("lua")
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a script: its first line with the flags, the prelude, and the rest of its file."""
+    """Return a script's whole text: its first line with the flags, the prelude, and the rest of its file."""
     flags, own = FOLDER.joinpath(f"{name}.lua").read_text(encoding="utf-8").split("\n", 1)
     shared = FOLDER.joinpath("prelude.lua").read_text(encoding="utf-8")
     return f"{flags}\n{shared}\n{own}"
@@ -43,7 +43,7 @@ class Script:
     """
 
     def __init__(self, client: Redis, name: str, direct: DirectConnections | None = None) -> None:
-        """Prepare a script; its calls go over `direct`, if that is given."""
+        """Prepare the script `name`. Its calls go over `direct`, or over `client` if `direct` is None."""
         self._client = client
         self._direct = direct
         self._source = source(name)
@@ -57,10 +57,10 @@ class Script:
         Args:
             keys: the keys.
             args: the arguments.
-            only: the connection to use, even if it is lost or the keys are elsewhere; None for any.
+            only: the connection to use, even if it is lost or the keys are elsewhere; None to choose one.
 
         Raises:
-            ResponseError: the server's answer; a WRONGTYPE error names the key.
+            ResponseError: the server refuses the call, or the script fails; a WRONGTYPE error names the key.
         """
         try:
             return await self._run(keys, args, only)
@@ -83,7 +83,7 @@ class Script:
             return await client.execute(("EVAL", self._source, *arguments), keys[0])
 
     async def _wrong_type(self, keys: Sequence[str], error: ResponseError) -> ResponseError:
-        """Return an error that names the first key of a wrong type; the same error if all types are right."""
+        """Return an error that names the first key of a wrong type; `error` itself if all types are right."""
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.type(key)
