@@ -3,8 +3,8 @@
 Nearly every event is one more delta of a part that is stored. If this process has recently sent the item id
 and the context, and set the TTL, it sends only the delta. If the omitted data is missing after all, as after
 a flush, the script reports that, and the worker sends everything again. A cache miss costs only a few
-more bytes, so the cache may drop a response at any time. It drops one that ends, and, when it is full, those
-that were not used recently.
+more bytes, so the cache may drop a response at any time. It drops responses that have ended, and unused ones
+if it is full.
 
 Planning a commit only reads the cache. The plan lists what it sends (`Sends`), and the caller records that
 once storage has it.
@@ -40,18 +40,21 @@ class PartSend(NamedTuple):
 
     part: PartKey
     field: str
+    """Name of the part within its response."""
     log: str
+    """Key of its log."""
     item_id: str | None
-    """The item id of the earliest event with one."""
+    """Item id of the earliest event of the commit with one; None if none has one."""
     item_id_entry: EntryId
-    """The entry that gave it."""
+    """The entry that gave the item id."""
     ids_differ: bool
+    """True if the events have several item ids."""
     chunk_bytes: int
     """Bytes of the chunk that is sent."""
 
 
 class ResponseSend(NamedTuple):
-    """The data of a response that a commit sends and storage may not have."""
+    """The data of a response that a commit sends because storage may lack it."""
 
     key: StreamKey
     member: str
@@ -59,6 +62,7 @@ class ResponseSend(NamedTuple):
     state: str
     """Key of its state."""
     claims: Mapping[ContextClaim, EntryId]
+    """Context claims of the response's entries, each with its earliest entry."""
     parts: Sequence[PartSend]
 
 
@@ -67,15 +71,15 @@ class Sends(NamedTuple):
 
     responses: Sequence[ResponseSend]
     activities: Sequence[tuple[StreamKey, int]]
-    """Responses with their last activity in milliseconds."""
+    """Responses, each with the time of its last activity in ms since the epoch."""
     grown: Sequence[tuple[SentPart, int]]
-    """Known parts with the bytes of their chunks."""
+    """Known parts of which only a chunk is sent, each with the bytes of the chunk."""
     due: float
     """Monotonic time in seconds at which the TTLs must be set again."""
 
 
 class SentPart:
-    """The sent data of a part."""
+    """The data of a part that this process has sent."""
 
     __slots__ = ("_ids_differ", "_item_id", "_item_id_entry", "due", "field", "large", "log", "log_bytes")
 
@@ -95,9 +99,12 @@ class SentPart:
         """True if the log may be near a limit, so that the script must check it before each chunk."""
 
     def has_item_id(self, item_id: str | None, entry: tuple[int, int], *, ids_differ: bool) -> bool:
-        """Return whether storage already has the item ids of these events.
+        """Return whether storage already has the item ids of some events.
 
-        `item_id` is their earliest, and the entry with the id `entry` gave it.
+        Args:
+            item_id: the item id of the earliest event with one; None if no event has one.
+            entry: the id of the entry that gave `item_id`.
+            ids_differ: true if the events have several item ids.
         """
         if item_id is None:
             return True
@@ -106,7 +113,7 @@ class SentPart:
         return self._ids_differ or (item_id == self._item_id and not ids_differ)
 
     def record_item_id(self, item_id: str | None, entry: EntryId, *, ids_differ: bool) -> None:
-        """Record that the item ids of some events were sent."""
+        """Record that the item ids of some events were sent; the arguments are those of `has_item_id`."""
         if item_id is None:
             return
         self._ids_differ = self._ids_differ or ids_differ or self._item_id not in {None, item_id}
@@ -115,7 +122,7 @@ class SentPart:
 
 
 class SentResponse:
-    """The sent data of a response."""
+    """The data of a response that this process has sent."""
 
     __slots__ = ("_claims", "_context", "_context_entry", "_since", "activity_ms", "member", "parts", "state")
 
@@ -124,19 +131,20 @@ class SentResponse:
         self.state = state
         """The key of its state."""
         self.activity_ms = 0
-        """Last activity that storage has, in milliseconds."""
+        """Time of the last activity that storage has, in ms since the epoch."""
         self.parts: dict[PartKey, SentPart] = {}
         self._since: dict[tuple[str, bool], EntryId] = {}
         """The earliest entry that was sent for each register; a later one changes nothing."""
         self._claims: dict[ContextClaim, EntryId] = {}
         """The context claims that were sent, each with its earliest entry."""
         self._context: ContextValues | None = None
-        """The producer's context of the latest claim that was sent, and its earliest entry. The batches of a
-        response share the object, and comparing it takes a fraction of hashing it."""
+        """The producer's context in the latest claim that was sent. The batches of a response share the
+        object, and comparing it takes a fraction of hashing it."""
         self._context_entry = _NEVER
+        """The earliest entry that was sent with `_context`."""
 
     def knows(self, claims: Mapping[ContextClaim, EntryId]) -> bool:
-        """Return whether all these claims were sent before or change no register."""
+        """Return whether each of these claims, with its earliest entry, was sent or changes no register."""
         for claim, entry in claims.items():
             if claim[0] is self._context and not claim[1] and entry >= self._context_entry:
                 continue
@@ -151,7 +159,7 @@ class SentResponse:
         return all(self._since.get((name, learned), _NEVER) <= entry for name, _ in context.pairs())
 
     def record(self, claims: Mapping[ContextClaim, EntryId]) -> None:
-        """Record that these claims were sent."""
+        """Record that these claims, each with its earliest entry, were sent."""
         for claim, entry in claims.items():
             context, learned = claim
             if not learned:
@@ -164,7 +172,7 @@ class SentResponse:
 
 
 class SentStates:
-    """The cached responses."""
+    """The cache: the sent data of each response, until it ends or is dropped."""
 
     def __init__(self) -> None:
         self._responses: TwoGenerationCache[StreamKey, SentResponse] = TwoGenerationCache(_RESPONSES)
@@ -174,7 +182,7 @@ class SentStates:
         return self._responses.get(key)
 
     def record(self, sends: Sends) -> None:
-        """Record that storage has this data."""
+        """Record that storage has the data that a commit sent."""
         for key, member, state, claims, parts in sends.responses:
             response = self._responses.get(key) or SentResponse(member, state)
             response.record(claims)

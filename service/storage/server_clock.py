@@ -16,10 +16,10 @@ class ServerClock:
         """Server time minus this process's monotonic clock, in milliseconds; None before the first reply."""
 
     def observe(self, server_ms: int) -> None:
-        """Record the time in a reply that has just come. The fastest reply is the most exact.
+        """Improve the estimate by the server's time in a reply that has just arrived.
 
-        A reply that is more than a second behind the estimate means that the clock was set back, or that
-        another server has answered.
+        The fastest reply is the most exact one, and decides. A reply that is more than a second behind the
+        estimate replaces it: the clock was set back, or another server has answered.
         """
         ahead_ms = server_ms - _monotonic_ms()
         if self._ahead_ms is None or not self._ahead_ms - _FAR_MS <= ahead_ms <= self._ahead_ms:

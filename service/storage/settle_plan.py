@@ -1,4 +1,4 @@
-"""Plan a call of settle.lua: keys, entries to write, and a plan in MessagePack with indexes of both."""
+"""Plan a call of settle.lua: keys, entries to write, and a plan in MessagePack with the indexes of both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVER_MS = 600_000
 """TTL in milliseconds of the state of a response that is over.
 
 Its end may come again, by a producer's retry or in a second event, and must count once. Most responses have
-no text here and so no marker, and need not be remembered for as long as texts are.
+no text that is rebuilt, so they get no marker, and are not remembered for as long as texts are.
 """
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -40,7 +40,7 @@ class SettlePlan(NamedTuple):
 def plan_settlements(
     settlements: Sequence[Settlement], replication_id: str, keys: Keys, settings: Settings
 ) -> SettlePlan:
-    """Plan the call that writes settlements, only under the replication id `replication_id`."""
+    """Plan the call that writes settlements. It writes nothing if the server has another replication id."""
     planner = _Planner(keys, settings)
     plan = {
         "settlements": [planner.settlement(settlement) for settlement in settlements],
@@ -63,14 +63,14 @@ class _Planner:
         self.keys: list[str] = [names.assembled, names.alerts, keys.counts, keys.open, keys.waiting]
         self.buckets: list[dict[str, int]] = []
         self.entries: list[bytes] = []
-        """The fields of each entry to write. Inside the plan, decoding would make a table of them."""
+        """The packed fields of each entry to write. Inside the plan, they would be decoded into a table."""
         self._keys_of = keys
         self._prefix = names.prefix
         self._series = (window_of(settings), baseline_of(settings)) if settings.spike_window else ()
         self._bucket_numbers: dict[str, int] = {}
 
     def settlement(self, settlement: Settlement) -> dict[str, Any]:
-        """Return the plan of a settlement."""
+        """Return the plan of a settlement; add the keys, entries and buckets that it refers to."""
         plan: dict[str, Any] = {
             "state": self._key(self._keys_of.state(settlement.stream_key)),
             "marker": self._key(self._keys_of.marker(settlement.stream_key)),
@@ -145,7 +145,7 @@ class _Planner:
         return plan
 
     def _buckets_of(self, at_ms: int) -> list[int]:
-        """Return the indexes, from 1, of the buckets that contain a time."""
+        """Return the indexes, from 1, of the buckets that contain a time; add the buckets that are new."""
         numbers = []
         for series in self._series:
             start = series.start(at_ms)

@@ -13,10 +13,10 @@ V = TypeVar("V")
 
 
 class SharedCalls(Generic[K, V]):
-    """Calls that process items; those that are added during a call share the next one.
+    """Processes items by one call at a time. Items that are added during a call share the next one.
 
     Args:
-        call: processes items, given with their keys. It may be called again with items of a failed call.
+        call: processes items, given by their keys. It may get the items of a failed call again.
     """
 
     def __init__(self, call: Callable[[Mapping[K, V]], Awaitable[None]]) -> None:
@@ -25,9 +25,9 @@ class SharedCalls(Generic[K, V]):
         self._calling = asyncio.Lock()
 
     async def process(self, items: Mapping[K, V]) -> None:
-        """Return when a call has processed these items.
+        """Process these items, in a call of this task or of another one; return when that is done.
 
-        Raises whatever the call raises. The items of a failed call are part of the next one.
+        If a call fails, the task that made it gets the error, and the next call has its items again.
         """
         self._waiting |= items
         async with self._calling:

@@ -1,13 +1,15 @@
-"""The note in Redis of the state's format, which keeps a worker from using state that it cannot read.
+"""Format notes: hashes in Redis that keep a worker from using state in a format that it cannot read.
 
 Theory of operation:
 
 1. `version` is the format that is written, `min_reader` the oldest format whose readers can read it. Each
-   partition has a note of its own, since each may be on another server.
-2. A worker writes the note if it is missing, and raises a lower version to its own.
-3. A worker refuses to start if `min_reader` is above its own format, or if it cannot read the note.
-4. A worker checks the notes again once per claim time, those of one server together: a newer worker may have
-   raised the format, or the server may have been flushed. v0.1.0 does not know the note; it stores format 1.
+   partition has a format note of its own, since each may be on another server.
+2. A worker writes the format note if it is missing, and raises a lower version to its own.
+3. A worker refuses to start if `min_reader` is above its own format, or if it cannot parse the format note.
+4. A worker checks the format notes again once per claim time, those of one server together: a newer worker
+   may have raised the format, or the server may have been flushed. v0.1.0 stores format 1 without a note.
+
+(The notes of events, which `handlers.core.effects` defines, have nothing to do with these.)
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class StateFormatError(Exception):
 
 
 class FormatNote(NamedTuple):
-    """A note of the state's format, as some worker wrote it."""
+    """The content of a format note, as some worker wrote it."""
 
     version: int
     min_reader: int
@@ -56,13 +58,13 @@ def _written_by() -> str:
 
 
 class FormatNotes:
-    """The notes of all partitions on one server."""
+    """Writes the format notes of all partitions on one server."""
 
     def __init__(self, client: Redis) -> None:
         self._script = scripts.Script(client, "state_format")
 
     async def write(self, keys: Sequence[str]) -> None:
-        """Write the notes with these keys, or raise them to this worker's format.
+        """Write the format notes missing at these keys, and raise lower ones to this worker's format.
 
         Raises:
             StateFormatError: this worker cannot read the state of one of the partitions.
@@ -78,11 +80,11 @@ class FormatNotes:
 
 
 class StateFormat:
-    """The format of one partition's state.
+    """The format note of one partition.
 
     Args:
         client: client of the server.
-        key: key of the note.
+        key: key of the format note.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -91,7 +93,7 @@ class StateFormat:
         self._notes = FormatNotes(client)
 
     async def write_note(self) -> None:
-        """Write the note, or raise it to this worker's format.
+        """Write the format note if it is missing, or raise a lower one to this worker's format.
 
         Raises:
             StateFormatError: this worker cannot read the state of this partition.
@@ -99,7 +101,7 @@ class StateFormat:
         await self._notes.write([self._key])
 
     async def read(self) -> FormatNote | None:
-        """Return the note, or None if there is none.
+        """Return the format note, or None if there is none.
 
         Raises:
             StateFormatError: a worker of this version cannot read the state of this partition.
@@ -117,7 +119,7 @@ class StateFormat:
 
 
 def _parsed(key: str, fields: Mapping[str, bytes]) -> FormatNote:
-    """Return the parsed note; raise `StateFormatError` if it is invalid or requires a newer reader."""
+    """Parse a format note; raise `StateFormatError` if it is invalid or requires a newer reader."""
     note = {name: fields.get(name, b"").decode(errors="replace") for name in _FIELDS}
     for name in ("version", "min_reader"):
         if not re.fullmatch("[0-9]{1,9}", note[name]):

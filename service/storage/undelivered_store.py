@@ -41,22 +41,22 @@ class Undelivered:
         return int(await self._client.xlen(self._stream))
 
     async def newest_first(self) -> AsyncIterator[StoredUndelivered]:
-        """Yield all undelivered alerts, the newest first."""
+        """Yield the undelivered alerts that exist at the beginning, the newest first."""
         async for entry in reading.backwards(self._client, self._stream):
             yield _stored(entry)
 
     async def oldest_first(self) -> AsyncIterator[StoredUndelivered]:
-        """Yield the current undelivered alerts, the oldest first, without those added meanwhile."""
+        """Yield the undelivered alerts that exist at the beginning, the oldest first."""
         async for entry in reading.forwards(self._client, self._stream):
             yield _stored(entry)
 
     async def get(self, entry_id: str) -> StoredUndelivered | None:
-        """Return an undelivered alert, or None if it does not exist."""
+        """Return the undelivered alert with an entry id, or None if it does not exist."""
         entry = await reading.entry(self._client, self._stream, entry_id)
         return None if entry is None else _stored(entry)
 
     async def drop(self, entry_id: str) -> bool:
-        """Delete an undelivered alert; return whether it existed."""
+        """Delete the undelivered alert with an entry id; return whether it existed."""
         return bool(await self._client.xdel(self._stream, entry_id))
 
 
