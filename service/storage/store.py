@@ -43,7 +43,7 @@ _OPENINGS_AT_ONCE = 500
 """Maximum parts whose context is read in one call, so that it blocks the server only for some 10 ms."""
 
 _REGISTER_NAMES = msgspec.msgpack.encode(list(REGISTERS))
-"""Fields of the registers in a state, as opening.lua expects them."""
+"""Names of the registers' fields in a state, encoded for opening.lua."""
 
 CONFIRM_MS = 1000
 """Timeout in milliseconds of one WAIT or WAITAOF, which is retried."""
@@ -121,18 +121,23 @@ class RedisStorage:
         args: Sequence[Any],
         only: DirectConnection | None = None,
     ) -> Any:
-        """Run a script that needs the consumer group, on the connection `only` if that is given."""
+        """Run a script that needs the consumer group, on the connection `only` if that is given.
+
+        Raises:
+            StorageUnavailableError: the server is unavailable; or the group was missing and has been created
+                again, so the call must be repeated.
+        """
         async with self._group.recreating_group():
             return await script(keys, [GROUP, *args], only)
 
     async def _open_connection(self) -> DirectConnection | None:
-        """Return the open direct connection to the partition's server, or None."""
+        """Return the direct connection to the partition's server if one is open already, else None."""
         if self._direct is None:
             return None
         return await self._direct.open_to_server_of(self._keys.names.deltas)
 
     def _is_verified(self, connection: DirectConnection | None) -> bool:
-        """Return whether the server of a connection still has the known replication id.
+        """Return whether the server of a connection surely still has the known replication id.
 
         A failover or a restart changes the id and breaks the connection. The time is limited because a server
         may become a replica and a master again without closing connections.
@@ -194,7 +199,10 @@ class RedisStorage:
         return committed
 
     def _lost_writes(self, surviving_entries: Sequence[int], replication_id: str) -> Committed:
-        """Return the result of a commit that was refused because the server may have lost earlier writes."""
+        """Return the result of a commit that was refused because the server may have lost earlier writes.
+
+        Drop all cached data if the replication id is new.
+        """
         self._verified = None
         if replication_id != self._replication_id:
             # A new cache: commits that are under way still record their data in the old one.
@@ -202,7 +210,10 @@ class RedisStorage:
         return Committed(surviving_entries=surviving_entries, replication_id=replication_id)
 
     async def record_owners(self, owners: Mapping[bytes, StreamKey]) -> None:
-        """Record the responses of pending entries, so that texts of other responses do not wait for them."""
+        """Record which response each of these pending entries belongs to, by entry id.
+
+        Texts of other responses then do not wait for the entries.
+        """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hset(self._keys.owners, mapping={entry: str(key) for entry, key in owners.items()})
         pipeline.pexpire(self._keys.owners, in_ms(self._settings.state_ttl))
@@ -210,7 +221,7 @@ class RedisStorage:
             await pipeline.execute()
 
     async def confirm(self) -> None:
-        """Wait until all writes are on the replicas and the disk that the settings require.
+        """Wait until all writes are on disk and on as many replicas as the settings require.
 
         WAIT and WAITAOF cover the writes of their own connection, so the client must have a single one.
 
@@ -246,12 +257,12 @@ class RedisStorage:
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
-        """Read responses, each with its open logs: see `service.storage.loading`."""
+        """Read responses, each with the logs of its open parts, in the order of their keys."""
         found = await self._loader.load(stream_keys, self._sent)
         return [replies.loaded_from(key, *found[key]) for key in stream_keys]
 
     async def marked(self, stream_keys: Sequence[StreamKey]) -> Sequence[PartKey]:
-        """Return the finished parts in the markers of these responses."""
+        """Return the finished parts that the markers of these responses list."""
         pipeline = self._client.pipeline(transaction=False)
         for key in stream_keys:
             pipeline.get(self._keys.marker(key))
@@ -294,12 +305,12 @@ class RedisStorage:
             await pipeline.execute()
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
-        """Return the responses that are ready or idle, independent of a batch."""
-        return await self._survey(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
+        """Return the responses, up to a limit, that are ready or have been idle for `idle_timeout_ms`."""
+        return await self._look(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
-        """Return at most `at_most` of the responses beyond `max_open` open ones."""
-        return await self._survey(
+        """Return the responses, at most `at_most`, that are open beyond `max_open` and idle longest."""
+        return await self._look(
             0, 0, max_open, min(at_most or commit_plan.MAX_RESPONSES, commit_plan.MAX_RESPONSES)
         )
 
@@ -322,7 +333,7 @@ def _registers_for_opening(
 
 
 def _alerts_of(settlements: Sequence[Settlement], ids: Collection[str]) -> list[ModerationAlert]:
-    """Return the alerts of settlements with these ids."""
+    """Return the alerts with these ids in the settlements."""
     alerts: dict[str, ModerationAlert] = {}
     for settlement in settlements:
         some: list[ModerationAlert | None] = [*settlement.contradictions.values()]
@@ -335,7 +346,10 @@ def _alerts_of(settlements: Sequence[Settlement], ids: Collection[str]) -> list[
 
 
 def _correct(sent: SentStates, plan: CommitPlan, reply: CommitReply) -> None:
-    """Remove the data that storage does not have, so that the next plan sends it."""
+    """Correct the cached data after a refused commit, so that the next plan has what this one lacked.
+
+    Data that storage lacks is removed; logs near a limit are marked as large.
+    """
     for response in reply.missing_data:
         sent.remove(plan.responses[response])
     for log, size in reply.refused_logs:

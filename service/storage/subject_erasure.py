@@ -46,7 +46,7 @@ LETTERS: Final = "dead-letters"
 """Stream whose entries have an original entry of the input."""
 
 PLACES: Final = (*MESSAGES, LETTERS, "item", "state", "log")
-"""Places that an erasure reaches."""
+"""Kinds of places that an erasure reaches: streams, and kinds of keys."""
 
 _NAMES: Final = ("response_id", "tenant", "safety_identifier", "reference")
 _OF_STATE: Final = tuple(
@@ -54,13 +54,13 @@ _OF_STATE: Final = tuple(
     for field, register in REGISTERS.items()
     if register.name in _NAMES and register.name != "response_id"
 )
-"""Fields of a state with values by which it is found."""
+"""Fields of a state with values by which a subject's states are found."""
 _PARTS_OF_LOG: Final = 3
-"""Parts between colons after the response in the key of a log."""
+"""Number of values, each after a colon, that follow the stream key in the key of a log."""
 
 
 class Owner(NamedTuple):
-    """The values of a message or a state by which it is found; None if it has none."""
+    """The values of a message or a state that a subject may be given by; None for a value that it lacks."""
 
     response_id: str | None = None
     tenant: str | None = None
@@ -81,7 +81,7 @@ class SentAlert(NamedTuple):
 
 
 class FoundPlace(NamedTuple):
-    """An entry, a field of an item, or a state or log."""
+    """A place with data that may be erased: an entry, a field of an item, a state, or a log."""
 
     place: str
     """A name in `PLACES`."""
@@ -92,16 +92,18 @@ class FoundPlace(NamedTuple):
     """Id of the entry, or field of the item; empty for a whole key."""
     owner: Owner
     message: tuple[str, str] | None = None
-    """Source and id of the message."""
+    """Source and id of the message; None for a place without one."""
     sent: SentAlert | None = None
+    """The alert of a delivery, if its destination has accepted it; else None."""
 
 
 class Persistence(NamedTuple):
-    """The files to which the servers write their data."""
+    """The files to which the servers write their data, so that erased data may still be in them."""
 
     append_only: bool
+    """True if a server writes an append-only file."""
     saved_at: datetime | None
-    """Time of the latest RDB file; None if there is none."""
+    """Time of the latest RDB file of all servers; None if there is none."""
 
 
 class SubjectErasure:
@@ -110,8 +112,8 @@ class SubjectErasure:
     Args:
         client: client of the server or cluster.
         partitions: names of the partitions.
-        name: a field of `Owner`.
-        value: its value.
+        name: the field of `Owner` by which the subject is given.
+        value: the value of the subject in that field.
     """
 
     def __init__(self, client: Redis, partitions: Partitions, name: str, value: str) -> None:
@@ -122,7 +124,7 @@ class SubjectErasure:
         self._removal = Removal(client, partitions.prefix)
         plain = value.isascii() and value.isprintable() and not {'"', "\\"} & set(value)
         self._needle = value.encode() if plain else b""
-        """Bytes that each JSON text with the value has."""
+        """Bytes that every JSON text with the value contains; empty if JSON may escape the value."""
         self._is_prepared = False
         self._erase_state = scripts.Script(client, "erase_state")
 
@@ -134,11 +136,20 @@ class SubjectErasure:
         return {owner.response_id for owner in owners if owner.response_id is not None}
 
     async def find(self, responses: Collection[str]) -> list[FoundPlace]:
-        """Return what belongs to the subject or, without another owner, to one of the responses."""
+        """Return the places with data of the subject.
+
+        These are the places that name the subject, and those of the given responses that name no other value
+        of the subject's kind.
+        """
         return [found async for found in self._all(responses) if self._concerns(found.owner, responses)]
 
     async def erase(self, found: Iterable[FoundPlace]) -> tuple[Counter[str], list[str]]:
-        """Erase what was found; return the numbers by place, and the open responses, whose state stays."""
+        """Erase the places that were found, and acknowledge their entries in all groups.
+
+        Returns:
+            The number of erased places, by kind of place; and the sorted ids of the responses that are still
+            open, so that their states and logs stay.
+        """
         counts: Counter[str] = Counter(dict.fromkeys(PLACES, 0))
         still_open: set[str] = set()
         streams: dict[str, list[FoundPlace]] = {}
@@ -162,7 +173,7 @@ class SubjectErasure:
         return counts, sorted(still_open)
 
     async def persistence(self) -> Persistence:
-        """Return whether the servers write to disk."""
+        """Return whether any server writes an append-only file, and the time of the latest RDB file."""
         client: Any = self._client
         where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
         reply = await client.info("persistence", **where)
@@ -180,7 +191,7 @@ class SubjectErasure:
         return owner.response_id in responses
 
     async def _all(self, responses: Collection[str]) -> AsyncIterator[FoundPlace]:
-        """Yield what may concern the subject or one of the responses; the caller looks at the owner."""
+        """Yield the places that may belong to the subject or the responses; the caller checks the owners."""
         if not self._is_prepared:
             await self._removal.count()  # finds deployments whose keys look like ours
             self._is_prepared = True
@@ -220,7 +231,7 @@ class SubjectErasure:
                 yield FoundPlace(LETTERS, names, stream, entry_id.encode(), owner)
 
     async def _keys(self, responses: Collection[str]) -> AsyncIterator[FoundPlace]:
-        """Yield the fields of items, the states and the logs."""
+        """Yield the fields of items, states and logs that may belong to the subject or the responses."""
         by_tag = {_beginning_of(names): names for names in self._partitions.all}
         some: list[tuple[str, str]] = []
         async for key in self._removal.keys():
@@ -262,7 +273,10 @@ class SubjectErasure:
                 yield FoundPlace(kind, names, key, field, owner_in(message), _key_of(message, names.prefix))
 
     async def _erase_if_over(self, found: FoundPlace) -> int:
-        """Erase a state or a log; return 1, 0 if it was gone already, -1 if the response is open."""
+        """Erase a state or a log, unless the response is open or waits to be settled.
+
+        Return 1 if it was erased, 0 if it did not exist, -1 if it stays.
+        """
         keys = Keys(found.names)
         name = _stream_key_in(found.place, found.key.removeprefix(_beginning_of(found.names)))
         of_response = [_raw(found.key), keys.open, keys.waiting]
@@ -270,12 +284,12 @@ class SubjectErasure:
 
 
 def _beginning_of(names: StreamNames) -> str:
-    """Return the beginning of the keys of a partition."""
+    """Return the beginning that all keys of a partition share."""
     return names.deltas.removesuffix("deltas")
 
 
 def _read(pipeline: Any, kind: str, key: str) -> None:
-    """Read what is needed of an item, a state or a log."""
+    """Add to a pipeline the command that reads what is needed of an item, a state or a log."""
     if kind == "item":
         pipeline.hgetall(_raw(key))
     elif kind == "state":
@@ -290,13 +304,13 @@ def _raw(name: str) -> Any:
 
 
 def owner_in(message: Mapping[str, Any]) -> Owner:
-    """Return the owner that a message names."""
+    """Return the owner that a message names. A value that is empty or no string counts as missing."""
     values = (message.get(name) for name in _NAMES)
     return Owner(*(value if isinstance(value, str) and value else None for value in values))
 
 
 def _object_in(data: bytes) -> dict[str, Any]:
-    """Return a JSON object; an empty one for anything else."""
+    """Parse a JSON object; return an empty one if the data is anything else."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -310,7 +324,7 @@ def _key_of(message: Mapping[str, Any], prefix: str) -> tuple[str, str] | None:
 
 
 def _sent(message: Mapping[str, Any]) -> SentAlert | None:
-    """Return the alert of a delivery, if the destination has accepted it."""
+    """Return the alert of a delivery if the destination has accepted it, else None."""
     if message.get("outcome") != "delivered":
         return None
     return SentAlert(
@@ -322,28 +336,29 @@ def _sent(message: Mapping[str, Any]) -> SentAlert | None:
 
 
 def sent_in(data: bytes) -> SentAlert | None:
-    """Return the alert of a delivery's JSON, if the destination has accepted it."""
+    """Return the alert of a delivery, given as JSON, if the destination has accepted it, else None."""
     return _sent(_object_in(data))
 
 
 def _stream_key_in(kind: str, name: str) -> str:
-    """Return the stream key in the name of a state or a log."""
+    """Return the text of the stream key in the name of a state or a log, without the beginning of the key."""
     if kind == "state":
         return name.removeprefix("state:")
     return name.removeprefix(LOG).rsplit(":", _PARTS_OF_LOG)[0]
 
 
 def _response_in(kind: str, name: str) -> str:
-    """Return the id of the response, or of the item without one, in the name of a key."""
+    """Return the response id in the name of a key; without a response id, the item id."""
     if kind == "item":
         return name.removeprefix("item:").rpartition(":")[0]
     return StreamKey.parse(_stream_key_in(kind, name)).value
 
 
 def _owner_in_letter(entry: str, wanted: Mapping[str, Collection[str]]) -> Owner:
-    """Return the wanted values that a dead letter's entry names; None for all others.
+    """Return the owner that the original entry in a dead letter names.
 
-    An entry that is cut or no JSON is searched as text.
+    Of several values of one field, the first in `wanted` counts, or else the first. An entry that is cut or
+    no JSON is searched as text.
     """
     try:
         fields = {name: value.decode("utf-8", "replace") for name, value in fields_of(entry).items()}
@@ -364,7 +379,10 @@ def _owner_in_letter(entry: str, wanted: Mapping[str, Collection[str]]) -> Owner
 
 
 def _collect(text: str, named: dict[str, list[str]]) -> None:
-    """Add the values in the JSON text of an event, by the names that matter."""
+    """Add the values in an event's JSON to the lists of their names in `named`; ignore other names.
+
+    Text that is no JSON is searched by a pattern.
+    """
     try:
         rest: list[Any] = [json.loads(text)]
     except (ValueError, RecursionError):
