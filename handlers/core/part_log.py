@@ -139,7 +139,7 @@ class PartLog:
         return False
 
     def length(self, until: Arrival) -> int:
-        """Return the number of UTF-16 units of the text that fragments at or before `until` give."""
+        """Return the UTF-16 length of the text joined from the fragments that came at or before `until`."""
         if self._lengths is None:
             self._lengths = lengths_of(self.fragments)
         arrivals, lengths = self._lengths

@@ -31,8 +31,8 @@ def closing(
 ) -> Iterator[Closing]:
     """Yield the one closing that a `.done` event gives for its part.
 
-    `index` is the content or summary index. If `text` is None, the closing has the event's checksum of the
-    text, or neither if the event has none.
+    `index` is the content or summary index. The closing has `text` or, if that is None, the checksum of the
+    text, if the event has one.
     """
     checksum, source = None, "provider"
     if isinstance(event, TextDone):

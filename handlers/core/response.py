@@ -293,7 +293,7 @@ def _announced_parts(
     """Return the texts announced from `since` to before `until` that no other event gave.
 
     An event announces a text if it begins a part and gives the text of it. `ending` ends the response at
-    `until`. Texts of `kinds_with_text`, and of kinds of which the response has a part, are left out.
+    `until`. Texts of `kinds_with_text`, and of kinds of which the response has a part by then, are left out.
     """
     return [
         _part_from_copy(timeline, until, ending, copy)._replace(
@@ -368,7 +368,7 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
 
 
 def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
-    """Return the finished part for a text that only `copy` has. The end of the response closes the part."""
+    """Return the part that the response's `ending` at `arrival` closes with a text that only `copy` has."""
     state = timeline.state
     part = PartKey(state.stream_key, copy.output_position, copy.content_index, copy.kind)
     log = state.open_parts.get(part)
@@ -433,6 +433,7 @@ def _text_and_integrity(text_of_deltas: str, stated: StatedText, *, lost: bool) 
 
 
 def _abandoned_part(timeline: Timeline, part: PartKey, log: PartLog, now_ms: int, why: str) -> FinishedPart:
+    """Return the finished part for one that is given up: abandoned, or completed if it ended by itself."""
     # Some servers send the end of a part without any text: then the part did complete.
     ended = ended_without_text(timeline, part, log)
     assembly = log.assembled()[0]

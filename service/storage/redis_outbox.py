@@ -110,7 +110,7 @@ class RedisOutbox:
         return Page(entries, refs[-1].id if refs else after, len(refs) == PAGE, len(lost))
 
     async def still_pending(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts among these entries that are still pending, without deleted ones."""
+        """Return the alerts in these entries, without entries that were acknowledged or deleted."""
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xpending_range(ref.stream, self._group, min=str(ref.id), max=str(ref.id), count=1)
@@ -119,7 +119,7 @@ class RedisOutbox:
         return await self._existing([ref for ref, reply in zip(refs, replies, strict=True) if reply])
 
     async def _existing(self, refs: Sequence[EntryRef]) -> list[PendingAlert]:
-        """Return the alerts of those of these entries that their streams still have."""
+        """Return the alerts in these entries, without entries that were deleted."""
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
             pipeline.xrange(ref.stream, str(ref.id), str(ref.id))
@@ -289,7 +289,7 @@ async def backlogs(client: Redis, streams: Sequence[str]) -> dict[str, BacklogFi
 
 
 async def backlog_of(client: Redis, streams: Iterable[str], group: str) -> BacklogFigures:
-    """Return the number of entries of these streams that are unread or pending, and the oldest one's time.
+    """Return how many entries of these streams are unread or pending in a group, and the time of the oldest.
 
     If the server does not know a group's lag, at most `COUNTED` unread entries of that stream are counted.
     """

@@ -106,7 +106,7 @@ class SurveyReply(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SettleReply(NamedTuple):
-    """The reply of settle.lua."""
+    """The reply of settle.lua; the header of that file describes the fields."""
 
     written: list[tuple[int, int]]
     raised: list[str]
@@ -114,7 +114,7 @@ class SettleReply(NamedTuple):
 
 
 class RatesReply(NamedTuple):
-    """The reply of rates.lua."""
+    """The reply of rates.lua; the header of that file describes the fields."""
 
     fields: list[str]
     sums: list[int]
@@ -132,7 +132,7 @@ def pairs(flat: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
 
 
 def named(fields: Iterable[tuple[bytes, _Value]]) -> dict[str, _Value]:
-    """Return the values of some fields by their names, which are decoded."""
+    """Return the values of these fields by their decoded names."""
     return {name.decode(): value for name, value in fields}
 
 

@@ -309,7 +309,10 @@ class RedisStorage:
         return await self._look(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
-        """Return the responses, at most `at_most`, that are open beyond `max_open` and idle longest."""
+        """Return a survey of only the surplus: of the open responses beyond `max_open`, those idle longest.
+
+        `at_most` limits their number; None means the limit of all surveys.
+        """
         return await self._look(
             0, 0, max_open, min(at_most or commit_plan.MAX_RESPONSES, commit_plan.MAX_RESPONSES)
         )

@@ -60,7 +60,7 @@ _PARTS_OF_LOG: Final = 3
 
 
 class Owner(NamedTuple):
-    """The values of a message or a state that a subject may be given by; None for a value that it lacks."""
+    """The values in a message or a state by which a subject may be given; None for a missing one."""
 
     response_id: str | None = None
     tenant: str | None = None
@@ -138,8 +138,8 @@ class SubjectErasure:
     async def find(self, responses: Collection[str]) -> list[FoundPlace]:
         """Return the places with data of the subject.
 
-        These are the places that name the subject, and those of the given responses that name no other value
-        of the subject's kind.
+        A place is one of them if it has the subject's value; or if it has no value in the same field, and
+        belongs to one of the given responses.
         """
         return [found async for found in self._all(responses) if self._concerns(found.owner, responses)]
 
