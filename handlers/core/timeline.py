@@ -225,4 +225,4 @@ def _item_of(part: PartKey) -> tuple[int | None, Kind]:
 
 def place_of(copy: Copy) -> Place:
     """Return the position, content index and kind of a copy."""
-    return copy.position, copy.content_index, copy.kind
+    return copy.output_position, copy.content_index, copy.kind

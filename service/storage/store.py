@@ -306,14 +306,14 @@ class RedisStorage:
 
     async def survey(self, idle_timeout_ms: int) -> Survey:
         """Return the responses, up to a limit, that are ready or have been idle for `idle_timeout_ms`."""
-        return await self._look(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
+        return await self._survey(idle_timeout_ms, commit_plan.MAX_RESPONSES, 0, 0)
 
     async def surplus(self, max_open: int, at_most: int | None = None) -> Survey:
         """Return a survey of only the surplus: of the open responses beyond `max_open`, those idle longest.
 
         `at_most` limits their number; None means the limit of all surveys.
         """
-        return await self._look(
+        return await self._survey(
             0, 0, max_open, min(at_most or commit_plan.MAX_RESPONSES, commit_plan.MAX_RESPONSES)
         )
 
