@@ -156,15 +156,13 @@ class Observer:
                 return None
         return "there is no group yet"
 
-    async def delivered(self) -> str | None:
-        """Return a description of the alerts that are not delivered yet; None if there are none."""
+    async def undelivered(self) -> int:
+        """Return the number of alerts that wait for the destination with the larger backlog."""
         async with self._server.client() as client:
             if not await client.exists(self.names.alerts):
-                return None
-            for group in await client.xinfo_groups(self.names.alerts):
-                if group["pending"] or group["lag"]:
-                    return f"{group['pending']} alerts pending, {group['lag']} unread"
-        return None
+                return 0
+            groups = await client.xinfo_groups(self.names.alerts)
+        return max(((each["lag"] or 0) + each["pending"] for each in groups), default=0)
 
     async def ending(self) -> Ending:
         """Return the state that is stored now."""

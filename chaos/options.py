@@ -88,7 +88,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--settle-time",
         type=float,
         default=120.0,
-        help="maximum seconds for texts to come out at the end, beyond the idle timeout (default 120)",
+        help="maximum seconds for texts to come out at the end, beyond the idle timeout, and then between "
+        "two alerts delivered (default 120)",
     )
     add(
         "--prometheus",
