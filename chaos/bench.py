@@ -231,8 +231,8 @@ class Bench:
     async def _wait_until_delivered(self) -> str | None:
         """Wait until all alerts are delivered; return a description of what is left when that takes too long.
 
-        The size of the backlog that a failing receiver has left depends on the machine. So the settle time begins
-        again whenever the backlog is smaller than ever; its limit is `_BACKLOG_TIMES` the settle time.
+        The backlog that a failing receiver has left depends on the machine. So the settle time begins again
+        whenever the backlog is smaller than ever, but all takes at most `_BACKLOG_TIMES` the settle time.
         """
         fewest: float = math.inf
         began = time.monotonic()

@@ -224,5 +224,5 @@ def _item_of(part: PartKey) -> tuple[int | None, Kind]:
 
 
 def place_of(copy: Copy) -> Place:
-    """Return the position, content index and kind of a copy."""
+    """Return the output index, content index and kind of a copy."""
     return copy.output_position, copy.content_index, copy.kind
