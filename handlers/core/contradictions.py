@@ -58,7 +58,11 @@ def contradiction_of(timeline: Timeline, part: PartKey, text: str, *, since: Arr
 
 
 def contradictions_of_finished(timeline: Timeline) -> list[Contradiction]:
-    """Return the contradictions between parts stored as finished and final copies; at most one for a part."""
+    """Return for each part stored as finished the earliest final copy that contradicts it, if there is one.
+
+    Parts without a text are skipped. A final copy is compared only if the low-water mark has passed it, if it
+    has a single text of the part's kind, at the part's place, and if the part is the only one of its kind.
+    """
     found = []
     for part, digest in timeline.state.finished_parts.items():
         if digest is not None and digest != _EMPTY:

@@ -212,7 +212,8 @@ class Joined:
     def is_open_text(self, copy: PartKey, text: str, closes: Mapping[PartKey, Close]) -> bool:
         """Return whether `text` equals the deltas of another open part, up to the event that closes `copy`.
 
-        `text` is the whole text of `copy`. Only parts that `copy` may repeat count.
+        `text` is the whole text of `copy`. Only parts that `copy` may repeat count, and that nothing in
+        `closes` has closed by that event. `closes` must have the close of `copy`.
         """
         at, length = closes[copy].at, utf16_length(text)
         return any(

@@ -201,10 +201,18 @@ def _close_parts(
     assigned: Assigned,
     result: Resolution,
 ) -> Iterator[_Closed]:
-    """Yield the parts that can be finished or dropped; record in `result` the earliest close that must wait.
+    """Yield the parts that can be finished or dropped, each with the arrival of its close.
 
-    `closes` has the close of each open part, or None if nothing closes it. `assigned` has those that the
-    low-water mark has passed, and the copies among them.
+    A close that the low-water mark has not passed must wait, unless the mark is stalled and the text is
+    certain. The arrival of the earliest close that waits is recorded in `result`.
+
+    Args:
+        timeline: the response's ends and copies.
+        low_water: the low-water mark.
+        closes: for each open part the close at its own place, or None if there is none.
+        assigned: the closes that the mark has passed, including those by misplaced copies, and the parts that
+            are such copies. The copies are dropped.
+        result: where the earliest close that waits is recorded.
     """
     for part, close in closes.items():
         log = timeline.state.open_parts[part]

@@ -40,9 +40,9 @@ class Crowding:
     def leave_out_of_parts(
         self, key: StreamKey, entries: Sequence[int], positions: Sequence[int] | None
     ) -> None:
-        """Count events of parts beyond the limit; the first of the response also becomes a dead letter.
+        """Count events of parts beyond the limit, which the caller keeps out of the commit.
 
-        The caller keeps the events out of the commit.
+        The earliest event of the first call for a response also becomes a dead letter.
 
         Args:
             key: the response.

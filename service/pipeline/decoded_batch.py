@@ -230,7 +230,8 @@ class DecodedBatch:
     def _add_array(self, index: int, entry: RawEntry, events: list[Frame], at_most: int) -> bool:
         """Add the events of an entry's array; return whether all of them went into columns.
 
-        An array that is empty or has more than `at_most` events is left to the slow path.
+        The entry is left to the slow path if its array is empty or has more than `at_most` events, or if its
+        metadata cannot be a key. Of other arrays, the events that need the slow path are left to it.
         """
         metadata = entry[1][2:]
         together = join_metadata(metadata)

@@ -265,9 +265,10 @@ class EffectCollector:
         entries: Sequence[int],
         position: int,
     ) -> None:
-        """Record the item id of events in these entries, or that it is too long.
+        """Record the item id of events in these entries, and leave out one that is too long.
 
-        `position` is that of the first event.
+        None changes nothing. If an id is left out, `item_id` is added to the response's `context_truncated`,
+        and the events are counted. `position` is that of the first event in its entry.
         """
         fitting = self._fitting(response, "item_id", item_id, limits.ID, entries)
         change.record_item_id(fitting, entries[0], position)

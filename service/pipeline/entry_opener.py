@@ -58,7 +58,11 @@ class EntryOpener:
         self._latest: tuple[int, OpenedEntry] | None = None
 
     def __getitem__(self, index: int) -> OpenedEntry:
-        """Open the entry that has this index in the batch."""
+        """Return the entry that has this index in the batch; open it unless it was the last one opened.
+
+        An entry that cannot be read raises no error here: the properties of the result raise
+        `UnreadableError`.
+        """
         if self._latest is None or self._latest[0] != index:
             self._latest = None  # released first: two large entries are never held at once
             self._latest = index, self._open(index)

@@ -257,7 +257,7 @@ class RedisStorage:
         }
 
     async def load(self, stream_keys: Sequence[StreamKey]) -> Sequence[LoadedResponse]:
-        """Read responses, each with the logs of its open parts, in the order of their keys."""
+        """Read these responses, each with the logs of its open parts; return them in the same order."""
         found = await self._loader.load(stream_keys, self._sent)
         return [replies.loaded_from(key, *found[key]) for key in stream_keys]
 

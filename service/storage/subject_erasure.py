@@ -101,9 +101,9 @@ class Persistence(NamedTuple):
     """The files to which the servers write their data, so that erased data may still be in them."""
 
     append_only: bool
-    """True if a server writes an append-only file."""
+    """True if any primary writes an append-only file."""
     saved_at: datetime | None
-    """Time of the latest RDB file of all servers; None if there is none."""
+    """Time of the latest RDB file of all primaries, or of a start without one; None if they name no time."""
 
 
 class SubjectErasure:
@@ -173,7 +173,11 @@ class SubjectErasure:
         return counts, sorted(still_open)
 
     async def persistence(self) -> Persistence:
-        """Return whether any server writes an append-only file, and the time of the latest RDB file."""
+        """Return whether any primary writes an append-only file, and the time of the latest RDB file of all.
+
+        Replicas are not asked. A server that has not written a file since its start reports the time of its
+        start, since it may have read one then.
+        """
         client: Any = self._client
         where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
         reply = await client.info("persistence", **where)

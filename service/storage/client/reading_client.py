@@ -233,7 +233,7 @@ class ReadingClient:
         await self._client.aclose()
 
     def _reader_of(self, stream: str) -> BatchReader:
-        """Return the reader of a stream."""
+        """Return the reader that reads a stream, perhaps with other streams; create it on first use."""
         name = self._reader_name(stream)
         if name not in self._readers:
             self._readers[name] = BatchReader(

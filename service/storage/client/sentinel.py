@@ -186,6 +186,6 @@ class BlockingMaster(BlockingRedis):
 
 
 def _sentinel_options(login: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options to connect to a sentinel: the TLS options of the master, and short timeouts."""
+    """Return the options to connect to a sentinel: its login, the master's TLS options, short timeouts."""
     tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     return {**tls, **login, "socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
