@@ -100,7 +100,7 @@ def _other_copies(timeline: Timeline, part: PartKey, is_known: Callable[[str], b
 
 
 def earliest(state: ResponseState, part: PartKey, others: Iterable[Other]) -> Contradiction | None:
-    """Return the contradiction of a part by the earliest of these texts; None if there are none."""
+    """Return a contradiction of a part by the earliest of `others`; None if there are none."""
     first = min(others, default=None, key=lambda other: other.arrival)
     if first is None:
         return None

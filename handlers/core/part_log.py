@@ -68,7 +68,7 @@ class Chunk(Protocol):
 
 
 class PartLog:
-    """The chunks of a part, read as one set."""
+    """The fragments and closings of a part, from chunks in any order; repeats do not change its text."""
 
     __slots__ = (
         "_chunks",

@@ -376,7 +376,11 @@ def _record_unsettled(result: Resolution, entry: EntryId) -> None:
 
 
 def _part_from_copy(timeline: Timeline, arrival: Arrival, ending: Ending, copy: Copy) -> FinishedPart:
-    """Return the part that the response's `ending` at `arrival` closes with a text that only `copy` has."""
+    """Return a part with the text of `copy`, closed by the response's `ending` at `arrival`.
+
+    `copy` is from the final copy or from an event that announced the text. Fragments after `arrival` are
+    late.
+    """
     state = timeline.state
     part = PartKey(state.stream_key, copy.output_position, copy.content_index, copy.kind)
     log = state.open_parts.get(part)

@@ -186,7 +186,7 @@ class Timeline:
         return self._fallback[1] if self._fallback is not None and self._fallback[0] <= until else None
 
     def has_ended(self, before: Arrival) -> bool:
-        """Return whether the response has an ending before `before`. Applied endings are no longer stored."""
+        """Return whether an unapplied ending of the response came before `before`."""
         return bool(self.response_ends) and self.response_ends[0][0] < before
 
     def applied_endings(

@@ -54,7 +54,7 @@ LETTERS_TRACED = 32
 
 
 class Batch:
-    """A batch of input entries, read into one commit."""
+    """A batch of input entries, and the commit made from them."""
 
     def __init__(
         self,

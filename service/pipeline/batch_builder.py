@@ -31,10 +31,11 @@ LARGE_BATCH_BYTES = 128 * 1024
 
 
 class BatchBuilder:
-    """The entries of one read, decoded as they arrive, as batches of at most `max_bytes`.
+    """The entries of one read, decoded as they arrive and divided into batches.
 
-    Large entries come last, in batches of their own, so that other entries need not wait for them. The order
-    of processing does not change any text.
+    Batches of small entries have at most `max_bytes`. Large entries, and later ones of the same owner, come
+    last, in batches of at most `LARGE_BATCH_BYTES` or of one entry, so that the others need not wait for
+    them. The order of processing does not change any text.
     """
 
     def __init__(self, rules: Rules, max_bytes: int, replication_id: str = "", read_ms: int = 0) -> None:

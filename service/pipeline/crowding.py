@@ -26,8 +26,8 @@ TOO_MANY_NOTES = Unreadable(
 class Crowding:
     """The events of a batch that are left out because their response has too many parts or notes.
 
-    All of them are counted. The first one of each response also becomes a dead letter with the reason: one
-    letter, not thousands.
+    All of them are counted. The first one of each response also becomes a dead letter with the reason, which
+    storage writes only if the response has none yet.
     """
 
     def __init__(self, commit: Commit, entries: EntryOpener, letters: Letters, max_parts: int) -> None:

@@ -145,7 +145,7 @@ _MOST_BYTES = 6
 
 
 def _bytes_of(value: str) -> int:
-    """Return an upper bound of a value's bytes in JSON."""
+    """Return the size of a value for `limits.CONTEXT_BYTES`: UTF-8 bytes, six for each control character."""
     data = value.encode("utf-8", "surrogatepass")
     return len(data) + 5 * (len(data) - len(data.translate(None, _CONTROL)))
 

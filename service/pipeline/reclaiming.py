@@ -120,13 +120,14 @@ class Reclaimer:
                     await self._processor.process(builder, again)
 
     async def _deliver(self, entries: Sequence[str], number: int) -> AsyncIterator[BatchBuilder]:
-        """Deliver entries and yield builders with them, normally one.
+        """Deliver entries, with `number` as their delivery count, and yield builders with them, normally one.
 
-        An entry may be so large that its reply never comes in time. So after a timeout, look at each entry,
-        which may take longer, and yield a builder for each: with the delivered entry if its size is allowed,
-        else with its beginning, undelivered.
+        An entry may be so large that its reply never comes in time. So after a timeout, read each entry by
+        itself with more time, and yield a builder for each that still exists: with the delivered entry if its
+        size is allowed, else with its beginning, undelivered.
 
-        A builder is made before its entries are read: after a failover, they may be from the data before it.
+        Each builder is made before its entries are read, so that it has the replication id from before a
+        failover.
         """
         builder = self._processor.builder()
         delivered = await self._retrying.call(self._deliver_in_time, entries, number)

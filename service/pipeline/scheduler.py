@@ -50,7 +50,7 @@ ENTRIES_A_COLUMN, COLUMN_ENTRIES_AT_MOST = 3, 2000
 
 
 class BatchScheduler:
-    """A scheduler that processes up to `at_once` batches concurrently."""
+    """A scheduler that processes up to `at_once` large batches concurrently, and waits for a small one."""
 
     def __init__(
         self, process: Callable[[BatchBuilder], Awaitable[None]], at_once: int, stream: str = "input"

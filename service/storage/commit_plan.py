@@ -485,11 +485,12 @@ class _FullResponses:
         )
 
     def letters(self) -> list[tuple[int, list[str], int, int]]:
-        """Return each dead letter as (index of its entry, fields, index of a blob, index of a state's key).
+        """Return the dead letters for the plan; add the blobs and state keys that they refer to.
 
-        The blob has the letter's field `entry`, which may be large: inside the plan, decoding would copy it.
-        The last index is 0 except for a letter about a response with too many parts. In the state of that
-        response, the script records that the letter was written, so that it is written only once.
+        Each is (index of its entry, from 0; fields; index of a blob, from 1; index of a state's key, from 1,
+        or 0). The blob holds the letter's field `entry`, which may be large; decoding the plan would copy it.
+        The last index is 0 except for a letter that is written only once for its response: the script records
+        that in the state.
         """
         commit, prefix = self._commit, self._keys.names.prefix
         letters = [(at, letter, 0) for at, letter in commit.dead_letters]

@@ -37,7 +37,7 @@ async def entry(client: Redis, stream: str, entry_id: str) -> StreamEntry | None
 
 
 async def forwards(client: Redis, stream: str) -> AsyncIterator[StreamEntry]:
-    """Yield the entries that exist at the beginning, the oldest first; leave out those added meanwhile."""
+    """Yield the entries that exist when the iteration begins, the oldest first."""
     first, last, count = "-", await newest_id(client, stream), _FIRST_PAGE
     while last is not None:
         page = entries_of(await client.xrange(stream, min=first, max=last, count=count))

@@ -90,7 +90,7 @@ class RedisOutbox:
     async def pending_page(
         self, stream: str, after: EntryId, before: EntryId | None, idle_ms: int = 0
     ) -> Page:
-        """Return a page of pending alerts: see `service.ports.outbox.Outbox.pending_page`."""
+        """Return a page of pending alerts, and acknowledge trimmed ones; see `Outbox.pending_page`."""
         last = "+" if before is None else f"({before}"
         with unavailable_if_away(stream):
             try:

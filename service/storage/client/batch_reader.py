@@ -131,9 +131,9 @@ class BatchReader:
         self._alone: set[asyncio.Task[None]] = set()
 
     async def read(self, request: Request) -> None:
-        """Return when the batch of a request is complete.
+        """Read entries into the batch of a request; return when the batch is not to grow any more.
 
-        A stream has at most one request at a time.
+        The batch is empty if no entry came in time. A stream may have only one request at a time.
         """
         self._latest_entry.setdefault(request.stream, 0.0)
         self._requests[request.stream] = request

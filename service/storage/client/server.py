@@ -159,7 +159,7 @@ def memory(server: Server) -> ServerFinding:
 
 
 def mib(size: int) -> str:
-    """Return a number of bytes in MiB, for people."""
+    """Return a number of bytes as whole MiB for a message, such as `1,234 MiB`."""
     return f"{int(size) / (1 << 20):,.0f} MiB"
 
 
