@@ -6,6 +6,7 @@ RFC 9112, section 6.3 (a message has one framing; each side of the proxy frames 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,8 +26,7 @@ _OF_ONE_CONNECTION: Final = frozenset(
 _OF_THIS_SERVER: Final = frozenset({"host", "expect"})
 """Headers of a request that are for the tap itself; it writes new ones if needed."""
 
-_FIRST_SURROGATE: Final = "\udc80"
-_LAST_SURROGATE: Final = "\udcff"
+_SURROGATE: Final = re.compile("[\udc80-\udcff]")
 """Characters into which `surrogateescape` decodes bytes that are not UTF-8."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -65,10 +65,11 @@ def passed_to_client(raw_headers: RawHeaders) -> CIMultiDict[str]:
 def _without(raw_headers: RawHeaders, left_out: frozenset[str]) -> CIMultiDict[str]:
     """Return the other headers as they came: aiohttp's own dictionaries change the case of some names."""
     headers = [(name.decode("latin-1"), _decoded(value)) for name, value in raw_headers]
+    named = set(left_out)
     for name, value in headers:
         if name.lower() == "connection":
-            left_out |= {each.strip().lower() for each in value.split(",")}
-    return CIMultiDict((name, value) for name, value in headers if name.lower() not in left_out)
+            named.update(each.strip().lower() for each in value.split(","))
+    return CIMultiDict((name, value) for name, value in headers if name.lower() not in named)
 
 
 def _decoded(value: bytes) -> str:
@@ -77,9 +78,7 @@ def _decoded(value: bytes) -> str:
 
 def is_text(values: Iterable[str]) -> bool:
     """Return True if all values are UTF-8. Others could not be passed on as they came."""
-    return not any(
-        _FIRST_SURROGATE <= character <= _LAST_SURROGATE for value in values for character in value
-    )
+    return not any(map(_SURROGATE.search, values))
 
 
 def body_is_announced(headers: Mapping[str, str]) -> bool:
