@@ -50,6 +50,7 @@ def run(
     known = {each.record.key for each in archived}
     recent = asyncio.run(_recent(_Wanted(words or [], part, where)))
     found = [each for each in recent if each.record.key not in known] + archived
+    found.sort(key=lambda each: each.record.at, reverse=True)
     print_found(found[:limit], as_json=json)
 
 

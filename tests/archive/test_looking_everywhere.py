@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,16 @@ async def test_search_finds_new_texts_and_archived_ones(places: Places) -> None:
     assert places.found("sor") == []
     assert sorted(places.found("sorry", archive=False)) == ["text_2", "text_3"]
     assert places.archive.looks()[0].what == "search --family"
+
+
+async def test_a_limited_search_finds_the_latest_texts(places: Places) -> None:
+    """Order texts of Redis and of the archive by time, also if more are in both."""
+    for number in range(1, 5):
+        at = NOW - timedelta(days=900 - number)
+        held = ("redis",) if number == 2 else ("redis", "archive")
+        await places.keep(number, *held, text="sorry", finished_at=at)
+    assert places.found("sorry", "--limit", "1") == ["text_4"]
+    assert places.found("sorry", "--limit", "3") == ["text_4", "text_3", "text_2"]
 
 
 async def test_export_is_that_of_the_archive(places: Places) -> None:
