@@ -138,6 +138,8 @@ class ArchiveLook(NamedTuple):
 class ArchiveRepository(Protocol):
     """The archive. Each method that writes is one transaction, except `retain`, which is several.
 
+    `erase` is one as well, but first drops, in others, what an unfinished `retain` has left.
+
     All methods raise `ArchiveUnavailableError`; the transaction under way is then rolled back.
     """
 

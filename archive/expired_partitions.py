@@ -1,7 +1,8 @@
 """Drop partitions of which all records are old: faster than to delete each record from the indexes.
 
 A partition is detached first, so that nobody sees half of it; then its keys go, some at a time, so that the
-archiver goes on; then the table. If the process ends in between, the next round goes on with the table.
+archiver goes on; then the table. If the process ends in between, the next round or erasure goes on with the
+table. Several processes may do all this at once: each step looks whether another one has done it.
 The keys leave no tombstones: a record that came again would be as old, and go with the next round.
 """
 
@@ -41,18 +42,27 @@ def drop_partitions(database: Database, before: datetime, held: str) -> int:
     Returns:
         The number of records that were dropped.
     """
+    dropped = drop_detached(database)
     with database.transaction() as session:
         old = [each.name for each in database.partitions(session) if each.until <= before]
-        detached = database.tables(session, _DETACHED)
     for name in old:
         with database.transaction(writing=True) as session:
+            if not session.has_table(name):
+                continue
             if session.rows(f"SELECT 1 FROM {name} AS records WHERE {held} LIMIT 1"):  # noqa: S608
                 continue
             # While DETACH waits for a long search, later searches wait for DETACH.
             session.run("SET LOCAL lock_timeout = '5s'")
             session.run(f"ALTER TABLE records DETACH PARTITION {name}")
             session.run(f"ALTER TABLE {name} RENAME TO {_DETACHED}{name}")
-        detached.append(f"{_DETACHED}{name}")
+        dropped += _drop(database, f"{_DETACHED}{name}")
+    return dropped
+
+
+def drop_detached(database: Database) -> int:
+    """Drop the partitions that a round has detached and not dropped; return the number of their records."""
+    with database.transaction() as session:
+        detached = database.tables(session, _DETACHED)
     return sum(_drop(database, name) for name in detached)
 
 
@@ -62,6 +72,8 @@ def _drop(database: Database, table: str) -> int:
     page = f"SELECT number, source, id FROM {table} WHERE number > ? ORDER BY number LIMIT {_KEYS_AT_ONCE}"  # noqa: S608
     while True:
         with database.transaction(writing=True) as session:
+            if not session.has_table(table):
+                return dropped
             ((count, last),) = session.rows(
                 f"WITH page AS ({page}), gone AS (DELETE FROM record_keys USING page "  # noqa: S608
                 "WHERE record_keys.source = page.source AND record_keys.id = page.id) "

@@ -23,7 +23,7 @@ from archive.archive_repository import (
     Remainder,
     Retention,
 )
-from archive.expired_partitions import drop_partitions, longest_of
+from archive.expired_partitions import drop_detached, drop_partitions, longest_of
 from archive.record import EntryPlace, Record, UnreadableEntry, storable
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ class SqlArchive:
         """Delete the records of a subject; see `ArchiveRepository.erase`."""
         subject, at = _checked(subject), self._clock()
         name, value = subject
+        drop_detached(self._database)  # they may have records of the subject, which no other statement finds
         with self._database.transaction(writing=True) as session:
             held = {
                 hold: count
