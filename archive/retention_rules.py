@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Final
 from urllib.parse import unquote
 
@@ -10,6 +11,9 @@ from archive.archive_repository import Retention
 
 SHORTEST: Final = 60
 """Minimum seconds of a retention."""
+
+LONGEST: Final = int(timedelta(days=365_000).total_seconds())
+"""Maximum seconds of a retention, a thousand years: a time so long ago can still be calculated and stored."""
 
 _ANY: Final = "*"
 
@@ -34,8 +38,8 @@ def _rule_in(written: str) -> Retention:
         seconds = float(number)
     except ValueError:
         seconds = math.nan
-    if not tenant or (slash and not kind) or not SHORTEST <= seconds < math.inf:
+    if not tenant or (slash and not kind) or not SHORTEST <= seconds <= LONGEST:
         raise ValueError(
-            f"{written} is not like acme=86400 or */reasoning=3600, of {SHORTEST} seconds or more"
+            f"{written} is not like acme=86400 or */reasoning=3600, of {SHORTEST} to {LONGEST} seconds"
         )
     return Retention(seconds, kind=unquote(kind) or None, tenant=None if tenant == _ANY else unquote(tenant))

@@ -13,7 +13,7 @@ from archive.archive_repository import Inserted, RecordSubject, Retention
 from archive.archive_settings import ArchiveSettings
 from archive.database import TablePartition
 from archive.migrating import migrate
-from archive.retention_rules import retentions_in
+from archive.retention_rules import LONGEST, retentions_in
 from archive.sql_archive import SqlArchive
 from archive.sqlite_database import SqliteDatabase
 from service.settings import SettingsError
@@ -43,7 +43,16 @@ def test_rules_are_written_by_tenant_and_kind() -> None:
     assert retentions_in("") == []
 
 
-@pytest.mark.parametrize("text", ["60", "*=59", "=60", "a/=60", "a=b", "a=inf", "a=nan", "*=60,*=70"])
+def test_the_longest_retention_can_be_applied(database: Database) -> None:
+    """Keep everything by a retention that begins before there were computers."""
+    archive = SqlArchive(database, lambda: NOW)
+    archive.insert([text(1, age=6 * YEAR)])
+    assert archive.retain(retentions_in(f"*={LONGEST}"))["records"] == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["60", "*=59", "=60", "a/=60", "a=b", "a=inf", "a=nan", "a=1e11", "*=60,*=70"]
+)
 def test_other_rules_are_refused(text: str) -> None:
     """Refuse what would keep or delete other records than meant."""
     with pytest.raises(ValueError, match=r"is not like|one time only"):
