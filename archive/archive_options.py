@@ -63,9 +63,9 @@ def opened_database() -> Iterator[tuple[ArchiveSettings, Database]]:
     from service.cli.command_errors import CommandError
 
     settings = ArchiveSettings.read()
+    database = database_of(settings)
     if settings.archive_file is not None and not settings.archive_file.exists():
         raise CommandError(f"there is no archive at {settings.archive_file}; DELTALOOM_ARCHIVE_URL names it")
-    database = database_of(settings)
     with closing_database(database):
         check(database)
         yield settings, database

@@ -49,6 +49,19 @@ def test_a_url_that_cannot_be_used_is_refused(tmp_path: Path, url: str, said: st
     assert MARK not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("missing.db", 1, "there is no archive at"),
+        ("a" * 300, MISUSED, "it cannot be used (File name too long)"),
+    ],
+)
+def test_a_file_that_cannot_be_looked_into_is_named(tmp_path: Path, name: str, code: int, said: str) -> None:
+    """Say in a line why a command finds no archive, also if the system refuses to look for the file."""
+    done = deltaloom("archive", "holds", env=environment(DELTALOOM_ARCHIVE_URL=f"sqlite:{tmp_path / name}"))
+    assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (code, True, 1), done
+
+
 @pytest.mark.parametrize("rest", ["u:p%2Fq@host/db", "/db", "u:a#b?c@h1:5432,[::1]:5433/db?sslmode=require"])
 def test_a_url_that_the_library_reads_is_accepted(rest: str) -> None:
     """Accept encoded passwords, sockets, several hosts and options."""
