@@ -20,7 +20,7 @@ from archive.retaining import Retaining
 from service import logs
 from service.bus.broker import make_broker, readers_of
 from service.bus.subscription import UncopiedStream, subscribe_to
-from service.cancelling import cancel
+from service.cancelling import cancel, done_within
 from service.periodic import PeriodicTask
 from service.ports.storage import StorageUnavailableError
 from service.retrying import RetryUntilAvailable
@@ -185,9 +185,7 @@ class ArchiveApp:
         await self._broker.stop()
         await self._reading.aclose()
         await self._client.aclose()
-        closing = asyncio.create_task(self._thread.call(self._database.close))
-        await asyncio.wait({closing}, timeout=1)
-        await cancel(closing)
+        await done_within(1, self._thread.call(self._database.close))  # unless it hangs
         self._thread.stop()
         await self._retaining.close()
         logs.logger().info("archive stopped", **self.archiver.counts)

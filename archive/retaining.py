@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from archive.archive_repository import ArchiveUnavailableError
 from archive.sql_archive import SqlArchive
 from service import logs
+from service.cancelling import done_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,5 @@ class Retaining:
 
     async def close(self) -> None:
         """Close the connection, unless it hangs."""
-        closing = asyncio.create_task(self._thread.call(self._archive.close))
-        await asyncio.wait({closing}, timeout=1)
-        closing.cancel()
+        await done_within(1, self._thread.call(self._archive.close))
         self._thread.stop()

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from service import logs
 from service.secret_files import SecretFileError, secret_in
-from service.settings import SettingsError, host_and_port
+from service.settings import SettingsError, host_and_port, variable
 from tap.copier_process import CopierProcess
 from tap.copy_pipe import CopyPipe
 from tap.forwarding import Forwarder
@@ -184,8 +184,9 @@ class TapApp:
         try:
             await site.start()
         except OSError as error:
-            name = f"DELTALOOM_{setting.upper()}"
-            raise SettingsError(f"{name}={address!r} cannot be used: {error.strerror or error}") from None
+            raise SettingsError(
+                f"{variable(setting)}={address!r} cannot be used: {error.strerror or error}"
+            ) from None
         bound: int = runner.addresses[0][1]
         return bound
 
