@@ -41,11 +41,11 @@ Safety = Annotated[
 Reference = Annotated[str | None, typer.Option(metavar="REFERENCE", help="Those with this reference.")]
 Since = Annotated[
     datetime | None,
-    typer.Option(metavar="TIME", parser=_time, help="Earliest time.", show_default=False),
+    typer.Option(metavar="TIME", parser=_time, help="Those of this time or later.", show_default=False),
 ]
 Until = Annotated[
     datetime | None,
-    typer.Option(metavar="TIME", parser=_time, help="Time that is too late.", show_default=False),
+    typer.Option(metavar="TIME", parser=_time, help="Those from before this time.", show_default=False),
 ]
 
 

@@ -45,9 +45,9 @@ class Filter(NamedTuple):
     safety_identifier: str | None = None
     reference: str | None = None
     since: datetime | None = None
-    """Earliest time."""
+    """Beginning of the span of time, which is part of it."""
     until: datetime | None = None
-    """Time that is too late."""
+    """End of the span of time, which is no part of it."""
 
 
 ALL = Filter()

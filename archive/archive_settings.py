@@ -28,16 +28,16 @@ def _archive_url(url: str) -> str:
 
 
 def _check_server(rest: str) -> None:
-    """Check the part after the scheme. PostgreSQL's library would take a password's end for a host or a port.
+    """Check a URL without its scheme. PostgreSQL's library reads `u:a/b@host` as host `u` with port `a`.
 
     Raises:
-        ValueError: it is not what it seems; the text has nothing of it.
+        ValueError: a character has to be encoded; the message repeats nothing of the URL.
     """
     encode = (
         "in a user, password or database, write / as %2F, @ as %40, : as %3A, % as %25 and a space as %20"
     )
     if re.search(r"\s|%(?![0-9a-fA-F]{2})", rest):
-        raise ValueError(f"it has a space, or a % without two digits; {encode}")
+        raise ValueError(f"it has a space, or a % without two hexadecimal digits; {encode}")
     user, at, others = rest.partition("@")
     place = others if at and "/" not in user else rest
     hosts, _, database = place.partition("?")[0].partition("/")

@@ -197,7 +197,8 @@ class PostgresDatabase:
             left = connection.execute(_LEFT, [list(_SCRUBBED), list(_SCRUBBED)]).fetchall()
             ((counted,),) = connection.execute("SHOW track_counts").fetchall()
         if counted != "on":
-            return [Remainder("PostgreSQL: deleted rows", "unknown, since track_counts is off")]
+            unknown = "until you erase again with track_counts on: whether VACUUM left some is unknown"
+            return [Remainder("PostgreSQL: deleted rows", unknown)]
         until = "until you erase again: an older transaction, prepared transaction, slot or replica sees them"
         return [Remainder(f"PostgreSQL: {count} deleted rows of {name}", until) for name, count in left]
 
