@@ -39,7 +39,7 @@ def database_of(settings: ArchiveSettings) -> Database:
     if not PostgresDatabase.understands(settings.archive_url):
         raise SettingsError(
             f"{variable('archive_url')}=(not shown) is not allowed: PostgreSQL's library cannot read it; "
-            "check the names after its ?, and the brackets of an IPv6 address"
+            "check the names after its ?, the brackets of an IPv6 address, and that its %-codes are UTF-8"
         )
     return PostgresDatabase(settings.archive_url)
 

@@ -116,7 +116,7 @@ class PostgresDatabase:
         """Return whether the library can read a URL; its message, which has parts of it, is left out."""
         try:
             psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.Error:
+        except (psycopg.Error, UnicodeDecodeError):
             return False
         return True
 

@@ -32,6 +32,7 @@ MISUSED = 2
         (f"postgresql://u:{MARK}@host:no/db", "host, port or database"),
         (f"postgresql://u:{MARK}@host/db?nonsense=1", "check the names after its ?"),
         (f"postgresql://u:{MARK}@[::1/db", "brackets of an IPv6 address"),
+        (f"postgresql://u:{MARK}%F1@host/db", "its %-codes are UTF-8"),
         ("sqlite:{folder}/missing/archive.db", "there is no folder {folder}/missing"),
         ("sqlite:{folder}", "it is no file"),
         ("sqlite:{folder}/notes.txt", "it is no database of SQLite"),
