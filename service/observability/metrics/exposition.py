@@ -13,9 +13,10 @@ from service.observability.metrics.catalog import METRICS
 from service.observability.metrics.samples import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.core import Metric as Family
+    from prometheus_client.registry import Collector
 
     from service.observability.metrics.catalog import Metric
     from service.observability.metrics.samples import Samples
@@ -41,8 +42,16 @@ class _Collected:
 
 def exposition(samples: Samples, accept: str = "") -> tuple[bytes, str]:
     """Return the text of these metrics and its media type, which `accept` of the request chooses."""
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = _encoder(accept)
     return encode(_Collected(samples)), content_type
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """Return the encoder of the format that a header asks for; that of plain text for an odd header."""
+    try:
+        return choose_encoder(accept if accept.isascii() else "")
+    except TypeError:  # prometheus-client compares a version that is no number
+        return choose_encoder("")
 
 
 def _family(metric: Metric, samples: Samples) -> Family:
